@@ -1,0 +1,82 @@
+"""Tell the outside world what happened in a build.
+
+Make an event, attach files, send it; handlers bring it to its destinations::
+
+    import event
+
+    event.add_handler("file", "events")
+    with event.Event("compile", target="arm") as e:
+        e.attach_file("build.log")
+    event.send_event(e)
+"""
+
+from __future__ import annotations
+
+from event._event import Event, unique_id
+from event._handler import EventHandler
+from event._manager import EventManager
+from event._outcome import Delivery, Outcome
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    import os
+    from typing import Any
+
+    logger: logging.Logger
+
+__all__ = [
+    "Delivery",
+    "Event",
+    "EventError",
+    "EventHandler",
+    "EventManager",
+    "Outcome",
+    "add_handler",
+    "default_manager",
+    "handler_config_as_env",
+    "load_handlers_from_env",
+    "logger",
+    "send_event",
+    "send_event_from_file",
+    "unique_id",
+]
+
+EventError.__module__ = __name__
+
+default_manager = EventManager()
+
+
+def send_event(event: Event) -> bool:
+    """Give an event to every handler of the default manager; see `EventManager.send_event`."""
+    return default_manager.send_event(event)
+
+
+def send_event_from_file(filename: str | os.PathLike[str]) -> bool:
+    """Send the event that `Event.dump` wrote; see `EventManager.send_event_from_file`."""
+    return default_manager.send_event_from_file(filename)
+
+
+def add_handler(name: str, *args: Any, **kwargs: Any) -> None:
+    """Add a handler to the default manager; see `EventManager.add_handler`."""
+    default_manager.add_handler(name, *args, **kwargs)
+
+
+def load_handlers_from_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
+    """Add the handlers that a variable names; see `EventManager.load_handlers_from_env`."""
+    default_manager.load_handlers_from_env(var_name)
+
+
+def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
+    """Write the default manager's handlers into a variable; see `EventManager.handler_config_as_env`."""
+    default_manager.handler_config_as_env(var_name)
+
+
+def __getattr__(name: str) -> Any:
+    # The logger is made when it is asked for: importing logging would double the cost of importing this package.
+    if name == "logger":
+        from event._log import get_logger
+
+        return get_logger()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,303 @@
+"""An event: named data with attachments, from its making to its closing."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from event import _files, _json
+from event._log import get_logger
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Any
+
+    from typing_extensions import Self
+
+
+def unique_id() -> str:
+    """Return a new random UUID (RFC 9562, version 4), as 36 characters.
+
+    Nothing of the machine or the clock is in it, and a forked process draws its own.
+    """
+    number = bytearray(os.urandom(16))
+    number[6] = number[6] & 0x0F | 0x40
+    number[8] = number[8] & 0x3F | 0x80
+    digits = number.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _format_date(key: str, value: Any) -> dict[str, Any]:
+    """Format a point in time.
+
+    :param key: the attribute
+    :param value: seconds since 1970-01-01 UTC, as time.time() gives; anything but a float is left alone
+    :return: the key, with ``YYYY-MM-DDTHH:MM:SS`` in UTC (ISO 8601)
+    """
+    if isinstance(value, float):
+        try:
+            year, month, day, hour, minute, second = time.gmtime(value)[:6]
+        except (ValueError, OverflowError, OSError):
+            return {key: value}  # NaN, infinity, or beyond this system's calendar
+        return {key: f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"}
+    return {key: value}
+
+
+# Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
+_DATES = {"begin_time": _format_date, "end_time": _format_date}
+
+
+class Event:
+    """Something that happened in a build: named data, which may have files attached.
+
+    Every attribute that is set becomes part of the data, in order, and every handler receives it::
+
+        with Event("compile", target="arm") as event:
+            event.status = "ok"
+            event.attach_file("build.log")
+
+    A fresh event holds `uid`, `name`, `begin_time` (seconds since 1970 UTC) and `end_time` (None), then the keyword
+    arguments, which may replace the last two. Leaving the ``with`` block closes the event; an exception passes.
+
+    :param name: what happened
+    :param uid: tells this event from all others; a random UUID where it is None
+    :param kwargs: more data
+    """
+
+    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_formatters")
+
+    _attachments: dict[str, tuple[str, str]]
+    _closed: bool
+    _data: dict[str, Any]
+    _formatters: dict[str, Callable[[str, Any], dict[str, Any]]]
+
+    def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
+        _set_data(
+            self,
+            {
+                "uid": unique_id() if uid is None else uid,
+                "name": name,
+                "begin_time": time.time(),
+                "end_time": None,
+                **kwargs,
+            },
+        )
+        _set_attachments(self, {})
+        _set_closed(self, False)
+        formatter = self.format_date
+        _set_formatters(self, _DATES if formatter is _format_date else dict.fromkeys(_DATES, formatter))
+
+    format_date = staticmethod(_format_date)
+
+    def __enter__(self) -> Self:
+        """Return the event."""
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _val: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        """Close the event; an exception passes."""
+        self.close()
+
+    def set_formatter(self, key: str, fun: Callable[[str, Any], dict[str, Any]]) -> None:
+        """Have as_dict ask a function how a value is written. This works on a closed event too.
+
+        :param key: the attribute
+        :param fun: called with the key and the value; the dict that it returns is merged in the value's place
+        """
+        _set_formatters(self, {**self._formatters, key: fun})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a value of the data.
+
+        :raises EventError: the event is closed
+        """
+        self._require_open()
+        self._data[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        """Remove a value from the data.
+
+        :raises EventError: the event is closed
+        :raises AttributeError: the data holds no such value
+        """
+        self._require_open()
+        if self._data.pop(name, _MISSING) is _MISSING:
+            raise self._no_attribute(name)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a value of the data.
+
+        :raises AttributeError: the data holds no such value
+        """
+        if name not in _INTERNALS:  # asked for one only while an instance has not its state yet: copy, pickle
+            try:
+                return self._data[name]
+            except KeyError:
+                pass
+        raise self._no_attribute(name)
+
+    def __dir__(self) -> Iterable[str]:
+        """List the data beside the methods."""
+        return [*super().__dir__(), *self._data]
+
+    def __repr__(self) -> str:
+        """Return the name, the uid, whether the event is closed and what it holds; no values, which may be secret."""
+        data = self._data
+        parts = [f"{data.get('name')!r} {data.get('uid')}", "closed" if self._closed else "open"]
+        if extra := [key for key in data if key not in _FRESH]:
+            parts.append(f"data: {', '.join(extra)}")
+        if self._attachments:
+            parts.append(f"attachments: {', '.join(self._attachments)}")
+        return f"<{type(self).__name__} {'; '.join(parts)}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copy and pickle keep. The dicts are new, so that a copy goes its own way."""
+        return {
+            "_data": self._data.copy(),
+            "_attachments": self._attachments.copy(),
+            "_closed": self._closed,
+            # Without the defaults, so that they are the shared dict again on the other side.
+            "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what __getstate__ returned."""
+        _set_data(self, state["_data"])
+        _set_attachments(self, state["_attachments"])
+        _set_closed(self, state["_closed"])
+        _set_formatters(self, state["_formatters"] or _DATES)
+
+    def get_attachments(self) -> dict[str, tuple[str, str]]:
+        """Return the attachments: name -> (absolute path, SHA-1 in hex)."""
+        return self._attachments
+
+    def attach_file(self, path: str | os.PathLike[str], name: str = "log") -> None:
+        """Attach a file. It is read now for its checksum, and again by each handler when the event is sent.
+
+        :param path: a regular file; a later change of directory does not matter
+        :param name: what handlers call it; a name that is taken is replaced, with a warning in the log
+        :raises EventError: the event is closed, the file is missing, not regular or not readable, the name is empty
+            or holds a NUL
+        """
+        self._require_open()
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise EventError(f"cannot attach {path!r} as {name!r}: a name is a non-empty string without NUL")
+        try:
+            absolute = os.path.abspath(os.fsdecode(path))
+            digest = _files.sha1(absolute)
+        except FileNotFoundError as error:
+            raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: no such file") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
+        if name in self._attachments:
+            get_logger().warning("%s: attachment %r is replaced by %s", self._title(), name, absolute)
+        self._attachments[name] = (absolute, digest)
+
+    def close(self) -> None:
+        """Set end_time, and freeze the data and the attachments. Closing again changes nothing."""
+        if not self._closed:
+            self._data["end_time"] = time.time()
+            _set_closed(self, True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the data as it is written: a new dict, with each value that has a formatter formatted."""
+        result = {}
+        formatters = self._formatters
+        for key, value in self._data.copy().items():
+            if key in formatters:
+                result.update(formatters[key](key, value))
+            else:
+                result[key] = value
+        return result
+
+    def dump(self, event_dir: str | os.PathLike[str]) -> str:
+        """Write the event to a JSON file of its own, which appears whole or not at all.
+
+        The file holds one object: ``data`` (as_dict), ``attachments`` (name -> [path, SHA-1]) and ``closed``.
+
+        :param event_dir: the directory; it is made where it is missing
+        :return: the file's path
+        :raises EventError: the data holds itself
+        :raises OSError: the file could not be written
+        """
+        content = {"data": self.as_dict(), "attachments": self._attachments, "closed": self._closed}
+        stem = _files.safe_name(str(self.uid), limit=_STEM_MAX)
+        path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
+        _files.write_whole(path, _json.dumps(content).encode("ascii"))
+        return path
+
+    @classmethod
+    def load(cls, json_filename: str | os.PathLike[str]) -> Self:
+        """Return the event that dump wrote, open or closed as it was; dates stay the strings that they are.
+
+        Keys of the file that are not known are ignored. The attachments are not read.
+
+        :param json_filename: what dump returned
+        :raises EventError: the file's content is not an event; the message says why
+        :raises OSError: the file could not be read
+        """
+        with open(json_filename, "rb") as file:
+            text = file.read()
+        try:
+            data, attachments, closed = _decode(_json.loads(text))
+        except ValueError as error:
+            raise EventError(f"{os.fsdecode(json_filename)} is not a dumped event: {error}") from error
+        event = cls.__new__(cls)
+        Event.__init__(event, "")
+        _set_data(event, data)
+        _set_attachments(event, attachments)
+        _set_closed(event, closed)
+        return event
+
+    def _title(self) -> str:
+        return f"event {self._data.get('name')} ({self._data.get('uid')})"
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EventError(f"{self._title()} closed")
+
+    def _no_attribute(self, name: str) -> AttributeError:
+        return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+
+def _decode(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str]], bool]:
+    """Return the data, the attachments and the closed flag of a dump's content.
+
+    :raises ValueError: it is not a dump's; the message says why
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    data, attachments, closed = (content.get(key) for key in ("data", "attachments", "closed"))
+    if not isinstance(data, dict) or "uid" not in data or "name" not in data:
+        raise ValueError("'data' must be an object with a 'uid' and a 'name'")
+    if not isinstance(attachments, dict) or not all(map(_is_attachment, attachments.items())):
+        raise ValueError("'attachments' must be an object of name: [path, SHA-1], all non-empty strings without NUL")
+    if not isinstance(closed, bool):
+        raise ValueError("'closed' must be true or false")
+    return data, {name: (path, digest) for name, (path, digest) in attachments.items()}, closed
+
+
+def _is_attachment(item: tuple[str, Any]) -> bool:
+    name, value = item
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(text, str) and text and "\0" not in text for text in (name, *value))
+    )
+
+
+_MISSING = object()
+_FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
+_STEM_MAX = 255 - len(f"-{unique_id()}.json")
+
+# Event's own __setattr__ writes data; these write the slots.
+_set_data = Event.__dict__["_data"].__set__
+_set_attachments = Event.__dict__["_attachments"].__set__
+_set_closed = Event.__dict__["_closed"].__set__
+_set_formatters = Event.__dict__["_formatters"].__set__
+_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_formatters"})

@@ -1,0 +1,227 @@
+"""Files: names that stay where they belong, writes that are whole or absent, reads of regular files alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
+_NAME_MAX = 255  # bytes, of one path component on every common file system
+_WINDOWS = os.name == "nt"
+_FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
+_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in range(1, 10))})
+_HEX = frozenset("0123456789abcdef")
+
+# O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class NotRegularError(OSError):
+    """A path leads to something other than a regular file: a directory, a FIFO, a device. Name another file."""
+
+
+def safe_name(name: str, limit: int = _NAME_MAX) -> str:
+    """Return name as one path component that is safe on this system.
+
+    A safe name is returned as it is. Any other has its bad characters replaced, is cut, and bears a hash of the
+    original, so that two different names never become one.
+
+    :param name: any string
+    :param limit: the longest result, in bytes
+    """
+    return name if _is_safe(name, limit) else hashed_name(name, limit)
+
+
+def hashed_name(name: str, limit: int = _NAME_MAX) -> str:
+    """Return ``STEM~HASH.EXT``: name made safe, with 16 hex digits that tell it from every other name."""
+    from hashlib import sha256
+
+    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    clean = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in name)
+    stem, extension = os.path.splitext(clean)
+    if len(extension.encode()) > 16:
+        stem, extension = clean, ""
+    room = limit - len(f"~{digest}{extension}".encode())
+    return f"{stem.encode()[:room].decode(errors='ignore')}~{digest}{extension.rstrip(' .')}"
+
+
+def _is_safe(name: str, limit: int) -> bool:
+    if not name or name in {".", ".."} or not name.isprintable() or not _FORBIDDEN.isdisjoint(name):
+        return False
+    if len(name.encode()) > limit or _is_hashed(name):
+        return False
+    return not _WINDOWS or (name[-1] not in " ." and name.partition(".")[0].rstrip(" ").upper() not in _DEVICES)
+
+
+def _is_hashed(name: str) -> bool:
+    """Tell whether name could have come from `hashed_name`; taken as it is, it could meet one that did."""
+    if "~" not in name:
+        return False
+    return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading; return its descriptor.
+
+    :raises NotRegularError: path leads to a directory, a FIFO, a device or a socket, none of which is opened
+    :raises OSError: it is missing or may not be read
+    """
+    _require_regular(os.stat(path).st_mode, path)
+    fd = os.open(path, _READ)
+    try:
+        _require_regular(os.fstat(fd).st_mode, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _require_regular(mode: int, path: str) -> None:
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(f"{path!r} is not a regular file")
+
+
+def sha1(path: str) -> str:
+    """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex; memory stays at 1 MiB whatever its size.
+
+    :raises OSError: as `open_regular`
+    """
+    from hashlib import sha1 as algorithm
+
+    digest = algorithm(usedforsecurity=False)
+    fd = open_regular(path)
+    try:
+        view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _CHUNK)))
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            while size := file.readinto(view):
+                digest.update(view[:size])
+    finally:
+        os.close(fd)
+    return digest.hexdigest()
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file that appears with all of data or not at all, whatever kills the process or fills the disk.
+
+    The directory is made where it is missing. What stood at path is replaced; a symbolic link there is replaced too,
+    not followed.
+
+    :raises OSError: it could not be written; path is as it was, and nothing is left beside it
+    """
+
+    def fill(fd: int) -> None:
+        write_all(fd, data)
+
+    try:
+        _replace(path, fill, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _replace(path, fill, 0o666)
+
+
+def copy_whole(source: str, target: str) -> None:
+    """Copy a regular file, with its permission bits and modification time, as `write_whole` writes.
+
+    :raises OSError: as `open_regular` for source and `write_whole` for target; the directory is not made
+    """
+    fd = open_regular(source)
+    try:
+        status = os.fstat(fd)
+        _replace(target, lambda out: _copy(fd, out), 0o600, status)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of data to a descriptor; one os.write may take less, as on a disk that is nearly full."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _replace(path: str, fill: Callable[[int], None], mode: int, like: os.stat_result | None = None) -> None:
+    """Make a temporary file beside path, let fill write to its descriptor, and move it to path."""
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
+    fd = os.open(temporary, _CREATE, mode)
+    try:
+        try:
+            fill(fd)
+        finally:
+            os.close(fd)  # before the move: on NFS a full disk may show only here
+        if like is not None:
+            os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
+            os.chmod(temporary, like.st_mode & 0o777)
+        _move(temporary, path)
+    except BaseException:
+        _unlink(temporary)
+        raise
+
+
+def _move(temporary: str, path: str) -> None:
+    try:
+        os.replace(temporary, path)
+    except PermissionError:
+        if not _WINDOWS:
+            raise
+        os.chmod(path, stat.S_IWRITE)  # Windows replaces no read-only file
+        os.replace(temporary, path)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # the caller has an error to report already
+
+
+def _copy(source: int, target: int) -> None:
+    if sys.platform == "linux":  # elsewhere os.sendfile writes to sockets alone
+        try:
+            while os.sendfile(target, source, None, 1 << 30):
+                pass
+        except OSError:
+            pass  # not between these two file systems; the loop goes on behind what was sent
+    while chunk := os.read(source, _CHUNK):
+        write_all(target, chunk)
+
+
+def safe_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a safe name for each name, no two of which are one file where case or normal form does not count."""
+    safe: dict[str, str] = {}
+    taken = set()
+    for name in names:
+        folded = _folded(candidate := safe_name(name))
+        safe[name] = hashed_name(name) if folded in taken else candidate
+        taken.add(folded)
+    return safe
+
+
+def _folded(name: str) -> str:
+    if name.isascii():
+        return name.lower()
+    from unicodedata import normalize
+
+    return normalize("NFC", normalize("NFC", name).casefold())
+
+
+def make_directory(path: str) -> bool:
+    """Make a directory, and those above it; return False where something is at path already."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return make_directory(path)
+    return True
+
+
+def is_directory(path: str) -> bool:
+    """Tell whether path is a directory itself, not a symbolic link to one."""
+    return stat.S_ISDIR(os.lstat(path).st_mode)

@@ -1,0 +1,56 @@
+"""What a handler is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from event._event import Event
+
+
+class EventHandler(ABC):
+    """Takes events somewhere: into files, a log, a mailbox, a store.
+
+    Derive from it, or write any class with these methods, and register the class as an entry point of the group
+    ``e3.event.handler``. The configuration is what stands after the name in E3_EVENT_HANDLERS.
+    """
+
+    @abstractmethod
+    def send_event(self, event: Event) -> bool:
+        """Take an event.
+
+        :return: whether the event was delivered; an exception counts as False, and the log tells its reason
+        """
+
+    @classmethod
+    def decode_config(cls, _config_str: str) -> dict[str, Any]:
+        """Return the constructor's keyword arguments from the configuration.
+
+        :raises EventError: the configuration is not what the handler expects
+        """
+        return {}
+
+    def encode_config(self) -> str:
+        """Return the configuration that decode_config turns into this handler again."""
+        return ""
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import a third-party module that a handler needs.
+
+    :param module: its full name
+    :param extra: the extra of our distribution that brings it
+    :raises EventError: it is not installed; the message holds the command that installs it
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise EventError(f'{module} is missing ({error}); pip install "e3-event[{extra}]" brings it') from error

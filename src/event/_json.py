@@ -1,0 +1,171 @@
+"""Any event data as JSON (RFC 8259): the one encoder, for dumps and for every handler.
+
+What JSON knows takes the fast way, the standard library's C encoder. Only where that refuses (a NaN, a key that is
+no string, a cycle, too deep a nesting) is the value walked here and made plain first.
+"""
+
+from __future__ import annotations
+
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Their str() is their usual written form, and loses nothing.
+_WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pydecimal"})
+
+
+def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return value as JSON text, ASCII only.
+
+    Values that JSON does not know take their natural form:
+
+    ========================================  ==================================================
+    set, frozenset, other sets                array, sorted where the elements can be
+    deque, range and other sequences          array
+    other mappings                            object
+    dataclass instance                        object of its fields
+    Enum                                      its value
+    path                                      string
+    bytes, bytearray, memoryview              string: UTF-8, other bytes as ``\\xNN``
+    date, time, datetime                      string, ISO 8601
+    timedelta                                 number of seconds
+    Decimal, Fraction, UUID, IP address       string
+    exception                                 string, ``Type: message``
+    NaN, infinities                           null
+    anything else                             string, its ``repr()``
+    ========================================  ==================================================
+
+    :param value: what to encode
+    :param indent: spaces for each level; None is one line
+    :param sort_keys: write the keys of each object in order
+    :raises EventError: a value holds itself, or is nested too deeply; the message names its key
+    """
+    import json
+
+    try:
+        return json.dumps(value, default=natural, allow_nan=False, indent=indent, sort_keys=sort_keys)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(_plain(value, "", ()), indent=indent, sort_keys=sort_keys)
+
+
+def loads(text: str | bytes) -> Any:
+    """Return the value that JSON text holds.
+
+    :raises ValueError: the text is no JSON, is no UTF-8, or is nested too deeply; the message says where
+    """
+    import json
+
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def natural(value: Any) -> Any:
+    """Return the natural form, one level deep, of a value that JSON does not know."""
+    try:
+        return _natural(value)
+    except Exception:  # a value's own code failed: the event must still go out
+        return _repr(value)
+
+
+def _natural(value: Any) -> Any:
+    from collections import abc
+    from enum import Enum  # json, through re, has loaded it already
+
+    kind = type(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, abc.Set):
+        return _in_order(value)
+    if isinstance(value, abc.Mapping):
+        return dict(value.items())
+    if isinstance(value, (abc.Sequence, abc.MappingView)):
+        return list(value)
+    if hasattr(kind, "__dataclass_fields__"):
+        # Not dataclasses.asdict: it deep-copies, which fails for a lock or an open file.
+        return {name: getattr(value, name) for name in kind.__dataclass_fields__ if hasattr(value, name)}
+    if isinstance(value, BaseException):
+        return f"{kind.__name__}: {value}".strip()
+    return _scalar(value, kind)
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    from numbers import Integral, Real
+
+    if hasattr(kind, "__fspath__"):
+        return kind.__fspath__(value)
+    if hasattr(kind, "isoformat"):
+        return value.isoformat()
+    if hasattr(kind, "total_seconds"):
+        return value.total_seconds()
+    if kind.__module__ in _WRITTEN_AS_STR:
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    return _repr(value)
+
+
+def _in_order(values: Any) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:
+        return list(values)
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return object.__repr__(value)
+
+
+def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
+    """Return value made of what JSON knows alone.
+
+    :param key: where value stands, for the error
+    :param above: the ids of the containers around value
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, int):
+        return _number(value)
+    if id(value) in above:
+        raise EventError(f"event data {key!r} holds itself, which JSON cannot express; leave the inner reference out")
+    above = (*above, id(value))
+    try:
+        if isinstance(value, dict):
+            return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
+        if isinstance(value, (list, tuple)):
+            return [_plain(v, key, above) for v in value]
+        return _plain(natural(value), key, above)
+    except RecursionError as error:
+        raise EventError(f"event data {key.partition('.')[0]!r} is nested too deeply for JSON") from error
+
+
+def _number(value: int) -> int | str:
+    try:
+        int.__repr__(value)
+    except ValueError:  # more digits than sys.get_int_max_str_digits() allows
+        return hex(value)
+    return value
+
+
+def _key(key: Any) -> str:
+    """Return an object's key, which must be a string: as json.dumps writes it, else as the key reads."""
+    if isinstance(key, str):
+        return str.__str__(key)  # the text of a str that is an Enum too
+    if key is None or isinstance(key, (int, float)):
+        import json
+
+        return json.dumps(key)
+    form = natural(key)
+    return form if isinstance(form, str) else _repr(form)

@@ -1,0 +1,145 @@
+"""The manager: it holds the handlers and gives each event to all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from event import _config, _files, _registry
+from event._event import Event
+from event._log import get_logger
+from event._outcome import Delivery, Outcome
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from event._handler import EventHandler
+
+
+class EventManager:
+    """Holds handlers and sends events to them.
+
+    :ivar handlers: the handlers by name, in the order in which they get an event
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, EventHandler] = {}
+
+    def send_event(self, event: Event) -> bool:
+        """Give an event to every handler, in order.
+
+        A handler that raises has failed: the log tells its name and the traceback, and the next one gets the event.
+
+        :return: whether all took it; True where there are no handlers
+        """
+        delivered = True
+        for name, handler in [*self.handlers.items()]:
+            try:
+                if not handler.send_event(event):
+                    delivered = False
+            except Exception:
+                delivered = False
+                get_logger().exception("handler %s failed on %r", name, event)
+        return delivered
+
+    def dispatch(self, event: Event) -> Outcome:
+        """Give an event to every handler, as send_event does, and return what became of it for each.
+
+        Nothing is logged here: the outcome holds the exceptions.
+        """
+        return Outcome(tuple(_deliver(name, handler, event) for name, handler in [*self.handlers.items()]))
+
+    def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
+        """Send the event that dump wrote to a file.
+
+        Each attachment must still be a regular file with the recorded checksum. Else nothing is sent, and the log
+        tells why.
+
+        :return: as send_event; False where nothing was sent
+        :raises EventError: the file's content is not an event
+        :raises OSError: the file could not be read
+        """
+        event = Event.load(filename)
+        if problem := attachment_problem(event):
+            get_logger().error("%s is not sent: %s", os.fsdecode(filename), problem)
+            return False
+        return self.send_event(event)
+
+    def get_handler(self, name: str) -> Any:
+        """Return the class of a handler.
+
+        :param name: the kind, such as ``file``; a label, as in ``file:nightly``, does not count
+        :raises EventError: there is no such handler, it fails to import, it is no handler, or two distributions
+            register different ones under the name
+        """
+        return _registry.get_handler(name)
+
+    def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Add a handler; one that has the name already is replaced, in its place.
+
+        :param name: the kind, such as ``file``, or a kind and a label, such as ``file:nightly``
+        :param args: for the handler's constructor
+        :param kwargs: for the handler's constructor
+        :raises EventError: as get_handler, or the handler does not accept its arguments
+        :raises TypeError: the constructor takes other arguments
+        """
+        self.handlers[name] = self.get_handler(name)(*args, **kwargs)
+
+    def load_handlers_from_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
+        """Add the handlers that an environment variable names: ``name=config|name=config|name``.
+
+        A name that comes again wins; handlers that are there stay. All that can be loaded is loaded, even where an
+        entry is wrong. A variable that is unset or empty adds none.
+
+        :raises EventError: entries could not be loaded; it holds a message for each
+        """
+        errors: dict[str, Exception] = {}
+        for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
+            try:
+                self.add_handler(name, **self.get_handler(name).decode_config(config))
+            except Exception as error:
+                errors[name] = error
+        if errors:
+            messages = [f"{name}: {one_line(error)} (in {var_name})" for name, error in errors.items()]
+            raise EventError(messages) from next(iter(errors.values()))
+
+    def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
+        """Write all handlers into an environment variable, for child processes.
+
+        :raises EventError: a handler's name or configuration cannot stand there; the variable is as it was
+        """
+        pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
+        try:
+            os.environ[var_name] = _config.join(pairs)
+        except ValueError as error:  # a UnicodeEncodeError is one too
+            raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
+
+
+def attachment_problem(event: Event) -> str | None:
+    """Return why an event's attachments are not what they were when it was dumped; None where they are."""
+    for name, (path, digest) in event.get_attachments().items():
+        try:
+            if _files.sha1(path) != digest:
+                return f"attachment {name!r}: {path} has changed"
+        except (OSError, ValueError) as error:
+            return f"attachment {name!r}: {one_line(error)}"
+    return None
+
+
+def _deliver(name: str, handler: EventHandler, event: Event) -> Delivery:
+    start = time.perf_counter()
+    error = None
+    try:
+        taken = bool(handler.send_event(event))
+    except Exception as raised:
+        taken, error = False, raised
+    return Delivery(name, taken, error, time.perf_counter() - start)
+
+
+def _encoded(name: str, handler: EventHandler) -> str:
+    try:
+        return handler.encode_config()
+    except Exception as error:
+        raise EventError(f"handler {name}: its configuration cannot be written: {one_line(error)}") from error

@@ -1,0 +1,72 @@
+"""What became of a sending, for each handler."""
+
+from __future__ import annotations
+
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Delivery:
+    """What one handler did with an event.
+
+    :ivar handler: the handler's name
+    :ivar ok: whether it took the event
+    :ivar error: the exception that it raised; None where it took the event or returned a false value
+    :ivar seconds: how long it took
+    """
+
+    __slots__ = ("error", "handler", "ok", "seconds")
+
+    def __init__(self, handler: str, ok: bool, error: Exception | None, seconds: float) -> None:
+        self.handler = handler
+        self.ok = ok
+        self.error = error
+        self.seconds = seconds
+
+    def __bool__(self) -> bool:
+        """Return whether the handler took the event."""
+        return self.ok
+
+    def __str__(self) -> str:
+        """Return one line for a person."""
+        if self.ok:
+            return f"{self.handler}: delivered in {self.seconds:.3f} s"
+        reason = one_line(self.error) if self.error else "the handler returned False"
+        return f"{self.handler}: not delivered: {reason}"
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self}>"
+
+
+class Outcome:
+    """What all handlers did with an event, in their order; true where all of them took it.
+
+    :ivar deliveries: a tuple, one `Delivery` for each handler
+    """
+
+    __slots__ = ("deliveries",)
+
+    def __init__(self, deliveries: tuple[Delivery, ...]) -> None:
+        self.deliveries = deliveries
+
+    def __bool__(self) -> bool:
+        """Return whether every handler took the event; true where there are none."""
+        return all(self.deliveries)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Go through the deliveries."""
+        return iter(self.deliveries)
+
+    def __len__(self) -> int:
+        """Return the number of handlers."""
+        return len(self.deliveries)
+
+    def __str__(self) -> str:
+        """Return one line for each handler."""
+        return "\n".join(map(str, self.deliveries)) or "no handlers"
+
+    def __repr__(self) -> str:
+        return f"<Outcome {'; '.join(map(str, self.deliveries)) or 'no handlers'}>"

@@ -1,0 +1,91 @@
+"""From a handler's name to its class: the built-ins' table first, then the entry points of all distributions."""
+
+from __future__ import annotations
+
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from typing import Any
+
+# Our own entry points once more: reading them with importlib.metadata costs more than all the rest of a run. A test
+# holds this table and pyproject.toml together.
+BUILTINS = {
+    "file": ("event.handler.file", "FileHandler"),
+    "logging": ("event.handler.logging", "LoggingHandler"),
+    "smtp": ("event.handler.smtp", "SMTPHandler"),
+    "s3": ("event.handler.s3", "S3Handler"),
+}
+
+# The first is where plugins written for e3-core register; the second is where our own pyproject.toml declares the
+# built-ins, since e3-core refuses to load a name that two distributions declare in the first.
+GROUPS = ("e3.event.handler", "event.handler")
+
+
+def kind(name: str) -> str:
+    """Return the handler's kind: ``file:nightly`` is a ``file``."""
+    return name.partition(":")[0]
+
+
+def get_handler(name: str) -> Any:
+    """Return the class of a handler.
+
+    :param name: the kind, with or without a label
+    :raises EventError: there is no such handler, it fails to import, it is no handler, or two distributions register
+        different ones
+    """
+    key = kind(name)
+    if key in BUILTINS:
+        module, attribute = BUILTINS[key]
+        return getattr(__import__(module, fromlist=[attribute]), attribute)
+    points = plugins()
+    if key not in points:
+        raise EventError(_unknown(key, [*BUILTINS, *points]))
+    return _load(key, points[key])
+
+
+def plugins() -> dict[str, list[EntryPoint]]:
+    """Return the entry points that are not our built-ins, by name; one name may have several.
+
+    :raises EventError: the metadata of an installed distribution cannot be read
+    """
+    from importlib.metadata import entry_points
+
+    found: dict[str, list[EntryPoint]] = {}
+    try:
+        for group in GROUPS:
+            for point in entry_points(group=group):
+                if point.name not in BUILTINS:
+                    found.setdefault(point.name, []).append(point)
+    except Exception as error:
+        raise EventError(f"cannot read the installed distributions' entry points: {one_line(error)}") from error
+    return found
+
+
+def origin(point: EntryPoint) -> str:
+    """Return the name of the distribution that declares an entry point."""
+    return point.dist.name if point.dist else "an unknown distribution"
+
+
+def _load(key: str, points: list[EntryPoint]) -> Any:
+    point = points[0]
+    if any(other.value != point.value for other in points):
+        claims = " and ".join(f"{p.value} of {origin(p)}" for p in points)
+        raise EventError(f"handler {key!r} is registered more than once: {claims}; uninstall all but one")
+    where = f"handler {key!r} ({point.value} of {origin(point)})"
+    try:
+        handler = point.load()
+    except (Exception, SystemExit) as error:
+        raise EventError(f"{where} fails to import: {one_line(error)}") from error
+    if not callable(handler) or not callable(getattr(handler, "send_event", None)):
+        raise EventError(f"{where} is no handler: it must be a class with a method send_event(event)")
+    return handler
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(key, known, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    return f"no handler is named {key!r}{hint} There are: {', '.join(sorted(known))}"

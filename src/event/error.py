@@ -1,0 +1,78 @@
+"""The errors of this package.
+
+Every function here raises `EventError` for what its caller can mend: a bad name, a bad configuration, a malformed
+file, a closed event. The message names the subject, its value and what was expected. Trouble of the operating
+system stays an `OSError`, and a wrong call stays a `TypeError`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
+
+try:
+    # Where e3-core is installed, its class is the base, so that the `except E3Error` of a script written for it
+    # goes on catching what we raise.
+    from e3.error import E3Error  # type: ignore[import-not-found, unused-ignore]  # e3-core is no dependency
+except ImportError:
+
+    class E3Error(Exception):  # type: ignore[no-redef, unused-ignore]  # the same name on purpose
+        """An error that gathers messages.
+
+        Catch it where a script wants to stop with a readable reason.
+
+        :param message: the message, or several
+        :param origin: what the error is about; it stands before the message in `str()`
+        """
+
+        def __init__(self, message: str | list[str] | None, origin: str | None = None) -> None:
+            super().__init__(message, origin)
+            self.origin = origin
+            self.messages: list[str] = []
+            if message is not None:
+                self.__iadd__(message)
+
+        def __iadd__(self, other: str | list[str] | E3Error) -> Self:
+            """Add a message, several, or those of another error."""
+            if isinstance(other, E3Error):
+                self.messages += other.messages
+            elif isinstance(other, str):
+                self.messages.append(other)
+            else:
+                self.messages += other
+            return self
+
+        def __str__(self) -> str:
+            """Return the last message, after the origin where there is one."""
+            message = self.messages[-1] if self.messages else type(self).__name__
+            return f"{self.origin}: {message}\n" if self.origin else message
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            """Pickle with all messages, also those added later."""
+            return type(self), (list(self.messages), self.origin), self.__dict__.copy()
+
+
+class EventError(E3Error):
+    """What went wrong with an event, a handler or a configuration.
+
+    The caller mends what the message names; trying again without a change fails again.
+
+    :param message: the message, or several
+    :param origin: what the error is about
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with all messages; e3-core's base class would drop those added later."""
+        return type(self), (list(self.messages), self.origin), self.__dict__.copy()
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says on one line: all messages of ours, ``Type: message`` of any other."""
+    if isinstance(error, E3Error):
+        text = "; ".join(error.messages) or type(error).__name__
+    else:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return " ".join(text.split())

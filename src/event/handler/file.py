@@ -1,0 +1,93 @@
+"""The file handler: each event becomes files in a directory."""
+
+from __future__ import annotations
+
+import os
+
+from event import Event, EventError, EventHandler, unique_id
+from event import _config, _files, _json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STEM_MAX = 255 - len(f"-{unique_id()}.json")
+
+
+class FileHandler(EventHandler):
+    """Writes ``LOG_DIR/{name}-{uid}-{unique id}.json`` and ``LOG_DIR/{name}-{uid}/{attachment name}``.
+
+    The attachments are complete before the JSON file appears, and no file is ever there in part. Names that a file
+    system would not take, or that would lead out of the directory, are made safe.
+
+    :param log_dir: the directory; it is made, when an event is sent, where it is missing
+    :raises EventError: log_dir is empty or holds a NUL
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self.log_dir = os.fspath(log_dir)
+        if not self.log_dir or "\0" in self.log_dir:
+            raise EventError(f"file: the log directory is {self.log_dir!r}; expected a directory, as in file=DIR")
+
+    @classmethod
+    def decode_config(cls, _config_str: str) -> dict[str, Any]:
+        """Return the constructor's arguments from ``log_dir``."""
+        return {"log_dir": _config.unquote(_config_str)}
+
+    def encode_config(self) -> str:
+        """Return ``log_dir``."""
+        return _config.quote(self.log_dir, comma=False)
+
+    def send_event(self, event: Event) -> bool:
+        """Write the event's attachments, then its JSON file.
+
+        :raises OSError: a file could not be written, or an attachment not read; no JSON file appeared
+        :raises EventError: the data holds itself
+        """
+        data = event.as_dict()
+        text = _json.dumps(data, indent=2, sort_keys=True)
+        stem = f"{event.name}-{event.uid}"
+        directory = self._own_directory(stem, data)
+        attachments = event.get_attachments()
+        for name, safe in _files.safe_names(attachments).items():
+            _files.copy_whole(attachments[name][0], os.path.join(directory, safe))
+        path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _STEM_MAX)}-{unique_id()}.json")
+        _files.write_whole(path, text.encode("ascii"))
+        return True
+
+    def _own_directory(self, stem: str, data: dict[str, Any]) -> str:
+        """Make the directory of an event's attachments; return its path.
+
+        ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` are two events with one stem. The second one's directory
+        bears a hash, as does that of an event whose place a file or a symbolic link has taken.
+        """
+        directory = os.path.join(self.log_dir, _files.safe_name(stem, _STEM_MAX))
+        if _files.make_directory(directory) or (_files.is_directory(directory) and not self._is_foreign(stem, data)):
+            return directory
+        directory = os.path.join(self.log_dir, _files.hashed_name(f"{data.get('name')}\0{data.get('uid')}", _STEM_MAX))
+        if not _files.make_directory(directory) and not _files.is_directory(directory):
+            raise FileExistsError(f"{directory} is in the way: it is no directory")
+        return directory
+
+    def _is_foreign(self, stem: str, data: dict[str, Any]) -> bool:
+        """Tell whether an event of another name and uid, but the same stem, has been written here."""
+        if _is_uuid(str(data.get("uid"))):
+            return False  # the usual case; its stem has no second reading
+        prefix = f"{_files.safe_name(stem, _STEM_MAX)}-"
+        with os.scandir(self.log_dir) as entries:
+            paths = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(".json") and e.is_file()]
+        return any(_identity(path) not in {None, (data.get("name"), data.get("uid"))} for path in paths)
+
+
+def _identity(path: str) -> tuple[Any, Any] | None:
+    """Return the name and uid of the event in one of our JSON files; None where it is no such file."""
+    try:
+        with open(path, "rb") as file:
+            data = _json.loads(file.read())
+        return data["name"], data["uid"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _is_uuid(uid: str) -> bool:
+    return [len(part) for part in uid.split("-")] == [8, 4, 4, 4, 12]

@@ -1,0 +1,66 @@
+"""The logging handler: each event becomes a record of the standard library's logging."""
+
+from __future__ import annotations
+
+import logging
+
+from event import Event, EventError, EventHandler
+from event import _config, _json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_EXPECTED = "expected logging=LOGGER_NAME,LEVEL, the level a number or a name such as INFO"
+
+
+class LoggingHandler(EventHandler):
+    """Logs each event as JSON; the record's attribute ``event`` is the event itself.
+
+    :param logger_name: the logger; the root logger where it is empty
+    :param level: the record's level, as a number or a name (``logging.INFO``, ``"INFO"``)
+    :raises EventError: there is no such level
+    """
+
+    def __init__(self, logger_name: str = "", level: int | str = logging.DEBUG) -> None:
+        self.logger_name = logger_name
+        self.level = _level(level)
+        self.log = logging.getLogger(logger_name)
+
+    @classmethod
+    def decode_config(cls, _config_str: str) -> dict[str, Any]:
+        """Return the constructor's arguments from ``logger_name,level``; what is left out has its default.
+
+        :raises EventError: there are more than two values, or there is no such level
+        """
+        fields = _config.split_fields(_config_str)
+        if len(fields) > 2:
+            raise EventError(f"logging: {len(fields)} values; {_EXPECTED}")
+        config: dict[str, Any] = {"logger_name": fields[0]}
+        if fields[1:] and fields[1].strip():
+            config["level"] = _level(fields[1].strip())
+        return config
+
+    def encode_config(self) -> str:
+        """Return ``logger_name,level``, the level as a number."""
+        return _config.join_fields([self.logger_name, str(self.level)])
+
+    def send_event(self, event: Event) -> bool:
+        """Log the event, unless the logger's level is above ours."""
+        if self.log.isEnabledFor(self.level):
+            self.log.log(self.level, _json.dumps(event.as_dict(), indent=2), extra={"event": event})
+        return True
+
+
+def _level(level: int | str) -> int:
+    """Return the number of a level.
+
+    :raises EventError: it is no number and no level's name
+    """
+    try:
+        return int(level)
+    except ValueError:
+        number = logging.getLevelName(str(level).upper())
+        if isinstance(number, int):
+            return number
+    raise EventError(f"logging: the level is {level!r}; {_EXPECTED}")
