@@ -17,7 +17,7 @@ _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pyde
 
 
 def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """Return value as JSON text, ASCII only.
+    r"""Return value as JSON text, ASCII only.
 
     Values that JSON does not know take their natural form:
 
@@ -28,7 +28,7 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> 
     dataclass instance                        object of its fields
     Enum                                      its value
     path                                      string
-    bytes, bytearray, memoryview              string: UTF-8, other bytes as ``\\xNN``
+    bytes, bytearray, memoryview              string: UTF-8, other bytes as ``\xNN``
     date, time, datetime                      string, ISO 8601
     timedelta                                 number of seconds
     Decimal, Fraction, UUID, IP address       string
@@ -84,7 +84,7 @@ def _natural(value: Any) -> Any:
         return _in_order(value)
     if isinstance(value, abc.Mapping):
         return dict(value.items())
-    if isinstance(value, (abc.Sequence, abc.MappingView)):
+    if isinstance(value, (abc.Sequence, abc.ValuesView)):
         return list(value)
     if hasattr(kind, "__dataclass_fields__"):
         # Not dataclasses.asdict: it deep-copies, which fails for a lock or an open file.

@@ -55,7 +55,7 @@ except ImportError:
             return type(self), (list(self.messages), self.origin), self.__dict__.copy()
 
 
-class EventError(E3Error):
+class EventError(E3Error):  # type: ignore[misc, unused-ignore]  # typed where e3-core is
     """What went wrong with an event, a handler or a configuration.
 
     The caller mends what the message names; trying again without a change fails again.

@@ -1,4 +1,6 @@
-"""The built-in handlers, a file each. To add one:
+"""The built-in handlers, a file each.
+
+To add one:
 
 1. Write ``NAME.py`` here, with a class that derives from `event.EventHandler`. What it needs of third parties it
    imports in its constructor, with `event._handler.import_extra`.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from event import Event, EventError, EventHandler, unique_id
-from event import _config, _files, _json
+from event import Event, EventError, EventHandler, _config, _files, _json, unique_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

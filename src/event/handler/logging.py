@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from event import Event, EventError, EventHandler
-from event import _config, _json
+from event import Event, EventError, EventHandler, _config, _json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +59,8 @@ def _level(level: int | str) -> int:
     try:
         return int(level)
     except ValueError:
-        number = logging.getLevelName(str(level).upper())
-        if isinstance(number, int):
-            return number
-    raise EventError(f"logging: the level is {level!r}; {_EXPECTED}")
+        pass
+    try:
+        return logging.Logger("", str(level).upper()).level  # noqa: LOG001  # the public way from a name to its number
+    except ValueError as error:
+        raise EventError(f"logging: the level is {level!r}; {_EXPECTED}") from error
