@@ -1,0 +1,94 @@
+"""What goes to the terminal: one line at a time, whatever the text, the encoding or the other end of the pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+_LONGEST = 1000  # characters of one line; a server may answer with a whole page
+
+
+def version() -> str:
+    """Return our version; ``unknown`` where this package runs without having been installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("e3-event")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def visible(text: str) -> str:
+    r"""Return text with what a terminal would act upon, or could not show, written as ``\xNN``, ``\n``, ``\uNNNN``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def line(text: str) -> str:
+    """Return text as one line that a terminal shows as it is, cut where it is very long."""
+    text = visible(" ".join(text.split()))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def tell(text: str) -> None:
+    """Write a line to stderr; where that cannot be written, there is nobody to tell."""
+    try:
+        _write(sys.stderr, line(text))
+    except OSError:
+        _silence(sys.stderr)
+
+
+def show(text: str) -> None:
+    """Write lines to stdout. Where they cannot be written, `finish` reports it: what is being done goes on."""
+    try:
+        _write(sys.stdout, text)
+    except OSError as error:
+        _failed.append(error)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines of aligned columns, two spaces apart and indented by two."""
+    cells = [[line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def finish() -> int:
+    """Flush stdout; return 1 where something that was shown could not be written.
+
+    A reader that has gone away, as head does, has seen what it wanted: that is no failure.
+    """
+    stream: TextIO | None = sys.stdout
+    if stream is not None:
+        try:
+            stream.flush()
+        except OSError as error:
+            _failed.append(error)
+            _silence(stream)
+    failed = [error for error in _failed if not isinstance(error, BrokenPipeError)]
+    _failed.clear()
+    if failed:
+        tell(f"e3-event: cannot write to stdout: {failed[0].strerror}")
+    return 1 if failed else 0
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # None: the process was started with this stream closed
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def _silence(stream: TextIO) -> None:
+    """Let a stream lead nowhere; else the interpreter tries again as it ends, and complains in its own words."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+_failed: list[OSError] = []

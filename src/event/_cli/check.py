@@ -1,0 +1,147 @@
+"""``e3-event check``: which handlers there are, which of them work, and where an event would go."""
+
+from __future__ import annotations
+
+from importlib import metadata, util
+
+from event import Event, _registry
+from event._cli import _handlers, _text
+from event._cli._capture import Capture
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from importlib.metadata import EntryPoint
+    from typing import Any
+
+_DESCRIPTION = """\
+List every handler that is installed, with its distribution and whether it works; then what
+the variable names (the names only, never a configuration), and whether each of these loads.
+"""
+
+_EPILOG = """\
+exit status:
+  0  all is well
+  1  a handler is broken, an entry of the variable does not load, or, with --send, a handler
+     did not take the test event or there was no handler at all
+  2  the command line is wrong
+
+Not broken is a handler whose extra is not installed, as long as the variable does not use it,
+and one that e3-core registers under a name of ours.
+
+examples:
+  e3-event check
+  e3-event check --send
+  e3-event check --send --handler file=events
+"""
+
+Row = tuple[str, str, str]
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command; return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "check",
+        help="show which handlers work and where events would go",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--send", action="store_true", help="send a test event, and say which handler took it")
+    _handlers.add_options(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check; return the exit status."""
+    pairs = _handlers.wanted(args)
+    installed = _builtins() + _plugins() + _shadowed()
+    _text.show("Installed handlers:\n" + _text.table(installed))
+    handlers = _handlers.Handlers(pairs)
+    entries = _entries(pairs, handlers)
+    _text.show(f"\nHandlers of {_handlers.source(args)}:\n{_text.table(entries) or '  none'}")
+    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries])
+    if args.send:
+        problems += _send_test(args, handlers)
+    if problems:
+        _text.tell(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
+    return 1 if problems else 0
+
+
+_OK = "ok"
+_BROKEN = "broken: "
+
+
+def _builtins() -> list[Row]:
+    ours = f"e3-event {_text.version()}"
+    return [(name, ours, _missing_extra(name) or _state(name)) for name in _registry.BUILTINS]
+
+
+def _plugins() -> list[Row]:
+    points = _registry.plugins()
+    return [(name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _state(name)) for name in sorted(points)]
+
+
+def _shadowed() -> list[Row]:
+    """Return the entry points that others declare under the name of a built-in."""
+    rows = []
+    for group in _registry.GROUPS:
+        for point in metadata.entry_points(group=group):
+            if point.name in _registry.BUILTINS and point.value != ":".join(_registry.BUILTINS[point.name]):
+                text = f"not used: {point.name!r} is a built-in handler"
+                # e3-core's handlers are what ours replace; of anybody else it is a mistake.
+                dist = _distribution(point)
+                rows.append((point.name, dist, text if dist.startswith("e3-core ") else f"{_BROKEN}{text}"))
+    return rows
+
+
+def _state(name: str) -> str:
+    with Capture():
+        try:
+            _registry.get_handler(name)
+        except Exception as error:
+            return f"{_BROKEN}{one_line(error)}"
+    return _OK
+
+
+def _missing_extra(name: str) -> str | None:
+    """Return what installs the modules that a built-in handler needs; None where it needs none, or they are there."""
+    try:
+        extra, modules = _registry.get_handler(name)._requires  # noqa: SLF001  # ours; not for plugins
+    except Exception:
+        return None  # it needs none, or is broken, which _state tells
+    if all(util.find_spec(module) for module in modules):
+        return None
+    return f'not installed: pip install "e3-event[{extra}]" brings {", ".join(modules)}'
+
+
+def _distribution(point: EntryPoint) -> str:
+    dist: Any = point.dist
+    try:
+        name, version = dist.name, dist.version
+    except Exception:  # damaged metadata; which versions of Python return None, and which raise, differs
+        name = version = None
+    return f"{name} {version}" if name else "an unknown distribution"
+
+
+def _entries(pairs: _handlers.Pairs, handlers: _handlers.Handlers) -> list[tuple[str, str]]:
+    names = [name for name, _ in pairs]
+    rows = []
+    for position, name in enumerate(names):
+        if name in names[position + 1 :]:
+            rows.append((name, "not used: a later entry has the same name"))
+        else:
+            rows.append((name, f"{_BROKEN}{handlers.broken[name]}" if name in handlers.broken else _OK))
+    return rows
+
+
+def _send_test(args: argparse.Namespace, handlers: _handlers.Handlers) -> int:
+    """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
+    if not handlers.loaded:
+        _text.tell(f"{args.parser.prog}: {_handlers.none_to_send(args, handlers)}")
+        return 1
+    event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
+    event.close()
+    results = [(name, *handlers.deliver(name, event)) for name in handlers.loaded]
+    _text.show(f"\nTest event {event.uid}:\n" + _text.table([(name, text) for name, _, text in results]))
+    return sum(not taken for _, taken, _ in results)

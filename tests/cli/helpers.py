@@ -1,0 +1,33 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+HANDLER = """\
+import logging, sys
+class Handler:
+    def __init__(self, config=""):
+        self.config = config
+    @classmethod
+    def decode_config(cls, config_str):
+        {decode}
+        return {{"config": config_str}}
+    def send_event(self, event):
+        {send}
+    def encode_config(self):
+        return self.config
+"""
+
+
+def handler(send="return True", decode="pass"):
+    return HANDLER.format(send=send, decode=decode)
+
+
+def stored(path="events"):
+    """Return the events that the file handler has written, by name of the file."""
+    return [json.loads(file.read_text("utf-8")) for file in sorted(pathlib.Path(path).glob("*.json"))]
+
+
+TO_FILES = ("--handler", "file=events")

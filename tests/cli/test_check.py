@@ -1,0 +1,205 @@
+"""``e3-event check``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from event import EventHandler, _registry
+from event._cli import check
+
+GOOD = "class Handler:\n    def send_event(self, event): return {result}\n    decode_config = lambda text: {{}}\n"
+
+
+class Extra(EventHandler):
+    _requires = ("frob", ("json", "event_surely_missing"))
+
+    def send_event(self, event):
+        return True
+
+
+class NoExtra(Extra):
+    _requires = ("frob", ("json",))
+
+
+@pytest.fixture
+def builtins(monkeypatch):
+    """A table of the built-ins that a test may add to."""
+    table = dict(_registry.BUILTINS)
+    monkeypatch.setattr(_registry, "BUILTINS", table)
+    return table
+
+
+def states(lines):
+    """Return the rows of the installed handlers: name -> (distribution, state)."""
+    rows = [re.split(" {2,}", line.strip()) for line in lines[1 : lines.index("")]]
+    return {name: (dist, state) for name, dist, state in rows}
+
+
+def entries(lines, title="Handlers of E3_EVENT_HANDLERS:"):
+    found = []
+    for line in lines[lines.index(title) + 1 :]:
+        if not line:
+            break
+        found.append(line)
+    return found
+
+
+def test_all_well_with_nothing_configured(command):
+    status, out, err = command("check")
+    assert (status, err) == (0, [])
+    assert out[0] == "Installed handlers:"
+    assert [states(out)[name][1] for name in ("file", "logging", "smtp")] == ["ok"] * 3
+    assert entries(out) == ["  none"]
+
+
+def test_the_real_process_lists_our_handlers_with_our_distribution(process):
+    done = process("check")
+    found = states(done.stdout.splitlines())
+    assert {"file", "logging", "smtp", "s3"} <= set(found)
+    assert all(dist.startswith("e3-event ") for dist, _ in found.values())
+    assert found["file"][1] == "ok"
+
+
+def test_a_plugin_is_listed_with_its_distribution(command, plugin):
+    plugin("slack", GOOD.format(result=True))
+    status, out, _ = command("check")
+    assert status == 0
+    assert states(out)["slack"] == ("acme_slack 2.1", "ok")
+
+
+def test_columns_are_aligned(command, plugin):
+    plugin("a_very_long_name", GOOD.format(result=True))
+    _, out, _ = command("check")
+    rows = out[1 : out.index("")]
+    assert len({row.index("ok") for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        pytest.param("import frob_is_missing\n", "fails to import: ModuleNotFoundError", id="an import fails"),
+        pytest.param("def (:\n", "fails to import: SyntaxError", id="a syntax error"),
+        pytest.param("raise SystemExit('bye')\n", "fails to import: SystemExit: bye", id="it exits"),
+        pytest.param("Handler = 3\n", "is no handler", id="no class"),
+        pytest.param("class Handler: pass\n", "is no handler", id="no send_event"),
+        pytest.param("class Other: pass\n", "fails to import: AttributeError", id="no such attribute"),
+    ],
+)
+def test_a_broken_plugin_is_listed_with_the_reason_and_is_status_1(command, plugin, source, reason):
+    plugin("bad", source)
+    status, out, err = command("check")
+    assert (status, err) == (1, ["e3-event check: 1 problem"])
+    dist, state = states(out)["bad"]
+    assert dist == "acme_bad 2.1"
+    assert state.startswith("broken: handler 'bad'")
+    assert reason in state
+
+
+def test_one_name_in_two_distributions_is_broken_and_both_are_named(command, plugin):
+    plugin("twice", GOOD.format(result=True), dist="acme_one")
+    plugin("twice", GOOD.format(result=True), dist="acme_two", group="event.handler")
+    status, out, _ = command("check")
+    assert status == 1
+    dist, state = states(out)["twice"]
+    assert dist == "acme_one 2.1, acme_two 2.1"
+    assert "registered more than once" in state
+
+
+@pytest.mark.parametrize(
+    ("dist", "status", "state"),
+    [
+        pytest.param("acme_file", 1, "broken: not used: 'file' is a built-in handler", id="anybody"),
+        pytest.param("e3-core", 0, "not used: 'file' is a built-in handler", id="e3-core, as must be expected"),
+    ],
+)
+def test_a_plugin_that_takes_the_name_of_a_built_in_is_told_off(command, plugin, dist, status, state):
+    plugin("file", GOOD.format(result=True), dist=dist)
+    found, out, _ = command("check")
+    assert found == status
+    ours, theirs = [re.split(" {2,}", line.strip()) for line in out if line.startswith("  file ")]
+    assert ours[1].startswith("e3-event ")
+    assert theirs == ["file", f"{dist} 2.1", state]
+
+
+def test_damaged_metadata_of_one_distribution_does_not_hide_the_rest(command, plugin):
+    info = plugin("odd", GOOD.format(result=True))
+    (info / "METADATA").unlink()
+    _, out, _ = command("check")
+    assert states(out)["odd"][0] == "an unknown distribution"
+    assert states(out)["file"][1] == "ok"
+
+
+def test_an_entry_point_without_a_distribution_has_an_unknown_one():
+    assert check._distribution(EntryPoint("odd", "m:H", "e3.event.handler")) == "an unknown distribution"
+
+
+def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
+    builtins["frob"] = (__name__, "Extra")
+    builtins["knob"] = (__name__, "NoExtra")
+    status, out, _ = command("check")
+    assert status == 0
+    assert states(out)["frob"][1] == 'not installed: pip install "e3-event[frob]" brings json, event_surely_missing'
+    assert states(out)["knob"][1] == "ok"
+
+
+def test_a_built_in_that_does_not_import_is_broken(command, builtins):
+    builtins["frob"] = ("event_surely_missing", "Handler")
+    status, out, _ = command("check")
+    assert status == 1
+    assert states(out)["frob"][1].startswith("broken: ModuleNotFoundError")
+
+
+def test_each_entry_of_the_variable_is_listed_without_its_configuration(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=hidden1|fiel=hidden2|file:b=hidden3|file=hidden4")
+    status, out, err = command("check")
+    assert (status, err) == (1, ["e3-event check: 1 problem"])
+    assert "hidden" not in "".join(out)
+    assert [line.split()[:2] for line in entries(out)] == [
+        ["file", "not"],
+        ["fiel", "broken:"],
+        ["file:b", "ok"],
+        ["file", "ok"],
+    ]
+    assert not os.listdir()
+
+
+def test_handlers_can_be_tried_before_they_are_configured(command):
+    status, out, _ = command("check", "--send", "--handler", "file=events")
+    assert status == 0
+    assert entries(out, "Handlers of --handler:") == ["  file  ok"]
+    (path,) = [n for n in os.listdir("events") if n.endswith(".json")]
+    with open(os.path.join("events", path), encoding="utf-8") as file:
+        data = json.load(file)
+    assert (data["name"], data["test"]) == ("e3-event check", True)
+    assert data["end_time"] is not None
+    assert f"Test event {data['uid']}:" in out
+    assert out[-1].startswith("  file  delivered in ")
+
+
+def test_a_test_event_that_one_handler_refuses_says_which(command, plugin, monkeypatch):
+    plugin("down", GOOD.format(result=False))
+    plugin("slack", GOOD.format(result=True))
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "slack|down|file=events")
+    status, out, err = command("check", "--send")
+    assert (status, err) == (1, ["e3-event check: 1 problem"])
+    slack, down, file = out[-3:]
+    assert slack.startswith("  slack  delivered")
+    assert down == "  down   not delivered: the handler returned False"
+    assert file.startswith("  file   delivered")
+
+
+def test_a_test_event_without_a_handler_is_a_problem(command):
+    status, _, err = command("check", "--send", "--env", "NONE")
+    assert status == 1
+    assert err[0].startswith("e3-event check: nothing is sent: NONE names no handler; set it, as in NONE=file=events")
+
+
+def test_without_send_nothing_is_sent(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=events")
+    assert command("check")[0] == 0
+    assert not os.listdir()

@@ -1,0 +1,177 @@
+"""Where ``e3-event send`` finds handlers, and what it says of each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+import pytest
+
+from cli.helpers import TO_FILES, handler, stored
+
+
+def test_handlers_come_from_the_variable(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=a|file:second=b")
+    status, _, err = command("send", "n")
+    assert status == 0
+    assert [line.partition(" delivered")[0] for line in err] == ["file:", "file:second:"]
+    assert len(stored("a")) == len(stored("b")) == 1
+
+
+def test_another_variable_may_be_named(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=a")
+    monkeypatch.setenv("OTHER", "file=b")
+    assert command("send", "n", "--env", "OTHER")[0] == 0
+    assert os.listdir() == ["b"]
+
+
+def test_a_handler_option_stands_in_for_the_variable(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=a")
+    assert command("send", "n", "--handler", "file=b")[0] == 0
+    assert os.listdir() == ["b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: Windows allows no such name")
+def test_a_handler_option_is_one_handler_whatever_its_configuration_holds(command):
+    assert command("send", "n", "--handler", "file=b|c=d")[0] == 0
+    assert os.listdir() == ["b|c=d"]
+
+
+def test_no_handler_at_all_is_status_1_and_says_what_to_do(command):
+    assert command("send", "n") == (
+        1,
+        [],
+        [
+            "e3-event send: nothing is sent: E3_EVENT_HANDLERS names no handler; "
+            "set it, as in E3_EVENT_HANDLERS=file=events, or give --handler file=events"
+        ],
+    )
+
+
+def test_a_broken_entry_is_a_line_and_the_others_deliver(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "fiel=x|logging=a,b,c|file=events")
+    status, out, err = command("send", "n", "--uid", "u")
+    assert (status, out, len(err)) == (1, ["u"], 3)
+    assert err[0].startswith("fiel: not loaded: no handler is named 'fiel', did you mean 'file'?")
+    assert err[1].startswith("logging: not loaded: logging: 3 values")
+    assert all(line.endswith("(in E3_EVENT_HANDLERS)") for line in err[:2])
+    assert err[2].startswith("file: delivered")
+    assert len(stored()) == 1
+
+
+def test_where_no_handler_loads_nothing_is_sent(command):
+    status, out, err = command("send", "n", "--handler", "fiel=x")
+    assert (status, out) == (1, [])
+    assert err[0].endswith("(in --handler)")
+    assert err[1:] == ["e3-event send: nothing is sent: no handler could be loaded"]
+
+
+@pytest.mark.parametrize(
+    ("send", "line"),
+    [
+        pytest.param("raise OSError('no route')", "not delivered: OSError: no route", id="raises"),
+        pytest.param(
+            "raise OSError('a\\n  b\\x1b[31m')", r"not delivered: OSError: a b\x1b[31m", id="control characters"
+        ),
+        pytest.param("raise OSError('x' * 9999)", "not delivered: OSError: " + "x" * 969 + "…", id="very long"),
+        pytest.param("sys.exit(3)", "not delivered: SystemExit: 3", id="exits"),
+        pytest.param("return False", "not delivered: the handler returned False", id="refuses without a word"),
+        pytest.param(
+            "logging.getLogger('event').warning('%s is\\nfull', 'disk')\n        return False",
+            "not delivered: disk is full",
+            id="refuses and logs why",
+        ),
+        pytest.param(
+            "l = logging.getLogger('event')\n        l.warning('one')\n        l.error('two')\n        return False",
+            "not delivered: one; two",
+            id="logs twice",
+        ),
+        pytest.param(
+            "logging.getLogger('event').warning('%d', 'x')\n        return False", "not delivered: %d", id="logs badly"
+        ),
+        pytest.param(
+            "try: 1 / 0\n        except Exception: logging.getLogger('event').exception('cannot', stack_info=True)",
+            "not delivered: cannot: ZeroDivisionError: division by zero",
+            id="logs an exception",
+        ),
+    ],
+)
+def test_a_handler_that_fails_says_why_on_one_line_and_the_next_one_delivers(command, plugin, send, line):
+    plugin("down", handler(send))
+    status, out, err = command("send", "n", "--uid", "u", "--handler", "down", *TO_FILES)
+    assert (status, out, len(err)) == (1, ["u"], 2)
+    assert err[0] == f"down: {line}"
+    assert err[1].startswith("file: delivered")
+    assert len(stored()) == 1
+
+
+def test_a_handler_that_exits_while_it_is_loaded_does_not_end_the_command(command, plugin):
+    plugin("quits", handler(decode="sys.exit('no token')"))
+    status, _, err = command("send", "n", "--handler", "quits", *TO_FILES)
+    assert (status, err[0]) == (1, "quits: not loaded: SystemExit: no token (in --handler)")
+    assert len(stored()) == 1
+
+
+def test_a_warning_of_a_handler_that_delivers_stands_on_its_line(command, plugin):
+    plugin("half", handler("logging.getLogger('event').warning('b@x refused')\n        return True"))
+    status, _, err = command("send", "n", "--handler", "half")
+    assert status == 0
+    assert re.fullmatch(r"half: delivered in \d\.\d{3} s; warning: b@x refused", err[0])
+
+
+def test_no_log_of_a_plugin_prints_a_traceback_whoever_configured_logging(process, plugin):
+    send = """logging.basicConfig()
+        log = logging.getLogger("acme")
+        log.warning("%d", "x")
+        try:
+            1 / 0
+        except Exception:
+            log.exception("oops", stack_info=True)
+        logging.getLogger("event").warning("it is full")
+        return False"""
+    plugin("noisy", handler(send))
+    done = process("send", "n", "--handler", "noisy")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "ERROR:acme:oops: ZeroDivisionError: division by zero\n" in done.stderr
+    assert "Stack" not in done.stderr
+    assert done.stderr.count("it is full") == 1
+    assert done.stderr.endswith("noisy: not delivered: it is full\n")
+
+
+def test_stdout_holds_the_uid_alone_even_where_a_plugin_prints(process, plugin):
+    plugin("chatty", "print('importing')\n" + handler("print('sending')\n        return True"))
+    done = process("send", "n", "--uid", "u", "--handler", "chatty")
+    assert (done.returncode, done.stdout) == (0, "u\n")
+    assert done.stderr.startswith("importing\nsending\nchatty: delivered")
+
+
+def test_logging_is_left_as_it_was(command):
+    log = logging.getLogger("event")
+    before = (log.propagate, [*log.handlers], logging.getLogRecordFactory(), logging.raiseExceptions)
+    command("send", "n", *TO_FILES)
+    assert (log.propagate, [*log.handlers], logging.getLogRecordFactory(), logging.raiseExceptions) == before
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(handler(decode="raise ValueError(config_str)"), id="while its configuration is read"),
+        pytest.param(handler("raise OSError(f'no answer: {self.config}')"), id="while it sends"),
+        pytest.param(handler("raise OSError('GET /T00/abcd1234 of hooks.example')"), id="a part of it"),
+        pytest.param(handler("sys.exit(self.config)"), id="while it exits"),
+        pytest.param(
+            handler("logging.getLogger('event').warning(self.config)\n        return False"), id="while it logs"
+        ),
+    ],
+)
+def test_a_plugin_that_quotes_its_configuration_gives_no_secret_away(process, plugin, source):
+    plugin("hook", source)
+    secret = "https://bot:hunter2@hooks.example/T00/abcd1234?x=%2C"
+    for args in (["send", "n"], ["check", "--send"]):
+        done = process(*args, env={"E3_EVENT_HANDLERS": f"hook={secret}"})
+        assert done.returncode == 1
+        assert "***" in done.stdout + done.stderr
+        for part in ("hunter2", "abcd1234", secret):
+            assert part not in done.stdout + done.stderr

@@ -1,0 +1,569 @@
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import logging
+import os
+import pickle
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import event
+from event.handler import s3
+from event.handler.s3 import S3Handler
+from servers.s3 import SECRET, answering, listening, s3_server
+
+PAGE = Path(__file__).parents[2] / "docs/reference/handlers/s3.md"
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+@pytest.fixture(scope="module")
+def running():
+    with s3_server() as store:
+        yield store
+
+
+@pytest.fixture
+def store(running, monkeypatch):
+    """An empty server with the buckets ``events`` and ``logs``, to which the environment leads."""
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    running.reset("events", "logs")
+    return running
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """The environment without credentials, region or endpoint; no request to the machine's own metadata either."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def handler():
+    return S3Handler("s3://events/ev", "s3://logs/log")
+
+
+def make_event(tmp_path, files=(), **data):
+    made = event.Event("compile", **data)
+    for name in files:
+        path = tmp_path / "attached"
+        path.write_bytes(f"content of {name!a}".encode())
+        path = path.rename(tmp_path / f"attached-{len(made.get_attachments())}")
+        made.attach_file(path, name)
+    return made
+
+
+def the_json(store, bucket="events"):
+    """Return the content of the one event in a bucket."""
+    (key,) = store.keys(bucket)
+    return json.loads(store.get(bucket, key)["Body"])
+
+
+# What is stored
+
+
+def test_the_page_shows_what_is_stored(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build.txt").write_bytes(b"done\n")
+    store.reset("builds", "logs")
+    example, shown = (
+        re.search(rf"```{kind}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL) for kind in ("python", "json")
+    )
+    made = {}
+    exec(example[1], made)
+    assert store.keys("logs") == ["builds/42/log"]
+    assert store.get("logs", "builds/42/log")["Body"] == b"done\n"
+    (key,) = store.keys("builds")
+    assert re.fullmatch(rf"events/42-{UUID}\.s3", key)
+    expected = json.loads(shown[1])
+    times = {name: made["e"].as_dict()[name] for name in ("begin_time", "end_time")}
+    expected["event"].update(times)
+    assert store.get("builds", key)["Body"].decode() == json.dumps(expected)  # the order is the contract's too
+
+
+def test_an_event_without_attachments_is_one_object(store, handler):
+    assert handler.send_event(event.Event("compile"))
+    assert store.keys("logs") == []
+    assert the_json(store)["attachments"] == {}
+
+
+def test_a_second_sending_is_an_object_of_its_own(store, handler):
+    made = event.Event("compile")
+    assert handler.send_event(made)
+    assert handler.send_event(made)
+    assert len(store.keys("events")) == 2
+
+
+def test_values_that_json_does_not_know_are_written_as_dump_writes_them(store, handler, tmp_path):
+    assert handler.send_event(event.Event("compile", flags={"b", "a"}, ratio=float("nan"), place=tmp_path))
+    data = the_json(store)["event"]
+    assert (data["flags"], data["ratio"], data["place"]) == (["a", "b"], None, str(tmp_path))
+
+
+def test_data_that_holds_itself_is_refused_before_anything_is_uploaded(store, handler, tmp_path):
+    made = make_event(tmp_path, ["log"], loop=[])
+    made.loop.append(made.loop)
+    with pytest.raises(event.EventError, match=r"'event\.loop' holds itself"):
+        handler.send_event(made)
+    assert store.keys("logs") == store.keys("events") == []
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "ctype", "encoding"),
+    [
+        pytest.param("report.html", "log", "text/html", None, id="by-the-path"),
+        pytest.param("tmpx", "report.html", "text/html", None, id="by-the-name"),
+        pytest.param("report.html", "page.pdf", "text/html", None, id="the-path-before-the-name"),
+        pytest.param("build.txt.gz", "log", "text/plain", "gzip", id="compressed"),
+        pytest.param("build.tar.gz", "log", "application/x-tar", "gzip", id="tar"),
+        pytest.param("tmpx", "log", None, None, id="unknown"),
+        pytest.param("tmpx", "data:text/html,x", None, None, id="a-name-that-reads-as-a-url"),
+        pytest.param("tmpx", "/[x", None, None, id="a-name-that-reads-as-a-wrong-url"),
+    ],
+)
+def test_the_objects_have_their_content_type(store, handler, tmp_path, file, name, ctype, encoding):  # noqa: PLR0913  # a table
+    (tmp_path / file).write_bytes(gzip.compress(b"x"))
+    made = event.Event("compile")
+    made.attach_file(tmp_path / file, name)
+    assert handler.send_event(made)
+    stored = the_json(store)["attachments"][name]
+    assert (stored["ctype"], stored["encoding"]) == (ctype, encoding)
+    found = store.client.head_object(Bucket="logs", Key=stored["s3_url"].removeprefix("s3://logs/"))
+    assert found["ContentType"] == (ctype or "application/octet-stream")
+    assert found.get("ContentEncoding") == encoding
+    assert store.get("events", store.keys("events")[0])["ContentType"] == "application/json"
+
+
+@pytest.mark.parametrize("sse", ["AES256", "aws:kms"])
+def test_every_object_is_encrypted_as_asked(store, tmp_path, sse):
+    made = make_event(tmp_path, ["log"], uid="u-1")
+    assert S3Handler("s3://events", "s3://logs", sse).send_event(made)
+    assert store.get("logs", "u-1/log")["ServerSideEncryption"] == sse
+    assert store.get("events", store.keys("events")[0])["ServerSideEncryption"] == sse
+
+
+def test_a_large_attachment_is_encrypted_and_typed_too(store, handler, tmp_path):
+    with (tmp_path / "big.html").open("wb") as file:
+        file.truncate(20 << 20)
+    made = event.Event("compile", uid="u-1")
+    made.attach_file(tmp_path / "big.html")
+    assert handler.send_event(made)
+    found = store.client.head_object(Bucket="logs", Key="log/u-1/log")
+    assert found["ETag"].endswith('-3"')  # it went in three parts
+    assert (found["ContentLength"], found["ContentType"]) == (20 << 20, "text/html")
+    assert found["ServerSideEncryption"] == "AES256"
+
+
+@pytest.mark.parametrize("sse", ["", None])
+def test_no_encryption_is_asked_for_without_sse(tmp_path, monkeypatch, sse):
+    with answering(200) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch)
+        assert S3Handler("s3://events", "s3://logs", sse).send_event(make_event(tmp_path, ["log"]))
+    assert [method for method, _ in requests] == ["PUT", "PUT"]
+    assert not any("encryption" in name.lower() for _, headers in requests for name in headers)
+
+
+# Where it is stored
+
+
+@pytest.mark.parametrize(
+    ("event_url", "log_url", "prefix", "event_key", "log_key"),
+    [
+        pytest.param("s3://events", "s3://logs", "", "u-1-ID.s3", "u-1/log", id="buckets-alone"),
+        pytest.param("s3://events/", "s3://logs/", "", "u-1-ID.s3", "u-1/log", id="buckets-with-slash"),
+        pytest.param("s3://events/a/b/", "s3://logs//a//b", "", "a/b/u-1-ID.s3", "a/b/u-1/log", id="empty-segments"),
+        pytest.param("s3://events/a:b c", "s3://logs/é?#", "", "a:b c/u-1-ID.s3", "é?#/u-1/log", id="odd-characters"),
+        pytest.param("s3://events", "s3://logs", "pre-", "pre-u-1-ID.s3", "pre-u-1/log", id="prefix"),
+        pytest.param("s3://events", "s3://logs/a", "x/y/", "x/y/u-1-ID.s3", "a/x/y/u-1/log", id="prefix-of-folders"),
+        pytest.param("s3://events", "s3://logs", "/x//y/", "x/y/u-1-ID.s3", "x/y/u-1/log", id="prefix-empty-segments"),
+    ],
+)
+def test_the_keys_follow_from_urls_and_prefix(  # noqa: PLR0913  # a table
+    store, tmp_path, monkeypatch, event_url, log_url, prefix, event_key, log_key
+):
+    monkeypatch.setattr(S3Handler, "s3_prefix", lambda self, event: prefix)
+    assert S3Handler(event_url, log_url).send_event(make_event(tmp_path, ["log"], uid="u-1"))
+    assert [re.sub(UUID, "ID", key) for key in store.keys("events")] == [event_key]
+    assert store.keys("logs") == [log_key]
+    assert the_json(store)["attachments"]["log"]["s3_url"] == f"s3://logs/{log_key}"
+
+
+def test_a_derived_class_sorts_events_into_folders(store, tmp_path):
+    class ByName(S3Handler):
+        def s3_prefix(self, event):
+            return f"{event.name}/"
+
+    assert ByName("s3://events", "s3://logs").send_event(make_event(tmp_path, ["log"], uid="u-1"))
+    assert store.keys("logs") == ["compile/u-1/log"]
+    assert S3Handler("s3://events", "s3://logs").s3_prefix(event.Event("compile")) == ""
+
+
+@pytest.mark.parametrize("bad", ["..", ".", "../../x", "a/b", "/abs", "a\\b", "a\nb", "", "é" * 200, "\ud800"])
+def test_nothing_that_an_event_says_leads_out_of_its_folder(store, tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(S3Handler, "s3_prefix", lambda self, event: f"{bad}/")
+    made = make_event(tmp_path, [bad or "log"], uid=bad)
+    assert S3Handler("s3://events/ev", "s3://logs/log").send_event(made)
+    for bucket, base in (("events", "ev"), ("logs", "log")):
+        (key,) = store.keys(bucket)
+        first, *others = key.split("/")
+        assert first == base
+        assert {"", ".", ".."}.isdisjoint(others)
+        assert all(other.isprintable() and len(other.encode()) <= 255 for other in others)
+    url = the_json(store)["attachments"][bad or "log"]["s3_url"]
+    assert url == f"s3://logs/{store.keys('logs')[0]}"
+
+
+def test_no_attachment_takes_the_place_of_another(store, handler, tmp_path):
+    names = ["log", "LOG", "a/b", "a_b", "a\\b", "..", "../.."]
+    made = make_event(tmp_path, names, uid="u-1")
+    assert handler.send_event(made)
+    stored = the_json(store)["attachments"]
+    assert list(stored) == names
+    for name in names:
+        key = stored[name]["s3_url"].removeprefix("s3://logs/")
+        assert store.get("logs", key)["Body"] == f"content of {name!a}".encode()
+
+
+# How it fails
+
+
+def lead_to(endpoint, monkeypatch, **more):
+    settings = {"ACCESS_KEY_ID": "AKIATESTS", "SECRET_ACCESS_KEY": SECRET, "EC2_METADATA_DISABLED": "true"}
+    for name, value in {**settings, "ENDPOINT_URL": endpoint, **more}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+def the_warning(caplog):
+    (record,) = [record for record in caplog.records if record.name == "event"]
+    assert record.levelno == logging.WARNING
+    assert SECRET not in caplog.text
+    return record.getMessage()
+
+
+def test_without_the_attachments_bucket_the_event_is_not_announced(store, handler, tmp_path, caplog):
+    store.client.delete_bucket(Bucket="logs")
+    made = make_event(tmp_path, ["log"])
+    assert handler.send_event(made) is False
+    assert the_warning(caplog).startswith(f"s3: {made!r} is not delivered: attachment 'log': NoSuchBucket: An error")
+    assert store.keys("events") == []
+
+
+def test_without_the_events_bucket_the_attachments_are_there_already(store, handler, tmp_path, caplog):
+    store.client.delete_bucket(Bucket="events")
+    assert handler.send_event(make_event(tmp_path, ["log"], uid="u-1")) is False
+    assert "is not delivered: the event: NoSuchBucket: " in the_warning(caplog)
+    assert store.keys("logs") == ["log/u-1/log"]
+
+
+def test_no_credentials(nowhere, handler, caplog):
+    assert handler.send_event(event.Event("compile")) is False
+    assert "NoCredentialsError: Unable to locate credentials" in the_warning(caplog)
+
+
+def test_connection_refused(handler, monkeypatch, caplog):
+    with listening() as endpoint:
+        pass
+    lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
+    assert handler.send_event(event.Event("compile")) is False
+    assert f'EndpointConnectionError: Could not connect to the endpoint URL: "{endpoint}/' in the_warning(caplog)
+
+
+def test_a_server_that_is_silent_does_not_hold_us(handler, monkeypatch, caplog):
+    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
+    with listening() as endpoint:
+        lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
+        assert handler.send_event(event.Event("compile")) is False
+    assert "ReadTimeoutError: Read timeout" in the_warning(caplog)
+
+
+@pytest.mark.parametrize(
+    ("settings", "attempts"),
+    [
+        pytest.param({}, 3, id="default"),
+        pytest.param({"MAX_ATTEMPTS": "2"}, 2, id="AWS_MAX_ATTEMPTS"),
+        pytest.param({"RETRY_MODE": "legacy", "MAX_ATTEMPTS": "1"}, 1, id="AWS_RETRY_MODE"),
+    ],
+)
+def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
+    with answering(500) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch, **settings)
+        assert handler.send_event(event.Event("compile")) is False
+    assert len(requests) == attempts
+    assert "An error occurred (500)" in the_warning(caplog)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        pytest.param({"RETRY_MODE": "often"}, "InvalidRetryModeError: ", id="retry-mode"),
+        pytest.param({"MAX_ATTEMPTS": "many"}, "ValueError: ", id="max-attempts"),
+        pytest.param({"PROFILE": "none"}, "ProfileNotFound: ", id="profile"),
+        pytest.param({"ENDPOINT_URL": "localhost"}, "ValueError: Invalid endpoint: ", id="endpoint"),
+    ],
+)
+def test_a_wrong_setting_is_a_failure_that_the_log_explains(handler, monkeypatch, caplog, settings, reason):
+    lead_to("http://127.0.0.1:9", monkeypatch, **settings)
+    assert handler.send_event(event.Event("compile")) is False
+    assert reason in the_warning(caplog)
+
+
+def test_the_log_keeps_an_endpoints_password_secret(handler, monkeypatch, caplog):
+    with listening() as endpoint:
+        pass
+    lead_to(endpoint.replace("//", "//user:pa55word@"), monkeypatch, MAX_ATTEMPTS="1")
+    assert handler.send_event(event.Event("compile")) is False
+    message = the_warning(caplog)
+    assert "pa55word" not in caplog.text
+    assert "http://***@127.0.0.1" in message
+
+
+def test_a_missing_attachment(store, handler, tmp_path, caplog):
+    made = make_event(tmp_path, ["first", "second"])
+    os.unlink(made.get_attachments()["second"][0])
+    assert handler.send_event(made) is False
+    assert "is not delivered: attachment 'second': FileNotFoundError: " in the_warning(caplog)
+    assert store.keys("events") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
+def test_an_attachment_that_has_become_a_fifo_is_not_read(store, handler, tmp_path, caplog):
+    made = make_event(tmp_path, ["log"])
+    path = made.get_attachments()["log"][0]
+    os.unlink(path)
+    os.mkfifo(path)
+    assert handler.send_event(made) is False
+    assert "NotRegularError: " in the_warning(caplog)
+    assert store.keys("events") == []
+
+
+def test_after_a_failure_the_next_event_is_delivered(store, handler, caplog):
+    store.client.delete_bucket(Bucket="events")
+    assert handler.send_event(event.Event("compile")) is False
+    store.client.create_bucket(Bucket="events")
+    assert handler.send_event(event.Event("compile")) is True
+
+
+# The client
+
+
+def test_one_client_serves_all_sends(store, handler):
+    assert handler._client is None
+    handler.send_event(event.Event("compile"))
+    client = handler._client
+    handler.send_event(event.Event("compile"))
+    assert client is not None
+    assert handler._client is client
+
+
+@pytest.mark.parametrize("again", [lambda h: pickle.loads(pickle.dumps(h)), copy.copy, copy.deepcopy])
+def test_a_handler_that_has_sent_can_be_copied_and_pickled(store, handler, again):
+    handler.send_event(event.Event("compile"))
+    copied = again(handler)
+    assert vars(copied) == {name: value for name, value in vars(handler).items() if name != "_client"}
+    assert copied.send_event(event.Event("compile"))
+
+
+def test_threads_share_a_handler(store, handler, tmp_path):
+    events = [make_event(tmp_path, ["log"]) for _ in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(handler.send_event, events))
+    assert {key.split("/")[1] for key in store.keys("logs")} == {made.uid for made in events}
+    assert len(store.keys("events")) == 24
+
+
+FORK = """
+import os, event
+from event.handler.s3 import S3Handler
+handler = S3Handler("s3://events", "s3://logs")
+assert handler.send_event(event.Event("compile", uid="before"))
+client = handler._client[1]
+if not (child := os.fork()):
+    sent = handler.send_event(event.Event("compile", uid="child"))
+    os._exit(0 if sent and handler._client[1] is not client else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert handler.send_event(event.Event("compile", uid="after"))
+assert handler._client[1] is client
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
+def test_a_forked_process_makes_a_client_of_its_own(store):
+    run(FORK)
+    assert {key.split("-")[0] for key in store.keys("events")} == {"before", "child", "after"}
+
+
+AT_EXIT = """
+import atexit, event
+event.add_handler("s3", "s3://events", "s3://logs")
+made = event.Event("compile")
+made.attach_file({path!r})
+atexit.register(lambda: print(event.send_event(made)))
+"""
+
+
+def test_an_event_is_delivered_while_the_interpreter_ends(store, tmp_path):
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(9 << 20)
+    assert run(AT_EXIT.format(path=str(tmp_path / "big"))) == "True\n"
+    assert len(store.keys("events")) == 1
+
+
+MEMORY = """
+import sys, tracemalloc, event
+from event.handler.s3 import S3Handler
+handler = S3Handler("s3://events", "s3://logs")
+made = event.Event("compile")
+made.attach_file({path!r})
+handler.send_event(event.Event("warm"))
+tracemalloc.start()
+assert handler.send_event(made)
+print(tracemalloc.get_traced_memory()[1] >> 20)
+"""
+
+
+def test_memory_stays_flat_whatever_the_attachments_size(store, tmp_path):
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(128 << 20)
+    assert int(run(MEMORY.format(path=str(tmp_path / "big")))) < 40
+
+
+def run(script):
+    """Run a script in a process of its own, with warnings as errors; return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# Configuration
+
+
+def test_the_extra_is_named_where_boto3_is_missing():
+    script = """
+import sys, event
+sys.modules["boto3"] = None
+try:
+    event.add_handler("s3", "s3://events", "s3://logs")
+except event.EventError as error:
+    print(error)
+print(event.default_manager.handlers)
+"""
+    assert 'pip install "e3-event[s3]"' in (out := run(script))
+    assert out.endswith("{}\n")
+
+
+def test_the_module_imports_no_boto3():
+    out = run("import sys, event.handler.s3; print([m for m in sys.modules if m.startswith('boto')])")
+    assert out == "[]\n"
+
+
+def test_the_attributes_keep_their_names():
+    assert vars(S3Handler("s3://e", "s3://l")) == {
+        "event_s3_url": "s3://e",
+        "log_s3_url": "s3://l",
+        "sse": "AES256",
+        "aws_profile": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        pytest.param("s3://e/x,s3://l/y,AES256,", ["s3://e/x", "s3://l/y", "AES256", None], id="defaults"),
+        pytest.param("s3://e,s3://l,,", ["s3://e", "s3://l", "", None], id="no-sse"),
+        pytest.param("s3://e,s3://l,aws:kms,ci", ["s3://e", "s3://l", "aws:kms", "ci"], id="profile"),
+        pytest.param("s3://e,s3://l,AES256,p,q", ["s3://e", "s3://l", "AES256", "p,q"], id="comma-in-profile"),
+    ],
+)
+def test_a_configuration_that_e3_writes_is_read_and_written_the_same(config, expected):
+    handler = S3Handler(**S3Handler.decode_config(config))
+    assert [handler.event_s3_url, handler.log_s3_url, handler.sse, handler.aws_profile] == expected
+    assert handler.encode_config() == config
+
+
+@pytest.mark.parametrize("config", ["s3://e,s3://l", "s3://e,s3://l,AES256", "s3://e,s3://l,AES256,"])
+def test_sse_and_profile_may_be_left_out(config):
+    handler = S3Handler(**S3Handler.decode_config(config))
+    assert (handler.sse, handler.aws_profile) == ("AES256", None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("s3://e/a,b", "s3://l/c|d", "AES256", "p,q|r"), id="separators"),
+        pytest.param(("s3://e/%2C", "s3://l/%7c%", "50%", "%25"), id="escapes"),
+        pytest.param(("s3://e/a=b", "s3://l/é ", None, None), id="nothing"),
+        pytest.param(("s3://e", "s3://l", "", ""), id="empty"),
+    ],
+)
+def test_a_handler_comes_back_from_the_variable_as_it_went_in(arguments):
+    event.add_handler("s3", *arguments)
+    event.handler_config_as_env()
+    manager = event.EventManager()
+    manager.load_handlers_from_env()
+    assert vars(manager.handlers["s3"]) == vars(event.default_manager.handlers["s3"])
+
+
+@pytest.mark.parametrize("config", ["", "s3://e", "s3://e;s3://l"])
+def test_too_few_values_are_an_error_that_says_what_is_expected(config):
+    with pytest.raises(event.EventError, match="no log URL; expected s3=EVENT_URL,LOG_URL,SSE,PROFILE"):
+        S3Handler.decode_config(config)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "bucket/prefix", "s3://", "s3:///key", "S3://bucket", "https://b/k", "s3://b/a/../c", "s3://b/.", None, 3],
+)
+def test_a_url_that_is_none_of_s3_is_an_error_that_says_what_is_expected(url):
+    for urls in ((url, "s3://l"), ("s3://e", url)):
+        with pytest.raises(event.EventError, match=r"expected s3://BUCKET/PREFIX") as caught:
+            S3Handler(*urls)
+        assert f"the URL is {url!r};" in str(caught.value)
+
+
+def test_the_error_keeps_a_urls_password_secret():
+    with pytest.raises(event.EventError) as caught:
+        S3Handler("https://AKIA:pa55/word@store/bucket", "s3://l")
+    assert "word" not in str(caught.value)
+    assert "'https://***@store/bucket'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ap", ("accesspoint/ap", "")),
+        ("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/ap/a/b", ("accesspoint/ap", "a/b")),
+        ("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint:ap/a", ("accesspoint:ap", "a")),
+        ("s3://arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-1/accesspoint/ap/a", ("accesspoint/ap", "a")),
+    ],
+)
+def test_an_access_point_stands_in_a_buckets_place(url, expected):
+    bucket, key = s3._location(url)
+    assert bucket.startswith("arn:aws:s3")
+    assert bucket.endswith(expected[0])
+    assert key == expected[1]
+    assert url == f"s3://{bucket}/{key}".rstrip("/")
+
+
+def test_the_variable_leads_to_the_store(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "s3=s3://events/ev,s3://logs/log,AES256,")
+    event.load_handlers_from_env()
+    assert event.send_event(make_event(tmp_path, ["log"], uid="u-1"))
+    assert store.keys("logs") == ["log/u-1/log"]
+
+
+def test_the_profile_brings_the_credentials(store, monkeypatch, tmp_path, caplog):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"[ci]\naws_access_key_id = AKIACI\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    assert S3Handler("s3://events", "s3://logs", profile="ci").send_event(event.Event("compile"))
+    assert not S3Handler("s3://events", "s3://logs").send_event(event.Event("compile"))
+    assert "NoCredentialsError" in the_warning(caplog)
