@@ -1,0 +1,1002 @@
+from __future__ import annotations
+
+import asyncio
+import email
+import os
+import re
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from email import policy
+from email.header import decode_header, make_header
+from unittest import mock
+
+import pytest
+
+import event
+from event import _mail, _submission
+from event.handler.smtp import SMTPHandler, parse_server
+from servers.smtp import PASSWORD, Authority, raw_server, smtp_server
+
+SENDER, ANN, BOB = "builds@example.com", "ann@example.com", "bob@example.com"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def trusted(authority, monkeypatch):
+    """Have the authority's certificates trusted; give a context for 127.0.0.1."""
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    return authority.context("127.0.0.1", "localhost")
+
+
+@pytest.fixture
+def secure(trusted):
+    """Run a good server over TLS."""
+    with smtp_server(trusted) as server:
+        yield server
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Run a server without TLS, which the environment allows."""
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    with smtp_server() as server:
+        yield server
+
+
+def closed(name="compile", **data):
+    with event.Event(name, uid="u-1", **data) as made:
+        pass
+    return made
+
+
+def attached(tmp_path, files, **data):
+    """Return a closed event with files attached: attachment name -> (file name, content)."""
+    with event.Event("compile", uid="u-1", **data) as made:
+        for number, (name, (file_name, content)) in enumerate(files.items()):
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            (directory / file_name).write_bytes(content)
+            made.attach_file(directory / file_name, name)
+    return made
+
+
+def handler_for(*servers, to=ANN, subject="built", sender=SENDER, timeout=None):
+    addresses = [s if isinstance(s, str) else f"127.0.0.1:{s.port}" for s in servers]
+    handler = SMTPHandler(subject, sender, to, addresses)
+    if timeout:
+        handler.timeout = timeout
+    return handler
+
+
+def parsed(envelope):
+    return email.message_from_bytes(envelope.content, policy=policy.default)
+
+
+def only_mail(server):
+    (envelope,) = server.envelopes
+    return parsed(envelope)
+
+
+def part_named(mail, name):
+    (part,) = [part for part in mail.iter_parts() if part.get_filename() == name]
+    return part
+
+
+def warnings_of(caplog):
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}
+    assert {record.name for record in caplog.records} <= {"event"}
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+# --- what arrives ---
+
+
+def test_an_event_arrives_over_tls(secure, tmp_path, caplog):
+    sent = attached(tmp_path, {"log": ("build.txt", b"line\n")}, target="arm")
+
+    assert handler_for(secure).send_event(sent)
+
+    mail = only_mail(secure)
+    assert mail.get_content_type() == "multipart/mixed"
+    assert (mail["Subject"], mail["From"], mail["To"]) == ("built", SENDER, ANN)
+    assert mail["Date"].datetime.tzinfo is not None
+    assert mail["Message-ID"].endswith("@example.com>")
+    text, data, log = mail.iter_parts()
+    assert (text.get_content_type(), text.get_filename()) == ("text/plain", None)
+    assert (data.get_content_type(), data.get_filename()) == ("application/json", "event")
+    assert data["Content-Transfer-Encoding"] == "base64"
+    assert event._json.loads(data.get_content()) == sent.as_dict()
+    assert (log.get_filename(), log.get_content_type(), log.get_content()) == ("log", "text/plain", "line\n")
+    assert secure.envelopes[0].mail_from == SENDER
+    assert secure.envelopes[0].rcpt_tos == [ANN]
+    assert secure.secured == [True]
+    assert not caplog.records
+
+
+def test_a_person_reads_the_data_and_the_attachments_names(secure, tmp_path):
+    sent = attached(
+        tmp_path,
+        {"log": ("x", b"12345")},
+        target="arm",
+        counts={"errors": 2},
+        long="y" * 500,
+        lines="one\ntwo",
+        city="Zürich",
+        **{f"k{n}": n for n in range(60)},
+    )
+
+    assert handler_for(secure).send_event(sent)
+
+    text = next(only_mail(secure).iter_parts()).get_content().splitlines()
+    assert text[:2] == ["uid: u-1", "name: compile"]
+    assert {"target: arm", 'counts: {"errors": 2}', "lines: one two", "city: Zürich"} <= set(text)
+    assert f"long: {'y' * 200}..." in text
+    assert text[-2:] == ["... and 19 more in the attached event", "attached: log (5 bytes)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file_name", "content", "kind"),
+    [
+        pytest.param("src", "a.tar.gz", b"\x1f\x8b", "application/x-tar-gz", id="gzipped tar"),
+        pytest.param("log", "a.log.gz", b"\x1f\x8b", "application/octet-stream", id="gzipped text"),
+        pytest.param("shot", "a.png", b"\x89PNG", "image/png", id="by the file's name"),
+        pytest.param("a.png", "a", b"\x89PNG", "image/png", id="by the attachment's name"),
+        pytest.param("core", "core", b"\0\xff", "application/octet-stream", id="unknown"),
+        pytest.param("log", "a.txt", "Zürich\n".encode(), "text/plain", id="text"),
+        pytest.param("log", "a.txt", b"Z\xfcrich\n", "text/plain", id="text of an unknown charset"),
+        pytest.param("empty", "a.txt", b"", "text/plain", id="empty"),
+    ],
+)
+def test_an_attachment_arrives_as_it_is_with_its_type(secure, tmp_path, name, file_name, content, kind):  # noqa: PLR0913
+    assert handler_for(secure).send_event(attached(tmp_path, {name: (file_name, content)}))
+
+    part = part_named(only_mail(secure), name)
+    assert part.get_content_type() == kind
+    assert part.get_payload(decode=True) == content
+    if kind == "text/plain" and content.isascii() is False:
+        assert part.get_content_charset() == ("utf-8" if b"\xfc" not in content else None)
+
+
+def test_an_attached_mail_arrives_as_it_is(secure, tmp_path):
+    content = b"From: x@example.com\nSubject: =?utf-8?q?h=C3=A9?=\n\n.\nFrom me\r\nbare\rcr " + b"x" * 2000
+
+    assert handler_for(secure).send_event(attached(tmp_path, {"mail.eml": ("mail.eml", content)}))
+
+    part = part_named(only_mail(secure), "mail.eml")
+    assert not part.is_multipart()
+    assert part.get_payload(decode=True) == content
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b;c.txt",
+        'q"uo\\te',
+        "naïve.txt",
+        "漢" * 300,
+        "x" * 300,
+        "../../up",
+        "=?utf-8?q?a?=",
+        "a\r\nX-Evil: 1",
+        "a%b'c",
+    ],
+)
+def test_an_attachment_keeps_its_name(secure, tmp_path, name):
+    assert handler_for(secure).send_event(attached(tmp_path, {name: ("f", b"content")}))
+
+    mail = email.message_from_bytes(secure.envelopes[0].content)
+    attachment = mail.get_payload()[2]
+    assert attachment.get_filename() == name
+    assert attachment.keys() == ["Content-Type", "Content-Transfer-Encoding", "Content-Disposition"]
+    assert max(map(len, secure.envelopes[0].content.splitlines())) < 998
+
+
+def test_a_name_that_is_no_text_still_arrives(secure, tmp_path):
+    assert handler_for(secure).send_event(attached(tmp_path, {"a\udcff": ("f", b"content")}, bad="\ud800"))
+
+    assert part_named(only_mail(secure), "a?").get_payload(decode=True) == b"content"
+
+
+@pytest.mark.parametrize(
+    ("subject", "arrives"),
+    [
+        pytest.param("plain", "plain", id="plain"),
+        pytest.param("", "", id="empty"),
+        pytest.param("Größe ✓", "Größe ✓", id="non-ASCII"),
+        pytest.param("a\r\nBcc: eve@example.com", "a Bcc: eve@example.com", id="line break"),
+        pytest.param("a\n\nbody", "a body", id="end of the header"),
+        pytest.param("a\u2028b\x85c\x00d", "a b c d", id="other breaks"),
+        pytest.param("half \ud800", "half ?", id="half of a surrogate pair"),
+        pytest.param("word " * 400, ("word " * 400).strip(), id="long"),
+        pytest.param("x" * 2000, "x" * 2000, id="one long word"),
+        pytest.param(404, "404", id="no string"),
+    ],
+)
+def test_a_subject_is_one_header_whatever_it_holds(secure, subject, arrives):
+    assert handler_for(secure, subject=subject).send_event(closed())
+
+    mail = only_mail(secure)
+    assert mail["Subject"] == arrives
+    assert mail["Bcc"] is None
+    assert mail.keys() == ["MIME-Version", "Content-Type", "Subject", "From", "To", "Date", "Message-ID"]
+    assert max(map(len, secure.envelopes[0].content.splitlines())) < 998
+
+
+def test_a_subclass_computes_the_subject(secure):
+    class Mine(SMTPHandler):
+        @property
+        def subject(self):
+            return f"[ci] {self.default_subject}"
+
+    assert Mine("built", SENDER, ANN, f"127.0.0.1:{secure.port}").send_event(closed())
+
+    assert only_mail(secure)["Subject"] == "[ci] built"
+
+
+@pytest.mark.parametrize(
+    ("to", "boxes"),
+    [
+        pytest.param(ANN, [("", ANN)], id="one"),
+        pytest.param(f"{ANN},{BOB}", [("", ANN), ("", BOB)], id="two, as e3 writes them"),
+        pytest.param([ANN, BOB], [("", ANN), ("", BOB)], id="list"),
+        pytest.param((ANN, f"{BOB}, {ANN}"), [("", ANN), ("", BOB), ("", ANN)], id="list with a list in it"),
+        pytest.param(f"Ann <{ANN}>", [("Ann", ANN)], id="name"),
+        pytest.param(f'"Doe, Ann" <{ANN}>, {BOB}', [("Doe, Ann", ANN), ("", BOB)], id="quoted comma"),
+        pytest.param([f"Doe, Ann <{ANN}>", BOB], [("Doe, Ann", ANN), ("", BOB)], id="comma in a list's element"),
+        pytest.param(f'"Müller, Zoë" <{ANN}>', [("Müller, Zoë", ANN)], id="non-ASCII and comma"),
+        pytest.param(f'"Ann \\"A\\" \\\\ D" <{ANN}>', [('Ann "A" \\ D', ANN)], id="escapes"),
+        pytest.param(f"{ANN} (Ann D)", [("Ann D", ANN)], id="comment"),
+        pytest.param([f"Ann\r\nBcc: x <{ANN}>"], [("Ann Bcc: x", ANN)], id="line break in a name"),
+        pytest.param('"john doe"@example.com', [("", '"john doe"@example.com')], id="quoted local part"),
+        pytest.param("root@[127.0.0.1]", [("", "root@[127.0.0.1]")], id="address literal"),
+    ],
+)
+def test_recipients_are_read_as_a_person_writes_them(secure, to, boxes):
+    assert handler_for(secure, to=to).send_event(closed())
+
+    mail = only_mail(secure)
+    assert [(a.display_name, a.addr_spec) for a in mail["To"].addresses] == boxes
+    assert secure.envelopes[0].rcpt_tos == list(dict.fromkeys(address for _, address in boxes))
+    assert mail["Bcc"] is None
+
+
+def test_a_name_may_be_longer_than_a_line(secure):
+    assert handler_for(secure, to=[f"{'n' * 2000} <{ANN}>"]).send_event(closed())
+
+    (field,) = re.findall(rb"(?s)\nTo: (.*?) <ann@example.com>\r\n", secure.envelopes[0].content)
+    assert str(make_header(decode_header(field.decode()))) == "n" * 2000
+    assert max(map(len, secure.envelopes[0].content.splitlines())) < 998
+
+
+def test_a_sender_may_have_a_name(secure):
+    assert handler_for(secure, sender="Builds, nightly <builds@example.com>").send_event(closed())
+
+    assert only_mail(secure)["From"].addresses[0].display_name == "Builds, nightly"
+    assert secure.envelopes[0].mail_from == SENDER
+
+
+def test_a_local_name_is_an_address(secure):
+    assert handler_for(secure, sender="root", to="root").send_event(closed())
+
+    assert secure.envelopes[0].rcpt_tos == ["root"]
+
+
+def test_a_non_ascii_domain_travels_in_its_ascii_form(secure):
+    assert handler_for(secure, to="ann@bücher.example").send_event(closed())
+
+    assert secure.envelopes[0].rcpt_tos == ["ann@xn--bcher-kva.example"]
+
+
+def test_a_non_ascii_local_part_travels_where_the_server_allows_it(trusted, caplog):
+    with smtp_server(trusted, enable_SMTPUTF8=False) as old, smtp_server(trusted) as new:
+        assert handler_for(old, new, to="zoë@example.com", sender="jürg@bücher.example").send_event(closed())
+
+    assert "SMTPUTF8 not supported by server" in warnings_of(caplog)
+    assert new.envelopes[0].rcpt_tos == ["zoë@example.com"]
+    assert new.envelopes[0].mail_from == "jürg@xn--bcher-kva.example"
+    assert "To: zoë@example.com".encode() in new.envelopes[0].content
+
+
+# --- sizes ---
+
+
+def test_attachments_without_room_are_left_out_and_named(secure, tmp_path, caplog):
+    big = tmp_path / "big"
+    with event.Event("compile", uid="u-1") as sent:
+        for name, size in (("first", 20 * MIB), ("second", 12 * MIB), ("third", 5 * MIB), ("small", 10)):
+            path = tmp_path / name
+            with open(path, "wb") as file:
+                file.truncate(size)
+            sent.attach_file(path, name)
+        with open(big, "wb") as file:
+            file.truncate(1000)
+        sent.attach_file(big, "grown")
+    os.truncate(big, 1 << 40)  # a sparse file; reading it would never end
+
+    assert handler_for(secure).send_event(sent)
+
+    mail = only_mail(secure)
+    names = [part.get_filename() for part in mail.iter_parts()][2:]
+    assert names == ["first", "third", "small"]
+    assert len(secure.envelopes[0].content) <= _mail.MAX_SIZE
+    text = next(mail.iter_parts()).get_content()
+    assert "left out, no room: second (12582912 bytes; a mail holds 40 MiB)" in text
+    assert f"left out, no room: grown ({1 << 40} bytes; a mail holds 40 MiB)" in text
+    assert "is mailed without what has no room: 'second', 'grown'" in warnings_of(caplog)
+
+
+def test_a_mail_may_be_as_large_as_the_limit_and_no_larger(secure, tmp_path, monkeypatch):
+    monkeypatch.setattr(_mail, "MAX_SIZE", MIB)
+    sent = attached(tmp_path, {"a": ("a", b"")})
+    path = sent.get_attachments()["a"][0]
+    sizes = []
+    for size in range(762_000, 768_000, 500):
+        os.truncate(path, size)
+        assert handler_for(secure).send_event(sent)
+        sizes.append((len(parsed(secure.envelopes[-1]).get_payload()), len(secure.envelopes[-1].content)))
+
+    with_it = [content for parts, content in sizes if parts == 3]
+    assert max(content for _, content in sizes) <= MIB
+    assert max(with_it) > MIB - 2000  # next to nothing is wasted
+    assert len(with_it) < len(sizes)
+
+
+def test_a_log_that_grows_while_it_is_mailed_is_mailed_as_it_was(secure, tmp_path, monkeypatch):
+    sent = attached(tmp_path, {"log": ("f", b"first")})
+    path = sent.get_attachments()["log"][0]
+    real = _mail._chosen
+
+    def chosen(files, room):
+        with open(path, "ab") as file:
+            file.write(b" and more")
+        return real(files, room)
+
+    monkeypatch.setattr(_mail, "_chosen", chosen)
+    assert handler_for(secure).send_event(sent)
+
+    assert part_named(only_mail(secure), "log").get_payload(decode=True) == b"first"
+
+
+def test_data_that_no_mail_holds_is_a_failure(secure, monkeypatch, caplog):
+    monkeypatch.setattr(_mail, "MAX_SIZE", MIB)
+
+    assert not handler_for(secure).send_event(closed(huge="x" * MIB))
+
+    assert secure.envelopes == []
+    assert "the data alone is over 1 MiB" in warnings_of(caplog)
+
+
+def test_an_attachment_that_is_gone_is_a_failure(secure, tmp_path, caplog):
+    sent = attached(tmp_path, {"log": ("f", b"x")})
+    os.unlink(sent.get_attachments()["log"][0])
+
+    assert not handler_for(secure).send_event(sent)
+
+    assert secure.envelopes == []
+    assert "FileNotFoundError" in warnings_of(caplog)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
+def test_a_fifo_in_the_place_of_an_attachment_is_a_failure(secure, tmp_path, caplog):
+    sent = attached(tmp_path, {"log": ("f", b"x")})
+    path = sent.get_attachments()["log"][0]
+    os.unlink(path)
+    os.mkfifo(path)
+
+    assert not handler_for(secure).send_event(sent)
+
+    assert "is not a regular file" in warnings_of(caplog)
+
+
+# --- servers ---
+
+
+def test_the_next_server_takes_what_the_first_does_not(trusted, caplog):
+    with smtp_server(trusted, refuse_data="554 no room") as full, smtp_server(trusted) as good:
+        assert handler_for(full, good).send_event(closed())
+
+    assert len(good.envelopes) == 1
+    assert f"127.0.0.1:{full.port} took no mail: 554 no room" in warnings_of(caplog)
+
+
+def test_the_first_server_that_takes_the_mail_is_the_last(trusted):
+    with smtp_server(trusted) as first, smtp_server(trusted) as second:
+        assert handler_for(first, " ", second).send_event(closed())
+
+    assert (len(first.envelopes), len(second.envelopes)) == (1, 0)
+
+
+def test_an_unreachable_server_is_passed_over(secure, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    assert handler_for(f"127.0.0.1:{port}", secure).send_event(closed())
+
+    assert f"127.0.0.1:{port} took no mail: ConnectionRefusedError" in warnings_of(caplog)
+
+
+def test_a_host_without_addresses_is_passed_over(secure, caplog):
+    assert handler_for("no-such-host.invalid", secure).send_event(closed())
+
+    assert "no-such-host.invalid took no mail: gaierror" in warnings_of(caplog)
+
+
+def test_a_refused_recipient_is_tried_at_the_next_server_and_nobody_is_served_twice(trusted, caplog):
+    with smtp_server(trusted, refuse=[BOB]) as first, smtp_server(trusted) as second:
+        assert handler_for(first, second, to=[ANN, BOB]).send_event(closed())
+
+    assert [e.rcpt_tos for e in first.envelopes] == [[ANN]]
+    assert [e.rcpt_tos for e in second.envelopes] == [[BOB]]
+    assert parsed(second.envelopes[0])["To"] == f"{ANN}, {BOB}"
+    assert f"127.0.0.1:{first.port} refused {BOB}: 550 no such user here" in warnings_of(caplog)
+
+
+def test_a_recipient_whom_all_refuse_is_a_failure(trusted, caplog):
+    with smtp_server(trusted, refuse=[BOB]) as first, smtp_server(trusted, refuse="all") as second:
+        assert not handler_for(first, second, to=[ANN, BOB]).send_event(closed())
+
+    assert [e.rcpt_tos for e in first.envelopes] == [[ANN]]
+    assert second.envelopes == []
+    assert f"is not mailed to {BOB}: no server took it" in warnings_of(caplog)
+
+
+def test_a_server_that_refuses_all_is_a_failure(trusted, caplog, tmp_path):
+    with smtp_server(trusted, refuse="all") as server:
+        assert not handler_for(server, to=[ANN, BOB]).send_event(closed())
+
+    logged = warnings_of(caplog)
+    assert f"refused {ANN}: 550" in logged
+    assert f"refused {BOB}: 550" in logged
+    assert f"is not mailed to {ANN}, {BOB}: no server took it" in logged
+
+
+def script(*lines):
+    """Return a plain server that answers each line of the client with the next of these, then hangs up."""
+
+    def serve(connection, _stopped):
+        with connection, connection.makefile("rb") as file:
+            for line in lines:
+                connection.sendall(line)
+                file.readline()
+
+    return serve
+
+
+def test_recipients_that_a_server_did_not_hear_of_are_not_served(monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    answers = (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"421 \x1b[31mgoing\r\n")
+    with raw_server(script(*answers)) as port:
+        assert not handler_for(f"127.0.0.1:{port}", to=[ANN, BOB]).send_event(closed())
+
+    logged = warnings_of(caplog)
+    assert f"refused {ANN}: 421 [31mgoing" in logged
+    assert f"refused {BOB}: not asked for any more" in logged
+
+
+def test_a_server_that_greets_with_a_refusal_is_passed_over(monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    with raw_server(script(b"554 go away\r\n")) as port:
+        assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
+
+    assert f"127.0.0.1:{port} took no mail: 554 go away" in warnings_of(caplog)
+
+
+def test_a_slow_server_that_hangs_up_after_the_mail_has_taken_it(monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    taken = []
+
+    def serve(connection, _stopped):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connection, connection.makefile("rb") as file:
+            for line in (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+                for byte in line:
+                    connection.sendall(bytes([byte]))  # slow, but it goes on
+                file.readline() if line[:3] != b"354" else None
+            while file.readline() != b".\r\n":
+                pass
+            taken.append(True)
+            connection.sendall(b"250 ok\r\n")
+
+    with raw_server(serve) as port:
+        assert handler_for(f"127.0.0.1:{port}").send_event(closed())
+
+    assert taken == [True]
+    assert not caplog.records
+
+
+# --- time ---
+
+
+def silent(_connection, stopped):
+    stopped.wait()
+
+
+def dripping(connection, stopped):
+    """Send a greeting that never ends, a byte now and then."""
+    connection.sendall(b"220")
+    while not stopped.wait(0.05):
+        connection.sendall(b"-")
+
+
+def dripping_lines(connection, stopped):
+    connection.sendall(b"220-hi\r\n")
+    while not stopped.wait(0.05):
+        connection.sendall(b"220-hi\r\n")
+
+
+def talking_over(tls, serve):
+    def secured(connection, stopped):
+        with tls.wrap_socket(connection, server_side=True) as wrapped:
+            serve(wrapped, stopped)
+
+    return secured
+
+
+@pytest.mark.parametrize("serve", [silent, dripping, dripping_lines])
+@pytest.mark.parametrize("tls", [pytest.param(True, id="TLS"), pytest.param(False, id="plain")])
+def test_a_server_that_never_ends_does_not_hold_us(trusted, monkeypatch, tmp_path, caplog, serve, tls):  # noqa: PLR0913
+    if not tls:
+        monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    threads = threading.active_count()
+    sent = attached(tmp_path, {"log": ("f", b"x")})
+    with raw_server(talking_over(trusted, serve) if tls else serve) as port:
+        handler = handler_for(f"127.0.0.1:{port}", timeout=1.0)
+        assert not handler.send_event(sent)  # without the limit it would never return
+        assert threading.active_count() == threads + 1  # the server's
+
+    assert "took no mail" in warnings_of(caplog)
+
+
+def dripping_handshake(connection, stopped):
+    """Begin a TLS record (RFC 8446, section 5.1) of 16 KiB, and go on a byte now and then."""
+    connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
+    while not stopped.wait(0.05):
+        connection.sendall(b"\x00")
+
+
+@pytest.mark.parametrize("tls", [pytest.param(True, id="TLS"), pytest.param(False, id="plain")])
+def test_a_server_that_takes_a_mail_little_by_little_does_not_hold_us(trusted, monkeypatch, tmp_path, caplog, tls):
+    if not tls:
+        monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    swallowed = []
+
+    def serve(connection, stopped):
+        for line in (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            connection.sendall(line)
+            if line[:3] != b"354":
+                connection.recv(1000)
+        while not stopped.wait(0.01):
+            swallowed.append(len(connection.recv(1 << 16)))
+
+    with raw_server(talking_over(trusted, serve) if tls else serve) as port:
+        sent = attached(tmp_path, {"big": ("big", bytes(28 * MIB))})
+        assert not handler_for(f"127.0.0.1:{port}", timeout=1.0).send_event(sent)
+
+    assert sum(swallowed) < 20 * MIB  # we left before the end
+    assert "took no mail" in warnings_of(caplog)
+
+
+@pytest.mark.parametrize("serve", [silent, dripping_handshake])
+def test_a_slow_tls_handshake_does_not_hold_us(trusted, caplog, serve):
+    with raw_server(serve) as port:
+        assert not handler_for(f"127.0.0.1:{port}", timeout=0.5).send_event(closed())
+
+    assert f"127.0.0.1:{port} took no mail: TimeoutError" in warnings_of(caplog)
+
+
+def test_a_dripping_server_leaves_time_for_the_next(secure, trusted):
+    with raw_server(talking_over(trusted, dripping)) as port:
+        handler = handler_for(f"127.0.0.1:{port}", secure, timeout=4.0)
+        assert handler.send_event(closed())
+
+
+def test_no_time_is_a_failure(secure, caplog):
+    handler = handler_for(secure)
+    handler.timeout = 0.0
+
+    assert not handler.send_event(closed())
+
+    assert "the time for the whole sending is over" in warnings_of(caplog)
+
+
+def test_a_server_that_is_silent_at_the_end_has_taken_the_mail(monkeypatch, trusted):
+    monkeypatch.setattr(_submission, "_GOODBYE", 0.2)
+    clocks = []
+    real = _submission._leave
+    monkeypatch.setattr(_submission, "_leave", lambda client, clock: (clocks.append(clock), real(client, clock)))
+
+    async def no_answer(*_args):
+        await asyncio.Event().wait()
+
+    with smtp_server(trusted) as server:
+        server.handle_QUIT = no_answer
+        assert handler_for(server).send_event(closed())
+
+    assert clocks[0].deadline <= time.monotonic()
+
+
+# --- TLS ---
+
+
+def test_a_server_of_an_unknown_authority_is_not_trusted(authority, caplog):
+    with smtp_server(authority.context("127.0.0.1")) as server:
+        assert not handler_for(server).send_event(closed())
+
+    assert server.envelopes == []
+    assert "certificate verify failed" in warnings_of(caplog)
+    assert "SSL_CERT_FILE" in warnings_of(caplog)
+
+
+def test_a_certificate_for_another_host_is_not_trusted(authority, trusted, caplog):
+    with smtp_server(authority.context("mail.example.com")) as server:
+        assert not handler_for(server).send_event(closed())
+
+    assert server.envelopes == []
+    assert "127.0.0.1" in warnings_of(caplog)
+    assert "certificate verify failed" in warnings_of(caplog)
+
+
+@pytest.mark.parametrize("names", [["127.0.0.1"], ["mail.example.com"]])
+def test_verification_can_be_turned_off_and_says_so(authority, monkeypatch, caplog, names):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "other, smtp_noverify")
+    with smtp_server(authority.context(*names)) as server:
+        assert handler_for(server).send_event(closed())
+
+    assert server.secured == [True]
+    assert "smtp_noverify in E3_ENABLE_FEATURE" in warnings_of(caplog)
+
+
+def test_a_plain_server_gets_nothing_unless_allowed(caplog):
+    with smtp_server() as server:
+        assert not handler_for(server, timeout=2.0).send_event(closed())
+
+    assert server.envelopes == []
+    assert "smtp_nossl in E3_ENABLE_FEATURE" in warnings_of(caplog)
+
+
+def test_a_plain_server_is_used_where_allowed(plain, caplog):
+    assert handler_for(plain).send_event(closed())
+
+    assert plain.secured == [False]
+    assert not caplog.records
+
+
+def test_a_plain_server_that_offers_starttls_is_used_over_tls(trusted, monkeypatch):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    with smtp_server(tls_context=trusted, require_starttls=True) as server:
+        assert handler_for(server).send_event(closed())
+
+    assert server.secured == [True]
+
+
+def test_starttls_is_verified_and_never_skipped(authority, monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    with smtp_server(tls_context=authority.context("127.0.0.1")) as server:
+        assert not handler_for(server).send_event(closed())
+
+    assert server.envelopes == []
+    assert "certificate verify failed" in warnings_of(caplog)
+
+
+def test_a_refused_starttls_is_no_reason_to_speak_in_the_clear(monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    with raw_server(script(b"220 hi\r\n", b"250-hi\r\n250 STARTTLS\r\n", b"454 not now\r\n")) as port:
+        assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
+
+    assert "took no mail: 454 not now" in warnings_of(caplog)
+
+
+# --- login ---
+
+
+def netrc(tmp_path, host="127.0.0.1", password=PASSWORD, name=".netrc"):
+    path = tmp_path / "home" / name
+    path.write_text(f"machine {host} login ann password {password}\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def guarded(trusted):
+    """Run a server over TLS that wants a login."""
+    with smtp_server(trusted, auth_required=True) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", [".netrc", "_netrc"])
+def test_the_account_of_netrc_logs_in(guarded, tmp_path, caplog, name):
+    netrc(tmp_path, name=name)
+
+    assert handler_for(guarded).send_event(closed())
+
+    assert guarded.logins == [("ann", PASSWORD)]
+    assert not caplog.records
+
+
+def test_the_variable_netrc_names_another_file(guarded, tmp_path, monkeypatch):
+    netrc(tmp_path, password="wrong")
+    monkeypatch.setenv("NETRC", str(netrc(tmp_path, name="mine")))
+
+    assert handler_for(guarded).send_event(closed())
+
+
+def test_a_wrong_password_is_a_failure_that_does_not_show_it(guarded, tmp_path, caplog):
+    netrc(tmp_path, password="hunter2")
+
+    assert not handler_for(guarded).send_event(closed())
+
+    assert "535 " in warnings_of(caplog)
+    assert "hunter2" not in caplog.text
+
+
+def test_a_password_that_no_login_takes_is_a_failure_that_does_not_show_it(guarded, monkeypatch, caplog):
+    # Not from a file: Python 3.10's netrc reads ASCII alone.
+    monkeypatch.setattr(_submission, "credentials", lambda _host: ("ann", "hunter-grün"))
+
+    assert not handler_for(guarded).send_event(closed())
+
+    assert "the account for 127.0.0.1 in .netrc is not ASCII" in warnings_of(caplog)
+    assert "hunter" not in caplog.text
+    assert "xfc" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("machine other.example login ann password x\n", id="another host"),
+        pytest.param("default login ann password x\n", id="default"),
+        pytest.param("machine 127.0.0.1 password x\n", id="no login"),
+        pytest.param("", id="empty"),
+    ],
+)
+def test_without_an_account_there_is_no_login(guarded, tmp_path, caplog, content):
+    (tmp_path / "home" / ".netrc").write_text(content)
+
+    assert not handler_for(guarded).send_event(closed())
+
+    assert guarded.logins == []
+    assert "530 5.7.0 Authentication required" in warnings_of(caplog)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"machine 127.0.0.1 login ann hunter2\n", "line ", id="malformed"),
+        pytest.param(b"machine 127.0.0.1 login ann password \xff\xfe\n", "UnicodeDecodeError", id="no text"),
+    ],
+)
+def test_a_netrc_that_cannot_be_read_is_reported_without_its_content(secure, tmp_path, caplog, content, reason):
+    (tmp_path / "home" / ".netrc").write_bytes(content)
+
+    assert handler_for(secure).send_event(closed())
+
+    assert re.search(rf"\({reason}\d*\); going on without login", warnings_of(caplog))
+    assert "hunter2" not in caplog.text
+
+
+def test_an_account_for_a_server_without_login_does_no_harm(secure, tmp_path, caplog):
+    netrc(tmp_path)
+
+    assert handler_for(secure).send_event(closed())
+
+    assert secure.logins == []
+    assert not caplog.records
+
+
+def test_a_password_travels_in_the_clear_on_this_machine_alone(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    netrc(tmp_path)
+    with smtp_server(auth_required=True) as server:
+        assert handler_for(server).send_event(closed())
+        monkeypatch.setattr(_submission, "_is_private", lambda sock: False)  # no other machine can be had here
+        assert not handler_for(server).send_event(closed())
+
+    assert server.logins == [("ann", PASSWORD)]
+    assert "the password would be readable" in warnings_of(caplog)
+
+
+# --- configuration ---
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        pytest.param("mail.example.com", ("mail.example.com", 0), id="host"),
+        pytest.param(" mail:2525 ", ("mail", 2525), id="host and port"),
+        pytest.param("127.0.0.1:25", ("127.0.0.1", 25), id="IPv4 and port"),
+        pytest.param("[::1]:2525", ("::1", 2525), id="IPv6 and port"),
+        pytest.param("[::1]", ("::1", 0), id="IPv6"),
+        pytest.param("fe80::1", ("fe80::1", 0), id="bare IPv6"),
+    ],
+)
+def test_a_server_is_a_host_and_perhaps_a_port(server, expected):
+    assert parse_server(server) == expected
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "mail:",
+        "mail:x",
+        "mail:0",
+        "mail:65536",
+        "mail:-1",
+        "mail:٣",
+        ":25",
+        "[::1",
+        "[::1]x",
+        "[::1]:",
+        "[]",
+        "a b",
+        "a\nb",
+        "m:" + "9" * 9999,
+    ],
+)
+def test_a_server_that_cannot_be_is_refused(server):
+    with pytest.raises(event.EventError, match=r"expected HOST, HOST:PORT or \[IPV6\]:PORT"):
+        SMTPHandler("s", SENDER, ANN, server)
+
+
+def test_an_ipv6_server_is_reached(authority, trusted):
+    with smtp_server(authority.context("::1"), family=socket.AF_INET6) as server:
+        assert handler_for(f"[::1]:{server.port}").send_event(closed())
+
+
+def test_a_host_is_tried_at_all_its_addresses(trusted):
+    with smtp_server(trusted) as server:  # localhost may be ::1 too, where nobody listens
+        assert handler_for(f"localhost:{server.port}").send_event(closed())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(" , ,", id="only commas"),
+        pytest.param("a@x\r\nRCPT TO: eve@example.com", id="line break"),
+        pytest.param("a b@example.com", id="space"),
+        pytest.param("Ann <a@x> trailing", id="text behind"),
+        pytest.param("<>", id="nothing in brackets"),
+        pytest.param("a@b@c", id="two at-signs"),
+        pytest.param("a@" + "ü" * 80, id="no such domain"),
+        pytest.param("a\udcff@x", id="no text"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(address):
+    for sender, to in ((address, ANN), (SENDER, address), (SENDER, [address])):
+        with pytest.raises(event.EventError, match="no mail address"):
+            SMTPHandler("s", sender, to, "mail")
+
+
+def test_an_address_changed_to_what_cannot_be_fails_when_sending(secure, caplog):
+    handler = handler_for(secure)
+    handler.to_addr = "eve@x\nBcc: eve@x"
+
+    assert not handler.send_event(closed())
+
+    assert "is no mail address" in warnings_of(caplog)
+
+
+@pytest.mark.parametrize("servers", ["", " ", [], ["", " "]])
+def test_without_a_server_there_is_no_handler(servers):
+    with pytest.raises(event.EventError, match="no server; expected smtp=SUBJECT,FROM,TO,SERVER"):
+        SMTPHandler("s", SENDER, ANN, servers)
+
+
+def test_the_attributes_are_those_of_e3():
+    handler = SMTPHandler("s", SENDER, ANN, "mail")
+
+    assert vars(handler) == {
+        "default_subject": "s",
+        "from_addr": SENDER,
+        "to_addr": ANN,
+        "smtp_servers": ["mail"],
+    }
+    assert handler.subject == "s"
+
+
+@pytest.mark.parametrize("config", ["s,f@x,t@x,mail", "s,f@x,t@x, a , b:25", "50%,f@x,t@x,a,,b", "50%20,f,t,a,"])
+def test_a_config_of_e3_is_written_as_it_was(config):
+    assert SMTPHandler(**SMTPHandler.decode_config(config)).encode_config() == config
+
+
+@pytest.mark.parametrize(
+    ("to", "written"),
+    [
+        pytest.param([ANN], ANN, id="list of one, which e3 reads"),
+        pytest.param([ANN, BOB], f"{ANN}%2C {BOB}", id="list"),
+        pytest.param(f"{ANN},{BOB}", f"{ANN}%2C{BOB}", id="string of two"),
+        pytest.param([f"Doe, Zoë | <{ANN}>"], f'"Doe%2C Zoë %7C" <{ANN}>', id="name"),
+    ],
+)
+def test_a_handler_comes_back_from_its_config(to, written):
+    handler = SMTPHandler("100%, a|b %2C", f"Builds, all <{SENDER}>", to, ["[::1]:25", "mail"])
+    config = handler.encode_config()
+    again = SMTPHandler(**SMTPHandler.decode_config(config))
+
+    assert config == f"100%%2C a%7Cb %252C,Builds%2C all <{SENDER}>,{written},[::1]:25,mail"
+    assert vars(again) == vars(handler)
+    assert _mail.mailboxes(again.to_addr) == _mail.mailboxes(to)
+
+
+@pytest.mark.parametrize("config", ["", "s", "s,f,t"])
+def test_a_config_that_is_too_short_says_what_is_expected(config):
+    with pytest.raises(event.EventError, match=r"expected smtp=SUBJECT,FROM,TO,SERVER\[,SERVER\.\.\.\]"):
+        SMTPHandler.decode_config(config)
+
+
+def test_the_handler_goes_through_the_variable(secure, monkeypatch):
+    event.add_handler("smtp", "built", SENDER, [ANN, BOB], f"127.0.0.1:{secure.port}")
+    event.handler_config_as_env()
+    manager = event.EventManager()
+    manager.load_handlers_from_env()
+
+    assert manager.send_event(closed())
+    assert secure.envelopes[0].rcpt_tos == [ANN, BOB]
+
+
+# --- the shape that other people's tests rely on ---
+
+
+@pytest.mark.parametrize(
+    "result", [pytest.param(mock.MagicMock(), id="mock"), pytest.param({}, id="dict"), pytest.param(None, id="None")]
+)
+@pytest.mark.parametrize("kind", ["SMTP_SSL", "SMTP"])
+def test_a_mock_in_the_place_of_the_client_sees_one_sendmail(monkeypatch, tmp_path, kind, result):
+    if kind == "SMTP":
+        monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    netrc(tmp_path, host="mail")
+    with mock.patch(f"smtplib.{kind}") as client:
+        client.return_value.sendmail.return_value = result
+        assert SMTPHandler("built", f"B <{SENDER}>", f"{ANN},{BOB}", "mail:1").send_event(closed(city="Zürich"))
+
+    client.return_value.sendmail.assert_called_once()
+    sender, recipients, text = client.return_value.sendmail.call_args.args
+    assert (sender, recipients) == (SENDER, [ANN, BOB])
+    assert isinstance(text, str)
+    assert text.isascii()
+    assert part_named(email.message_from_string(text, policy=policy.default), "event").get_content()
+    client.return_value.quit.assert_called_once()
+
+
+def test_a_mock_that_refuses_is_believed(caplog):
+    with mock.patch("smtplib.SMTP_SSL") as client:
+        client.return_value.sendmail.side_effect = [{ANN: (550, b"no")}, smtplib.SMTPRecipientsRefused({})]
+        assert not SMTPHandler("built", SENDER, ANN, ["a", "b"]).send_event(closed())
+
+    assert client.return_value.sendmail.call_count == 2
+    assert f"a refused {ANN}: 550 no" in warnings_of(caplog)
+
+
+def test_a_client_that_raises_anything_is_passed_over(caplog):
+    with mock.patch("smtplib.SMTP_SSL", side_effect=RuntimeError("boom")):
+        assert not SMTPHandler("built", SENDER, ANN, "mail").send_event(closed())
+
+    assert "mail took no mail: RuntimeError: boom" in warnings_of(caplog)
+
+
+def test_an_interruption_while_connecting_passes_and_leaves_no_socket(monkeypatch):
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", interrupted)
+    with raw_server(silent) as port, pytest.raises(KeyboardInterrupt):
+        handler_for(f"127.0.0.1:{port}").send_event(closed())
+
+
+def test_a_host_is_tried_at_its_next_address(secure, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = unused.getsockname()[1]
+    real = socket.getaddrinfo
+
+    def two(host, port, **more):
+        return real(host, nobody, **more) + real(host, port, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)  # no host with two addresses can be had here
+    assert handler_for(secure).send_event(closed())
