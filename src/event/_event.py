@@ -30,26 +30,6 @@ def unique_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _format_date(key: str, value: Any) -> dict[str, Any]:
-    """Format a point in time.
-
-    :param key: the attribute
-    :param value: seconds since 1970-01-01 UTC, as time.time() gives; anything but a float is left alone
-    :return: the key, with ``YYYY-MM-DDTHH:MM:SS`` in UTC (ISO 8601)
-    """
-    if isinstance(value, float):
-        try:
-            year, month, day, hour, minute, second = time.gmtime(value)[:6]
-        except (ValueError, OverflowError, OSError):
-            return {key: value}  # NaN, infinity, or beyond this system's calendar
-        return {key: f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"}
-    return {key: value}
-
-
-# Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
-_DATES = {"begin_time": _format_date, "end_time": _format_date}
-
-
 class Event:
     """Something that happened in a build: named data, which may have files attached.
 
@@ -88,9 +68,7 @@ class Event:
         _set_attachments(self, {})
         _set_closed(self, False)
         formatter = self.format_date
-        _set_formatters(self, _DATES if formatter is _format_date else dict.fromkeys(_DATES, formatter))
-
-    format_date = staticmethod(_format_date)
+        _set_formatters(self, _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter))
 
     def __enter__(self) -> Self:
         """Return the event."""
@@ -204,6 +182,22 @@ class Event:
             self._data["end_time"] = time.time()
             _set_closed(self, True)
 
+    @staticmethod
+    def format_date(key: str, value: Any) -> dict[str, Any]:
+        """Format a point in time.
+
+        :param key: the attribute
+        :param value: seconds since 1970-01-01 UTC, as time.time() gives; anything but a float is left alone
+        :return: the key, with ``YYYY-MM-DDTHH:MM:SS`` in UTC (ISO 8601)
+        """
+        if isinstance(value, float):
+            try:
+                year, month, day, hour, minute, second = time.gmtime(value)[:6]
+            except (ValueError, OverflowError, OSError):
+                return {key: value}  # NaN, infinity, or beyond this system's calendar
+            return {key: f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"}
+        return {key: value}
+
     def as_dict(self) -> dict[str, Any]:
         """Return the data as it is written: a new dict, with each value that has a formatter formatted."""
         result = {}
@@ -291,6 +285,8 @@ def _is_attachment(item: tuple[str, Any]) -> bool:
     )
 
 
+# Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
+_DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
 _MISSING = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 _STEM_MAX = 255 - len(f"-{unique_id()}.json")

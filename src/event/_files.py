@@ -14,7 +14,7 @@ _CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 _NAME_MAX = 255  # bytes, of one path component on every common file system
 _WINDOWS = os.name == "nt"
 _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
-_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in range(1, 10))})
+_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in "123456789¹²³")})
 _HEX = frozenset("0123456789abcdef")
 
 # O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.
@@ -47,6 +47,8 @@ def hashed_name(name: str, limit: int = _NAME_MAX) -> str:
     stem, extension = os.path.splitext(clean)
     if len(extension.encode()) > 16:
         stem, extension = clean, ""
+    if _WINDOWS and _is_device(stem):
+        stem = f"_{stem}"
     room = limit - len(f"~{digest}{extension}".encode())
     return f"{stem.encode()[:room].decode(errors='ignore')}~{digest}{extension.rstrip(' .')}"
 
@@ -56,13 +58,18 @@ def _is_safe(name: str, limit: int) -> bool:
         return False
     if len(name.encode()) > limit or _is_hashed(name):
         return False
-    return not _WINDOWS or (name[-1] not in " ." and name.partition(".")[0].rstrip(" ").upper() not in _DEVICES)
+    return not _WINDOWS or not (name[-1] in " ." or _is_device(name))
+
+
+def _is_device(name: str) -> bool:
+    return name.partition(".")[0].rstrip(" ").upper() in _DEVICES
 
 
 def _is_hashed(name: str) -> bool:
     """Tell whether name could have come from `hashed_name`; taken as it is, it could meet one that did."""
     if "~" not in name:
         return False
+    name = name.lower()  # where case does not count, capitals would meet it too
     return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 

@@ -72,7 +72,7 @@ def natural(value: Any) -> Any:
 
 
 def _natural(value: Any) -> Any:
-    from collections import abc
+    from collections import UserString, abc
     from enum import Enum  # json, through re, has loaded it already
 
     kind = type(value)
@@ -80,6 +80,8 @@ def _natural(value: Any) -> Any:
         return value.value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, UserString):
+        return str(value)  # a sequence, whose items are such sequences without end
     if isinstance(value, abc.Set):
         return _in_order(value)
     if isinstance(value, abc.Mapping):
@@ -90,7 +92,7 @@ def _natural(value: Any) -> Any:
         # Not dataclasses.asdict: it deep-copies, which fails for a lock or an open file.
         return {name: getattr(value, name) for name in kind.__dataclass_fields__ if hasattr(value, name)}
     if isinstance(value, BaseException):
-        return f"{kind.__name__}: {value}".strip()
+        return f"{kind.__name__}: {str(value).strip()}".removesuffix(": ")
     return _scalar(value, kind)
 
 
@@ -148,7 +150,8 @@ def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
             return [_plain(v, key, above) for v in value]
         return _plain(natural(value), key, above)
     except RecursionError as error:
-        raise EventError(f"event data {key.partition('.')[0]!r} is nested too deeply for JSON") from error
+        # The path is as deep as the value; its beginning tells enough.
+        raise EventError(f"event data {'.'.join(key.split('.')[:3])!r} is nested too deeply for JSON") from error
 
 
 def _number(value: int) -> int | str:

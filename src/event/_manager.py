@@ -98,7 +98,8 @@ class EventManager:
         errors: dict[str, Exception] = {}
         for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
             try:
-                self.add_handler(name, **self.get_handler(name).decode_config(config))
+                handler = self.get_handler(name)
+                self.handlers[name] = handler(**handler.decode_config(config))
             except Exception as error:
                 errors[name] = error
         if errors:
@@ -113,7 +114,7 @@ class EventManager:
         pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
         try:
             os.environ[var_name] = _config.join(pairs)
-        except ValueError as error:  # a UnicodeEncodeError is one too
+        except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
 
 

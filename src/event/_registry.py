@@ -63,24 +63,39 @@ def plugins() -> dict[str, list[EntryPoint]]:
     return found
 
 
+_UNKNOWN = "an unknown distribution"
+
+
 def origin(point: EntryPoint) -> str:
     """Return the name of the distribution that declares an entry point."""
-    return point.dist.name if point.dist else "an unknown distribution"
+    dist: Any = point.dist
+    try:
+        return str(dist.name or _UNKNOWN)
+    except Exception:  # damaged metadata; which versions of Python return None there, and which raise, differs
+        return _UNKNOWN
 
 
 def _load(key: str, points: list[EntryPoint]) -> Any:
-    point = points[0]
-    if any(other.value != point.value for other in points):
+    handler, *others = [_import(point) for point in points]
+    if any(other is not handler for other in others):
         claims = " and ".join(f"{p.value} of {origin(p)}" for p in points)
         raise EventError(f"handler {key!r} is registered more than once: {claims}; uninstall all but one")
-    where = f"handler {key!r} ({point.value} of {origin(point)})"
+    return handler
+
+
+def _import(point: EntryPoint) -> Any:
     try:
         handler = point.load()
     except (Exception, SystemExit) as error:
-        raise EventError(f"{where} fails to import: {one_line(error)}") from error
+        raise EventError(f"{_described(point)} fails to import: {one_line(error)}") from error
     if not callable(handler) or not callable(getattr(handler, "send_event", None)):
-        raise EventError(f"{where} is no handler: it must be a class with a method send_event(event)")
+        raise EventError(f"{_described(point)} is no handler: it must be a class with a method send_event(event)")
     return handler
+
+
+def _described(point: EntryPoint) -> str:
+    # For errors alone: the distribution's name stands in its metadata, which take the email package to read.
+    return f"handler {point.name!r} ({point.value} of {origin(point)})"
 
 
 def _unknown(key: str, known: list[str]) -> str:

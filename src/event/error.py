@@ -51,8 +51,8 @@ except ImportError:
             return f"{self.origin}: {message}\n" if self.origin else message
 
         def __reduce__(self) -> tuple[Any, ...]:
-            """Pickle with all messages, also those added later."""
-            return type(self), (list(self.messages), self.origin), self.__dict__.copy()
+            """Pickle and copy with all messages, also those added later."""
+            return _reduced(self)
 
 
 class EventError(E3Error):  # type: ignore[misc, unused-ignore]  # typed where e3-core is
@@ -65,8 +65,13 @@ class EventError(E3Error):  # type: ignore[misc, unused-ignore]  # typed where e
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with all messages; e3-core's base class would drop those added later."""
-        return type(self), (list(self.messages), self.origin), self.__dict__.copy()
+        """Pickle and copy with all messages; e3-core's base class would drop those added later."""
+        return _reduced(self)
+
+
+def _reduced(error: E3Error) -> tuple[Any, ...]:
+    state = {name: value for name, value in error.__dict__.items() if name not in {"messages", "origin"}}
+    return type(error), (list(error.messages), error.origin), state
 
 
 def one_line(error: BaseException) -> str:

@@ -63,30 +63,48 @@ class FileHandler(EventHandler):
         directory = os.path.join(self.log_dir, _files.safe_name(stem, _STEM_MAX))
         if _files.make_directory(directory) or (_files.is_directory(directory) and not self._is_foreign(stem, data)):
             return directory
-        directory = os.path.join(self.log_dir, _files.hashed_name(f"{data.get('name')}\0{data.get('uid')}", _STEM_MAX))
+        identity = f"{data.get('name')}\0{data.get('uid')}"
+        directory = os.path.join(self.log_dir, _files.hashed_name(identity, _STEM_MAX))
         if not _files.make_directory(directory) and not _files.is_directory(directory):
             raise FileExistsError(f"{directory} is in the way: it is no directory")
         return directory
 
     def _is_foreign(self, stem: str, data: dict[str, Any]) -> bool:
         """Tell whether an event of another name and uid, but the same stem, has been written here."""
-        if _is_uuid(str(data.get("uid"))):
-            return False  # the usual case; its stem has no second reading
-        prefix = f"{_files.safe_name(stem, _STEM_MAX)}-"
+        if _is_random(str(data.get("uid"))):
+            return False  # the usual case: such a stem has no second reading, and a directory can be long
+        stem = _files.safe_name(stem, _STEM_MAX)
+        own = _identity(_json.dumps(data))
         with os.scandir(self.log_dir) as entries:
-            paths = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(".json") and e.is_file()]
-        return any(_identity(path) not in {None, (data.get("name"), data.get("uid"))} for path in paths)
+            others = [_read(e.path) for e in entries if _is_json_of(stem, e.name) and e.is_file(follow_symlinks=False)]
+        return any(other not in (None, own) for other in map(_identity, others))
 
 
-def _identity(path: str) -> tuple[Any, Any] | None:
-    """Return the name and uid of the event in one of our JSON files; None where it is no such file."""
+def _is_json_of(stem: str, name: str) -> bool:
+    return name.startswith(f"{stem}-") and name.endswith(".json") and _is_uuid(name[len(stem) + 1 : -len(".json")])
+
+
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = _json.loads(file.read())
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _identity(text: str | bytes) -> tuple[Any, Any] | None:
+    """Return the name and the uid, as they are written, of the event in one of our files; None where it is no such."""
+    try:
+        data = _json.loads(text)
         return data["name"], data["uid"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return None
 
 
-def _is_uuid(uid: str) -> bool:
-    return [len(part) for part in uid.split("-")] == [8, 4, 4, 4, 12]
+def _is_uuid(text: str) -> bool:
+    return [len(part) for part in text.split("-")] == [8, 4, 4, 4, 12]
+
+
+def _is_random(uid: str) -> bool:
+    """Tell whether a uid is of version 4, as `unique_id` makes them."""
+    return _is_uuid(uid) and uid[14] == "4" and uid[19] in "89ab"

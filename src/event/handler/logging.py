@@ -58,9 +58,11 @@ def _level(level: int | str) -> int:
     """
     try:
         return int(level)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         pass
-    try:
-        return logging.Logger("", str(level).upper()).level  # noqa: LOG001  # the public way from a name to its number
-    except ValueError as error:
-        raise EventError(f"logging: the level is {level!r}; {_EXPECTED}") from error
+    for name in (str(level), str(level).upper()):
+        try:
+            return logging.Logger("", name).level  # noqa: LOG001  # the public way from a name to its number
+        except ValueError:
+            pass
+    raise EventError(f"logging: the level is {level!r}; {_EXPECTED}")

@@ -1,0 +1,47 @@
+"""How Sphinx builds these pages: ``sphinx-build -n -W docs OUT``, or ``tox -e docs``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+project = "event"
+author = "The event maintainers"
+project_copyright = author
+version = release = version_of("e3-event")
+
+extensions = ["myst_parser", "autoapi.extension", "sphinx_copybutton", "api", "commandline"]
+exclude_patterns = ["_build", "examples"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# Read from the source, so that building needs no import of it; the page of each module is reference/api/MODULE.
+autoapi_dirs = [str(HERE.parent / "src" / "event")]
+autoapi_root = "reference/api"
+autoapi_add_toctree_entry = False
+autoapi_options = ["members", "imported-members", "show-inheritance", "special-members"]
+autoapi_member_order = "bysource"
+autoapi_python_class_content = "class"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+
+# What stands between single backticks in a docstring: a link where it names something of ours, else code.
+default_role = "py:obj"
+
+copybutton_prompt_text = r"\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "furo"
+html_title = f"event {release}"
+html_static_path = ["_static"]
+html_css_files = ["event.css"]
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"

@@ -1,0 +1,16 @@
+"""Measure what an event with three values holds: python memory.py LIBRARY COUNT; prints bytes."""
+
+import importlib
+import sys
+import tracemalloc
+
+library, count = sys.argv[1:]
+module = importlib.import_module(library)
+module.Event("warm-up")
+events = [None] * int(count)
+tracemalloc.start()
+before, _ = tracemalloc.get_traced_memory()
+for number in range(int(count)):
+    events[number] = module.Event("compile", target="arm", status="ok", count=3)
+after, _ = tracemalloc.get_traced_memory()
+print((after - before) / int(count))

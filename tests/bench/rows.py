@@ -1,0 +1,260 @@
+"""The rows of the speed table: what each one runs, what it is compared with, and what it is to reach.
+
+Nothing is compared with a figure of another run: a row's children run in turn, round after round, and the median of
+each counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+NOISE = 1.02  # medians of two runs differ by as much, on a quiet machine
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    :ivar processes: rounds of whole processes
+    :ivar repeats: rounds of the children that time one operation
+    :ivar share: of the operations that such a child does at the full size
+    :ivar big: bytes of the big attachment
+    :ivar attaches: rounds of it
+    :ivar events: how many events are held for their memory
+    """
+
+    processes: int
+    repeats: int
+    share: float
+    big: int
+    attaches: int
+    events: int
+
+
+SIZES = {
+    "full": Size(processes=60, repeats=9, share=1, big=1 << 30, attaches=5, events=10_000),
+    "quick": Size(processes=15, repeats=3, share=0.3, big=1 << 30, attaches=2, events=10_000),
+    "smoke": Size(processes=1, repeats=1, share=0, big=1 << 20, attaches=1, events=10),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table. Text, but for `reached`: None where what it is compared with is not there."""
+
+    what: str
+    ours: str
+    beside: str
+    e3: str
+    reach: str
+    reached: bool | None
+
+
+def in_turn(subjects, measure, rounds):
+    """Return the median of each subject's measurements, taken in turn, in the other direction every second round.
+
+    :param subjects: name -> what measure takes
+    """
+    found = {name: [] for name in subjects}
+    for number in range(rounds):
+        for name in list(subjects)[:: -1 if number % 2 else 1]:
+            found[name].append(measure(subjects[name]))
+    return {name: median(values) for name, values in found.items()}
+
+
+def measure_import(place, size):
+    """Compare a process that imports the library with one that does nothing, in the same environment."""
+    commands = {
+        (library, code): place.python(library, "-c", code)
+        for library in ("event", "e3.event")
+        if place.has(library)
+        for code in ("pass", f"import {library}")
+    }
+    times = in_turn(commands, place.seconds, size.processes)
+    yield _processes(
+        "`import event`, whole process, over `python -c pass`",
+        ours=times["event", "import event"],
+        base=("`python -c pass`", times["event", "pass"]),
+        e3=(times.get(("e3.event", "import e3.event")), times.get(("e3.event", "pass"))),
+        most=1.15,
+    )
+
+
+def measure_script(place, size):
+    """Compare a whole script that sends an event with one that does the same work by hand."""
+    times = _scripts(place, size, "file", "by_hand.py")
+    yield _processes(
+        "script: event with 3 values and a 100 KB attachment, file handler, send, over the same by hand",
+        ours=times["event", "library"],
+        base=("by hand", times["event", "hand"]),
+        e3=(times.get(("e3.event", "library")), times.get(("e3.event", "hand"))),
+        most=1.0,
+    )
+
+
+def measure_plugin(place, size):
+    """Do the same with a handler that is found among the entry points."""
+    times = _scripts(place, size, "bench", "by_hand_with_plugin.py")
+    yield _processes(
+        "the same with a custom handler from an entry point, over by hand plus importlib.metadata",
+        ours=times["event", "library"],
+        base=("by hand", times["event", "hand"]),
+        e3=(times.get(("e3.event", "library")), times.get(("e3.event", "hand"))),
+        most=1.05,
+    )
+
+
+def _scripts(place, size, handler, by_hand):
+    scripts = {}
+    for library, script in (("event", "with_event.py"), ("e3.event", "with_e3.py")):
+        if place.has(library):
+            scripts[library, "library"] = place.python(library, place.jobs / script, handler)
+            scripts[library, "hand"] = place.python(library, place.jobs / by_hand)
+
+    def once(command):
+        with place.fresh_directory() as directory:
+            return place.seconds([*command, str(place.attachment), directory])
+
+    return in_turn(scripts, once, size.processes)
+
+
+def _processes(what, *, ours, base, e3, most):
+    name, seconds = base
+    theirs, their_base = e3
+    return Line(
+        what=what,
+        ours=f"{ours * 1e3:.1f} ms",
+        beside=f"{_times(ours / seconds)} {name}, {seconds * 1e3:.1f} ms",
+        e3=f"{_times(theirs / their_base)}" if theirs else "",
+        reach=_times(most),
+        reached=_reached(ours / seconds, most),
+    )
+
+
+def operation_row(what, operation, count, most):
+    """Return a measurement that compares one operation with e3.event's."""
+
+    def measure(place, size):
+        ours, theirs = [*_operation(place, size, operation, count, ("event", "e3.event")), None][:2]
+        yield Line(
+            what=what,
+            ours=_micro(ours),
+            beside=f"{_times(ours / theirs)} e3.event" if theirs else "",
+            e3=_micro(theirs) if theirs else "",
+            reach=_times(most),
+            reached=_reached(ours / theirs, most) if theirs else None,
+        )
+
+    return measure
+
+
+def _operation(place, size, operation, count, libraries):
+    """Return the seconds of one operation, for each of the libraries that is there."""
+    count = max(1, int(count * size.share))
+
+    def once(library):
+        command = place.python(library, place.jobs / "micro.py", operation, library)
+        with place.fresh_directory() as directory:
+            return float(place.run([*command, str(place.attachment), directory, str(count)]))
+
+    return list(in_turn({name: name for name in libraries if place.has(name)}, once, size.repeats).values())
+
+
+def measure_send(place, size):
+    """Compare what the manager itself costs with the calls of two libraries that do nothing else."""
+    libraries = [name for name in ("event", "e3.event", "blinker", "pluggy") if place.has(name)]
+    one = dict(zip(libraries, _operation(place, size, "send1", 10_000, libraries), strict=True))
+    ten = dict(zip(libraries, _operation(place, size, "send10", 3_000, libraries), strict=True))
+    ratios = {name: (one["event"] / one[name], ten["event"] / ten[name]) for name in libraries[1:]}
+    yield Line(
+        what="send to 1 / 10 handlers that do nothing",
+        ours=_two(one, ten, "event"),
+        beside="; ".join(f"{a:.2f} / {b:.2f} x {name}" for name, (a, b) in ratios.items()),
+        e3=_two(one, ten, "e3.event") if "e3.event" in ratios else "",
+        reach="2 x e3.event, 0.33 x blinker and pluggy",
+        reached=all(_reached(max(pair), 2 if name == "e3.event" else 1 / 3) for name, pair in ratios.items())
+        if ratios
+        else None,
+    )
+
+
+def _two(one, ten, name):
+    return f"{one[name] * 1e6:.2f} / {ten[name] * 1e6:.2f} us"
+
+
+def measure_attach(place, size):
+    """Compare attaching a big file with the standard library's way to hash it."""
+    path = place.scratch / "big"
+    with open(path, "wb") as file:
+        file.truncate(size.big)  # sparse where the file system can: what is measured is not the disk
+    peaks = {}
+
+    def once(library):
+        seconds, peak = place.run(place.python(library, place.jobs / "attach.py", library, path)).split()
+        peaks[library] = int(peak)
+        return float(seconds)
+
+    times = in_turn({name: name for name in ("event", "hashlib", "e3.event") if place.has(name)}, once, size.attaches)
+    path.unlink()
+    ratio = times["event"] / times["hashlib"]
+    yield Line(
+        what=f"attach_file, {_size(size.big)}, over hashlib.file_digest",
+        ours=f"{times['event']:.2f} s, {_size(peaks['event'])}",
+        beside=f"{_times(ratio)} file_digest, {times['hashlib']:.2f} s",
+        e3=_times(times["e3.event"] / times["hashlib"]) if "e3.event" in times else "",
+        reach="1.00 x, 1 MiB of memory",
+        reached=_reached(ratio, 1) and _reached(peaks["event"], 1 << 20),
+    )
+
+
+def measure_memory(place, size):
+    """Measure what an event holds."""
+    held = {
+        library: float(place.run(place.python(library, place.jobs / "memory.py", library, size.events)))
+        for library in ("event", "e3.event")
+        if place.has(library)
+    }
+    yield Line(
+        what="memory of an event with 3 values",
+        ours=f"{held['event']:.0f} B",
+        beside=f"{_times(held['event'] / held['e3.event'])} e3.event" if "e3.event" in held else "",
+        e3=f"{held['e3.event']:.0f} B" if "e3.event" in held else "",
+        reach="650 B",
+        reached=held["event"] <= 650,
+    )
+
+
+def _reached(ratio, most):
+    return ratio <= most * NOISE
+
+
+def _times(ratio):
+    return f"{ratio:.2f} x"
+
+
+def _micro(seconds):
+    return f"{seconds * 1e6:.{2 if seconds < 1e-5 else 0}f} us"
+
+
+def _size(size):
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1 << 10:
+            return f"{size:.4g} {unit}"
+        size /= 1 << 10
+    return f"{size:.4g} GiB"
+
+
+ROWS = {
+    "import": measure_import,
+    "script": measure_script,
+    "plugin": measure_plugin,
+    "create": operation_row("Event with 3 values", "create", 1_000, 0.5),
+    "as_dict": operation_row("as_dict of a closed event", "as_dict", 1_000, 0.65),
+    "dump": operation_row("dump, atomic", "dump", 20, 0.75),
+    "load": operation_row("load", "load", 100, 0.6),
+    "file": operation_row("file handler, event with 100 KB attachment", "file", 5, 0.7),
+    "send": measure_send,
+    "attach": measure_attach,
+    "memory": measure_memory,
+}

@@ -1,0 +1,396 @@
+"""The file handler: what lies where, and that nothing leaves its directory or touches another event."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import os
+import pathlib
+import re
+import stat
+import tempfile
+import threading
+import uuid
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import event
+from event import Event, EventError, _files
+from event.handler.file import FileHandler
+
+UNTIMED = settings(deadline=None)
+DATA = pathlib.Path(__file__).parent.parent / "data"
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+class Kind(enum.Enum):
+    BUILD = "build"
+
+
+@pytest.fixture
+def attach(tmp_path):
+    """Return a function that makes an event with attachments: name=content."""
+
+    def make(name, uid, contents):
+        e = Event(name, uid)
+        for number, (attachment, content) in enumerate(contents.items()):
+            source = tmp_path / "sources" / f"{name}{uid}{number}".encode().hex()
+            source.parent.mkdir(exist_ok=True)
+            source.write_bytes(content)
+            e.attach_file(source, attachment)
+        return e
+
+    return make
+
+
+def jsons(directory):
+    return sorted(path for path in directory.iterdir() if path.suffix == ".json")
+
+
+def copies(directory):
+    """Return the contents of all attachments beneath a directory, sorted."""
+    return sorted(path.read_bytes() for path in directory.glob("*/*"))
+
+
+# The layout.
+
+
+def test_an_event_becomes_a_json_file_and_a_directory_of_attachments(tmp_path, attach):
+    log_dir = tmp_path / "not" / "there"
+    e = attach("compile", "u-1", {"log": b"one", "result.tar.gz": b"two"})
+    assert FileHandler(str(log_dir)).send_event(e) is True
+    (path,) = jsons(log_dir)
+    assert re.fullmatch(rf"compile-u-1-{UUID4}\.json", path.name)
+    assert json.loads(path.read_bytes()) == e.as_dict()
+    assert {p.name: p.read_bytes() for p in (log_dir / "compile-u-1").iterdir()} == {
+        "log": b"one",
+        "result.tar.gz": b"two",
+    }
+    assert len(os.listdir(log_dir)) == 2
+
+
+def test_the_json_is_indented_and_sorted_as_that_of_e3(tmp_path):
+    loaded = Event.load(DATA / "e3-dump.json")
+    loaded._attachments.clear()
+    FileHandler(tmp_path / "d").send_event(loaded)
+    (path,) = jsons(tmp_path / "d")
+    assert path.read_text("ascii") == (DATA / "e3-file.json").read_text("ascii")
+
+
+def test_the_directory_is_made_even_when_empty(tmp_path):
+    FileHandler(tmp_path / "d").send_event(Event("a", "u"))
+    assert os.listdir(tmp_path / "d" / "a-u") == []
+
+
+def test_mode_and_time_are_kept_and_a_read_only_attachment_is_sent_twice(tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"one")
+    source.chmod(0o400)
+    os.utime(source, ns=(10**18, 10**18 + 5))
+    e = Event("a", "u")
+    e.attach_file(source)
+    handler = FileHandler(tmp_path / "d")
+    assert handler.send_event(e)
+    source.chmod(0o600)
+    source.write_bytes(b"changed")
+    source.chmod(0o400)
+    os.utime(source, ns=(10**18, 10**18 + 5))
+    assert handler.send_event(e)
+    copied = tmp_path / "d" / "a-u" / "log"
+    assert copied.read_bytes() == b"changed"
+    assert stat.S_IMODE(copied.stat().st_mode) == stat.S_IMODE(source.stat().st_mode)
+    assert copied.stat().st_mtime_ns == source.stat().st_mtime_ns
+    assert len(jsons(tmp_path / "d")) == 2
+
+
+def test_a_path_is_no_glob(tmp_path):
+    source = tmp_path / "[a]*.log"
+    try:
+        source.write_bytes(b"starred")
+    except OSError:
+        pytest.skip("platform: no such names here")
+    (tmp_path / "a1.log").write_bytes(b"other")
+    e = Event("a[b]", "u")
+    e.attach_file(source, "x[1]")
+    FileHandler(tmp_path / "[d]").send_event(e)
+    assert (tmp_path / "[d]" / "a[b]-u" / "x[1]").read_bytes() == b"starred"
+
+
+# Failures.
+
+
+def test_a_missing_attachment_is_an_error_and_no_json_appears(tmp_path, attach):
+    e = attach("a", "u", {"first": b"one", "second": b"two"})
+    os.unlink(e.get_attachments()["second"][0])
+    with pytest.raises(FileNotFoundError):
+        FileHandler(tmp_path / "d").send_event(e)
+    assert jsons(tmp_path / "d") == []
+
+
+def test_data_that_cannot_be_written_leaves_nothing(tmp_path):
+    e = Event("a", outer=[])
+    e.outer.append(e.outer)
+    with pytest.raises(EventError, match="'outer'"):
+        FileHandler(tmp_path / "d").send_event(e)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_file_in_the_place_of_the_log_directory_is_an_oserror(tmp_path):
+    (tmp_path / "d").write_bytes(b"mine")
+    with pytest.raises(OSError, match="d"):
+        FileHandler(tmp_path / "d").send_event(Event("a"))
+    assert (tmp_path / "d").read_bytes() == b"mine"
+
+
+# Names.
+
+ODD = ["..", ".", "", "/", "../../x", "/etc/x", "a\0b", "a\nb", "x" * 300, "é" * 200, "\ud800", "~" + "0" * 16, "a\\b"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("uid", ["u", "../..", "x" * 300, ""])
+def test_odd_names_are_stored_and_nothing_leaves_the_directory(tmp_path, attach, name, uid):
+    e = attach(
+        "a",
+        "u",
+        {
+            attachment: attachment.encode("utf-8", "replace")
+            for attachment in ODD
+            if "\0" not in attachment and attachment
+        },
+    )
+    e.name, e.uid = name, uid
+    log_dir = tmp_path / "deep" / "d"
+    assert FileHandler(log_dir).send_event(e)
+    assert os.listdir(tmp_path / "deep") == ["d"]
+    (path,) = jsons(log_dir)
+    assert json.loads(path.read_bytes())["name"] == name
+    assert copies(log_dir) == sorted(a.encode("utf-8", "replace") for a in e.get_attachments())
+    assert len(os.listdir(log_dir)) == 2
+
+
+@UNTIMED
+@given(
+    st.lists(
+        st.tuples(st.text(st.sampled_from("a-./\0")), st.text(st.sampled_from("a-./\0"))),
+        min_size=1,
+        max_size=6,
+        unique=True,
+    )
+)
+@example([("a-b", "c"), ("a", "b-c")])
+@example([("a", "b-c"), ("a-b", "c"), ("a-b-c", "")])
+@example([("a-12345678", "1234-1234-1234-123456789012"), ("a", "12345678-1234-1234-1234-123456789012")])
+@example([("a", "12345678-1234-1234-1234-123456789012"), ("a-12345678", "1234-1234-1234-123456789012")])
+def test_nothing_of_another_event_is_overwritten(identities):
+    with tempfile.TemporaryDirectory() as directory:
+        log_dir = pathlib.Path(directory, "d")
+        handler = FileHandler(log_dir)
+        for number, (name, uid) in enumerate(identities):
+            source = pathlib.Path(directory, "source")
+            source.write_bytes(b"%d" % number)
+            e = Event(name, uid)
+            e.attach_file(source)
+            for _ in range(2):
+                assert handler.send_event(e)
+        assert sorted(os.listdir(directory)) == ["d", "source"]
+        assert copies(log_dir) == sorted(b"%d" % number for number in range(len(identities)))
+        assert len(jsons(log_dir)) == 2 * len(identities)
+
+
+@pytest.mark.parametrize(
+    ("name", "uid"),
+    [
+        pytest.param("a", "b-c", id="strings"),
+        pytest.param(Kind.BUILD, "u", id="an Enum for a name"),
+        pytest.param("a", pathlib.PurePosixPath("u"), id="a path for a uid"),
+        pytest.param("a", uuid.UUID(int=5), id="a UUID"),
+        pytest.param(("a", 1), 7, id="a tuple and a number"),
+    ],
+)
+def test_an_event_that_is_sent_again_has_one_directory(tmp_path, attach, name, uid):
+    e = attach("a", "u", {"log": b"x"})
+    e.name, e.uid = name, uid
+    for _ in range(3):
+        assert FileHandler(tmp_path / "d").send_event(e)
+    assert len(jsons(tmp_path / "d")) == 3
+    assert copies(tmp_path / "d") == [b"x"]
+
+
+def test_an_event_whose_name_goes_on_is_no_other_reading_of_this_one(tmp_path, attach):
+    handler = FileHandler(tmp_path / "d")
+    handler.send_event(attach("build", "1-retry", {"log": b"retry"}))
+    e = attach("build", "1", {"log": b"first"})
+    for _ in range(2):
+        handler.send_event(e)
+    assert sorted(path.name for path in (tmp_path / "d").iterdir() if path.is_dir()) == ["build-1", "build-1-retry"]
+
+
+@pytest.mark.parametrize("content", ['{"name": [], "uid": "u"}', '{"name": {"a": 1}, "uid": [2]}'])
+def test_a_json_file_that_another_wrote_does_not_stop_the_sending(tmp_path, attach, content):
+    log_dir = tmp_path / "d"
+    e = attach("a", "u", {"log": b"x"})
+    FileHandler(log_dir).send_event(e)
+    (log_dir / f"a-u-{event.unique_id()}.json").write_text(content)
+    assert FileHandler(log_dir).send_event(e)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"5"])
+def test_a_foreign_json_file_is_no_hindrance(tmp_path, attach, content):
+    log_dir = tmp_path / "d"
+    e = attach("a", "u", {"log": b"x"})
+    FileHandler(log_dir).send_event(e)
+    (log_dir / f"a-u-{event.unique_id()}.json").write_bytes(content)
+    FileHandler(log_dir).send_event(e)
+    assert copies(log_dir) == [b"x"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="platform: no file whose reading fails for root too")
+def test_a_json_file_that_cannot_be_read_is_no_hindrance(tmp_path, attach):
+    log_dir = tmp_path / "d"
+    e = attach("a", "u", {"log": b"x"})
+    FileHandler(log_dir).send_event(e)
+    (log_dir / f"a-u-{event.unique_id()}.json").symlink_to("/proc/self/mem")
+    FileHandler(log_dir).send_event(e)
+    assert copies(log_dir) == [b"x"]
+
+
+def test_attachments_stay_apart_where_case_does_not_count(tmp_path, attach):
+    e = attach("a", "u", {"log": b"1", "LOG": b"2", "caf\u00e9": b"3", "cafe\u0301": b"4"})
+    FileHandler(tmp_path / "d").send_event(e)
+    assert copies(tmp_path / "d") == [b"1", b"2", b"3", b"4"]
+    names = [_files._folded(path.name) for path in (tmp_path / "d").glob("*/*")]
+    assert len({*names}) == 4
+
+
+def test_a_file_in_the_place_of_the_event_s_directory_stays(tmp_path, attach):
+    log_dir = tmp_path / "d"
+    log_dir.mkdir()
+    (log_dir / "a-u").write_bytes(b"mine")
+    e = attach("a", "u", {"log": b"x"})
+    for _ in range(2):
+        FileHandler(log_dir).send_event(e)
+    assert (log_dir / "a-u").read_bytes() == b"mine"
+    assert copies(log_dir) == [b"x"]
+
+
+@POSIX
+def test_a_planted_link_is_not_followed(tmp_path, attach):
+    log_dir, outside = tmp_path / "d", tmp_path / "outside"
+    outside.mkdir()
+    log_dir.mkdir()
+    (outside / "log").write_bytes(b"safe")
+    e = attach("a", "u", {"log": b"x"})
+    (log_dir / "a-u").symlink_to(outside)
+    FileHandler(log_dir).send_event(e)
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"log": b"safe"}
+    (own,) = [path for path in log_dir.iterdir() if path.is_dir() and not path.is_symlink()]
+    (own / "log").unlink()
+    (own / "log").symlink_to(outside / "log")
+    FileHandler(log_dir).send_event(e)
+    assert (outside / "log").read_bytes() == b"safe"
+    assert (own / "log").read_bytes() == b"x"
+    assert not (own / "log").is_symlink()
+
+
+@POSIX
+def test_links_at_both_places_are_an_error(tmp_path):
+    log_dir = tmp_path / "d"
+    log_dir.mkdir()
+    (log_dir / "a-u").symlink_to(tmp_path / "home")
+    (log_dir / _files.hashed_name("a\0u", 213)).symlink_to(tmp_path / "home")
+    with pytest.raises(FileExistsError, match="in the way"):
+        FileHandler(log_dir).send_event(Event("a", "u"))
+    assert os.listdir(tmp_path / "home") == []
+    assert jsons(log_dir) == []
+
+
+# At once.
+
+
+def test_two_threads_send_into_one_directory_at_once(tmp_path, attach):
+    handler = FileHandler(tmp_path / "d" / "e")
+    shared = attach("shared", "one", {"log": b"shared"})
+    own = [[attach("own", f"{thread}.{n}", {"log": b"%d" % n}) for n in range(50)] for thread in range(2)]
+    barrier = threading.Barrier(2)
+    failures = []
+
+    def send(events):
+        barrier.wait()
+        for e in events:
+            try:
+                assert handler.send_event(e)
+                assert handler.send_event(shared)
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=send, args=(events,)) for events in own]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    sent = [json.loads(path.read_bytes()) for path in jsons(tmp_path / "d" / "e")]
+    assert sum(data["name"] == "shared" for data in sent) == 100
+    assert {data["uid"] for data in sent} == {e.uid for events in own for e in events} | {"one"}
+    for thread in range(2):
+        for n in range(50):
+            assert (tmp_path / "d" / "e" / f"own-{thread}.{n}" / "log").read_bytes() == b"%d" % n
+
+
+# Configuration.
+
+
+def test_log_dir_is_shown_as_a_string(tmp_path):
+    assert FileHandler(str(tmp_path)).log_dir == str(tmp_path)
+    assert FileHandler(log_dir=tmp_path).log_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize("log_dir", ["", "a\0b"])
+def test_a_bad_directory_is_an_error_that_says_what_is_expected(log_dir):
+    with pytest.raises(EventError, match=f"{log_dir!r}.*file=DIR".replace("\\", r"\\")):
+        FileHandler(log_dir)
+
+
+@pytest.mark.parametrize("log_dir", ["/var/log", "a,b", "100%", "C:\\log", "a=b", " a "])
+def test_what_e3_can_write_is_written_as_e3_writes_it(log_dir):
+    assert FileHandler(log_dir).encode_config() == log_dir
+    assert FileHandler.decode_config(log_dir) == {"log_dir": log_dir}
+
+
+@UNTIMED
+@given(
+    st.text(st.characters(blacklist_characters="\0"), min_size=1) | st.text(st.sampled_from("%257Cc2|,="), min_size=1)
+)
+def test_a_handler_comes_back_from_its_configuration(log_dir):
+    written = FileHandler(log_dir).encode_config()
+    assert "|" not in written
+    assert FileHandler(**FileHandler.decode_config(written)).log_dir == log_dir
+
+
+def test_a_handler_comes_back_from_the_variable(monkeypatch):
+    monkeypatch.delenv("E3_EVENT_HANDLERS", raising=False)
+    event.add_handler("file", "a|b,%7C")
+    event.handler_config_as_env()
+    again = event.EventManager()
+    again.load_handlers_from_env()
+    assert again.handlers["file"].log_dir == "a|b,%7C"
+    monkeypatch.delenv("E3_EVENT_HANDLERS")
+
+
+def test_a_bare_name_is_an_error(monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file")
+    with pytest.raises(EventError, match="file=DIR"):
+        event.load_handlers_from_env()
+
+
+def test_a_dumped_event_is_sent_with_its_attachments(tmp_path, attach):
+    event.add_handler("file", str(tmp_path / "d"))
+    dumped = attach("a", "u", {"log": b"x"}).dump(tmp_path / "dumps")
+    assert event.send_event_from_file(dumped)
+    assert (tmp_path / "d" / "a-u" / "log").read_bytes() == b"x"
+    assert hashlib.sha1(b"x").hexdigest() in pathlib.Path(dumped).read_text("ascii")

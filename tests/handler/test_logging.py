@@ -1,0 +1,144 @@
+"""The logging handler: one record, of the right level and logger, and no work where nobody listens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import event
+from event import Event, EventError
+from event.handler.logging import LoggingHandler
+
+UNTIMED = settings(deadline=None)
+
+
+class Unwritable(Event):
+    def as_dict(self):
+        raise AssertionError("as_dict was called for nobody")
+
+
+@pytest.fixture
+def audit():
+    logging.addLevelName(35, "Audit")
+    yield 35
+    logging._levelToName.pop(35)
+    logging._nameToLevel.pop("Audit")
+
+
+@pytest.mark.parametrize("name", ["", "builds", "builds.arm"])
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, 25, logging.CRITICAL])
+def test_an_event_is_one_record_of_that_level_on_that_logger(caplog, name, level):
+    caplog.set_level(logging.DEBUG)
+    e = Event("compile", "u", zebra=1, apple="100% {done} %s", path=pathlib.PurePosixPath("a/b"))
+    assert LoggingHandler(name, level).send_event(e) is True
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == (name or "root", level)
+    assert record.event is e
+    assert record.getMessage() == json.dumps({**e.as_dict(), "path": "a/b"}, indent=2)
+
+
+def test_without_arguments_it_is_the_root_logger_at_debug(caplog):
+    caplog.set_level(logging.DEBUG)
+    handler = LoggingHandler()
+    assert (handler.logger_name, handler.level, handler.log) == ("", logging.DEBUG, logging.getLogger())
+    handler.send_event(Event("a"))
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+def test_the_attributes_are_those_of_e3():
+    handler = LoggingHandler(logger_name="builds", level=logging.INFO)
+    assert (handler.logger_name, handler.level, handler.log) == ("builds", 20, logging.getLogger("builds"))
+
+
+def test_no_work_is_done_when_the_level_is_disabled(caplog):
+    caplog.set_level(logging.WARNING, "builds")
+    assert LoggingHandler("builds", logging.INFO).send_event(Unwritable("a")) is True
+    assert caplog.records == []
+    with pytest.raises(AssertionError):
+        LoggingHandler("builds", logging.WARNING).send_event(Unwritable("a"))
+
+
+def test_a_cycle_is_an_error_that_names_the_key(caplog):
+    caplog.set_level(logging.DEBUG)
+    e = Event("a", outer=[])
+    e.outer.append(e.outer)
+    with pytest.raises(EventError, match="'outer'"):
+        LoggingHandler().send_event(e)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("level", "number"),
+    [
+        pytest.param("INFO", 20, id="name"),
+        pytest.param("warning", 30, id="name in small letters"),
+        pytest.param("15", 15, id="number in a string"),
+        pytest.param(15, 15, id="number"),
+    ],
+)
+def test_a_level_is_a_number_or_a_name(level, number):
+    assert LoggingHandler("", level).level == number
+    assert LoggingHandler.decode_config(f",{level}") == {"logger_name": "", "level": number}
+
+
+@pytest.mark.parametrize("name", ["Audit", "35"])
+def test_a_level_that_the_program_added_is_known_by_its_name(audit, name):
+    assert LoggingHandler("", name).level == audit
+    assert LoggingHandler.decode_config(f"x,{name}")["level"] == audit
+
+
+@pytest.mark.parametrize("level", ["LOUD", "", "Level 5", "1.5", None, float("inf"), []])
+def test_a_bad_level_is_an_error_that_says_what_is_expected(level):
+    with pytest.raises(EventError, match="expected logging=LOGGER_NAME,LEVEL"):
+        LoggingHandler("", level)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments"),
+    [
+        pytest.param("", {"logger_name": ""}, id="bare: the defaults"),
+        pytest.param("builds", {"logger_name": "builds"}, id="no level"),
+        pytest.param("builds,", {"logger_name": "builds"}, id="an empty level"),
+        pytest.param("builds,20", {"logger_name": "builds", "level": 20}, id="as e3 writes it"),
+        pytest.param(",10", {"logger_name": "", "level": 10}, id="as e3 writes the defaults"),
+        pytest.param("a%2Cb, info ", {"logger_name": "a,b", "level": 20}, id="a comma in the name"),
+    ],
+)
+def test_a_configuration_is_read(config, arguments):
+    assert LoggingHandler.decode_config(config) == arguments
+
+
+@pytest.mark.parametrize("config", ["a,b,c", "a,10,", "a,loud"])
+def test_a_bad_configuration_is_an_error_that_says_what_is_expected(config):
+    with pytest.raises(EventError, match="expected logging=LOGGER_NAME,LEVEL"):
+        LoggingHandler.decode_config(config)
+
+
+def test_a_configuration_is_written_as_e3_writes_it():
+    assert LoggingHandler().encode_config() == ",10"
+    assert LoggingHandler("builds", "INFO").encode_config() == "builds,20"
+    assert LoggingHandler("100%", 5).encode_config() == "100%,5"
+
+
+@UNTIMED
+@given(st.text() | st.text(st.sampled_from("%257Cc2|,=")), st.integers(0, 1000))
+def test_a_handler_comes_back_from_its_configuration(name, level):
+    written = LoggingHandler(name, level).encode_config()
+    assert "|" not in written
+    again = LoggingHandler(**LoggingHandler.decode_config(written))
+    assert (again.logger_name, again.level) == (name, level)
+
+
+def test_a_bare_name_in_the_variable_means_the_defaults(monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "logging")
+    event.load_handlers_from_env()
+    handler = event.default_manager.handlers["logging"]
+    assert (handler.logger_name, handler.level) == ("", logging.DEBUG)
+    event.handler_config_as_env()
+    assert os.environ["E3_EVENT_HANDLERS"] == "logging=,10"

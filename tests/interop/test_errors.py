@@ -1,0 +1,85 @@
+"""Errors: ours are e3-core's, so that a script's `except E3Error` goes on catching them."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import pickle
+import subprocess
+import sys
+
+import e3.error
+import e3.event
+import pytest
+
+import event
+import event.error
+
+
+def test_the_base_class_is_e3_s_own():
+    assert event.error.E3Error is e3.error.E3Error
+    assert issubclass(event.EventError, e3.error.E3Error)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        pytest.param(lambda: event.add_handler("nosuch"), id="unknown handler"),
+        pytest.param(lambda: event.add_handler("file", ""), id="wrong configuration"),
+        pytest.param(lambda: event.Event("compile").attach_file("nosuch"), id="missing file"),
+    ],
+)
+def test_our_errors_are_caught_as_e3_s(fail):
+    caught = None
+    try:
+        fail()
+    except e3.error.E3Error as error:
+        caught = error
+    assert type(caught) is event.EventError
+    assert caught.messages == [str(caught)]
+
+
+TABLE = [("a", None), ("a", "o"), (["a", "b"], None), (["a", "b"], "o"), ([], None), ("", None), ("a\nb", "o")]
+
+
+@pytest.mark.parametrize(("message", "origin"), TABLE)
+@pytest.mark.parametrize("added", [None, "c", ["c", "d"], e3.error.E3Error("e"), event.EventError(["f", "g"])])
+def test_ours_reads_as_e3_s_and_survives_a_pickle(message, origin, added):
+    ours, theirs = event.EventError(message, origin), e3.error.E3Error(message, origin)
+    if added is not None:
+        ours += added
+        theirs += added
+    assert type(ours) is event.EventError
+    assert ours.messages == theirs.messages
+    assert ours.origin == theirs.origin
+    assert str(ours).replace("EventError", "E3Error") == str(theirs)
+    for other in (pickle.loads(pickle.dumps(ours)), copy.copy(ours), copy.deepcopy(ours)):
+        assert type(other) is event.EventError
+        assert (other.messages, other.origin, str(other)) == (ours.messages, ours.origin, str(ours))
+
+
+def test_e3_gathers_ours():
+    error = e3.error.E3Error("a")
+    error += event.EventError(["b", "c"])
+    assert error.messages == ["a", "b", "c"]
+
+
+SHOW = """
+import pickle
+def show(kind):
+    for message, origin in TABLE:
+        for added in (None, "c", ["c", "d"], kind(["e", "f"], "p")):
+            error = kind(message, origin)
+            if added is not None:
+                error += added
+            yield str(error), error.messages, error.origin, str(kind.__name__)
+"""
+
+
+def test_without_e3_the_base_class_behaves_as_e3_s():
+    script = "import sys; sys.modules['e3.error'] = None; from event.error import E3Error; import event\n"
+    script += f"TABLE = {TABLE!r}\n{SHOW}\nassert E3Error.__module__ == 'event.error'\nprint(list(show(E3Error)))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    scope = {"TABLE": TABLE}
+    exec(SHOW, scope)
+    assert ast.literal_eval(done.stdout) == list(scope["show"](e3.error.E3Error))

@@ -1,0 +1,203 @@
+"""Handlers: e3-core's stay e3-core's, and a plugin written for one works with the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import e3.event
+import pytest
+from e3.event.handler.file import FileHandler as E3FileHandler
+from e3.event.handler.logging import LoggingHandler as E3LoggingHandler
+
+import event
+from event.handler.file import FileHandler
+from event.handler.logging import LoggingHandler
+from plugins import E3_GROUP, OWN_GROUP, Site
+
+NAMES = ("file", "logging", "smtp", "s3")
+
+# As e3-core's users write it: derived from its class, its modules imported, no word of ours.
+E3_PLUGIN = """
+import e3.error
+import e3.event
+
+
+class Handler(e3.event.EventHandler):
+    def __init__(self, where, level=1):
+        self.where = where
+        self.level = level
+
+    def send_event(self, event):
+        if self.where == "nowhere":
+            raise e3.error.E3Error("no such place", origin="acme")
+        with open(self.where, "a") as file:
+            file.write(f"{event.name} {event.as_dict()['target']} {len(event.get_attachments())}\\n")
+        return True
+
+    @classmethod
+    def decode_config(cls, config_str):
+        where, _, level = config_str.partition(",")
+        return {"where": where, "level": int(level)}
+
+    def encode_config(self):
+        return f"{self.where},{self.level}"
+"""
+OUR_PLUGIN = (
+    E3_PLUGIN.replace("e3.event", "event")
+    .replace("e3.error.E3Error", "event.EventError")
+    .replace("import e3.error\n", "")
+)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    return Site(tmp_path / "site", monkeypatch)
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "build.log"
+    path.write_text("compiled\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_finds_its_own_built_in(e3_manager, name):
+    assert e3_manager.get_handler(name).__module__ == f"e3.event.handler.{name}"
+    assert event.EventManager().get_handler(name).__module__ == f"event.handler.{name}"
+
+
+@pytest.mark.parametrize("first", ["event", "e3.event"])
+def test_neither_import_order_disturbs_e3(tmp_path, first):
+    script = f"""
+import {first}
+import e3.event, event
+with e3.event.Event("compile") as e:
+    pass
+manager = e3.event.EventManager()
+for name in {NAMES!r}:
+    assert manager.get_handler(name).__module__.startswith("e3.")
+manager.add_handler("file", {str(tmp_path / "out")!r})
+assert manager.send_event(e)
+assert e3.event.EventError is not event.EventError
+assert e3.event.Event is not event.Event
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert len(list((tmp_path / "out").glob("compile-*.json"))) == 1
+
+
+def test_we_declare_nothing_in_the_group_of_e3():
+    from importlib.metadata import entry_points
+
+    assert {p.dist.name for p in entry_points(group=E3_GROUP)} == {"e3-core"}
+    assert {p.dist.name for p in entry_points(group=OWN_GROUP)} == {"e3-event"}
+
+
+def each_manager():
+    return [pytest.param(event, id="ours"), pytest.param(e3.event, id="e3")]
+
+
+# In a process of its own, as stevedore keeps in memory which plugins there are.
+USE = """
+import os, sys
+import {module} as event
+where, log, dumps = sys.argv[1:]
+manager = event.EventManager()
+manager.load_handlers_from_env()
+assert (manager.handlers["acme"].where, manager.handlers["acme"].level) == (where, 7)
+with event.Event("compile", target="arm") as e:
+    e.attach_file(log)
+assert manager.send_event(e)
+assert manager.send_event_from_file(e.dump(dumps))
+manager.add_handler("acme", where, level=8)
+assert manager.send_event(e)
+manager.handler_config_as_env()
+print(os.environ["E3_EVENT_HANDLERS"])
+"""
+
+
+@pytest.mark.parametrize("module", ["event", "e3.event"])
+@pytest.mark.parametrize(
+    "source", [pytest.param(E3_PLUGIN, id="written for e3"), pytest.param(OUR_PLUGIN, id="written for us")]
+)
+def test_a_plugin_works_with_both(site, tmp_path, log, module, source):
+    site.plugin("acme", source)
+    where = tmp_path / "events"
+    environment = {**os.environ, "PYTHONPATH": site.directory, "E3_EVENT_HANDLERS": f"acme={where},7"}
+    script = USE.format(module=module)
+    done = subprocess.run(
+        [sys.executable, "-c", script, where, log, tmp_path / "dumps"],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert where.read_text() == "compile arm 1\n" * 3
+    assert done.stdout.strip() == f"acme={where},8"
+
+
+def test_a_plugin_s_class_is_e3_s_and_need_not_be_ours(site):
+    site.plugin("acme", E3_PLUGIN)
+    found = event.EventManager().get_handler("acme")
+    assert issubclass(found, e3.event.EventHandler)
+    assert not issubclass(found, event.EventHandler)
+
+
+def test_a_plugin_that_raises_e3_s_error_has_failed_and_the_log_says_why(site, caplog):
+    site.plugin("acme", E3_PLUGIN)
+    event.add_handler("acme", "nowhere")
+    assert event.send_event(event.Event("compile", target="arm")) is False
+    assert "handler acme failed" in caplog.text
+    assert "no such place" in caplog.text
+    (delivery,) = event.default_manager.dispatch(event.Event("compile", target="arm"))
+    assert str(delivery) == "acme: not delivered: no such place"
+
+
+def test_a_plugin_that_is_named_like_a_built_in_does_not_take_its_place(site):
+    site.plugin("file", E3_PLUGIN)
+    assert event.EventManager().get_handler("file") is FileHandler
+
+
+def stored(directory):
+    """Return what a file handler has written: path -> content, without the random part of the JSON file's name."""
+    found = {}
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, encoding="utf-8") as file:
+                key = os.path.relpath(path, directory)
+                found[key[:-42] if name.endswith(".json") else key] = file.read()
+    return found
+
+
+@pytest.mark.parametrize("sender", each_manager())
+@pytest.mark.parametrize("maker", each_manager())
+def test_file_handlers_write_the_same_whoever_makes_and_sends_the_event(tmp_path, log, sender, maker):
+    with maker.Event("compile", uid="1", begin_time=1.5, target="arm", flags=["-O2", None], count=1) as e:
+        e.attach_file(log, "log")
+        e.attach_file(log, "again.txt")
+    manager = sender.EventManager()
+    manager.handlers["ours"] = FileHandler(str(tmp_path / "ours"))
+    manager.handlers["theirs"] = E3FileHandler(str(tmp_path / "theirs"))
+    assert manager.send_event(e)
+    ours = stored(tmp_path / "ours")
+    assert set(ours) == {"compile-1", os.path.join("compile-1", "log"), os.path.join("compile-1", "again.txt")}
+    assert json.loads(ours["compile-1"])["begin_time"] == "1970-01-01T00:00:01"
+    assert ours == stored(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("maker", each_manager())
+def test_logging_handlers_log_the_same_below_another_name(caplog, maker):
+    caplog.set_level(logging.DEBUG)
+    e = maker.Event("compile", uid="1", target="arm")
+    LoggingHandler("builds", 20).send_event(e)
+    E3LoggingHandler("builds", 20).send_event(e)
+    ours, theirs = caplog.records
+    assert (ours.name, theirs.name) == ("builds", "e3.builds")
+    assert ours.levelno == theirs.levelno == 20
+    assert json.loads(ours.getMessage()) == json.loads(theirs.getMessage()) == e.as_dict()
+    assert ours.event is e

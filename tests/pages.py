@@ -1,0 +1,124 @@
+"""Runs the examples of a Markdown page, in their order, in one directory.
+
+What a fenced block is shows in the page itself:
+
+- a block whose first line is ``# PATH/NAME.EXT`` is that file; it is written;
+- ``python`` is executed, all of a page in one namespace;
+- ``console`` is a shell session: each line after ``$ `` is run, and the lines beneath must be what it prints, stderr
+  included. What it exports stays for the page's next session. ``…`` stands for any text in a line, and alone for any
+  lines.
+
+Blocks of other languages (``sh``, ``text``, ``toml`` without a file's name) are not examples to be run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import textwrap
+import venv
+from pathlib import Path
+
+import event
+
+CHECKOUT = Path(__file__).parents[1]
+_FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>\w+)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
+_END = "@@@ end of command "
+_VARIABLES = "python -c 'import json, os; print(json.dumps(dict(os.environ)))'"
+
+
+def run(page, directory, programs, substitutes=()):
+    """Run a page's examples.
+
+    :param page: the path of the Markdown file
+    :param directory: the directory to run them in, which is the current one
+    :param programs: the directory with python, pip and e3-event
+    :param substitutes: pairs (text of the page, what to take in its place)
+    :return: how many were executed
+    """
+    namespace = {"__name__": "__main__", "event": event}
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environ = {**os.environ, "PATH": path, "COLUMNS": "120", "NO_COLOR": "1", "LC_ALL": "C", "PYTHONUTF8": "1"}
+    count = 0
+    for kind, shown, line in blocks(page):
+        text = shown
+        for before, after in substitutes:
+            text = text.replace(before, after)
+        if named := _FILE.match(text):
+            file = directory / named[1]
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        elif kind == "python":
+            # The lines before it are blank, so that a traceback shows the page's own line.
+            exec(compile("\n" * line + text, str(page), "exec"), namespace)
+            count += 1
+        elif kind == "console":
+            environ = session(text, f"{page}:{line}", directory, environ)
+            count += 1
+    return count
+
+
+def blocks(page):
+    """Return (kind, text, line) of each fenced block."""
+    source = page.read_text(encoding="utf-8")
+    return [
+        (found["kind"], textwrap.dedent(found["text"]), source.count("\n", 0, found.start()) + 1)
+        for found in _FENCE.finditer(source)
+    ]
+
+
+def session(text, where, directory, environ):
+    """Run a shell session, and compare what its commands print with what it shows; return its variables."""
+    commands, expected = [], []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            commands.append(line[2:])
+            expected.append([])
+        else:
+            expected[-1].append(line)
+    # The status goes on to the next command, as in a session, so that it may ask for $?.
+    script = "".join(f'{command}\nstatus=$?; echo "{_END}$status"; (exit $status)\n' for command in commands)
+    done = subprocess.run(
+        ["sh", "-c", f"{script}{_VARIABLES}"],
+        cwd=directory,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+    *printed, variables = re.split(rf"{_END}(\d+)\n", done.stdout)
+    for command, shown, output, status in zip(commands, expected, printed[::2], printed[1::2], strict=False):
+        assert matches(shown, output), f"{where}: $ {command}\nshown:\n{chr(10).join(shown)}\nprinted:\n{output}"
+        assert status == "0", f"{where}: $ {command}\nends with status {status} and prints:\n{output}"
+    assert len(printed) == 2 * len(commands), f"{where}: the shell ended early:\n{done.stdout}"
+    return json.loads(variables)
+
+
+def matches(shown, output):
+    """Tell whether output is what the shown lines say."""
+    pattern = "".join(
+        "(?:.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n" for line in shown
+    )
+    if output and not output.endswith("\n"):
+        output += "\n"
+    return re.fullmatch(pattern, output) is not None
+
+
+def environment(directory, *requirements):
+    """Make a fresh virtual environment with this package and others; return the directory of its programs."""
+    venv.create(directory, with_pip=True)
+    programs = directory / ("Scripts" if os.name == "nt" else "bin")
+    pip(programs, "install", str(CHECKOUT), *requirements)
+    return programs
+
+
+def pip(programs, *arguments):
+    """Run pip in an environment; its output is shown where it fails."""
+    command = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"

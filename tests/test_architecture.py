@@ -1,0 +1,332 @@
+"""The house: what an import loads, which way the arrows run, and that no list has forgotten a handler."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import event
+from event import _registry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it there
+
+PACKAGE = Path(event.__path__[0])
+CHECKOUT = Path(__file__).parent.parent
+
+# Speed.
+
+# What `import event` may load: its own core, and what every start of Python has loaded before.
+CORE = {
+    "event",
+    "event._config",
+    "event._event",
+    "event._files",
+    "event._handler",
+    "event._json",
+    "event._log",
+    "event._manager",
+    "event._outcome",
+    "event._registry",
+    "event.error",
+}
+STARTED = {
+    "__future__",
+    "_collections_abc",
+    "_stat",
+    "abc",
+    "genericpath",
+    "io",
+    "nt",
+    "ntpath",
+    "os",
+    "os.path",
+    "posix",
+    "posixpath",
+    "stat",
+    "time",
+    "winreg",
+}
+# What others' code loads by the way; each of these would be felt.
+HEAVY = {
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "email",
+    "enum",
+    "functools",
+    "hashlib",
+    "importlib.metadata",
+    "inspect",
+    "json",
+    "logging",
+    "pathlib",
+    "re",
+    "shutil",
+    "tempfile",
+    "typing",
+    "typing_extensions",
+    "uuid",
+}
+SEND_TO_FILE = """
+import os
+directory = sys.argv[1]
+os.environ["E3_EVENT_HANDLERS"] = f"file={directory}"
+event.load_handlers_from_env()
+event.add_handler("file", directory)
+with event.Event("compile", target="arm", count=1, ok=True) as e:
+    e.attach_file(sys.argv[2])
+assert event.send_event(e)
+assert event.Event.load(e.dump(directory)).uid == e.uid
+event.handler_config_as_env()
+"""
+
+
+def words(code, *arguments):
+    """Return the words that code prints in a fresh process.
+
+    -I leaves out the user's surroundings, -S what .pth files of the environment import: it would hide what we import.
+    """
+    code = f"import sys\nsys.path.insert(0, {str(PACKAGE.parent)!r})\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def loaded(script, *arguments, before=""):
+    """Return the modules that script loads in a fresh process, beyond those that stand there after before."""
+    code = f"{before}\nthere = set(sys.modules)\n{script}\nprint(*set(sys.modules) - there)"
+    return words(code, *arguments)
+
+
+def test_a_fresh_process_has_loaded_nothing_that_would_hide_what_we_import():
+    assert not HEAVY & words("print(*sys.modules)")
+
+
+def test_importing_event_loads_its_core_and_nothing_that_python_has_not():
+    names = loaded("import event")
+    assert names - STARTED == CORE
+
+
+def test_the_logger_loads_logging_alone_of_ours():
+    names = loaded("event.logger", before="import event, logging")
+    assert names == set()
+
+
+def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path):
+    log = tmp_path / "build.log"
+    log.write_text("compiled")
+    names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib")
+    assert names == {"event.handler", "event.handler.file"}
+
+
+def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heavy(tmp_path):
+    info = tmp_path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[e3.event.handler]\nacme = acme_handler:Handler\n")
+    (tmp_path / "acme_handler.py").write_text("class Handler:\n    def send_event(self, event):\n        return True\n")
+    names = loaded(
+        "event.add_handler('acme'); assert event.send_event(event.Event('compile'))",
+        tmp_path,
+        before="sys.path.append(sys.argv[1]); import event, importlib.metadata as m; m.entry_points(group='x')",
+    )
+    assert names == {"acme_handler"}
+
+
+# Arrows.
+
+# Each may import from those before it and, without a circle, from its own row.
+ORDER = [
+    {"error", "_log"},
+    {"_json", "_files", "_config", "_outcome"},
+    {"_event", "_handler"},
+    {"_registry"},
+    {"_manager"},
+    {""},  # the face
+    {"_mail", "_submission"},
+    {"handler"},
+    {"_cli", "testing"},
+    {"__main__"},
+]
+FOR_HANDLERS = {"", "error", "_config", "_files", "_handler", "_json", "_log", "_mail", "_submission"}
+
+
+def module_name(path):
+    """Return a file's module, relative to the package: "" is the face, "handler.file" a handler."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+FILES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def targets(node):
+    """Return the modules of the package that an import statement names, relative to the package."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute here"
+        submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+        names = [name if within(name) in FILES else node.module for name in submodules]
+    else:
+        return set()
+    return {within(name) for name in names} - {None}
+
+
+def within(name):
+    return name[6:] if name.startswith("event.") else "" if name == "event" else None
+
+
+def arrows():
+    """Return module -> modules that it imports; lazy imports and those for the type checker count."""
+    graph = {}
+    for module, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        graph[module] = set().union(*map(targets, ast.walk(tree)))
+    return graph
+
+
+def row(module):
+    """Return where a module, or the package that holds it, stands in the order; None where it does not."""
+    top = module.partition(".")[0]
+    return next((i for i, names in enumerate(ORDER) if top in names), None)
+
+
+def circle(graph):
+    """Return the modules of a circle, empty where there is none."""
+    graph = {module: set(others) for module, others in graph.items()}
+    while free := {module for module, others in graph.items() if not others & graph.keys()}:
+        for module in free:
+            del graph[module]
+    return sorted(graph)
+
+
+def test_the_graph_is_read_from_the_sources():
+    graph = arrows()
+    assert graph["error"] == set()
+    assert graph["_registry"] == {"error"}
+    assert {"_event", "_handler", "_manager", "error"} <= graph[""]
+    assert "" in graph["handler.file"]
+    assert "_files" in graph["handler.file"]
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        pytest.param({"a": {"b"}, "b": {"c"}, "c": set()}, [], id="a chain"),
+        pytest.param({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["a", "b", "c"], id="a circle and what leads to it"),
+        pytest.param({"a": {"a"}}, ["a"], id="itself"),
+    ],
+)
+def test_a_circle_is_found(graph, expected):
+    assert circle(graph) == expected
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert [module for module in FILES if row(module) is None] == []
+
+
+def test_no_arrow_runs_back():
+    back = [
+        f"event.{module} imports event.{other}"
+        for module, others in arrows().items()
+        for other in others
+        if row(other) > row(module)
+    ]
+    assert back == []
+
+
+def test_no_arrow_leads_in_a_circle():
+    assert circle(arrows()) == []
+
+
+def test_handlers_import_what_they_may_and_never_each_other():
+    wrong = {m: others - FOR_HANDLERS for m, others in arrows().items() if m.startswith("handler.")}
+    assert {module: others for module, others in wrong.items() if others} == {}
+
+
+def test_the_package_of_the_handlers_imports_nothing():
+    assert loaded("import event.handler", before="import event") == {"event.handler"}
+
+
+# Completeness: a handler that is forgotten in one list is found here.
+
+BUILTINS = set(_registry.BUILTINS)
+
+
+def pyproject():
+    with open(CHECKOUT / "pyproject.toml", "rb") as file:
+        return tomllib.load(file)["project"]
+
+
+def requirement(name):
+    return getattr(_registry.get_handler(name), "_requires", None)
+
+
+def stems(directory, pattern):
+    return {path.stem for path in (CHECKOUT / directory).glob(pattern)}
+
+
+def test_every_built_in_has_a_file_and_every_file_is_a_built_in():
+    assert {path.stem for path in (PACKAGE / "handler").glob("*.py")} - {"__init__"} == BUILTINS
+    assert {module for module, _ in _registry.BUILTINS.values()} == {f"event.handler.{name}" for name in BUILTINS}
+
+
+def test_every_built_in_is_an_entry_point_of_pyproject():
+    points = pyproject()["entry-points"]
+    assert points["event.handler"] == {name: ":".join(place) for name, place in _registry.BUILTINS.items()}
+    # e3-core declares the four names there, and refuses those that are declared twice.
+    assert set(points) == {"event.handler"}
+
+
+def test_every_built_in_is_an_entry_point_of_the_installed_distribution():
+    from importlib.metadata import distribution
+
+    points = [p for p in distribution("e3-event").entry_points if p.group in _registry.GROUPS]
+    assert {p.name: p.value for p in points} == {n: ":".join(place) for n, place in _registry.BUILTINS.items()}
+    assert {p.group for p in points} == {"event.handler"}
+    assert all(p.load() is _registry.get_handler(p.name) for p in points)
+
+
+def test_the_extras_are_those_that_handlers_require():
+    extras = pyproject()["optional-dependencies"]
+    assert extras.pop("all") == [f"e3-event[{','.join(sorted(extras))}]"]
+    needed = {name: requirement(name) for name in BUILTINS if requirement(name)}
+    assert {extra for extra, _ in needed.values()} == set(extras)
+    for extra, modules in needed.values():
+        assert {module.partition(".")[0] for module in modules} <= {line.split(">")[0] for line in extras[extra]}
+
+
+@pytest.mark.parametrize("name", sorted(BUILTINS))
+def test_a_handler_that_imports_of_an_extra_says_so_to_the_command_line(name):
+    uses = "import_extra" in FILES[f"handler.{name}"].read_text(encoding="utf-8")
+    assert uses == bool(requirement(name))
+
+
+def test_every_built_in_has_a_page_in_the_docs():
+    assert stems("docs/reference/handlers", "*.md") - {"index"} == BUILTINS
+
+
+def test_every_built_in_has_a_test_file():
+    assert stems("tests/handler", "test_*.py") == {f"test_{name}" for name in BUILTINS}
+
+
+def test_the_modules_say_which_typing_names_they_use_to_the_type_checker_alone():
+    """`from typing import Any` outside of `if TYPE_CHECKING:` would double what `import event` costs."""
+    for module, path in FILES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = {a.name for a in node.names} if isinstance(node, ast.Import) else set()
+            names |= {node.module} if isinstance(node, ast.ImportFrom) else set()
+            assert not names & {"typing", "typing_extensions"}, module
+
+
+def test_the_wheel_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").is_file()

@@ -1,0 +1,91 @@
+"""The benchmark runs, and the page that shows its table is complete. No time is asserted: a test's machine is busy."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCH = ROOT / "tests" / "bench"
+PAGE = ROOT / "docs" / "explanation" / "speed.md"
+
+
+def bench(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, str(BENCH), *arguments],
+        cwd=cwd,
+        check=False,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def rows(text):
+    """Return the first column of the Markdown table in text, without its head."""
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One tiny round without peers, written into a copy of the page."""
+    if sys.version_info < (3, 11):
+        pytest.skip("platform: hashlib.file_digest, which attach_file is compared with, came with Python 3.11")
+    page = tmp_path_factory.mktemp("bench") / "speed.md"
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    status, output, errors = bench("--smoke", "--write", str(page), cwd=page.parent)
+    assert status == 0, errors
+    return output, page.read_text(encoding="utf-8")
+
+
+def test_a_tiny_round_measures_every_row(smoke):
+    output, _ = smoke
+    assert len(rows(output)) == 11
+    for line in output.splitlines():
+        if line.startswith("| ") and not line.startswith(("| what", "| --")):
+            assert re.search(r"\d+(\.\d+)? (ms|us|s|B)\b", line.split("|")[2]), line
+
+
+def test_the_table_is_written_between_the_markers_and_nothing_else_changes(smoke):
+    output, page = smoke
+    before = PAGE.read_text(encoding="utf-8")
+    assert output.strip() in page
+    assert page.partition("<!-- the table: ")[0] == before.partition("<!-- the table: ")[0]
+    assert page.partition("<!-- the table's end -->")[2] == before.partition("<!-- the table's end -->")[2]
+
+
+def test_the_page_shows_every_row_that_the_benchmark_measures(smoke):
+    output, _ = smoke
+    sizes = re.compile(r"attach_file, \S+ \S+,")  # the tiny round attaches a smaller file
+    assert [sizes.sub("", row) for row in rows(PAGE.read_text(encoding="utf-8"))] == [
+        sizes.sub("", row) for row in rows(output)
+    ]
+
+
+def test_a_page_without_markers_is_refused_and_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("no table here\n", encoding="utf-8")
+    status, _, errors = bench("memory", "--smoke", "--write", str(page), cwd=tmp_path)
+    assert status == 1
+    assert "markers" in errors.splitlines()[-1]
+    assert page.read_text(encoding="utf-8") == "no table here\n"
+
+
+def test_an_unknown_row_is_a_usage_error_that_names_the_rows(tmp_path):
+    status, _, errors = bench("memry", "--smoke", cwd=tmp_path)
+    assert status == 2
+    assert "no such row: memry" in errors
+    assert "memory" in errors
+
+
+def test_nothing_is_left_in_the_temporary_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    status, _, errors = bench("memory", "--smoke", cwd=tmp_path)
+    assert status == 0, errors
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,134 @@
+"""The variable's syntax: what is written is read back, and what e3-core writes is written the same way."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from event import _config
+
+# Rich in what the syntax uses, so that escapes meet each other.
+TEXT = st.text(st.sampled_from("%%2257CcBb|,,= aé\n")) | st.text()
+NAMES = st.text(st.characters(blacklist_characters="|=\0", blacklist_categories=["Cs"]), min_size=1).filter(
+    lambda name: name == name.strip()
+)
+CONFIGS = st.text(st.characters(blacklist_characters="|\0", blacklist_categories=["Cs"]))
+UNTIMED = settings(deadline=None, max_examples=500)
+
+
+@UNTIMED
+@given(TEXT, st.booleans())
+@example("%2", True)
+@example("%%2C", True)
+@example("%25%7c,", False)
+@example("%2|", True)
+@example("%,", True)
+def test_a_value_comes_back_from_its_quoted_form(value, comma):
+    quoted = _config.quote(value, comma=comma)
+    assert _config.unquote(quoted) == value
+    assert "|" not in quoted
+    assert not comma or "," not in quoted
+
+
+@UNTIMED
+@given(st.text(st.sampled_from("%%2257CcBb= aé\n")) | st.text())
+def test_a_value_without_separators_and_escapes_is_written_as_it_is(value):
+    upper = value.upper()
+    if not any(mark in upper for mark in ("|", ",", "%2C", "%7C", "%25")):
+        assert _config.quote(value) == value
+    assert _config.quote(_config.quote(value), comma=False).count(",") == 0
+
+
+@UNTIMED
+@given(st.lists(TEXT, min_size=1))
+def test_fields_come_back(fields):
+    assert _config.split_fields(_config.join_fields(fields)) == fields
+
+
+@UNTIMED
+@given(st.lists(TEXT, min_size=1, max_size=5))
+def test_fields_whose_last_one_keeps_its_commas_come_back(fields):
+    assert _config.split_fields(_config.join_fields(fields, last_whole=True), len(fields)) == fields
+
+
+@UNTIMED
+@given(st.lists(st.tuples(NAMES, CONFIGS)))
+def test_pairs_come_back(pairs):
+    assert _config.parse(_config.join(pairs)) == pairs
+
+
+@UNTIMED
+@given(st.text())
+def test_whatever_is_parsed_has_names_without_separators(value):
+    for name, config in _config.parse(value):
+        assert name == name.strip()
+        assert not {"|", "="} & {*name}
+        assert "|" not in config
+
+
+@pytest.mark.parametrize(
+    ("value", "pairs"),
+    [
+        pytest.param("", [], id="empty"),
+        pytest.param(" | ||\t", [], id="blank entries"),
+        pytest.param("logging", [("logging", "")], id="a bare name"),
+        pytest.param(" file = d ", [("file", " d ")], id="spaces around the name alone"),
+        pytest.param("file=a=b", [("file", "a=b")], id="split at the first ="),
+        pytest.param("a=1|b|a=2", [("a", "1"), ("b", ""), ("a", "2")], id="in order, twice the same"),
+        pytest.param("file:nightly=d", [("file:nightly", "d")], id="a label"),
+        pytest.param("=d", [("", "d")], id="no name"),
+    ],
+)
+def test_parse_splits_the_variable(value, pairs):
+    assert _config.parse(value) == pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        pytest.param("", "c", id="empty name"),
+        pytest.param(" ", "c", id="blank name"),
+        pytest.param("a ", "c", id="space after the name"),
+        pytest.param("a|b", "c", id="bar in the name"),
+        pytest.param("a=b", "c", id="equals in the name"),
+        pytest.param("a\0", "c", id="NUL in the name"),
+        pytest.param("a", "s3cr3t|", id="bar in the configuration"),
+        pytest.param("a", "s3cr3t\0", id="NUL in the configuration"),
+        pytest.param("a", b"s3cr3t", id="bytes"),
+        pytest.param("a", None, id="None"),
+    ],
+)
+def test_join_refuses_what_would_not_come_back_and_keeps_secrets(name, config):
+    with pytest.raises(ValueError, match=r"name|configuration") as caught:
+        _config.join([("ok", ""), (name, config)])
+    assert repr(name)[1:-1] in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        pytest.param("a%20b", "a%20b", id="another escape stands for itself"),
+        pytest.param("100%", "100%", id="a percent at the end"),
+        pytest.param("%2c%7c", ",|", id="lower case"),
+        pytest.param("%252C", "%2C", id="an escaped escape"),
+        pytest.param("%2525", "%25", id="read once, not twice"),
+    ],
+)
+def test_unquote_reads_three_escapes_alone(written, value):
+    assert _config.unquote(written) == value
+
+
+@pytest.mark.parametrize(
+    ("config", "most", "fields"),
+    [
+        pytest.param("a,b,c", -1, ["a", "b", "c"], id="all"),
+        pytest.param("a,b,c", 2, ["a", "b,c"], id="the last takes the rest"),
+        pytest.param("a,b", 1, ["a,b"], id="one"),
+        pytest.param("", -1, [""], id="empty"),
+        pytest.param("a%2Cb,c", 2, ["a,b", "c"], id="decoded after splitting"),
+    ],
+)
+def test_split_fields(config, most, fields):
+    assert _config.split_fields(config, most) == fields

@@ -1,0 +1,135 @@
+"""Every page of the documentation does what it says; every handler and every module has its place there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import event
+import pages
+from event import _registry
+from servers.s3 import s3_server
+from servers.smtp import PASSWORD, Authority, smtp_server
+
+DOCS = pages.CHECKOUT / "docs"
+PAGES = sorted(
+    path.relative_to(DOCS).as_posix()
+    for path in DOCS.rglob("*.md")
+    if not {"_build", "examples"} & set(path.relative_to(DOCS).parts)
+)
+WITH_SERVERS = {"howto/mail.md", "reference/handlers/smtp.md", "reference/handlers/s3.md"}
+INSTALLING = {"howto/handler.md"}
+
+
+def fresh_environment(tmp_path_factory):
+    if os.name == "nt":
+        pytest.skip("platform: the sessions are those of a POSIX shell")
+    return pages.environment(tmp_path_factory.mktemp("environment"), "pytest")
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    return fresh_environment(tmp_path_factory)
+
+
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+    directory = tmp_path / "page"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "")  # and so it is unset again after the page has set it
+    return directory
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WITH_SERVERS | INSTALLING])
+def test_the_examples_of_a_page_do_what_it_shows(page, programs, directory):
+    pages.run(DOCS / page, directory, programs)
+
+
+@pytest.mark.parametrize("page", sorted(INSTALLING))
+def test_a_page_that_installs_a_package_does_so_in_an_environment_of_its_own(page, tmp_path_factory, directory):
+    pages.run(DOCS / page, directory, fresh_environment(tmp_path_factory))
+
+
+def test_the_s3_page_works_with_a_server_of_this_machine(programs, directory, monkeypatch):
+    page = DOCS / "reference/handlers/s3.md"
+    (shown,) = (json.loads(text) for kind, text, _ in pages.blocks(page) if kind == "json")
+    (directory / "build.txt").write_text("done\n")
+    with s3_server() as store:
+        store.reset("builds", "logs")
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        pages.run(page, directory, programs)
+        assert store.keys("logs") == ["builds/42/log"]
+        (key,) = store.keys("builds")
+        stored = json.loads(store.get("builds", key)["Body"])
+    for content in (shown, stored):
+        del content["event"]["begin_time"], content["event"]["end_time"]
+    assert stored == shown
+
+
+def test_the_mail_page_works_with_servers_of_this_machine(programs, directory, monkeypatch):
+    authority = Authority(directory)
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    netrc = Path.home() / ".netrc"
+    netrc.write_text(f"machine localhost login ci password {PASSWORD}\n")
+    netrc.chmod(0o600)
+    tls = authority.context("localhost", "127.0.0.1")
+    with (
+        smtp_server(tls=tls) as mail,
+        smtp_server(tls=tls, auth_required=True) as submit,
+        smtp_server(tls_context=tls) as relay,
+    ):
+        substitutes = [
+            ("mail.corp.test", f"localhost:{mail.port}"),
+            ("submit.corp.test", f"localhost:{submit.port}"),
+            ("relay.corp.test:587", f"127.0.0.1:{relay.port}"),
+            ("/etc/ssl/corp.pem", authority.path),
+        ]
+        pages.run(DOCS / "howto/mail.md", directory, programs, substitutes)
+    assert [len(server.envelopes) for server in (mail, submit, relay)] == [4, 1, 1]
+    assert {to for envelope in mail.envelopes for to in envelope.rcpt_tos} == {"dev@corp.test"}
+    assert submit.logins == [("ci", PASSWORD)]
+    assert relay.secured == [True]
+
+
+def test_the_smtp_page_makes_a_handler(programs, directory):
+    pages.run(DOCS / "reference/handlers/smtp.md", directory, programs)
+    assert event.default_manager.handlers["smtp"].smtp_servers == ["mail.example.com", "backup.example.com:465"]
+
+
+def test_every_built_in_handler_has_a_page():
+    named = {page.rpartition("/")[2].removesuffix(".md") for page in PAGES if page.startswith("reference/handlers/")}
+    assert named - {"index"} == set(_registry.BUILTINS)
+
+
+def test_the_design_page_shows_every_module_and_no_other():
+    package = pages.CHECKOUT / "src" / "event"
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir()}
+    (house,) = re.findall(
+        r"```text\nsrc/event/\n(.*?)```", (DOCS / "explanation/design.md").read_text("utf-8"), re.DOTALL
+    )
+    assert set(re.findall(r"^  (\S+) ", house, re.MULTILINE)) == there - {"__pycache__/", "py.typed"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        pytest.param("a", "a\n", True, id="a line"),
+        pytest.param("a", "a", True, id="a last line without an end"),
+        pytest.param("a", "b\n", False, id="another line"),
+        pytest.param("a", "a\nb\n", False, id="a line too many"),
+        pytest.param("a\nb", "a\n", False, id="a line too few"),
+        pytest.param("a…c", "abc\n", True, id="any text"),
+        pytest.param("a…c", "a\nc\n", False, id="any text of one line"),
+        pytest.param("a\n…\nz", "a\nb\nc\nz\n", True, id="any lines"),
+        pytest.param("a\n…", "a\n", True, id="no lines"),
+        pytest.param("a.c", "abc\n", False, id="a dot is a dot"),
+    ],
+)
+def test_what_is_shown_is_what_is_printed(shown, printed, same):
+    assert pages.matches(shown.splitlines(), printed) is same

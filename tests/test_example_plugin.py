@@ -1,0 +1,69 @@
+"""The example plugin is built, installed into a fresh environment, and gets an event; its own tests pass there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+import pages
+
+EXAMPLE = pages.CHECKOUT / "docs" / "examples" / "build-board"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(EXAMPLE, directory / "source", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    programs = pages.environment(directory / "environment", "pytest")
+    pages.pip(programs, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source))
+    (wheel,) = directory.glob("*.whl")
+    pages.pip(programs, "install", str(wheel))
+    return programs
+
+
+@pytest.fixture
+def board():
+    posts = []
+
+    class Board(BaseHTTPRequestHandler):
+        def do_POST(self):
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Board) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", posts
+        server.shutdown()
+        thread.join()
+
+
+def test_an_event_goes_through_the_installed_plugin(programs, board, monkeypatch, tmp_path):
+    url, posts = board
+    monkeypatch.setenv("E3_EVENT_HANDLERS", f"board={url}")
+    command = [programs / "python", "-m", "event", "send", "compile", "target=arm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [(post["name"], post["target"]) for post in posts] == [("compile", "arm")]
+
+
+def test_check_shows_the_plugin_and_its_distribution(programs, tmp_path):
+    command = [programs / "python", "-m", "event", "check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert any("board" in line and "build-board" in line for line in done.stdout.splitlines()), done.stdout
+
+
+def test_the_plugins_own_tests_pass(programs, tmp_path):
+    tests = shutil.copytree(EXAMPLE / "tests", tmp_path / "tests")
+    command = [programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tests)]
+    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,374 @@
+"""Files: safe names, whole writes, reads of regular files alone."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from event import _files
+
+UNTIMED = settings(deadline=None, max_examples=300)
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+NAMES = st.text(st.characters()) | st.text(st.sampled_from("./\\~ aA0f:\0é\u0301"))
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    monkeypatch.setattr(_files, "_WINDOWS", True)
+    monkeypatch.setattr(_files, "_FORBIDDEN", frozenset('/\\:*?"<>|'))
+
+
+def check_component(name, limit):
+    assert name not in {"", ".", ".."}
+    assert not {"/", "\\", "\0"} & {*name}
+    assert len(name.encode()) <= limit
+    assert name.isprintable()
+
+
+@UNTIMED
+@given(NAMES, st.integers(60, 255))
+@example("..", 255)
+@example("../../etc/passwd", 255)
+@example("a" * 300 + ".log", 255)
+@example("é" * 200, 213)
+@example("\ud800", 255)
+@example("x." + "e" * 300, 60)
+def test_a_safe_name_is_one_component_within_the_limit(name, limit):
+    safe = _files.safe_name(name, limit)
+    check_component(safe, limit)
+    assert _files.safe_name(name, limit) == safe
+
+
+@UNTIMED
+@given(st.sets(NAMES, max_size=20))
+def test_two_names_never_become_one(names):
+    names |= {_files.safe_name(name) for name in names}  # a name that looks like another's safe form
+    assert len({_files.safe_name(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["log", "build.log", "a b", ".hidden", "café", "a~b", "x~0123456789abcdeg", "tar.gz~", "日本"]
+)
+def test_a_good_name_stays_as_it_is(name):
+    assert _files.safe_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        pytest.param("", r"~[0-9a-f]{16}", id="empty"),
+        pytest.param(".", r"\.~[0-9a-f]{16}", id="dot"),
+        pytest.param("..", r"\.\.~[0-9a-f]{16}", id="two dots"),
+        pytest.param("../x.log", r"\.\._x~[0-9a-f]{16}\.log", id="path"),
+        pytest.param("a\nb", r"a_b~[0-9a-f]{16}", id="line break"),
+        pytest.param("\0", r"_~[0-9a-f]{16}", id="NUL"),
+        pytest.param("a" * 300 + ".log", r"a{234}~[0-9a-f]{16}\.log", id="long"),
+        pytest.param("a/." + "e" * 20, r"a_\.e{20}~[0-9a-f]{16}", id="no extension that long"),
+        pytest.param("x~0123456789abcdef", r"x~0123456789abcdef~[0-9a-f]{16}", id="looks hashed"),
+        pytest.param("x~0123456789abcdef.log", r"x~0123456789abcdef~[0-9a-f]{16}\.log", id="looks hashed, extension"),
+    ],
+)
+def test_a_bad_name_is_cleaned_and_bears_a_hash(name, pattern):
+    assert re.fullmatch(pattern, _files.safe_name(name))
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a:b", "a*", "a?", 'a"', "a<", "a>", "a|", "a.", "a ", "CON", "con", "Nul.txt", "COM1.tar.gz", "LPT9 .x"),
+        # "Naming Files, Paths, and Namespaces", Microsoft Learn, lists these too.
+        *("COM¹", "lpt³.log"),
+    ],
+)
+def test_windows_takes_no_device_and_no_forbidden_character(name):
+    safe = _files.safe_name(name)
+    assert safe != name
+    assert not {*':*?"<>|'} & {*safe}
+    assert safe[-1] not in " ."
+    assert not re.match(r"(?i)(con|prn|aux|nul|com.|lpt.) *(\.|$)", safe)
+
+
+@UNTIMED
+@given(NAMES)
+def test_windows_gets_a_component_that_it_takes(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_files, "_WINDOWS", True)
+        patch.setattr(_files, "_FORBIDDEN", frozenset('/\\:*?"<>|'))
+        safe = _files.safe_name(name)
+    check_component(safe, 255)
+    assert safe[-1] not in " ."
+    assert not {*':*?"<>|'} & {*safe}
+
+
+def folded(name):
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+@UNTIMED
+@given(st.lists(NAMES, unique=True, max_size=20))
+@example(["log", "LOG", "Log"])
+@example(["caf\u00e9", "cafe\u0301", "CAFE\u0301"])
+@example(["stra\u00dfe", "strasse"])
+def test_names_stay_apart_where_case_and_normal_form_do_not_count(names):
+    safe = _files.safe_names(names)
+    assert [*safe] == names
+    assert len({folded(name) for name in safe.values()}) == len(names)
+    for name in safe.values():
+        check_component(name, 255)
+
+
+def test_a_name_in_capitals_does_not_meet_the_hash_of_another():
+    hashed = _files.hashed_name("x/y")
+    rival = hashed[:-16] + hashed[-16:].upper()
+    for names in ([rival, "x/y"], ["x/y", rival]):
+        assert len({folded(name) for name in _files.safe_names(names).values()}) == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, (1 << 20) + 1, 3 << 20])
+def test_sha1_is_that_of_the_whole_file(tmp_path, size):
+    path = tmp_path / "f"
+    path.write_bytes(os.urandom(size))
+    assert _files.sha1(str(path)) == hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def make_directory(path):
+    path.mkdir()
+
+
+def make_fifo(path):
+    os.mkfifo(path)
+
+
+def make_device(path):
+    path.symlink_to(os.devnull)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+ODD = pytest.mark.parametrize(
+    "make",
+    [
+        make_directory,
+        pytest.param(make_fifo, marks=POSIX),
+        pytest.param(make_device, marks=POSIX),
+        pytest.param(make_socket, marks=POSIX),
+    ],
+)
+
+
+@ODD
+def test_only_a_regular_file_is_opened(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    make(tmp_path.joinpath("odd").relative_to(tmp_path) if make is make_socket else tmp_path / "odd")
+    with pytest.raises(_files.NotRegularError, match="'odd' is not a regular file"):
+        _files.open_regular("odd")
+    with pytest.raises(_files.NotRegularError):
+        _files.copy_whole("odd", "target")
+    assert not os.path.lexists("target")
+
+
+@POSIX
+def test_a_fifo_that_takes_the_file_s_place_before_the_opening_does_not_hold_us(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "odd")
+    (tmp_path / "file").touch()
+    regular = os.stat(tmp_path / "file")
+    opened = len(os.listdir("/dev/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, "stat", lambda path: regular)
+        with pytest.raises(_files.NotRegularError):
+            _files.open_regular(str(tmp_path / "odd"))
+    assert len(os.listdir("/dev/fd")) == opened
+
+
+def test_a_missing_file_is_file_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        _files.sha1(str(tmp_path / "none"))
+
+
+@POSIX
+def test_a_link_to_a_file_is_read(tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    (tmp_path / "l").symlink_to("f")
+    assert _files.sha1(str(tmp_path / "l")) == hashlib.sha1(b"x").hexdigest()
+
+
+def test_write_whole_makes_the_directories_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b" / "f"
+    _files.write_whole(str(path), b"one")
+    _files.write_whole(str(path), b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["f"]
+
+
+@POSIX
+def test_write_whole_gives_the_mode_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        _files.write_whole(str(tmp_path / "f"), b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o640
+
+
+@POSIX
+def test_a_link_at_the_target_is_replaced_not_followed(tmp_path):
+    (tmp_path / "victim").write_bytes(b"safe")
+    (tmp_path / "source").write_bytes(b"new")
+    for name, write in {
+        "written": lambda path: _files.write_whole(path, b"new"),
+        "copied": lambda path: _files.copy_whole(str(tmp_path / "source"), path),
+    }.items():
+        link = tmp_path / name
+        link.symlink_to("victim")
+        write(str(link))
+        assert not link.is_symlink()
+        assert link.read_bytes() == b"new"
+    assert (tmp_path / "victim").read_bytes() == b"safe"
+
+
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) + 1])
+@pytest.mark.parametrize("system", [sys.platform, "another"])
+def test_copy_whole_keeps_content_mode_and_time(tmp_path, monkeypatch, size, system):
+    monkeypatch.setattr(_files.sys, "platform", system)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(size))
+    source.chmod(0o444)
+    os.utime(source, ns=(10**18 + 100, 10**18 + 200))
+    _files.copy_whole(str(source), str(target))
+    _files.copy_whole(str(source), str(target))
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_mode == source.stat().st_mode
+    assert target.stat().st_mtime_ns == source.stat().st_mtime_ns
+    assert sorted(os.listdir(tmp_path)) == ["home", "source", "target"]
+
+
+@POSIX
+def test_a_descriptor_that_sendfile_does_not_take_is_read(tmp_path):
+    reading, writing = os.pipe()
+    os.write(writing, b"through a pipe")
+    os.close(writing)
+    target = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
+    _files._copy(reading, target)
+    os.close(target)
+    os.close(reading)
+    assert (tmp_path / "target").read_bytes() == b"through a pipe"
+
+
+def test_what_os_write_leaves_is_written_too(monkeypatch):
+    taken = []
+
+    def sparing(_fd, data):
+        taken.append(bytes(data[:3]))
+        return len(taken[-1])
+
+    monkeypatch.setattr(_files.os, "write", sparing)
+    _files.write_all(1, b"0123456789")
+    assert b"".join(taken) == b"0123456789"
+
+
+def test_a_directory_in_the_way_stays_and_leaves_nothing_beside(tmp_path):
+    (tmp_path / "d").mkdir()
+    with pytest.raises(OSError, match="d"):
+        _files.write_whole(str(tmp_path / "d"), b"x")
+    assert sorted(os.listdir(tmp_path)) == ["d", "home"]
+
+
+def test_a_missing_source_leaves_the_target_as_it_was(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        _files.copy_whole(str(tmp_path / "none"), str(tmp_path / "target"))
+    assert (tmp_path / "target").read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["home", "target"]
+
+
+def replace_as_windows_does(source, target, replace=os.replace):
+    if os.path.exists(target) and not os.stat(target).st_mode & stat.S_IWRITE:
+        raise PermissionError(errno.EACCES, "Access is denied", target)
+    replace(source, target)
+
+
+def test_windows_replaces_a_read_only_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "_WINDOWS", True)
+    monkeypatch.setattr(_files.os, "replace", replace_as_windows_does)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"new")
+    source.chmod(0o444)
+    for _ in range(2):
+        _files.copy_whole(str(source), str(target))
+    assert target.read_bytes() == b"new"
+
+
+def test_elsewhere_a_refusal_passes_and_leaves_nothing_beside(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "_WINDOWS", False)
+    monkeypatch.setattr(_files.os, "replace", replace_as_windows_does)
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    target.chmod(0o444)
+    with pytest.raises(PermissionError):
+        _files.write_whole(str(target), b"new")
+    assert target.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["home", "target"]
+
+
+def test_a_temporary_file_that_is_gone_does_not_hide_the_error(tmp_path, monkeypatch):
+    def lose(source, _target):
+        os.unlink(source)
+        raise OSError(errno.EIO, "lost")
+
+    monkeypatch.setattr(_files.os, "replace", lose)
+    with pytest.raises(OSError, match="lost"):
+        _files.write_whole(str(tmp_path / "f"), b"x")
+
+
+def test_make_directory_says_whether_it_was_made(tmp_path):
+    path = tmp_path / "a" / "b"
+    assert _files.make_directory(str(path))
+    assert not _files.make_directory(str(path))
+    assert _files.is_directory(str(path))
+
+
+@POSIX
+def test_a_link_to_a_directory_is_no_directory(tmp_path):
+    (tmp_path / "l").symlink_to("home")
+    assert not _files.is_directory(str(tmp_path / "l"))
+
+
+HASH = """
+import resource, sys
+from event import Event, _files
+used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Event("warm").attach_file(sys.argv[1])
+before = used()
+Event("big").attach_file(sys.argv[2])
+_files.copy_whole(sys.argv[2], sys.argv[3])
+print(used() - before)
+"""
+
+
+@POSIX
+@pytest.mark.skipif(sys.platform == "darwin", reason="platform: ru_maxrss counts bytes there")
+def test_a_big_file_is_attached_and_copied_in_little_memory(tmp_path):
+    small, big = tmp_path / "small", tmp_path / "big"
+    small.write_bytes(b"x")
+    with open(big, "wb") as file:
+        file.truncate(256 << 20)
+    run = subprocess.run(
+        [sys.executable, "-c", HASH, small, big, tmp_path / "copy"], check=True, capture_output=True, text=True
+    )
+    (tmp_path / "copy").unlink()
+    assert int(run.stdout) < 8 << 10  # KiB

@@ -1,0 +1,323 @@
+"""The one encoder: any event data becomes JSON, and only a cycle or too deep a nesting is refused."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import ipaddress
+import json
+import pathlib
+import sys
+import threading
+import types
+import typing
+import uuid
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from event import EventError, _json
+
+UNTIMED = settings(deadline=None)
+LAYOUTS = pytest.mark.parametrize("layout", [{}, {"indent": 2, "sort_keys": True}], ids=["one line", "indented"])
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    PATH = pathlib.PurePosixPath("a/b")
+    ONE = 1
+
+
+class Text(str, enum.Enum):  # its str() differs from its text, which StrEnum's does not
+    A = "a"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    where: pathlib.PurePosixPath
+    lock: object = None
+
+
+@dataclasses.dataclass(init=False)
+class Unset:
+    never: int
+
+
+class Opaque:
+    def __repr__(self):
+        return "<opaque>"
+
+
+class Broken:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+class BrokenDate:
+    def isoformat(self):
+        raise RuntimeError("no date")
+
+    def __repr__(self):
+        return "<broken date>"
+
+
+class Fields(collections.abc.Mapping):
+    def __getitem__(self, key):
+        return {"a": 1}[key]
+
+    def __iter__(self):
+        return iter(["a"])
+
+    def __len__(self):
+        return 1
+
+
+class Pair(typing.NamedTuple):
+    a: int
+    b: object
+
+
+NATURAL = [
+    pytest.param({3, 1, 2}, [1, 2, 3], id="set"),
+    pytest.param(frozenset({"b", "a"}), ["a", "b"], id="frozenset"),
+    pytest.param({"b": 1, "a": 2}.keys(), ["a", "b"], id="dict keys"),
+    pytest.param({"b": 1}.values(), [1], id="dict values"),
+    pytest.param(collections.deque([1, {2}]), [1, [2]], id="deque"),
+    pytest.param(range(3), [0, 1, 2], id="range"),
+    pytest.param(Pair(1, {2}), [1, [2]], id="namedtuple"),
+    pytest.param(types.MappingProxyType({"a": {1}}), {"a": [1]}, id="mapping proxy"),
+    pytest.param(Fields(), {"a": 1}, id="mapping"),
+    pytest.param(collections.UserDict(a=1), {"a": 1}, id="UserDict"),
+    pytest.param(collections.UserList([1]), [1], id="UserList"),
+    pytest.param(collections.UserString("text"), "text", id="UserString"),
+    pytest.param(Point(1, pathlib.PurePosixPath("p")), {"x": 1, "where": "p", "lock": None}, id="dataclass"),
+    pytest.param(Unset(), {}, id="dataclass without its values"),
+    pytest.param(Point, repr(Point), id="class"),
+    pytest.param(Colour.RED, "red", id="Enum"),
+    pytest.param(Colour.PATH, "a/b", id="Enum of a path"),
+    pytest.param(Text.A, "a", id="Enum of str"),
+    pytest.param(Number.ONE, 1, id="IntEnum"),
+    pytest.param(pathlib.PurePosixPath("a/b"), "a/b", id="path"),
+    pytest.param(b"caf\xc3\xa9", "café", id="bytes, UTF-8"),
+    pytest.param(bytearray(b"a\xff"), r"a\xff", id="bytes, not UTF-8"),
+    pytest.param(memoryview(b"ab"), "ab", id="memoryview"),
+    pytest.param(datetime.datetime(2026, 1, 2, 3, 4, 5), "2026-01-02T03:04:05", id="datetime"),  # noqa: DTZ001
+    pytest.param(
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc), "2026-01-02T00:00:00+00:00", id="datetime in UTC"
+    ),
+    pytest.param(datetime.date(2026, 1, 2), "2026-01-02", id="date"),
+    pytest.param(datetime.time(1, 2), "01:02:00", id="time"),
+    pytest.param(datetime.timedelta(minutes=1), 60.0, id="timedelta"),
+    pytest.param(decimal.Decimal("1.10"), "1.10", id="Decimal"),
+    pytest.param(fractions.Fraction(1, 3), "1/3", id="Fraction"),
+    pytest.param(uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001", id="UUID"),
+    pytest.param(ipaddress.ip_address("::1"), "::1", id="IP address"),
+    pytest.param(ValueError("bad"), "ValueError: bad", id="exception"),
+    pytest.param(KeyError("k"), "KeyError: 'k'", id="KeyError"),
+    pytest.param(ValueError(), "ValueError", id="exception without a text"),
+    pytest.param(EventError("m", "o"), "EventError: o: m", id="our exception"),
+    pytest.param(Opaque(), "<opaque>", id="unknown object"),
+    pytest.param(BrokenDate(), "<broken date>", id="a value whose own code fails"),
+    pytest.param(1 + 2j, "(1+2j)", id="complex"),
+    pytest.param(float("nan"), None, id="NaN"),
+    pytest.param(float("inf"), None, id="infinity"),
+    pytest.param(float("-inf"), None, id="minus infinity"),
+    pytest.param(10**400, 10**400, id="huge int"),
+    pytest.param("\ud800", "\ud800", id="lone surrogate"),
+    pytest.param((1, (2,)), [1, [2]], id="tuple"),
+]
+
+
+@LAYOUTS
+@pytest.mark.parametrize("beside", [pytest.param(None, id="alone"), pytest.param(float("nan"), id="beside a NaN")])
+@pytest.mark.parametrize(("value", "form"), NATURAL)
+def test_a_value_takes_its_natural_form(value, form, beside, layout):
+    # The NaN sends the whole through the slow way, where each value must come out the same.
+    text = _json.dumps({"value": value, "in": [value], "beside": beside}, **layout)
+    assert json.loads(text) == {"value": form, "in": [form], "beside": None}
+    assert text.isascii()
+
+
+class RealNumber:
+    """As numpy's numbers are: registered, not derived."""
+
+    def __float__(self):
+        return 1.5
+
+    def __int__(self):
+        return 3
+
+
+def test_foreign_numbers_are_numbers():
+    from numbers import Integral, Real
+
+    real = type("RealScalar", (RealNumber,), {})
+    integral = type("IntegralScalar", (RealNumber,), {})
+    Real.register(real)
+    Integral.register(integral)
+    assert json.loads(_json.dumps([real(), integral()])) == [1.5, 3]
+
+
+def test_elements_that_have_no_order_are_kept():
+    assert sorted(json.loads(_json.dumps({1, "a"})), key=str) == [1, "a"]
+
+
+def test_an_object_that_cannot_even_be_shown_does_not_stop_the_event():
+    assert "Broken object at" in json.loads(_json.dumps([Broken()]))[0]
+
+
+def test_an_object_that_json_would_need_to_open_is_shown():
+    assert "lock" in json.loads(_json.dumps(Point(1, pathlib.PurePosixPath("p"), threading.Lock())))["lock"]
+
+
+@pytest.mark.skipif(not hasattr(sys, "get_int_max_str_digits"), reason="platform: this Python writes any int")
+def test_an_int_of_too_many_digits_is_written_in_hex():
+    value = 1 << 20_000
+    assert json.loads(_json.dumps([value])) == [hex(value)]
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        pytest.param(1, "1", id="int"),
+        pytest.param(1.5, "1.5", id="float"),
+        pytest.param(True, "true", id="bool"),
+        pytest.param(None, "null", id="None"),
+        pytest.param(pathlib.PurePosixPath("a/b"), "a/b", id="path"),
+        pytest.param(b"k", "k", id="bytes"),
+        pytest.param((1, "a"), "[1, 'a']", id="tuple"),
+        pytest.param(Colour.RED, "red", id="Enum"),
+        pytest.param(Colour.ONE, "1", id="Enum of int"),
+        pytest.param(Text.A, "a", id="Enum of str"),
+        pytest.param(datetime.date(2026, 1, 2), "2026-01-02", id="date"),
+    ],
+)
+def test_a_key_is_written_as_it_reads(key, written, layout):
+    # Two kinds of keys cannot be sorted as they are.
+    assert json.loads(_json.dumps({"k": {key: {1}, "z": 1}}, **layout)) == {"k": {written: [1], "z": 1}}
+
+
+def cycle_in_a_dict():
+    inner = {}
+    inner["b"] = inner
+    return inner
+
+
+def cycle_in_a_list():
+    inner = []
+    inner.append([inner])
+    return inner
+
+
+def cycle_in_a_dataclass():
+    inner = Point(1, pathlib.PurePosixPath("p"))
+    inner.lock = {"l": [inner]}
+    return inner
+
+
+def cycle_in_a_deque():
+    inner = collections.deque()
+    inner.append(inner)
+    return inner
+
+
+@LAYOUTS
+@pytest.mark.parametrize("make", [cycle_in_a_dict, cycle_in_a_list, cycle_in_a_dataclass, cycle_in_a_deque])
+def test_a_cycle_is_an_error_that_names_the_key(make, layout):
+    with pytest.raises(EventError, match=r"'outer.*holds itself"):
+        _json.dumps({"fine": 1, "outer": make()}, **layout)
+
+
+@LAYOUTS
+def test_the_same_value_twice_is_no_cycle(layout):
+    shared = {"s": {1}}
+    value = {"a": shared, "b": [shared, shared], "nan": float("nan")}
+    assert json.loads(_json.dumps(value, **layout))["b"] == [{"s": [1]}, {"s": [1]}]
+
+
+def nested(depth, wrap):
+    value = 1
+    for _ in range(depth):
+        value = wrap(value)
+    return value
+
+
+def is_written(data, layout):
+    try:
+        _json.dumps(data, **layout)
+    except EventError as error:
+        assert "nested too deeply" in str(error)  # noqa: PT017  # at some depths it is written
+        return False
+    except RecursionError:
+        pytest.fail("a RecursionError passed", pytrace=False)  # its traceback takes pytest half a minute
+    return True
+
+
+@LAYOUTS
+@pytest.mark.parametrize("inner", [pytest.param(1, id="plain"), pytest.param({1}, id="with a set")])
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(lambda v: [v], id="lists"), pytest.param(lambda v: {"k": v}, id="dicts")]
+)
+def test_at_every_depth_the_data_is_written_or_refused(wrap, inner, layout):
+    def written(depth):
+        return is_written({"deep": [inner, nested(depth, wrap)]}, layout)
+
+    low, high = 50, 100_000
+    assert written(low)
+    assert not written(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if written(middle) else (low, middle)
+    # At the edge each way of writing gives up in turn.
+    for depth in range(low - 6, low + 7):
+        written(depth)
+
+
+@LAYOUTS
+def test_too_deep_a_nesting_names_its_key(layout):
+    with pytest.raises(EventError, match=r"'deepest.* nested too deeply"):
+        _json.dumps({"fine": 1, "deepest": nested(100_000, lambda v: [v])}, **layout)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("{", id="cut"),
+        pytest.param(b"\xff\xfe\xfd", id="no text"),
+        pytest.param("[" * 500_000, id="nested too deeply"),
+    ],
+)
+def test_loads_refuses_what_is_no_json_with_a_value_error(text):
+    with pytest.raises(ValueError, match=r"."):
+        _json.loads(text)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@UNTIMED
+@given(PLAIN, st.sampled_from([{}, {"indent": 2, "sort_keys": True}]))
+def test_what_json_knows_comes_back(value, layout):
+    assert _json.loads(_json.dumps(value, **layout)) == value
+
+
+@UNTIMED
+@given(PLAIN)
+def test_the_slow_way_writes_what_the_fast_way_writes(value):
+    slow = _json.dumps([value, float("nan")])
+    assert slow == json.dumps([value, None])

@@ -1,0 +1,128 @@
+"""event.testing: what it keeps, and that nothing leaves the process."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import event
+from event.testing import RecordingHandler, recording
+
+
+def test_the_recorder_gets_what_the_code_sends(tmp_path):
+    log = tmp_path / "build.log"
+    log.write_bytes(b"ok\n")
+    with recording() as recorder:
+        with event.Event("compile", target="arm") as e:
+            e.attach_file(log)
+        assert event.send_event(e) is True
+    (recorded,) = recorder.events
+    assert recorded.name == "compile"
+    assert recorded.uid == e.uid
+    assert recorded.data == e.as_dict()
+    assert recorded.attachments == {"log": b"ok\n"}
+
+
+def test_what_happens_after_the_sending_changes_nothing(tmp_path):
+    log = tmp_path / "build.log"
+    log.write_bytes(b"before")
+    e = event.Event("compile", files=["a.c"])
+    e.attach_file(log)
+    handler = RecordingHandler()
+    handler.send_event(e)
+    log.write_bytes(b"after")
+    e.files.append("b.c")
+    e.status = "late"
+    assert handler.events[0].data["files"] == ["a.c"]
+    assert "status" not in handler.events[0].data
+    assert handler.events[0].attachments == {"log": b"before"}
+
+
+def test_values_have_the_form_that_handlers_write(tmp_path):
+    handler = RecordingHandler()
+    handler.send_event(event.Event("compile", where=tmp_path, targets={"b", "a"}))
+    assert handler.events[0].data["where"] == str(tmp_path)
+    assert handler.events[0].data["targets"] == ["a", "b"]
+
+
+def test_events_stand_in_the_order_of_sending():
+    with recording() as recorder:
+        for name in ("first", "second"):
+            event.send_event(event.Event(name))
+    assert [recorded.name for recorded in recorder.events] == ["first", "second"]
+
+
+def test_a_recorder_may_play_a_destination_that_fails():
+    with recording(result=False) as recorder:
+        assert event.send_event(event.Event("compile")) is False
+    assert len(recorder.events) == 1
+
+
+def test_an_attachment_that_is_gone_fails_as_with_a_real_handler(tmp_path):
+    log = tmp_path / "build.log"
+    log.write_bytes(b"ok")
+    e = event.Event("compile")
+    e.attach_file(log)
+    log.unlink()
+    with recording() as recorder:
+        assert event.send_event(e) is False
+    assert recorder.events == []
+
+
+def test_the_default_manager_comes_back_also_after_an_error():
+    before = event.default_manager
+    with pytest.raises(KeyError), recording():
+        replaced(before)
+    assert event.default_manager is before
+
+
+def replaced(before):
+    assert event.default_manager is not before
+    raise KeyError
+
+
+def test_handlers_that_the_code_adds_are_not_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", f"file={tmp_path / 'from-variable'}")
+    with recording() as recorder:
+        event.add_handler("file", tmp_path / "added")
+        event.load_handlers_from_env()
+        event.send_event(event.Event("compile"))
+    assert len(recorder.events) == 1
+    assert not (tmp_path / "added").exists()
+    assert not (tmp_path / "from-variable").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [pytest.param("fil=events", id="unknown name"), pytest.param("logging=a,LOUD", id="bad configuration")],
+)
+def test_a_wrong_handler_fails_in_the_block_too(value, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", value)
+    with recording(), pytest.raises(event.EventError):
+        event.load_handlers_from_env()
+
+
+def test_wrong_arguments_of_a_handler_fail_in_the_block_too():
+    with recording(), pytest.raises(TypeError):
+        event.add_handler("file", "events", "too many")
+
+
+def test_child_processes_send_nothing_out_either(monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=events")
+    with recording():
+        event.handler_config_as_env()
+    assert os.environ["E3_EVENT_HANDLERS"] == ""
+
+
+def test_the_repr_shows_data_and_attachment_names(tmp_path):
+    log = tmp_path / "build.log"
+    log.write_bytes(b"ok")
+    e = event.Event("compile", uid="7", status="ok")
+    handler = RecordingHandler()
+    handler.send_event(e)
+    assert "'status': 'ok'" in repr(handler.events[0])
+    assert repr(handler.events[0]).endswith("attachments: none>")
+    e.attach_file(log)
+    handler.send_event(e)
+    assert repr(handler.events[1]).endswith("attachments: log>")
