@@ -85,7 +85,9 @@ def test_an_unknown_row_is_a_usage_error_that_names_the_rows(tmp_path):
 
 
 def test_nothing_is_left_in_the_temporary_directory(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     status, _, errors = bench("memory", "--smoke", cwd=tmp_path)
     assert status == 0, errors
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(temporary) == []

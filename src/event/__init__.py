@@ -73,14 +73,15 @@ def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
     default_manager.handler_config_as_env(var_name)
 
 
-def __getattr__(name: str) -> Any:
-    # The logger is made when it is asked for: importing logging would double the cost of importing this package.
-    if name == "logger":
-        from event._log import get_logger
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
-        return get_logger()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        # The logger is made when it is asked for: importing logging would double the cost of importing this package.
+        if name == "logger":
+            from event._log import get_logger
 
+            return get_logger()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

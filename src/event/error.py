@@ -13,49 +13,53 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-try:
-    # Where e3-core is installed, its class is the base, so that the `except E3Error` of a script written for it
-    # goes on catching what we raise.
-    from e3.error import E3Error  # type: ignore[import-not-found, unused-ignore]  # e3-core is no dependency
-except ImportError:
 
-    class E3Error(Exception):  # type: ignore[no-redef, unused-ignore]  # the same name on purpose
-        """An error that gathers messages.
+class E3Error(Exception):
+    """An error that gathers messages.
 
-        Catch it where a script wants to stop with a readable reason.
+    Catch it where a script wants to stop with a readable reason.
 
-        :param message: the message, or several
-        :param origin: what the error is about; it stands before the message in `str()`
-        """
+    :param message: the message, or several
+    :param origin: what the error is about; it stands before the message in `str()`
+    """
 
-        def __init__(self, message: str | list[str] | None, origin: str | None = None) -> None:
-            super().__init__(message, origin)
-            self.origin = origin
-            self.messages: list[str] = []
-            if message is not None:
-                self.__iadd__(message)
+    def __init__(self, message: str | list[str] | None, origin: str | None = None) -> None:
+        super().__init__(message, origin)
+        self.origin = origin
+        self.messages: list[str] = []
+        if message is not None:
+            self.__iadd__(message)
 
-        def __iadd__(self, other: str | list[str] | E3Error) -> Self:
-            """Add a message, several, or those of another error."""
-            if isinstance(other, E3Error):
-                self.messages += other.messages
-            elif isinstance(other, str):
-                self.messages.append(other)
-            else:
-                self.messages += other
-            return self
+    def __iadd__(self, other: str | list[str] | E3Error) -> Self:
+        """Add a message, several, or those of another error."""
+        if isinstance(other, E3Error):
+            self.messages += other.messages
+        elif isinstance(other, str):
+            self.messages.append(other)
+        else:
+            self.messages += other
+        return self
 
-        def __str__(self) -> str:
-            """Return the last message, after the origin where there is one."""
-            message = self.messages[-1] if self.messages else type(self).__name__
-            return f"{self.origin}: {message}\n" if self.origin else message
+    def __str__(self) -> str:
+        """Return the last message, after the origin where there is one."""
+        message = self.messages[-1] if self.messages else type(self).__name__
+        return f"{self.origin}: {message}\n" if self.origin else message
 
-        def __reduce__(self) -> tuple[Any, ...]:
-            """Pickle and copy with all messages, also those added later."""
-            return _reduced(self)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy with all messages, also those added later."""
+        return _reduced(self)
 
 
-class EventError(E3Error):  # type: ignore[misc, unused-ignore]  # typed where e3-core is
+if not TYPE_CHECKING:
+    try:
+        # Where e3-core is installed, its class is the base, so that the `except E3Error` of a script written for it
+        # goes on catching what we raise.
+        from e3.error import E3Error
+    except ImportError:
+        pass
+
+
+class EventError(E3Error):
     """What went wrong with an event, a handler or a configuration.
 
     The caller mends what the message names; trying again without a change fails again.
