@@ -205,7 +205,8 @@ def test_no_lookup_writes_to_the_home_directory(site):
     assert os.listdir(os.environ["HOME"]) == []
 
 
-def test_metadata_that_cannot_be_read_is_an_error_and_built_ins_work_on(site):
+def test_metadata_that_cannot_be_read_is_named_in_the_log_and_hides_no_other(site, caplog):
+    site.plugin("acme")
     info = os.path.join(site.directory, "odd-1.0.dist-info")
     os.mkdir(info)
     with open(os.path.join(info, "METADATA"), "w", encoding="utf-8") as file:
@@ -213,9 +214,11 @@ def test_metadata_that_cannot_be_read_is_an_error_and_built_ins_work_on(site):
     with open(os.path.join(info, "entry_points.txt"), "wb") as file:
         file.write(b"[e3.event.handler]\nodd = odd\xff:Handler\n")
     importlib.invalidate_caches()
-    with pytest.raises(event.EventError, match="cannot read the installed distributions' entry points") as caught:
-        _registry.get_handler("acme")
-    assert isinstance(caught.value.__cause__, UnicodeDecodeError)
+    assert _registry.get_handler("acme").__module__ == "acme_plugin"
+    (record,) = caplog.records
+    assert "odd-1.0.dist-info cannot be read: UnicodeDecodeError" in record.getMessage()
+    with pytest.raises(event.EventError, match="no handler is named 'odd'"):
+        _registry.get_handler("odd")
     assert _registry.get_handler("file").__name__ == "FileHandler"
 
 

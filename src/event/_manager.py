@@ -13,6 +13,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from event._handler import EventHandler
@@ -85,7 +86,7 @@ class EventManager:
         :raises EventError: as get_handler, or the handler does not accept its arguments
         :raises TypeError: the constructor takes other arguments
         """
-        self.handlers[name] = self.get_handler(name)(*args, **kwargs)
+        self._add(name, self.get_handler(name), args, kwargs)
 
     def load_handlers_from_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Add the handlers that an environment variable names: ``name=config|name=config|name``.
@@ -99,7 +100,8 @@ class EventManager:
         for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
             try:
                 handler = self.get_handler(name)
-                self.handlers[name] = handler(**handler.decode_config(config))
+                # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
+                self._add(name, handler, (), handler.decode_config(config))
             except Exception as error:
                 errors[name] = error
         if errors:
@@ -116,6 +118,10 @@ class EventManager:
             os.environ[var_name] = _config.join(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
+
+    def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
+        # The one place where a handler is made: event.testing overrides it, so that a tested program sends nothing.
+        self.handlers[name] = handler(*args, **kwargs)
 
 
 def attachment_problem(event: Event) -> str | None:

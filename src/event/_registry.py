@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from event._log import get_logger
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -46,21 +47,29 @@ def get_handler(name: str) -> Any:
 
 
 def plugins() -> dict[str, list[EntryPoint]]:
-    """Return the entry points that are not our built-ins, by name; one name may have several.
-
-    :raises EventError: the metadata of an installed distribution cannot be read
-    """
-    from importlib.metadata import entry_points
-
+    """Return the entry points that are not our built-ins, by name; one name may have several."""
     found: dict[str, list[EntryPoint]] = {}
-    try:
-        for group in GROUPS:
-            for point in entry_points(group=group):
-                if point.name not in BUILTINS:
-                    found.setdefault(point.name, []).append(point)
-    except Exception as error:
-        raise EventError(f"cannot read the installed distributions' entry points: {one_line(error)}") from error
+    for point in entry_points():
+        if point.name not in BUILTINS:
+            found.setdefault(point.name, []).append(point)
     return found
+
+
+def entry_points() -> list[EntryPoint]:
+    """Return the entry points of both groups; where a distribution's cannot be read, the log names it."""
+    from importlib import metadata
+
+    try:
+        return [point for group in GROUPS for point in metadata.entry_points(group=group)]
+    except Exception:  # one damaged distribution hides all others from it
+        found: list[EntryPoint] = []
+        for distribution in metadata.distributions():
+            try:
+                found += [point for group in GROUPS for point in distribution.entry_points.select(group=group)]
+            except Exception as error:
+                where = getattr(distribution, "_path", "a distribution")
+                get_logger().warning("the entry points of %s cannot be read: %s", where, one_line(error))
+        return found
 
 
 _UNKNOWN = "an unknown distribution"

@@ -10,7 +10,7 @@ from event import Event, EventHandler, EventManager, _files, _json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable, Mapping
     from typing import Any
 
 __all__ = ["RecordedEvent", "RecordingHandler", "recording"]
@@ -69,10 +69,10 @@ class RecordingHandler(EventHandler):
 class _RecordingManager(EventManager):
     """Checks the handlers that the tested code adds, but makes none: no test sends a mail."""
 
-    def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
+    def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
         from inspect import signature
 
-        signature(self.get_handler(name)).bind(*args, **kwargs)
+        signature(handler).bind(*args, **kwargs)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         os.environ[var_name] = ""  # child processes send nothing out either

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata, util
+from importlib import util
 
 from event import Event, _registry
 from event._cli import _handlers, _text
@@ -85,13 +85,12 @@ def _plugins() -> list[Row]:
 def _shadowed() -> list[Row]:
     """Return the entry points that others declare under the name of a built-in."""
     rows = []
-    for group in _registry.GROUPS:
-        for point in metadata.entry_points(group=group):
-            if point.name in _registry.BUILTINS and point.value != ":".join(_registry.BUILTINS[point.name]):
-                text = f"not used: {point.name!r} is a built-in handler"
-                # e3-core's handlers are what ours replace; of anybody else it is a mistake.
-                dist = _distribution(point)
-                rows.append((point.name, dist, text if dist.startswith("e3-core ") else f"{_BROKEN}{text}"))
+    for point in _registry.entry_points():
+        if point.name in _registry.BUILTINS and point.value != ":".join(_registry.BUILTINS[point.name]):
+            text = f"not used: {point.name!r} is a built-in handler"
+            # e3-core's handlers are what ours replace; of anybody else it is a mistake.
+            dist = _distribution(point)
+            rows.append((point.name, dist, text if dist.startswith("e3-core ") else f"{_BROKEN}{text}"))
     return rows
 
 
