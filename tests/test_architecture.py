@@ -212,7 +212,7 @@ def circle(graph):
 def test_the_graph_is_read_from_the_sources():
     graph = arrows()
     assert graph["error"] == set()
-    assert graph["_registry"] == {"error"}
+    assert graph["_registry"] == {"error", "_log"}
     assert {"_event", "_handler", "_manager", "error"} <= graph[""]
     assert "" in graph["handler.file"]
     assert "_files" in graph["handler.file"]
