@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError, _files
+from event.handler import file as file_handler
 from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
@@ -249,14 +250,27 @@ def test_a_foreign_json_file_is_no_hindrance(tmp_path, attach, content):
     assert copies(log_dir) == [b"x"]
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="platform: no file whose reading fails for root too")
-def test_a_json_file_that_cannot_be_read_is_no_hindrance(tmp_path, attach):
+@POSIX
+def test_a_planted_link_among_the_json_files_is_not_read(tmp_path, attach):
     log_dir = tmp_path / "d"
     e = attach("a", "u", {"log": b"x"})
     FileHandler(log_dir).send_event(e)
-    (log_dir / f"a-u-{event.unique_id()}.json").symlink_to("/proc/self/mem")
+    (tmp_path / "other").write_text('{"name": "other", "uid": "one"}')
+    (log_dir / f"a-u-{event.unique_id()}.json").symlink_to(tmp_path / "other")
     FileHandler(log_dir).send_event(e)
     assert copies(log_dir) == [b"x"]
+
+
+def test_a_json_file_that_is_gone_when_it_is_read_is_no_hindrance(tmp_path):
+    # Between the listing and the reading: no test can come in there.
+    assert file_handler._identity(file_handler._read(str(tmp_path / "gone"))) is None
+
+
+def test_an_event_with_a_uid_of_our_own_that_is_sent_again_has_one_directory(tmp_path, attach):
+    e = attach("a", event.unique_id(), {"log": b"x"})
+    for _ in range(2):
+        FileHandler(tmp_path / "d").send_event(e)
+    assert copies(tmp_path / "d") == [b"x"]
 
 
 def test_attachments_stay_apart_where_case_does_not_count(tmp_path, attach):

@@ -35,7 +35,8 @@ def line(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """Write a line to stderr; where that cannot be written, there is nobody to tell."""
+    """Write a line to stderr, behind what was shown; where it cannot be written, there is nobody to tell."""
+    _flush()
     try:
         _write(sys.stderr, line(text))
     except OSError:
@@ -64,6 +65,15 @@ def finish() -> int:
 
     A reader that has gone away, as head does, has seen what it wanted: that is no failure.
     """
+    _flush()
+    failed = [error for error in _failed if not isinstance(error, BrokenPipeError)]
+    _failed.clear()
+    if failed:
+        tell(f"e3-event: cannot write to stdout: {failed[0].strerror}")
+    return 1 if failed else 0
+
+
+def _flush() -> None:
     stream: TextIO | None = sys.stdout
     if stream is not None:
         try:
@@ -71,11 +81,6 @@ def finish() -> int:
         except OSError as error:
             _failed.append(error)
             _silence(stream)
-    failed = [error for error in _failed if not isinstance(error, BrokenPipeError)]
-    _failed.clear()
-    if failed:
-        tell(f"e3-event: cannot write to stdout: {failed[0].strerror}")
-    return 1 if failed else 0
 
 
 def _write(stream: TextIO | None, text: str) -> None:
