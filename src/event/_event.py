@@ -47,12 +47,13 @@ class Event:
     :param kwargs: more data
     """
 
-    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_formatters")
+    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_formatters", "_sending")
 
     _attachments: dict[str, tuple[str, str]]
     _closed: bool
     _data: dict[str, Any]
     _formatters: dict[str, Callable[[str, Any], dict[str, Any]]]
+    _sending: str | None
 
     def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
         _set_data(
@@ -67,6 +68,7 @@ class Event:
         )
         _set_attachments(self, {})
         _set_closed(self, False)
+        _set_sending(self, None)
         formatter = self.format_date
         _set_formatters(self, _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter))
 
@@ -138,6 +140,7 @@ class Event:
             "_data": self._data.copy(),
             "_attachments": self._attachments.copy(),
             "_closed": self._closed,
+            "_sending": self._sending,
             # Without the defaults, so that they are the shared dict again on the other side.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
         }
@@ -147,6 +150,7 @@ class Event:
         _set_data(self, state["_data"])
         _set_attachments(self, state["_attachments"])
         _set_closed(self, state["_closed"])
+        _set_sending(self, state["_sending"])
         _set_formatters(self, state["_formatters"] or _DATES)
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
@@ -219,7 +223,7 @@ class Event:
         :raises EventError: the data holds itself
         :raises OSError: the file could not be written
         """
-        content = {"data": self.as_dict(), "attachments": self._attachments, "closed": self._closed}
+        content = encode_event(self, self._attachments)
         stem = _files.safe_name(str(self.uid), limit=_STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
         _files.write_whole(path, _json.dumps(content).encode("ascii"))
@@ -238,15 +242,21 @@ class Event:
         with open(json_filename, "rb") as file:
             text = file.read()
         try:
-            data, attachments, closed = _decode(_json.loads(text))
+            return decode_event(_json.loads(text), cls)
         except ValueError as error:
             raise EventError(f"{os.fsdecode(json_filename)} is not a dumped event: {error}") from error
-        event = cls.__new__(cls)
-        Event.__init__(event, "")
-        _set_data(event, data)
-        _set_attachments(event, attachments)
-        _set_closed(event, closed)
-        return event
+
+    def _as_sent(self, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> Self:
+        """Return a copy that belongs to a sending of an outbox.
+
+        :param attachments: the copy's own, where they are not this event's
+        """
+        copy = type(self).__new__(type(self))
+        copy.__setstate__(self.__getstate__())
+        _set_sending(copy, sending)
+        if attachments is not None:
+            _set_attachments(copy, attachments)
+        return copy
 
     def _title(self) -> str:
         return f"event {self._data.get('name')} ({self._data.get('uid')})"
@@ -259,10 +269,28 @@ class Event:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 
-def _decode(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str]], bool]:
-    """Return the data, the attachments and the closed flag of a dump's content.
+def sending_id(event: Event) -> str:
+    """Return the id of the sending that a handler is asked to make, for the name of what it makes.
 
-    :raises ValueError: it is not a dump's; the message says why
+    An event that an outbox keeps has the same id on every attempt, so that a repeated delivery can replace the one
+    before. Without an outbox, every call returns a new one.
+    """
+    return event._sending or unique_id()
+
+
+def encode_event(event: Event, attachments: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """Return the content of a dump, its attachments being at other paths perhaps."""
+    return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}
+
+
+E = TypeVar("E", bound=Event) if TYPE_CHECKING else None
+
+
+def decode_event(content: Any, kind: type[E] = Event) -> E:
+    """Return the event that a dump's content describes.
+
+    :param kind: the event's class
+    :raises ValueError: it is not a dump's content; the message says why
     """
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON object")
@@ -273,7 +301,12 @@ def _decode(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str]], b
         raise ValueError("'attachments' must be an object of name: [path, SHA-1], all non-empty strings without NUL")
     if not isinstance(closed, bool):
         raise ValueError("'closed' must be true or false")
-    return data, {name: (path, digest) for name, (path, digest) in attachments.items()}, closed
+    event = kind.__new__(kind)
+    Event.__init__(event, "")
+    _set_data(event, data)
+    _set_attachments(event, {name: (path, digest) for name, (path, digest) in attachments.items()})
+    _set_closed(event, closed)
+    return event
 
 
 def _is_attachment(item: tuple[str, Any]) -> bool:
@@ -296,4 +329,5 @@ _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__
 _set_closed = Event.__dict__["_closed"].__set__
 _set_formatters = Event.__dict__["_formatters"].__set__
-_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_formatters"})
+_set_sending = Event.__dict__["_sending"].__set__
+_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_formatters", "_sending"})

@@ -73,14 +73,16 @@ def _is_hashed(name: str) -> bool:
     return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 
-def open_regular(path: str) -> int:
+def open_regular(path: str, *, follow: bool = True) -> int:
     """Open a regular file for reading; return its descriptor.
+
+    :param follow: whether a symbolic link may lead to it
 
     :raises NotRegularError: path leads to a directory, a FIFO, a device or a socket, none of which is opened
     :raises OSError: it is missing or may not be read
     """
-    _require_regular(os.stat(path).st_mode, path)
-    fd = os.open(path, _READ)
+    _require_regular(os.stat(path, follow_symlinks=follow).st_mode, path)
+    fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
     try:
         _require_regular(os.fstat(fd).st_mode, path)
     except BaseException:
@@ -113,12 +115,13 @@ def sha1(path: str) -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: str, data: bytes) -> None:
+def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
     """Write a file that appears with all of data or not at all, whatever kills the process or fills the disk.
 
     The directory is made where it is missing. What stood at path is replaced; a symbolic link there is replaced too,
     not followed.
 
+    :param sync: whether the content is to be on the disk itself when this returns, for the power may fail
     :raises OSError: it could not be written; path is as it was, and nothing is left beside it
     """
 
@@ -126,21 +129,22 @@ def write_whole(path: str, data: bytes) -> None:
         write_all(fd, data)
 
     try:
-        _replace(path, fill, 0o666)
+        _replace(path, fill, 0o666, sync=sync)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _replace(path, fill, 0o666)
+        _replace(path, fill, 0o666, sync=sync)
 
 
-def copy_whole(source: str, target: str) -> None:
+def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
     """Copy a regular file, with its permission bits and modification time, as `write_whole` writes.
 
+    :param sync: as for `write_whole`
     :raises OSError: as `open_regular` for source and `write_whole` for target; the directory is not made
     """
     fd = open_regular(source)
     try:
         status = os.fstat(fd)
-        _replace(target, lambda out: _copy(fd, out), 0o600, status)
+        _replace(target, lambda out: _copy(fd, out), 0o600, like=status, sync=sync)
     finally:
         os.close(fd)
 
@@ -152,13 +156,17 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _replace(path: str, fill: Callable[[int], None], mode: int, like: os.stat_result | None = None) -> None:
+def _replace(
+    path: str, fill: Callable[[int], None], mode: int, *, like: os.stat_result | None = None, sync: bool
+) -> None:
     """Make a temporary file beside path, let fill write to its descriptor, and move it to path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
     fd = os.open(temporary, _CREATE, mode)
     try:
         try:
             fill(fd)
+            if sync:
+                os.fsync(fd)
         finally:
             os.close(fd)  # before the move: on NFS a full disk may show only here
         if like is not None:
@@ -217,15 +225,25 @@ def _folded(name: str) -> str:
     return normalize("NFC", normalize("NFC", name).casefold())
 
 
-def make_directory(path: str) -> bool:
+def sync_directory(path: str) -> None:
+    """Have the names in a directory on the disk itself, where the system can: Windows opens no directory."""
+    if not _WINDOWS:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def make_directory(path: str, mode: int = 0o777) -> bool:
     """Make a directory, and those above it; return False where something is at path already."""
     try:
-        os.mkdir(path)
+        os.mkdir(path, mode)
     except FileExistsError:
         return False
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return make_directory(path)
+        return make_directory(path, mode)
     return True
 
 

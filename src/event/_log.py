@@ -1,14 +1,55 @@
-"""The package's logger, fetched only when there is something to say: importing logging costs more than sending."""
+"""The package's logger, fetched only when there is something to say: importing logging costs more than sending.
+
+A handler that fails without an exception tells its reason in the log. What a thread logs between `listen` and `heard`
+is that reason.
+"""
 
 from __future__ import annotations
 
+from _thread import get_ident  # as threading has it, which costs an import
+
+from event.error import one_line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from logging import Logger
+    from logging import Logger, LogRecord
+
+_WARNING = 30  # logging.WARNING
+
+_said: dict[int, list[str]] = {}
 
 
 def get_logger() -> Logger:
     """Return the logger named ``event``."""
     from logging import getLogger
 
-    return getLogger("event")
+    logger = getLogger("event")
+    if _remember not in logger.filters:
+        logger.addFilter(_remember)
+    return logger
+
+
+def listen() -> None:
+    """Begin to remember what this thread logs."""
+    _said[get_ident()] = []
+
+
+def heard() -> str:
+    """Return what this thread has logged since `listen`, at WARNING and above, on one line; stop remembering."""
+    return "; ".join(_said.pop(get_ident(), ()))
+
+
+def _remember(record: LogRecord) -> bool:
+    """Let every record through; a filter, since a handler would keep the record from stderr where none is set up."""
+    said = _said.get(get_ident())
+    if said is not None and record.levelno >= _WARNING:
+        error = record.exc_info[1] if record.exc_info else None
+        said.append(f"{_message(record)}: {one_line(error)}" if error else _message(record))
+    return True
+
+
+def _message(record: LogRecord) -> str:
+    try:
+        return " ".join(record.getMessage().split())
+    except Exception:  # the arguments do not fit the message
+        return str(record.msg)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event.error import one_line
+from event.error import PermanentError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,26 +16,39 @@ class Delivery:
     :ivar ok: whether it took the event
     :ivar error: the exception that it raised; None where it took the event or returned a false value
     :ivar seconds: how long it took
+    :ivar said: what the handler logged meanwhile, at WARNING and above, on one line
     """
 
-    __slots__ = ("error", "handler", "ok", "seconds")
+    __slots__ = ("error", "handler", "ok", "said", "seconds")
 
-    def __init__(self, handler: str, ok: bool, error: Exception | None, seconds: float) -> None:
+    def __init__(self, handler: str, ok: bool, error: Exception | None, seconds: float, said: str = "") -> None:
         self.handler = handler
         self.ok = ok
         self.error = error
         self.seconds = seconds
+        self.said = said
 
     def __bool__(self) -> bool:
         """Return whether the handler took the event."""
         return self.ok
 
+    @property
+    def reason(self) -> str:
+        """Why the handler did not take the event, on one line; empty where it did."""
+        if self.ok:
+            return ""
+        return one_line(self.error) if self.error else self.said or "the handler returned False"
+
+    @property
+    def permanent(self) -> bool:
+        """Whether no later attempt can succeed."""
+        return isinstance(self.error, PermanentError)
+
     def __str__(self) -> str:
         """Return one line for a person."""
         if self.ok:
             return f"{self.handler}: delivered in {self.seconds:.3f} s"
-        reason = one_line(self.error) if self.error else "the handler returned False"
-        return f"{self.handler}: not delivered: {reason}"
+        return f"{self.handler}: not delivered: {self.reason}"
 
     def __repr__(self) -> str:
         return f"<Delivery {self}>"

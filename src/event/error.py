@@ -73,6 +73,16 @@ class EventError(E3Error):
         return _reduced(self)
 
 
+class PermanentError(EventError):
+    """A delivery that no later attempt can make: the destination has refused this event for good.
+
+    A handler raises it, so that the outbox does not try again but puts the event aside for a person.
+
+    :param message: the message, or several
+    :param origin: what the error is about
+    """
+
+
 def _reduced(error: E3Error) -> tuple[Any, ...]:
     state = {name: value for name, value in error.__dict__.items() if name not in {"messages", "origin"}}
     return type(error), (list(error.messages), error.origin), state

@@ -1,0 +1,74 @@
+"""One event, many handlers: one after another, or side by side until a deadline."""
+
+from __future__ import annotations
+
+import time
+
+from event._log import heard, listen
+from event._outcome import Delivery
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from queue import SimpleQueue
+
+    from event._event import Event
+    from event._handler import EventHandler
+
+
+def in_turn(handlers: dict[str, EventHandler], event: Event) -> Iterator[Delivery]:
+    """Give an event to each handler; yield what each one did before the next is asked."""
+    for name, handler in handlers.items():
+        yield _attempt(name, handler, event)
+
+
+def side_by_side(handlers: dict[str, EventHandler], event: Event, timeout: float) -> Iterator[Delivery]:
+    """Give an event to all handlers at once; yield what each one did as it is done.
+
+    A handler that is not done in time has failed with a TimeoutError. Its thread is a daemon's, so that even a hung one
+    does not keep the process.
+
+    :param timeout: for all together, in seconds
+    """
+    from queue import Empty, SimpleQueue
+    from threading import Thread
+
+    deadline = time.monotonic() + timeout
+    done: SimpleQueue[Delivery] = SimpleQueue()
+    waiting = dict(handlers)
+    for name, handler in handlers.items():
+        thread = Thread(target=_attempt_into, args=(done, name, handler, event), name=f"event {name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # too many threads, or the interpreter is ending
+            done.put(Delivery(name, False, error, 0.0))
+    while waiting:
+        try:
+            delivery = done.get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            break
+        del waiting[delivery.handler]
+        yield delivery
+    for name in waiting:
+        yield Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout)
+
+
+def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: EventHandler, event: Event) -> None:
+    try:
+        done.put(_attempt(name, handler, event))
+    except BaseException as error:
+        # SystemExit, say: in a thread it would end nothing but the thread, unseen.
+        done.put(Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0))
+
+
+def _attempt(name: str, handler: EventHandler, event: Event) -> Delivery:
+    start = time.perf_counter()
+    error = None
+    listen()
+    try:
+        taken = bool(handler.send_event(event))
+    except Exception as raised:
+        taken, error = False, raised
+    finally:
+        said = heard()
+    return Delivery(name, taken, error, time.perf_counter() - start, said)

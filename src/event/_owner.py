@@ -1,0 +1,66 @@
+"""Who has claimed an entry of the outbox, and whether that process still runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_known: dict[int, str] = {}
+
+
+def me() -> str:
+    """Return this process as ``MACHINE-PID-START``; a forked child is another."""
+    pid = os.getpid()
+    if pid not in _known:
+        _known.clear()
+        _known[pid] = f"{_machine()}-{pid}-{_start(pid)}"
+    return _known[pid]
+
+
+def gone(owner: str, path: str, now: float, lease: float) -> bool:
+    """Tell whether an owner's process has ended.
+
+    :param owner: what `me` returned there
+    :param path: what it has claimed; where the process cannot be asked after, a claim holds for the lease
+    :param now: the file server's time, in seconds since 1970 UTC
+    :param lease: how long an untouched claim holds, in seconds
+    """
+    machine, _, process = owner.partition("-")
+    pid, _, start = process.partition("-")
+    if pid.isdecimal() and machine == me().partition("-")[0] and os.name == "posix":
+        return _start(int(pid)) != start if _runs(int(pid)) else True
+    try:
+        return now - os.lstat(path).st_mtime > lease
+    except OSError:
+        return False  # it has moved on
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True
+
+
+def _start(pid: int) -> str:
+    """Return when a process began, in ticks since boot (proc(5)), so that a reused pid is told apart; "" elsewhere."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def _machine() -> str:
+    """Return what processes share that can see each other: the boot and the process namespace, else the host name."""
+    from hashlib import sha256
+
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            name = file.read().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        name = f"{sys.platform} {os.uname().nodename if hasattr(os, 'uname') else os.environ.get('COMPUTERNAME', '')}"
+    return sha256(name.encode()).hexdigest()[:16]
