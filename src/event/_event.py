@@ -220,7 +220,7 @@ class Event:
         :raises OSError: the file could not be written
         """
         content = {"data": self.as_dict(), "attachments": self._attachments, "closed": self._closed}
-        stem = _files.safe_name(str(self.uid), limit=_STEM_MAX)
+        stem = _files.safe_name(str(self._data.get("uid")), limit=_STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
         _files.write_whole(path, _json.dumps(content).encode("ascii"))
         return path
