@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeVar
+
+    E = TypeVar("E", bound="Event")
 
 
 def unique_id() -> str:
@@ -224,7 +226,7 @@ class Event:
         :raises OSError: the file could not be written
         """
         content = encode_event(self, self._attachments)
-        stem = _files.safe_name(str(self.uid), limit=_STEM_MAX)
+        stem = _files.safe_name(str(self._data.get("uid")), limit=_STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
         _files.write_whole(path, _json.dumps(content).encode("ascii"))
         return path
@@ -283,10 +285,7 @@ def encode_event(event: Event, attachments: dict[str, tuple[str, str]]) -> dict[
     return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}
 
 
-E = TypeVar("E", bound=Event) if TYPE_CHECKING else None
-
-
-def decode_event(content: Any, kind: type[E] = Event) -> E:
+def decode_event(content: Any, kind: type[E]) -> E:
     """Return the event that a dump's content describes.
 
     :param kind: the event's class

@@ -14,7 +14,9 @@ _CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 _NAME_MAX = 255  # bytes, of one path component on every common file system
 _WINDOWS = os.name == "nt"
 _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
-_DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in "123456789¹²³")})
+_DEVICES = frozenset(
+    {"CON", "CONIN$", "CONOUT$", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in "123456789¹²³")}
+)
 _HEX = frozenset("0123456789abcdef")
 
 # O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.

@@ -47,7 +47,11 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> 
     try:
         return json.dumps(value, default=natural, allow_nan=False, indent=indent, sort_keys=sort_keys)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(_plain(value, "", ()), indent=indent, sort_keys=sort_keys)
+        plain = _plain(value, "", ())
+    try:
+        return json.dumps(plain, indent=indent, sort_keys=sort_keys)
+    except RecursionError as error:  # pragma: no cover  # before Python 3.12, _plain is the first to give up
+        raise EventError("event data is nested too deeply for JSON") from error
 
 
 def loads(text: str | bytes) -> Any:

@@ -47,7 +47,7 @@ class FileHandler(EventHandler):
         text = _json.dumps(data, indent=2, sort_keys=True)
         stem = f"{event.name}-{event.uid}"
         directory = self._own_directory(stem, data)
-        attachments = event.get_attachments()
+        attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         for name, safe in _files.safe_names(attachments).items():
             _files.copy_whole(attachments[name][0], os.path.join(directory, safe))
         path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _STEM_MAX)}-{unique_id()}.json")
@@ -81,6 +81,7 @@ class FileHandler(EventHandler):
 
 
 def _is_json_of(stem: str, name: str) -> bool:
+    name, stem = os.path.normcase(name), os.path.normcase(stem)
     return name.startswith(f"{stem}-") and name.endswith(".json") and _is_uuid(name[len(stem) + 1 : -len(".json")])
 
 
