@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from event import _files, _json
-from event._log import get_logger
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -67,8 +65,7 @@ class Event:
         )
         _set_attachments(self, {})
         _set_closed(self, False)
-        formatter = self.format_date
-        _set_formatters(self, _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter))
+        _set_formatters(self, self._dates())
 
     def __enter__(self) -> Self:
         """Return the event."""
@@ -147,7 +144,7 @@ class Event:
         _set_data(self, state["_data"])
         _set_attachments(self, state["_attachments"])
         _set_closed(self, state["_closed"])
-        _set_formatters(self, state["_formatters"] or _DATES)
+        _set_formatters(self, state["_formatters"] or self._dates())
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
         """Return the attachments: name -> (absolute path, SHA-1 in hex)."""
@@ -161,6 +158,8 @@ class Event:
         :raises EventError: the event is closed, the file is missing, not regular or not readable, the name is empty
             or holds a NUL
         """
+        from event import _files
+
         self._require_open()
         if not isinstance(name, str) or not name or "\0" in name:
             raise EventError(f"cannot attach {path!r} as {name!r}: a name is a non-empty string without NUL")
@@ -173,6 +172,8 @@ class Event:
             reason = getattr(error, "strerror", None) or error
             raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
         if name in self._attachments:
+            from event._log import get_logger
+
             get_logger().warning("%s: attachment %r is replaced by %s", self._title(), name, absolute)
         self._attachments[name] = (absolute, digest)
 
@@ -192,10 +193,9 @@ class Event:
         """
         if isinstance(value, float):
             try:
-                year, month, day, hour, minute, second = time.gmtime(value)[:6]
+                return {key: _in_utc(value // 1)}
             except (ValueError, OverflowError, OSError):
-                return {key: value}  # NaN, infinity, or beyond this system's calendar
-            return {key: f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"}
+                pass  # NaN, infinity, or beyond this system's calendar
         return {key: value}
 
     def as_dict(self) -> dict[str, Any]:
@@ -219,6 +219,8 @@ class Event:
         :raises EventError: the data holds itself
         :raises OSError: the file could not be written
         """
+        from event import _files, _json
+
         content = {"data": self.as_dict(), "attachments": self._attachments, "closed": self._closed}
         stem = _files.safe_name(str(self._data.get("uid")), limit=_STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
@@ -235,18 +237,21 @@ class Event:
         :raises EventError: the file's content is not an event; the message says why
         :raises OSError: the file could not be read
         """
-        with open(json_filename, "rb") as file:
-            text = file.read()
+        from event import _json
+
+        with open(json_filename, "rb", buffering=0) as file:
+            content = file.read()
         try:
-            data, attachments, closed = _decode(_json.loads(text))
+            data, attachments, closed = _decode(_json.loads(content.decode()))
         except ValueError as error:
             raise EventError(f"{os.fsdecode(json_filename)} is not a dumped event: {error}") from error
         event = cls.__new__(cls)
-        Event.__init__(event, "")
-        _set_data(event, data)
-        _set_attachments(event, attachments)
-        _set_closed(event, closed)
+        Event.__setstate__(event, {"_data": data, "_attachments": attachments, "_closed": closed, "_formatters": None})
         return event
+
+    def _dates(self) -> Any:
+        formatter = self.format_date
+        return _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter)
 
     def _title(self) -> str:
         return f"event {self._data.get('name')} ({self._data.get('uid')})"
@@ -257,6 +262,18 @@ class Event:
 
     def _no_attribute(self, name: str) -> AttributeError:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+
+def _in_utc(second: float) -> str:
+    """Return how a whole second since 1970 is written."""
+    text = _SECONDS.get(second)
+    if text is None:
+        year, month, day, hour, minute, whole = time.gmtime(second)[:6]
+        text = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{whole:02}"
+        if len(_SECONDS) >= 64:
+            _SECONDS.clear()
+        _SECONDS[second] = text
+    return text
 
 
 def _decode(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str]], bool]:
@@ -287,6 +304,8 @@ def _is_attachment(item: tuple[str, Any]) -> bool:
 
 # Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
 _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
+# The last seconds written: both dates of a short event, and each handler's as_dict, ask for the same one.
+_SECONDS: dict[float, str] = {}
 _MISSING = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 _STEM_MAX = 255 - len(f"-{unique_id()}.json")

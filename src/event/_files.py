@@ -194,6 +194,7 @@ def _copy(source: int, target: int) -> None:
         try:
             while os.sendfile(target, source, None, 1 << 30):
                 pass
+            return
         except OSError:
             pass  # not between these two file systems; the loop goes on behind what was sent
     while chunk := os.read(source, _CHUNK):

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from event import _config, _files, _registry
 from event._event import Event
-from event._log import get_logger
-from event._outcome import Delivery, Outcome
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._handler import EventHandler
+    from event._outcome import Delivery, Outcome
 
 
 class EventManager:
@@ -42,6 +40,8 @@ class EventManager:
                     delivered = False
             except Exception:
                 delivered = False
+                from event._log import get_logger
+
                 get_logger().exception("handler %s failed on %r", name, event)
         return delivered
 
@@ -50,6 +50,8 @@ class EventManager:
 
         Nothing is logged here: the outcome holds the exceptions.
         """
+        from event._outcome import Outcome
+
         return Outcome(tuple(_deliver(name, handler, event) for name, handler in [*self.handlers.items()]))
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
@@ -64,6 +66,8 @@ class EventManager:
         """
         event = Event.load(filename)
         if problem := attachment_problem(event):
+            from event._log import get_logger
+
             get_logger().error("%s is not sent: %s", os.fsdecode(filename), problem)
             return False
         return self.send_event(event)
@@ -75,6 +79,8 @@ class EventManager:
         :raises EventError: there is no such handler, it fails to import, it is no handler, or two distributions
             register different ones under the name
         """
+        from event import _registry
+
         return _registry.get_handler(name)
 
     def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
@@ -96,6 +102,8 @@ class EventManager:
 
         :raises EventError: entries could not be loaded; it holds a message for each
         """
+        from event import _config
+
         errors: dict[str, Exception] = {}
         for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
             try:
@@ -113,6 +121,8 @@ class EventManager:
 
         :raises EventError: a handler's name or configuration cannot stand there; the variable is as it was
         """
+        from event import _config
+
         pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
         try:
             os.environ[var_name] = _config.join(pairs)
@@ -126,6 +136,8 @@ class EventManager:
 
 def attachment_problem(event: Event) -> str | None:
     """Return why an event's attachments are not what they were when it was dumped; None where they are."""
+    from event import _files
+
     for name, (path, digest) in event.get_attachments().items():
         try:
             if _files.sha1(path) != digest:
@@ -136,6 +148,8 @@ def attachment_problem(event: Event) -> str | None:
 
 
 def _deliver(name: str, handler: EventHandler, event: Event) -> Delivery:
+    from event._outcome import Delivery
+
     start = time.perf_counter()
     error = None
     try:
