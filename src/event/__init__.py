@@ -12,17 +12,19 @@ Make an event, attach files, send it; handlers bring it to its destinations::
 
 from __future__ import annotations
 
-from event._event import Event, unique_id
+from event._event import Event, sending_id, unique_id
 from event._handler import EventHandler
 from event._manager import EventManager
-from event._outcome import Delivery, Outcome
-from event.error import EventError
+from event.error import EventError, PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     import os
     from typing import Any
+
+    from event._outcome import Delivery, Outcome
+    from event._track import Tracker
 
     logger: logging.Logger
 
@@ -33,6 +35,7 @@ __all__ = [
     "EventHandler",
     "EventManager",
     "Outcome",
+    "PermanentError",
     "add_handler",
     "default_manager",
     "handler_config_as_env",
@@ -40,10 +43,13 @@ __all__ = [
     "logger",
     "send_event",
     "send_event_from_file",
+    "sending_id",
+    "track",
     "unique_id",
 ]
 
 EventError.__module__ = __name__
+PermanentError.__module__ = __name__
 
 default_manager = EventManager()
 
@@ -73,14 +79,40 @@ def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
     default_manager.handler_config_as_env(var_name)
 
 
+def track(name: str, **data: Any) -> Tracker:
+    """Make an event of a piece of work: a context manager that gives the event, and a decorator.
+
+    The event is closed and sent by the default manager on every way out, with an ``outcome``: ``success``, ``failure``
+    or ``cancel`` (KeyboardInterrupt, a cancelled task). A failure has an ``error`` too, its ``type`` and ``message``.
+    The work's exception passes unchanged; a delivery that fails is logged, and never raised::
+
+        with event.track("compile", target="arm") as e:
+            e.warnings = compile_all()
+
+
+        @event.track("deploy")
+        def deploy(): ...
+
+    :param name: what happens
+    :param data: the event's data
+    """
+    from event._track import Tracker
+
+    return Tracker(send_event, name, data)
+
+
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        # The logger is made when it is asked for: importing logging would double the cost of importing this package.
+        # Made or loaded when asked for: importing logging would double the cost of importing this package.
         if name == "logger":
             from event._log import get_logger
 
             return get_logger()
+        if name in {"Delivery", "Outcome"}:
+            from event import _outcome
+
+            return getattr(_outcome, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

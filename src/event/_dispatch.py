@@ -5,30 +5,44 @@ from __future__ import annotations
 import time
 
 from event._log import heard, listen
-from event._outcome import Delivery
+from event._outcome import Delivery, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from queue import SimpleQueue
+    from typing import Protocol
 
     from event._event import Event
-    from event._handler import EventHandler
+
+    class Handler(Protocol):
+        def send_event(self, event: Event) -> bool: ...
 
 
-def in_turn(handlers: dict[str, EventHandler], event: Event) -> Iterator[Delivery]:
-    """Give an event to each handler; yield what each one did before the next is asked."""
+def send(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Outcome:
+    """Give an event to the handlers; return what each one did."""
+    results = {delivery.handler: delivery for delivery in deliveries(handlers, event, timeout)}
+    return Outcome(tuple(results[name] for name in handlers))
+
+
+def deliveries(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Iterator[Delivery]:
+    """Give an event to the handlers, side by side where there is a timeout; yield what each one did as it is done.
+
+    :param timeout: for all together, in seconds
+    """
+    return _in_turn(handlers, event) if timeout is None else _side_by_side(handlers, event, timeout)
+
+
+def _in_turn(handlers: Mapping[str, Handler], event: Event) -> Iterator[Delivery]:
     for name, handler in handlers.items():
         yield _attempt(name, handler, event)
 
 
-def side_by_side(handlers: dict[str, EventHandler], event: Event, timeout: float) -> Iterator[Delivery]:
-    """Give an event to all handlers at once; yield what each one did as it is done.
+def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float) -> Iterator[Delivery]:
+    """Give an event to all handlers at once.
 
-    A handler that is not done in time has failed with a TimeoutError. Its thread is a daemon's, so that even a hung one
-    does not keep the process.
-
-    :param timeout: for all together, in seconds
+    One that is not done in time has failed with a TimeoutError. Its thread is a daemon, so that even a hung one does
+    not keep the process.
     """
     from queue import Empty, SimpleQueue
     from threading import Thread
@@ -53,7 +67,7 @@ def side_by_side(handlers: dict[str, EventHandler], event: Event, timeout: float
         yield Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout)
 
 
-def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: EventHandler, event: Event) -> None:
+def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:
     try:
         done.put(_attempt(name, handler, event))
     except BaseException as error:
@@ -61,7 +75,7 @@ def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: EventHandler,
         done.put(Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0))
 
 
-def _attempt(name: str, handler: EventHandler, event: Event) -> Delivery:
+def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     start = time.perf_counter()
     error = None
     listen()

@@ -18,7 +18,7 @@ A reader ignores keys that it does not know, and a line that a power cut has tor
 from __future__ import annotations
 
 from event import _json
-from event._event import Event, decode_event
+from event._event import Event, decode_event, encode_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +80,19 @@ class Entry:
         """What the last handler that failed said; empty where none failed."""
         return next((str(line.get("error", "")) for line in reversed(self.history) if not line.get("ok")), "")
 
+    def add(self, text: bytes) -> None:
+        """Take a line of the journal into account."""
+        try:
+            line = _json.loads(text)
+        except ValueError:
+            return  # an empty line, or a torn one: the delivery that it told of is made again
+        if not isinstance(line, dict):
+            return
+        if isinstance(line.get("handler"), str):
+            self.history.append(line)
+        elif isinstance(line.get("attempt"), int) and isinstance(line.get("time"), float):
+            self.attempts, self.last_start = line["attempt"], line["time"]
+
     def delay(self, chance: float) -> float:
         """Return how long to wait after the last attempt began, in seconds.
 
@@ -98,11 +111,7 @@ def encode(entry: Entry) -> bytes:
             "version": VERSION,
             "id": entry.id,
             "created": entry.created,
-            "event": {
-                "data": entry.event.as_dict(),
-                "attachments": entry.event.get_attachments(),
-                "closed": entry.event._closed,
-            },
+            "event": encode_event(entry.event, entry.event.get_attachments()),
             "handlers": [{"name": name, "config": config} for name, config in entry.handlers.items()],
         }
     ).encode("ascii")
@@ -122,9 +131,9 @@ def decode(text: bytes, journal: Iterable[bytes] = ()) -> Entry:
     created, id_ = content.get("created"), content.get("id")
     if not isinstance(created, (int, float)) or not isinstance(id_, str):
         raise ValueError("'created' must be a number and 'id' a string")
-    entry = Entry(id_, created, decode_event(content.get("event")), _handlers(content.get("handlers")))
+    entry = Entry(id_, created, decode_event(content.get("event"), Event), _handlers(content.get("handlers")))
     for line in journal:
-        _add(entry, line)
+        entry.add(line)
     return entry
 
 
@@ -146,20 +155,6 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
 def _line(content: dict[str, Any]) -> bytes:
     # The line feed before it ends a line that was torn.
     return b"\n" + _json.dumps(content).encode("ascii") + b"\n"
-
-
-def _add(entry: Entry, text: bytes) -> None:
-    try:
-        line = _json.loads(text)
-    except ValueError:
-        return  # an empty line, or a torn one: the delivery that it told of is made again
-    if not isinstance(line, dict):
-        return
-    if isinstance(line.get("handler"), str):
-        entry.history.append(line)
-    elif isinstance(line.get("attempt"), int):
-        entry.attempts = line["attempt"]
-        entry.last_start = float(line.get("time", entry.created))
 
 
 def _handlers(content: Any) -> dict[str, str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from event import _files, _json
-from event._log import get_logger
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -71,8 +69,7 @@ class Event:
         _set_attachments(self, {})
         _set_closed(self, False)
         _set_sending(self, None)
-        formatter = self.format_date
-        _set_formatters(self, _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter))
+        _set_formatters(self, self._dates())
 
     def __enter__(self) -> Self:
         """Return the event."""
@@ -153,7 +150,7 @@ class Event:
         _set_attachments(self, state["_attachments"])
         _set_closed(self, state["_closed"])
         _set_sending(self, state["_sending"])
-        _set_formatters(self, state["_formatters"] or _DATES)
+        _set_formatters(self, state["_formatters"] or self._dates())
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
         """Return the attachments: name -> (absolute path, SHA-1 in hex)."""
@@ -167,6 +164,8 @@ class Event:
         :raises EventError: the event is closed, the file is missing, not regular or not readable, the name is empty
             or holds a NUL
         """
+        from event import _files
+
         self._require_open()
         if not isinstance(name, str) or not name or "\0" in name:
             raise EventError(f"cannot attach {path!r} as {name!r}: a name is a non-empty string without NUL")
@@ -179,6 +178,8 @@ class Event:
             reason = getattr(error, "strerror", None) or error
             raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
         if name in self._attachments:
+            from event._log import get_logger
+
             get_logger().warning("%s: attachment %r is replaced by %s", self._title(), name, absolute)
         self._attachments[name] = (absolute, digest)
 
@@ -198,10 +199,9 @@ class Event:
         """
         if isinstance(value, float):
             try:
-                year, month, day, hour, minute, second = time.gmtime(value)[:6]
+                return {key: _in_utc(value // 1)}
             except (ValueError, OverflowError, OSError):
-                return {key: value}  # NaN, infinity, or beyond this system's calendar
-            return {key: f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"}
+                pass  # NaN, infinity, or beyond this system's calendar
         return {key: value}
 
     def as_dict(self) -> dict[str, Any]:
@@ -225,6 +225,8 @@ class Event:
         :raises EventError: the data holds itself
         :raises OSError: the file could not be written
         """
+        from event import _files, _json
+
         content = encode_event(self, self._attachments)
         stem = _files.safe_name(str(self._data.get("uid")), limit=_STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
@@ -241,10 +243,12 @@ class Event:
         :raises EventError: the file's content is not an event; the message says why
         :raises OSError: the file could not be read
         """
-        with open(json_filename, "rb") as file:
-            text = file.read()
+        from event import _json
+
+        with open(json_filename, "rb", buffering=0) as file:
+            content = file.read()
         try:
-            return decode_event(_json.loads(text), cls)
+            return decode_event(_json.loads(content.decode()), cls)
         except ValueError as error:
             raise EventError(f"{os.fsdecode(json_filename)} is not a dumped event: {error}") from error
 
@@ -254,11 +258,15 @@ class Event:
         :param attachments: the copy's own, where they are not this event's
         """
         copy = type(self).__new__(type(self))
-        copy.__setstate__(self.__getstate__())
+        Event.__setstate__(copy, Event.__getstate__(self))
         _set_sending(copy, sending)
         if attachments is not None:
             _set_attachments(copy, attachments)
         return copy
+
+    def _dates(self) -> Any:
+        formatter = self.format_date
+        return _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter)
 
     def _title(self) -> str:
         return f"event {self._data.get('name')} ({self._data.get('uid')})"
@@ -269,6 +277,18 @@ class Event:
 
     def _no_attribute(self, name: str) -> AttributeError:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+
+def _in_utc(second: float) -> str:
+    """Return how a whole second since 1970 is written."""
+    text = _SECONDS.get(second)
+    if text is None:
+        year, month, day, hour, minute, whole = time.gmtime(second)[:6]
+        text = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{whole:02}"
+        if len(_SECONDS) >= 64:
+            _SECONDS.clear()
+        _SECONDS[second] = text
+    return text
 
 
 def sending_id(event: Event) -> str:
@@ -301,10 +321,16 @@ def decode_event(content: Any, kind: type[E]) -> E:
     if not isinstance(closed, bool):
         raise ValueError("'closed' must be true or false")
     event = kind.__new__(kind)
-    Event.__init__(event, "")
-    _set_data(event, data)
-    _set_attachments(event, {name: (path, digest) for name, (path, digest) in attachments.items()})
-    _set_closed(event, closed)
+    Event.__setstate__(
+        event,
+        {
+            "_data": data,
+            "_attachments": {name: (path, digest) for name, (path, digest) in attachments.items()},
+            "_closed": closed,
+            "_sending": None,
+            "_formatters": None,
+        },
+    )
     return event
 
 
@@ -319,6 +345,8 @@ def _is_attachment(item: tuple[str, Any]) -> bool:
 
 # Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
 _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
+# The last seconds written: both dates of a short event, and each handler's as_dict, ask for the same one.
+_SECONDS: dict[float, str] = {}
 _MISSING = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 _STEM_MAX = 255 - len(f"-{unique_id()}.json")

@@ -6,9 +6,11 @@ import os
 import stat
 import sys
 
+from event.error import one_line
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 _CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 _NAME_MAX = 255  # bytes, of one path component on every common file system
@@ -202,6 +204,7 @@ def _copy(source: int, target: int) -> None:
         try:
             while os.sendfile(target, source, None, 1 << 30):
                 pass
+            return
         except OSError:
             pass  # not between these two file systems; the loop goes on behind what was sent
     while chunk := os.read(source, _CHUNK):
@@ -252,3 +255,17 @@ def make_directory(path: str, mode: int = 0o777) -> bool:
 def is_directory(path: str) -> bool:
     """Tell whether path is a directory itself, not a symbolic link to one."""
     return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def changed(attachments: Mapping[str, tuple[str, str]]) -> str | None:
+    """Return why files are not what their SHA-1 says; None where they are.
+
+    :param attachments: name -> (path, SHA-1 in hex)
+    """
+    for name, (path, digest) in attachments.items():
+        try:
+            if sha1(path) != digest:
+                return f"attachment {name!r}: {path} has changed"
+        except (OSError, ValueError) as error:
+            return f"attachment {name!r}: {one_line(error)}"
+    return None

@@ -10,10 +10,15 @@ from event.error import EventError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Their str() is their usual written form, and loses nothing.
 _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pydecimal"})
+
+
+# json.dumps makes an encoder at each call that has options.
+_ENCODERS: dict[tuple[int | None, bool], Callable[[Any], str]] = {}
 
 
 def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
@@ -44,8 +49,13 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> 
     """
     import json
 
+    options = (indent, sort_keys)
+    if options not in _ENCODERS:
+        _ENCODERS[options] = json.JSONEncoder(
+            default=natural, allow_nan=False, indent=indent, sort_keys=sort_keys
+        ).encode
     try:
-        return json.dumps(value, default=natural, allow_nan=False, indent=indent, sort_keys=sort_keys)
+        return _ENCODERS[options](value)
     except (TypeError, ValueError, RecursionError):
         plain = _plain(value, "", ())
     try:

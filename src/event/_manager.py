@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 
-from event import _config, _files, _registry
 from event._event import Event
-from event._log import get_logger
-from event._outcome import Delivery, Outcome
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -17,16 +13,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._handler import EventHandler
+    from event._outcome import Outcome
 
 
 class EventManager:
     """Holds handlers and sends events to them.
 
+    :param outbox: a directory that keeps each event until every handler has taken it; the variable E3_EVENT_OUTBOX
+        where it is None
+    :param timeout: how long a sending may take, in seconds; with one, the handlers run side by side, in threads, and
+        one that is not done in time has failed. The variable E3_EVENT_TIMEOUT where it is None
     :ivar handlers: the handlers by name, in the order in which they get an event
+    :raises EventError: the timeout is no positive number
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, outbox: str | os.PathLike[str] | None = None, timeout: float | None = None) -> None:
         self.handlers: dict[str, EventHandler] = {}
+        self.outbox = os.environ.get("E3_EVENT_OUTBOX") or None if outbox is None else os.fspath(outbox)
+        self.timeout = _seconds_of_environment() if timeout is None else _seconds(timeout, "the timeout")
+        # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
+        # events for it.
+        self._unloaded: dict[str, str] = {}
 
     def send_event(self, event: Event) -> bool:
         """Give an event to every handler, in order.
@@ -35,6 +42,8 @@ class EventManager:
 
         :return: whether all took it; True where there are no handlers
         """
+        if self.outbox is not None or self.timeout is not None:
+            return self._send_with_care(event)
         delivered = True
         for name, handler in [*self.handlers.items()]:
             try:
@@ -42,6 +51,8 @@ class EventManager:
                     delivered = False
             except Exception:
                 delivered = False
+                from event._log import get_logger
+
                 get_logger().exception("handler %s failed on %r", name, event)
         return delivered
 
@@ -50,7 +61,13 @@ class EventManager:
 
         Nothing is logged here: the outcome holds the exceptions.
         """
-        return Outcome(tuple(_deliver(name, handler, event) for name, handler in [*self.handlers.items()]))
+        if self.outbox is None:
+            from event import _dispatch
+
+            return _dispatch.send(self.handlers.copy(), event, self.timeout)
+        from event import _delivery
+
+        return _delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
@@ -62,8 +79,12 @@ class EventManager:
         :raises EventError: the file's content is not an event
         :raises OSError: the file could not be read
         """
+        from event import _files
+
         event = Event.load(filename)
-        if problem := attachment_problem(event):
+        if problem := _files.changed(event.get_attachments()):
+            from event._log import get_logger
+
             get_logger().error("%s is not sent: %s", os.fsdecode(filename), problem)
             return False
         return self.send_event(event)
@@ -75,6 +96,8 @@ class EventManager:
         :raises EventError: there is no such handler, it fails to import, it is no handler, or two distributions
             register different ones under the name
         """
+        from event import _registry
+
         return _registry.get_handler(name)
 
     def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
@@ -96,14 +119,18 @@ class EventManager:
 
         :raises EventError: entries could not be loaded; it holds a message for each
         """
+        from event import _config
+
         errors: dict[str, Exception] = {}
         for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
             try:
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
                 self._add(name, handler, (), handler.decode_config(config))
+                self._unloaded.pop(name, None)
             except Exception as error:
                 errors[name] = error
+                self._unloaded[name] = config
         if errors:
             messages = [f"{name}: {one_line(error)} (in {var_name})" for name, error in errors.items()]
             raise EventError(messages) from next(iter(errors.values()))
@@ -113,36 +140,55 @@ class EventManager:
 
         :raises EventError: a handler's name or configuration cannot stand there; the variable is as it was
         """
+        from event import _config
+
         pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
         try:
             os.environ[var_name] = _config.join(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
 
+    def _send_with_care(self, event: Event) -> bool:
+        """Send as dispatch does, and log what send_event logs."""
+        outcome = self.dispatch(event)
+        for delivery in outcome:
+            if delivery.error:
+                from event._log import get_logger
+
+                get_logger().error("handler %s failed on %r", delivery.handler, event, exc_info=delivery.error)
+        return bool(outcome)
+
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         # The one place where a handler is made: event.testing overrides it, so that a tested program sends nothing.
         self.handlers[name] = handler(*args, **kwargs)
 
 
-def attachment_problem(event: Event) -> str | None:
-    """Return why an event's attachments are not what they were when it was dumped; None where they are."""
-    for name, (path, digest) in event.get_attachments().items():
-        try:
-            if _files.sha1(path) != digest:
-                return f"attachment {name!r}: {path} has changed"
-        except (OSError, ValueError) as error:
-            return f"attachment {name!r}: {one_line(error)}"
-    return None
+def _seconds(value: object, origin: str) -> float:
+    """Return a timeout.
 
-
-def _deliver(name: str, handler: EventHandler, event: Event) -> Delivery:
-    start = time.perf_counter()
-    error = None
+    :raises EventError: it is no positive number
+    """
     try:
-        taken = bool(handler.send_event(event))
-    except Exception as raised:
-        taken, error = False, raised
-    return Delivery(name, taken, error, time.perf_counter() - start)
+        seconds = float(value)  # type: ignore[arg-type]  # what float does not take is the error
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
+    return seconds
+
+
+def _seconds_of_environment() -> float | None:
+    value = os.environ.get("E3_EVENT_TIMEOUT")
+    if not value:
+        return None
+    try:
+        return _seconds(value, "E3_EVENT_TIMEOUT")
+    except EventError as error:
+        # This runs when the package is imported: a mistake in the surroundings must not break the build.
+        from event._log import get_logger
+
+        get_logger().error("%s; there is no deadline", one_line(error))
+        return None
 
 
 def _encoded(name: str, handler: EventHandler) -> str:

@@ -75,13 +75,10 @@ class Outbox:
         temporary = self._place("tmp", f"{entry_id}.{me()}")
         os.mkdir(temporary, 0o700)
         try:
-            attachments = {}
-            for number, (name, (path, digest)) in enumerate(event.get_attachments().items()):
-                _files.copy_whole(path, os.path.join(temporary, str(number)), sync=True)
-                attachments[name] = (str(number), digest)
-            kept = event.with_attachments(attachments)
+            kept = event._as_sent(entry_id, _copied(event, temporary))
             entry = Entry(entry_id, time.time(), kept, handlers)
             _files.write_whole(os.path.join(temporary, "entry.json"), _entry.encode(entry), sync=True)
+            _files.sync_directory(temporary)
             claimed = self._place("claimed", f"{entry_id}.{me()}")
             os.rename(temporary, claimed)
             _files.sync_directory(os.path.dirname(claimed))
@@ -228,7 +225,7 @@ class Claim:
         """Return the event to send, its attachments being the entry's own copies."""
         kept = self.entry.event.get_attachments()
         attachments = {name: (os.path.join(self._path, file), digest) for name, (file, digest) in kept.items()}
-        return self.entry.event.with_attachments(attachments, sending=self.entry.id)
+        return self.entry.event._as_sent(self.entry.id, attachments)
 
     def begin(self) -> None:
         """Note that another attempt begins."""
@@ -240,6 +237,11 @@ class Claim:
         line = _entry.encode_delivery(time.time(), delivery)
         self.entry.add(line)
         self._write(line)
+
+    def set_aside(self, problem: str) -> None:
+        """Put the entry into corrupt/."""
+        get_logger().error("outbox entry %s is put into corrupt/: %s", self.entry.id, problem)
+        _move(self._path, self._outbox._place("corrupt", self.entry.id))
 
     def release(self) -> None:
         """Hand the entry back; where it goes follows from what was recorded."""
@@ -269,6 +271,19 @@ class Claim:
         except OSError as error:
             # The delivery counts all the same; a later process may make it again, with the same id.
             get_logger().warning("outbox entry %s: its journal cannot be written: %s", self.entry.id, error)
+
+
+def _copied(event: Event, directory: str) -> dict[str, tuple[str, str]]:
+    """Copy an event's attachments into a directory; return name -> (file, SHA-1) of the copies.
+
+    A file may have changed since it was attached, and it is its copy that is delivered later.
+    """
+    copies = {}
+    for number, (name, (path, _)) in enumerate(event.get_attachments().copy().items()):
+        copy = os.path.join(directory, str(number))
+        _files.copy_whole(path, copy, sync=True)
+        copies[name] = (str(number), _files.sha1(copy))
+    return copies
 
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from event._log import get_logger
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -60,8 +59,11 @@ def entry_points() -> list[EntryPoint]:
     from importlib import metadata
 
     try:
-        return [point for group in GROUPS for point in metadata.entry_points(group=group)]
+        points = metadata.entry_points()  # once: each call reads all distributions
+        return [point for group in GROUPS for point in points.select(group=group)]
     except Exception:  # one damaged distribution hides all others from it
+        from event._log import get_logger
+
         found: list[EntryPoint] = []
         for distribution in metadata.distributions():
             try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from event import Event
+from event import Event, _files
 from event._cli import _handlers, _text
-from event._manager import attachment_problem
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -124,7 +123,7 @@ def _send_file(path: str, handlers: _handlers.Handlers) -> bool:
 
 def _dumped(path: str) -> Event:
     event = Event.load(path)
-    if problem := attachment_problem(event):
+    if problem := _files.changed(event.get_attachments()):
         raise EventError(problem)
     return event
 

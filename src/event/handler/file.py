@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from event import Event, EventError, EventHandler, _config, _files, _json, unique_id
+from event import Event, EventError, EventHandler, _config, _files, _json, sending_id, unique_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class FileHandler(EventHandler):
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         for name, safe in _files.safe_names(attachments).items():
             _files.copy_whole(attachments[name][0], os.path.join(directory, safe))
-        path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _STEM_MAX)}-{unique_id()}.json")
+        path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _STEM_MAX)}-{sending_id(event)}.json")
         _files.write_whole(path, text.encode("ascii"))
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from event import Event, EventError, EventHandler, _config, _files, _json, unique_id
+from event import Event, EventError, EventHandler, _config, _files, _json, sending_id, unique_id
 from event._handler import import_extra
 from event._log import get_logger
 from event.error import one_line
@@ -108,7 +108,7 @@ class S3Handler(EventHandler):
         """
         prefix = self.s3_prefix(event)
         stored = self._stored(event, prefix)
-        target = _join(self.event_s3_url, prefix, str(event.uid), f"-{unique_id()}.s3")
+        target = _join(self.event_s3_url, prefix, str(event.uid), f"-{sending_id(event)}.s3")
         text = _json.dumps({"attachments": stored, "event": event.as_dict()}).encode("ascii")
 
         from botocore.exceptions import BotoCoreError, ClientError

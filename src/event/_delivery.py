@@ -1,0 +1,117 @@
+"""Sending through the outbox: now, and later what could not be delivered then."""
+
+from __future__ import annotations
+
+from event import _dispatch, _files, _registry
+from event._log import get_logger
+from event._outbox import Outbox
+from event._outcome import Outcome
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+    from event._entry import Entry
+    from event._event import Event
+    from event._handler import EventHandler
+    from event._outbox import Claim
+    from event._outcome import Delivery
+
+    Handlers: TypeAlias = "dict[str, EventHandler | _Broken]"
+
+
+def send(event: Event, handlers: Handlers, unloaded: dict[str, str], outbox: str, timeout: float | None) -> Outcome:
+    """Keep an event, give it to the handlers, and forget it when all of them have it.
+
+    :param unloaded: the configuration of each handler that could not be loaded: it gets the event once it can be
+    :param outbox: the outbox's directory; where it cannot keep the event, the log tells, and the handlers get it anyway
+    :param timeout: for all handlers together, in seconds; None for as long as each one takes
+    """
+    claim = _put(event, {**_configurations(handlers), **unloaded}, outbox)
+    if claim is None:
+        return _dispatch.send(handlers, event, timeout)
+    return _attempt(claim, handlers, event._as_sent(claim.entry.id), timeout)
+
+
+def deliver(
+    outbox: Outbox, timeout: float | None = None, *, everything: bool = False
+) -> Iterator[tuple[Entry, Outcome]]:
+    """Deliver the entries that are due, one after another; yield each one with what became of it.
+
+    A handler is made from the configuration that the entry holds, once for all entries that hold the same.
+
+    :param timeout: for all handlers of one entry together, in seconds
+    :param everything: also what is not due yet
+    """
+    made: dict[tuple[str, str], EventHandler | _Broken] = {}
+    for claim in outbox.due(everything=everything):
+        event = claim.event()
+        if problem := _files.changed(event.get_attachments()):
+            claim.set_aside(problem)
+            continue
+        claim.begin()
+        handlers: Handlers = {}
+        for name, config in claim.entry.owing.items():
+            if (name, config) not in made:
+                made[name, config] = _made(name, config)
+            handlers[name] = made[name, config]
+        yield claim.entry, _attempt(claim, handlers, event, timeout)
+
+
+def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:
+    if not configurations:
+        return None
+    try:
+        return Outbox(outbox).put(event, configurations)
+    except (OSError, EventError) as error:
+        get_logger().error(
+            "%r cannot be kept in the outbox %s, and is sent without: %s", event, outbox, one_line(error)
+        )
+        return None
+
+
+def _configurations(handlers: Handlers) -> dict[str, str]:
+    """Return the configuration of each handler that a later process can make again."""
+    configurations: dict[str, str] = {}
+    for name, handler in handlers.items():
+        try:
+            config = handler.encode_config()
+            if not isinstance(config, str):
+                raise TypeError(f"encode_config returned {type(config).__name__}, not str")
+            configurations[name] = config
+        except Exception as error:
+            get_logger().warning("handler %s is not kept in the outbox: %s", name, one_line(error))
+    return configurations
+
+
+def _attempt(claim: Claim, handlers: Handlers, event: Event, timeout: float | None) -> Outcome:
+    """Give an event to the handlers, note for each one what it did, and hand the entry back on every way out."""
+    results: dict[str, Delivery] = {}
+    try:
+        for delivery in _dispatch.deliveries(handlers, event, timeout):
+            claim.record(delivery)
+            results[delivery.handler] = delivery
+    finally:
+        claim.release()
+    return Outcome(tuple(results[name] for name in handlers))
+
+
+class _Broken:
+    """Stands for a handler that cannot be made: each delivery fails with the reason."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def send_event(self, event: Event) -> bool:  # noqa: ARG002  # a handler's signature
+        raise self._error
+
+
+def _made(name: str, config: str) -> EventHandler | _Broken:
+    try:
+        kind = _registry.get_handler(name)
+        handler: EventHandler = kind(**kind.decode_config(config))
+    except Exception as error:
+        return _Broken(error)
+    return handler
