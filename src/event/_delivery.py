@@ -10,7 +10,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import TypeAlias
 
     from event._entry import Entry
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from event._outbox import Claim
     from event._outcome import Delivery
 
-    Handlers: TypeAlias = "dict[str, EventHandler | _Broken]"
+    Handlers: TypeAlias = "Mapping[str, EventHandler | _Broken]"
 
 
-def send(event: Event, handlers: Handlers, unloaded: dict[str, str], outbox: str, timeout: float | None) -> Outcome:
+def send(
+    event: Event, handlers: Mapping[str, EventHandler], unloaded: dict[str, str], outbox: str, timeout: float | None
+) -> Outcome:
     """Keep an event, give it to the handlers, and forget it when all of them have it.
 
     :param unloaded: the configuration of each handler that could not be loaded: it gets the event once it can be
@@ -52,7 +54,7 @@ def deliver(
             claim.set_aside(problem)
             continue
         claim.begin()
-        handlers: Handlers = {}
+        handlers: dict[str, EventHandler | _Broken] = {}
         for name, config in claim.entry.owing.items():
             if (name, config) not in made:
                 made[name, config] = _made(name, config)
@@ -72,12 +74,13 @@ def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | N
         return None
 
 
-def _configurations(handlers: Handlers) -> dict[str, str]:
+def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
     """Return the configuration of each handler that a later process can make again."""
     configurations: dict[str, str] = {}
     for name, handler in handlers.items():
         try:
-            config = handler.encode_config()
+            # "_config_elsewhere": what a process in another directory needs, where that differs.
+            config = getattr(handler, "_config_elsewhere", handler.encode_config)()
             if not isinstance(config, str):
                 raise TypeError(f"encode_config returned {type(config).__name__}, not str")
             configurations[name] = config

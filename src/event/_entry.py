@@ -101,7 +101,8 @@ class Entry:
 
         :param chance: a random number from 0 to 1
         """
-        return min(FIRST_DELAY * 2 ** min(self.attempts - 1, 20), LONGEST_DELAY) * (0.75 + chance / 2)
+        doubled = FIRST_DELAY * float(1 << min(self.attempts - 1, 20))
+        return min(doubled, LONGEST_DELAY) * (0.75 + chance / 2)
 
 
 def encode(entry: Entry) -> bytes:

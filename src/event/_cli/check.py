@@ -106,7 +106,7 @@ def _state(name: str) -> str:
 def _missing_extra(name: str) -> str | None:
     """Return what installs the modules that a built-in handler needs; None where it needs none, or they are there."""
     try:
-        extra, modules = _registry.get_handler(name)._requires  # noqa: SLF001  # ours; not for plugins
+        extra, modules = _registry.get_handler(name)._requires
     except Exception:
         return None  # it needs none, or is broken, which _state tells
     if all(util.find_spec(module) for module in modules):

@@ -37,6 +37,10 @@ class FileHandler(EventHandler):
         """Return ``log_dir``."""
         return _config.quote(self.log_dir, comma=False)
 
+    def _config_elsewhere(self) -> str:
+        """Return ``log_dir`` as an absolute path: an outbox may be delivered from another directory."""
+        return _config.quote(os.path.abspath(self.log_dir), comma=False)
+
     def send_event(self, event: Event) -> bool:
         """Write the event's attachments, then its JSON file.
 
