@@ -77,11 +77,13 @@ def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, even
 
 def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     start = time.perf_counter()
-    error = None
+    error: BaseException | None = None
     listen()
     try:
         taken = bool(handler.send_event(event))
-    except Exception as raised:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as raised:
         taken, error = False, raised
     finally:
         said = heard()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import sys
@@ -44,9 +45,7 @@ def safe_name(name: str, limit: int = _NAME_MAX) -> str:
 
 def hashed_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return ``STEM~HASH.EXT``: name made safe, with 16 hex digits that tell it from every other name."""
-    from hashlib import sha256
-
-    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     clean = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in name)
     stem, extension = os.path.splitext(clean)
     if len(extension.encode()) > 16:
@@ -95,6 +94,15 @@ def open_regular(path: str, *, follow: bool = True) -> int:
     return fd
 
 
+def read_regular(path: str, *, follow: bool = True) -> bytes:
+    """Return a regular file's content.
+
+    :raises OSError: as `open_regular`
+    """
+    with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
+        return file.read()
+
+
 def _require_regular(mode: int, path: str) -> None:
     if not stat.S_ISREG(mode):
         raise NotRegularError(f"{path!r} is not a regular file")
@@ -105,9 +113,7 @@ def sha1(path: str) -> str:
 
     :raises OSError: as `open_regular`
     """
-    from hashlib import sha1 as algorithm
-
-    digest = algorithm(usedforsecurity=False)
+    digest = hashlib.sha1(usedforsecurity=False)
     fd = open_regular(path)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _CHUNK)))
