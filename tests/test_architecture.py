@@ -119,7 +119,7 @@ def test_the_logger_loads_logging_alone():
 def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path):
     log = tmp_path / "build.log"
     log.write_text("compiled")
-    names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, collections.abc")
+    names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
         "event._config",
         "event._files",

@@ -343,6 +343,23 @@ def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
     assert done.stderr == "e3-event run: --log: 'log' is not complete: no more threads\n"
 
 
+def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    size = os.write(writer, bytes(1 << 22))
+    wait = _tee._writable
+
+    def read_and_wait(fd):
+        os.read(reader, size)
+        wait(fd)
+
+    monkeypatch.setattr(_tee, "_writable", read_and_wait)
+    assert _tee.show(writer, b"x" * 100)
+    assert os.read(reader, 200) == b"x" * 100
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
     """As NFS tells only then that a disk is full."""
     log = os.open("log", os.O_WRONLY | os.O_CREAT)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from event._outbox import Claim
     from event._outcome import Delivery
 
-    Handlers: TypeAlias = "Mapping[str, EventHandler | _Broken]"
+    Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
 
 
 def send(
@@ -46,13 +46,13 @@ def deliver(
     :param timeout: for all handlers of one entry together, in seconds
     :param everything: also what is not due yet
     """
-    made: dict[tuple[str, str], EventHandler | _Broken] = {}
+    made: dict[tuple[str, str], _dispatch.Handler] = {}
     for claim in outbox.due(everything=everything):
         if damage := claim.damage():
             claim.set_aside(damage)
             continue
         claim.begin()
-        handlers: dict[str, EventHandler | _Broken] = {}
+        handlers: dict[str, _dispatch.Handler] = {}
         for name, config in claim.entry.owing.items():
             if (name, config) not in made:
                 made[name, config] = _made(name, config)
@@ -109,14 +109,13 @@ class _Broken:
         raise self._error
 
 
-def _made(name: str, config: str) -> EventHandler | _Broken:
+def _made(name: str, config: str) -> _dispatch.Handler:
     try:
         kind = _registry.get_handler(name)
-        handler: EventHandler = kind(**kind.decode_config(config))
+        return _dispatch.Contained(kind(**kind.decode_config(config)))
     except KeyboardInterrupt:
         raise
     except Exception as error:
         return _Broken(error)
     except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
         return _Broken(EventError(f"handler {name}: {one_line(error)}"))
-    return handler

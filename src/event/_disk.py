@@ -75,6 +75,12 @@ def is_newer(path: str) -> bool:
     :raises OSError: it cannot be told now, and may be later
     """
     try:
+        fd = _files.open_regular(os.path.join(path, "entry.json"), follow=False)
+        try:
+            if os.read(fd, len(_entry.BEGINNING)) == _entry.BEGINNING:
+                return False  # the usual case: it need not be read twice
+        finally:
+            os.close(fd)
         read_entry(path)
     except NewerVersionError:
         return True
@@ -96,6 +102,15 @@ def move(source: str, target: str) -> bool:
 
 def remove(path: str) -> None:
     """Remove a directory and what it holds, as far as that can be done."""
+    try:
+        # Not rmtree at once: it takes thrice as long, and importing shutil longer than sending.
+        if _files.is_directory(path):
+            for name in os.listdir(path):
+                os.unlink(os.path.join(path, name))
+            os.rmdir(path)
+            return
+    except OSError:
+        pass
     from shutil import rmtree
 
     rmtree(path, ignore_errors=True)

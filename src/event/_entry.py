@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
 
 VERSION = 1
+BEGINNING = b'{"version": 1, '  # of what encode returns
 FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
 LIFETIME = 5 * 86400.0  # seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -145,6 +146,19 @@ def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
         _replace(path, fill, 0o666, sync=sync)
 
 
+def write_new(path: str, data: bytes) -> None:
+    """Write a file that is on the disk when this returns, in a directory that nobody else looks into yet.
+
+    :raises OSError: it could not be written; a part of it may be there
+    """
+    fd = os.open(path, _CREATE, 0o600)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)  # on NFS a full disk may show only here
+
+
 def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
     """Copy a regular file, with its permission bits and modification time, as `write_whole` writes.
 
@@ -242,6 +256,9 @@ def sync_directory(path: str) -> None:
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems sync files alone
+                raise
         finally:
             os.close(fd)
 

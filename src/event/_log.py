@@ -58,6 +58,8 @@ def _tell(level: int, message: str, args: tuple[object, ...], cause: BaseExcepti
 
 def listen() -> None:
     """Begin to remember what this thread logs."""
+    if "logging" in sys.modules:
+        get_logger()  # a plugin may log to the logger without having asked us for it
     _said[get_ident()] = []
 
 

@@ -25,9 +25,10 @@ claimed -> claimed           its owner is gone
 failed, new -> new           a person asks for another attempt
 ===========================  =========================================================================================
 
-OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, when it began. On the owner's machine the
-owner is gone when no such process runs; elsewhere, when the entry has not been touched for `LEASE` seconds by the
-file server's clock. Where an ID is taken in failed/ or corrupt/, a dot and more follow it.
+OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, when it began; in claimed/ a random part
+follows. On the owner's machine the owner is gone when no such process runs; elsewhere, when the entry has not been
+touched for `LEASE` seconds by the file server's clock. Where an ID is taken in failed/ or corrupt/, a dot and more
+follow it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Outbox:
         try:
             kept = event._as_sent(entry_id, _copied(event, temporary))
             entry = Entry(entry_id, time.time(), kept, handlers)
-            _files.write_whole(os.path.join(temporary, "entry.json"), _entry.encode(entry), sync=True)
+            _files.write_new(os.path.join(temporary, "entry.json"), _entry.encode(entry))
             _files.sync_directory(temporary)
             os.rename(temporary, claimed)
             _files.sync_directory(os.path.dirname(claimed))
@@ -147,8 +148,13 @@ class Outbox:
         return False
 
     def _prepare(self) -> None:
-        os.makedirs(self.path, 0o700, exist_ok=True)
         places = [self._place(state) for state in _STATES]
+        try:
+            for place in places:
+                require_own(place)
+            return
+        except FileNotFoundError:
+            os.makedirs(self.path, 0o700, exist_ok=True)
         made = [_files.make_directory(place, 0o700) for place in places]
         for place in places:
             require_own(place)
@@ -174,14 +180,17 @@ class Outbox:
                 continue
             if claim := self._claim("claimed", name, entry_id):
                 entry = claim.entry
-                if entry.attempts > 1 and (due := entry.last_start + entry.delay(0.5)) > time.time():
+                if entry.attempts > 1 and time.time() - entry.created > _entry.LIFETIME:
+                    claim.release()  # into failed/
+                elif entry.attempts > 1 and (due := entry.last_start + entry.delay(0.5)) > time.time():
                     postponed.append(claim.postpone(due))
                 else:
                     yield claim
 
     def _claim(self, state: str, name: str, entry_id: str) -> Claim | None:
         """Claim an entry; return None where another process was first, or it is not to be had."""
-        source, target = self._place(state, name), self._place("claimed", f"{entry_id}.{me()}")
+        # A name of its own: two threads of a process are two claimants.
+        source, target = self._place(state, name), self._place("claimed", f"{entry_id}.{me()}-{os.urandom(4).hex()}")
         try:
             require_own(source)
             if is_newer(source):

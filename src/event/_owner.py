@@ -27,8 +27,7 @@ def gone(owner: str, path: str, now: float, lease: float) -> bool:
     :param now: the file server's time, in seconds since 1970 UTC
     :param lease: how long an untouched claim holds, in seconds
     """
-    machine, _, process = owner.partition("-")
-    pid, _, start = process.partition("-")
+    machine, pid, start, *_ = (*owner.split("-"), "", "", "")
     if pid.isdecimal() and machine == me().partition("-")[0] and os.name == "posix":
         if not _runs(int(pid)):
             return True

@@ -8,6 +8,7 @@ import re
 from event import EventManager, _config, _manager, _registry
 from event._cli import _text
 from event._cli._capture import Capture
+from event._dispatch import Contained
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ class Handlers:
                 self._broken(name, one_line(error))
                 return
             try:
-                handler: Any = _Contained(kind(**kind.decode_config(config)))
+                handler: Any = Contained(kind(**kind.decode_config(config)))
             except (Exception, SystemExit) as error:
                 self._broken(name, masked(one_line(error), {name: config}))
             else:
@@ -85,22 +86,6 @@ class Handlers:
     def _broken(self, name: str, reason: str) -> None:
         self.broken[name] = reason
         self._manager._unloaded[name] = self._configs[name]
-
-
-class _Contained:
-    """A handler that leaves with SystemExit has failed; the others still get the event."""
-
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._handler, name)
-
-    def send_event(self, event: Event) -> Any:
-        try:
-            return self._handler.send_event(event)
-        except SystemExit as stop:
-            raise EventError(one_line(stop)) from stop
 
 
 def about(delivery: Delivery, configs: Mapping[str, str], *, kept: bool) -> str:

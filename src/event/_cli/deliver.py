@@ -10,12 +10,11 @@ from event import EventManager, _delivery
 from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
 from event._disk import names
-from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from threading import Event as Flag
     from typing import Any
 
@@ -170,19 +169,12 @@ def _pass(
         missed = done - (report.delivered - delivered)
         report.progress(f"{done} of {max(total, done)} done{f', {missed} not delivered' if missed else ''}")
         with Capture() as capture:
-            step = _next(deliveries)
+            step = next(deliveries, None)
         report.beside(capture.said, step[0].handlers if step else {})
         if step is None:
             break
         report.entry(*step, kept=not capture.said)
     report.clear()
-
-
-def _next(deliveries: Iterator[tuple[Entry, Outcome]]) -> tuple[Entry, Outcome] | None:
-    try:
-        return next(deliveries, None)
-    except SystemExit as stop:  # its status, 0 perhaps, would be ours
-        raise EventError(f"a handler has ended the delivery: {one_line(stop)}; the rest waits") from stop
 
 
 def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
