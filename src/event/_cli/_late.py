@@ -58,10 +58,11 @@ class LateHandler:
         return self._config
 
     def _made(self) -> EventHandler:
-        if self._handler is None:
+        handler = self._handler
+        if handler is None:
             kind = _registry.get_handler(self._name)
-            self._handler = kind(**kind.decode_config(self._config))
-        return self._handler
+            handler = self._handler = kind(**kind.decode_config(self._config))
+        return handler
 
 
 class Sender:
