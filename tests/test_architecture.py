@@ -28,6 +28,7 @@ CORE = {
     "event._event",
     "event._handler",
     "event._manager",
+    "event._outcome",
     "event.error",
 }
 STARTED = {

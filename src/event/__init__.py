@@ -15,6 +15,7 @@ from __future__ import annotations
 from event._event import Event, unique_id
 from event._handler import EventHandler
 from event._manager import EventManager
+from event._outcome import Delivery, Outcome
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import logging
     import os
     from typing import Any
-
-    from event._outcome import Delivery, Outcome
 
     logger: logging.Logger
 
@@ -77,15 +76,11 @@ def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        # Made or loaded when asked for: importing logging would double the cost of importing this package.
+        # Made when asked for: importing logging would double the cost of importing this package.
         if name == "logger":
             from event._log import get_logger
 
             return get_logger()
-        if name in {"Delivery", "Outcome"}:
-            from event import _outcome
-
-            return getattr(_outcome, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
