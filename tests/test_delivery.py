@@ -738,6 +738,6 @@ def test_memory_does_not_grow_with_what_waits(box, tmp_path, monkeypatch):
         finally:
             tracemalloc.stop()
         assert there(box) == {}
-    assert peaks[1] < peaks[0] + 100_000
+    assert peaks[1] < peaks[0] + 500_000  # 1 900 entries held would be 4 MB
     assert len(list((tmp_path / "events").glob("*.json"))) == 2100
     assert json.loads(next((tmp_path / "events").glob("*.json")).read_bytes())["text"] == "x" * 2000

@@ -46,7 +46,7 @@ def deliver(
     :param timeout: for all handlers of one entry together, in seconds
     :param everything: also what is not due yet
     """
-    made: dict[tuple[str, str], _dispatch.Handler] = {}
+    made: dict[tuple[str, str], Late] = {}
     for claim in outbox.due(everything=everything):
         if damage := claim.damage():
             claim.set_aside(damage)
@@ -55,7 +55,7 @@ def deliver(
         handlers: dict[str, _dispatch.Handler] = {}
         for name, config in claim.entry.owing.items():
             if (name, config) not in made:
-                made[name, config] = _made(name, config)
+                made[name, config] = Late(name, config)
             handlers[name] = made[name, config]
         yield claim.entry, _attempt(claim, handlers, claim.event(), timeout)
 
@@ -99,23 +99,51 @@ def _attempt(claim: Claim, handlers: Handlers, event: Event, timeout: float | No
     return Outcome(tuple(results[name] for name in handlers))
 
 
-class _Broken:
-    """Stands for a handler that cannot be made: each delivery fails with the reason."""
+class Late:
+    """A handler that is made when it is first given an event.
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    A plugin is then imported within the deadline of a sending, and after the outbox has the event: one that hangs, or
+    brings down the process, holds nobody and loses nothing. One that leaves with SystemExit has failed.
+    """
 
-    def send_event(self, event: Event) -> bool:  # noqa: ARG002  # a handler's signature
-        raise self._error
+    def __init__(self, name: str, config: str) -> None:
+        self._name = name
+        self._config = config
+        self._handler: EventHandler | None = None
+        self._error: BaseException | None = None
 
+    def send_event(self, event: Event) -> bool:
+        """Give the handler an event."""
+        try:
+            return self._made().send_event(event)
+        except SystemExit as stop:
+            raise EventError(one_line(stop)) from stop
 
-def _made(name: str, config: str) -> _dispatch.Handler:
-    try:
-        kind = _registry.get_handler(name)
-        return _dispatch.Contained(kind(**kind.decode_config(config)))
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:
-        return _Broken(error)
-    except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
-        return _Broken(EventError(f"handler {name}: {one_line(error)}"))
+    def encode_config(self) -> str:
+        """Return what a later process needs: the configuration as it was given, for it is read there first.
+
+        Handlers of ours, which cannot hang, may have it differ in another directory.
+        """
+        if _registry.kind(self._name) in _registry.BUILTINS:
+            try:
+                kind = _registry.get_handler(self._name)
+                if hasattr(kind, "_config_elsewhere"):
+                    return str(kind(**kind.decode_config(self._config))._config_elsewhere())
+            except Exception:
+                return self._config  # a later process may read it, and this one tells why it could not
+        return self._config
+
+    def _made(self) -> EventHandler:
+        if self._error:
+            raise self._error
+        handler = self._handler
+        if handler is None:
+            try:
+                kind = _registry.get_handler(self._name)
+                handler = self._handler = kind(**kind.decode_config(self._config))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._error = error  # to make it for the next event would fail again
+                raise
+        return handler

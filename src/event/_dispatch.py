@@ -48,15 +48,18 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
     from queue import Empty, SimpleQueue
     from threading import Thread
 
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + min(timeout, _LONGEST)
     done: SimpleQueue[Delivery] = SimpleQueue()
     waiting = dict(handlers)
+    alone = []
     for name, handler in handlers.items():
         thread = Thread(target=_attempt_into, args=(done, name, handler, event), name=f"event {name}", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # too many threads, or the interpreter is ending
-            done.put(Delivery(name, False, error, 0.0))
+        except RuntimeError:  # too many threads, or the interpreter is ending
+            alone.append(name)
+    for name in alone:  # late rather than not at all
+        _attempt_into(done, name, handlers[name], event)
     while waiting:
         try:
             delivery = done.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -66,6 +69,9 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
         yield delivery
     for name in waiting:
         yield Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout)
+
+
+_LONGEST = 365 * 86400.0  # seconds; a lock takes no timeout without end
 
 
 def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:

@@ -299,7 +299,7 @@ def sending_id(event: Event) -> str:
     An event that an outbox keeps has the same id on every attempt, so that a repeated delivery can replace the one
     before. Without an outbox, every call returns a new one.
     """
-    return event._sending or unique_id()
+    return getattr(event, "_sending", None) or unique_id()  # an event of e3-core has none
 
 
 def encode_event(event: Event, attachments: dict[str, tuple[str, str]]) -> dict[str, Any]:

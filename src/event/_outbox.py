@@ -229,7 +229,10 @@ class Outbox:
     def _server_time(self) -> float:
         """Return the time by the clock that dates the files, in seconds since 1970 UTC."""
         probe = self._place("tmp", f"{unique_id()}.{me()}")
-        os.mkdir(probe, 0o700)
+        try:
+            os.mkdir(probe, 0o700)
+        except OSError:
+            return time.time()  # a full disk: what waits must be delivered, to make room
         try:
             return os.lstat(probe).st_mtime
         finally:
@@ -349,6 +352,11 @@ def _copied(event: Event, directory: str) -> dict[str, tuple[str, str]]:
     """
     copies = {}
     for number, (name, (path, _)) in enumerate(event.get_attachments().copy().items()):
+        try:
+            os.close(_files.open_regular(path))
+        except OSError as error:  # the event is worth keeping without it
+            _log.warning("attachment %r of %r is not kept in the outbox: %s", name, event, error)
+            continue
         copy = os.path.join(directory, str(number))
         _files.copy_whole(path, copy, sync=True)
         copies[name] = (str(number), _files.sha1(copy))

@@ -96,6 +96,7 @@ class Relay:
             os.close(self._lifeline)
             os.close(self._reports)
             if wait:
+                os.kill(self._witness, signal.SIGKILL)  # it may have been stopped
                 os.waitpid(self._witness, 0)
 
     def _start_witness(self, inherit: Callable[[], None] | None, foreign: Iterable[int]) -> None:

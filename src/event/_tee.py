@@ -23,6 +23,9 @@ from threading import Lock, Thread
 from event import _files
 from event._relay import above_standard
 
+if sys.platform != "win32":
+    from select import POLLIN, POLLOUT, poll
+
 GRACE = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
 _SIZE = 1 << 16  # bytes read at once: what a pipe holds
 _MOST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
@@ -91,8 +94,6 @@ class Tee:
 
     def pass_through(self) -> None:  # pragma: no cover  # runs in the witness, which ends without a word to coverage
         """Show what comes until nobody writes any more, or nobody reads."""
-        from select import POLLIN, poll
-
         poller = poll()
         streams = {stream.reader: stream for stream in self.streams}
         for reader in streams:
@@ -181,18 +182,12 @@ else:
 
     def _readable(fd: int, seconds: float | None) -> bool:
         """Wait until something can be read, if only the pipe's end; for ever where seconds is None."""
-        from select import POLLIN
-
         return _polled(fd, POLLIN, None if seconds is None else max(0.0, seconds))
 
     def _writable(fd: int) -> None:
-        from select import POLLOUT
-
         _polled(fd, POLLOUT, None)
 
     def _polled(fd: int, what: int, seconds: float | None) -> bool:
-        from select import poll
-
         poller = poll()
         poller.register(fd, what)
         return bool(poller.poll(None if seconds is None else seconds * 1000))

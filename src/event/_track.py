@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
-_COROUTINE = 0x80  # inspect.CO_COROUTINE; importing inspect costs more than all else here
+# inspect.CO_COROUTINE and so on; importing inspect costs more than all else here.
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _CANCELLATIONS = frozenset({"KeyboardInterrupt", "CancelledError", "GeneratorExit"})
 
 
@@ -33,43 +34,80 @@ class Tracker:
         self._send = send
         self._name = name
         self._data = data
+        self._events: list[Event] = []  # more than one where a tracker is used within itself
 
     def __enter__(self) -> Event:
         """Make the event; return it."""
-        self._event = Event(self._name, **self._data)
-        return self._event
+        event = Event(self._name, **self._data)
+        self._events.append(event)
+        return event
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
+        event = self._events.pop()
         try:
-            if not self._event._closed:
-                for key, value in outcome_of(error).items():
-                    setattr(self._event, key, value)
-                self._event.close()
-            self._send(self._event)
-        except Exception as failure:
+            event._data.update(outcome_of(error))  # also where the body has closed the event
+            event.close()
+            self._send(event)
+        except KeyboardInterrupt:
+            if error is None:
+                raise
+        except BaseException as failure:  # SystemExit too: a handler must not end a build that goes well, nor hide why
             _log.error("event %s could not be sent", self._name, cause=failure)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Decorate a function."""
-        from functools import wraps
+        """Decorate a function, a coroutine function or a generator function.
 
-        send, name, data = self._send, self._name, self._data
+        :raises TypeError: it cannot be called, as a classmethod object, or is an asynchronous generator function
+        """
+        if not callable(function):
+            raise TypeError(f"cannot track {function!r}: it is not callable; put @track beneath @classmethod")
+        flags = _flags(function)
+        if flags & _ASYNC_GENERATOR:
+            raise TypeError(f"cannot track {function!r}: put `with track(...)` into an asynchronous generator")
+        from functools import update_wrapper
 
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            with Tracker(send, name, data):
-                return function(*args, **kwargs)
+        tracked = _generator if flags & _GENERATOR else _coroutine if flags & _COROUTINE else _function
+        call = tracked(function, lambda: Tracker(self._send, self._name, self._data))
+        return update_wrapper(call, function)
 
-        @wraps(function)
-        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with Tracker(send, name, data):
-                return await function(*args, **kwargs)  # type: ignore[misc]  # a coroutine function's result
 
-        code = getattr(function, "__code__", None)
-        return call_async if code and code.co_flags & _COROUTINE else call  # type: ignore[return-value]
+def _function(function: Any, track: Callable[[], Tracker]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with track():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _coroutine(function: Any, track: Callable[[], Tracker]) -> Any:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        with track():
+            return await function(*args, **kwargs)
+
+    return call
+
+
+def _generator(function: Any, track: Callable[[], Tracker]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with track():
+            return (yield from function(*args, **kwargs))
+
+    return call
+
+
+def _flags(function: Any) -> int:
+    """Return the flags of what a call runs: of a partial's function, of an object's __call__."""
+    from functools import partial
+
+    while isinstance(function, partial):
+        function = function.func
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)
+    return code.co_flags if code else 0
 
 
 def outcome_of(error: BaseException | None) -> dict[str, Any]:

@@ -105,6 +105,6 @@ def one_line(error: BaseException) -> str:
     else:
         try:
             text = f"{type(error).__name__}: {error}".removesuffix(": ")
-        except Exception:
+        except BaseException:
             text = type(error).__name__
     return " ".join(text.split())

@@ -33,20 +33,30 @@ class Handlers:
     :param pairs: the name and the configuration of each
     :param outbox: the directory that keeps an event until all of them have it; None for no outbox
     :param timeout: for one event, in seconds; E3_EVENT_TIMEOUT where it is None
+    :param late: whether plugins are imported only when they are given the event, where there is an outbox or a timeout:
+        after the one has it, and within the other
 
     :ivar loaded: those that could be loaded, by name
     :ivar broken: why the others could not, by name
     """
 
-    def __init__(self, pairs: Pairs, *, outbox: str | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self, pairs: Pairs, *, outbox: str | None = None, timeout: float | None = None, late: bool = False
+    ) -> None:
         with Capture():  # importing event has already said what is wrong with the variables
             self._manager = EventManager(timeout=timeout)
         self._manager.outbox = outbox
         self.loaded: dict[str, EventHandler] = self._manager.handlers
         self.broken: dict[str, str] = {}
         self._configs = dict(pairs)
-        for name in self._configs:
-            self._load(name)
+        late = late and (outbox is not None or self._manager.timeout is not None)
+        with Capture():
+            plugins = _registry.plugins() if late else {}
+        for name, config in self._configs.items():
+            if _registry.kind(name) in plugins:
+                self.loaded[name] = _late_handler(name, config)
+            else:
+                self._load(name)
 
     def __bool__(self) -> bool:
         """Return whether an event would go anywhere: to a handler, or into the outbox for one."""
@@ -88,6 +98,12 @@ class Handlers:
         self._manager._unloaded[name] = self._configs[name]
 
 
+def _late_handler(name: str, config: str) -> Any:
+    from event._delivery import Late
+
+    return Late(name, config)
+
+
 def about(delivery: Delivery, configs: Mapping[str, str], *, kept: bool) -> str:
     """Return a line about what a handler did, without its name and without secrets.
 
@@ -108,11 +124,12 @@ def masked(text: str, configs: Mapping[str, str]) -> str:
 
     :param configs: the configuration of each handler, by name
     """
-    parts = set()
+    parts: set[str] = set()
     for name, config in configs.items():
         if _registry.kind(name) not in _OPEN:
             for whole in (config, _config.unquote(config)):
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
+    parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it
     for part in sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(part, "***")
     return text
@@ -196,7 +213,8 @@ def outbox(args: argparse.Namespace) -> str | None:
     """Return the outbox's directory that the option, or else the variable, names; None where there is none."""
     if args.outbox == "":
         args.parser.error("--outbox: expected a directory")
-    return args.outbox or os.environ.get("E3_EVENT_OUTBOX") or None
+    path = args.outbox or os.environ.get("E3_EVENT_OUTBOX")
+    return os.path.abspath(path) if path else None  # now: a command may remove this directory
 
 
 def _seconds(text: str) -> float:

@@ -7,62 +7,37 @@ from threading import Thread
 
 from event import EventManager, _registry
 from event._cli import _handlers
+from event._delivery import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from event import Event, EventHandler
+    from event import Event
     from event._cli._capture import Capture
 
 DEADLINE = 30.0  # seconds, where neither an option nor the variable says so
 
 
-class LateHandler:
-    """A handler that is made when it is first given an event.
-
-    A plugin is then imported within the deadline of a sending, and after the outbox has the event: one that hangs, or
-    brings down the process, loses nothing.
+class LateHandler(Late):
+    """A late handler whose events stay in order.
 
     :ivar free: set once the event of the start has been this handler's: its end does not overtake it
     """
 
     def __init__(self, name: str, config: str) -> None:
+        super().__init__(name, config)
         self.free = Flag()
-        self._name = name
-        self._config = config
-        self._handler: EventHandler | None = None
 
     def send_event(self, event: Event) -> bool:
         """Give the handler an event, the open one before the closed one."""
         if event._closed:
             self.free.wait()
-            return self._made().send_event(event)
+            return super().send_event(event)
         try:
-            return self._made().send_event(event)
+            return super().send_event(event)
         finally:
             self.free.set()
-
-    def encode_config(self) -> str:
-        """Return what a later process needs: the configuration as it was given, for it is read there first.
-
-        Handlers of ours, which cannot hang, may have it differ in another directory.
-        """
-        if _registry.kind(self._name) in _registry.BUILTINS:
-            try:
-                kind = _registry.get_handler(self._name)
-                if hasattr(kind, "_config_elsewhere"):
-                    return str(kind(**kind.decode_config(self._config))._config_elsewhere())
-            except Exception:
-                return self._config  # a later process may read it, and this one tells why it could not
-        return self._config
-
-    def _made(self) -> EventHandler:
-        handler = self._handler
-        if handler is None:
-            kind = _registry.get_handler(self._name)
-            handler = self._handler = kind(**kind.decode_config(self._config))
-        return handler
 
 
 class Sender:
@@ -99,7 +74,7 @@ class Sender:
 
     def prepare(self) -> None:
         """Import what sending needs and what is ours, so that it is there when the command has ended."""
-        from event import _delivery, _dispatch, _json  # noqa: F401
+        from event import _dispatch, _json  # noqa: F401
 
         for name in self._configs:
             if _registry.kind(name) in _registry.BUILTINS:

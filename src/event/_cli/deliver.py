@@ -10,6 +10,7 @@ from event import EventManager, _delivery
 from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
 from event._disk import names
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,7 +196,11 @@ def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
     try:
         while not stop.is_set():
             seen, start = _stamp(outbox), time.time()
-            _pass(outbox, args, report, stop.is_set)
+            try:
+                _pass(outbox, args, report, stop.is_set)
+            except OSError as error:  # the file system may come back
+                report.clear()
+                _text.tell(f"{args.parser.prog}: {one_line(error)}")
             args.all = False  # what has failed keeps its distance
             _, later, next_due = _shelves.agenda(outbox, start)
             waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"

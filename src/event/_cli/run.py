@@ -141,7 +141,7 @@ class _Step:
             ending = process.wait()
             self._tell_about(ending, process.log_error)
             self._guarded(lambda: self._end(ending, attach=log is not None))
-        process.finish()
+        self._guarded(process.finish)
         if self._sender and self._sender.hung:  # pragma: no cover  # os._exit leaves no word to coverage
             _leave(1 if self._args.strict and not ending.status else ending.status)
         return ending.status

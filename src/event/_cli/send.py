@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     event = None if args.files else _event(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
-    handlers = _handlers.Handlers(pairs, outbox=_handlers.outbox(args), timeout=args.timeout)
+    handlers = _handlers.Handlers(pairs, outbox=_handlers.outbox(args), timeout=args.timeout, late=True)
     for name, reason in handlers.broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
     if not handlers:
