@@ -316,7 +316,6 @@ def test_where_the_outbox_is_another_user_s_the_event_is_sent_without(manager, b
 @pytest.mark.parametrize(
     "spoil",
     [
-        pytest.param(lambda e, log: log.unlink(), id="an attachment that is gone"),
         pytest.param(lambda e, log: e.set_formatter("name", lambda key, value: 1 / 0), id="a formatter that fails"),
         pytest.param(lambda e, log: (e._data["end_time"] and None) or e._data.update(x=e._data), id="a cycle"),
     ],
@@ -327,6 +326,26 @@ def test_an_event_that_cannot_be_written_is_still_tried(manager, board, attached
     assert board.uids == ["u"]
     assert "cannot be kept in the outbox" in caplog.text
     assert there(Outbox(manager.outbox)) == {}
+
+
+def test_an_event_is_kept_without_an_attachment_that_is_gone(manager, attached, box, board, tmp_path, caplog):  # noqa: PLR0913  # fixtures
+    board.is_("down")
+    (tmp_path / "build.log").unlink()
+    assert manager.send_event(attached) is False
+    assert "is not kept in the outbox" in caplog.text
+    board.is_()
+    assert [bool(outcome) for _, outcome in all_of(box)] == [True]
+
+
+def test_a_handler_that_hangs_while_it_is_made_has_failed(box, board, monkeypatch):
+    hold = threading.Event()
+    monkeypatch.setattr(_delivery._registry, "get_handler", lambda name: hold.wait(30))
+    box.put(Event("build"), {"board": str(board.path)}).release()
+    try:
+        ((_, outcome),) = all_of(box, timeout=0.05)
+    finally:
+        hold.set()
+    assert "not done within" in str(outcome)
 
 
 FULL = """
@@ -575,9 +594,8 @@ def test_the_handlers_are_made_once_for_all_entries_that_hold_the_same(manager, 
         manager.send_event(Event("build"))
     board.is_()
     made = []
-    monkeypatch.setattr(
-        _delivery, "_made", lambda name, config, make=_delivery._made: made.append(1) or make(name, config)
-    )
+    get_handler = _delivery._registry.get_handler
+    monkeypatch.setattr(_delivery._registry, "get_handler", lambda name: made.append(1) or get_handler(name))
     assert [bool(outcome) for _, outcome in all_of(box)] == [True] * 5
     assert len(made) == 1
 
@@ -613,7 +631,7 @@ def test_a_handler_that_gives_up_when_it_is_made_has_failed(box, monkeypatch, er
     monkeypatch.setattr(_delivery._registry, "get_handler", give_up)
     box.put(Event("build"), {"acme": ""}).release()
     ((_, outcome),) = all_of(box)
-    assert str(outcome) == f"acme: not delivered: handler acme: {type(error).__name__}: {error}"
+    assert str(outcome) == f"acme: not delivered: {type(error).__name__}: {error}"
     assert there(box) == {"new": 1}
 
 
@@ -700,7 +718,7 @@ def test_what_is_refused_for_good_goes_to_failed_and_a_person_may_retry_it(manag
 
 def test_a_delivery_in_the_background_has_a_deadline_too(box, board, monkeypatch):
     hold = threading.Event()
-    monkeypatch.setattr(_delivery, "_made", lambda name, config: Handler(lambda e: hold.wait(30)))
+    monkeypatch.setattr(_delivery.Late, "_made", lambda late: Handler(lambda e: hold.wait(30)))
     box.put(Event("build"), {"board": str(board.path)}).release()
     try:
         ((_, outcome),) = all_of(box, timeout=0.05)

@@ -128,13 +128,16 @@ def test_an_exit_in_turn_passes(error):
         manager(a=raises(error)).dispatch(event.Event("x"))
 
 
-def test_where_no_thread_can_start_the_handler_has_failed(monkeypatch):
+def test_where_no_thread_can_start_the_handlers_are_asked_in_turn(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)  # to have none left would starve the machine
-    (delivery,) = manager(30, a=yes).dispatch(event.Event("x"))
-    assert delivery.reason == "RuntimeError: can't start new thread"
+    assert [d.ok for d in manager(30, a=yes, b=yes).dispatch(event.Event("x"))] == [True, True]
+
+
+def test_a_deadline_beyond_all_bounds_is_none():
+    assert manager(1e300, a=yes).send_event(event.Event("x"))
 
 
 @pytest.mark.parametrize("timeout", [None, 30])

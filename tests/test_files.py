@@ -407,3 +407,23 @@ def test_a_link_is_not_followed_where_that_is_asked(tmp_path):
     assert _files.read_regular(str(tmp_path / "l")) == b"x"
     assert _files.is_directory(str(tmp_path))
     assert not _files.is_directory(str(tmp_path / "l"))
+
+
+@POSIX
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_syncs_no_directories_is_taken_as_it_is(tmp_path, monkeypatch, code):
+    def refuse(fd):
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    _files.sync_directory(str(tmp_path))
+
+
+@POSIX
+def test_a_directory_that_cannot_be_synced_is_an_error(tmp_path, monkeypatch):
+    def fail(fd):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="broken"):
+        _files.sync_directory(str(tmp_path))

@@ -157,6 +157,25 @@ def test_a_plugin_that_gives_up_while_it_is_loaded_stops_no_other(where, tmp_pat
     assert list(manager.handlers) == ["file"]
 
 
+def test_an_interrupt_while_a_plugin_is_loaded_or_written_passes(monkeypatch):
+    class Interrupted(GivesUp):
+        @classmethod
+        def decode_config(cls, config):
+            raise KeyboardInterrupt
+
+        def encode_config(self):
+            raise KeyboardInterrupt
+
+    manager = EventManager()
+    monkeypatch.setattr(manager, "get_handler", lambda name: Interrupted)
+    monkeypatch.setenv("V", "odd=x")
+    with pytest.raises(KeyboardInterrupt):
+        manager.load_handlers_from_env("V")
+    manager.handlers["odd"] = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        manager.handler_config_as_env("V")
+
+
 def test_a_plugin_that_gives_up_while_it_is_written_is_named():
     manager = EventManager()
     manager.handlers["odd"] = GivesUp()

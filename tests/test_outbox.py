@@ -144,10 +144,14 @@ def test_the_copy_is_what_is_there_when_it_is_put(box, attached, tmp_path):
     assert claim.damage() is None
 
 
-def test_what_cannot_be_put_leaves_nothing(box, attached, tmp_path):
-    (tmp_path / "build.log").unlink()
-    with pytest.raises(FileNotFoundError):
-        put(box, attached)
+def test_on_a_full_file_system_the_clock_of_this_machine_tells_the_time(box, monkeypatch):
+    box._prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert abs(box._server_time() - time.time()) < 60
+
+
+def test_what_cannot_be_put_leaves_nothing(box):
     loop = Event("loop")
     loop.self = {}
     loop.self["self"] = loop.self
@@ -504,6 +508,15 @@ def test_what_may_have_brought_down_its_deliverer_lets_the_others_go_first(box):
             claim = box._claim("new", path.name, poison.entry.id)
             abandon(claim, age=2 * LEASE)
     assert taken(box, everything=True) == [other, poison.entry.id]
+
+
+def test_what_keeps_bringing_down_its_deliverer_is_given_up_in_the_end(box, monkeypatch):
+    poison = put(box)
+    poison.begin()
+    abandon(poison, age=2 * LEASE)
+    monkeypatch.setattr(_entry, "LIFETIME", -1.0)
+    assert taken(box) == []
+    assert there(box) == {"failed": [poison.entry.id]}
 
 
 def test_what_another_process_takes_before_its_turn_is_left_to_it(box):

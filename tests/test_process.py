@@ -19,7 +19,6 @@ from event import _process, _relay, _tee
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
 
-pytest_plugins = ()
 SECONDS = 60  # until a test is given up
 
 # Prints the name of each signal that it gets, "ready" before the first, and ends on SIGUSR1.
@@ -341,6 +340,17 @@ def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == "x\n"
     assert done.stderr == "e3-event run: --log: 'log' is not complete: no more threads\n"
+
+
+def test_what_is_read_after_the_command_has_ended_is_bounded(here, monkeypatch):
+    monkeypatch.setattr(_tee, "_MOST", 10)
+    monkeypatch.setattr(_tee, "_SIZE", 4)
+    tee = _tee.Tee(os.open("log", os.O_WRONLY | os.O_CREAT))
+    os.write(tee.writers[0], b"x" * 100)
+    tee.end()
+    assert pathlib.Path("log").read_bytes() == b"x" * 12
+    assert tee.left_behind
+    tee.spawned()
 
 
 def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import inspect
 
 import pytest
@@ -79,11 +80,89 @@ def test_the_outcome_tells_how_it_ended_and_the_exception_passes(recorder, error
     assert getattr(sent, "error", None) == told
 
 
-def test_an_event_that_the_body_closed_is_sent_as_it_is(recorder):
+@pytest.mark.parametrize("close", [True, False])
+def test_what_the_body_says_of_its_outcome_counts_where_it_does_not_fail(recorder, close):
     with event.track("compile") as e:
         e.outcome = "unknown"
-        e.close()
+        if close:
+            e.close()
     assert the_event(recorder).outcome == "unknown"
+
+
+def test_an_event_that_the_body_closed_has_an_outcome_too(recorder):
+    def close_and_fail(e):
+        e.close()
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"), event.track("compile") as e:
+        close_and_fail(e)
+    assert the_event(recorder).outcome == "failure"
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
+def test_what_a_handler_raises_does_not_hide_why_the_body_failed(error):
+    class Quits:
+        def send_event(self, sent):
+            raise error
+
+    event.default_manager.handlers["quits"] = Quits()
+    with pytest.raises(LookupError, match="body"), event.track("compile"):
+        raise LookupError("body")
+
+
+def test_an_interrupt_while_a_success_is_sent_passes():
+    class Interrupted:
+        def send_event(self, sent):
+            raise KeyboardInterrupt
+
+    event.default_manager.handlers["interrupted"] = Interrupted()
+    with pytest.raises(KeyboardInterrupt), event.track("compile"):
+        pass
+
+
+def test_a_tracker_within_itself_sends_both_events(recorder):
+    tracker = event.track("compile")
+    with tracker as outer, tracker as inner:
+        pass
+    assert [e.uid for e in recorder.events] == [inner.uid, outer.uid]
+
+
+def test_a_generator_is_tracked_until_its_end(recorder):
+    @event.track("lines")
+    def lines():
+        yield 1
+        raise ValueError("no more")
+
+    produced = lines()
+    assert next(produced) == 1
+    assert not recorder.events
+    with pytest.raises(ValueError, match="no more"):
+        next(produced)
+    assert the_event(recorder).outcome == "failure"
+
+
+def test_a_partial_and_an_object_are_tracked_as_what_they_call(recorder):
+    async def work(_arg):
+        raise ValueError("async")
+
+    class Worker:
+        async def __call__(self):
+            raise ValueError("async")
+
+    for function in (functools.partial(functools.partial(work), 1), Worker()):
+        with pytest.raises(ValueError, match="async"):
+            asyncio.run(event.track("work")(function)())
+    assert [e.outcome for e in recorder.events] == ["failure"] * 2
+    assert event.track("count")(len)([1, 2]) == 2
+
+
+def test_what_cannot_be_tracked_is_refused_at_once():
+    async def stream():
+        yield 1
+
+    for function in (stream, classmethod(len)):
+        with pytest.raises(TypeError, match="cannot track"):
+            event.track("x")(function)
 
 
 def test_a_function_is_tracked_on_each_call(recorder):

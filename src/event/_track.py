@@ -48,7 +48,9 @@ class Tracker:
         """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
         event = self._events.pop()
         try:
-            event._data.update(outcome_of(error))  # also where the body has closed the event
+            outcome = outcome_of(error)
+            # Also where the body has closed the event; what it says of its own success counts.
+            event._data.update(outcome if error else {**outcome, **event._data})
             event.close()
             self._send(event)
         except KeyboardInterrupt:

@@ -74,7 +74,7 @@ def test_an_outbox_that_cannot_keep_the_event_is_a_line_and_the_event_is_sent(co
     pathlib.Path("ob").write_text("in the way", "utf-8")
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
     assert (status, len(err)) == (1, 3)
-    assert "cannot be kept in the outbox ob, and is sent without" in err[1]
+    assert f"cannot be kept in the outbox {os.path.abspath('ob')}, and is sent without" in err[1]
     assert err[2].startswith("file: delivered")
     assert len(stored()) == 1
 
@@ -515,3 +515,18 @@ def line_of(process):
     """Return the next line, or fail after a minute."""
     assert select.select([process.stderr], [], [], 60)[0]
     return process.stderr.readline()
+
+
+def test_a_plugin_that_ends_the_process_is_asked_when_the_outbox_has_the_event(process, plugin):
+    plugin("quits", "import os; os._exit(0)\n")
+    process("send", "n", "--outbox", "ob", "--handler", "quits")
+    assert len([*pathlib.Path("ob/claimed").iterdir()]) == 1
+
+
+def test_a_plugin_whose_import_hangs_holds_neither_the_sender_nor_what_waits(process, plugin):
+    plugin("hangs", "import time; time.sleep(100)\n")
+    done = process("send", "n", "--outbox", "ob", "--timeout", "0.5", "--handler", "hangs", *TO_FILES)
+    assert done.returncode == 1
+    assert len(stored()) == 1
+    done = process("deliver", "ob", "--all", "--timeout", "0.5")
+    assert "not done within 0.5 s" in done.stderr

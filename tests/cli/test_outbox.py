@@ -21,6 +21,10 @@ from event._outbox import Outbox
 AT = ("--outbox", "ob")
 
 
+def there(name):
+    return os.path.abspath(name)
+
+
 def in_failed(command, plugin):
     """Put an event that a handler refuses for good."""
     plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
@@ -381,21 +385,27 @@ def test_check_says_that_there_is_no_outbox(command):
 def test_check_counts_what_an_outbox_holds_and_makes_none(command, plugin, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob/deep")
     status, out, _ = command("check")
-    assert (status, outbox_of(out)) == (0, "  ob/deep  ok; it is made when the first event is sent")
+    assert (status, outbox_of(out)) == (
+        0,
+        f"  {there('ob/deep')}  ok; it is made when the first event is sent",
+    )
     assert not os.path.exists("ob")
     in_failed(command, plugin)
     wait_for("a", "b")
     status, out, _ = command("check", *AT)
-    assert (status, outbox_of(out)) == (0, "  ob  ok; 0 in delivery, 2 waiting, 1 failed, 0 corrupt")
+    assert (status, outbox_of(out)) == (
+        0,
+        f"  {there('ob')}  ok; 0 in delivery, 2 waiting, 1 failed, 0 corrupt",
+    )
 
 
 def test_an_outbox_that_cannot_be_used_is_a_problem(command):
     block("ob")
     status, out, err = command("check", *AT)
     assert (status, err) == (1, ["e3-event check: 1 problem"])
-    assert outbox_of(out).startswith("  ob  broken: NotADirectoryError")
+    assert outbox_of(out).startswith(f"  {there('ob')}  broken: NotADirectoryError")
     status, out, _ = command("check", "--outbox", "ob/deep")
-    assert (status, outbox_of(out)[:27]) == (1, "  ob/deep  broken: NotADire")
+    assert (status, "  broken: NotADire" in outbox_of(out)) == (1, True)
 
 
 @pytest.mark.parametrize("state", ["new", "tmp"])
@@ -405,13 +415,16 @@ def test_an_outbox_that_is_not_writable_is_a_problem(command, monkeypatch, state
     # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
     monkeypatch.setattr(os, "access", lambda path, _mode: path != closed)
     status, out, _ = command("check", *AT)
-    assert (status, outbox_of(out)) == (1, f"  ob  broken: PermissionError: {closed} is not writable")
+    assert (status, outbox_of(out)) == (
+        1,
+        f"  {there('ob')}  broken: PermissionError: {closed} is not writable",
+    )
 
 
 def test_an_outbox_is_whole_again_when_it_is_used(command):
     wait_for("n")
     os.rmdir("ob/corrupt")
-    assert outbox_of(command("check", *AT)[1]) == "  ob  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
+    assert outbox_of(command("check", *AT)[1]) == f"  {there('ob')}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: symbolic links need a privilege")

@@ -31,7 +31,9 @@ CI_MARKS = [
     "TRAVIS",
     "BITBUCKET_BUILD_NUMBER",
 ]
-HUNG = "import threading; threading.Thread(target=threading.Event().wait).start(); threading.Event().wait()"
+HUNG = """import threading
+        threading.Thread(target=threading.Event().wait, daemon=False).start()
+        threading.Event().wait()"""
 
 
 @pytest.fixture(autouse=True)
@@ -259,15 +261,40 @@ def test_a_reader_that_goes_away_ends_neither_the_command_nor_its_log(run, here,
     assert (here / "log").read_text().endswith("99999\n")
 
 
+FILLS_PIPES = """
+import os
+def write(data, logged):
+    os.write(1, data)
+    while logged and os.stat("log").st_size < logged:
+        pass
+write(bytes(65536), 65536)  # what a pipe holds: it is shown, and nobody reads it
+write(b"x", 65537)  # is logged, and cannot be shown
+write(b"y" * 60000, 0)  # nobody takes it before we have ended
+"""
+
+
 def test_a_reader_that_is_slow_gets_everything_and_the_log_is_complete(here):
-    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", "seq", "20000"]
+    args = [
+        sys.executable,
+        "-m",
+        "event",
+        "run",
+        "n",
+        *TO_FILES,
+        "--log",
+        "log",
+        "--",
+        sys.executable,
+        "-c",
+        FILLS_PIPES,
+    ]
     with subprocess.Popen(args, stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not list((here / "events").glob("*.json")):  # sent before anything is read
             assert time.monotonic() < deadline
-        shown = process.stdout.read()
+        (log,) = (path.read_bytes() for path in (here / "events").glob("n-*/log"))
+        assert process.stdout.read() == log == bytes(65536) + b"x" + b"y" * 60000
     assert process.returncode == 0
-    assert shown == (here / "log").read_bytes() == b"".join(b"%d\n" % n for n in range(1, 20_001))
 
 
 def test_a_stream_that_does_not_block_gets_everything(here):
@@ -312,8 +339,18 @@ def test_a_flood_that_the_command_leaves_behind_does_not_hold_the_event(here):
 # The event.
 
 
+# The start gives the end half a second to overtake it.
+TAPE = """import os, time
+        deadline = time.monotonic() + 0.5
+        while not event._closed and not os.path.exists('tape') and time.monotonic() < deadline:
+            pass
+        with open('tape', 'a') as tape:
+            tape.write(f'{event.uid} {event._closed}\\n')
+        return True"""
+
+
 def test_the_start_is_an_open_event_with_the_same_uid_before_the_end(run, here, plugin):
-    plugin("tape", handler("open('tape', 'a').write(f'{event.uid} {event._closed}\\n'); return True"))
+    plugin("tape", handler(TAPE))
     assert run("--start", "--handler", "tape", "--handler", "file=events", "--", "true").returncode == 0
     (first, is_closed), (second, is_closed_then) = (line.split() for line in (here / "tape").read_text().splitlines())
     assert (first, is_closed, is_closed_then) == (second, "False", "True")
@@ -505,3 +542,26 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
     }
     assert not late & loaded
     assert json.loads(next((here / "events").glob("*.json")).read_text())["outcome"] == "success"
+
+
+# What a hostile tester found.
+
+
+@pytest.mark.parametrize("most", range(8, 14))
+def test_few_descriptors_block_no_command_that_is_logged(here, most):
+    line = f'ulimit -n {most}; exec "$0" -m event run n --log log --handler file=events -- sh -c "$1"'
+    command = "head -c 300000 /dev/zero; exit 3"
+    done = subprocess.run(["sh", "-c", line, sys.executable, command], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, len(done.stdout)) == (3, 300000), done.stderr
+
+
+def test_a_handler_that_closes_what_is_not_its_own_does_not_change_the_status(run, plugin):
+    plugin("closes", handler("import os; os.closerange(3, 100); return True"))
+    assert run("--handler", "closes", "--", "sh", "-c", "exit 5").returncode == 5
+
+
+def test_an_outbox_is_found_from_where_the_step_began(here, run):
+    (here / "sub").mkdir()
+    os.chdir("sub")
+    run("--outbox", "../outbox", "--handler", "smtp=s,a@b.c,d@e.f,127.0.0.1:1", "--", "sh", "-c", "rm -r ../sub")
+    assert len(waiting(here / "outbox")) == 1
