@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from event.error import E3Error, EventError, one_line
+from event.error import E3Error, EventError, PermanentError, one_line, shown
 
-BOTH = pytest.mark.parametrize("kind", [E3Error, EventError])
+BOTH = pytest.mark.parametrize("kind", [E3Error, EventError, PermanentError])
 
 
 @BOTH
@@ -93,6 +93,35 @@ def test_a_copy_goes_its_own_way(kind, duplicate):
     assert (error.messages, other.messages) == (["a"], ["a", "b"])
 
 
+class WithoutText(Exception):  # noqa: N818  # it fails, and is no more
+    def __str__(self):
+        raise ValueError
+
+    __repr__ = __str__
+
+
+def test_a_permanent_error_is_an_event_error_with_the_public_name():
+    import event
+
+    assert event.PermanentError is PermanentError
+    assert issubclass(PermanentError, EventError)
+    assert PermanentError.__module__ == "event"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_what_is_shown_of_a_value_whose_code_fails_is_its_type(error):
+    class Odd:
+        def __repr__(self):
+            raise error
+
+    assert shown(["a"]) == "['a']"
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            shown(Odd())
+    else:
+        assert ".Odd object at 0x" in shown(Odd())
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -100,6 +129,7 @@ def test_a_copy_goes_its_own_way(kind, duplicate):
         pytest.param(EventError([]), "EventError", id="ours without a message"),
         pytest.param(ValueError("x\ny"), "ValueError: x y", id="another"),
         pytest.param(ValueError(), "ValueError", id="another without a text"),
+        pytest.param(WithoutText(), "WithoutText", id="another whose text fails"),
     ],
 )
 def test_one_line_says_all_on_one_line(error, line):

@@ -645,3 +645,22 @@ def test_processes_send_what_they_are_given(method, tmp_path, log_file):
         pool.join()
     assert len(list((tmp_path / "d").glob("*.json"))) == 8
     assert {path.read_bytes() for path in (tmp_path / "d").glob("*/log")} == {b"all good\n"}
+
+
+# The sending.
+
+
+def test_without_an_outbox_each_sending_has_an_id_of_its_own():
+    e = Event("build")
+    assert event.sending_id(e) != event.sending_id(e)
+    assert re.fullmatch(UUID4, event.sending_id(e))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_the_id_of_a_sending_stays_with_the_event_and_its_copies(duplicate):
+    e = Event("build", target="arm")
+    sent = e._as_sent("an-id", {"log": ("path", "digest")})
+    assert event.sending_id(duplicate(sent)) == event.sending_id(sent) == "an-id"
+    assert (sent.uid, sent.target, sent.get_attachments()) == (e.uid, "arm", {"log": ("path", "digest")})
+    assert e.get_attachments() == {}
+    assert event.sending_id(e) != "an-id"

@@ -189,7 +189,7 @@ def test_a_fifo_that_takes_the_file_s_place_before_the_opening_does_not_hold_us(
     regular = os.stat(tmp_path / "file")
     opened = len(os.listdir("/dev/fd"))
     with monkeypatch.context() as patch:
-        patch.setattr(_files.os, "stat", lambda path: regular)
+        patch.setattr(_files.os, "stat", lambda path, **_: regular)
         with pytest.raises(_files.NotRegularError):
             _files.open_regular(str(tmp_path / "odd"))
     assert len(os.listdir("/dev/fd")) == opened
@@ -372,3 +372,38 @@ def test_a_big_file_is_attached_and_copied_in_little_memory(tmp_path):
     )
     (tmp_path / "copy").unlink()
     assert int(run.stdout) < 8 << 10  # KiB
+
+
+# On the disk itself.
+
+
+def test_what_is_to_be_synced_is_and_nothing_else(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    _files.write_whole(str(tmp_path / "a"), b"a")
+    _files.copy_whole(str(source), str(tmp_path / "b"))
+    assert synced == []
+    _files.write_whole(str(tmp_path / "c"), b"c", sync=True)
+    _files.copy_whole(str(source), str(tmp_path / "d"), sync=True)
+    assert synced == [(tmp_path / name).stat().st_ino for name in "cd"]
+    _files.sync_directory(str(tmp_path))
+    assert synced[2:] == ([tmp_path.stat().st_ino] if os.name == "posix" else [])
+
+
+def test_windows_opens_no_directory(tmp_path, windows):
+    _files.sync_directory(str(tmp_path / "none"))
+
+
+@POSIX
+def test_a_link_is_not_followed_where_that_is_asked(tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    (tmp_path / "l").symlink_to("f")
+    with pytest.raises(OSError, match="l'"):
+        _files.open_regular(str(tmp_path / "l"), follow=False)
+    assert _files.read_regular(str(tmp_path / "f"), follow=False) == b"x"
+    assert _files.read_regular(str(tmp_path / "l")) == b"x"
+    assert _files.is_directory(str(tmp_path))
+    assert not _files.is_directory(str(tmp_path / "l"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import collections.abc
 import dataclasses
 import datetime
 import decimal
@@ -11,6 +12,7 @@ import fractions
 import ipaddress
 import json
 import pathlib
+import re
 import sys
 import threading
 import types
@@ -149,23 +151,60 @@ def test_a_value_takes_its_natural_form(value, form, beside, layout):
 
 
 class RealNumber:
-    """As numpy's numbers are: registered, not derived."""
+    """As numpy's are: no float, but with its protocol."""
 
     def __float__(self):
         return 1.5
 
-    def __int__(self):
+
+class IntegralNumber(RealNumber):
+    def __index__(self):
         return 3
 
 
 def test_foreign_numbers_are_numbers():
-    from numbers import Integral, Real
+    assert json.loads(_json.dumps([RealNumber(), IntegralNumber()])) == [1.5, 3]
 
-    real = type("RealScalar", (RealNumber,), {})
-    integral = type("IntegralScalar", (RealNumber,), {})
-    Real.register(real)
-    Integral.register(integral)
-    assert json.loads(_json.dumps([real(), integral()])) == [1.5, 3]
+
+class Endless(collections.abc.Sequence):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, position):
+        return position
+
+
+class NoClass:
+    @property
+    def __class__(self):
+        raise RuntimeError("class")
+
+
+class NoItems(dict):
+    def items(self):
+        raise RuntimeError("items")
+
+
+class NoRepr:
+    def __repr__(self):
+        raise SystemExit(3)
+
+
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        pytest.param(Endless(), r"\[0, 1, 2\]", id="a sequence without end"),
+        pytest.param(NoClass(), r".*NoClass object at .*", id="an object that hides its class"),
+        pytest.param(NoItems(a=1), r".*", id="a dict without items"),
+        pytest.param(NoRepr(), r".*NoRepr object at .*", id="an object without a repr"),
+        pytest.param({10**5000: 1}, r"\{'0x[0-9a-f]+': 1\}", id="an endless number for a key"),
+    ],
+)
+def test_an_odd_value_does_not_lose_the_others(value, form, layout):
+    content = json.loads(_json.dumps({"odd": value, "other": 1}, **layout))
+    assert content["other"] == 1
+    assert re.fullmatch(form, str(content["odd"]), re.DOTALL)
 
 
 def test_elements_that_have_no_order_are_kept():

@@ -406,7 +406,7 @@ def test_a_plugin_s_configuration_is_passed_by_position(manager, site, monkeypat
 BROKEN = {
     "absent=1": "no handler is named 'absent'",
     "=1": "no handler is named ''",
-    "logging=a,SHOUT": "SHOUT",
+    "logging=a,SHOUT": "there is no such level",
     "file=": "log directory",
     "file:x": "log directory",
     "unimportable=1": "unimportable_plugin:Handler of unimportable-plugin) fails to import: SystemExit: 3",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from event import Delivery, EventError, Outcome
+from event import Delivery, EventError, Outcome, PermanentError
 
 TAKEN = Delivery("file", ok=True, error=None, seconds=0.0123)
 REFUSED = Delivery("smtp:nightly", ok=False, error=None, seconds=1.0)
+EXPLAINED = Delivery("smtp", ok=False, error=None, seconds=1.0, said="no server took it")
+PERMANENT = Delivery("s3", ok=False, error=PermanentError("no such bucket"), seconds=0.5)
 RAISED = Delivery("s3", ok=False, error=EventError(["no bucket", "no key"]), seconds=0.5)
 
 
@@ -17,12 +19,16 @@ RAISED = Delivery("s3", ok=False, error=EventError(["no bucket", "no key"]), sec
         pytest.param(TAKEN, "file: delivered in 0.012 s", id="taken"),
         pytest.param(REFUSED, "smtp:nightly: not delivered: the handler returned False", id="refused"),
         pytest.param(RAISED, "s3: not delivered: no bucket; no key", id="raised"),
+        pytest.param(EXPLAINED, "smtp: not delivered: no server took it", id="refused, and the log told why"),
+        pytest.param(PERMANENT, "s3: not delivered: no such bucket", id="raised for good"),
     ],
 )
 def test_a_delivery_reads_as_one_line(delivery, text):
     assert str(delivery) == text
     assert repr(delivery) == f"<Delivery {text}>"
     assert bool(delivery) is (delivery is TAKEN)
+    assert delivery.reason == text.partition("not delivered: ")[2]
+    assert delivery.permanent is (delivery is PERMANENT)
 
 
 @pytest.mark.parametrize(

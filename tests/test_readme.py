@@ -48,7 +48,7 @@ def test_the_examples_do_what_the_readme_shows(tmp_path, monkeypatch):
     directory = tmp_path / "page"
     directory.mkdir()
     monkeypatch.chdir(directory)
-    assert pages.run(README, directory, programs) == 3
+    assert pages.run(README, directory, programs) == 5
 
 
 def test_every_link_leads_to_a_file():

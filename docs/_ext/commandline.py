@@ -46,7 +46,7 @@ class CommandLine(SphinxDirective):
 def commands(parser: argparse.ArgumentParser, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Return the commands that a parser knows, each followed by its own ones."""
     found = []
-    for action in parser._actions:  # noqa: SLF001  # argparse has no public way to ask
+    for action in parser._actions:
         if isinstance(action.choices, dict):
             for name, command in action.choices.items():
                 found += [(*above, name), *commands(command, (*above, name))]

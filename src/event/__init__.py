@@ -15,6 +15,7 @@ from __future__ import annotations
 from event._event import Event, sending_id, unique_id
 from event._handler import EventHandler
 from event._manager import EventManager
+from event._outcome import Delivery, Outcome
 from event.error import EventError, PermanentError
 
 TYPE_CHECKING = False
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
-    from event._outcome import Delivery, Outcome
     from event._track import Tracker
 
     logger: logging.Logger
@@ -104,15 +104,11 @@ def track(name: str, **data: Any) -> Tracker:
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        # Made or loaded when asked for: importing logging would double the cost of importing this package.
+        # Made when asked for: importing logging would double the cost of importing this package.
         if name == "logger":
             from event._log import get_logger
 
             return get_logger()
-        if name in {"Delivery", "Outcome"}:
-            from event import _outcome
-
-            return getattr(_outcome, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from event import _dispatch, _files, _registry
-from event._log import get_logger
+from event import _dispatch, _log, _registry
 from event._outbox import Outbox
 from event._outcome import Outcome
 from event.error import EventError, one_line
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from event._outbox import Claim
     from event._outcome import Delivery
 
-    Handlers: TypeAlias = "Mapping[str, EventHandler | _Broken]"
+    Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
 
 
 def send(
@@ -31,7 +30,7 @@ def send(
     :param outbox: the outbox's directory; where it cannot keep the event, the log tells, and the handlers get it anyway
     :param timeout: for all handlers together, in seconds; None for as long as each one takes
     """
-    claim = _put(event, {**_configurations(handlers), **unloaded}, outbox)
+    claim = _put(event, {**unloaded, **_configurations(handlers)}, outbox)
     if claim is None:
         return _dispatch.send(handlers, event, timeout)
     return _attempt(claim, handlers, event._as_sent(claim.entry.id), timeout)
@@ -47,19 +46,18 @@ def deliver(
     :param timeout: for all handlers of one entry together, in seconds
     :param everything: also what is not due yet
     """
-    made: dict[tuple[str, str], EventHandler | _Broken] = {}
+    made: dict[tuple[str, str], _dispatch.Handler] = {}
     for claim in outbox.due(everything=everything):
-        event = claim.event()
-        if problem := _files.changed(event.get_attachments()):
-            claim.set_aside(problem)
+        if damage := claim.damage():
+            claim.set_aside(damage)
             continue
         claim.begin()
-        handlers: dict[str, EventHandler | _Broken] = {}
+        handlers: dict[str, _dispatch.Handler] = {}
         for name, config in claim.entry.owing.items():
             if (name, config) not in made:
                 made[name, config] = _made(name, config)
             handlers[name] = made[name, config]
-        yield claim.entry, _attempt(claim, handlers, event, timeout)
+        yield claim.entry, _attempt(claim, handlers, claim.event(), timeout)
 
 
 def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:
@@ -67,10 +65,8 @@ def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | N
         return None
     try:
         return Outbox(outbox).put(event, configurations)
-    except (OSError, EventError) as error:
-        get_logger().error(
-            "%r cannot be kept in the outbox %s, and is sent without: %s", event, outbox, one_line(error)
-        )
+    except Exception as error:  # of the operating system, or of a formatter or a value of the event
+        _log.error("%r cannot be kept in the outbox %s, and is sent without: %s", event, outbox, one_line(error))
         return None
 
 
@@ -84,8 +80,10 @@ def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
             if not isinstance(config, str):
                 raise TypeError(f"encode_config returned {type(config).__name__}, not str")
             configurations[name] = config
-        except Exception as error:
-            get_logger().warning("handler %s is not kept in the outbox: %s", name, one_line(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            _log.warning("handler %s is not kept in the outbox: %s", name, one_line(error))
     return configurations
 
 
@@ -111,10 +109,13 @@ class _Broken:
         raise self._error
 
 
-def _made(name: str, config: str) -> EventHandler | _Broken:
+def _made(name: str, config: str) -> _dispatch.Handler:
     try:
         kind = _registry.get_handler(name)
-        handler: EventHandler = kind(**kind.decode_config(config))
+        return _dispatch.Contained(kind(**kind.decode_config(config)))
+    except KeyboardInterrupt:
+        raise
     except Exception as error:
         return _Broken(error)
-    return handler
+    except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
+        return _Broken(EventError(f"handler {name}: {one_line(error)}"))

@@ -6,12 +6,13 @@ import time
 
 from event._log import heard, listen
 from event._outcome import Delivery, Outcome
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from queue import SimpleQueue
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from event._event import Event
 
@@ -77,12 +78,33 @@ def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, even
 
 def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     start = time.perf_counter()
-    error = None
+    error: BaseException | None = None
     listen()
     try:
         taken = bool(handler.send_event(event))
-    except Exception as raised:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as raised:
         taken, error = False, raised
     finally:
         said = heard()
     return Delivery(name, taken, error, time.perf_counter() - start, said)
+
+
+class Contained:
+    """A handler that has failed, not ended the program, where it leaves with SystemExit.
+
+    For programs of ours, which deliver what others have asked for.
+    """
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def send_event(self, event: Event) -> Any:
+        try:
+            return self._handler.send_event(event)
+        except SystemExit as stop:
+            raise EventError(one_line(stop)) from stop

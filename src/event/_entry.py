@@ -11,6 +11,7 @@
     {"time": …, "attempt": 2}                              the second attempt began; the first is the putting
     {"time": …, "handler": "smtp", "ok": true, …}          that handler has the event
     {"time": …, "handler": "smtp", "ok": false, "error": "…", "permanent": false, …}
+    {"time": …, "retry": true}                             a person asks for more: nothing before is permanent
 
 A reader ignores keys that it does not know, and a line that a power cut has torn.
 """
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
 
 VERSION = 1
+BEGINNING = b'{"version": 1, '  # of what encode returns
 FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
 LIFETIME = 5 * 86400.0  # seconds
+_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with what is less does not overflow
 
 
 class NewerVersionError(ValueError):
@@ -46,7 +49,7 @@ class Entry:
     :ivar handlers: the configuration of each handler that the event was put for, by name
     :ivar attempts: how often its delivery began
     :ivar last_start: when the last attempt began, in seconds since 1970 UTC
-    :ivar history: the journal's lines about handlers, oldest first
+    :ivar history: the journal's lines about handlers, oldest first; a retry has taken ``permanent`` from them
     """
 
     def __init__(self, id: str, created: float, event: Event, handlers: dict[str, str]) -> None:  # noqa: A002
@@ -73,7 +76,7 @@ class Entry:
     def refused(self) -> bool:
         """Whether a handler has failed in a way that trying again does not mend."""
         taken = {line["handler"] for line in self.history if line.get("ok")}
-        return bool(self.settled - taken)
+        return not self.handlers.keys().isdisjoint(self.settled - taken)
 
     @property
     def last_error(self) -> str:
@@ -90,8 +93,11 @@ class Entry:
             return
         if isinstance(line.get("handler"), str):
             self.history.append(line)
-        elif isinstance(line.get("attempt"), int) and isinstance(line.get("time"), float):
-            self.attempts, self.last_start = line["attempt"], line["time"]
+        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _is_time(line.get("time")):
+            self.attempts, self.last_start = attempt, line["time"]
+        elif line.get("retry"):
+            for earlier in self.history:
+                earlier.pop("permanent", None)
 
     def delay(self, chance: float) -> float:
         """Return how long to wait after the last attempt began, in seconds.
@@ -129,10 +135,14 @@ def decode(text: bytes, journal: Iterable[bytes] = ()) -> Entry:
         raise ValueError("it is no object with a version")
     if version > VERSION:
         raise NewerVersionError(f"its version is {version}; this release reads {VERSION}")
-    created, id_ = content.get("created"), content.get("id")
-    if not isinstance(created, (int, float)) or not isinstance(id_, str):
-        raise ValueError("'created' must be a number and 'id' a string")
-    entry = Entry(id_, created, decode_event(content.get("event"), Event), _handlers(content.get("handlers")))
+    created: Any = content.get("created")
+    id_ = content.get("id")
+    if not _is_time(created) or not isinstance(id_, str):
+        raise ValueError("'created' must be a time and 'id' a string")
+    event = decode_event(content.get("event"), Event)
+    if not all(_is_name(file) for file, _ in event.get_attachments().values()):
+        raise ValueError("an attachment must be a file of the entry itself")
+    entry = Entry(id_, created, event, _handlers(content.get("handlers")))
     for line in journal:
         entry.add(line)
     return entry
@@ -153,9 +163,22 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
     return _line(line)
 
 
+def encode_retry(time: float) -> bytes:
+    """Return the journal's line for a person's wish that it be tried again."""
+    return _line({"time": time, "retry": True})
+
+
 def _line(content: dict[str, Any]) -> bytes:
     # The line feed before it ends a line that was torn.
     return b"\n" + _json.dumps(content).encode("ascii") + b"\n"
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < _END_OF_TIME
+
+
+def _is_name(file: str) -> bool:
+    return file not in {".", ".."} and not {"/", "\\", ":"} & {*file}
 
 
 def _handlers(content: Any) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from event.error import EventError
+from event.error import EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class Event:
     def __repr__(self) -> str:
         """Return the name, the uid, whether the event is closed and what it holds; no values, which may be secret."""
         data = self._data
-        parts = [f"{data.get('name')!r} {data.get('uid')}", "closed" if self._closed else "open"]
+        state = "closed" if self._closed else "open"
+        parts = [f"{shown(data.get('name'))} {shown(data.get('uid')).strip(chr(39))}", state]
         if extra := [key for key in data if key not in _FRESH]:
             parts.append(f"data: {', '.join(extra)}")
         if self._attachments:
@@ -178,9 +179,9 @@ class Event:
             reason = getattr(error, "strerror", None) or error
             raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
         if name in self._attachments:
-            from event._log import get_logger
+            from event import _log
 
-            get_logger().warning("%s: attachment %r is replaced by %s", self._title(), name, absolute)
+            _log.warning("%s: attachment %r is replaced by %s", self._title(), name, absolute)
         self._attachments[name] = (absolute, digest)
 
     def close(self) -> None:
@@ -243,14 +244,14 @@ class Event:
         :raises EventError: the file's content is not an event; the message says why
         :raises OSError: the file could not be read
         """
-        from event import _json
+        from event import _files, _json
 
-        with open(json_filename, "rb", buffering=0) as file:
-            content = file.read()
+        path = os.fsdecode(json_filename)
         try:
+            content = _files.read_regular(path)
             return decode_event(_json.loads(content.decode()), cls)
         except ValueError as error:
-            raise EventError(f"{os.fsdecode(json_filename)} is not a dumped event: {error}") from error
+            raise EventError(f"{path} is not a dumped event: {error}") from error
 
     def _as_sent(self, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> Self:
         """Return a copy that belongs to a sending of an outbox.
@@ -269,7 +270,8 @@ class Event:
         return _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter)
 
     def _title(self) -> str:
-        return f"event {self._data.get('name')} ({self._data.get('uid')})"
+        name, uid = (x if isinstance(x, str) else shown(x) for x in map(self._data.get, ("name", "uid")))
+        return f"event {name} ({uid})"
 
     def _require_open(self) -> None:
         if self._closed:

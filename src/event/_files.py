@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat
 import sys
@@ -44,9 +46,7 @@ def safe_name(name: str, limit: int = _NAME_MAX) -> str:
 
 def hashed_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return ``STEM~HASH.EXT``: name made safe, with 16 hex digits that tell it from every other name."""
-    from hashlib import sha256
-
-    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     clean = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in name)
     stem, extension = os.path.splitext(clean)
     if len(extension.encode()) > 16:
@@ -95,6 +95,15 @@ def open_regular(path: str, *, follow: bool = True) -> int:
     return fd
 
 
+def read_regular(path: str, *, follow: bool = True) -> bytes:
+    """Return a regular file's content.
+
+    :raises OSError: as `open_regular`
+    """
+    with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
+        return file.read()
+
+
 def _require_regular(mode: int, path: str) -> None:
     if not stat.S_ISREG(mode):
         raise NotRegularError(f"{path!r} is not a regular file")
@@ -105,9 +114,7 @@ def sha1(path: str) -> str:
 
     :raises OSError: as `open_regular`
     """
-    from hashlib import sha1 as algorithm
-
-    digest = algorithm(usedforsecurity=False)
+    digest = hashlib.sha1(usedforsecurity=False)
     fd = open_regular(path)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _CHUNK)))
@@ -137,6 +144,19 @@ def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _replace(path, fill, 0o666, sync=sync)
+
+
+def write_new(path: str, data: bytes) -> None:
+    """Write a file that is on the disk when this returns, in a directory that nobody else looks into yet.
+
+    :raises OSError: it could not be written; a part of it may be there
+    """
+    fd = os.open(path, _CREATE, 0o600)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)  # on NFS a full disk may show only here
 
 
 def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
@@ -236,6 +256,9 @@ def sync_directory(path: str) -> None:
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems sync files alone
+                raise
         finally:
             os.close(fd)
 

@@ -6,7 +6,13 @@ no string, a cycle, too deep a nesting) is the value walked here and made plain 
 
 from __future__ import annotations
 
-from event.error import EventError
+import json
+from collections import UserString, abc
+from enum import Enum
+from itertools import islice
+from operator import index
+
+from event.error import EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,8 +53,6 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> 
     :param sort_keys: write the keys of each object in order
     :raises EventError: a value holds itself, or is nested too deeply; the message names its key
     """
-    import json
-
     options = (indent, sort_keys)
     if options not in _ENCODERS:
         _ENCODERS[options] = json.JSONEncoder(
@@ -56,7 +60,7 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> 
         ).encode
     try:
         return _ENCODERS[options](value)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # what JSON does not know, or a value whose own code fails
         plain = _plain(value, "", ())
     try:
         return json.dumps(plain, indent=indent, sort_keys=sort_keys)
@@ -69,8 +73,6 @@ def loads(text: str | bytes) -> Any:
 
     :raises ValueError: the text is no JSON, is no UTF-8, or is nested too deeply; the message says where
     """
-    import json
-
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -82,13 +84,10 @@ def natural(value: Any) -> Any:
     try:
         return _natural(value)
     except Exception:  # a value's own code failed: the event must still go out
-        return _repr(value)
+        return shown(value)
 
 
 def _natural(value: Any) -> Any:
-    from collections import UserString, abc
-    from enum import Enum  # json, through re, has loaded it already
-
     kind = type(value)
     if isinstance(value, Enum):
         return value.value
@@ -101,7 +100,7 @@ def _natural(value: Any) -> Any:
     if isinstance(value, abc.Mapping):
         return dict(value.items())
     if isinstance(value, (abc.Sequence, abc.ValuesView)):
-        return list(value)
+        return list(islice(value, len(value)))  # not list(value): one that never ends would fill the memory
     if hasattr(kind, "__dataclass_fields__"):
         # Not dataclasses.asdict: it deep-copies, which fails for a lock or an open file.
         return {name: getattr(value, name) for name in kind.__dataclass_fields__ if hasattr(value, name)}
@@ -111,8 +110,6 @@ def _natural(value: Any) -> Any:
 
 
 def _scalar(value: Any, kind: type) -> Any:
-    from numbers import Integral, Real
-
     if hasattr(kind, "__fspath__"):
         return kind.__fspath__(value)
     if hasattr(kind, "isoformat"):
@@ -121,11 +118,11 @@ def _scalar(value: Any, kind: type) -> Any:
         return value.total_seconds()
     if kind.__module__ in _WRITTEN_AS_STR:
         return str(value)
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
+    if hasattr(kind, "__index__"):
+        return index(value)
+    if hasattr(kind, "__float__"):
         return float(value)
-    return _repr(value)
+    return shown(value)
 
 
 def _in_order(values: Any) -> list[Any]:
@@ -135,37 +132,37 @@ def _in_order(values: Any) -> list[Any]:
         return list(values)
 
 
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception:
-        return object.__repr__(value)
-
-
 def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
     """Return value made of what JSON knows alone.
 
     :param key: where value stands, for the error
     :param above: the ids of the containers around value
     """
+    if id(value) in above:
+        raise EventError(f"event data {key!r} holds itself, which JSON cannot express; leave the inner reference out")
+    try:
+        return _plain_of(value, key, (*above, id(value)))
+    except EventError:
+        raise
+    except RecursionError as error:
+        # The path is as deep as the value; its beginning tells enough.
+        raise EventError(f"event data {'.'.join(key.split('.')[:3])!r} is nested too deeply for JSON") from error
+    except Exception:  # the value's own code failed: the others must still go out
+        return shown(value)
+
+
+def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, int):
         return _number(value)
-    if id(value) in above:
-        raise EventError(f"event data {key!r} holds itself, which JSON cannot express; leave the inner reference out")
-    above = (*above, id(value))
-    try:
-        if isinstance(value, dict):
-            return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
-        if isinstance(value, (list, tuple)):
-            return [_plain(v, key, above) for v in value]
-        return _plain(natural(value), key, above)
-    except RecursionError as error:
-        # The path is as deep as the value; its beginning tells enough.
-        raise EventError(f"event data {'.'.join(key.split('.')[:3])!r} is nested too deeply for JSON") from error
+    if isinstance(value, dict):
+        return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, key, above) for v in value]
+    return _plain(natural(value), key, above)
 
 
 def _number(value: int) -> int | str:
@@ -180,9 +177,7 @@ def _key(key: Any) -> str:
     """Return an object's key, which must be a string: as json.dumps writes it, else as the key reads."""
     if isinstance(key, str):
         return str.__str__(key)  # the text of a str that is an Enum too
-    if key is None or isinstance(key, (int, float)):
-        import json
-
+    if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
-    form = natural(key)
-    return form if isinstance(form, str) else _repr(form)
+    form = _number(key) if isinstance(key, int) else natural(key)
+    return form if isinstance(form, str) else shown(form)

@@ -6,6 +6,7 @@ is that reason.
 
 from __future__ import annotations
 
+import sys
 from _thread import get_ident  # as threading has it, which costs an import
 
 from event.error import one_line
@@ -29,8 +30,36 @@ def get_logger() -> Logger:
     return logger
 
 
+def warning(message: str, *args: object) -> None:
+    """Log at WARNING; see `error`."""
+    _tell(30, message, args, None)
+
+
+def error(message: str, *args: object, cause: BaseException | None = None) -> None:
+    """Log at ERROR.
+
+    Reporting a failure must not become one: what a log handler, a filter or a late import raises goes no further.
+
+    :param args: for the message, as logging formats it
+    :param cause: the exception whose traceback is logged too
+    """
+    _tell(40, message, args, cause)
+
+
+def _tell(level: int, message: str, args: tuple[object, ...], cause: BaseException | None) -> None:
+    try:
+        get_logger().log(level, message, *args, exc_info=cause)
+    except Exception as failure:
+        try:
+            sys.stderr.write(f"event: {message % args} (and logging failed: {one_line(failure)})\n")
+        except Exception:  # noqa: S110  # there is nobody left to tell
+            pass
+
+
 def listen() -> None:
     """Begin to remember what this thread logs."""
+    if "logging" in sys.modules:
+        get_logger()  # a plugin may log to the logger without having asked us for it
     _said[get_ident()] = []
 
 

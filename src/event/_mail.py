@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import encodebytes
+from datetime import datetime, timezone
+from email.header import Header
+from email.utils import format_datetime
+from mimetypes import guess_type
+from urllib.parse import quote
 
 from event import _files, _json, unique_id
 from event.error import EventError
@@ -118,9 +124,6 @@ def compose(event: Event, subject: str, sender: Mailbox, recipients: list[Mailbo
 
 
 def _head(subject: str, sender: Mailbox, recipients: list[Mailbox], boundary: str) -> str:
-    from datetime import datetime, timezone
-    from email.utils import format_datetime
-
     domain = wire_address(sender[1]).rpartition("@")[2]
     fields = {
         "MIME-Version": "1.0",
@@ -151,8 +154,6 @@ def _quoted(name: str) -> str:
 
 def _encoded(text: str, field: str) -> str:
     """Return a header's text, folded; beyond ASCII, and where a word fills a line, in RFC 2047's encoded words."""
-    from email.header import Header
-
     as_it_is = text.isascii() and max(map(len, text.split(" "))) < _LINE_MAX
     return Header(text, "us-ascii" if as_it_is else "utf-8", header_name=field).encode()
 
@@ -189,8 +190,6 @@ def _read(path: str, size: int) -> bytes:
 
 
 def _content_type(name: str, path: str) -> str:
-    from mimetypes import guess_type
-
     kind, encoding = guess_type(path) if guess_type(path)[0] else guess_type(name)
     if (kind, encoding) == ("application/x-tar", "gzip"):
         return "application/x-tar-gz"
@@ -201,8 +200,6 @@ def _content_type(name: str, path: str) -> str:
 
 
 def _part(kind: str, name: str, content: bytes) -> str:
-    from base64 import encodebytes
-
     charset = '; charset="utf-8"' if kind.startswith("text/") and _is_utf8(content) else ""
     return (
         f"Content-Type: {kind}{charset}\n"
@@ -224,8 +221,6 @@ def _filename(name: str) -> str:
     """Return the parameter of a file name: as RFC 2231 has it, unless the name is short and plain."""
     if len(name) <= 60 and re.fullmatch(r"[\w .,+@%()-]+", name, re.ASCII):
         return f' filename="{name}"'
-    from urllib.parse import quote
-
     pieces = re.findall(r"(?:%..|.){1,20}", quote(name, safe="", errors="replace"))
     first, *rest = pieces
     return ";".join(
@@ -236,8 +231,6 @@ def _filename(name: str) -> str:
 def _text_part(text: str) -> str:
     if text.isascii():
         return f'Content-Type: text/plain; charset="us-ascii"\nContent-Transfer-Encoding: 7bit\n\n{text}'
-    from base64 import encodebytes
-
     content = encodebytes(text.encode("utf-8", "replace")).decode("ascii")
     return f'Content-Type: text/plain; charset="utf-8"\nContent-Transfer-Encoding: base64\n\n{content}'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from event import _log
 from event._event import Event
 from event.error import EventError, one_line
 
@@ -29,7 +30,8 @@ class EventManager:
 
     def __init__(self, *, outbox: str | os.PathLike[str] | None = None, timeout: float | None = None) -> None:
         self.handlers: dict[str, EventHandler] = {}
-        self.outbox = os.environ.get("E3_EVENT_OUTBOX") or None if outbox is None else os.fspath(outbox)
+        outbox = outbox or os.environ.get("E3_EVENT_OUTBOX")
+        self.outbox = os.path.abspath(outbox) if outbox else None
         self.timeout = _seconds_of_environment() if timeout is None else _seconds(timeout, "the timeout")
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
@@ -49,11 +51,11 @@ class EventManager:
             try:
                 if not handler.send_event(event):
                     delivered = False
-            except Exception:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
                 delivered = False
-                from event._log import get_logger
-
-                get_logger().exception("handler %s failed on %r", name, event)
+                _log.error("handler %s failed on %r", name, event, cause=error)
         return delivered
 
     def dispatch(self, event: Event) -> Outcome:
@@ -83,9 +85,7 @@ class EventManager:
 
         event = Event.load(filename)
         if problem := _files.changed(event.get_attachments()):
-            from event._log import get_logger
-
-            get_logger().error("%s is not sent: %s", os.fsdecode(filename), problem)
+            _log.error("%s is not sent: %s", os.fsdecode(filename), problem)
             return False
         return self.send_event(event)
 
@@ -121,14 +121,16 @@ class EventManager:
         """
         from event import _config
 
-        errors: dict[str, Exception] = {}
+        errors: dict[str, BaseException] = {}
         for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
             try:
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
                 self._add(name, handler, (), handler.decode_config(config))
                 self._unloaded.pop(name, None)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
                 errors[name] = error
                 self._unloaded[name] = config
         if errors:
@@ -153,13 +155,15 @@ class EventManager:
         outcome = self.dispatch(event)
         for delivery in outcome:
             if delivery.error:
-                from event._log import get_logger
-
-                get_logger().error("handler %s failed on %r", delivery.handler, event, exc_info=delivery.error)
+                _log.error("handler %s failed on %r", delivery.handler, event, cause=delivery.error)
         return bool(outcome)
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         # The one place where a handler is made: event.testing overrides it, so that a tested program sends nothing.
+        if self.outbox is not None or self.timeout is not None:
+            # Loaded now, not in the middle of a sending: while one thread imports, another may fork, and the child's
+            # import would wait for ever.
+            from event import _delivery  # noqa: F401
         self.handlers[name] = handler(*args, **kwargs)
 
 
@@ -185,14 +189,14 @@ def _seconds_of_environment() -> float | None:
         return _seconds(value, "E3_EVENT_TIMEOUT")
     except EventError as error:
         # This runs when the package is imported: a mistake in the surroundings must not break the build.
-        from event._log import get_logger
-
-        get_logger().error("%s; there is no deadline", one_line(error))
+        _log.error("%s; there is no deadline", one_line(error))
         return None
 
 
 def _encoded(name: str, handler: EventHandler) -> str:
     try:
         return handler.encode_config()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise EventError(f"handler {name}: its configuration cannot be written: {one_line(error)}") from error

@@ -25,21 +25,21 @@ claimed -> claimed           its owner is gone
 failed, new -> new           a person asks for another attempt
 ===========================  =========================================================================================
 
-OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, when it began. On the owner's machine the
-owner is gone when no such process runs; elsewhere, when the entry has not been touched for `LEASE` seconds by the
-file server's clock.
+OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, when it began; in claimed/ a random part
+follows. On the owner's machine the owner is gone when no such process runs; elsewhere, when the entry has not been
+touched for `LEASE` seconds by the file server's clock. Where an ID is taken in failed/ or corrupt/, a dot and more
+follow it.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import time
 
-from event import _entry, _files
-from event._entry import Entry, NewerVersionError
+from event import _entry, _files, _log
+from event._disk import is_newer, move, names, read_entry, remove, require_own, touched
+from event._entry import Entry
 from event._event import Event, unique_id
-from event._log import get_logger
 from event._owner import gone, me
 
 TYPE_CHECKING = False
@@ -72,18 +72,18 @@ class Outbox:
         """
         self._prepare()
         entry_id = unique_id()
-        temporary = self._place("tmp", f"{entry_id}.{me()}")
+        temporary, claimed = (self._place(state, f"{entry_id}.{me()}") for state in ("tmp", "claimed"))
         os.mkdir(temporary, 0o700)
         try:
             kept = event._as_sent(entry_id, _copied(event, temporary))
             entry = Entry(entry_id, time.time(), kept, handlers)
-            _files.write_whole(os.path.join(temporary, "entry.json"), _entry.encode(entry), sync=True)
+            _files.write_new(os.path.join(temporary, "entry.json"), _entry.encode(entry))
             _files.sync_directory(temporary)
-            claimed = self._place("claimed", f"{entry_id}.{me()}")
             os.rename(temporary, claimed)
             _files.sync_directory(os.path.dirname(claimed))
         except BaseException:
-            _remove(temporary)
+            remove(temporary)
+            self._discard(claimed, entry_id)  # there where the last sync failed
             raise
         return Claim(self, claimed, entry)
 
@@ -94,13 +94,23 @@ class Outbox:
 
         :param everything: also what is not due yet
         """
-        if not self._exists():
+        if not os.path.lexists(self._place("new")):
             return
+        self._prepare()
         self._sweep()
-        yield from self._abandoned()
-        for name in _names(self._place("new")):
+        started = self._server_time() if everything else 0.0
+        postponed: list[str] = []
+        yield from self._abandoned(postponed)
+        for name in names(self._place("new")):
             due, _, entry_id = name.partition(".")
-            if entry_id and (everything or _is_due(due)) and (claim := self._claim("new", name, entry_id)):
+            if not due.isdecimal() or not (everything or _is_due(due)):
+                continue
+            if everything and touched(self._place("new", name)) > started:
+                continue  # tried since, and put back: the directory may show it again without end
+            if claim := self._claim("new", name, entry_id):
+                yield claim
+        for name in postponed if everything else ():
+            if claim := self._claim("new", name, name.partition(".")[2]):
                 yield claim
 
     def entries(self, *states: str) -> Iterator[tuple[str, str, Entry | str]]:
@@ -110,86 +120,111 @@ class Outbox:
         :return: for each its state, its id, and the entry, or why it cannot be read
         """
         for state in states:
-            for name in _names(self._place(state)):
+            for name in names(self._place(state)):
+                path = self._place(state, name)
                 try:
-                    entry: Entry | str = _read(self._place(state, name))
-                except FileNotFoundError:
-                    continue  # moved on meanwhile
+                    entry: Entry | str = read_entry(path)
                 except (OSError, ValueError) as error:
+                    if not os.path.lexists(path):
+                        continue  # moved on meanwhile
                     entry = str(error)
                 yield state, _id(state, name), entry
 
     def retry(self, entry_id: str) -> bool:
-        """Make a waiting or failed entry due now; return whether there was one."""
+        """Make a waiting or failed entry due now, also for handlers that refused it; return whether there was one."""
         for state in ("failed", "new"):
-            for name in _names(self._place(state)):
-                if _id(state, name) == entry_id:
-                    return _move(self._place(state, name), self._place("new", f"{int(time.time())}.{entry_id}"))
+            for name in names(self._place(state)):
+                if _id(state, name) == entry_id and (claim := self._claim(state, name, entry_id)):
+                    claim.retry()
+                    return True
         return False
 
     def drop(self, entry_id: str) -> bool:
         """Remove an entry that waits, has failed or is corrupt; return whether there was one."""
         for state in ("new", "failed", "corrupt"):
-            for name in _names(self._place(state)):
+            for name in names(self._place(state)):
                 if _id(state, name) == entry_id:
                     return self._discard(self._place(state, name), entry_id)
         return False
 
     def _prepare(self) -> None:
-        os.makedirs(self.path, 0o700, exist_ok=True)
-        for state in _STATES:
-            place = self._place(state)
-            _files.make_directory(place, 0o700)
-            _require_own(place)
-
-    def _exists(self) -> bool:
-        return all(_files.is_directory(self._place(state)) for state in _STATES) if os.path.isdir(self.path) else False
+        places = [self._place(state) for state in _STATES]
+        try:
+            for place in places:
+                require_own(place)
+            return
+        except FileNotFoundError:
+            os.makedirs(self.path, 0o700, exist_ok=True)
+        made = [_files.make_directory(place, 0o700) for place in places]
+        for place in places:
+            require_own(place)
+        if any(made):
+            _files.sync_directory(self.path)
+            _files.sync_directory(os.path.dirname(self.path))
 
     def _place(self, state: str, name: str = "") -> str:
         return os.path.join(self.path, state, name) if name else os.path.join(self.path, state)
 
-    def _abandoned(self) -> Iterator[Claim]:
+    def _abandoned(self, postponed: list[str]) -> Iterator[Claim]:
+        """Take over what dead processes have claimed.
+
+        What is not the first attempt may have brought down its deliverer: others go first, and it keeps its distance.
+
+        :param postponed: takes the names that such entries have in new/
+        """
         now = None
-        for name in _names(self._place("claimed")):
+        for name in names(self._place("claimed")):
             entry_id, _, owner = name.partition(".")
             now = now or self._server_time()
-            if gone(owner, self._place("claimed", name), now, LEASE) and (
-                claim := self._claim("claimed", name, entry_id)
-            ):
-                if claim.entry.attempts > 1 and (due := claim.entry.last_start + claim.entry.delay(0.5)) > time.time():
-                    # It may have brought down its deliverer: others go first, and it keeps its distance.
-                    claim.postpone(due)
+            if not gone(owner, self._place("claimed", name), now, LEASE):
+                continue
+            if claim := self._claim("claimed", name, entry_id):
+                entry = claim.entry
+                if entry.attempts > 1 and time.time() - entry.created > _entry.LIFETIME:
+                    claim.release()  # into failed/
+                elif entry.attempts > 1 and (due := entry.last_start + entry.delay(0.5)) > time.time():
+                    postponed.append(claim.postpone(due))
                 else:
                     yield claim
 
     def _claim(self, state: str, name: str, entry_id: str) -> Claim | None:
-        source, target = self._place(state, name), self._place("claimed", f"{entry_id}.{me()}")
+        """Claim an entry; return None where another process was first, or it is not to be had."""
+        # A name of its own: two threads of a process are two claimants.
+        source, target = self._place(state, name), self._place("claimed", f"{entry_id}.{me()}-{os.urandom(4).hex()}")
         try:
-            _require_own(source)
-            if _is_newer(source):
+            require_own(source)
+            if is_newer(source):
                 return None
             os.utime(source)  # the lease begins before the claim does
-        except OSError:
+            if not move(source, target):
+                return None
+            return self._read_claimed(target, entry_id)
+        except FileNotFoundError:
             return None
-        if not _move(source, target):
+        except OSError as error:
+            _log.warning("outbox entry %s cannot be claimed: %s", entry_id, error)
             return None
+
+    def _read_claimed(self, path: str, entry_id: str) -> Claim | None:
         try:
-            entry = _read(target)
+            entry = read_entry(path)
+            if entry.id != entry_id:
+                raise ValueError(f"it names itself {entry.id!r}")
         except (OSError, ValueError) as error:
-            get_logger().error("outbox entry %s cannot be read, and is put into corrupt/: %s", entry_id, error)
-            _move(target, self._place("corrupt", entry_id))
+            _log.error("outbox entry %s cannot be read, and is put into corrupt/: %s", entry_id, error)
+            self._put_aside(path, "corrupt", entry_id)
             return None
-        return Claim(self, target, entry)
+        return Claim(self, path, entry)
 
     def _sweep(self) -> None:
         """Remove what dead processes left in tmp/."""
-        names = list(_names(self._place("tmp")))
-        if names:
+        left = list(names(self._place("tmp")))
+        if left:
             now = self._server_time()
-            for name in names:
+            for name in left:
                 path = self._place("tmp", name)
                 if gone(name.partition(".")[2], path, now, LEASE):
-                    _remove(path)
+                    remove(path)
 
     def _server_time(self) -> float:
         """Return the time by the clock that dates the files, in seconds since 1970 UTC."""
@@ -200,12 +235,16 @@ class Outbox:
         finally:
             os.rmdir(probe)
 
+    def _put_aside(self, path: str, state: str, entry_id: str) -> None:
+        target = self._place(state, entry_id)
+        move(path, f"{target}.{unique_id()}" if os.path.lexists(target) else target)
+
     def _discard(self, path: str, entry_id: str) -> bool:
         # Out of sight in one step: half an entry must not be taken for one.
         target = self._place("tmp", f"{entry_id}.{me()}")
-        if not _move(path, target):
+        if not move(path, target):
             return False
-        _remove(target)
+        remove(target)
         return True
 
 
@@ -227,6 +266,14 @@ class Claim:
         attachments = {name: (os.path.join(self._path, file), digest) for name, (file, digest) in kept.items()}
         return self.entry.event._as_sent(self.entry.id, attachments)
 
+    def damage(self) -> str | None:
+        """Return why the attachments are not what was put; None where they are."""
+        attachments = self.event().get_attachments()
+        for name, (path, _) in attachments.items():
+            if os.path.islink(path):
+                return f"attachment {name!r}: {path} is a symbolic link"
+        return _files.changed(attachments)
+
     def begin(self) -> None:
         """Note that another attempt begins."""
         self.entry.attempts += 1
@@ -240,29 +287,51 @@ class Claim:
 
     def set_aside(self, problem: str) -> None:
         """Put the entry into corrupt/."""
-        get_logger().error("outbox entry %s is put into corrupt/: %s", self.entry.id, problem)
-        _move(self._path, self._outbox._place("corrupt", self.entry.id))
+        _log.error("outbox entry %s is put into corrupt/: %s", self.entry.id, problem)
+        self._outbox._put_aside(self._path, "corrupt", self.entry.id)
+
+    def retry(self) -> None:
+        """Hand the entry back, due at once, also for the handlers that refused it for good."""
+        now = time.time()
+        self._write(_entry.encode_retry(now))
+        self.postpone(now)
 
     def release(self) -> None:
-        """Hand the entry back; where it goes follows from what was recorded."""
-        entry = self.entry
-        now = time.time()
+        """Hand the entry back; where it goes follows from what was recorded.
+
+        This raises nothing of the operating system's: the sending is over, and its outcome known.
+        """
         if self._pid != os.getpid():
             return  # a handler forked, and this is the child: the entry is its parent's
+        try:
+            self._settle()
+        except OSError as error:
+            _log.warning(
+                "outbox entry %s cannot be moved, and stays claimed until this process ends: %s", self.entry.id, error
+            )
+
+    def _settle(self) -> None:
+        entry = self.entry
+        now = time.time()
         if not entry.owing and not entry.refused:
             self._outbox._discard(self._path, entry.id)
         elif not entry.owing or now - entry.created > _entry.LIFETIME:
-            _move(self._path, self._outbox._place("failed", entry.id))
-            get_logger().error("outbox entry %s is given up, and kept in failed/: %s", entry.id, entry.last_error)
+            self._outbox._put_aside(self._path, "failed", entry.id)
+            _log.error("outbox entry %s is given up, and kept in failed/: %s", entry.id, entry.last_error)
         else:
             self.postpone(now + entry.delay(int.from_bytes(os.urandom(2), "big") / 65535))
 
-    def postpone(self, due: float) -> None:
-        """Hand the entry back, to be delivered from a point in time on, in seconds since 1970 UTC."""
-        _move(self._path, self._outbox._place("new", f"{int(due)}.{self.entry.id}"))
+    def postpone(self, due: float) -> str:
+        """Hand the entry back, to be delivered from a point in time on, in seconds since 1970 UTC; return its name."""
+        name = f"{int(due)}.{self.entry.id}"
+        move(self._path, self._outbox._place("new", name))
+        return name
 
     def _write(self, line: bytes) -> None:
+        if self._pid != os.getpid():
+            return  # the child of a handler that forked: what it does is not what was done
         try:
+            os.utime(self._path)  # whoever claimed it lives
             fd = os.open(os.path.join(self._path, "journal"), _APPEND, 0o600)
             try:
                 _files.write_all(fd, line)
@@ -270,7 +339,7 @@ class Claim:
                 os.close(fd)
         except OSError as error:
             # The delivery counts all the same; a later process may make it again, with the same id.
-            get_logger().warning("outbox entry %s: its journal cannot be written: %s", self.entry.id, error)
+            _log.warning("outbox entry %s: its journal cannot be written: %s", self.entry.id, error)
 
 
 def _copied(event: Event, directory: str) -> dict[str, tuple[str, str]]:
@@ -289,76 +358,11 @@ def _copied(event: Event, directory: str) -> dict[str, tuple[str, str]]:
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
-def _names(directory: str) -> Iterator[str]:
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                yield entry.name
-    except FileNotFoundError:
-        return
-
-
 def _id(state: str, name: str) -> str:
     before, _, after = name.partition(".")
     return after if state == "new" else before
 
 
 def _is_due(due: str) -> bool:
-    wait = int(due) - time.time() if due.isdecimal() else 0
+    wait = int(due) - time.time()
     return wait <= 0 or wait > _FURTHEST
-
-
-def _require_own(path: str) -> None:
-    """Raise OSError unless path is a directory of this user's, and no symbolic link."""
-    status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(f"{path} is no directory")
-    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to another user")
-
-
-def _content(path: str, name: str) -> bytes:
-    """Return a file of an entry; a symbolic link is not followed."""
-    fd = _files.open_regular(os.path.join(path, name), follow=False)
-    with open(fd, "rb") as file:
-        return file.read()
-
-
-def _read(path: str) -> Entry:
-    """Return the entry in a directory.
-
-    :raises OSError: a file is missing, or is not what it should be
-    :raises ValueError: the content is no entry
-    """
-    _require_own(path)
-    try:
-        journal = _content(path, "journal")
-    except FileNotFoundError:
-        journal = b""
-    return _entry.decode(_content(path, "entry.json"), journal.split(b"\n"))
-
-
-def _is_newer(path: str) -> bool:
-    try:
-        _read(path)
-    except NewerVersionError:
-        return True
-    except (OSError, ValueError):
-        return False  # whoever claims it finds out
-    return False
-
-
-def _move(source: str, target: str) -> bool:
-    """Rename; return False where the source is not there, because another process was first."""
-    try:
-        os.rename(source, target)
-    except FileNotFoundError:
-        # An NFS server may have done it, and answered a repeated request that there is nothing.
-        return os.path.lexists(target) and not os.path.lexists(source)
-    return True
-
-
-def _remove(path: str) -> None:
-    from shutil import rmtree
-
-    rmtree(path, ignore_errors=True)

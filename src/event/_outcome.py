@@ -21,7 +21,7 @@ class Delivery:
 
     __slots__ = ("error", "handler", "ok", "said", "seconds")
 
-    def __init__(self, handler: str, ok: bool, error: Exception | None, seconds: float, said: str = "") -> None:
+    def __init__(self, handler: str, ok: bool, error: BaseException | None, seconds: float, said: str = "") -> None:
         self.handler = handler
         self.ok = ok
         self.error = error

@@ -11,10 +11,12 @@ _known: dict[int, str] = {}
 def me() -> str:
     """Return this process as ``MACHINE-PID-START``; a forked child is another."""
     pid = os.getpid()
-    if pid not in _known:
-        _known.clear()
-        _known[pid] = f"{_machine()}-{pid}-{_start(pid)}"
-    return _known[pid]
+    name = _known.get(pid)
+    if name is None:
+        name = f"{_machine()}-{pid}-{_start(pid)}"
+        _known.clear()  # of what a parent process knew
+        _known[pid] = name
+    return name
 
 
 def gone(owner: str, path: str, now: float, lease: float) -> bool:
@@ -25,10 +27,12 @@ def gone(owner: str, path: str, now: float, lease: float) -> bool:
     :param now: the file server's time, in seconds since 1970 UTC
     :param lease: how long an untouched claim holds, in seconds
     """
-    machine, _, process = owner.partition("-")
-    pid, _, start = process.partition("-")
+    machine, pid, start, *_ = (*owner.split("-"), "", "", "")
     if pid.isdecimal() and machine == me().partition("-")[0] and os.name == "posix":
-        return _start(int(pid)) != start if _runs(int(pid)) else True
+        if not _runs(int(pid)):
+            return True
+        if start and (present := _start(int(pid))):
+            return present != start
     try:
         return now - os.lstat(path).st_mtime > lease
     except OSError:
@@ -46,10 +50,14 @@ def _runs(pid: int) -> bool:
 
 
 def _start(pid: int) -> str:
-    """Return when a process began, in ticks since boot (proc(5)), so that a reused pid is told apart; "" elsewhere."""
+    """Return when a process began, in ticks since boot (proc(5)), so that a reused pid is told apart.
+
+    :return: "ended" for a process that nobody has waited for yet; "" where the system does not tell
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
+            fields = file.read().rpartition(b")")[2].split()
+        return "ended" if fields[0] in {b"Z", b"X"} else fields[19].decode()
     except (OSError, IndexError):
         return ""
 

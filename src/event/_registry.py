@@ -62,7 +62,7 @@ def entry_points() -> list[EntryPoint]:
         points = metadata.entry_points()  # once: each call reads all distributions
         return [point for group in GROUPS for point in points.select(group=group)]
     except Exception:  # one damaged distribution hides all others from it
-        from event._log import get_logger
+        from event import _log
 
         found: list[EntryPoint] = []
         for distribution in metadata.distributions():
@@ -70,7 +70,7 @@ def entry_points() -> list[EntryPoint]:
                 found += [point for group in GROUPS for point in distribution.entry_points.select(group=group)]
             except Exception as error:
                 where = getattr(distribution, "_path", "a distribution")
-                get_logger().warning("the entry points of %s cannot be read: %s", where, one_line(error))
+                _log.warning("the entry points of %s cannot be read: %s", where, one_line(error))
         return found
 
 
@@ -97,9 +97,12 @@ def _load(key: str, points: list[EntryPoint]) -> Any:
 def _import(point: EntryPoint) -> Any:
     try:
         handler = point.load()
-    except (Exception, SystemExit) as error:
+        fits = callable(handler) and callable(getattr(handler, "send_event", None))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
         raise EventError(f"{_described(point)} fails to import: {one_line(error)}") from error
-    if not callable(handler) or not callable(getattr(handler, "send_event", None)):
+    if not fits:
         raise EventError(f"{_described(point)} is no handler: it must be a class with a method send_event(event)")
     return handler
 

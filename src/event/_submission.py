@@ -6,13 +6,16 @@ now and then does not hold us. Its sockets are replaced by ones whose timeout sh
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # else loaded by the first look-up of a host
+import netrc
 import os
 import smtplib
 import socket
 import ssl
 import time
+from ipaddress import ip_address
 
-from event._log import get_logger
+from event import _log
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -181,7 +184,7 @@ def _open(host: str, port: int, clock: Clock, context: ssl.SSLContext | None) ->
 def _context(clock: Clock) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if "smtp_noverify" in features():
-        get_logger().warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: whoever answers is taken for the mail server")
+        _log.warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: whoever answers is taken for the mail server")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.sslsocket_class = type("_ClockedTLSSocket", (_TLSSocket,), {"clock": clock})
@@ -197,7 +200,7 @@ def _log_in(client: Any, host: str) -> None:
     if not client.has_extn("auth"):
         return
     if isinstance(client.sock, socket.socket) and not _is_private(client.sock):
-        get_logger().warning("smtp: %s: no login, since the server has no TLS: the password would be readable", host)
+        _log.warning("smtp: %s: no login, since the server has no TLS: the password would be readable", host)
         return
     try:
         client.login(*account)
@@ -210,8 +213,6 @@ def _log_in(client: Any, host: str) -> None:
 
 
 def _is_private(sock: socket.socket) -> bool:
-    from ipaddress import ip_address
-
     return isinstance(sock, ssl.SSLSocket) or ip_address(sock.getpeername()[0].partition("%")[0]).is_loopback
 
 
@@ -220,8 +221,6 @@ def credentials(host: str) -> tuple[str, str] | None:
 
     The file is the one that the variable NETRC names, else ``.netrc`` (or ``_netrc``) in the home directory.
     """
-    import netrc
-
     names = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     path = next((path for path in map(os.path.expanduser, names) if os.path.isfile(path)), None)
     if path is None:
@@ -231,7 +230,7 @@ def credentials(host: str) -> tuple[str, str] | None:
     except (OSError, UnicodeError, netrc.NetrcParseError) as error:
         # Not the error's text, which may quote the password.
         where = f"line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else type(error).__name__
-        get_logger().warning("smtp: %s cannot be read (%s); going on without login", path, where)
+        _log.warning("smtp: %s cannot be read (%s); going on without login", path, where)
         return None
     return (account[0], account[2] or "") if account and account[0] else None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from event import _log
 from event._event import Event
-from event._log import get_logger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Tracker:
                     setattr(self._event, key, value)
                 self._event.close()
             self._send(self._event)
-        except Exception:
-            get_logger().exception("event %s could not be sent", self._name)
+        except Exception as failure:
+            _log.error("event %s could not be sent", self._name, cause=failure)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function."""
@@ -78,7 +78,7 @@ def outcome_of(error: BaseException | None) -> dict[str, Any]:
     A failure has an ``error`` too: its ``type`` and its ``message``. Leaving with SystemExit is a success where the
     exit status is 0.
     """
-    if error is None or (isinstance(error, SystemExit) and not error.code):
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return {"outcome": "success"}
     kind = type(error)
     if any(base.__name__ in _CANCELLATIONS for base in kind.__mro__):

@@ -83,6 +83,16 @@ class PermanentError(EventError):
     """
 
 
+def shown(value: object) -> str:
+    """Return a value's repr, or its type and address where its own code fails."""
+    try:
+        return repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return object.__repr__(value)
+
+
 def _reduced(error: E3Error) -> tuple[Any, ...]:
     state = {name: value for name, value in error.__dict__.items() if name not in {"messages", "origin"}}
     return type(error), (list(error.messages), error.origin), state
@@ -93,5 +103,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, E3Error):
         text = "; ".join(error.messages) or type(error).__name__
     else:
-        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        try:
+            text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        except Exception:
+            text = type(error).__name__
     return " ".join(text.split())

@@ -6,16 +6,20 @@ import argparse
 import os
 import sys
 
+import outbox_rows
+import rows
 import table
 import workplace
-from rows import ROWS, SIZES
+from measure import SIZES
+
+ROWS = {**rows.ROWS, **outbox_rows.ROWS}
 
 
 def parse(arguments):
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these of: {', '.join(ROWS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: less certain, and done in a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: less certain, and done sooner")
     parser.add_argument("--smoke", action="store_true", help="one tiny round on this interpreter alone; shows nothing")
     parser.add_argument("--write", metavar="PAGE", help="write the table into a page too, between its markers")
     parser.add_argument(

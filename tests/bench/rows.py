@@ -1,66 +1,8 @@
-"""The rows of the speed table: what each one runs, what it is compared with, and what it is to reach.
-
-Nothing is compared with a figure of another run: a row's children run in turn, round after round, and the median of
-each counts.
-"""
+"""The rows about the library: what each one runs, what it is compared with, and what it is to reach."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from statistics import median
-
-NOISE = 1.02  # medians of two runs differ by as much, on a quiet machine
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured.
-
-    :ivar processes: rounds of whole processes
-    :ivar repeats: rounds of the children that time one operation
-    :ivar share: of the operations that such a child does at the full size
-    :ivar big: bytes of the big attachment
-    :ivar attaches: rounds of it
-    :ivar events: how many events are held for their memory
-    """
-
-    processes: int
-    repeats: int
-    share: float
-    big: int
-    attaches: int
-    events: int
-
-
-SIZES = {
-    "full": Size(processes=60, repeats=9, share=1, big=1 << 30, attaches=5, events=10_000),
-    "quick": Size(processes=15, repeats=3, share=0.3, big=1 << 30, attaches=2, events=10_000),
-    "smoke": Size(processes=1, repeats=1, share=0, big=1 << 20, attaches=1, events=10),
-}
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the table. Text, but for `reached`: None where what it is compared with is not there."""
-
-    what: str
-    ours: str
-    beside: str
-    e3: str
-    reach: str
-    reached: bool | None
-
-
-def in_turn(subjects, measure, rounds):
-    """Return the median of each subject's measurements, taken in turn, in the other direction every second round.
-
-    :param subjects: name -> what measure takes
-    """
-    found = {name: [] for name in subjects}
-    for number in range(rounds):
-        for name in list(subjects)[:: -1 if number % 2 else 1]:
-            found[name].append(measure(subjects[name]))
-    return {name: median(values) for name, values in found.items()}
+from measure import Line, amount, fold, in_turn, micro, within
 
 
 def measure_import(place, size):
@@ -125,10 +67,10 @@ def _processes(what, *, ours, base, e3, most):
     return Line(
         what=what,
         ours=f"{ours * 1e3:.1f} ms",
-        beside=f"{_times(ours / seconds)} {name}, {seconds * 1e3:.1f} ms",
-        e3=f"{_times(theirs / their_base)}" if theirs else "",
-        reach=_times(most),
-        reached=_reached(ours / seconds, most),
+        beside=f"{fold(ours / seconds)} {name}, {seconds * 1e3:.1f} ms",
+        e3=f"{fold(theirs / their_base)}" if theirs else "",
+        reach=fold(most),
+        reached=within(ours / seconds, most),
     )
 
 
@@ -139,11 +81,11 @@ def operation_row(what, operation, count, most):
         ours, theirs = [*_operation(place, size, operation, count, ("event", "e3.event")), None][:2]
         yield Line(
             what=what,
-            ours=_micro(ours),
-            beside=f"{_times(ours / theirs)} e3.event" if theirs else "",
-            e3=_micro(theirs) if theirs else "",
-            reach=_times(most),
-            reached=_reached(ours / theirs, most) if theirs else None,
+            ours=micro(ours),
+            beside=f"{fold(ours / theirs)} e3.event" if theirs else "",
+            e3=micro(theirs) if theirs else "",
+            reach=fold(most),
+            reached=within(ours / theirs, most) if theirs else None,
         )
 
     return measure
@@ -173,7 +115,7 @@ def measure_send(place, size):
         beside="; ".join(f"{a:.2f} / {b:.2f} x {name}" for name, (a, b) in ratios.items()),
         e3=_two(one, ten, "e3.event") if "e3.event" in ratios else "",
         reach="2 x e3.event, 0.33 x blinker and pluggy",
-        reached=all(_reached(max(pair), 2 if name == "e3.event" else 1 / 3) for name, pair in ratios.items())
+        reached=all(within(max(pair), 2 if name == "e3.event" else 1 / 3) for name, pair in ratios.items())
         if ratios
         else None,
     )
@@ -199,12 +141,12 @@ def measure_attach(place, size):
     path.unlink()
     ratio = times["event"] / times["hashlib"]
     yield Line(
-        what=f"attach_file, {_size(size.big)}, over hashlib.file_digest",
-        ours=f"{times['event']:.2f} s, {_size(peaks['event'])}",
-        beside=f"{_times(ratio)} file_digest, {times['hashlib']:.2f} s",
-        e3=_times(times["e3.event"] / times["hashlib"]) if "e3.event" in times else "",
+        what=f"attach_file, {amount(size.big)}, over hashlib.file_digest",
+        ours=f"{times['event']:.2f} s, {amount(peaks['event'])}",
+        beside=f"{fold(ratio)} file_digest, {times['hashlib']:.2f} s",
+        e3=fold(times["e3.event"] / times["hashlib"]) if "e3.event" in times else "",
         reach="1.00 x, 1 MiB of memory",
-        reached=_reached(ratio, 1) and _reached(peaks["event"], 1 << 20),
+        reached=within(ratio, 1) and within(peaks["event"], 1 << 20),
     )
 
 
@@ -218,31 +160,11 @@ def measure_memory(place, size):
     yield Line(
         what="memory of an event with 3 values",
         ours=f"{held['event']:.0f} B",
-        beside=f"{_times(held['event'] / held['e3.event'])} e3.event" if "e3.event" in held else "",
+        beside=f"{fold(held['event'] / held['e3.event'])} e3.event" if "e3.event" in held else "",
         e3=f"{held['e3.event']:.0f} B" if "e3.event" in held else "",
         reach="650 B",
         reached=held["event"] <= 650,
     )
-
-
-def _reached(ratio, most):
-    return ratio <= most * NOISE
-
-
-def _times(ratio):
-    return f"{ratio:.2f} x"
-
-
-def _micro(seconds):
-    return f"{seconds * 1e6:.{2 if seconds < 1e-5 else 0}f} us"
-
-
-def _size(size):
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1 << 10:
-            return f"{size:.4g} {unit}"
-        size /= 1 << 10
-    return f"{size:.4g} GiB"
 
 
 ROWS = {

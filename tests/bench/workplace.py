@@ -28,11 +28,13 @@ class Workplace:
     :ivar pythons: environment -> its interpreter
     :ivar scratch: what is measured writes here; in memory where the system has a place for that, since a disk's
         moods are larger than what is to be seen
+    :ivar disk: what is to be measured with those moods writes here
     """
 
     def __init__(self, pythons, directory, scratch):
         self.pythons = pythons
         self.scratch = scratch
+        self.disk = directory
         self.jobs = directory / "jobs"
         self.attachment = scratch / "attachment"
         self.attachment.write_bytes(os.urandom(_ATTACHMENT_SIZE))
@@ -59,16 +61,30 @@ class Workplace:
         """Run a child process; return what it prints."""
         return subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=True, text=True).stdout
 
-    def seconds(self, command):
-        """Run a child process; return how long it lives."""
+    def seconds(self, command, **environ):
+        """Run a child process, with further environment variables; return how long it lives."""
         start = time.perf_counter()
-        subprocess.run(command, env=self._environ, stdin=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env={**self._environ, **environ}, stdin=subprocess.DEVNULL, check=True)
         return time.perf_counter() - start
 
+    def seconds_to_first_line(self, command):
+        """Run a child process until it has written a line; return how long that takes."""
+        start = time.perf_counter()
+        with subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            process.stdout.readline()
+            seconds = time.perf_counter() - start
+            process.kill()
+        return seconds
+
     @contextmanager
-    def fresh_directory(self):
-        """Give a new directory; it is removed afterwards."""
-        with tempfile.TemporaryDirectory(dir=self.scratch) as directory:
+    def fresh_directory(self, *, on_disk=False, room=0):
+        """Give a new directory; it is removed afterwards.
+
+        :param on_disk: give it where files usually are
+        :param room: how many bytes it must take, at least
+        """
+        on_disk = on_disk or shutil.disk_usage(self.scratch).free < room
+        with tempfile.TemporaryDirectory(dir=self.disk if on_disk else self.scratch) as directory:
             yield directory
 
 

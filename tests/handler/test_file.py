@@ -408,3 +408,17 @@ def test_a_dumped_event_is_sent_with_its_attachments(tmp_path, attach):
     assert event.send_event_from_file(dumped)
     assert (tmp_path / "d" / "a-u" / "log").read_bytes() == b"x"
     assert hashlib.sha1(b"x").hexdigest() in pathlib.Path(dumped).read_text("ascii")
+
+
+def test_a_retry_of_a_sending_replaces_its_files_and_another_sending_does_not(tmp_path, attach):
+    handler = FileHandler(tmp_path / "events")
+    e = attach("build", "u", {"log": b"compiled"})
+    for _ in range(3):
+        assert handler.send_event(e._as_sent("0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10"))
+    (path,) = jsons(tmp_path / "events")
+    assert path.name == "build-u-0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10.json"
+    assert copies(tmp_path / "events") == [b"compiled"]
+    assert handler.send_event(e._as_sent(event.unique_id()))
+    assert handler.send_event(e)
+    assert len(jsons(tmp_path / "events")) == 3
+    assert copies(tmp_path / "events") == [b"compiled"]

@@ -100,6 +100,14 @@ def test_a_second_sending_is_an_object_of_its_own(store, handler):
     assert len(store.keys("events")) == 2
 
 
+def test_a_retry_of_a_sending_replaces_its_objects(store, handler, tmp_path):
+    made = make_event(tmp_path, files=["build.log"])
+    for _ in range(3):
+        assert handler.send_event(made._as_sent("an-id"))
+    assert [key.rpartition(made.uid)[2] for key in store.keys("events")] == ["-an-id.s3"]
+    assert len(store.keys("logs")) == 1
+
+
 def test_values_that_json_does_not_know_are_written_as_dump_writes_them(store, handler, tmp_path):
     assert handler.send_event(event.Event("compile", flags={"b", "a"}, ratio=float("nan"), place=tmp_path))
     data = the_json(store)["event"]

@@ -19,6 +19,7 @@ from event import (
     EventHandler,
     EventManager,
     Outcome,
+    PermanentError,
     add_handler,
     default_manager,
     handler_config_as_env,
@@ -26,6 +27,8 @@ from event import (
     logger,
     send_event,
     send_event_from_file,
+    sending_id,
+    track,
     unique_id,
 )
 from event.error import E3Error
@@ -165,7 +168,7 @@ def a_manager(e: Event, path: os.PathLike[str]) -> Iterator[str]:
     for delivery in outcome:
         assert_type(delivery, Delivery)
         assert_type(delivery.ok, bool)
-        assert_type(delivery.error, Exception | None)
+        assert_type(delivery.error, BaseException | None)
         assert_type(delivery.seconds, float)
         yield delivery.handler
     if not outcome:
@@ -201,6 +204,39 @@ def the_built_in_handlers(e: Event) -> list[bool]:
     assert_type(Board.decode_config("a"), dict[str, Any])
     EventHandler()  # type: ignore[abstract]
     return [handler.send_event(e) and bool(handler.encode_config()) for handler in handlers]
+
+
+@track("deploy", target="arm")
+def deploy(where: Path, *, fast: bool = False) -> int:
+    return len(str(where)) + fast
+
+
+@event.track("fetch")
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+async def tracked(path: Path) -> None:
+    with track("compile", target="arm") as e:
+        assert_type(e, Event)
+        e.warnings = 1
+    assert_type(deploy(path, fast=True), int)
+    assert_type(await fetch("u"), bytes)
+    deploy("here")  # type: ignore[arg-type]
+    track()  # type: ignore[call-arg]
+
+
+def with_an_outbox(e: Event, path: Path) -> str:
+    assert_type(EventManager(outbox=path, timeout=2.5).send_event(e), bool)
+    manager = EventManager(outbox="outbox", timeout=3)
+    assert_type(manager.outbox, str | None)
+    assert_type(manager.timeout, float | None)
+    for delivery in manager.dispatch(e):
+        assert_type((delivery.reason, delivery.said, delivery.permanent), tuple[str, str, bool])
+    assert_type(sending_id(e), str)
+    EventManager(path)  # type: ignore[call-arg]
+    EventManager(timeout="3")  # type: ignore[arg-type]
+    raise PermanentError("no such mailbox")
 
 
 def in_tests(e: Event) -> RecordedEvent:

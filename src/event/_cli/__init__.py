@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-COMMANDS = ("send", "check")
+COMMANDS = ("send", "run", "deliver", "outbox", "check")
 
 _EPILOG = """\
 exit status:
@@ -108,14 +108,16 @@ def _run(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     """Return the arguments; `args.words` holds the positional ones of a command that takes such.
 
-    Options and words may stand in any order, and behind ``--`` all are words. argparse has parse_intermixed_args for
-    the first, but not together with commands.
+    Options and words may stand in any order, and behind ``--`` all are words; a command that has `args.behind` gets
+    them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
     """
     head, tail = _split(argv)
     parser = build_parser(head[:1] if head[:1] and head[0] in COMMANDS else COMMANDS)
     args, extra = parser.parse_known_args(head)
     unknown = [word for word in extra if word.startswith("-")]
-    if not unknown and "words" in args:
+    if not unknown and "behind" in args:
+        args.words, args.behind = [*args.words, *extra], tail
+    elif not unknown and "words" in args:
         args.words = [*args.words, *extra, *tail]
     elif unknown or extra or tail:
         args.parser.error(f"what is {(unknown or [*extra, *tail])[0]!r}?")

@@ -1,10 +1,12 @@
-"""While other people's code runs: what it logs is kept as reasons, and stdout stays ours."""
+"""While other people's code runs: nothing prints a traceback, and stdout stays ours."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from _thread import get_ident  # as threading has it
 
+from event import _log
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -15,25 +17,27 @@ if TYPE_CHECKING:
 
 
 class Capture(logging.Handler):
-    """Gathers what the logger ``event`` is told at WARNING and above, inside a ``with`` block.
+    """Keeps what the logger ``event`` is told from stderr, inside a ``with`` block.
 
-    Meanwhile nothing prints a traceback: a logged exception becomes a part of its record's message, for every logger,
-    whoever has configured it. What is printed to stdout goes to stderr.
+    What a handler logs at WARNING and above while it is given an event stands in its Delivery; what is logged beside
+    that, as by the outbox, is in `said`. Meanwhile a logged exception becomes a part of its record's message, for every
+    logger, whoever has configured it. What is printed to stdout goes to stderr.
 
-    :ivar reasons: the messages, a line each
+    :ivar said: the messages, a line each
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.reasons: list[str] = []
+        self.said: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record's message."""
-        self.reasons.append(_message(record))
+        """Keep a record's message, unless a Delivery has it."""
+        if get_ident() not in _log._said:
+            self.said.append(_message(record))
 
     def __enter__(self) -> Self:
         """Begin."""
-        log = logging.getLogger("event")
+        log = _log.get_logger()
         self._before = (log.propagate, logging.getLogRecordFactory(), logging.raiseExceptions, sys.stdout)
         log.addHandler(self)
         log.propagate = False
@@ -44,7 +48,7 @@ class Capture(logging.Handler):
 
     def __exit__(self, *_args: object) -> None:
         """Leave everything as it was."""
-        log = logging.getLogger("event")
+        log = _log.get_logger()
         log.removeHandler(self)
         log.propagate, factory, logging.raiseExceptions, sys.stdout = self._before
         logging.setLogRecordFactory(factory)

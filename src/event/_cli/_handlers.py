@@ -1,23 +1,27 @@
-"""Handlers for a command: named in options or a variable, loaded one by one, given an event one by one."""
+"""Handlers for a command: named in options or a variable, loaded one by one, given an event together."""
 
 from __future__ import annotations
 
 import os
 import re
 
-from event import EventManager, _config, _registry
+from event import EventManager, _config, _manager, _registry
 from event._cli import _text
 from event._cli._capture import Capture
-from event.error import one_line
+from event._dispatch import Contained
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
+    from typing import Any
 
     from event import Delivery, Event, EventHandler
 
 # Their configuration holds no secret: an error may quote the directory or the server that it is about.
 _OPEN = frozenset({"file", "logging", "smtp", "s3"})
+_ROOM = 900  # characters of a reason, so that what stands behind it is seen
 _SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other word
 
 Pairs = list[tuple[str, str]]
@@ -27,55 +31,91 @@ class Handlers:
     """The handlers that were asked for.
 
     :param pairs: the name and the configuration of each
+    :param outbox: the directory that keeps an event until all of them have it; None for no outbox
+    :param timeout: for one event, in seconds; E3_EVENT_TIMEOUT where it is None
 
     :ivar loaded: those that could be loaded, by name
     :ivar broken: why the others could not, by name
     """
 
-    def __init__(self, pairs: Pairs) -> None:
-        self.loaded: dict[str, EventHandler] = {}
+    def __init__(self, pairs: Pairs, *, outbox: str | None = None, timeout: float | None = None) -> None:
+        with Capture():  # importing event has already said what is wrong with the variables
+            self._manager = EventManager(timeout=timeout)
+        self._manager.outbox = outbox
+        self.loaded: dict[str, EventHandler] = self._manager.handlers
         self.broken: dict[str, str] = {}
         self._configs = dict(pairs)
         for name in self._configs:
             self._load(name)
 
-    def deliver(self, name: str, event: Event) -> tuple[bool, str]:
-        """Give an event to one handler; return whether it was taken, and a line about it."""
-        manager = EventManager()
-        manager.handlers[name] = self.loaded[name]
-        try:
-            with Capture() as capture:
-                (delivery,) = manager.dispatch(event)
-        except SystemExit as stop:  # a handler that fails is no reason to leave out the next one
-            return False, self._masked(name, f"not delivered: {one_line(stop)}")
-        return delivery.ok, self._masked(name, _describe(delivery, capture.reasons))
+    def __bool__(self) -> bool:
+        """Return whether an event would go anywhere: to a handler, or into the outbox for one."""
+        return bool(self.loaded or (self.broken and self._manager.outbox))
+
+    def deliver(self, event: Event) -> list[tuple[str, bool, str]]:
+        """Give an event to the handlers; return, for each, its name, whether it took the event, and a line about it.
+
+        With an outbox, those that could not be loaded are among them. What goes wrong with the outbox goes to stderr.
+        """
+        with Capture() as capture:
+            outcome = self._manager.dispatch(event)
+        for text in capture.said:
+            _text.tell(masked(text, self._configs))
+        # What the outbox could not keep, or has given up, it has said.
+        kept = self._manager.outbox is not None and not capture.said
+        results = [(d.handler, d.ok, about(d, self._configs, kept=kept)) for d in outcome]
+        if kept:
+            results += [(name, False, "kept in the outbox until it can be loaded") for name in self.broken]
+        return results
 
     def _load(self, name: str) -> None:
+        config = self._configs[name]
         with Capture():
             try:
-                handler = _registry.get_handler(name)
+                kind = _registry.get_handler(name)
             except Exception as error:
-                self.broken[name] = one_line(error)
+                self._broken(name, one_line(error))
                 return
             try:
-                self.loaded[name] = handler(**handler.decode_config(self._configs[name]))
+                handler: Any = Contained(kind(**kind.decode_config(config)))
             except (Exception, SystemExit) as error:
-                self.broken[name] = self._masked(name, one_line(error))
+                self._broken(name, masked(one_line(error), {name: config}))
+            else:
+                self.loaded[name] = handler
 
-    def _masked(self, name: str, text: str) -> str:
-        """Return text without what the configuration holds: a plugin's error may quote a password or a token."""
-        if _registry.kind(name) in _OPEN:
-            return text
-        config = self._configs[name]
-        parts = {
-            part
-            for whole in (config, _config.unquote(config))
-            for part in (whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole))
-            if len(part) >= _SHORTEST_SECRET
-        }
-        for part in sorted(parts, key=len, reverse=True):
-            text = text.replace(part, "***")
-        return text
+    def _broken(self, name: str, reason: str) -> None:
+        self.broken[name] = reason
+        self._manager._unloaded[name] = self._configs[name]
+
+
+def about(delivery: Delivery, configs: Mapping[str, str], *, kept: bool) -> str:
+    """Return a line about what a handler did, without its name and without secrets.
+
+    :param configs: the configuration of each handler, by name
+    :param kept: whether an outbox keeps the event for it, where it did not take it
+    """
+    name = delivery.handler
+    text = masked(delivery.reason or delivery.said, {name: configs.get(name, "")})
+    if delivery.ok:
+        return f"delivered in {delivery.seconds:.3f} s{'; warning: ' if text else ''}{text}"
+    if kept and not delivery.permanent:
+        return f"not delivered: {text[:_ROOM]}; kept in the outbox"
+    return f"not delivered: {text}"
+
+
+def masked(text: str, configs: Mapping[str, str]) -> str:
+    """Return text without what the configurations hold: a plugin's error may quote a password or a token.
+
+    :param configs: the configuration of each handler, by name
+    """
+    parts = set()
+    for name, config in configs.items():
+        if _registry.kind(name) not in _OPEN:
+            for whole in (config, _config.unquote(config)):
+                parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
+    for part in sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True):
+        text = text.replace(part, "***")
+    return text
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -130,11 +170,39 @@ def none_to_send(args: argparse.Namespace, handlers: Handlers) -> str:
     )
 
 
-def _describe(delivery: Delivery, reasons: list[str]) -> str:
-    said = "; ".join(reasons)
-    text = str(delivery).removeprefix(f"{delivery.handler}: ")
-    if delivery.ok:
-        return f"{text}; warning: {said}" if said else text
-    if delivery.error is None and said:
-        return f"not delivered: {said}"
-    return text
+def add_sending_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how an event is sent: ``outbox`` and ``timeout``."""
+    group = parser.add_argument_group("delivery")
+    group.add_argument(
+        "--outbox",
+        metavar="DIR",
+        help="keep the event in this directory until every handler has it (default: that of E3_EVENT_OUTBOX, if any)",
+    )
+    add_timeout(group, "the event")
+
+
+def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add the option ``--timeout``."""
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        help=f"give {what} to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, if set; else "
+        "one after the other, as long as each takes)",
+    )
+
+
+def outbox(args: argparse.Namespace) -> str | None:
+    """Return the outbox's directory that the option, or else the variable, names; None where there is none."""
+    if args.outbox == "":
+        args.parser.error("--outbox: expected a directory")
+    return args.outbox or os.environ.get("E3_EVENT_OUTBOX") or None
+
+
+def _seconds(text: str) -> float:
+    from argparse import ArgumentTypeError
+
+    try:
+        return _manager._seconds(text, "the timeout")
+    except EventError as error:
+        raise ArgumentTypeError(one_line(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry
-from event._cli import _handlers, _text
+from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
 from event.error import one_line
 
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
-the variable names (the names only, never a configuration), and whether each of these loads.
+the variable names (the names only, never a configuration), and whether each of these loads;
+then the outbox, and how much is in it.
 """
 
 _EPILOG = """\
 exit status:
   0  all is well
-  1  a handler is broken, an entry of the variable does not load, or, with --send, a handler
-     did not take the test event or there was no handler at all
+  1  a handler is broken, an entry of the variable does not load, the outbox cannot be used,
+     or, with --send, a handler did not take the test event or there was no handler at all
   2  the command line is wrong
 
-Not broken is a handler whose extra is not installed, as long as the variable does not use it,
-and one that e3-core registers under a name of ours.
+The test event goes to the handlers directly; no outbox keeps it. Not broken is a handler whose
+extra is not installed, as long as the variable does not use it, and one that e3-core
+registers under a name of ours.
 
 examples:
   e3-event check
@@ -49,6 +51,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--send", action="store_true", help="send a test event, and say which handler took it")
     _handlers.add_options(parser)
+    _handlers.add_sending_options(parser)
     return parser
 
 
@@ -57,10 +60,12 @@ def run(args: argparse.Namespace) -> int:
     pairs = _handlers.wanted(args)
     installed = _builtins() + _plugins() + _shadowed()
     _text.show("Installed handlers:\n" + _text.table(installed))
-    handlers = _handlers.Handlers(pairs)
+    handlers = _handlers.Handlers(pairs, timeout=args.timeout)
     entries = _entries(pairs, handlers)
     _text.show(f"\nHandlers of {_handlers.source(args)}:\n{_text.table(entries) or '  none'}")
-    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries])
+    outbox = _outbox(args)
+    _text.show("\nOutbox:\n" + _text.table([outbox]))
+    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox])
     if args.send:
         problems += _send_test(args, handlers)
     if problems:
@@ -134,6 +139,19 @@ def _entries(pairs: _handlers.Pairs, handlers: _handlers.Handlers) -> list[tuple
     return rows
 
 
+def _outbox(args: argparse.Namespace) -> tuple[str, str]:
+    path = _handlers.outbox(args)
+    if path is None:
+        return ("none", "E3_EVENT_OUTBOX is not set")
+    try:
+        counts = _shelves.counts(path)
+    except OSError as error:
+        return (path, f"{_BROKEN}{one_line(error)}")
+    if counts is None:
+        return (path, "ok; it is made when the first event is sent")
+    return (path, "ok; " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+
+
 def _send_test(args: argparse.Namespace, handlers: _handlers.Handlers) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
     if not handlers.loaded:
@@ -141,6 +159,6 @@ def _send_test(args: argparse.Namespace, handlers: _handlers.Handlers) -> int:
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
-    results = [(name, *handlers.deliver(name, event)) for name in handlers.loaded]
+    results = handlers.deliver(event)
     _text.show(f"\nTest event {event.uid}:\n" + _text.table([(name, text) for name, _, text in results]))
     return sum(not taken for _, taken, _ in results)

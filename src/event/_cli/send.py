@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import Event, _files
-from event._cli import _handlers, _text
+from event._cli import _handlers, _text, _words
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -20,13 +20,17 @@ delivered the event, or why it did not. One that fails does not stop the next.
 
 The event begins now, or when begin_time:=SECONDS says (since 1970, UTC), and ends now.
 Behind "--", an argument may begin with "-" without being an option.
+
+With an outbox, what a handler does not take is not lost: it waits there for
+"e3-event deliver".
 """
 
 _EPILOG = """\
 exit status:
   0  every handler took the event
-  1  a handler failed or could not be loaded (the others did get the event), there was no
-     handler at all, or a file could not be read (nothing was sent)
+  1  a handler failed or could not be loaded (the others did get the event, and an outbox
+     keeps it for this one), there was no handler at all, or a file could not be read
+     (nothing was sent)
   2  the command line is wrong; nothing was sent
 
 examples:
@@ -35,6 +39,7 @@ examples:
   e3-event send deploy --handler file=events --handler file:copy=/srv/events
   e3-event send compile --handler logging=build,ERROR
   e3-event send --from-file events/*.json
+  e3-event send nightly --outbox outbox --timeout 10
   uid=$(e3-event send begin) && e3-event send end parent="$uid"
 
 handlers and their CONFIG ("e3-event check" lists all that are installed):
@@ -82,6 +87,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="send events that Event.dump wrote, each only if its attachments are unchanged since",
     )
     _handlers.add_options(parser)
+    _handlers.add_sending_options(parser)
     return parser
 
 
@@ -91,10 +97,10 @@ def run(args: argparse.Namespace) -> int:
     event = None if args.files else _event(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
-    handlers = _handlers.Handlers(pairs)
+    handlers = _handlers.Handlers(pairs, outbox=_handlers.outbox(args), timeout=args.timeout)
     for name, reason in handlers.broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
-    if not handlers.loaded:
+    if not handlers:
         _text.tell(f"{args.parser.prog}: {_handlers.none_to_send(args, handlers)}")
         return 1
     results = [_send(event, handlers)] if event else [_send_file(path, handlers) for path in args.files]
@@ -104,8 +110,7 @@ def run(args: argparse.Namespace) -> int:
 def _send(event: Event, handlers: _handlers.Handlers, about: str = "") -> bool:
     """Give an event to each handler, and show its uid; return whether all took it."""
     delivered = True
-    for name in handlers.loaded:
-        taken, text = handlers.deliver(name, event)
+    for name, taken, text in handlers.deliver(event):
         _text.tell(f"{about}{name}: {text}")
         delivered = delivered and taken
     _text.show(_text.visible(str(event.uid)))
@@ -134,65 +139,15 @@ def _event(args: argparse.Namespace) -> Event:
     :raises EventError: a file cannot be attached
     """
     fail = args.parser.error
-    name = args.words[0] if args.words else ""
-    if not name or "=" in name:
-        fail("the event's NAME is missing; expected NAME [key=value | key:=json]...")
+    name, data = _words.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or _text.visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
-    data = _data(args.words[1:], fail)
     files = _attachments(args.attachments, fail)
     event = Event(name, args.uid, **data)
     for label, path in files.items():
         event.attach_file(path, label)
     event.close()
     return event
-
-
-def _data(words: list[str], fail: Callable[[str], NoReturn]) -> dict[str, Any]:
-    """Return the event's data from key=value and key:=json. No message quotes a value: it may be secret."""
-    data: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        is_json = key.endswith(":")
-        key = key.removesuffix(":")
-        if not equals or not key:
-            fail(f"{key!r}: expected key=value or key:=json")
-        if key in _RESERVED:
-            fail(f"{key!r} cannot be set as data; {_RESERVED[key]}")
-        if key in data:
-            fail(f"{key!r} is given twice")
-        data[key] = _value(key, text, fail) if is_json else text
-    begin = data.get("begin_time")
-    if type(begin) is int:
-        data["begin_time"] = float(begin)  # what $(date +%s) gives; a float is written as a date
-    return data
-
-
-def _value(key: str, text: str, fail: Callable[[str], NoReturn]) -> Any:
-    import json
-
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-        _require_shallow(value)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        fail(f"{key!r}: what follows := is not JSON ({reason}); a string is given as {key}=...")
-    return value
-
-
-def _require_shallow(value: Any) -> None:
-    """Raise RecursionError for what some handlers could not write: it would be sent by the others alone."""
-    level: list[Any] = [value]
-    for _ in range(_DEEPEST + 1):
-        level = [item for item in level if isinstance(item, (dict, list))]
-        if not level:
-            return
-        level = [item for items in level for item in (items.values() if isinstance(items, dict) else items)]
-    raise RecursionError
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
 
 
 def _attachments(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:
@@ -211,8 +166,6 @@ def _attachments(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str,
         files[name] = path
     return files
 
-
-_DEEPEST = 100  # levels; every encoder of every version of Python manages these
 
 _RESERVED = {
     "name": "it is the first argument",

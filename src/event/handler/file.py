@@ -49,7 +49,7 @@ class FileHandler(EventHandler):
         """
         data = event.as_dict()
         text = _json.dumps(data, indent=2, sort_keys=True)
-        stem = f"{event.name}-{event.uid}"
+        stem = "-".join(str(getattr(event, key, None)) for key in ("name", "uid"))  # either may be deleted
         directory = self._own_directory(stem, data)
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         for name, safe in _files.safe_names(attachments).items():

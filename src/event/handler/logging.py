@@ -65,4 +65,4 @@ def _level(level: int | str) -> int:
             return logging.Logger("", name).level  # noqa: LOG001  # the public way from a name to its number
         except ValueError:
             pass
-    raise EventError(f"logging: the level is {level!r}; {_EXPECTED}")
+    raise EventError(f"logging: there is no such level; {_EXPECTED}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from mimetypes import guess_type
 
-from event import Event, EventError, EventHandler, _config, _files, _json, sending_id, unique_id
+from event import Event, EventError, EventHandler, _config, _files, _json, _log, sending_id, unique_id
 from event._handler import import_extra
-from event._log import get_logger
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -108,7 +108,7 @@ class S3Handler(EventHandler):
         """
         prefix = self.s3_prefix(event)
         stored = self._stored(event, prefix)
-        target = _join(self.event_s3_url, prefix, str(event.uid), f"-{sending_id(event)}.s3")
+        target = _join(self.event_s3_url, prefix, str(getattr(event, "uid", None)), f"-{sending_id(event)}.s3")
         text = _json.dumps({"attachments": stored, "event": event.as_dict()}).encode("ascii")
 
         from botocore.exceptions import BotoCoreError, ClientError
@@ -125,18 +125,19 @@ class S3Handler(EventHandler):
         # A ValueError is what botocore raises for an endpoint's URL or a number that it finds in the environment.
         except (OSError, ValueError, BotoCoreError, ClientError) as error:
             reason = _USERINFO.sub("//***@", one_line(error))
-            get_logger().warning("s3: %r is not delivered: %s: %s", event, part, reason)
+            _log.warning("s3: %r is not delivered: %s: %s", event, part, reason)
             return False
         return True
 
     def _stored(self, event: Event, prefix: str) -> dict[str, _Stored]:
         """Return where each attachment goes, and what it is."""
         attachments = event.get_attachments()
+        uid = str(getattr(event, "uid", None))
         stored: dict[str, _Stored] = {}
         for name, safe in _files.safe_names(attachments).items():
             path, digest = attachments[name]
             ctype, encoding = _guess_type(path, name)
-            url = f"{_join(self.log_s3_url, prefix, str(event.uid))}/{safe}"
+            url = f"{_join(self.log_s3_url, prefix, uid)}/{safe}"
             stored[name] = {"s3_url": url, "encoding": encoding, "ctype": ctype, "sha1": digest}
         return stored
 
@@ -200,8 +201,6 @@ def _join(url: str, prefix: str, uid: str, ending: str = "") -> str:
 
 def _guess_type(path: str, name: str) -> tuple[str | None, str | None]:
     """Return the media type and the content coding that a file's name suggests, or else its attachment's."""
-    from mimetypes import guess_type
-
     # "./", since guess_type reads a name such as "data:x" as a URL.
     guess = guess_type(f"./{os.path.basename(path)}")
     return guess if any(guess) else guess_type(f"./{name}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from event import Event, EventError, EventHandler, _config, _mail
-from event._log import get_logger
+from event import Event, EventError, EventHandler, _config, _log, _mail, _submission
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -70,19 +69,18 @@ class SMTPHandler(EventHandler):
 
         :return: whether every recipient was taken by a server
         """
-        log = get_logger()
         try:
             sender, recipients = _mail.mailbox(self.from_addr), _mail.mailboxes(self.to_addr)
             text, left_out = _mail.compose(event, self.subject, sender, recipients)
             addresses = [_mail.wire_address(address) for _, address in recipients]
             missed = self._deliver(_mail.wire_address(sender[1]), list(dict.fromkeys(addresses)), text)
         except (EventError, OSError) as error:
-            log.warning("smtp: %r is not mailed: %s", event, one_line(error))
+            _log.warning("smtp: %r is not mailed: %s", event, one_line(error))
             return False
         if left_out and len(missed) < len(set(addresses)):
-            log.warning("smtp: %r is mailed without what has no room: %s", event, ", ".join(map(repr, left_out)))
+            _log.warning("smtp: %r is mailed without what has no room: %s", event, ", ".join(map(repr, left_out)))
         if missed:
-            log.warning("smtp: %r is not mailed to %s: no server took it", event, ", ".join(missed))
+            _log.warning("smtp: %r is not mailed to %s: no server took it", event, ", ".join(missed))
         return not missed
 
     def _servers(self) -> list[str]:
@@ -93,9 +91,6 @@ class SMTPHandler(EventHandler):
 
     def _deliver(self, sender: str, recipients: list[str], text: str) -> list[str]:
         """Hand the mail over, server by server; return the recipients whom none has taken."""
-        from event import _submission
-
-        log = get_logger()
         servers = self._servers()
         whole = _submission.Clock(self.timeout, self.timeout)
         for position, server in enumerate(servers):
@@ -104,10 +99,10 @@ class SMTPHandler(EventHandler):
                 clock = _submission.Clock(whole.left() / (len(servers) - position), self.timeout / 3)
                 refused = _submission.hand_over(parse_server(server), clock, sender, recipients, text)
             except Exception as error:
-                log.warning("smtp: %s took no mail: %s", server, _submission.reason(error))
+                _log.warning("smtp: %s took no mail: %s", server, _submission.reason(error))
                 continue
             for recipient, reason in refused.items():
-                log.warning("smtp: %s refused %s: %s", server, recipient, reason)
+                _log.warning("smtp: %s refused %s: %s", server, recipient, reason)
             recipients = [recipient for recipient in recipients if recipient in refused]
             if not recipients:
                 break
@@ -119,6 +114,8 @@ def parse_server(server: str) -> tuple[str, int]:
 
     :raises EventError: it is none of these, or the port is not from 1 to 65535
     """
+    if "@" in server:  # a password before it would stand in every line of the log
+        raise EventError("smtp: a server holds an '@'; expected HOST, HOST:PORT or [IPV6]:PORT, the login in .netrc")
     host, colon, port = server.strip(), "", ""
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")

@@ -52,6 +52,14 @@ def sender(receivers):
     return manager.send_event
 
 
+def keeper():
+    """Return the function that sends an event to a file handler, through an outbox where it is to be kept."""
+    outbox = os.path.join(directory, "outbox") if operation.startswith("keep") else None
+    manager = module.EventManager(outbox=outbox)
+    manager.add_handler("file", fresh_directory())
+    return manager.send_event
+
+
 def hook(receivers):
     """Return pluggy's hook with so many implementations."""
 
@@ -89,6 +97,10 @@ def timer():
         return Timer(
             "send(next(fresh))", "send = handler(fresh_directory()).send_event; fresh = events()", globals=names
         )
+    if operation in {"tell", "tell_file", "keep", "keep_file"}:
+        names["events"] = lambda: iter([make(attach=operation.endswith("_file")) for _ in range(int(count))])
+        names["sender"] = keeper
+        return Timer("send(next(fresh))", "send = sender(); fresh = events()", globals=names)
     send, event = sender(int(operation.removeprefix("send"))), object()
     if library == "pluggy":
         return Timer("send(event=event)", globals={"send": send, "event": event})

@@ -1,0 +1,243 @@
+"""``e3-event deliver``: send what waits in an outbox."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from event import EventManager, _delivery
+from event._cli import _handlers, _shelves, _text
+from event._cli._capture import Capture
+from event._disk import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from threading import Event as Flag
+    from typing import Any
+
+    from event import Outcome
+    from event._entry import Entry
+    from event._outbox import Outbox
+
+_DESCRIPTION = """\
+Send what is due in an outbox, each event to the handlers that have not got it yet. Nothing
+else needs to be configured: an entry holds the configuration of its handlers. Each handler
+gets a line on stderr.
+
+What fails is tried again after a minute, then after two, four, ... up to six hours, and is
+given up after five days. Several processes may deliver from one outbox at once.
+"""
+
+_EPILOG = """\
+exit status:
+  0  all that was due is delivered, or nothing was due; with --watch: SIGTERM has ended it
+  1  something that was due is not delivered; it waits for the next attempt, or is in failed/
+     or corrupt/ ("e3-event outbox list" shows it)
+  2  the command line is wrong
+
+examples:
+  e3-event deliver outbox
+  e3-event deliver outbox --all --timeout 30
+"""
+
+_POLL = 1.0  # seconds
+_RESCAN = 60.0  # seconds; for entries whose owner has died, and for clocks that were set
+_RESCAN_CLAIMED = 5.0  # seconds, while something is claimed
+_COARSE = 2.5  # seconds; a directory changed more recently may change again and bear the same time
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command; return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "deliver",
+        help="send what waits in an outbox",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="e3-event deliver [OUTBOX] [option]...",
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="OUTBOX", help="the outbox's directory (default: that of E3_EVENT_OUTBOX)"
+    )
+    _handlers.add_timeout(parser, "each event")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay, and deliver what comes and what falls due, until SIGTERM or SIGINT (Ctrl-C); the delivery that is "
+        "being made then is finished first, unless the signal comes again",
+    )
+    parser.add_argument("--all", action="store_true", help="also what is not due yet")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Deliver; return the exit status."""
+    if len(args.words) > 1:
+        args.parser.error(f"what is {args.words[1]!r}? expected one OUTBOX")
+    outbox = _shelves.named(args.words[0] if args.words else None, args)
+    with Capture():  # importing event has already said what is wrong with the variables
+        args.timeout = EventManager(timeout=args.timeout).timeout
+    report = Report(args.parser.prog)
+    try:
+        return _watch(outbox, args, report) if args.watch else _once(outbox, args, report)
+    finally:
+        report.clear()
+
+
+class Report:
+    """Tells what is delivered, and on a terminal how far it is.
+
+    :ivar entries: how many were tried
+    :ivar delivered: how many of them every handler has now
+    :ivar trouble: whether anything else went wrong
+    """
+
+    def __init__(self, prog: str) -> None:
+        self.entries = self.delivered = 0
+        self.trouble = False
+        self._prog = prog
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._shown = ""
+
+    def tell(self, text: str) -> None:
+        """Write a line above the progress."""
+        self.clear()
+        _text.tell(text)
+
+    def entry(self, entry: Entry, outcome: Outcome, *, kept: bool) -> None:
+        """Tell what became of an entry."""
+        self.entries += 1
+        self.delivered += bool(outcome)
+        for delivery in outcome:
+            line = _handlers.about(delivery, entry.handlers, kept=kept)
+            self.tell(f"{entry.id[:13]} {entry.event.name}: {delivery.handler}: {line}")
+
+    def beside(self, said: list[str], configs: dict[str, str]) -> None:
+        """Tell what the outbox has said, which is trouble each time."""
+        for text in said:
+            self.trouble = True
+            self.tell(f"{self._prog}: {_handlers.masked(text, configs)}")
+
+    def progress(self, text: str) -> None:
+        """Show on a terminal how far it is; the next text replaces it."""
+        if self._terminal:
+            self.clear()
+            width = _width() - 1  # a full line would wrap, and could not be taken back
+            self._shown = _text.line(text)[:width]
+            _raw(self._shown)
+
+    def clear(self) -> None:
+        """Take the progress back."""
+        if self._shown:
+            _raw("\r" + " " * len(self._shown) + "\r")
+            self._shown = ""
+
+
+def _once(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
+    start = time.time()
+    if not _shelves.exists(outbox):
+        _text.tell(f"{args.parser.prog}: nothing to deliver: there is no outbox {outbox.path} yet")
+        return 0
+    _pass(outbox, args, report)
+    report.tell(f"{args.parser.prog}: {_summary(report, outbox, start)}")
+    return 1 if report.trouble or report.delivered < report.entries else 0
+
+
+def _summary(report: Report, outbox: Outbox, start: float) -> str:
+    text = "nothing was due"
+    if report.entries:
+        text = f"{report.delivered} of {report.entries} delivered"
+    due, later, next_due = _shelves.agenda(outbox, start)
+    if not due + later:
+        return f"{text}; nothing waits"
+    waiting = f"{text}; {due + later} {'waits' if due + later == 1 else 'wait'}"
+    return waiting if next_due == float("inf") else f"{waiting}, the next one until {_shelves.utc(next_due)}"
+
+
+def _pass(
+    outbox: Outbox, args: argparse.Namespace, report: Report, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Deliver what is due now, or with ``--all`` whatever waits."""
+    due, later, _ = _shelves.agenda(outbox, time.time())
+    total = due + later if args.all else due
+    before, delivered = report.entries, report.delivered
+    deliveries = _delivery.deliver(outbox, args.timeout, everything=args.all)
+    while not stopped():
+        done = report.entries - before
+        missed = done - (report.delivered - delivered)
+        report.progress(f"{done} of {max(total, done)} done{f', {missed} not delivered' if missed else ''}")
+        with Capture() as capture:
+            step = next(deliveries, None)
+        report.beside(capture.said, step[0].handlers if step else {})
+        if step is None:
+            break
+        report.entry(*step, kept=not capture.said)
+    report.clear()
+
+
+def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
+    """Deliver until a signal; return the exit status."""
+    import signal
+    from threading import Event as Flag
+
+    stop = Flag()
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt  # once more: not after the delivery, but now
+        received.append(number)
+        stop.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while not stop.is_set():
+            seen, start = _stamp(outbox), time.time()
+            _pass(outbox, args, report, stop.is_set)
+            args.all = False  # what has failed keeps its distance
+            _, later, next_due = _shelves.agenda(outbox, start)
+            waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
+            report.progress(f"{report.delivered} delivered; {waits}")
+            _pause(outbox, stop, seen, next_due)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 130 if received == [signal.SIGINT] else 0
+
+
+def _pause(outbox: Outbox, stop: Flag, seen: int, next_due: float) -> None:
+    """Wait until something may be due. While nothing changes, no directory is read.
+
+    :param seen: the state of new/ before it was read
+    """
+    claimed = next(names(outbox._place("claimed")), None)
+    rescan = time.monotonic() + (_RESCAN_CLAIMED if claimed else _RESCAN)
+    fresh = abs(time.time() - seen / 1e9) < _COARSE
+    while not stop.wait(_POLL):
+        if fresh or _stamp(outbox) != seen or time.time() >= next_due or time.monotonic() >= rescan:
+            return
+
+
+def _stamp(outbox: Outbox) -> int:
+    """Return when a name came into new/ or left it, in nanoseconds; 0 where there is no outbox yet."""
+    try:
+        return os.stat(outbox._place("new")).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _raw(text: str) -> None:
+    try:
+        sys.stderr.write(text.encode("ascii", "replace").decode())
+        sys.stderr.flush()
+    except OSError:
+        pass  # the terminal is gone; what is being done goes on

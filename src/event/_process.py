@@ -1,0 +1,176 @@
+"""A command run in our place: with our streams, our signals, and its exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from event._relay import Relay
+    from event._tee import Tee
+
+_NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 of POSIX
+
+
+class Ending:
+    """How a command ended.
+
+    :ivar status: its exit status, as a shell tells it: 126 and 127 where it could not be started, 128+n on a signal
+    :ivar signal: the signal that ended it, or else the last that was sent to stop it, as ``SIGTERM``; None where
+        there was none
+    :ivar outcome: success, failure, or cancel where it was stopped
+    :ivar seconds: how long it ran
+    :ivar error: why it could not be started; None where it was
+    """
+
+    __slots__ = ("error", "outcome", "seconds", "signal", "status")
+
+    def __init__(self, code: int, seconds: float, received: Sequence[int] = (), error: OSError | None = None) -> None:
+        self.status = code if code >= 0 else _SIGNALLED - code
+        self.seconds = seconds
+        self.error = error
+        stopped = [number for number in received if number in _STOPPING]
+        number = -code if code < 0 else stopped[-1] if stopped and code else 0
+        self.signal = _name(number) if number else None
+        self.outcome = "success" if not code else "cancel" if stopped or number in _STOPPING else "failure"
+
+
+class Process:
+    """A command.
+
+    :param words: the command and its arguments; no shell is asked, and the command is looked up in PATH
+    :param environ: its environment variables
+    :param log: a descriptor to copy its stdout and stderr to; None to have it write to ours directly
+    """
+
+    def __init__(self, words: Sequence[str], environ: Mapping[str, str], log: int | None = None) -> None:
+        self._words = list(words)
+        self._environ = {name: value for name, value in environ.items() if name}
+        self._error: OSError | None = None
+        self._tee: Tee | None = None
+        self._log_error: OSError | None = None
+        if log is not None:
+            from event._tee import Tee
+
+            try:
+                self._tee = Tee(log)
+            except OSError as error:  # too many files are open
+                os.close(log)
+                self._log_error = error
+
+    def start(self) -> None:
+        """Start the command. That it cannot be started is told by `wait`."""
+        self._began = time.monotonic()
+        try:
+            self._spawn(self._tee)
+        except OSError as error:
+            self._error = error
+
+    def wait(self) -> Ending:
+        """Wait until the command has ended, and its log is complete."""
+        code = _status(self._error, self._words[0]) if self._error else self._wait()
+        seconds = time.monotonic() - self._began
+        if self._tee:
+            self._tee.end()
+        return Ending(code, seconds, self._received(), self._error)
+
+    @property
+    def log_error(self) -> OSError | None:
+        """Why the log is not complete; None where it is."""
+        return self._tee.error if self._tee else self._log_error
+
+    if sys.platform == "win32":  # pragma: no cover  # platform: Windows
+
+        def _spawn(self, tee: Tee | None) -> None:
+            from shutil import which
+            from subprocess import Popen
+
+            # The console's Ctrl-C reaches the command too, and it decides.
+            self._signals: list[int] = []
+            for number in _STOPPING:
+                signal.signal(number, lambda number, _frame: self._signals.append(number))
+            stdout, stderr = (tee.start() if tee else None) or (None, None)
+            program = which(self._words[0]) or self._words[0]  # with an ending of PATHEXT
+            try:
+                self._popen = Popen([program, *self._words[1:]], env=self._environ, stdout=stdout, stderr=stderr)  # noqa: S603  # what the user asks for
+            finally:
+                if tee:
+                    tee.spawned()
+
+        def _wait(self) -> int:
+            code = self._popen.wait()
+            return code - (1 << 32) if code >= 1 << 31 else code  # as sys.exit takes it
+
+        def _received(self) -> list[int]:
+            return self._signals
+
+        def finish(self) -> None:
+            """Show the rest of the command's output."""
+            if self._tee:
+                self._tee.finish()
+
+    else:
+        _relay: Relay
+
+        def _spawn(self, tee: Tee | None) -> None:
+            from event._relay import Relay
+
+            self._relay = relay = Relay()
+            relay.begin(tee.pass_through if tee else None, tee.writers if tee else ())
+            writers = tee.start() if tee else ()  # while the signals are blocked: the threads leave them to this one
+            try:
+                if not self._words[0]:  # execvp says so; Python does not
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                self._pid = os.posix_spawnp(
+                    self._words[0],
+                    self._words,
+                    self._environ,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(writers, 1)],
+                    setsigmask=relay.mask,
+                    setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+                )
+            except BaseException:
+                relay.settle()
+                raise
+            finally:
+                if tee:
+                    tee.spawned()
+
+        def _wait(self) -> int:
+            status = self._relay.wait(self._pid)
+            self._relay.settle()
+            return os.waitstatus_to_exitcode(status)
+
+        def _received(self) -> list[int]:
+            return self._relay.received
+
+        def finish(self) -> None:
+            """Show the rest of the command's output, and let go of what watches over the signals."""
+            if self._tee:
+                self._tee.finish()
+            self._relay.end(wait=self._tee is None or not self._tee.left_behind)
+
+
+def _status(error: OSError, command: str) -> int:
+    """Return what a shell exits with for a command that cannot be started."""
+    missing = error.errno == errno.ENOENT
+    # What is there, and yet not found, names an interpreter that is missing.
+    return _NOT_FOUND if missing and not (os.path.dirname(command) and os.path.exists(command)) else _NOT_EXECUTABLE
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"
+
+
+_STOPPING = frozenset(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK") if hasattr(signal, name)
+)

@@ -1,0 +1,170 @@
+"""The rows about the outbox and about ``run``: the library is compared with itself, without or with less in the outbox.
+
+e3.event has neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from statistics import median
+
+from measure import Line, amount, fold, in_turn, micro, within
+
+_ENTRY = 16 << 10  # bytes of an entry that waits, with what the file system adds
+_TRUE = ["cmd", "/c", "exit 0"] if sys.platform == "win32" else ["true"]
+
+
+def measure_kept(place, size):
+    """Compare sending through an outbox with sending without."""
+    for operation, on_disk, what in (
+        ("", False, "send to a file handler with an outbox, over without: event with 3 values"),
+        ("_file", False, "the same with a 100 KB attachment"),
+        ("_file", True, "the same on a disk, which each event is synced to"),
+    ):
+        found = in_turn(
+            {kind: kind for kind in ("keep", "tell")}, _sending(place, size, operation, on_disk), size.repeats
+        )
+        yield Line(
+            what=what,
+            ours=micro(found["keep"]),
+            beside=f"{fold(found['keep'] / found['tell'])} without, {micro(found['tell'])}",
+            e3="",
+            reach="",
+            reached=None,
+        )
+
+
+def _sending(place, size, operation, on_disk):
+    count = max(1, int((2 if on_disk else 5) * size.share))
+
+    def once(kind):
+        command = place.python("event", place.jobs / "micro.py", kind + operation, "event", place.attachment)
+        with place.fresh_directory(on_disk=on_disk) as directory:
+            return float(place.run([*command, directory, str(count)]))
+
+    return once
+
+
+def measure_waiting(place, size):
+    """Compare an outbox in which very many entries wait with one in which few or none do."""
+    few, some, many = size.waiting
+    with (
+        place.fresh_directory(room=many * _ENTRY) as full,
+        place.fresh_directory(room=many * _ENTRY) as empty,
+    ):
+        place.run(_job(place, "fill", full, many))
+        yield _put_line(place, size, full, empty)
+        place.run(_job(place, "fill", empty, some))
+        yield _list_line(place, size, full, empty)
+        runs = {few: [], some: []}
+        for count in [few, some] * size.repeats:
+            with place.fresh_directory(room=many * _ENTRY) as directory:
+                place.run(_job(place, "fill", directory, count))
+                runs[count].append(_delivered(place, directory, count))
+        runs[many] = [_delivered(place, full, many)]  # once: the others tell how much that varies
+    yield from _delivery_lines(size, {count: _medians(found) for count, found in runs.items()})
+
+
+def _put_line(place, size, full, empty):
+    count = max(1, int(20 * size.share))
+    found = in_turn(
+        {"full": full, "empty": empty}, lambda path: float(place.run(_job(place, "put", path, count))), size.repeats
+    )
+    ratio = found["full"] / found["empty"]
+    return Line(
+        what=f"put an event into an outbox with {_number(size.waiting[-1])} waiting, over an empty one",
+        ours=micro(found["full"]),
+        beside=f"{fold(ratio)} empty, {micro(found['empty'])}",
+        e3="",
+        reach="1.05 x",
+        reached=within(ratio, 1.05),
+    )
+
+
+def _list_line(place, size, full, empty):
+    found = in_turn(
+        {
+            path: place.python("event", "-m", "event", "outbox", "list", "--outbox", f"{path}/outbox")
+            for path in (full, empty)
+        },
+        place.seconds_to_first_line,
+        size.processes,
+    )
+    ratio = found[full] / found[empty]
+    _, some, many = size.waiting
+    return Line(
+        what=f"first line of `e3-event outbox list` with {_number(many)} waiting, over {_number(some)}",
+        ours=f"{found[full] * 1e3:.1f} ms",
+        beside=f"{fold(ratio)} with {_number(some)}, {found[empty] * 1e3:.1f} ms",
+        e3="",
+        reach="1.10 x",
+        reached=within(ratio, 1.1),
+    )
+
+
+def _job(place, *arguments):
+    return place.python("event", place.jobs / "outbox.py", *arguments)
+
+
+def _delivered(place, directory, count):
+    """Deliver what waits; return the seconds of one, and the peak of memory."""
+    seconds, number, peak = place.run(_job(place, "deliver", directory)).split()
+    if int(number) != count:
+        sys.exit(f"{number} of {count} entries were delivered")
+    return float(seconds), int(peak)
+
+
+def _medians(found):
+    seconds, peaks = zip(*found, strict=True)
+    return median(seconds), int(median(peaks))
+
+
+def _delivery_lines(size, found):
+    few, some, many = size.waiting
+    numbers = " / ".join(map(_number, size.waiting))
+    ratio = found[many][0] / found[some][0]
+    yield Line(
+        what=f"entries delivered in a second, to a handler that does nothing, of {numbers} waiting",
+        ours=" / ".join(f"{1 / found[count][0]:.0f}" for count in size.waiting) + " /s",
+        beside=f"{fold(ratio)} the time of one of {_number(some)}",
+        e3="",
+        reach="1.05 x",
+        reached=within(ratio, 1.05),
+    )
+    peaks = [found[count][1] for count in (few, many)]
+    yield Line(
+        what=f"peak memory of the process that delivers {few} / {_number(many)}",
+        ours=" / ".join(map(amount, peaks)) if all(peaks) else "this system does not tell",
+        beside=f"{fold(peaks[1] / peaks[0])} with {few}" if all(peaks) else "",
+        e3="",
+        reach="1.02 x",
+        reached=within(peaks[1] / peaks[0], 1.02) if all(peaks) else None,
+    )
+
+
+def _number(count):
+    return f"{count:,}".replace(",", " ")
+
+
+def measure_run(place, size):
+    """Compare a command that is run by ``e3-event run`` with the command alone."""
+    ours = place.python("event", "-m", "event", "run", "step", "--", *_TRUE)
+    bare = place.python("event", "-c", "pass")
+
+    def once(command):
+        with place.fresh_directory() as directory:
+            return place.seconds(command, E3_EVENT_HANDLERS=f"file={directory}")
+
+    found = in_turn({"run": ours, "true": _TRUE, "python": bare}, once, size.processes)
+    yield Line(
+        what="`e3-event run step -- true`, file handler, whole process, over `true`",
+        ours=f"{found['run'] * 1e3:.1f} ms",
+        beside=f"{(found['run'] - found['true']) * 1e3:.1f} ms more than `true`; "
+        f"{fold(found['run'] / found['python'])} `python -c pass`",
+        e3="",
+        reach="",
+        reached=None,
+    )
+
+
+ROWS = {"outbox": measure_kept, "waiting": measure_waiting, "run": measure_run}

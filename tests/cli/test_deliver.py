@@ -1,0 +1,517 @@
+"""``e3-event deliver``, and what ``send`` keeps for it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from cli.helpers import TO_FILES, handler, stored
+from cli.outboxes import block, free, golden, ids, path_of, wait_for
+from event._cli import deliver, main
+from event._outbox import Outbox
+from servers.smtp import raw_server, smtp_server
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX signals and terminals")
+SUMMARY = re.compile(r"e3-event deliver: (.*)")
+
+
+def start(*args, **kwargs):
+    """Start the command, to be watched and signalled."""
+    env = {**os.environ, "PYTHONUTF8": "1"}
+    return subprocess.Popen([sys.executable, "-m", "event", *args], env=env, encoding="utf-8", **kwargs)
+
+
+# send
+
+
+def test_what_a_handler_does_not_take_is_kept_and_the_line_says_so(command):
+    block()
+    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", *TO_FILES, "--handler", "file:b=other")
+    assert (status, out, len(err)) == (1, ["u"], 2)
+    assert err[0].startswith("file: not delivered: ")
+    assert err[0].endswith("; kept in the outbox")
+    assert err[1].startswith("file:b: delivered")
+    assert len(ids()) == 1
+
+
+def test_an_event_that_everybody_took_leaves_the_outbox_empty(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
+    status, _, err = command("send", "n", *TO_FILES)
+    assert (status, len(err)) == (0, 1)
+    assert [sorted(os.listdir(f"ob/{state}")) for state in sorted(os.listdir("ob"))] == [[]] * 5
+
+
+def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
+    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
+    assert (status, out, len(err)) == (1, ["u"], 3)
+    assert err[0].startswith("late: not loaded: ")
+    assert err[2] == "late: kept in the outbox until it can be loaded"
+    plugin("late", handler("import pathlib; return pathlib.Path('got').write_text(event.uid + self.config)"))
+    status, _, err = command("deliver", "ob", "--all")
+    assert (status, len(err)) == (0, 2)
+    assert pathlib.Path("got").read_text("utf-8") == "u1"
+    assert len(stored()) == 1
+
+
+def test_an_event_for_handlers_none_of_which_loads_is_kept_all_the_same(command):
+    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1")
+    assert (status, out) == (1, ["u"])
+    assert err[1:] == ["late: kept in the outbox until it can be loaded"]
+    assert len(ids()) == 1
+
+
+def test_an_outbox_that_cannot_keep_the_event_is_a_line_and_the_event_is_sent(command):
+    pathlib.Path("ob").write_text("in the way", "utf-8")
+    status, _, err = command("send", "n", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
+    assert (status, len(err)) == (1, 3)
+    assert "cannot be kept in the outbox ob, and is sent without" in err[1]
+    assert err[2].startswith("file: delivered")
+    assert len(stored()) == 1
+
+
+def test_what_a_thread_of_a_handler_logs_is_a_line_of_its_own(command, plugin):
+    log = "logging.getLogger('event').warning"
+    plugin(
+        "busy",
+        handler(
+            f"import threading; t = threading.Thread(target=lambda: ({log}('%d', 'x'), {log}('late')));"
+            "t.start(); t.join(); return True"
+        ),
+    )
+    status, _, err = command("send", "n", "--handler", "busy")
+    assert (status, err[:2]) == (0, ["%d", "late"])
+    assert err[2].startswith("busy: delivered")
+
+
+def test_a_very_long_reason_leaves_room_for_what_becomes_of_the_event(command, plugin):
+    plugin("down", handler("raise OSError('x' * 9999)"))
+    _, _, err = command("send", "n", "--outbox", "ob", "--handler", "down")
+    assert err[0].endswith("xx; kept in the outbox")
+
+
+def test_an_event_that_is_refused_for_good_is_put_aside(command, plugin):
+    plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
+    status, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict")
+    assert status == 1
+    assert "given up, and kept in failed/: no such board" in err[0]
+    assert err[1:] == ["strict: not delivered: no such board"]
+    assert len(ids(state="failed")) == 1
+
+
+def test_of_two_that_fail_the_one_that_refused_for_good_does_not_wait(command, plugin):
+    plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
+    block()
+    _, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict", *TO_FILES)
+    assert err[0] == "strict: not delivered: no such board"
+    assert err[1].endswith("; kept in the outbox")
+
+
+def test_a_timeout_ends_a_hung_handler_and_the_others_have_the_event(process, plugin):
+    plugin("hung", handler("import threading; threading.Event().wait()"))
+    done = process("send", "n", "--timeout", "0.5", "--outbox", "ob", "--handler", "hung", *TO_FILES)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0] == "hung: not delivered: TimeoutError: not done within 0.5 s; kept in the outbox"
+    assert lines[1].startswith("file: delivered")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        pytest.param(["send", "n", "--timeout", "0", *TO_FILES], "--timeout: the timeout is '0'", id="no time"),
+        pytest.param(["send", "n", "--timeout", "soon", *TO_FILES], "--timeout: the timeout is 'soon'", id="a word"),
+        pytest.param(["send", "n", "--outbox", "", *TO_FILES], "--outbox: expected a directory", id="no outbox"),
+        pytest.param(["deliver"], "which outbox? give its directory, or set E3_EVENT_OUTBOX", id="which"),
+        pytest.param(["deliver", ""], "expected the outbox's directory", id="empty"),
+        pytest.param(["deliver", "a", "b"], "what is 'b'? expected one OUTBOX", id="two"),
+        pytest.param(["deliver", "a", "--timeout", "-1"], "--timeout: the timeout is '-1'", id="timeout"),
+        pytest.param(["deliver", "a", "--fast"], "what is '--fast'?", id="unknown option"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):
+    status, out, err = command(*args)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert message in err[0]
+    assert not list(here.iterdir())
+
+
+# deliver
+
+
+def test_what_waits_is_delivered_when_it_is_due_and_not_before(command):
+    (entry_id,) = wait_for("n")
+    free()
+    status, out, err = command("deliver", "ob")
+    assert (status, out, len(err)) == (0, [], 1)
+    assert re.fullmatch(r"e3-event deliver: nothing was due; 1 waits, the next one until \S+Z", err[0])
+    path_of(entry_id).rename(f"ob/new/{int(time.time()) - 1}.{entry_id}")
+    status, _, err = command("deliver", "ob")
+    assert status == 0
+    assert re.fullmatch(rf"{entry_id[:13]} n: file: delivered in \d\.\d{{3}} s", err[0])
+    assert err[1:] == ["e3-event deliver: 1 of 1 delivered; nothing waits"]
+    assert [data["uid"] for data in stored()] == ["u-n"]
+
+
+def test_the_variable_names_the_outbox(command, monkeypatch):
+    wait_for("a", "b")
+    free()
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
+    status, _, err = command("deliver", "--all")
+    assert (status, err[-1]) == (0, "e3-event deliver: 2 of 2 delivered; nothing waits")
+
+
+def test_what_fails_again_is_status_1_and_goes_on_waiting(command):
+    wait_for("a", "b")
+    status, _, err = command("deliver", "ob", "--all", "--timeout", "60")
+    assert (status, len(err)) == (1, 3)
+    assert all(line.endswith("; kept in the outbox") for line in err[:2])
+    assert err[2].startswith("e3-event deliver: 0 of 2 delivered; 2 wait, the next one until ")
+
+
+def test_an_entry_that_is_damaged_stops_no_other_and_is_status_1(command):
+    damaged, _ = wait_for("a", "b")
+    free()
+    (path_of(damaged) / "entry.json").write_text("{", "utf-8")
+    status, _, err = command("deliver", "ob", "--all")
+    assert status == 1
+    assert sum(f"e3-event deliver: outbox entry {damaged} cannot be read" in line for line in err) == 1
+    assert err[-1] == "e3-event deliver: 1 of 1 delivered; nothing waits"
+    assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
+
+
+def test_where_there_is_no_outbox_there_is_nothing_to_deliver(command, here):
+    assert command("deliver", "ob") == (
+        0,
+        [],
+        [f"e3-event deliver: nothing to deliver: there is no outbox {here / 'ob'} yet"],
+    )
+
+
+def test_what_is_no_outbox_is_one_line_and_status_1(command):
+    pathlib.Path("ob").write_text("", "utf-8")
+    status, _, err = command("deliver", "ob")
+    assert (status, len(err)) == (1, 1)
+    assert err[0].startswith("e3-event deliver: NotADirectoryError")
+
+
+def test_a_directory_that_holds_no_outbox_yet_is_left_as_it_is(command, here):
+    (here / "mine").mkdir()
+    assert command("deliver", "mine")[0] == 0
+    assert not list((here / "mine").iterdir())
+
+
+def test_names_that_are_none_of_ours_are_left_alone(command):
+    golden()
+    for name in ("junk", ".x", "x.y"):
+        pathlib.Path("ob/new", name).mkdir()
+    status, _, err = command("deliver", "ob")
+    assert (status, err[-1]) == (0, "e3-event deliver: 1 of 1 delivered; nothing waits")
+    assert {"junk", ".x", "x.y"} == set(os.listdir("ob/new"))
+
+
+def test_the_golden_entry_is_delivered_to_whom_it_waits_for(command, here):
+    golden()
+    status, _, err = command("deliver", "ob")
+    assert status == 0
+    assert len(err) == 2
+    assert err[0].startswith("8f14e45f-ceea compile: file:archive: delivered")
+    assert not (here / "events").exists()
+    assert [data["target"] for data in stored("archive")] == ["arm"]
+    assert (here / "archive/compile-42/build.log").read_text("utf-8") == "all well\n"
+
+
+def test_no_secret_of_a_plugin_is_shown(process, plugin):
+    plugin("hook", handler("raise OSError(f'GET {self.config}')"))
+    env = {"E3_EVENT_OUTBOX": "ob", "E3_EVENT_HANDLERS": "hook=https://hooks.example/hunter2"}
+    texts = [process(*args, env=env) for args in (["send", "n"], ["deliver", "--all"], ["outbox", "list"])]
+    texts.append(process("outbox", "show", *ids(), env=env))
+    for done in texts:
+        assert "***" in done.stdout + done.stderr
+        assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_what_is_given_up_is_told_without_secrets(command, plugin):
+    plugin("hook", handler("import event as e; raise e.error.PermanentError('GET ' + self.config)"))
+    for args in (["send", "n", "--outbox", "ob", "--handler", "hook=hunter2"], ["deliver", "ob", "--all"]):
+        _, _, err = command(*args)
+        assert "hunter2" not in "".join(err)
+        command("outbox", "retry", *ids(state="failed"), "--outbox", "ob")
+    assert sum("given up, and kept in failed/: GET ***" in line for line in err) == 1
+
+
+def test_a_handler_that_exits_does_not_decide_the_status(command, plugin):
+    command("send", "n", "--outbox", "ob", "--handler", "gone=1")
+    plugin("gone", handler("sys.exit(0)"))
+    status, _, err = command("deliver", "ob", "--all")
+    assert status == 1
+    assert any("SystemExit: 0" in line for line in err)
+    assert len(ids()) == 1
+
+
+def test_two_processes_deliver_each_entry_once(here):
+    expected = wait_for(*(f"n{number}" for number in range(40)))
+    free()
+    both = [start("deliver", "ob", "--all", stderr=subprocess.PIPE) for _ in range(2)]
+    lines = "".join(process.communicate(timeout=120)[1] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(re.findall(r"^(\S+) \S+: file: delivered", lines, re.MULTILINE)) == sorted(i[:13] for i in expected)
+    assert len(stored()) == 40
+    assert ids() == []
+
+
+# A mail server that is down, hangs, and is up again.
+
+
+class Line:
+    """The line to a mail server; `port` is this side's.
+
+    :ivar state: down, hung or up
+    """
+
+    def __init__(self, server):
+        self.state = "down"
+        self.reached = threading.Event()
+        self._server = server
+
+    def serve(self, connection, stopped):
+        if self.state == "down":
+            connection.close()
+        self.reached.set()
+        if self.state == "up":
+            with socket.create_connection(("127.0.0.1", self._server.port)) as server:
+                back = threading.Thread(target=pump, args=(server, connection))
+                back.start()
+                pump(connection, server)
+                back.join()
+
+
+def pump(source, target):
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+@POSIX
+def test_mail_that_a_dead_server_and_a_killed_sender_left_arrives_exactly_once(process, monkeypatch):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
+    with smtp_server() as mail:
+        line = Line(mail)
+        with raw_server(line.serve) as port:
+            monkeypatch.setenv("E3_EVENT_HANDLERS", f"file=events|smtp=s,a@x.test,b@x.test,127.0.0.1:{port}")
+            done = process("send", "first", "--uid", "u1")
+            assert (done.returncode, done.stderr.count("; kept in the outbox")) == (1, 1)
+            line.state = "hung"
+            line.reached.clear()
+            sender = start("send", "second", "--uid", "u2")
+            assert line.reached.wait(60)
+            sender.kill()
+            sender.wait()
+            listed = process("outbox", "list")
+            assert listed.returncode == 0
+            assert sorted(row.split()[1:3] for row in listed.stdout.splitlines()[1:]) == [
+                ["in", "delivery"],
+                ["waiting", listed.stdout.split("waiting")[1].split()[0]],
+            ]
+            assert all(row.partition(": ")[0].endswith("-> smtp") for row in listed.stdout.splitlines()[1:])
+            line.state = "up"
+            done = process("deliver", "--all")
+            assert (done.returncode, done.stderr.splitlines()[-1]) == (
+                0,
+                "e3-event deliver: 2 of 2 delivered; nothing waits",
+            )
+            assert process("deliver", "--all").returncode == 0
+        assert len(mail.envelopes) == 2
+    assert sorted(data["uid"] for data in stored()) == ["u1", "u2"]
+    assert process("outbox", "list").stderr == "e3-event outbox list: nothing\n"
+
+
+# On a terminal.
+
+
+@POSIX
+def test_a_terminal_sees_how_far_it_is_and_is_left_clean(here):
+    wait_for("a", "b")
+    free()
+    ours, theirs = os.openpty()
+    process = start("deliver", "ob", "--all", stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while data := os.read(ours, 4096):
+            seen += data
+    except OSError:  # Linux: the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    text = seen.decode()
+    assert re.search(r"^0 of 2 done\r +\r", text)
+    assert "1 of 2 done\r" in text
+    screen = [re.split("\r *\r", line)[-1].rstrip("\r") for line in text.split("\n")]
+    assert [line.partition(" delivered")[0].split(" ", 1)[-1] for line in screen] == [
+        *(f"{name}: file:" for name in ("ab" if "a: file" in screen[0] else "ba")),
+        "deliver: 2 of 2",
+        "",
+    ]
+
+
+def test_no_progress_is_written_where_nobody_sees_it(process):
+    wait_for("a")
+    assert "\r" not in process("deliver", "ob", "--all").stderr
+
+
+def test_a_terminal_that_does_not_tell_its_width_is_80_wide(capsys):
+    assert deliver._width() == 80
+
+
+class Terminal:
+    """A terminal whose window has been closed."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+    def flush(self):
+        pass
+
+    def fileno(self):
+        raise OSError
+
+
+def test_a_terminal_that_has_gone_away_does_not_stop_the_delivery(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    report = deliver.Report("deliver")
+    report.progress("1 of 2 done")
+    report.clear()
+
+
+# --watch
+
+
+SELF = "import os, signal; os.kill(os.getpid(), signal.{0}); {1}return True"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param("SIGTERM", 0, id="SIGTERM"), pytest.param("SIGINT", 130, id="SIGINT")]
+)
+def test_a_signal_ends_the_watch_after_the_delivery(command, plugin, number, status):
+    command("send", "n", "--outbox", "ob", "--handler", "gone=1")
+    plugin("gone", handler(SELF.format(number, "")))
+    before = signal.getsignal(signal.SIGTERM)
+    found, _, err = command("deliver", "ob", "--watch", "--all")
+    assert (found, len(err)) == (status, 1)
+    assert "gone: delivered" in err[0]
+    assert ids() == ids(state="claimed") == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@POSIX
+def test_a_second_signal_ends_the_delivery_too_and_the_event_waits(command, plugin):
+    command("send", "n", "--outbox", "ob", "--handler", "gone=1")
+    plugin("gone", handler(SELF.format("SIGTERM", "os.kill(os.getpid(), signal.SIGTERM); ")))
+    assert command("deliver", "ob", "--watch", "--all")[0] == 130
+    assert (len(ids()), ids(state="claimed")) == (1, [])
+
+
+@POSIX
+def test_the_watch_delivers_what_comes_and_what_falls_due(here):
+    """It begins where there is no outbox yet, sees one appear, an entry come, and one fall due."""
+    process = start("deliver", "ob", "--watch", stderr=subprocess.PIPE)
+    try:
+        (first,) = wait_for("first")
+        free()
+        assert main(["outbox", "retry", first, "--outbox", "ob"]) == 0
+        assert "first: file: delivered" in line_of(process)
+        (second,) = wait_for("second", handlers=[("file", "later")])
+        free("later")
+        path_of(second).rename(f"ob/new/{int(time.time()) + 3}.{second}")
+        assert "second: file: delivered" in line_of(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_an_outbox_that_is_not_there_yet_has_not_changed(here):
+    assert deliver._stamp(Outbox("ob")) == 0
+
+
+@POSIX
+def test_the_watch_tries_what_is_not_due_once_and_not_again(here):
+    wait_for("stuck")
+    process = start("deliver", "ob", "--watch", "--all", stderr=subprocess.PIPE)
+    try:
+        assert "stuck: file: not delivered" in line_of(process)
+        (other,) = wait_for("other", handlers=[("file", "later")])
+        free("later")
+        path_of(other).rename(f"ob/new/{int(time.time()) + 3}.{other}")
+        assert "other: file: delivered" in line_of(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "")
+
+
+class Polls:
+    """Counts how often the watch has looked, and lets it look three times."""
+
+    def __init__(self):
+        self.count = 0
+
+    def wait(self, seconds):
+        self.count += 1
+        assert self.count <= 3
+        return False
+
+
+@pytest.mark.parametrize(
+    ("seen", "next_due", "looks"),
+    [
+        pytest.param(0, float("inf"), 1, id="new has changed"),
+        pytest.param(None, 0, 1, id="an entry is due"),
+    ],
+)
+def test_the_watch_goes_on_at_once_when_something_may_be_due(here, seen, next_due, looks):
+    wait_for("n")
+    os.utime("ob/new", (1, 1))
+    polls = Polls()
+    deliver._pause(Outbox("ob"), polls, deliver._stamp(Outbox("ob")) if seen is None else seen, next_due)
+    assert polls.count == looks
+
+
+def test_the_watch_looks_once_more_at_what_has_just_changed(here):
+    """Within the coarse clock of a file system, a second change may not show."""
+    wait_for("n")
+    polls = Polls()
+    deliver._pause(Outbox("ob"), polls, deliver._stamp(Outbox("ob")), float("inf"))
+    assert polls.count == 1
+
+
+def test_the_watch_sleeps_while_nothing_changes_until_the_next_entry_is_due(here):
+    wait_for("n")
+    os.utime("ob/new", (0, 0))
+    due = time.time() + 1.5
+    deliver._pause(Outbox("ob"), threading.Event(), deliver._stamp(Outbox("ob")), due)
+    assert time.time() >= due
+
+
+def line_of(process):
+    """Return the next line, or fail after a minute."""
+    assert select.select([process.stderr], [], [], 60)[0]
+    return process.stderr.readline()

@@ -1,0 +1,445 @@
+"""``e3-event outbox``: list, show, retry, drop; and what ``check`` says of an outbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import event
+from cli.helpers import TO_FILES, handler, stored
+from cli.outboxes import GOLDEN, GOLDEN_ID, block, free, golden, ids, path_of, wait_for
+from event._cli import _shelves
+from event._outbox import Outbox
+
+AT = ("--outbox", "ob")
+
+
+def in_failed(command, plugin):
+    """Put an event that a handler refuses for good."""
+    plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
+    assert command("send", "n", *AT, "--handler", "strict")[0] == 1
+    (entry_id,) = ids(state="failed")
+    return entry_id
+
+
+def in_corrupt(command):
+    """Put an event, and damage it."""
+    (entry_id,) = wait_for("damaged")
+    free()
+    path = path_of(entry_id) / "entry.json"
+    whole = path.read_text("utf-8")
+    path.write_text("{", "utf-8")
+    assert command("deliver", "ob", "--all")[0] == 1
+    assert ids(state="corrupt") == [entry_id]
+    return entry_id, whole
+
+
+# list
+
+
+def test_the_golden_entry_is_listed(command):
+    golden()
+    assert command("outbox", "list", *AT) == (
+        0,
+        [
+            "ID             STATE        SINCE                 TRIED  EVENT -> WAITS FOR: LAST ERROR",
+            "8f14e45f-ceea  waiting      2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
+            "NotADirectoryError: [Errno 20] Not a directory",
+        ],
+        ["e3-event outbox list: 1 waiting"],
+    )
+
+
+def test_every_state_is_listed_and_counted(command, plugin):
+    failed = in_failed(command, plugin)
+    corrupt, _ = in_corrupt(command)
+    (waiting,) = wait_for("n")
+    claim = Outbox("ob").put(event.Event("now"), {"file": "events"})
+    status, out, err = command("outbox", "list", *AT)
+    assert status == 1
+    assert [re.split(" {2,}", line)[:2] for line in out[1:]] == [
+        [claim.entry.id[:13], "in delivery"],
+        [waiting[:13], "waiting"],
+        [failed[:13], "failed"],
+        [corrupt[:13], "corrupt"],
+    ]
+    assert out[3].endswith("n -> nobody: no such board")
+    assert "cannot be read: " in out[4]
+    assert err == ["e3-event outbox list: 1 in delivery, 1 waiting, 1 failed, 1 corrupt"]
+
+
+def test_an_empty_outbox_and_none_are_no_error(command, here):
+    command("send", "n", *AT, *TO_FILES)
+    assert command("outbox", "list", *AT) == (0, [], ["e3-event outbox list: nothing"])
+    assert command("outbox", "list", "--outbox", "no") == (
+        0,
+        [],
+        [f"e3-event outbox list: there is no outbox {here / 'no'} yet"],
+    )
+
+
+def test_a_newer_entry_is_listed_and_left_alone(command):
+    path = golden() / "entry.json"
+    path.write_text('{"version": 99}', "utf-8")
+    status, out, _ = command("outbox", "list", *AT)
+    assert status == 1
+    assert "cannot be read: its version is 99" in out[1]
+    assert command("deliver", "ob")[0] == 0
+    assert path.exists()
+
+
+def test_an_event_of_many_lines_is_one_line(command):
+    wait_for("a\nb\x1b[31m")
+    _, out, _ = command("outbox", "list", *AT)
+    assert len(out) == 2
+    assert r"  a b\x1b[31m -> file: " in out[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: no pseudo-terminal")
+def test_a_line_is_cut_where_the_terminal_ends(here):
+    wait_for("x" * 300)
+    ours, theirs = os.openpty()
+    subprocess.run(["stty", "cols", "70"], stdin=theirs, check=True)
+    process = subprocess.Popen([sys.executable, "-m", "event", "outbox", "list", *AT], stdout=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while data := os.read(ours, 4096):
+            seen += data
+    except OSError:  # Linux: the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    assert [len(line) for line in seen.decode().splitlines()] == [70, 70]
+
+
+def test_the_first_line_is_there_before_the_last_entry_is_read(here):
+    """A reader that takes one line and leaves ends the list of an outbox that would take long."""
+    source = golden()
+    for number in range(3000):
+        name = f"1780000060.{GOLDEN_ID[:-6]}{number:06}"
+        if name != source.name:
+            os.mkdir(f"ob/new/{name}", 0o700)
+            os.link(source / "entry.json", f"ob/new/{name}/entry.json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "event", "outbox", "list", *AT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert process.stdout.readline().startswith("ID ")
+    process.stdout.close()
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    count = int(re.fullmatch(r"e3-event outbox list: (\d+) waiting\n", rest)[1])
+    assert count < 3000
+
+
+def test_what_is_written_today_has_the_form_of_the_golden_entry(command, here):
+    """The golden file is a contract: another release, and other programs, have written such entries."""
+    (here / "build.log").write_text("all well\n", "utf-8")
+    block("archive")
+    args = ["send", "compile", "target=arm", "--uid", "42", "--attach", "build.log", *AT]
+    assert command(*args, "--handler", "file=events", "--handler", "file:archive=archive")[0] == 1
+    (entry_id,) = ids()
+    path, model = path_of(entry_id), golden_path()
+    assert sorted(os.listdir(path)) == sorted(os.listdir(model))
+    assert (path / "0").read_bytes() == (model / "0").read_bytes()
+    written, expected = (json.loads((place / "entry.json").read_text("ascii")) for place in (path, model))
+    assert shape(written) == shape(expected)
+    assert written["event"]["attachments"] == expected["event"]["attachments"]
+    written, expected = (
+        [json.loads(line) for line in (place / "journal").read_text("ascii").splitlines()[1:4:2]]
+        for place in (path, model)
+    )
+    assert [shape(line) for line in written] == [shape(line) for line in expected]
+
+
+def shape(value):
+    """Return a JSON value's keys and types, in order."""
+    if isinstance(value, dict):
+        return [(key, shape(item)) for key, item in value.items()]
+    return [shape(item) for item in value] if isinstance(value, list) else type(value)
+
+
+def test_the_page_on_formats_shows_the_golden_entry():
+    page = (GOLDEN.parents[2] / "docs/reference/formats.md").read_text("utf-8")
+    shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "handlers" in text]
+    assert shown == [json.loads((golden_path() / "entry.json").read_text("ascii"))]
+    (journal,) = re.findall(r"```text\n(.{,3}time.*?)```", page, re.DOTALL)
+    lines = [json.loads(text) for text in re.split(r"\n(?=\{)", journal)]
+    written = (golden_path() / "journal").read_text("ascii").split("\n")
+    assert lines == [json.loads(line) for line in written[:-1] if line]
+
+
+# show
+
+
+def test_the_golden_entry_is_shown(command, here):
+    path = golden()
+    status, out, err = command("outbox", "show", GOLDEN_ID, *AT)
+    assert (status, err) == (0, [])
+    assert out == [
+        f"  id         {GOLDEN_ID}",
+        "  state      waiting, until 2026-05-28T20:27:40Z",
+        f"  path       {here / path}",
+        "  since      2026-05-28T20:26:40Z",
+        "  tried      2 x, last at 2026-05-28T20:27:40Z",
+        "  event      compile (42)",
+        "  waits for  file:archive",
+        "  delivered  file",
+        "",
+        "Attachments (name, file, size, checksum):",
+        "  build.log  0  9 bytes  SHA-1 3e68916b4e6d4ce41e38684fa89eb22008661b54",
+        "",
+        "History:",
+        "  2026-05-28T20:26:40Z  file          delivered",
+        "  2026-05-28T20:26:40Z  file:archive  not delivered: NotADirectoryError: [Errno 20] Not a directory",
+        "",
+        "Data:",
+        "  {",
+        '    "uid": "42",',
+        '    "name": "compile",',
+        '    "begin_time": "2026-05-28T20:26:30",',
+        '    "end_time": "2026-05-28T20:26:39",',
+        '    "target": "arm"',
+        "  }",
+    ]
+
+
+def test_an_entry_that_was_never_tried_and_lost_a_file_is_shown(command):
+    path = golden()
+    (path / "journal").write_text('{"time": "noon", "handler": "other", "ok": false}\n', "utf-8")
+    (path / "0").unlink()
+    _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
+    assert any("FileNotFoundError" in line for line in out)
+    assert "  ?  other  not delivered:" in out
+    (path / "journal").unlink()
+    _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
+    assert "History:" not in out
+
+
+def test_what_is_refused_and_where_it_stands_is_shown(command, plugin):
+    entry_id = in_failed(command, plugin)
+    _, out, _ = command("outbox", "show", entry_id, *AT)
+    assert "  state      failed" in out
+    assert "  waits for  nobody" in out
+    assert "  refused    strict" in out
+
+
+def test_of_a_corrupt_entry_the_problem_and_the_files_are_shown(command):
+    entry_id, _ = in_corrupt(command)
+    status, out, _ = command("outbox", "show", entry_id, *AT)
+    assert status == 0
+    assert out[1] == "  state    corrupt"
+    assert out[3].startswith("  problem  it cannot be read: ")
+    assert out[4].startswith("  files    entry.json")
+
+
+# An ID
+
+
+def test_the_beginning_of_an_id_is_enough_where_it_fits_one_entry(command):
+    golden()
+    copy = shutil.copytree(golden_path(), "ob/new/1780000060.8f14e45f-ceea-467f-a0e6-000000000002")
+    status, _, err = command("outbox", "show", "8f14", *AT)
+    assert status == 1
+    assert err == ["e3-event outbox show: 2 entries have an id that begins with '8f14'; give more of it"]
+    shutil.rmtree(copy)
+    assert command("outbox", "show", "8f14", *AT)[0] == 0
+
+
+def golden_path():
+    (path,) = (GOLDEN / "new").iterdir()
+    return path
+
+
+def test_a_whole_id_is_that_entry_whatever_else_begins_with_it(command):
+    golden()
+    shutil.copytree(golden_path(), f"ob/new/1780000060.{GOLDEN_ID}-more")
+    assert command("outbox", "show", GOLDEN_ID, *AT)[0] == 0
+
+
+@pytest.mark.parametrize("action", ["show", "retry", "drop"])
+def test_an_unknown_id_is_one_line_and_status_1(command, action):
+    golden()
+    for word in ("zz", "", "../new"):
+        assert command("outbox", action, word, *AT) == (
+            1,
+            [],
+            [f"e3-event outbox {action}: no entry's id begins with {word!r}"],
+        )
+    assert ids() == [GOLDEN_ID]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        pytest.param([], "the following arguments are required: ACTION", id="no action"),
+        pytest.param(["frob"], "invalid choice: 'frob'", id="unknown action"),
+        pytest.param(["list", "x", *AT], "what is 'x'?", id="list takes no ID"),
+        pytest.param(["list"], "which outbox? give its directory, or set E3_EVENT_OUTBOX", id="no outbox"),
+        pytest.param(["list", "--outbox", ""], "expected the outbox's directory", id="empty outbox"),
+        pytest.param(["show", *AT], "the ID is missing", id="show what"),
+        pytest.param(["show", "a", "b", *AT], "what is 'b'? expected one ID", id="show two"),
+        pytest.param(["retry", *AT], "the ID is missing", id="retry what"),
+        pytest.param(["drop", "a", "--force", *AT], "what is '--force'?", id="unknown option"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):
+    status, out, err = command("outbox", *args)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert message in err[0]
+    assert not list(here.iterdir())
+
+
+def test_there_must_be_an_outbox_to_find_an_id_in(command, here):
+    assert command("outbox", "drop", "a", *AT) == (1, [], [f"e3-event outbox drop: there is no outbox {here / 'ob'}"])
+
+
+# retry, drop
+
+
+def test_several_entries_are_retried_and_a_wrong_id_stops_none(command):
+    first, second = wait_for("a", "b")
+    free()
+    status, out, err = command("outbox", "retry", first, "zz", second, *AT)
+    assert (status, out) == (1, [f"{first} is due now", f"{second} is due now"])
+    assert err == ["e3-event outbox retry: no entry's id begins with 'zz'"]
+    assert command("deliver", "ob")[2][-1] == "e3-event deliver: 2 of 2 delivered; nothing waits"
+
+
+def test_what_was_refused_for_good_is_tried_again(command, plugin, monkeypatch):
+    entry_id = in_failed(command, plugin)
+    assert command("outbox", "retry", entry_id, *AT)[0] == 0
+    import acme_strict_module
+
+    monkeypatch.setattr(acme_strict_module.Handler, "send_event", lambda *_: True)
+    assert command("deliver", "ob")[0] == 0
+    assert ids(state="failed") == ids() == []
+
+
+def test_a_corrupt_entry_is_retried_once_it_is_mended(command):
+    entry_id, whole = in_corrupt(command)
+    status, out, err = command("outbox", "retry", entry_id, *AT)
+    assert (status, out) == (1, [])
+    assert "cannot be read, and is put into corrupt/" in err[0]
+    assert err[1] == f"e3-event outbox retry: {entry_id} is being delivered, or cannot be read; it is left as it is"
+    (path,) = pathlib.Path("ob/corrupt").iterdir()
+    (path / "entry.json").write_text(whole, "utf-8")
+    assert command("outbox", "retry", entry_id, *AT) == (0, [f"{entry_id} is due now"], [])
+    assert command("deliver", "ob")[0] == 0
+    assert len(stored()) == 1
+
+
+def test_entries_of_every_state_are_dropped(command, plugin):
+    failed = in_failed(command, plugin)
+    corrupt, _ = in_corrupt(command)
+    (waiting,) = wait_for("n")
+    status, out, _ = command("outbox", "drop", failed, corrupt, waiting, waiting, *AT)
+    assert (status, out) == (0, [f"{entry_id} is dropped" for entry_id in (failed, corrupt, waiting)])
+    assert command("outbox", "list", *AT)[2] == ["e3-event outbox list: nothing"]
+    assert os.listdir("ob/tmp") == []
+
+
+@pytest.mark.parametrize("action", ["retry", "drop"])
+def test_what_is_being_delivered_is_left_alone(command, action):
+    claim = Outbox("ob").put(event.Event("n"), {"file": "events"})
+    status, out, err = command("outbox", action, claim.entry.id, *AT)
+    assert (status, out, len(err)) == (1, [], 1)
+    assert "is being delivered" in err[0]
+    assert ids(state="claimed") == [claim.entry.id]
+
+
+def test_what_another_process_has_taken_meanwhile_is_one_line(command, monkeypatch):
+    monkeypatch.setattr(_shelves, "find", lambda *_: [("new", f"1.{GOLDEN_ID}", GOLDEN_ID)])
+    golden()
+    for action in ("show", "retry", "drop"):
+        status, out, err = command("outbox", action, GOLDEN_ID, *AT)
+        assert (status, out, len(err)) == (1, [], 1)
+
+
+# check
+
+
+def outbox_of(out):
+    return out[out.index("Outbox:") + 1]
+
+
+def test_check_says_that_there_is_no_outbox(command):
+    assert outbox_of(command("check")[1]) == "  none  E3_EVENT_OUTBOX is not set"
+
+
+def test_check_counts_what_an_outbox_holds_and_makes_none(command, plugin, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob/deep")
+    status, out, _ = command("check")
+    assert (status, outbox_of(out)) == (0, "  ob/deep  ok; it is made when the first event is sent")
+    assert not os.path.exists("ob")
+    in_failed(command, plugin)
+    wait_for("a", "b")
+    status, out, _ = command("check", *AT)
+    assert (status, outbox_of(out)) == (0, "  ob  ok; 0 in delivery, 2 waiting, 1 failed, 0 corrupt")
+
+
+def test_an_outbox_that_cannot_be_used_is_a_problem(command):
+    block("ob")
+    status, out, err = command("check", *AT)
+    assert (status, err) == (1, ["e3-event check: 1 problem"])
+    assert outbox_of(out).startswith("  ob  broken: NotADirectoryError")
+    status, out, _ = command("check", "--outbox", "ob/deep")
+    assert (status, outbox_of(out)[:27]) == (1, "  ob/deep  broken: NotADire")
+
+
+@pytest.mark.parametrize("state", ["new", "tmp"])
+def test_an_outbox_that_is_not_writable_is_a_problem(command, monkeypatch, state):
+    wait_for("n")
+    closed = os.path.abspath(f"ob/{state}")
+    # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != closed)
+    status, out, _ = command("check", *AT)
+    assert (status, outbox_of(out)) == (1, f"  ob  broken: PermissionError: {closed} is not writable")
+
+
+def test_an_outbox_is_whole_again_when_it_is_used(command):
+    wait_for("n")
+    os.rmdir("ob/corrupt")
+    assert outbox_of(command("check", *AT)[1]) == "  ob  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: symbolic links need a privilege")
+def test_an_outbox_whose_link_leads_nowhere_is_a_problem(command):
+    os.symlink("gone", "ob")
+    status, out, _ = command("check", *AT)
+    assert status == 1
+    assert outbox_of(out).endswith("ob is no directory")
+
+
+def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
+    block()
+    assert command("check", "--send", *TO_FILES)[0] == 1
+    assert not os.path.exists("ob")
+
+
+# The names
+
+
+def test_a_time_beyond_the_calendar_is_not_known():
+    assert _shelves.utc(1e300) == "?"
+    assert _shelves.utc(0) == "1970-01-01T00:00:00Z"
+
+
+def test_what_is_due_and_what_comes_next_is_told_from_names(here):
+    golden()
+    for name in ("x", "٣.x"):
+        pathlib.Path("ob/new", name).mkdir()
+    assert _shelves.agenda(Outbox("ob"), 0.0) == (2, 0, 3)
+    assert _shelves.agenda(Outbox("ob"), 1780000061.0) == (2, 0, float("inf"))

@@ -1,0 +1,507 @@
+"""``e3-event run``: what the command gets, what we exit with, and what the event tells."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pathlib
+import resource
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+
+import event
+from cli.helpers import TO_FILES, handler, stored
+from event import _entry
+
+if os.name == "nt":
+    pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)
+
+CI_MARKS = [
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "JENKINS_URL",
+    "BUILDKITE",
+    "CIRCLECI",
+    "TF_BUILD",
+    "TRAVIS",
+    "BITBUCKET_BUILD_NUMBER",
+]
+HUNG = "import threading; threading.Thread(target=threading.Event().wait).start(); threading.Event().wait()"
+
+
+@pytest.fixture(autouse=True)
+def outside_of_ci(monkeypatch):
+    for name in CI_MARKS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(process):
+    """Run a step named n, with the file handler unless others are given."""
+
+    def run(*args, **kwargs):
+        bare = kwargs.pop("bare", False) or "--handler" in args[: args.index("--")]
+        chosen = () if bare else TO_FILES
+        return process("run", "n", *chosen, *args, **kwargs)
+
+    return run
+
+
+def event_of(path="events"):
+    (data,) = stored(path)
+    return data
+
+
+def waiting(outbox="outbox"):
+    """Return the entries of an outbox that wait or are claimed."""
+    entries = [*pathlib.Path(outbox).glob("new/*"), *pathlib.Path(outbox).glob("claimed/*")]
+    return [_entry.decode((entry / "entry.json").read_bytes()) for entry in entries]
+
+
+# The command.
+
+
+def test_the_command_has_our_streams_and_its_words_as_they_are(run):
+    done = run("--", sys.executable, "-c", ECHO, "--", "a b", "$HOME", "*", "", input="in")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in ['--', 'a b', '$HOME', '*', '']\n", "err\n")
+
+
+ECHO = "import sys; print(sys.stdin.read(), sys.argv[1:]); print('err', file=sys.stderr)"
+
+
+def test_the_command_finds_the_descriptors_that_we_were_given(here):
+    """A makefile's job server is one."""
+    line = 'exec 7>seven; "$0" -m event run n --handler file=events -- sh -c "echo x >&7"'
+    subprocess.run(["sh", "-c", line, sys.executable], check=True)
+    assert (here / "seven").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("log", [pytest.param([], id="without a log"), pytest.param(["--log", "log"], id="with a log")])
+def test_a_closed_pipe_ends_the_command_as_it_does_without_us(run, log):
+    assert run(*log, "--", "sh", "-c", "kill -PIPE $$; exit 3").returncode == 141
+
+
+def test_the_data_tell_how_it_went(run, here):
+    assert run("a=1", "b:=[2]", "--", "sh", "-c", "exit 3", "secret").returncode == 3
+    data = event_of()
+    assert isinstance(data.pop("duration"), float)
+    assert data.pop("begin_time") <= data.pop("end_time")
+    assert len(data.pop("uid")) == 36
+    assert data == {
+        "name": "n",
+        "a": "1",
+        "b": [2],
+        "outcome": "failure",
+        "exit_code": 3,
+        "signal": None,
+        "command": "sh",
+        "host": os.uname().nodename,
+    }
+
+
+def test_the_arguments_stand_in_the_data_where_asked_for(run):
+    run("--arguments", "--", "true", "a", "b")
+    assert (event_of()["command"], event_of()["arguments"]) == ("true", ["a", "b"])
+
+
+def test_the_words_win_over_what_we_find_ourselves(run):
+    run("host=armhf", "command=c", "begin_time:=0", "--", "true")
+    data = event_of()
+    assert (data["host"], data["command"], data["begin_time"]) == ("armhf", "c", "1970-01-01T00:00:00")
+
+
+def test_the_build_of_a_ci_system_stands_in_the_data(run):
+    run("--", "true", env={"JENKINS_URL": "x", "BUILD_URL": "https://ci.example.com/7/", "BRANCH_NAME": "main"})
+    assert event_of()["ci"] == {"system": "jenkins", "build_url": "https://ci.example.com/7/", "branch": "main"}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        pytest.param(["true"], 0, ("success", None), id="success"),
+        pytest.param(["sh", "-c", "exit 255"], 255, ("failure", None), id="failure"),
+        pytest.param(["sh", "-c", "kill -9 $$"], 137, ("failure", "SIGKILL"), id="killed"),
+        pytest.param(["sh", "-c", "kill -TERM $$"], 143, ("cancel", "SIGTERM"), id="stopped"),
+        pytest.param(["nosuch"], 127, ("failure", None), id="not found"),
+        pytest.param([""], 127, ("failure", None), id="no name"),
+        pytest.param(["./nosuch"], 127, ("failure", None), id="no such path"),
+        pytest.param(["."], 126, ("failure", None), id="a directory"),
+        pytest.param(["./plain"], 126, ("failure", None), id="not executable"),
+        pytest.param(["./orphan"], 126, ("failure", None), id="no interpreter"),
+    ],
+)
+@pytest.mark.parametrize("log", [pytest.param([], id="without a log"), pytest.param(["--log", "log"], id="with a log")])
+def test_the_exit_status_is_the_commands_and_the_event_is_sent(run, words, status, told, log):
+    pathlib.Path("plain").write_text("#!/bin/sh\n")
+    pathlib.Path("orphan").write_text("#!/no/such/interpreter\n")
+    os.chmod("orphan", 0o755)
+    done = run(*log, "--", *words)
+    data = event_of()
+    assert (done.returncode, data["exit_code"], (data["outcome"], data["signal"])) == (status, status, told)
+    if started := status not in (126, 127):
+        assert done.stderr == ""
+    else:
+        reason = done.stderr.removeprefix(f"e3-event run: {words[0]}: ").removesuffix("\n")
+        assert reason in {os.strerror(n) for n in (errno.ENOENT, errno.EACCES)}
+    assert ("error" in data) is not started
+
+
+def test_a_real_time_signal_is_told_by_its_number(run):
+    assert run("--", "sh", "-c", "kill -40 $$").returncode == 168
+    assert event_of()["signal"] == "SIG40"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        pytest.param(["n"], "the COMMAND is missing; it stands behind --", id="no command"),
+        pytest.param(["n", "--"], "the COMMAND is missing", id="nothing behind --"),
+        pytest.param(["--", "true"], "the event's NAME is missing", id="no name"),
+        pytest.param(["n", "make", "--", "all"], "'make': expected key=value or key:=json", id="-- at the wrong place"),
+        pytest.param(["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is what", id="reserved"),
+        pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
+        pytest.param(["n", "--frob", "--", "true"], "what is '--frob'?", id="unknown option"),
+        pytest.param(["n", "--timeout", "0", "--", "true"], "argument --timeout: ", id="no time"),
+        pytest.param(["n", "--outbox", "", "--", "true"], "--outbox: expected a directory", id="no outbox"),
+        pytest.param(["n", "--handler", "=x", "--", "true"], "--handler: the name is missing", id="nameless handler"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2_and_runs_nothing(command, args, message):
+    status, out, err = command("run", *args)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert message in err[0]
+
+
+# The log.
+
+
+def test_the_log_holds_every_byte_of_both_streams_and_is_attached(process, here):
+    code = "import os\nfor i in range(400):\n os.write(1, bytes(range(256)) * 16)\n os.write(2, b'\\xff\\0e' * 100)"
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", sys.executable, "-c", code]
+    done = subprocess.run(args, capture_output=True, check=True)
+    assert done.stdout == bytes(range(256)) * 6400
+    assert done.stderr == b"\xff\0e" * 40_000
+    log = (here / "log").read_bytes()
+    assert len(log) == len(done.stdout) + len(done.stderr)
+    assert log.count(b"\xff\0e") == 40_000
+    (attached,) = (here / "events").glob("n-*/log")
+    assert attached.read_bytes() == log
+
+
+def test_the_output_is_shown_as_it_comes(here):
+    """The command waits for an answer to what it has shown."""
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", "sh", "-c", "echo ?; read x"]
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"?\n"
+        assert (here / "log").read_bytes() == b"?\n"
+        process.stdin.write(b"!\n")
+    assert process.returncode == 0
+
+
+def test_an_older_log_is_replaced(run, here):
+    (here / "log").write_text("older\n" * 9)
+    run("--log", "log", "--", "echo", "new")
+    assert (here / "log").read_text() == "new\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        pytest.param("missing/log", "No such file or directory", id="no directory"),
+        pytest.param(".", "Is a directory", id="a directory"),
+        pytest.param("fifo", "No such device or address", id="a FIFO without a reader"),
+        pytest.param("/dev/null", "not a regular file", id="a device"),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_one_line_and_the_command_runs(run, log, reason):
+    os.mkfifo("fifo")
+    done = run("--log", log, "--", "echo", "x")
+    assert (done.returncode, done.stdout) == (0, "x\n")
+    assert done.stderr == f"e3-event run: --log: {log!r} cannot be written: {reason}\n"
+    assert event_of()["outcome"] == "success"
+
+
+def test_a_disk_that_fills_up_ends_the_log_and_nothing_else(here):
+    args = [sys.executable, "-m", "event", "run", "n", "--log", "log", *TO_FILES, "--", "seq", "600000"]
+    line = f"ulimit -f 2048; exec {shlex.join(args)}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(f"{n}\n" for n in range(1, 600_001))
+    assert done.stderr == "e3-event run: --log: 'log' is not complete: File too large\n"
+    assert event_of()["outcome"] == "success"
+
+
+def test_without_descriptors_for_the_log_the_command_runs(process, here, monkeypatch):
+    """The pipes need four, and the witness of the signals as many."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (6, resource.getrlimit(7)[1]))"
+    assert resource.RLIMIT_NOFILE == 7
+    code = f"import event._cli.run, event._tee, sys; {limit}; sys.exit(event._cli.main(sys.argv[1:]))"
+    args = [sys.executable, "-c", code, "run", "n", "--log", "log", "--", "echo", "x"]
+    done = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "x\n")
+    assert "e3-event run: --log: 'log' is not complete: Too many open files\n" in done.stderr
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_ends_neither_the_command_nor_its_log(run, here, which):
+    reader, writer = os.pipe()
+    os.close(reader)
+    target = {"stdout": "", "stderr": ">&2"}[which]
+    try:
+        done = run("--log", "log", "--", "sh", "-c", f"seq 99999 {target} && exit 7", **{which: writer})
+    finally:
+        os.close(writer)
+    assert done.returncode == 7
+    assert (here / "log").read_text().endswith("99999\n")
+
+
+def test_a_reader_that_is_slow_gets_everything_and_the_log_is_complete(here):
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", "seq", "20000"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list((here / "events").glob("*.json")):  # sent before anything is read
+            assert time.monotonic() < deadline
+        shown = process.stdout.read()
+    assert process.returncode == 0
+    assert shown == (here / "log").read_bytes() == b"".join(b"%d\n" % n for n in range(1, 20_001))
+
+
+def test_a_stream_that_does_not_block_gets_everything(here):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", "seq", "99999"]
+    with subprocess.Popen(args, stdout=writer) as process, open(reader, "rb") as file:
+        os.close(writer)
+        assert file.read().endswith(b"99999\n")
+    assert process.returncode == 0
+
+
+def test_streams_that_are_closed_stay_so_and_the_log_is_written(here):
+    line = '"$0" -m event run n --handler file=events --log log -- sh -c "echo x; echo y >&2" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", line, sys.executable], check=True)
+    assert sorted((here / "log").read_text().split()) == ["x", "y"]
+    assert event_of()["outcome"] == "success"
+
+
+def test_what_the_command_leaves_behind_neither_holds_the_event_nor_loses_its_output(here):
+    """It writes when we have ended, to where it always did."""
+    os.mkfifo("gate")
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--"]
+    args += ["sh", "-c", "{ read x < gate; echo late; } & echo soon"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
+        assert event_of()["outcome"] == "success"
+        assert (here / "log").read_text() == "soon\n"
+        pathlib.Path("gate").write_text("go\n")
+        assert process.stdout.read() == b"soon\nlate\n"
+
+
+def test_a_flood_that_the_command_leaves_behind_does_not_hold_the_event(here):
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--"]
+    args += ["sh", "-c", "yes & echo $! > pid"]
+    with open(os.devnull, "wb") as nowhere, subprocess.Popen(args, stdout=nowhere) as process:
+        assert process.wait(60) == 0
+    os.kill(int((here / "pid").read_text()), 9)
+    assert event_of()["outcome"] == "success"
+
+
+# The event.
+
+
+def test_the_start_is_an_open_event_with_the_same_uid_before_the_end(run, here, plugin):
+    plugin("tape", handler("open('tape', 'a').write(f'{event.uid} {event._closed}\\n'); return True"))
+    assert run("--start", "--handler", "tape", "--handler", "file=events", "--", "true").returncode == 0
+    (first, is_closed), (second, is_closed_then) = (line.split() for line in (here / "tape").read_text().splitlines())
+    assert (first, is_closed, is_closed_then) == (second, "False", "True")
+    begun, ended = sorted(stored(), key=lambda data: "outcome" in data)
+    assert begun["uid"] == ended["uid"] == first
+    assert begun["end_time"] is None
+    assert begun["command"] == "true"
+
+
+def test_a_start_that_fails_says_so(run, plugin):
+    plugin("odd", handler("return event._closed"))
+    done = run("--start", "--handler", "odd", "--", "true")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "e3-event run: start: odd: not delivered: the handler returned False\n",
+    )
+
+
+def test_processes_of_the_command_find_the_uid_of_its_event(run, here):
+    inner = [sys.executable, "-m", "event", "run", "inner", "--handler", "file=inner", "--", "true"]
+    assert run("--", *inner).returncode == 0
+    assert event_of("inner")["parent"] == event_of()["uid"]
+    assert "parent" not in event_of()
+
+
+def test_the_handlers_of_the_variable_get_the_event(run, here):
+    assert run("--", "true", bare=True, env={"E3_EVENT_HANDLERS": "file=there"}).stderr == ""
+    assert event_of("there")["outcome"] == "success"
+
+
+def test_without_handlers_the_command_runs_and_a_line_says_so(run):
+    done = run("--", "echo", "x", bare=True)
+    assert (done.returncode, done.stdout) == (0, "x\n")
+    assert done.stderr == (
+        "e3-event run: nothing is sent: E3_EVENT_HANDLERS names no handler; "
+        "set it, as in E3_EVENT_HANDLERS=file=events, or give --handler file=events\n"
+    )
+
+
+# Trouble with the event.
+
+TROUBLE = pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param(["fil=x"], "fil: not delivered: no handler is named 'fil'", id="unknown handler"),
+        pytest.param(["file"], "file: not delivered: file: the log directory is ''", id="broken configuration"),
+        pytest.param(["broken=hush-hush"], "broken: not delivered: ", id="a plugin that does not load"),
+        pytest.param(["quits=x"], "quits: not delivered: ", id="a plugin that leaves"),
+        pytest.param(["raises=hush-hush"], "raises: not delivered: ValueError: ***", id="a plugin that raises"),
+        pytest.param(["refuses"], "refuses: not delivered: the handler returned False", id="a plugin that refuses"),
+        pytest.param(["logs=hush-hush"], "logs: not delivered: no ***", id="a plugin that says why"),
+    ],
+)
+
+
+@pytest.fixture
+def plugins(plugin):
+    plugin("broken", handler() + "1 / 0")
+    plugin("quits", handler("sys.exit(3)"))
+    plugin("raises", handler("raise ValueError(self.config)"))
+    plugin("refuses", handler("return False"))
+    plugin("logs", handler("logging.getLogger('event').warning('no %s', self.config)"))
+
+
+@TROUBLE
+def test_trouble_is_one_line_and_neither_the_command_nor_the_others_suffer(run, plugins, given, said):
+    chosen = [word for text in given for word in ("--handler", text)]
+    done = run(*chosen, *(TO_FILES if given[0] != "file" else ["--handler", "file:b=events"]), "--", "echo", "x")
+    assert (done.returncode, done.stdout) == (0, "x\n")
+    assert event_of()["outcome"] == "success"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"e3-event run: {said}")
+    assert "hush" not in line
+
+
+@TROUBLE
+def test_an_outbox_keeps_what_was_not_delivered(run, plugins, given, said):
+    chosen = [word for text in given for word in ("--handler", text)]
+    done = run(*chosen, "--outbox", "outbox", "--", "sh", "-c", "exit 3")
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"e3-event run: {said}")
+    assert line.endswith("; kept in the outbox")
+    (entry,) = waiting()
+    name, _, config = given[0].partition("=")
+    assert entry.handlers == {name: config}
+    assert entry.event.outcome == "failure"
+
+
+def test_a_relative_directory_is_kept_as_an_absolute_one(run, here):
+    (here / "file").write_text("in the way")
+    run("--handler", "file=file/events", "--outbox", "outbox", "--", "true")
+    (entry,) = waiting()
+    assert entry.handlers == {"file": f"{here}/file/events"}
+
+
+def test_other_configurations_are_kept_as_they_were_given(run):
+    config = "s,a@localhost,b@localhost,localhost:1"
+    run("--handler", f"smtp={config}", "--outbox", "outbox", "--", "true")
+    (entry,) = waiting()
+    assert entry.handlers == {"smtp": config}
+
+
+def test_an_outbox_that_cannot_be_used_is_one_line_and_the_event_is_sent_without(run, here):
+    (here / "file").write_text("in the way")
+    done = run("--", "echo", "x", env={"E3_EVENT_OUTBOX": "file/outbox"})
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (0, "x\n", 1)
+    assert "cannot be kept in the outbox" in done.stderr
+    assert event_of()["outcome"] == "success"
+
+
+def test_a_wrong_timeout_in_the_environment_is_one_line(run):
+    done = run("--", "echo", "x", env={"E3_EVENT_TIMEOUT": "soon"})
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (0, "x\n", 1)
+    assert "E3_EVENT_TIMEOUT is 'soon'" in done.stderr
+    assert event_of()["outcome"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "strict"),
+    [
+        pytest.param([*TO_FILES, "--", "true"], 0, 0, id="no trouble"),
+        pytest.param(["--handler", "fil", "--", "true"], 0, 1, id="not delivered"),
+        pytest.param(["--handler", "fil", "--outbox", "o", "--", "true"], 0, 1, id="kept"),
+        pytest.param(["--handler", "fil", "--", "false"], 1, 1, id="the command failed"),
+        pytest.param(["--handler", "fil", "--", "sh", "-c", "exit 7"], 7, 7, id="with another status"),
+        pytest.param(["--", "true"], 0, 1, id="no handlers"),
+        pytest.param([*TO_FILES, "--log", ".", "--", "true"], 0, 1, id="no log"),
+        pytest.param([*TO_FILES, "--", "nosuch"], 127, 127, id="not found"),
+    ],
+)
+def test_strict_tells_trouble_by_the_exit_status_where_the_command_succeeded(process, args, status, strict):
+    assert process("run", "n", *args).returncode == status
+    assert process("run", "n", "--strict", *args).returncode == strict
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [pytest.param([], 0, id="lenient"), pytest.param(["--strict"], 1, id="strict")]
+)
+def test_a_handler_that_hangs_is_left_at_the_deadline_and_others_are_served(run, plugin, options, status):
+    """It has also started a thread that keeps an interpreter from ending."""
+    plugin("hung", handler(HUNG))
+    args = ["--handler", "hung", *TO_FILES, "--outbox", "outbox", "--timeout", "0.5", *options, "--", "echo", "x"]
+    done = run(*args)
+    assert (done.returncode, done.stdout) == (status, "x\n")
+    assert done.stderr == "e3-event run: hung: not delivered: TimeoutError: not done within 0.5 s; kept in the outbox\n"
+    assert event_of()["outcome"] == "success"
+    (entry,) = waiting()
+    assert sorted(entry.handlers) == ["file", "hung"]
+
+
+def test_a_plugin_that_brings_down_the_process_loses_nothing(run, plugin):
+    plugin("crash", "import os; os._exit(9)")
+    assert run("--handler", "crash=c", "--outbox", "outbox", "--", "true").returncode == 9
+    (entry,) = waiting()
+    assert (entry.handlers, entry.event.outcome) == ({"crash": "c"}, "success")
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_and_the_status_is_the_commands(here):
+    code = (
+        "import event._cli as c, event._cli._late as l, sys\n"
+        "l.Sender.__init__ = lambda *a: 1 / 0\nsys.exit(c.main(sys.argv[1:]))"
+    )
+    args = [sys.executable, "-c", code, "run", "n", *TO_FILES, "--", "sh", "-c", "exit 4"]
+    done = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (4, "e3-event run: ZeroDivisionError: division by zero\n")
+
+
+def test_other_modules_than_those_that_starting_needs_are_imported_while_the_command_runs(here):
+    """The command lists what its parent has loaded by the time that it runs, which is not before it was started."""
+    code = (
+        f"import os, sys\nsys.path.insert(0, {os.path.dirname(event.__path__[0])!r})\n"
+        "import event._cli as c\nspawn = os.posix_spawnp\n"
+        "def posix_spawnp(*a, **k):\n    print(*sys.modules)\n    return spawn(*a, **k)\n"
+        "os.posix_spawnp = posix_spawnp\nsys.exit(c.main(sys.argv[1:]))"
+    )
+    args = [sys.executable, "-I", "-S", "-c", code, "run", "n", *TO_FILES, "--", "true"]
+    done = subprocess.run(args, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"event._process", "event._relay"} <= loaded
+    late = {
+        "event._tee",
+        "event._files",
+        "event._delivery",
+        "event._json",
+        "json",
+        "hashlib",
+        "subprocess",
+    }
+    assert not late & loaded
+    assert json.loads(next((here / "events").glob("*.json")).read_text())["outcome"] == "success"

@@ -1,0 +1,192 @@
+"""One event, many handlers: in turn without a deadline, side by side with one."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import event
+from event import EventManager, _dispatch
+
+
+class Handler:
+    """Does what it is told to."""
+
+    def __init__(self, act):
+        self.act = act
+        self.threads = []
+
+    def send_event(self, e):
+        self.threads.append(threading.current_thread())
+        return self.act(e)
+
+
+def raises(error):
+    def act(e):
+        raise error
+
+    return act
+
+
+def yes(e):
+    return True
+
+
+def manager(timeout=None, **acts):
+    made = EventManager(timeout=timeout)
+    made.handlers.update({name: Handler(act) for name, act in acts.items()})
+    return made
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_deadline_there_are_no_threads():
+    code = """
+import sys
+before = set(sys.modules)
+import event
+m = event.EventManager()
+m.handlers["a"] = m.handlers["b"] = type("H", (), {"send_event": lambda self, e: True})()
+assert m.dispatch(event.Event("x")) and m.send_event(event.Event("x"))
+print({"threading", "queue", "logging"} & set(sys.modules) - before)
+"""
+    assert run(code) == "set()\n"
+
+
+def test_with_a_deadline_every_handler_has_a_thread_of_its_own():
+    together = threading.Barrier(3)  # passes where all three run at once
+    m = manager(30, **dict.fromkeys("abc", lambda e: together.wait(20) is not None))
+    outcome = m.dispatch(event.Event("x"))
+    assert [(d.handler, d.ok) for d in outcome] == [("a", True), ("b", True), ("c", True)]
+    threads = [handler.threads[0] for handler in m.handlers.values()]
+    assert len(set(threads)) == 3
+    assert threading.current_thread() not in threads
+    assert all(thread.daemon for thread in threads)
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_the_outcome_is_the_same_in_turn_and_side_by_side(timeout, caplog):
+    error = ValueError("no")
+    m = manager(timeout, a=yes, b=lambda e: 0, c=raises(error), d=yes)
+    outcome = m.dispatch(event.Event("x"))
+    assert not outcome
+    assert [(d.handler, d.ok, d.error) for d in outcome] == [
+        ("a", True, None),
+        ("b", False, None),
+        ("c", False, error),
+        ("d", True, None),
+    ]
+    assert caplog.records == []
+    assert m.send_event(event.Event("x")) is False
+    assert [r.exc_info[1] for r in caplog.records] == [error]
+    assert manager(timeout).send_event(event.Event("x")) is True
+    assert manager(timeout, a=yes).send_event(event.Event("x")) is True
+
+
+def test_a_handler_that_is_not_done_in_time_has_failed(caplog):
+    hold = threading.Event()
+    m = manager(0.05, hung=lambda e: hold.wait(30), quick=yes)
+    try:
+        outcome = m.dispatch(event.Event("x"))
+        assert [(d.handler, d.ok) for d in outcome] == [("hung", False), ("quick", True)]
+        assert isinstance(outcome.deliveries[0].error, TimeoutError)
+        assert outcome.deliveries[0].reason == "TimeoutError: not done within 0.05 s"
+        assert m.send_event(event.Event("x")) is False
+        assert "handler hung failed on" in caplog.text
+    finally:
+        hold.set()
+
+
+def test_a_hung_handler_does_not_keep_the_process():
+    code = """
+import event, threading
+m = event.EventManager(timeout=0.05)
+m.handlers["hung"] = type("H", (), {"send_event": lambda self, e: threading.Event().wait()})()
+print(m.dispatch(event.Event("x")))
+"""
+    assert run(code) == "hung: not delivered: TimeoutError: not done within 0.05 s\n"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_in_a_thread_is_a_failure(error):
+    (delivery,) = manager(30, a=raises(error)).dispatch(event.Event("x"))
+    assert not delivery
+    assert delivery.reason == f"RuntimeError: the handler left with {error!r}"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_in_turn_passes(error):
+    with pytest.raises(type(error)):
+        manager(a=raises(error)).dispatch(event.Event("x"))
+
+
+def test_where_no_thread_can_start_the_handler_has_failed(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)  # to have none left would starve the machine
+    (delivery,) = manager(30, a=yes).dispatch(event.Event("x"))
+    assert delivery.reason == "RuntimeError: can't start new thread"
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_what_a_handler_logs_is_the_reason_of_its_false(timeout):
+    def act(e):
+        event.logger.info("trying")
+        event.logger.warning("%s is full", "the mailbox")
+        event.logger.error("really")
+        return False
+
+    m = manager(timeout, a=act, b=lambda e: False)
+    a, b = m.dispatch(event.Event("x"))
+    assert a.reason == "the mailbox is full; really"
+    assert b.reason == "the handler returned False"
+
+
+def test_each_handler_has_its_own_reason_side_by_side():
+    together = threading.Barrier(2)
+
+    def act(what):
+        def send(e):
+            together.wait(20)
+            event.logger.warning(what)
+            together.wait(20)
+            return False
+
+        return send
+
+    assert [d.reason for d in manager(30, a=act("one"), b=act("two")).dispatch(event.Event("x"))] == ["one", "two"]
+
+
+def test_deliveries_come_as_they_are_done():
+    first = threading.Event()
+    handlers = {"late": Handler(lambda e: first.wait(30)), "early": Handler(yes)}
+    done = _dispatch.deliveries(handlers, event.Event("x"), 30)
+    assert next(done).handler == "early"
+    first.set()
+    assert next(done).handler == "late"
+    assert list(done) == []
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", float("nan"), float("inf"), []])
+def test_a_timeout_is_a_positive_number(value):
+    with pytest.raises(event.EventError, match="expected a positive number of seconds"):
+        EventManager(timeout=value)
+
+
+def test_the_surroundings_give_a_timeout(monkeypatch, caplog):
+    monkeypatch.setenv("E3_EVENT_TIMEOUT", "2.5")
+    assert EventManager().timeout == 2.5
+    assert EventManager(timeout=1).timeout == 1.0
+    monkeypatch.setenv("E3_EVENT_TIMEOUT", "soon")
+    assert EventManager().timeout is None
+    assert "E3_EVENT_TIMEOUT is 'soon'; expected a positive number of seconds; there is no deadline" in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -1,0 +1,219 @@
+"""What a hostile tester found: a failure beside the event must not become the build's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+import event
+from event import EventError, EventManager
+
+
+class Recorder:
+    def __init__(self):
+        self.events = []
+
+    def send_event(self, sent):
+        self.events.append(sent)
+        return True
+
+
+class Panic(BaseException):
+    """As some extension modules raise."""
+
+
+class Failing:
+    def __init__(self, error):
+        self.error = error
+
+    def send_event(self, _event):
+        raise self.error
+
+
+def two(first):
+    manager = EventManager()
+    manager.handlers = {"first": first, "second": Recorder()}
+    return manager
+
+
+@pytest.mark.parametrize("error", [Panic("p"), GeneratorExit(), ValueError("v")], ids=lambda e: type(e).__name__)
+def test_whatever_a_handler_raises_the_next_one_gets_the_event(error, caplog):
+    manager = two(Failing(error))
+    assert manager.send_event(event.Event("e")) is False
+    assert len(manager.handlers["second"].events) == 1
+    assert caplog.records[0].exc_info[1] is error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_what_ends_the_program_passes(error, timeout):
+    manager = EventManager(timeout=timeout)
+    manager.handlers["first"] = Failing(error)
+    if timeout:  # in a thread it could end nothing
+        assert not manager.send_event(event.Event("e"))
+    else:
+        with pytest.raises(type(error)):
+            manager.send_event(event.Event("e"))
+
+
+class RaisingLog(logging.Handler):
+    def emit(self, record):
+        raise RuntimeError("the log is broken")
+
+
+class RaisingFilter(logging.Filter):
+    def filter(self, record):
+        raise RuntimeError("the filter is broken")
+
+
+@pytest.mark.parametrize("way", ["handler", "filter", "factory"])
+def test_a_broken_log_does_not_stop_the_next_handler(way, capsys, monkeypatch):
+    logger = event.logger
+    broken_handler, broken_filter = RaisingLog(), RaisingFilter()
+    factory = logging.getLogRecordFactory()
+    try:
+        if way == "handler":
+            logger.addHandler(broken_handler)
+        elif way == "filter":
+            logger.addFilter(broken_filter)
+        else:
+            logging.setLogRecordFactory(lambda *_args, **_more: 1 / 0)
+        manager = two(Failing(ValueError("v")))
+        assert manager.send_event(event.Event("e")) is False
+    finally:
+        logger.removeHandler(broken_handler)
+        logger.removeFilter(broken_filter)
+        logging.setLogRecordFactory(factory)
+    assert len(manager.handlers["second"].events) == 1
+    assert "handler first failed on <Event 'e'" in capsys.readouterr().err
+
+
+class BadRepr:
+    def __repr__(self):
+        raise RuntimeError("repr")
+
+
+def test_an_event_that_cannot_be_shown_can_fail_and_be_logged(caplog):
+    manager = two(Failing(ValueError("v")))
+    assert manager.send_event(event.Event(BadRepr(), BadRepr())) is False
+    assert "BadRepr object at" in caplog.records[0].getMessage()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="platform: resource limits")
+def test_no_file_descriptor_left_stops_no_handler():
+    script = """
+import os, resource, event
+class Bad:
+    def send_event(self, e): open("/nonexistent/q")
+class Good:
+    def send_event(self, e): os.write(1, b"got it"); return True
+manager = event.EventManager()
+manager.handlers.update(bad=Bad(), good=Good())
+e = event.Event("x")
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+try:
+    while True: os.open("/dev/null", os.O_RDONLY)
+except OSError: pass
+assert manager.send_event(e) is False
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "got it"), done.stderr
+    assert "handler bad failed" in done.stderr
+
+
+class GivesUp:
+    """Ends the program wherever it is asked for something."""
+
+    def __init__(self, where=""):
+        if where == "construct":
+            sys.exit("no")
+
+    @classmethod
+    def decode_config(cls, config):
+        if config == "decode":
+            raise Panic
+        return {"where": config}
+
+    def encode_config(self):
+        sys.exit("no")
+
+    def send_event(self, _event):
+        return True
+
+
+@pytest.mark.parametrize("where", ["decode", "construct"])
+def test_a_plugin_that_gives_up_while_it_is_loaded_stops_no_other(where, tmp_path, monkeypatch):
+    manager = EventManager()
+    real = manager.get_handler
+    monkeypatch.setattr(manager, "get_handler", lambda name: GivesUp if name == "odd" else real(name))
+    monkeypatch.setenv("V", f"odd={where}|file={tmp_path}")
+    with pytest.raises(EventError, match="odd: "):
+        manager.load_handlers_from_env("V")
+    assert list(manager.handlers) == ["file"]
+
+
+def test_a_plugin_that_gives_up_while_it_is_written_is_named():
+    manager = EventManager()
+    manager.handlers["odd"] = GivesUp()
+    with pytest.raises(EventError, match="handler odd: its configuration cannot be written"):
+        manager.handler_config_as_env("V")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: FIFOs")
+def test_a_dump_that_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    for odd in (tmp_path / "x.json", "/dev/zero"):
+        with pytest.raises(OSError, match="is not a regular file"):
+            event.Event.load(odd)
+    with pytest.raises(EventError, match="is not a dumped event"):
+        event.Event.load("a\0b")
+
+
+@pytest.mark.parametrize("key", ["uid", "name"])
+def test_an_event_without_its_name_or_uid_is_still_stored(key, tmp_path):
+    e = event.Event("e")
+    delattr(e, key)
+    event.add_handler("file", tmp_path)
+    assert event.send_event(e)
+    assert len([*tmp_path.glob("*.json")]) == 1
+
+
+@pytest.mark.parametrize("surroundings", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
+def test_what_sending_needs_is_loaded_when_the_handler_is_added(surroundings, tmp_path):
+    """A thread that imports when another forks leaves the child's import waiting for ever."""
+    script = f"""
+import sys, event
+event.add_handler("file", {str(tmp_path)!r})
+event.add_handler("smtp", "s", "a@example.com", "b@example.com", "127.0.0.1:1")
+event.add_handler("logging")
+open("log", "w").close()
+before = set(sys.modules)
+e = event.Event("e", odd={{1, object()}})
+e.attach_file("log")
+event.send_event(e)
+print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encodings.")))
+"""
+    env = {**os.environ, **surroundings}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_no_password_in_a_server_reaches_a_message():
+    with pytest.raises(EventError, match=r"login in \.netrc") as caught:
+        event.add_handler("smtp", "s", "a@example.com", "b@example.com", "user:hunter2@mail.example.com")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_level_of_the_configuration_is_not_shown(monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "logging=x,hunter2")
+    with pytest.raises(EventError) as caught:
+        event.load_handlers_from_env()
+    assert "hunter2" not in "".join(caught.value.messages)

@@ -1,0 +1,88 @@
+"""The log: what is said while a handler works is its reason."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import event
+from event import _log
+
+
+def test_what_is_logged_at_warning_and_above_is_heard_on_one_line():
+    _log.listen()
+    event.logger.info("quiet")
+    event.logger.warning("a\n  b %s", "c")
+    event.logger.error("d", exc_info=ValueError("e\nf"))
+    assert _log.heard() == "a b c; d: ValueError: e f"
+
+
+def test_nothing_is_heard_where_nobody_listens():
+    event.logger.warning("before")
+    _log.listen()
+    assert _log.heard() == ""
+    event.logger.warning("after")
+    assert _log.heard() == ""
+    assert _log._said == {}
+
+
+def test_another_thread_is_not_heard():
+    _log.listen()
+    thread = threading.Thread(target=event.logger.warning, args=("elsewhere",))
+    thread.start()
+    thread.join()
+    assert _log.heard() == ""
+
+
+def test_arguments_that_do_not_fit_leave_the_message(monkeypatch):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    _log.listen()
+    event.logger.warning("%d of %d", "one")
+    assert _log.heard() == "%d of %d"
+
+
+def test_an_exception_that_was_not_there_is_left_out():
+    _log.listen()
+    event.logger.warning("a", exc_info=True)
+    assert _log.heard() == "a"
+
+
+def test_the_logger_is_listened_to_once():
+    assert _log.get_logger() is _log.get_logger() is logging.getLogger("event")
+    assert _log.get_logger().filters.count(_log._remember) == 1
+
+
+class Broken(logging.Handler):
+    def emit(self, record):
+        raise OSError("the log's disk is full")
+
+
+def test_a_log_that_fails_breaks_nothing_and_stderr_tells(capsys):
+    broken = Broken()
+    event.logger.addHandler(broken)
+    try:
+        _log.error("%s failed", "a", cause=ValueError("why"))
+        _log.warning("%s failed", "b")
+    finally:
+        event.logger.removeHandler(broken)
+    assert capsys.readouterr().err == "".join(
+        f"event: {name} failed (and logging failed: OSError: the log's disk is full)\n" for name in "ab"
+    )
+
+
+def test_a_log_that_fails_without_a_stderr_breaks_nothing(monkeypatch):
+    broken = Broken()
+    event.logger.addHandler(broken)
+    monkeypatch.setattr("sys.stderr", None)
+    try:
+        _log.error("a")
+    finally:
+        event.logger.removeHandler(broken)
+
+
+def test_what_is_logged_has_its_level_and_its_traceback(caplog):
+    error = ValueError("why")
+    _log.error("%s", "a", cause=error)
+    _log.warning("b")
+    assert [(r.getMessage(), r.levelno) for r in caplog.records] == [("a", logging.ERROR), ("b", logging.WARNING)]
+    assert caplog.records[0].exc_info[1] is error

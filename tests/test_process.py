@@ -1,0 +1,399 @@
+"""A command among signals: each reaches it once, whoever sends it to whomever, and the event is sent all the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli.helpers import TO_FILES, handler, stored
+from cli.test_run import waiting
+from event import _process, _relay, _tee
+
+if os.name == "nt":
+    pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
+
+pytest_plugins = ()
+SECONDS = 60  # until a test is given up
+
+# Prints the name of each signal that it gets, "ready" before the first, and ends on SIGUSR1.
+COUNTER = """
+import os, signal
+def tell(number, _frame):
+    os.write(1, signal.Signals(number).name.encode() + b"\\n")
+    if number == signal.SIGUSR1:
+        os._exit(5)
+for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
+    if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+        signal.signal(getattr(signal, name), tell)
+os.write(1, b"ready\\n")
+while True:
+    signal.pause()
+"""
+COUNT = [sys.executable, "-c", COUNTER]
+# Makes the terminal at stdin the controlling one, as a login does, and goes on as the program.
+LOG_IN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
+def started(here):
+    """Start a step in a session of its own, and wait until its command is ready."""
+    processes = []
+
+    def start(*args, handlers=TO_FILES, before=(), command=COUNT, **kwargs):
+        words = [*before, sys.executable, "-m", "event", "run", "n", *handlers, *args, "--", *command]
+        kwargs = {"stdout": subprocess.PIPE, "start_new_session": True, **kwargs}
+        process = subprocess.Popen(words, **kwargs)
+        processes.append(process)
+        if kwargs["stdout"] == subprocess.PIPE:
+            assert process.stdout.readline() == b"ready\n"
+        return process
+
+    yield start
+    for process in processes:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def rest(process):
+    """Return the lines that the command prints until it ends, and the exit status."""
+    lines = process.stdout.read().decode().split()
+    return lines, process.wait(SECONDS)
+
+
+SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR2"])
+LOGS = pytest.mark.parametrize("log", [pytest.param([], id="no log"), pytest.param(["--log", "log"], id="log")])
+
+
+@SIGNALS
+@LOGS
+def test_a_signal_to_us_alone_reaches_the_command_once(started, name, log):
+    process = started(*log)
+    os.kill(process.pid, getattr(signal, name))
+    assert process.stdout.readline().decode() == f"{name}\n"
+    os.kill(process.pid, signal.SIGUSR1)  # passed on behind the first: when it has come, all is told
+    assert rest(process) == (["SIGUSR1"], 5)
+
+
+@SIGNALS
+@LOGS
+def test_a_signal_to_the_whole_group_reaches_the_command_once(started, name, log):
+    process = started(*log)
+    os.killpg(process.pid, getattr(signal, name))
+    assert process.stdout.readline().decode() == f"{name}\n"
+    os.kill(process.pid, signal.SIGUSR1)
+    assert rest(process) == (["SIGUSR1"], 5)
+
+
+def test_a_signal_to_us_and_then_to_the_group_reaches_the_command_once(started):
+    """As GNU timeout sends it."""
+    process = started()
+    os.kill(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == b"SIGTERM\n"
+    os.kill(process.pid, signal.SIGUSR1)
+    assert rest(process) == (["SIGUSR1"], 5)
+
+
+def test_a_signal_to_us_long_after_one_to_the_group_is_passed_on(started, monkeypatch):
+    process = started()
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == b"SIGTERM\n"
+    time.sleep(2 * _relay.SAME)  # what is tested is that time passes
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.stdout.readline() == b"SIGTERM\n"
+
+
+def test_a_storm_of_signals_neither_ends_us_nor_loses_the_event(started):
+    process = started(
+        command=["sh", "-c", "trap : INT TERM HUP; echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; done; exit 3"]
+    )
+    while process.poll() is None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(process.pid, number)
+    assert process.returncode == 3
+    (data,) = stored()
+    assert (data["exit_code"], data["outcome"]) == (3, "cancel")
+    assert data["signal"] in {"SIGINT", "SIGTERM", "SIGHUP"}
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "outcome", "name"),
+    [
+        pytest.param(["sh", "-c", "echo ready; exec sleep 99"], 143, "cancel", "SIGTERM", id="it dies"),
+        pytest.param(
+            ["sh", "-c", "trap 'kill $!; exit 4' TERM; sleep 99 & echo ready; wait"],
+            4,
+            "cancel",
+            "SIGTERM",
+            id="it fails",
+        ),
+        pytest.param(
+            ["sh", "-c", "trap 'kill $!; exit 0' TERM; sleep 99 & echo ready; wait"],
+            0,
+            "success",
+            None,
+            id="it ends well",
+        ),
+    ],
+)
+def test_a_command_that_was_stopped_tells_so(started, command, status, outcome, name):
+    process = started(command=command)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(SECONDS) == status
+    (data,) = stored()
+    assert (data["outcome"], data["signal"], data["exit_code"]) == (outcome, name, status)
+
+
+def test_what_does_not_stop_a_command_does_not_cancel_it(started):
+    process = started()
+    os.kill(process.pid, signal.SIGUSR1)
+    assert rest(process) == (["SIGUSR1"], 5)
+    (data,) = stored()
+    assert (data["outcome"], data["signal"]) == ("failure", None)
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_so(started):
+    """As under nohup."""
+    process = started(before=["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh"])
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        os.kill(process.pid, number)
+        if number == signal.SIGTERM:
+            assert process.stdout.readline() == b"SIGTERM\n"
+    assert rest(process) == (["SIGUSR1"], 5)
+
+
+def test_the_status_arrives_where_our_parent_ignores_the_ends_of_its_children(started):
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    process = started(before=[sys.executable, "-c", code], command=["sh", "-c", "echo ready; exit 6"])
+    assert process.wait(SECONDS) == 6
+
+
+def test_signals_that_are_blocked_from_the_start_stay_so_for_the_command(started):
+    code = "import os, signal, sys; signal.pthread_sigmask(0, {signal.SIGUSR2}); os.execv(sys.argv[1], sys.argv[1:])"
+    told = "import signal; print('ready'); print(*map(int, signal.pthread_sigmask(0, ())))"
+    process = started(before=[sys.executable, "-c", code], command=[sys.executable, "-c", told])
+    assert rest(process) == ([str(int(signal.SIGUSR2))], 0)
+
+
+def terminal(started, *args, **kwargs):
+    """Start a step at a terminal; return its process and the other side of the terminal."""
+    master, slave = os.openpty()
+    os.set_inheritable(slave, True)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+    process = started(*args, before=[sys.executable, "-c", LOG_IN], **streams, **kwargs)
+    os.close(slave)
+    return process, master
+
+
+def shown(master, until):
+    text = b""
+    while until not in text:
+        text += os.read(master, 1000)
+    return text.replace(b"\r", b"").decode()
+
+
+@LOGS
+def test_ctrl_c_at_a_terminal_reaches_the_command_once(started, log):
+    process, master = terminal(started, *log)
+    shown(master, b"ready")
+    os.write(master, b"\x03")
+    shown(master, b"SIGINT")
+    os.kill(process.pid, signal.SIGUSR1)
+    assert shown(master, b"SIGUSR1").count("SIGINT") == 0
+    assert process.wait(SECONDS) == 5
+    os.close(master)
+    (data,) = stored()
+    assert (data["outcome"], data["signal"]) == ("cancel", "SIGINT")
+
+
+def test_a_terminal_that_hangs_up_does_not_lose_the_event(started, here):
+    process, master = terminal(started, command=["sh", "-c", "echo ready; exec sleep 99"])
+    shown(master, b"ready")
+    os.close(master)
+    assert process.wait(SECONDS) == 129
+    (data,) = stored()
+    assert (data["outcome"], data["signal"]) == ("cancel", "SIGHUP")
+
+
+@pytest.mark.parametrize(
+    ("log", "status"), [pytest.param([], 0, id="no log"), pytest.param(["--log", "log"], 1, id="log")]
+)
+def test_the_command_has_the_terminal_itself_unless_it_is_logged(started, log, status):
+    process, master = terminal(started, *log, command=["sh", "-c", "test -t 0 && test -t 1 && test -t 2; echo $?"])
+    assert str(status) in shown(master, b"\n")
+    assert process.wait(SECONDS) == 0
+    os.close(master)
+
+
+# While the event is sent.
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A handler that says when it has the event, and then hangs."""
+    site = tmp_path / "site"
+    info = site / "hung-1.dist-info"
+    info.mkdir(parents=True)
+    send = "open('sending', 'w').close(); import threading; threading.Event().wait()"
+    (site / "hung_module.py").write_text(handler(send))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hung\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[e3.event.handler]\nhung = hung_module:Handler\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    return ["--handler", "hung=h", "--outbox", "outbox"]
+
+
+def wait_for(path):
+    deadline = time.monotonic() + SECONDS
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline, f"there is no {path}"
+
+
+def test_signals_while_the_event_is_sent_neither_end_us_nor_lose_it(started, plugin):
+    process = started("--timeout", "1", handlers=plugin, command=["sh", "-c", "echo ready; exec sleep 99"])
+    os.kill(process.pid, signal.SIGTERM)
+    wait_for("sending")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(process.pid, number)
+        os.killpg(process.pid, number)
+    assert process.wait(SECONDS) == 143
+    (entry,) = waiting()
+    assert (entry.event.outcome, entry.handlers) == ("cancel", {"hung": "h"})
+
+
+def test_a_kill_while_the_event_is_sent_does_not_lose_it(started, plugin):
+    process = started(handlers=plugin, command=["sh", "-c", "echo ready; exit 3"])
+    wait_for("sending")
+    process.kill()
+    process.wait(SECONDS)
+    (entry,) = waiting()
+    assert (entry.event.exit_code, entry.handlers) == (3, {"hung": "h"})
+
+
+def test_a_signal_while_the_start_is_still_being_sent_reaches_the_command(started, plugin):
+    process = started("--start", "--timeout", "2", handlers=plugin)
+    wait_for("sending")
+    os.kill(process.pid, signal.SIGUSR1)
+    assert rest(process) == (["SIGUSR1"], 5)
+    assert sorted(entry.event._closed for entry in waiting()) == [False, True]
+
+
+def test_the_output_of_the_command_is_shown_also_when_we_are_killed(started, here):
+    os.mkfifo("gate")
+    process = started("--log", "log", command=["sh", "-c", "echo ready; read x < gate; echo late"])
+    process.kill()
+    process.wait(SECONDS)
+    pathlib.Path("gate").write_text("go\n")
+    assert process.stdout.read() == b"late\n"
+
+
+def test_no_process_of_ours_stays_behind(started):
+    process = started(command=["sh", "-c", "echo ready"])
+    assert process.wait(SECONDS) == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+# Where there is no more of something.
+
+
+def test_without_processes_for_a_witness_signals_are_passed_on(here):
+    code = (
+        "import errno, os, sys, event._cli as c\n"
+        "def fork(): raise BlockingIOError(errno.EAGAIN, 'no more processes')\n"
+        "os.fork = fork\nsys.exit(c.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "run", "n", *TO_FILES, "--", *COUNT]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout.readline() == b"ready\n"
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.stdout.readline() == b"SIGTERM\n"
+        os.kill(process.pid, signal.SIGUSR1)
+        assert rest(process) == (["SIGUSR1"], 5)
+
+
+def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
+    code = (
+        "import os, sys, event._cli as c, event._tee as t\n"
+        "def start(**args): raise RuntimeError('no more threads')\n"
+        "t.Thread = start\nsys.exit(c.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "run", "n", *TO_FILES, "--log", "log", "--", "echo", "x"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "x\n"
+    assert done.stderr == "e3-event run: --log: 'log' is not complete: no more threads\n"
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    size = os.write(writer, bytes(1 << 22))
+    wait = _tee._writable
+
+    def read_and_wait(fd):
+        os.read(reader, size)
+        wait(fd)
+
+    monkeypatch.setattr(_tee, "_writable", read_and_wait)
+    assert _tee.show(writer, b"x" * 100)
+    assert os.read(reader, 200) == b"x" * 100
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
+    """As NFS tells only then that a disk is full."""
+    log = os.open("log", os.O_WRONLY | os.O_CREAT)
+    tee = _tee.Tee(log)
+    os.close(log)
+    tee.spawned()
+    tee.end()
+    assert tee.error.errno == errno.EBADF
+    tee.finish()
+
+
+def test_a_witness_that_has_been_killed_reports_nothing():
+    relay = _relay.Relay()
+    relay._reports, reports = os.pipe()
+    os.write(reports, b"15 7.5".ljust(32))
+    os.close(reports)
+    relay._read_reports()
+    assert relay._seen == {15: 7.5}
+    os.close(relay._reports)
+
+
+@pytest.mark.parametrize(
+    ("code", "received", "outcome", "name", "status"),
+    [
+        pytest.param(0, [], "success", None, 0, id="success"),
+        pytest.param(0, [signal.SIGTERM], "success", None, 0, id="success although it was to stop"),
+        pytest.param(1, [], "failure", None, 1, id="failure"),
+        pytest.param(1, [signal.SIGUSR1], "failure", None, 1, id="failure after a signal that stops nothing"),
+        pytest.param(1, [signal.SIGINT, signal.SIGTERM], "cancel", "SIGTERM", 1, id="stopped"),
+        pytest.param(-9, [signal.SIGTERM], "cancel", "SIGKILL", 137, id="stopped, and killed since it did not"),
+        pytest.param(-9, [], "failure", "SIGKILL", 137, id="killed"),
+        pytest.param(-2, [], "cancel", "SIGINT", 130, id="stopped by another"),
+    ],
+)
+def test_an_ending_follows_from_the_exit_code_and_the_signals(code, received, outcome, name, status):
+    ending = _process.Ending(code, 1.0, received)
+    assert (ending.outcome, ending.signal, ending.status) == (outcome, name, status)

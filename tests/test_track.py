@@ -1,0 +1,186 @@
+"""An event around a piece of work: sent on every way out, and never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+
+import pytest
+
+import event
+
+
+class OddError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class Interrupted(KeyboardInterrupt):  # as Python names them
+    pass
+
+
+class Keeps(event.EventHandler):
+    def __init__(self):
+        self.events = []
+
+    def send_event(self, e):
+        self.events.append(e)
+        return True
+
+
+@pytest.fixture
+def recorder():
+    event.default_manager.handlers["keeps"] = made = Keeps()
+    return made
+
+
+def the_event(recorder):
+    (sent,) = recorder.events
+    return sent
+
+
+def test_the_event_is_closed_and_sent_with_its_data(recorder):
+    with event.track("compile", target="arm") as e:
+        assert recorder.events == []
+        assert isinstance(e, event.Event)
+        e.warnings = 3
+    sent = the_event(recorder)
+    assert (sent.name, sent.target, sent.warnings, sent.outcome) == ("compile", "arm", 3, "success")
+    assert sent.end_time is not None
+    assert not hasattr(sent, "error")
+    with pytest.raises(event.EventError, match="closed"):
+        e.late = 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "told"),
+    [
+        pytest.param(ValueError("a b"), "failure", {"type": "ValueError", "message": "a b"}, id="an error"),
+        pytest.param(OddError(), "failure", {"type": "OddError", "message": ""}, id="an error without a text"),
+        pytest.param(SystemExit(3), "failure", {"type": "SystemExit", "message": "3"}, id="an exit with a status"),
+        pytest.param(SystemExit("x"), "failure", {"type": "SystemExit", "message": "x"}, id="an exit with a message"),
+        pytest.param(SystemExit(""), "failure", {"type": "SystemExit", "message": ""}, id="an exit with status 1"),
+        pytest.param(SystemExit(0), "success", None, id="an exit with status 0"),
+        pytest.param(SystemExit(), "success", None, id="an exit"),
+        pytest.param(KeyboardInterrupt(), "cancel", None, id="an interrupt"),
+        pytest.param(Interrupted(), "cancel", None, id="an interrupt of another class"),
+        pytest.param(asyncio.CancelledError(), "cancel", None, id="a task that is cancelled"),
+        pytest.param(concurrent.futures.CancelledError(), "cancel", None, id="a future that is cancelled"),
+        pytest.param(GeneratorExit(), "cancel", None, id="a generator that is closed"),
+    ],
+)
+def test_the_outcome_tells_how_it_ended_and_the_exception_passes(recorder, error, outcome, told):
+    with pytest.raises(type(error)) as raised, event.track("compile"):
+        raise error
+    assert raised.value is error
+    sent = the_event(recorder)
+    assert sent.outcome == outcome
+    assert getattr(sent, "error", None) == told
+
+
+def test_an_event_that_the_body_closed_is_sent_as_it_is(recorder):
+    with event.track("compile") as e:
+        e.outcome = "unknown"
+        e.close()
+    assert the_event(recorder).outcome == "unknown"
+
+
+def test_a_function_is_tracked_on_each_call(recorder):
+    @event.track("deploy", to="site")
+    def deploy(where, *, fast=False):
+        """Put it there."""
+        if not fast:
+            raise ValueError(where)
+        return where
+
+    assert deploy.__name__ == "deploy"
+    assert deploy.__doc__ == "Put it there."
+    assert deploy("here", fast=True) == "here"
+    with pytest.raises(ValueError, match="there"):
+        deploy("there")
+    assert [sent.outcome for sent in recorder.events] == ["success", "failure"]
+    assert [sent.to for sent in recorder.events] == ["site", "site"]
+    assert len({sent.uid for sent in recorder.events}) == 2
+
+
+def test_a_function_that_calls_itself_sends_an_event_for_each_call(recorder):
+    @event.track("count")
+    def count(number):
+        return number and 1 + count(number - 1)
+
+    assert count(3) == 3
+    assert [sent.outcome for sent in recorder.events] == ["success"] * 4
+
+
+def test_a_coroutine_function_is_tracked_until_it_is_done(recorder):
+    @event.track("fetch")
+    async def fetch(how):
+        await asyncio.sleep(0)
+        assert len(recorder.events) == before
+        if how == "fail":
+            raise ValueError(how)
+        if how == "hang":
+            await asyncio.Event().wait()
+        return how
+
+    async def cancelled():
+        task = asyncio.ensure_future(fetch("hang"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    assert inspect.iscoroutinefunction(fetch)
+    before = 0
+    assert asyncio.run(fetch("well")) == "well"
+    before = 1
+    with pytest.raises(ValueError, match="fail"):
+        asyncio.run(fetch("fail"))
+    before = 2
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())
+    assert [sent.outcome for sent in recorder.events] == ["success", "failure", "cancel"]
+
+
+def test_a_callable_without_code_is_a_function_too(recorder):
+    assert event.track("length")(len)("abc") == 3
+    assert the_event(recorder).outcome == "success"
+
+
+class Refuses(event.EventHandler):
+    def __init__(self, error):
+        self.error = error
+
+    def send_event(self, e):
+        if self.error:
+            raise self.error
+        return False
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), None])
+def test_a_delivery_that_fails_is_never_raised(error):
+    event.default_manager.handlers["refuses"] = Refuses(error)
+    with event.track("compile"):
+        pass
+    with pytest.raises(OSError, match="the body's"), event.track("compile"):
+        raise OSError("the body's")
+
+
+def test_a_sending_that_raises_is_logged(monkeypatch, caplog):
+    class Manager:
+        def send_event(self, e):
+            raise RuntimeError("no manager")
+
+    monkeypatch.setattr(event, "default_manager", Manager())
+    with event.track("compile"):
+        pass
+    (record,) = caplog.records
+    assert record.getMessage() == "event compile could not be sent"
+    assert str(record.exc_info[1]) == "no manager"
+
+
+def test_an_interrupt_while_it_is_sent_passes():
+    event.default_manager.handlers["refuses"] = Refuses(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), event.track("compile"):
+        pass
