@@ -149,19 +149,22 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
     {"error", "_log"},
-    {"_json", "_files", "_config", "_outcome", "_owner"},
+    {"_json", "_files", "_config", "_outcome", "_owner", "_trace"},
     {"_event", "_handler"},
     {"_registry", "_dispatch", "_track"},
     {"_entry", "_disk", "_outbox", "_delivery"},
     {"_manager"},
     {""},  # the face
-    {"_mail", "_submission"},  # of the handlers
+    {"_clocked", "_mail", "_submission", "_secret", "_cloudevents", "_webhook", "_otlp"},  # of the handlers
     {"_process", "_relay", "_tee", "_ci"},  # of the command line
     {"handler"},
     {"_cli", "testing"},
     {"__main__"},
 ]
-FOR_HANDLERS = {"", "error", "_config", "_files", "_handler", "_json", "_log", "_mail", "_submission"}
+FOR_HANDLERS = {
+    *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
+    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp"),
+}
 
 
 def module_name(path):

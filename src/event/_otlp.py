@@ -9,6 +9,7 @@ process would share.
 from __future__ import annotations
 
 import logging
+import netrc  # noqa: F401  # else loaded by the first request
 from _thread import get_ident
 from io import BytesIO
 
@@ -25,8 +26,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
-from event import _submission
-from event._log import get_logger
+from event import _clocked, _log
 from event.error import EventError, PermanentError, one_line
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from event._submission import Clock
+    from event._clocked import Clock
     from event._trace import Span
 
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
@@ -145,7 +145,7 @@ class _Session(requests.Session):
 
     def _started(self, timeout: float) -> Clock:
         if self._clock is None:
-            self._clock = _submission.Clock(timeout, timeout)
+            self._clock = _clocked.Clock(timeout, timeout)
             for scheme in ("http://", "https://"):
                 self.mount(scheme, _Adapter(self._clock))
         return self._clock
@@ -175,7 +175,7 @@ def _partly_refused(body: bytes) -> EventError | None:
         # Not to be sent again, the protocol says.
         return PermanentError(f"the receiver has rejected the span: {_printable(partial.error_message)}")
     if partial.error_message:
-        get_logger().warning("otel: the receiver warns: %s", _printable(partial.error_message))
+        _log.warning("otel: the receiver warns: %s", _printable(partial.error_message))
     return None
 
 
@@ -203,8 +203,7 @@ class _Adapter(HTTPAdapter):
 
     def _context(self) -> ssl.SSLContext:
         context: ssl.SSLContext = create_urllib3_context()
-        kind = _submission._TLSSocket  # pyright: ignore[reportPrivateUsage]
-        context.sslsocket_class = type("_TLSSocket", (kind,), {"clock": self._clock})
+        context.sslsocket_class = type("_TLSSocket", (_clocked.TLSSocket,), {"clock": self._clock})
         return context
 
 
@@ -212,9 +211,7 @@ def _pools(clock: Clock) -> dict[str, Any]:
     """Return urllib3's pools by scheme, with their connections made here."""
 
     def connect(connection: Any) -> Any:
-        return _submission._open(  # pyright: ignore[reportPrivateUsage]
-            connection._dns_host, connection.port, clock, None
-        )
+        return _clocked.connected(connection._dns_host, connection.port, clock, None)
 
     pools: dict[str, Any] = {}
     for scheme, pool, kind in (

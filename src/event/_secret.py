@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from event import _log
 from event.error import EventError
 
 _LARGEST = 1 << 16  # bytes; a secret's file is small, and /dev/zero is no secret
@@ -37,9 +38,7 @@ def resolve(reference: str, what: str) -> str:
 def warn_if_clear(text: str, what: str) -> None:
     """Log how to do better where a secret is given in clear. The secret itself is not logged."""
     if text and not is_reference(text):
-        from event._log import get_logger
-
-        get_logger().warning("%s is given in clear, and stands in the configuration; use env:NAME or file:PATH", what)
+        _log.warning("%s is given in clear, and stands in the configuration; use env:NAME or file:PATH", what)
 
 
 def _content(reference: str, path: str, what: str) -> str:

@@ -119,5 +119,11 @@ def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str
     return {**copy, "TRACESTATE": span.state} if span.state else copy
 
 
+def child_environment() -> dict[str, str]:
+    """Return a copy of the environment, with the span of the track around us."""
+    span = current.get()
+    return environment(span) if span else {**os.environ}
+
+
 def _is_id(text: object, length: int) -> bool:
     return isinstance(text, str) and len(text) == length and _HEX.issuperset(text)

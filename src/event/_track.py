@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import _log
+from event import _log, _trace
 from event._event import Event
 
 TYPE_CHECKING = False
@@ -36,13 +36,18 @@ class Tracker:
 
     def __enter__(self) -> Event:
         """Make the event; return it."""
-        self._event = Event(self._name, **self._data)
+        span = _trace.begin(_trace.around())
+        self._event = Event(self._name, **{**_trace.as_data(span), **self._data})
+        self._around = _trace.current.get()
+        _trace.current.set(span)
         return self._event
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
+        # Not the token's reset: it raises where a generator is closed in another context than it was begun in.
+        _trace.current.set(self._around)
         try:
             if not self._event._closed:
                 for key, value in outcome_of(error).items():

@@ -22,7 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry, Url, parse_url
 
-from event._submission import Clock, _open, _TLSSocket  # pyright: ignore[reportPrivateUsage]
+from event._clocked import Clock, TLSSocket, connected
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -205,7 +205,7 @@ class _Now:
         return clock.left()
 
 
-class _TLS(_TLSSocket):
+class _TLS(TLSSocket):
     clock: Any = _Now
 
 
@@ -229,7 +229,7 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 def _connected(connection: HTTPConnection) -> socket.socket:
     clock: Any = _Now
-    sock = _open(connection.host.strip("[]"), connection.port, clock, None)
+    sock = connected(connection.host.strip("[]"), connection.port, clock, None)
     for option in connection.socket_options or ():
         sock.setsockopt(*option)
     return sock

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import event
-from event import _delivery, _log, _registry
+from event import _delivery, _log
 from event._outbox import Outbox
 from event.handler import apprise
 from event.handler.apprise import AppriseHandler
@@ -30,14 +30,6 @@ PAGE = Path(__file__).parents[2] / "docs/reference/handlers/apprise.md"
 
 # Apprise 1.x imports it for another package's sake.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def direct(monkeypatch):
-    """No proxy stands between the handler and the servers here."""
-    monkeypatch.setitem(_registry.BUILTINS, "apprise", ("event.handler.apprise", "AppriseHandler"))
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture

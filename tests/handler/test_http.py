@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import event
-from event import _cloudevents, _delivery, _registry, _webhook
+from event import _cloudevents, _delivery, _webhook
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
 from servers.http import Answer, site
@@ -34,14 +34,6 @@ PAGE = Path(__file__).parents[2] / "docs/reference/handlers/http.md"
 SECRET = "whsec_" + base64.b64encode(b"the key of the tests, 32 bytes..").decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"another key of the tests").decode()
 TOKEN = "t0ken-0f-the-tests"
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    """No proxies of the machine; the name ``http`` is known."""
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setitem(_registry.BUILTINS, "http", ("event.handler.http", "HTTPHandler"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
-from event import _delivery, _otlp, _registry, _trace
+from event import _delivery, _otlp, _trace
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
@@ -375,7 +375,6 @@ def test_an_event_of_another_process_takes_nothing_of_our_environment(receiver, 
     ],
 )
 def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_path, data):
-    monkeypatch.setitem(_registry.BUILTINS, "otel", ("event.handler.otel", "OTelHandler"))
     manager = event.EventManager(outbox=tmp_path / "outbox")
     manager.add_handler("otel", receiver.endpoint)
     # Taken, and the answer lost: what makes a delivery happen twice.

@@ -6,9 +6,8 @@ import os
 import re
 from _thread import get_ident
 
-from event import Event, EventError, EventHandler, _config, _files, _json, _secret
+from event import Event, EventError, EventHandler, _config, _dispatch, _files, _json, _log, _secret
 from event._handler import import_extra
-from event._log import get_logger
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -61,6 +60,7 @@ class AppriseHandler(EventHandler):
 
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
         apprise = import_extra("apprise", "apprise")
+        _load_ahead(apprise)
         self.urls = _split(urls)
         self.title = title
         self.body = body
@@ -109,11 +109,9 @@ class AppriseHandler(EventHandler):
         :return: whether every service has taken the message
         :raises EventError: the data holds itself
         """
-        from event import _dispatch
-
         message = _Message(event, self.title, self.body)
         if problem := message.problem():
-            get_logger().warning("apprise: %r is not delivered: %s", event, problem)
+            _log.warning("apprise: %r is not delivered: %s", event, problem)
             return False
         failures: list[tuple[str, str]] = []
         services: dict[str, _Service] = {}
@@ -125,8 +123,20 @@ class AppriseHandler(EventHandler):
         outcome = _dispatch.send(services, event, self.timeout)
         failures += [(delivery.handler, delivery.reason) for delivery in outcome if not delivery]
         for label, reason in failures:
-            get_logger().warning("apprise: %r is not delivered to %s: %s", event, label, reason)
+            _log.warning("apprise: %r is not delivered to %s: %s", event, label, reason)
         return not failures
+
+
+def _load_ahead(apprise: Any) -> None:
+    """Load what Apprise and requests load when they first send: while one thread imports, another may fork."""
+    import netrc  # noqa: F401
+
+    _file_attachment(apprise)
+
+
+def _file_attachment(apprise: Any) -> Any:
+    """Return the class of attached files, which has no public name that all versions share."""
+    return type(apprise.AppriseAttachment.instantiate("file:///attachment"))
 
 
 def _split(urls: str | Iterable[str]) -> list[str]:
@@ -266,9 +276,7 @@ class _Service:
         """Return the attachments as Apprise takes them; a set for each service, since they keep a state."""
         attachments = apprise.AppriseAttachment()
         for name, path in self._message.files:
-            # The class of files has no public name that all versions share.
-            kind = type(apprise.AppriseAttachment.instantiate("file:///attachment"))
-            file = kind(path=path, name=name)
+            file = _file_attachment(apprise)(path=path, name=name)
             file.dirty_path = path  # its constructor expands what looks like a variable, on Windows
             attachments.add(file)
         return attachments

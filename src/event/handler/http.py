@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from event import Event, EventError, EventHandler, PermanentError, _cloudevents, _config, _secret, sending_id
+from event import Event, EventError, EventHandler, PermanentError, _cloudevents, _config, _log, _secret, sending_id
 from event._handler import import_extra
-from event._log import get_logger
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from urllib3 import PoolManager
 
-    from event._submission import Clock
+    from event._clocked import Clock
     from event._webhook import Answer, Target
 
 _FORMATS = ("cloudevents", "cdevents", "json")
@@ -65,6 +64,9 @@ class HTTPHandler(EventHandler):
         timeout: float = _TIMEOUT,
     ) -> None:
         import_extra("urllib3", "http")
+        # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
+        from event import _webhook  # noqa: F401
+
         self.url = url
         self.format = _one_of("format", format, _FORMATS)
         self.secret = secret
@@ -119,7 +121,7 @@ class HTTPHandler(EventHandler):
         from urllib3.exceptions import HTTPError
 
         from event import _webhook
-        from event._submission import Clock
+        from event._clocked import Clock
 
         shown = self._shown()
         try:
@@ -128,15 +130,15 @@ class HTTPHandler(EventHandler):
             clock = Clock(self.timeout, self.timeout)
             answer = self._post(target, content_type, body, sending, clock)
         except EventError as error:
-            get_logger().warning("http: %r is not posted: %s", event, one_line(error))
+            _log.warning("http: %r is not posted: %s", event, one_line(error))
             return False
         except (OSError, ValueError, HTTPError) as error:
-            get_logger().warning("http: %r is not posted to %s: %s", event, shown, _webhook.reason(error))
+            _log.warning("http: %r is not posted to %s: %s", event, shown, _webhook.reason(error))
             return False
         if not answer.taken and not answer.later:
             raise PermanentError(f"http: {shown} refuses {event!r} for good: {answer}")
         if not answer.taken:
-            get_logger().warning("http: %r is not posted to %s: %s", event, shown, answer)
+            _log.warning("http: %r is not posted to %s: %s", event, shown, answer)
         return answer.taken
 
     def _body(self, event: Event, sending: str) -> tuple[str, bytes]:

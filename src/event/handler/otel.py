@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from event import Event, EventError, EventHandler, PermanentError, _config, _json, _secret, _trace, sending_id
+from event import Event, EventError, EventHandler, PermanentError, _config, _json, _log, _secret, _trace, sending_id
 from event._handler import import_extra
-from event._log import get_logger
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -65,6 +64,9 @@ class OTelHandler(EventHandler):
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
         for module in self._requires[1]:
             import_extra(module, self._requires[0])
+        # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
+        from event import _otlp  # noqa: F401
+
         if endpoint and not _secret.is_reference(endpoint) and _holds_secret(_url(endpoint)):
             _secret.warn_if_clear(endpoint, "otel: the endpoint's password or token")
         _secret.warn_if_clear(headers, "otel: the headers' content")
@@ -112,7 +114,7 @@ class OTelHandler(EventHandler):
         except PermanentError as error:
             raise PermanentError(f"otel: {event!r} is refused: {one_line(error)}") from error
         except EventError as error:
-            get_logger().warning("otel: %r is not delivered: %s", event, one_line(error))
+            _log.warning("otel: %r is not delivered: %s", event, one_line(error))
             return False
         return True
 
