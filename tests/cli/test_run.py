@@ -92,6 +92,7 @@ def test_the_data_tell_how_it_went(run, here):
     assert isinstance(data.pop("duration"), float)
     assert data.pop("begin_time") <= data.pop("end_time")
     assert len(data.pop("uid")) == 36
+    assert len(data.pop("traceparent")) == 55
     assert data == {
         "name": "n",
         "a": "1",
