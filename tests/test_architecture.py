@@ -311,7 +311,7 @@ def test_the_extras_are_those_that_handlers_require():
     for extra, modules in needed.values():
         # Each of these distributions is named as its module, with - for the dot.
         brought = {line.split(">")[0].replace("-", ".") for line in extras[extra]}
-        assert brought == {module for module in modules}
+        assert brought == set(modules)
 
 
 @pytest.mark.parametrize("name", sorted(BUILTINS))
