@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 import event
 
 _OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
+
+
+def pytest_configure():
+    """Take back what nohup, or a shell's "&", has had ignored: the processes of the tests would ignore it too."""
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_IGN:
+            default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            signal.signal(getattr(signal, name), default)
 
 
 @pytest.fixture(autouse=True)
