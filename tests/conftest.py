@@ -9,7 +9,7 @@ import pytest
 
 import event
 
-_OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC")
+_OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
 
 
 def pytest_configure():
@@ -23,7 +23,7 @@ def pytest_configure():
 @pytest.fixture(autouse=True)
 def clean_surroundings(monkeypatch, tmp_path):
     monkeypatch.setattr(event, "default_manager", event.EventManager())
-    for name in [name for name in os.environ if name.startswith(_OURS)]:
+    for name in [name for name in os.environ if name.startswith(_OURS) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()

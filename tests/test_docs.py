@@ -12,6 +12,7 @@ import pytest
 import event
 import pages
 from event import _registry
+from servers.otlp import otlp_receiver
 from servers.s3 import s3_server
 from servers.smtp import PASSWORD, Authority, smtp_server
 
@@ -21,7 +22,11 @@ PAGES = sorted(
     for path in DOCS.rglob("*.md")
     if not {"_build", "examples"} & set(path.relative_to(DOCS).parts)
 )
-WITH_SERVERS = {"howto/mail.md", "reference/handlers/smtp.md", "reference/handlers/s3.md"}
+WITH_SERVERS = {
+    "howto/mail.md",
+    *(f"reference/handlers/{name}.md" for name in ("smtp", "s3", "otel")),
+    *(f"reference/handlers/{name}.md" for name in ("http", "apprise")),  # in the tests of these handlers
+}
 INSTALLING = {"howto/handler.md"}
 
 
@@ -100,6 +105,14 @@ def test_the_mail_page_works_with_servers_of_this_machine(programs, directory, m
 def test_the_smtp_page_makes_a_handler(programs, directory):
     pages.run(DOCS / "reference/handlers/smtp.md", directory, programs)
     assert event.default_manager.handlers["smtp"].smtp_servers == ["mail.example.com", "backup.example.com:465"]
+
+
+def test_the_otel_page_works_with_a_receiver_of_this_machine(programs, directory):
+    with otlp_receiver() as receiver:
+        substitutes = [("http://localhost:4318", receiver.endpoint)]
+        pages.run(DOCS / "reference/handlers/otel.md", directory, programs, substitutes)
+    (span,) = receiver.spans
+    assert (span.name, span.attributes["warnings"], span.resource["service.name"]) == ("RUN compile", 3, "nightly")
 
 
 def test_every_built_in_handler_has_a_page():

@@ -11,6 +11,9 @@ import pytest
 
 import event
 from event import EventError, EventManager
+from servers.http import site
+from servers.json_receiver import json_receiver
+from servers.otlp import otlp_receiver
 
 
 class Recorder:
@@ -221,6 +224,38 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encoding
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, env=env
     )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("surroundings", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
+@pytest.mark.parametrize(
+    ("handler", "server"),
+    [
+        pytest.param("http", lambda: site(), id="http"),
+        pytest.param("apprise", lambda: json_receiver(), id="apprise"),
+        pytest.param("otel", lambda: otlp_receiver(), id="otel"),
+    ],
+)
+def test_what_a_further_handler_needs_is_loaded_when_it_is_added(handler, server, surroundings, tmp_path):
+    """As above."""
+    script = f"""
+import sys, event
+event.add_handler({handler!r}, sys.argv[1])
+open("log", "w").close()
+e = event.Event("e", odd={{1, object()}})
+e.attach_file("log")
+before = set(sys.modules)
+assert event.send_event(e)
+print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encodings.")))
+"""
+    with server() as running:
+        url = {"http": "url", "otel": "endpoint"}.get(handler)
+        address = getattr(running, url) if url else f"json://127.0.0.1:{running.port}/"
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script, address],
+            capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **surroundings},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import functools
 import inspect
+import os
 
 import pytest
 
@@ -78,6 +80,87 @@ def test_the_outcome_tells_how_it_ended_and_the_exception_passes(recorder, error
     sent = the_event(recorder)
     assert sent.outcome == outcome
     assert getattr(sent, "error", None) == told
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b7169203331"
+
+
+def test_a_track_begins_a_trace_and_a_track_within_is_part_of_it(recorder):
+    with event.track("build") as outer, event.track("compile") as inner:
+        pass
+    version, trace, span, flags = outer.traceparent.split("-")
+    assert (version, flags) == ("00", "01")
+    assert not hasattr(outer, "parent_span_id")
+    assert inner.traceparent.split("-")[1] == trace
+    assert inner.parent_span_id == span
+    with event.track("other") as other:
+        pass
+    assert other.traceparent.split("-")[1] != trace
+    assert len(recorder.events) == 3
+
+
+def test_a_track_is_part_of_the_trace_of_its_process(recorder, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-00")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    with event.track("build") as e:
+        pass
+    assert e.traceparent.startswith(f"00-{TRACE}-")
+    assert e.traceparent.endswith("-00")
+    assert (e.parent_span_id, e.tracestate) == (PARENT, "v=1")
+
+
+def test_a_child_s_environment_names_the_track_around_us(recorder, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    assert event.child_environment() == dict(os.environ)
+    with event.track("build") as outer:
+        with event.track("compile") as inner:
+            assert event.child_environment() == {**os.environ, "TRACEPARENT": inner.traceparent}
+        assert event.child_environment()["TRACEPARENT"] == outer.traceparent
+    assert event.child_environment() == dict(os.environ)
+    event.child_environment()["TRACEPARENT"] = "of the copy"
+    assert os.environ["TRACEPARENT"] == f"00-{TRACE}-{PARENT}-01"
+
+
+def test_tasks_side_by_side_are_parts_of_what_has_started_them(recorder):
+    async def fetch(name):
+        with event.track(name) as e:
+            await asyncio.sleep(0)  # the other one begins
+            return e.parent_span_id, event.child_environment()["TRACEPARENT"] == e.traceparent
+
+    async def build():
+        with event.track("build") as e:
+            found = await asyncio.gather(fetch("a"), fetch("b"))
+        return e.traceparent.split("-")[2], found
+
+    span, found = asyncio.run(build())
+    assert found == [(span, True)] * 2
+
+
+def test_a_generator_that_another_context_closes_still_sends_its_event(recorder, caplog):
+    def work():
+        with event.track("compile"):
+            yield
+
+    running = work()
+    contextvars.copy_context().run(next, running)
+    running.close()
+    assert the_event(recorder).outcome == "cancel"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_handler_is_in_the_context_of_who_sends(timeout):
+    class Asks(event.EventHandler):
+        def send_event(self, _event):
+            self.found = event.child_environment().get("TRACEPARENT")
+            return True
+
+    manager = event.EventManager(timeout=timeout)
+    manager.handlers["asks"] = asks = Asks()
+    with event.track("build") as e:
+        assert manager.send_event(event.Event("compile"))
+    assert asks.found == e.traceparent
 
 
 @pytest.mark.parametrize("close", [True, False])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 PAGES = {"event", "event.error", "event.testing"}
-ON_THE_FACE = {"event.error.EventError"}
+ON_THE_FACE = {"event.error.EventError", "event.error.PermanentError"}
 PRIVATE = re.compile(r"^(event\.)?_\w+\.")
 SPECIAL = {"__iadd__", "__bool__", "__iter__", "__len__"}
 

@@ -37,6 +37,7 @@ __all__ = [
     "Outcome",
     "PermanentError",
     "add_handler",
+    "child_environment",
     "default_manager",
     "handler_config_as_env",
     "load_handlers_from_env",
@@ -99,6 +100,20 @@ def track(name: str, **data: Any) -> Tracker:
     from event._track import Tracker
 
     return Tracker(send_event, name, data)
+
+
+def child_environment() -> dict[str, str]:
+    """Return a copy of the environment for a process that is part of the tracked work.
+
+    In it, TRACEPARENT (W3C Trace Context) names the span of the `track` that the caller is in, so that what the process
+    sends stands beneath it. Outside of any, the copy is as the environment is::
+
+        with event.track("compile"):
+            subprocess.run(["make"], env=event.child_environment())
+    """
+    from event import _trace
+
+    return _trace.child_environment()
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours

@@ -45,6 +45,7 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
     One that is not done in time has failed with a TimeoutError. Its thread is a daemon, so that even a hung one does
     not keep the process.
     """
+    from contextvars import copy_context
     from queue import Empty, SimpleQueue
     from threading import Thread
 
@@ -53,7 +54,9 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
     waiting = dict(handlers)
     alone = []
     for name, handler in handlers.items():
-        thread = Thread(target=_attempt_into, args=(done, name, handler, event), name=f"event {name}", daemon=True)
+        # In the caller's context: the track that it is in is the handler's too.
+        work = (_attempt_into, done, name, handler, event)
+        thread = Thread(target=copy_context().run, args=work, name=f"event {name}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # too many threads, or the interpreter is ending

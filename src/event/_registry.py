@@ -16,6 +16,9 @@ BUILTINS = {
     "logging": ("event.handler.logging", "LoggingHandler"),
     "smtp": ("event.handler.smtp", "SMTPHandler"),
     "s3": ("event.handler.s3", "S3Handler"),
+    "http": ("event.handler.http", "HTTPHandler"),
+    "apprise": ("event.handler.apprise", "AppriseHandler"),
+    "otel": ("event.handler.otel", "OTelHandler"),
 }
 
 # The first is where plugins written for e3-core register; the second is where our own pyproject.toml declares the

@@ -1,82 +1,28 @@
 """One talk with a mail server: connecting, TLS, login, handing the mail over (RFC 5321, 3207, 4954, 8314).
 
 `smtplib` speaks the protocol. What it lacks stands here: a limit on the whole, so that a server which drips a byte
-now and then does not hold us. Its sockets are replaced by ones whose timeout shrinks towards the deadline.
+now and then does not hold us. Its sockets are replaced by those of `event._clocked`.
 """
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401  # else loaded by the first look-up of a host
 import netrc
 import os
 import smtplib
 import socket
 import ssl
-import time
 from ipaddress import ip_address
 
-from event import _log
+from event import _clocked, _log
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from event._clocked import Clock
+
 _GOODBYE = 5.0  # seconds for QUIT; the mail is the server's by then
-_CHUNK = 1 << 16  # bytes given to the network in one step
-
-
-class Clock:
-    """The time that a talk may take.
-
-    :param whole: seconds, from now
-    :param step: seconds for one wait of it
-    """
-
-    def __init__(self, whole: float, step: float) -> None:
-        self.deadline = time.monotonic() + whole
-        self.step = step
-
-    def left(self) -> float:
-        """Return the seconds that the next wait may take.
-
-        :raises TimeoutError: none are left
-        """
-        left = min(self.step, self.deadline - time.monotonic())
-        if left <= 0:
-            raise TimeoutError("the time for the whole sending is over")
-        return left
-
-    def shorten(self, seconds: float) -> None:
-        """End no later than some seconds from now."""
-        self.deadline = min(self.deadline, time.monotonic() + seconds)
-
-
-class _Socket(socket.socket):
-    """A socket each of whose waits ends with the clock."""
-
-    clock: Clock
-
-    def connect(self, addr: Any) -> None:
-        self.settimeout(self.clock.left())
-        super().connect(addr)
-
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        self.settimeout(self.clock.left())
-        return super().recv_into(buffer, nbytes or len(buffer), flags)
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        # In pieces: one timeout for 40 MiB would be too short on a slow line or too long on a dead one.
-        view = memoryview(data)
-        while view:
-            self.settimeout(self.clock.left())
-            view = view[self.send(view[:_CHUNK], flags) :]
-
-
-class _TLSSocket(_Socket, ssl.SSLSocket):
-    def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(self.clock.left())
-        super().do_handshake(block)
 
 
 def hand_over(server: tuple[str, int], clock: Clock, sender: str, recipients: list[str], text: str) -> dict[str, str]:
@@ -153,32 +99,9 @@ def _bounded(kind: Any, clock: Clock, context: ssl.SSLContext | None) -> Any:
 
     class Bounded(kind):  # type: ignore[misc]  # known when it runs
         def _get_socket(self, host: str, port: int, _timeout: float) -> socket.socket:
-            return _open(host, port, clock, context)
+            return _clocked.connected(host, port, clock, context)
 
     return Bounded
-
-
-def _open(host: str, port: int, clock: Clock, context: ssl.SSLContext | None) -> socket.socket:
-    """Return a connected socket, after the TLS handshake where there is a context.
-
-    :raises OSError: no address of the host could be reached, or its certificate is not to be trusted
-    """
-    error: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = _Socket(family, kind, protocol)
-        sock.clock = clock
-        try:
-            sock.connect(address)
-            return context.wrap_socket(sock, server_hostname=host) if context else sock
-        except OSError as raised:
-            sock.close()
-            error = raised
-            if isinstance(raised, ssl.SSLError):
-                break  # the host is there; another of its addresses has no better certificate
-        except BaseException:
-            sock.close()
-            raise
-    raise error or OSError(f"{host} has no address")
 
 
 def _context(clock: Clock) -> ssl.SSLContext:
@@ -187,7 +110,7 @@ def _context(clock: Clock) -> ssl.SSLContext:
         _log.warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: whoever answers is taken for the mail server")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    context.sslsocket_class = type("_ClockedTLSSocket", (_TLSSocket,), {"clock": clock})
+    context.sslsocket_class = type("_ClockedTLSSocket", (_clocked.TLSSocket,), {"clock": clock})
     return context
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import _log
+from event import _log, _trace
 from event._event import Event
 
 TYPE_CHECKING = False
@@ -34,19 +34,24 @@ class Tracker:
         self._send = send
         self._name = name
         self._data = data
-        self._events: list[Event] = []  # more than one where a tracker is used within itself
+        # The event and the span around it; more than one where a tracker is used within itself.
+        self._begun: list[tuple[Event, _trace.Span | None]] = []
 
     def __enter__(self) -> Event:
         """Make the event; return it."""
-        event = Event(self._name, **self._data)
-        self._events.append(event)
+        span = _trace.begin(_trace.around())
+        event = Event(self._name, **{**_trace.as_data(span), **self._data})
+        self._begun.append((event, _trace.current.get()))
+        _trace.current.set(span)
         return event
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
-        event = self._events.pop()
+        event, around = self._begun.pop()
+        # Not the token's reset: it raises where a generator is closed in another context than it was begun in.
+        _trace.current.set(around)
         try:
             outcome = outcome_of(error)
             # Also where the body has closed the event; what it says of its own success counts.

@@ -16,7 +16,7 @@ GOOD = "class Handler:\n    def send_event(self, event): return {result}\n    de
 
 
 class Extra(EventHandler):
-    _requires = ("frob", ("json", "event_surely_missing"))
+    _requires = ("frob", ("json", "event_surely_missing.a"))
 
     def send_event(self, event):
         return True
@@ -143,7 +143,7 @@ def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
     builtins["knob"] = (__name__, "NoExtra")
     status, out, _ = command("check")
     assert status == 0
-    assert states(out)["frob"][1] == 'not installed: pip install "e3-event[frob]" brings json, event_surely_missing'
+    assert states(out)["frob"][1] == 'not installed: pip install "e3-event[frob]" brings json, event_surely_missing.a'
     assert states(out)["knob"][1] == "ok"
 
 

@@ -94,6 +94,7 @@ def test_the_data_tell_how_it_went(run, here):
     assert isinstance(data.pop("duration"), float)
     assert data.pop("begin_time") <= data.pop("end_time")
     assert len(data.pop("uid")) == 36
+    assert len(data.pop("traceparent")) == 55
     assert data == {
         "name": "n",
         "a": "1",
@@ -565,3 +566,32 @@ def test_an_outbox_is_found_from_where_the_step_began(here, run):
     os.chdir("sub")
     run("--outbox", "../outbox", "--handler", "smtp=s,a@b.c,d@e.f,127.0.0.1:1", "--", "sh", "-c", "rm -r ../sub")
     assert len(waiting(here / "outbox")) == 1
+
+
+# The trace.
+
+
+def test_a_run_is_a_span_and_the_command_finds_it(run, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    done = run("--", "sh", "-c", 'echo "$TRACEPARENT" "$TRACESTATE"')
+    told = event_of()
+    assert told["traceparent"].split("-")[1] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert (told["parent_span_id"], told["tracestate"]) == ("b7ad6b7169203331", "v=1")
+    assert done.stdout.split() == [told["traceparent"], "v=1"]
+
+
+def test_a_run_within_none_begins_a_trace(run):
+    done = run("--", "sh", "-c", 'echo "$TRACEPARENT"')
+    told = event_of()
+    assert done.stdout.split() == [told["traceparent"]]
+    assert "parent_span_id" not in told
+    assert "tracestate" not in told
+
+
+def test_a_script_within_a_run_is_beneath_it(run):
+    script = "import event; event.add_handler('file', 'inner')\nwith event.track('i'): pass"
+    assert run("--", sys.executable, "-c", script).returncode == 0
+    outer, inner = event_of(), event_of("inner")
+    assert inner["traceparent"].split("-")[1] == outer["traceparent"].split("-")[1]
+    assert inner["parent_span_id"] == outer["traceparent"].split("-")[2]

@@ -21,6 +21,7 @@ from event import (
     Outcome,
     PermanentError,
     add_handler,
+    child_environment,
     default_manager,
     handler_config_as_env,
     load_handlers_from_env,
@@ -220,6 +221,7 @@ async def tracked(path: Path) -> None:
     with track("compile", target="arm") as e:
         assert_type(e, Event)
         e.warnings = 1
+        assert_type(child_environment(), dict[str, str])
     assert_type(deploy(path, fast=True), int)
     assert_type(await fetch("u"), bytes)
     deploy("here")  # type: ignore[arg-type]

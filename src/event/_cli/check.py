@@ -114,9 +114,16 @@ def _missing_extra(name: str) -> str | None:
         extra, modules = _registry.get_handler(name)._requires
     except Exception:
         return None  # it needs none, or is broken, which _state tells
-    if all(util.find_spec(module) for module in modules):
+    if all(map(_is_there, modules)):
         return None
     return f'not installed: pip install "e3-event[{extra}]" brings {", ".join(modules)}'
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except ImportError:  # not even the package that it is in
+        return False
 
 
 def _distribution(point: EntryPoint) -> str:

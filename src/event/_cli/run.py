@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from event import Event, _ci
+from event import Event, _ci, _trace
 from event._cli import _handlers, _text, _words
 from event._process import Process
 from event._relay import above_standard
@@ -38,6 +38,8 @@ The event's data, beside what the words say:
   ci          of a CI system's build: "system", "build_url", "branch", "commit"
   parent      the uid of the event that E3_EVENT_PARENT names, where it is set; the command's own
               processes find the uid of this event there
+  traceparent the place in a trace (W3C Trace Context): within that of TRACEPARENT, where it is
+              set; the command's own processes find this one there
 
 With an outbox, the event is in it before the first handler is tried.
 """
@@ -126,13 +128,15 @@ class _Step:
         self._pairs = _handlers.wanted(args)
         self._outbox = _handlers.outbox(args)
         self._sender: Sender | None = None
-        self._data = {**_surroundings(args), **data}
+        self._span = _trace.begin(_trace.around())
+        self._data = {**_surroundings(args), **_trace.as_data(self._span), **data}
         self._begun = Event(name, **self._data)
 
     def run(self) -> int:
         """Run the command, and send what is to be sent; return the command's exit status."""
         log = None if self._args.log is None else self._opened_log()
-        process = Process(self._args.behind, {**os.environ, "E3_EVENT_PARENT": self._begun.uid}, log)
+        environment = _trace.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
+        process = Process(self._args.behind, environment, log)
         process.start()
         from event._cli._capture import Capture
 

@@ -47,6 +47,10 @@ handlers and their CONFIG ("e3-event check" lists all that are installed):
   logging=LOGGER,LEVEL
   smtp=SUBJECT,FROM,TO,SERVER[,SERVER...]
   s3=EVENT_URL,LOG_URL,SSE,PROFILE                 each URL as s3://BUCKET/PREFIX
+  http=URL,FORMAT,SECRET[,KEY=VALUE...]            FORMAT is cloudevents, cdevents or json
+  apprise=URLS,TITLE,BODY
+  otel=ENDPOINT,SERVICE,HEADERS
+A URL or a secret is better named than shown: env:NAME or file:PATH.
 """
 
 

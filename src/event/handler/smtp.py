@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import Event, EventError, EventHandler, _config, _log, _mail, _submission
+from event import Event, EventError, EventHandler, _clocked, _config, _log, _mail, _submission
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -92,11 +92,11 @@ class SMTPHandler(EventHandler):
     def _deliver(self, sender: str, recipients: list[str], text: str) -> list[str]:
         """Hand the mail over, server by server; return the recipients whom none has taken."""
         servers = self._servers()
-        whole = _submission.Clock(self.timeout, self.timeout)
+        whole = _clocked.Clock(self.timeout, self.timeout)
         for position, server in enumerate(servers):
             try:
                 # A share each, so that one which drips leaves time for the next.
-                clock = _submission.Clock(whole.left() / (len(servers) - position), self.timeout / 3)
+                clock = _clocked.Clock(whole.left() / (len(servers) - position), self.timeout / 3)
                 refused = _submission.hand_over(parse_server(server), clock, sender, recipients, text)
             except Exception as error:
                 _log.warning("smtp: %s took no mail: %s", server, _submission.reason(error))

@@ -1,0 +1,200 @@
+"""An event as it goes over a wire: CloudEvents 1.0 (structured JSON), CDEvents within it, plain JSON. Pure functions.
+
+CloudEvents: https://github.com/cloudevents/spec/tree/v1.0.2. CDEvents: https://cdevents.dev, its schemas of ``taskrun``
+and its binding to CloudEvents. What is written of an event is the same at each attempt: its times are those of the
+event, in whole seconds, as an outbox keeps them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from event import _json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypedDict
+
+    from event._event import Event
+
+    class Attributes(TypedDict):
+        """What CloudEvents says about an event, beside its data."""
+
+        specversion: str
+        id: str
+        source: str
+        type: str
+
+
+CONTENT_TYPE = "application/cloudevents+json"
+SOURCE = "/e3-event"
+TYPE = "e3.event.{name}"
+
+# By version of CDEvents: the version of its taskrun events, the name of the key that holds its own, whether the
+# subject tells its type, and whether there is an outcome "cancel".
+_CDEVENTS = {
+    "0.3.0": ("0.1.1", "version", True, False),
+    "0.4.1": ("0.2.0", "version", True, False),
+    "0.5.1": ("0.3.0", "specversion", False, True),
+}
+CDEVENTS_VERSIONS = tuple(_CDEVENTS)
+CDEVENTS_DEFAULT = "0.5.1"
+
+_OUTCOMES = frozenset({"success", "failure", "cancel", "error"})
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_URI_REFERENCE = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")  # RFC 3986's characters
+_NOT_IN_URI = re.compile(r"[^A-Za-z0-9._~-]")
+
+
+def as_json(event: Event) -> str:
+    """Return the event's data as JSON text.
+
+    :raises EventError: the data holds itself
+    """
+    return _json.dumps(event.as_dict())
+
+
+def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") -> str:
+    """Return a CloudEvent as JSON text. Its data are the event's, and the list of the attachments.
+
+    :param sending: the id of the sending, which becomes the id of the CloudEvent
+    :param source: a URI reference; ``/e3-event``, or ``/e3-event/HOST`` where the data tell a host, where it is empty
+    :param kind: the type; each ``{name}`` in it stands for the event's name
+    :raises EventError: the data holds itself
+    """
+    data = event.as_dict()
+    envelope: dict[str, Any] = {
+        **_attributes(sending, source or _source(data), (kind or TYPE).replace("{name}", str(data.get("name")))),
+        **_subject(data),
+        "time": _time(data),
+        "datacontenttype": "application/json",
+        "data": _with_attachments(event, data),
+    }
+    return _json.dumps({key: value for key, value in envelope.items() if value is not None})
+
+
+def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEVENTS_DEFAULT) -> str:
+    """Return a CDEvent ``taskrun``, within a CloudEvent, as JSON text.
+
+    It is ``started`` for an event that has neither an end nor an outcome, else ``finished``. The event's data and the
+    list of the attachments are its custom data.
+
+    :param sending: the id of the sending, which becomes that of the CDEvent and of the CloudEvent
+    :param source: as for as_cloudevent
+    :param version: one of CDEVENTS_VERSIONS
+    :raises EventError: the data holds itself
+    """
+    data = event.as_dict()
+    number, version_key, has_type, has_cancel = _CDEVENTS[version]
+    finished = data.get("end_time") is not None or "outcome" in data
+    kind = f"dev.cdevents.taskrun.{'finished' if finished else 'started'}.{number}"
+    subject = _clean(data.get("uid")) or sending
+    when = _time(data) or _rfc3339(_now())
+    attributes = _attributes(sending, source or _source(data), kind)
+    context: dict[str, Any] = {version_key: version, "timestamp": when}
+    context.update((key, value) for key, value in attributes.items() if key != "specversion")
+    content = {"taskName": str(data.get("name")), **(_result(data, has_cancel) if finished else {})}
+    cdevent = {
+        "context": context,
+        "subject": {"id": subject, **({"type": "taskRun"} if has_type else {}), "content": content},
+        "customData": _with_attachments(event, data),
+        "customDataContentType": "application/json",
+    }
+    envelope = {"subject": subject, "time": when, "datacontenttype": "application/cdevents+json", "data": cdevent}
+    return _json.dumps({**attributes, **envelope})
+
+
+def is_uri_reference(text: str) -> bool:
+    """Tell whether a text holds nothing but what a URI reference (RFC 3986) may."""
+    return bool(_URI_REFERENCE.fullmatch(text))
+
+
+def _attributes(sending: str, source: str, kind: str) -> Attributes:
+    return {"specversion": "1.0", "id": sending, "source": source, "type": _clean(kind)}
+
+
+def _source(data: dict[str, Any]) -> str:
+    """Return where an event comes from; never the machine that sends it, which may be another one at each attempt."""
+    host = data.get("host")
+    return f"{SOURCE}/{_NOT_IN_URI.sub('-', host)}" if host and isinstance(host, str) else SOURCE
+
+
+def _subject(data: dict[str, Any]) -> dict[str, str]:
+    """Return the attribute ``subject``, which must not be empty where it is there."""
+    uid = _clean(data.get("uid"))
+    return {"subject": uid} if uid else {}
+
+
+def _clean(value: Any) -> str:
+    """Return a value as an attribute may have it: no control characters, nothing that Unicode does not assign."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def _time(data: dict[str, Any]) -> str | None:
+    """Return when the event ended, or else when it began (RFC 3339); None where the data do not tell."""
+    return _rfc3339(data.get("end_time")) or _rfc3339(data.get("begin_time"))
+
+
+def _rfc3339(value: Any) -> str | None:
+    """Return a time as RFC 3339 has it; one without a zone is UTC. None for what is no time."""
+    import time
+    from datetime import datetime
+
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value))
+        except (ValueError, OverflowError, OSError):
+            return None
+    match = _TIME.fullmatch(value.isoformat() if isinstance(value, datetime) else str(value))
+    if match is None:
+        return None
+    moment = match[1].upper().replace(" ", "T")
+    try:
+        datetime.fromisoformat(moment)
+    except ValueError:
+        return None
+    return f"{moment}{match[2] or ''}{(match[3] or 'Z').upper()}"
+
+
+def _now() -> float:
+    import time
+
+    return time.time()
+
+
+def _with_attachments(event: Event, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data with the list of the attachments; the event's own value of that name stays."""
+    attachments = event.get_attachments().copy()  # another thread may attach meanwhile
+    if not attachments:
+        return data
+    listed = [{"name": name, "size": _size(path), "sha1": sha1} for name, (path, sha1) in attachments.items()]
+    return {**data, "_attachments" if "attachments" in data else "attachments": listed}
+
+
+def _size(path: str) -> int | None:
+    """Return a file's size in bytes; None where the file has gone."""
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _result(data: dict[str, Any], has_cancel: bool) -> dict[str, str]:
+    """Return the ``outcome`` of a finished taskrun, and its ``errors`` where there are any.
+
+    An event without an outcome has told of no failure. A word that CDEvents does not know is an ``error``.
+    """
+    said = str(data.get("outcome", "success"))
+    outcome = said if said in _OUTCOMES and (said != "cancel" or has_cancel) else "error"
+    reasons = [] if said in {"success", "failure", outcome} else [f"outcome: {said}"]
+    error = data.get("error")
+    if isinstance(error, dict):
+        reasons.append(": ".join(str(error[key]) for key in ("type", "message") if error.get(key)))
+    elif error:
+        reasons.append(str(error))
+    if outcome != "success":
+        reasons += [f"{key}: {data[key]}" for key in ("exit_code", "signal") if data.get(key)]
+    errors = "; ".join(filter(None, reasons))
+    return {"outcome": outcome, **({"errors": errors} if errors else {})}

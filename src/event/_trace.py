@@ -1,0 +1,129 @@
+"""Where an event stands in a trace: W3C Trace Context, as a variable, as an event's data, and back. No third parties.
+
+The variable TRACEPARENT, ``00-{trace id}-{span id}-{flags}``, tells a process which span it runs in (Trace Context
+level 1, section 3.2; OpenTelemetry's "Environment Variables as Context Propagation Carriers"). TRACESTATE goes with it.
+An event's data holds its own span in the same form, since its delivery may be another process's work, on another day:
+
+==================  ====================================================================================
+``traceparent``     the event's own span: what its children find in TRACEPARENT
+``parent_span_id``  the span that it is part of, 16 hexadecimal digits; missing where the event is the root
+``tracestate``      TRACESTATE as it was; missing where there was none
+==================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+KEYS = ("traceparent", "parent_span_id", "tracestate")
+
+# The span that the running code is in, where `event.track` has begun one in this process.
+current: ContextVar[Span | None] = ContextVar("event.current_span", default=None)
+
+_SAMPLED = 1
+_KNOWN_FLAGS = 3  # sampled, and level 2's random-trace-id; those that a later level defines are not handed on
+_HEX = frozenset("0123456789abcdef")  # upper case is not allowed
+
+
+class Span:
+    """A span's place in its trace; all ids are lower-case hexadecimal digits.
+
+    :ivar trace_id: 32 digits, the same for all spans of a trace
+    :ivar span_id: 16 digits
+    :ivar parent_id: the span around it; empty where there is none
+    :ivar flags: the trace flags, 1 where the trace is recorded
+    :ivar state: the tracestate, not looked into
+    """
+
+    __slots__ = ("flags", "parent_id", "span_id", "state", "trace_id")
+
+    def __init__(
+        self, trace_id: str, span_id: str, parent_id: str = "", flags: int = _SAMPLED, state: str = ""
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.flags = flags
+        self.state = state
+
+    @property
+    def sampled(self) -> bool:
+        """Whether who began the trace wants it recorded."""
+        return bool(self.flags & _SAMPLED)
+
+    @property
+    def traceparent(self) -> str:
+        """The span as TRACEPARENT names it."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+
+
+def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
+    """Return the span that a traceparent names; None where it is none, as the standard wants it ignored then.
+
+    :param parent_id: what the span has, as a traceparent does not tell it; the state likewise
+    """
+    if not isinstance(traceparent, str):
+        return None
+    version, *fields = traceparent.strip().split("-")
+    # A later version may append fields; ff is no version.
+    if not _is_id(version, 2) or version == "ff" or len(fields) < 3 or (version == "00" and len(fields) > 3):
+        return None
+    trace_id, span_id, flags = fields[:3]
+    if not (_is_id(trace_id, 32) and _is_id(span_id, 16) and _is_id(flags, 2)) or not int(trace_id, 16) * int(
+        span_id, 16
+    ):
+        return None
+    return Span(trace_id, span_id, parent_id, int(flags, 16) & _KNOWN_FLAGS, state)
+
+
+def around(environ: Mapping[str, str] = os.environ) -> Span | None:
+    """Return the span that the running code is in, else the one that the process is in; None where there is none."""
+    return current.get() or parse(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
+
+
+def begin(parent: Span | None, seed: bytes = b"") -> Span:
+    """Return a new span in its parent, or as the root of a new trace.
+
+    :param seed: 24 bytes that the ids are made of; random ones where it is empty
+    """
+    ids = (seed or os.urandom(24)).hex()
+    span_id, trace_id = ids[:16], ids[16:48]
+    if parent is None:
+        return Span(trace_id, span_id)
+    return Span(parent.trace_id, span_id, parent.span_id, parent.flags, parent.state)
+
+
+def as_data(span: Span) -> dict[str, str]:
+    """Return what an event's data holds of its span."""
+    values = (span.traceparent, span.parent_id, span.state)
+    return {key: value for key, value in zip(KEYS, values, strict=True) if value}
+
+
+def of_data(data: Mapping[str, Any]) -> Span | None:
+    """Return the span that an event's data holds, as `as_data` wrote it; None where it holds none."""
+    parent_id, state = (str(data.get(key, "")) for key in KEYS[1:])
+    return parse(data.get(KEYS[0]), parent_id if _is_id(parent_id, 16) else "", state)
+
+
+def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return a copy of the environment for child processes: they run in the span."""
+    copy = {**environ, "TRACEPARENT": span.traceparent}
+    # The standard: a state without the traceparent that it came with is dropped.
+    copy.pop("TRACESTATE", None)
+    return {**copy, "TRACESTATE": span.state} if span.state else copy
+
+
+def child_environment() -> dict[str, str]:
+    """Return a copy of the environment, with the span of the track around us."""
+    span = current.get()
+    return environment(span) if span else {**os.environ}
+
+
+def _is_id(text: object, length: int) -> bool:
+    return isinstance(text, str) and len(text) == length and _HEX.issuperset(text)

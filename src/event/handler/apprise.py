@@ -1,0 +1,378 @@
+"""The apprise handler: each event becomes a message, to any of the services that Apprise knows."""
+
+from __future__ import annotations
+
+import os
+import re
+from _thread import get_ident
+
+from event import Event, EventError, EventHandler, _config, _dispatch, _files, _json, _log, _secret
+from event._handler import import_extra
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from logging import LogRecord
+    from typing import Any
+
+    from typing_extensions import Self
+
+_EXPECTED = (
+    "expected apprise=URLS[,TITLE[,BODY]], where URLS are env:NAME, file:PATH or SCHEME://..., white space between them"
+)
+
+# White space parts two URLs; a path may hold some too.
+_BETWEEN_URLS = re.compile(r"\s+(?=env:|file:|[A-Za-z][\w+.-]*://)")
+_URL = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+# What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
+_UNWRITABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+
+_SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"}  # outcome: name in Apprise's NotifyType
+_LINES_MAX = 30
+_LINE_MAX = 200  # characters of one value in the default body
+
+_CONNECT_TIMEOUT = 10.0  # seconds; Apprise's 4 are short for a proxy
+_READ_TIMEOUT = 30.0  # seconds without a byte; a service that has got a large attachment takes its time to answer
+_WARNING = 30  # logging.WARNING
+
+
+class AppriseHandler(EventHandler):
+    """Sends each event as a message with title, body, severity and attachments.
+
+    A template is text with ``{key}`` for a value of the event's data, ``{key.inner}`` for one inside of it, ``{{`` and
+    ``}}`` for braces. A key that the event does not have stands as it is written.
+
+    :param urls: where the Apprise URLs stand, ``env:NAME`` or ``file:PATH``, or a URL itself; several in a list, or
+        with white space between them. A variable or a file may hold several too.
+    :param title: the title's template; empty for the name and the outcome
+    :param body: the body's template; empty for the data, a line for each value
+    :ivar timeout: seconds that a whole sending may take, all services side by side
+    :raises EventError: Apprise is not installed, there is no URL, or one is none that Apprise takes; the message says
+        which, and does not hold it
+    """
+
+    # The extra, and what it brings: `e3-event check` looks for it.
+    _requires = ("apprise", ("apprise",))
+
+    timeout: float = 60.0
+
+    def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
+        apprise = import_extra("apprise", "apprise")
+        _load_ahead(apprise)
+        self.urls = _split(urls)
+        self.title = title
+        self.body = body
+        for position, url in enumerate(self.urls, 1):
+            _secret.warn_if_clear(url, f"apprise: URL {position}")
+            try:
+                found = list(_resolved(url, position))
+            except EventError:  # what is not there yet may be when the event is sent
+                continue
+            for label, resolved in found:
+                with _Listener(resolved) as listener:
+                    listener.service(apprise, label)
+
+    @classmethod
+    def decode_config(cls, _config_str: str) -> dict[str, Any]:
+        """Return the constructor's arguments from ``urls,title,body``; the body takes the commas that are left.
+
+        :raises EventError: there is no URL
+        """
+        fields = _config.split_fields(_config_str, 3)
+        if not fields[0].strip():
+            raise EventError(f"apprise: no URL; {_EXPECTED}")
+        return dict(zip(("urls", "title", "body"), fields, strict=False))
+
+    def encode_config(self) -> str:
+        """Return ``urls,title,body``, without what is empty at the end."""
+        return self._encoded(self.urls)
+
+    def _config_elsewhere(self) -> str:
+        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        return self._encoded(
+            [f"file:{os.path.abspath(os.path.expanduser(u[5:]))}" if u.startswith("file:") else u for u in self.urls]
+        )
+
+    def _encoded(self, urls: list[str]) -> str:
+        fields = [" ".join(urls), self.title, self.body]
+        while not fields[-1]:
+            fields.pop()
+        return _config.join_fields(fields, last_whole=len(fields) == 3)
+
+    def send_event(self, event: Event) -> bool:
+        """Send an event to all services, side by side.
+
+        Each reason for a failure is logged as a warning. No service gets anything where an attachment cannot be read.
+
+        :return: whether every service has taken the message
+        :raises EventError: the data holds itself
+        """
+        message = _Message(event, self.title, self.body)
+        if problem := message.problem():
+            _log.warning("apprise: %r is not delivered: %s", event, problem)
+            return False
+        failures: list[tuple[str, str]] = []
+        services: dict[str, _Service] = {}
+        for position, url in enumerate(self.urls, 1):
+            try:
+                services.update((label, _Service(label, found, message)) for label, found in _resolved(url, position))
+            except EventError as error:
+                failures.append((f"URL {position}", one_line(error)))
+        outcome = _dispatch.send(services, event, self.timeout)
+        failures += [(delivery.handler, delivery.reason) for delivery in outcome if not delivery]
+        for label, reason in failures:
+            _log.warning("apprise: %r is not delivered to %s: %s", event, label, reason)
+        return not failures
+
+
+def _load_ahead(apprise: Any) -> None:
+    """Load what Apprise and requests load when they first send: while one thread imports, another may fork."""
+    import netrc  # noqa: F401
+
+    _file_attachment(apprise)
+
+
+def _file_attachment(apprise: Any) -> Any:
+    """Return the class of attached files, which has no public name that all versions share."""
+    return type(apprise.AppriseAttachment.instantiate("file:///attachment"))
+
+
+def _split(urls: str | Iterable[str]) -> list[str]:
+    """Return the URLs and the references one by one, as `AppriseHandler` is given them.
+
+    :raises EventError: there is none, or one is neither a URL nor a reference; the message does not hold it
+    """
+    texts = [urls] if isinstance(urls, str) else [*urls]
+    found = [url for text in texts if text.strip() for url in _BETWEEN_URLS.split(text.strip())]
+    if not found:
+        raise EventError(f"apprise: no URL; {_EXPECTED}")
+    for position, url in enumerate(found, 1):
+        if not _URL.match(url):
+            raise EventError(f"apprise: URL {position} is neither a URL nor a reference; {_EXPECTED}")
+    return found
+
+
+def _resolved(url: str, position: int) -> Iterator[tuple[str, str]]:
+    """Yield what messages call it and the URL, for each one that a reference leads to.
+
+    :raises EventError: the reference leads to nothing
+    """
+    found = _secret.resolve(url, "apprise").split()
+    if not found:
+        raise EventError(f"apprise: {url} holds no URL")
+    for number, resolved in enumerate(found, 1):
+        yield f"URL {number} of {url}" if _secret.is_reference(url) else f"URL {position}", resolved
+
+
+class _Message:
+    """What an event says to a person, for all services."""
+
+    def __init__(self, event: Event, title: str, body: str) -> None:
+        data = _json.loads(_json.dumps(event.as_dict()))
+        self.files = [(_one_line(name), path) for name, (path, _) in event.get_attachments().items()]
+        self.severity = _SEVERITIES.get(str(data.get("outcome")), "INFO")
+        # A service refuses a message that is blank; the event is worth more than the template.
+        self.title = _one_line(_filled(title, data)) or _default_title(data)
+        self.body = _clean(_filled(body, data)).strip() or _default_body(data, self.files) or self.title
+
+    def problem(self) -> str:
+        """Return which attachment is missing, no regular file or not readable, and why; empty where none is."""
+        for name, path in self.files:
+            try:
+                os.close(_files.open_regular(path))
+            except OSError as error:
+                return f"attachment {name!r}: {one_line(error)}"
+        return ""
+
+
+def _default_title(data: Mapping[str, Any]) -> str:
+    parts = [_one_line(_text(data.get(key))) for key in ("name", "outcome")]
+    return ": ".join(filter(None, parts)) or "event"
+
+
+def _default_body(data: Mapping[str, Any], files: Iterable[tuple[str, str]]) -> str:
+    """Return a line for each value, without those of the title and those that are null."""
+    shown = {key: value for key, value in data.items() if value is not None and key not in {"name", "outcome"}}
+    lines = [f"{_short(key)}: {_short(_text(value))}" for key, value in list(shown.items())[:_LINES_MAX]]
+    if len(shown) > _LINES_MAX:
+        lines.append(f"... and {len(shown) - _LINES_MAX} more")
+    return "\n".join([*lines, *(f"attached: {_short(name)}" for name, _ in files)])
+
+
+def _filled(template: str, data: Mapping[str, Any]) -> str:
+    """Return a template with its fields filled in.
+
+    Not `str.format`, which reaches into objects, stops at a missing key, and takes the width of a field from it: a
+    gigabyte of spaces, say.
+    """
+    return _FIELD.sub(lambda match: _field(match, data), template)
+
+
+def _field(match: re.Match[str], data: Mapping[str, Any]) -> str:
+    key = match[1]
+    if key is None:
+        return match[0][0]
+    if key in data:
+        return _text(data[key])
+    value: Any = data
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return match[0]
+        value = value[part]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """Return a value of JSON for a person: a string as it is, null as nothing."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _json.dumps(value)
+
+
+def _clean(text: str) -> str:
+    return _UNWRITABLE.sub(" ", text.replace("\r\n", "\n"))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_clean(text).split())
+
+
+def _short(text: str) -> str:
+    text = _one_line(text[: 4 * _LINE_MAX])
+    return text if len(text) <= _LINE_MAX else f"{text[:_LINE_MAX]}..."
+
+
+class _Service:
+    """One URL, as a handler of its own: `_dispatch` runs all of them side by side."""
+
+    def __init__(self, label: str, url: str, message: _Message) -> None:
+        self._label = label
+        self._url = url
+        self._message = message
+
+    def send_event(self, event: Event) -> bool:  # noqa: ARG002  # a handler's signature
+        """Send the message.
+
+        :raises EventError: the service has not taken it; the message tells the reason and holds nothing of the URL
+        """
+        apprise = import_extra("apprise", "apprise")
+        with _Listener(self._url) as listener:
+            # A new one each time: it holds no connection that a fork would share, and reads the secret as it is now.
+            one = apprise.Apprise(asset=_asset(apprise))
+            one.add(listener.service(apprise, self._label))
+            if not one.notify(
+                title=self._message.title,
+                body=self._message.body,
+                body_format=apprise.NotifyFormat.TEXT,
+                notify_type=getattr(apprise.NotifyType, self._message.severity),
+                attach=self._attachments(apprise),
+            ):
+                raise EventError(listener.reason() or "the service did not say why")
+        return True
+
+    def _attachments(self, apprise: Any) -> Any:
+        """Return the attachments as Apprise takes them; a set for each service, since they keep a state."""
+        attachments = apprise.AppriseAttachment()
+        for name, path in self._message.files:
+            file = _file_attachment(apprise)(path=path, name=name)
+            file.dirty_path = path  # its constructor expands what looks like a variable, on Windows
+            attachments.add(file)
+        return attachments
+
+
+def _asset(apprise: Any) -> Any:
+    """Return settings with which Apprise sends in the thread that calls it.
+
+    Version 2 would keep a pool of threads for what has a time limit, which a forked process would wait for in vain.
+    """
+    limit = {"service_timeout": 0} if hasattr(apprise.AppriseAsset, "_service_timeout") else {}
+    return apprise.AppriseAsset(async_mode=False, **limit)
+
+
+class _Listener:
+    """Hears what Apprise logs in this thread while the listener is entered, and lets nothing of it through.
+
+    Apprise's own records hold URLs with their tokens: at DEBUG all of them, above it some.
+
+    :param url: what no reason may hold
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._public: set[str] = set()
+
+    def __enter__(self) -> Self:
+        from logging import getLogger
+
+        for name in ("apprise", "urllib3.connectionpool"):
+            getLogger(name).addFilter(_hear)  # adding it again changes nothing
+        _heard[get_ident()] = []
+        return self
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        heard = _heard.pop(get_ident())
+        if isinstance(error, Exception) and not isinstance(error, EventError):
+            raise EventError(self._masked("; ".join([one_line(error), *heard]))) from None
+
+    def reason(self) -> str:
+        """Return what was said at WARNING and above, on one line, without the URL's parts."""
+        return self._masked("; ".join(dict.fromkeys(_heard[get_ident()])))
+
+    def service(self, apprise: Any, label: str) -> Any:
+        """Return Apprise's service for the URL.
+
+        :raises EventError: Apprise does not know the URL or lacks something in it
+        """
+        from contextlib import suppress
+
+        service: Any = None
+        with suppress(Exception):  # 1.6 has them for what is no URL at all
+            service = apprise.Apprise.instantiate(self._url, asset=_asset(apprise))
+        if service is None:
+            # What Apprise says of a URL as a whole shows the ends of its parts.
+            said = "; ".join(text for text in map(self._masked, _heard[get_ident()]) if "://" not in text)
+            raise EventError(
+                f"apprise: {label} is none that Apprise takes{': ' * bool(said)}{said}; "
+                "expected SCHEME://... as https://appriseit.com/services/ shows for each service"
+            )
+        given = vars(service)  # its own attributes are those that the URL sets
+        given.setdefault("socket_connect_timeout", max(service.socket_connect_timeout, _CONNECT_TIMEOUT))
+        given.setdefault("socket_read_timeout", max(service.socket_read_timeout, _READ_TIMEOUT))
+        # Else a service refuses what is too long for it; "truncate" would keep the first attachment alone.
+        given.setdefault("overflow_mode", apprise.OverflowMode.SPLIT)
+        # Where some services may have a host, others have a token: notica://TOKEN, ntfy://TOPIC.
+        named = service.template_tokens.get("host", {"private": True})
+        if not named.get("private") and ("." in service.host or service.host == "localhost"):
+            self._public = {service.host, str(service.port)}
+        return service
+
+    def _masked(self, text: str) -> str:
+        """Return text without the URL and its parts, except for a host that is a host and no token."""
+        from urllib.parse import unquote
+
+        text = text.replace(self._url, "***")
+        rest = self._url.partition("://")[2]
+        parts = {piece for part in (rest, unquote(rest)) for piece in re.split(r"[/:@?&=#,+\s]+", part)}
+        for part in sorted(parts - self._public - {""}, key=len, reverse=True):
+            # A short one would be found inside of words.
+            pattern = re.escape(part) if len(part) > 5 else rf"(?<!\w){re.escape(part)}(?!\w)"
+            text = re.sub(pattern, "***", text, flags=re.IGNORECASE)
+        return text
+
+
+# What each thread that listens has heard.
+_heard: dict[int, list[str]] = {}
+
+
+def _hear(record: LogRecord) -> bool:
+    """Keep a record from every log where this thread listens; a filter, since a handler could not."""
+    heard = _heard.get(get_ident())
+    if heard is None:
+        return True
+    if record.levelno >= _WARNING:
+        error = record.exc_info[1] if record.exc_info else None
+        said = " ".join(record.getMessage().split())
+        heard.append(f"{said}: {one_line(error)}" if error else said)
+    return False

@@ -1,0 +1,232 @@
+"""The http handler: each event becomes a POST to a URL."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from event import Event, EventError, EventHandler, PermanentError, _cloudevents, _config, _log, _secret, sending_id
+from event._handler import import_extra
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from urllib3 import PoolManager
+
+    from event._clocked import Clock
+    from event._webhook import Answer, Target
+
+_FORMATS = ("cloudevents", "cdevents", "json")
+_OPTIONS = ("source", "type", "cdevents", "timeout")
+_EXPECTED = (
+    "expected http=URL,FORMAT,SECRET and then source=..., type=..., cdevents=..., timeout=... as needed; "
+    "all but the URL may be left out"
+)
+_TIMEOUT = 30.0  # seconds, the upper end of what Standard Webhooks recommends
+_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
+
+
+class HTTPHandler(EventHandler):
+    """Posts each event to a URL.
+
+    A proxy is found as the standard library finds it (``HTTPS_PROXY``, ``NO_PROXY``, the system's settings); the
+    certificates are those of the system, or those that ``SSL_CERT_FILE`` names.
+
+    :param url: where to post, or a reference to it, ``env:NAME`` or ``file:PATH``, resolved when an event is sent. A
+        user and a password in it become the header Authorization
+    :param format: ``cloudevents``, ``cdevents`` or ``json``
+    :param secret: what signs, as Standard Webhooks says: ``whsec_`` and the key in base64, or better a reference to it
+    :param source: the attribute ``source`` of CloudEvents and CDEvents, a URI reference
+    :param type: the attribute ``type`` of CloudEvents; each ``{name}`` in it stands for the event's name
+    :param cdevents: the version of CDEvents
+    :param timeout: seconds that a whole sending may take, waiting for a server that asks for it included
+    :raises EventError: urllib3 is not installed, or an argument cannot be
+    """
+
+    # The extra, and what it brings: `e3-event check` looks for it.
+    _requires = ("http", ("urllib3",))
+
+    # The process and the proxy that the client is for, and the client. A class attribute, so that a copy and an
+    # unpickled handler start without one.
+    _client: tuple[int, str | None, PoolManager] | None = None
+
+    def __init__(  # noqa: PLR0913  # what can be configured
+        self,
+        url: str,
+        format: str = "cloudevents",  # noqa: A002  # the name of what the configuration says
+        secret: str = "",
+        *,
+        source: str = "",
+        type: str = "",  # noqa: A002  # CloudEvents' own name
+        cdevents: str = _cloudevents.CDEVENTS_DEFAULT,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        import_extra("urllib3", "http")
+        # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
+        from event import _webhook  # noqa: F401
+
+        self.url = url
+        self.format = _one_of("format", format, _FORMATS)
+        self.secret = secret
+        self.source = _uri_reference(source)
+        self.type = type
+        self.cdevents = _one_of("cdevents", cdevents, _cloudevents.CDEVENTS_VERSIONS)
+        self.timeout = _seconds(timeout)
+        self._check_secrets()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copy and pickle keep: all but the connections."""
+        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+
+    @classmethod
+    def decode_config(cls, _config_str: str) -> dict[str, Any]:
+        """Return the constructor's arguments from ``url,format,secret[,key=value...]``.
+
+        :raises EventError: a value behind the secret is no ``key=value``, or its key is none of ours
+        """
+        url, *fields = _config.split_fields(_config_str)
+        config: dict[str, Any] = {"url": url}
+        config.update((name, value) for name, value in zip(("format", "secret"), fields, strict=False) if value)
+        for position, field in enumerate(fields[2:], 4):
+            key, equals, value = field.partition("=")
+            if not equals or key not in _OPTIONS:
+                # Not the field: a secret in the wrong place would be shown.
+                raise EventError(f"http: value {position} of the configuration is not understood; {_EXPECTED}")
+            config[key] = value
+        return config
+
+    def encode_config(self) -> str:
+        """Return ``url,format,secret``, and behind it as ``key=value`` what differs from the default."""
+        return self._encoded(self.url, self.secret)
+
+    def _config_elsewhere(self) -> str:
+        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        return self._encoded(_absolute(self.url), _absolute(self.secret))
+
+    def send_event(self, event: Event) -> bool:
+        """Post the event.
+
+        Where the server asks for a pause (Retry-After) that ends within the timeout, it is made, and the event posted
+        again, under the same webhook-id.
+
+        :return: whether the server took it (2xx); where it did not but may later, the log tells why at WARNING
+        :raises PermanentError: the server refused it for good
+        :raises EventError: the data holds itself; nothing was posted
+        """
+        sending = sending_id(event)
+        content_type, body = self._body(event, sending)
+
+        from urllib3.exceptions import HTTPError
+
+        from event import _webhook
+        from event._clocked import Clock
+
+        shown = self._shown()
+        try:
+            target = _webhook.Target(_secret.resolve(self.url, "http: the URL"))
+            shown = shown or target.shown
+            clock = Clock(self.timeout, self.timeout)
+            answer = self._post(target, content_type, body, sending, clock)
+        except EventError as error:
+            _log.warning("http: %r is not posted: %s", event, one_line(error))
+            return False
+        except (OSError, ValueError, HTTPError) as error:
+            _log.warning("http: %r is not posted to %s: %s", event, shown, _webhook.reason(error))
+            return False
+        if not answer.taken and not answer.later:
+            raise PermanentError(f"http: {shown} refuses {event!r} for good: {answer}")
+        if not answer.taken:
+            _log.warning("http: %r is not posted to %s: %s", event, shown, answer)
+        return answer.taken
+
+    def _body(self, event: Event, sending: str) -> tuple[str, bytes]:
+        if self.format == "json":
+            return "application/json", _cloudevents.as_json(event).encode()
+        if self.format == "cdevents":
+            text = _cloudevents.as_cdevent(event, sending, self.source, self.cdevents)
+        else:
+            text = _cloudevents.as_cloudevent(event, sending, self.source, self.type)
+        return _cloudevents.CONTENT_TYPE, text.encode()
+
+    def _post(self, target: Target, content_type: str, body: bytes, sending: str, clock: Clock) -> Answer:
+        """Post until there is an answer that asks for no pause, or for one that the clock does not allow."""
+        from event import _webhook
+
+        secret = _secret.resolve(self.secret, "http: the signing secret")
+        client = self._connect(target)
+        pause = _PAUSE
+        while True:
+            headers = {
+                "Content-Type": content_type, "User-Agent": "e3-event", "Authorization": target.authorization,
+                **_webhook.signed(secret, sending, body),
+            }  # fmt: skip
+            headers = {name: value for name, value in headers.items() if value}
+            answer = _webhook.post(client, target, body, headers, clock)
+            if answer.taken or not answer.later or answer.retry_after is None:
+                return answer
+            wait = max(answer.retry_after, pause)
+            if time.monotonic() + wait >= clock.deadline:
+                return answer
+            time.sleep(wait)
+            pause *= 2
+
+    def _connect(self, target: Target) -> PoolManager:
+        """Return the client, which all sends and threads of a process share.
+
+        A forked process makes its own: two processes that write to one connection destroy each other's requests.
+        """
+        from event import _webhook
+
+        proxy = _webhook.proxy_for(target)
+        if self._client is None or self._client[:2] != (os.getpid(), proxy):
+            self._client = (os.getpid(), proxy, _webhook.new_client(proxy))
+        return self._client[2]
+
+    def _shown(self) -> str:
+        return self.url if _secret.is_reference(self.url) else ""
+
+    def _check_secrets(self) -> None:
+        from event import _webhook
+
+        if not _secret.is_reference(self.url) and _webhook.Target(self.url).has_secret:
+            _secret.warn_if_clear(self.url, "http: the URL, with a user or a query,")
+        if not _secret.is_reference(self.secret):
+            _webhook.keys(self.secret)
+            _secret.warn_if_clear(self.secret, "http: the signing secret")
+
+    def _encoded(self, url: str, secret: str) -> str:
+        usual = {"source": "", "type": "", "cdevents": _cloudevents.CDEVENTS_DEFAULT, "timeout": _TIMEOUT}
+        options = [f"{key}={getattr(self, key)}" for key in _OPTIONS if getattr(self, key) != usual[key]]
+        fields = [url, self.format, secret, *options]
+        return _config.join_fields(fields if secret or options else fields[:2])
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise EventError(f"http: {what} is {value!r}; expected one of {', '.join(known)}")
+    return value
+
+
+def _uri_reference(value: str) -> str:
+    if not _cloudevents.is_uri_reference(value):
+        raise EventError(f"http: the source is {value!r}; expected a URI reference, such as /ci/nightly")
+    return value
+
+
+def _seconds(value: float | str) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise EventError(f"http: the timeout is {value!r}; expected a positive number of seconds")
+    return seconds
+
+
+def _absolute(text: str) -> str:
+    """Return a reference to a file with the file's absolute path; anything else as it is."""
+    if not text.startswith("file:"):
+        return text
+    return f"file:{os.path.abspath(os.path.expanduser(text.removeprefix('file:')))}"

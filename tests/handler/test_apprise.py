@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import base64
+import copy
+import email.policy
+import logging
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from email.parser import BytesParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import event
+from event import _delivery, _log
+from event._outbox import Outbox
+from event.handler import apprise
+from event.handler.apprise import AppriseHandler
+from servers.json_receiver import json_receiver
+from servers.smtp import raw_server, smtp_server
+
+TOKEN = "kJ8x-top-secret"  # no log may hold it
+PAGE = Path(__file__).parents[2] / "docs/reference/handlers/apprise.md"
+
+
+# Apprise 1.x imports it for another package's sake.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+@pytest.fixture
+def receiver():
+    with json_receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    """Put URLs into the variable BUILD_URLS."""
+
+    def put(*urls):
+        monkeypatch.setenv("BUILD_URLS", "\n".join(urls))
+        return "env:BUILD_URLS"
+
+    return put
+
+
+@pytest.fixture
+def handler(receiver, secret):
+    return AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}/{TOKEN}"))
+
+
+def closed(name="compile", **data):
+    with event.Event(name, uid="42", **data) as made:
+        pass
+    return made
+
+
+# What arrives.
+
+
+def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
+    made = closed(begin_time="b", outcome="failure", error={"type": "OSError", "message": "no room"}, exit_code=None)
+    assert handler.send_event(made) is True
+    (message,) = receiver.messages
+    assert message["title"] == "compile: failure"
+    assert message["message"].splitlines() == [
+        "uid: 42",
+        "begin_time: b",
+        f"end_time: {made.as_dict()['end_time']}",
+        'error: {"type": "OSError", "message": "no room"}',
+    ]
+    assert message["type"] == "failure"
+    assert receiver.posts[0][0] == f"/{TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        pytest.param("success", "success", id="success"),
+        pytest.param("failure", "failure", id="failure"),
+        pytest.param("cancel", "warning", id="cancel"),
+        pytest.param("unheard of", "info", id="any other word"),
+        pytest.param(["failure"], "info", id="no word"),
+        pytest.param(None, "info", id="none"),
+    ],
+)
+def test_the_outcome_is_the_severity(handler, receiver, outcome, expected):
+    assert handler.send_event(closed(outcome=outcome))
+    assert receiver.messages[0]["type"] == expected
+
+
+def test_an_event_without_an_outcome_or_even_a_name_has_a_title(handler, receiver):
+    assert handler.send_event(closed())
+    nameless = event.Event("compile")
+    del nameless.name
+    assert handler.send_event(nameless)
+    assert [message["title"] for message in receiver.messages] == ["compile", "event"]
+
+
+def test_an_event_without_values_has_its_title_for_a_body(handler, receiver):
+    empty = event.Event("compile")
+    for key in ("uid", "begin_time", "end_time"):
+        delattr(empty, key)
+    assert handler.send_event(empty)
+    assert receiver.messages[0]["message"] == "compile"
+
+
+def test_the_default_body_is_short_and_says_what_it_leaves_out(handler, receiver):
+    many = {f"key{number}": "x" * 5000 for number in range(40)}
+    assert handler.send_event(closed(**many))
+    lines = receiver.messages[0]["message"].splitlines()
+    assert len(lines) == 31
+    assert lines[-1] == "... and 13 more"
+    assert max(map(len, lines)) < 220
+    assert lines[5].endswith("xxx...")
+
+
+def test_attachments_arrive_with_their_names_and_their_bytes(handler, receiver, tmp_path):
+    contents = {"build.log": b"warning: unused\n", "odd 100%25 ?&#\u00e9.bin": bytes(range(256)), "empty": b""}
+    made = event.Event("compile")
+    for number, (name, content) in enumerate(contents.items()):
+        path = tmp_path / f"$HOME %20 {number}"
+        path.write_bytes(content)
+        made.attach_file(path, name)
+    assert handler.send_event(made)
+    (message,) = receiver.messages
+    assert {a["filename"]: base64.b64decode(a["base64"]) for a in message["attachments"]} == contents
+    assert message["message"].splitlines()[-3:] == [f"attached: {name}" for name in contents]
+
+
+def test_a_mail_arrives_with_its_attachment(tmp_path):
+    log = tmp_path / "b.log"
+    log.write_bytes(b"line\n")
+    made = event.Event("compile", outcome="cancel", note="a < b & c")
+    made.attach_file(log, "build.txt")
+    with smtp_server() as mailbox:
+        url = f"mailto://127.0.0.1:{mailbox.port}/?from=ci@example.com&to=ann@example.com&mode=insecure"
+        assert AppriseHandler(url).send_event(made)
+    (envelope,) = mailbox.envelopes
+    mail = BytesParser(policy=email.policy.default).parsebytes(envelope.content)
+    assert envelope.rcpt_tos == ["ann@example.com"]
+    assert mail["Subject"] == "compile: cancel"
+    assert "note: a < b & c" in mail.get_body(("plain",)).get_content()
+    assert [(part.get_filename(), part.get_content()) for part in mail.iter_attachments()] == [("build.txt", "line\n")]
+
+
+def test_a_text_that_is_too_long_for_a_service_arrives_in_pieces_with_all_attachments(secret, receiver, tmp_path):
+    handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), body="{text}")
+    made = event.Event("compile", text="x" * 50000)
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+        made.attach_file(tmp_path / name, name)
+    assert handler.send_event(made)
+    assert sum(message["message"].count("x") for message in receiver.messages) == 50000
+    assert len(receiver.messages) > 1
+    # Apprise 1.x attaches them to each piece.
+    assert {a["filename"] for message in receiver.messages for a in message["attachments"]} == {"one", "two"}
+
+
+def test_characters_that_no_service_can_write_become_spaces(secret):
+    with json_receiver() as receiver:
+        handler = AppriseHandler(secret(f"xml://127.0.0.1:{receiver.port}"))
+        assert handler.send_event(closed("co\0m\npile", text="a\x1b[1mb\ud800c"))
+        ((_, _, body),) = receiver.posts
+    assert b"<Subject>co m pile</Subject>" in body
+    assert b"text: a [1mb c" in body
+
+
+# Templates.
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        pytest.param("{name} on {host}", "compile on ci1", id="keys"),
+        pytest.param("{error.type}: {error.message}", "OSError: no room", id="keys inside"),
+        pytest.param("{a.b}", "whole", id="a key with a dot goes first"),
+        pytest.param("{missing} {error.missing} {host.x}", "{missing} {error.missing} {host.x}", id="what is missing"),
+        pytest.param("{ok} {count} {nothing}.", "true 3 .", id="what is no text"),
+        pytest.param("{{name}} {} }}", "{name} {} }", id="braces"),
+        pytest.param("{name.__class__} {name!r} {name:>9999999999}", None, id="no format, no attribute"),
+        pytest.param("$name %s 100% \\n", "$name %s 100% \\n", id="what others use"),
+        pytest.param("{inner}", "{name}", id="a value is no template"),
+        pytest.param("two\nlines", "two\nlines", id="lines"),
+    ],
+)
+def test_a_template_is_filled_with_the_data(secret, receiver, template, expected):
+    handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), title=template, body=template)
+    data = {"host": "ci1", "error": {"type": "OSError", "message": "no room"}, "a": {"b": "inner"}, "a.b": "whole"}
+    assert handler.send_event(closed(**data, ok=True, count=3, nothing=None, inner="{name}"))
+    (message,) = receiver.messages
+    expected = template if expected is None else expected
+    assert message["message"] == expected
+    assert message["title"] == " ".join(expected.split())
+
+
+def test_a_template_that_comes_out_blank_gives_way_to_the_default(secret, receiver):
+    handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), title="{text}", body=" {text}\n")
+    assert handler.send_event(closed(text=None))
+    (message,) = receiver.messages
+    assert message["title"] == "compile"
+    assert message["message"].startswith("uid: 42\n")
+
+
+# URLs.
+
+
+def test_a_reference_may_hold_several_urls_and_several_references_may_stand(secret, tmp_path):
+    with json_receiver() as one, json_receiver() as two, json_receiver() as three:
+        path = tmp_path / "a file of urls"
+        path.write_text(f"json://127.0.0.1:{one.port}\n\tform://127.0.0.1:{two.port}\r\n")
+        reference = secret(f"json://127.0.0.1:{three.port}")
+        handler = AppriseHandler(f" file:{path}  {reference}\n")
+        assert handler.urls == [f"file:{path}", "env:BUILD_URLS"]
+        assert handler.send_event(closed())
+        assert [len(receiver.posts) for receiver in (one, two, three)] == [1, 1, 1]
+
+
+def test_the_secret_is_read_when_sending(secret, receiver):
+    handler = AppriseHandler("env:BUILD_URLS")
+    secret(f"json://127.0.0.1:{receiver.port}/first")
+    assert handler.send_event(closed())
+    secret(f"json://127.0.0.1:{receiver.port}/second")
+    assert handler.send_event(closed())
+    assert [path for path, _, _ in receiver.posts] == ["/first", "/second"]
+
+
+def test_a_url_in_clear_is_taken_with_a_warning_that_does_not_hold_it(receiver, caplog):
+    with caplog.at_level(logging.DEBUG):
+        handler = AppriseHandler(["env:BUILD_URLS", f"json://127.0.0.1:{receiver.port}/{TOKEN}"])
+    assert "apprise: URL 2 is given in clear" in caplog.text
+    assert "env:NAME" in caplog.text
+    assert TOKEN not in caplog.text
+    assert TOKEN not in repr(handler)
+
+
+@pytest.mark.parametrize(
+    "urls", [pytest.param("", id="empty"), pytest.param(" \n", id="blank"), pytest.param([], id="no element")]
+)
+def test_no_url_is_refused_when_added(urls):
+    with pytest.raises(event.EventError, match=r"no URL; expected apprise=URLS"):
+        AppriseHandler(urls)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(f"nosuch://{TOKEN}/x", id="a service that nobody knows"),
+        pytest.param(f"json://[{TOKEN}", id="no host"),
+        pytest.param(f"discord://{TOKEN}", id="half of a token"),
+        pytest.param(f"mailto://{TOKEN}@", id="no domain"),
+        pytest.param(f"{TOKEN}", id="no URL"),
+    ],
+)
+def test_a_bad_url_is_refused_when_added_by_its_number(secret, caplog, capfd, bad):
+    with caplog.at_level(1), pytest.raises(event.EventError) as caught:
+        AppriseHandler(secret("json://localhost", bad))
+    with caplog.at_level(1), pytest.raises(event.EventError) as clear:
+        AppriseHandler(["json://localhost", bad])
+    assert "apprise: URL 2 of env:BUILD_URLS is none that Apprise takes" in str(caught.value)
+    assert "apprise: URL 2 is n" in str(clear.value)
+    told = f"{caught.value}{clear.value}{caught.value.__context__}{caplog.text}{capfd.readouterr()}"
+    assert TOKEN not in told
+    assert TOKEN[:4].lower() not in told.lower()
+
+
+def test_why_a_url_is_refused_is_told_where_that_holds_nothing_of_it(secret):
+    with pytest.raises(event.EventError, match=r"Discord Webhook Token .* was specified"):
+        AppriseHandler(secret(f"discord://{TOKEN}"))
+
+
+def test_a_reference_that_leads_nowhere_fails_when_sending_and_the_others_are_tried(secret, receiver, tmp_path, caplog):
+    (tmp_path / "blank").write_text(" ")
+    urls = ["env:NOT_SET", f"file:{tmp_path}/missing", "env:BLANK", secret(f"json://127.0.0.1:{receiver.port}")]
+    handler = AppriseHandler(urls)
+    os.environ["BLANK"] = "  "
+    try:
+        assert handler.send_event(closed()) is False
+    finally:
+        del os.environ["BLANK"]
+    assert len(receiver.posts) == 1
+    assert "URL 1: apprise: env:NOT_SET is not set or empty" in caplog.text
+    assert f"URL 2: apprise: file:{tmp_path}/missing cannot be read" in caplog.text
+    assert "URL 3: apprise: env:BLANK holds no URL" in caplog.text
+
+
+def test_a_url_that_has_become_bad_fails_when_sending(secret, receiver, caplog):
+    handler = AppriseHandler("env:BUILD_URLS")
+    secret(f"nosuch://{TOKEN}", f"json://127.0.0.1:{receiver.port}")
+    assert handler.send_event(closed()) is False
+    assert "URL 1 of env:BUILD_URLS is none that Apprise takes" in caplog.text
+    assert TOKEN not in caplog.text
+    assert len(receiver.posts) == 1
+
+
+# Failures.
+
+
+def test_a_service_that_refuses_makes_a_failure_with_its_reason_and_the_others_are_tried(secret, receiver, caplog):
+    with json_receiver(503) as bad, json_receiver(401) as worse:
+        ports = (bad.port, receiver.port, worse.port)
+        handler = AppriseHandler(secret(*(f"json://ann:{TOKEN}@127.0.0.1:{port}/{TOKEN}" for port in ports)))
+        assert handler.send_event(closed()) is False
+        assert [len(one.posts) for one in (bad, receiver, worse)] == [1, 1, 1]
+    reasons = [record.getMessage().partition("not delivered to ")[2] for record in caplog.records]
+    assert reasons[0].startswith("URL 1 of env:BUILD_URLS: Failed to send JSON POST notification: ")
+    assert "error=503" in reasons[0]
+    assert "URL 3 of env:BUILD_URLS: " in reasons[1]
+    assert "error=401" in reasons[1]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_the_reason_is_the_outcomes(handler, receiver):
+    receiver.status = 500
+    _log.listen()
+    assert not handler.send_event(closed())
+    assert "error=500" in _log.heard()
+
+
+def test_nothing_of_a_url_is_ever_logged_but_its_host(secret, caplog, capfd, receiver):
+    receiver.status = 500
+    handler = AppriseHandler(
+        [
+            secret(f"json://{TOKEN}u:{TOKEN}p@127.0.0.1:{receiver.port}/{TOKEN}/x?+X-Key={TOKEN}h&-q={TOKEN}q"),
+            f"json://localhost:1/{TOKEN}",
+            f"ntfy://{TOKEN}@127.0.0.1:{receiver.port}/{TOKEN}topic",
+        ]
+    )
+    with caplog.at_level(1):
+        for name in ("apprise", "urllib3", "urllib3.connectionpool", "requests"):
+            caplog.set_level(1, logger=name)
+        handler.send_event(closed())
+    assert "to localhost." in caplog.text
+    assert receiver.posts
+    assert TOKEN[:6] not in caplog.text + str(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "expected"),
+    [
+        pytest.param("slack://aB1/x2y3z4w5/q", "no aB1, x2y3z4w5.", "no ***, ***.", id="parts"),
+        pytest.param("tgram://123:abcdef/1", "GET /bot123:ABCDEF", "GET /bot123:***", id="inside of a word, any case"),
+        pytest.param("json://h.org/a%2Fb%20c1d2e3", "at a/b c1d2e3", "at ***/*** ***", id="decoded"),
+        pytest.param("x://ab", "crab ab", "crab ***", id="a short part is a word"),
+        pytest.param("token", "bad token", "bad ***", id="no URL"),
+    ],
+)
+def test_the_parts_of_a_url_are_masked(url, said, expected):
+    with pytest.raises(event.EventError, match=r"boom") as caught, apprise._Listener(url):
+        raise ValueError(f"boom; {said}")
+    assert str(caught.value).removeprefix("ValueError: boom; ") == expected
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("json://example.org:8080/x8080y", "example.org:8080/***", id="a host"),
+        pytest.param("json://localhost", "localhost", id="this machine"),
+        pytest.param("ntfy://topic-of-ours", "***", id="a topic in the host's place"),
+        pytest.param("discord://example.org/token-of-ours", "***/***", id="a token in the host's place"),
+    ],
+)
+def test_a_host_is_told_where_it_is_one(url, expected):
+    import apprise as package
+
+    with apprise._Listener(url) as listener:
+        listener.service(package, "URL 1")
+        logging.getLogger("apprise").warning("no way to [%s]", url.partition("://")[2])
+        assert listener.reason() == f"no way to [{expected}]"
+
+
+def test_what_apprise_logs_for_others_goes_where_it_went(handler, caplog):
+    handler.send_event(closed())
+    logging.getLogger("apprise").warning("of another")
+    assert caplog.messages == ["of another"]
+
+
+def test_an_exception_that_apprise_logs_is_part_of_the_reason():
+    with apprise._Listener(f"json://{TOKEN}") as listener:
+        try:
+            raise OSError(f"at {TOKEN}")
+        except OSError:
+            logging.getLogger("apprise").exception("Unhandled")
+        logging.getLogger("apprise").info("of no matter")
+        assert listener.reason() == "Unhandled: OSError: at ***"
+
+
+def test_a_service_that_drips_is_left_at_the_deadline(secret, receiver, caplog):
+    def drip(connection, stopped):
+        while not stopped.wait(0.01):
+            connection.sendall(b"H")
+
+    with raw_server(drip) as port:
+        handler = AppriseHandler(secret(f"json://127.0.0.1:{port}", f"json://127.0.0.1:{receiver.port}"))
+        handler.timeout = 1.0
+        assert handler.send_event(closed()) is False
+    assert "URL 1 of env:BUILD_URLS: TimeoutError: not done within 1 s" in caplog.text
+    assert len(receiver.posts) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("json://h.org", (10.0, 30.0), id="by default"),
+        pytest.param("json://h.org?cto=2&rto=3.5", (2.0, 3.5), id="as the URL says"),
+        pytest.param("mailto://u:p@h.org", (15, 30.0), id="a service that takes longer"),
+    ],
+)
+def test_each_wait_is_limited(url, expected):
+    import apprise as package
+
+    with apprise._Listener(url) as listener:
+        service = listener.service(package, "URL 1")
+    assert service.request_timeout == expected
+
+
+def test_an_attachment_that_has_gone_or_is_no_file_makes_a_failure(handler, receiver, tmp_path, caplog):
+    made = event.Event("compile")
+    (tmp_path / "log").write_text("x")
+    made.attach_file(tmp_path / "log")
+    (tmp_path / "log").unlink()
+    assert handler.send_event(made) is False
+    (tmp_path / "log").mkdir()
+    assert handler.send_event(made) is False
+    assert "attachment 'log': FileNotFoundError" in caplog.messages[0]
+    assert "attachment 'log': NotRegularError" in caplog.messages[1]
+    assert receiver.posts == []
+
+
+def test_data_that_holds_itself_is_an_error(handler, receiver):
+    made = event.Event("compile", ring=[])
+    made.ring.append(made.ring)
+    with pytest.raises(event.EventError, match="ring"):
+        handler.send_event(made)
+    assert receiver.posts == []
+
+
+# The configuration.
+
+
+def test_a_configuration_that_is_written_by_hand_is_read():
+    made = AppriseHandler(**AppriseHandler.decode_config("env:A file:/b c,{name}%2C {outcome},See {url}, please"))
+    assert (made.urls, made.title, made.body) == (["env:A", "file:/b c"], "{name}, {outcome}", "See {url}, please")
+    short = AppriseHandler(**AppriseHandler.decode_config("env:A"))
+    assert (short.urls, short.title, short.body) == (["env:A"], "", "")
+    assert short.encode_config() == "env:A"
+
+
+@pytest.mark.parametrize("config", [pytest.param("", id="empty"), pytest.param(" ,title", id="no URL")])
+def test_a_configuration_without_a_url_is_refused(config):
+    with pytest.raises(event.EventError, match="no URL; expected"):
+        AppriseHandler.decode_config(config)
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1),
+    st.text(),
+    st.text(),
+)
+def test_a_handler_comes_back_as_it_went_into_its_configuration(names, title, body):
+    made = AppriseHandler([f"file:/nowhere/{name}/x" for name in names], title, body)
+    config = made.encode_config()
+    again = AppriseHandler(**AppriseHandler.decode_config(config))
+    assert (again.urls, again.title, again.body) == (made.urls, title, body)
+    assert again.encode_config() == config
+    assert "|" not in config
+
+
+def test_a_process_elsewhere_gets_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = AppriseHandler(["file:urls", "file:~/urls", "env:A"], body="a,b|c")
+    home = os.environ["HOME"]
+    assert made._config_elsewhere() == f"file:{tmp_path}/urls file:{home}/urls env:A,,a,b%7Cc"
+
+
+def test_copies_and_pickles_send_too(handler, receiver):
+    for other in (copy.deepcopy(handler), pickle.loads(pickle.dumps(handler))):
+        assert other.send_event(closed())
+    assert len(receiver.posts) == 2
+
+
+def test_an_event_that_no_service_takes_waits_in_the_outbox_without_the_secret(secret, receiver, monkeypatch, tmp_path):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", f"apprise={secret(f'json://127.0.0.1:{receiver.port}/{TOKEN}')}")
+    receiver.status = 503
+    manager = event.EventManager(outbox=str(tmp_path / "outbox"))
+    manager.load_handlers_from_env()
+    assert not manager.send_event(closed(text="kept"))
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+    assert b"kept" in kept
+    assert b"env:BUILD_URLS" in kept
+    assert TOKEN.encode() not in kept
+    receiver.status = 200
+    ((_, outcome),) = _delivery.deliver(Outbox(str(tmp_path / "outbox")), everything=True)
+    assert outcome
+    assert len(receiver.posts) == 2
+
+
+# Processes.
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_sends_too(handler, receiver):
+    assert handler.send_event(closed())
+    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(not handler.send_event(closed())))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert len(receiver.posts) == 2
+
+
+def test_no_thread_is_left_behind(handler):
+    import threading
+
+    before = set(threading.enumerate())
+    assert handler.send_event(closed())
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("event "):
+            thread.join(60)
+    assert not [thread for thread in set(threading.enumerate()) - before if "process_request" not in thread.name]
+
+
+def test_importing_event_and_the_module_loads_no_apprise():
+    code = "import sys, event, event.handler.apprise; print(sorted({'apprise', 'requests'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_without_apprise_the_handler_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(event.EventError, match=r'pip install "e3-event\[apprise\]"'):
+        AppriseHandler("env:BUILD_URLS")
+
+
+def test_the_pages_first_example_runs(receiver, secret, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("build.log").write_text("compiled")
+    secret(f"json://127.0.0.1:{receiver.port}")
+    page = PAGE.read_text(encoding="utf-8")
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    (message,) = receiver.messages
+    assert (message["title"], message["type"]) == ("compile: success", "success")
+    assert [attachment["filename"] for attachment in message["attachments"]] == ["log"]

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+
+from event import _trace
+
+TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
+
+
+def state_of(span):
+    return span and (span.trace_id, span.span_id, span.parent_id, span.flags, span.state)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        pytest.param(f"00-{TRACE}-{SPAN}-01", 1, id="sampled"),
+        pytest.param(f"00-{TRACE}-{SPAN}-00", 0, id="not-sampled"),
+        pytest.param(f"00-{TRACE}-{SPAN}-ff", 3, id="flags-of-a-later-level-are-dropped"),
+        pytest.param(f" 00-{TRACE}-{SPAN}-01\n", 1, id="white-space-around"),
+        pytest.param(f"cc-{TRACE}-{SPAN}-01-what-comes", 1, id="later-version"),
+    ],
+)
+def test_a_traceparent_names_a_span(text, flags):
+    span = _trace.parse(text)
+    assert state_of(span) == (TRACE, SPAN, "", flags, "")
+    assert span.sampled is bool(flags & 1)
+    assert span.traceparent == f"00-{TRACE}-{SPAN}-{flags:02x}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(None, id="none"),
+        pytest.param(17, id="no-string"),
+        pytest.param("", id="empty"),
+        pytest.param(f"00-{TRACE}-{SPAN}", id="no-flags"),
+        pytest.param(f"00-{TRACE}-{SPAN}-01-more", id="more-than-version-00-has"),
+        pytest.param(f"ff-{TRACE}-{SPAN}-01", id="version-ff"),
+        pytest.param(f"0-{TRACE}-{SPAN}-01", id="short-version"),
+        pytest.param(f"00-{TRACE.upper()}-{SPAN}-01", id="upper-case"),
+        pytest.param(f"00-{TRACE[1:]}-{SPAN}-01", id="short-trace-id"),
+        pytest.param(f"00-{TRACE}-{SPAN[1:]}-01", id="short-span-id"),
+        pytest.param(f"00-{TRACE}-{SPAN}-1", id="short-flags"),
+        pytest.param(f"00-{'0' * 32}-{SPAN}-01", id="no-trace"),
+        pytest.param(f"00-{TRACE}-{'0' * 16}-01", id="no-span"),
+        pytest.param(f"00-{TRACE}-{SPAN[1:]}x-01", id="no-hex"),
+    ],
+)
+def test_what_is_no_traceparent_names_no_span(text):
+    assert _trace.parse(text) is None
+
+
+def test_a_span_begun_in_another_is_of_its_trace():
+    parent = _trace.parse(f"00-{TRACE}-{PARENT}-02", state="v=1")
+    span = _trace.begin(parent)
+    assert state_of(span) == (TRACE, span.span_id, PARENT, 2, "v=1")
+    assert span.span_id != PARENT
+    assert state_of(_trace.parse(span.traceparent)) == (TRACE, span.span_id, "", 2, "")
+
+
+def test_a_span_begun_in_none_is_the_root_of_a_new_trace():
+    spans = [_trace.begin(None) for _ in range(100)]
+    assert {(span.parent_id, span.flags, span.state) for span in spans} == {("", 1, "")}
+    assert len({span.trace_id for span in spans}) == len({span.span_id for span in spans}) == 100
+    assert all(_trace.parse(span.traceparent) for span in spans)
+
+
+def test_the_same_seed_gives_the_same_span():
+    assert state_of(_trace.begin(None, b"s" * 24)) == state_of(_trace.begin(None, b"s" * 24))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        pytest.param({}, None, id="unset"),
+        pytest.param({"TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}, (TRACE, SPAN, "", 1, ""), id="traceparent"),
+        pytest.param(
+            {"TRACEPARENT": f"00-{TRACE}-{SPAN}-01", "TRACESTATE": "v=1"}, (TRACE, SPAN, "", 1, "v=1"), id="with-state"
+        ),
+        pytest.param({"TRACEPARENT": "17", "TRACESTATE": "v=1"}, None, id="malformed"),
+    ],
+)
+def test_the_environment_names_the_span_around(environ, expected):
+    assert state_of(_trace.around(environ)) == expected
+
+
+def test_a_span_of_this_process_is_nearer_than_that_of_the_environment():
+    inner = _trace.begin(None)
+    token = _trace.current.set(inner)
+    try:
+        assert _trace.around({"TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}) is inner
+    finally:
+        _trace.current.reset(token)
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        pytest.param(_trace.Span(TRACE, SPAN), id="root"),
+        pytest.param(_trace.Span(TRACE, SPAN, PARENT, 0, "v=1,w=2"), id="child"),
+    ],
+)
+def test_an_event_s_data_holds_its_span(span):
+    data = {"target": "arm", **_trace.as_data(span)}
+    assert state_of(_trace.of_data(data)) == state_of(span)
+
+
+def test_the_root_s_data_is_its_traceparent_alone():
+    assert _trace.as_data(_trace.Span(TRACE, SPAN)) == {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param({}, None, id="none"),
+        pytest.param({"traceparent": "mine"}, None, id="somebody-s-own-traceparent"),
+        pytest.param(
+            {"traceparent": f"00-{TRACE}-{SPAN}-01", "parent_span_id": ["x"]},
+            (TRACE, SPAN, "", 1, ""),
+            id="no-parent-id",
+        ),
+    ],
+)
+def test_data_of_another_kind_names_no_span(data, expected):
+    assert state_of(_trace.of_data(data)) == expected
+
+
+def test_children_run_in_the_span_by_a_copy_of_the_environment():
+    environ = {"PATH": "bin", "TRACEPARENT": "old", "TRACESTATE": "old=1"}
+    root = _trace.environment(_trace.Span(TRACE, SPAN), environ)
+    assert root == {"PATH": "bin", "TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}
+    child = _trace.environment(_trace.Span(TRACE, SPAN, PARENT, 1, "v=1"), environ)
+    assert child == {"PATH": "bin", "TRACEPARENT": f"00-{TRACE}-{SPAN}-01", "TRACESTATE": "v=1"}
+    assert environ == {"PATH": "bin", "TRACEPARENT": "old", "TRACESTATE": "old=1"}
