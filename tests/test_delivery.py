@@ -337,6 +337,17 @@ def test_an_event_is_kept_without_an_attachment_that_is_gone(manager, attached, 
     assert [bool(outcome) for _, outcome in all_of(box)] == [True]
 
 
+def test_a_handler_that_cannot_be_made_is_tried_once_for_all_entries(box, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_delivery._registry, "get_handler", lambda name: asked.append(name) or 1 / 0)
+    for _ in range(2):
+        box.put(Event("build"), {"acme": ""}).release()
+    assert [str(outcome) for _, outcome in all_of(box)] == [
+        "acme: not delivered: ZeroDivisionError: division by zero"
+    ] * 2
+    assert len(asked) == 1
+
+
 def test_a_handler_that_hangs_while_it_is_made_has_failed(box, board, monkeypatch):
     hold = threading.Event()
     monkeypatch.setattr(_delivery._registry, "get_handler", lambda name: hold.wait(30))

@@ -155,12 +155,11 @@ class Outbox:
             return
         except FileNotFoundError:
             os.makedirs(self.path, 0o700, exist_ok=True)
-        made = [_files.make_directory(place, 0o700) for place in places]
         for place in places:
+            _files.make_directory(place, 0o700)
             require_own(place)
-        if any(made):
-            _files.sync_directory(self.path)
-            _files.sync_directory(os.path.dirname(self.path))
+        _files.sync_directory(self.path)
+        _files.sync_directory(os.path.dirname(self.path))
 
     def _place(self, state: str, name: str = "") -> str:
         return os.path.join(self.path, state, name) if name else os.path.join(self.path, state)

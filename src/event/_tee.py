@@ -23,7 +23,7 @@ from threading import Lock, Thread
 from event import _files
 from event._relay import above_standard
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no poll
     from select import POLLIN, POLLOUT, poll
 
 GRACE = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`

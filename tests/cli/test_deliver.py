@@ -448,6 +448,26 @@ def test_the_watch_delivers_what_comes_and_what_falls_due(here):
     assert (process.returncode, rest) == (0, "")
 
 
+@POSIX
+def test_the_watch_outlives_an_outbox_that_cannot_be_used_for_a_while(here):
+    (first,) = wait_for("first")
+    os.rename("ob/tmp", "away")
+    pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
+    process = start("deliver", "ob", "--watch", "--all", stderr=subprocess.PIPE)
+    try:
+        assert "NotADirectoryError" in line_of(process)
+        time.sleep(2)  # it looks again, and does not say the same again
+        os.remove("ob/tmp")
+        os.rename("away", "ob/tmp")
+        free()
+        assert main(["outbox", "retry", first, "--outbox", "ob"]) == 0
+        assert "first: file: delivered" in line_of(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "")
+
+
 def test_an_outbox_that_is_not_there_yet_has_not_changed(here):
     assert deliver._stamp(Outbox("ob")) == 0
 

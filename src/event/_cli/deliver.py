@@ -185,6 +185,7 @@ def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
 
     stop = Flag()
     received: list[int] = []
+    trouble = ""
 
     def note(number: int, _frame: object) -> None:
         if received:
@@ -198,9 +199,12 @@ def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
             seen, start = _stamp(outbox), time.time()
             try:
                 _pass(outbox, args, report, stop.is_set)
+                trouble = ""
             except OSError as error:  # the file system may come back
                 report.clear()
-                _text.tell(f"{args.parser.prog}: {one_line(error)}")
+                trouble, told = one_line(error), trouble
+                if trouble != told:
+                    _text.tell(f"{args.parser.prog}: {trouble}")
             args.all = False  # what has failed keeps its distance
             _, later, next_due = _shelves.agenda(outbox, start)
             waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
