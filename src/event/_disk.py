@@ -48,13 +48,6 @@ def require_own(path: str) -> None:
         raise PermissionError(f"{path} belongs to another user")
 
 
-def _content(path: str, name: str) -> bytes:
-    """Return a file of an entry; a symbolic link is not followed."""
-    fd = _files.open_regular(os.path.join(path, name), follow=False)
-    with open(fd, "rb") as file:
-        return file.read()
-
-
 def read_entry(path: str) -> Entry:
     """Return the entry in a directory.
 
@@ -63,10 +56,10 @@ def read_entry(path: str) -> Entry:
     """
     require_own(path)
     try:
-        journal = _content(path, "journal")
+        journal = _files.read_regular(os.path.join(path, "journal"), follow=False)
     except FileNotFoundError:
         journal = b""
-    return _entry.decode(_content(path, "entry.json"), journal.split(b"\n"))
+    return _entry.decode(_files.read_regular(os.path.join(path, "entry.json"), follow=False), journal.split(b"\n"))
 
 
 def is_newer(path: str) -> bool:
