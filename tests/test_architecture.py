@@ -156,7 +156,7 @@ ORDER = [
     {"_manager"},
     {""},  # the face
     {"_clocked", "_mail", "_submission", "_secret", "_cloudevents", "_webhook", "_otlp"},  # of the handlers
-    {"_process", "_relay", "_tee", "_ci"},  # of the command line
+    {"_process", "_signals", "_tee", "_ci"},  # of the command line
     {"handler"},
     {"_cli", "testing"},
     {"__main__"},

@@ -14,7 +14,7 @@ import pytest
 
 from cli.helpers import TO_FILES, handler, stored
 from cli.test_run import waiting
-from event import _process, _relay, _tee
+from event import _process, _signals, _tee
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
@@ -117,7 +117,7 @@ def test_a_signal_to_us_long_after_one_to_the_group_is_passed_on(started, monkey
     process = started()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
-    time.sleep(2 * _relay.SAME)  # what is tested is that time passes
+    time.sleep(2 * _signals.SAME)  # what is tested is that time passes
     os.kill(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
 
@@ -382,13 +382,13 @@ def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
 
 
 def test_a_witness_that_has_been_killed_reports_nothing():
-    relay = _relay.Relay()
-    relay._reports, reports = os.pipe()
+    signals = _signals.Signals()
+    signals._reports, reports = os.pipe()
     os.write(reports, b"15 7.5".ljust(32))
     os.close(reports)
-    relay._read_reports()
-    assert relay._seen == {15: 7.5}
-    os.close(relay._reports)
+    signals._read_reports()
+    assert signals._seen == {15: 7.5}
+    os.close(signals._reports)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from event._relay import Relay
+    from event._signals import Signals
     from event._tee import Tee
 
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 of POSIX
@@ -116,13 +116,13 @@ class Process:
                 self._tee.finish()
 
     else:
-        _relay: Relay
+        _signals: Signals
 
         def _spawn(self, tee: Tee | None) -> None:
-            from event._relay import Relay
+            from event._signals import Signals
 
-            self._relay = relay = Relay()
-            relay.begin(tee.pass_through if tee else None, tee.writers if tee else ())
+            self._signals = signals = Signals()
+            signals.begin(tee.pass_through if tee else None, tee.writers if tee else ())
             writers = tee.start() if tee else ()  # while the signals are blocked: the threads leave them to this one
             try:
                 if not self._words[0]:  # execvp says so; Python does not
@@ -132,29 +132,29 @@ class Process:
                     self._words,
                     self._environ,
                     file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(writers, 1)],
-                    setsigmask=relay.mask,
+                    setsigmask=signals.mask,
                     setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
                 )
             except BaseException:
-                relay.settle()
+                signals.settle()
                 raise
             finally:
                 if tee:
                     tee.spawned()
 
         def _wait(self) -> int:
-            status = self._relay.wait(self._pid)
-            self._relay.settle()
+            status = self._signals.wait(self._pid)
+            self._signals.settle()
             return os.waitstatus_to_exitcode(status)
 
         def _received(self) -> list[int]:
-            return self._relay.received
+            return self._signals.received
 
         def finish(self) -> None:
             """Show the rest of the command's output, and let go of what watches over the signals."""
             if self._tee:
                 self._tee.finish()
-            self._relay.end(wait=self._tee is None or not self._tee.left_behind)
+            self._signals.end(wait=self._tee is None or not self._tee.left_behind)
 
 
 def _status(error: OSError, command: str) -> int:

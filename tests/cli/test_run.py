@@ -531,7 +531,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
     args = [sys.executable, "-I", "-S", "-c", code, "run", "n", *TO_FILES, "--", "true"]
     done = subprocess.run(args, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"event._process", "event._relay"} <= loaded
+    assert {"event._process", "event._signals"} <= loaded
     late = {
         "event._tee",
         "event._files",

@@ -9,7 +9,7 @@ import stat
 from event import Event, _ci, _trace
 from event._cli import _handlers, _text, _words
 from event._process import Process
-from event._relay import above_standard
+from event._signals import above_standard
 from event._track import outcome_of
 from event.error import one_line
 

@@ -33,7 +33,7 @@ _REPORT = 32  # bytes; a pipe takes so few as a whole
 _AT_ONCE = 0.01  # seconds; a wait that was shorter found the signal there
 
 
-class Relay:
+class Signals:
     """Takes the signals that would end us, from `begin` on.
 
     One that is ignored from the start, as under nohup, stays so for us and for the command.
