@@ -62,17 +62,20 @@ class Outbox:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(os.fspath(path))
 
-    def put(self, event: Event, handlers: dict[str, str]) -> Claim:
+    def put(self, event: Event, handlers: dict[str, str], *, sending: str = "") -> Claim:
         """Keep an event, with copies of its attachments, until each handler has it; it is on the disk afterwards.
 
         :param handlers: the configuration of each handler, by name
+        :param sending: the id of the sending; a new one where it is empty
         :return: the entry, claimed by this process
         :raises OSError: it could not be kept: the disk is full, the directory not writable or another user's
         :raises EventError: the data cannot be written as JSON
         """
         self._prepare()
-        entry_id = unique_id()
-        temporary, claimed = (self._place(state, f"{entry_id}.{me()}") for state in ("tmp", "claimed"))
+        entry_id = sending or unique_id()
+        # A part of its own: a sending that comes again, through a broker, may meet itself.
+        name = f"{entry_id}.{me()}-{os.urandom(4).hex()}"
+        temporary, claimed = (self._place(state, name) for state in ("tmp", "claimed"))
         os.mkdir(temporary, 0o700)
         try:
             kept = event._as_sent(entry_id, _copied(event, temporary))
@@ -86,6 +89,13 @@ class Outbox:
             self._discard(claimed, entry_id)  # there where the last sync failed
             raise
         return Claim(self, claimed, entry)
+
+    def make_scratch(self) -> str:
+        """Make a directory for what is going to be put; return its path. It is swept away should this process end."""
+        self._prepare()
+        directory = self._place("tmp", f"{unique_id()}.{me()}")
+        os.mkdir(directory, 0o700)
+        return directory
 
     def due(self, *, everything: bool = False) -> Iterator[Claim]:
         """Claim one entry after another that is due, or whose owner is gone.

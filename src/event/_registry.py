@@ -19,6 +19,7 @@ BUILTINS = {
     "http": ("event.handler.http", "HTTPHandler"),
     "apprise": ("event.handler.apprise", "AppriseHandler"),
     "otel": ("event.handler.otel", "OTelHandler"),
+    "broker": ("event.handler.broker", "BrokerHandler"),
 }
 
 # The first is where plugins written for e3-core register; the second is where our own pyproject.toml declares the

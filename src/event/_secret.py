@@ -35,6 +35,12 @@ def resolve(reference: str, what: str) -> str:
     return secret
 
 
+def absolute(text: str) -> str:
+    """Return a reference to a file with the file's absolute path, for another directory; anything else as it is."""
+    kind, _, path = text.partition(":")
+    return f"file:{os.path.abspath(os.path.expanduser(path))}" if kind == "file" else text
+
+
 def warn_if_clear(text: str, what: str) -> None:
     """Log how to do better where a secret is given in clear. The secret itself is not logged."""
     if text and not is_reference(text):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-COMMANDS = ("send", "run", "deliver", "outbox", "check")
+COMMANDS = ("send", "run", "deliver", "outbox", "relay", "check")
 
 _EPILOG = """\
 exit status:

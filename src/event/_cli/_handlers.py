@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from event import Delivery, Event, EventHandler
 
 # Their errors hold no secret, and may quote the directory or the server that they are about.
-_OPEN = frozenset({"file", "logging", "smtp", "s3", "http", "apprise", "otel"})
+_OPEN = frozenset({"file", "logging", "smtp", "s3", "http", "apprise", "otel", "broker"})
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 _SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other word
 

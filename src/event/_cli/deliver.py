@@ -10,18 +10,17 @@ from event import EventManager, _delivery
 from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
 from event._disk import names
+from event._outbox import Outbox
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from threading import Event as Flag
     from typing import Any
 
     from event import Outcome
     from event._entry import Entry
-    from event._outbox import Outbox
 
 _DESCRIPTION = """\
 Send what is due in an outbox, each event to the handlers that have not got it yet. Nothing
@@ -90,15 +89,17 @@ def run(args: argparse.Namespace) -> int:
 class Report:
     """Tells what is delivered, and on a terminal how far it is.
 
+    :param quiet: tell only what goes wrong
     :ivar entries: how many were tried
     :ivar delivered: how many of them every handler has now
     :ivar trouble: whether anything else went wrong
     """
 
-    def __init__(self, prog: str) -> None:
+    def __init__(self, prog: str, *, quiet: bool = False) -> None:
         self.entries = self.delivered = 0
         self.trouble = False
         self._prog = prog
+        self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._shown = ""
 
@@ -112,6 +113,8 @@ class Report:
         self.entries += 1
         self.delivered += bool(outcome)
         for delivery in outcome:
+            if self._quiet and delivery.ok and not delivery.said:
+                continue
             line = _handlers.about(delivery, entry.handlers, kept=kept)
             self.tell(f"{entry.id[:13]} {entry.event.name}: {delivery.handler}: {line}")
 
@@ -123,7 +126,7 @@ class Report:
 
     def progress(self, text: str) -> None:
         """Show on a terminal how far it is; the next text replaces it."""
-        if self._terminal:
+        if self._terminal and not self._quiet:
             self.clear()
             width = _width() - 1  # a full line would wrap, and could not be taken back
             self._shown = _text.line(text)[:width]
@@ -181,11 +184,9 @@ def _pass(
 def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
     """Deliver until a signal; return the exit status."""
     import signal
-    from threading import Event as Flag
 
-    stop = Flag()
+    stop = _Stop()
     received: list[int] = []
-    trouble = ""
 
     def note(number: int, _frame: object) -> None:
         if received:
@@ -195,28 +196,90 @@ def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while not stop.is_set():
-            seen, start = _stamp(outbox), time.time()
-            try:
-                _pass(outbox, args, report, stop.is_set)
-                trouble = ""
-            except OSError as error:  # the file system may come back
-                report.clear()
-                trouble, told = one_line(error), trouble
-                if trouble != told:
-                    _text.tell(f"{args.parser.prog}: {trouble}")
-            args.all = False  # what has failed keeps its distance
-            _, later, next_due = _shelves.agenda(outbox, start)
-            waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
-            report.progress(f"{report.delivered} delivered; {waits}")
-            _pause(outbox, stop, seen, next_due)
+        _deliver_until(stop, outbox, args, report)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 130 if received == [signal.SIGINT] else 0
 
 
-def _pause(outbox: Outbox, stop: Flag, seen: int, next_due: float) -> None:
+def follow(path: str, timeout: float) -> int:
+    """Deliver for a relay, which writes to our stdin when something has come; return the exit status.
+
+    The end of stdin ends us, once all that is due then was tried. Signals are the relay's to answer.
+
+    :param path: the outbox
+    :param timeout: for each event, in seconds
+    """
+    import argparse
+    import signal
+    from threading import Thread
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_args: None)  # not SIG_IGN, which the processes of a handler would inherit
+    stop = _Stop()
+    Thread(target=_read_stdin, args=(stop,), daemon=True).start()
+    report = Report("e3-event relay", quiet=True)
+    args = argparse.Namespace(timeout=timeout, all=False, parser=argparse.Namespace(prog="e3-event relay"))
+    outbox = Outbox(path)
+    _deliver_until(stop, outbox, args, report)
+    _pass(outbox, args, report)
+    return 0
+
+
+def _read_stdin(stop: _Stop) -> None:
+    try:
+        while os.read(0, 1 << 12):
+            stop.bell.set()
+    finally:
+        stop.set()
+
+
+class _Stop:
+    """Ends a watch.
+
+    :ivar bell: set when there is something to look at; also when it is to end
+    """
+
+    def __init__(self) -> None:
+        from threading import Event as Flag
+
+        self.bell = Flag()
+        self._stop = Flag()
+
+    def set(self) -> None:
+        """End the watch."""
+        self._stop.set()
+        self.bell.set()
+
+    def is_set(self) -> bool:
+        """Tell whether it is to end."""
+        return self._stop.is_set()
+
+
+def _deliver_until(stop: _Stop, outbox: Outbox, args: argparse.Namespace, report: Report) -> None:
+    """Deliver what comes and what falls due."""
+    trouble = ""
+    while not stop.is_set():
+        stop.bell.clear()
+        seen, start = _stamp(outbox), time.time()
+        try:
+            _pass(outbox, args, report, stop.is_set)
+            trouble = ""
+        except OSError as error:  # the file system may come back
+            report.clear()
+            trouble, told = one_line(error), trouble
+            if trouble != told:
+                _text.tell(f"{args.parser.prog}: {trouble}")
+        args.all = False  # what has failed keeps its distance
+        _, later, next_due = _shelves.agenda(outbox, start)
+        waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
+        report.progress(f"{report.delivered} delivered; {waits}")
+        if not stop.is_set():  # else the bell that was cleared may have been its
+            _pause(outbox, stop, seen, next_due)
+
+
+def _pause(outbox: Outbox, stop: _Stop, seen: int, next_due: float) -> None:
     """Wait until something may be due. While nothing changes, no directory is read.
 
     :param seen: the state of new/ before it was read
@@ -224,7 +287,7 @@ def _pause(outbox: Outbox, stop: Flag, seen: int, next_due: float) -> None:
     claimed = next(names(outbox._place("claimed")), None)
     rescan = time.monotonic() + (_RESCAN_CLAIMED if claimed else _RESCAN)
     fresh = abs(time.time() - seen / 1e9) < _COARSE
-    while not stop.wait(_POLL):
+    while not stop.bell.wait(_POLL):
         if fresh or _stamp(outbox) != seen or time.time() >= next_due or time.monotonic() >= rescan:
             return
 

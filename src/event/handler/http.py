@@ -103,7 +103,7 @@ class HTTPHandler(EventHandler):
 
     def _config_elsewhere(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded(_absolute(self.url), _absolute(self.secret))
+        return self._encoded(_secret.absolute(self.url), _secret.absolute(self.secret))
 
     def send_event(self, event: Event) -> bool:
         """Post the event.
@@ -223,10 +223,3 @@ def _seconds(value: float | str) -> float:
     if not 0 < seconds < float("inf"):
         raise EventError(f"http: the timeout is {value!r}; expected a positive number of seconds")
     return seconds
-
-
-def _absolute(text: str) -> str:
-    """Return a reference to a file with the file's absolute path; anything else as it is."""
-    if not text.startswith("file:"):
-        return text
-    return f"file:{os.path.abspath(os.path.expanduser(text.removeprefix('file:')))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from event import Event, EventError, EventHandler, PermanentError, _config, _json, _log, _secret, _trace, sending_id
@@ -88,7 +87,7 @@ class OTelHandler(EventHandler):
 
     def _config_elsewhere(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded(_absolute(self.endpoint), _absolute(self.headers))
+        return self._encoded(_secret.absolute(self.endpoint), _secret.absolute(self.headers))
 
     def _encoded(self, endpoint: str, headers: str) -> str:
         fields = [endpoint, self.service, headers]
@@ -247,11 +246,6 @@ def _url(endpoint: str) -> str:
     except ValueError:
         pass
     raise EventError(f"otel: the endpoint is no URL of http or https; {_EXPECTED}")
-
-
-def _absolute(reference: str) -> str:
-    kind, _, path = reference.partition(":")
-    return f"file:{os.path.abspath(os.path.expanduser(path))}" if kind == "file" else reference
 
 
 def _holds_secret(url: str) -> bool:

@@ -1,0 +1,326 @@
+"""``e3-event relay``: take events from a broker's queue, and give them to handlers."""
+
+from __future__ import annotations
+
+import sys
+
+from event import EventManager, _registry, _secret
+from event._cli import _handlers, _text
+from event._cli._capture import Capture
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    import logging
+    from collections.abc import Mapping
+    from subprocess import Popen
+    from typing import Any
+
+    from event import Delivery
+    from event._broker import Broker
+    from event._message import Parcel
+    from event._s3 import Store
+
+_DESCRIPTION = """\
+Take the events that the handler "broker" has published, and give each one to the handlers, on
+as many machines as are wanted: each event goes to one of the relays. A broker that is away is
+waited for.
+
+With an outbox, an event is acknowledged when it is there, on the disk, and delivered from
+there, as often as it takes. Without one it is acknowledged when every handler has taken it; if
+one has not, the event goes to the end of the queue, and comes again for that handler.
+
+A message that cannot be delivered at all is put into the queue QUEUE.aside, and does not stop
+the others. A relay of that queue tries it again.
+
+SIGTERM and SIGINT (Ctrl-C) end it: it takes no more, delivers what it has and what is due in
+the outbox, and what is left stays there, or goes back to the broker. A second one ends it now.
+"""
+
+_EPILOG = """\
+exit status:
+  0  SIGTERM has ended it, and all that was taken is delivered, or safe
+  1  it could not begin: there is no handler, or one cannot be loaded and there is no outbox
+  2  the command line is wrong
+
+examples:
+  E3_EVENT_HANDLERS='file=/srv/events|smtp=Nightly,ci@example.com,dev@example.com,mail.example.com'
+  export E3_EVENT_HANDLERS
+  e3-event relay env:BROKER_URL --outbox /var/lib/e3-event/outbox
+  e3-event relay amqps://relay@rabbit.example.com/ci --queue nightly
+  e3-event relay env:BROKER_URL --queue e3-event.aside
+"""
+
+DEADLINE = 30.0  # seconds for one event, where neither an option nor the variable says so
+_RESTART = 5.0  # seconds before a deliverer that has ended is started again
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command; return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "relay",
+        help="take events from a broker, and give them to handlers",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage="e3-event relay URL [option]...",
+    )
+    group = parser.add_argument_group("broker")
+    group.add_argument(
+        "words",
+        nargs="*",
+        metavar="URL",
+        help="the broker, as for the handler broker; better env:NAME or file:PATH, since others see a command line",
+    )
+    group.add_argument("--queue", default="e3-event", help="the queue (default: %(default)s)")
+    group.add_argument(
+        "--s3",
+        metavar="URL",
+        default="",
+        help="fetch attachments that are in S3 from beneath this URL, s3://BUCKET/PREFIX; the one of the producers",
+    )
+    group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
+    _handlers.add_options(parser)
+    _handlers.add_sending_options(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Relay; return the exit status."""
+    from event._relay import Relay
+
+    broker = _broker(args)
+    pairs = _handlers.wanted(args)
+    outbox = _handlers.outbox(args)
+    places = _places(args)
+    with Capture():  # importing event has already said what is wrong with the variables
+        timeout = EventManager(timeout=args.timeout).timeout or DEADLINE
+    handlers = _handlers.Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
+    for name, reason in handlers.broken.items():
+        _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
+    if not handlers or (handlers.broken and outbox is None):
+        _text.tell(f"{args.parser.prog}: nothing is taken: {_why_not(args, handlers)}")
+        return 1
+    _refuse_a_circle(args, broker, pairs)
+    names = ", ".join([*handlers.loaded, *handlers.broken])
+    where = f"; outbox {outbox}" if outbox else ""
+    _text.tell(f"{args.parser.prog}: {broker.shown}, queue {args.queue} -> {names}{where}")
+    stop = _Stop()
+    acceptor, deliverer = _acceptor(handlers, pairs, outbox, timeout)
+    relay = Relay(
+        broker, args.queue, acceptor, places=places, patience=timeout,
+        tell=lambda text: _text.tell(f"{args.parser.prog}: {text}"),
+    )  # fmt: skip
+    with _Said(pairs), stop:
+        try:
+            relay.run(stop.flag)
+            if deliverer:
+                deliverer.finish()
+        finally:
+            if deliverer:
+                deliverer.end()
+    aside = f", {relay.aside} put aside" if relay.aside else ""
+    _text.tell(f"{args.parser.prog}: {relay.taken} taken{aside}")
+    return stop.status
+
+
+class _Stop:
+    """Notes the signals that end a relay, inside a ``with`` block; a second one is a KeyboardInterrupt.
+
+    :ivar flag: set by the first one
+    :ivar status: the exit status that it makes
+    """
+
+    def __init__(self) -> None:
+        from threading import Event as Flag
+
+        self.flag = Flag()
+        self.status = 0
+
+    def __enter__(self) -> None:
+        import signal
+
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_args: object) -> None:
+        import signal
+
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        import signal
+
+        if self.flag.is_set():
+            raise KeyboardInterrupt
+        self.status = 130 if number == signal.SIGINT else 0
+        self.flag.set()
+
+
+class _Said(Capture):
+    """Tells at once what is logged, without what the configurations hold."""
+
+    def __init__(self, pairs: _handlers.Pairs) -> None:
+        super().__init__()
+        self._configs = dict(pairs)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell a record's message, unless a Delivery has it."""
+        super().emit(record)
+        while self.said:
+            _text.tell(_handlers.masked(self.said.pop(), self._configs))
+
+
+class _Child:
+    """A process that delivers what is in the outbox.
+
+    Of its own, so that a handler which hangs holds up no taking, and one that brings down its process not us. It ends
+    when we end, however we do, since it reads a pipe that we hold open.
+    """
+
+    def __init__(self, outbox: str, timeout: float) -> None:
+        from threading import Thread
+
+        # The same path, so that it finds what we have found.
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from event._cli import deliver; "
+            f"raise SystemExit(deliver.follow({outbox!r}, {timeout!r}))"
+        )
+        self._command = [sys.executable, "-c", code]
+        self._ending = False
+        self._process = self._started()
+        self._watcher = Thread(target=self._watch, name="relay deliverer", daemon=True)
+        self._watcher.start()
+
+    def wake(self) -> None:
+        """Have it look for what has come."""
+        import os
+
+        try:
+            os.write(_stdin(self._process), b"\n")
+        except OSError:
+            pass  # it has enough to read, or is about to be started again
+
+    def finish(self) -> None:
+        """Let it deliver what is due, and wait until it has."""
+        self._ending = True
+        self._process.communicate()
+
+    def end(self) -> None:
+        """End it now, where it has not ended."""
+        self._ending = True
+        self._process.kill()
+        self._process.communicate()
+
+    def _started(self) -> Popen[bytes]:
+        import os
+        from subprocess import PIPE, Popen
+
+        # A session of its own: a terminal's Ctrl-C is ours to answer.
+        process = Popen(self._command, stdin=PIPE, start_new_session=True)  # noqa: S603  # ourselves
+        os.set_blocking(_stdin(process), False)
+        return process
+
+    def _watch(self) -> None:
+        """Start it again where it has ended."""
+        import time
+
+        while True:
+            status = self._process.wait()
+            if self._ending:
+                return
+            _text.tell(f"e3-event relay: the deliverer has ended with status {status}, and is started again")
+            time.sleep(_RESTART)
+            self._process = self._started()
+
+
+def _stdin(process: Any) -> int:
+    return int(process.stdin.fileno())
+
+
+def _acceptor(
+    handlers: _handlers.Handlers, pairs: _handlers.Pairs, outbox: str | None, timeout: float
+) -> tuple[Any, _Child | None]:
+    """Return where the events go, and the process that delivers from there."""
+    from event._relay import Deliverer, Keeper
+
+    configs = dict(pairs)
+    if outbox is None:
+        return Deliverer(handlers.loaded, timeout, lambda *what: _report(configs, *what)), None
+    from event._delivery import Late
+    from event._outbox import Outbox
+
+    child = _Child(outbox, timeout)
+    elsewhere = {name: Late(name, config).encode_config() for name, config in configs.items()}
+    return Keeper(Outbox(outbox), elsewhere, child.wake), child
+
+
+def _report(configs: Mapping[str, str], parcel: Parcel, delivery: Delivery) -> None:
+    """Tell what went wrong; of what goes well, a relay would tell without end."""
+    if not delivery.ok or delivery.said:
+        about = _handlers.about(delivery, configs, kept=False)
+        _text.tell(f"{parcel.id[:13]} {parcel.event.name}: {delivery.handler}: {about}")
+
+
+def _broker(args: argparse.Namespace) -> Broker:
+    """Return the broker that is to be relayed from."""
+    if len(args.words) != 1:
+        args.parser.error(
+            f"what is {args.words[1]!r}? expected one URL" if args.words else "the broker's URL is missing"
+        )
+    (url,) = args.words
+    try:
+        broker = _broker_at(url, "the broker's URL")
+    except EventError as error:
+        args.parser.error(one_line(error))
+    if broker.has_secret and not _secret.is_reference(url):
+        _text.tell(f"{args.parser.prog}: the URL's password can be seen by others; give env:NAME or file:PATH")
+    return broker
+
+
+def _broker_at(url: str, what: str) -> Broker:
+    from event._handler import import_extra
+
+    import_extra("kombu", "broker")
+    from event._broker import Broker
+
+    return Broker(_secret.resolve(url, what))
+
+
+def _places(args: argparse.Namespace) -> tuple[str, Store] | None:
+    if not args.s3:
+        return None
+    from event import _s3
+    from event._handler import import_extra
+
+    try:
+        import_extra("boto3", "s3")
+        _s3.location(args.s3)
+    except EventError as error:
+        args.parser.error(f"--s3: {one_line(error)}")
+    return args.s3, _s3.Store(args.profile)
+
+
+def _why_not(args: argparse.Namespace, handlers: _handlers.Handlers) -> str:
+    if handlers.broken:
+        return "it could not be delivered; with an outbox it would be kept until it can be"
+    return f"{_handlers.source(args)} names no handler"
+
+
+def _refuse_a_circle(args: argparse.Namespace, broker: Broker, pairs: _handlers.Pairs) -> None:
+    """Refuse a handler that would publish to the queue that we take from."""
+    for name, config in pairs:
+        if _registry.kind(name) != "broker":
+            continue
+        try:
+            kind = _registry.get_handler(name)
+            with Capture():
+                handler = kind(**kind.decode_config(config))
+            other = _broker_at(handler.url, name)
+        except EventError:
+            continue  # it is told where it is loaded
+        same = handler.queue == args.queue and other.is_same(broker)
+        if same:
+            args.parser.error(
+                f"the handler {name!r} publishes to the queue that is relayed; events would go in a circle"
+            )
