@@ -84,10 +84,11 @@ class Broker:
         with self.trouble():
             connection = _kombu.Connection(
                 url, connect_timeout=clock.left(), heartbeat=heartbeat, ssl=_tls(scheme, host),
-                transport_options=_options(scheme),
+                transport_options=_options(scheme, min(clock.left(), STEP)),
             )  # fmt: skip
             try:
-                connection.connect()
+                connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+                connection.default_channel  # noqa: B018  # Redis and others are asked for only now
             except BaseException:
                 leave(connection, self)
                 raise
@@ -182,7 +183,7 @@ class _Line:
         self._declared: set[str] = set()
         self._returned: list[Exception] = []
         with broker.trouble():
-            channel = connection.channel()
+            channel = connection.default_channel
             if broker.scheme in _AMQP:  # no other one returns what reaches no queue
                 channel.events["basic_return"].add(self._note_return)
             self._producer = _kombu.Producer(channel)
@@ -251,15 +252,15 @@ _NOT_FOUND = 404  # AMQP 0-9-1, section 1.2
 
 def _split(url: str) -> tuple[str, str, int | None, str]:
     """Return a URL's scheme, host, port and password."""
+    scheme, colon, _ = url.partition("://")
     try:
-        scheme, colon, _ = url.partition("://")
         parts = urlsplit(f"http{url[len(scheme) :]}")  # as kombu takes it
         port = parts.port
     except ValueError:
-        colon = ""
+        scheme, port, parts = "", None, urlsplit("")
     if not colon or not scheme or not url.isprintable() or " " in url:
-        # No cause either: its text may hold the URL.
-        raise EventError("broker: the URL is none; expected one of kombu's, such as amqps://USER@HOST/VHOST") from None
+        # Neither the URL nor a cause, whose text may hold it.
+        raise EventError("broker: the URL is none; expected one of kombu's, such as amqps://USER@HOST/VHOST")
     return scheme, parts.hostname or "", port, parts.password or ""
 
 
@@ -292,12 +293,17 @@ def _tls(scheme: str, host: str) -> Any:
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True} if scheme == "rediss" else False
 
 
-def _options(scheme: str) -> dict[str, Any]:
+def _options(scheme: str, step: float) -> dict[str, Any]:
+    """Return what kombu is told beside the URL: each wait ends, and how often to try again is ours to say.
+
+    :param step: seconds for one wait
+    """
+    options: dict[str, Any] = {"max_retries": 0}
     if scheme in _AMQP:
-        return {"confirm_publish": True, "read_timeout": STEP, "write_timeout": STEP}
-    if scheme in _REDIS:
-        return {"socket_timeout": STEP, "socket_connect_timeout": STEP}
-    return {}
+        options |= {"confirm_publish": True, "read_timeout": step, "write_timeout": step}
+    elif scheme in _REDIS:
+        options |= {"socket_timeout": step, "socket_connect_timeout": step}
+    return options
 
 
 def leave(connection: Any, broker: Broker) -> None:

@@ -31,29 +31,15 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Intake(Protocol):
-        """A queue that messages are taken from."""
+        """A queue that messages are taken from. A `BrokerError` is a lost connection; what was taken comes again."""
 
-        def take(self, wait: float) -> Taken | None:
-            """Return the next message; None where none comes.
+        def take(self, wait: float) -> Taken | None: ...  # the next message; None where none comes in so many seconds
 
-            :param wait: seconds, at most
-            :raises BrokerError: the connection is lost; what was taken and not acknowledged comes again
-            """
+        def keep_alive(self) -> None: ...  # between two messages: has the broker know that we are there
 
-        def keep_alive(self) -> None:
-            """Have the broker know that we are there, where it is time to. Call it between two messages.
+        def acknowledge(self, taken: Taken) -> None: ...  # lets the broker forget a message
 
-            :raises BrokerError: the connection is lost
-            """
-
-        def acknowledge(self, taken: Taken) -> None:
-            """Let the broker forget a message.
-
-            :raises BrokerError: the connection is lost; the message may come again
-            """
-
-        def close(self) -> None:
-            """Give back what is not acknowledged, and take leave."""
+        def close(self) -> None: ...  # gives back what is not acknowledged, and takes leave
 
 
 LEASE = 60.0  # seconds
@@ -107,7 +93,7 @@ class _Queue:
         self._connection = connection
         self._come: deque[Taken] = deque()
         self._held: set[Any] = set()
-        self._channel = connection.channel()
+        self._channel = connection.default_channel
         if hasattr(self._channel, "Message"):
             self._channel.Message = _as_it_came(self._channel.Message)
         self._channel.basic_qos(0, _HELD, False)

@@ -33,7 +33,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from contextlib import AbstractContextManager
     from threading import Event as Flag
     from typing import Any, Protocol
@@ -47,13 +47,11 @@ if TYPE_CHECKING:
     from event._s3 import Store
 
     class Acceptor(Protocol):
-        """Where the events of a relay go."""
+        """Where the events of a relay go. An `OSError` is the disk's."""
 
-        def scratch(self) -> AbstractContextManager[str]:
-            """Give a directory for an event's attachments, for the time of accepting it."""
+        def scratch(self) -> AbstractContextManager[str]: ...  # a directory for an event's attachments
 
-        def accept(self, parcel: Parcel, event: Event, note: Note) -> Fate:
-            """Take an event; return what becomes of its message."""
+        def accept(self, parcel: Parcel, event: Event, note: Note) -> Fate: ...  # what becomes of the message
 
 
 ASIDE_SUFFIX = ".aside"
@@ -322,7 +320,7 @@ class Keeper:
         self._wake = wake
 
     @contextmanager
-    def scratch(self) -> Iterator[str]:
+    def scratch(self) -> Generator[str]:
         """Give a directory in the outbox."""
         directory = self._outbox.make_scratch()
         try:
@@ -349,7 +347,7 @@ class Keeper:
         return Fate(DONE)
 
 
-class Deliverer:
+class Giver:
     """Gives events to handlers.
 
     :param timeout: for all handlers of one event together, in seconds

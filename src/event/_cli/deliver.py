@@ -216,7 +216,7 @@ def follow(path: str, timeout: float) -> int:
     from threading import Thread
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_args: None)  # not SIG_IGN, which the processes of a handler would inherit
+        signal.signal(number, _pass_over)  # not SIG_IGN, which the processes of a handler would inherit
     stop = _Stop()
     Thread(target=_read_stdin, args=(stop,), daemon=True).start()
     report = Report("e3-event relay", quiet=True)
@@ -225,6 +225,10 @@ def follow(path: str, timeout: float) -> int:
     _deliver_until(stop, outbox, args, report)
     _pass(outbox, args, report)
     return 0
+
+
+def _pass_over(_number: int, _frame: object) -> None:
+    """Do nothing about a signal."""
 
 
 def _read_stdin(stop: _Stop) -> None:

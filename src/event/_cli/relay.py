@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import signal
+from functools import partial
+from threading import Event as Flag
 
 from event import EventManager, _registry, _secret
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
+from event._cli._deliverer import Deliverer
+from event._delivery import Late
+from event._outbox import Outbox
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -14,7 +19,6 @@ if TYPE_CHECKING:
     import argparse
     import logging
     from collections.abc import Mapping
-    from subprocess import Popen
     from typing import Any
 
     from event import Delivery
@@ -53,7 +57,6 @@ examples:
 """
 
 DEADLINE = 30.0  # seconds for one event, where neither an option nor the variable says so
-_RESTART = 5.0  # seconds before a deliverer that has ended is started again
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -87,40 +90,34 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Relay; return the exit status."""
-    from event._relay import Relay
-
     broker = _broker(args)
+    from event._relay import Giver, Keeper, Relay  # they need kombu, which _broker tells of
+
     pairs = _handlers.wanted(args)
-    outbox = _handlers.outbox(args)
     places = _places(args)
+    _refuse_a_circle(args, broker, pairs)
+    outbox = _handlers.outbox(args)
     with Capture():  # importing event has already said what is wrong with the variables
         timeout = EventManager(timeout=args.timeout).timeout or DEADLINE
     handlers = _handlers.Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
     for name, reason in handlers.broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
     if not handlers or (handlers.broken and outbox is None):
-        _text.tell(f"{args.parser.prog}: nothing is taken: {_why_not(args, handlers)}")
+        _tell(args.parser.prog, f"nothing is taken: {_why_not(args, handlers)}")
         return 1
-    _refuse_a_circle(args, broker, pairs)
-    names = ", ".join([*handlers.loaded, *handlers.broken])
     where = f"; outbox {outbox}" if outbox else ""
-    _text.tell(f"{args.parser.prog}: {broker.shown}, queue {args.queue} -> {names}{where}")
+    _tell(args.parser.prog, f"{broker.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
+    make = partial(Relay, broker, args.queue, places=places, patience=timeout, tell=partial(_tell, args.parser.prog))
     stop = _Stop()
-    acceptor, deliverer = _acceptor(handlers, pairs, outbox, timeout)
-    relay = Relay(
-        broker, args.queue, acceptor, places=places, patience=timeout,
-        tell=lambda text: _text.tell(f"{args.parser.prog}: {text}"),
-    )  # fmt: skip
     with _Said(pairs), stop:
-        try:
+        if outbox is None:
+            relay = make(Giver(handlers.loaded, timeout, partial(_report, dict(pairs))))
             relay.run(stop.flag)
-            if deliverer:
-                deliverer.finish()
-        finally:
-            if deliverer:
-                deliverer.end()
-    aside = f", {relay.aside} put aside" if relay.aside else ""
-    _text.tell(f"{args.parser.prog}: {relay.taken} taken{aside}")
+        else:
+            with Deliverer(outbox, timeout) as deliverer:
+                relay = make(Keeper(Outbox(outbox), _elsewhere(pairs), deliverer.wake))
+                relay.run(stop.flag)
+    _tell(args.parser.prog, f"{relay.taken} taken{f', {relay.aside} put aside' if relay.aside else ''}")
     return stop.status
 
 
@@ -132,25 +129,17 @@ class _Stop:
     """
 
     def __init__(self) -> None:
-        from threading import Event as Flag
-
         self.flag = Flag()
         self.status = 0
 
     def __enter__(self) -> None:
-        import signal
-
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *_args: object) -> None:
-        import signal
-
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
-        import signal
-
         if self.flag.is_set():
             raise KeyboardInterrupt
         self.status = 130 if number == signal.SIGINT else 0
@@ -171,88 +160,13 @@ class _Said(Capture):
             _text.tell(_handlers.masked(self.said.pop(), self._configs))
 
 
-class _Child:
-    """A process that delivers what is in the outbox.
-
-    Of its own, so that a handler which hangs holds up no taking, and one that brings down its process not us. It ends
-    when we end, however we do, since it reads a pipe that we hold open.
-    """
-
-    def __init__(self, outbox: str, timeout: float) -> None:
-        from threading import Thread
-
-        # The same path, so that it finds what we have found.
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from event._cli import deliver; "
-            f"raise SystemExit(deliver.follow({outbox!r}, {timeout!r}))"
-        )
-        self._command = [sys.executable, "-c", code]
-        self._ending = False
-        self._process = self._started()
-        self._watcher = Thread(target=self._watch, name="relay deliverer", daemon=True)
-        self._watcher.start()
-
-    def wake(self) -> None:
-        """Have it look for what has come."""
-        import os
-
-        try:
-            os.write(_stdin(self._process), b"\n")
-        except OSError:
-            pass  # it has enough to read, or is about to be started again
-
-    def finish(self) -> None:
-        """Let it deliver what is due, and wait until it has."""
-        self._ending = True
-        self._process.communicate()
-
-    def end(self) -> None:
-        """End it now, where it has not ended."""
-        self._ending = True
-        self._process.kill()
-        self._process.communicate()
-
-    def _started(self) -> Popen[bytes]:
-        import os
-        from subprocess import PIPE, Popen
-
-        # A session of its own: a terminal's Ctrl-C is ours to answer.
-        process = Popen(self._command, stdin=PIPE, start_new_session=True)  # noqa: S603  # ourselves
-        os.set_blocking(_stdin(process), False)
-        return process
-
-    def _watch(self) -> None:
-        """Start it again where it has ended."""
-        import time
-
-        while True:
-            status = self._process.wait()
-            if self._ending:
-                return
-            _text.tell(f"e3-event relay: the deliverer has ended with status {status}, and is started again")
-            time.sleep(_RESTART)
-            self._process = self._started()
+def _elsewhere(pairs: _handlers.Pairs) -> dict[str, str]:
+    """Return the configuration of each handler as a process in another directory needs it."""
+    return {name: Late(name, config).encode_config() for name, config in dict(pairs).items()}
 
 
-def _stdin(process: Any) -> int:
-    return int(process.stdin.fileno())
-
-
-def _acceptor(
-    handlers: _handlers.Handlers, pairs: _handlers.Pairs, outbox: str | None, timeout: float
-) -> tuple[Any, _Child | None]:
-    """Return where the events go, and the process that delivers from there."""
-    from event._relay import Deliverer, Keeper
-
-    configs = dict(pairs)
-    if outbox is None:
-        return Deliverer(handlers.loaded, timeout, lambda *what: _report(configs, *what)), None
-    from event._delivery import Late
-    from event._outbox import Outbox
-
-    child = _Child(outbox, timeout)
-    elsewhere = {name: Late(name, config).encode_config() for name, config in configs.items()}
-    return Keeper(Outbox(outbox), elsewhere, child.wake), child
+def _tell(prog: str, text: str) -> None:
+    _text.tell(f"{prog}: {text}")
 
 
 def _report(configs: Mapping[str, str], parcel: Parcel, delivery: Delivery) -> None:
@@ -273,8 +187,9 @@ def _broker(args: argparse.Namespace) -> Broker:
         broker = _broker_at(url, "the broker's URL")
     except EventError as error:
         args.parser.error(one_line(error))
+        raise  # it does not come here
     if broker.has_secret and not _secret.is_reference(url):
-        _text.tell(f"{args.parser.prog}: the URL's password can be seen by others; give env:NAME or file:PATH")
+        _tell(args.parser.prog, "the URL's password can be seen by others; give env:NAME or file:PATH")
     return broker
 
 
