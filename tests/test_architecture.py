@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,15 +156,26 @@ ORDER = [
     {"_entry", "_disk", "_outbox", "_delivery"},
     {"_manager"},
     {""},  # the face
-    {"_clocked", "_mail", "_submission", "_secret", "_cloudevents", "_webhook", "_otlp"},  # of the handlers
-    {"_process", "_signals", "_tee", "_ci"},  # of the command line
+    {
+        "_clocked",
+        "_mail",
+        "_submission",
+        "_secret",
+        "_cloudevents",
+        "_webhook",
+        "_otlp",
+        "_s3",
+        "_message",
+        "_broker",
+    },  # of the handlers
+    {"_process", "_signals", "_tee", "_ci", "_intake", "_relay"},  # of the command line
     {"handler"},
     {"_cli", "testing"},
     {"__main__"},
 ]
 FOR_HANDLERS = {
     *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
-    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp"),
+    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3", "_message", "_broker"),
 }
 
 
@@ -310,7 +322,7 @@ def test_the_extras_are_those_that_handlers_require():
     assert {extra for extra, _ in needed.values()} == set(extras)
     for extra, modules in needed.values():
         # Each of these distributions is named as its module, with - for the dot.
-        brought = {line.split(">")[0].replace("-", ".") for line in extras[extra]}
+        brought = {re.split(r"[>\[]", line)[0].replace("-", ".") for line in extras[extra]}
         assert brought == set(modules)
 
 

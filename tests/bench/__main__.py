@@ -6,13 +6,15 @@ import argparse
 import os
 import sys
 
+import handler_rows
 import outbox_rows
+import relay_rows
 import rows
 import table
 import workplace
 from measure import SIZES
 
-ROWS = {**rows.ROWS, **outbox_rows.ROWS}
+ROWS = {**rows.ROWS, **outbox_rows.ROWS, **handler_rows.ROWS, **relay_rows.ROWS}
 
 
 def parse(arguments):

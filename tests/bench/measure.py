@@ -23,6 +23,9 @@ class Size:
     :ivar attaches: rounds of it
     :ivar events: how many events are held for their memory
     :ivar waiting: how many entries wait in an outbox: few, some, very many
+    :ivar messages: how many messages a relay takes
+    :ivar relays: rounds of that
+    :ivar latencies: how many messages are waited for one by one
     """
 
     processes: int
@@ -32,16 +35,48 @@ class Size:
     attaches: int
     events: int
     waiting: tuple[int, int, int]
+    messages: int
+    relays: int
+    latencies: int
 
 
 SIZES = {
     "full": Size(
-        processes=60, repeats=9, share=1, big=1 << 30, attaches=5, events=10_000, waiting=(10, 1_000, 100_000)
+        processes=60,
+        repeats=9,
+        share=1,
+        big=1 << 30,
+        attaches=5,
+        events=10_000,
+        waiting=(10, 1_000, 100_000),
+        messages=5_000,
+        relays=3,
+        latencies=100,
     ),
     "quick": Size(
-        processes=15, repeats=3, share=0.3, big=1 << 30, attaches=2, events=10_000, waiting=(10, 1_000, 100_000)
+        processes=15,
+        repeats=3,
+        share=0.3,
+        big=1 << 30,
+        attaches=2,
+        events=10_000,
+        waiting=(10, 1_000, 100_000),
+        messages=1_000,
+        relays=1,
+        latencies=30,
     ),
-    "smoke": Size(processes=1, repeats=1, share=0, big=1 << 20, attaches=1, events=10, waiting=(1, 2, 3)),
+    "smoke": Size(
+        processes=1,
+        repeats=1,
+        share=0,
+        big=1 << 20,
+        attaches=1,
+        events=10,
+        waiting=(1, 2, 3),
+        messages=3,
+        relays=1,
+        latencies=1,
+    ),
 }
 
 

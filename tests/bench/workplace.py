@@ -17,7 +17,16 @@ JOBS = Path(__file__).parent / "jobs"
 CHECKOUT = Path(__file__).parents[2]
 # e3-core imports pkg_resources; later ones have it print a warning, or do not have it.
 PEERS = {"e3": ["e3-core", "setuptools<80.9"], "signals": ["blinker", "pluggy"]}
-ENVIRONMENT_OF = {"event": "ours", "e3.event": "e3", "blinker": "signals", "pluggy": "signals", "hashlib": "ours"}
+ENVIRONMENT_OF = {
+    "event": "ours",
+    "e3.event": "e3",
+    "blinker": "signals",
+    "pluggy": "signals",
+    "hashlib": "ours",
+    "handlers": "handlers",
+}
+# What the handlers need, and the servers of the tests that they talk to.
+HANDLERS = [f"{CHECKOUT}[all]", "aiosmtpd", "moto[server]", "pytest", "trustme"]
 _ATTACHMENT_SIZE = 100_000  # bytes
 _LEFT_OUT = ("E3_", "PYTHON", "COVERAGE_", "COV_CORE_")
 
@@ -61,6 +70,11 @@ class Workplace:
         """Run a child process; return what it prints."""
         return subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=True, text=True).stdout
 
+    def start(self, command, *, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **environ):
+        """Start a child process, with further environment variables; return it."""
+        environ = {**self._environ, **environ}
+        return subprocess.Popen(command, env=environ, stdin=stdin, stdout=stdout, stderr=stderr)
+
     def seconds(self, command, **environ):
         """Run a child process, with further environment variables; return how long it lives."""
         start = time.perf_counter()
@@ -75,6 +89,28 @@ class Workplace:
             seconds = time.perf_counter() - start
             process.kill()
         return seconds
+
+    @contextmanager
+    def server(self, kind):
+        """Run a server of the tests, in a process of its own; give its URL. None for none.
+
+        :param kind: a function of jobs/serve.py
+        """
+        if kind is None:
+            yield ""
+            return
+        with self.fresh_directory() as directory:
+            command = self.python("handlers", self.jobs / "serve.py", CHECKOUT / "tests", kind, directory)
+            with subprocess.Popen(
+                command, env=self._environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as process:
+                try:
+                    url = process.stdout.readline().strip()
+                    if not url:
+                        sys.exit(f"the server {kind} does not start")
+                    yield url
+                finally:
+                    process.communicate()  # the end of its stdin ends it
 
     @contextmanager
     def fresh_directory(self, *, on_disk=False, room=0):
@@ -96,7 +132,10 @@ def prepared(home=None):
     """
     with _directories() as (directory, scratch):
         environments = Path(home or directory) / "environments"
-        pythons = {"ours": _install(environments / "ours", [str(CHECKOUT)], anew=True)}
+        pythons = {
+            "ours": _install(environments / "ours", [str(CHECKOUT)], anew=True),
+            "handlers": _install(environments / "handlers", HANDLERS, anew=True),
+        }
         for name, requirements in PEERS.items():
             pythons[name] = _install(environments / name, requirements)
         for name in ("ours", "e3"):
@@ -110,7 +149,7 @@ def prepared(home=None):
 def bare():
     """Give a workplace without peers, on the interpreter that runs this, which must have event installed."""
     with _directories() as (directory, scratch):
-        workplace = Workplace({"ours": sys.executable}, directory, scratch)
+        workplace = Workplace({"ours": sys.executable, "handlers": sys.executable}, directory, scratch)
         _leave_plugin(workplace.jobs)  # a script's directory is on its path
         yield workplace
 

@@ -43,6 +43,7 @@ class Site:
 
 class _Talk(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps the connection
+    disable_nagle_algorithm = True  # an answer is two writes, the second of which would wait for 40 ms
 
     def setup(self):
         super().setup()

@@ -1,0 +1,49 @@
+"""The rows about handlers that talk to a server: each beside the same client library, used by hand.
+
+The servers are those of the tests, on this machine, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+from measure import Line, fold, in_turn, micro
+
+# Handler, server, what does it by hand.
+_HANDLERS = (
+    ("logging", None, "logging"),
+    ("smtp", "smtp", "smtplib and email"),
+    ("s3", "s3", "boto3"),
+    ("http", "http", "urllib3"),
+    ("apprise", "http", "Apprise"),
+    ("otel", "otlp", "OpenTelemetry's SDK"),
+    ("broker", "rabbitmq", "kombu"),
+    ("broker", "redis", "kombu"),
+)
+_NAMES = {"rabbitmq": "RabbitMQ", "redis": "Redis"}
+
+
+def measure_handlers(place, size):
+    """Compare a sending with the same by hand."""
+    for handler, server, client in _HANDLERS:
+        with place.server(server) as url:
+            found = in_turn({how: how for how in ("ours", "hand")}, _once(place, size, handler, url), size.repeats)
+        where = f" to {_NAMES[server]}, confirmed" if server in _NAMES else ""
+        yield Line(
+            what=f"{handler} handler{where}, event with 3 values, over {client} by hand",
+            ours=micro(found["ours"]),
+            beside=f"{fold(found['ours'] / found['hand'])} by hand, {micro(found['hand'])}",
+            e3="",
+            reach="",
+            reached=None,
+        )
+
+
+def _once(place, size, handler, url):
+    count = max(1, int(50 * size.share))
+
+    def once(how):
+        return float(place.run(place.python("handlers", place.jobs / "destination.py", handler, how, url, count)))
+
+    return once
+
+
+ROWS = {"handlers": measure_handlers}

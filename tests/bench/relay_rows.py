@@ -1,0 +1,118 @@
+"""The rows about ``e3-event relay``, each beside a consumer that is plain kombu and does nothing with what it gets.
+
+A server, the producer, one relay or two and their deliverers share this machine's processors.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from statistics import median
+
+from measure import Line, fold
+
+_PATIENCE = 300  # seconds
+
+
+def measure_rates(place, size):
+    """Measure how many events a second go through one relay, and through two."""
+    for name, server in (("RabbitMQ", "rabbitmq"), ("Redis", "redis")):
+        with place.server(server) as url:
+            plain = median(_consumed(place, size, url) for _ in range(size.relays))
+            for outbox in (True, False):
+                one, two = (
+                    median(_relayed(place, size, url, number, outbox) for _ in range(size.relays)) for number in (1, 2)
+                )
+                yield Line(
+                    what=f"{name}: events relayed in a second by one / two, "
+                    f"{'outbox on a disk' if outbox else 'no outbox'}, file handler",
+                    ours=f"{one:.0f} / {two:.0f} /s",
+                    beside=f"{fold(plain / one)} the time of taking it with plain kombu, {plain:.0f} /s",
+                    e3="",
+                    reach="",
+                    reached=None,
+                )
+
+
+def measure_latency(place, size):
+    """Measure how long an event takes from its sending to its file."""
+    for name, server in (("RabbitMQ", "rabbitmq"), ("Redis", "redis")):
+        with place.server(server) as url:
+            ours = {outbox: _latency(place, size, url, _relays(place, url, 1, outbox)) for outbox in (True, False)}
+            plain = _latency(place, size, url, _echo(place, url))
+        yield Line(
+            what=f"{name}: from the sending of an event to its file, relay with an outbox on a disk / without",
+            ours=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
+            beside=f"{fold(ours[True] / plain)} / {fold(ours[False] / plain)} a file made by plain kombu, "
+            f"{plain * 1e3:.1f} ms",
+            e3="",
+            reach="",
+            reached=None,
+        )
+
+
+def _job(place, *arguments):
+    return place.python("handlers", place.jobs / "relay.py", *arguments)
+
+
+def _consumed(place, size, url):
+    place.run(_job(place, "publish", url, size.messages))
+    return 1 / float(place.run(_job(place, "consume", url, size.messages)))
+
+
+def _relayed(place, size, url, number, outbox):
+    """Return how many events a second go through relays."""
+    place.run(_job(place, "publish", url, size.messages))
+    with _relays(place, url, number, outbox) as directory:
+        end = time.monotonic() + _PATIENCE
+        while len(times := _times(directory)) < size.messages:
+            if time.monotonic() > end:
+                sys.exit(f"{len(times)} of {size.messages} events were relayed")
+            time.sleep(0.2)
+    return (len(times) - 1) / max(max(times) - min(times), 1e-9)
+
+
+def _times(directory):
+    with os.scandir(directory) as entries:
+        return [entry.stat().st_mtime for entry in entries if entry.name.endswith(".json")]
+
+
+@contextmanager
+def _relays(place, url, number, outbox):
+    """Run relays; give the directory into which they write."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(place.fresh_directory())
+        command = place.python("handlers", "-m", "event", "relay", "env:BENCH_URL", "--handler", f"file={directory}")
+        for _ in range(number):
+            kept = ["--outbox", stack.enter_context(place.fresh_directory(on_disk=True))] if outbox else []
+            process = place.start([*command, *kept], stderr=subprocess.PIPE, BENCH_URL=url)
+            stack.callback(_end, process)
+            process.stderr.readline()  # it begins
+        yield directory
+
+
+def _end(process):
+    process.terminate()
+    process.communicate(timeout=_PATIENCE)
+
+
+@contextmanager
+def _echo(place, url):
+    with place.fresh_directory() as directory:
+        process = place.start(_job(place, "echo", url, directory), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        try:
+            yield directory
+        finally:
+            process.communicate(timeout=_PATIENCE)
+
+
+def _latency(place, size, url, takers):
+    with takers as directory:
+        return float(place.run(_job(place, "latency", url, directory, size.latencies)))
+
+
+ROWS = {"relay": measure_rates, "latency": measure_latency}
