@@ -14,6 +14,7 @@ import pytest
 import gallery
 import letter
 import pages
+import surroundings
 import svg
 import terminal
 import waterfall
@@ -85,6 +86,19 @@ def test_monospaced_text_keeps_its_spaces_and_its_width():
     assert drawn.text == "  ok  "
     assert drawn.get("{http://www.w3.org/XML/1998/namespace}space") == "preserve"
     assert float(drawn.get("textLength")) == 36
+
+
+def test_a_picture_says_what_it_is_and_what_it_shows():
+    assert named(svg.picture(10, HOSTILE, "so & so", "", [])) == (HOSTILE, "so & so")
+
+
+def named(content):
+    """Return the title and the description of a picture, to which its root leads who does not see it."""
+    picture = Picture(content)
+    assert picture.root.get("role") == "img"
+    (title,), (description,) = picture.all("title"), picture.all("desc")
+    assert picture.root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+    return title.text, description.text
 
 
 # A trace.
@@ -207,6 +221,12 @@ def test_a_terminal_breaks_a_line_at_its_edge_and_shows_an_empty_one():
     assert terminal.wrapped("", 3) == [""]
 
 
+def test_a_long_command_has_one_prompt():
+    drawn = Picture(terminal.draw(["$ " + "x" * terminal.COLUMNS]))
+    assert drawn.lines[1:] == ["$", "x" * (terminal.COLUMNS - 2), "xx"]
+    assert [line.get("class") for line in drawn.all("text")[1:]] == ["prompt", "typed", "typed"]
+
+
 def test_a_terminal_tells_what_was_typed_from_what_was_printed():
     typed = terminal.typed(f"echo {HOSTILE}\nmore").splitlines()
     drawn = Picture(terminal.draw([*typed, "", "$HOME and > are printed", "  done"]))
@@ -227,9 +247,7 @@ def test_the_pictures_are_these():
 @pytest.mark.parametrize("name", MADE)
 def test_a_picture_is_well_formed_and_leads_nowhere(name):
     content = (STATIC / f"{name}.svg").read_text(encoding="utf-8")
-    picture = Picture(content)
-    assert picture.root.get("role") == "img"
-    assert picture.root.get("aria-labelledby").split() == [picture.all(tag)[0].get("id") for tag in ("title", "desc")]
+    assert all(named(content))
     assert leads(content) == []
 
 
@@ -351,10 +369,14 @@ def test_the_terminal_shows_what_check_prints(made):
 
 
 def test_a_run_that_goes_another_way_makes_no_picture(tmp_path):
-    import surroundings
-
     with pytest.raises(RuntimeError, match=r"ends with status 3, not 0:\nwhy"):
         surroundings.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path, 0)
+
+
+def test_a_run_in_a_directory_of_its_own_has_the_maker_s_modules(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("src", "/opt/modules")))
+    printed = surroundings.run([sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])"], tmp_path, 0)
+    assert printed.strip().split(os.pathsep) == [os.path.abspath("src"), os.path.abspath("/opt/modules")]
 
 
 def test_an_unknown_picture_is_a_usage_error_that_names_those_there_are():

@@ -27,6 +27,9 @@ def environment(**variables: str) -> dict[str, str]:
         if not name.startswith(FOREIGN) and not name.lower().endswith("_proxy")
     }
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+    if modules := os.environ.get("PYTHONPATH"):
+        # A run has a directory of its own, where a relative path would lead to another checkout, or to none.
+        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, modules.split(os.pathsep)))
     return {**kept, "PATH": path, "PYTHONUTF8": "1", **variables}
 
 
