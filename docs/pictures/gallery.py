@@ -1,0 +1,21 @@
+"""The pictures there are."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import letter
+import terminal
+import waterfall
+
+PICTURES = {"trace": waterfall.make, "mail": letter.make, "check": terminal.make}
+
+
+def write(name: str, directory: Path) -> Path:
+    """Make a picture from a run of its own, and write it; return its path."""
+    with tempfile.TemporaryDirectory() as place:
+        content = PICTURES[name](Path(place))
+    path = directory / f"{name}.svg"
+    path.write_text(content, encoding="utf-8", newline="\n")
+    return path
