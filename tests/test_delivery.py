@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import event
-from event import Event, EventManager, PermanentError, _delivery
+from event import Event, EventManager, PermanentError, _delivery, _trace
 from event._delivery import deliver
 from event._outbox import Outbox
 from plugins import Site
@@ -737,6 +737,132 @@ def test_a_delivery_in_the_background_has_a_deadline_too(box, board, monkeypatch
     finally:
         hold.set()
     assert there(box) == {"new": 1}
+
+
+# The place in a trace.
+
+TRACE, SPAN, ELSEWHERE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", f"00-{'1' * 32}-{'2' * 16}-01"
+
+# A handler that writes down which span it is in, and which one what it starts would be in.
+WITNESS = """
+import os, event
+from event import _trace
+
+class Handler(event.EventHandler):
+    def send_event(self, e):
+        span, child = _trace.around(), event.child_environment()
+        words = span and span.traceparent, span and span.state, child.get("TRACEPARENT"), child.get("TRACESTATE")
+        with open("seen", "a") as file:
+            print(*words, file=file)
+        return os.path.exists("up")
+"""
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch, box):
+    """Return what the witness has written down; it has an event only once there is a file ``up``."""
+    Site(tmp_path / "site", monkeypatch).plugin("witness", WITNESS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.chdir(tmp_path)
+    return lambda: [line.split() for line in Path("seen").read_text().splitlines()]
+
+
+def put_in_a_process_of_its_own(box, traceparent, tracestate=""):
+    code = """
+import sys, event
+m = event.EventManager(outbox=sys.argv[1])
+m.add_handler("witness")
+assert not m.send_event(event.Event("build"))
+"""
+    trace = {"TRACEPARENT": traceparent, "TRACESTATE": tracestate} if traceparent else {}
+    subprocess.run([sys.executable, "-c", code, box.path], env={**os.environ, **trace}, check=True)
+
+
+OTHERS = pytest.mark.parametrize("other", [pytest.param("", id="in none"), pytest.param(ELSEWHERE, id="in another")])
+TIMEOUTS = pytest.mark.parametrize("timeout", [None, 60])
+
+
+@OTHERS
+@TIMEOUTS
+def test_a_delivery_by_another_process_is_in_the_span_of_the_sending(box, seen, monkeypatch, other, timeout):
+    put_in_a_process_of_its_own(box, f"00-{TRACE}-{SPAN}-01", "v=1")
+    if other:
+        monkeypatch.setenv("TRACEPARENT", other)
+        monkeypatch.setenv("TRACESTATE", "w=2")
+    (outcome,) = (outcome for _, outcome in all_of(box, timeout=timeout))
+    assert not outcome
+    assert seen() == [[f"00-{TRACE}-{SPAN}-01", "v=1"] * 2] * 2
+
+
+@OTHERS
+@TIMEOUTS
+def test_what_was_sent_in_no_span_is_delivered_in_none(box, seen, monkeypatch, other, timeout):
+    put_in_a_process_of_its_own(box, "")
+    if other:
+        monkeypatch.setenv("TRACEPARENT", other)
+        monkeypatch.setenv("TRACESTATE", "w=2")
+    with event.track("delivering"):
+        all_of(box, timeout=timeout)
+    assert seen() == [["None"] * 4] * 2
+
+
+@TIMEOUTS
+def test_what_was_sent_in_a_track_is_delivered_in_it(box, seen, monkeypatch, timeout):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    m = EventManager(outbox=box.path, timeout=timeout)
+    m.add_handler("witness")
+    with event.track("build") as around:
+        m.send_event(Event("compile"))
+    with event.track("delivering"):
+        all_of(box, timeout=timeout)
+    assert around.traceparent.startswith(f"00-{TRACE}-")
+    assert [words[0] for words in seen()] == [around.traceparent] * 2
+
+
+def test_each_entry_is_delivered_in_its_own_span(box, seen):
+    spans = [_trace.begin(None) for _ in range(3)]
+    for span in (*spans, _trace.NOWHERE):
+        box.put(Event("build"), {"witness": ""}, span=span).release()
+    all_of(box)
+    assert sorted(words[0] for words in seen()) == sorted([*(span.traceparent for span in spans), "None"])
+
+
+@TIMEOUTS
+def test_who_delivers_is_in_its_own_span_again_after_each_entry(box, timeout):
+    for _ in range(2):
+        box.put(Event("build"), {"file": "events"}, span=_trace.begin(None)).release()
+    settle(box)
+    with event.track("delivering") as around:
+        for _ in deliver(box, timeout, everything=True):
+            assert event.child_environment()["TRACEPARENT"] == around.traceparent
+        assert event.child_environment()["TRACEPARENT"] == around.traceparent
+
+
+def test_who_delivers_is_in_its_own_span_again_after_an_interrupt(box, monkeypatch):
+    def interrupt(e):
+        assert _trace.around().traceparent == span.traceparent
+        _trace.current.set(_trace.begin(None))  # a track that the interrupt has left open
+        raise KeyboardInterrupt
+
+    span = _trace.begin(None)
+    monkeypatch.setattr(_delivery.Late, "_made", lambda late: Handler(interrupt))
+    box.put(Event("build"), {"board": ""}, span=span).release()
+    with pytest.raises(KeyboardInterrupt):
+        all_of(box)
+    assert _trace.current.get() is None
+
+
+def test_an_entry_whose_span_is_malformed_is_delivered_in_none(box, seen, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", ELSEWHERE)
+    claim = box.put(Event("build"), {"witness": ""}, span=_trace.begin(None))
+    path = Path(claim._path, "entry.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "trace": {"traceparent": "spoiled"}}))
+    claim.release()
+    Path("up").touch()
+    ((_, outcome),) = all_of(box)
+    assert outcome
+    assert seen() == [["None"] * 4]
+    assert there(box) == {}
 
 
 def test_a_delivery_that_stops_early_leaves_the_rest(manager, board, box):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event import Delivery, Event, PermanentError, _entry
+from event import Delivery, Event, PermanentError, _entry, _trace
 from event._entry import Entry, NewerVersionError
 
 UNTIMED = settings(deadline=None)
@@ -43,6 +44,7 @@ def test_the_text_is_what_the_docs_say():
     assert text["event"]["attachments"] == {"log": [*LOG]}
     assert text["event"]["data"]["uid"] == "u"
     assert text["event"]["closed"] is False
+    assert "trace" not in text
 
 
 @UNTIMED
@@ -52,6 +54,82 @@ def test_what_is_written_is_read(handlers, created, data):
     again = _entry.decode(_entry.encode(Entry("i", created, e, handlers)))
     assert (again.id, again.created, again.handlers, again.event.data) == ("i", created, handlers, data)
     assert (again.attempts, again.last_start, again.owing, again.last_error) == (1, created, handlers, "")
+
+
+SPAN = _trace.Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331", 1, "vendor=1")
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def ids(span):
+    return {key: getattr(span, key) for key in span.__slots__}
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        pytest.param(SPAN, id="all that there is"),
+        pytest.param(_trace.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="a root that is not recorded"),
+    ],
+)
+def test_the_span_that_an_event_was_sent_in_is_written_and_read(span):
+    text = _entry.encode(Entry("i", CREATED, Event("build"), {"file": "d"}, span=span))
+    assert json.loads(text)["trace"] == _trace.as_data(span)
+    assert ids(_entry.decode(text).span) == ids(span)
+
+
+def test_an_entry_that_was_put_in_no_span_says_so():
+    assert entry().span is _trace.NOWHERE
+
+
+@pytest.mark.parametrize(
+    ("number", "span"), [pytest.param(1, _trace.NOWHERE, id="no span"), pytest.param(2, SPAN, id="a span")]
+)
+def test_the_golden_entries_are_read(number, span):
+    (path,) = (Path(__file__).parent / "data/outbox/new").glob(f"*{number}/entry.json")
+    read = _entry.decode(path.read_bytes())
+    assert read.id == f"8f14e45f-ceea-467f-a0e6-00000000000{number}"
+    assert ids(read.span) == ids(span)
+
+
+@pytest.mark.parametrize(
+    ("trace", "span"),
+    [
+        pytest.param(None, _trace.NOWHERE, id="null"),
+        pytest.param(TRACEPARENT, _trace.NOWHERE, id="a string"),
+        pytest.param([TRACEPARENT], _trace.NOWHERE, id="a list"),
+        pytest.param({}, _trace.NOWHERE, id="nothing"),
+        pytest.param({"traceparent": 17}, _trace.NOWHERE, id="a number"),
+        pytest.param({"traceparent": TRACEPARENT[:-1]}, _trace.NOWHERE, id="torn"),
+        pytest.param({"traceparent": TRACEPARENT.upper()}, _trace.NOWHERE, id="upper case"),
+        pytest.param({"traceparent": _trace.NOWHERE.traceparent}, _trace.NOWHERE, id="zeros"),
+        pytest.param({"tracestate": "vendor=1"}, _trace.NOWHERE, id="a state alone"),
+        *(
+            pytest.param(
+                {"traceparent": TRACEPARENT, "tracestate": state, "parent_span_id": parent},
+                _trace.Span(SPAN.trace_id, SPAN.span_id),
+                id=f"{state!a} and {parent!a}",
+            )
+            for state, parent in [(17, 17), ({"a": 1}, []), ("v=1\0", "b7ad"), ("v=1\n", ""), ("v=\ud800", None)]
+        ),
+    ],
+)
+def test_a_malformed_span_is_left_out_and_the_entry_read(trace, span):
+    read = _entry.decode(json.dumps({**TEXT, "trace": trace}).encode())
+    assert (read.id, read.handlers) == ("i", {"smtp": "c", "file": "d"})
+    assert ids(read.span) == ids(span)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(_trace.KEYS) | st.text(), inner),
+)
+
+
+@UNTIMED
+@given(ANYTHING)
+def test_whatever_stands_there_for_a_span_the_entry_is_read(trace):
+    read = _entry.decode(json.dumps({**TEXT, "trace": trace}).encode())
+    assert read.event.uid == "u"
 
 
 def test_keys_that_are_not_known_are_ignored():

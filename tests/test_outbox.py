@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import event
-from event import Delivery, Event, EventError, PermanentError, _disk, _entry, _files, _outbox
+from event import Delivery, Event, EventError, PermanentError, _disk, _entry, _files, _outbox, _trace
 from event._outbox import LEASE, Outbox
 from event._owner import me
 
@@ -142,6 +142,32 @@ def test_the_copy_is_what_is_there_when_it_is_put(box, attached, tmp_path):
     claim = put(box, attached)
     (tmp_path / "build.log").unlink()
     assert claim.damage() is None
+
+
+TRACE, SPAN, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
+
+
+def test_an_entry_keeps_the_span_around_the_putting(box, monkeypatch):
+    assert put(box).entry.span is _trace.NOWHERE
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-00")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    claim = put(box)
+    assert _trace.as_data(claim.entry.span) == {"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": "v=1"}
+    assert _trace.as_data(_disk.read_entry(claim._path).span) == _trace.as_data(claim.entry.span)
+
+
+def test_an_entry_keeps_the_span_that_it_is_given(box, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    given = _trace.Span(TRACE, OTHER)
+    assert box.put(Event("build"), {"file": "d"}, span=given).entry.span is given
+    assert box.put(Event("build"), {"file": "d"}, span=_trace.NOWHERE).entry.span is _trace.NOWHERE
+
+
+def test_a_span_whose_state_is_no_utf_8_is_kept(box, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    monkeypatch.setenv("TRACESTATE", "v=\udcff" if os.name == "posix" else "v=\xe9")
+    kept = _disk.read_entry(put(box)._path).span
+    assert (kept.traceparent, kept.state) == (f"00-{TRACE}-{SPAN}-01", "")
 
 
 def test_on_a_full_file_system_the_clock_of_this_machine_tells_the_time(box, monkeypatch):

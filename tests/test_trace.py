@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import event
 from event import _trace
 
 TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
@@ -94,6 +95,46 @@ def test_a_span_of_this_process_is_nearer_than_that_of_the_environment():
         _trace.current.reset(token)
 
 
+def test_nowhere_is_no_span_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    token = _trace.current.set(_trace.NOWHERE)
+    try:
+        assert _trace.around() is None
+        assert not {"TRACEPARENT", "TRACESTATE"} & {*_trace.child_environment()}
+        assert _trace.child_environment()["PATH"]
+    finally:
+        _trace.current.reset(token)
+    assert _trace.parse(_trace.NOWHERE.traceparent) is None
+    assert state_of(_trace.around()) == (TRACE, SPAN, "", 1, "v=1")
+
+
+@pytest.mark.parametrize(
+    ("date", "current", "expected"),
+    [
+        pytest.param(1.5, None, (TRACE, SPAN, "", 1, ""), id="made here"),
+        pytest.param("1970-01-01T00:00:01", None, None, id="read from a file"),
+        pytest.param(1.5, _trace.Span(TRACE, PARENT), (TRACE, PARENT, "", 1, ""), id="made here, in a track"),
+        pytest.param("1970", _trace.Span(TRACE, PARENT), (TRACE, PARENT, "", 1, ""), id="read, in a track"),
+        pytest.param(1.5, _trace.NOWHERE, None, id="made elsewhere"),
+    ],
+)
+def test_an_event_is_sent_in_the_span_around_but_one_of_a_file_not_in_the_environment_s(
+    monkeypatch, date, current, expected
+):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    token = _trace.current.set(current)
+    try:
+        assert state_of(_trace.around_event(event.Event("compile", begin_time=date))) == expected
+    finally:
+        _trace.current.reset(token)
+
+
+def test_an_event_of_another_library_without_a_date_is_sent_in_the_span_around(monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    assert state_of(_trace.around_event(object())) == (TRACE, SPAN, "", 1, "")
+
+
 @pytest.mark.parametrize(
     "span",
     [
@@ -119,6 +160,17 @@ def test_the_root_s_data_is_its_traceparent_alone():
             {"traceparent": f"00-{TRACE}-{SPAN}-01", "parent_span_id": ["x"]},
             (TRACE, SPAN, "", 1, ""),
             id="no-parent-id",
+        ),
+        *(
+            pytest.param(
+                {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": state}, (TRACE, SPAN, "", 1, ""), id=f"{state!a}"
+            )
+            for state in (17, ["v=1"], "v=1\n", "v=\0", "v=\xe9", "v=\udcff")
+        ),
+        pytest.param(
+            {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "v=1,\tw=2"},
+            (TRACE, SPAN, "", 1, "v=1,\tw=2"),
+            id="state-with-a-tab",
         ),
     ],
 )

@@ -106,7 +106,8 @@ def child_environment() -> dict[str, str]:
     """Return a copy of the environment for a process that is part of the tracked work.
 
     In it, TRACEPARENT (W3C Trace Context) names the span of the `track` that the caller is in, so that what the process
-    sends stands beneath it. Outside of any, the copy is as the environment is::
+    sends stands beneath it. A handler that gets an event later, from an outbox, is in the span that the event was sent
+    in; where there was none, TRACEPARENT is missing. Outside of all these, the copy is as the environment is::
 
         with event.track("compile"):
             subprocess.run(["make"], env=event.child_environment())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import _dispatch, _log, _registry
+from event import _dispatch, _log, _registry, _trace
 from event._outbox import Outbox
 from event._outcome import Outcome
 from event.error import EventError, one_line
@@ -57,7 +57,7 @@ def deliver(
             if (name, config) not in made:
                 made[name, config] = Late(name, config)
             handlers[name] = made[name, config]
-        yield claim.entry, _attempt(claim, handlers, claim.event(), timeout)
+        yield claim.entry, _attempt_later(claim, handlers, timeout)
 
 
 def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:
@@ -97,6 +97,15 @@ def _attempt(claim: Claim, handlers: Handlers, event: Event, timeout: float | No
     finally:
         claim.release()
     return Outcome(tuple(results[name] for name in handlers))
+
+
+def _attempt_later(claim: Claim, handlers: Handlers, timeout: float | None) -> Outcome:
+    """Make an attempt in the span that the event was sent in, not in our own."""
+    token = _trace.current.set(claim.entry.span)
+    try:
+        return _attempt(claim, handlers, claim.event(), timeout)
+    finally:
+        _trace.current.reset(token)
 
 
 class Late:

@@ -4,7 +4,11 @@
 
     {"version": 1, "id": "…", "created": 1780000000.0,
      "event": {"data": {…}, "attachments": {"log": ["0", "<sha1>"]}, "closed": true},
-     "handlers": [{"name": "smtp", "config": "…"}]}
+     "handlers": [{"name": "smtp", "config": "…"}],
+     "trace": {"traceparent": "00-…", …}}
+
+The last key, the span that the event was sent in, is missing where there was none. Its form is that of an event's data.
+What is malformed there counts as missing: no event waits in vain for the sake of its place in a trace.
 
 ``journal`` grows by one JSON object a line, and what an entry still owes follows from it:
 
@@ -18,7 +22,7 @@ A reader ignores keys that it does not know, and a line that a power cut has tor
 
 from __future__ import annotations
 
-from event import _json
+from event import _json, _trace
 from event._event import Event, decode_event, encode_event
 
 TYPE_CHECKING = False
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._outcome import Delivery
+    from event._trace import Span
 
 VERSION = 1
 BEGINNING = b'{"version": 1, '  # of what encode returns
@@ -47,16 +52,26 @@ class Entry:
     :ivar created: when the event was put, in seconds since 1970 UTC
     :ivar event: the event; its attachments' paths are file names inside the entry
     :ivar handlers: the configuration of each handler that the event was put for, by name
+    :ivar span: the span that the event was sent in, `_trace.NOWHERE` where there was none
     :ivar attempts: how often its delivery began
     :ivar last_start: when the last attempt began, in seconds since 1970 UTC
     :ivar history: the journal's lines about handlers, oldest first; a retry has taken ``permanent`` from them
     """
 
-    def __init__(self, id: str, created: float, event: Event, handlers: dict[str, str]) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        created: float,
+        event: Event,
+        handlers: dict[str, str],
+        *,
+        span: Span = _trace.NOWHERE,
+    ) -> None:
         self.id = id
         self.created = created
         self.event = event
         self.handlers = handlers
+        self.span = span
         self.attempts = 1
         self.last_start = created
         self.history: list[dict[str, Any]] = []
@@ -113,15 +128,16 @@ class Entry:
 
 def encode(entry: Entry) -> bytes:
     """Return what stands in ``entry.json``."""
-    return _json.dumps(
-        {
-            "version": VERSION,
-            "id": entry.id,
-            "created": entry.created,
-            "event": encode_event(entry.event, entry.event.get_attachments()),
-            "handlers": [{"name": name, "config": config} for name, config in entry.handlers.items()],
-        }
-    ).encode("ascii")
+    content = {
+        "version": VERSION,
+        "id": entry.id,
+        "created": entry.created,
+        "event": encode_event(entry.event, entry.event.get_attachments()),
+        "handlers": [{"name": name, "config": config} for name, config in entry.handlers.items()],
+    }
+    if entry.span is not _trace.NOWHERE:
+        content["trace"] = _trace.as_data(entry.span)
+    return _json.dumps(content).encode("ascii")
 
 
 def decode(text: bytes, journal: Iterable[bytes] = ()) -> Entry:
@@ -142,7 +158,7 @@ def decode(text: bytes, journal: Iterable[bytes] = ()) -> Entry:
     event = decode_event(content.get("event"), Event)
     if not all(_is_name(file) for file, _ in event.get_attachments().values()):
         raise ValueError("an attachment must be a file of the entry itself")
-    entry = Entry(id_, created, event, _handlers(content.get("handlers")))
+    entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_span(content.get("trace")))
     for line in journal:
         entry.add(line)
     return entry
@@ -179,6 +195,10 @@ def _is_time(value: Any) -> bool:
 
 def _is_name(file: str) -> bool:
     return file not in {".", ".."} and not {"/", "\\", ":"} & {*file}
+
+
+def _span(content: Any) -> Span:
+    return (_trace.of_data(content) if isinstance(content, dict) else None) or _trace.NOWHERE
 
 
 def _handlers(content: Any) -> dict[str, str]:

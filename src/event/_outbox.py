@@ -36,7 +36,7 @@ from __future__ import annotations
 import os
 import time
 
-from event import _entry, _files, _log
+from event import _entry, _files, _log, _trace
 from event._disk import is_newer, move, names, read_entry, remove, require_own, touched
 from event._entry import Entry
 from event._event import Event, unique_id
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from event._outcome import Delivery
+    from event._trace import Span
 
 LEASE = 3600.0  # seconds; longer than any single delivery takes
 _FURTHEST = 2 * _entry.LONGEST_DELAY  # seconds; what is due later was dated by a clock since set back
@@ -62,11 +63,12 @@ class Outbox:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(os.fspath(path))
 
-    def put(self, event: Event, handlers: dict[str, str], *, sending: str = "") -> Claim:
+    def put(self, event: Event, handlers: dict[str, str], *, sending: str = "", span: Span | None = None) -> Claim:
         """Keep an event, with copies of its attachments, until each handler has it; it is on the disk afterwards.
 
         :param handlers: the configuration of each handler, by name
         :param sending: the id of the sending; a new one where it is empty
+        :param span: what the event is sent in; where it is None, what is around us
         :return: the entry, claimed by this process
         :raises OSError: it could not be kept: the disk is full, the directory not writable or another user's
         :raises EventError: the data cannot be written as JSON
@@ -79,7 +81,8 @@ class Outbox:
         os.mkdir(temporary, 0o700)
         try:
             kept = event._as_sent(entry_id, _copied(event, temporary))
-            entry = Entry(entry_id, time.time(), kept, handlers)
+            span = span or _trace.around_event(event) or _trace.NOWHERE
+            entry = Entry(entry_id, time.time(), kept, handlers, span=span)
             _files.write_new(os.path.join(temporary, "entry.json"), _entry.encode(entry))
             _files.sync_directory(temporary)
             os.rename(temporary, claimed)

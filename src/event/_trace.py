@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 KEYS = ("traceparent", "parent_span_id", "tracestate")
 
-# The span that the running code is in, where `event.track` has begun one in this process.
+# The span that the running code is in, where `event.track` has begun one in this process, or an outbox delivers what
+# was sent in one. Where it is None, the environment tells; where it is NOWHERE, there is none.
 current: ContextVar[Span | None] = ContextVar("event.current_span", default=None)
 
 _SAMPLED = 1
@@ -63,6 +64,11 @@ class Span:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
 
+# What was sent in no span and is delivered by another process runs in none: the deliverer's TRACEPARENT is not the
+# sender's, and None would have it asked. The ids are those that the standard calls invalid; they never leave us.
+NOWHERE = Span("0" * 32, "0" * 16, flags=0)
+
+
 def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
     """Return the span that a traceparent names; None where it is none, as the standard wants it ignored then.
 
@@ -84,7 +90,17 @@ def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | N
 
 def around(environ: Mapping[str, str] = os.environ) -> Span | None:
     """Return the span that the running code is in, else the one that the process is in; None where there is none."""
-    return current.get() or parse(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
+    span = current.get() or parse(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
+    return None if span is NOWHERE else span
+
+
+def around_event(event: object) -> Span | None:
+    """Return the span that an event is sent in, which is what it is part of where it names none itself.
+
+    The date of an event that was read from a file is a string: our environment need not be the one that it was made in,
+    and is not asked.
+    """
+    return around({} if isinstance(getattr(event, "begin_time", None), str) else os.environ)
 
 
 def begin(parent: Span | None, seed: bytes = b"") -> Span:
@@ -107,22 +123,29 @@ def as_data(span: Span) -> dict[str, str]:
 
 def of_data(data: Mapping[str, Any]) -> Span | None:
     """Return the span that an event's data holds, as `as_data` wrote it; None where it holds none."""
-    parent_id, state = (str(data.get(key, "")) for key in KEYS[1:])
-    return parse(data.get(KEYS[0]), parent_id if _is_id(parent_id, 16) else "", state)
+    traceparent, parent_id, state = map(data.get, KEYS)
+    return parse(traceparent, str(parent_id) if _is_id(parent_id, 16) else "", _state(state))
 
 
 def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return a copy of the environment for child processes: they run in the span."""
-    copy = {**environ, "TRACEPARENT": span.traceparent}
+    """Return a copy of the environment for child processes: they run in the span, or in none where it is NOWHERE."""
     # The standard: a state without the traceparent that it came with is dropped.
-    copy.pop("TRACESTATE", None)
+    copy = {name: value for name, value in environ.items() if name not in {"TRACEPARENT", "TRACESTATE"}}
+    if span is NOWHERE:
+        return copy
+    copy["TRACEPARENT"] = span.traceparent
     return {**copy, "TRACESTATE": span.state} if span.state else copy
 
 
 def child_environment() -> dict[str, str]:
-    """Return a copy of the environment, with the span of the track around us."""
+    """Return a copy of the environment, with the span of the track or the delivery around us."""
     span = current.get()
     return environment(span) if span else {**os.environ}
+
+
+def _state(text: object) -> str:
+    """Return a tracestate; empty where it is none, as what no environment and no header could hold."""
+    return text if isinstance(text, str) and text.isascii() and text.replace("\t", " ").isprintable() else ""
 
 
 def _is_id(text: object, length: int) -> bool:

@@ -9,6 +9,7 @@ import event
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "data" / "outbox"
 GOLDEN_ID = "8f14e45f-ceea-467f-a0e6-000000000001"
+TRACED_ID = "8f14e45f-ceea-467f-a0e6-000000000002"  # put within a span
 
 
 def block(name="events"):
@@ -46,11 +47,17 @@ def path_of(entry_id, outbox="ob"):
     return path
 
 
-def golden(outbox="ob"):
-    """Copy the golden entry into an outbox."""
+def golden_path(entry_id=GOLDEN_ID):
+    """Return where a golden entry stands."""
+    (path,) = (GOLDEN / "new").glob(f"*.{entry_id}")
+    return path
+
+
+def golden(outbox="ob", entry_id=GOLDEN_ID):
+    """Copy a golden entry into an outbox."""
     for state in ("tmp", "claimed", "new", "failed", "corrupt"):
         pathlib.Path(outbox, state).mkdir(parents=True, mode=0o700)
-    (source,) = (GOLDEN / "new").iterdir()
+    source = golden_path(entry_id)
     target = pathlib.Path(outbox, "new", source.name)
     shutil.copytree(source, target)
     return target

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from cli.helpers import TO_FILES, handler, stored
-from cli.outboxes import block, free, golden, ids, path_of, wait_for
+from cli.outboxes import TRACED_ID, block, free, golden, ids, path_of, wait_for
 from event._cli import deliver, main
 from event._outbox import Outbox
 from servers.smtp import raw_server, smtp_server
@@ -228,6 +228,12 @@ def test_the_golden_entry_is_delivered_to_whom_it_waits_for(command, here):
     assert not (here / "events").exists()
     assert [data["target"] for data in stored("archive")] == ["arm"]
     assert (here / "archive/compile-42/build.log").read_text("utf-8") == "all well\n"
+
+
+def test_the_golden_entry_with_a_span_is_delivered_too(command):
+    golden(entry_id=TRACED_ID)
+    assert command("deliver", "ob")[0] == 0
+    assert [data["name"] for data in stored()] == ["released"]
 
 
 def test_no_secret_of_a_plugin_is_shown(process, plugin):

@@ -14,7 +14,7 @@ import pytest
 
 import event
 from cli.helpers import TO_FILES, handler, stored
-from cli.outboxes import GOLDEN, GOLDEN_ID, block, free, golden, ids, path_of, wait_for
+from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, wait_for
 from event._cli import _shelves
 from event._outbox import Outbox
 
@@ -167,6 +167,21 @@ def test_what_is_written_today_has_the_form_of_the_golden_entry(command, here):
     assert [shape(line) for line in written] == [shape(line) for line in expected]
 
 
+def test_what_is_put_within_a_span_today_has_the_form_of_the_golden_entry(command, monkeypatch):
+    model = json.loads((golden_path(TRACED_ID) / "entry.json").read_text("ascii"))
+    monkeypatch.setenv("TRACEPARENT", model["trace"]["traceparent"])
+    monkeypatch.setenv("TRACESTATE", model["trace"]["tracestate"])
+    block()
+    manager = event.EventManager(outbox="ob")
+    manager.add_handler("file", "events")
+    with event.track("build") as around:
+        assert not manager.send_event(event.Event("released"))
+    (entry_id,) = ids()
+    written = json.loads((path_of(entry_id) / "entry.json").read_text("ascii"))
+    assert shape(written) == shape(model)
+    assert written["trace"] == {key: getattr(around, key) for key in model["trace"]}
+
+
 def shape(value):
     """Return a JSON value's keys and types, in order."""
     if isinstance(value, dict):
@@ -178,6 +193,8 @@ def test_the_page_on_formats_shows_the_golden_entry():
     page = (GOLDEN.parents[2] / "docs/reference/formats.md").read_text("utf-8")
     shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "handlers" in text]
     assert shown == [json.loads((golden_path() / "entry.json").read_text("ascii"))]
+    (trace,) = re.findall(r'```json\n(\{"trace".*?)```', page, re.DOTALL)
+    assert json.loads(trace)["trace"] == json.loads((golden_path(TRACED_ID) / "entry.json").read_text("ascii"))["trace"]
     (journal,) = re.findall(r"```text\n(.{,3}time.*?)```", page, re.DOTALL)
     lines = [json.loads(text) for text in re.split(r"\n(?=\{)", journal)]
     written = (golden_path() / "journal").read_text("ascii").split("\n")
@@ -259,11 +276,6 @@ def test_the_beginning_of_an_id_is_enough_where_it_fits_one_entry(command):
     assert err == ["e3-event outbox show: 2 entries have an id that begins with '8f14'; give more of it"]
     shutil.rmtree(copy)
     assert command("outbox", "show", "8f14", *AT)[0] == 0
-
-
-def golden_path():
-    (path,) = (GOLDEN / "new").iterdir()
-    return path
 
 
 def test_a_whole_id_is_that_entry_whatever_else_begins_with_it(command):

@@ -371,20 +371,49 @@ def test_an_event_of_another_process_takes_nothing_of_our_environment(receiver, 
     "data",
     [
         pytest.param({}, id="no-span-named"),
+        pytest.param({"begin_time": 100}, id="no-span-named-and-an-int-for-date"),
+        pytest.param({"begin_time": "1970-01-01T00:01:40"}, id="read-from-a-file"),
         pytest.param({"traceparent": f"00-{TRACE}-{SPAN}-01", "parent_span_id": PARENT}, id="span-named"),
     ],
 )
-def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_path, data):
+@pytest.mark.parametrize("sender", ["", f"00-{TRACE}-{PARENT}-01"], ids=["sent-in-none", "sent-in-a-span"])
+@pytest.mark.parametrize("deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-in-none", "in-another"])
+def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_path, data, sender, deliverer):  # noqa: PLR0913  # a table
     manager = event.EventManager(outbox=tmp_path / "outbox")
     manager.add_handler("otel", receiver.endpoint)
     # Taken, and the answer lost: what makes a delivery happen twice.
     receiver.answers = [(200, {"Content-Length": "5"}, b"")]
     manager.handlers["otel"].timeout = 0.5
+    monkeypatch.setenv("TRACEPARENT", sender)
     assert not manager.send_event(closed(**data))
+    monkeypatch.setenv("TRACEPARENT", deliverer)
     ((_, outcome),) = _delivery.deliver(Outbox(str(tmp_path / "outbox")), everything=True)
     assert outcome
     one, two = receiver.spans
     assert (one.trace_id, one.span_id, one.parent_id) == (two.trace_id, two.span_id, two.parent_id)
+    if sender and not isinstance(data.get("begin_time"), str):
+        assert (two.trace_id, two.parent_id) == (TRACE, PARENT)
+
+
+@pytest.mark.parametrize("deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-in-none", "in-another"])
+def test_what_a_receiver_that_was_down_gets_later_has_the_parent_that_it_was_sent_in(receiver, tmp_path, deliverer):
+    def command(*args, **environ):
+        environ = {**os.environ, "E3_EVENT_OUTBOX": str(tmp_path / "outbox"), **environ}
+        command = [sys.executable, "-m", "event", *args]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+    sending = {"TRACEPARENT": f"00-{TRACE}-{PARENT}-01", "TRACESTATE": "v=1"}
+    with socket.socket() as down:
+        down.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        nobody = f"http://127.0.0.1:{down.getsockname()[1]}"
+        done = command("send", "compile", "--handler", "otel=env:COLLECTOR", COLLECTOR=nobody, **sending)
+    assert (done.returncode, done.stderr.count("; kept in the outbox")) == (1, 1)
+    assert receiver.requests == []
+    done = command("deliver", "--all", COLLECTOR=receiver.endpoint, TRACEPARENT=deliverer)
+    assert done.returncode == 0, done.stderr
+    (span,) = receiver.spans
+    assert (span.name, span.pb.kind) == ("compile", Message.SPAN_KIND_INTERNAL)
+    assert (span.trace_id, span.parent_id, span.pb.trace_state) == (TRACE, PARENT, "v=1")
 
 
 NESTED = """

@@ -41,8 +41,9 @@ class OTelHandler(EventHandler):
     """Exports each event as a span from begin_time to end_time, with OTLP over HTTP.
 
     The span is the one that `event.track` and ``e3-event run`` have named in the event's data, so that what they
-    started is beneath it; any other event is part of the span that TRACEPARENT names. An open event whose span is
-    named is left for its finished form to tell; an open one of another kind is a moment.
+    started is beneath it; any other event is part of the span that it was sent in, also where an outbox delivers it
+    later. An open event whose span is named is left for its finished form to tell; an open one of another kind is a
+    moment.
 
     What is not given is what the OTEL_EXPORTER_OTLP_* variables say.
 
@@ -199,9 +200,7 @@ def _place(event: Event) -> _trace.Span:
     """Return a place for an event that names none: the same one on every attempt to deliver it."""
     from hashlib import sha256
 
-    # The date of an event that was kept on disk is a string: our environment need not be the one that it was made in.
-    kept = isinstance(getattr(event, "begin_time", None), str)
-    return _trace.begin(None if kept else _trace.around(), sha256(sending_id(event).encode()).digest()[:24])
+    return _trace.begin(_trace.around_event(event), sha256(sending_id(event).encode()).digest()[:24])
 
 
 def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:
