@@ -14,13 +14,15 @@ import table
 import workplace
 from measure import SIZES
 
-ROWS = {**rows.ROWS, **outbox_rows.ROWS, **handler_rows.ROWS, **relay_rows.ROWS}
+# A page each, in docs/explanation.
+GROUPS = {"speed": {**rows.ROWS, **outbox_rows.ROWS, **handler_rows.ROWS}, "scale": relay_rows.ROWS}
+ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}
 
 
 def parse(arguments):
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these of: {', '.join(ROWS)}")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these of: {', '.join([*GROUPS, *ROWS])}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: less certain, and done sooner")
     parser.add_argument("--smoke", action="store_true", help="one tiny round on this interpreter alone; shows nothing")
     parser.add_argument("--write", metavar="PAGE", help="write the table into a page too, between its markers")
@@ -32,8 +34,9 @@ def parse(arguments):
         help="keep the peers' environments here for the next run (default: tox's environment, else they are removed)",
     )
     options = parser.parse_args(arguments)
+    options.rows = [row for name in options.rows or GROUPS for row in GROUPS.get(name, [name])]
     if unknown := sorted(set(options.rows) - set(ROWS)):
-        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join([*GROUPS, *ROWS])}")
     return options
 
 
@@ -43,7 +46,7 @@ def main(arguments=None):
     size = SIZES["smoke" if options.smoke else "quick" if options.quick else "full"]
     with workplace.bare() if options.smoke else workplace.prepared(options.home) as place:
         lines = []
-        for name in options.rows or ROWS:
+        for name in options.rows:
             print(f"measuring {name}", file=sys.stderr)
             lines += ROWS[name](place, size)
         text = f"{table.markdown(lines)}\n{table.circumstances(place)}\n"

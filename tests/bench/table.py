@@ -13,7 +13,13 @@ from pathlib import Path
 BEGIN = "<!-- the table: written by python tests/bench --write -->"
 END = "<!-- the table's end -->"
 HEAD = ("what", "ours", "beside it", "e3.event", "reach", "reached")
-DISTRIBUTIONS = {"event": "e3-event", "e3.event": "e3-core", "blinker": "blinker", "pluggy": "pluggy"}
+DISTRIBUTIONS = {
+    "event": "e3-event",
+    "e3.event": "e3-core",
+    "blinker": "blinker",
+    "pluggy": "pluggy",
+    "handlers": "kombu",
+}
 
 
 def markdown(lines):
