@@ -144,7 +144,7 @@ class _Address:
     """
 
     def __init__(self, url: str) -> None:
-        self.scheme, _, rest = url.partition("://")
+        self.scheme, separator, rest = url.partition("://")
         try:
             parts = urlsplit(f"http://{rest}")  # as kombu takes it
             port = parts.port
@@ -152,7 +152,7 @@ class _Address:
             parts, port = urlsplit(""), None
         # Behind a slash in the password, its rest would be taken for the path, and what is before it for the host.
         cut = "@" in rest[len(parts.netloc) :]
-        if not (self.scheme and parts.scheme) or cut or not url.isprintable() or " " in url:
+        if not (self.scheme and separator and parts.scheme) or cut or not url.isprintable() or " " in url:
             # Neither the URL nor a cause, whose text may hold it.
             raise EventError(
                 "broker: the URL is none; expected one of kombu's, such as amqps://USER@HOST/VHOST, with what is "
@@ -366,6 +366,8 @@ class _Trouble:
         if error is None or isinstance(error, (BrokerError, EventError)) or not isinstance(error, Exception):
             return
         reason = self._broker.masked(one_line(error))
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            reason += "; SSL_CERT_FILE may name the certificates of a private authority"
         if self._where:
             reason = f"{self._where}: {reason}"
         # None is raised from error: a traceback would show its text, with the password.

@@ -79,11 +79,11 @@ class BrokerHandler(EventHandler):
 
         self.url = url
         self.queue = _name(queue)
-        self.limit = None if limit is None else int(_number("limit", limit, least=0))
+        self.limit = None if limit is None else int(_number("limit", limit, "0 or more", 0))
         self.s3 = s3
         self.profile = profile or ""
         self.sse = sse or ""
-        self.timeout = _number("timeout", timeout)
+        self.timeout = _number("timeout", timeout, "above 0", 1e-9)
         self._store = self._checked_store()
         self._load_client()
 
@@ -245,11 +245,11 @@ def _name(queue: str) -> str:
     return queue
 
 
-def _number(what: str, value: float | str, *, least: float = 1e-3) -> float:
+def _number(what: str, value: float | str, expected: str, least: float) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
     if not least <= number < float("inf"):
-        raise EventError(f"broker: {what} is {value!r}; expected a positive number")
+        raise EventError(f"broker: {what} is {value!r}; expected a number, {expected}")
     return number
