@@ -100,22 +100,23 @@ def decode(body: bytes) -> Parcel:
 
     :raises ValueError: it is no message of ours, or a newer release's; the message says why
     """
-    content = _json.loads(body)
-    if not isinstance(content, dict) or not isinstance(version := content.get("version"), int):
+    content = _json.loads(str(body, ENCODING))  # from bytes, it would take UTF-16 too
+    if not isinstance(content, dict) or type(version := content.get("version")) is not int or version < 1:
         raise ValueError("it is no object with a version")
     if version > VERSION:
         raise ValueError(f"its version is {version}; this release reads {VERSION}")
-    id_, created = content.get("id"), content.get("created")
+    id_ = content.get("id")
+    created: Any = content.get("created")
     if not isinstance(id_, str) or not _ID.fullmatch(id_):
         raise ValueError("'id' must be letters, digits and hyphens, 64 at most")
-    if not isinstance(created, (int, float)) or not 0 <= created < _END_OF_TIME:
+    if type(created) not in {int, float} or not 0 <= created < _END_OF_TIME:  # True is an int too
         raise ValueError("'created' must be a time")
     event = decode_event(content.get("event"), Event)
     files = _files(content.get("files"))
     attachments = event.get_attachments()
     for name, (file, digest) in attachments.items():
         _check(name, files.get(file), digest)
-    return Parcel(id_, created, event, attachments, files, _span(content.get("trace")))
+    return Parcel(id_, float(created), event, attachments, files, _span(content.get("trace")))
 
 
 def _encoded(file: bytes | Reference) -> dict[str, Any]:
@@ -132,9 +133,11 @@ def _files(content: Any) -> dict[str, bytes | Reference]:
 
 def _decoded(name: str, file: dict[str, Any]) -> bytes | Reference:
     size, url, text = file.get("size"), file.get("s3"), file.get("base64")
-    if not _FILE.fullmatch(name) or not isinstance(size, int) or size < 0:
+    if not _FILE.fullmatch(name) or type(size) is not int or size < 0:
         raise ValueError(f"file {name!r}: its name must be a number, and its size be given")
-    if isinstance(url, str):
+    if url is not None:
+        if not isinstance(url, str) or not url.startswith("s3://"):
+            raise ValueError(f"file {name!r}: 's3' must be s3://BUCKET/KEY")
         return Reference(url, size)
     try:
         data = b64decode(text, validate=True)  # type: ignore[arg-type]  # what it does not take is the error
@@ -156,4 +159,7 @@ def _span(content: Any) -> Span | None:
     """Return the span that was around the sending; what is none of ours is ignored, as the standard wants it."""
     if not isinstance(content, dict):
         return None
-    return _trace.parse(content.get("traceparent"), state=str(content.get("tracestate", "")))
+    state = content.get("tracestate")
+    if not isinstance(state, str) or not state.isascii() or not state.isprintable():
+        state = ""  # it becomes a variable of child processes, and a header
+    return _trace.parse(content.get("traceparent"), state=state)

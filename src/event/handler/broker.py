@@ -12,7 +12,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from event._broker import Publisher
     from event._message import Parcel, Reference
@@ -51,7 +51,7 @@ class BrokerHandler(EventHandler):
     :param s3: where larger attachments go, ``s3://bucket/prefix``
     :param profile: the profile of the AWS configuration, for ``s3``
     :param sse: the server-side encryption, for ``s3``
-    :param timeout: seconds that a whole sending may take, with all attempts
+    :param timeout: seconds that publishing may take, with all attempts; what goes to S3 has gone there before
     :raises EventError: kombu, or the client that it needs for the URL, is not installed, or an argument cannot be
     """
 
@@ -79,11 +79,11 @@ class BrokerHandler(EventHandler):
 
         self.url = url
         self.queue = _name(queue)
-        self.limit = None if limit is None else int(_number("limit", limit, least=0))
+        self.limit = None if limit is None else int(_number("limit", limit, "0 or more", 0))
         self.s3 = s3
         self.profile = profile or ""
         self.sse = sse or ""
-        self.timeout = _number("timeout", timeout)
+        self.timeout = _number("timeout", timeout, "above 0", 1e-9)
         self._store = self._checked_store()
         self._load_client()
 
@@ -124,38 +124,39 @@ class BrokerHandler(EventHandler):
         :raises PermanentError: the broker takes no message of that size
         :raises EventError: the data holds itself; nothing was published
         """
-        from event import _broker, _message
+        from event import _message
         from event._clocked import Clock
 
         sending = sending_id(event)
-        clock = Clock(self.timeout, self.timeout)
-        shown = self.url if _secret.is_reference(self.url) else ""
         try:
             publisher = self._connect(_secret.resolve(self.url, "broker: the URL"))
-            shown = shown or publisher.broker.shown
-            parcel = self._parcel(event, sending, publisher.broker.scheme)
-            publisher.publish(
-                self.queue, _message.encode(parcel), clock, content_type=_message.CONTENT_TYPE, message_id=sending
-            )
+        except EventError as error:  # the secret is missing, or a new one is no URL
+            _log.warning("broker: %r is not published: %s", event, one_line(error))
+            return False
+        shown = self.url if _secret.is_reference(self.url) else publisher.broker.shown
+        try:
+            body = _message.encode(self._parcel(event, sending, publisher.broker.scheme))
+            clock = Clock(self.timeout, self.timeout)  # from now: an upload may take its time
+            publisher.publish(self.queue, body, clock, content_type=_message.CONTENT_TYPE, message_id=sending)
         except PermanentError as error:
-            raise PermanentError(f"broker: {event!r} is refused: {one_line(error)}") from error
-        except OSError as error:
-            reason = str(error) if isinstance(error, _broker.BrokerError) else one_line(error)
-            _log.warning("broker: %r is not published to %s: %s", event, shown, reason)
+            raise PermanentError(f"broker: {shown} refuses {event!r} for good: {one_line(error)}") from error
+        except OSError as error:  # of the broker, or of S3
+            _log.warning("broker: %r is not published to %s: %s", event, shown, error)
             return False
         return True
 
     def _load_client(self) -> None:
-        """Have the client that the URL needs loaded, and a URL that is given in clear be one."""
+        """Have the client that the URL needs loaded.
+
+        :raises EventError: it is no URL, or its client is not installed
+        """
         from event import _broker
 
         try:
-            broker = _broker.Broker(_secret.resolve(self.url, "broker: the URL"))
+            url = _secret.resolve(self.url, "broker: the URL")
         except EventError:
-            if _secret.is_reference(self.url):
-                return  # it may be there when an event is sent
-            raise
-        if broker.has_secret:
+            return  # it may be there when an event is sent
+        if _broker.Broker(url).has_secret:
             _secret.warn_if_clear(self.url, "broker: the URL's password")
 
     def _connect(self, url: str) -> Publisher:
@@ -170,7 +171,7 @@ class BrokerHandler(EventHandler):
         """Return what the message holds. An attachment that is gone, or too large, is left out, as the log tells."""
         from event import _message
 
-        room = _LIMITS.get(scheme, _LIMIT) if self.limit is None else self.limit
+        room = _LIMITS.get(scheme.lower(), _LIMIT) if self.limit is None else self.limit
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         safe = _files.safe_names(attachments)
         sent: dict[str, tuple[str, str]] = {}
@@ -189,6 +190,8 @@ class BrokerHandler(EventHandler):
     def _file(self, path: str, room: int, key: str) -> tuple[bytes | Reference, str]:
         """Return a file's content, or where it has been put, and its SHA-1.
 
+        What is appended meanwhile, as to a log that is still written, is in neither.
+
         :param room: the bytes that the message still has for it
         :param key: its name beneath ``s3``
         :raises _LeftOutError: it cannot be read, or does not fit and there is no S3
@@ -198,17 +201,18 @@ class BrokerHandler(EventHandler):
 
         try:
             file = open(_files.open_regular(path), "rb")  # noqa: SIM115  # closed below, and by nothing that may fail
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _LeftOutError(one_line(error)) from error
         with file:
             size = os.fstat(file.fileno()).st_size
             if size <= room:
-                data = file.read(size)  # what is appended meanwhile is not in it
+                data = _read(file, size)
                 return data, sha1(data, usedforsecurity=False).hexdigest()
             if self._store is None:
-                raise _LeftOutError(f"it has {size} bytes, {room} are left in the message; a place in S3 would take it")
+                raise _LeftOutError(f"it has {size} bytes, and the message has room for {room}; s3=s3://... takes it")
             url = f"{self.s3.rstrip('/')}/{key}"
-            return _message.Reference(url, size), self._store.upload(file, url, size=size)
+            size, digest = self._store.upload_open(file, size, url, "application/octet-stream")
+            return _message.Reference(url, size), digest
 
     def _checked_store(self) -> Store | None:
         if not self.s3:
@@ -228,17 +232,24 @@ class _LeftOutError(Exception):
     """An attachment goes into no message; the event goes out without it."""
 
 
+def _read(file: BinaryIO, size: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise _LeftOutError(one_line(error)) from error
+
+
 def _name(queue: str) -> str:
     if not queue or not queue.isprintable() or len(queue.encode()) > _QUEUE_MAX:
         raise EventError(f"broker: the queue is {queue!r}; expected a name of {_QUEUE_MAX} bytes at most")
     return queue
 
 
-def _number(what: str, value: float | str, *, least: float = 1e-3) -> float:
+def _number(what: str, value: float | str, expected: str, least: float) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
     if not least <= number < float("inf"):
-        raise EventError(f"broker: {what} is {value!r}; expected a positive number")
+        raise EventError(f"broker: {what} is {value!r}; expected a number, {expected}")
     return number

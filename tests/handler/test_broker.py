@@ -1,0 +1,1224 @@
+"""The handler with a real RabbitMQ, a real Redis, SQS and S3 of moto's, and with what misbehaves in their places."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import logging
+import os
+import pickle
+import re
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import amqp
+import kombu
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import event
+from event import _broker, _clocked, _delivery, _files, _message
+from event._outbox import Outbox
+from event.handler.broker import BrokerHandler
+from servers.process import free_port
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import redis_server
+from servers.s3 import listening, s3_server
+from servers.smtp import Authority, raw_server
+
+LARGEST = 1_000_000  # bytes that the tests' RabbitMQ takes in one message
+QUICK = 3.0  # seconds; what takes longer has waited for something
+SHORT = 0.5  # seconds, for what is to be given up
+SLACK = 1.5  # seconds more that it may take on a machine that has other work
+
+
+def rabbitmq_with(directory, *lines):
+    """Run a RabbitMQ that reads more lines of configuration."""
+    (directory / "conf.d").mkdir(parents=True)
+    (directory / "conf.d" / "90-more.conf").write_text("".join(f"{line}\n" for line in lines))
+    return rabbitmq_server(directory)
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory):
+    with rabbitmq_with(tmp_path_factory.mktemp("rabbitmq"), f"max_message_size = {LARGEST}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def moto():
+    with s3_server() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(moto, monkeypatch):
+    moto.reset("builds")
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    return moto
+
+
+@pytest.fixture(scope="module")
+def nobody():
+    """Hold a port at which nobody answers."""
+    holder, port = free_port()
+    with holder:
+        yield port
+
+
+@pytest.fixture
+def queue():
+    """Return the name of a queue of this test's own."""
+    return f"test-{os.urandom(6).hex()}"
+
+
+@pytest.fixture
+def hidden(monkeypatch):
+    """Return a function that puts a URL into a variable; what it returns names the variable."""
+
+    def hide(url, name="BROKER"):
+        monkeypatch.setenv(name, url)
+        return f"env:{name}"
+
+    return hide
+
+
+@pytest.fixture
+def handler(server, queue, hidden):
+    return BrokerHandler(hidden(server.url), queue)
+
+
+def finished(**data):
+    made = event.Event("compile", **data)
+    made.close()
+    return made
+
+
+def taken(server, queue):
+    """Take all messages from a queue, as anybody has them who has kombu alone."""
+    with kombu.Connection(server.url) as connection:
+        bound = kombu.Queue(queue)(connection.default_channel)
+        return [*iter(lambda: bound.get(no_ack=True), None)]
+
+
+def parcels(server, queue):
+    return [_message.decode(body(message)) for message in taken(server, queue)]
+
+
+def body(message):
+    """Return a message's body; from RabbitMQ it comes decoded, as its content encoding says."""
+    return message.body if isinstance(message.body, bytes) else message.body.encode("utf-8")
+
+
+def the_parcel(server, queue):
+    (parcel,) = parcels(server, queue)
+    return parcel
+
+
+@contextmanager
+def administered(server):
+    """Give a channel to a RabbitMQ."""
+    with amqp.Connection(f"127.0.0.1:{server.port}", "tests", server.password) as connection:
+        yield connection.channel()
+
+
+@contextmanager
+def within(seconds):
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
+
+
+class Proxy:
+    """What stands between a client and a server.
+
+    :ivar port: its own
+    :ivar instead: what the client gets in place of the server's answers, one item a moment; None for the answers
+    """
+
+    def __init__(self, server, context=None):
+        self.server = server
+        self.context = context
+        self.instead = None
+        self.count = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self.accept)]
+
+    def __enter__(self):
+        self.threads[0].start()
+        return self
+
+    def __exit__(self, *_error):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+        self.listener.close()
+
+    def url(self, scheme="", host="127.0.0.1"):
+        """Return the server's URL through here."""
+        own, _, rest = self.server.url.partition("://")
+        return f"{scheme or own}://{rest.replace('127.0.0.1', host).replace(str(self.server.port), str(self.port))}"
+
+    def accept(self):
+        while not self.stopped.is_set():
+            if select.select([self.listener], [], [], 0.01)[0]:
+                self.count += 1
+                self.threads.append(threading.Thread(target=self.talk, args=[self.listener.accept()[0]]))
+                self.threads[-1].start()
+
+    def talk(self, client):
+        with client, socket.create_connection(("127.0.0.1", self.server.port)) as server:
+            client.settimeout(5)
+            try:
+                if self.context is None:
+                    self.pass_on(client, server)
+                else:
+                    with self.context.wrap_socket(client, server_side=True) as secured:
+                        self.pass_on(secured, server)
+            except OSError:
+                pass  # one of them has gone
+
+    def pass_on(self, client, server):
+        while not self.stopped.is_set():
+            ready = select.select([client, server], [], [], 0.01)[0]
+            if client in ready or (self.context and client.pending()):
+                if not (data := client.recv(1 << 16)):
+                    return
+                server.sendall(data)
+            if server in ready:
+                if not (data := server.recv(1 << 16)):
+                    return
+                if self.instead is None:
+                    client.sendall(data)
+            if self.instead is not None:
+                client.sendall(next(self.instead))
+
+
+# What arrives
+
+
+def test_the_message_is_the_event(server, queue, handler, tmp_path):
+    log = tmp_path / "build.log"
+    log.write_bytes(b"done\n")
+    with event.Event("compile", uid="42", target="ärm", flags={"b", "a"}) as made:
+        made.attach_file(log)
+    assert handler.send_event(made)
+    (message,) = taken(server, queue)
+    parcel = _message.decode(body(message))
+    assert parcel.event.as_dict() == {**made.as_dict(), "flags": ["a", "b"]}
+    assert parcel.event._closed
+    assert parcel.attachments == {"log": ("0", hashlib.sha1(b"done\n").hexdigest())}
+    assert parcel.files == {"0": b"done\n"}
+    assert abs(parcel.created - time.time()) < 300
+    assert parcel.span is None
+    assert (message.content_type, message.content_encoding) == ("application/vnd.e3-event+json", "utf-8")
+    assert (message.properties["message_id"], message.properties["delivery_mode"]) == (parcel.id, 2)
+
+
+def test_the_span_around_the_sending_goes_along(server, queue, handler, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    assert handler.send_event(finished())
+    span = the_parcel(server, queue).span
+    assert (span.traceparent, span.state) == (os.environ["TRACEPARENT"], "v=1")
+
+
+def test_events_come_in_order_each_under_an_id_of_its_own(server, queue, handler):
+    assert all(handler.send_event(finished(number=number)) for number in range(5))
+    got = parcels(server, queue)
+    assert [parcel.event.number for parcel in got] == [*range(5)]
+    assert len({parcel.id for parcel in got}) == 5
+
+
+def test_all_attempts_from_an_outbox_have_one_id(server, queue, hidden, tmp_path):
+    """The first one arrives, but that it has does not."""
+    with Proxy(server) as proxy:
+        manager = event.EventManager(outbox=tmp_path / "outbox")
+        manager.add_handler("broker", hidden(proxy.url()), queue)
+        assert manager.send_event(finished(number=0))
+        manager.handlers["broker"].timeout = SHORT
+        proxy.instead = itertools.repeat(b"")
+        assert not manager.send_event(finished(number=1))
+        proxy.instead = None
+        ((_, outcome),) = _delivery.deliver(Outbox(manager.outbox), everything=True)
+        assert outcome
+    first, *others = parcels(server, queue)
+    assert [parcel.event.number for parcel in others] == [1, 1]
+    assert {parcel.id for parcel in others} - {first.id} == {others[0].id}
+
+
+def test_data_that_holds_itself_is_refused_before_anything_is_published(server, queue, handler):
+    made = event.Event("compile", loop=[])
+    made.loop.append(made.loop)
+    with pytest.raises(event.EventError, match="loop' holds itself"):
+        handler.send_event(made)
+    assert handler.send_event(finished())
+    assert len(parcels(server, queue)) == 1
+
+
+# Queues
+
+
+def test_a_queue_is_made_durable_where_it_is_missing(rabbitmq, queue, hidden):
+    assert BrokerHandler(hidden(rabbitmq.url), queue).send_event(finished())
+    with administered(rabbitmq) as channel:
+        # Anything else than it is would be refused.
+        assert channel.queue_declare(queue, durable=True, exclusive=False, auto_delete=False).message_count == 1
+
+
+@pytest.mark.parametrize(
+    ("durable", "arguments"),
+    [
+        pytest.param(True, {"x-queue-type": "quorum"}, id="quorum"),
+        pytest.param(True, {"x-max-length": 2}, id="limited"),
+        pytest.param(False, {}, id="transient"),
+    ],
+)
+def test_a_queue_that_is_there_is_used_as_it_is(rabbitmq, queue, hidden, durable, arguments):  # a table
+    handler = BrokerHandler(hidden(rabbitmq.url), queue)
+    with administered(rabbitmq) as channel:
+        channel.queue_declare(queue, durable=durable, auto_delete=False, arguments=arguments)
+        assert handler.send_event(finished())
+        assert channel.queue_declare(queue, passive=True).message_count == 1
+
+
+def test_a_queue_that_is_removed_between_two_events_is_made_again(rabbitmq, queue, hidden):
+    handler = BrokerHandler(hidden(rabbitmq.url), queue)
+    assert handler.send_event(finished(number=1))
+    with administered(rabbitmq) as channel:
+        channel.queue_delete(queue)
+    assert handler.send_event(finished(number=2))
+    assert handler.send_event(finished(number=3))
+    assert [parcel.event.number for parcel in parcels(rabbitmq, queue)] == [2, 3]
+
+
+def test_a_queue_that_is_full_is_a_failure_until_it_is_not(rabbitmq, queue, hidden, caplog):
+    handler = BrokerHandler(hidden(rabbitmq.url), queue)
+    with administered(rabbitmq) as channel:
+        limit = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        channel.queue_declare(queue, durable=True, auto_delete=False, arguments=limit)
+    assert handler.send_event(finished(number=1))
+    assert not handler.send_event(finished(number=2))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.text.endswith("> is not published to env:BROKER: MessageNacked\n")
+    assert the_parcel(rabbitmq, queue).event.number == 1
+    assert handler.send_event(finished(number=3))
+
+
+def test_a_message_that_is_too_large_is_refused_for_good(rabbitmq, queue, hidden, tmp_path):
+    manager = event.EventManager(outbox=tmp_path / "outbox")
+    manager.add_handler("broker", hidden(rabbitmq.url), queue)
+    (delivery,) = manager.dispatch(finished(text="x" * LARGEST))
+    assert delivery.permanent
+    assert "broker: env:BROKER refuses <Event 'compile' " in delivery.reason
+    assert f"is larger than configured max size {LARGEST}" in delivery.reason
+    assert manager.send_event(finished())
+    assert len(parcels(rabbitmq, queue)) == 1
+    assert [*_delivery.deliver(Outbox(manager.outbox), everything=True)] == []
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("password", ["t0psecret!", "a/b@c:d?e#f", 'it\'s "q"\\n', "two  spaces", "ünïcode", "%41"])
+@pytest.mark.parametrize("reference", [False, True], ids=["clear", "reference"])
+def test_a_wrong_password_is_a_failure_that_does_not_show_it(server, queue, hidden, caplog, password, reference):  # noqa: PLR0913
+    caplog.set_level(logging.DEBUG)
+    url = server.url.replace(server.password, quote(password, safe=""))
+    manager = event.EventManager()
+    manager.handlers["broker"] = BrokerHandler(hidden(url) if reference else url, queue)
+    with within(QUICK):
+        outcome = manager.dispatch(finished())
+    assert not outcome
+    assert not manager.send_event(finished())
+    assert re.search("ACCESS_REFUSED|AuthenticationError", str(outcome))
+    shown = caplog.text + str(outcome)
+    forms = {password, quote(password, safe=""), repr(password)[1:-1], " ".join(password.split())}
+    assert not [form for form in forms if form in shown]
+    assert reference is not ("given in clear" in caplog.text)
+
+
+def test_a_wrong_password_is_told_once_in_a_sending(rabbitmq, queue, hidden):
+    """Some lock out whoever says it again and again."""
+    with Proxy(rabbitmq) as proxy:
+        assert not BrokerHandler(hidden(proxy.url().replace(rabbitmq.password, "wrong")), queue).send_event(finished())
+        assert proxy.count == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        pytest.param("amqp://ci:t0psecret@127.0.0.1/", True, id="password"),
+        pytest.param("amqp://127.0.0.1/;redis://:t0psecret@127.0.0.1", True, id="password-in-another-one"),
+        pytest.param("amqp://guest:guest@127.0.0.1/", False, id="guest"),
+        pytest.param("amqp://ci@127.0.0.1/", False, id="user"),
+        pytest.param("amqp://127.0.0.1/", False, id="nobody"),
+    ],
+)
+def test_a_password_in_clear_is_warned_of_and_not_shown(caplog, hidden, url, warned):
+    BrokerHandler(hidden(url))
+    assert caplog.records == []
+    BrokerHandler(url)
+    assert ["the URL's password is given in clear" in record.message for record in caplog.records] == [True] * warned
+    assert "t0psecret" not in caplog.text
+
+
+def test_a_reference_is_resolved_when_an_event_is_sent(server, queue, hidden, caplog, monkeypatch):
+    handler = BrokerHandler("env:BROKER", queue)
+    assert not handler.send_event(finished())
+    assert "is not published: broker: the URL: env:BROKER is not set" in caplog.text
+    hidden(server.url)
+    assert handler.send_event(finished())
+    hidden(server.url.replace(server.password, "changed"))
+    assert not handler.send_event(finished())
+    hidden("t0psecret")
+    assert not handler.send_event(finished())
+    assert "t0psecret" not in caplog.text
+    hidden(server.url)
+    assert handler.send_event(finished())
+    assert len(parcels(server, queue)) == 2
+
+
+def test_an_outbox_holds_references_alone(redis, queue, tmp_path, monkeypatch, nobody):
+    monkeypatch.chdir(tmp_path)
+    url = tmp_path / "url"
+    url.write_text(f"redis://:t0psecret@127.0.0.1:{nobody}")
+    manager = event.EventManager(outbox=tmp_path / "outbox")
+    manager.add_handler("broker", "file:url", queue)
+    assert not manager.send_event(finished())
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+    assert f"file:{url}".encode() in kept.replace(b"\\\\", b"\\")
+    assert b"t0psecret" not in kept
+    url.write_text(redis.url)
+    monkeypatch.chdir("/")
+    ((_, outcome),) = _delivery.deliver(Outbox(manager.outbox), everything=True)
+    assert outcome
+    assert len(parcels(redis, queue)) == 1
+
+
+# Servers that are not there, silent or slow
+
+
+def test_a_server_that_is_killed_keeps_what_it_has_and_is_found_again(server, queue, handler, caplog):
+    other = BrokerHandler(handler.url, queue)
+    assert handler.send_event(finished(number=1))
+    server.kill()
+    with within(QUICK):
+        assert not other.send_event(finished(number=2))
+    assert "is not published to env:BROKER: Connection" in caplog.text
+    server.start()
+    assert other.send_event(finished(number=3))
+    assert handler.send_event(finished(number=4))  # the connection that it has kept is dead
+    assert [parcel.event.number for parcel in parcels(server, queue)] == [1, 3, 4]
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "not-connected"])
+def test_a_server_that_is_paused_is_given_up_in_time(server, queue, handler, caplog, connected):
+    other = BrokerHandler(handler.url, queue)
+    if connected:
+        assert handler.send_event(finished())
+    handler.timeout = SHORT
+    server.pause()
+    try:
+        with within(SHORT + SLACK):
+            assert not handler.send_event(finished())
+    finally:
+        server.resume()
+    assert "TimeoutError: " in caplog.text
+    assert other.send_event(finished())
+
+
+def test_a_broker_that_is_short_of_memory_is_given_up_in_time_and_says_so(rabbitmq, queue, hidden, caplog):
+    blocked, unblocked = (method_frame(10, method) for method in (60, 61))
+    with Proxy(rabbitmq) as proxy:
+        handler = BrokerHandler(hidden(proxy.url()), queue)
+        assert handler.send_event(finished())
+        handler.timeout = SHORT
+        proxy.instead = itertools.chain([blocked], itertools.repeat(b""))
+        with within(SHORT + SLACK):
+            assert not handler.send_event(finished())
+        assert "is not published to env:BROKER: it takes nothing for now: it is short of memory or disk" in caplog.text
+        caplog.clear()
+        proxy.instead = None
+        handler.timeout = 30
+        assert handler.send_event(finished())
+        handler.timeout = SHORT
+        proxy.instead = itertools.chain([blocked, unblocked], itertools.repeat(b""))
+        assert not handler.send_event(finished())
+        assert "is not published to env:BROKER: TimeoutError: " in caplog.text
+
+
+def method_frame(kind, method):
+    """Return a frame of AMQP with a method whose only argument is an empty text, for the connection itself."""
+    payload = kind.to_bytes(2, "big") + method.to_bytes(2, "big") + b"\0"
+    return b"\x01\0\0" + len(payload).to_bytes(4, "big") + payload + b"\xce"
+
+
+@pytest.mark.parametrize("first", ["nobody", "silent", "wrong-password"])
+@pytest.mark.parametrize("timeout", [2, 30])
+def test_the_next_url_is_tried_where_the_first_one_does_not_do(  # noqa: PLR0913
+    rabbitmq, queue, hidden, nobody, monkeypatch, first, timeout
+):
+    monkeypatch.setattr(_broker, "STEP", 1.0)
+    with listening() as silent:
+        url = {
+            "nobody": f"amqp://127.0.0.1:{nobody}",
+            "silent": silent.replace("http", "amqp"),
+            "wrong-password": rabbitmq.url.replace(rabbitmq.password, "wrong"),
+        }[first]
+        handler = BrokerHandler(hidden(f"{url};{rabbitmq.url}"), queue, timeout=timeout)
+        with within(1 + SLACK):
+            assert handler.send_event(finished())
+        with within(0.9):
+            assert handler.send_event(finished())  # on the connection that was kept
+    assert len(parcels(rabbitmq, queue)) == 2
+
+
+def test_of_many_urls_each_one_is_tried(redis, queue, hidden, nobody):
+    url = ";".join([f"redis://127.0.0.1:{nobody}"] * 4 + [redis.url])
+    assert BrokerHandler(hidden(url), queue).send_event(finished())
+    assert len(parcels(redis, queue)) == 1
+
+
+def test_where_no_url_does_the_log_tells_which_one_was_the_last(queue, nobody, caplog):
+    handler = BrokerHandler(f"amqp://127.0.0.1:{nobody};redis://127.0.0.1:{nobody}", queue)
+    assert not handler.send_event(finished())
+    assert f"not published to amqp://127.0.0.1:{nobody}: amqp://127.0.0.1:{nobody}: ConnectionRefused" in caplog.text
+
+
+def silence(connection, stopped):
+    stopped.wait()
+
+
+def drip(*items):
+    def serve(connection, stopped):
+        for item in itertools.chain(items[:-1], itertools.cycle(items[-1])):
+            connection.sendall(bytes([item]) if isinstance(item, int) else item)
+            if stopped.wait(0.01):
+                return
+
+    return serve
+
+
+def hang_up(connection, stopped):
+    connection.recv(1 << 16)
+    connection.close()
+
+
+def babble(connection, stopped):
+    connection.recv(1 << 16)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+    connection.close()
+
+
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+HALF_A_FRAME = b"\x01\x00\x00\x00\x00\x10\x00" + b"\x00"
+SLOW = [
+    pytest.param("amqp", silence, id="amqp-silent"),
+    pytest.param("amqp", drip(HEARTBEAT), id="amqp-dripping-frames"),
+    pytest.param("amqp", drip(HALF_A_FRAME, b"x"), id="amqp-dripping-a-frame"),
+    pytest.param("amqps", silence, id="amqps-silent"),
+    pytest.param("redis", silence, id="redis-silent"),
+    pytest.param("redis", drip(b"+x"), id="redis-dripping"),
+    pytest.param("rediss", silence, id="rediss-silent"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "serve"), SLOW)
+def test_a_server_that_does_not_answer_is_given_up_in_time(queue, caplog, scheme, serve):
+    with raw_server(serve) as port:
+        handler = BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=SHORT)
+        with within(SHORT + SLACK):
+            assert not handler.send_event(finished())
+    (record,) = caplog.records
+    assert f"is not published to {scheme}://127.0.0.1:{port}: TimeoutError: " in record.message
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+@pytest.mark.parametrize("serve", [hang_up, babble])
+def test_what_answers_and_is_no_broker_is_a_failure(queue, caplog, scheme, serve):
+    with raw_server(serve) as port, within(QUICK):
+        assert not BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue).send_event(finished())
+    (record,) = caplog.records
+    assert f"is not published to {scheme}://127.0.0.1:{port}: " in record.message
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        pytest.param([b""], id="silent"),
+        pytest.param([HEARTBEAT], id="dripping-frames"),
+        pytest.param([HALF_A_FRAME, *[b"x"] * 10_000], id="dripping-a-frame"),
+    ],
+)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_broker_that_stops_answering_is_given_up_in_time(  # noqa: PLR0913
+    rabbitmq, queue, hidden, caplog, instead, tls, tmp_path, monkeypatch
+):
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    with Proxy(rabbitmq, authority.context("127.0.0.1") if tls else None) as proxy:
+        handler = BrokerHandler(hidden(proxy.url("amqps" if tls else "")), queue)
+        assert handler.send_event(finished())
+        handler.timeout = SHORT
+        proxy.instead = itertools.cycle(instead)
+        with within(SHORT + SLACK):
+            assert not handler.send_event(finished())
+        assert "TimeoutError: " in caplog.text
+        proxy.instead = None
+        handler.timeout = 30
+        assert handler.send_event(finished())
+
+
+def test_a_large_message_to_a_broker_that_does_not_read_on_is_given_up_in_time(rabbitmq, queue, hidden):
+    handler = BrokerHandler(hidden(rabbitmq.url), queue)
+    assert handler.send_event(finished())
+    large = finished(text="x" * (16 << 20))
+    handler.timeout = SHORT
+    rabbitmq.pause()
+    try:
+        with within(SHORT + SLACK):
+            assert not handler.send_event(large)
+    finally:
+        rabbitmq.resume()
+
+
+# Connections
+
+
+def test_one_connection_serves_many_events(server, queue, hidden):
+    with Proxy(server) as proxy:
+        handler = BrokerHandler(hidden(proxy.url()), queue)
+        assert handler.send_event(finished())
+        made = proxy.count
+        assert all(handler.send_event(finished()) for _ in range(5))
+        assert proxy.count == made
+
+
+def test_a_connection_that_was_long_not_used_is_not_relied_on(server, queue, hidden, monkeypatch):
+    monkeypatch.setattr(_broker, "_FRESH", 0.0)
+    with Proxy(server) as proxy:
+        handler = BrokerHandler(hidden(proxy.url()), queue)
+        assert handler.send_event(finished())
+        made = proxy.count
+        assert handler.send_event(finished())
+        assert proxy.count == 2 * made
+    assert len(parcels(server, queue)) == 2
+
+
+def test_many_threads_share_a_handler(server, queue, handler):
+    sent = [finished(number=number) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(handler.send_event, sent))
+    assert sorted(parcel.event.number for parcel in parcels(server, queue)) == [*range(40)]
+
+
+FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: has no fork")
+
+
+@FORK
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_forked_process_uses_a_connection_of_its_own(server, queue, hidden, tls, tmp_path, monkeypatch):  # noqa: PLR0913
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    scheme = {"amqp": "amqps", "redis": "rediss"}[server.url.partition(":")[0]] if tls else ""
+    with Proxy(server, authority.context("127.0.0.1") if tls else None) as proxy:
+        handler = BrokerHandler(hidden(proxy.url(scheme)), queue)
+        assert handler.send_event(finished(number=1))
+        made = proxy.count
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if handler.send_event(finished(number=2)) else 1)  # pragma: no cover  # in the child
+        assert os.waitpid(child, 0)[1] == 0
+        assert proxy.count == 2 * made
+        assert handler.send_event(finished(number=3))
+        assert proxy.count == 2 * made
+    assert [parcel.event.number for parcel in parcels(server, queue)] == [1, 2, 3]
+
+
+FORKING = """
+import os, sys
+import event
+
+event.load_handlers_from_env()
+assert event.send_event(event.Event("first"))
+child = os.fork()
+if child == 0:
+    if sys.argv[1] == "child-sends":
+        assert event.send_event(event.Event("child"))
+else:
+    if sys.argv[1] == "parent-sends":
+        assert event.send_event(event.Event("meanwhile"))
+    assert os.waitpid(child, 0)[1] == 0
+    assert event.send_event(event.Event("last"))
+"""
+
+
+@FORK
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        pytest.param("child-sends", ["first", "child", "last"], id="child-sends"),
+        pytest.param("parent-sends", ["first", "meanwhile", "last"], id="parent-sends"),
+        pytest.param("nobody", ["first", "last"], id="nobody"),
+    ],
+)
+def test_a_forked_process_that_ends_in_its_own_way_leaves_its_parents_connection_alone(server, queue, order, names):
+    assert script(server.url, queue, FORKING, order) == ""
+    assert [parcel.event.name for parcel in parcels(server, queue)] == names
+
+
+def environment(url, queue):
+    source = os.path.dirname(os.path.dirname(event.__file__))
+    handlers = f"broker=env:BROKER,{queue}"
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": source, "E3_EVENT_HANDLERS": handlers, "BROKER": url}
+
+
+STRICT = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c"]
+
+
+def script(url, queue, text, *arguments):
+    """Run a script that may warn of nothing; return what it says."""
+    done = subprocess.run(
+        [*STRICT, text, *arguments],
+        env=environment(url, queue),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handler: pickle.loads(pickle.dumps(handler))])
+def test_a_copy_sends_too(redis, queue, hidden, copied):
+    handler = BrokerHandler(hidden(redis.url), queue, limit=7, s3="s3://builds", timeout=9)
+    assert handler.send_event(finished())
+    other = copied(handler)
+    assert other.send_event(finished())
+    assert other.encode_config() == handler.encode_config()
+    assert other._publisher is not handler._publisher
+    assert len(parcels(redis, queue)) == 2
+
+
+# The end of a process
+
+ONE_EVENT = """
+import event
+
+event.load_handlers_from_env()
+with event.Event("compile") as e:
+    pass
+assert event.send_event(e)
+print("sent", flush=True)
+input()
+"""
+
+
+@contextmanager
+def sender(url, queue):
+    """Run a process that sends an event and ends when it is told to."""
+    with subprocess.Popen(
+        [*STRICT, ONE_EVENT],
+        env=environment(url, queue),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout.readline() == b"sent\n"
+        yield process
+        assert (process.communicate(b"\n")[0], process.returncode) == (b"", 0)
+
+
+def test_a_process_that_ends_has_taken_leave(server, queue):
+    before = server.log.stat().st_size
+    with sender(server.url, queue):
+        pass
+    said = server.log.read_bytes()[before:]
+    assert b"unexpectedly" not in said
+    assert len(parcels(server, queue)) == 1
+
+
+def test_a_process_ends_soon_though_the_server_answers_no_more(server, queue):
+    start = None
+    try:
+        with sender(server.url, queue):
+            server.pause()
+            start = time.monotonic()
+        assert time.monotonic() - start < QUICK  # a second of it is for taking leave
+    finally:
+        server.resume()
+
+
+# TLS
+
+
+@pytest.fixture(params=["amqps", "rediss"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture
+def plain(request, scheme):
+    return request.getfixturevalue({"amqps": "rabbitmq", "rediss": "redis"}[scheme])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("named", ["variable", "url"])
+def test_a_private_authority_is_trusted_when_named(plain, scheme, queue, hidden, tmp_path, monkeypatch, host, named):  # noqa: PLR0913
+    authority = Authority(tmp_path)
+    with Proxy(plain, authority.context(host)) as proxy:
+        url = proxy.url(scheme, host)
+        if named == "variable":
+            monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+        else:
+            url += f"?ssl_ca_certs={quote(authority.path)}"
+        handler = BrokerHandler(hidden(url), queue)
+        assert handler.send_event(finished())
+        assert handler.send_event(finished(text="x" * 100_000))
+    assert len(parcels(plain, queue)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "trusted", "why"),
+    [
+        pytest.param(["127.0.0.1"], False, "unable to get local issuer", id="unknown-authority"),
+        pytest.param(["elsewhere.example"], True, "mismatch", id="other-host"),
+    ],
+)
+def test_an_untrusted_certificate_gets_nothing(  # noqa: PLR0913
+    plain, scheme, queue, hidden, tmp_path, monkeypatch, caplog, names, trusted, why
+):
+    authority = Authority(tmp_path)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    with Proxy(plain, authority.context(*names)) as proxy:
+        assert not BrokerHandler(hidden(proxy.url(scheme)), queue).send_event(finished())
+    assert re.search(rf"CERTIFICATE_VERIFY_FAILED.*{why}.*; SSL_CERT_FILE may name", caplog.text)
+
+
+def test_the_url_may_have_the_host_or_all_of_the_certificate_not_verified(plain, scheme, queue, hidden, tmp_path):
+    authority = Authority(tmp_path)
+    with Proxy(plain, authority.context("elsewhere.example")) as proxy:
+        url = proxy.url(scheme)
+        named = f"{url}?ssl_ca_certs={quote(authority.path)}&ssl_check_hostname=false"
+        assert BrokerHandler(hidden(named), queue).send_event(finished())
+        assert BrokerHandler(hidden(f"{url}?ssl_cert_reqs=none"), queue).send_event(finished())
+
+
+def test_the_url_may_name_a_certificate_of_our_own(plain, scheme, queue, hidden, tmp_path):
+    authority = Authority(tmp_path)
+    own = tmp_path / "own.pem"
+    authority.authority.issue_cert("ci@example.com").private_key_and_cert_chain_pem.write_to_path(own)
+    context = authority.context("127.0.0.1")
+    authority.authority.configure_trust(context)
+    context.verify_mode = 2
+    with Proxy(plain, context) as proxy:
+        url = f"{proxy.url(scheme)}?ssl_ca_certs={quote(authority.path)}"
+        assert BrokerHandler(hidden(f"{url}&ssl_certfile={quote(str(own))}"), queue).send_event(finished())
+        assert not BrokerHandler(hidden(url), queue).send_event(finished())
+    assert len(parcels(plain, queue)) == 1
+
+
+def test_an_option_of_tls_that_is_not_known_is_told(plain, scheme, queue, hidden, caplog):
+    handler = BrokerHandler(hidden(f"{plain.url.replace('://', 's://', 1)}?ssl_ciphers=x"), queue)
+    assert not handler.send_event(finished())
+    assert "ssl_ciphers is none of ssl_ca_certs, ssl_certfile" in caplog.text
+
+
+# Attachments
+
+
+def event_with(*files, **data):
+    """Return an event that has files attached, each under its name."""
+    with event.Event("compile", **data) as made:
+        for file in files:
+            made.attach_file(file, file.name)
+    return made
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return a function that writes a file of that content."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def made_by(redis, queue, hidden):
+    """Return a function that makes a handler with options; Redis has no limit that would matter."""
+    return lambda **options: BrokerHandler(hidden(redis.url), queue, **options)
+
+
+def test_attachments_are_in_the_message(redis, queue, made_by, files):
+    contents = {"build.log": b"done\n", "empty": b"", "core ä/\\": os.urandom(100_000)}
+    made = event.Event("compile")
+    for number, (name, content) in enumerate(contents.items()):
+        made.attach_file(files(str(number), content), name)
+    assert made_by().send_event(made)
+    parcel = the_parcel(redis, queue)
+    assert {name: parcel.files[file] for name, (file, _) in parcel.attachments.items()} == contents
+
+
+def test_all_of_them_together_keep_within_the_limit(redis, queue, made_by, files, caplog):
+    made = event_with(files("a", b"x" * 6), files("b", b"x" * 5), files("c", b"x" * 4), files("d", b""), uid="42")
+    assert made_by(limit=10).send_event(made)
+    parcel = the_parcel(redis, queue)
+    assert sorted(parcel.attachments) == ["a", "c", "d"]
+    assert sorted(len(file) for file in parcel.files.values()) == [0, 4, 6]
+    (record,) = caplog.records
+    assert record.message == (
+        f"broker: attachment 'b' of {made!r} is not sent: it has 5 bytes, and the message has room for 4; "
+        "s3=s3://... takes it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "largest"),
+    [pytest.param("redis", 4 << 20, id="redis"), pytest.param("sqs", 100 << 10, id="sqs"), ("SQS", 100 << 10)],
+)
+def test_the_limit_is_by_default_what_the_broker_takes(files, scheme, largest):
+    fits, more = files("fits", b"x" * largest), files("more", b"y")
+    handler = BrokerHandler(f"{scheme}://127.0.0.1")
+    assert [*handler._parcel(event_with(fits), "1", scheme).attachments] == ["fits"]
+    assert [*handler._parcel(event_with(fits, more), "1", scheme).attachments] == ["fits"]
+
+
+def test_what_is_gone_or_no_file_is_left_out_and_the_event_goes(  # noqa: PLR0913
+    redis, queue, made_by, files, tmp_path, caplog
+):
+    made = event_with(files("gone", b"1"), files("fifo", b"2"), files("directory", b"3"), files("log", b"4"))
+    (tmp_path / "gone").unlink()
+    for name in ("fifo", "directory"):
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    made._attachments["no-path"] = ("/\ud800", "0")
+    with within(QUICK):
+        assert made_by().send_event(made)
+    assert the_parcel(redis, queue).files == {"3": b"4"}
+    told = [re.search(r"attachment '(.*?)' of <.*> is not sent: (\w+)", record.message) for record in caplog.records]
+    assert {match.groups() for match in told} == {
+        ("gone", "FileNotFoundError"),
+        ("fifo", "NotRegularError"),
+        ("directory", "NotRegularError"),
+        ("no-path", "UnicodeEncodeError"),
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="platform: root reads everything")
+def test_what_may_not_be_read_is_left_out(redis, queue, made_by, files, caplog):
+    made = event_with(files("log", b"4"))
+    os.chmod(made.get_attachments()["log"][0], 0)
+    assert made_by().send_event(made)
+    assert the_parcel(redis, queue).files == {}
+
+
+def test_what_cannot_be_read_to_its_end_is_left_out(  # noqa: PLR0913
+    redis, queue, made_by, files, caplog, monkeypatch
+):
+    made = event_with(files("log", b"4"))
+    monkeypatch.setattr(_files, "open_regular", lambda path: os.open(path, os.O_WRONLY))
+    assert made_by().send_event(made)
+    assert the_parcel(redis, queue).files == {}
+    assert "attachment 'log' of <Event" in caplog.text
+
+
+def test_what_was_changed_since_is_sent_as_it_is_now(redis, queue, made_by, files):
+    log = files("log", b"started\n")
+    made = event_with(log)
+    log.write_bytes(b"started\ndone\n")
+    assert made_by().send_event(made)
+    assert the_parcel(redis, queue).files == {"0": b"started\ndone\n"}
+
+
+@pytest.fixture
+def growing(monkeypatch):
+    """Have each file grow, once we know its size."""
+    fstat = os.fstat
+
+    def grow(fd):
+        status = fstat(fd)
+        if path := next((p for p in grow.paths if os.path.samestat(os.stat(p), status)), None):
+            with open(path, "ab") as file:
+                file.write(b"more\n")
+        return status
+
+    grow.paths = []
+    monkeypatch.setattr(os, "fstat", grow)
+    return grow.paths
+
+
+@pytest.mark.parametrize("limit", [None, 0], ids=["message", "s3"])
+def test_a_log_that_grows_meanwhile_is_sent_as_far_as_it_was(redis, queue, made_by, files, s3, growing, limit):  # noqa: PLR0913
+    content = b"0123456789abcdef" * (600_000 if limit == 0 else 1)  # more than one part of an upload
+    log = files("log", content)
+    made = event_with(log)
+    growing.append(log)
+    assert made_by(limit=limit, s3="s3://builds/ci").send_event(made)
+    parcel = the_parcel(redis, queue)
+    assert parcel.attachments["log"][1] == hashlib.sha1(parcel_content(s3, parcel)).hexdigest()
+    assert len(parcel_content(s3, parcel)) >= len(content)
+
+
+def parcel_content(s3, parcel):
+    """Return the content of the first file."""
+    (file,) = parcel.files.values()
+    if isinstance(file, bytes):
+        return file
+    bucket, _, key = file.url.removeprefix("s3://").partition("/")
+    content = s3.get(bucket, key)["Body"]
+    assert len(content) == file.size
+    return content
+
+
+def test_what_does_not_fit_goes_to_s3(redis, queue, made_by, files, s3, caplog):  # noqa: PLR0913
+    made = event_with(files("a b.log", b"x" * 11), files("small", b"y"))
+    assert made_by(limit=10, s3="s3://builds/ci/").send_event(made)
+    parcel = the_parcel(redis, queue)
+    assert s3.keys("builds") == [f"ci/{parcel.id}/a b.log"]
+    stored = parcel.files["0"]
+    assert (stored.url, stored.size) == (f"s3://builds/ci/{parcel.id}/a b.log", 11)
+    assert parcel.attachments["a b.log"] == ("0", hashlib.sha1(b"x" * 11).hexdigest())
+    assert parcel.files["1"] == b"y"
+    assert s3.get("builds", f"ci/{parcel.id}/a b.log")["Body"] == b"x" * 11
+    assert s3.get("builds", f"ci/{parcel.id}/a b.log")["ServerSideEncryption"] == "AES256"
+    assert [record for record in caplog.records if record.name == "event"] == []
+
+
+def test_names_in_s3_stay_beneath_their_place(redis, queue, made_by, files, s3):
+    made = event.Event("compile")
+    for number, name in enumerate(["../../x", "a/b", "ä", "."]):
+        made.attach_file(files(str(number), b"x" * 11), name)
+    assert made_by(limit=0, s3="s3://builds").send_event(made)
+    parcel = the_parcel(redis, queue)
+    keys = s3.keys("builds")
+    assert len(keys) == 4
+    assert all(re.fullmatch(rf"{parcel.id}/[^/]+", key) for key in keys)
+    assert {file.url for file in parcel.files.values()} == {f"s3://builds/{key}" for key in keys}
+
+
+def test_an_event_whose_attachment_s3_does_not_take_waits_and_comes_under_the_same_key(  # noqa: PLR0913
+    redis, queue, hidden, files, s3, caplog, tmp_path, monkeypatch, nobody
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    manager = event.EventManager(outbox=tmp_path / "outbox")
+    manager.add_handler("broker", hidden(redis.url), queue, limit=0, s3="s3://builds")
+    made = event_with(files("log", b"x"))
+    assert not manager.send_event(made)
+    assert re.search(r"broker: <Event 'compile' .*> is not published to env:BROKER: .*127.0.0.1", caplog.text)
+    assert taken(redis, queue) == []
+    ((_, sending, _),) = Outbox(manager.outbox).entries("new")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    ((_, outcome),) = _delivery.deliver(Outbox(manager.outbox), everything=True)
+    assert outcome
+    assert s3.keys("builds") == [f"{sending}/log"]
+    assert the_parcel(redis, queue).id == sending
+
+
+def test_the_time_to_publish_begins_when_all_is_uploaded(made_by, files, s3, monkeypatch):
+    handler = made_by(limit=0, s3="s3://builds")
+    made = event_with(files("log", b"x"))
+    assert handler.send_event(made)
+    steps = []
+
+    def noted(name, act):
+        return lambda *arguments: (steps.append(name), act(*arguments))[1]
+
+    monkeypatch.setattr(_clocked, "Clock", noted("clock", _clocked.Clock))
+    monkeypatch.setattr(handler._store, "upload_open", noted("upload", handler._store.upload_open))
+    assert handler.send_event(made)
+    assert steps == ["upload", "clock"]
+
+
+# SQS
+
+
+@pytest.fixture
+def sqs(s3):
+    """Give moto's SQS."""
+    import boto3
+
+    client = boto3.Session("AKIATESTS", "x", region_name="us-east-1").client("sqs", endpoint_url=s3.endpoint)
+    yield client
+    client.close()
+
+
+SQS_SECRET = "AKIATESTS:t0p%2Fsecret"
+
+
+def from_sqs(client, queue):
+    """Take all messages from a queue of SQS, as kombu writes them."""
+    import json
+    from base64 import b64decode
+
+    url = client.get_queue_url(QueueName=queue)["QueueUrl"]
+    found = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+    return [_message.decode(b64decode(json.loads(b64decode(message["Body"]))["body"])) for message in found]
+
+
+def test_an_event_goes_to_sqs(sqs, queue, hidden, files):
+    handler = BrokerHandler(hidden(f"sqs://{SQS_SECRET}@"), queue)
+    assert handler.send_event(event_with(files("log", b"x" * 1000), uid="42"))
+    (parcel,) = from_sqs(sqs, queue)
+    assert (parcel.event.uid, parcel.files) == ("42", {"0": b"x" * 1000})
+
+
+def test_what_sqs_does_not_take_is_refused_for_good(sqs, queue, hidden):
+    handler = BrokerHandler(hidden(f"sqs://{SQS_SECRET}@"), queue)
+    with pytest.raises(event.PermanentError, match="must be shorter than"):
+        handler.send_event(finished(text="x" * (1 << 20)))
+
+
+def test_sqs_that_does_not_answer_is_given_up_in_time(queue, hidden, caplog, monkeypatch, s3):
+    with listening() as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", silent)
+        handler = BrokerHandler(hidden(f"sqs://{SQS_SECRET}@"), queue, timeout=SHORT)
+        with within(SHORT + SLACK):
+            assert not handler.send_event(finished())
+    assert "is not published to env:BROKER: ReadTimeoutError: " in caplog.text
+    assert "t0p" not in caplog.text
+
+
+# The configuration
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments"),
+    [
+        pytest.param("amqp://h", {"url": "amqp://h"}, id="url"),
+        pytest.param("amqp://h,", {"url": "amqp://h"}, id="empty-is-default"),
+        pytest.param("env:B,ci", {"url": "env:B", "queue": "ci"}, id="queue"),
+        pytest.param("amqp://h/a%2Cb,,timeout=5", {"url": "amqp://h/a,b", "timeout": "5"}, id="comma"),
+        pytest.param("env:B,,limit=0,s3=s3://b/p=q", {"url": "env:B", "limit": "0", "s3": "s3://b/p=q"}, id="s3"),
+        pytest.param("env:B,,profile=ci,sse=aws:kms", {"url": "env:B", "profile": "ci", "sse": "aws:kms"}, id="aws"),
+        pytest.param("env:B,ci,sse=", {"url": "env:B", "queue": "ci", "sse": ""}, id="no-encryption"),
+    ],
+)  # fmt: skip
+def test_a_configuration_is_understood(config, arguments):
+    assert BrokerHandler.decode_config(config) == arguments
+    BrokerHandler(**arguments)
+
+
+@pytest.mark.parametrize("field", ["t0psecret", "t0psecret=1", "=", "", "Limit=1"])
+def test_a_configuration_with_more_is_refused_and_not_shown(field):
+    with pytest.raises(event.EventError, match=r"broker: value 4 of the configuration is not understood; exp") as error:
+        BrokerHandler.decode_config(f"env:B,ci,timeout=3,{field}")
+    assert "t0psecret" not in str(error.value)
+
+
+REFERENCES = st.sampled_from(["env:", "file:"]).flatmap(lambda kind: st.text().map(lambda name: kind + name))
+QUEUES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=50)
+
+
+@given(
+    url=REFERENCES | st.just("redis://h/a,b|c?%2C"),
+    queue=QUEUES,
+    limit=st.none() | st.integers(0, 1 << 40),
+    s3=st.just("") | st.text(st.sampled_from("ab,|%2C="), min_size=1).map("s3://b/{}".format),
+    profile=st.none() | st.text(min_size=1),
+    sse=st.none() | st.text(),
+    timeout=st.floats(0.001, 1e9),
+)
+def test_a_handler_comes_back_from_its_configuration(url, queue, **more):
+    handler = BrokerHandler(url, queue, **more)
+    config = handler.encode_config()
+    assert "|" not in config
+    other = BrokerHandler(**BrokerHandler.decode_config(config))
+    assert {**vars(other), "_store": None} == {**vars(handler), "_store": None}
+    assert (other._store is None) == (handler._store is None)
+
+
+def test_the_configuration_says_no_more_than_it_must():
+    assert BrokerHandler("amqp://h").encode_config() == "amqp://h,e3-event"
+    assert BrokerHandler("amqp://h", "ci", timeout=5, limit=0).encode_config() == "amqp://h,ci,limit=0,timeout=5.0"
+
+
+def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert BrokerHandler("file:url")._config_elsewhere() == f"file:{os.path.abspath('url')},e3-event"
+    assert BrokerHandler("file:~/url")._config_elsewhere() == f"file:{os.path.expanduser('~')}/url,e3-event"
+    assert BrokerHandler("env:URL")._config_elsewhere() == "env:URL,e3-event"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        pytest.param({"url": ""}, "the URL is none", id="no-url"),
+        pytest.param({"url": "t0psecret"}, "the URL is none", id="no-scheme"),
+        pytest.param({"url": "amqp://ci:t0p/secret@h/"}, "the URL is none", id="slash-in-the-password"),
+        pytest.param({"queue": ""}, "the queue is ''; expected a name of 240 bytes at most", id="no-queue"),
+        pytest.param({"queue": "a\nb"}, r"the queue is 'a\nb'", id="line-break"),
+        pytest.param({"queue": "ä" * 121}, "the queue is 'ä", id="long-queue"),
+        pytest.param({"limit": "much"}, "limit is 'much'; expected a number, 0 or more", id="limit"),
+        pytest.param({"limit": -1}, "limit is -1; expected a number, 0 or more", id="negative-limit"),
+        pytest.param({"s3": "builds"}, "the URL is 'builds'; expected s3://BUCKET/PREFIX", id="s3"),
+        pytest.param({"timeout": "soon"}, "timeout is 'soon'; expected a number, above 0", id="timeout"),
+        pytest.param({"timeout": 0}, "timeout is 0; expected a number, above 0", id="no-time"),
+        pytest.param({"timeout": float("nan")}, "timeout is nan; expected a number, above 0", id="nan"),
+        pytest.param({"timeout": float("inf")}, "timeout is inf; expected a number, above 0", id="endless"),
+        pytest.param({"timeout": None}, "timeout is None; expected a number, above 0", id="none"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):
+    with pytest.raises(event.EventError, match=re.escape(why)) as error:
+        BrokerHandler(**{"url": "amqp://127.0.0.1/", **arguments})
+    assert "t0p" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+
+
+def test_a_missing_library_is_an_error_with_the_pip_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kombu", None)
+    with pytest.raises(event.EventError, match=r'pip install "e3-event\[broker\]"'):
+        BrokerHandler("amqp://h/")
+
+
+def test_a_place_in_s3_needs_boto3(monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(event.EventError, match=r'pip install "e3-event\[s3\]"'):
+        BrokerHandler("amqp://h/", s3="s3://builds")
+
+
+def test_a_client_that_is_missing_for_a_url_that_is_only_named_is_an_error_too(monkeypatch, hidden):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(event.EventError, match=r'pip install "kombu\[sqs\]"'):
+        BrokerHandler(hidden("sqs://"))
+
+
+def test_loading_the_module_loads_no_library():
+    code = "import sys, event.handler.broker; print([m for m in ('kombu', 'ssl', 'boto3') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
