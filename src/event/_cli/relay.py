@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     import logging
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
 
     from event import Delivery
     from event._broker import Broker
@@ -205,18 +205,16 @@ def _report(configs: Mapping[str, str], stop: _Stop, parcel: Parcel, delivery: D
 
 def _broker(args: argparse.Namespace) -> Broker:
     """Return the broker that is to be relayed from."""
+    fail: Callable[[str], NoReturn] = args.parser.error
     if len(args.words) != 1:  # which are not shown: another URL holds a password too
-        args.parser.error(
-            f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing"
-        )
+        fail(f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing")
     if not args.queue or not args.queue.isprintable() or len(args.queue.encode()) > _QUEUE_MAX:
-        args.parser.error(f"--queue: {args.queue!r} is no name of a queue; expected {_QUEUE_MAX} bytes at most")
+        fail(f"--queue: {args.queue!r} is no name of a queue; expected {_QUEUE_MAX} bytes at most")
     (url,) = args.words
     try:
         broker = _broker_at(url, "the broker's URL")
     except EventError as error:
-        args.parser.error(one_line(error))
-        raise  # it does not come here
+        fail(one_line(error))
     if broker.has_secret and not _secret.is_reference(url):
         _tell(args.parser.prog, "the URL's password can be seen by others; give env:NAME or file:PATH")
     return broker
