@@ -474,6 +474,45 @@ def test_the_watch_outlives_an_outbox_that_cannot_be_used_for_a_while(here):
     assert (process.returncode, rest) == (0, "")
 
 
+@POSIX
+def test_the_watch_outlives_a_directory_that_cannot_be_read_for_a_while(command, monkeypatch):
+    wait_for("n")
+    asked = []
+
+    def agenda(*args, real=deliver._shelves.agenda):
+        asked.append(args)
+        if len(asked) < 3:
+            raise OSError(5, "Input/output error")
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    monkeypatch.setattr(deliver._shelves, "agenda", agenda)
+    status, _, err = command("deliver", "ob", "--watch")
+    assert (status, err) == (0, ["e3-event deliver: OSError: [Errno 5] Input/output error"])
+
+
+@POSIX
+def test_the_watch_delivers_what_somebody_who_has_died_was_delivering(here):
+    code = (
+        "import event, time; from event._outbox import Outbox; put = Outbox('ob').put; "
+        "put(event.Event('waits'), {'file': 'events'}).postpone(0); put(event.Event('n'), {'file': 'events'}); "
+        "print('put', flush=True); time.sleep(300)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"put\n"
+        process = start("deliver", "ob", "--watch", stderr=subprocess.PIPE)
+        try:
+            assert "waits: file: delivered" in line_of(process)
+            other.kill()
+            assert "n: file: delivered" in line_of(process)
+        finally:
+            other.kill()
+            process.send_signal(signal.SIGTERM)
+            _, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "")
+
+
 def test_an_outbox_that_is_not_there_yet_has_not_changed(here):
     assert deliver._stamp(Outbox("ob")) == 0
 
@@ -517,7 +556,7 @@ def test_the_watch_goes_on_at_once_when_something_may_be_due(here, seen, next_du
     wait_for("n")
     os.utime("ob/new", (1, 1))
     polls = Polls()
-    deliver._pause(Outbox("ob"), polls, deliver._stamp(Outbox("ob")) if seen is None else seen, next_due)
+    deliver._pause(Outbox("ob"), polls, deliver._stamp(Outbox("ob")) if seen is None else seen, next_due, 60.0)
     assert polls.count == looks
 
 
@@ -525,7 +564,7 @@ def test_the_watch_looks_once_more_at_what_has_just_changed(here):
     """Within the coarse clock of a file system, a second change may not show."""
     wait_for("n")
     polls = Polls()
-    deliver._pause(Outbox("ob"), polls, deliver._stamp(Outbox("ob")), float("inf"))
+    deliver._pause(Outbox("ob"), polls, deliver._stamp(Outbox("ob")), float("inf"), 60.0)
     assert polls.count == 1
 
 
@@ -533,7 +572,7 @@ def test_the_watch_sleeps_while_nothing_changes_until_the_next_entry_is_due(here
     wait_for("n")
     os.utime("ob/new", (0, 0))
     due = time.time() + 1.5
-    deliver._pause(Outbox("ob"), threading.Event(), deliver._stamp(Outbox("ob")), due)
+    deliver._pause(Outbox("ob"), threading.Event(), deliver._stamp(Outbox("ob")), due, 60.0)
     assert time.time() >= due
 
 

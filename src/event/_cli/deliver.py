@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from threading import Thread
 
 from event import EventManager, _delivery
 from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
+from event._cli._deliverer import FAREWELL
+from event._cli._flag import Flag
 from event._disk import names
 from event._outbox import Outbox
 from event.error import one_line
@@ -46,6 +50,8 @@ examples:
 _POLL = 1.0  # seconds
 _RESCAN = 60.0  # seconds; for entries whose owner has died, and for clocks that were set
 _RESCAN_CLAIMED = 5.0  # seconds, while something is claimed
+_MOST_HUNG = 100  # deliveries of a relay's deliverer
+_LAST = 10.0  # seconds that a relay's deliverer has for its end
 _COARSE = 2.5  # seconds; a directory changed more recently may change again and bear the same time
 
 
@@ -206,37 +212,48 @@ def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
 def follow(path: str, timeout: float) -> int:
     """Deliver for a relay, which writes to our stdin when something has come; return the exit status.
 
-    The end of stdin ends us, once all that is due then was tried. Signals are the relay's to answer.
+    Its farewell ends us once all that is due was tried, and the end of stdin, where the relay was killed, after the
+    delivery that is being made. Signals are the relay's to answer.
 
     :param path: the outbox
     :param timeout: for each event, in seconds
     """
     import argparse
     import signal
-    from threading import Thread
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _pass_over)  # not SIG_IGN, which the processes of a handler would inherit
-    stop = _Stop()
-    Thread(target=_read_stdin, args=(stop,), daemon=True).start()
+    line = _Line()
     report = Report("e3-event relay", quiet=True)
     args = argparse.Namespace(timeout=timeout, all=False, parser=argparse.Namespace(prog="e3-event relay"))
-    outbox = Outbox(path)
-    _deliver_until(stop, outbox, args, report)
-    _pass(outbox, args, report)
-    return 0
+    status = 0
+    try:
+        _deliver_until(line, Outbox(path), args, report)
+        if line.crowded():
+            _text.tell(f"{args.parser.prog}: {_MOST_HUNG} deliveries hang")
+            status = 1  # begin anew, without them
+        else:
+            _pass(Outbox(path), args, report, line.gone.is_set)
+    except OSError as error:
+        _text.tell(f"{args.parser.prog}: {one_line(error)}")
+        status = 1
+    # A handler may have left something that keeps the interpreter from ending.
+    Thread(target=_end_at_last, args=(status,), daemon=True).start()
+    return status
 
 
 def _pass_over(_number: int, _frame: object) -> None:
     """Do nothing about a signal."""
 
 
-def _read_stdin(stop: _Stop) -> None:
-    try:
-        while os.read(0, 1 << 12):
-            stop.bell.set()
-    finally:
-        stop.set()
+def _end_at_last(status: int) -> None:
+    time.sleep(_LAST)
+    os._exit(status)
+
+
+def hung() -> int:
+    """Return how many deliveries go on that were left at their deadline; each keeps a thread."""
+    return sum(thread.name.startswith("event ") for thread in threading.enumerate())  # as _dispatch names them
 
 
 class _Stop:
@@ -246,8 +263,6 @@ class _Stop:
     """
 
     def __init__(self) -> None:
-        from threading import Event as Flag
-
         self.bell = Flag()
         self._stop = Flag()
 
@@ -261,14 +276,52 @@ class _Stop:
         return self._stop.is_set()
 
 
+class _Line(_Stop):
+    """What a relay tells us through stdin, which nobody else reads from then on.
+
+    :ivar gone: set when the relay has ended
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone = Flag()
+        self._fd = os.dup(0)
+        nowhere = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nowhere, 0)
+        os.close(nowhere)
+        Thread(target=self._read, daemon=True).start()
+
+    def is_set(self) -> bool:
+        """Tell whether the watch is to end."""
+        return super().is_set() or self.crowded()
+
+    def crowded(self) -> bool:
+        """Tell whether so many deliveries hang that the process may soon have no room for another."""
+        return hung() > _MOST_HUNG
+
+    def _read(self) -> None:
+        while word := os.read(self._fd, 1 << 12):
+            if FAREWELL in word:
+                self.set()
+            self.bell.set()
+        self.gone.set()
+        self.set()
+
+
 def _deliver_until(stop: _Stop, outbox: Outbox, args: argparse.Namespace, report: Report) -> None:
     """Deliver what comes and what falls due."""
     trouble = ""
     while not stop.is_set():
         stop.bell.clear()
         seen, start = _stamp(outbox), time.time()
+        next_due, rescan = start, _RESCAN
         try:
             _pass(outbox, args, report, stop.is_set)
+            _, later, next_due = _shelves.agenda(outbox, start)
+            waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
+            report.progress(f"{report.delivered} delivered; {waits}")
+            if next(names(outbox._place("claimed")), None):
+                rescan = _RESCAN_CLAIMED
             trouble = ""
         except OSError as error:  # the file system may come back
             report.clear()
@@ -276,23 +329,20 @@ def _deliver_until(stop: _Stop, outbox: Outbox, args: argparse.Namespace, report
             if trouble != told:
                 _text.tell(f"{args.parser.prog}: {trouble}")
         args.all = False  # what has failed keeps its distance
-        _, later, next_due = _shelves.agenda(outbox, start)
-        waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
-        report.progress(f"{report.delivered} delivered; {waits}")
         if not stop.is_set():  # else the bell that was cleared may have been its
-            _pause(outbox, stop, seen, next_due)
+            _pause(outbox, stop.bell, seen, next_due, rescan)
 
 
-def _pause(outbox: Outbox, stop: _Stop, seen: int, next_due: float) -> None:
+def _pause(outbox: Outbox, bell: Flag, seen: int, next_due: float, rescan: float) -> None:
     """Wait until something may be due. While nothing changes, no directory is read.
 
     :param seen: the state of new/ before it was read
+    :param rescan: seconds after which to look again nevertheless
     """
-    claimed = next(names(outbox._place("claimed")), None)
-    rescan = time.monotonic() + (_RESCAN_CLAIMED if claimed else _RESCAN)
+    end = time.monotonic() + rescan
     fresh = abs(time.time() - seen / 1e9) < _COARSE
-    while not stop.bell.wait(_POLL):
-        if fresh or _stamp(outbox) != seen or time.time() >= next_due or time.monotonic() >= rescan:
+    while not bell.wait(_POLL):
+        if fresh or _stamp(outbox) != seen or time.time() >= next_due or time.monotonic() >= end:
             return
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from functools import partial
-from threading import Event as Flag
 
 from event import EventManager, _registry, _secret
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
 from event._cli._deliverer import Deliverer
+from event._cli._flag import Flag
+from event._cli.deliver import hung
 from event._delivery import Late
 from event._outbox import Outbox
 from event.error import EventError, one_line
@@ -18,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     import logging
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
 
     from event import Delivery
     from event._broker import Broker
@@ -44,9 +45,11 @@ the outbox, and what is left stays there, or goes back to the broker. A second o
 
 _EPILOG = """\
 exit status:
-  0  SIGTERM has ended it, and all that was taken is delivered, or safe
-  1  it could not begin: there is no handler, or one cannot be loaded and there is no outbox
-  2  the command line is wrong
+  0    SIGTERM has ended it, and all that was taken is delivered, or safe
+  1    it could not begin: there is no handler, or one cannot be loaded and there is no outbox;
+       or it cannot go on, since without an outbox a thousand deliveries hang
+  2    the command line is wrong
+  130  SIGINT has ended it, or a second signal; what was taken is safe too
 
 examples:
   E3_EVENT_HANDLERS='file=/srv/events|smtp=Nightly,ci@example.com,dev@example.com,mail.example.com'
@@ -57,6 +60,8 @@ examples:
 """
 
 DEADLINE = 30.0  # seconds for one event, where neither an option nor the variable says so
+_QUEUE_MAX = 240  # bytes; AMQP has 255 for a queue's name, and there is a QUEUE.aside too
+_MOST_HUNG = 1000  # deliveries; each keeps a thread
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -84,7 +89,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
     _handlers.add_options(parser)
-    _handlers.add_sending_options(parser)
+    group = parser.add_argument_group("delivery")
+    group.add_argument(
+        "--outbox",
+        metavar="DIR",
+        help="keep the events in this directory until every handler has them (default: that of E3_EVENT_OUTBOX, if "
+        "any)",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_handlers._seconds,
+        help="give each event to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, or else 30)",
+    )
     return parser
 
 
@@ -111,26 +128,34 @@ def run(args: argparse.Namespace) -> int:
     stop = _Stop()
     with _Said(pairs), stop:
         if outbox is None:
-            relay = make(Giver(handlers.loaded, timeout, partial(_report, dict(pairs))))
+            relay = make(Giver(handlers.loaded, timeout, partial(_report, dict(pairs), stop)))
             relay.run(stop.flag)
         else:
             with Deliverer(outbox, timeout) as deliverer:
                 relay = make(Keeper(Outbox(outbox), _elsewhere(pairs), deliverer.wake))
                 relay.run(stop.flag)
-    _tell(args.parser.prog, f"{relay.taken} taken{f', {relay.aside} put aside' if relay.aside else ''}")
+    _tell(args.parser.prog, f"{relay.taken} taken{f', {relay.aside} put aside' if relay.aside else ''}{stop.why}")
     return stop.status
 
 
 class _Stop:
     """Notes the signals that end a relay, inside a ``with`` block; a second one is a KeyboardInterrupt.
 
-    :ivar flag: set by the first one
+    :ivar flag: set by the first one, or by `end`
     :ivar status: the exit status that it makes
+    :ivar why: what else has ended it
     """
 
     def __init__(self) -> None:
         self.flag = Flag()
         self.status = 0
+        self.why = ""
+
+    def end(self, why: str) -> None:
+        """End the relay, which has failed."""
+        if not self.flag.is_set():
+            self.status, self.why = 1, f"; ended, since {why}"
+            self.flag.set()
 
     def __enter__(self) -> None:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -169,25 +194,27 @@ def _tell(prog: str, text: str) -> None:
     _text.tell(f"{prog}: {text}")
 
 
-def _report(configs: Mapping[str, str], parcel: Parcel, delivery: Delivery) -> None:
+def _report(configs: Mapping[str, str], stop: _Stop, parcel: Parcel, delivery: Delivery) -> None:
     """Tell what went wrong; of what goes well, a relay would tell without end."""
     if not delivery.ok or delivery.said:
         about = _handlers.about(delivery, configs, kept=False)
         _text.tell(f"{parcel.id[:13]} {parcel.event.name}: {delivery.handler}: {about}")
+    if hung() > _MOST_HUNG:
+        stop.end("a process has no room for more deliveries that hang; an outbox helps")
 
 
 def _broker(args: argparse.Namespace) -> Broker:
     """Return the broker that is to be relayed from."""
-    if len(args.words) != 1:
-        args.parser.error(
-            f"what is {args.words[1]!r}? expected one URL" if args.words else "the broker's URL is missing"
-        )
+    fail: Callable[[str], NoReturn] = args.parser.error
+    if len(args.words) != 1:  # which are not shown: another URL holds a password too
+        fail(f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing")
+    if not args.queue or not args.queue.isprintable() or len(args.queue.encode()) > _QUEUE_MAX:
+        fail(f"--queue: {args.queue!r} is no name of a queue; expected {_QUEUE_MAX} bytes at most")
     (url,) = args.words
     try:
         broker = _broker_at(url, "the broker's URL")
     except EventError as error:
-        args.parser.error(one_line(error))
-        raise  # it does not come here
+        fail(one_line(error))
     if broker.has_secret and not _secret.is_reference(url):
         _tell(args.parser.prog, "the URL's password can be seen by others; give env:NAME or file:PATH")
     return broker
@@ -234,8 +261,7 @@ def _refuse_a_circle(args: argparse.Namespace, broker: Broker, pairs: _handlers.
             other = _broker_at(handler.url, name)
         except EventError:
             continue  # it is told where it is loaded
-        same = handler.queue == args.queue and other.is_same(broker)
-        if same:
+        if handler.queue == args.queue and other.is_same(broker):
             args.parser.error(
                 f"the handler {name!r} publishes to the queue that is relayed; events would go in a circle"
             )

@@ -1,0 +1,801 @@
+"""``e3-event relay``, against a real RabbitMQ and a real Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import event
+from cli.helpers import TO_FILES, handler, stored
+from cli.outboxes import ids
+from cli.relays import Queue, ended, eventually, started
+from event._cli import _deliverer, deliver, relay
+from event._cli._deliverer import FAREWELL, WAKE, Deliverer
+from event._cli._flag import Flag
+from event._outbox import Outbox
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import redis_server
+
+SERVERS = {"rabbitmq": rabbitmq_server, "redis": redis_server}
+BOTH = [pytest.param("rabbitmq", id="RabbitMQ"), pytest.param("redis", id="Redis")]
+TAKEN = "e3-event relay: {} taken"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Start a server when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        running = {}
+
+        def get(name):
+            if name not in running:
+                running[name] = stack.enter_context(SERVERS[name](tmp_path_factory.mktemp(name)))
+            return running[name]
+
+        yield get
+
+
+@pytest.fixture
+def broker(servers, monkeypatch, request):
+    """A queue of a server, whose URL stands in ``BROKER``."""
+    server = servers(getattr(request, "param", "redis"))
+    monkeypatch.setenv("BROKER", server.url)
+    return Queue(server.url)
+
+
+both = pytest.mark.parametrize("broker", BOTH, indirect=True)
+
+
+@pytest.fixture
+def relaying(broker, here):
+    """Start a relay of the queue."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*args, **kwargs):
+            return stack.enter_context(started("relay", "env:BROKER", "--queue", broker.name, *args, **kwargs))
+
+        yield start
+
+
+def uids(path="events"):
+    return sorted(data["uid"] for data in stored(path))
+
+
+# From queue to handlers.
+
+
+@both
+@pytest.mark.parametrize("outbox", [pytest.param(["--outbox", "ob"], id="outbox"), pytest.param([], id="no outbox")])
+def test_what_is_published_reaches_the_handlers_whole_and_sigterm_ends_it(broker, relaying, here, outbox):
+    attachment = here / "log"
+    attachment.write_bytes(os.urandom(100_000))
+    broker.send("a", attachment=attachment)
+    process = relaying(*outbox, *TO_FILES, "--handler", "file:b=other")
+    broker.send("b", "c", attachment=attachment)
+    for path in ("events", "other"):
+        eventually(lambda path=path: uids(path) == ["u-a", "u-b", "u-c"], "the events are there")
+        for name in "abc":
+            assert (here / path / f"{name}-u-{name}" / "log").read_bytes() == attachment.read_bytes()
+    assert process.end(signal.SIGTERM) == 0
+    assert process.lines[-2] == TAKEN.format(3)
+    assert process.lines[0].startswith("e3-event relay: ")
+    assert process.lines[0].endswith(
+        f", queue {broker.name} -> file, file:b" + (f"; outbox {here / 'ob'}" if outbox else "")
+    )
+    assert len(process.lines) == 3
+    assert broker.waiting() == 0
+    if outbox:
+        assert ids() == ids(state="claimed") == ids(state="tmp") == []
+
+
+@both
+def test_sigint_ends_it_with_130(broker, relaying):
+    process = relaying("--outbox", "ob", *TO_FILES)
+    broker.send("a")
+    eventually(lambda: uids() == ["u-a"], "the event is there")
+    assert process.end(signal.SIGINT) == 130
+    assert process.lines[-2] == TAKEN.format(1)
+
+
+def test_the_variables_name_handlers_outbox_and_timeout(broker, relaying, plugin):
+    plugin("hung", handler("import threading; threading.Event().wait()"))
+    env = {"E3_EVENT_HANDLERS": "file=events|hung", "E3_EVENT_OUTBOX": "ob", "E3_EVENT_TIMEOUT": "0.3"}
+    broker.send("a")
+    process = relaying(env=env)
+    assert process.line("a: hung: ").endswith(
+        "a: hung: not delivered: TimeoutError: not done within 0.3 s; kept in the outbox"
+    )
+    assert uids() == ["u-a"]
+    assert process.end(signal.SIGTERM) == 0
+    assert len(ids()) == 1
+
+
+# The broker's URL.
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        pytest.param([], "the broker's URL is missing", id="no URL"),
+        pytest.param(["redis://u:hunter2@h", "redis://u:hunter2@i"], "expected one URL, not 2 words", id="two URLs"),
+        pytest.param(["hunter2"], "the URL is none", id="no URL at all"),
+        pytest.param(["redis://u:hunter2@h:port"], "the URL is none", id="a wrong port"),
+        pytest.param(["gopher://u:hunter2@h"], "kombu knows no gopher://", id="a protocol that nobody knows"),
+        pytest.param(["env:NOWHERE"], "env:NOWHERE is not set or empty", id="no such variable"),
+        pytest.param(["file:nowhere"], "file:nowhere cannot be read", id="no such file"),
+        pytest.param(["env:URL", "--queue", ""], "--queue: '' is no name of a queue", id="no queue"),
+        pytest.param(["env:URL", "--queue", "a\nb"], "--queue: 'a\\nb' is no name", id="a queue of two lines"),
+        pytest.param(["env:URL", "--queue", "ä" * 121], "expected 240 bytes at most", id="a long queue"),
+        pytest.param(["env:URL", "--timeout", "0"], "--timeout: the timeout is '0'", id="no time"),
+        pytest.param(["env:URL", "--timeout", "soon"], "--timeout: the timeout is 'soon'", id="a word"),
+        pytest.param(["env:URL", "--outbox", ""], "--outbox: expected a directory", id="no outbox"),
+        pytest.param(["env:URL", "--s3", "https://b/c"], "--s3: s3: the URL is 'https://b/c'", id="no S3"),
+        pytest.param(["env:URL", "--fast"], "what is '--fast'?", id="an unknown option"),
+        pytest.param(["env:URL", "--handler", "file=a", "--handler", "file=b"], "'file' stands twice", id="twice"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(command, monkeypatch, here, args, message):
+    monkeypatch.setenv("URL", "redis://u:hunter2@127.0.0.1:9")
+    status, out, err = command("relay", *args)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("e3-event relay: ")
+    assert message in err[0]
+    assert "hunter2" not in err[0]
+    assert not [path for path in here.iterdir() if path.name != "home"]
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "extra"),
+    [
+        pytest.param("kombu", [], "broker", id="kombu"),
+        pytest.param("boto3", ["--s3", "s3://bucket/prefix"], "s3", id="boto3"),
+    ],
+)
+def test_a_missing_extra_is_one_line_and_status_2(command, monkeypatch, module, args, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    status, _, err = command("relay", "redis://127.0.0.1:9", *args)
+    assert (status, len(err)) == (2, 1)
+    assert f'pip install "e3-event[{extra}]"' in err[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        pytest.param("redis://:hunter2@127.0.0.1:9", True, id="in clear"),
+        pytest.param("redis://127.0.0.1:9", False, id="no password"),
+        pytest.param("env:URL", False, id="a reference"),
+        pytest.param("file:url", False, id="a file"),
+    ],
+)
+def test_a_password_in_clear_is_warned_of_and_never_shown(command, monkeypatch, here, url, warned):
+    monkeypatch.setenv("URL", "redis://:hunter2@127.0.0.1:9")
+    (here / "url").write_text("redis://:hunter2@127.0.0.1:9\n", "utf-8")
+    status, _, err = command("relay", url)
+    assert status == 1
+    assert err == [
+        *["e3-event relay: the URL's password can be seen by others; give env:NAME or file:PATH"] * warned,
+        "e3-event relay: nothing is taken: E3_EVENT_HANDLERS names no handler",
+    ]
+
+
+def test_a_place_in_s3_is_looked_for_when_something_is_there(command):
+    args = ("relay", "redis://127.0.0.1:9", "--s3", "s3://bucket/prefix", "--profile", "ci")
+    assert command(*args)[2] == ["e3-event relay: nothing is taken: E3_EVENT_HANDLERS names no handler"]
+
+
+def test_the_help_tells_how_it_ends(command):
+    status, out, _ = command("relay", "--help")
+    assert (status, out[0]) == (0, "usage: e3-event relay URL [option]...")
+    assert [line[:5].strip() for line in out if line.startswith("  ") and line.strip()[:1].isdigit()] == [
+        *("0", "1", "2", "130"),
+    ]
+    assert "E3_EVENT_TIMEOUT, or else 30)" in " ".join(" ".join(out).split())
+
+
+@both
+def test_a_wrong_password_is_told_without_it_and_tried_again(broker, relaying, monkeypatch):
+    password = broker.url.partition("://")[2].partition("@")[0].rpartition(":")[2]
+    monkeypatch.setenv("BROKER", broker.url.replace(password, "hunter2-%41"))
+    process = relaying(*TO_FILES)
+    line = process.line("cannot be reached: ")
+    assert process.end(signal.SIGTERM) == 0
+    assert [shown for shown in process.lines if "cannot be reached" in shown] == [line]
+    assert password not in process.text
+    assert "hunter2" not in process.text
+    assert process.lines[-2] == TAKEN.format(0)
+
+
+@both
+def test_a_broker_that_comes_later_and_goes_away_meanwhile_is_waited_for(broker, relaying, servers, request):
+    server = servers(request.node.callspec.params["broker"])
+    broker.send("a")
+    server.stop()
+    try:
+        process = relaying("--outbox", "ob", *TO_FILES)
+        process.line("cannot be reached: ")
+    finally:
+        server.start()
+    process.line("is there again")
+    eventually(lambda: uids() == ["u-a"], "what the broker has kept")
+    server.kill()
+    server.start()
+    process.line("is lost: ")
+    process.line("is there again", after=len(process.lines))
+    broker.send("b")
+    eventually(lambda: uids() == ["u-a", "u-b"], "what came then")
+    assert process.end(signal.SIGTERM) == 0
+    assert server.password not in process.text
+
+
+# The handlers.
+
+
+def test_without_a_handler_nothing_is_taken(broker, command):
+    broker.send("a")
+    status, _, err = command("relay", "env:BROKER", "--queue", broker.name, "--env", "NONE", "--outbox", "ob")
+    assert (status, err) == (1, ["e3-event relay: nothing is taken: NONE names no handler"])
+    assert broker.waiting() == 1
+
+
+def test_without_an_outbox_a_broken_handler_is_a_reason_to_take_nothing(broker, command):
+    broker.send("a")
+    args = ("relay", "env:BROKER", "--queue", broker.name, *TO_FILES, "--handler", "s3=nonsense", "--handler", "no=x")
+    status, _, err = command(*args)
+    assert (status, len(err)) == (1, 3)
+    assert err[0].startswith("s3: not loaded: ")
+    assert err[1].startswith("no: not loaded: ")
+    assert err[2].startswith("e3-event relay: nothing is taken: it could not be delivered; with an outbox it would be")
+    assert broker.waiting() == 1
+
+
+def test_with_an_outbox_a_broken_handler_gets_its_events_later(broker, relaying, process, plugin):
+    broker.send("a", "b")
+    running = relaying("--outbox", "ob", *TO_FILES, "--handler", "late=x")
+    assert running.line("late: not loaded: ").endswith("(in --handler)")
+    eventually(lambda: uids() == ["u-a", "u-b"], "the others have them")
+    eventually(lambda: len(ids()) == 2, "they are kept for it")
+    assert running.end(signal.SIGTERM) == 0
+    plugin("late", handler("import pathlib; return pathlib.Path(event.name).write_text(self.config) > 0"))
+    assert process("deliver", "ob", "--all").returncode == 0
+    assert [pathlib.Path(name).read_text("utf-8") for name in "ab"] == ["x", "x"]
+    assert uids() == ["u-a", "u-b"]
+
+
+def test_of_what_goes_wrong_no_secret_of_a_plugin_is_shown(broker, relaying, plugin):
+    plugin("hook", handler("logging.getLogger('event').warning(self.config); raise OSError(f'GET {self.config}')"))
+    for outbox in ([], ["--outbox", "ob"]):
+        broker.send("a")
+        process = relaying(*outbox, "--handler", "hook=https://hooks.example/hunter2")
+        assert "***" in process.line("a: hook: not delivered: ")
+        assert process.end(signal.SIGTERM) == 0
+        assert "hunter2" not in process.text
+
+
+def test_what_the_library_says_is_told_without_secrets(capsys):
+    said = relay._Said([("hook", "https://hooks.example/hunter2")])
+    with said:
+        event.logger.warning("GET %s", "https://hooks.example/hunter2")
+    assert capsys.readouterr().err == "GET ***\n"
+
+
+@both
+def test_without_an_outbox_what_a_handler_does_not_take_comes_again_for_it(broker, relaying, plugin):
+    plugin(
+        "fickle",
+        handler(
+            "import os\n        if os.path.exists('tried'): return True\n        open('tried', 'w'); return False",
+        ),
+    )
+    process = relaying(*TO_FILES, "--handler", "fickle")
+    broker.send("a")
+    process.line("a: fickle: not delivered: ")
+    eventually(lambda: broker.waiting() == 0 and process.popen.poll() is None, "it is taken again")
+    broker.send("b")
+    eventually(lambda: "u-b" in uids(), "the next one")
+    assert process.end(signal.SIGTERM) == 0
+    assert broker.waiting() == 0 or process.lines[-2] == TAKEN.format(2)
+    assert uids() == ["u-a", "u-b"]
+
+
+@both
+def test_what_is_refused_for_good_is_put_aside_and_a_relay_of_that_queue_tries_it_again(broker, relaying, plugin, here):
+    refuse = "import os, event as e\n        if os.path.exists('strict'): raise e.error.PermanentError('no such board')"
+    plugin("strict", handler(f"{refuse}\n        open(event.name, 'w').close(); return True"))
+    (here / "strict").touch()
+    broker.send("a", "b")
+    broker.put("no event")
+    process = relaying("--handler", "strict", *TO_FILES)
+    eventually(lambda: broker.waiting(".aside") == 3, "all of them are aside")
+    assert process.end(signal.SIGTERM) == 0
+    assert process.lines[-2] == TAKEN.format("3") + ", 3 put aside"
+    assert sum("refused for good: strict: no such board" in line for line in process.lines) == 2
+    assert sum("it is no message of an event" in line for line in process.lines) == 1
+    (here / "strict").unlink()
+    broker.name += ".aside"
+    process = relaying("--handler", "strict", *TO_FILES)
+    eventually(lambda: (here / "a").exists() and (here / "b").exists(), "they are delivered")
+    process.line(".aside.aside: it is no message of an event")
+    assert process.end(signal.SIGTERM) == 0
+    assert uids() == ["u-a", "u-b"]
+
+
+# Plugins that misbehave, behind an outbox.
+
+
+@pytest.mark.parametrize(
+    ("send", "told"),
+    [
+        pytest.param("import threading; threading.Event().wait()", "TimeoutError: not done within 0.5 s", id="hangs"),
+        pytest.param("raise ValueError('no')", "ValueError: no", id="raises"),
+        pytest.param("sys.exit(3)", "SystemExit: 3", id="exits"),
+        pytest.param("return None", "not delivered: ", id="fails"),
+    ],
+)
+def test_a_plugin_that_misbehaves_holds_up_nobody(broker, relaying, plugin, send, told):
+    plugin("bad", handler(send))
+    broker.send("a", "b")
+    process = relaying("--outbox", "ob", "--timeout", "0.5", "--handler", "bad", *TO_FILES)
+    assert told in process.line("a: bad: ")
+    assert told in process.line("b: bad: ")
+    broker.send("c")
+    assert told in process.line("c: bad: ")
+    assert uids() == ["u-a", "u-b", "u-c"]
+    assert process.end(signal.SIGTERM) == 0
+    assert (broker.waiting(), len(ids())) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        pytest.param("os._exit(7)", 7, id="os._exit"),
+        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", -9, id="SIGKILL"),
+    ],
+)
+def test_a_plugin_that_ends_its_process_does_not_end_the_relay(broker, relaying, plugin, end, status):
+    plugin("fatal", handler(f"import os, signal\n        if event.name == 'a': {end}\n        return True"))
+    broker.send("a")
+    process = relaying("--outbox", "ob", "--handler", "fatal", *TO_FILES)
+    process.line(f"the deliverer has ended with status {status}, and is started again")
+    assert broker.waiting() == 0
+    broker.send("b")  # it is taken, and kept, while there is no deliverer
+    eventually(lambda: "u-b" in uids(), "the next one")
+    assert process.end(signal.SIGTERM) == 0
+    assert process.lines[-2] == TAKEN.format(2)
+    assert len(ids()) + len(ids(state="claimed")) == 1
+
+
+def test_where_the_deliverer_has_just_died_what_is_due_is_delivered_all_the_same(broker, relaying, plugin):
+    plugin("fatal", handler("import os, signal\n        return event.name != 'a' or os._exit(7)"))
+    broker.send("a")
+    process = relaying("--outbox", "ob", "--handler", "fatal", *TO_FILES)
+    process.line("is started again")
+    broker.send("b")
+    eventually(lambda: broker.waiting() == 0 and len(ids()) == 1, "it is kept")
+    assert process.end(signal.SIGTERM) == 0
+    assert "u-b" in uids()
+
+
+def test_a_handler_reads_nothing_of_what_the_relay_tells(broker, relaying, plugin):
+    plugin("nosy", handler("return sys.stdin.read() == '' and len(open(0, closefd=False).read()) == 0"))
+    broker.send("a", "b")
+    process = relaying("--outbox", "ob", "--handler", "nosy", *TO_FILES)
+    eventually(lambda: uids() == ["u-a", "u-b"] and ids() == ids(state="claimed") == [], "they are delivered")
+    assert process.end(signal.SIGTERM) == 0
+    assert len(process.lines) == 3
+
+
+# Circles.
+
+
+def test_a_handler_that_publishes_to_the_queue_itself_is_refused(broker, command, monkeypatch):
+    monkeypatch.setenv("SAME", broker.url + "?x=1")
+    for url in (broker.url, "env:BROKER", "env:SAME"):
+        args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", f"broker:x={url},{broker.name}")
+        status, _, err = command(*args)
+        assert status == 2
+        assert err == [
+            "e3-event relay: the handler 'broker:x' publishes to the queue that is relayed; events would go in a "
+            "circle; see e3-event relay --help"
+        ]
+
+
+def test_a_handler_that_publishes_to_another_queue_passes_events_on(broker, relaying):
+    broker.send("a")
+    process = relaying("--handler", f"broker=env:BROKER,{broker.name}-2", "--handler", "broker:no=env:NOWHERE,x")
+    process.line("a: broker:no: not delivered: ")
+    eventually(lambda: broker.waiting("-2") == 1, "it is passed on")
+    assert process.end(signal.SIGTERM) == 0
+
+
+# The end.
+
+
+def test_the_end_delivers_what_is_due(broker, relaying, plugin):
+    plugin("slow", handler("import time; time.sleep(0.2); return True"))
+    names = [f"n{number}" for number in range(8)]
+    broker.send(*names)
+    process = relaying("--outbox", "ob", "--handler", "slow", *TO_FILES)
+    eventually(lambda: stored() and broker.waiting() == 0, "all are taken")
+    eventually(lambda: not ids(state="tmp"), "all are put")
+    assert process.end(signal.SIGTERM) == 0
+    assert ids() == ids(state="claimed") == []
+    assert uids() == [f"u-{name}" for name in names]
+    assert process.lines[-2] == TAKEN.format(8)
+
+
+@both
+def test_without_an_outbox_the_end_delivers_what_is_begun_and_gives_back_the_rest(broker, relaying, plugin):
+    names = [f"n{number}" for number in range(8)]
+    plugin("slow", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
+    broker.send(*names)
+    process = relaying("--handler", "slow")
+    eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
+    assert process.end(signal.SIGTERM) == 0
+    taken = int(process.lines[-2].split()[2])
+    assert 1 <= taken < 8
+    eventually(lambda: broker.waiting() == 8 - taken, "the rest is there again")
+
+
+@both
+def test_a_second_signal_ends_it_at_once_and_the_event_is_given_back(broker, relaying, plugin):
+    plugin("hung", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(300)"))
+    broker.send("a", "b")
+    process = relaying("--handler", "hung", "--timeout", "300")
+    eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
+    process.signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.popen.wait(0.5)
+    assert process.end(signal.SIGTERM) == 130
+    eventually(lambda: broker.waiting() == 2, "they are there again")
+
+
+def deliverer_of(path="pid"):
+    """Return the process that a handler has noted."""
+    return int(eventually(lambda: pathlib.Path(path).exists() and pathlib.Path(path).read_text("utf-8"), "a process"))
+
+
+NOTES = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); "
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_deliverer_too_and_the_event_waits(broker, relaying, plugin, number):
+    plugin("hung", handler(NOTES + "import time; time.sleep(300)"))
+    broker.send("a")
+    process = relaying("--outbox", "ob", "--handler", "hung", "--timeout", "300")
+    pid = deliverer_of()
+    process.signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.popen.wait(0.5)
+    assert process.end(number) == 130
+    assert ended(pid)
+    assert len(ids(state="claimed")) == 1
+
+
+def test_a_signal_that_the_deliverer_gets_too_changes_nothing(broker, relaying, plugin):
+    plugin("slow", handler(NOTES + "import time; time.sleep(1); return True"))
+    broker.send("a")
+    process = relaying("--outbox", "ob", "--handler", "slow", *TO_FILES, start_new_session=True)
+    pid = deliverer_of()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    os.killpg(process.popen.pid, signal.SIGTERM)
+    assert process.end() == 0
+    assert process.lines[-2] == TAKEN.format(1)
+    assert (uids(), ids(state="claimed")) == (["u-a"], [])
+
+
+def test_the_death_of_the_relay_ends_its_deliverer_after_the_delivery_that_is_being_made(broker, relaying, plugin):
+    plugin("slow", handler(NOTES + "import time; time.sleep(2); return True"))
+    broker.send("a", "b", "c", "d")
+    process = relaying("--outbox", "ob", "--handler", "slow")
+    pid = deliverer_of()
+    eventually(lambda: len(ids()) == 3, "all are taken")
+    process.end(signal.SIGKILL)  # it waits for stderr to be closed by both
+    eventually(lambda: ended(pid), "the deliverer has ended")
+    assert 2 <= len(ids()) <= 3
+    assert ids(state="claimed") == []
+
+
+# The deliverer by itself.
+
+
+@contextlib.contextmanager
+def following(timeout="5.0", *, last=10.0, hung=100):
+    """Start a deliverer as a relay does; give its Process, whose stdin is ours."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from event._cli import deliver; deliver._LAST = {last}; "
+        f"deliver._MOST_HUNG = {hung}; raise SystemExit(deliver.follow('ob', {timeout}))"
+    )
+    with started(code=code, stdin=subprocess.PIPE) as process, process.popen.stdin as pipe:
+        yield process, pipe.fileno()
+
+
+def put(*names, handlers):
+    """Put events that are due."""
+    for name in names:
+        with event.Event(name, f"u-{name}") as e:
+            pass
+        Outbox("ob").put(e, handlers).postpone(time.time())
+
+
+def test_the_deliverer_looks_when_it_is_told_and_delivers_all_at_the_farewell(here):
+    with following() as (process, pipe):
+        put("a", handlers={"file": "events"})
+        os.write(pipe, WAKE)
+        eventually(lambda: uids() == ["u-a"], "the event is there")
+        put("b", "c", handlers={"file": "events"})
+        os.write(pipe, FAREWELL)
+        assert process.end() == 0
+    assert uids() == ["u-a", "u-b", "u-c"]
+
+
+def test_the_end_of_the_relay_ends_the_last_deliveries_too(here, plugin):
+    plugin("slow", handler("import time, pathlib; pathlib.Path(event.name).touch(); time.sleep(1); return True"))
+    put(*"abcd", handlers={"slow": ""})
+    with following() as (process, pipe):
+        os.write(pipe, FAREWELL)
+        eventually(lambda: len(ids()) < 3, "the second one is begun")
+        process.popen.stdin.close()
+        assert process.end() == 0
+    assert 1 <= len(ids()) <= 2
+
+
+def test_nothing_that_a_handler_leaves_behind_keeps_the_deliverer(here, plugin):
+    plugin("stays", handler("import threading, time; threading.Thread(target=time.sleep, args=(300,)).start()"))
+    put("a", handlers={"stays": ""})
+    with following(last=0.3) as (process, pipe):
+        os.write(pipe, FAREWELL)
+        assert process.end() == 0
+
+
+def test_a_deliverer_in_which_many_deliveries_hang_begins_anew(here, plugin):
+    plugin("hung", handler("import threading; threading.Event().wait()"))
+    put(*"abcde", handlers={"hung": ""})
+    with following("0.1", hung=2) as (process, _):
+        assert process.end() == 1
+    assert process.lines[-2] == "e3-event relay: 2 deliveries hang"
+    assert sum("not done within 0.1 s" in line for line in process.lines) == 3
+
+
+def test_a_deliverer_whose_outbox_cannot_be_used_says_so_and_goes_on(here):
+    put("a", handlers={"file": "events"})
+    os.rename("ob/tmp", "away")
+    pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
+    with following() as (process, pipe):
+        process.line("e3-event relay: NotADirectoryError")
+        os.remove("ob/tmp")
+        os.rename("away", "ob/tmp")
+        os.write(pipe, WAKE)
+        eventually(lambda: uids() == ["u-a"], "the event is there")
+        os.rename("ob/tmp", "away")
+        pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
+        os.write(pipe, FAREWELL)
+        assert process.end() == 1
+    assert [line.partition(": ")[2].partition(":")[0] for line in process.lines[:-1]] == ["NotADirectoryError"] * 2
+
+
+def test_the_end_at_last_does_not_wait(monkeypatch):
+    ends = []
+    monkeypatch.setattr(deliver, "_LAST", 0)
+    monkeypatch.setattr(os, "_exit", ends.append)
+    deliver._end_at_last(3)
+    assert ends == [3]
+
+
+class Sleeper:
+    """A deliverer's process that reads nothing."""
+
+    def __init__(self, monkeypatch, code="import time; time.sleep(300)"):
+        self.code = code
+        self.fails = 0
+        self.starts = 0
+        self.monkeypatch = monkeypatch
+        monkeypatch.setattr(_deliverer, "Popen", self)
+        monkeypatch.setattr(_deliverer, "_RESTART", 0.1)
+
+    def __call__(self, command, **kwargs):
+        self.starts += 1
+        if self.fails and self.starts > 1:
+            self.fails -= 1
+            raise OSError(11, "no room for a process")
+        return subprocess.Popen([command[0], "-c", self.code], **kwargs)
+
+
+def test_a_deliverer_that_does_not_read_is_told_of_the_end_by_the_end_of_its_pipe(monkeypatch):
+    Sleeper(monkeypatch, "import select; poll = select.poll(); poll.register(0, 0); poll.poll()")  # until it is closed
+    with Deliverer("ob", 1.0) as deliverer:
+        for _ in range(100_000):  # more than a pipe holds
+            deliverer.wake()
+    assert deliverer._process.returncode == 0
+
+
+def test_a_deliverer_that_cannot_be_started_again_is_tried_later(monkeypatch, capsys):
+    processes = Sleeper(monkeypatch)
+    processes.fails = 2
+    deliverer = Deliverer("ob", 1.0)
+    first = deliverer._process
+    first.kill()
+    eventually(lambda: deliverer._process is not first, "another one")
+    deliverer.wake()
+    deliverer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert processes.starts == 4
+    assert deliverer._process.returncode == -9
+    assert capsys.readouterr().err.splitlines() == [
+        "e3-event relay: the deliverer has ended with status -9, and is started again",
+        *["e3-event relay: the deliverer cannot be started: BlockingIOError: [Errno 11] no room for a process"] * 2,
+    ]
+
+
+def test_a_deliverer_that_dies_at_the_end_is_followed_by_one_more(monkeypatch):
+    processes = Sleeper(monkeypatch, "import sys; sys.stdin.buffer.read(1); sys.exit(7)")
+    with Deliverer("ob", 1.0):
+        pass
+    assert processes.starts == 2
+
+
+def test_nobody_starts_a_deliverer_once_it_ends(monkeypatch):
+    processes = Sleeper(monkeypatch)
+    with pytest.raises(KeyboardInterrupt), Deliverer("ob", 1.0) as deliverer:
+        raise KeyboardInterrupt
+    assert deliverer._restart()
+    assert processes.starts == 1
+
+
+def test_where_no_pipe_can_be_made_not_to_wait_it_works_too(monkeypatch, here):
+    monkeypatch.delattr(os, "set_blocking")
+    put("a", handlers={"file": "events"})
+    with Deliverer("ob", 5.0) as deliverer:
+        deliverer.wake()
+    assert uids() == ["u-a"]
+
+
+# Without an outbox deliveries that hang are this process's.
+
+
+def test_too_many_deliveries_that_hang_end_a_relay_without_an_outbox(broker, command, plugin, monkeypatch):
+    plugin("hung", handler("import threading; threading.Event().wait(3)"))
+    monkeypatch.setattr(relay, "_MOST_HUNG", 1)
+    broker.send("a", "b", "c", "d")
+    args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", "hung", "--timeout", "0.1")
+    status, _, err = command(*args)
+    assert status == 1
+    assert err[-1] == (
+        "e3-event relay: 2 taken; ended, since a process has no room for more deliveries that hang; an outbox helps"
+    )
+    assert broker.waiting() == 4
+    eventually(lambda: deliver.hung() == 0, "they have ended")
+
+
+def test_a_relay_that_ends_already_does_not_end_with_another_reason():
+    stop = relay._Stop()
+    stop.end("one")
+    stop.end("two")
+    assert (stop.status, stop.why) == (1, "; ended, since one")
+
+
+# The flag that a signal sets.
+
+
+def test_a_flag_is_set_and_taken_back():
+    flag = Flag()
+    assert not flag.wait(0.001)
+    flag.set()
+    assert flag.is_set()
+    assert flag.wait()
+    flag.clear()
+    assert not flag.is_set()
+    assert not flag.wait(0.001)
+
+
+def test_a_signal_sets_a_flag_at_whatever_step_it_comes():
+    """A flag of threading waits for ever at some of them."""
+    flag = Flag()
+    before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
+    steps, step, tracing = 0, 0, sys.gettrace()
+
+    def trace(frame, what, _):
+        nonlocal steps
+        if frame.f_code.co_filename != sys.modules[Flag.__module__].__file__:
+            return None
+        if what == "line":
+            steps += 1
+            if steps == step:
+                signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    try:
+        while steps >= step:
+            flag.clear()
+            steps, step = 0, step + 1
+            sys.settrace(trace)
+            flag.wait(0.01)
+            sys.settrace(tracing)
+            assert flag.is_set() == (steps >= step)
+    finally:
+        sys.settrace(tracing)
+        signal.signal(signal.SIGUSR1, before)
+    assert step > 3
+
+
+def test_a_signal_ends_the_wait_for_a_flag():
+    flag = Flag()
+    before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        assert flag.wait(60)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+# Streams that are closed, a disk that is full.
+
+
+@pytest.mark.parametrize(
+    ("closed", "outbox"),
+    [
+        pytest.param("0<&-", ["--outbox", "ob"], id="stdin"),
+        pytest.param("2>&-", ["--outbox", "ob"], id="stderr"),
+        pytest.param("0<&- 1>&- 2>&-", ["--outbox", "ob"], id="all"),
+        pytest.param("0<&- 1>&- 2>&-", [], id="all, no outbox"),
+    ],
+)
+def test_closed_streams_change_nothing(broker, here, closed, outbox):
+    broker.send("a")
+    command = [sys.executable, "-m", "event", "relay", "env:BROKER", "--queue", broker.name, *outbox, *TO_FILES]
+    process = subprocess.Popen(["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *command], stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: uids() == ["u-a"], "the event is there")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert broker.waiting() == 0
+
+
+@both
+def test_while_the_outbox_cannot_be_used_nothing_is_acknowledged(broker, relaying, here):
+    (here / "ob").write_text("in the way", "utf-8")
+    broker.send("a", "b")
+    process = relaying("--outbox", "ob", *TO_FILES)
+    assert "nothing is taken for a while: NotADirectoryError" in process.line("for a while")
+    assert process.end(signal.SIGTERM) == 0
+    assert process.lines[-2] == TAKEN.format(0)
+    eventually(lambda: broker.waiting() == 2, "they are the broker's")
+    process = relaying("--outbox", "ob", *TO_FILES)
+    process.line("for a while")
+    (here / "ob").unlink()
+    eventually(lambda: uids() == ["u-a", "u-b"], "they are taken once it can be used")
+    assert process.end(signal.SIGTERM) == 0
+    assert broker.waiting() == 0
+
+
+@both
+def test_while_the_disk_is_full_nothing_is_acknowledged(broker, relaying, here):
+    attachment = here / "log"
+    attachment.write_bytes(b"x" * 50_000)
+    process = relaying("--outbox", "ob", *TO_FILES)
+    broker.send("a")
+    eventually(lambda: uids() == ["u-a"], "the event is there")
+    limits = resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (1000, limits[1]))
+    broker.send("b", attachment=attachment)
+    process.line("nothing is taken for a while: OSError: [Errno 27] File too large")
+    eventually(lambda: os.listdir("ob/tmp") == [], "nothing is left there; a look at the clock is, for a moment")
+    broker.send("c")
+    resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, limits)
+    eventually(lambda: uids() == ["u-a", "u-b", "u-c"], "they are taken once there is room")
+    assert (here / "events" / "b-u-b" / "log").read_bytes() == attachment.read_bytes()
+    assert process.end(signal.SIGTERM) == 0
+    assert broker.waiting() == 0
