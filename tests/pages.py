@@ -2,7 +2,7 @@
 
 What a fenced block is shows in the page itself:
 
-- a block whose first line is ``# PATH/NAME.EXT`` is that file; it is written;
+- a block whose first line is ``# PATH/NAME.EXT`` is that file; it is written, unless the path is absolute;
 - ``python`` is executed, all of a page in one namespace;
 - ``console`` is a shell session: each line after ``$ `` is run, and the lines beneath must be what it prints, stderr
   included. What it exports stays for the page's next session. ``…`` stands for any text in a line, and alone for any
@@ -25,7 +25,7 @@ import event
 
 CHECKOUT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>\w+)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
+_FILE = re.compile(r"# (\w[\w./-]*\.\w+)\n")
 _END = "@@@ end of command "
 _VARIABLES = "python -c 'import json, os; print(json.dumps(dict(os.environ)))'"
 
