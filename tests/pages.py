@@ -2,7 +2,7 @@
 
 What a fenced block is shows in the page itself:
 
-- a block whose first line is ``# PATH/NAME.EXT`` is that file; it is written;
+- a block whose first line is ``# PATH/NAME.EXT`` is that file; it is written, unless the path is absolute;
 - ``python`` is executed, all of a page in one namespace;
 - ``console`` is a shell session: each line after ``$ `` is run, and the lines beneath must be what it prints, stderr
   included. What it exports stays for the page's next session. ``…`` stands for any text in a line, and alone for any
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import textwrap
 import venv
@@ -25,7 +26,7 @@ import event
 
 CHECKOUT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>\w+)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
+_FILE = re.compile(r"# (\w[\w./-]*\.\w+)\n")
 _END = "@@@ end of command "
 _VARIABLES = "python -c 'import json, os; print(json.dumps(dict(os.environ)))'"
 
@@ -81,22 +82,34 @@ def session(text, where, directory, environ):
             expected[-1].append(line)
     # The status goes on to the next command, as in a session, so that it may ask for $?.
     script = "".join(f'{command}\nstatus=$?; echo "{_END}$status"; (exit $status)\n' for command in commands)
-    done = subprocess.run(
-        ["sh", "-c", f"{script}{_VARIABLES}"],
+    stdout = _output(["sh", "-c", f"{script}{_VARIABLES}"], directory, environ)
+    *printed, variables = re.split(rf"{_END}(\d+)\n", stdout)
+    for command, shown, output, status in zip(commands, expected, printed[::2], printed[1::2], strict=False):
+        assert matches(shown, output), f"{where}: $ {command}\nshown:\n{chr(10).join(shown)}\nprinted:\n{output}"
+        assert status == "0", f"{where}: $ {command}\nends with status {status} and prints:\n{output}"
+    assert len(printed) == 2 * len(commands), f"{where}: the shell ended early:\n{stdout}"
+    return json.loads(variables)
+
+
+def _output(command, directory, environ):
+    """Run a command; return what it and all that it starts have printed."""
+    with subprocess.Popen(
+        command,
         cwd=directory,
         env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        check=False,
-    )
-    *printed, variables = re.split(rf"{_END}(\d+)\n", done.stdout)
-    for command, shown, output, status in zip(commands, expected, printed[::2], printed[1::2], strict=False):
-        assert matches(shown, output), f"{where}: $ {command}\nshown:\n{chr(10).join(shown)}\nprinted:\n{output}"
-        assert status == "0", f"{where}: $ {command}\nends with status {status} and prints:\n{output}"
-    assert len(printed) == 2 * len(commands), f"{where}: the shell ended early:\n{done.stdout}"
-    return json.loads(variables)
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.communicate()[0]
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)  # what a session that failed has left in the background
+            except ProcessLookupError:
+                pass
 
 
 def matches(shown, output):
