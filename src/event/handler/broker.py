@@ -185,7 +185,7 @@ class BrokerHandler(EventHandler):
             room -= len(file) if isinstance(file, bytes) else 0
             files[str(number)] = file
             sent[name] = (str(number), digest)
-        return _message.Parcel(sending, time.time(), event, sent, files, _trace.around())
+        return _message.Parcel(sending, time.time(), event, sent, files, _trace.around_event(event))
 
     def _file(self, path: str, room: int, key: str) -> tuple[bytes | Reference, str]:
         """Return a file's content, or where it has been put, and its SHA-1.
