@@ -1,0 +1,168 @@
+"""The servers that the tests start: what one has confirmed is kept, and it ends when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from kombu import Connection, Queue
+
+from servers.process import program
+from servers.rabbitmq import RabbitMQ, rabbitmq_server
+from servers.redis import Redis, redis_server
+
+KINDS = [pytest.param(rabbitmq_server, id="rabbitmq"), pytest.param(redis_server, id="redis")]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux alone has it")
+QUEUE = Queue("events", durable=True)
+HELLO = {RabbitMQ: b"AMQP\x00\x00\x09\x01", Redis: b"PING\r\n"}
+
+STARTED_AND_KILLED = """
+import os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[1])
+from servers.redis import redis_server
+with redis_server(pathlib.Path(sys.argv[2])) as server:
+    print("it runs", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def one(request, tmp_path_factory):
+    """A server that knows QUEUE, whatever then becomes of it: RabbitMQ's class says why it stops once."""
+    with request.param(tmp_path_factory.mktemp("server")) as server:
+        with Connection(server.url) as connection:
+            QUEUE(connection.channel()).declare()
+        server.stop()
+        yield server
+
+
+@pytest.fixture
+def server(one):
+    """One server for several tests, since RabbitMQ takes seconds to start; it runs when a test begins."""
+    if one.process is None:
+        one.start()
+    yield one
+    if one.process is not None:
+        one.resume()
+
+
+def connect(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=0.5)
+
+
+def has_ended_well(server):
+    """Return whether a server that is down has done its last work."""
+    if isinstance(server, RabbitMQ):
+        return any(server.directory.glob("**/clean.dot"))  # a file that tells the next start that all is in order
+    return "bye bye" in server.log.read_text().splitlines()[-1]
+
+
+def processes(directory):
+    """Return what runs for a server, by its place or, since a daemon moves away, by its environment."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/cmdline", "rb") as command:
+                home = f"HOME={directory}".encode() in environ.read().split(b"\0")
+                if home or os.readlink(f"/proc/{pid}/cwd") == str(directory):
+                    found.append(command.read())
+        except OSError:
+            pass  # it has ended, or is somebody else's
+    return found
+
+
+def assert_nothing_runs(directory):
+    """A helper of the server ends when it sees that the server has: a moment later."""
+    end = time.monotonic() + 10
+    while processes(directory) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert processes(directory) == []
+
+
+def test_a_confirmed_message_outlives_a_kill_and_nobody_answers_until_the_restart(server):
+    with Connection(server.url, transport_options={"confirm_publish": True}) as connection:
+        connection.Producer().publish("compiled", routing_key=QUEUE.name)
+        server.kill()
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+    assert not has_ended_well(server)
+    server.start()
+    with Connection(server.url) as connection:
+        message = QUEUE(connection.channel()).get()
+        message.ack()
+        assert message.payload == "compiled"
+
+
+def test_a_paused_server_takes_a_connection_and_says_nothing_until_it_goes_on(server):
+    server.pause()
+    with connect(server) as connection:
+        connection.sendall(HELLO[type(server)])
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        server.resume()
+        connection.settimeout(10)
+        assert connection.recv(1)
+
+
+def test_a_server_that_is_told_to_stop_does_its_last_work(server):
+    server.stop()
+    assert has_ended_well(server)
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+
+
+@LINUX
+@pytest.mark.parametrize("run", KINDS)
+def test_nothing_runs_after_the_with_block_though_it_failed_and_the_server_was_held_still(run, tmp_path):
+    def fail():
+        with run(tmp_path) as server:
+            assert processes(tmp_path)
+            server.pause()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert_nothing_runs(tmp_path)
+
+
+@LINUX
+def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path):
+    program("redis-server")
+    tests = os.path.dirname(__file__)
+    killed = subprocess.run(
+        [sys.executable, "-c", STARTED_AND_KILLED, tests, tmp_path], stdout=subprocess.PIPE, timeout=60, check=False
+    )
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, b"it runs\n")
+    assert_nothing_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("run", "configuration"),
+    [
+        pytest.param(rabbitmq_server, "rabbitmq.conf", id="rabbitmq"),
+        pytest.param(redis_server, "redis.conf", id="redis"),
+    ],
+)
+def test_a_server_that_does_not_start_says_why(run, configuration, tmp_path):
+    starting = run(tmp_path)
+    with open(tmp_path / configuration, "a") as file:
+        file.write("no_such_setting = 1\n")
+    with pytest.raises(RuntimeError, match="no_such_setting"), starting:
+        pytest.fail("it has started")
+
+
+@LINUX
+def test_nobody_else_gets_the_port_of_a_server_that_is_down(tmp_path):
+    server = Redis(tmp_path)
+    with server.holder, socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", server.port))
+
+
+def test_a_program_that_is_not_installed_skips_the_test_with_the_command_that_brings_it():
+    with pytest.raises(pytest.skip.Exception, match="apt-get install no-such-server brings it"):
+        program("no-such-server")
