@@ -340,6 +340,13 @@ def test_a_message_that_is_too_large_is_refused_for_good(rabbitmq, queue, hidden
     assert [*_delivery.deliver(Outbox(manager.outbox), everything=True)] == []
 
 
+def test_a_queue_that_is_not_ours_to_use_is_a_failure(rabbitmq, queue, hidden, caplog):
+    with administered(rabbitmq) as channel:
+        channel.queue_declare(queue, exclusive=True)
+        assert not BrokerHandler(hidden(rabbitmq.url), queue).send_event(finished())
+    assert "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue" in caplog.text
+
+
 # Secrets
 
 
@@ -695,7 +702,7 @@ def test_a_forked_process_that_ends_in_its_own_way_leaves_its_parents_connection
 def environment(url, queue):
     source = os.path.dirname(os.path.dirname(event.__file__))
     handlers = f"broker=env:BROKER,{queue}"
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": source, "E3_EVENT_HANDLERS": handlers, "BROKER": url}
+    return {**os.environ, "PYTHONPATH": source, "E3_EVENT_HANDLERS": handlers, "BROKER": url}
 
 
 STRICT = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c"]
@@ -774,6 +781,17 @@ def test_a_process_ends_soon_though_the_server_answers_no_more(server, queue):
         assert time.monotonic() - start < QUICK  # a second of it is for taking leave
     finally:
         server.resume()
+
+
+def test_what_a_broker_says_at_the_end_changes_nothing(rabbitmq, queue, hidden, caplog):
+    caplog.set_level(logging.DEBUG, "event")
+    with Proxy(rabbitmq) as proxy:
+        handler = BrokerHandler(hidden(proxy.url()), queue)
+        assert handler.send_event(finished())
+        proxy.instead = itertools.repeat(b"\x01\0\0\0\0\0\x01\0\xce")  # a frame that is too short
+        handler._publisher[1].close()
+    assert f"amqp://127.0.0.1:{proxy.port}: taking leave: error: unpack_from" in caplog.text
+    assert len(parcels(rabbitmq, queue)) == 1
 
 
 # TLS
@@ -1106,7 +1124,7 @@ def test_sqs_that_does_not_answer_is_given_up_in_time(queue, hidden, caplog, mon
     with listening() as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", silent)
         handler = BrokerHandler(hidden(f"sqs://{SQS_SECRET}@"), queue, timeout=SHORT)
-        with within(SHORT + SLACK):
+        with within(5):
             assert not handler.send_event(finished())
     assert "is not published to env:BROKER: ReadTimeoutError: " in caplog.text
     assert "t0p" not in caplog.text
