@@ -131,6 +131,11 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
     }
 
 
+def test_what_talks_to_s3_loads_no_client_before_it_is_used():
+    names = loaded("import event._s3", before="import event, hashlib, errno, re")
+    assert names == {"event._files", "event._s3"}
+
+
 def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heavy(tmp_path):
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()
@@ -167,6 +172,8 @@ ORDER = [
         "_s3",
         "_message",
         "_broker",
+        "_wire",
+        "_wire_redis",
     },  # of the handlers
     {"_process", "_signals", "_tee", "_ci", "_intake", "_relay"},  # of the command line
     {"handler"},
