@@ -121,6 +121,7 @@ class Store:
         :raises OSError: as `_files.open_regular`
         :raises ValueError: path holds a NUL
         """
+        location(url)  # before the file is opened
         with open(_files.open_regular(path), "rb") as file:
             self._upload(file, url, content_type, encoding)
 
