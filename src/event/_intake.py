@@ -1,133 +1,219 @@
 """Taking messages from a broker's queue: each stays the broker's until it is acknowledged, whatever becomes of us.
 
-With AMQP, and most of what kombu speaks, that is the broker's own doing. With Redis it is not: what kombu takes with
-BRPOP is, for a moment, nowhere but on the wire, and lost where the taker is killed then. So it is done here as Redis
-describes it, with a list for each taker:
-
-=====================  =============================================================================================
-key                    holds
-=====================  =============================================================================================
-QUEUE                  what waits: kombu's own list
-QUEUE.taken.TAKER      what a taker has and has not acknowledged; LMOVE brings it there, in one step
-QUEUE.alive.TAKER      expires when the taker has not been heard of for `LEASE` seconds
-QUEUE.takers           the set of all takers
-=====================  =============================================================================================
-
-Any taker gives back what one that has gone had taken.
+With AMQP, and most of what kombu speaks, that is the broker's own doing. Redis has a module of its own.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from base64 import b64decode
 from collections import deque
+from contextlib import contextmanager
+from threading import Event, Lock, Thread
 
-from event._broker import STEP, Broker, BrokerError, declare, leave
+from event._broker import STEP, Broker, BrokerError, TooLargeError, _socket, declare, leave
 from event._clocked import Clock
+from event._redis_list import RedisList
+from event._taken import Taken
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from typing import Any, Protocol
 
-    class Intake(Protocol):
-        """A queue that messages are taken from. A `BrokerError` is a lost connection; what was taken comes again."""
+    from typing_extensions import Self
+
+    class Source(Protocol):
+        """A queue, by one connection. It raises what kombu raises."""
 
         def take(self, wait: float) -> Taken | None: ...  # the next message; None where none comes in so many seconds
 
-        def keep_alive(self) -> None: ...  # between two messages: has the broker know that we are there
+        def keep_alive(self) -> None: ...  # has the broker know that we are there; called once a second and more often
 
-        def acknowledge(self, taken: Taken) -> None: ...  # lets the broker forget a message
+        def acknowledge(self, handle: Any) -> None: ...  # lets the broker forget a message
 
-        def close(self) -> None: ...  # gives back what is not acknowledged, and takes leave
+        def pause(self) -> list[Taken]: ...  # nothing comes that is not taken; what has come already
 
+        def resume(self) -> None: ...
 
-LEASE = 60.0  # seconds
-_HELD = 20  # messages that are taken and not acknowledged, at most
-_SILENT = 10.0  # seconds of no word from an AMQP broker, of which two make a connection dead
-
-
-class Taken:
-    """A message that is taken.
-
-    :ivar body: its content
-    :ivar headers: what stands beside it
-    :ivar again: whether it was taken before, by one that has not acknowledged it
-    """
-
-    __slots__ = ("again", "body", "handle", "headers")
-
-    def __init__(self, body: bytes | str | None, headers: Any, again: bool, handle: Any) -> None:
-        self.body = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body or b"")
-        self.headers: dict[str, Any] = headers if isinstance(headers, dict) else {}
-        self.again = again
-        self.handle = handle
+        def give_back(self) -> None: ...  # what is not acknowledged
 
 
-def connect(broker: Broker, queue: str, taker: str, *, patience: float = LEASE, attempt: int = 0) -> Intake:
+HELD = 20  # messages that are taken and not acknowledged, at most
+_CONSUMER = "e3-event"
+_HEARTBEAT = 30.0  # seconds in which each side of an AMQP connection says something
+_PULSE = 1.0  # seconds
+_LONGEST = 3600.0  # seconds that the caller may be busy elsewhere, beside what it says itself
+
+
+def connect(broker: Broker, queue: str, taker: str, *, patience: float = 0.0, attempt: int = 0) -> Intake:
     """Return a queue's intake. The queue is made where it is missing.
 
     :param taker: tells us from the others; the same at each connection
-    :param patience: seconds that pass between two calls here, at most
+    :param patience: seconds that pass between two calls; after an hour more the caller is taken to hang
     :param attempt: how many were made before; each takes the next of the broker's URLs
     :raises BrokerError: the broker could not be reached
     """
-    heartbeat = max(LEASE, 2 * patience)
-    connection = broker.connect(Clock(STEP, STEP), attempt=attempt, heartbeat=heartbeat)
+    connection = broker.connect(Clock(STEP, STEP), attempt=attempt, heartbeat=_HEARTBEAT)
     try:
         with broker.trouble():
+            if (sock := _socket(connection)) is not None:
+                sock.settimeout(STEP)  # else a broker that falls silent is waited for without end
             declare(connection, queue)
+            source: Source
             if connection.transport.driver_type == "redis":
-                return _List(broker, connection, queue, taker, LEASE + patience)
-            return _Queue(broker, connection, queue)
+                source = RedisList(connection.default_channel.client, queue, taker, HELD)
+            else:
+                source = _Queue(connection, queue)
+            return Intake(broker, connection, source, patience + _LONGEST)
     except BaseException:
         leave(connection, broker)
         raise
 
 
+class Intake:
+    """A queue that messages are taken from.
+
+    A `BrokerError` is a lost connection, and the end of the intake; what was taken and not acknowledged comes again.
+
+    While the caller is busy elsewhere, a thread has the broker know that we are there: the broker would give the
+    messages to another one. A caller that hangs loses them that way.
+    """
+
+    def __init__(self, broker: Broker, connection: Any, source: Source, patience: float) -> None:
+        self._broker = broker
+        self._connection = connection
+        self._source = source
+        self._patience = patience
+        self._called = time.monotonic()
+        self._failure = ""
+        self._lock = Lock()
+        self._over = Event()
+        self._pulse = Thread(target=self._beat, name="relay pulse", daemon=True)
+        self._pulse.start()
+
+    def __enter__(self) -> Self:
+        """Return the intake."""
+        return self
+
+    def __exit__(self, *_args: object) -> None:
+        """Close it."""
+        self.close()
+
+    def take(self, wait: float) -> Taken | None:
+        """Return the next message; None where none comes in so many seconds, more or less.
+
+        :raises BrokerError: the connection is lost
+        """
+        self._called = time.monotonic()
+        with self._talk():
+            return self._source.take(wait)
+
+    def acknowledge(self, taken: Taken) -> None:
+        """Let the broker forget a message.
+
+        :raises BrokerError: the connection is lost
+        """
+        self._called = time.monotonic()
+        with self._talk():
+            self._source.acknowledge(taken.handle)
+
+    def pause(self) -> list[Taken]:
+        """Have the broker give us no more, until `resume`; return what has come and not been taken yet.
+
+        :raises BrokerError: the connection is lost
+        """
+        with self._talk():
+            return self._source.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`.
+
+        :raises BrokerError: the connection is lost
+        """
+        self._called = time.monotonic()
+        with self._talk():
+            self._source.resume()
+
+    def close(self) -> None:
+        """Give back what is not acknowledged, and take leave."""
+        self._over.set()
+        self._pulse.join()
+        try:
+            with self._talk():
+                self._source.give_back()
+        except BrokerError:
+            pass  # the broker does it, or another taker, once they notice
+        leave(self._connection, self._broker)
+
+    @contextmanager
+    def _talk(self) -> Generator[None]:
+        with self._lock:
+            if self._failure:
+                raise BrokerError(self._failure)
+            try:
+                with self._broker.trouble():
+                    yield
+            except (BrokerError, TooLargeError) as error:
+                self._failure = str(error) or one_line(error)
+                raise BrokerError(self._failure) from None
+
+    def _beat(self) -> None:
+        while not self._over.wait(_PULSE) and time.monotonic() - self._called < self._patience:
+            try:
+                with self._talk():
+                    self._source.keep_alive()
+            except BrokerError:
+                return  # the caller is told with its next call
+
+
 class _Queue:
     """A queue whose broker keeps count of what is not acknowledged."""
 
-    def __init__(self, broker: Broker, connection: Any, queue: str) -> None:
-        self._broker = broker
+    def __init__(self, connection: Any, queue: str) -> None:
         self._connection = connection
+        self._queue = queue
         self._come: deque[Taken] = deque()
-        self._held: set[Any] = set()
+        self._held: dict[Any, None] = {}
         self._channel = connection.default_channel
-        if hasattr(self._channel, "Message"):
-            self._channel.Message = _as_it_came(self._channel.Message)
-        self._channel.basic_qos(0, _HELD, False)
-        self._channel.basic_consume(queue, no_ack=False, callback=self._note, consumer_tag="e3-event")
+        self._leave_as_it_is()
+        self._channel.basic_qos(0, HELD, False)
+        self.resume()
+        interval = connection.get_heartbeat_interval() if connection.supports_heartbeats else 0
+        self._silence = interval / 4 if interval else float("inf")
         self._checked = time.monotonic()
 
     def take(self, wait: float) -> Taken | None:
         self.keep_alive()
         if not self._come:
-            with self._broker.trouble():
-                self._drain(wait)
+            self._drain(wait)
         return self._come.popleft() if self._come else None
 
     def keep_alive(self) -> None:
-        if not self._connection.supports_heartbeats or time.monotonic() - self._checked < _SILENT:
-            return
-        self._checked = time.monotonic()
-        with self._broker.trouble():
+        if time.monotonic() - self._checked >= self._silence:
+            self._checked = time.monotonic()
             self._drain(0.0)  # what the broker says counts as its being alive
             self._connection.heartbeat_check()
 
-    def acknowledge(self, taken: Taken) -> None:
-        with self._broker.trouble():
-            self._channel.basic_ack(taken.handle)
-        self._held.discard(taken.handle)
+    def acknowledge(self, handle: Any) -> None:
+        self._channel.basic_ack(handle)
+        self._held.pop(handle)
 
-    def close(self) -> None:
-        try:
-            with self._broker.trouble():
-                for handle in self._held:  # not all of kombu's transports do so where a connection ends
-                    self._channel.basic_reject(handle, requeue=True)
-        except BrokerError:
-            pass  # the broker does it, once it notices
-        leave(self._connection, self._broker)
+    def pause(self) -> list[Taken]:
+        self._channel.basic_cancel(_CONSUMER)  # its answer comes behind what is on its way
+        come = [*self._come]
+        self._come.clear()
+        return come
+
+    def resume(self) -> None:
+        self._channel.basic_consume(self._queue, no_ack=False, callback=self._note, consumer_tag=_CONSUMER)
+
+    def give_back(self) -> None:
+        # Where a connection ends, AMQP's brokers do so, and kombu for most others. RabbitMQ would give us at once what
+        # we reject, and a quorum queue drops what it has delivered too often.
+        if not getattr(self._channel, "do_restore", True):
+            for handle in self._held:
+                self._channel.basic_reject(handle, requeue=True)
 
     def _drain(self, wait: float) -> None:
         try:
@@ -136,130 +222,39 @@ class _Queue:
             pass
 
     def _note(self, message: Any) -> None:
-        headers = getattr(message, "headers", None) or message.properties.get("application_headers")
-        again = bool((message.delivery_info or {}).get("redelivered"))
-        self._held.add(message.delivery_tag)
-        self._come.append(Taken(message.body, headers, again, message.delivery_tag))
+        info = message.delivery_info
+        again = isinstance(info, dict) and bool(info.get("redelivered"))
+        self._held[message.delivery_tag] = None
+        self._come.append(Taken(message.body, message.headers, again, message.delivery_tag))
+
+    def _leave_as_it_is(self) -> None:
+        """Have a message come as it is, whatever its headers ask for, or are."""
+        channel, connection = self._channel, self._connection.connection
+        channel.auto_decode = False  # what AMQP's content-encoding names may take time without end
+        # That of a virtual transport would unpack gigabytes.
+        channel.Message = type("_AsItCame", (channel.Message,), {"errors": ["not unpacked"]})
+        if hasattr(connection, "on_inbound_frame"):
+            connection.on_inbound_frame = _lenient(connection.on_inbound_frame)
 
 
-def _as_it_came(kind: Any) -> Any:
-    """Return a class of messages whose body stays as it came; a header could have gigabytes unpacked."""
-    return type("_AsItCame", (kind,), {"errors": ["not unpacked"]})
+def _lenient(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what handles the frames of an AMQP connection, and takes a header that py-amqp cannot read as empty.
 
+    What another client has written, a time in milliseconds say, would end this connection, and the next ones.
+    """
 
-class _List:
-    """A list of Redis."""
-
-    def __init__(self, broker: Broker, connection: Any, queue: str, taker: str, lease: float) -> None:
-        self._broker = broker
-        self._connection = connection
-        self._redis = connection.default_channel.client
-        self._queue = queue
-        self._taker = taker
-        self._lease = lease
-        self._held = 0
-        self._said = self._looked = 0.0
-        self._give_back(taker, mark=True)  # of a connection before this one
-        self._say_alive()
-
-    def take(self, wait: float) -> Taken | None:
-        self.keep_alive()
-        with self._broker.trouble():
-            if self._held >= _HELD:
-                time.sleep(wait)
-                return None
-            raw = self._redis.blmove(self._queue, self._own("taken"), wait, "RIGHT", "LEFT") if wait > 0 else None
-        if raw is None:
-            return None
-        self._held += 1
-        return _of_envelope(raw)
-
-    def keep_alive(self) -> None:
-        with self._broker.trouble():
-            self._say_alive()
-            self._look_for_the_gone()
-
-    def acknowledge(self, taken: Taken) -> None:
-        with self._broker.trouble():
-            self._redis.lrem(self._own("taken"), 1, taken.handle)
-        self._held -= 1
-
-    def close(self) -> None:
+    def handle_frame(frame: tuple[int, int, bytes]) -> Any:
+        kind, channel, content = frame
         try:
-            with self._broker.trouble():
-                self._give_back(self._taker, mark=False)
-                self._redis.delete(self._own("alive"))
-        except BrokerError:
-            pass  # another taker does it, once the lease has ended
-        leave(self._connection, self._broker)
+            return handle(frame)
+        except Exception:
+            if kind != _HEADER:
+                raise
+        return handle((kind, channel, content[:_PROPERTIES] + b"\0\0"))
 
-    def _key(self, what: str, taker: str = "") -> str:
-        return f"{self._queue}.{what}.{taker}" if taker else f"{self._queue}.{what}"
-
-    def _own(self, what: str) -> str:
-        return self._key(what, self._taker)
-
-    def _say_alive(self) -> None:
-        now = time.monotonic()
-        if now - self._said < LEASE / 4:
-            return
-        # In one step, and before anything is taken: whoever takes is found when it is gone.
-        with self._redis.pipeline() as both:
-            both.sadd(self._key("takers"), self._taker)
-            both.set(self._own("alive"), "", ex=int(self._lease))
-            both.execute()
-        self._said = now
-
-    def _look_for_the_gone(self) -> None:
-        now = time.monotonic()
-        if self._looked and now - self._looked < LEASE / 4:
-            return
-        self._looked = now
-        for member in self._redis.smembers(self._key("takers")):
-            taker = member.decode("utf-8", "replace")
-            if taker != self._taker and not self._redis.exists(self._key("alive", taker)):
-                self._give_back(taker, mark=True)
-
-    def _give_back(self, taker: str, *, mark: bool) -> None:
-        """Move what a taker has taken to where it is taken from next, the oldest first."""
-        taken, alive = self._key("taken", taker), self._key("alive", taker)
-        more = True
-
-        def move(both: Any) -> None:
-            nonlocal more
-            returned = taker != self._taker and both.exists(alive)
-            raw = None if returned else both.lindex(taken, 0)
-            more = raw is not None
-            both.multi()
-            if raw is not None:
-                both.lpop(taken)
-                both.rpush(self._queue, _marked(raw) if mark else raw)
-            elif not returned:
-                both.srem(self._key("takers"), taker)
-
-        while more:
-            self._redis.transaction(move, taken, alive)  # again, where either has changed meanwhile
+    return handle_frame
 
 
-def _of_envelope(raw: bytes) -> Taken:
-    """Return the message in an item of a list, as kombu's virtual transports write it."""
-    try:
-        envelope = json.loads(raw)
-        properties = envelope["properties"]
-        body = envelope["body"]
-        if properties.get("body_encoding") == "base64":
-            body = b64decode(body)
-        headers = envelope.get("headers") or {}
-        return Taken(body, headers, bool(headers.get("redelivered")), raw)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return Taken(raw, {}, False, raw)  # what it is not, the reader of the body tells
-
-
-def _marked(raw: bytes) -> bytes:
-    """Return an item that tells that it has been taken before."""
-    try:
-        envelope = json.loads(raw)
-        envelope["headers"]["redelivered"] = True
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return raw
-    return json.dumps(envelope).encode()
+# AMQP 0-9-1, section 4.2.6.1: a content header is class, weight and size of the body, then properties.
+_HEADER = 2
+_PROPERTIES = 12
