@@ -161,21 +161,10 @@ ORDER = [
     {"_entry", "_disk", "_outbox", "_delivery"},
     {"_manager"},
     {""},  # the face
-    {
-        "_clocked",
-        "_mail",
-        "_submission",
-        "_secret",
-        "_cloudevents",
-        "_webhook",
-        "_otlp",
-        "_s3",
-        "_message",
-        "_broker",
-        "_wire",
-        "_wire_redis",
-    },  # of the handlers
-    {"_process", "_signals", "_tee", "_ci", "_intake", "_relay"},  # of the command line
+    {"_clocked", "_secret", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3"},  # of the handlers
+    {"_message", "_wire", "_wire_redis", "_broker"},  # of the handler broker, and of the relay
+    {"_taken", "_redis_list", "_intake", "_note", "_acceptor", "_relay"},  # of the relay
+    {"_process", "_signals", "_tee", "_ci"},  # of run
     {"handler"},
     {"_cli", "testing"},
     {"__main__"},

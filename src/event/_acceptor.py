@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 
-from event import _dispatch, _log
+from event import _dispatch, _log, _trace
 from event._disk import remove
 from event.error import one_line
 
@@ -51,7 +51,7 @@ class Keeper:
         """
         owing = {name: config for name, config in self._configurations.items() if note.owes(name)}
         if owing:
-            claim = self._outbox.put(event, owing, sending=parcel.id)
+            claim = self._outbox.put(event, owing, sending=parcel.id, span=parcel.span or _trace.NOWHERE)
             self._require_all(claim, event)
             try:
                 claim.postpone(time.time())
@@ -103,6 +103,13 @@ class Giver:
 
     def accept(self, parcel: Parcel, event: Event, note: Note) -> str:
         """Give an event to those that owe it; return why one of them is still to get it, empty where none is."""
+        token = _trace.current.set(parcel.span or _trace.NOWHERE)  # our own span is not the sender's
+        try:
+            return self._give(parcel, event, note)
+        finally:
+            _trace.current.reset(token)
+
+    def _give(self, parcel: Parcel, event: Event, note: Note) -> str:
         owing = {name: handler for name, handler in self._handlers.items() if note.owes(name)}
         left = dict.fromkeys(note.owing if note.owing is not None else owing)
         reason = ""
