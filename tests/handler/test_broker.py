@@ -452,7 +452,7 @@ def test_a_server_that_is_killed_keeps_what_it_has_and_is_found_again(server, qu
 
 
 def knows(server, queue):
-    """Tell whether a server has a queue on its disk. RabbitMQ says that it is made, and takes messages, before it has."""
+    """Tell whether a server has a queue on its disk; RabbitMQ takes messages for it a moment before."""
     if server.url.startswith("redis"):
         return True
     files = [path for path in (server.directory / "data").rglob("*") if path.suffix in {".LOG", ".DCL", ".DCD"}]
