@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import amqp
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event import EventError, PermanentError, _broker, _wire
@@ -155,6 +155,7 @@ def test_brokers_are_the_same_where_they_lead_to_one_place(one, other, same):
 # Secrets
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8), st.integers(0, 3))
 def test_a_text_is_masked_however_the_password_stands_in_it(password, form):
     encoded = quote(password, safe="")

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event import Event, EventError, _message
@@ -17,7 +17,7 @@ from event._message import Parcel, Reference
 from event._trace import Span
 
 GOLDEN = Path(__file__).parent / "data" / "message.json"
-UNTIMED = settings(deadline=None)
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LOG = b"all good\n"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -293,7 +293,7 @@ def read_or_refused(body):
     assert same(_message.decode(_message.encode(read)), read)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(UNTIMED, max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), ANYTHING | st.just(...)), min_size=1, max_size=3))
 def test_a_message_with_other_values_is_read_or_refused(changes):
     text = content()
@@ -311,7 +311,7 @@ def test_a_message_with_other_values_is_read_or_refused(changes):
     read_or_refused(json.dumps(text).encode())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(UNTIMED, max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, len(GOLDEN.read_bytes())), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
 )

@@ -200,7 +200,8 @@ class _Address:
             from event._wire_redis import RedisTransport
 
             kind = RedisTransport
-            options |= {"socket_timeout": None, "socket_connect_timeout": None}  # the clock's affair
+        elif self.scheme == "redis+socket":
+            options |= {"socket_timeout": step, "socket_connect_timeout": step}
         elif self.scheme.lower() == "sqs":
             options["client-config"] = {
                 "connect_timeout": step, "read_timeout": step, "retries": {"total_max_attempts": 1}

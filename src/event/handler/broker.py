@@ -241,7 +241,8 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 def _name(queue: str) -> str:
     if not queue or not queue.isprintable() or len(queue.encode()) > _QUEUE_MAX:
-        raise EventError(f"broker: the queue is {queue!r}; expected a name of {_QUEUE_MAX} bytes at most")
+        # Not the name: it is the rest of a password that has a comma.
+        raise EventError(f"broker: the queue must have a name, of {_QUEUE_MAX} bytes at most, that can be printed")
     return queue
 
 
