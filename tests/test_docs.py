@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import event
 import pages
-from event import _registry
+from event import _message, _registry
 from servers.otlp import otlp_receiver
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import redis_server
 from servers.s3 import s3_server
 from servers.smtp import PASSWORD, Authority, smtp_server
 
@@ -23,8 +26,8 @@ PAGES = sorted(
     if not {"_build", "examples"} & set(path.relative_to(DOCS).parts)
 )
 WITH_SERVERS = {
-    "howto/mail.md",
-    *(f"reference/handlers/{name}.md" for name in ("smtp", "s3", "otel")),
+    *("howto/mail.md", "howto/relay.md"),
+    *(f"reference/handlers/{name}.md" for name in ("smtp", "s3", "otel", "broker")),
     *(f"reference/handlers/{name}.md" for name in ("http", "apprise")),  # in the tests of these handlers
 }
 INSTALLING = {"howto/handler.md"}
@@ -113,6 +116,43 @@ def test_the_otel_page_works_with_a_receiver_of_this_machine(programs, directory
         pages.run(DOCS / "reference/handlers/otel.md", directory, programs, substitutes)
     (span,) = receiver.spans
     assert (span.name, span.attributes["warnings"], span.resource["service.name"]) == ("RUN compile", 3, "nightly")
+
+
+@pytest.fixture(params=[redis_server, rabbitmq_server])
+def broker(request, tmp_path):
+    """Run a broker; give the pairs that put its URL, and how that is shown, in the place of the pages' one."""
+    place = tmp_path / "broker"
+    place.mkdir()
+    with request.param(place) as server:
+        shown = f"{server.url.partition(':')[0]}://127.0.0.1:{server.port}"
+        shown_there, login = "amqps://rabbit.example.com", "ci:correct-horse@"
+        yield [(shown_there.replace("//", f"//{login}") + "/builds", server.url), (shown_there, shown)]
+
+
+# The programs are those of the tests' own environment, which has the extras.
+OWN_PROGRAMS = Path(sys.executable).parent
+
+
+def test_the_broker_page_works_with_servers_of_this_machine(broker, directory, monkeypatch):
+    (directory / "build.txt").write_text("done\n")
+    monkeypatch.setenv("BROKER_URL", broker[0][1])  # for what is Python; the page shows how a shell has it
+    assert pages.run(DOCS / "reference/handlers/broker.md", directory, OWN_PROGRAMS, broker) == 2
+
+
+def test_the_relay_page_works_with_servers_of_this_machine(broker, directory, monkeypatch):
+    with s3_server() as store:
+        store.reset("attachments")
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        pages.run(DOCS / "howto/relay.md", directory, OWN_PROGRAMS, broker)
+        (key,) = store.keys("attachments")
+    assert re.fullmatch(r"builds/[0-9a-f-]{36}/core", key)
+
+
+def test_the_message_of_the_formats_page_is_one():
+    (shown,) = (text for kind, text, _ in pages.blocks(DOCS / "reference/formats.md") if '"files"' in text)
+    parcel = _message.decode(shown.encode())
+    assert json.loads(_message.encode(parcel)) == json.loads(shown)
 
 
 def test_every_built_in_handler_has_a_page():

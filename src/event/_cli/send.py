@@ -50,6 +50,7 @@ handlers and their CONFIG ("e3-event check" lists all that are installed):
   http=URL,FORMAT,SECRET[,KEY=VALUE...]            FORMAT is cloudevents, cdevents or json
   apprise=URLS,TITLE,BODY
   otel=ENDPOINT,SERVICE,HEADERS
+  broker=URL,QUEUE[,KEY=VALUE...]                  KEY is limit, s3, profile, sse, timeout
 A URL or a secret is better named than shown: env:NAME or file:PATH.
 """
 
