@@ -34,22 +34,32 @@ class RabbitQueue:
         self.server = server
         self.name = f"q-{uuid.uuid4()}"
         self.broker = Broker(server.url)
+        self.connection = None
 
     @contextmanager
     def channel(self):
-        with amqp.Connection(
-            f"127.0.0.1:{self.server.port}",
-            "tests",
-            self.server.password,
-            confirm_publish=True,
-            connect_timeout=SECONDS,
-        ) as connection:
-            connection.transport.sock.settimeout(SECONDS)
-            yield connection.channel()
+        """Give a channel; the connection is kept, and made anew where the server was started anew."""
+        try:
+            channel = self.connection.channel()
+        except (AttributeError, OSError, amqp.AMQPError):
+            self.close()
+            self.connection = amqp.Connection(
+                f"127.0.0.1:{self.server.port}", "tests", self.server.password, confirm_publish=True
+            )
+            self.connection.connect()
+            self.connection.transport.sock.settimeout(SECONDS)
+            channel = self.connection.channel()
+        with channel:
+            channel.auto_decode = False
+            yield channel
+
+    def close(self):
+        if self.connection is not None:
+            self.connection.collect()
+            self.connection = None
 
     def put(self, *bodies, headers=None, queue="", **properties):
         with self.channel() as channel:
-            channel.auto_decode = False
             channel.queue_declare(queue or self.name, durable=True, auto_delete=False)
             for body in bodies:
                 message = amqp.Message(body, application_headers=headers or {}, delivery_mode=2, **properties)
@@ -66,7 +76,6 @@ class RabbitQueue:
     def get(self, queue=""):
         """Take the next message away; return its body and headers, None where there is none."""
         with self.channel() as channel:
-            channel.auto_decode = False
             try:
                 message = channel.basic_get(queue or self.name, no_ack=True)
             except amqp.NotFound:

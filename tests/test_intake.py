@@ -36,7 +36,9 @@ def redis(tmp_path_factory):
 
 @pytest.fixture
 def rabbit(rabbitmq):
-    return RabbitQueue(rabbitmq)
+    made = RabbitQueue(rabbitmq)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from brokers import RabbitQueue, RedisQueue, until
-from event import Event, PermanentError, _message, _note, _relay, _s3
+from event import Event, PermanentError, _intake, _message, _note, _redis_list, _relay, _s3
 from event._acceptor import Giver, Keeper
 from event._broker import BrokerError, TooLargeError
 from event._message import Parcel, Reference
@@ -40,7 +40,9 @@ def redis(tmp_path_factory):
 
 @pytest.fixture
 def rabbit(rabbitmq):
-    return RabbitQueue(rabbitmq)
+    made = RabbitQueue(rabbitmq)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -204,7 +206,7 @@ _relay.Relay(Broker(url), queue, keeper, places=None, patience=30.0, tell=print)
 
 
 def test_relays_that_are_killed_at_any_moment_lose_nothing(queue, tmp_path):
-    uids = {str(number) for number in range(300)}
+    uids = {str(number) for number in range(120)}
     queue.put(*(body(uid, log=b"compiled\n") for uid in sorted(uids)))
     box = Outbox(tmp_path / "outbox")
 
@@ -216,7 +218,7 @@ def test_relays_that_are_killed_at_any_moment_lose_nothing(queue, tmp_path):
         command = [sys.executable, "-c", KEEPING, queue.server.url, queue.name, box.path]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as relay:
             try:
-                for _ in range(40 + 13 * kills):
+                for _ in range(25 + 13 * kills):
                     if not relay.stdout.readline() or len(kept()) == len(uids):
                         break
             finally:
@@ -668,6 +670,23 @@ def test_what_cannot_be_put_aside_is_kept_and_the_others_go_on(listed):
     assert is_empty(listed)
 
 
+def test_what_cannot_be_put_aside_is_kept_also_while_another_is_tried_alone(listed, monkeypatch):
+    handler = Handler()
+    listed.client.set(f"{listed.name}.aside", "another's")
+    listed.put(b"bad")
+    monkeypatch.setattr(_relay, "_FIRST_DELAY", 3600.0)
+    monkeypatch.setattr(_relay, "_LONGEST_DELAY", 3600.0)
+    with running(listed, giver(a=handler)) as one:
+        until(lambda: one.told)
+        listed.put(body("1"), headers=note(deaths=2))
+        until(lambda: handler.got)
+        until(lambda: one.relay.taken == 1)
+        assert [(held.taken.body, held.unpublished) for held in one.relay._hand] == [(b"bad", 2)]
+    assert handler.got == ["1"]
+    listed.client.delete(f"{listed.name}.aside")
+    assert listed.get()[0] == b"bad"
+
+
 def test_what_cannot_be_put_aside_is_not_lost_where_the_relay_ends(listed):
     listed.client.set(f"{listed.name}.aside", "another's")
     listed.put(b"bad")
@@ -699,38 +718,33 @@ def test_what_cannot_go_to_the_end_of_the_queue_is_not_given_to_those_again_that
 # The broker, and the end.
 
 
-def test_a_broker_is_waited_for_and_found_again(queue):
-    handler = Handler()
+def test_a_broker_is_waited_for_found_again_and_may_die_while_an_event_is_given(queue, monkeypatch):
+    monkeypatch.setattr(_intake, "_HEARTBEAT", 1.0)
+    monkeypatch.setattr(_intake, "_PULSE", 0.1)
+    monkeypatch.setattr(_redis_list, "LEASE", 1.0)
+    going, go = threading.Event(), threading.Event()
+    handler = Handler(lambda e: (going.set(), go.wait(60)))
     queue.put(body("1"))
     queue.server.kill()
     with running(queue, giver(a=handler)) as one:
         until(lambda: one.told)
         queue.server.start()
-        until(lambda: handler.got == ["1"])
+        assert going.wait(30)
         queue.server.kill()
-        until(lambda: "is lost" in one.told[-1] or "cannot be reached" in one.told[-1])
+        until(lambda: "relay pulse" not in [thread.name for thread in threading.enumerate()])  # it is noticed
         queue.server.start()
-        until(lambda: one.told[-1].endswith("is there again"))
+        go.set()
+        until(lambda: one.relay.taken)
         queue.put(body("2"))
         until(lambda: "2" in handler.got)
     assert handler.got == ["1", "2"]
-    assert f"{queue.broker.shown} cannot be reached: " in one.told[0]
-    assert one.told[1] == f"{queue.broker.shown} is there again"
+    assert queue.get(f"{queue.name}.aside") is None
+    shown = queue.broker.shown
+    assert one.told[0].startswith(f"{shown} cannot be reached: ")
+    assert one.told[1] == f"{shown} is there again"
+    assert one.told[2].startswith(f"{shown} is lost: ")
+    assert one.told[-1] == f"{shown} is there again"
     assert queue.server.password not in str(one.told)
-
-
-def test_a_broker_that_is_killed_while_an_event_is_given_to_a_handler(queue):
-    going, go = threading.Event(), threading.Event()
-    handler = Handler(lambda e: (going.set(), go.wait(60)))
-    queue.put(body("1"))
-    with running(queue, giver(a=handler)) as one:
-        assert going.wait(30)
-        queue.server.kill()
-        queue.server.start()
-        go.set()
-        until(lambda: is_empty(queue) and one.relay.taken)
-    assert handler.got == ["1"]
-    assert is_empty(queue)
 
 
 def test_a_relay_that_is_stopped_ends_what_it_does_and_leaves_the_rest(queue):

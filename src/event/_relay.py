@@ -66,6 +66,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0  # seconds between two attempts
 _LONGEST_REST = 15.0  # seconds in which nothing is taken
 _IN_HAND = 10  # messages that are not due, at most
 _PUT_OFF = 0.05  # seconds for each one that goes to the end of the queue instead
+_SUSPICIOUS = 2  # a broker that was started anew tells of all messages that they have been taken before
 _DEATHS = 8  # relays that have died with a message; then it is to blame
 _REMEMBERED = 10_000  # ids of messages that are done with
 _PUBLISHING = 30.0  # seconds
@@ -215,7 +216,7 @@ class Relay:
     def _fate(self, intake: Intake, held: _Held) -> Fate:
         if held.taken.again:
             return self._suspect(held.note)
-        if not held.note.deaths:
+        if held.note.deaths < _SUSPICIOUS:
             return self._attempt(held.taken, held.note)
         # It may end us too. What else is in hand then would be suspected without reason.
         others = [*self._hand, *map(_Held, intake.pause())]
