@@ -76,7 +76,7 @@ def test_columns_are_aligned(command, plugin):
     plugin("a_very_long_name", GOOD.format(result=True))
     _, out, _ = command("check")
     rows = out[1 : out.index("")]
-    assert len({row.index("ok") for row in rows}) == 1
+    assert len({row.index("  ok") for row in rows}) == 1
 
 
 @pytest.mark.parametrize(
