@@ -302,7 +302,7 @@ def test_without_an_outbox_what_a_handler_does_not_take_comes_again_for_it(broke
     broker.send("b")
     eventually(lambda: "u-b" in uids(), "the next one")
     assert process.end(signal.SIGTERM) == 0
-    assert broker.waiting() == 0 or process.lines[-2] == TAKEN.format(2)
+    assert broker.waiting() == 0
     assert uids() == ["u-a", "u-b"]
 
 
@@ -769,7 +769,7 @@ def test_while_the_outbox_cannot_be_used_nothing_is_acknowledged(broker, relayin
     (here / "ob").write_text("in the way", "utf-8")
     broker.send("a", "b")
     process = relaying("--outbox", "ob", *TO_FILES)
-    assert "nothing is taken for a while: NotADirectoryError" in process.line("for a while")
+    process.line("nothing is taken for a while: ")
     assert process.end(signal.SIGTERM) == 0
     assert process.lines[-2] == TAKEN.format(0)
     eventually(lambda: broker.waiting() == 2, "they are the broker's")
@@ -791,7 +791,7 @@ def test_while_the_disk_is_full_nothing_is_acknowledged(broker, relaying, here):
     limits = resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (1000, limits[1]))
     broker.send("b", attachment=attachment)
-    process.line("nothing is taken for a while: OSError: [Errno 27] File too large")
+    assert "File too large" in process.line("nothing is taken for a while: ")
     eventually(lambda: os.listdir("ob/tmp") == [], "nothing is left there; a look at the clock is, for a moment")
     broker.send("c")
     resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from functools import partial
 
@@ -18,7 +19,6 @@ from event.error import EventError, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    import logging
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
@@ -124,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     where = f"; outbox {outbox}" if outbox else ""
     _tell(args.parser.prog, f"{broker.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
+    for library in ("amqp", "kombu"):  # what matters is raised; the rest would be told with nothing before it
+        logging.getLogger(library).addHandler(logging.NullHandler())
     make = partial(Relay, broker, args.queue, places=places, patience=timeout, tell=partial(_tell, args.parser.prog))
     stop = _Stop()
     with _Said(pairs), stop:

@@ -1,0 +1,661 @@
+"""Kills relays, their deliverers, producers and the broker itself, and writes down what each one did. A script:
+
+    DIRECTORY BROKER random ROUNDS KILLS    kills ROUNDS processes, and the broker KILLS times
+    DIRECTORY BROKER steps                  kills one process before each of its steps
+
+It forks from one warm process, as killing.py does. The journal that all processes append to, one os.write a line, holds
+
+    A - UID PID           the producer's outbox has the event: it is accepted
+    P SENDING - PID       publishing begins
+    Q SENDING - PID       the broker has confirmed it
+    X SENDING - PID       it has failed
+    R SENDING - PID       the producer has that on record
+    T SENDING - PID       a relay has taken the message
+    Z SENDING - PID       and has acknowledged it
+    B SENDING UID PID     the tally handler begins with a sending
+    D SENDING UID PID     it has the event, whole
+    E SENDING - PID       and that is on record
+    C - - PID             a relay has reached the broker
+    L - - PID             and has lost it
+    F - - PID             a relay's deliverer has begun
+    K - - PID             the process was killed
+    S - - -               the broker was killed
+
+and behind it the time, in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import event
+from event import _broker, _cli, _intake, _registry, _relay
+from event._cli import _deliverer, deliver, relay
+from event._delivery import deliver as deliver_from
+from event._outbox import Claim, Outbox
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import redis_server
+
+SERVERS = {"rabbitmq": rabbitmq_server, "redis": redis_server}
+QUEUE = "e3-event"
+CONTENT = b"0123456789abcdef" * 1024
+TEXT = "x" * 2000
+LEASE = 4.0  # seconds
+PATIENCE = 1.0  # seconds, added to it
+SECONDS = 60  # in which what is waited for happens
+RELAYS = ("one", "two", "none")  # the last one has no outbox
+PRODUCERS = ("p1", "p2")
+# What changes something, on the disk or at the broker; killing.py has the others too. Of several receipts in a row, the
+# first: what it brings is lost.
+STEPS = ("write", "sendfile", "replace", "rename", "mkdir", "rmdir", "unlink")
+SENDING = ("send", "sendall")
+RECEIVING = ("recv", "recv_into")
+
+
+class Journal:
+    """What all processes append to."""
+
+    fd = -1
+
+    @classmethod
+    def open(cls, directory):
+        cls.fd = os.open(os.path.join(directory, "journal"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def note(what, sending="-", uid="-", pid=None, when=None):
+    when = when or time.monotonic()
+    os.write(Journal.fd, f"{what} {sending} {uid} {pid or os.getpid()} {when:.6f}\n".encode())
+
+
+class Tally:
+    """Appends the id of each sending to the journal; some deliveries fail while there are kills."""
+
+    fails = 0.0
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    @classmethod
+    def decode_config(cls, config_str):
+        return {"directory": config_str}
+
+    def encode_config(self):
+        return self.directory
+
+    def send_event(self, e):
+        note("B", event.sending_id(e), e.uid)
+        for path, digest in e.get_attachments().values():
+            with open(path, "rb") as file:
+                assert hashlib.sha1(file.read()).hexdigest() == digest
+        if random.random() < self.fails and not os.path.exists(os.path.join(self.directory, "mended")):
+            return False
+        note("D", event.sending_id(e), e.uid)
+        return True
+
+
+# What is watched.
+
+
+def sending_of(body):
+    """Return the id in a message's body."""
+    return re.search(rb'"id": "([^"]+)"', body if isinstance(body, bytes) else body.encode())[1].decode()
+
+
+def watch():
+    """Have what the library does tell the journal when it returns."""
+    put, record, publish, connect = Outbox.put, Claim.record, _broker._Line.publish, _intake.connect
+
+    def told_put(self, e, handlers, **more):
+        claim = put(self, e, handlers, **more)
+        if "broker" in handlers:
+            note("A", "-", e.uid)
+        return claim
+
+    def told_record(self, delivery):
+        record(self, delivery)
+        if delivery.ok and delivery.handler in {"broker", "tally"}:
+            note("R" if delivery.handler == "broker" else "E", self.entry.id)
+
+    def told_publish(self, queue, message, *args):
+        sending = sending_of(message["body"])
+        note("P", sending)
+        try:
+            publish(self, queue, message, *args)
+        except Exception:
+            note("X", sending)
+            raise
+        note("Q", sending)
+        Spy.returned.add(sending)
+
+    def told_connect(*args, **kwargs):
+        intake = Spy(connect(*args, **{**kwargs, "patience": PATIENCE}))
+        note("C")
+        return intake
+
+    Outbox.put, Claim.record, _broker._Line.publish = told_put, told_record, told_publish
+    _intake.connect = told_connect
+
+
+class Spy:
+    """An intake that tells the journal."""
+
+    returned = set()  # sendings that this process has published again
+    begins = staticmethod(lambda: None)
+    done = staticmethod(lambda: None)  # called when a message is, and has not gone back
+
+    def __init__(self, intake):
+        self._intake = intake
+        self.begins()
+
+    def __getattr__(self, name):
+        return getattr(self._intake, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self._intake.close()
+
+    def take(self, wait):
+        taken = self._told(self._intake.take, wait)
+        if taken:
+            note("T", sending_of(taken.body))
+        return taken
+
+    def acknowledge(self, taken):
+        self._told(self._intake.acknowledge, taken)
+        sending = sending_of(taken.body)
+        note("Z", sending)
+        if sending not in Spy.returned:
+            self.done()
+        Spy.returned.discard(sending)
+
+    def _told(self, call, *args):
+        try:
+            return call(*args)
+        except OSError:
+            note("L")
+            raise
+
+
+def quicken():
+    """Have what takes a minute take a moment."""
+    for module in ("event._intake", "event._redis_list"):
+        if hasattr(sys.modules.get(module), "LEASE"):
+            sys.modules[module].LEASE = LEASE
+    _relay._FIRST_DELAY = 0.02
+    _deliverer._RESTART = 0.2
+
+
+# The processes.
+
+
+class Place:
+    """A directory with outboxes, attachments, and what the handlers make."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.attachment = os.path.join(directory, "attachment")
+        self.mended = os.path.join(directory, "mended")
+        os.makedirs(os.path.join(directory, "temporary"), exist_ok=True)
+        if not os.path.exists(self.attachment):
+            Path(self.attachment).write_bytes(CONTENT)
+        Journal.open(directory)
+
+    def outbox(self, name):
+        return os.path.join(self.directory, f"outbox-{name}")
+
+    def handlers(self):
+        """Return the options that name the relays' handlers."""
+        return [
+            *("--handler", f"file:a={self.directory}/a", "--handler", f"tally={self.directory}"),
+            *("--handler", f"file:b={self.directory}/b"),
+        ]
+
+    def relay(self, name, queue=QUEUE):
+        """Relay until a signal comes."""
+        log = os.open(os.path.join(self.directory, f"relay-{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 2)
+        os.environ["TMPDIR"] = os.path.join(self.directory, "temporary")
+        outbox = [] if name == "none" else ["--outbox", self.outbox(name)]
+        _deliverer.Popen = self._deliverer
+        status = _cli.main(["relay", "env:BROKER", "--queue", queue, "--timeout", "30", *outbox, *self.handlers()])
+        assert status == 0, status
+
+    def producer(self, name, queue=QUEUE):
+        """Return the manager of a producer."""
+        manager = event.EventManager(outbox=self.outbox(name))
+        manager.add_handler("broker", "env:BROKER", queue, timeout=10.0)
+        return manager
+
+    def send(self, manager, *, attachments):
+        with event.Event("build", text=TEXT, attached=2 * attachments) as e:
+            for name in ("log", "b/../log")[: e.attached]:
+                e.attach_file(self.attachment, name)
+        return manager.send_event(e)
+
+    def produce(self, name):
+        """Bring what is left, and go on with more."""
+        self.deliver(name)
+        manager = self.producer(name)
+        while True:
+            self.send(manager, attachments=random.random() < 0.3)
+            time.sleep(random.uniform(0, 0.03))  # so that the relays keep pace
+
+    def deliver(self, name):
+        for _ in deliver_from(Outbox(self.outbox(name)), everything=True):
+            pass
+
+    def finish(self, name):
+        """Deliver until an outbox is empty."""
+        for _ in range(20):
+            self.deliver(name)
+            if not any(names(os.path.join(self.outbox(name), state)) for state in ("tmp", "new", "claimed")):
+                return
+        raise AssertionError(f"the outbox {name} does not become empty")
+
+    def _deliverer(self, command, **kwargs):
+        """Start a relay's deliverer as it is, but for what we watch."""
+        outbox = re.search(r"follow\('([^']+)'", command[-1])[1]
+        return subprocess.Popen([command[0], __file__, self.directory, "-", "follow", outbox], **kwargs)
+
+
+def names(directory):
+    return os.listdir(directory) if os.path.exists(directory) else []
+
+
+def forked(act):
+    """Do something in a process of its own; return its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        random.seed()
+        act()
+    except BaseException:
+        logging.getLogger("relaying").exception("failed")
+        os._exit(1)
+    os._exit(0)
+
+
+def done(pid):
+    """Wait for a process that is to succeed."""
+    assert os.waitpid(pid, 0)[1] == 0, "it has failed"
+
+
+def stop(place, pid):
+    """Have a relay end, once it has begun."""
+    eventually(lambda: any(line.startswith(f"C - - {pid} ") for line in lines(place)), "the relay is there")
+    os.kill(pid, signal.SIGTERM)
+
+
+def eventually(condition, what):
+    end = time.monotonic() + SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {SECONDS} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+class Broker:
+    """What is in a broker."""
+
+    def __init__(self, kind, server):
+        self.kind = kind
+        self.server = server
+        os.environ["BROKER"] = server.url
+
+    @contextlib.contextmanager
+    def channel(self):
+        with _broker._kombu.Connection(self.server.url) as connection:
+            yield connection.default_channel
+
+    def waiting(self, queue=QUEUE):
+        """Return how many messages wait, and how many processes take."""
+        with self.channel() as channel:
+            if self.kind == "redis":
+                return sum(map(channel.client.llen, [queue, *channel.client.scan_iter(f"{queue}.taken.*")])), 0
+            try:
+                found = channel.queue_declare(queue, passive=True)
+            except channel.connection.channel_errors:
+                return 0, 0
+            return found.message_count, found.consumer_count
+
+    def left(self, queue=QUEUE):
+        """Return how many messages wait when nobody takes any more; what a taker has had is there again by then."""
+        eventually(lambda: not self.waiting(queue)[1], "nobody takes")
+        return self.waiting(queue)[0]
+
+    def bury(self, queue):
+        """Let the lease of those that have been killed end."""
+        if self.kind == "redis":
+            with self.channel() as channel:
+                for key in channel.client.scan_iter(f"{queue}.alive.*"):
+                    channel.client.delete(key)
+
+    def takers(self):
+        """Return the members of the set of takers."""
+        with self.channel() as channel:
+            return channel.client.smembers(f"{QUEUE}.takers")
+
+    def keys(self):
+        """Return what Redis holds."""
+        with self.channel() as channel:
+            return sorted(key.decode() for key in channel.client.scan_iter())
+
+
+# At random moments.
+
+
+class Storm:
+    """Processes that are killed and started again."""
+
+    def __init__(self, place, broker):
+        self.place = place
+        self.broker = broker
+        self.running = {}  # name -> pid
+        for name in (*PRODUCERS, *RELAYS):
+            self.start(name)
+
+    def start(self, name):
+        act = self.place.produce if name in PRODUCERS else self.place.relay
+        self.running[name] = forked(lambda: act(name))
+
+    def kill(self, name):
+        pid = self.running.pop(name)
+        when = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+        assert os.WIFSIGNALED(status), f"{name} ended before it was killed"
+        note("K", pid=pid, when=when)
+
+    def kill_a_deliverer(self):
+        """Kill the youngest one, whose relay starts another."""
+        pid = next((int(line.split()[3]) for line in reversed(lines(self.place)) if line.startswith("F")), None)
+        if pid is not None and is_python(pid):
+            when = time.monotonic()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                note("K", pid=pid, when=when)
+
+    def kill_the_broker(self):
+        when = time.monotonic()
+        self.broker.server.kill()
+        note("S", pid="-", when=when)
+        self.broker.server.start()
+
+    def rage(self, rounds, kills):
+        """Kill so many processes, and the broker so often."""
+        when = {(number + 1) * rounds // (kills + 1) for number in range(kills)}
+        for number in range(rounds):
+            if number in when:
+                self.kill_the_broker()
+            time.sleep(random.uniform(0, 0.4))  # the random moment itself
+            name = random.choice((*PRODUCERS, *RELAYS, *RELAYS, "deliverer"))
+            if name == "deliverer":
+                self.kill_a_deliverer()
+            else:
+                self.kill(name)
+                self.start(name)
+
+    def calm(self):
+        """Let everything finish."""
+        for name in PRODUCERS:
+            self.kill(name)
+        Path(self.place.mended).touch()
+        for name in PRODUCERS:
+            done(forked(lambda name=name: self.place.finish(name)))
+        rounds = 0
+        while True:
+            eventually(lambda: not self.broker.waiting()[0], "the queue is empty")
+            for name in RELAYS:
+                stop(self.place, self.running[name])
+            for name in RELAYS:
+                done(self.running.pop(name))
+            if not self.broker.left():
+                break
+            rounds += 1
+            assert rounds < 20, "the queue does not become empty"
+            for name in RELAYS:
+                self.start(name)
+        for name in RELAYS[:-1]:
+            done(forked(lambda name=name: self.place.finish(name)))
+
+    def end(self):
+        for name in [*self.running]:
+            self.kill(name)
+
+
+def lines(place):
+    with open(os.path.join(place.directory, "journal"), encoding="ascii") as file:
+        return file.read().splitlines()
+
+
+def is_python(pid):
+    """Tell whether a process is one of ours: its number may be another's by now."""
+    try:
+        return __file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def at_random(place, broker, rounds, kills):
+    Tally.fails = 0.1
+    storm = Storm(place, broker)
+    try:
+        storm.rage(rounds, kills)
+        storm.calm()
+    finally:
+        storm.end()
+    aside = broker.left(f"{QUEUE}.aside")
+    if aside:  # messages that too many relays have died with
+        pid = forked(lambda: place.relay("none", f"{QUEUE}.aside"))
+        eventually(lambda: not broker.waiting(f"{QUEUE}.aside")[0], "what is aside is delivered")
+        stop(place, pid)
+        done(pid)
+        assert not broker.left(f"{QUEUE}.aside")
+    keys = []
+    if broker.kind == "redis":
+        broker.bury(QUEUE)
+        pid = forked(lambda: place.relay("none"))  # it finds that the others are gone
+        eventually(lambda: len(broker.takers()) <= 1, "those that are gone are forgotten")
+        stop(place, pid)
+        done(pid)
+        keys = [key for key in broker.keys() if not key.startswith("_kombu")]
+    print(json.dumps({"aside": aside, "keys": keys}))
+
+
+# Before each step.
+
+
+class Death:
+    """Counts steps, and kills this process before one of them, in the middle of a write; 0 counts none."""
+
+    step = 0
+    count = 0
+    last = ""
+
+    @classmethod
+    def comes(cls, name, partial):
+        if cls.step and not (name in RECEIVING and cls.last in RECEIVING):
+            cls.count += 1
+            if cls.count == cls.step:
+                partial()
+                os.kill(os.getpid(), signal.SIGKILL)
+        cls.last = name
+
+
+def count_steps():
+    """Have each step of this process be counted."""
+
+    def wrap(name, call):
+        def wrapped(*args, **kwargs):
+            half = name == "write" and args[0] != Journal.fd
+            Death.comes(name, (lambda: call(args[0], args[1][: len(args[1]) // 2])) if half else nothing)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    def wrap_socket(name):
+        def wrapped(self, *args, **kwargs):
+            call = getattr(super(Socket, self), name)
+            half = name in SENDING
+            Death.comes(name, (lambda: call(memoryview(args[0])[: len(args[0]) // 2])) if half else nothing)
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    for name in STEPS:
+        setattr(os, name, wrap(name, getattr(os, name)))
+    Socket = type("Socket", (socket.socket,), {name: wrap_socket(name) for name in SENDING + RECEIVING})  # noqa: N806
+    socket.socket = Socket
+
+
+def nothing(*_args):
+    pass
+
+
+class NoDeliverer:
+    """In the place of a relay's deliverer: what is put is delivered later."""
+
+    def __init__(self, *args):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        pass
+
+    def wake(self):
+        pass
+
+
+class Steps:
+    """A relay with an outbox, one without, or a producer, that dies before each of its steps.
+
+    Each one has a queue of its own.
+    """
+
+    def __init__(self, place, broker, kind):
+        self.place = place
+        self.broker = broker
+        self.kind = kind
+        self.name = {"relay": "one", "give": "none", "send": "p1"}[kind]
+        relay.Deliverer = NoDeliverer
+
+    def run(self):
+        step = 0
+        while self.survives(step := step + 1):
+            pass
+        if self.kind == "send":
+            done(forked(lambda: self.place.finish("p1")))
+            self.name = "two"
+        done(forked(lambda: self.take_the_rest(step)))
+        if self.name != "none":
+            done(forked(lambda: self.place.finish(self.name)))
+        return step
+
+    def survives(self, step):
+        """Have one die before a step; return whether it has."""
+        if self.kind != "send" and step % 20 == 1:
+            done(forked(lambda: self.publish(range(step, step + 20))))
+        when = time.monotonic()
+        pid = forked(lambda: self.die(step))
+        status = os.waitpid(pid, 0)[1]
+        if not os.WIFSIGNALED(status):
+            assert status == 0
+            return False
+        note("K", pid=pid, when=when)  # it is dead before any other one begins
+        return True
+
+    def publish(self, steps):
+        manager = self.place.producer("p2")
+        for step in steps:
+            manager.handlers["broker"].queue = self.queue(step)
+            assert self.place.send(manager, attachments=True)
+
+    def die(self, step):
+        count_steps()
+        if self.kind == "send":
+            manager = self.place.producer("p1", self.queue(step))
+            Death.step = step
+            self.place.send(manager, attachments=True)
+        else:
+            Spy.begins = staticmethod(lambda: setattr(Death, "step", step))
+            self.relay(step)
+
+    def relay(self, step):
+        """Relay until a message has been acknowledged for good."""
+        Spy.done = staticmethod(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        self.place.relay(self.name, self.queue(step))
+
+    def queue(self, step):
+        return f"{self.kind}-{step}"
+
+    def take_the_rest(self, last):
+        """Have another relay take what the dead ones have left."""
+        for step in range(1, (last - 1) // 20 * 20 + 21):
+            rounds = 0
+            self.broker.bury(self.queue(step))
+            while self.broker.left(self.queue(step)):
+                rounds += 1
+                assert rounds < 10, f"{self.queue(step)} does not become empty"
+                self.relay(step)
+
+
+def follow(place, outbox):
+    """Be the deliverer of a relay."""
+    note("F")
+    raise SystemExit(deliver.follow(outbox, 30.0))
+
+
+def warm_up(place, broker):
+    """Import once what each process would import."""
+    from event import _dispatch  # noqa: F401
+
+    for name in ("file", "broker", "tally"):
+        _registry.get_handler(name)
+    plugins = _registry.plugins()
+    _registry.plugins = lambda: plugins  # there are none, which takes a while to find out
+    place.producer("warm")
+    broker.waiting()
+    gc.collect()
+    gc.freeze()
+
+
+def run(directory, server_kind, how, *amounts):
+    place = Place(directory)
+    _registry.BUILTINS = {**_registry.BUILTINS, "tally": ("relaying", "Tally")}
+    watch()
+    if how == "follow":
+        Tally.fails = 0.1
+        follow(place, amounts[0])
+    quicken()
+    logging.getLogger("event").addHandler(logging.NullHandler())
+    logging.getLogger("event").propagate = False
+    with SERVERS[server_kind](Path(directory)) as server:
+        broker = Broker(server_kind, server)
+        warm_up(place, broker)
+        if how == "random":
+            at_random(place, broker, *map(int, amounts))
+        else:
+            print(json.dumps({kind: Steps(place, broker, kind).run() for kind in ("send", "relay", "give")}))
+
+
+if __name__ == "__main__":
+    sys.modules["relaying"] = sys.modules["__main__"]
+    run(*sys.argv[1:])

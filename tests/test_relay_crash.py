@@ -1,0 +1,214 @@
+"""Producers, relays, deliverers and the broker itself killed: what was accepted reaches the handlers, whole.
+
+E3_RELAY_ROUNDS says how many processes are killed at random moments, E3_RELAY_KILLS how often the broker is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from servers.process import program
+
+relaying = Path(__file__).with_name("relaying.py")
+CONTENT = b"0123456789abcdef" * 1024
+PROGRAMS = {"redis": "redis-server", "rabbitmq": "rabbitmq-server"}
+ROUNDS = int(os.environ.get("E3_RELAY_ROUNDS", "40"))
+KILLS = {"redis": 3, "rabbitmq": 1}
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A directory in memory, where there is such a thing: what a kill loses does not depend on the disk."""
+    memory = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else tmp_path))
+    yield path
+    shutil.rmtree(path)
+
+
+def run(directory, broker, *how):
+    program(PROGRAMS[broker], "/usr/lib/rabbitmq/bin")
+    # Without coverage, whose own steps would be among those that are counted.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    command = [sys.executable, str(relaying), str(directory), broker, *map(str, how)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    logs = "".join(path.read_text() for path in directory.glob("*.log"))
+    assert done.returncode == 0, done.stderr + logs
+    assert done.stderr == ""
+    assert "Traceback" not in logs, logs
+    assert "hunter2" not in logs
+    return json.loads(done.stdout)
+
+
+def check(directory, broker):
+    """Hold the journal and the directories against what is promised; return how often each thing happened."""
+    lines = [Line(text) for text in (directory / "journal").read_text().splitlines()]
+    accepted = {line.uid for line in lines if line.what == "A"}
+    sendings = defaultdict(set)
+    for line in lines:
+        if line.what == "D":
+            sendings[line.uid].add(line.sending)
+    assert all(len(ids) == 1 for ids in sendings.values()), "a repeated delivery has another id"
+    assert accepted <= sendings.keys()
+    repeated = check_sendings(lines, lazy=broker == "rabbitmq")
+    for handler in ("a", "b"):
+        check_files(directory / handler, sendings)
+    for outbox in directory.glob("outbox-*"):
+        assert [str(path) for path in outbox.glob("*/*")] == []
+    count = Counter(line.what for line in lines)
+    return {
+        "killed": count["K"],
+        "broker killed": count["S"],
+        "accepted": len(accepted),
+        "delivered": len(sendings),
+        "repeated": repeated,
+    }
+
+
+class Line:
+    """A line of the journal."""
+
+    def __init__(self, text):
+        self.what, self.sending, self.uid, self.pid, when = text.split()
+        self.when = float(when)
+
+    def __repr__(self):
+        return f"{self.what} {self.pid} {self.when}"
+
+
+def check_sendings(lines, lazy):
+    """Follow each sending through the journal; return how many deliveries there were beyond the first.
+
+    Before each is a step of that sending that was begun and not finished, by a process that was killed, or while the
+    broker was.
+
+    :param lazy: whether the broker is told of what is done, and does not answer: then a kill undoes the last of it
+    """
+    killed = {line.pid: line.when for line in lines if line.what == "K"}
+    outages = [line.when for line in lines if line.what == "S"]
+    failures = [line for line in lines if line.what in {"L", "X"}]
+    assert outages or not failures, "the broker was lost though nobody killed it"
+    of = defaultdict(list)
+    for line in lines:
+        if line.sending != "-":
+            of[line.sending].append(line)
+    lost = defaultdict(list)
+    for line in failures:
+        lost[line.pid].append(line.when)
+
+    def undone(line):
+        soon = line.when, line.when + SOON
+        return lazy and (any(soon[0] <= when < soon[1] for when in [*outages, killed.get(line.pid, 0.0)]))
+
+    repeated = 0
+    for sending, history in of.items():
+        more = max(sum(line.what == "D" for line in history) - 1, 0)
+        if more:
+            causes = count_causes(history, killed, lost, undone)
+            assert more <= causes, f"{sending} was delivered {more + 1} times for {causes} causes: {history}"
+        repeated += more
+    return repeated
+
+
+# What begins a step, and what ends it: publishing, until a producer has it on record; what a relay does with a message;
+# a delivery, until a deliverer has it on record, or a relay without an outbox has acknowledged the message.
+BEGINS = {"P": "publishing", "T": "message", "D": "delivery"}
+ENDS = {"R": ("publishing",), "X": ("publishing",), "Z": ("message", "delivery", "publishing"), "E": ("delivery",)}
+SOON = 5.0  # seconds, in which RabbitMQ has on the disk what it was told
+
+
+def count_causes(history, killed, lost, undone):
+    """Return how many steps of a sending were not finished before it was delivered for the last time."""
+    causes, begun = 0, {}
+    last = max(index for index, line in enumerate(history) if line.what == "D")
+    for line in history[:last]:
+        causes += line.what == "X" or (line.what == "Z" and undone(line))
+        if line.what in BEGINS:
+            before = begun.pop((line.pid, BEGINS[line.what]), None)
+            causes += before is not None and any(before.when <= when <= line.when for when in lost[line.pid])
+            begun[line.pid, BEGINS[line.what]] = line
+        for step in ENDS.get(line.what, ()):
+            begun.pop((line.pid, step), None)
+    end = history[last].when
+    return causes + sum(
+        killed.get(line.pid, end) < end or any(line.when <= when < end for when in lost[line.pid])
+        for line in begun.values()
+    )
+
+
+def check_files(directory, sendings):
+    """Find each event in a directory, whole and there once, under its sending's id."""
+    found = set()
+    for path in directory.glob("*.json"):
+        if path.name.startswith("."):
+            continue
+        data = json.loads(path.read_bytes())
+        uid = data["uid"]
+        assert data["text"] == "x" * 2000
+        assert uid not in found
+        found.add(uid)
+        assert path.name == f"build-{uid}-{min(sendings[uid])}.json"
+        copies = [copy for copy in (directory / f"build-{uid}").iterdir() if not copy.name.endswith(".tmp")]
+        assert len(copies) == data["attached"]
+        assert all(copy.read_bytes() == CONTENT for copy in copies)
+    assert found == sendings.keys()
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_what_was_accepted_before_kills_at_random_moments_reaches_every_handler(directory, record_property, broker):
+    kills = int(os.environ.get("E3_RELAY_KILLS", KILLS[broker]))
+    report = run(directory, broker, "random", ROUNDS, kills)
+    counted = check(directory, broker)
+    for name, number in counted.items():
+        record_property(name, number)
+    print(broker, counted, report)
+    assert report["keys"] == []
+    assert counted["killed"] > ROUNDS / 2
+    assert counted["broker killed"] == kills
+    assert counted["accepted"] > ROUNDS
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_what_was_accepted_before_a_kill_at_each_step_reaches_every_handler(directory, broker):
+    steps = run(directory, broker, "steps")
+    counted = check(directory, broker)
+    print(broker, counted, steps)
+    assert min(steps.values()) > 20
+    assert counted["killed"] == sum(number - 1 for number in steps.values())
+    assert 0 < counted["repeated"] < 60, "a kill between a step and its record repeats it, and no other does"
+
+
+def test_the_count_finds_what_it_is_there_to_find():
+    def count(text, *, lazy=False):
+        lines = [Line(f"{line} {number}") for number, line in enumerate(text.split("; "))]
+        return check_sendings(lines, lazy)
+
+    good = "P s - 1; Q s - 1; R s - 1; T s - 2; D s u 2; Z s - 2"
+    assert count(good) == 0
+    assert count("P s - 1; K - - 1; P s - 3; Q s - 3; R s - 3; D s u 2; E s - 2; D s u 2; E s - 2") == 1
+    assert count("T s - 1; D s u 1; K - - 1; T s - 2; D s u 2; Z s - 2") == 1
+    assert count("S - - -; T s - 1; D s u 1; L - - 1; T s - 2; D s u 2; Z s - 2") == 1
+    assert count("S - - -; P s - 1; X s - 1; P s - 1; Q s - 1; D s u 2; E s - 2; D s u 2") == 1
+    assert count(f"{good}; K - - 2; T s - 3; D s u 3; Z s - 3", lazy=True) == 1
+    assert count(f"{good}; S - - -; T s - 2; D s u 2; Z s - 2", lazy=True) == 1
+    for text in (
+        f"{good}; D s u 2",
+        f"{good}; K - - 3; D s u 2",
+        f"{good}; K - - 2; T s - 3; D s u 3; Z s - 3",
+        f"{good}; S - - -; T s - 2; D s u 2; Z s - 2",
+        f"{good}; K - - 2; D s u 2",
+        f"{good}; L - - 2",
+        f"{good}; T s - 2; D s u 2; D s u 2; K - - 2",
+        f"{good}; P s - 1; X s - 1",
+    ):
+        with pytest.raises(AssertionError):
+            count(text)
