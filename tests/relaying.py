@@ -152,7 +152,7 @@ def watch():
 class Spy:
     """An intake that tells the journal."""
 
-    returned = set()  # sendings that this process has published again
+    returned = set()  # noqa: RUF012  # sendings that this process has published again
     begins = staticmethod(lambda: None)
     done = staticmethod(lambda: None)  # called when a message is, and has not gone back
 
@@ -474,7 +474,7 @@ def at_random(place, broker, rounds, kills):
         eventually(lambda: len(broker.takers()) <= 1, "those that are gone are forgotten")
         stop(place, pid)
         done(pid)
-        keys = [key for key in broker.keys() if not key.startswith("_kombu")]
+        keys = [key for key in [*broker.keys()] if not key.startswith("_kombu")]
     print(json.dumps({"aside": aside, "keys": keys}))
 
 

@@ -430,7 +430,8 @@ def test_a_signal_ends_the_watch_after_the_delivery(command, plugin, number, sta
 @POSIX
 def test_a_second_signal_ends_the_delivery_too_and_the_event_waits(command, plugin):
     command("send", "n", "--outbox", "ob", "--handler", "gone=1")
-    plugin("gone", handler(SELF.format("SIGTERM", "os.kill(os.getpid(), signal.SIGTERM); ")))
+    again = "import time; time.sleep(0.5); os.kill(os.getpid(), signal.SIGTERM); "  # later: it is another wish
+    plugin("gone", handler(SELF.format("SIGTERM", again)))
     assert command("deliver", "ob", "--watch", "--all")[0] == 130
     assert (len(ids()), ids(state="claimed")) == (1, [])
 

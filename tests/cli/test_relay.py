@@ -458,6 +458,18 @@ def test_a_second_signal_ends_it_at_once_and_the_event_is_given_back(broker, rel
     eventually(lambda: broker.waiting() == 2, "they are there again")
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(broker, relaying, plugin):
+    """As `timeout` sends it, to the process and then to its group."""
+    plugin("slow", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
+    broker.send("a")
+    process = relaying("--handler", "slow")
+    eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGTERM)
+    assert process.end() == 0
+    assert process.lines[-2] == TAKEN.format(1)
+
+
 def deliverer_of(path="pid"):
     """Return the process that a handler has noted."""
     return int(eventually(lambda: pathlib.Path(path).exists() and pathlib.Path(path).read_text("utf-8"), "a process"))

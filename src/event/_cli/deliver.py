@@ -12,6 +12,7 @@ from event import EventManager, _delivery
 from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
 from event._cli._deliverer import FAREWELL
+from event._cli._ending import Ending
 from event._cli._flag import Flag
 from event._disk import names
 from event._outbox import Outbox
@@ -189,24 +190,11 @@ def _pass(
 
 def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
     """Deliver until a signal; return the exit status."""
-    import signal
-
     stop = _Stop()
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt  # once more: not after the delivery, but now
-        received.append(number)
-        stop.set()
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    ending = Ending(stop.set)
+    with ending:
         _deliver_until(stop, outbox, args, report)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 130 if received == [signal.SIGINT] else 0
+    return ending.status
 
 
 def follow(path: str, timeout: float) -> int:

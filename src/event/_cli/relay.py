@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 from functools import partial
 
 from event import EventManager, _registry, _secret
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
 from event._cli._deliverer import Deliverer
+from event._cli._ending import Ending
 from event._cli._flag import Flag
 from event._cli.deliver import hung
 from event._delivery import Late
@@ -128,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
         logging.getLogger(library).addHandler(logging.NullHandler())
     make = partial(Relay, broker, args.queue, places=places, patience=timeout, tell=partial(_tell, args.parser.prog))
     stop = _Stop()
-    with _Said(pairs), stop:
+    ending = Ending(stop.flag.set)
+    with _Said(pairs), ending:
         if outbox is None:
             relay = make(Giver(handlers.loaded, timeout, partial(_report, dict(pairs), stop)))
             relay.run(stop.flag)
@@ -137,40 +138,25 @@ def run(args: argparse.Namespace) -> int:
                 relay = make(Keeper(Outbox(outbox), _elsewhere(pairs), deliverer.wake))
                 relay.run(stop.flag)
     _tell(args.parser.prog, f"{relay.taken} taken{f', {relay.aside} put aside' if relay.aside else ''}{stop.why}")
-    return stop.status
+    return 1 if stop.why else ending.status
 
 
 class _Stop:
-    """Notes the signals that end a relay, inside a ``with`` block; a second one is a KeyboardInterrupt.
+    """Ends a relay.
 
-    :ivar flag: set by the first one, or by `end`
-    :ivar status: the exit status that it makes
-    :ivar why: what else has ended it
+    :ivar flag: set when it is to end
+    :ivar why: what else than a signal has ended it
     """
 
     def __init__(self) -> None:
         self.flag = Flag()
-        self.status = 0
         self.why = ""
 
-    def end(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """End the relay, which has failed."""
         if not self.flag.is_set():
-            self.status, self.why = 1, f"; ended, since {why}"
+            self.why = f"; ended, since {why}"
             self.flag.set()
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_args: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        if self.flag.is_set():
-            raise KeyboardInterrupt
-        self.status = 130 if number == signal.SIGINT else 0
-        self.flag.set()
 
 
 class _Said(Capture):
@@ -202,7 +188,7 @@ def _report(configs: Mapping[str, str], stop: _Stop, parcel: Parcel, delivery: D
         about = _handlers.about(delivery, configs, kept=False)
         _text.tell(f"{parcel.id[:13]} {parcel.event.name}: {delivery.handler}: {about}")
     if hung() > _MOST_HUNG:
-        stop.end("a process has no room for more deliveries that hang; an outbox helps")
+        stop.fail("a process has no room for more deliveries that hang; an outbox helps")
 
 
 def _broker(args: argparse.Namespace) -> Broker:
