@@ -130,6 +130,7 @@ def talking(talk, authority=None):
             talk(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)  # for a test that fails before it asks
         thread = threading.Thread(target=serve)
         thread.start()
         try:
