@@ -156,6 +156,7 @@ ORDER = [
     {"_manager"},
     {""},  # the face
     {"_clocked", "_mail", "_submission", "_secret", "_cloudevents", "_webhook", "_otlp"},  # of the handlers
+    {"_message", "_broker", "_taken", "_note", "_redis_list", "_intake", "_acceptor", "_relay"},  # of brokers
     {"_process", "_signals", "_tee", "_ci"},  # of the command line
     {"handler"},
     {"_cli", "testing"},
