@@ -214,6 +214,16 @@ def test_one_that_was_held_still_and_taken_for_gone_is_found_again_when_it_dies_
     assert other.take(0).body == b"1"
 
 
+def test_who_takes_is_alive(queue, taker, monkeypatch):
+    queue.put(b"1")
+    one = taker()
+    (alive,) = queue.keys("alive")
+    queue.client.delete(alive)
+    assert one.take(0).body == b"1"
+    assert 0 < queue.client.ttl(alive) <= 60
+    assert taker("other").take(0) is None
+
+
 def between(monkeypatch, act):
     """Have something happen between a look at what a gone one had, and the step that gives it back."""
 
@@ -247,17 +257,28 @@ def test_of_two_that_find_the_same_one_gone_one_gives_it_back(queue, taker, monk
     assert queue.keys("taken.dead") == []
 
 
-def test_one_that_takes_again_while_it_is_forgotten_is_not(queue, taker, monkeypatch):
+def test_one_that_is_there_and_has_nothing_is_not_forgotten(queue, taker):
+    taker("idle"), taker("other")
+    assert len(queue.client.smembers(f"{queue.name}.takers")) == 2
+
+
+@pytest.mark.parametrize("other", [pytest.param("other", id="another relay"), pytest.param("sleeper", id="the same")])
+def test_one_that_takes_again_while_it_is_forgotten_is_not(queue, taker, monkeypatch, other):
     queue.put(b"1")
     sleeper = taker("sleeper")
-    expire(queue, queue.keys("alive")[0].replace(b".alive.", b".taken."))
-    other = taker("other")
-    forget = other._forget
-    monkeypatch.setattr(other, "_forget", lambda **how: (sleeper.take(0), forget(**how)))
-    queue.client.sadd(f"{queue.name}.takers", sleeper._me)
-    at_once(monkeypatch)
-    other.keep_alive()
-    assert queue.client.sismember(f"{queue.name}.takers", sleeper._me)
+    (member,) = queue.client.smembers(f"{queue.name}.takers")
+    queue.client.delete(*queue.keys("alive"))
+    forget = redis.commands.core.Script.__call__
+
+    def late(script, **how):
+        if script.script is _redis_list._FORGET:
+            monkeypatch.undo()
+            assert sleeper.take(0).body == b"1"
+        return forget(script, **how)
+
+    monkeypatch.setattr(redis.commands.core.Script, "__call__", late)
+    taker(other)
+    assert member in queue.client.smembers(f"{queue.name}.takers")
 
 
 @pytest.mark.parametrize(

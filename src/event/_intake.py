@@ -236,13 +236,17 @@ class _Queue:
 
 
 def _lenient(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return what handles the frames of an AMQP connection, and takes a header that py-amqp cannot read as empty.
+    """Return what handles the frames of an AMQP connection, and does not fail for what stands beside a message.
 
-    What another client has written, a time in milliseconds say, would end this connection, and the next ones.
+    Headers that py-amqp cannot read count as none: a time in milliseconds, which another client has written, would end
+    this connection, and the next ones. Where the message was published to is not read.
     """
 
     def handle_frame(frame: tuple[int, int, bytes]) -> Any:
         kind, channel, content = frame
+        if kind == _METHOD and content.startswith(_DELIVER):
+            end = _TAG + 1 + content[_TAG] + 9  # the consumer's tag, the message's, whether it comes again
+            frame = kind, channel, content[:end] + b"\0\0"
         try:
             return handle(frame)
         except Exception:
@@ -253,6 +257,9 @@ def _lenient(handle: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return handle_frame
 
 
-# AMQP 0-9-1, section 4.2.6.1: a content header is class, weight and size of the body, then properties.
-_HEADER = 2
+# AMQP 0-9-1, sections 4.2.4 and 4.2.6.1: a method begins with its numbers, here those of basic.deliver, and a content
+# header is class, weight and size of the body, then properties.
+_METHOD, _HEADER = 1, 2
+_DELIVER = b"\0\x3c\0\x3c"
+_TAG = len(_DELIVER)
 _PROPERTIES = 12
