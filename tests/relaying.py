@@ -132,13 +132,15 @@ def watch():
     def told_publish(self, queue, message, *args):
         sending = sending_of(message["body"])
         note("P", sending)
+        Death.connected = True
         try:
             publish(self, queue, message, *args)
         except Exception:
             note("X", sending)
             raise
         note("Q", sending)
-        Spy.returned.add(sending)
+        if Spy.now:
+            Spy.now.returned.add(sending)
 
     def told_connect(*args, **kwargs):
         intake = Spy(connect(*args, **{**kwargs, "patience": PATIENCE}))
@@ -152,12 +154,14 @@ def watch():
 class Spy:
     """An intake that tells the journal."""
 
-    returned = set()  # noqa: RUF012  # sendings that this process has published again
+    now = None
     begins = staticmethod(lambda: None)
     done = staticmethod(lambda: None)  # called when a message is, and has not gone back
 
     def __init__(self, intake):
         self._intake = intake
+        self.returned = set()  # sendings that are published again
+        Spy.now = self
         self.begins()
 
     def __getattr__(self, name):
@@ -179,9 +183,9 @@ class Spy:
         self._told(self._intake.acknowledge, taken)
         sending = sending_of(taken.body)
         note("Z", sending)
-        if sending not in Spy.returned:
+        if sending not in self.returned:
             self.done()
-        Spy.returned.discard(sending)
+        self.returned.discard(sending)
 
     def _told(self, call, *args):
         try:
@@ -351,7 +355,7 @@ class Broker:
         with self.channel() as channel:
             return channel.client.smembers(f"{QUEUE}.takers")
 
-    def keys(self):
+    def all_keys(self):
         """Return what Redis holds."""
         with self.channel() as channel:
             return sorted(key.decode() for key in channel.client.scan_iter())
@@ -474,7 +478,7 @@ def at_random(place, broker, rounds, kills):
         eventually(lambda: len(broker.takers()) <= 1, "those that are gone are forgotten")
         stop(place, pid)
         done(pid)
-        keys = [key for key in [*broker.keys()] if not key.startswith("_kombu")]
+        keys = [key for key in broker.all_keys() if not key.startswith("_kombu")]
     print(json.dumps({"aside": aside, "keys": keys}))
 
 
@@ -487,9 +491,12 @@ class Death:
     step = 0
     count = 0
     last = ""
+    connected = False  # what a connection takes changes nothing
 
     @classmethod
     def comes(cls, name, partial):
+        if name in SENDING + RECEIVING and not cls.connected:
+            return
         if cls.step and not (name in RECEIVING and cls.last in RECEIVING):
             cls.count += 1
             if cls.count == cls.step:
@@ -595,8 +602,11 @@ class Steps:
             Death.step = step
             self.place.send(manager, attachments=True)
         else:
-            Spy.begins = staticmethod(lambda: setattr(Death, "step", step))
+            Spy.begins = staticmethod(lambda: self.begin(step))
             self.relay(step)
+
+    def begin(self, step):
+        Death.step, Death.connected = step, True
 
     def relay(self, step):
         """Relay until a message has been acknowledged for good."""
