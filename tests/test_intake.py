@@ -69,6 +69,7 @@ def bodies(taken):
 def impatient(monkeypatch, seconds=1.0):
     """Have silence count for something after a second."""
     monkeypatch.setattr(_intake, "STEP", seconds)
+    monkeypatch.setattr(_broker, "STEP", seconds)
     monkeypatch.setattr(_intake, "_HEARTBEAT", seconds)
     monkeypatch.setattr(_redis_list, "LEASE", seconds)
     monkeypatch.setattr(_intake, "_PULSE", seconds / 10)

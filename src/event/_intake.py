@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 
 from kombu.transport import virtual
 
-from event._broker import STEP, Broker, BrokerError, TooLargeError, _socket, declare, leave
+from event._broker import STEP, Broker, BrokerError, TooLargeError, declare, leave
 from event._clocked import Clock
 from event._redis_list import RedisList
 from event._taken import Taken
@@ -63,8 +63,6 @@ def connect(broker: Broker, queue: str, taker: str, *, patience: float = 0.0, at
     connection = broker.connect(Clock(STEP, STEP), attempt=attempt, heartbeat=_HEARTBEAT)
     try:
         with broker.trouble():
-            if (sock := _socket(connection)) is not None:
-                sock.settimeout(STEP)  # else a broker that falls silent is waited for without end
             declare(connection, queue)
             source: Source
             if connection.transport.driver_type == "redis":
