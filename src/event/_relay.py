@@ -137,9 +137,7 @@ class Relay:
                 ) as intake:
                     problem = "is lost"
                     if intake.forgets:
-                        self._say(
-                            f"{self._broker.shown} forgets what is taken: a relay that is killed loses what it has"
-                        )
+                        self._say(f"{self._broker.shown} forgets what is taken: a relay that is killed loses it")
                     self._serve(intake, stop)
             except BrokerError as error:
                 self._say(f"{self._broker.shown} {problem}: {error}")
