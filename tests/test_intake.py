@@ -69,6 +69,7 @@ def bodies(taken):
 def impatient(monkeypatch, seconds=1.0):
     """Have silence count for something after a second."""
     monkeypatch.setattr(_intake, "STEP", seconds)
+    monkeypatch.setattr(_broker, "STEP", seconds)
     monkeypatch.setattr(_intake, "_HEARTBEAT", seconds)
     monkeypatch.setattr(_redis_list, "LEASE", seconds)
     monkeypatch.setattr(_intake, "_PULSE", seconds / 10)
@@ -80,6 +81,7 @@ def impatient(monkeypatch, seconds=1.0):
 def test_a_message_is_taken_and_forgotten_when_it_is_acknowledged(queue):
     queue.put(b"1", headers={"h": "x"})
     with connect(queue) as intake:
+        assert not intake.forgets
         (taken,) = take(intake)
         assert (taken.body, taken.headers, taken.again) == (b"1", {"h": "x"}, False)
         intake.acknowledge(taken)
@@ -253,6 +255,7 @@ def test_a_transport_that_forgets_what_is_not_acknowledged_is_given_it_back(requ
             producer.publish(str(number).encode() * 3, routing_key=name, compression="zlib")
     broker = Broker("memory://")
     with _intake.connect(broker, name, "relay") as intake:
+        assert intake.forgets
         taken = take(intake, 3)
         assert [zlib.decompress(one.body) for one in taken] == [b"000", b"111", b"222"]
         intake.acknowledge(taken[1])
@@ -436,6 +439,8 @@ def test_an_intake_that_fails_as_it_begins_leaves_no_connection(queue, monkeypat
 
 def test_whatever_the_client_raises_is_a_lost_connection(queue):
     class Source:
+        forgets = False
+
         def take(self, wait):
             raise amqp.PreconditionFailed("size")  # else it is a message that is too large
 

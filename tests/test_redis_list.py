@@ -175,6 +175,17 @@ def test_a_lease_ends_by_itself_and_lasts_while_one_is_heard_of(queue, taker, mo
     assert other.take(0.0) is None
 
 
+def test_the_lease_is_renewed_long_before_it_ends(queue, taker, monkeypatch):
+    monkeypatch.setattr(_redis_list, "LEASE", 1.0)
+    one = taker()
+    (alive,) = queue.keys("alive")
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        one.keep_alive()
+        assert queue.client.exists(alive)
+        time.sleep(0.05)
+
+
 def test_a_later_connection_of_the_same_relay_finds_at_once_what_the_one_before_had(queue, taker):
     queue.put(b"1", b"2")
     before = taker("relay")

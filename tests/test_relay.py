@@ -13,12 +13,13 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import kombu
 import pytest
 
 from brokers import RabbitQueue, RedisQueue, until
 from event import Event, PermanentError, _intake, _message, _note, _redis_list, _relay, _s3
 from event._acceptor import Giver, Keeper
-from event._broker import BrokerError, TooLargeError
+from event._broker import Broker, BrokerError, TooLargeError
 from event._message import Parcel, Reference
 from event._outbox import Outbox
 from event._relay import REASON, Relay
@@ -745,6 +746,25 @@ def test_a_broker_is_waited_for_found_again_and_may_die_while_an_event_is_given(
     assert one.told[2].startswith(f"{shown} is lost: ")
     assert one.told[-1] == f"{shown} is there again"
     assert queue.server.password not in str(one.told)
+
+
+def test_a_broker_that_forgets_what_is_taken_is_told_of(request):
+    handler = Handler()
+    queue = Memory(request.node.name)
+    with kombu.Connection("memory://") as connection:
+        connection.Producer().publish(body("1"), routing_key=queue.name)
+    with running(queue, giver(a=handler)) as one:
+        until(lambda: one.relay.taken == 1)
+    assert handler.got == ["1"]
+    assert one.told == ["memory:// forgets what is taken: a relay that is killed loses it"]
+
+
+class Memory:
+    """A queue in memory."""
+
+    def __init__(self, name):
+        self.name = name
+        self.broker = Broker("memory://")
 
 
 def test_a_relay_that_is_stopped_ends_what_it_does_and_leaves_the_rest(queue):

@@ -1,6 +1,7 @@
 """Taking messages from a broker's queue: each stays the broker's until it is acknowledged, whatever becomes of us.
 
-With AMQP, and most of what kombu speaks, that is the broker's own doing. Redis has a module of its own.
+With AMQP, SQS and some others that is the broker's own doing. For Redis it is done here, in a module of its own. The
+rest of what kombu speaks forgets a message when it is taken; an intake tells that it does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
+
+from kombu.transport import virtual
 
 from event._broker import STEP, Broker, BrokerError, TooLargeError, declare, leave
 from event._clocked import Clock
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     class Source(Protocol):
         """A queue, by one connection. It raises what kombu raises."""
 
+        forgets: bool  # whether what is taken is nowhere but with us
+
         def take(self, wait: float) -> Taken | None: ...  # the next message; None where none comes in so many seconds
 
         def keep_alive(self) -> None: ...  # has the broker know that we are there; called once a second and more often
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
 HELD = 20  # messages that are taken and not acknowledged, at most
 _CONSUMER = "e3-event"
+_virtual: Any = virtual  # which is half typed
 _HEARTBEAT = 30.0  # seconds in which each side of an AMQP connection says something
 _PULSE = 1.0  # seconds
 _LONGEST = 3600.0  # seconds that the caller may be busy elsewhere, beside what it says itself
@@ -76,12 +82,15 @@ class Intake:
 
     While the caller is busy elsewhere, a thread has the broker know that we are there: the broker would give the
     messages to another one. A caller that hangs loses them that way.
+
+    :ivar forgets: whether the broker forgets what is taken at once; what is not acknowledged is then lost with us
     """
 
     def __init__(self, broker: Broker, connection: Any, source: Source, patience: float) -> None:
         self._broker = broker
         self._connection = connection
         self._source = source
+        self.forgets = source.forgets
         self._patience = patience
         self._called = time.monotonic()
         self._failure = ""
@@ -174,6 +183,9 @@ class _Queue:
         self._come: deque[Taken] = deque()
         self._held: dict[Any, None] = {}
         self._channel = connection.default_channel
+        # A virtual transport that has nothing to tell its broker about.
+        kind: Any = type(self._channel)
+        self.forgets = kind.basic_ack is _virtual.Channel.basic_ack and kind.QoS is _virtual.QoS
         self._leave_as_it_is()
         self._channel.basic_qos(0, HELD, False)
         self.resume()

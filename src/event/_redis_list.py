@@ -74,6 +74,8 @@ class RedisList:
     :param most: how many items may be taken and not acknowledged
     """
 
+    forgets = False
+
     def __init__(self, redis: Any, queue: str, relay: str, most: int) -> None:
         self._redis = redis
         self._queue = queue.encode()

@@ -137,6 +137,8 @@ class Relay:
                     self._broker, self._queue, self._taker, patience=self._patience, attempt=self._lost
                 ) as intake:
                     problem = "is lost"
+                    if intake.forgets:
+                        self._say(f"{self._broker.shown} forgets what is taken: a relay that is killed loses it")
                     self._serve(intake, stop)
             except BrokerError as error:
                 self._say(f"{self._broker.shown} {problem}: {error}")
