@@ -101,7 +101,8 @@ def test_what_is_not_acknowledged_comes_again_in_its_order(queue):
     with connect(queue) as intake:
         taken = take(intake, 3)
         intake.acknowledge(taken[1])
-    with connect(queue) as intake:
+    assert not intake._pulse.is_alive()
+    with connect(queue, "another") as intake:
         assert bodies(take(intake, 2)) == [b"1", b"3"]
 
 

@@ -81,7 +81,7 @@ def test_a_message_that_comes_while_one_waits_is_taken_then(queue, taker):
 
 
 def test_two_takers_have_each_message_once(queue, taker):
-    bodies = [str(number).encode() for number in range(300)]
+    bodies = [str(number).encode() for number in range(100)]
     got = [[], []]
     takers = [taker("a"), taker("b")]
 
@@ -307,8 +307,8 @@ def test_a_member_that_is_no_taker_is_forgotten(queue, taker, member):
     assert member not in queue.client.smembers(f"{queue.name}.takers")
 
 
-def test_a_hundred_thousand_of_them_hold_nobody(queue, taker):
-    for begin in range(0, 100_000, 10_000):
+def test_thousands_of_them_hold_nobody(queue, taker):
+    for begin in range(0, 30_000, 10_000):
         queue.client.sadd(f"{queue.name}.takers", *range(begin, begin + 10_000))
     begin = time.monotonic()
     queue.put(b"1")
@@ -359,7 +359,7 @@ def test_what_is_no_message_is_given_back_as_it_is(queue, taker):
 
 
 def test_a_large_item_is_taken_and_given_back_whole(queue, taker):
-    body = bytes(range(256)) * 40_000
+    body = bytes(range(256)) * 10_000
     queue.put(body)
     taker("relay").take(0)
     taken = taker("relay").take(0)

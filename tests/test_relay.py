@@ -302,7 +302,8 @@ def test_an_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeyp
     assert _message.decode(content).event.uid == "due"
     assert reason == "given up after 7001 attempts: a: the handler returned False"
     assert one.relay.aside == 1
-    assert queue.size() == 3
+    left = [queue.get() for _ in range(3)]
+    assert {json.loads(headers[_note.NAME])["since"] for _, headers in left} == {now}
 
 
 @pytest.mark.parametrize(
@@ -465,6 +466,8 @@ def test_a_full_disk_has_all_wait_and_loses_nothing(queue, monkeypatch):
         to.errors.clear()
         until(lambda: one.relay.taken == 15)
     assert sorted(to.got) == sorted(uids)
+    assert len([seconds for seconds in rests if seconds and seconds <= 0.05]) > 15
+    assert one.relay._rested == 0
     assert is_empty(queue)
     assert one.told == ["an event cannot be kept, and nothing is taken for a while: No space left on device"]
 
@@ -746,6 +749,20 @@ def test_a_broker_is_waited_for_found_again_and_may_die_while_an_event_is_given(
     assert one.told[2].startswith(f"{shown} is lost: ")
     assert one.told[-1] == f"{shown} is there again"
     assert queue.server.password not in str(one.told)
+
+
+def test_what_was_in_hand_when_the_broker_was_lost_comes_again_once(listed):
+    handler = Handler()
+    listed.put(body("1"), headers=note(due=time.time() + 3600))
+    with running(listed, giver(a=handler)) as one:
+        until(lambda: one.relay._hand)
+        listed.server.kill()
+        until(lambda: one.told)
+        listed.server.start()
+        until(lambda: one.relay.taken == 1)
+        assert one.relay._hand == []
+    assert handler.got == ["1"]
+    assert is_empty(listed)
 
 
 def test_a_broker_that_forgets_what_is_taken_is_told_of(request):

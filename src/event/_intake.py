@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         def give_back(self) -> None: ...  # what is not acknowledged
 
 
-HELD = 20  # messages that are taken and not acknowledged, at most
+# Messages that are taken and not acknowledged, at most. RabbitMQ waits for half an hour, and each may take minutes.
+HELD = 10
 _CONSUMER = "e3-event"
 _virtual: Any = virtual  # which is half typed
 _HEARTBEAT = 30.0  # seconds in which each side of an AMQP connection says something

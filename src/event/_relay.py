@@ -65,7 +65,7 @@ _REASON_MOST = 1000  # characters
 _POLL = 0.5  # seconds between two looks at whether to stop
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0  # seconds between two attempts
 _LONGEST_REST = 15.0  # seconds in which nothing is taken
-_IN_HAND = 10  # messages that are not due, at most
+_IN_HAND = 5  # messages that are not due, at most
 _PUT_OFF = 0.05  # seconds for each one that goes to the end of the queue instead
 _SUSPICIOUS = 2  # a broker that was started anew tells of all messages that they have been taken before
 _DEATHS = 8  # relays that have died with a message; then it is to blame
@@ -201,7 +201,7 @@ class Relay:
                 self._publish(queue, held, {REASON: _told(fate.reason)} if fate.what == ASIDE else {})
         except (BrokerError, TooLargeError) as error:
             # Unacknowledged, and without another attempt: the handlers that have it must not get it again.
-            self._say(f"a message cannot be put into {queue}, and is kept until it can: {one_line(error)}")
+            self._say(f"a message cannot be put into {queue}, and is kept until it can: {error}")
             self._keep(held, _delay(held.unpublished))
             held.unpublished += 1
             return
