@@ -130,6 +130,11 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
     }
 
 
+def test_what_talks_to_s3_loads_no_client_before_it_is_used():
+    names = loaded("import event._s3", before="import event, hashlib, errno, re")
+    assert names == {"event._files", "event._s3"}
+
+
 def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heavy(tmp_path):
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()
@@ -155,7 +160,7 @@ ORDER = [
     {"_entry", "_disk", "_outbox", "_delivery"},
     {"_manager"},
     {""},  # the face
-    {"_clocked", "_mail", "_submission", "_secret", "_cloudevents", "_webhook", "_otlp"},  # of the handlers
+    {"_clocked", "_mail", "_submission", "_secret", "_cloudevents", "_webhook", "_otlp", "_s3"},  # of the handlers
     {"_process", "_signals", "_tee", "_ci"},  # of the command line
     {"handler"},
     {"_cli", "testing"},
@@ -163,7 +168,7 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
-    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp"),
+    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3"),
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import event
-from event.handler import s3
+from event import _s3
 from event.handler.s3 import S3Handler
 from servers.s3 import SECRET, answering, listening, s3_server
 
@@ -177,6 +177,13 @@ def test_no_encryption_is_asked_for_without_sse(tmp_path, monkeypatch, sse):
     assert not any("encryption" in name.lower() for _, headers in requests for name in headers)
 
 
+def test_the_encryption_is_the_one_of_now(store, handler, tmp_path):
+    for sse in ("AES256", "aws:kms"):
+        handler.sse = sse
+        assert handler.send_event(make_event(tmp_path, ["log"], uid="u-1"))
+        assert store.get("logs", "log/u-1/log")["ServerSideEncryption"] == sse
+
+
 # Where it is stored
 
 
@@ -283,7 +290,7 @@ def test_connection_refused(handler, monkeypatch, caplog):
 
 
 def test_a_server_that_is_silent_does_not_hold_us(handler, monkeypatch, caplog):
-    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(_s3, "_READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False
@@ -321,6 +328,12 @@ def test_a_wrong_setting_is_a_failure_that_the_log_explains(handler, monkeypatch
     assert reason in the_warning(caplog)
 
 
+def test_a_wrong_setting_is_no_fault_of_an_attachment(handler, monkeypatch, tmp_path, caplog):
+    lead_to("http://127.0.0.1:9", monkeypatch, PROFILE="none")
+    assert handler.send_event(make_event(tmp_path, ["log"])) is False
+    assert "is not delivered: the event: ProfileNotFound: " in the_warning(caplog)
+
+
 def test_the_log_keeps_an_endpoints_password_secret(handler, monkeypatch, caplog):
     with listening() as endpoint:
         pass
@@ -337,6 +350,13 @@ def test_a_missing_attachment(store, handler, tmp_path, caplog):
     assert handler.send_event(made) is False
     assert "is not delivered: attachment 'second': FileNotFoundError: " in the_warning(caplog)
     assert store.keys("events") == []
+
+
+def test_an_attachment_whose_path_no_system_knows(store, handler, tmp_path, caplog):
+    made = make_event(tmp_path, ["log"])
+    made._attachments["log"] = ("a\0b", "")
+    assert handler.send_event(made) is False
+    assert "is not delivered: attachment 'log': ValueError: " in the_warning(caplog)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
@@ -361,19 +381,19 @@ def test_after_a_failure_the_next_event_is_delivered(store, handler, caplog):
 
 
 def test_one_client_serves_all_sends(store, handler):
-    assert handler._client is None
+    assert handler._store is None
     handler.send_event(event.Event("compile"))
-    client = handler._client
+    client = handler._store._client
     handler.send_event(event.Event("compile"))
     assert client is not None
-    assert handler._client is client
+    assert handler._store._client is client
 
 
 @pytest.mark.parametrize("again", [lambda h: pickle.loads(pickle.dumps(h)), copy.copy, copy.deepcopy])
 def test_a_handler_that_has_sent_can_be_copied_and_pickled(store, handler, again):
     handler.send_event(event.Event("compile"))
     copied = again(handler)
-    assert vars(copied) == {name: value for name, value in vars(handler).items() if name != "_client"}
+    assert vars(copied) == {name: value for name, value in vars(handler).items() if name != "_store"}
     assert copied.send_event(event.Event("compile"))
 
 
@@ -390,13 +410,13 @@ import os, event
 from event.handler.s3 import S3Handler
 handler = S3Handler("s3://events", "s3://logs")
 assert handler.send_event(event.Event("compile", uid="before"))
-client = handler._client[1]
+client = handler._store._client[1]
 if not (child := os.fork()):
     sent = handler.send_event(event.Event("compile", uid="child"))
-    os._exit(0 if sent and handler._client[1] is not client else 1)
+    os._exit(0 if sent and handler._store._client[1] is not client else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert handler.send_event(event.Event("compile", uid="after"))
-assert handler._client[1] is client
+assert handler._store._client[1] is client
 """
 
 
@@ -552,7 +572,7 @@ def test_the_error_keeps_a_urls_password_secret():
     ],
 )
 def test_an_access_point_stands_in_a_buckets_place(url, expected):
-    bucket, key = s3._location(url)
+    bucket, key = _s3.location(url)
     assert bucket.startswith("arn:aws:s3")
     assert bucket.endswith(expected[0])
     assert key == expected[1]

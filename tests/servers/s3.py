@@ -1,8 +1,9 @@
-"""A real S3 server, moto's, and two that fail, on 127.0.0.1."""
+"""A real S3 server, moto's, and some that fail, on 127.0.0.1."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,7 +70,7 @@ def s3_server():
 
 
 @contextmanager
-def answering(status):
+def answering(status, body=b""):
     """Run a server that gives the same answer to everything; give its URL and a list of what it was asked."""
     requests = []
 
@@ -78,11 +79,15 @@ def answering(status):
 
         def do_PUT(self):
             requests.append((self.command, dict(self.headers)))
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")
             self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.do_PUT()
 
         def log_message(self, *args):
             pass
@@ -102,3 +107,33 @@ def listening():
     """Run a server that never answers; give its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def talking(talk, authority=None):
+    """Run a server that takes one request and then leaves the connection to talk; give its URL.
+
+    :param talk: called with the socket
+    :param authority: a trustme.CA, for https
+    """
+
+    def serve():
+        connection, _ = server.accept()
+        if authority:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("127.0.0.1").configure_cert(context)
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection:
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += connection.recv(1 << 16)
+            talk(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)  # for a test that fails before it asks
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http{'s' if authority else ''}://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            thread.join()

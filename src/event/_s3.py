@@ -1,0 +1,259 @@
+"""Amazon S3, or a store that speaks its protocol: objects by their URLs, put, uploaded and downloaded.
+
+boto3 speaks the protocol. What it lacks stands here: a client that a fork does not break, a limit on what a download
+may bring, and failures that a caller tells apart without knowing botocore, and may log: they hold no passwords.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from event import _files
+from event._handler import import_extra
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, BinaryIO, TypeVar
+
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
+
+    _Result = TypeVar("_Result")
+
+# An access point stands in a bucket's place by its ARN, which may hold slashes of its own; the AWS command line takes
+# it in an s3:// URL.
+_URL = re.compile(r"s3://(arn:[^/]+(?:/[^/]+)?[:/]accesspoint[:/][^:/]+|[^/]+)(?:/(.*))?", re.DOTALL)
+
+# What a bucket and an object can be called; a lone surrogate has no UTF-8.
+_BUCKET = re.compile(r"arn:.+|[A-Za-z0-9._-]{1,255}")
+_KEY = re.compile(r"[^\ud800-\udfff]{1,1024}")
+
+# The `user:password@` of a URL; botocore's messages quote that of the endpoint whole. A password may hold a slash.
+_USERINFO = re.compile(r"//\S*@")
+
+# The codes, not the status 404 alone: it is also what a multipart upload that got lost is answered, and a role of the
+# single sign-on that does not exist.
+_MISSING = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
+
+_CHUNK = 1 << 20  # bytes of a download in memory
+_CONNECT_TIMEOUT = 10  # seconds
+_READ_TIMEOUT = 60  # seconds without a byte
+
+
+class StoreError(OSError):
+    """The store did not do what it was asked: no connection, no answer in time, 403, 503, no credentials, bad settings.
+
+    Try again later: it passes, or an administrator mends it. The message is the reason on one line, without passwords.
+    """
+
+
+class NotThereError(StoreError):
+    """The object or the bucket is not there, the store says; another attempt is of use only once somebody makes it.
+
+    No `FileNotFoundError`, which would read as one of the local file's.
+    """
+
+
+class ContentError(EventError):
+    """An object is not what was announced: larger, smaller, or of another SHA-1. It will not change by itself."""
+
+
+class Store:
+    """Puts objects, uploads and downloads files.
+
+    The credentials and the endpoint are those that boto3 finds: the AWS_* variables, the files in ``~/.aws``, the
+    machine's role. Threads may share it; copy and pickle take it along.
+
+    :param profile: the profile of the AWS configuration; empty or None for the default one
+    :param sse: the server-side encryption of what goes there; empty for what the bucket does of itself
+    :raises EventError: boto3 is not installed
+    """
+
+    # The process that made the client, and the client. A class attribute, so that a copy and an unpickled store start
+    # without one.
+    _client: tuple[int, S3Client] | None = None
+
+    def __init__(self, profile: str | None = None, sse: str = "") -> None:
+        import_extra("boto3", "s3")
+        self.profile = profile or None
+        self.sse = sse
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copy and pickle keep: all but the client, which neither can take along."""
+        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+
+    def connect(self) -> S3Client:
+        """Return the client, which all calls and threads of a process share; nothing is asked of the store yet.
+
+        A forked process makes its own: two processes that write to one connection destroy each other's requests.
+
+        :raises StoreError: a setting of AWS cannot be: a profile that does not exist, an endpoint that is no URL
+        """
+        if self._client is None or self._client[0] != os.getpid():
+            self._client = (os.getpid(), _asked(self._new_client))
+        return self._client[1]
+
+    def put(self, url: str, data: bytes, content_type: str) -> None:
+        """Store data as an object, in the place of what is there.
+
+        :param content_type: the media type
+        :raises EventError: as `location`
+        :raises NotThereError: there is no such bucket
+        :raises StoreError: any other failure
+        """
+        bucket, key = location(url)
+        client = self.connect()
+        headers = self._headers(content_type)
+        _asked(lambda: client.put_object(Bucket=bucket, Key=key, Body=data, **headers))
+
+    def upload(self, path: str, url: str, content_type: str, encoding: str | None = None) -> None:
+        """Store a regular file's content as an object, in the place of what is there; 8 MiB of it are in memory.
+
+        :param content_type: the media type
+        :param encoding: the content coding, ``gzip`` for example
+        :raises EventError: as `location`
+        :raises NotThereError: there is no such bucket
+        :raises StoreError: any other failure of the store, or of reading on
+        :raises OSError: as `_files.open_regular`
+        :raises ValueError: path holds a NUL
+        """
+        bucket, key = location(url)
+        client = self.connect()
+
+        from boto3.s3.transfer import TransferConfig
+
+        # Without threads one part of a large file is in memory, not ten, and an event that is sent while the
+        # interpreter ends, when no thread may start any more, still goes out.
+        config = TransferConfig(use_threads=False)
+        headers = self._headers(content_type, encoding)
+        with open(_files.open_regular(path), "rb") as file:
+            _asked(lambda: client.upload_fileobj(file, bucket, key, ExtraArgs=headers, Config=config))
+
+    def download(self, url: str, path: str, size: int, sha1: str) -> None:
+        """Write an object's content, as it was stored, to a new file that its owner alone may read.
+
+        Whatever is raised, no file stays behind; a process that is killed leaves a part of it. It is not synced. No
+        byte beyond size is written, whatever the store sends; 1 MiB is in memory.
+
+        :param size: how many bytes the object has
+        :param sha1: the SHA-1 (FIPS 180-4) of its content, in lower-case hex
+        :raises EventError: as `location`, or no object can have that name
+        :raises ContentError: the object is larger or smaller, or has another SHA-1; the message says which
+        :raises NotThereError: there is no such object or bucket
+        :raises StoreError: any other failure of the store
+        :raises OSError: the file cannot be written, or something is at path already, which stays
+        :raises ValueError: path holds a NUL
+        """
+        bucket, key = _object(url)
+        client = self.connect()
+        body = _asked(lambda: client.get_object(Bucket=bucket, Key=key))["Body"]
+        with body:
+            fd = os.open(path, _files._CREATE, 0o600)
+            try:
+                with open(fd, "wb") as file:
+                    _receive(body, file, url, size, sha1)
+            except BaseException:
+                _files._unlink(path)
+                raise
+
+    def _new_client(self) -> S3Client:
+        from boto3 import Session
+        from botocore.config import Config
+
+        # The mode "standard" makes three attempts, unless AWS_MAX_ATTEMPTS says otherwise; botocore's own default
+        # makes five, with a minute to connect for each.
+        mode: Any = os.environ.get("AWS_RETRY_MODE", "standard")  # botocore refuses a wrong one
+        config = Config(connect_timeout=_CONNECT_TIMEOUT, read_timeout=_READ_TIMEOUT, retries={"mode": mode})
+        # A session of our own: boto3.client() shares one, which is not made for threads.
+        return Session(profile_name=self.profile).client("s3", config=config)
+
+    def _headers(self, ctype: str, encoding: str | None = None) -> dict[str, Any]:
+        """Return what is said of an object beside its content."""
+        headers = {"ContentType": ctype, "ContentEncoding": encoding, "ServerSideEncryption": self.sse}
+        return {name: value for name, value in headers.items() if value}
+
+
+def location(url: str) -> tuple[str, str]:
+    """Return the bucket and the key of an S3 URL, without the empty segments of the key.
+
+    :raises EventError: it is no such URL, or a segment is ``.`` or ``..``
+    """
+    match = _URL.fullmatch(url) if isinstance(url, str) else None
+    segments = [segment for segment in (match[2] or "").split("/") if segment] if match else []
+    if match is None or not {".", ".."}.isdisjoint(segments):
+        shown = _masked(repr(url))
+        raise EventError(f"s3: the URL is {shown}; expected s3://BUCKET/PREFIX, without '.' and '..' in the prefix")
+    return match[1], "/".join(segments)
+
+
+def join(url: str, *segments: str) -> str:
+    """Return the URL of an object or folder beneath url.
+
+    :param segments: names that are safe already, as `_files.safe_name` makes them
+    :raises EventError: as `location`
+    """
+    bucket, key = location(url)
+    return "/".join(filter(None, ["s3:/", bucket, key, *segments]))
+
+
+def reason(error: Exception) -> str:
+    """Return on one line why it failed, without the user and password of a URL."""
+    return str(error) if isinstance(error, StoreError) else _masked(one_line(error))
+
+
+def _masked(text: str) -> str:
+    return _USERINFO.sub("//***@", text)
+
+
+def _object(url: str) -> tuple[str, str]:
+    """Return the bucket and the key of an object that somebody else has named.
+
+    Others' names are asked for in vain at each attempt; botocore does not tell them from a setting that is wrong.
+
+    :raises EventError: as `location`, or no object can have that name
+    """
+    bucket, key = location(url)
+    if not _BUCKET.fullmatch(bucket) or not _KEY.fullmatch(key):
+        raise EventError(f"s3: the URL is {_masked(repr(url))}; expected s3://BUCKET/KEY, as S3 lets them be called")
+    return bucket, key
+
+
+def _asked(act: Callable[[], _Result]) -> _Result:
+    """Return what a call of botocore's returns.
+
+    :raises StoreError: it failed
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError  # a TLS connection that breaks within a body
+
+    try:
+        return act()
+    # A ValueError is what botocore raises for an endpoint's URL or a number that it finds in the environment; an
+    # OSError, for a program that is to bring the credentials. Without the cause: a traceback would show the password.
+    except (OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
+        missing = isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _MISSING
+        raise (NotThereError if missing else StoreError)(reason(error)) from None
+
+
+def _receive(body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str) -> None:
+    """Write what comes to a file.
+
+    :raises ContentError: it is not what was announced
+    :raises StoreError: it breaks off
+    """
+    digest = hashlib.sha1(usedforsecurity=False)
+    received = 0
+    while chunk := _asked(lambda: body.read(_CHUNK)):
+        received += len(chunk)
+        if received > size:
+            raise ContentError(f"s3: {url!r} holds more than {size} bytes")
+        digest.update(chunk)
+        file.write(chunk)
+    if received < size:
+        raise ContentError(f"s3: {url!r} holds {received} bytes, not {size}")
+    if digest.hexdigest() != sha1:
+        raise ContentError(f"s3: {url!r} has the SHA-1 {digest.hexdigest()}, not {sha1}")

@@ -1,0 +1,664 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import pickle
+import stat
+import subprocess
+import sys
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import trustme
+
+from event import EventError, _files, _s3
+from event._s3 import ContentError, NotThereError, Store, StoreError
+from servers.s3 import SECRET, answering, listening, s3_server, talking
+
+URL = "s3://events/a/b"
+HELLO = b"hello"
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def running():
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running, monkeypatch):
+    """An empty server with the bucket ``events``, to which the environment leads."""
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    running.reset("events")
+    return running
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """An empty directory."""
+    made = tmp_path / "directory"
+    made.mkdir()
+    return made
+
+
+def sha1(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+def download(store, directory, content=HELLO, url=URL):
+    """Download what is announced to hold content; return what came."""
+    path = directory / "downloaded"
+    store.download(url, str(path), len(content), sha1(content))
+    return path.read_bytes()
+
+
+def lead_to(endpoint, monkeypatch, **more):
+    settings = {"ACCESS_KEY_ID": "AKIATESTS", "SECRET_ACCESS_KEY": SECRET, "EC2_METADATA_DISABLED": "true"}
+    for name, value in {**settings, "MAX_ATTEMPTS": "1", "ENDPOINT_URL": endpoint, **more}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+# There and back
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [
+        pytest.param(0, "", id="empty"),
+        pytest.param(5, "", id="small"),
+        pytest.param(MIB, "", id="one-chunk"),
+        pytest.param(9 * MIB, "-2", id="in-two-parts"),
+    ],
+)
+def test_a_file_comes_back_as_it_went(server, store, tmp_path, directory, size, parts):  # noqa: PLR0913  # a table
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    store.upload(str(tmp_path / "file"), URL, "text/plain")
+    assert server.get("events", "a/b")["ETag"].strip('"')[32:] == parts
+    assert download(store, directory, content) == content
+
+
+def test_what_was_put_comes_back(server, store, directory):
+    store.put(URL, HELLO, "text/plain")
+    assert download(store, directory) == HELLO
+
+
+def test_what_is_put_takes_the_place_of_what_is_there(server, store, directory):
+    store.put(URL, b"before", "text/plain")
+    store.put(URL, HELLO, "text/plain")
+    assert download(store, directory) == HELLO
+
+
+def test_a_content_coding_is_not_taken_off(server, store, tmp_path, directory):
+    content = b"\x1f\x8bno gzip, and so it would not come off"
+    (tmp_path / "file").write_bytes(content)
+    store.upload(str(tmp_path / "file"), URL, "text/plain", "gzip")
+    assert server.get("events", "a/b")["ContentEncoding"] == "gzip"
+    assert download(store, directory, content) == content
+
+
+@pytest.mark.parametrize("sse", ["", "AES256"])
+def test_objects_bear_their_type_and_the_encryption_that_is_asked_for(tmp_path, monkeypatch, sse):
+    (tmp_path / "file").write_bytes(HELLO)
+    with answering(200) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch)
+        store = Store(sse=sse)
+        store.put(URL, HELLO, "text/html")
+        store.upload(str(tmp_path / "file"), URL, "text/plain", "gzip")
+    said = [[h.get(n) for n in ("Content-Type", "x-amz-server-side-encryption")] for _, h in requests]
+    assert said == [["text/html", sse or None], ["text/plain", sse or None]]
+    assert "gzip" in requests[1][1]["Content-Encoding"]
+
+
+def test_its_owner_alone_may_read_what_was_downloaded(server, store, directory):
+    store.put(URL, HELLO, "text/plain")
+    download(store, directory)
+    mode = stat.S_IMODE((directory / "downloaded").stat().st_mode)
+    assert mode == (0o666 if os.name == "nt" else 0o600)
+
+
+# Not as announced
+
+
+@pytest.mark.parametrize(
+    ("size", "digest", "why"),
+    [
+        pytest.param(4, sha1(HELLO), "holds more than 4 bytes", id="larger"),
+        pytest.param(0, sha1(b""), "holds more than 0 bytes", id="larger-than-nothing"),
+        pytest.param(4, sha1(b"hell"), "holds more than 4 bytes", id="larger-by-a-tail"),
+        pytest.param(-1, sha1(HELLO), "holds more than -1 bytes", id="larger-than-can-be"),
+        pytest.param(6, sha1(HELLO), "holds 5 bytes, not 6", id="smaller"),
+        pytest.param(5, sha1(b"other"), f"has the SHA-1 {sha1(HELLO)}, not {sha1(b'other')}", id="other"),
+    ],
+)
+def test_an_object_that_is_not_what_was_announced_is_refused(server, store, directory, size, digest, why):  # noqa: PLR0913  # a table
+    store.put(URL, HELLO, "text/plain")
+    with pytest.raises(ContentError) as caught:
+        store.download(URL, str(directory / "file"), size, digest)
+    assert str(caught.value) == f"s3: 's3://events/a/b' {why}"
+    assert list(directory.iterdir()) == []
+    assert download(store, directory) == HELLO  # the connection is not spoiled
+
+
+def test_a_multipart_object_that_differs_in_its_last_byte_is_refused(server, store, tmp_path, directory):
+    content = bytes(9 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    store.upload(str(tmp_path / "file"), URL, "text/plain")
+    with pytest.raises(ContentError, match="has the SHA-1"):
+        download(store, directory, content[:-1] + b"x")
+    assert list(directory.iterdir()) == []
+
+
+def test_a_body_without_an_end_does_not_fill_the_disk(store, directory, monkeypatch):
+    def talk(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(b"%x\r\n%s\r\n" % (MIB, bytes(MIB)))
+        except OSError:
+            pass  # it has heard enough
+
+    sizes = []
+    unlink = _files._unlink
+    monkeypatch.setattr(_files, "_unlink", lambda path: sizes.append(os.path.getsize(path)) or unlink(path))
+
+    with talking(talk) as endpoint:
+        lead_to(endpoint, monkeypatch)
+        with pytest.raises(ContentError, match=f"holds more than {3 * MIB} bytes"):
+            store.download(URL, str(directory / "file"), 3 * MIB, sha1(HELLO))
+    assert sizes == [3 * MIB]
+    assert list(directory.iterdir()) == []
+
+
+def test_what_is_not_wanted_of_a_body_is_not_waited_for(server, store, directory, monkeypatch):
+    bodies = []
+    receive = _s3._receive
+    monkeypatch.setattr(_s3, "_receive", lambda body, *others: bodies.append(body) or receive(body, *others))
+    store.put(URL, bytes(9 * MIB), "text/plain")
+    with pytest.raises(ContentError):
+        download(store, directory)
+    assert bodies[0]._raw_stream.closed
+
+
+# Not there
+
+
+def test_an_object_that_is_not_there(server, store, directory):
+    with pytest.raises(NotThereError, match=r"^NoSuchKey: An error occurred \(NoSuchKey\)") as caught:
+        download(store, directory)
+    assert not isinstance(caught.value, FileNotFoundError)
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["put", "upload", "upload-in-parts", "download"])
+def test_a_bucket_that_is_not_there(server, store, tmp_path, directory, method):
+    server.client.delete_bucket(Bucket="events")
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(9 * MIB if method == "upload-in-parts" else 3)
+    with pytest.raises(NotThereError, match="NoSuchBucket"):
+        use(store, method, tmp_path / "file", directory)
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        pytest.param(b"", "Not Found", id="without-words"),
+        pytest.param(b"<Error><Code>NoSuchAccessPoint</Code></Error>", "NoSuchAccessPoint", id="access-point"),
+    ],
+)
+def test_a_404_that_means_that_it_is_not_there(store, directory, monkeypatch, body, why):
+    with answering(404, body) as (endpoint, _):
+        lead_to(endpoint, monkeypatch)
+        with pytest.raises(NotThereError, match=why):
+            download(store, directory)
+
+
+# Trouble that passes
+
+
+def use(store, method, file, directory):
+    """Have the store put, upload or download something."""
+    if method == "put":
+        store.put(URL, HELLO, "text/plain")
+    elif method == "download":
+        download(store, directory)
+    else:
+        store.upload(str(file), URL, "text/plain")
+
+
+@pytest.fixture(params=["put", "upload", "download"])
+def trouble(request, store, tmp_path, directory):
+    """Return what tells the words of the StoreError that a method raises: one that is no NotThereError."""
+
+    def trouble():
+        (tmp_path / "file").write_bytes(HELLO)
+        with pytest.raises(StoreError) as caught:
+            use(store, request.param, tmp_path / "file", directory)
+        assert type(caught.value) is StoreError
+        assert list(directory.iterdir()) == []
+        told = "".join(traceback.format_exception(caught.value))
+        assert SECRET not in told
+        assert "pa55" not in told
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return trouble
+
+
+def test_a_server_that_is_down(trouble, monkeypatch):
+    with listening() as endpoint:
+        pass
+    lead_to(endpoint, monkeypatch)
+    assert trouble().startswith("EndpointConnectionError: Could not connect to the endpoint URL")
+
+
+def test_a_server_that_is_silent(trouble, monkeypatch):
+    monkeypatch.setattr(_s3, "_READ_TIMEOUT", 0.2)
+    with listening() as endpoint:
+        lead_to(endpoint, monkeypatch)
+        assert trouble().startswith("ReadTimeoutError: Read timeout")
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_a_server_that_refuses(trouble, monkeypatch, status):
+    with answering(status) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch)
+        assert f"An error occurred ({status})" in trouble()
+    assert len(requests) == 1
+
+
+def test_a_404_about_something_else(trouble, monkeypatch):
+    with answering(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>") as (endpoint, _):
+        lead_to(endpoint, monkeypatch)
+        assert "NoSuchUpload" in trouble()
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_503_is_tried_again_a_few_times(store, directory, monkeypatch, attempts):
+    with answering(503) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch)
+        if attempts == 3:
+            monkeypatch.delenv("AWS_MAX_ATTEMPTS")  # the default
+        with pytest.raises(StoreError):
+            download(store, directory)
+    assert len(requests) == attempts
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        pytest.param({"RETRY_MODE": "often"}, "InvalidRetryModeError: ", id="retry-mode"),
+        pytest.param({"MAX_ATTEMPTS": "many"}, "ValueError: ", id="max-attempts"),
+        pytest.param({"PROFILE": "none"}, "ProfileNotFound: ", id="profile"),
+        pytest.param({"ENDPOINT_URL": "localhost"}, "ValueError: Invalid endpoint: ", id="endpoint"),
+        pytest.param({"ACCESS_KEY_ID": ""}, "NoCredentialsError: ", id="credentials"),
+    ],
+)
+def test_a_setting_that_is_wrong(trouble, monkeypatch, settings, why):
+    lead_to("http://127.0.0.1:9", monkeypatch, **settings)
+    assert trouble().startswith(why)
+
+
+def test_a_program_for_the_credentials_that_is_missing_is_not_taken_for_a_file_of_ours(trouble, tmp_path, monkeypatch):
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = {tmp_path}/none\n")
+    lead_to("http://127.0.0.1:9", monkeypatch, CONFIG_FILE=str(config))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert trouble().startswith("FileNotFoundError: ")
+
+
+def test_the_password_of_an_endpoint_stays_secret(trouble, monkeypatch):
+    with listening() as endpoint:
+        pass
+    lead_to(endpoint.replace("//", "//user:pa55/w@rd@"), monkeypatch)
+    assert "//***@127.0.0.1" in trouble()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n"
+
+
+def hang_up(connection):
+    connection.sendall(HEAD + bytes(1500000))
+
+
+def spoil(connection):
+    connection.sendall(HEAD + bytes(1500000))
+    with open(connection.detach(), "wb", buffering=0) as raw:
+        raw.write(b"this is no TLS" * 1000)
+
+
+def test_a_connection_that_ends_within_the_body(store, directory, monkeypatch):
+    with talking(hang_up) as endpoint:
+        lead_to(endpoint, monkeypatch)
+        with pytest.raises(StoreError, match="IncompleteRead"):
+            download(store, directory, bytes(2000000))
+    assert list(directory.iterdir()) == []
+
+
+def test_a_connection_that_falls_silent_within_the_body(store, directory, monkeypatch):
+    monkeypatch.setattr(_s3, "_READ_TIMEOUT", 0.2)
+    given_up = threading.Event()
+
+    def fall_silent(connection):
+        hang_up(connection)
+        assert given_up.wait(60)
+
+    with talking(fall_silent) as endpoint:
+        lead_to(endpoint, monkeypatch)
+        try:
+            with pytest.raises(StoreError, match=r"^ReadTimeoutError: "):
+                download(store, directory, bytes(2000000))
+        finally:
+            given_up.set()
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: a socket is no file descriptor")
+def test_tls_that_breaks_within_the_body(store, tmp_path, directory, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with talking(spoil, authority) as endpoint:
+        lead_to(endpoint, monkeypatch, CA_BUNDLE=str(tmp_path / "authority.pem"))
+        with pytest.raises(StoreError, match=r"^SSLError: "):
+            download(store, directory, bytes(2000000))
+    assert list(directory.iterdir()) == []
+
+
+def test_after_a_failure_the_next_call_succeeds(server, store, directory):
+    with pytest.raises(NotThereError):
+        download(store, directory)
+    store.put(URL, HELLO, "text/plain")
+    assert download(store, directory) == HELLO
+
+
+# The files
+
+
+def test_what_is_at_the_path_stays(server, store, directory):
+    store.put(URL, HELLO, "text/plain")
+    (directory / "downloaded").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        download(store, directory)
+    assert (directory / "downloaded").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: a symbolic link needs a right")
+def test_a_symbolic_link_at_the_path_is_not_followed(server, store, tmp_path, directory):
+    store.put(URL, HELLO, "text/plain")
+    (directory / "downloaded").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        download(store, directory)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_directory_that_is_missing_is_not_taken_for_the_object(server, store, tmp_path):
+    store.put(URL, HELLO, "text/plain")
+    with pytest.raises(FileNotFoundError) as caught:
+        download(store, tmp_path / "none")
+    assert not isinstance(caught.value, StoreError)
+
+
+FULL = """
+import resource, signal, sys
+from event._s3 import Store, StoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = Store()
+store.connect()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    store.download("s3://events/a/b", sys.argv[1], 3 << 20, sys.argv[2])
+except OSError as error:
+    print(type(error).__name__, error.strerror)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: no limit on a file's size")
+def test_a_full_disk_leaves_no_file(server, store, directory):
+    content = bytes(3 * MIB)
+    store.put(URL, content, "text/plain")
+    assert run(FULL, directory / "file", sha1(content)) == "OSError File too large\n"
+    assert list(directory.iterdir()) == []
+
+
+def test_an_interruption_leaves_no_file(server, store, directory, monkeypatch):
+    from botocore.response import StreamingBody
+
+    def interrupted(*args, **kwargs):
+        assert (directory / "downloaded").exists()
+        raise KeyboardInterrupt
+
+    store.put(URL, HELLO, "text/plain")
+    monkeypatch.setattr(StreamingBody, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download(store, directory)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_file_that_is_missing_is_not_uploaded(server, store, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        store.upload(str(tmp_path / "none"), URL, "text/plain")
+    assert not isinstance(caught.value, StoreError)
+
+
+def test_a_directory_is_not_uploaded(server, store, tmp_path):
+    with pytest.raises(_files.NotRegularError):
+        store.upload(str(tmp_path), URL, "text/plain")
+
+
+MEMORY = """
+import sys, tracemalloc
+from event._s3 import Store
+store = Store()
+store.connect().list_buckets()
+tracemalloc.start()
+store.download("s3://events/a/b", sys.argv[1], 32 << 20, sys.argv[2])
+print(tracemalloc.get_traced_memory()[1] >> 20)
+"""
+
+
+def test_memory_stays_flat_whatever_the_objects_size(server, store, directory):
+    content = bytes(32 * MIB)
+    store.put(URL, content, "text/plain")
+    assert int(run(MEMORY, directory / "file", sha1(content))) < 8
+
+
+# URLs
+
+
+@pytest.mark.parametrize("url", ["", "https://b/k", "s3://", "s3://b/../k", None])
+def test_what_is_no_url_of_s3_is_refused_by_each(store, tmp_path, url):
+    for act in (
+        lambda: store.put(url, HELLO, "text/plain"),
+        lambda: store.upload(str(tmp_path / "none"), url, "text/plain"),
+        lambda: store.download(url, str(tmp_path / "file"), 5, sha1(HELLO)),
+        lambda: _s3.join(url, "name"),
+    ):
+        with pytest.raises(EventError, match=r"expected s3://BUCKET/PREFIX"):
+            act()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("s3://events", id="no-key"),
+        pytest.param("s3://events//", id="empty-key"),
+        pytest.param("s3://ev ents/key", id="bucket"),
+        pytest.param("s3://user:pa55@events/key", id="password"),
+        pytest.param(f"s3://{'b' * 256}/key", id="long-bucket"),
+        pytest.param(f"s3://events/{'k' * 1025}", id="long-key"),
+        pytest.param("s3://events/\ud800", id="surrogate"),
+    ],
+)
+def test_a_name_that_no_object_can_have_is_refused_for_good(store, tmp_path, url):
+    with pytest.raises(EventError, match=r"expected s3://BUCKET/KEY") as caught:
+        store.download(url, str(tmp_path / "file"), 5, sha1(HELLO))
+    assert "pa55" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("k", id="one"),
+        pytest.param("é?#%2F:@ +", id="odd-characters"),
+        pytest.param("k" * 1024, id="longest"),
+    ],
+)
+def test_an_object_of_any_name_that_can_be_comes_back(server, store, directory, key):
+    store.put(f"s3://events/{key}", HELLO, "text/plain")
+    assert server.keys("events") == [key]
+    assert download(store, directory, url=f"s3://events/{key}") == HELLO
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key"),
+    [
+        pytest.param("arn:aws:s3:eu-west-1:123456789012:accesspoint/ap", "key", id="access-point"),
+        pytest.param("events", "a\nb", id="line-break"),
+    ],
+)
+def test_what_moto_does_not_know_may_be_asked_for(bucket, key):
+    assert _s3._object(f"s3://{bucket}/{key}") == (bucket, key)
+
+
+@pytest.mark.parametrize(
+    ("url", "segments", "expected"),
+    [
+        pytest.param("s3://b", ["k"], "s3://b/k", id="bucket"),
+        pytest.param("s3://b//x//", ["a", "k"], "s3://b/x/a/k", id="empty-segments"),
+        pytest.param("s3://b/x", [], "s3://b/x", id="nothing"),
+    ],
+)
+def test_join(url, segments, expected):
+    assert _s3.join(url, *segments) == expected
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(StoreError("NoSuchKey: it is\u00a0not there"), "NoSuchKey: it is\u00a0not there", id="ours"),
+        pytest.param(FileNotFoundError(2, "none", "f"), "FileNotFoundError: [Errno 2] none: 'f'", id="the-systems"),
+        pytest.param(ValueError("at\nhttp://u:p/q@h/"), "ValueError: at http://***@h/", id="masked"),
+        pytest.param(ContentError("s3: is larger"), "s3: is larger", id="content"),
+    ],
+)
+def test_the_reason_is_one_line_without_a_password(error, expected):
+    assert _s3.reason(error) == expected
+
+
+@pytest.mark.parametrize("kind", [StoreError, NotThereError, ContentError])
+def test_errors_can_be_pickled(kind):
+    again = pickle.loads(pickle.dumps(kind("why")))
+    assert (type(again), str(again)) == (kind, "why")
+
+
+# The client
+
+
+def test_the_extra_is_named_where_boto3_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(EventError, match=r'pip install "e3-event\[s3\]"'):
+        Store()
+
+
+def test_the_profile_brings_the_credentials(server, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text(f"[ci]\naws_access_key_id = AKIACI\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    Store("ci").put(URL, HELLO, "text/plain")
+    for none in (None, ""):
+        with pytest.raises(StoreError, match="NoCredentialsError"):
+            Store(none).put(URL, HELLO, "text/plain")
+
+
+def test_no_client_is_made_before_it_is_needed_and_one_serves_all_calls(server, store, directory):
+    assert store._client is None
+    client = store.connect()
+    store.put(URL, HELLO, "text/plain")
+    download(store, directory)
+    assert store.connect() is client
+
+
+@pytest.mark.parametrize("again", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
+def test_a_store_that_was_used_can_be_copied_and_pickled(server, directory, again):
+    used = Store(sse="AES256")
+    used.put(URL, HELLO, "text/plain")
+    copied = again(used)
+    assert vars(copied) == {"profile": None, "sse": "AES256"}
+    assert download(copied, directory) == HELLO
+
+
+def test_two_threads_share_a_client(server, store, tmp_path, directory, monkeypatch):
+    client = store.connect()
+    made = []
+    monkeypatch.setattr(store, "_new_client", lambda: made.append(1))
+    together = threading.Barrier(2, timeout=60)
+
+    def there_and_back(number):
+        content = bytes([number]) * MIB
+        (tmp_path / str(number)).write_bytes(content)
+        url = f"s3://events/{number}"
+        together.wait()
+        for turn in range(5):
+            store.upload(str(tmp_path / str(number)), url, "text/plain")
+            path = directory / f"{number}-{turn}"
+            store.download(url, str(path), MIB, sha1(content))
+            assert path.read_bytes() == content
+        return store.connect()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(there_and_back, range(2))) == {client}
+    assert made == []
+
+
+FORK = """
+import hashlib, os, sys
+from event._s3 import Store
+store = Store()
+store.put("s3://events/parent", b"parent", "text/plain")
+client = store.connect()
+
+def check(name):
+    store.download(f"s3://events/{name}", os.path.join(sys.argv[1], name), 6, hashlib.sha1(name.encode()).hexdigest())
+
+if not (child := os.fork()):
+    code = 1
+    try:
+        store.put("s3://events/childs", b"childs", "text/plain")
+        check("parent")
+        code = 0 if store.connect() is not client and store.connect() is store.connect() else 2
+    finally:
+        os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+check("childs")
+assert store.connect() is client
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
+def test_a_forked_process_makes_a_client_of_its_own(server, directory):
+    run(FORK, directory)
+    assert {path.name for path in directory.iterdir()} == {"parent", "childs"}
+
+
+def run(script, *arguments):
+    """Run a script in a process of its own, with warnings as errors; return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
