@@ -121,7 +121,27 @@ class Store:
         :raises OSError: as `_files.open_regular`
         :raises ValueError: path holds a NUL
         """
-        bucket, key = location(url)
+        target = location(url)
+        with open(_files.open_regular(path), "rb") as file:
+            self._upload(file, target, content_type, encoding)
+
+    def upload_open(self, file: BinaryIO, size: int, url: str, content_type: str) -> tuple[int, str]:
+        """Store the next bytes of an open file as an object, in the place of what is there; 8 MiB of it are in memory.
+
+        Each byte is read once: what is told here is what is stored, whatever is written into the file meanwhile.
+
+        :param size: how many bytes, should there be as many
+        :param content_type: the media type
+        :return: how many there were, and their SHA-1 (FIPS 180-4) in lower-case hex
+        :raises EventError: as `location`
+        :raises NotThereError: there is no such bucket
+        :raises StoreError: any other failure of the store, or of reading
+        """
+        part = _Part(file, size)
+        self._upload(part, location(url), content_type)
+        return size - part.left, part.digest.hexdigest()
+
+    def _upload(self, file: Any, target: tuple[str, str], content_type: str, encoding: str | None = None) -> None:
         client = self.connect()
 
         from boto3.s3.transfer import TransferConfig
@@ -130,8 +150,7 @@ class Store:
         # interpreter ends, when no thread may start any more, still goes out.
         config = TransferConfig(use_threads=False)
         headers = self._headers(content_type, encoding)
-        with open(_files.open_regular(path), "rb") as file:
-            _asked(lambda: client.upload_fileobj(file, bucket, key, ExtraArgs=headers, Config=config))
+        _asked(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config))
 
     def download(self, url: str, path: str, size: int, sha1: str) -> None:
         """Write an object's content, as it was stored, to a new file that its owner alone may read.
@@ -175,6 +194,26 @@ class Store:
         """Return what is said of an object beside its content."""
         headers = {"ContentType": ctype, "ContentEncoding": encoding, "ServerSideEncryption": self.sse}
         return {name: value for name, value in headers.items() if value}
+
+
+class _Part:
+    """The next bytes of a file. It cannot go back, so that boto3 keeps for another attempt what it has read.
+
+    :ivar left: how many of them were not read
+    :ivar digest: the SHA-1 of what was read
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self.left = size
+        self.digest = hashlib.sha1(usedforsecurity=False)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next ones."""
+        data = self._file.read(self.left if size < 0 else min(size, self.left))
+        self.left -= len(data)
+        self.digest.update(data)
+        return data
 
 
 def location(url: str) -> tuple[str, str]:
