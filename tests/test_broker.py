@@ -267,6 +267,19 @@ def test_what_kombu_speaks_besides_works_too(memory, request):
     assert publisher._idle == []
 
 
+def test_a_queue_is_not_made_where_it_is_not_known_to_be_missing():
+    asked = []
+
+    def queue_declare(**arguments):
+        asked.append(arguments)
+        raise TimeoutError
+
+    connection = SimpleNamespace(channel=lambda: SimpleNamespace(queue_declare=queue_declare))
+    with pytest.raises(TimeoutError):
+        _broker.declare(connection, "q")
+    assert asked == [{"queue": "q", "passive": True}]
+
+
 @pytest.fixture
 def failing(monkeypatch):
     """Return a function that has each connection fail with one error after the other, and a list of what was done."""
@@ -501,18 +514,32 @@ def test_a_system_that_cannot_tell_a_dead_connection_sooner_has_one_too(monkeypa
         assert sock.recv(1) == b"x"
 
 
-def test_nothing_stays_open_where_the_handshake_fails(tmp_path, monkeypatch):
-    closed = []
-    monkeypatch.setattr(_wire.Socket, "close", lambda self: (closed.append(self), socket.socket.close(self)))
+@pytest.mark.parametrize(
+    ("host", "error"),
+    [
+        pytest.param("127.0.0.1", ssl.SSLCertVerificationError, id="not-trusted"),
+        pytest.param("", ValueError, id="nobody-to-trust"),
+    ],
+)
+def test_nothing_stays_open_where_tls_fails(tmp_path, monkeypatch, host, error):
+    made = []
+    create = _wire.connected
+    monkeypatch.setattr(_wire, "connected", lambda *arguments: made.append(create(*arguments)) or made[0])
+    monkeypatch.setattr(_wire.Socket, "close", lambda self: (made.append(self), socket.socket.close(self))[1])
     context = Authority(tmp_path).context("127.0.0.1")
 
     def serve(connection, stopped):
         with context.wrap_socket(connection, server_side=True):
             pass
 
-    with raw_server(serve) as port, pytest.raises(ssl.SSLCertVerificationError):
-        _wire.open_socket("127.0.0.1", port, _wire.Watch(Clock(5, 5), "127.0.0.1", 5.0), {"ssl_check_hostname": True})
-    assert closed
+    with raw_server(serve) as port, pytest.raises(error):
+        _wire.open_socket("127.0.0.1", port, _wire.Watch(Clock(5, 5), host, 5.0), {"ssl_check_hostname": True})
+    assert len(made) > 1
+    assert [sock.fileno() for sock in made] == [-1] * len(made)
+
+
+def test_without_a_host_the_certificate_is_to_be_this_machines():
+    assert Broker("amqps://")._addresses[0].connection(Clock(1, 1)).watch.host == "localhost"
 
 
 def test_a_file_that_the_url_names_and_that_is_missing_is_told_before_anything_is_connected():

@@ -10,9 +10,11 @@ import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import trustme
+from botocore.awsrequest import AWSResponse
 
 from event import EventError, _files, _s3
 from event._s3 import ContentError, NotThereError, Store, StoreError
@@ -85,6 +87,38 @@ def test_a_file_comes_back_as_it_went(server, store, tmp_path, directory, size, 
     (tmp_path / "file").write_bytes(content)
     store.upload(str(tmp_path / "file"), URL, "text/plain")
     assert server.get("events", "a/b")["ETag"].strip('"')[32:] == parts
+    assert download(store, directory, content) == content
+
+
+@pytest.mark.parametrize("size", [0, 5, 9 * MIB], ids=["empty", "small", "in-two-parts"])
+def test_of_an_open_file_goes_what_was_asked_for(server, store, tmp_path, directory, size):
+    """It may be written to meanwhile; what is told is what is stored."""
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(b"before" + content + b"behind")
+    with open(tmp_path / "file", "rb") as file:
+        file.seek(len(b"before"))
+        assert store.upload_open(file, size, URL, "text/x") == (size, sha1(content))
+        assert file.read() == b"behind"
+    assert server.get("events", "a/b")["ContentType"] == "text/x"
+    assert download(store, directory, content) == content
+
+
+def test_of_an_open_file_that_was_cut_goes_what_is_left(server, store, tmp_path, directory):
+    (tmp_path / "file").write_bytes(HELLO)
+    with open(tmp_path / "file", "rb") as file:
+        assert store.upload_open(file, 9 * MIB, URL, "text/x") == (len(HELLO), sha1(HELLO))
+    assert download(store, directory) == HELLO
+
+
+@pytest.mark.parametrize(("size", "step"), [(5, "PutObject"), (9 * MIB, "UploadPart")])
+def test_an_open_file_goes_again_where_the_store_asks_for_it(server, store, tmp_path, directory, size, step):  # noqa: PLR0913
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    busy = [AWSResponse("", 503, {}, SimpleNamespace(stream=lambda: [b""]))]
+    store.connect().meta.events.register(f"before-send.s3.{step}", lambda **_request: busy.pop() if busy else None)
+    with open(tmp_path / "file", "rb") as file:
+        assert store.upload_open(file, size, URL, "text/x") == (size, sha1(content))
+    assert busy == []
     assert download(store, directory, content) == content
 
 

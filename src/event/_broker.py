@@ -210,7 +210,7 @@ class _Address:
             self._url, transport=kind, connect_timeout=step, heartbeat=heartbeat, transport_options=options,
             ssl={"ssl_check_hostname": True} if self.scheme in _TLS else False,
         )  # fmt: skip
-        connection.watch = Watch(clock, self.host, STEP)
+        connection.watch = Watch(clock, self.host or "localhost", STEP)
         return connection
 
 

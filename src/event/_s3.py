@@ -121,12 +121,12 @@ class Store:
         :raises OSError: as `_files.open_regular`
         :raises ValueError: path holds a NUL
         """
-        location(url)  # before the file is opened
+        target = location(url)
         with open(_files.open_regular(path), "rb") as file:
-            self._upload(file, url, content_type, encoding)
+            self._upload(file, target, content_type, encoding)
 
     def upload_open(self, file: BinaryIO, size: int, url: str, content_type: str) -> tuple[int, str]:
-        """Store the first bytes of an open file as an object, in the place of what is there.
+        """Store the next bytes of an open file as an object, in the place of what is there; 8 MiB of it are in memory.
 
         Each byte is read once: what is told here is what is stored, whatever is written into the file meanwhile.
 
@@ -137,12 +137,11 @@ class Store:
         :raises NotThereError: there is no such bucket
         :raises StoreError: any other failure of the store, or of reading
         """
-        beginning = _Beginning(file, size)
-        self._upload(beginning, url, content_type)
-        return size - beginning.left, beginning.digest.hexdigest()
+        part = _Part(file, size)
+        self._upload(part, location(url), content_type)
+        return size - part.left, part.digest.hexdigest()
 
-    def _upload(self, file: Any, url: str, content_type: str, encoding: str | None = None) -> None:
-        bucket, key = location(url)
+    def _upload(self, file: Any, target: tuple[str, str], content_type: str, encoding: str | None = None) -> None:
         client = self.connect()
 
         from boto3.s3.transfer import TransferConfig
@@ -151,7 +150,7 @@ class Store:
         # interpreter ends, when no thread may start any more, still goes out.
         config = TransferConfig(use_threads=False)
         headers = self._headers(content_type, encoding)
-        _asked(lambda: client.upload_fileobj(file, bucket, key, ExtraArgs=headers, Config=config))
+        _asked(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config))
 
     def download(self, url: str, path: str, size: int, sha1: str) -> None:
         """Write an object's content, as it was stored, to a new file that its owner alone may read.
@@ -197,8 +196,8 @@ class Store:
         return {name: value for name, value in headers.items() if value}
 
 
-class _Beginning:
-    """The first bytes of a file. It cannot go back, so that boto3 keeps for another attempt what it has read.
+class _Part:
+    """The next bytes of a file. It cannot go back, so that boto3 keeps for another attempt what it has read.
 
     :ivar left: how many of them were not read
     :ivar digest: the SHA-1 of what was read
@@ -210,7 +209,7 @@ class _Beginning:
         self.digest = hashlib.sha1(usedforsecurity=False)
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes."""
+        """Return the next ones."""
         data = self._file.read(self.left if size < 0 else min(size, self.left))
         self.left -= len(data)
         self.digest.update(data)

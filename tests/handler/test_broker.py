@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import itertools
 import logging
@@ -565,6 +566,12 @@ def babble(connection, stopped):
     connection.close()
 
 
+def odd(connection, stopped):
+    connection.recv(1 << 16)
+    connection.sendall(b"\x09\0\0\0\0\0\0\xce")  # a frame of a kind that there is not
+    stopped.wait()
+
+
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 HALF_A_FRAME = b"\x01\x00\x00\x00\x00\x10\x00" + b"\x00"
 SLOW = [
@@ -599,11 +606,14 @@ def test_a_local_redis_that_does_not_answer_is_given_up_in_time(queue, caplog, t
     assert "is not published to redis+socket://: TimeoutError: " in caplog.text
 
 
-@pytest.mark.parametrize("scheme", ["amqp", "redis"])
-@pytest.mark.parametrize("serve", [hang_up, babble])
+@pytest.mark.parametrize(
+    ("scheme", "serve"), [("amqp", hang_up), ("amqp", babble), ("amqp", odd), ("redis", hang_up), ("redis", babble)]
+)
 def test_what_answers_and_is_no_broker_is_a_failure(queue, caplog, scheme, serve):
+    timeout = SHORT if serve is odd else 30  # which serves one after the other
     with raw_server(serve) as port, within(QUICK):
-        assert not BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue).send_event(finished())
+        assert not BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=timeout).send_event(finished())
+    gc.collect()  # what was left open warns
     (record,) = caplog.records
     assert f"is not published to {scheme}://127.0.0.1:{port}: " in record.message
 
@@ -1044,8 +1054,10 @@ def test_a_log_that_grows_meanwhile_is_sent_as_far_as_it_was(redis, queue, made_
     growing.append(log)
     assert made_by(limit=limit, s3="s3://builds/ci").send_event(made)
     parcel = the_parcel(redis, queue)
-    assert parcel.attachments["log"][1] == hashlib.sha1(parcel_content(s3, parcel)).hexdigest()
-    assert len(parcel_content(s3, parcel)) >= len(content)
+    sent = content + b"more\n"  # it has grown for the first time when it was opened
+    assert parcel_content(s3, parcel) == sent
+    assert parcel.attachments["log"][1] == hashlib.sha1(sent).hexdigest()
+    assert log.read_bytes() == sent + b"more\n"
 
 
 def parcel_content(s3, parcel):
