@@ -282,7 +282,7 @@ def test_one_that_takes_again_while_it_is_forgotten_is_not(queue, taker, monkeyp
     forget = redis.commands.core.Script.__call__
 
     def late(script, **how):
-        if script.script is _redis_list._FORGET:
+        if script.script.endswith(_redis_list._FORGET):
             monkeypatch.undo()
             assert sleeper.take(0).body == b"1"
         return forget(script, **how)
@@ -364,3 +364,40 @@ def test_a_large_item_is_taken_and_given_back_whole(queue, taker):
     taker("relay").take(0)
     taken = taker("relay").take(0)
     assert (taken.body == body, taken.again) == (True, True)
+
+
+def test_a_redis_that_is_full_is_emptied(queue, taker, monkeypatch):
+    at_once(monkeypatch)
+    queue.put(b"1", b"2")
+    limit = queue.client.config_get("maxmemory")["maxmemory"]
+    queue.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            queue.client.lpush(f"{queue.name}.other", "x")
+        one = taker()
+        taken = [one.take(0), one.take(0)]
+        assert [message.body for message in taken] == [b"1", b"2"]
+        one.acknowledge(taken[0].handle)
+        one.give_back()
+    finally:
+        queue.client.config_set("maxmemory", limit)
+    assert [message.body for message in (taker().take(0),)] == [b"2"]
+
+
+@pytest.mark.parametrize("told", [{}, {"redis_version": "x"}, redis.exceptions.ResponseError("NOPERM")])
+def test_a_server_that_does_not_tell_its_version_gets_scripts_that_all_know(told):
+    class Client:
+        def info(self, section):
+            if isinstance(told, Exception):
+                raise told
+            return told
+
+    assert _redis_list._major(Client()) == 0
+
+
+def test_a_server_before_redis_7_gets_scripts_that_it_knows(queue, taker, monkeypatch):
+    monkeypatch.setattr(_redis_list, "_major", lambda client: 6)
+    queue.put(b"1")
+    one = taker()
+    assert one.take(0).body == b"1"
+    assert not one._take.script.startswith("#!")

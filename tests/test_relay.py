@@ -674,6 +674,24 @@ def test_what_cannot_be_put_aside_is_kept_and_the_others_go_on(listed):
     assert is_empty(listed)
 
 
+def test_many_that_cannot_be_put_aside_leave_room_for_others(queue, monkeypatch):
+    handler = Handler()
+    publish = _relay.Publisher.publish
+
+    def publishing(self, name, *arguments, **options):
+        if name.endswith(".aside"):
+            raise BrokerError("full")
+        publish(self, name, *arguments, **options)
+
+    monkeypatch.setattr(_relay.Publisher, "publish", publishing)
+    bad = 2 * _intake.HELD
+    queue.put(*[b"bad"] * bad, body("1"))
+    with running(queue, giver(a=handler)) as one:
+        until(lambda: handler.got == ["1"])
+        assert one.relay.aside == 0
+    until(lambda: queue.waiting() == bad)
+
+
 def test_what_cannot_be_put_aside_is_kept_also_while_another_is_tried_alone(listed, monkeypatch):
     handler = Handler()
     listed.client.set(f"{listed.name}.aside", "another's")

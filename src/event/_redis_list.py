@@ -38,6 +38,15 @@ LEASE = 60.0  # seconds
 _PAUSE = 0.1  # seconds between two looks into an empty list
 _LOOKED_AT = 100  # takers, in one look for those that have gone
 
+# A Redis that is full would refuse them, and could not be emptied. Before Redis 7 it does.
+_ALSO_WHEN_FULL = "#!lua flags=allow-oom"
+
+_SIGN = """
+local takers, alive = unpack(KEYS)
+redis.call('SADD', takers, ARGV[1])
+redis.call('SET', alive, '', 'EX', ARGV[2])
+"""
+
 # Whoever takes is found when it is gone: it signs first.
 _TAKE = """
 local queue, takers, alive, taken = unpack(KEYS)
@@ -82,7 +91,10 @@ class RedisList:
         self._takers = self._queue + b".takers"
         self._relay = f"{relay}.".encode()
         self._me = self._relay + os.urandom(4).hex().encode()
-        self._take, self._return, self._forget = map(redis.register_script, (_TAKE, _RETURN, _FORGET))
+        beginning = _ALSO_WHEN_FULL if _major(redis) >= 7 else ""
+        self._sign, self._take, self._return, self._forget = (
+            redis.register_script(beginning + script) for script in (_SIGN, _TAKE, _RETURN, _FORGET)
+        )
         self._room = most
         self._heard_of = -LEASE
         self.keep_alive()
@@ -125,8 +137,7 @@ class RedisList:
         now = time.monotonic()
         if now - self._heard_of >= LEASE / 4:
             alive, _ = self._of(self._me)
-            self._redis.sadd(self._takers, self._me)
-            self._redis.set(alive, "", ex=int(LEASE))
+            self._sign(keys=[self._takers, alive], args=[self._me, int(LEASE)])
             self._look_for_the_gone()
             self._heard_of = now
 
@@ -153,3 +164,13 @@ class RedisList:
     def _of(self, taker: bytes) -> tuple[bytes, bytes]:
         """Return a taker's two keys, alive and taken."""
         return b"%b.alive.%b" % (self._queue, taker), b"%b.taken.%b" % (self._queue, taker)
+
+
+def _major(redis: Any) -> int:
+    """Return the server's major version; 0 where it does not tell."""
+    from redis.exceptions import ResponseError
+
+    try:
+        return int(redis.info("server")["redis_version"].partition(".")[0])
+    except (ResponseError, LookupError, ValueError):
+        return 0  # it is not ours to ask, say

@@ -176,6 +176,9 @@ class Relay:
             last = max(self._hand)
             self._hand.remove(last)
             heapify(self._hand)
+            if last.unpublished:  # what cannot be put aside would fill the hand, and leave no room for others
+                last.fate = Fate(AGAIN)
+                last.note.due = time.time() + _LONGEST_DELAY
             self._put_off(intake, last)
             self._rest_until = time.monotonic() + _PUT_OFF  # where all wait, they go round
 

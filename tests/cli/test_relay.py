@@ -365,6 +365,28 @@ def test_a_plugin_that_ends_its_process_does_not_end_the_relay(broker, relaying,
     assert len(ids()) + len(ids(state="claimed")) == 1
 
 
+STUCK = handler("import re\n        return event.name != 'a' or bool(re.match('(a+)+$', 'a' * 60 + 'b'))")
+
+
+def test_a_plugin_that_lets_no_other_thread_run_does_not_end_the_relay(broker, relaying, plugin):
+    """The deliverer begins anew without it, and its end does not wait for it."""
+    plugin("stuck", STUCK)
+    broker.send("a")
+    process = relaying("--outbox", "ob", "--handler", "stuck", "--timeout", "1", *TO_FILES)
+    process.line("the deliverer has ended with status 1, and is started again")
+    broker.send("b")
+    eventually(lambda: "u-b" in uids(), "the next one")
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_without_an_outbox_a_plugin_that_lets_no_other_thread_run_ends_the_relay(broker, relaying, plugin):
+    plugin("stuck", STUCK)
+    broker.send("a")
+    process = relaying("--handler", "stuck", "--timeout", "1")
+    assert process.end() == 1
+    assert "Timeout (0:00:07)!" in process.text
+
+
 def test_where_the_deliverer_has_just_died_what_is_due_is_delivered_all_the_same(broker, relaying, plugin):
     plugin("fatal", handler("import os, signal\n        return event.name != 'a' or os._exit(7)"))
     broker.send("a")

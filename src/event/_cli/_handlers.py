@@ -24,6 +24,9 @@ _OPEN = frozenset({"file", "logging", "smtp", "s3", "http", "apprise", "otel", "
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 _SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other word
 
+# In whatever URL an error quotes: no configuration of ours need hold it.
+_USERINFO = re.compile(r"(://[^\s/@:]*:)[^\s/@]+@")
+
 Pairs = list[tuple[str, str]]
 
 
@@ -132,7 +135,7 @@ def masked(text: str, configs: Mapping[str, str]) -> str:
     parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it
     for part in sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(part, "***")
-    return text
+    return _USERINFO.sub(r"\1***@", text)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from event._cli._capture import Capture
 from event._cli._deliverer import FAREWELL
 from event._cli._ending import Ending
 from event._cli._flag import Flag
+from event._cli._watchdog import Watchdog
 from event._disk import names
 from event._outbox import Outbox
 from event.error import one_line
@@ -216,12 +217,13 @@ def follow(path: str, timeout: float) -> int:
     args = argparse.Namespace(timeout=timeout, all=False, parser=argparse.Namespace(prog="e3-event relay"))
     status = 0
     try:
-        _deliver_until(line, Outbox(path), args, report)
+        with Watchdog(timeout):
+            _deliver_until(line, Outbox(path), args, report)
+            if not line.crowded():
+                _pass(Outbox(path), args, report, line.gone.is_set)
         if line.crowded():
             _text.tell(f"{args.parser.prog}: {_MOST_HUNG} deliveries hang")
             status = 1  # begin anew, without them
-        else:
-            _pass(Outbox(path), args, report, line.gone.is_set)
     except OSError as error:
         _text.tell(f"{args.parser.prog}: {one_line(error)}")
         status = 1

@@ -11,6 +11,7 @@ from event._cli._capture import Capture
 from event._cli._deliverer import Deliverer
 from event._cli._ending import Ending
 from event._cli._flag import Flag
+from event._cli._watchdog import Watchdog
 from event._cli.deliver import hung
 from event._delivery import Late
 from event._outbox import Outbox
@@ -132,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     with _Said(pairs), ending:
         if outbox is None:
             relay = make(Giver(handlers.loaded, timeout, partial(_report, dict(pairs), stop)))
-            relay.run(stop.flag)
+            with Watchdog(timeout):
+                relay.run(stop.flag)
         else:
             with Deliverer(outbox, timeout) as deliverer:
                 relay = make(Keeper(Outbox(outbox), _elsewhere(pairs), deliverer.wake))
