@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "tests" / "bench"
 PAGE = ROOT / "docs" / "explanation" / "speed.md"

@@ -25,6 +25,8 @@ from event._outbox import Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 
+pytestmark = pytest.mark.once
+
 SERVERS = {"rabbitmq": rabbitmq_server, "redis": redis_server}
 BOTH = [pytest.param("rabbitmq", id="RabbitMQ"), pytest.param("redis", id="Redis")]
 TAKEN = "e3-event relay: {} taken"
