@@ -15,7 +15,7 @@ import workplace
 from measure import SIZES
 
 # A page each, in docs/explanation.
-GROUPS = {"speed": {**rows.ROWS, **outbox_rows.ROWS, **handler_rows.ROWS}, "scale": relay_rows.ROWS}
+GROUPS = {"speed": {**rows.ROWS, **outbox_rows.ROWS}, "scale": {**handler_rows.ROWS, **relay_rows.ROWS}}
 ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}
 
 
