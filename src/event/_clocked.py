@@ -86,6 +86,7 @@ def connected(host: str, port: int, clock: Clock, context: ssl.SSLContext | None
         sock = Socket(family, kind, protocol)
         sock.clock = clock
         try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a talk of short lines waits for each of them
             sock.connect(address)
             return context.wrap_socket(sock, server_hostname=host) if context else sock
         except OSError as raised:

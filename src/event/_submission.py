@@ -78,16 +78,16 @@ def _connect(host: str, port: int, clock: Clock) -> Any:
     """Return a client that has been greeted, over TLS wherever the server has it."""
     plain = "smtp_nossl" in features()
     kind: Any = smtplib.SMTP if plain else smtplib.SMTP_SSL  # looked up now: tests replace them
-    context = _context(clock)
+    context = None if plain else _context(clock)  # it costs more than the talk
     if isinstance(kind, type):
-        kind = _bounded(kind, clock, None if plain else context)
+        kind = _bounded(kind, clock, context)
     if not plain:
         return kind(host, port, timeout=clock.left(), context=context)
     client = kind(host, port, timeout=clock.left())
     try:
         client.ehlo_or_helo_if_needed()
         if client.has_extn("starttls"):
-            client.starttls(context=context)
+            client.starttls(context=_context(clock))
     except BaseException:
         client.close()
         raise

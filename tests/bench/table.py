@@ -26,7 +26,9 @@ def markdown(lines):
     """Return the table in Markdown."""
     verdicts = {True: "yes", False: "**no**", None: ""}
     cells = [HEAD] + [(n.what, n.ours, n.beside, n.e3, n.reach, verdicts[n.reached]) for n in lines]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
+    filled = [column for column in zip(*cells, strict=True) if any(column[1:])]
+    cells = [*zip(*filled, strict=True)]
+    widths = [max(map(len, column)) for column in filled]
     rule = tuple("-" * width for width in widths)
     return "".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |\n"
