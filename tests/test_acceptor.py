@@ -106,6 +106,14 @@ def test_what_is_owed_to_strangers_alone_is_not_kept(box, keeper, woken):
     assert (note.owing, woken.times) == (["strange"], 0)
 
 
+def test_a_sending_that_comes_twice_at_once_is_kept_twice(box, keeper, monkeypatch):
+    monkeypatch.setattr("event._acceptor.time.time", lambda: 1_780_000_000.0)
+    keep(keeper, noted(["http"]))
+    keep(keeper, noted(["smtp"]))
+    found = [[*claim.entry.handlers] for claim in box.due(everything=True)]
+    assert sorted(found) == [["http"], ["smtp"]]
+
+
 def test_an_entry_that_cannot_be_made_due_is_kept_nevertheless(box, keeper, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "no room")

@@ -274,7 +274,9 @@ def test_a_queue_is_not_made_where_it_is_not_known_to_be_missing():
         asked.append(arguments)
         raise TimeoutError
 
-    connection = SimpleNamespace(channel=lambda: SimpleNamespace(queue_declare=queue_declare))
+    connection = SimpleNamespace(
+        channel=lambda: SimpleNamespace(queue_declare=queue_declare), transport=SimpleNamespace(driver_type="amqp")
+    )
     with pytest.raises(TimeoutError):
         _broker.declare(connection, "q")
     assert asked == [{"queue": "q", "passive": True}]

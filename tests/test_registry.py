@@ -62,7 +62,7 @@ def test_an_unknown_name_is_an_error_that_names_what_there_is(site, name):
     with pytest.raises(event.EventError) as caught:
         _registry.get_handler(name)
     assert "did you mean" not in str(caught.value) or name == "../file"
-    assert str(caught.value).endswith("There are: acme, apprise, file, http, logging, otel, s3, smtp")
+    assert str(caught.value).endswith("There are: acme, apprise, broker, file, http, logging, otel, s3, smtp")
 
 
 @pytest.mark.parametrize("group", [E3_GROUP, OWN_GROUP])

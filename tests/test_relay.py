@@ -689,7 +689,7 @@ def test_many_that_cannot_be_put_aside_leave_room_for_others(queue, monkeypatch)
     with running(queue, giver(a=handler)) as one:
         until(lambda: handler.got == ["1"])
         assert one.relay.aside == 0
-    until(lambda: queue.waiting() == bad)
+    until(lambda: queue.size() == bad)
 
 
 def test_what_cannot_be_put_aside_is_kept_also_while_another_is_tried_alone(listed, monkeypatch):

@@ -18,7 +18,7 @@ import event
 from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
-from event._cli import _deliverer, deliver, relay
+from event._cli import _deliverer, _ending, deliver, relay
 from event._cli._deliverer import FAREWELL, WAKE, Deliverer
 from event._cli._flag import Flag
 from event._outbox import Outbox
@@ -702,9 +702,21 @@ def test_too_many_deliveries_that_hang_end_a_relay_without_an_outbox(broker, com
 
 def test_a_relay_that_ends_already_does_not_end_with_another_reason():
     stop = relay._Stop()
-    stop.end("one")
-    stop.end("two")
-    assert (stop.status, stop.why) == (1, "; ended, since one")
+    stop.fail("one")
+    stop.fail("two")
+    assert stop.why == "; ended, since one"
+
+
+def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypatch):
+    ends = []
+    ending = _ending.Ending(lambda: ends.append(1))
+    with ending:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(_ending, "SAME", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert (ending.status, ends) == (130, [1])
 
 
 # The flag that a signal sets.

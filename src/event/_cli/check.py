@@ -124,6 +124,8 @@ def _is_there(module: str) -> bool:
         return util.find_spec(module) is not None
     except ImportError:  # not even the package that it is in
         return False
+    except ValueError:  # it is loaded, and has put something else in its own place
+        return True
 
 
 def _distribution(point: EntryPoint) -> str:
