@@ -345,8 +345,8 @@ class _Line:
         """Take leave; what belongs to the process that we were forked from is let go of without a word on it."""
         if self.pid == os.getpid():
             leave(self._connection, self._broker, clock)
-        elif (sock := _socket(self._connection)) is not None:
-            os.close(sock.detach())  # its own close would end the connection for both; redis-py knows that by itself
+        else:
+            self._connection.watch.abandon()
 
     def _note_return(self, error: Exception, *_args: object) -> None:
         self._returned.append(error)
@@ -405,12 +405,6 @@ def leave(connection: Any, broker: Broker, clock: Clock | None = None) -> None:
     finally:
         if isinstance(inner, AMQPTransport.Connection):
             inner.collect()  # kombu forgets it, open as it is, where no answer comes
-
-
-def _socket(connection: Any) -> Any:
-    """Return the socket of an AMQP connection that is connected; None of another one."""
-    # Not `connection.connection`, which would connect again where the connection is lost.
-    return getattr(getattr(connection._connection, "_transport", None), "sock", None)
 
 
 def _close_all(lines: list[_Line]) -> None:

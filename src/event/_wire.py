@@ -6,6 +6,7 @@ frame of AMQP would without end. They do not verify certificates of themselves e
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from contextlib import contextmanager
@@ -38,6 +39,13 @@ class Watch:
         self.clock = clock
         self.host = host
         self.step = step
+        self.sockets: list[socket.socket] = []
+
+    def abandon(self) -> None:
+        """Let go, in a forked process, of the sockets of its parent: their own close would end them for both."""
+        for sock in self.sockets:
+            if sock.fileno() >= 0:
+                os.close(sock.detach())
 
     @contextmanager
     def by(self, clock: Clock) -> Generator[None]:
@@ -118,10 +126,12 @@ def open_socket(host: str, port: int, watch: Watch, options: Mapping[str, Any] |
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # A kept connection whose other side is gone without a word is found out, and not after 15 minutes.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(watch.step * 1000))
-        return context.wrap_socket(sock, server_hostname=watch.host) if context else sock
+        whole = context.wrap_socket(sock, server_hostname=watch.host) if context else sock
     except BaseException:
         sock.close()
         raise
+    watch.sockets = [*(other for other in watch.sockets if other.fileno() >= 0), whole]
+    return whole
 
 
 def _context(options: Mapping[str, Any], watch: Watch) -> ssl.SSLContext:
