@@ -25,6 +25,12 @@ def until(condition, seconds=SECONDS):
     return result
 
 
+def settle(server):
+    """Start a server anew: RabbitMQ that is killed may forget a queue that it was just asked to make."""
+    server.stop()
+    server.start()
+
+
 class RabbitQueue:
     """A queue of RabbitMQ, and the one aside."""
 

@@ -14,7 +14,7 @@ import amqp
 import kombu
 import pytest
 
-from brokers import RabbitQueue, RedisQueue, until
+from brokers import RabbitQueue, RedisQueue, settle, until
 from event import _broker, _intake, _redis_list
 from event._broker import Broker, BrokerError
 from event._intake import Intake
@@ -321,6 +321,8 @@ def test_a_broker_that_falls_silent_is_lost(queue, monkeypatch):
 
 
 def test_what_was_held_when_the_broker_was_killed_comes_again(rabbit):
+    rabbit.put()  # the queue is made
+    settle(rabbit.server)
     rabbit.put(b"1", b"2")
     with connect(rabbit) as intake:
         take(intake, 2)

@@ -16,7 +16,7 @@ from pathlib import Path
 import kombu
 import pytest
 
-from brokers import RabbitQueue, RedisQueue, until
+from brokers import RabbitQueue, RedisQueue, settle, until
 from event import Event, PermanentError, _intake, _message, _note, _redis_list, _relay, _s3
 from event._acceptor import Giver, Keeper
 from event._broker import Broker, BrokerError, TooLargeError
@@ -746,6 +746,8 @@ def test_a_broker_is_waited_for_found_again_and_may_die_while_an_event_is_given(
     monkeypatch.setattr(_redis_list, "LEASE", 1.0)
     going, go = threading.Event(), threading.Event()
     handler = Handler(lambda e: (going.set(), go.wait(60)))
+    queue.put()  # the queue is made
+    settle(queue.server)
     queue.put(body("1"))
     queue.server.kill()
     with running(queue, giver(a=handler)) as one:
