@@ -763,12 +763,13 @@ def test_a_broker_is_waited_for_found_again_and_may_die_while_an_event_is_given(
         until(lambda: "2" in handler.got)
     assert handler.got == ["1", "2"]
     assert queue.get(f"{queue.name}.aside") is None
+    told = [text for text in one.told if "BusyLoadingError" not in text]  # Redis, while it reads its data
     shown = queue.broker.shown
-    assert one.told[0].startswith(f"{shown} cannot be reached: ")
-    assert one.told[1] == f"{shown} is there again"
-    assert one.told[2].startswith(f"{shown} is lost: ")
-    assert one.told[-1] == f"{shown} is there again"
-    assert queue.server.password not in str(one.told)
+    assert told[0].startswith(f"{shown} cannot be reached: ")
+    assert told[1] == f"{shown} is there again"
+    assert told[2].startswith(f"{shown} is lost: ")
+    assert told[-1] == f"{shown} is there again"
+    assert queue.server.password not in str(told)
 
 
 def test_what_was_in_hand_when_the_broker_was_lost_comes_again_once(listed):
