@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-QUEUE = "e3-event"
 _kombu: Any = kombu  # which is half typed
 STEP = 10.0  # seconds for one wait
 _ATTEMPTS = 3
@@ -267,8 +266,7 @@ class Publisher:
         """
         # The URLs that are left get their share of the time, should this one hang.
         urls = len(self.broker)
-        with self.broker.trouble():
-            whole = max(clock.deadline - time.monotonic(), 0) / (urls - made % urls)
+        whole = max(clock.deadline - time.monotonic(), 0) / (urls - made % urls)
         clock = Clock(whole, clock.step)
         line = line or _Line(self.broker, self.broker.connect(clock, attempt=made))
         try:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CONTENT_TYPE = "application/vnd.e3-event+json"
-ENCODING = "utf-8"
+
+QUEUE = "e3-event"
+QUEUE_MAX = 240  # bytes; AMQP has 255 for a queue's name, and there is a QUEUE.aside too
 
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
 _FILE = re.compile(r"[0-9]{1,9}")
@@ -82,6 +84,11 @@ class Parcel:
         self.span = span
 
 
+def is_queue(name: str) -> bool:
+    """Tell whether a queue can have a name."""
+    return bool(name) and name.isprintable() and len(name.encode()) <= QUEUE_MAX
+
+
 def encode(parcel: Parcel) -> bytes:
     """Return a message's body.
 
@@ -89,7 +96,7 @@ def encode(parcel: Parcel) -> bytes:
     """
     content: dict[str, Any] = {"version": VERSION, "id": parcel.id, "created": parcel.created}
     if parcel.span:
-        content["trace"] = {"traceparent": parcel.span.traceparent, "tracestate": parcel.span.state}
+        content["trace"] = _trace.as_data(parcel.span)
     content["event"] = encode_event(parcel.event, parcel.attachments)
     content["files"] = {name: _encoded(file) for name, file in parcel.files.items()}
     return _json.dumps(content).encode("ascii")
@@ -100,7 +107,7 @@ def decode(body: bytes) -> Parcel:
 
     :raises ValueError: it is no message of ours, or a newer release's; the message says why
     """
-    content = _json.loads(str(body, ENCODING))  # from bytes, it would take UTF-16 too
+    content = _json.loads(str(body, "utf-8"))  # from bytes, it would take UTF-16 too
     if not isinstance(content, dict) or type(version := content.get("version")) is not int or version < 1:
         raise ValueError("it is no object with a version")
     if version > VERSION:
@@ -157,9 +164,4 @@ def _check(name: str, file: bytes | Reference | None, digest: str) -> None:
 
 def _span(content: Any) -> Span | None:
     """Return the span that was around the sending; what is none of ours is ignored, as the standard wants it."""
-    if not isinstance(content, dict):
-        return None
-    state = content.get("tracestate")
-    if not isinstance(state, str) or not state.isascii() or not state.isprintable():
-        state = ""  # it becomes a variable of child processes, and a header
-    return _trace.parse(content.get("traceparent"), state=state)
+    return _trace.of_data(content) if isinstance(content, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from event import EventManager, _registry, _secret
+from event import EventManager, _message, _registry, _secret
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
 from event._cli._deliverer import Deliverer
@@ -61,7 +61,6 @@ examples:
 """
 
 DEADLINE = 30.0  # seconds for one event, where neither an option nor the variable says so
-_QUEUE_MAX = 240  # bytes; AMQP has 255 for a queue's name, and there is a QUEUE.aside too
 _MOST_HUNG = 1000  # deliveries; each keeps a thread
 
 
@@ -81,7 +80,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="URL",
         help="the broker, as for the handler broker; better env:NAME or file:PATH, since others see a command line",
     )
-    group.add_argument("--queue", default="e3-event", help="the queue (default: %(default)s)")
+    group.add_argument("--queue", default=_message.QUEUE, help="the queue (default: %(default)s)")
     group.add_argument(
         "--s3",
         metavar="URL",
@@ -198,8 +197,8 @@ def _broker(args: argparse.Namespace) -> Broker:
     fail: Callable[[str], NoReturn] = args.parser.error
     if len(args.words) != 1:  # which are not shown: another URL holds a password too
         fail(f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing")
-    if not args.queue or not args.queue.isprintable() or len(args.queue.encode()) > _QUEUE_MAX:
-        fail(f"--queue: {args.queue!r} is no name of a queue; expected {_QUEUE_MAX} bytes at most")
+    if not _message.is_queue(args.queue):
+        fail(f"--queue: {args.queue!r} is no name of a queue; expected {_message.QUEUE_MAX} bytes at most")
     (url,) = args.words
     try:
         broker = _broker_at(url, "the broker's URL")
@@ -245,13 +244,11 @@ def _refuse_a_circle(args: argparse.Namespace, broker: Broker, pairs: _handlers.
         if _registry.kind(name) != "broker":
             continue
         try:
-            kind = _registry.get_handler(name)
-            with Capture():
-                handler = kind(**kind.decode_config(config))
-            other = _broker_at(handler.url, name)
+            wanted = _registry.get_handler(name).decode_config(config)
+            other = _broker_at(wanted["url"], name)
         except EventError:
             continue  # it is told where it is loaded
-        if handler.queue == args.queue and other.is_same(broker):
+        if wanted.get("queue", _message.QUEUE) == args.queue and other.is_same(broker):
             args.parser.error(
                 f"the handler {name!r} publishes to the queue that is relayed; events would go in a circle"
             )

@@ -6,7 +6,19 @@ import os
 import time
 from hashlib import sha1
 
-from event import Event, EventError, EventHandler, PermanentError, _config, _files, _log, _secret, _trace, sending_id
+from event import (
+    Event,
+    EventError,
+    EventHandler,
+    PermanentError,
+    _config,
+    _files,
+    _log,
+    _message,
+    _secret,
+    _trace,
+    sending_id,
+)
 from event._handler import import_extra
 from event.error import one_line
 
@@ -23,8 +35,6 @@ _EXPECTED = (
     "expected broker=URL,QUEUE and then limit=..., s3=..., profile=..., sse=..., timeout=... as needed; "
     "all but the URL may be left out"
 )
-_QUEUE = "e3-event"
-_QUEUE_MAX = 240  # bytes; AMQP has 255 for a queue's name, and a relay puts something behind it
 _TIMEOUT = 30.0  # seconds
 _SSE = "AES256"
 
@@ -65,7 +75,7 @@ class BrokerHandler(EventHandler):
     def __init__(  # noqa: PLR0913  # what can be configured
         self,
         url: str,
-        queue: str = _QUEUE,
+        queue: str = _message.QUEUE,
         *,
         limit: int | None = None,
         s3: str = "",
@@ -74,9 +84,6 @@ class BrokerHandler(EventHandler):
         timeout: float = _TIMEOUT,
     ) -> None:
         import_extra("kombu", "broker")
-        # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
-        from event import _message  # noqa: F401
-
         self.url = url
         self.queue = _name(queue)
         self.limit = None if limit is None else int(_number("limit", limit, "0 or more", 0))
@@ -124,7 +131,6 @@ class BrokerHandler(EventHandler):
         :raises PermanentError: the broker takes no message of that size
         :raises EventError: the data holds itself; nothing was published
         """
-        from event import _message
         from event._clocked import Clock
 
         sending = sending_id(event)
@@ -169,8 +175,6 @@ class BrokerHandler(EventHandler):
 
     def _parcel(self, event: Event, sending: str, scheme: str) -> Parcel:
         """Return what the message holds. An attachment that is gone, or too large, is left out, as the log tells."""
-        from event import _message
-
         room = _LIMITS.get(scheme.lower(), _LIMIT) if self.limit is None else self.limit
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         safe = _files.safe_names(attachments)
@@ -197,8 +201,6 @@ class BrokerHandler(EventHandler):
         :raises _LeftOutError: it cannot be read, or does not fit and there is no S3
         :raises OSError: S3 did not take it
         """
-        from event import _message
-
         try:
             file = open(_files.open_regular(path), "rb")  # noqa: SIM115  # closed below, and by nothing that may fail
         except (OSError, ValueError) as error:
@@ -240,9 +242,11 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 
 def _name(queue: str) -> str:
-    if not queue or not queue.isprintable() or len(queue.encode()) > _QUEUE_MAX:
+    if not _message.is_queue(queue):
         # Not the name: it is the rest of a password that has a comma.
-        raise EventError(f"broker: the queue must have a name, of {_QUEUE_MAX} bytes at most, that can be printed")
+        raise EventError(
+            f"broker: the queue must have a name, of {_message.QUEUE_MAX} bytes at most, that can be printed"
+        )
     return queue
 
 
