@@ -40,3 +40,45 @@ def pytest_runtest_makereport(item, call):
             report.outcome = "failed"
             report.longrepr = f"skipped in CI: {reason}"
     return report
+
+
+# Brokers, a server for each file that asks for one. What they need is imported only there.
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory):
+    from servers.rabbitmq import rabbitmq_server
+
+    with rabbitmq_server(tmp_path_factory.mktemp("rabbitmq")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    from servers.redis import redis_server
+
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def rabbit(rabbitmq):
+    from brokers import RabbitQueue
+
+    made = RabbitQueue(rabbitmq)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def listed(redis):
+    from brokers import RedisQueue
+
+    made = RedisQueue(redis)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["rabbit", "listed"], ids=["rabbitmq", "redis"])
+def queue(request):
+    return request.getfixturevalue(request.param)

@@ -14,43 +14,10 @@ import amqp
 import kombu
 import pytest
 
-from brokers import RabbitQueue, RedisQueue, settle, until
+from brokers import settle, until
 from event import _broker, _intake, _redis_list
 from event._broker import Broker, BrokerError
 from event._intake import Intake
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory):
-    with rabbitmq_server(tmp_path_factory.mktemp("rabbitmq")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def rabbit(rabbitmq):
-    made = RabbitQueue(rabbitmq)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def listed(redis):
-    made = RedisQueue(redis)
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=["rabbit", "listed"], ids=["rabbitmq", "redis"])
-def queue(request):
-    return request.getfixturevalue(request.param)
 
 
 def connect(queue, taker="relay", **options):

@@ -16,46 +16,13 @@ from pathlib import Path
 import kombu
 import pytest
 
-from brokers import RabbitQueue, RedisQueue, settle, until
+from brokers import settle, until
 from event import Event, PermanentError, _intake, _message, _note, _redis_list, _relay, _s3
 from event._acceptor import Giver, Keeper
 from event._broker import Broker, BrokerError, TooLargeError
 from event._message import Parcel, Reference
 from event._outbox import Outbox
 from event._relay import REASON, Relay
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory):
-    with rabbitmq_server(tmp_path_factory.mktemp("rabbitmq")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-def rabbit(rabbitmq):
-    made = RabbitQueue(rabbitmq)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def listed(redis):
-    made = RedisQueue(redis)
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=["rabbit", "listed"], ids=["rabbitmq", "redis"])
-def queue(request):
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(autouse=True)
