@@ -9,9 +9,11 @@ import encodings.idna  # noqa: F401  # else loaded by the first look-up of a hos
 import socket
 import ssl
 import time
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from typing import Any
 
 _CHUNK = 1 << 16  # bytes given to the network in one step
@@ -50,21 +52,33 @@ class Socket(socket.socket):
 
     def connect(self, addr: Any) -> None:
         """Connect, as long as the clock lets it."""
-        self.settimeout(self.clock.left())
-        super().connect(addr)
+        with self._limited():
+            super().connect(addr)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """Receive, as long as the clock lets it."""
+        with self._limited():
+            return super().recv(buflen, flags)
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        """Receive; all other ways to receive come here."""
-        self.settimeout(self.clock.left())
-        return super().recv_into(buffer, nbytes or len(buffer), flags)
+        """Receive, as long as the clock lets it."""
+        with self._limited():
+            return super().recv_into(buffer, nbytes or len(buffer), flags)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send all, as long as the clock lets it."""
         # In pieces: one timeout for 40 MiB would be too short on a slow line or too long on a dead one.
         view = memoryview(data)
         while view:
-            self.settimeout(self.clock.left())
-            view = view[self.send(view[:_CHUNK], flags) :]
+            with self._limited():
+                sent = self.send(view[:_CHUNK], flags)
+            view = view[sent:]
+
+    @contextmanager
+    def _limited(self) -> Generator[None]:
+        """Have a wait within the block end with the clock."""
+        self.settimeout(self.clock.left())
+        yield
 
 
 class TLSSocket(Socket, ssl.SSLSocket):
@@ -72,8 +86,8 @@ class TLSSocket(Socket, ssl.SSLSocket):
 
     def do_handshake(self, block: bool = False) -> None:
         """Agree on the keys, as long as the clock lets it."""
-        self.settimeout(self.clock.left())
-        super().do_handshake(block)
+        with self._limited():
+            super().do_handshake(block)
 
 
 def connected(host: str, port: int, clock: Clock, context: ssl.SSLContext | None) -> socket.socket:

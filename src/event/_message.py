@@ -3,13 +3,13 @@
 A message's body is one JSON object, in UTF-8::
 
     {"version": 1, "id": "…", "created": 1780000000.0,
-     "trace": {"traceparent": "00-…", "tracestate": "…"},
+     "trace": {"traceparent": "00-…", …},
      "event": {"data": {…}, "attachments": {"log": ["0", "<sha1>"], "core": ["1", "<sha1>"]}, "closed": true},
      "files": {"0": {"size": 12, "base64": "…"}, "1": {"size": 8589934592, "s3": "s3://bucket/prefix/ID/1"}}}
 
 ``event`` is what a dump holds, with the name of a file in each attachment's place; ``files`` tells where its content
-is: in the message (RFC 4648, section 4), or in S3. ``trace`` is the span around the sending, and is missing where there
-was none. A reader ignores keys that it does not know.
+is: in the message (RFC 4648, section 4), or in S3. ``trace`` is the span around the sending, in the form of an event's
+data, and is missing where there was none. A reader ignores keys that it does not know.
 """
 
 from __future__ import annotations

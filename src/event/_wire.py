@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from amqp.transport import AMQP_PROTOCOL_HEADER, TCPTransport  # type: ignore[import-untyped]
 from kombu.transport import pyamqp
 
+from event import _clocked
 from event._clocked import Clock, connected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
-
-_CHUNK = 1 << 16  # bytes given to the network in one step
 
 # What kombu takes from a URL's query. Those that it has for redis-py alone are not among them.
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
@@ -57,8 +56,8 @@ class Watch:
             self.clock = Clock(float("inf"), self.step)
 
 
-class Socket(socket.socket):
-    """A socket each of whose waits ends with the clock, and with the socket's own timeout if that comes first."""
+class Socket(_clocked.Socket):
+    """A socket each of whose waits ends with the watch, and with the socket's own timeout if that comes first."""
 
     watch: Watch
     _own: float | None = None
@@ -72,24 +71,6 @@ class Socket(socket.socket):
         """Return what was set."""
         return self._own
 
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """Receive, as long as the clock lets it."""
-        with self._limited():
-            return super().recv(buflen, flags)
-
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        """Receive, as long as the clock lets it."""
-        with self._limited():
-            return super().recv_into(buffer, nbytes or len(buffer), flags)
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all, as long as the clock lets it."""
-        view = memoryview(data)
-        while view:
-            with self._limited():
-                sent = self.send(view[:_CHUNK], flags)
-            view = view[sent:]
-
     @contextmanager
     def _limited(self) -> Generator[None]:
         left = self.watch.clock.left()
@@ -101,13 +82,8 @@ class Socket(socket.socket):
             raise TimeoutError("timed out") from None
 
 
-class TLSSocket(Socket, ssl.SSLSocket):
+class TLSSocket(Socket, _clocked.TLSSocket):
     """The same over TLS."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Agree on the keys, as long as the clock lets it."""
-        with self._limited():
-            super().do_handshake(block)
 
 
 def open_socket(host: str, port: int, watch: Watch, options: Mapping[str, Any] | None) -> socket.socket:
@@ -121,7 +97,6 @@ def open_socket(host: str, port: int, watch: Watch, options: Mapping[str, Any] |
     sock = Socket(fileno=connected(host, port, watch.clock, None).detach())
     sock.watch = watch
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # A kept connection whose other side is gone without a word is found out, and not after 15 minutes.
