@@ -41,8 +41,10 @@ import sys
 import time
 from pathlib import Path
 
+import kombu
+
 import event
-from event import _broker, _cli, _intake, _registry, _relay
+from event import _cli, _intake, _publisher, _registry, _relay
 from event._cli import _deliverer, deliver, relay
 from event._delivery import deliver as deliver_from
 from event._outbox import Claim, Outbox
@@ -116,7 +118,7 @@ def sending_of(body):
 
 def watch():
     """Have what the library does tell the journal when it returns."""
-    put, record, publish, connect = Outbox.put, Claim.record, _broker._Line.publish, _intake.connect
+    put, record, publish, connect = Outbox.put, Claim.record, _publisher._Line.publish, _intake.connect
 
     def told_put(self, e, handlers, **more):
         claim = put(self, e, handlers, **more)
@@ -147,7 +149,7 @@ def watch():
         note("C")
         return intake
 
-    Outbox.put, Claim.record, _broker._Line.publish = told_put, told_record, told_publish
+    Outbox.put, Claim.record, _publisher._Line.publish = told_put, told_record, told_publish
     _intake.connect = told_connect
 
 
@@ -324,7 +326,7 @@ class Broker:
 
     @contextlib.contextmanager
     def channel(self):
-        with _broker._kombu.Connection(self.server.url) as connection:
+        with kombu.Connection(self.server.url) as connection:
             yield connection.default_channel
 
     def waiting(self, queue=QUEUE):

@@ -28,10 +28,10 @@ from contextlib import nullcontext
 from heapq import heapify, heappop, heappush
 
 from event import _entry, _intake, _message
-from event._acceptor import Giver, Keeper
-from event._broker import BrokerError, Publisher, TooLargeError
+from event._broker import BrokerError, TooLargeError
 from event._clocked import Clock
 from event._note import Note
+from event._publisher import Publisher
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
         # Has those that owe it take an event, and notes who has and who refuses it; returns why others have not.
         def accept(self, parcel: Parcel, event: Event, note: Note) -> str: ...
 
-
-__all__ = ["ASIDE_SUFFIX", "REASON", "Giver", "Keeper", "Relay"]
 
 ASIDE_SUFFIX = ".aside"
 REASON = "e3-event-reason"  # the header of a message that is put aside

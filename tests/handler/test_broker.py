@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 import event
 from brokers import settle
-from event import _broker, _clocked, _delivery, _files, _message
+from event import _broker, _clocked, _delivery, _files, _message, _publisher
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
 from servers.process import free_port
@@ -664,7 +664,7 @@ def test_one_connection_serves_many_events(server, queue, hidden):
 
 
 def test_a_connection_that_was_long_not_used_is_not_relied_on(server, queue, hidden, monkeypatch):
-    monkeypatch.setattr(_broker, "_FRESH", 0.0)
+    monkeypatch.setattr(_publisher, "_FRESH", 0.0)
     with Proxy(server) as proxy:
         handler = BrokerHandler(hidden(proxy.url()), queue)
         assert handler.send_event(finished())

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 
 from event import EventManager, _message, _registry, _secret
+from event._acceptor import Giver, Keeper
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
 from event._cli._deliverer import Deliverer
@@ -108,7 +109,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Relay; return the exit status."""
     broker = _broker(args)
-    from event._relay import Giver, Keeper, Relay  # they need kombu, which _broker tells of
+    from event._relay import Relay  # it needs kombu, which _broker tells of
 
     pairs = _handlers.wanted(args)
     places = _places(args)

@@ -26,8 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
-    from event._broker import Publisher
     from event._message import Parcel, Reference
+    from event._publisher import Publisher
     from event._s3 import Store
 
 _OPTIONS = ("limit", "s3", "profile", "sse", "timeout")
@@ -156,7 +156,7 @@ class BrokerHandler(EventHandler):
 
         :raises EventError: it is no URL, or its client is not installed
         """
-        from event import _broker
+        from event import _broker, _publisher  # noqa: F401  # loaded now, as the client is
 
         try:
             url = _secret.resolve(self.url, "broker: the URL")
@@ -167,10 +167,11 @@ class BrokerHandler(EventHandler):
 
     def _connect(self, url: str) -> Publisher:
         """Return the publisher, which all sends and threads share; another URL, as of a new password, gets another."""
-        from event import _broker
+        from event._broker import Broker
+        from event._publisher import Publisher
 
         if self._publisher is None or self._publisher[0] != url:
-            self._publisher = (url, _broker.Publisher(_broker.Broker(url)))
+            self._publisher = (url, Publisher(Broker(url)))
         return self._publisher[1]
 
     def _parcel(self, event: Event, sending: str, scheme: str) -> Parcel:
