@@ -287,6 +287,19 @@ def test_a_broker_that_falls_silent_is_lost(queue, monkeypatch):
             queue.server.resume()
 
 
+def test_a_redis_that_is_full_can_be_connected_to_and_emptied(listed):
+    listed.put(b"1")
+    limit = listed.client.config_get("maxmemory")["maxmemory"]
+    listed.client.config_set("maxmemory", 1)
+    try:
+        with connect(listed) as intake:
+            (taken,) = take(intake)
+            intake.acknowledge(taken)
+    finally:
+        listed.client.config_set("maxmemory", limit)
+    assert (taken.body, listed.size()) == (b"1", 0)
+
+
 def test_what_was_held_when_the_broker_was_killed_comes_again(rabbit):
     rabbit.put()  # the queue is made
     settle(rabbit.server)

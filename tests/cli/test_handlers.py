@@ -9,6 +9,7 @@ import re
 import pytest
 
 from cli.helpers import TO_FILES, handler, stored
+from event._cli import _handlers
 
 
 def test_handlers_come_from_the_variable(command, monkeypatch):
@@ -175,3 +176,15 @@ def test_a_plugin_that_quotes_its_configuration_gives_no_secret_away(process, pl
         assert "***" in done.stdout + done.stderr
         for part in ("hunter2", "abcd1234", secret):
             assert part not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("no amqp://u:s3cret@h/v here", "no amqp://u:***@h/v here", id="user"),
+        pytest.param("redis://:s3cret@h and sqs://k:s3cret@", "redis://:***@h and sqs://k:***@", id="two"),
+        pytest.param("http://h/a:b@c and u:p@h", "http://h/a:b@c and u:p@h", id="none"),
+    ],
+)
+def test_a_url_that_an_error_quotes_shows_no_password_whoever_has_configured_it(text, shown):
+    assert _handlers.masked(text, {}) == shown

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Their errors hold no secret, and may quote the directory or the server that they are about.
 _OPEN = frozenset({"file", "logging", "smtp", "s3", "http", "apprise", "otel", "broker"})
+DEADLINE = 30.0  # seconds for one event, for a command that does not wait without end
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 _SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other word
 
@@ -190,25 +191,31 @@ def none_to_send(args: argparse.Namespace, handlers: Handlers) -> str:
     )
 
 
-def add_sending_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how an event is sent: ``outbox`` and ``timeout``."""
+def add_sending_options(
+    parser: argparse.ArgumentParser, what: str = "the event", *, bounded: bool = False
+) -> argparse._ArgumentGroup:
+    """Add the options that say how an event is sent, ``outbox`` and ``timeout``; return their group.
+
+    :param bounded: whether `DEADLINE` holds where nothing else does
+    """
     group = parser.add_argument_group("delivery")
     group.add_argument(
         "--outbox",
         metavar="DIR",
-        help="keep the event in this directory until every handler has it (default: that of E3_EVENT_OUTBOX, if any)",
+        help=f"keep {what} in this directory until every handler has it (default: that of E3_EVENT_OUTBOX, if any)",
     )
-    add_timeout(group, "the event")
+    add_timeout(group, what, bounded=bounded)
+    return group
 
 
-def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
-    """Add the option ``--timeout``."""
+def add_timeout(parser: argparse._ActionsContainer, what: str, *, bounded: bool = False) -> None:
+    """Add the option ``--timeout``; see `add_sending_options`."""
+    otherwise = f"or else {DEADLINE:g}" if bounded else "if set; else one after the other, as long as each takes"
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
-        help=f"give {what} to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, if set; else "
-        "one after the other, as long as each takes)",
+        help=f"give {what} to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, {otherwise})",
     )
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from event import Event
     from event._cli._capture import Capture
 
-DEADLINE = 30.0  # seconds, where neither an option nor the variable says so
-
 
 class LateHandler(Late):
     """A late handler whose events stay in order.
@@ -45,7 +43,7 @@ class Sender:
 
     :param pairs: the name and the configuration of each handler
     :param outbox: the outbox's directory; None for no outbox
-    :param timeout: for one event, in seconds; that of the variable, or else `DEADLINE`, where it is None
+    :param timeout: for one event, in seconds; that of the variable, or else `_handlers.DEADLINE`, where it is None
     :param capture: what gathers the log meanwhile
     :param tell: called with a line about each thing that went wrong
 
@@ -67,7 +65,7 @@ class Sender:
         self._manager = EventManager(timeout=timeout)
         self._said.clear()  # importing event has already told what is wrong with the variable
         self._manager.outbox = outbox
-        self._manager.timeout = self._manager.timeout or DEADLINE
+        self._manager.timeout = self._manager.timeout or _handlers.DEADLINE
         self._handlers = {name: LateHandler(name, config) for name, config in self._configs.items()}
         self._manager.handlers.update(self._handlers)  # type: ignore[arg-type]  # they do what handlers do
         self._starting: Thread | None = None

@@ -61,7 +61,6 @@ examples:
   e3-event relay env:BROKER_URL --queue e3-event.aside
 """
 
-DEADLINE = 30.0  # seconds for one event, where neither an option nor the variable says so
 _MOST_HUNG = 1000  # deliveries; each keeps a thread
 
 
@@ -90,19 +89,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
     _handlers.add_options(parser)
-    group = parser.add_argument_group("delivery")
-    group.add_argument(
-        "--outbox",
-        metavar="DIR",
-        help="keep the events in this directory until every handler has them (default: that of E3_EVENT_OUTBOX, if "
-        "any)",
-    )
-    group.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_handlers._seconds,
-        help="give each event to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, or else 30)",
-    )
+    _handlers.add_sending_options(parser, "each event", bounded=True)
     return parser
 
 
@@ -116,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse_a_circle(args, broker, pairs)
     outbox = _handlers.outbox(args)
     with Capture():  # importing event has already said what is wrong with the variables
-        timeout = EventManager(timeout=args.timeout).timeout or DEADLINE
+        timeout = EventManager(timeout=args.timeout).timeout or _handlers.DEADLINE
     handlers = _handlers.Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
     for name, reason in handlers.broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")

@@ -87,18 +87,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
     _handlers.add_options(parser)
-    group = parser.add_argument_group("delivery")
-    group.add_argument(
-        "--outbox",
-        metavar="DIR",
-        help="keep the event in this directory until every handler has it (default: that of E3_EVENT_OUTBOX, if any)",
-    )
-    group.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_handlers._seconds,
-        help="give the event to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, or else 30)",
-    )
+    group = _handlers.add_sending_options(parser, bounded=True)
     group.add_argument(
         "--strict", action="store_true", help="end with status 1 where the command succeeded, but its event did not"
     )
