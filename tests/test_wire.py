@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
@@ -98,6 +99,20 @@ def test_between_two_uses_only_each_wait_has_an_end():
     with pytest.raises(ValueError, match="x"), watch.by(Clock(5, 5)):
         raise ValueError("x")
     assert watch.clock.left() == 3
+
+
+def test_a_fork_lets_go_of_what_is_open_and_ends_nothing_for_its_parent(pair):
+    ours, theirs = pair
+    closed = socket.socket()
+    closed.close()
+    ours.watch.sockets = [closed, ours]
+    with socket.socket(fileno=os.dup(ours.fileno())) as parents:
+        ours.watch.abandon()
+        assert ours.fileno() == -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            ours.shutdown(socket.SHUT_RDWR)
+        theirs.sendall(b"x")
+        assert parents.recv(1) == b"x"
 
 
 def test_a_system_that_cannot_tell_a_dead_connection_sooner_has_one_too(monkeypatch):
