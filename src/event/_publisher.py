@@ -149,7 +149,7 @@ class _Line:
                     raise BrokerError("it takes nothing for now: it is short of memory or disk") from error
                 raise
             if self._returned:
-                raise self._returned[0]  # its queue has been removed meanwhile; the next attempt makes it again
+                raise self._returned.pop()  # its queue has been removed meanwhile; the next attempt makes it again
         self.used = time.monotonic()
 
     def close(self, clock: Clock | None = None) -> None:

@@ -77,7 +77,10 @@ class Socket(_clocked.Socket):
         super().settimeout(left if self._own is None else min(left, self._own))
         try:
             yield
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError) as error:
+            # A frame of contextlib's holds the error; with that frame in its traceback, the two would keep each other,
+            # and all callers' frames with the message, until the garbage collector comes.
+            error.__traceback__ = None
             # py-amqp would try again and again, without a wait.
             raise TimeoutError("timed out") from None
 

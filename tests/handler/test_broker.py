@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -661,6 +662,21 @@ def test_one_connection_serves_many_events(server, queue, hidden):
         made = proxy.count
         assert all(handler.send_event(finished()) for _ in range(5))
         assert proxy.count == made
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="platform: counts no references")
+def test_what_is_published_is_let_go_of_at_once(server, queue, hidden):
+    handler = BrokerHandler(hidden(server.url), queue)
+    published = finished()
+    gc.collect()
+    gc.disable()
+    try:
+        assert handler.send_event(published)
+        left = [weakref.ref(published), weakref.ref(handler)]
+        del published, handler
+        assert [ref() for ref in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_connection_that_was_long_not_used_is_not_relied_on(server, queue, hidden, monkeypatch):
