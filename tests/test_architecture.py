@@ -287,6 +287,13 @@ def requirement(name):
     return getattr(_registry.get_handler(name), "_requires", None)
 
 
+def test_every_handler_that_takes_references_tells_check_which():
+    resolving = {
+        path.stem for path in (PACKAGE / "handler").glob("*.py") if "_secret.resolve(" in path.read_text("utf-8")
+    }
+    assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "_references", ())} == resolving
+
+
 def stems(directory, pattern):
     return {path.stem for path in (CHECKOUT / directory).glob(pattern)}
 

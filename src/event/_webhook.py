@@ -177,7 +177,9 @@ def keys(secret: str) -> list[bytes]:
         except (binascii.Error, ValueError):
             key = b""
         if not key:
-            raise EventError("http: the signing secret is not whsec_ and base64, as Standard Webhooks has it")
+            raise EventError(
+                "http: the signing secret is not whsec_ and base64, as Standard Webhooks has it, nor a reference"
+            )
         found.append(key)
     return found
 

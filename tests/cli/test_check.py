@@ -15,6 +15,10 @@ from event._cli import check
 GOOD = "class Handler:\n    def send_event(self, event): return {result}\n    decode_config = lambda text: {{}}\n"
 
 
+# Apprise 1.x imports it for another package's sake.
+loading_apprise = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
 class Extra(EventHandler):
     _requires = ("frob", ("json", "event_surely_missing.a"))
 
@@ -166,6 +170,54 @@ def test_each_entry_of_the_variable_is_listed_without_its_configuration(command,
         ["file", "ok"],
     ]
     assert not os.listdir()
+
+
+@loading_apprise
+@pytest.mark.parametrize(
+    ("config", "attribute"),
+    [
+        pytest.param("http=REFERENCE", "url", id="http-url"),
+        pytest.param("http=http://127.0.0.1:9,,REFERENCE", "secret", id="http-secret"),
+        pytest.param("http:label=REFERENCE", "url", id="label"),
+        pytest.param("apprise=json://127.0.0.1:9 REFERENCE", "urls", id="apprise"),
+        pytest.param("otel=REFERENCE", "endpoint", id="otel-endpoint"),
+        pytest.param("otel=,,REFERENCE", "headers", id="otel-headers"),
+        pytest.param("broker=REFERENCE", "url", id="broker"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        pytest.param("env:T0PSECRET", "env:T0PSECRET is not set or empty", id="env"),
+        pytest.param("file:missing", "file:missing cannot be read: No such file or directory", id="file"),
+    ],
+)
+def test_a_reference_that_leads_to_nothing_is_a_problem(command, monkeypatch, config, attribute, reference, reason):  # noqa: PLR0913
+    name, _, rest = config.replace("REFERENCE", reference).partition("=")
+    monkeypatch.setenv("E3_EVENT_HANDLERS", f"{name}={rest}")
+    status, out, err = command("check")
+    assert (status, err) == (1, ["e3-event check: 1 problem"])
+    (entry,) = entries(out)
+    assert entry.startswith(f"  {name}  broken: {attribute}: {reason}")
+
+
+@loading_apprise
+def test_references_that_lead_somewhere_are_well_and_not_shown(command, monkeypatch):
+    monkeypatch.setenv("HOOK", "json://127.0.0.1:9/t0psecret")
+    with open("key", "w", encoding="utf-8") as file:
+        file.write("whsec_dDBwc2VjcmV0\n")
+    monkeypatch.setenv(
+        "E3_EVENT_HANDLERS", "http=http://127.0.0.1:9,,file:key|apprise=env:HOOK json://127.0.0.1:9|otel"
+    )
+    status, out, err = command("check")
+    assert (status, err, entries(out)) == (0, [], ["  http     ok", "  apprise  ok", "  otel     ok"])
+
+
+def test_a_plugins_configuration_is_its_own(command, plugin, monkeypatch):
+    plugin("board", GOOD.format(result=True) + "\n    _references = ('absent',)\n")
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "board=env:T0PSECRET")
+    status, out, _ = command("check")
+    assert (status, entries(out)) == (0, ["  board  ok"])
 
 
 def test_handlers_can_be_tried_before_they_are_configured(command):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import util
 
-from event import Event, _registry
+from event import Event, _registry, _secret
 from event._cli import _handlers, _shelves, _text
 from event._cli._capture import Capture
-from event.error import one_line
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
-the variable names (the names only, never a configuration), and whether each of these loads;
-then the outbox, and how much is in it.
+the variable names (the names only, never a configuration), whether each of these loads, and
+whether env:NAME and file:PATH lead to something; then the outbox, and how much is in it.
 """
 
 _EPILOG = """\
 exit status:
   0  all is well
-  1  a handler is broken, an entry of the variable does not load, the outbox cannot be used,
-     or, with --send, a handler did not take the test event or there was no handler at all
+  1  a handler is broken, an entry of the variable does not load or names a secret that is not
+     there, the outbox cannot be used, or, with --send, a handler did not take the test event
+     or there was no handler at all
   2  the command line is wrong
 
 The test event goes to the handlers directly; no outbox keeps it. Not broken is a handler whose
@@ -144,8 +145,24 @@ def _entries(pairs: _handlers.Pairs, handlers: _handlers.Handlers) -> list[tuple
         if name in names[position + 1 :]:
             rows.append((name, "not used: a later entry has the same name"))
         else:
-            rows.append((name, f"{_BROKEN}{handlers.broken[name]}" if name in handlers.broken else _OK))
+            broken = name in handlers.broken
+            rows.append(
+                (name, f"{_BROKEN}{handlers.broken[name]}" if broken else _resolved(name, handlers.loaded[name]))
+            )
     return rows
+
+
+def _resolved(name: str, handler: Any) -> str:
+    """Return whether the references that a built-in handler was given lead to something here."""
+    attributes = getattr(handler, "_references", ()) if _registry.kind(name) in _registry.BUILTINS else ()
+    try:
+        for attribute in attributes:
+            value = getattr(handler, attribute)
+            for text in [value] if isinstance(value, str) else value:
+                _secret.resolve(text, attribute)
+    except EventError as error:
+        return f"{_BROKEN}{one_line(error)}"
+    return _OK
 
 
 def _outbox(args: argparse.Namespace) -> tuple[str, str]:

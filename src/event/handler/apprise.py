@@ -53,8 +53,9 @@ class AppriseHandler(EventHandler):
         which, and does not hold it
     """
 
-    # The extra, and what it brings: `e3-event check` looks for it.
+    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
     _requires = ("apprise", ("apprise",))
+    _references = ("urls",)
 
     timeout: float = 60.0
 

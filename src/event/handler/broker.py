@@ -65,8 +65,9 @@ class BrokerHandler(EventHandler):
     :raises EventError: kombu, or the client that it needs for the URL, is not installed, or an argument cannot be
     """
 
-    # The extra, and what it brings: `e3-event check` looks for it.
+    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
     _requires = ("broker", ("kombu",))
+    _references = ("url",)
 
     # The URL that the publisher is for, and the publisher. A class attribute, so that a copy and an unpickled handler
     # start without one.

@@ -45,8 +45,9 @@ class HTTPHandler(EventHandler):
     :raises EventError: urllib3 is not installed, or an argument cannot be
     """
 
-    # The extra, and what it brings: `e3-event check` looks for it.
+    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
     _requires = ("http", ("urllib3",))
+    _references = ("url", "secret")
 
     # The process and the proxy that the client is for, and the client. A class attribute, so that a copy and an
     # unpickled handler start without one.

@@ -56,8 +56,9 @@ class OTelHandler(EventHandler):
     :raises EventError: the SDK or the exporter is not installed, or the endpoint is no URL
     """
 
-    # The extra, and what it brings: `e3-event check` looks for it.
+    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
     _requires = ("otel", ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))
+    _references = ("endpoint", "headers")
 
     timeout: float | None = None
 
