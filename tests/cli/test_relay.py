@@ -434,14 +434,16 @@ def test_a_handler_that_publishes_to_another_queue_passes_events_on(broker, rela
 # The end.
 
 
-def test_the_end_delivers_what_is_due(broker, relaying, plugin):
-    plugin("slow", handler("import time; time.sleep(0.2); return True"))
+def test_the_end_delivers_what_is_due(broker, relaying, here, plugin):
+    held = "import os, time\n        while not os.path.exists('go'): time.sleep(0.02)\n        time.sleep(0.2)"
+    plugin("held", handler(f"{held}; return True"))
     names = [f"n{number}" for number in range(8)]
     broker.send(*names)
-    process = relaying("--outbox", "ob", "--handler", "slow", *TO_FILES)
-    eventually(lambda: stored() and broker.waiting() == 0, "all are taken")
-    eventually(lambda: not ids(state="tmp"), "all are put")
-    assert process.end(signal.SIGTERM) == 0
+    process = relaying("--outbox", "ob", "--handler", "held", *TO_FILES)
+    eventually(lambda: len({*ids(), *ids(state="claimed")}) == len(names), "all are in the outbox")
+    process.signal(signal.SIGTERM)
+    (here / "go").touch()
+    assert process.end() == 0
     assert ids() == ids(state="claimed") == []
     assert uids() == [f"u-{name}" for name in names]
     assert process.lines[-2] == TAKEN.format(8)
