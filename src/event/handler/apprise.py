@@ -92,9 +92,7 @@ class AppriseHandler(EventHandler):
 
     def _config_elsewhere(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded(
-            [f"file:{os.path.abspath(os.path.expanduser(u[5:]))}" if u.startswith("file:") else u for u in self.urls]
-        )
+        return self._encoded([_secret.absolute(url) for url in self.urls])
 
     def _encoded(self, urls: list[str]) -> str:
         fields = [" ".join(urls), self.title, self.body]
