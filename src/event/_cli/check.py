@@ -143,17 +143,17 @@ def _entries(pairs: _handlers.Pairs, handlers: _handlers.Handlers) -> list[tuple
     rows = []
     for position, name in enumerate(names):
         if name in names[position + 1 :]:
-            rows.append((name, "not used: a later entry has the same name"))
+            state = "not used: a later entry has the same name"
+        elif name in handlers.broken:
+            state = f"{_BROKEN}{handlers.broken[name]}"
         else:
-            broken = name in handlers.broken
-            rows.append(
-                (name, f"{_BROKEN}{handlers.broken[name]}" if broken else _resolved(name, handlers.loaded[name]))
-            )
+            state = _references_of(name, handlers.loaded[name])
+        rows.append((name, state))
     return rows
 
 
-def _resolved(name: str, handler: Any) -> str:
-    """Return whether the references that a built-in handler was given lead to something here."""
+def _references_of(name: str, handler: Any) -> str:
+    """Return the state of a handler that was loaded; one of ours is broken where a reference leads to nothing here."""
     attributes = getattr(handler, "_references", ()) if _registry.kind(name) in _registry.BUILTINS else ()
     try:
         for attribute in attributes:
