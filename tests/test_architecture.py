@@ -287,15 +287,15 @@ def requirement(name):
     return getattr(_registry.get_handler(name), "_requires", None)
 
 
+def stems(directory, pattern):
+    return {path.stem for path in (CHECKOUT / directory).glob(pattern)}
+
+
 def test_every_handler_that_takes_references_tells_check_which():
     resolving = {
         path.stem for path in (PACKAGE / "handler").glob("*.py") if "_secret.resolve(" in path.read_text("utf-8")
     }
     assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "_references", ())} == resolving
-
-
-def stems(directory, pattern):
-    return {path.stem for path in (CHECKOUT / directory).glob(pattern)}
 
 
 def test_every_built_in_has_a_file_and_every_file_is_a_built_in():

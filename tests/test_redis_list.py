@@ -11,23 +11,14 @@ import time
 import pytest
 import redis
 
-from brokers import RedisQueue, until
+from brokers import until
 from event import _redis_list
 from event._redis_list import RedisList
-from servers.redis import redis_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
 
 
 @pytest.fixture
-def queue(server):
-    made = RedisQueue(server)
-    yield made
-    made.close()
+def queue(listed):
+    return listed
 
 
 @pytest.fixture
