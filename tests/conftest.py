@@ -1,4 +1,4 @@
-"""What every test gets: a fresh default manager, a clean environment, and no silent skip in CI."""
+"""A clean start for each test; the markers; the servers; no silent skip in CI."""
 
 from __future__ import annotations
 
@@ -42,10 +42,44 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Brokers, a server for each file that asks for one. What they need is imported only there.
+# Markers. `pytest -m "not server"` is the loop of a minute; `long` runs only where it is asked for by name.
+
+# A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
+# program in another way marks itself.
+SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed"}
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if SERVER_FIXTURES & named_fixtures(item):
+            item.add_marker("server")
+    if "long" not in config.option.markexpr:
+        chosen = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = chosen
+
+
+def named_fixtures(item):
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {*getattr(item, "fixturenames", ()), *(name for name in parameters if type(name) is str)}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Have servers.process refuse to start a server for a test, or for a process of it, that is not marked."""
+    if item.get_closest_marker("server"):
+        os.environ.pop("E3_TESTS_NO_SERVER", None)
+    else:
+        os.environ["E3_TESTS_NO_SERVER"] = item.nodeid
+
+
+# Servers. Each process of xdist starts its own when a test first asks for it, and ends it with the run. A test may kill,
+# stop or pause it, and leaves it running. It gives its queues and keys names of its own. Each server's clients are
+# imported only when it is started.
+
+
+@pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory):
     from servers.rabbitmq import rabbitmq_server
 
@@ -53,12 +87,21 @@ def rabbitmq(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def redis(tmp_path_factory):
     from servers.redis import redis_server
 
     with redis_server(tmp_path_factory.mktemp("redis")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def moto():
+    """Run moto's server in a thread; give its Store. A test empties it: `moto.reset("bucket")`."""
+    from servers.s3 import s3_server
+
+    with s3_server() as store:
+        yield store
 
 
 @pytest.fixture

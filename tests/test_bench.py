@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "tests" / "bench"

@@ -14,9 +14,6 @@ import event
 import pages
 from event import _message, _registry
 from servers.otlp import otlp_receiver
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
-from servers.s3 import s3_server
 from servers.smtp import PASSWORD, Authority, smtp_server
 
 DOCS = pages.CHECKOUT / "docs"
@@ -63,18 +60,17 @@ def test_a_page_that_installs_a_package_does_so_in_an_environment_of_its_own(pag
     pages.run(DOCS / page, directory, fresh_environment(tmp_path_factory))
 
 
-def test_the_s3_page_works_with_a_server_of_this_machine(programs, directory, monkeypatch):
+def test_the_s3_page_works_with_a_server_of_this_machine(programs, directory, moto, monkeypatch):
     page = DOCS / "reference/handlers/s3.md"
     (shown,) = (json.loads(text) for kind, text, _ in pages.blocks(page) if kind == "json")
     (directory / "build.txt").write_text("done\n")
-    with s3_server() as store:
-        store.reset("builds", "logs")
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        pages.run(page, directory, programs)
-        assert store.keys("logs") == ["builds/42/log"]
-        (key,) = store.keys("builds")
-        stored = json.loads(store.get("builds", key)["Body"])
+    moto.reset("builds", "logs")
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    pages.run(page, directory, programs)
+    assert moto.keys("logs") == ["builds/42/log"]
+    (key,) = moto.keys("builds")
+    stored = json.loads(moto.get("builds", key)["Body"])
     for content in (shown, stored):
         del content["event"]["begin_time"], content["event"]["end_time"]
     assert stored == shown
@@ -118,17 +114,12 @@ def test_the_otel_page_works_with_a_receiver_of_this_machine(programs, directory
     assert (span.name, span.attributes["warnings"], span.resource["service.name"]) == ("RUN compile", 3, "nightly")
 
 
-@pytest.fixture(params=[redis_server, rabbitmq_server])
-def broker(request, tmp_path):
-    """Run a broker; give the pairs that put its URL, and how that is shown, in the place of the pages' one."""
-    place = tmp_path / "broker"
-    place.mkdir()
-    with request.param(place) as server:
-        shown = f"{server.url.partition(':')[0]}://127.0.0.1:{server.port}"
-        yield [
-            ("amqps://ci:correct-horse@rabbit.example.com/builds", server.url),
-            ("amqps://rabbit.example.com", shown),
-        ]
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker(request):
+    """Return the pairs that put the URL of a broker, and how that is shown, in place of the pages' one."""
+    server = request.getfixturevalue(request.param)
+    shown = f"{server.url.partition(':')[0]}://127.0.0.1:{server.port}"
+    return [("amqps://ci:correct-horse@rabbit.example.com/builds", server.url), ("amqps://rabbit.example.com", shown)]
 
 
 # The programs are those of the tests' own environment, which has the extras.
@@ -146,13 +137,12 @@ def test_the_broker_page_works_with_servers_of_this_machine(broker, directory, m
 
 
 @waiting
-def test_the_relay_page_works_with_servers_of_this_machine(broker, directory, monkeypatch):
-    with s3_server() as store:
-        store.reset("attachments")
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        pages.run(DOCS / "howto/relay.md", directory, OWN_PROGRAMS, broker)
-        (key,) = store.keys("attachments")
+def test_the_relay_page_works_with_servers_of_this_machine(broker, directory, moto, monkeypatch):
+    moto.reset("attachments")
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    pages.run(DOCS / "howto/relay.md", directory, OWN_PROGRAMS, broker)
+    (key,) = moto.keys("attachments")
     assert re.fullmatch(r"builds/[0-9a-f-]{36}/core", key)
 
 

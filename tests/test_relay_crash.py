@@ -23,7 +23,11 @@ CONTENT = b"0123456789abcdef" * 1024
 PROGRAMS = {"redis": "redis-server", "rabbitmq": "rabbitmq-server"}
 ROUNDS = int(os.environ.get("E3_RELAY_ROUNDS", "40"))
 KILLS = {"redis": 3, "rabbitmq": 1}
-pytestmark = [pytest.mark.once, pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.long,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork"),
+]
 
 
 @pytest.fixture

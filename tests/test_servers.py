@@ -16,6 +16,8 @@ from servers.process import program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server
 
+pytestmark = pytest.mark.server
+
 KINDS = [pytest.param(rabbitmq_server, id="rabbitmq"), pytest.param(redis_server, id="redis")]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux alone has it")
 QUEUE = Queue("events", durable=True)

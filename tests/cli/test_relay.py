@@ -25,7 +25,7 @@ from event._outbox import Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.server
 
 SERVERS = {"rabbitmq": rabbitmq_server, "redis": redis_server}
 BOTH = [pytest.param("rabbitmq", id="RabbitMQ"), pytest.param("redis", id="Redis")]
