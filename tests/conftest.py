@@ -46,7 +46,7 @@ def pytest_runtest_makereport(item, call):
 
 # A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
 # program in another way marks itself.
-SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed"}
+SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed", "programs"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out
@@ -74,9 +74,9 @@ def pytest_runtest_setup(item):
         os.environ["E3_TESTS_NO_SERVER"] = item.nodeid
 
 
-# Servers. Each process of xdist starts its own when a test first asks for it, and ends it with the run. A test may kill,
-# stop or pause it, and leaves it running. It gives its queues and keys names of its own. Each server's clients are
-# imported only when it is started.
+# Servers. Each process of xdist starts its own when a test first asks for it, and ends it with the run. A test may
+# kill, stop or pause it, and leaves it running. It gives its queues and keys names of its own. What a server needs is
+# imported when it is started.
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +102,47 @@ def moto():
 
     with s3_server() as store:
         yield store
+
+
+# Environments.
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """Return the programs of an environment that has this package; it is made once for all tests of a run."""
+    import pages
+
+    if os.name == "nt":
+        pytest.skip("platform: the sessions of the pages are those of a POSIX shell")
+    place = once_a_run(tmp_path_factory, "environment", pages.environment)
+    return place / "bin"
+
+
+@pytest.fixture
+def own_programs(programs, tmp_path, monkeypatch):
+    """Return the programs of an environment of the test's own, which it may install into."""
+    import pages
+
+    for name, value in pages.BUILDING.items():
+        monkeypatch.setenv(name, value)
+    return pages.layer(programs, tmp_path / "environment")
+
+
+def once_a_run(tmp_path_factory, name, make):
+    """Have the first of xdist's processes make a directory, and the others wait for it; return its path."""
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            make(root / name)
+            (root / f"{name}.made").touch()
+    return root / name
+
+
+# Queues.
 
 
 @pytest.fixture

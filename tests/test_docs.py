@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -30,17 +29,6 @@ WITH_SERVERS = {
 INSTALLING = {"howto/handler.md"}
 
 
-def fresh_environment(tmp_path_factory):
-    if os.name == "nt":
-        pytest.skip("platform: the sessions are those of a POSIX shell")
-    return pages.environment(tmp_path_factory.mktemp("environment"), "pytest")
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    return fresh_environment(tmp_path_factory)
-
-
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     directory = tmp_path / "page"
@@ -56,8 +44,8 @@ def test_the_examples_of_a_page_do_what_it_shows(page, programs, directory):
 
 
 @pytest.mark.parametrize("page", sorted(INSTALLING))
-def test_a_page_that_installs_a_package_does_so_in_an_environment_of_its_own(page, tmp_path_factory, directory):
-    pages.run(DOCS / page, directory, fresh_environment(tmp_path_factory))
+def test_a_page_that_installs_a_package_does_so_in_an_environment_of_its_own(page, own_programs, directory):
+    pages.run(DOCS / page, directory, own_programs)
 
 
 def test_the_s3_page_works_with_a_server_of_this_machine(programs, directory, moto, monkeypatch):

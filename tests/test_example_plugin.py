@@ -16,14 +16,14 @@ EXAMPLE = pages.CHECKOUT / "docs" / "examples" / "build-board"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
+def installed(programs, tmp_path_factory):
     directory = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(EXAMPLE, directory / "source", ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    programs = pages.environment(directory / "environment", "pytest")
-    pages.pip(programs, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source))
+    own = pages.layer(programs, directory / "environment")
+    pages.pip(own, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), **pages.BUILDING)
     (wheel,) = directory.glob("*.whl")
-    pages.pip(programs, "install", str(wheel))
-    return programs
+    pages.pip(own, "install", str(wheel), **pages.BUILDING)
+    return own
 
 
 @pytest.fixture
@@ -47,23 +47,23 @@ def board():
         thread.join()
 
 
-def test_an_event_goes_through_the_installed_plugin(programs, board, monkeypatch, tmp_path):
+def test_an_event_goes_through_the_installed_plugin(installed, board, monkeypatch, tmp_path):
     url, posts = board
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"board={url}")
-    command = [programs / "python", "-m", "event", "send", "compile", "target=arm"]
+    command = [installed / "python", "-m", "event", "send", "compile", "target=arm"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [(post["name"], post["target"]) for post in posts] == [("compile", "arm")]
 
 
-def test_check_shows_the_plugin_and_its_distribution(programs, tmp_path):
-    command = [programs / "python", "-m", "event", "check"]
+def test_check_shows_the_plugin_and_its_distribution(installed, tmp_path):
+    command = [installed / "python", "-m", "event", "check"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert any("board" in line and "build-board" in line for line in done.stdout.splitlines()), done.stdout
 
 
-def test_the_plugins_own_tests_pass(programs, tmp_path):
+def test_the_plugins_own_tests_pass(installed, tmp_path):
     tests = shutil.copytree(EXAMPLE / "tests", tmp_path / "tests")
-    command = [programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tests)]
+    command = [installed / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tests)]
     done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -21,6 +21,7 @@ def marked(name):
     return re.search(rf"<!-- {name} -->\n```sh\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
 
 
+@pytest.mark.server
 def test_the_main_job_runs_in_a_fresh_checkout_and_shows_what_has_arrived(tmp_path):
     for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (pages.CHECKOUT / name).is_dir() else shutil.copy
@@ -43,12 +44,11 @@ def test_the_test_command_is_what_ci_runs():
     assert marked("test command").strip().endswith("tox")
 
 
-def test_the_examples_do_what_the_readme_shows(tmp_path, monkeypatch):
-    programs = pages.environment(tmp_path / "environment")
+def test_the_examples_do_what_the_readme_shows(own_programs, tmp_path, monkeypatch):
     directory = tmp_path / "page"
     directory.mkdir()
     monkeypatch.chdir(directory)
-    assert pages.run(README, directory, programs) == 5
+    assert pages.run(README, directory, own_programs) == 5
 
 
 def test_every_link_leads_to_a_file():
