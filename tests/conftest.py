@@ -6,10 +6,17 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 import event
 
 _OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
+
+
+# Hypothesis: by default, few examples, and the same in each run. The envs of `tox -m full` draw more, at random.
+settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile("quick")
 
 
 def pytest_configure():
@@ -46,7 +53,7 @@ def pytest_runtest_makereport(item, call):
 
 # A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
 # program in another way marks itself.
-SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed", "programs"}
+SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed", "moto", "running", "programs"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import event
+import lowest
 from event import _registry
 
 if sys.version_info >= (3, 11):
@@ -355,3 +356,18 @@ def test_the_modules_say_which_typing_names_they_use_to_the_type_checker_alone()
 
 def test_the_wheel_says_that_it_is_typed():
     assert (PACKAGE / "py.typed").is_file()
+
+
+# The lowest versions, which `tox -e lowest` tests.
+
+
+def test_the_lowest_version_of_each_dependency_and_of_each_extra_is_taken():
+    extras = {"a": ["one[x,y]>=1.2"], "b": ["two>=3", "one[x,y]>=1.2"], "all": ["e3-event[a,b]"]}
+    project = {"dependencies": ["three-four>=5.6"], "optional-dependencies": extras}
+    assert lowest.constraints(project) == ["one==1.2", "three-four==5.6", "two==3"]
+
+
+def test_every_dependency_declares_its_lowest_version():
+    lines = lowest.constraints(pyproject())
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+", line)] == []
+    assert len({line.partition("==")[0] for line in lines}) == len(lines), "one of them is declared with two versions"

@@ -14,7 +14,7 @@ NAMES = st.text(st.characters(blacklist_characters="|=\0", blacklist_categories=
     lambda name: name == name.strip()
 )
 CONFIGS = st.text(st.characters(blacklist_characters="|\0", blacklist_categories=["Cs"]))
-UNTIMED = settings(deadline=None, max_examples=500)
+UNTIMED = settings(deadline=None, max_examples=5 * settings.default.max_examples)
 
 
 @UNTIMED

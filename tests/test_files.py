@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from event import _files
 
-UNTIMED = settings(deadline=None, max_examples=300)
+UNTIMED = settings(deadline=None, max_examples=3 * settings.default.max_examples)
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
 NAMES = st.text(st.characters()) | st.text(st.sampled_from("./\\~ aA0f:\0é\u0301"))
 

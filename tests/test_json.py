@@ -9,6 +9,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import inspect
 import ipaddress
 import json
 import pathlib
@@ -292,6 +293,15 @@ def nested(depth, wrap):
     return value
 
 
+@pytest.fixture
+def shallow():
+    """Leave Python room for few calls: the edge is the same at any depth, and indenting costs the square of it."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 300)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 def is_written(data, layout):
     try:
         _json.dumps(data, **layout)
@@ -308,7 +318,7 @@ def is_written(data, layout):
 @pytest.mark.parametrize(
     "wrap", [pytest.param(lambda v: [v], id="lists"), pytest.param(lambda v: {"k": v}, id="dicts")]
 )
-def test_at_every_depth_the_data_is_written_or_refused(wrap, inner, layout):
+def test_at_every_depth_the_data_is_written_or_refused(wrap, inner, layout, shallow):
     def written(depth):
         return is_written({"deep": [inner, nested(depth, wrap)]}, layout)
 

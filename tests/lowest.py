@@ -1,0 +1,40 @@
+"""Install this package and what its tests need, each dependency of its own in the lowest version that it declares.
+
+``tox -e lowest`` runs it. Only what pyproject.toml names is held down; the rest is what pip chooses.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest installs it there
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def constraints(project):
+    """Return a line "NAME==VERSION" for each requirement "NAME>=VERSION" of the package and of its extras."""
+    extras = project["optional-dependencies"]
+    lines = {*project["dependencies"], *(line for name in extras if name != "all" for line in extras[name])}
+    return sorted(re.sub(r"(\[.*\])?>=", "==", line) for line in lines)
+
+
+def main():
+    """Run pip."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "lowest.txt"
+        file.write_text("\n".join(constraints(project)), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--constraint", str(file), f"{CHECKOUT}[all]"]
+        subprocess.run([*command, "--group", f"{CHECKOUT}/pyproject.toml:test"], check=True)
+
+
+if __name__ == "__main__":
+    main()
