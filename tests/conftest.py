@@ -13,6 +13,27 @@ import event
 _OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
 
 
+# Coverage: a child process is not measured unless its test asks for `measured_children`. To measure one takes 0.2 s of
+# processor time, ten times what its start takes. And coverage writes its SQLite file without a journal when the process
+# ends: a kill meanwhile leaves a file that is no database ("SQLITE_CORRUPT: database disk image is malformed"), after 25
+# of the 44 writes that one file takes. So what a test kills is never measured; what runs in a child alone is measured by
+# a test that lets it end, or in this process.
+_COVERAGE = "COVERAGE_PROCESS_CONFIG"  # coverage's `patch = subprocess` sets it
+_measuring = pytest.StashKey()
+
+
+def pytest_collection_finish(session):
+    """Take the variable away before the first test, and before the first fixture of a session or a module."""
+    session.config.stash[_measuring] = os.environ.pop(_COVERAGE, None)
+
+
+@pytest.fixture
+def measured_children(pytestconfig, monkeypatch):
+    """Have coverage measure the processes that a test starts; the test must let them end by themselves."""
+    if value := pytestconfig.stash[_measuring]:
+        monkeypatch.setenv(_COVERAGE, value)
+
+
 # Hypothesis: by default, few examples, and the same in each run. The envs of `tox -m full` draw more, at random.
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
