@@ -13,11 +13,12 @@ import event
 _OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
 
 
-# Coverage: a child process is not measured unless its test asks for `measured_children`. To measure one takes 0.2 s of
-# processor time, ten times what its start takes. And coverage writes its SQLite file without a journal when the process
-# ends: a kill meanwhile leaves a file that is no database ("SQLITE_CORRUPT: database disk image is malformed"), after 25
-# of the 44 writes that one file takes. So what a test kills is never measured; what runs in a child alone is measured by
-# a test that lets it end, or in this process.
+# Coverage measures the child processes of those tests alone whose children run what nothing else runs. To measure one
+# takes 0.2 s of processor time, ten times what its start takes. And coverage writes its SQLite file when the process
+# ends, without a journal: a kill meanwhile leaves a file that is no database ("SQLITE_CORRUPT: database disk image is
+# malformed"), after 25 of the 44 writes that one such file takes. So a test that kills at random moments asks for
+# `unmeasured_children`, if it is in one of these places.
+MEASURED = ("cli/", "test_process.py", "worker/")
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"  # coverage's `patch = subprocess` sets it
 _measuring = pytest.StashKey()
 
@@ -27,11 +28,17 @@ def pytest_collection_finish(session):
     session.config.stash[_measuring] = os.environ.pop(_COVERAGE, None)
 
 
-@pytest.fixture
-def measured_children(pytestconfig, monkeypatch):
-    """Have coverage measure the processes that a test starts; the test must let them end by themselves."""
-    if value := pytestconfig.stash[_measuring]:
+@pytest.fixture(autouse=True)
+def measured_children(request, monkeypatch):
+    place = request.path.relative_to(os.path.dirname(__file__)).as_posix()
+    value = request.config.stash.get(_measuring, None)
+    if value and place.startswith(MEASURED):
         monkeypatch.setenv(_COVERAGE, value)
+
+
+@pytest.fixture
+def unmeasured_children(measured_children, monkeypatch):
+    monkeypatch.delenv(_COVERAGE, raising=False)
 
 
 # Hypothesis: by default, few examples, and the same in each run. The envs of `tox -m full` draw more, at random.

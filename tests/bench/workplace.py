@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import venv
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 JOBS = Path(__file__).parent / "jobs"
@@ -37,11 +37,15 @@ class Workplace:
     :ivar pythons: environment -> its interpreter
     :ivar scratch: what is measured writes here; in memory where the system has a place for that, since a disk's
         moods are larger than what is to be seen
+    :ivar kept: an ExitStack: each server runs until it is closed, for all rows; None: each row has a server of its own
+    :ivar urls: kind of a kept server -> its URL
     :ivar disk: what is to be measured with those moods writes here
     """
 
-    def __init__(self, pythons, directory, scratch):
+    def __init__(self, pythons, directory, scratch, kept=None):
         self.pythons = pythons
+        self.kept = kept
+        self.urls = {}
         self.scratch = scratch
         self.disk = directory
         self.jobs = directory / "jobs"
@@ -98,7 +102,16 @@ class Workplace:
         """
         if kind is None:
             yield ""
-            return
+        elif self.kept is None:
+            with self._new_server(kind) as url:
+                yield url
+        else:
+            if kind not in self.urls:
+                self.urls[kind] = self.kept.enter_context(self._new_server(kind))
+            yield self.urls[kind]
+
+    @contextmanager
+    def _new_server(self, kind):
         with self.fresh_directory() as directory:
             command = self.python("handlers", self.jobs / "serve.py", CHECKOUT / "tests", kind, directory)
             with subprocess.Popen(
@@ -148,8 +161,8 @@ def prepared(home=None):
 @contextmanager
 def bare():
     """Give a workplace without peers, on the interpreter that runs this, which must have event installed."""
-    with _directories() as (directory, scratch):
-        workplace = Workplace({"ours": sys.executable, "handlers": sys.executable}, directory, scratch)
+    with _directories() as (directory, scratch), ExitStack() as servers:
+        workplace = Workplace({"ours": sys.executable, "handlers": sys.executable}, directory, scratch, servers)
         _leave_plugin(workplace.jobs)  # a script's directory is on its path
         yield workplace
 
