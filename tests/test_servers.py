@@ -19,6 +19,7 @@ from servers.redis import Redis, redis_server
 pytestmark = pytest.mark.server
 
 KINDS = [pytest.param(rabbitmq_server, id="rabbitmq"), pytest.param(redis_server, id="redis")]
+SECONDS = 60  # in which what is waited for happens, on a machine that has other work
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux alone has it")
 QUEUE = Queue("events", durable=True)
 HELLO = {RabbitMQ: b"AMQP\x00\x00\x09\x01", Redis: b"PING\r\n"}
@@ -54,7 +55,7 @@ def server(one):
 
 
 def connect(server):
-    return socket.create_connection(("127.0.0.1", server.port), timeout=0.5)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)
 
 
 def has_ended_well(server):
@@ -80,7 +81,7 @@ def processes(directory):
 
 def assert_nothing_runs(directory):
     """A helper of the server ends when it sees that the server has: a moment later."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + SECONDS
     while processes(directory) and time.monotonic() < end:
         time.sleep(0.01)
     assert processes(directory) == []
@@ -93,6 +94,8 @@ def test_a_confirmed_message_outlives_a_kill_and_nobody_answers_until_the_restar
     with pytest.raises(ConnectionRefusedError):
         connect(server)
     assert not has_ended_well(server)
+    if sys.platform == "linux":
+        assert_nothing_runs(server.directory)
     server.start()
     with Connection(server.url) as connection:
         message = QUEUE(connection.channel()).get()
@@ -104,10 +107,11 @@ def test_a_paused_server_takes_a_connection_and_says_nothing_until_it_goes_on(se
     server.pause()
     with connect(server) as connection:
         connection.sendall(HELLO[type(server)])
+        connection.settimeout(0.5)
         with pytest.raises(TimeoutError):
             connection.recv(1)
         server.resume()
-        connection.settimeout(10)
+        connection.settimeout(SECONDS)
         assert connection.recv(1)
 
 
@@ -119,10 +123,9 @@ def test_a_server_that_is_told_to_stop_does_its_last_work(server):
 
 
 @LINUX
-@pytest.mark.parametrize("run", KINDS)
-def test_nothing_runs_after_the_with_block_though_it_failed_and_the_server_was_held_still(run, tmp_path):
+def test_nothing_runs_after_the_with_block_though_it_failed_and_the_server_was_held_still(tmp_path):
     def fail():
-        with run(tmp_path) as server:
+        with redis_server(tmp_path) as server:
             assert processes(tmp_path)
             server.pause()
             raise ZeroDivisionError
@@ -137,7 +140,10 @@ def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path):
     program("redis-server")
     tests = os.path.dirname(__file__)
     killed = subprocess.run(
-        [sys.executable, "-c", STARTED_AND_KILLED, tests, tmp_path], stdout=subprocess.PIPE, timeout=60, check=False
+        [sys.executable, "-c", STARTED_AND_KILLED, tests, tmp_path],
+        stdout=subprocess.PIPE,
+        timeout=SECONDS,
+        check=False,
     )
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, b"it runs\n")
     assert_nothing_runs(tmp_path)
