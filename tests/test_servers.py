@@ -174,3 +174,9 @@ def test_nobody_else_gets_the_port_of_a_server_that_is_down(tmp_path):
 def test_a_program_that_is_not_installed_skips_the_test_with_the_command_that_brings_it():
     with pytest.raises(pytest.skip.Exception, match="apt-get install no-such-server brings it"):
         program("no-such-server")
+
+
+def test_a_test_that_is_not_marked_cannot_start_a_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("E3_TESTS_NO_SERVER", "test_unmarked")
+    with pytest.raises(AssertionError, match="test_unmarked starts a server and is not marked"), redis_server(tmp_path):
+        pytest.fail("it has started")
