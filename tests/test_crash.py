@@ -13,7 +13,6 @@ import time
 
 import pytest
 
-ROUNDS = 30  # of each kind
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
 CONTENT = b"0123456789abcdef" * (1 << 16)
 DIGEST = hashlib.sha1(CONTENT).hexdigest()
@@ -127,8 +126,9 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-def test_a_kill_at_a_random_moment_leaves_no_partial_file(tmp_path, attachment, act, check):
-    for number in range(ROUNDS):
+@pytest.mark.parametrize("rounds", [8, pytest.param(200, marks=pytest.mark.long)])
+def test_a_kill_at_a_random_moment_leaves_no_partial_file(tmp_path, attachment, act, check, rounds):
+    for number in range(rounds):
         directory = tmp_path / f"round-{number}"
         command = [sys.executable, "-c", FOREVER, directory, attachment, act]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
