@@ -392,7 +392,9 @@ def test_references_are_resolved_when_sending(server, monkeypatch, tmp_path):
         pytest.param("env:NO_HOOK", "", "http: the URL: env:NO_HOOK is not set", id="url"),
         pytest.param("env:BAD", "", "http: the URL is none of http:// or https://", id="bad-url"),
         pytest.param("env:HOOK", "env:NO_KEY", "http: the signing secret: env:NO_KEY is not set", id="secret"),
-        pytest.param("env:HOOK", "env:BAD", "http: the signing secret is not whsec_ and 24 to 64 bytes", id="bad-secret"),
+        pytest.param(
+            "env:HOOK", "env:BAD", "http: the signing secret is not whsec_ and 24 to 64 bytes", id="bad-secret"
+        ),
     ],
 )
 def test_a_wrong_reference_fails_with_its_name(server, monkeypatch, caplog, url, secret, why):  # noqa: PLR0913
@@ -851,7 +853,9 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"format": "xml"}, "the format is unknown; expected one of cloudevents,", id="format"),
         pytest.param({"secret": f"{TOKEN}!"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret"),
         pytest.param({"secret": "whsec_"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="empty-key"),
-        pytest.param({"secret": "whsec_ä"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret-not-ascii"),
+        pytest.param(
+            {"secret": "whsec_ä"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret-not-ascii"
+        ),
         pytest.param({"source": "a b"}, "the source is 'a b'; expected a URI reference", id="source"),
         pytest.param({"cdevents": "9"}, "the version in cdevents= is unknown; expected one of", id="cdevents"),
         pytest.param({"timeout": "soon"}, "the timeout is 'soon'; expected a positive number", id="timeout"),

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
-from event import _delivery, _otlp, _trace
+from event import _delivery, _trace
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
@@ -480,7 +480,7 @@ def test_the_endpoint_may_be_a_secret(receiver, monkeypatch, caplog):
     assert receiver.requests[0][0] == f"/{TOKEN}"
     monkeypatch.setenv("COLLECTOR", f"gopher://{TOKEN}")
     assert not handler.send_event(closed())
-    assert "the endpoint is no URL" in caplog.text
+    assert "the endpoint is none of http:// or https://" in caplog.text
     assert TOKEN not in caplog.text
 
 
@@ -677,7 +677,7 @@ def test_an_answer_that_is_no_http_is_a_reason(caplog):
 
     with raw_server(serve) as port:
         assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
-    assert "is not delivered: ConnectionError" in caplog.text
+    assert "is not delivered: BadStatusLine" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -698,7 +698,7 @@ def test_a_receiver_that_drips_does_not_hold_the_sending(caplog, lead):
     with raw_server(serve) as port:
         handler.endpoint = f"http://127.0.0.1:{port}"
         assert not handler.send_event(closed())  # without a deadline on the whole, it returns after half an hour
-    assert re.search(r"is not delivered: TimeoutError: (the time for the whole sending is over|timed out)", caplog.text)
+    assert re.search(r"is not delivered: TimeoutError: (the total timeout has expired|timed out)", caplog.text)
 
 
 def test_an_endless_answer_is_not_read_to_its_end(receiver):
@@ -710,7 +710,7 @@ def test_an_endless_answer_is_not_read_to_its_end(receiver):
 def test_a_timeout_that_leaves_no_time_is_a_reason(receiver, monkeypatch, caplog, timeout):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", timeout)
     assert not OTelHandler(receiver.endpoint).send_event(closed())
-    assert "TimeoutError: the time for the whole sending is over" in caplog.text
+    assert "TimeoutError: the total timeout has expired" in caplog.text
 
 
 def test_a_certificate_that_is_not_there_is_a_reason(receiver, monkeypatch, caplog):
@@ -722,20 +722,8 @@ def test_a_certificate_that_is_not_there_is_a_reason(receiver, monkeypatch, capl
 def test_a_header_of_the_variable_that_cannot_be_sent_is_a_reason(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={TOKEN}%0D%0Ax")
     assert not OTelHandler(receiver.endpoint).send_event(closed())
-    assert "is not delivered: InvalidHeader" in caplog.text
+    assert "is not delivered: otel: the headers are not as expected" in caplog.text
     assert TOKEN not in caplog.text
-
-
-def test_the_exporter_s_log_is_silent_only_while_we_export(receiver, caplog):
-    assert OTelHandler(receiver.endpoint).send_event(closed())
-    logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").warning("another's span")
-    assert [record.getMessage() for record in caplog.records] == ["another's span"]
-
-
-def test_an_exporter_that_raises_is_a_reason(receiver):
-    span = _otlp.make_span(_trace.begin(None), "x", (1, 2), {}, {}, None)
-    with pytest.raises(event.EventError, match=r"AttributeError|InvalidHeader"):
-        _otlp.export(span, receiver.endpoint, {1: "x"}, 1.0)
 
 
 # Threads, forks, the end
@@ -830,7 +818,7 @@ def test_the_outbox_holds_absolute_paths(tmp_path, monkeypatch):
     ],
 )
 def test_an_endpoint_that_cannot_be_is_refused(endpoint):
-    with pytest.raises(event.EventError, match="the endpoint is no URL of http or https; expected otel=ENDPOINT"):
+    with pytest.raises(event.EventError, match="otel: the endpoint is none of http:// or https://"):
         OTelHandler(endpoint)
 
 

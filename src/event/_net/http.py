@@ -8,22 +8,25 @@ from __future__ import annotations
 import http.client
 import os
 import ssl
+import time
 from collections import deque
 
 from event._net import proxies
-from event._net.connection import BODY, FAILURES, Answer, Connection, Route
+from event._net.connection import BODY, FAILURES, Answer, Connection, Route, in_words
 from event._net.url import Target
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from event._net.deadline import Deadline
 
-__all__ = ["BODY", "FAILURES", "Answer", "Client", "Target", "reason"]
+__all__ = ["BODY", "FAILURES", "Answer", "Client", "Target", "in_words", "reason", "repeated"]
 
 _IDLE = 10  # connections kept to one server
+_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
+_UNASKED_PAUSE = 1.0  # the same, if the server does not say how long
 
 
 class Client:
@@ -135,11 +138,36 @@ class Client:
     def _tls(self, route: Route) -> ssl.SSLContext | None:
         """Return the context for a route; making it costs more than a request."""
         if self._context is None and (route.scheme == "https" or (route.proxy and route.proxy.scheme == "https")):
-            context = ssl.create_default_context(cafile=self._ca_file or None)
-            if self._certificate[0]:
-                context.load_cert_chain(self._certificate[0], self._certificate[1] or None)
+            try:
+                context = ssl.create_default_context(cafile=self._ca_file or None)
+                if self._certificate[0]:
+                    context.load_cert_chain(self._certificate[0], self._certificate[1] or None)
+            except OSError as error:
+                files = ", ".join(filter(None, [self._ca_file, *self._certificate]))
+                raise OSError(f"the certificates cannot be loaded ({files}): {one_line(error)}") from error
             self._context = context
         return self._context
+
+
+def repeated(post: Callable[[], Answer], deadline: Deadline, unasked: Container[int] = ()) -> Answer:
+    """Post until the server takes it, refuses it, or asks for no pause that ends before the deadline.
+
+    :param post: sends the request
+    :param unasked: the statuses after which a request is repeated even if the server does not ask for a pause
+    """
+    factor = 1
+    while True:
+        answer = post()
+        pause = answer.retry_after
+        if pause is None and answer.status in unasked:
+            pause = _UNASKED_PAUSE * factor
+        if answer.taken or not answer.temporary or pause is None:
+            return answer
+        pause = max(pause, _PAUSE * factor)
+        if not deadline.allows(pause):
+            return answer
+        time.sleep(pause)
+        factor *= 2
 
 
 def reason(error: BaseException) -> str:

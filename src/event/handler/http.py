@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from event import Event, EventError, EventHandler, PermanentError, _cloudevents, _config, _log, _secret, sending_id
 from event._handler import import_extra
 from event.error import one_line
@@ -22,7 +20,6 @@ _EXPECTED = (
     "all but the URL may be left out"
 )
 _TIMEOUT = 30.0  # seconds, the upper end of what Standard Webhooks recommends
-_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
 _LINGER = 2.0  # seconds for the answer's body, which changes nothing
 _SUBJECT = "http: the URL"  # in errors
 
@@ -147,21 +144,18 @@ class HTTPHandler(EventHandler):
         return _cloudevents.CONTENT_TYPE, text.encode()
 
     def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Answer:
-        """Post until the server takes it, refuses it, or asks for no pause that the deadline allows."""
+        """Post, again after each pause that the server asks for and the deadline allows; the last answer counts."""
+        from event._net.http import repeated
         from event._net.webhook import sign
 
         secret = _secret.resolve(self.secret, "http: the signing secret")
-        pause = _PAUSE
-        while True:
+        client = self._connected()
+
+        def post() -> Answer:
             headers = {"Content-Type": content_type, "User-Agent": "e3-event", **sign(secret, sending, body)}
-            answer = self._connected().post(target, body, headers, deadline, linger=_LINGER)
-            if answer.taken or not answer.temporary or answer.retry_after is None:
-                return answer
-            wait = max(answer.retry_after, pause)
-            if not deadline.allows(wait):
-                return answer
-            time.sleep(wait)
-            pause *= 2
+            return client.post(target, body, headers, deadline, linger=_LINGER)
+
+        return repeated(post, deadline)
 
     def _connected(self) -> Client:
         """Return the client, which all sendings and threads share."""
