@@ -185,7 +185,11 @@ def _bounded(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, 
 
 def _connected(server: MailServer, deadline: Deadline, context: ssl.SSLContext | None) -> Socket:
     sock = connect(server.host, server.port, deadline)
-    return start_tls(sock, context, server.tls_name) if context else sock
+    try:
+        return start_tls(sock, context, server.tls_name) if context else sock
+    except BaseException:
+        sock.close()
+        raise
 
 
 class _BoundedReader:
