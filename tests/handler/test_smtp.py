@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 
 import event
+from event._event import with_delivered
 from event._formats import mail as mail_format
 from event._formats.address import Mailbox, parse_mailboxes
 from event._net import mail_server, smtp
@@ -514,6 +515,133 @@ def test_a_slow_server_that_hangs_up_after_the_mail_has_taken_it(monkeypatch, ca
 
     assert taken == [True]
     assert not caplog.records
+
+
+# --- some recipients have the mail ---
+
+
+def delivered(sent, *keys, sending="sending-1"):
+    """Return an event as an outbox gives it to a handler that has delivered some parts."""
+    return with_delivered(sent._as_sent(sending), keys)
+
+
+def partial(handler, sent):
+    with pytest.raises(event.PartialDeliveryError) as raised:
+        handler.send_event(sent)
+    return raised.value
+
+
+def test_only_missing_recipients_are_tried_on_the_next_attempt(trusted):
+    temporary = {BOB: "450 later"}
+    with smtp_server(trusted, refuse=temporary) as server:
+        handler = handler_for(server, to=[ANN, BOB])
+        error = partial(handler, delivered(closed()))
+        assert (error.done, error.remaining) == (frozenset({ANN}), (BOB,))
+
+        error = partial(handler, delivered(closed(), *error.done))
+        assert (error.done, error.remaining) == (frozenset({ANN}), (BOB,))
+
+        temporary.clear()
+        assert handler.send_event(delivered(closed(), *error.done))
+
+    assert server.asked == [ANN, BOB, BOB, BOB]
+    assert [e.rcpt_tos for e in server.envelopes] == [[ANN], [BOB]]
+    assert {parsed(e)["Message-ID"] for e in server.envelopes} == {"<sending-1@example.com>"}
+
+
+def test_a_recipient_refused_for_good_is_not_asked_for_again(trusted):
+    answers = {BOB: "550 no such user", "cy@example.com": "450 later"}
+    with smtp_server(trusted, refuse=answers) as server:
+        handler = handler_for(server, to=[ANN, BOB, "cy@example.com"])
+        error = partial(handler, delivered(closed()))
+        assert error.remaining == ("cy@example.com",)
+
+        del answers["cy@example.com"]
+        with pytest.raises(event.PermanentError, match=BOB) as last:
+            handler.send_event(delivered(closed(), *error.done))
+
+    assert server.asked.count(BOB) == 1
+    # An operator who retries it has mended the mailbox: Bob is asked for again, the others are not.
+    assert last.value.done == frozenset({ANN, "cy@example.com"})
+
+
+def test_without_any_progress_the_attempt_has_just_failed(trusted, caplog):
+    with smtp_server(trusted, refuse={ANN: "450 later", BOB: "451 later"}) as server:
+        assert not handler_for(server, to=[ANN, BOB]).send_event(closed())
+
+    assert f"is not mailed to {ANN}, {BOB}: no server took it" in warnings_of(caplog)
+
+
+def test_when_everybody_has_the_mail_no_server_is_asked():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+
+    assert handler_for(nobody, to=[ANN, BOB]).send_event(delivered(closed(), ANN, BOB))
+
+
+def test_a_refusal_is_final_only_if_every_server_has_refused(trusted):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+    with smtp_server(trusted, refuse=[BOB]) as first:
+        for servers in ((first, nobody), (nobody, first)):
+            assert partial(handler_for(*servers, to=[ANN, BOB]), closed()).remaining == (BOB,)
+
+
+@pytest.mark.parametrize(
+    ("answer", "permanent"),
+    [
+        pytest.param("554 no", True, id="refused"),
+        pytest.param("552 5.3.4 too large", True, id="too large"),
+        pytest.param("451 later", False, id="later"),
+        pytest.param("530 login first", False, id="another account may do"),
+    ],
+)
+def test_an_answer_to_the_mail_itself_is_final_if_it_is_5xx(trusted, caplog, answer, permanent):
+    with smtp_server(trusted, refuse_data=answer) as server:
+        if permanent:
+            with pytest.raises(event.PermanentError, match=f"refused for good for {ANN} .{answer}"):
+                handler_for(server).send_event(closed())
+        else:
+            assert not handler_for(server).send_event(closed())
+
+    assert f"took no mail: {answer}" in warnings_of(caplog)
+
+
+def test_a_connection_lost_after_the_mail_is_no_answer(monkeypatch, caplog):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    answers = (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n")
+    with raw_server(script(*answers)) as port:
+        assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
+
+    assert "took no mail: SMTPServerDisconnected" in warnings_of(caplog)
+
+
+def test_recipients_beyond_a_transaction_get_one_of_their_own(trusted):
+    people = [f"user{number}@example.com" for number in range(25)]
+    with smtp_server(trusted, most=10) as server:
+        assert handler_for(server, to=people).send_event(closed())
+
+    assert [len(e.rcpt_tos) for e in server.envelopes] == [10, 10, 5]
+    assert [to for e in server.envelopes for to in e.rcpt_tos] == people
+    assert len({parsed(e)["Message-ID"] for e in server.envelopes}) == 1
+
+
+def test_a_full_mailbox_does_not_cause_transactions_without_end(trusted):
+    with smtp_server(trusted, refuse={BOB: "552 5.2.2 mailbox full"}) as server:
+        with pytest.raises(event.PermanentError, match="552 5.2.2 mailbox full"):
+            handler_for(server, to=[ANN, BOB]).send_event(closed())
+
+    assert server.asked == [ANN, BOB, BOB]
+
+
+@pytest.mark.parametrize("sending", ["a b@c>\r\nBcc: eve@example.com", "x" * 500, "\ud800", "ü"])
+def test_an_odd_sending_id_makes_a_message_id_that_is_the_same_each_time(secure, sending):
+    for _ in range(2):
+        assert handler_for(secure).send_event(delivered(closed(), sending=sending))
+
+    first, second = (parsed(e)["Message-ID"] for e in secure.envelopes)
+    assert first == second
+    assert re.fullmatch("<[0-9a-f]{64}@example.com>", first)
 
 
 # --- time ---
