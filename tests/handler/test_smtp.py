@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import email
+import gzip
 import os
+import random
 import re
 import smtplib
 import socket
@@ -17,9 +19,10 @@ import pytest
 
 import event
 from event._event import with_delivered
+from event._formats import attachments
 from event._formats import mail as mail_format
-from event._formats.address import Mailbox, parse_mailboxes
-from event._net import mail_server, smtp
+from event._formats.address import parse_mailboxes
+from event._net import deadline, smtp
 from event._net.mail_server import MailServer
 from event.handler.smtp import SMTPHandler
 from servers.smtp import PASSWORD, Authority, raw_server, smtp_server
@@ -261,6 +264,12 @@ def test_a_subclass_computes_the_subject(secure):
         pytest.param([f"Ann\r\nBcc: x <{ANN}>"], [("Ann Bcc: x", ANN)], id="line break in a name"),
         pytest.param('"john doe"@example.com', [("", '"john doe"@example.com')], id="quoted local part"),
         pytest.param("root@[127.0.0.1]", [("", "root@[127.0.0.1]")], id="address literal"),
+        pytest.param(f"Team: {ANN}, Bob <{BOB}>;", [("", ANN), ("Bob", BOB)], id="group"),
+        pytest.param(f"A: {ANN};, {BOB}", [("", ANN), ("", BOB)], id="group and another"),
+        pytest.param([f"A team: {ANN}, {BOB};"], [("", ANN), ("", BOB)], id="group in a list"),
+        pytest.param(f'"Doe: x; y" <{ANN}>, B: <{BOB}>;', [("Doe: x; y", ANN), ("", BOB)], id="quoted colon"),
+        pytest.param(f"Build: nightly <{ANN}>", [("Build: nightly", ANN)], id="colon in a name"),
+        pytest.param([f'"{"Doe, " * 40}" <{ANN}>', BOB], [(("Doe, " * 40).strip(), ANN), ("", BOB)], id="long"),
     ],
 )
 def test_recipients_are_read_as_a_person_writes_them(secure, to, boxes):
@@ -272,11 +281,12 @@ def test_recipients_are_read_as_a_person_writes_them(secure, to, boxes):
     assert mail["Bcc"] is None
 
 
-def test_a_name_may_be_longer_than_a_line(secure):
-    assert handler_for(secure, to=[f"{'n' * 2000} <{ANN}>"]).send_event(closed())
+@pytest.mark.parametrize("name", ["n" * 2000, ("Zoë, " * 400).strip(), ("Doe, " * 400).strip()])
+def test_a_name_may_be_longer_than_a_line(secure, name):
+    assert handler_for(secure, to=[f"{name} <{ANN}>"]).send_event(closed())
 
     (field,) = re.findall(rb"(?s)\nTo: (.*?) <ann@example.com>\r\n", secure.envelopes[0].content)
-    assert str(make_header(decode_header(field.decode()))) == "n" * 2000
+    assert str(make_header(decode_header(field.decode()))) == name
     assert max(map(len, secure.envelopes[0].content.splitlines())) < 998
 
 
@@ -299,6 +309,14 @@ def test_a_non_ascii_domain_travels_in_its_ascii_form(secure):
     assert secure.envelopes[0].rcpt_tos == ["ann@xn--bcher-kva.example"]
 
 
+def test_a_domain_is_not_turned_into_another_owners(secure):
+    assert handler_for(secure, to="ann@straße.test", sender="b@βόλος.test").send_event(closed())
+
+    assert secure.envelopes[0].rcpt_tos == ["ann@xn--strae-oqa.test"]
+    assert secure.envelopes[0].mail_from == "b@xn--nxasmm1c.test"
+    assert only_mail(secure)["To"] == "ann@xn--strae-oqa.test"
+
+
 def test_a_non_ascii_local_part_travels_where_the_server_allows_it(trusted, caplog):
     with smtp_server(trusted, enable_SMTPUTF8=False) as old, smtp_server(trusted) as new:
         assert handler_for(old, new, to="zoë@example.com", sender="jürg@bücher.example").send_event(closed())
@@ -307,6 +325,30 @@ def test_a_non_ascii_local_part_travels_where_the_server_allows_it(trusted, capl
     assert new.envelopes[0].rcpt_tos == ["zoë@example.com"]
     assert new.envelopes[0].mail_from == "jürg@xn--bcher-kva.example"
     assert "To: zoë@example.com".encode() in new.envelopes[0].content
+
+
+@pytest.mark.parametrize("to", [ANN, "zoë@example.com"])
+def test_every_line_ends_with_crlf_on_the_wire(monkeypatch, tmp_path, to):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    content = bytearray()
+
+    def serve(connection, _stopped):
+        answers = (b"220 hi\r\n", b"250-hi\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n", b"250 ok\r\n", b"250 ok\r\n")
+        with connection, connection.makefile("rb") as file:
+            for answer in answers:
+                connection.sendall(answer)
+                file.readline()
+            connection.sendall(b"354 go\r\n")
+            while not content.endswith(b"\r\n.\r\n"):
+                content.extend(file.readline())
+            connection.sendall(b"250 ok\r\n")
+
+    files = {"a\nb": ("log.txt", b"one\ntwo\r\nthree\r"), "ü" * 100: ("f", b"x")}
+    with raw_server(serve) as port:
+        handler = handler_for(f"127.0.0.1:{port}", to=to, subject="ü" * 200)
+        assert handler.send_event(attached(tmp_path, files, text="a\nb", city="Zürich"))
+
+    assert content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n") > 20
 
 
 # --- sizes ---
@@ -336,6 +378,132 @@ def test_attachments_without_room_are_left_out_and_named(secure, tmp_path, caplo
     assert f"left out, no room: grown ({1 << 40} bytes; a mail holds 40 MiB)" in text
     assert "the mail is not complete: left out, no room: second (12582912 bytes" in warnings_of(caplog)
     assert f"the mail is not complete: left out, no room: grown ({1 << 40} bytes" in warnings_of(caplog)
+
+
+def announcing(size):
+    """Return a plain server that takes one mail, and the EHLO extension SIZE that it announces."""
+    taken = bytearray()
+
+    def serve(connection, _stopped):
+        answers = (b"220 hi\r\n", f"250-hi\r\n250 SIZE{size}\r\n".encode(), b"250 ok\r\n", b"250 ok\r\n")
+        with connection, connection.makefile("rb") as file:
+            for answer in answers:
+                connection.sendall(answer)
+                file.readline()
+            connection.sendall(b"354 go\r\n")
+            while not taken.endswith(b"\r\n.\r\n"):
+                taken.extend(file.readline())
+            connection.sendall(b"250 ok\r\n")
+
+    return serve, taken
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [
+        pytest.param(" 300000", False, id="too small"),
+        pytest.param(" 600000", True, id="large enough"),
+        pytest.param("", True, id="no number"),
+        pytest.param(" 0", True, id="no limit"),
+        pytest.param(" " + "9" * 5000, True, id="no number that makes sense"),
+        pytest.param(" many", True, id="no number at all"),
+    ],
+)
+def test_the_servers_size_limit_decides_what_fits(monkeypatch, tmp_path, size, fits):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    serve, taken = announcing(size)
+    sent = attached(tmp_path, {"core": ("core", bytes(300_000)), "log": ("f", b"x")})
+    with raw_server(serve) as port:
+        assert handler_for(f"127.0.0.1:{port}").send_event(sent)
+
+    names = [part.get_filename() for part in email.message_from_bytes(taken[:-5], policy=policy.default).iter_parts()]
+    assert names == [None, "event", "core", "log"] if fits else [None, "event", "log"]
+    assert len(taken) < 300_000 or fits
+
+
+def test_a_server_that_takes_less_than_the_data_is_passed_over(trusted, caplog):
+    sent = closed(huge="x" * 20_000)
+    with smtp_server(trusted, data_size_limit=10_000) as small, smtp_server(trusted) as large:
+        assert handler_for(small, large).send_event(sent)
+        with pytest.raises(event.PermanentError, match="the data alone is over 7952 bytes"):
+            handler_for(small).send_event(sent)
+
+    assert (len(small.envelopes), len(large.envelopes)) == (0, 1)
+
+
+def lines(count):
+    return b"".join(b"%08d compiling\n" % number for number in range(count))
+
+
+def noise(count):
+    """Return text that does not compress well."""
+    return b"".join(random.Random(number).randbytes(30).hex().encode() + b"\n" for number in range(count))
+
+
+def test_a_text_without_room_is_compressed(trusted, tmp_path, caplog):
+    log = lines(50_000)
+    with smtp_server(trusted, data_size_limit=600_000) as server:
+        sent = attached(tmp_path, {"log": ("build.log", log), "junit": ("j.xml", b"<x/>")})
+        assert handler_for(server).send_event(sent)
+
+    mail = only_mail(server)
+    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log.gz", "junit"]
+    packed = part_named(mail, "log.gz")
+    assert packed.get_content_type() == "application/gzip"
+    assert gzip.decompress(packed.get_payload(decode=True)) == log
+    assert f"attached: log.gz ({len(log)} bytes, compressed)" in next(mail.iter_parts()).get_content()
+    assert not caplog.records
+
+
+def test_of_a_text_without_room_even_compressed_the_end_is_attached(trusted, tmp_path, caplog):
+    log = noise(20_000)
+    with smtp_server(trusted, data_size_limit=200_000) as server:
+        sent = attached(tmp_path, {"log": ("build.txt", log), "other": ("o.txt", log), "small": ("s", b"small")})
+        assert handler_for(server).send_event(sent)
+
+    mail = only_mail(server)
+    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log", "other", "small"]
+    for name in ("log", "other"):
+        end = part_named(mail, name).get_payload(decode=True)
+        assert len(end) > 50_000
+        assert log.endswith(b"\n" + end)
+        text = f"attached: the last {len(end)} of {len(log)} bytes of {name}; no room for the rest"
+        assert text in next(mail.iter_parts()).get_content()
+        assert f"the mail is not complete: {text}" in warnings_of(caplog)
+    assert len(server.envelopes[0].content) <= 200_000
+
+
+def test_the_end_of_a_text_begins_with_a_whole_character(trusted, tmp_path):
+    log = "".join(random.Random(1).choices("äöüß漢字", k=400_000)).encode()
+    with smtp_server(trusted, data_size_limit=200_000) as server:
+        assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", log)}))
+
+    assert log.decode().endswith(part_named(only_mail(server), "log").get_payload(decode=True).decode())
+
+
+def test_an_end_too_short_to_help_is_left_out(trusted, tmp_path, caplog):
+    with smtp_server(trusted, data_size_limit=5500) as server:
+        assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", noise(1000))}))
+
+    assert [part.get_filename() for part in only_mail(server).iter_parts()] == [None, "event"]
+    assert "left out, no room: log" in warnings_of(caplog)
+
+
+def test_a_text_too_large_to_compress_shows_its_end(trusted, tmp_path, monkeypatch):
+    monkeypatch.setattr(attachments, "COMPRESSIBLE", 100_000)
+    with smtp_server(trusted, data_size_limit=100_000) as server:
+        assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", lines(50_000))}))
+
+    assert lines(50_000).endswith(part_named(only_mail(server), "log").get_payload(decode=True))
+
+
+def test_an_empty_attachment_is_named_and_not_attached(secure, tmp_path, caplog):
+    assert handler_for(secure).send_event(attached(tmp_path, {"log": ("a.txt", b"")}))
+
+    mail = only_mail(secure)
+    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event"]
+    assert "no output: log (0 bytes, not attached)" in next(mail.iter_parts()).get_content()
+    assert not caplog.records
 
 
 def test_a_mail_may_be_as_large_as_the_limit_and_no_larger(secure, tmp_path, monkeypatch):
@@ -824,6 +992,90 @@ def test_a_refused_starttls_is_no_reason_to_speak_in_the_clear(monkeypatch, capl
     assert "took no mail: 454 not now" in warnings_of(caplog)
 
 
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("name", "greeting"),
+    [
+        pytest.param("ci-7.example.com", "ci-7.example.com", id="full name"),
+        pytest.param("jörg-pc.example", "[127.0.0.1]", id="non-ASCII"),
+        pytest.param("ci-7", "[127.0.0.1]", id="short name"),
+        pytest.param("a b.example", "[127.0.0.1]", id="no name"),
+    ],
+)
+def test_this_machine_names_itself_without_asking_dns(secure, monkeypatch, name, greeting):
+    def forbidden(*_args):
+        raise AssertionError("it may take minutes")
+
+    monkeypatch.setattr(socket, "getfqdn", forbidden)
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+
+    assert handler_for(secure).send_event(closed())
+    assert secure.greeted == [greeting]
+
+
+def test_over_ipv6_this_machine_names_itself_by_its_address(authority, trusted, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "ci-7")
+    with smtp_server(authority.context("::1"), family=socket.AF_INET6) as server:
+        assert handler_for(f"[::1]:{server.port}").send_event(closed())
+
+    assert server.greeted == ["[IPv6:::1]"]
+
+
+@pytest.mark.parametrize("starttls", [False, True])
+def test_a_dot_at_the_end_of_a_servers_name_is_not_part_of_its_certificate(trusted, monkeypatch, starttls):
+    real = socket.getaddrinfo
+    asked = []
+
+    def resolve(host, *args, **more):
+        asked.append(host)
+        return real("127.0.0.1", *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)  # not every system knows "localhost."
+    with smtp_server(**({"tls_context": trusted} if starttls else {"tls": trusted})) as server:
+        scheme = "smtp+starttls" if starttls else "smtps"
+        assert handler_for(f"{scheme}://localhost.:{server.port}").send_event(closed())
+
+    assert server.secured == [True]
+    assert asked == ["localhost."]  # DNS needs the dot: it says that no search domain is to be added
+
+
+def endless_lines(connection, stopped):
+    connection.recv(1000)
+    while not stopped.is_set():
+        connection.sendall(b"250-X\r\n" * 10_000)
+
+
+def endless_line(connection, stopped):
+    connection.recv(1000)
+    while not stopped.is_set():
+        connection.sendall(b"250-" + b"x" * 100_000)
+
+
+@pytest.mark.parametrize("serve", [endless_lines, endless_line])
+def test_an_answer_that_never_ends_is_not_read_on(monkeypatch, caplog, serve):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+    received = []
+    real = deadline.Socket.recv_into
+
+    def counted(self, *args):
+        received.append(real(self, *args))
+        return received[-1]
+
+    monkeypatch.setattr(deadline.Socket, "recv_into", counted)
+
+    def greeting(connection, stopped):
+        connection.sendall(b"220 hi\r\n")
+        serve(connection, stopped)
+
+    with raw_server(greeting) as port:
+        assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
+
+    assert sum(received) < 3 * smtp.MAX_REPLY
+    assert re.search("an answer is longer than 65536 bytes|Line too long", warnings_of(caplog))
+
+
 # --- login ---
 
 
@@ -932,6 +1184,88 @@ def test_a_password_travels_in_the_clear_on_this_machine_alone(tmp_path, monkeyp
     assert "others could read the password" in warnings_of(caplog)
 
 
+# --- servers by URL ---
+
+
+def test_a_plain_server_and_one_with_tls_are_used_together(trusted, monkeypatch, caplog):
+    with smtp_server(trusted, refuse=[BOB]) as first, smtp_server() as second:
+        handler = handler_for(f"smtps://127.0.0.1:{first.port}", f"smtp://127.0.0.1:{second.port}", to=[ANN, BOB])
+        assert handler.send_event(closed())
+
+    assert (first.secured, second.secured) == ([True], [False])
+
+
+def test_a_scheme_wins_over_the_feature_smtp_nossl(secure, monkeypatch):
+    monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
+
+    assert handler_for(f"smtps://127.0.0.1:{secure.port}").send_event(closed())
+
+
+def test_starttls_is_required_if_the_scheme_says_so(trusted, caplog):
+    with smtp_server(tls_context=trusted) as good, smtp_server() as bad:
+        assert handler_for(f"smtp+starttls://127.0.0.1:{good.port}").send_event(closed())
+        assert not handler_for(f"smtp+starttls://127.0.0.1:{bad.port}").send_event(closed())
+
+    assert good.secured == [True]
+    assert bad.envelopes == []
+    assert "STARTTLS extension not supported" in warnings_of(caplog)
+
+
+def test_a_server_that_offers_starttls_gets_tls_with_the_scheme_smtp(trusted):
+    with smtp_server(tls_context=trusted) as server:
+        assert handler_for(f"smtp://127.0.0.1:{server.port}").send_event(closed())
+
+    assert server.secured == [True]
+
+
+def test_an_account_in_the_url_logs_in(guarded, tmp_path, monkeypatch, caplog):
+    netrc(tmp_path, password="wrong")
+    monkeypatch.setenv("SMTP_PASSWORD", PASSWORD)
+    (tmp_path / "secret file").write_text(f"{PASSWORD}\n")
+    for password in ("env:SMTP_PASSWORD", f"file:{tmp_path}/secret file", f"file:{tmp_path}/secret%20file"):
+        assert handler_for(f"smtps://ann%40x:{password}@127.0.0.1:{guarded.port}").send_event(closed())
+
+    assert guarded.logins == [("ann@x", PASSWORD)] * 3
+    assert not caplog.records
+
+
+def test_a_reference_that_leads_to_nothing_is_a_failure(guarded, caplog):
+    assert not handler_for(f"smtps://ann:env:NO_SUCH@127.0.0.1:{guarded.port}").send_event(closed())
+
+    assert f"smtps://127.0.0.1:{guarded.port} took no mail: smtp: the password for" in warnings_of(caplog)
+    assert "env:NO_SUCH is not set or empty" in warnings_of(caplog)
+
+
+def test_a_password_in_clear_works_with_a_warning_that_does_not_show_it(guarded, caplog):
+    assert handler_for(f"smtps://ann:{PASSWORD}@127.0.0.1:{guarded.port}").send_event(closed())
+
+    assert "the password in a server's URL is given in clear" in warnings_of(caplog)
+    assert PASSWORD not in caplog.text
+    assert PASSWORD not in repr(MailServer.parse(f"smtps://ann:{PASSWORD}@mail"))
+
+
+def test_a_wrong_password_in_the_url_is_not_shown(guarded, monkeypatch, caplog):
+    monkeypatch.setenv("SMTP_PASSWORD", "hunter2")
+
+    assert not handler_for(f"smtps://ann:env:SMTP_PASSWORD@127.0.0.1:{guarded.port}").send_event(closed())
+
+    assert "535 " in warnings_of(caplog)
+    assert "hunter2" not in caplog.text
+
+
+def test_a_reference_to_a_file_is_absolute_in_an_outbox(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    servers = ["smtps://a%40b:file:pw %40x@mail:1", "smtps://a:env:P@mail", "mail"]
+    handler = SMTPHandler("s", SENDER, ANN, servers)
+    elsewhere = SMTPHandler(**SMTPHandler.decode_config(handler._config_elsewhere()))
+
+    assert handler.encode_config() == f"s,{SENDER},{ANN},{','.join(servers)}"
+    assert elsewhere.smtp_servers[1:] == servers[1:]
+    assert handler.passwords == ["file:pw @x", "env:P"]
+    assert elsewhere.passwords == [f"file:{tmp_path}/pw @x", "env:P"]
+    assert MailServer.parse(elsewhere.smtp_servers[0]).user == "a@b"
+
+
 # --- configuration ---
 
 
@@ -1000,6 +1334,8 @@ def test_a_host_is_tried_at_all_its_addresses(trusted):
     [
         pytest.param("", id="empty"),
         pytest.param(" , ,", id="only commas"),
+        pytest.param("undisclosed-recipients:;", id="empty group"),
+        pytest.param("a@x; b@x", id="semicolons alone"),
         pytest.param("a@x\r\nRCPT TO: eve@example.com", id="line break"),
         pytest.param("a b@example.com", id="space"),
         pytest.param("Ann <a@x> trailing", id="text behind"),
@@ -1007,12 +1343,16 @@ def test_a_host_is_tried_at_all_its_addresses(trusted):
         pytest.param("a@b@c", id="two at-signs"),
         pytest.param("a@" + "ü" * 80, id="no such domain"),
         pytest.param("a\udcff@x", id="no text"),
+        pytest.param("a@b\u200dc.test", id="zero-width joiner"),
+        pytest.param("a@x＠evil.test", id="an at-sign of another width"),
+        pytest.param("smtps://ci:hunter2@mail", id="a server in its place"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(address):
     for sender, to in ((address, ANN), (SENDER, address), (SENDER, [address])):
-        with pytest.raises(event.EventError, match="no mail address"):
+        with pytest.raises(event.EventError, match="no mail address") as error:
             SMTPHandler("s", sender, to, "mail")
+        assert "hunter2" not in str(error.value)
 
 
 def test_an_address_changed_to_what_cannot_be_fails_when_sending(secure, caplog):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Form: TypeAlias = Literal["whole", "compressed", "end", "empty", "left out"]
 
-_COMPRESSIBLE = 512 << 20  # bytes of a file that are compressed in the hope that it fits: some seconds
+COMPRESSIBLE = 512 << 20  # bytes of a file that are compressed in the hope that it fits: some seconds
 _CHUNK = 1 << 20  # bytes
 _BEGINNING = 1 << 13  # bytes that show whether a file is text
 _SMALLEST_END = 1 << 10  # bytes; less of a log helps nobody
@@ -121,14 +121,14 @@ def _compressed(file: File, room: int) -> Attachment:
     size = 0
     with open(_files.open_regular(file.path), "rb") as source:
         # Not more than there was: a log may grow meanwhile.
-        left = file.size if file.size <= _COMPRESSIBLE else 0
+        left = file.size if file.size <= COMPRESSIBLE else 0
         while size <= most and (chunk := source.read(min(_CHUNK, left))):
             left -= len(chunk)
             packed.append(packer.compress(chunk))
             size += len(packed[-1])
     packed.append(packer.flush())
     size += len(packed[-1])
-    fits = file.size <= _COMPRESSIBLE and size <= most
+    fits = file.size <= COMPRESSIBLE and size <= most
     return Attachment(file, "compressed", b"".join(packed)) if fits else Attachment(file, "left out")
 
 
