@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -65,6 +64,8 @@ class Postfix(Server):
         super().__init__(directory)
         self.name = f"{self.password}.test"
         self.recipients = recipients
+        import pwd  # POSIX alone has it
+
         daemons = _setting("daemon_directory")
         self.command = [os.path.join(daemons, "master"), "-c", str(directory / "etc"), "-d"]
         user = pwd.getpwnam("postfix")
