@@ -108,7 +108,7 @@ def compose(event: Event, subject: str, sender: Mailbox, recipients: list[Mailbo
     data = event.as_dict()
     boundary = f"=-{unique_id()}"
     head = _head(subject, sender, recipients, boundary)
-    json = _part("application/json", "event", _json.dumps(data).encode("ascii"))
+    json = _part("application/json", "event", _json.dumps(data, i_json=True).encode("ascii"))
     files = [(name, path, os.stat(path).st_size) for name, (path, _) in event.get_attachments().items()]
     # Counted with the text as if no file fitted, its longest form, and with a charset for each file.
     room = MAX_SIZE - _wire_size(f"{head}{_text_part(_summary(data, [], files))}{json}") - 6 * len(boundary)

@@ -95,7 +95,7 @@ class S3Handler(EventHandler):
         prefix = self.s3_prefix(event)
         stored = self._stored(event, prefix)
         target = _join(self.event_s3_url, prefix, str(getattr(event, "uid", None)), f"-{sending_id(event)}.s3")
-        text = _json.dumps({"attachments": stored, "event": event.as_dict()}).encode("ascii")
+        text = _json.dumps({"attachments": stored, "event": event.as_dict()}, i_json=True).encode("ascii")
 
         part = "the event"
         try:
