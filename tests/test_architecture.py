@@ -161,7 +161,7 @@ ORDER = [
     {"_entry", "_disk", "_outbox", "_delivery"},
     {"_manager"},
     {""},  # the face
-    {"_clocked", "_secret", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3"},  # of the handlers
+    {"_clocked", "_secret", "_mail", "_submission", "_cloudevents", "_net", "_s3"},  # of the handlers
     {"_message", "_wire", "_wire_redis", "_broker", "_publisher"},  # of the handler broker, and of the relay
     {"_taken", "_redis_list", "_intake", "_note", "_acceptor", "_relay"},  # of the relay
     {"_process", "_signals", "_tee", "_ci"},  # of run
@@ -171,7 +171,8 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
-    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3"),
+    *("_clocked", "_mail", "_submission", "_cloudevents", "_s3"),
+    *("_net.deadline", "_net.http", "_net.otlp", "_net.webhook"),
     *("_message", "_broker", "_publisher"),
 }
 

@@ -39,7 +39,7 @@ class S3Handler(EventHandler):
     """
 
     # The extra, and what it brings: `e3-event check` looks for it.
-    _requires = ("s3", ("boto3",))
+    _requires = ("s3", ("boto3", "urllib3"))
 
     # What keeps the client, made at the first sending. A class attribute, so that a copy and an unpickled handler start
     # without one.
