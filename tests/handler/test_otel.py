@@ -527,7 +527,7 @@ def test_a_secret_reference_that_leads_nowhere_is_the_reason(receiver, caplog):
     ("arguments", "what"),
     [
         pytest.param({"headers": f"authorization={TOKEN}"}, "the headers' content", id="headers"),
-        pytest.param({"endpoint": f"http://u:{TOKEN}@h"}, "the endpoint's password", id="password"),
+        pytest.param({"endpoint": f"https://u:{TOKEN}@h"}, "the endpoint's password", id="password"),
         pytest.param({"endpoint": f"http://h?k={TOKEN}"}, "the endpoint's password or token", id="token"),
     ],
 )

@@ -86,6 +86,20 @@ def test_what_is_no_url_is_an_error_that_does_not_show_it(url):
         target(url)
 
 
+@pytest.mark.parametrize("host", ["h.test", "10.0.0.1", "[2001:db8::1]", "localhost.test"])
+def test_a_password_is_not_sent_to_another_machine_without_tls(host):
+    with pytest.raises(EventError, match=r"^the URL has a user or a password but no TLS") as error:
+        target(f"http://ci:passw0rd@{host}/")
+    assert "passw0rd" not in str(error.value)
+    assert target(f"https://ci:passw0rd@{host}/").authorization
+    assert target(f"http://{host}/").authorization == ""
+
+
+@pytest.mark.parametrize("host", ["localhost", "ci.localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_a_password_may_go_to_this_machine_without_tls(host):
+    assert target(f"http://ci:passw0rd@{host}/").authorization
+
+
 def test_the_repr_of_a_url_has_no_secret():
     shown = repr(target("https://ci:passw0rd@h/t0ken?s3cret"))
     assert not re.search(r"passw0rd|t0ken|s3cret|Basic", shown)

@@ -189,6 +189,6 @@ def _route(scheme: str, host: str, port: int, _surroundings: tuple[str | None, .
 
 def _parse_proxy(url: str) -> Target:
     try:
-        return Target.parse(url if "://" in url else f"http://{url}", "the proxy")
+        return Target.parse(url if "://" in url else f"http://{url}", "the proxy", guarded=False)
     except EventError as error:
         raise OSError(one_line(error)) from None
