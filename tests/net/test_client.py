@@ -409,6 +409,12 @@ def test_a_proxy_may_speak_tls_itself(client, tmp_path, monkeypatch):
         assert [request.path for request in server.requests] == ["http://hooks.invalid/a"]
 
 
+def test_a_proxy_that_speaks_tls_carries_no_tls(client, monkeypatch):
+    monkeypatch.setenv("https_proxy", "https://127.0.0.1:1")
+    with pytest.raises(OSError, match="an https:// proxy cannot be used for https:// URLs"):
+        post(client, "https://hooks.invalid/a")
+
+
 def test_a_client_certificate_is_shown(tmp_path):
     authority = Authority(tmp_path)
     mine = authority.authority.issue_cert("client.test")
