@@ -109,6 +109,8 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect, through the proxy if there is one, and with TLS if the URL says so."""
         proxy = self.route.proxy
+        if proxy and proxy.scheme == "https" and self.route.is_tunnel:
+            raise OSError("an https:// proxy cannot be used for https:// URLs; expected http://HOST:PORT")
         near = proxy or self.route
         sock: Socket = connect(near.host, near.port, self._deadline)
         try:

@@ -10,6 +10,7 @@ import os
 import ssl
 import time
 from collections import deque
+from functools import lru_cache
 
 from event._net import proxies
 from event._net.connection import BODY, FAILURES, Answer, Connection, Route, in_words
@@ -45,7 +46,6 @@ class Client:
         self._context: ssl.SSLContext | None = None
         self._pid = os.getpid()
         self._idle: dict[Route, deque[Connection]] = {}
-        self._routes: dict[tuple[object, ...], Route] = {}
 
     def __del__(self) -> None:
         """Close the connections."""
@@ -75,7 +75,7 @@ class Client:
         :raises HTTPException: the answer is no HTTP
         :raises ValueError: a header cannot be sent
         """
-        route = self._route(target)
+        route = _route(target.scheme, target.host, target.port, proxies.surroundings())
         connection = self._kept(route)
         if connection is not None:
             try:
@@ -103,18 +103,8 @@ class Client:
         self._keep(connection)
         return answer
 
-    def _route(self, target: Target) -> Route:
-        key = (target.scheme, target.host, target.port, proxies.surroundings())
-        route = self._routes.get(key)
-        if route is None:
-            if len(self._routes) > _IDLE:
-                self._routes.clear()
-            proxy = proxies.proxy_for(*key[:3])
-            route = self._routes[key] = Route(*key[:3], _parse_proxy(proxy) if proxy else None)
-        return route
-
     def _kept(self, route: Route) -> Connection | None:
-        if self._pid != os.getpid():
+        if self._pid != os.getpid():  # pragma: no cover  # in a forked child; a test sends in one
             self.close()  # our copies of the descriptors alone
             self._pid = os.getpid()
         connections = self._idle.get(route, ())
@@ -186,8 +176,19 @@ def _is_http_2(line: str) -> bool:
     return line.startswith("\0\0") and line[3:4] == "\4"
 
 
+@lru_cache(32)
+def _route(scheme: str, host: str, port: int, _surroundings: tuple[str | None, ...]) -> Route:
+    """Return the way to a server. The look-up of its proxy costs too much to be repeated for each event.
+
+    :param _surroundings: what the proxy depends on
+    :raises OSError: the proxy's URL is malformed
+    """
+    proxy = proxies.proxy_for(scheme, host, port)
+    return Route(scheme, host, port, _parse_proxy(proxy) if proxy else None)
+
+
 def _parse_proxy(url: str) -> Target:
     try:
-        return Target.parse(url if "://" in url else f"http://{url}", "the proxy")
+        return Target.parse(url if "://" in url else f"http://{url}", "the proxy", guarded=False)
     except EventError as error:
         raise OSError(one_line(error)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from urllib.parse import quote, unquote, urlsplit
 
 from event._handler import import_extra
@@ -29,12 +30,22 @@ class Target:
     authorization: str = field(default="", repr=False)
 
     @classmethod
-    def parse(cls, url: str, subject: str) -> Target:
+    def parse(cls, url: str, subject: str, *, guarded: bool = True) -> Target:
         """Return a URL's parts.
 
         :param subject: what begins an error message, ``http: the URL``
+        :param guarded: refuse a password that would be readable on its way to another machine
         :raises EventError: it is no http or https URL; the message does not contain it
         """
+        target = cls._parsed(url, subject)
+        if guarded and target.authorization and target.scheme == "http" and not _is_this_machine(target.host):
+            raise EventError(
+                f"{subject} has a user or a password but no TLS, so everybody on the way could read it; expected https://"
+            )
+        return target
+
+    @classmethod
+    def _parsed(cls, url: str, subject: str) -> Target:
         try:
             parts = urlsplit(url if url.isprintable() and " " not in url else "")
             if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
@@ -84,3 +95,12 @@ def _ascii_host(host: str) -> str:
         return host.lower()
     name: str = import_extra("idna", "http").encode(host, uts46=True).decode()
     return name
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, 6.3
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -52,6 +52,8 @@ class SMTPHandler(EventHandler):
 
     timeout: float = 60.0
 
+    max_concurrency = 1  # a mail server limits the connections of a client
+
     def __init__(
         self, subject: str, from_addr: str, to_addr: str | Iterable[str], smtp_servers: str | Iterable[str]
     ) -> None:
