@@ -614,7 +614,9 @@ def test_a_refused_recipient_is_tried_at_the_next_server_and_nobody_is_served_tw
 
 def test_a_recipient_whom_all_refuse_is_refused_for_good(trusted):
     with smtp_server(trusted, refuse=[BOB]) as first, smtp_server(trusted, refuse="all") as second:
-        with pytest.raises(event.PermanentError, match=rf"refused for good for {BOB} \(550 no such user here\)") as error:
+        with pytest.raises(
+            event.PermanentError, match=rf"refused for good for {BOB} \(550 no such user here\)"
+        ) as error:
             handler_for(first, second, to=[ANN, BOB]).send_event(closed())
 
     assert [e.rcpt_tos for e in first.envelopes] == [[ANN]]

@@ -86,7 +86,7 @@ class Mail:
         addresses = [box.wire_address for box in (sender, *recipients)]
         self._policy = _ASCII if "".join(addresses).isascii() else _UTF8
         self._data = event.as_dict()
-        self._json = _json.dumps(self._data).encode("ascii")
+        self._json = _json.dumps(self._data, i_json=True).encode("ascii")
         self._files = attached_files(event)
         self._fields = {
             "Subject": on_one_line(str(subject)),
