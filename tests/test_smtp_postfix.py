@@ -63,12 +63,11 @@ def test_a_non_ascii_recipient_gets_a_mail_without_bare_line_feeds(postfix, tmp_
     assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log"]
 
 
-# Next to the limit, byte for byte: Postfix counts the header that it adds.
-@pytest.mark.parametrize("size", range(214_000, 222_000, 500))
-def test_no_mail_is_larger_than_the_server_announces(postfix, tmp_path, size):
-    content = b"\0" + random.Random(size).randbytes(size)
-
-    assert handler_for(postfix, PEOPLE[0]).send_event(sent_with(tmp_path, content, "core"))
+def test_no_mail_is_larger_than_the_server_announces(postfix, tmp_path):
+    # Around the limit in small steps: Postfix counts the header that it adds.
+    for size in range(214_000, 219_000, 50):
+        content = b"\0" + random.Random(size).randbytes(size)
+        assert handler_for(postfix, PEOPLE[0]).send_event(sent_with(tmp_path, content, "core"))
 
 
 def test_a_log_larger_than_the_server_takes_is_compressed(postfix, tmp_path):
