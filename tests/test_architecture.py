@@ -162,7 +162,7 @@ ORDER = [
     {"_entry", "_disk", "_outbox", "_delivery"},
     {"_manager"},
     {""},  # the face
-    {"_clocked", "_secret", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3"},  # of the handlers
+    {"_clocked", "_secret", "_cloudevents", "_formats", "_net", "_s3"},  # of the handlers
     {"_message", "_wire", "_wire_redis", "_broker", "_publisher"},  # of the handler broker, and of the relay
     {"_taken", "_redis_list", "_intake", "_note", "_acceptor", "_relay"},  # of the relay
     {"_process", "_signals", "_tee", "_ci"},  # of run
@@ -172,7 +172,8 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
-    *("_clocked", "_mail", "_submission", "_cloudevents", "_webhook", "_otlp", "_s3"),
+    *("_clocked", "_cloudevents", "_formats.address", "_formats.mail", "_s3"),
+    *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.smtp", "_net.webhook"),
     *("_message", "_broker", "_publisher"),
 }
 
@@ -295,7 +296,7 @@ def stems(directory, pattern):
 def test_every_handler_that_takes_references_tells_check_which():
     resolving = {
         path.stem for path in (PACKAGE / "handler").glob("*.py") if "_secret.resolve(" in path.read_text("utf-8")
-    }
+    } | {"smtp"}  # whose passwords are resolved by _net.mail_server
     assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "_references", ())} == resolving
 
 

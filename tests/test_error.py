@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import event
 from event.error import E3Error, EventError, PermanentError, one_line, shown
 
 BOTH = pytest.mark.parametrize("kind", [E3Error, EventError, PermanentError])
@@ -149,3 +150,23 @@ def test_where_e3_core_is_installed_its_class_is_the_base(tmp_path):
     src = event.error.__file__.rpartition("event")[0]
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {src!r}]; import event; {script}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# The parts of a delivery.
+
+
+@pytest.mark.parametrize("kind", [event.PartialDeliveryError, PermanentError])
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_error_keeps_the_parts_that_are_done(kind, duplicate):
+    error = duplicate(kind("bob is missing", done=["ann", "ann"]))
+
+    assert error.done == frozenset({"ann"})
+    assert str(error) == "bob is missing"
+
+
+def test_a_partial_delivery_names_what_remains_and_is_not_permanent():
+    error = pickle.loads(pickle.dumps(event.PartialDeliveryError("bob is missing", remaining=["bob"])))
+
+    assert (error.done, error.remaining) == (frozenset(), ("bob",))
+    assert isinstance(error, EventError)
+    assert not isinstance(error, PermanentError)

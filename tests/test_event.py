@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError
+from event._event import with_delivered
 from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
@@ -664,3 +665,20 @@ def test_the_id_of_a_sending_stays_with_the_event_and_its_copies(duplicate):
     assert (sent.uid, sent.target, sent.get_attachments()) == (e.uid, "arm", {"log": ("path", "digest")})
     assert e.get_attachments() == {}
     assert event.sending_id(e) != "an-id"
+
+
+# The parts of a sending that are delivered.
+
+
+def test_nothing_is_delivered_before_the_first_attempt():
+    assert event.already_delivered(Event("build", _delivered={"ann"})) == frozenset()
+    assert event.already_delivered(object()) == frozenset()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_what_is_delivered_stays_with_the_event_and_its_copies(duplicate):
+    e = Event("build", target="arm")
+    again = with_delivered(e._as_sent("an-id"), ["ann"])
+    assert event.already_delivered(duplicate(again)) == event.already_delivered(again) == frozenset({"ann"})
+    assert (event.sending_id(again), again.target) == ("an-id", "arm")
+    assert event.already_delivered(e) == frozenset()

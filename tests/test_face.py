@@ -29,7 +29,10 @@ NAMES = {
     "unique_id",
 }
 # Ours alone: what EventManager.dispatch returns, what a handler raises and reads, and the way to wrap a piece of work.
-FURTHER = {"Delivery", "Outcome", "PermanentError", "child_environment", "sending_id", "track"}
+FURTHER = {
+    *("Delivery", "Outcome", "PartialDeliveryError", "PermanentError"),
+    *("already_delivered", "child_environment", "sending_id", "track"),
+}
 
 P, A, K = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 NONE = inspect.Parameter.empty

@@ -370,3 +370,46 @@ def test_what_json_knows_comes_back(value, layout):
 def test_the_slow_way_writes_what_the_fast_way_writes(value):
     slow = _json.dumps([value, float("nan")])
     assert slow == json.dumps([value, None])
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("caf\udce9.c", "caf\\udce9.c", id="alone"),
+        pytest.param("\udce9\udce8", "\\udce9\\udce8", id="two-low-ones"),
+        pytest.param("\ud83d", "\\ud83d", id="high-one-at-the-end"),
+        pytest.param("\ud83dx", "\\ud83dx", id="high-one-before-text"),
+        pytest.param("\U0001f600", "\U0001f600", id="a-pair-is-a-character"),
+        pytest.param("\\ud800", "\\ud800", id="a-backslash-is-text"),
+        pytest.param("\\\ud800", "\\\\ud800", id="a-backslash-before-one"),
+    ],
+)
+def test_i_json_has_no_lone_surrogate(value, expected, indent):
+    text = _json.dumps({"key": value, value: [value]}, indent=indent, i_json=True)
+    assert json.loads(text) == {"key": expected, expected: [expected]}
+    json.loads(text)["key"].encode()  # strict readers do not refuse it
+    assert json.loads(_json.dumps(value, indent=indent)) == value
+
+
+def test_a_megabyte_of_escapes_is_searched_in_one_pass():
+    for piece in ("\\", "\udce9", "\ud83d", "\\ud8"):
+        value = piece * (1_000_000 // len(piece))
+        assert json.loads(_json.dumps(value, i_json=True)) == value.encode("utf-8", "backslashreplace").decode()
+
+
+@pytest.mark.parametrize("sort_keys", [False, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"b": 1, "a": "x, y: \n", "c": None, "d": True, "e": 0.5}, id="flat"),
+        pytest.param({}, id="empty"),
+        pytest.param({"a": []}, id="nested"),
+        pytest.param({1: 2, None: 3}, id="other-keys"),
+        pytest.param([1, "a"], id="list"),
+    ],
+)
+def test_indented_text_is_that_of_the_standard_library(value, sort_keys):
+    if sort_keys and 1 in value and None in value:
+        sort_keys = False
+    assert _json.dumps(value, indent=2, sort_keys=sort_keys) == json.dumps(value, indent=2, sort_keys=sort_keys)

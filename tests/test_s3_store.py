@@ -154,6 +154,42 @@ def test_objects_bear_their_type_and_the_encryption_that_is_asked_for(tmp_path, 
     assert "gzip" in requests[1][1]["Content-Encoding"]
 
 
+@pytest.mark.parametrize(
+    ("ctype", "expected"),
+    [
+        pytest.param("text/plain", None, id="text"),
+        pytest.param("image/png", None, id="picture"),
+        pytest.param("text/html", "attachment", id="page"),
+        pytest.param("image/svg+xml", "attachment", id="picture-that-may-run-scripts"),
+        pytest.param("application/octet-stream", "attachment", id="anything"),
+    ],
+)
+def test_what_could_run_in_a_browser_is_a_download(server, store, tmp_path, ctype, expected):
+    (tmp_path / "file").write_bytes(HELLO)
+    store.upload(str(tmp_path / "file"), URL, ctype)
+    assert server.get("events", "a/b").get("ContentDisposition") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("at http://u:p@h/x", "at http://***@h/x", id="one"),
+        pytest.param("http://u:p/q@h, http://v:w@i", "http://***@h, http://***@i", id="two-and-a-slash"),
+        pytest.param("a@b //c", "a@b //c", id="none"),
+        pytest.param("//a@//b@c", "//***@c", id="several-in-a-word"),
+    ],
+)
+def test_a_reason_has_no_password(text, expected):
+    assert _s3.reason(ValueError(text)) == f"ValueError: {expected}"
+
+
+@pytest.mark.timeout(60)  # with a pattern that goes back and forth, minutes
+@pytest.mark.parametrize("character", ["a", "/", "@", " ", ":"])
+def test_a_reason_of_a_megabyte_is_masked_in_one_pass(character):
+    assert "secret" not in _s3.reason(ValueError(f"//u:secret@{character * 1_000_000}@"))
+    _s3.reason(ValueError(character * 1_000_000))
+
+
 def test_its_owner_alone_may_read_what_was_downloaded(server, store, directory):
     store.put(URL, HELLO, "text/plain")
     download(store, directory)

@@ -185,3 +185,43 @@ def test_children_run_in_the_span_by_a_copy_of_the_environment():
     child = _trace.environment(_trace.Span(TRACE, SPAN, PARENT, 1, "v=1"), environ)
     assert child == {"PATH": "bin", "TRACEPARENT": f"00-{TRACE}-{SPAN}-01", "TRACESTATE": "v=1"}
     assert environ == {"PATH": "bin", "TRACEPARENT": "old", "TRACESTATE": "old=1"}
+
+
+LOW = "0" * 16 + "3" + "0" * 15  # a trace id that a ratio of 0.25 takes, and one of 0.1 does not
+
+
+@pytest.mark.parametrize("parent_flags", [None, 0, 1], ids=["root", "parent-not-recorded", "parent-recorded"])
+@pytest.mark.parametrize(
+    ("sampler", "argument", "expected"),
+    [
+        pytest.param("", "", (1, 0, 1), id="none"),
+        pytest.param("always_on", "", (1, 1, 1), id="on"),
+        pytest.param("always_off", "", (0, 0, 0), id="off"),
+        pytest.param(" Always_Off ", "", (0, 0, 0), id="off-written-otherwise"),
+        pytest.param("parentbased_always_on", "", (1, 0, 1), id="parent-or-on"),
+        pytest.param("parentbased_always_off", "", (0, 0, 1), id="parent-or-off"),
+        pytest.param("traceidratio", "0.25", (1, 1, 1), id="ratio"),
+        pytest.param("traceidratio", "0.1", (0, 0, 0), id="smaller-ratio"),
+        pytest.param("traceidratio", "some", (1, 1, 1), id="no-ratio"),
+        pytest.param("parentbased_traceidratio", "0.1", (0, 0, 1), id="parent-or-ratio"),
+        pytest.param("jaeger_remote", "", (1, 0, 1), id="unknown"),
+    ],
+)
+def test_the_sampler_decides_what_is_recorded(monkeypatch, sampler, argument, expected, parent_flags):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    parent = None if parent_flags is None else _trace.Span(LOW, "0" * 15 + "1", flags=parent_flags)
+    begun = _trace.begin(parent, bytes.fromhex("1" * 16 + LOW))
+    assert begun.flags == expected[0 if parent_flags is None else 1 + parent_flags]
+
+
+def test_a_ratio_takes_as_many_traces_as_the_sdk_does(monkeypatch):
+    sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    for ratio in ("0", "0.25", "0.7", "1"):
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
+        sampler = sampling.TraceIdRatioBased(float(ratio))
+        for _ in range(50):
+            span = _trace.begin(None)
+            theirs = sampler.should_sample(None, int(span.trace_id, 16), "x").decision.is_sampled()
+            assert span.sampled == theirs

@@ -12,11 +12,11 @@ Make an event, attach files, send it; handlers bring it to its destinations::
 
 from __future__ import annotations
 
-from event._event import Event, sending_id, unique_id
+from event._event import Event, already_delivered, sending_id, unique_id
 from event._handler import EventHandler
 from event._manager import EventManager
 from event._outcome import Delivery, Outcome
-from event.error import EventError, PermanentError
+from event.error import EventError, PartialDeliveryError, PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ __all__ = [
     "EventHandler",
     "EventManager",
     "Outcome",
+    "PartialDeliveryError",
     "PermanentError",
     "add_handler",
+    "already_delivered",
     "child_environment",
     "default_manager",
     "handler_config_as_env",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 EventError.__module__ = __name__
+PartialDeliveryError.__module__ = __name__
 PermanentError.__module__ = __name__
 
 default_manager = EventManager()

@@ -52,7 +52,7 @@ def as_json(event: Event) -> str:
 
     :raises EventError: the data holds itself
     """
-    return _json.dumps(event.as_dict())
+    return _json.dumps(event.as_dict(), i_json=True)
 
 
 def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") -> str:
@@ -71,7 +71,7 @@ def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") 
         "datacontenttype": "application/json",
         "data": _with_attachments(event, data),
     }
-    return _json.dumps({key: value for key, value in envelope.items() if value is not None})
+    return _json.dumps({key: value for key, value in envelope.items() if value is not None}, i_json=True)
 
 
 def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEVENTS_DEFAULT) -> str:
@@ -102,7 +102,7 @@ def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEV
         "customDataContentType": "application/json",
     }
     envelope = {"subject": subject, "time": when, "datacontenttype": "application/cdevents+json", "data": cdevent}
-    return _json.dumps({**attributes, **envelope})
+    return _json.dumps({**attributes, **envelope}, i_json=True)
 
 
 def is_uri_reference(text: str) -> bool:

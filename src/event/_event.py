@@ -47,11 +47,12 @@ class Event:
     :param kwargs: more data
     """
 
-    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_formatters", "_sending")
+    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_delivered", "_formatters", "_sending")
 
     _attachments: dict[str, tuple[str, str]]
     _closed: bool
     _data: dict[str, Any]
+    _delivered: frozenset[str]  # not set before a part has been delivered
     _formatters: dict[str, Callable[[str, Any], dict[str, Any]]]
     _sending: str | None
 
@@ -141,6 +142,7 @@ class Event:
             "_attachments": self._attachments.copy(),
             "_closed": self._closed,
             "_sending": self._sending,
+            "_delivered": already_delivered(self),
             # Without the defaults, so that they are the shared dict again on the other side.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
         }
@@ -151,6 +153,7 @@ class Event:
         _set_attachments(self, state["_attachments"])
         _set_closed(self, state["_closed"])
         _set_sending(self, state["_sending"])
+        _set_delivered(self, state["_delivered"])
         _set_formatters(self, state["_formatters"] or self._dates())
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
@@ -302,6 +305,23 @@ def sending_id(event: Event) -> str:
     return getattr(event, "_sending", None) or unique_id()  # an event of e3-core has none
 
 
+def already_delivered(event: Event) -> frozenset[str]:
+    """Return the keys of the parts that earlier attempts of this sending have finished, for a handler.
+
+    A handler with several destinations names a finished one in `PartialDeliveryError.done`. Without an outbox, and on
+    the first attempt, the set is empty.
+    """
+    delivered = getattr(event, "_delivered", None)  # an event of e3-core has none
+    return delivered if isinstance(delivered, frozenset) else frozenset()
+
+
+def with_delivered(event: Event, keys: Iterable[str]) -> Event:
+    """Return a copy of an event for a handler that has finished some parts of its delivery."""
+    copy = type(event).__new__(type(event))
+    Event.__setstate__(copy, {**Event.__getstate__(event), "_delivered": frozenset(keys)})
+    return copy
+
+
 def encode_event(event: Event, attachments: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """Return the content of a dump, its attachments being at other paths perhaps."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}
@@ -330,6 +350,7 @@ def decode_event(content: Any, kind: type[E]) -> E:
             "_attachments": {name: (path, digest) for name, (path, digest) in attachments.items()},
             "_closed": closed,
             "_sending": None,
+            "_delivered": frozenset(),
             "_formatters": None,
         },
     )
@@ -357,6 +378,7 @@ _STEM_MAX = 255 - len(f"-{unique_id()}.json")
 _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__
 _set_closed = Event.__dict__["_closed"].__set__
+_set_delivered = Event.__dict__["_delivered"].__set__
 _set_formatters = Event.__dict__["_formatters"].__set__
 _set_sending = Event.__dict__["_sending"].__set__
-_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_formatters", "_sending"})
+_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_delivered", "_formatters", "_sending"})

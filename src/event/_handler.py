@@ -15,10 +15,22 @@ if TYPE_CHECKING:
 
 
 class EventHandler(ABC):
-    """Takes events somewhere: into files, a log, a mailbox, a store.
+    """Delivers events to a destination: files, a log, a mailbox, a store.
 
     Derive from it, or write any class with these methods, and register the class as an entry point of the group
-    ``e3.event.handler``. The configuration is what stands after the name in E3_EVENT_HANDLERS.
+    ``e3.event.handler``. The configuration is the text after the name in E3_EVENT_HANDLERS.
+
+    Two more names are optional. `e3-event deliver` and `e3-event relay`, which often have many events for one handler,
+    ask for them with `hasattr`:
+
+    ``send_events(events: Sequence[Event]) -> Sequence[bool | BaseException]``
+        Deliver several events, up to 100, in one call. Return a result for each, in the same order: True if it was
+        delivered, False if not, or the exception that says why not (`PermanentError` if no later attempt can succeed).
+        An exception that is raised counts for all of them, as does a result of another length.
+
+    ``max_concurrency: int``
+        How many calls may run at once, in as many threads; 1 for a destination that wants one at a time. Without it,
+        there is no limit.
     """
 
     @abstractmethod

@@ -24,10 +24,15 @@ _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pyde
 
 
 # json.dumps makes an encoder at each call that has options.
-_ENCODERS: dict[tuple[int | None, bool], Callable[[Any], str]] = {}
+_ENCODERS: dict[tuple[str | int | None, bool], Callable[[Any], str]] = {}
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+# An escaped backslash, which begins no other escape; a pair of surrogates, which is one character; a surrogate alone.
+_SURROGATES = r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f])"
 
 
-def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_json: bool = False) -> str:
     r"""Return value as JSON text, ASCII only.
 
     Values that JSON does not know take their natural form:
@@ -51,21 +56,45 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> 
     :param value: what to encode
     :param indent: spaces for each level; None is one line
     :param sort_keys: write the keys of each object in order
+    :param i_json: write a lone surrogate, which a file's name can have and strict readers refuse (RFC 7493, 2.1), as
+        the text of its escape; for what leaves this package
     :raises EventError: a value holds itself, or is nested too deeply; the message names its key
     """
-    options = (indent, sort_keys)
-    if options not in _ENCODERS:
-        _ENCODERS[options] = json.JSONEncoder(
-            default=natural, allow_nan=False, indent=indent, sort_keys=sort_keys
-        ).encode
+    text = _encoded(value, indent, sort_keys)
+    if i_json and "\\ud" in text:
+        import re
+
+        return re.sub(_SURROGATES, lambda found: f"\\{found[0]}" if found[1] else found[0], text)
+    return text
+
+
+def _encoded(value: Any, indent: int | None, sort_keys: bool) -> str:
     try:
-        return _ENCODERS[options](value)
+        if indent and type(value) is dict and value and _SCALARS.issuperset(map(type, value.values())):
+            # The fast encoder of the standard library knows no indentation, but any separator.
+            separator = f",\n{' ' * indent}"
+            return f"{{{separator[1:]}{_encoder(separator, sort_keys)(value)[1:-1]}\n}}"
+        return _encoder(indent, sort_keys)(value)
     except Exception:  # what JSON does not know, or a value whose own code fails
         plain = _plain(value, "", ())
     try:
         return json.dumps(plain, indent=indent, sort_keys=sort_keys)
     except RecursionError as error:  # pragma: no cover  # before Python 3.12, _plain is the first to give up
         raise EventError("event data is nested too deeply for JSON") from error
+
+
+def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
+    """Return an encoder.
+
+    :param layout: the number of spaces for each level, or what separates the values of an object; None for one line
+    """
+    key = (layout, sort_keys)
+    if key not in _ENCODERS:
+        separators, indent = ((layout, ": "), None) if isinstance(layout, str) else (None, layout)
+        _ENCODERS[key] = json.JSONEncoder(
+            default=natural, allow_nan=False, indent=indent, separators=separators, sort_keys=sort_keys
+        ).encode
+    return _ENCODERS[key]
 
 
 def loads(text: str | bytes) -> Any:

@@ -32,8 +32,9 @@ _URL = re.compile(r"s3://(arn:[^/]+(?:/[^/]+)?[:/]accesspoint[:/][^:/]+|[^/]+)(?
 _BUCKET = re.compile(r"arn:.+|[A-Za-z0-9._-]{1,255}")
 _KEY = re.compile(r"[^\ud800-\udfff]{1,1024}")
 
-# The `user:password@` of a URL; botocore's messages quote that of the endpoint whole. A password may hold a slash.
-_USERINFO = re.compile(r"//\S*@")
+# What a browser shows without running anything in it. Whatever else it is asked to show becomes a download: a page or a
+# picture that somebody attached could otherwise act as the site that the bucket is served from.
+_HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpeg", "image/png", "image/webp"})
 
 # The codes, not the status 404 alone: it is also what a multipart upload that got lost is answered, and a role of the
 # single sign-on that does not exist.
@@ -150,6 +151,8 @@ class Store:
         # interpreter ends, when no thread may start any more, still goes out.
         config = TransferConfig(use_threads=False)
         headers = self._headers(content_type, encoding)
+        if content_type not in _HARMLESS:
+            headers["ContentDisposition"] = "attachment"
         _asked(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config))
 
     def download(self, url: str, path: str, size: int, sha1: str) -> None:
@@ -245,7 +248,17 @@ def reason(error: Exception) -> str:
 
 
 def _masked(text: str) -> str:
-    return _USERINFO.sub("//***@", text)
+    """Return a text with the ``user:password@`` of URLs replaced; botocore's messages quote that of the endpoint.
+
+    A password may contain a slash. Each word is searched once from either end: a pattern that goes back and forth would
+    take a time that grows with the square of the text.
+    """
+    return " ".join(map(_masked_word, text.split(" ")))
+
+
+def _masked_word(word: str) -> str:
+    begin, end = word.find("//"), word.rfind("@")
+    return f"{word[:begin]}//***{word[end:]}" if 0 <= begin < end else word
 
 
 def _object(url: str) -> tuple[str, str]:

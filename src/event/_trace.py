@@ -111,8 +111,12 @@ def begin(parent: Span | None, seed: bytes = b"") -> Span:
     ids = (seed or os.urandom(24)).hex()
     span_id, trace_id = ids[:16], ids[16:48]
     if parent is None:
-        return Span(trace_id, span_id)
-    return Span(parent.trace_id, span_id, parent.span_id, parent.flags, parent.state)
+        span = Span(trace_id, span_id)
+    else:
+        span = Span(parent.trace_id, span_id, parent.span_id, parent.flags, parent.state)
+    if sampler := os.environ.get("OTEL_TRACES_SAMPLER"):
+        span.flags = _sample(sampler.strip().lower(), span)
+    return span
 
 
 def as_data(span: Span) -> dict[str, str]:
@@ -141,6 +145,25 @@ def child_environment() -> dict[str, str]:
     """Return a copy of the environment, with the span of the track or the delivery around us."""
     span = current.get()
     return environment(span) if span else {**os.environ}
+
+
+def _sample(sampler: str, span: Span) -> int:
+    """Return the flags of a span that begins, as the OTEL_TRACES_SAMPLER of OpenTelemetry's SDKs decides."""
+    if sampler.startswith("parentbased_") and span.parent_id:
+        return span.flags
+    recorded = True
+    kind = sampler.removeprefix("parentbased_")
+    if kind == "always_off":
+        recorded = False
+    elif kind == "traceidratio":
+        try:
+            ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))
+        except ValueError:
+            ratio = 1.0  # the default; the SDKs ignore what they cannot read
+        recorded = int(span.trace_id[16:], 16) < ratio * 2**64
+    elif kind != "always_on":
+        return span.flags
+    return span.flags & ~_SAMPLED | recorded
 
 
 def _state(text: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from typing_extensions import Self
@@ -76,11 +77,42 @@ class EventError(E3Error):
 class PermanentError(EventError):
     """A delivery that no later attempt can make: the destination has refused this event for good.
 
-    A handler raises it, so that the outbox does not try again but puts the event aside for a person.
+    A handler raises it. The outbox then does not try again, but keeps the event as a failed entry for an operator.
 
     :param message: the message, or several
     :param origin: what the error is about
+    :param done: the parts that were delivered all the same; see `PartialDeliveryError`
     """
+
+    def __init__(self, message: str | list[str] | None, origin: str | None = None, *, done: Iterable[str] = ()) -> None:
+        super().__init__(message, origin)
+        self.done = frozenset(done)
+
+
+class PartialDeliveryError(EventError):
+    """Some parts of a delivery are finished; a later attempt can finish the others.
+
+    A handler with several destinations raises it, such as the recipients of a mail. The outbox keeps `done`, and gives
+    it back on the next attempt: `event.already_delivered`.
+
+    :param message: the message, or several
+    :param origin: what the error is about
+    :param done: a key for each part that needs no further attempt, those of earlier attempts included. A key is any
+        string that means the same on the next attempt. It must not contain a secret
+    :param remaining: what a later attempt must deliver, for a log
+    """
+
+    def __init__(
+        self,
+        message: str | list[str] | None,
+        origin: str | None = None,
+        *,
+        done: Iterable[str] = (),
+        remaining: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message, origin)
+        self.done = frozenset(done)
+        self.remaining = tuple(remaining)
 
 
 def shown(value: object) -> str:

@@ -27,6 +27,7 @@ ENVIRONMENT_OF = {
 }
 # What the handlers need, and the servers of the tests that they talk to.
 HANDLERS = [f"{CHECKOUT}[all]", "aiosmtpd", "moto[server]", "pytest", "trustme"]
+HANDLERS += ["opentelemetry-exporter-otlp-proto-http", "urllib3"]  # what does it by hand
 _ATTACHMENT_SIZE = 100_000  # bytes
 _LEFT_OUT = ("E3_", "PYTHON", "COVERAGE_", "COV_CORE_")
 

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import event
-from event import _cloudevents, _delivery, _webhook
+from event import _cloudevents, _delivery
+from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
 from servers.http import Answer, site
@@ -391,7 +392,9 @@ def test_references_are_resolved_when_sending(server, monkeypatch, tmp_path):
         pytest.param("env:NO_HOOK", "", "http: the URL: env:NO_HOOK is not set", id="url"),
         pytest.param("env:BAD", "", "http: the URL is none of http:// or https://", id="bad-url"),
         pytest.param("env:HOOK", "env:NO_KEY", "http: the signing secret: env:NO_KEY is not set", id="secret"),
-        pytest.param("env:HOOK", "env:BAD", "http: the signing secret is not whsec_ and base64", id="bad-secret"),
+        pytest.param(
+            "env:HOOK", "env:BAD", "http: the signing secret is not whsec_ and 24 to 64 bytes", id="bad-secret"
+        ),
     ],
 )
 def test_a_wrong_reference_fails_with_its_name(server, monkeypatch, caplog, url, secret, why):  # noqa: PLR0913
@@ -467,7 +470,7 @@ def test_2xx_is_taken(status):
         assert HTTPHandler(server.url).send_event(event.Event("compile"))
 
 
-@pytest.mark.parametrize("status", [302, 303, 307, 408, 425, 429, 500, 501, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [302, 303, 307, 407, 408, 421, 425, 429, 500, 501, 502, 503, 504, 599])
 def test_what_may_pass_is_left_to_a_later_attempt(caplog, status):
     with site(status) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
@@ -541,7 +544,7 @@ def test_an_answer_whose_body_breaks_off_is_an_answer():
 
 
 def test_an_answer_whose_body_never_comes_is_an_answer(monkeypatch):
-    monkeypatch.setattr(_webhook, "_GOODBYE", 0.05)
+    monkeypatch.setattr("event.handler.http._LINGER", 0.05)
 
     def serve(connection, stopped):
         connection.recv(65536)
@@ -584,7 +587,7 @@ def babble(connection, stopped):
         pytest.param(drip, "TimeoutError: ", id="dripping"),
         pytest.param(silence, "TimeoutError: ", id="silent"),
         pytest.param(hang_up, "(RemoteDisconnected|ConnectionResetError): ", id="hanging-up"),
-        pytest.param(babble, "ProtocolError$", id="no-http"),
+        pytest.param(babble, "BadStatusLine$", id="no-http"),
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -847,12 +850,14 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"url": f"https://h/{TOKEN} x"}, "the URL is none of", id="space"),
         pytest.param({"url": f"https://h/{TOKEN}\nx"}, "the URL is none of", id="line-break"),
         pytest.param({"url": f"https://h:{TOKEN}/"}, "the URL is none of", id="port"),
-        pytest.param({"format": "xml"}, "format is 'xml'; expected one of cloudevents, cdevents, json", id="format"),
-        pytest.param({"secret": f"{TOKEN}!"}, "the signing secret is not whsec_ and base64", id="secret"),
-        pytest.param({"secret": "whsec_"}, "the signing secret is not whsec_ and base64", id="empty-key"),
-        pytest.param({"secret": "whsec_ä"}, "the signing secret is not whsec_ and base64", id="secret-not-ascii"),
+        pytest.param({"format": "xml"}, "the format is unknown; expected one of cloudevents,", id="format"),
+        pytest.param({"secret": f"{TOKEN}!"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret"),
+        pytest.param({"secret": "whsec_"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="empty-key"),
+        pytest.param(
+            {"secret": "whsec_ä"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret-not-ascii"
+        ),
         pytest.param({"source": "a b"}, "the source is 'a b'; expected a URI reference", id="source"),
-        pytest.param({"cdevents": "9"}, "cdevents is '9'; expected one of 0.3.0, 0.4.1, 0.5.1", id="cdevents"),
+        pytest.param({"cdevents": "9"}, "the version in cdevents= is unknown; expected one of", id="cdevents"),
         pytest.param({"timeout": "soon"}, "the timeout is 'soon'; expected a positive number", id="timeout"),
         pytest.param({"timeout": 0}, "the timeout is 0; expected a positive number", id="no-time"),
         pytest.param({"timeout": float("nan")}, "the timeout is nan; expected a positive number", id="nan"),
@@ -868,12 +873,12 @@ def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):
 
 
 def test_an_ipv6_address_is_a_host():
-    target = _webhook.Target("http://u@[::1]:8080/x?y#z")
-    assert (target.shown, target.url) == ("http://[::1]:8080", "http://[::1]:8080/x?y")
+    target = Target.parse("http://u@[::1]:8080/x?y#z", "http: the URL")
+    assert (target.shown, target.path) == ("http://[::1]:8080", "/x?y")
 
 
 def test_a_missing_library_is_an_error_with_the_pip_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "urllib3", None)
+    monkeypatch.setitem(sys.modules, "idna", None)
     with pytest.raises(event.EventError, match=r'pip install "e3-event\[http\]"'):
         HTTPHandler("https://h/")
 

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
-from event import _delivery, _otlp, _trace
+from event import _delivery, _trace
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
@@ -480,7 +480,7 @@ def test_the_endpoint_may_be_a_secret(receiver, monkeypatch, caplog):
     assert receiver.requests[0][0] == f"/{TOKEN}"
     monkeypatch.setenv("COLLECTOR", f"gopher://{TOKEN}")
     assert not handler.send_event(closed())
-    assert "the endpoint is no URL" in caplog.text
+    assert "the endpoint is none of http:// or https://" in caplog.text
     assert TOKEN not in caplog.text
 
 
@@ -527,7 +527,7 @@ def test_a_secret_reference_that_leads_nowhere_is_the_reason(receiver, caplog):
     ("arguments", "what"),
     [
         pytest.param({"headers": f"authorization={TOKEN}"}, "the headers' content", id="headers"),
-        pytest.param({"endpoint": f"http://u:{TOKEN}@h"}, "the endpoint's password", id="password"),
+        pytest.param({"endpoint": f"https://u:{TOKEN}@h"}, "the endpoint's password", id="password"),
         pytest.param({"endpoint": f"http://h?k={TOKEN}"}, "the endpoint's password or token", id="token"),
     ],
 )
@@ -538,11 +538,73 @@ def test_a_secret_in_clear_is_warned_of_and_not_shown(caplog, arguments, what):
     assert TOKEN not in caplog.text
 
 
-def test_the_compression_and_the_timeout_come_from_the_variables(receiver, monkeypatch):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+@pytest.mark.parametrize(("name", "encoding"), [("gzip", "gzip"), ("deflate", "deflate"), ("none", None)])
+def test_the_compression_comes_from_the_variables(receiver, monkeypatch, name, encoding):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", name)
     assert OTelHandler(receiver.endpoint).send_event(closed())
-    assert receiver.requests[0][1]["Content-Encoding"] == "gzip"
+    assert receiver.requests[0][1]["Content-Encoding"] == encoding
     assert len(receiver.spans) == 1
+
+
+def test_a_compression_that_is_unknown_is_a_reason(receiver, monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+    assert not OTelHandler(receiver.endpoint).send_event(closed())
+    assert "OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        pytest.param("OTEL_EXPORTER_OTLP_TIMEOUT", "", 10, id="unset"),
+        pytest.param("OTEL_EXPORTER_OTLP_TIMEOUT", "3000", 3, id="milliseconds"),
+        pytest.param("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1500", 1.5, id="traces"),
+        pytest.param("OTEL_EXPORTER_OTLP_TIMEOUT", "3000000", 60, id="ceiling"),
+    ],
+)
+def test_the_timeout_is_in_milliseconds_and_has_a_ceiling(monkeypatch, name, text, expected):
+    from event._net.otlp import Settings
+
+    monkeypatch.setenv(name, text)
+    assert Settings.read("", "", None).timeout == expected
+    assert Settings.read("", "", 2.0).timeout == 2
+
+
+def test_a_timeout_that_is_no_number_is_a_reason(receiver, monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10s")
+    assert not OTelHandler(receiver.endpoint).send_event(closed())
+    assert "OTEL_EXPORTER_OTLP_TIMEOUT is no number; expected milliseconds" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("OTEL_SDK_DISABLED", "True", id="disabled"),
+        pytest.param("OTEL_TRACES_EXPORTER", "none", id="no-exporter"),
+        pytest.param("OTEL_TRACES_SAMPLER", "always_off", id="sampled-out"),
+    ],
+)
+def test_nothing_is_exported_if_the_variables_say_so(receiver, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    handler = OTelHandler(receiver.endpoint)
+    assert handler.send_event(closed())
+    assert handler.send_events([closed(), closed()]) == [True, True]
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize("prefix", ["OTEL_SPAN_ATTRIBUTE", "OTEL_ATTRIBUTE"])
+def test_the_limits_of_attributes_hold(receiver, monkeypatch, prefix):
+    monkeypatch.setenv(f"{prefix}_COUNT_LIMIT", "2")
+    monkeypatch.setenv(f"{prefix}_VALUE_LENGTH_LIMIT", "3")
+    assert OTelHandler(receiver.endpoint).send_event(closed(a="long text", b=1, c=2))
+    (span,) = receiver.spans
+    assert span.attributes == {"cicd.pipeline.action.name": "RUN", "a": "lon"}
+    assert span.pb.dropped_attributes_count == 2
+
+
+def test_without_a_limit_no_attribute_is_dropped(send):
+    span = send(**{f"key{number}": number for number in range(300)})
+    assert len(span.attributes) == 301
+    assert span.pb.dropped_attributes_count == 0
 
 
 def test_a_proxy_of_the_environment_is_used(receiver, monkeypatch):
@@ -677,7 +739,7 @@ def test_an_answer_that_is_no_http_is_a_reason(caplog):
 
     with raw_server(serve) as port:
         assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
-    assert "is not delivered: ConnectionError" in caplog.text
+    assert "is not delivered: BadStatusLine" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -698,7 +760,7 @@ def test_a_receiver_that_drips_does_not_hold_the_sending(caplog, lead):
     with raw_server(serve) as port:
         handler.endpoint = f"http://127.0.0.1:{port}"
         assert not handler.send_event(closed())  # without a deadline on the whole, it returns after half an hour
-    assert re.search(r"is not delivered: TimeoutError: (the time for the whole sending is over|timed out)", caplog.text)
+    assert re.search(r"is not delivered: TimeoutError: (the total timeout has expired|timed out)", caplog.text)
 
 
 def test_an_endless_answer_is_not_read_to_its_end(receiver):
@@ -710,7 +772,7 @@ def test_an_endless_answer_is_not_read_to_its_end(receiver):
 def test_a_timeout_that_leaves_no_time_is_a_reason(receiver, monkeypatch, caplog, timeout):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", timeout)
     assert not OTelHandler(receiver.endpoint).send_event(closed())
-    assert "TimeoutError: the time for the whole sending is over" in caplog.text
+    assert "TimeoutError: the total timeout has expired" in caplog.text
 
 
 def test_a_certificate_that_is_not_there_is_a_reason(receiver, monkeypatch, caplog):
@@ -722,20 +784,116 @@ def test_a_certificate_that_is_not_there_is_a_reason(receiver, monkeypatch, capl
 def test_a_header_of_the_variable_that_cannot_be_sent_is_a_reason(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={TOKEN}%0D%0Ax")
     assert not OTelHandler(receiver.endpoint).send_event(closed())
-    assert "is not delivered: InvalidHeader" in caplog.text
+    assert "is not delivered: otel: the headers are not as expected" in caplog.text
     assert TOKEN not in caplog.text
 
 
-def test_the_exporter_s_log_is_silent_only_while_we_export(receiver, caplog):
+def test_a_port_that_speaks_grpc_is_a_reason(caplog):
+    def serve(connection, stopped):
+        connection.sendall(bytes.fromhex("000006040000000000000500004000"))
+        connection.recv(1 << 16)
+        connection.close()
+
+    with raw_server(serve) as port:
+        assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
+    assert "is not delivered: the port speaks HTTP/2, as gRPC does; expected HTTP/1.1" in caplog.text
+
+
+def test_a_failure_at_the_port_of_grpc_is_explained(monkeypatch, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr("event._net.otlp._GRPC_PORT", port)
+    assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
+    assert "this port usually speaks OTLP over gRPC, the one for HTTP is usually 4318" in caplog.text
+
+
+def test_netrc_gives_the_receiver_no_password(receiver, tmp_path):
+    netrc = tmp_path / "home" / ".netrc"
+    netrc.write_text("default login ci password passw0rd\n")
+    netrc.chmod(0o600)
     assert OTelHandler(receiver.endpoint).send_event(closed())
-    logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").warning("another's span")
-    assert [record.getMessage() for record in caplog.records] == ["another's span"]
+    assert "Authorization" not in receiver.requests[0][1]
 
 
-def test_an_exporter_that_raises_is_a_reason(receiver):
-    span = _otlp.make_span(_trace.begin(None), "x", (1, 2), {}, {}, None)
-    with pytest.raises(event.EventError, match=r"AttributeError|InvalidHeader"):
-        _otlp.export(span, receiver.endpoint, {1: "x"}, 1.0)
+def test_no_log_holds_the_url(receiver, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("COLLECTOR", f"{receiver.endpoint}/{TOKEN}?k={TOKEN}")
+    assert OTelHandler("env:COLLECTOR").send_event(closed())
+    assert TOKEN not in caplog.text
+
+
+# Batches
+
+
+def test_a_batch_is_one_request(receiver):
+    handler = OTelHandler(receiver.endpoint)
+    assert handler.send_events([closed(number=number) for number in range(100)]) == [True] * 100
+    assert [span.attributes["number"] for span in receiver.spans] == [*range(100)]
+    assert len(receiver.requests) == 1
+
+
+def test_a_batch_of_nothing_to_export_makes_no_request(receiver):
+    handler = OTelHandler(receiver.endpoint)
+    assert handler.send_events([]) == []
+    assert handler.send_events([event.Event("compile", **_trace.as_data(_trace.Span(TRACE, SPAN)))]) == [True]
+    assert receiver.requests == []
+
+
+def test_an_event_that_cannot_be_exported_does_not_hold_up_the_others(receiver):
+    looped = closed(loop=[])
+    looped.loop.append(looped.loop)
+    first, second, third = OTelHandler(receiver.endpoint).send_events([closed(), looped, closed()])
+    assert (first, third) == (True, True)
+    assert "'loop' holds itself" in str(second)
+    assert len(receiver.spans) == 2
+
+
+def test_a_batch_that_fails_fails_for_all_of_it(receiver, caplog):
+    receiver.answers = [(503, {"Retry-After": "3600"}, b"")]
+    events = [closed(), closed()]
+    results = OTelHandler(receiver.endpoint).send_events(events)
+    assert [str(result) for result in results] == [
+        f"otel: {made!r} is not delivered: 503 Service Unavailable" for made in events
+    ]
+    assert not [result for result in results if isinstance(result, event.PermanentError)]
+    assert len(receiver.requests) == 1
+    assert caplog.text == ""
+
+
+def test_a_reference_that_leads_nowhere_fails_for_a_whole_batch(receiver):
+    results = OTelHandler(receiver.endpoint, headers="env:NOT_THERE").send_events([closed(), closed()])
+    assert all("env:NOT_THERE is not set" in str(result) for result in results)
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "alone", "reason"),
+    [
+        pytest.param(partial_success(1, "too old"), partial_success(1, "too old"), "too old", id="rejected"),
+        pytest.param(400, 400, "400 Bad Request", id="refused"),
+    ],
+)
+def test_a_batch_of_which_some_are_refused_is_sent_one_by_one(receiver, answer, alone, reason):
+    receiver.answers = [answer, 200, alone, 200]
+    first, second, third = OTelHandler(receiver.endpoint).send_events([closed(), closed(), closed()])
+    assert (first, third) == (True, True)
+    assert isinstance(second, event.PermanentError)
+    assert reason in str(second)
+    assert len(receiver.requests) == 4
+
+
+def test_a_batch_of_one_that_is_refused_is_not_sent_again(receiver):
+    receiver.answers = [partial_success(1, "too old")]
+    (result,) = OTelHandler(receiver.endpoint).send_events([closed()])
+    assert isinstance(result, event.PermanentError)
+    assert len(receiver.requests) == 1
+
+
+def test_a_batch_takes_no_longer_than_a_sending(receiver):
+    handler = OTelHandler(receiver.endpoint)
+    handler.timeout = 0
+    results = handler.send_events([closed(), closed()])
+    assert all("the total timeout has expired" in str(result) for result in results)
 
 
 # Threads, forks, the end
@@ -830,7 +988,7 @@ def test_the_outbox_holds_absolute_paths(tmp_path, monkeypatch):
     ],
 )
 def test_an_endpoint_that_cannot_be_is_refused(endpoint):
-    with pytest.raises(event.EventError, match="the endpoint is no URL of http or https; expected otel=ENDPOINT"):
+    with pytest.raises(event.EventError, match="otel: the endpoint is none of http:// or https://"):
         OTelHandler(endpoint)
 
 

@@ -230,7 +230,8 @@ def test_nothing_that_an_event_says_leads_out_of_its_folder(store, tmp_path, mon
         assert first == base
         assert {"", ".", ".."}.isdisjoint(others)
         assert all(other.isprintable() and len(other.encode()) <= 255 for other in others)
-    url = the_json(store)["attachments"][bad or "log"]["s3_url"]
+    name = (bad or "log").encode("utf-8", "backslashreplace").decode()
+    url = the_json(store)["attachments"][name]["s3_url"]
     assert url == f"s3://logs/{store.keys('logs')[0]}"
 
 

@@ -33,18 +33,34 @@ class Authority:
 
 
 class Mailbox:
-    """What a server got, and whom it refuses: envelopes as aiosmtpd has them, in `envelopes`."""
+    """What a server got, and whom it refuses.
 
-    def __init__(self, refuse=(), refuse_data=None):
+    :ivar envelopes: as aiosmtpd has them
+    :ivar asked: each recipient that a client has named, in order
+    :ivar greeted: the name that each client has given itself
+    """
+
+    def __init__(self, refuse=(), refuse_data=None, most=1000):
         self.envelopes = []
         self.logins = []
         self.secured = []
+        self.asked = []
+        self.greeted = []
         self.refuse = refuse
         self.refuse_data = refuse_data
+        self.most = most
 
-    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802  # aiosmtpd's names
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802  # aiosmtpd's names
+        self.greeted.append(hostname)
+        session.host_name = hostname
+        return responses
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+        self.asked.append(address)
         if self.refuse == "all" or address in self.refuse:
-            return "550 no such\ruser here"
+            return self.refuse[address] if isinstance(self.refuse, dict) else "550 no such\ruser here"
+        if len(envelope.rcpt_tos) >= self.most:
+            return "452 4.5.3 too many recipients"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -65,9 +81,10 @@ def smtp_server(tls=None, family=socket.AF_INET, **more):
     """Run a server; give its Mailbox, which has the `port` too.
 
     :param tls: the context of a server that speaks TLS from the start
-    :param more: `refuse`, `refuse_data` of Mailbox; what else aiosmtpd's SMTP takes
+    :param more: `refuse` (addresses, or what each is answered), `refuse_data` and `most` (recipients in a transaction)
+        of Mailbox; what else aiosmtpd's SMTP takes
     """
-    mailbox = Mailbox(more.pop("refuse", ()), more.pop("refuse_data", None))
+    mailbox = Mailbox(**{name: more.pop(name) for name in ("refuse", "refuse_data", "most") if name in more})
     more = {"enable_SMTPUTF8": True, "data_size_limit": 64 << 20, "hostname": "localhost", **more}
     if more.get("auth_required"):
         more["authenticator"] = mailbox.check

@@ -23,7 +23,7 @@ _EXPECTED = (
 )
 
 # White space parts two URLs; a path may hold some too.
-_BETWEEN_URLS = re.compile(r"\s+(?=env:|file:|[A-Za-z][\w+.-]*://)")
+_BETWEEN_URLS = re.compile(r"(?<!\s)\s+(?=env:|file:|[A-Za-z][\w+.-]*://)")
 _URL = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 # What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
@@ -58,6 +58,8 @@ class AppriseHandler(EventHandler):
     _references = ("urls",)
 
     timeout: float = 60.0
+
+    max_concurrency = 1  # chat services limit how often a client posts
 
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
         apprise = import_extra("apprise", "apprise")

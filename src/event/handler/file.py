@@ -48,7 +48,7 @@ class FileHandler(EventHandler):
         :raises EventError: the data holds itself
         """
         data = event.as_dict()
-        text = _json.dumps(data, indent=2, sort_keys=True)
+        text = _json.dumps(data, indent=2, sort_keys=True, i_json=True)
         stem = "-".join(str(getattr(event, key, None)) for key in ("name", "uid"))  # either may be deleted
         directory = self._own_directory(stem, data)
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile

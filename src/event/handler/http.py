@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 from event import Event, EventError, EventHandler, PermanentError, _cloudevents, _config, _log, _secret, sending_id
 from event._handler import import_extra
 from event.error import one_line
@@ -13,10 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from urllib3 import PoolManager
-
-    from event._clocked import Clock
-    from event._webhook import Answer, Target
+    from event._net.deadline import Deadline
+    from event._net.http import Answer, Client, Target
 
 _FORMATS = ("cloudevents", "cdevents", "json")
 _OPTIONS = ("source", "type", "cdevents", "timeout")
@@ -25,14 +20,15 @@ _EXPECTED = (
     "all but the URL may be left out"
 )
 _TIMEOUT = 30.0  # seconds, the upper end of what Standard Webhooks recommends
-_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
+_LINGER = 2.0  # seconds for the answer's body, which changes nothing
+_SUBJECT = "http: the URL"  # in errors
 
 
 class HTTPHandler(EventHandler):
     """Posts each event to a URL.
 
-    A proxy is found as the standard library finds it (``HTTPS_PROXY``, ``NO_PROXY``, the system's settings); the
-    certificates are those of the system, or those that ``SSL_CERT_FILE`` names.
+    Proxies come from ``HTTPS_PROXY``, ``NO_PROXY`` and their kin, or from the system's settings. Certificates are
+    checked against the system's authorities, or those in the file that ``SSL_CERT_FILE`` names.
 
     :param url: where to post, or a reference to it, ``env:NAME`` or ``file:PATH``, resolved when an event is sent. A
         user and a password in it become the header Authorization
@@ -42,16 +38,15 @@ class HTTPHandler(EventHandler):
     :param type: the attribute ``type`` of CloudEvents; each ``{name}`` in it stands for the event's name
     :param cdevents: the version of CDEvents
     :param timeout: seconds that a whole sending may take, waiting for a server that asks for it included
-    :raises EventError: urllib3 is not installed, or an argument cannot be
+    :raises EventError: the extra is not installed, or an argument is not valid
     """
 
     # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
-    _requires = ("http", ("urllib3",))
+    _requires = ("http", ("idna",))
     _references = ("url", "secret")
 
-    # The process and the proxy that the client is for, and the client. A class attribute, so that a copy and an
-    # unpickled handler start without one.
-    _client: tuple[int, str | None, PoolManager] | None = None
+    # A class attribute, so that a copy and an unpickled handler start without one.
+    _client: Client | None = None
 
     def __init__(  # noqa: PLR0913  # what can be configured
         self,
@@ -64,16 +59,16 @@ class HTTPHandler(EventHandler):
         cdevents: str = _cloudevents.CDEVENTS_DEFAULT,
         timeout: float = _TIMEOUT,
     ) -> None:
-        import_extra("urllib3", "http")
+        import_extra("idna", "http")
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
-        from event import _webhook  # noqa: F401
+        from event._net import http, webhook  # noqa: F401
 
         self.url = url
-        self.format = _one_of("format", format, _FORMATS)
+        self.format = _one_of("the format", format, _FORMATS)
         self.secret = secret
         self.source = _uri_reference(source)
         self.type = type
-        self.cdevents = _one_of("cdevents", cdevents, _cloudevents.CDEVENTS_VERSIONS)
+        self.cdevents = _one_of("the version in cdevents=", cdevents, _cloudevents.CDEVENTS_VERSIONS)
         self.timeout = _seconds(timeout)
         self._check_secrets()
 
@@ -119,24 +114,21 @@ class HTTPHandler(EventHandler):
         sending = sending_id(event)
         content_type, body = self._body(event, sending)
 
-        from urllib3.exceptions import HTTPError
-
-        from event import _webhook
-        from event._clocked import Clock
+        from event._net.deadline import Deadline
+        from event._net.http import FAILURES, Target, reason
 
         shown = self._shown()
         try:
-            target = _webhook.Target(_secret.resolve(self.url, "http: the URL"))
+            target = Target.parse(_secret.resolve(self.url, _SUBJECT), _SUBJECT)
             shown = shown or target.shown
-            clock = Clock(self.timeout, self.timeout)
-            answer = self._post(target, content_type, body, sending, clock)
+            answer = self._post(target, content_type, body, sending, Deadline(self.timeout))
         except EventError as error:
             _log.warning("http: %r is not posted: %s", event, one_line(error))
             return False
-        except (OSError, ValueError, HTTPError) as error:
-            _log.warning("http: %r is not posted to %s: %s", event, shown, _webhook.reason(error))
+        except FAILURES as error:
+            _log.warning("http: %r is not posted to %s: %s", event, shown, reason(error))
             return False
-        if not answer.taken and not answer.later:
+        if not answer.taken and not answer.temporary:
             raise PermanentError(f"http: {shown} refuses {event!r} for good: {answer}")
         if not answer.taken:
             _log.warning("http: %r is not posted to %s: %s", event, shown, answer)
@@ -151,50 +143,39 @@ class HTTPHandler(EventHandler):
             text = _cloudevents.as_cloudevent(event, sending, self.source, self.type)
         return _cloudevents.CONTENT_TYPE, text.encode()
 
-    def _post(self, target: Target, content_type: str, body: bytes, sending: str, clock: Clock) -> Answer:
-        """Post until there is an answer that asks for no pause, or for one that the clock does not allow."""
-        from event import _webhook
+    def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Answer:
+        """Post, again after each pause that the server asks for and the deadline allows; the last answer counts."""
+        from event._net.http import repeated
+        from event._net.webhook import sign
 
         secret = _secret.resolve(self.secret, "http: the signing secret")
-        client = self._connect(target)
-        pause = _PAUSE
-        while True:
-            headers = {
-                "Content-Type": content_type, "User-Agent": "e3-event", "Authorization": target.authorization,
-                **_webhook.signed(secret, sending, body),
-            }  # fmt: skip
-            headers = {name: value for name, value in headers.items() if value}
-            answer = _webhook.post(client, target, body, headers, clock)
-            if answer.taken or not answer.later or answer.retry_after is None:
-                return answer
-            wait = max(answer.retry_after, pause)
-            if time.monotonic() + wait >= clock.deadline:
-                return answer
-            time.sleep(wait)
-            pause *= 2
+        client = self._connected()
 
-    def _connect(self, target: Target) -> PoolManager:
-        """Return the client, which all sends and threads of a process share.
+        def post() -> Answer:
+            headers = {"Content-Type": content_type, "User-Agent": "e3-event", **sign(secret, sending, body)}
+            return client.post(target, body, headers, deadline, linger=_LINGER)
 
-        A forked process makes its own: two processes that write to one connection destroy each other's requests.
-        """
-        from event import _webhook
+        return repeated(post, deadline)
 
-        proxy = _webhook.proxy_for(target)
-        if self._client is None or self._client[:2] != (os.getpid(), proxy):
-            self._client = (os.getpid(), proxy, _webhook.new_client(proxy))
-        return self._client[2]
+    def _connected(self) -> Client:
+        """Return the client, which all sendings and threads share."""
+        from event._net.http import Client
+
+        if self._client is None:
+            self._client = Client()
+        return self._client
 
     def _shown(self) -> str:
         return self.url if _secret.is_reference(self.url) else ""
 
     def _check_secrets(self) -> None:
-        from event import _webhook
+        from event._net.http import Target
+        from event._net.webhook import keys
 
-        if not _secret.is_reference(self.url) and _webhook.Target(self.url).has_secret:
+        if not _secret.is_reference(self.url) and Target.parse(self.url, _SUBJECT).has_secret:
             _secret.warn_if_clear(self.url, "http: the URL, with a user or a query,")
         if not _secret.is_reference(self.secret):
-            _webhook.keys(self.secret)
+            keys(self.secret)
             _secret.warn_if_clear(self.secret, "http: the signing secret")
 
     def _encoded(self, url: str, secret: str) -> str:
@@ -206,7 +187,8 @@ class HTTPHandler(EventHandler):
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise EventError(f"http: {what} is {value!r}; expected one of {', '.join(known)}")
+        # Without the value: a secret in the wrong field would be shown.
+        raise EventError(f"http: {what} is unknown; expected one of {', '.join(known)}")
     return value
 
 

@@ -47,7 +47,12 @@ class LoggingHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Log the event, unless the logger's level is above ours."""
         if self.log.isEnabledFor(self.level):
-            self.log.log(self.level, _json.dumps(event.as_dict(), indent=2), extra={"event": event})
+            text = _json.dumps(event.as_dict(), indent=2, i_json=True)
+            # Not by `log`, which looks for its caller: the record's place is always this one.
+            record = self.log.makeRecord(
+                self.log.name, self.level, __file__, 0, text, (), None, "send_event", {"event": event}
+            )
+            self.log.handle(record)
         return True
 
 

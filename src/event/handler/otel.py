@@ -10,12 +10,14 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-_EXPECTED = "expected otel=ENDPOINT,SERVICE,HEADERS, the endpoint as http(s)://HOST:PORT; each may be left out"
-_TRACES = "/v1/traces"  # OTLP/HTTP's path for spans
+    from event._net.deadline import Deadline
+    from event._net.otlp import Exporter, Settings
+
 _DEEPEST = 8  # objects in objects that become attributes; what is deeper is JSON
 _LARGEST_INT = 1 << 63
 
@@ -52,28 +54,38 @@ class OTelHandler(EventHandler):
     :param service: the resource's ``service.name``; where it is empty OTEL_SERVICE_NAME, else ``e3-event``
     :param headers: a reference to the headers to send, ``env:NAME`` or ``file:PATH``; their form is that of
         OTEL_EXPORTER_OTLP_HEADERS, ``name=value,name=value``, the values percent-encoded
-    :ivar timeout: seconds that a whole sending may take; None for what OTEL_EXPORTER_OTLP_TIMEOUT says, else 10
-    :raises EventError: the SDK or the exporter is not installed, or the endpoint is no URL
+    :ivar timeout: seconds for a sending, its repetitions included; None for OTEL_EXPORTER_OTLP_TIMEOUT, or else 10
+    :raises EventError: the extra is not installed, or the endpoint is no URL
     """
 
-    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
-    _requires = ("otel", ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))
+    # The extra, and what it installs, and what may be given by reference: `e3-event check` looks for both.
+    _requires = (
+        "otel",
+        ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
+    )
     _references = ("endpoint", "headers")
 
     timeout: float | None = None
+
+    # A class attribute, so that a copy and an unpickled handler start without one.
+    _exporter: Exporter | None = None
 
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
         for module in self._requires[1]:
             import_extra(module, self._requires[0])
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
-        from event import _otlp  # noqa: F401
+        from event._net import otlp
 
-        if endpoint and not _secret.is_reference(endpoint) and _holds_secret(_url(endpoint)):
+        if endpoint and not _secret.is_reference(endpoint) and otlp.endpoint_target(endpoint).has_secret:
             _secret.warn_if_clear(endpoint, "otel: the endpoint's password or token")
         _secret.warn_if_clear(headers, "otel: the headers' content")
         self.endpoint = endpoint
         self.service = service
         self.headers = headers
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copy and pickle keep: all but the connections."""
+        return {name: value for name, value in self.__dict__.items() if name != "_exporter"}
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
@@ -100,27 +112,106 @@ class OTelHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Export an event's span, and wait for the receiver to have it.
 
-        :return: whether the receiver has it, or there is nothing for it to have: the trace is not to be recorded, or
-            the event is open and its span ends later. Where it has not, the log tells the reason at WARNING
+        :return: whether the receiver has it, or there is nothing to export: the trace is not recorded, the OTEL_*
+            variables switch it off, or the event is open and its span ends later. If not, the log says why at WARNING
         :raises PermanentError: the receiver has refused the span for good
-        :raises EventError: the data holds itself
+        :raises EventError: the data contains itself
         """
-        data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
-        named = _trace.of_data(data)
-        place = named or _place(event)
-        if not place.sampled or (named and data.get("end_time") is None):
+        from event._net.deadline import Deadline
+
+        span = self._span_of(event)
+        if span is None:
             return True
         try:
-            self._export(self._span(event, data, place))
+            settings = self._settings()
+            self._connected().export([span], settings, Deadline(settings.timeout))
         except PermanentError as error:
-            raise PermanentError(f"otel: {event!r} is refused: {one_line(error)}") from error
+            raise _refused(event, error) from error
         except EventError as error:
             _log.warning("otel: %r is not delivered: %s", event, one_line(error))
             return False
         return True
 
+    def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
+        """Export the spans of several events in one request.
+
+        If the receiver refuses some of them without saying which, each is exported on its own. All of it takes no
+        longer than one sending may.
+
+        :return: for each event what `send_event` returns, or the exception that says why it is not delivered
+        """
+        spans: dict[int, ReadableSpan] = {}
+        results: list[bool | BaseException] = [True for _ in events]
+        for number, event in enumerate(events):
+            try:
+                if span := self._span_of(event):
+                    spans[number] = span
+            except Exception as error:
+                results[number] = error
+        if spans:
+            problems = self._export_all(spans)
+            for number, problem in problems.items():
+                permanent = isinstance(problem, PermanentError)
+                results[number] = (
+                    _refused(events[number], problem)
+                    if permanent
+                    else EventError(f"otel: {events[number]!r} is not delivered: {one_line(problem)}")
+                )
+        return results
+
+    def _export_all(self, spans: Mapping[int, ReadableSpan]) -> dict[int, EventError]:
+        """Export spans; return by number why one was not taken."""
+        from event._net.deadline import Deadline
+
+        try:
+            settings = self._settings()
+        except EventError as error:
+            return dict.fromkeys(spans, error)
+        deadline = Deadline(settings.timeout)
+        problem = self._problem([*spans.values()], settings, deadline)
+        if not isinstance(problem, PermanentError) or len(spans) == 1:
+            return dict.fromkeys(spans, problem) if problem else {}
+        each = {number: self._problem([span], settings, deadline) for number, span in spans.items()}
+        return {number: problem for number, problem in each.items() if problem}
+
+    def _problem(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> EventError | None:
+        try:
+            self._connected().export(spans, settings, deadline)
+        except EventError as error:
+            return error
+        return None
+
+    def _settings(self) -> Settings:
+        from event._net.otlp import Settings
+
+        endpoint = _secret.resolve(self.endpoint, "otel: the endpoint") if self.endpoint else ""
+        headers = _secret.resolve(self.headers, "otel: the headers") if self.headers else ""
+        return Settings.read(endpoint, headers, self.timeout)
+
+    def _connected(self) -> Exporter:
+        """Return what keeps the connections, which all sendings and threads share."""
+        from event._net.otlp import Exporter
+
+        if self._exporter is None:
+            self._exporter = Exporter()
+        return self._exporter
+
+    def _span_of(self, event: Event) -> ReadableSpan | None:
+        """Return an event's span; None if there is none to export.
+
+        :raises EventError: the data contains itself
+        """
+        from event._net.otlp import is_off
+
+        data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
+        named = _trace.of_data(data)
+        place = named or _place(event)
+        if not place.sampled or (named and data.get("end_time") is None) or is_off():
+            return None
+        return self._span(event, data, place)
+
     def _span(self, event: Event, data: dict[str, Any], place: _trace.Span) -> ReadableSpan:
-        from event import _otlp
+        from event._net.otlp import make_span
 
         flat = flatten({key: value for key, value in data.items() if key not in _ELSEWHERE})
         resource = {"service.name": self.service} if self.service else {}
@@ -139,16 +230,9 @@ class OTelHandler(EventHandler):
             if outcome in _FAILED:
                 ours["error.type"] = str(data.get("signal") or data.get("exit_code") or "_OTHER")
                 error = str(attributes.get("error.message") or attributes.get("error") or "")
-        return _otlp.make_span(
+        return make_span(
             place, name, _times(event, data), {**ours, **_attachments(event), **attributes}, resource, error
         )
-
-    def _export(self, span: ReadableSpan) -> None:
-        from event import _otlp
-
-        endpoint = _secret.resolve(self.endpoint, "otel: the endpoint") if self.endpoint else ""
-        headers = _secret.resolve(self.headers, "otel: the headers") if self.headers else ""
-        _otlp.export(span, _url(endpoint) if endpoint else None, _parse_headers(headers), self.timeout)
 
 
 def flatten(data: dict[str, Any], prefix: str = "", depth: int = 1) -> dict[str, Any]:
@@ -232,46 +316,5 @@ def _seconds(value: Any, written: Any) -> float | None:
     return value if 0 <= value < _LARGEST_INT / 1e9 else None
 
 
-def _url(endpoint: str) -> str:
-    """Return the URL that takes spans; one without a path is the receiver's, as in OTEL_EXPORTER_OTLP_ENDPOINT.
-
-    :raises EventError: it is none; it is not shown, since it may hold a password or a token
-    """
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(endpoint)
-        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
-            return parts._replace(path=_TRACES).geturl() if parts.path in {"", "/"} else endpoint
-    except ValueError:
-        pass
-    raise EventError(f"otel: the endpoint is no URL of http or https; {_EXPECTED}")
-
-
-def _holds_secret(url: str) -> bool:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    return "@" in parts.netloc or bool(parts.query)
-
-
-def _parse_headers(text: str) -> dict[str, str]:
-    """Return the headers that ``name=value,name=value`` tells.
-
-    :raises EventError: it does not; it is not shown
-    """
-    from urllib.parse import unquote
-
-    headers = {}
-    for item in filter(None, map(str.strip, text.split(","))):
-        name, equals, value = item.partition("=")
-        name, value = name.strip().lower(), unquote(value.strip())
-        if (
-            not equals
-            or not name.replace("-", "").replace("_", "").isalnum()
-            or not (name + value).isascii()
-            or not value.isprintable()
-        ):
-            raise EventError("otel: the headers are not as expected: name=value,name=value, the values percent-encoded")
-        headers[name] = value
-    return headers
+def _refused(event: Event, error: EventError) -> PermanentError:
+    return PermanentError(f"otel: {event!r} is refused: {one_line(error)}")

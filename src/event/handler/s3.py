@@ -39,7 +39,7 @@ class S3Handler(EventHandler):
     """
 
     # The extra, and what it brings: `e3-event check` looks for it.
-    _requires = ("s3", ("boto3",))
+    _requires = ("s3", ("boto3", "urllib3"))
 
     # What keeps the client, made at the first sending. A class attribute, so that a copy and an unpickled handler start
     # without one.
@@ -95,7 +95,7 @@ class S3Handler(EventHandler):
         prefix = self.s3_prefix(event)
         stored = self._stored(event, prefix)
         target = _join(self.event_s3_url, prefix, str(getattr(event, "uid", None)), f"-{sending_id(event)}.s3")
-        text = _json.dumps({"attachments": stored, "event": event.as_dict()}).encode("ascii")
+        text = _json.dumps({"attachments": stored, "event": event.as_dict()}, i_json=True).encode("ascii")
 
         part = "the event"
         try:

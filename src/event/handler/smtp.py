@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from event import Event, EventError, EventHandler, _clocked, _config, _log, _mail, _submission
+import time
+
+from event import (
+    Event,
+    EventError,
+    EventHandler,
+    PartialDeliveryError,
+    PermanentError,
+    _config,
+    _log,
+    _secret,
+    already_delivered,
+)
+from event._formats.address import format_mailboxes, parse_mailbox, parse_mailboxes
+from event._formats.mail import Mail
+from event._net import smtp
+from event._net.deadline import Deadline
+from event._net.mail_server import MailServer, password_of, with_absolute_reference
+from event._net.smtp import Refusal
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -11,10 +29,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...]"
+_REFUSED = "refused "  # begins the key of a recipient whom no later attempt must try
 
 
 class SMTPHandler(EventHandler):
-    """Mails each event: a text to read, the data as JSON, and the attachments.
+    """Mail each event: a text for people, the data as JSON, and the attachments.
 
     The servers are tried in order until one takes the mail. A recipient whom one refuses is tried at the next.
 
@@ -22,29 +41,40 @@ class SMTPHandler(EventHandler):
     :param from_addr: the sender, ``builds@example.com`` or ``Builds <builds@example.com>``
     :param to_addr: the recipients, an address list (RFC 5322) such as ``a@example.com, "Doe, Jane" <b@example.com>``,
         or a list of addresses; the attribute is always the string
-    :param smtp_servers: a server or several: ``host``, ``host:port``, ``[IPv6]:port``
+    :param smtp_servers: a server or several: ``host``, ``host:port``, ``[IPv6]:port``, or a URL such as
+        ``smtps://ci:env:SMTP_PASSWORD@host``
     :ivar timeout: seconds that a whole sending may take, all servers together; a single wait takes a third at most
-    :raises EventError: an address or a server cannot be, or there is none
+    :raises EventError: an address or a server is invalid, or there is none
     """
 
+    # What may be given by reference: `e3-event check` looks for it.
+    _references = ("passwords",)
+
     timeout: float = 60.0
+
+    max_concurrency = 1  # a mail server limits the connections of a client
 
     def __init__(
         self, subject: str, from_addr: str, to_addr: str | Iterable[str], smtp_servers: str | Iterable[str]
     ) -> None:
         self.default_subject = subject
         self.from_addr = from_addr
-        self.to_addr = to_addr if isinstance(to_addr, str) else _mail.address_list(_mail.mailboxes(to_addr))
+        self.to_addr = to_addr if isinstance(to_addr, str) else format_mailboxes(parse_mailboxes(to_addr))
         self.smtp_servers = [smtp_servers] if isinstance(smtp_servers, str) else [*smtp_servers]
-        for _, address in (_mail.mailbox(from_addr), *_mail.mailboxes(to_addr)):
-            _mail.wire_address(address)
+        self._addresses()
         for server in self._servers():
-            parse_server(server)
+            MailServer.parse(server)
+            _secret.warn_if_clear(password_of(server), "smtp: the password in a server's URL")
 
     @property
     def subject(self) -> str:
         """The subject of the next mail."""
         return self.default_subject
+
+    @property
+    def passwords(self) -> list[str]:
+        """The passwords in the servers' URLs, or the references to them."""
+        return [password for password in map(password_of, self._servers()) if password]
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
@@ -59,29 +89,58 @@ class SMTPHandler(EventHandler):
 
     def encode_config(self) -> str:
         """Return ``subject,from,to,server[,server...]``."""
-        return _config.join_fields([self.default_subject, self.from_addr, self.to_addr, *self.smtp_servers])
+        return self._encoded(self.smtp_servers)
+
+    def _config_elsewhere(self) -> str:
+        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
 
     def send_event(self, event: Event) -> bool:
         """Mail an event.
 
-        Nothing is mailed where an attachment cannot be read. Each reason for a failure, each refused recipient and
-        each attachment left out for its size is logged as a warning.
+        If an attachment cannot be read, nothing is mailed. Each reason for a failure, each refused recipient and each
+        attachment that is not mailed as it is gets a line in the log, a warning.
 
-        :return: whether every recipient was taken by a server
+        :return: whether every recipient was taken by a server; False if another attempt may reach all of them
+        :raises PartialDeliveryError: another attempt may reach some of them
+        :raises PermanentError: no attempt will; some recipients are refused for good
         """
+        finished = already_delivered(event)
         try:
-            sender, recipients = _mail.mailbox(self.from_addr), _mail.mailboxes(self.to_addr)
-            text, left_out = _mail.compose(event, self.subject, sender, recipients)
-            addresses = [_mail.wire_address(address) for _, address in recipients]
-            missed = self._deliver(_mail.wire_address(sender[1]), list(dict.fromkeys(addresses)), text)
+            sender, *recipients = self._addresses()
+            pending = [to for to in recipients if not finished & {to, _REFUSED + to}]
+            missing = self._mail(event, sender, pending) if pending else {}
         except (EventError, OSError) as error:
             _log.warning("smtp: %r is not mailed: %s", event, one_line(error))
             return False
-        if left_out and len(missed) < len(set(addresses)):
-            _log.warning("smtp: %r is mailed without what has no room: %s", event, ", ".join(map(repr, left_out)))
-        if missed:
-            _log.warning("smtp: %r is not mailed to %s: no server took it", event, ", ".join(missed))
-        return not missed
+        earlier = {
+            to: Refusal(0, "on an earlier attempt", permanent=True) for to in recipients if _REFUSED + to in finished
+        }
+        return _outcome(event, recipients, earlier | missing)
+
+    def _mail(self, event: Event, sender: str, pending: list[str]) -> dict[str, Refusal]:
+        """Mail an event to those who do not have it; return those who still do not."""
+        mail = Mail(event, self.subject, parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr))
+        missing: dict[str, Refusal] = {}
+        end = time.monotonic() + self.timeout
+        servers = self._servers()
+        for position, server in enumerate(servers):
+            # A share each, so that a slow one leaves time for the next.
+            deadline = Deadline((end - time.monotonic()) / (len(servers) - position), self.timeout / 3)
+            answers = _try(MailServer.parse(server), deadline, sender, pending, mail)
+            missing = {to: _both(missing.get(to, why), why) for to, why in answers.items()}
+            pending = list(missing)
+            if not pending:
+                break
+        return missing
+
+    def _addresses(self) -> list[str]:
+        """Return the addresses of the sender and, each once, of the recipients.
+
+        :raises EventError: one is invalid
+        """
+        sender, recipients = parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr)
+        return [sender.wire_address, *dict.fromkeys(box.wire_address for box in recipients)]
 
     def _servers(self) -> list[str]:
         servers = [server for server in self.smtp_servers if server.strip()]
@@ -89,46 +148,57 @@ class SMTPHandler(EventHandler):
             raise EventError(f"smtp: no server; {_EXPECTED}")
         return servers
 
-    def _deliver(self, sender: str, recipients: list[str], text: str) -> list[str]:
-        """Hand the mail over, server by server; return the recipients whom none has taken."""
-        servers = self._servers()
-        whole = _clocked.Clock(self.timeout, self.timeout)
-        for position, server in enumerate(servers):
-            try:
-                # A share each, so that one which drips leaves time for the next.
-                clock = _clocked.Clock(whole.left() / (len(servers) - position), self.timeout / 3)
-                refused = _submission.hand_over(parse_server(server), clock, sender, recipients, text)
-            except Exception as error:
-                _log.warning("smtp: %s took no mail: %s", server, _submission.reason(error))
-                continue
-            for recipient, reason in refused.items():
-                _log.warning("smtp: %s refused %s: %s", server, recipient, reason)
-            recipients = [recipient for recipient in recipients if recipient in refused]
-            if not recipients:
-                break
-        return recipients
+    def _encoded(self, servers: list[str]) -> str:
+        return _config.join_fields([self.default_subject, self.from_addr, self.to_addr, *servers])
 
 
-def parse_server(server: str) -> tuple[str, int]:
-    """Return the host and the port of ``host``, ``host:port``, ``[v6]``, ``[v6]:port`` or ``v6``; without one, port 0.
+def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str], mail: Mail) -> dict[str, Refusal]:
+    """Give a mail to a server; return the recipients whom it did not take."""
+    remarks: list[str] = []
 
-    :raises EventError: it is none of these, or the port is not from 1 to 65535
-    """
-    if "@" in server:  # a password before it would stand in every line of the log
-        raise EventError("smtp: a server holds an '@'; expected HOST, HOST:PORT or [IPV6]:PORT, the login in .netrc")
-    host, colon, port = server.strip(), "", ""
-    if host.startswith("["):
-        host, bracket, rest = host[1:].partition("]")
-        colon, port = rest[:1], rest[1:]
-        valid = bracket and colon in {"", ":"}
-    else:
-        if host.count(":") == 1:
-            host, colon, port = host.partition(":")
-        valid = True
-    if not valid or not host or not host.isprintable() or " " in host or (colon and not _is_port(port)):
-        raise EventError(f"smtp: the server is {server!r}; expected HOST, HOST:PORT or [IPV6]:PORT")
-    return host, int(port or 0)
+    def compose(limit: int | None) -> bytes:
+        composed = mail.compose(limit)
+        remarks[:] = composed.remarks
+        return composed.content
+
+    try:
+        refused = smtp.hand_over(server, deadline, sender, pending, compose)
+    except Exception as error:
+        permanent = isinstance(error, PermanentError)
+        refused = dict.fromkeys(pending, Refusal(0, smtp.reason(error), permanent, of_mail=True))
+    for remark in remarks if len(refused) < len(pending) else ():
+        _log.warning("smtp: the mail is not complete: %s", remark)
+    _warn_of(server, refused)
+    return refused
 
 
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536
+def _both(earlier: Refusal, later: Refusal) -> Refusal:
+    """Return what two servers say together: another attempt helps if one of them may take the mail later."""
+    return later if earlier.permanent else earlier
+
+
+def _warn_of(server: MailServer, refused: dict[str, Refusal]) -> None:
+    for reason in dict.fromkeys(why.reason for why in refused.values() if why.of_mail):
+        _log.warning("smtp: %s took no mail: %s", server.shown, reason)
+    for recipient, why in refused.items():
+        if not why.of_mail:
+            _log.warning("smtp: %s refused %s: %s", server.shown, recipient, why.reason)
+
+
+def _outcome(event: Event, recipients: list[str], missing: dict[str, Refusal]) -> bool:
+    """Return or raise what `SMTPHandler.send_event` does."""
+    delivered = [to for to in recipients if to not in missing]
+    refused = [to for to, why in missing.items() if why.permanent]
+    remaining = [to for to, why in missing.items() if not why.permanent]
+    if not remaining and not refused:
+        return True
+    if not remaining:
+        reasons = ", ".join(f"{to} ({missing[to].reason})" for to in refused)
+        raise PermanentError(f"smtp: {event!r} is refused for good for {reasons}", done=delivered)
+    if not delivered and not refused:
+        _log.warning("smtp: %r is not mailed to %s: no server took it", event, ", ".join(remaining))
+        return False
+    done = [*delivered, *(_REFUSED + to for to in refused)]
+    raise PartialDeliveryError(
+        f"smtp: {event!r} is not mailed to {', '.join(remaining)} yet", done=done, remaining=remaining
+    )

@@ -1,0 +1,10 @@
+"""The formats that events travel in.
+
+============= ========================================================================
+module        holds
+============= ========================================================================
+`address`     `Mailbox`, `parse_mailboxes`, `format_mailboxes`: mail addresses
+`attachments` `fit`: which attachments a mail has room for, and in which form
+`mail`        `Mail`: an event as a mail
+============= ========================================================================
+"""

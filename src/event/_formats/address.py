@@ -1,0 +1,119 @@
+"""Mail addresses, as people write them and as mail servers take them (RFC 5322, RFC 6531)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from event._net import hostname
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Each alternative of a token begins with a character of its own, and one that never ends takes the rest of the text:
+# reading takes linear time.
+_QUOTED = r'"(?:\\.|[^"\\])*"'
+_TOKEN = re.compile(
+    r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|<[^>]*(?:>|\Z)|\([^()]*(?:\)|\Z)|\[[^\]]*(?:\]|\Z)|[,:;]|[^"<(\[,:;]+|.', re.DOTALL
+)
+_NAMED = re.compile(rf'((?:{_QUOTED}|[^<>"])*)<([^<>]*)>', re.DOTALL)
+_COMMENTED = re.compile(r"(\S+)\s*\(([^()]*)\)", re.DOTALL)
+_ATOM = r'[^\s"<>(),:;@\[\]\\\x00-\x1f\x7f]+'
+_ADDRESS = re.compile(rf'(?:{_ATOM}|"(?:\\[ -~]|[^"\\\x00-\x1f\x7f])+")(?:@(?:{_ATOM}|\[[0-9A-Za-z:.]+\]))?')
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A person or a list that mail goes to.
+
+    :ivar name: the display name, on one line; empty without one
+    :ivar address: as it was written
+    """
+
+    name: str
+    address: str
+
+    @property
+    def wire_address(self) -> str:
+        """The address as a mail server takes it: the domain in ASCII, a non-ASCII local part as it is.
+
+        :raises EventError: no host has the domain's name
+        """
+        local, at, domain = self.address.rpartition("@")
+        try:
+            local.encode()
+            return f"{local}{at}{hostname.to_ascii(domain)}"
+        except ValueError as error:
+            raise EventError(f"smtp: {self.address!r} is no mail address: {error}") from error
+
+
+def parse_mailboxes(value: str | Iterable[str]) -> list[Mailbox]:
+    """Return the mailboxes of an address list.
+
+    :param value: ``a@x, "Doe, Jane" <b@x>, Team: c@x, d@x;``; or a list, each element of which is one mailbox or such
+        a string. In an element, all that precedes the ``<`` is the name, whatever commas it contains.
+    :raises EventError: there is no mailbox, or one of them has no valid address
+    """
+    found: list[Mailbox] = []
+    for text in [value] if isinstance(value, str) else value:
+        if not isinstance(value, str) and _NAMED.fullmatch(text.strip()):
+            found.append(parse_mailbox(text))
+        else:
+            found += [parse_mailbox(element) for element in _elements(text) if element.strip()]
+    if not found:
+        raise EventError("smtp: there is no mail address; expected one such as builds@example.com")
+    return found
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """Return the mailbox of ``NAME <ADDRESS>``, ``ADDRESS (NAME)`` or ``ADDRESS``.
+
+    :raises EventError: the address is invalid: it contains a space, a line break, a second address, …
+    """
+    text = text.strip()
+    name, address = "", text
+    if match := _NAMED.fullmatch(text):
+        name, address = match[1].strip(), match[2].strip()
+        name = re.sub(_QUOTED, lambda quoted: re.sub(r"\\(.)", r"\1", quoted[0][1:-1]), name)
+    elif match := _COMMENTED.fullmatch(text):
+        address, name = match[1], match[2]
+    if not _ADDRESS.fullmatch(address):
+        # A URL may contain a password: a server in the place of an address.
+        shown = "a URL" if "://" in text else repr(text)
+        raise EventError(f"smtp: {shown} is no mail address; expected one such as Jane Doe <jane@example.com>")
+    return Mailbox(on_one_line(name), address)
+
+
+def format_mailboxes(boxes: Iterable[Mailbox]) -> str:
+    """Return an address list that `parse_mailboxes` reads as these mailboxes; names are not encoded."""
+    return ", ".join(f"{quoted(box.name)} <{box.address}>" if box.name else box.address for box in boxes)
+
+
+def quoted(name: str) -> str:
+    """Return a display name, in quotes if it contains what an address list uses (RFC 5322, 3.2.4)."""
+    return name if _PLAIN_NAME.fullmatch(name) else '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+
+
+def on_one_line(text: str) -> str:
+    """Return text without line breaks, control characters and lone surrogates."""
+    text = "".join(c if c.isprintable() else "?" if "\ud800" <= c <= "\udfff" else " " for c in text)
+    return " ".join(text.split())
+
+
+def _elements(text: str) -> Iterator[str]:
+    """Give the elements of an address list; those of a group, ``NAME: ADDRESS, …;``, without its name."""
+    parts: list[str] = _TOKEN.findall(text)
+    last_end = len(parts) - 1 - parts[::-1].index(";") if ";" in parts else -1
+    element, in_group = "", False
+    for position, part in enumerate(parts):
+        if part == ":" and not in_group and position < last_end:
+            element, in_group = "", True
+        elif part == "," or (part == ";" and in_group):
+            yield element
+            element, in_group = "", in_group and part == ","
+        else:
+            element += part
+    yield element

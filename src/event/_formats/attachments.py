@@ -1,0 +1,174 @@
+"""Which attachments a mail has room for, and in which form: whole, compressed, or the end of a log."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass, field
+from mimetypes import guess_type
+from urllib.parse import quote
+
+from event import _files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Literal, TypeAlias
+
+    from event import Event
+
+    Form: TypeAlias = Literal["whole", "compressed", "end", "empty", "left out"]
+
+COMPRESSIBLE = 512 << 20  # bytes of a file that are compressed in the hope that it fits: some seconds
+_CHUNK = 1 << 20  # bytes
+_BEGINNING = 1 << 13  # bytes that show whether a file is text
+_SMALLEST_END = 1 << 10  # bytes; less of a log helps nobody
+_PARTIAL_LINE = 1 << 12  # bytes; a longer first line of a log's end is kept, though it has no beginning
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An attached file; its size when the mail was begun."""
+
+    name: str
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file, and what the mail holds of it.
+
+    :ivar content: what is attached; empty if nothing is
+    """
+
+    file: File
+    form: Form
+    content: bytes = field(default=b"", repr=False)
+
+    @property
+    def file_name(self) -> str:
+        """The name under which the file is attached."""
+        return f"{self.file.name}.gz" if self.form == "compressed" else self.file.name
+
+    @property
+    def content_type(self) -> str:
+        """The type that the file's name suggests, otherwise the attachment's."""
+        if self.form == "compressed":
+            return "application/gzip"
+        kind, encoding = guess_type(self.file.path) if guess_type(self.file.path)[0] else guess_type(self.file.name)
+        if (kind, encoding) == ("application/x-tar", "gzip"):
+            return "application/x-tar-gz"
+        # RFC 2046 forbids base64 in these two, and without it no server leaves a mail's line ends as they are.
+        if not kind or encoding or kind.startswith(("message/", "multipart/")):
+            return "application/octet-stream"
+        return kind
+
+
+def attached_files(event: Event) -> list[File]:
+    """Return an event's attachments with their sizes.
+
+    :raises OSError: one is missing, no regular file, or not readable
+    """
+    files: list[File] = []
+    for name, (path, _) in event.get_attachments().items():
+        with open(_files.open_regular(path), "rb") as file:
+            files.append(File(name, path, os.fstat(file.fileno()).st_size))
+    return files
+
+
+def fit(files: Iterable[File], room: int) -> list[Attachment]:
+    """Return what a mail can hold of some files, in their order.
+
+    Empty files are not attached, since some services refuse them. What fits is attached whole, the first files first.
+    A text that does not fit is compressed. If it does not fit then either, its end is attached.
+
+    :param room: bytes of the mail
+    :raises OSError: a file could not be read
+    """
+    chosen: dict[File, Attachment] = {}
+    for file in files:
+        attachment = _whole(file, room)
+        room -= _cost(attachment)
+        chosen[file] = attachment
+    for file in _left_out(chosen):
+        chosen[file] = _compressed(file, room)
+        room -= _cost(chosen[file])
+    texts = _left_out(chosen)
+    for position, file in enumerate(texts):
+        chosen[file] = _end(file, room // (len(texts) - position))
+        room -= _cost(chosen[file])
+    return list(chosen.values())
+
+
+def _left_out(chosen: dict[File, Attachment]) -> list[File]:
+    """Return the texts that have not found room."""
+    return [file for file, attachment in chosen.items() if attachment.form == "left out" and _is_text(file)]
+
+
+def _whole(file: File, room: int) -> Attachment:
+    if file.size == 0:
+        return Attachment(file, "empty")
+    if file.size > _capacity(file, room):
+        return Attachment(file, "left out")
+    return Attachment(file, "whole", _read(file, 0, file.size))
+
+
+def _compressed(file: File, room: int) -> Attachment:
+    most = _capacity(file, room)
+    packer = zlib.compressobj(wbits=31)  # the format of gzip, without a time
+    packed: list[bytes] = []
+    size = 0
+    with open(_files.open_regular(file.path), "rb") as source:
+        # Not more than there was: a log may grow meanwhile.
+        left = file.size if file.size <= COMPRESSIBLE else 0
+        while size <= most and (chunk := source.read(min(_CHUNK, left))):
+            left -= len(chunk)
+            packed.append(packer.compress(chunk))
+            size += len(packed[-1])
+    packed.append(packer.flush())
+    size += len(packed[-1])
+    fits = file.size <= COMPRESSIBLE and size <= most
+    return Attachment(file, "compressed", b"".join(packed)) if fits else Attachment(file, "left out")
+
+
+def _end(file: File, room: int) -> Attachment:
+    size = _capacity(file, room)
+    if size < _SMALLEST_END:
+        return Attachment(file, "left out")
+    return Attachment(file, "end", _from_line_start(_read(file, file.size - size, size)))
+
+
+def _from_line_start(text: bytes) -> bytes:
+    """Return text without the rest of a line, or of a character, at its beginning."""
+    line = text.find(b"\n", 0, _PARTIAL_LINE)
+    if line >= 0:
+        return text[line + 1 :]
+    return text[:4].lstrip(bytes(range(0x80, 0xC0))) + text[4:]
+
+
+def _cost(attachment: Attachment) -> int:
+    """Return how many bytes of a mail an attachment takes at most."""
+    size = len(attachment.content)
+    # Base64 has 76 characters a line.
+    return _overhead(attachment.file) + 4 * -(-size // 3) + 2 * -(-size // 57) if size else 0
+
+
+def _capacity(file: File, room: int) -> int:
+    """Return how many bytes of a file fit; below 0 if not even its name does."""
+    return (room - _overhead(file)) // 78 * 57
+
+
+def _overhead(file: File) -> int:
+    """Return a size that the header of an attachment does not exceed, its line in the mail's text included."""
+    return 700 + 2 * len(quote(file.name, safe="", errors="replace"))
+
+
+def _is_text(file: File) -> bool:
+    return b"\0" not in _read(file, 0, _BEGINNING)
+
+
+def _read(file: File, start: int, size: int) -> bytes:
+    with open(_files.open_regular(file.path), "rb") as source:
+        source.seek(start)
+        return source.read(size)

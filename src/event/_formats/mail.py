@@ -1,0 +1,215 @@
+"""An event as a mail: a text for people, the data as JSON, and the attachments (RFC 5322, RFC 2045 to 2047)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.header import Header
+from email.message import EmailMessage, MIMEPart
+from email.policy import EmailPolicy
+from email.utils import format_datetime
+from urllib.parse import quote
+
+from event import _json, sending_id, unique_id
+from event._formats.address import on_one_line, quoted
+from event._formats.attachments import Attachment, attached_files, fit
+from event.error import PermanentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from event import Event
+    from event._formats.address import Mailbox
+
+MAX_SIZE = 40 << 20  # bytes of a mail, after base64; few servers take more
+
+_LINE_MAX = 900  # characters; RFC 5322 allows 998 bytes in a line
+_VALUE_MAX = 200  # characters of one value in the text for people
+_VALUES_MAX = 50
+_PIECES = re.compile(r"(?:%..|.){1,20}")  # of a percent-encoded name
+
+
+class _Folded(str):
+    """A header's value that is encoded and folded already."""
+
+    __slots__ = ()
+
+
+class _Policy(EmailPolicy):
+    """The rules of mail servers, with addresses and file names folded here.
+
+    The library loses the quotes of a display name that it folds, so that ``"Doe, Ann"`` becomes two recipients. It
+    writes a name of 1000 letters on one line, and the line break of a file name as it is.
+    """
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        """Return what a message keeps of a header."""
+        return (name, value) if isinstance(value, _Folded) else super().header_store_parse(name, value)
+
+    def fold(self, name: str, value: Any) -> str:
+        """Return a header as text."""
+        return f"{name}: {value}\r\n" if isinstance(value, _Folded) else super().fold(name, value)
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """Return a header as bytes."""
+        return self.fold(name, value).encode("utf-8" if self.utf8 else "ascii")
+
+
+_ASCII = _Policy(linesep="\r\n", cte_type="7bit")
+_UTF8 = _Policy(linesep="\r\n", cte_type="7bit", utf8=True)  # for a non-ASCII local part of an address (RFC 6531)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedMail:
+    """A mail as a server takes it.
+
+    :ivar content: lines end with CRLF; ASCII, unless the local part of an address is not
+    :ivar remarks: for each attachment that is not complete, what was done instead
+    """
+
+    content: bytes = field(repr=False)
+    remarks: list[str]
+
+
+class Mail:
+    """An event as a mail, composed for each server: its size limit decides which attachments fit.
+
+    :raises EventError: an address is invalid, or the data contains itself
+    :raises OSError: an attachment is missing, no regular file, or not readable
+    """
+
+    def __init__(self, event: Event, subject: str, sender: Mailbox, recipients: Sequence[Mailbox]) -> None:
+        addresses = [box.wire_address for box in (sender, *recipients)]
+        self._policy = _ASCII if "".join(addresses).isascii() else _UTF8
+        self._data = event.as_dict()
+        self._json = _json.dumps(self._data, i_json=True).encode("ascii")
+        self._files = attached_files(event)
+        self._fields = {
+            "Subject": on_one_line(str(subject)),
+            "From": _mailbox_field(sender, addresses[0]),
+            "To": _Folded(",\r\n ".join(map(_mailbox_field, recipients, addresses[1:]))),
+            "Date": format_datetime(datetime.now(timezone.utc)),
+            "Message-ID": _message_id(sending_id(event), addresses[0]),
+            "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office reply
+        }
+        self._composed: tuple[int, ComposedMail] | None = None
+
+    def compose(self, limit: int | None) -> ComposedMail:
+        """Return the mail for a server.
+
+        :param limit: bytes that the server takes; None if it does not say
+        :raises PermanentError: the data alone is larger
+        :raises OSError: an attachment is missing, no regular file, or not readable
+        """
+        size = min(limit or MAX_SIZE, MAX_SIZE)
+        if self._composed is None or self._composed[0] != size:
+            self._composed = (size, self._compose(size))
+        return self._composed[1]
+
+    def _compose(self, size: int) -> ComposedMail:
+        none = [Attachment(file, "left out") for file in self._files]
+        room = size - len(self._encode(none, size))
+        if room < 0:
+            raise PermanentError(f"the data alone is over {_in_words(size)}, the limit of a mail; attach it as a file")
+        attachments = fit(self._files, room)
+        remarks = [_note(a, size) for a in attachments if a.form in {"end", "left out"}]
+        return ComposedMail(self._encode(attachments, size), remarks)
+
+    def _encode(self, attachments: list[Attachment], size: int) -> bytes:
+        message: Any = EmailMessage(policy=self._policy)  # typed as if it held no parts but messages
+        for name, value in self._fields.items():
+            message[name] = value
+        message.set_content(self._summary(attachments, size))
+        # Otherwise the library searches the whole mail for the boundary that it has drawn.
+        message.make_mixed(boundary=f"=-{unique_id()}")
+        message.attach(_part("application/json", "event", self._json))
+        for attachment in attachments:
+            if attachment.content:
+                message.attach(_part(attachment.content_type, attachment.file_name, attachment.content))
+        content: bytes = message.as_bytes()
+        return content
+
+    def _summary(self, attachments: list[Attachment], size: int) -> str:
+        """Return the text for people: the data, a line each, and what became of the attachments."""
+        data = self._data
+        lines = [f"{_short(str(key))}: {_short(_as_text(value))}" for key, value in list(data.items())[:_VALUES_MAX]]
+        if len(data) > _VALUES_MAX:
+            lines.append(f"... and {len(data) - _VALUES_MAX} more in the attached event")
+        lines += [_note(attachment, size) for attachment in attachments]
+        return "\n".join(lines) + "\n"
+
+
+def _message_id(sending: str, sender: str) -> str:
+    """Return an id that every attempt of a sending has, so that a mail program can recognize a repeated mail.
+
+    Its domain is the sender's: `email.utils.make_msgid` asks DNS for this machine's name, and publishes it.
+    """
+    domain = sender.rpartition("@")[2]
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", sending):
+        sending = hashlib.sha256(sending.encode("utf-8", "replace")).hexdigest()
+    return f"<{sending}@{domain if domain.isascii() else 'localhost'}>"
+
+
+def _mailbox_field(box: Mailbox, address: str) -> _Folded:
+    if not box.name:
+        return _Folded(address)
+    is_short = box.name.isascii() and len(box.name) < _LINE_MAX
+    name = quoted(box.name) if is_short else Header(box.name, "utf-8", header_name="To").encode(linesep="\r\n")
+    return _Folded(f"{name} <{address}>")
+
+
+def _part(kind: str, name: str, content: bytes) -> MIMEPart:
+    part = MIMEPart(policy=_ASCII)
+    params = {"charset": "utf-8"} if kind.startswith("text/") and _is_utf8(content) else {}
+    maintype, _, subtype = kind.partition("/")
+    part.set_content(content, maintype, subtype, cte="base64", params=params)
+    part["Content-Disposition"] = _Folded(f"attachment;{_file_name(name)}")
+    return part
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _file_name(name: str) -> str:
+    """Return the parameter of a file name: as RFC 2231 has it, unless the name is short and plain."""
+    if len(name) <= 60 and re.fullmatch(r"[\w .,+@%()-]+", name, re.ASCII):
+        return f' filename="{name}"'
+    first, *rest = _PIECES.findall(quote(name, safe="", errors="replace"))
+    pieces = [f"*0*=utf-8''{first}", *(f"*{number}*={piece}" for number, piece in enumerate(rest, 1))]
+    return ";".join(f"\r\n filename{piece}" for piece in pieces)
+
+
+def _note(attachment: Attachment, limit: int) -> str:
+    """Return a line about an attachment."""
+    file, name = attachment.file, _short(attachment.file_name)
+    if attachment.form == "whole":
+        return f"attached: {name} ({file.size} bytes)"
+    if attachment.form == "empty":
+        return f"no output: {name} (0 bytes, not attached)"
+    if attachment.form == "compressed":
+        return f"attached: {name} ({file.size} bytes, compressed)"
+    if attachment.form == "end":
+        return f"attached: the last {len(attachment.content)} of {file.size} bytes of {name}; no room for the rest"
+    return f"left out, no room: {name} ({file.size} bytes; a mail holds {_in_words(limit)})"
+
+
+def _in_words(size: int) -> str:
+    return f"{size} bytes" if size % (1 << 20) else f"{size >> 20} MiB"
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else _json.dumps(value)
+
+
+def _short(text: str) -> str:
+    text = on_one_line(text[: 4 * _VALUE_MAX])
+    return text if len(text) <= _VALUE_MAX else f"{text[:_VALUE_MAX]}..."

@@ -1,0 +1,207 @@
+"""One HTTP connection and the answers that come on it (RFC 9110, 9112).
+
+The standard library's `http.client` writes the requests and reads the answers. Its sockets are replaced by those of
+`event._net.deadline`, and how much of an answer is read is bounded.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import time
+from dataclasses import dataclass, field
+
+from event._net.deadline import Deadline, Socket, connect, start_tls
+from event._net.url import Target  # noqa: TC001  # a field of a dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from email.message import Message
+    from typing import Any
+
+BODY = 1 << 16  # bytes of an answer's body that are read
+
+# What a request raises, apart from what a caller did wrong.
+FAILURES = (OSError, ValueError, http.client.HTTPException)
+
+# Another attempt at the same URL may succeed. The redirects are those that are temporary.
+_TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a server answered.
+
+    :ivar body: at most `BODY` bytes; nothing if it is compressed, since nobody asked for that
+    :ivar complete: whether that is the whole body
+    """
+
+    status: int
+    headers: Message = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+    complete: bool = True
+
+    @property
+    def taken(self) -> bool:
+        """Whether the server took what was sent."""
+        return 200 <= self.status < 300
+
+    @property
+    def temporary(self) -> bool:
+        """Whether another attempt may succeed."""
+        return self.status in _TEMPORARY or self.status >= 500
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None without one that is understood."""
+        return _seconds(self.headers.get("Retry-After", "").strip())
+
+    def __str__(self) -> str:
+        """Return the status in the words of RFC 9110: a server's own words may repeat the URL."""
+        return in_words(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A server, and the proxy that leads to it."""
+
+    scheme: str
+    host: str
+    port: int
+    proxy: Target | None
+
+    def __hash__(self) -> int:
+        return hash((self.scheme, self.host, self.port))
+
+    @property
+    def is_tunnel(self) -> bool:
+        return self.proxy is not None and self.scheme == "https"
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer, after those that are only provisional (RFC 9110, 15.2)."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 100 <= self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before the first one
+            super().begin()
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection over a route; its socket is of `event._net.deadline`.
+
+    :ivar answered: whether anything of the last answer has come
+    """
+
+    response_class = _Response
+
+    def __init__(self, route: Route, context: ssl.SSLContext | None) -> None:
+        super().__init__(route.host, route.port)
+        self.sock: Any = None
+        self.route = route
+        self.answered = False
+        self._tls: Any = context  # there for a route that needs it
+        self._deadline = Deadline(0)
+
+    def connect(self) -> None:
+        """Connect, through the proxy if there is one, and with TLS if the URL says so."""
+        proxy = self.route.proxy
+        if proxy and proxy.scheme == "https" and self.route.is_tunnel:
+            raise OSError("an https:// proxy cannot be used for https:// URLs; expected http://HOST:PORT")
+        near = proxy or self.route
+        sock: Socket = connect(near.host, near.port, self._deadline)
+        try:
+            if proxy and proxy.scheme == "https":
+                sock = start_tls(sock, self._tls, proxy.host)
+            if self.route.is_tunnel:
+                self._open_tunnel(sock)
+            if self.route.scheme == "https":
+                sock = start_tls(sock, self._tls, self.route.host)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+    def exchange(
+        self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline, linger: float | None
+    ) -> Answer:
+        """Post, and return the answer; afterwards `sock` is None if the connection cannot serve again."""
+        self._deadline = deadline
+        self.answered = False
+        if self.sock is not None:
+            self.sock.deadline = deadline
+        proxy, path = self.route.proxy, target.path
+        more = {"Host": target.netloc}
+        if proxy and not self.route.is_tunnel:
+            path = target.shown + path
+            more["Proxy-Authorization"] = proxy.authorization
+        if target.authorization:
+            more["Authorization"] = target.authorization
+        self.request("POST", path, body, {name: value for name, value in {**more, **headers}.items() if value})
+        sock = self.sock  # getresponse() forgets it if the server wants to close the connection
+        with self.getresponse() as response:
+            self.answered = True
+            answer = Answer(response.status, response.headers)
+            if linger is None:
+                _read_body(response, answer)
+            else:
+                sock.deadline = deadline.shortened(linger)
+                try:
+                    _read_body(response, answer)
+                except FAILURES:
+                    answer.complete = False
+        if not answer.complete:
+            self.close()
+        return answer
+
+    def is_readable(self) -> bool:
+        """Return whether the server has closed the connection, or said something, since the last answer."""
+        if not hasattr(select, "poll"):  # pragma: no cover  # platform: Windows
+            return bool(select.select([self.sock], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _open_tunnel(self, sock: Socket) -> None:
+        """Have the proxy connect us with the server (RFC 9110, 9.3.6)."""
+        proxy = self.route.proxy
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+        if proxy and proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii"))
+        with _Response(sock, method="CONNECT") as response:
+            response.begin()
+            if not 200 <= response.status < 300:
+                raise OSError(f"the proxy refuses the connection: {in_words(response.status)}")
+
+
+def _read_body(response: http.client.HTTPResponse, answer: Answer) -> None:
+    """Read an answer's body, but no more than `BODY` bytes.
+
+    :raises ConnectionError: it broke off
+    """
+    body = response.read(BODY)
+    answer.complete = response.isclosed() and not response.length
+    if not answer.complete and len(body) < BODY:
+        raise ConnectionResetError("the answer broke off")
+    answer.body = b"" if response.headers.get("Content-Encoding") else body
+
+
+def in_words(status: int) -> str:
+    """Return a status as RFC 9110 names it, ``404 Not Found``."""
+    return f"{status} {http.client.responses.get(status, '')}".rstrip()
+
+
+def _seconds(text: str) -> float | None:
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0)
+    except (TypeError, ValueError, OverflowError):
+        return None

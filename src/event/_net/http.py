@@ -1,0 +1,194 @@
+"""One HTTP client for all handlers: POST over kept connections.
+
+It follows no redirect, reads no .netrc, and logs nothing, because URLs hold tokens.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import time
+from collections import deque
+from functools import lru_cache
+
+from event._net import proxies
+from event._net.connection import BODY, FAILURES, Answer, Connection, Route, in_words
+from event._net.url import Target
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping
+
+    from event._net.deadline import Deadline
+
+__all__ = ["BODY", "FAILURES", "Answer", "Client", "Target", "in_words", "reason", "repeated"]
+
+_IDLE = 10  # connections kept to one server
+_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
+_UNASKED_PAUSE = 1.0  # the same, if the server does not say how long
+
+
+class Client:
+    """Posts to servers over connections that it keeps.
+
+    Threads may share it. A forked process starts without connections: two processes that write to one connection
+    destroy each other's requests.
+
+    :param ca_file: the certificates to trust; empty for the system's, or those that ``SSL_CERT_FILE`` names
+    :param certificate: our own certificate, and the file with its key; empty for none
+    """
+
+    def __init__(self, ca_file: str = "", certificate: tuple[str, str] = ("", "")) -> None:
+        self._ca_file = ca_file
+        self._certificate = certificate
+        self._context: ssl.SSLContext | None = None
+        self._pid = os.getpid()
+        self._idle: dict[Route, deque[Connection]] = {}
+
+    def __del__(self) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        for connections in self._idle.values():
+            while connections:
+                connections.pop().close()
+
+    def post(
+        self,
+        target: Target,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        *,
+        linger: float | None = None,
+    ) -> Answer:
+        """Send a request; return the answer.
+
+        If the server has closed a kept connection without an answer, the request is repeated once on a new one.
+
+        :param linger: seconds for the answer's body, if it does not matter; None: it has to be there by the deadline
+        :raises OSError: no answer came, in time or at all
+        :raises HTTPException: the answer is no HTTP
+        :raises ValueError: a header cannot be sent
+        """
+        route = _route(target.scheme, target.host, target.port, proxies.surroundings())
+        connection = self._kept(route)
+        if connection is not None:
+            try:
+                return self._exchange(connection, target, body, headers, deadline, linger)
+            except (ConnectionError, ssl.SSLEOFError):
+                if connection.answered:
+                    raise
+        connection = Connection(route, self._tls(route))
+        return self._exchange(connection, target, body, headers, deadline, linger)
+
+    def _exchange(  # noqa: PLR0913  # see post
+        self,
+        connection: Connection,
+        target: Target,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        linger: float | None,
+    ) -> Answer:
+        try:
+            answer = connection.exchange(target, body, headers, deadline, linger)
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+        return answer
+
+    def _kept(self, route: Route) -> Connection | None:
+        if self._pid != os.getpid():  # pragma: no cover  # in a forked child; a test sends in one
+            self.close()  # our copies of the descriptors alone
+            self._pid = os.getpid()
+        connections = self._idle.get(route, ())
+        while connections:
+            try:
+                connection = connections.pop()
+            except IndexError:  # pragma: no cover  # another thread was faster
+                break
+            if not connection.is_readable():
+                return connection
+            connection.close()  # the server has closed it, or has said what nobody asked for
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        connections = self._idle.setdefault(connection.route, deque())
+        if connection.sock is None or len(connections) >= _IDLE:
+            connection.close()
+        else:
+            connections.append(connection)
+
+    def _tls(self, route: Route) -> ssl.SSLContext | None:
+        """Return the context for a route; making it costs more than a request."""
+        if self._context is None and (route.scheme == "https" or (route.proxy and route.proxy.scheme == "https")):
+            try:
+                context = ssl.create_default_context(cafile=self._ca_file or None)
+                if self._certificate[0]:
+                    context.load_cert_chain(self._certificate[0], self._certificate[1] or None)
+            except OSError as error:
+                files = ", ".join(filter(None, [self._ca_file, *self._certificate]))
+                raise OSError(f"the certificates cannot be loaded ({files}): {one_line(error)}") from error
+            self._context = context
+        return self._context
+
+
+def repeated(post: Callable[[], Answer], deadline: Deadline, unasked: Container[int] = ()) -> Answer:
+    """Post until the server takes it, refuses it, or asks for no pause that ends before the deadline.
+
+    :param post: sends the request
+    :param unasked: the statuses after which a request is repeated even if the server does not ask for a pause
+    """
+    factor = 1
+    while True:
+        answer = post()
+        pause = answer.retry_after
+        if pause is None and answer.status in unasked:
+            pause = _UNASKED_PAUSE * factor
+        if answer.taken or not answer.temporary or pause is None:
+            return answer
+        pause = max(pause, _PAUSE * factor)
+        if not deadline.allows(pause):
+            return answer
+        time.sleep(pause)
+        factor *= 2
+
+
+def reason(error: BaseException) -> str:
+    """Return on one line why no answer came, without the server's own words."""
+    if isinstance(error, http.client.BadStatusLine) and _is_http_2(str(error.args[0])):
+        return "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{one_line(error)}; SSL_CERT_FILE may name the certificates of a private authority"
+    if isinstance(error, (EventError, OSError)):
+        return one_line(error)
+    return type(error).__name__
+
+
+def _is_http_2(line: str) -> bool:
+    """Return whether what came begins with the frame SETTINGS, as a server's connection does (RFC 9113, 3.4)."""
+    return line.startswith("\0\0") and line[3:4] == "\4"
+
+
+@lru_cache(32)
+def _route(scheme: str, host: str, port: int, _surroundings: tuple[str | None, ...]) -> Route:
+    """Return the way to a server. The look-up of its proxy costs too much to be repeated for each event.
+
+    :param _surroundings: what the proxy depends on
+    :raises OSError: the proxy's URL is malformed
+    """
+    proxy = proxies.proxy_for(scheme, host, port)
+    return Route(scheme, host, port, _parse_proxy(proxy) if proxy else None)
+
+
+def _parse_proxy(url: str) -> Target:
+    try:
+        return Target.parse(url if "://" in url else f"http://{url}", "the proxy", guarded=False)
+    except EventError as error:
+        raise OSError(one_line(error)) from None

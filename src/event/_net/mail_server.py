@@ -1,0 +1,149 @@
+"""A mail server as it is configured: its address, how the connection is encrypted, and the account."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from event import _log, _secret
+from event._net import hostname
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    # From the start; with STARTTLS or not at all; with STARTTLS if the server offers it.
+    Encryption: TypeAlias = Literal["tls", "starttls", "opportunistic"]
+
+_SCHEMES: dict[str, Encryption] = {"smtps": "tls", "smtp+starttls": "starttls", "smtp": "opportunistic"}
+_PORTS: dict[Encryption, int] = {"tls": 465, "starttls": 587, "opportunistic": 25}
+_EXPECTED = (
+    "expected HOST, HOST:PORT, [IPV6]:PORT or a URL: smtps://HOST, smtp+starttls://HOST or smtp://HOST, in which"
+    " USER:env:NAME@ or USER:file:PATH@ may precede HOST"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """A mail server.
+
+    :ivar host: in ASCII, as DNS looks it up
+    :ivar user: of the account; empty if `.netrc` may have one
+    :ivar password: the account's, or a reference to it
+    :ivar shown: what a log calls the server
+    """
+
+    host: str
+    port: int
+    encryption: Encryption
+    shown: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> MailServer:
+        """Return the server of ``host``, ``host:port``, ``[v6]:port``, ``v6`` or a URL.
+
+        :raises EventError: it is none of these; the message does not contain it
+        """
+        scheme, user, password, place = _split(text)
+        encryption = _SCHEMES[scheme] if scheme else _default_encryption()
+        host, port = _host_and_port(place)
+        shown = f"{scheme}://{place}" if scheme else text.strip()
+        return cls(host, port or _PORTS[encryption], encryption, shown, user, password)
+
+    @property
+    def tls_name(self) -> str:
+        """The host as a certificate names it: without the dot that may end it (RFC 6066, 3)."""
+        return self.host.rstrip(".")
+
+    def account(self) -> tuple[str, str] | None:
+        """Return the user and the password; None without an account.
+
+        :raises EventError: the reference to the password leads to nothing
+        """
+        if self.user:
+            return self.user, _secret.resolve(self.password, f"smtp: the password for {self.shown}")
+        return _netrc_account(self.host)
+
+
+def features() -> set[str]:
+    """Return what E3_ENABLE_FEATURE switches on, a comma-separated list."""
+    return {name.strip() for name in os.environ.get("E3_ENABLE_FEATURE", "").split(",")}
+
+
+def password_of(text: str) -> str:
+    """Return the password, or the reference to it, in a server's URL; empty without one."""
+    return _split(text)[2]
+
+
+def with_absolute_reference(text: str) -> str:
+    """Return a server with the file that holds its password as an absolute path, for another directory."""
+    scheme, user, password, place = _split(text)
+    absolute = _secret.absolute(password)
+    if absolute == password:
+        return text
+    return f"{scheme}://{quote(user, safe='')}:{quote(absolute, safe='/:~')}@{place}"
+
+
+def _split(text: str) -> tuple[str, str, str, str]:
+    """Return the scheme, the user, the password and the host with its port; the first three may be empty."""
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        if "@" in text:
+            raise EventError(f"smtp: a server without a scheme contains an '@'; {_EXPECTED}")
+        return "", "", "", text.strip()
+    account, at, place = rest.removesuffix("/").rpartition("@")
+    user, _, password = map(unquote, account.partition(":"))
+    if scheme not in _SCHEMES or (at and not (user and password)):
+        raise EventError(f"smtp: a server's URL is not understood; {_EXPECTED}")
+    return scheme, user, password, place
+
+
+def _default_encryption() -> Encryption:
+    return "opportunistic" if "smtp_nossl" in features() else "tls"
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    host, colon, port = place, "", ""
+    valid = True
+    if host.startswith("["):
+        host, bracket, rest = host[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        valid = bool(bracket) and colon in {"", ":"}
+    elif host.count(":") == 1:
+        host, colon, port = host.partition(":")
+    valid = valid and host.isprintable() and not {*" /?#@"} & {*host} and (not colon or _is_port(port))
+    try:
+        name = hostname.to_ascii(host) if valid else ""
+    except ValueError as error:
+        raise EventError(f"smtp: a server's name is invalid: {error}; {_EXPECTED}") from error
+    if not name:
+        raise EventError(f"smtp: a server is not understood; {_EXPECTED}")
+    return name, int(port or 0)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536
+
+
+def _netrc_account(host: str) -> tuple[str, str] | None:
+    """Return the login and the password that .netrc holds for a host; its ``default`` entry does not count.
+
+    The file is the one that the variable NETRC names, otherwise ``.netrc`` (or ``_netrc``) in the home directory.
+    """
+    names = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    path = next((path for path in map(os.path.expanduser, names) if os.path.isfile(path)), None)
+    if path is None:
+        return None
+    try:
+        account = netrc.netrc(path).hosts.get(host)
+    except (OSError, UnicodeError, netrc.NetrcParseError) as error:
+        # Not the error's text, which may quote the password.
+        where = f"line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else type(error).__name__
+        _log.warning("smtp: %s cannot be read (%s); going on without login", path, where)
+        return None
+    return (account[0], account[2] or "") if account and account[0] else None

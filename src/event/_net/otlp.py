@@ -1,0 +1,303 @@
+"""Spans to an OTLP/HTTP receiver (OTLP 1.x): OpenTelemetry's own encoder, and our own HTTP client.
+
+The settings are those of the exporters' specification, the OTEL_EXPORTER_OTLP_* variables; each has a form with TRACES
+that wins. They are read for each export.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.sdk.version import __version__ as sdk_version
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+
+from event import _log
+from event._net.http import FAILURES, Answer, Client, Target, in_words, reason, repeated
+from event.error import EventError, PermanentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from event._net.deadline import Deadline
+    from event._trace import Span
+
+SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+
+_DEFAULTS = {
+    "service.name": "e3-event",
+    "telemetry.sdk.language": "python",
+    "telemetry.sdk.name": "opentelemetry",
+    "telemetry.sdk.version": sdk_version,
+}
+_SCOPE = InstrumentationScope("event", schema_url=SCHEMA)
+_PROTOBUF = "application/x-protobuf"
+_TRACES = "/v1/traces"  # OTLP/HTTP's path for spans
+_RECEIVER = "http://localhost:4318"
+_GRPC_PORT = 4317
+_TIMEOUT = 10.0  # seconds
+_LONGEST_TIMEOUT = 60.0  # seconds; what OTEL_EXPORTER_OTLP_TIMEOUT can ask for
+_LONGEST_REASON = 500  # characters of what a receiver says
+_RETRYABLE = frozenset({407, 408, 421, 425, 429})  # the 4xx after which another attempt may succeed
+_REPEATED = frozenset({429, 502, 503, 504})  # as OTLP says
+_IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # what a header's name may hold beside letters and digits (RFC 9110, 5.6.2)
+
+
+def make_span(  # noqa: PLR0913  # what a span has
+    place: Span,
+    name: str,
+    times: tuple[int, int],
+    attributes: Mapping[str, Any],
+    resource: Mapping[str, Any],
+    error: str | None,
+) -> ReadableSpan:
+    """Return a span that has ended.
+
+    :param times: when it began and ended, in nanoseconds since 1970 UTC
+    :param resource: what the span is of; wins over OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME
+    :param error: what made it fail; None if nothing did
+    """
+    # Not by a TracerProvider. It would have to be a new one for each event, since the ids and the resource are the
+    # event's own, and each one registers a fork hook that nothing removes.
+    flags, state = TraceFlags(place.flags), TraceState.from_header([place.state])
+    parent = None
+    if place.parent_id:
+        parent = SpanContext(int(place.trace_id, 16), int(place.parent_id, 16), True, flags, state)
+    return ReadableSpan(
+        name,
+        context=SpanContext(int(place.trace_id, 16), int(place.span_id, 16), False, flags, state),
+        parent=parent,
+        kind=SpanKind.INTERNAL if parent else SpanKind.SERVER,
+        resource=_surroundings().merge(Resource(resource, SCHEMA)),
+        attributes=_bounded(attributes),
+        status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, error),
+        start_time=times[0],
+        end_time=times[1],
+        instrumentation_scope=_SCOPE,
+    )
+
+
+@dataclass(slots=True)
+class Settings:
+    """Where spans go, and how.
+
+    :ivar headers: sent with each export
+    :ivar timeout: seconds for an export, its repetitions included
+    """
+
+    target: Target
+    headers: dict[str, str] = field(repr=False)
+    timeout: float
+    compress: Callable[[bytes], bytes] | None
+    encoding: str
+    ca_file: str
+    certificate: tuple[str, str]
+
+    @classmethod
+    def read(cls, endpoint: str, headers: str, timeout: float | None) -> Settings:
+        """Return the settings; what is not given comes from the variables.
+
+        :param endpoint: the receiver's URL, with or without a path; empty for the variables'
+        :param headers: ``name=value,name=value``; they win over those of the variables
+        :raises EventError: one of them is malformed; the message contains neither the URL nor a header
+        """
+        encoding, compress = _compression(_variable("COMPRESSION"))
+        return cls(
+            endpoint_target(endpoint) if endpoint else _default_target(),
+            {**parse_headers(_variable("HEADERS")), **parse_headers(headers)},
+            _timeout(_variable("TIMEOUT")) if timeout is None else timeout,
+            compress,
+            encoding,
+            _variable("CERTIFICATE"),
+            (_variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY")),
+        )
+
+
+class Exporter:
+    """Exports spans over connections that it keeps; threads and forked processes may share it."""
+
+    def __init__(self) -> None:
+        self._client: tuple[object, Client] | None = None
+
+    def export(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
+        """Send spans in one request; return once the receiver has all of them.
+
+        :raises PermanentError: the receiver has refused some for good; it does not say which
+        :raises EventError: it has taken none; the message contains neither the URL nor a header
+        """
+        body = encode_spans(spans).SerializeToString()
+        headers = {"Content-Type": _PROTOBUF, "User-Agent": "e3-event", "Content-Encoding": settings.encoding}
+        if settings.compress:
+            body = settings.compress(body)
+        client, more = self._connected(settings), {**headers, **settings.headers}
+        try:
+            answer = repeated(lambda: client.post(settings.target, body, more, deadline), deadline, _REPEATED)
+        except FAILURES as error:
+            raise EventError(_why(error, settings.target)) from None  # its text may contain a header
+        _judge(answer, len(spans), more)
+
+    def _connected(self, settings: Settings) -> Client:
+        trust = (settings.ca_file, settings.certificate)
+        if self._client is None or self._client[0] != trust:
+            self._client = (trust, Client(*trust))
+        return self._client[1]
+
+
+def is_off() -> bool:
+    """Return whether the variables say that nothing is to be exported."""
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return disabled or os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+
+
+def endpoint_target(endpoint: str) -> Target:
+    """Return the target of a receiver's URL; without a path it gets that of OTLP's traces.
+
+    :raises EventError: it is no URL of http or https; the message does not contain it
+    """
+    target = Target.parse(endpoint, "otel: the endpoint")
+    path, question, query = target.path.partition("?")
+    if path == "/":
+        target.path = f"{_TRACES}{question}{query}"
+    return target
+
+
+def parse_headers(text: str) -> dict[str, str]:
+    """Return the headers that ``name=value,name=value`` describes, the values percent-encoded.
+
+    :raises EventError: it is malformed; the message does not contain it
+    """
+    headers = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = item.partition("=")
+        name, value = name.strip().lower(), unquote(value.strip())
+        is_token = name and name.isascii() and all(c.isalnum() or c in _IN_NAMES for c in name)
+        if not equals or not is_token or not value.isascii() or not value.isprintable():
+            raise EventError("otel: the headers are not as expected: name=value,name=value, the values percent-encoded")
+        headers[name] = value
+    return headers
+
+
+def _judge(answer: Answer, count: int, headers: Mapping[str, str]) -> None:
+    """Return if a receiver has taken all spans.
+
+    :raises EventError: it has not
+    """
+    is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
+    if not answer.taken:
+        said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
+        permanent = 400 <= answer.status < 500 and answer.status not in _RETRYABLE
+        text = _printable(f"{in_words(answer.status)}: {said}", headers).rstrip(": ")
+        raise (PermanentError if permanent else EventError)(text)
+    try:
+        partial = ExportTraceServiceResponse.FromString(answer.body if is_protobuf else b"").partial_success
+    except Exception:  # the spans were taken, whatever the words
+        return
+    if partial.rejected_spans:
+        # The protocol forbids to send the same request again.
+        which = "the span" if count == 1 else f"{partial.rejected_spans} of {count} spans"
+        raise PermanentError(f"the receiver has rejected {which}: {_printable(partial.error_message, headers)}")
+    if partial.error_message:
+        _log.warning("otel: the receiver warns: %s", _printable(partial.error_message, headers))
+
+
+def _why(error: BaseException, target: Target) -> str:
+    hint = "; this port usually speaks OTLP over gRPC, the one for HTTP is usually 4318"
+    return _printable(reason(error), {}) + (hint if target.port == _GRPC_PORT else "")
+
+
+def _status_message(body: bytes) -> str:
+    # A google.rpc.Status, whose first two fields (a number and a text) are those of this message; the package that has
+    # it would be one more to install.
+    try:
+        message: str = ExportTracePartialSuccess.FromString(body).error_message
+    except Exception:  # no such message
+        return ""
+    return message
+
+
+def _printable(text: str, headers: Mapping[str, str]) -> str:
+    """Return a receiver's words as a log may contain them: without what we have sent in a header."""
+    text = text[: 10 * _LONGEST_REASON]
+    for value in headers.values():
+        secret = value.rpartition(" ")[2]  # without "Bearer"
+        if len(secret) > 7:
+            text = text.replace(secret, "***")
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON]).split())
+
+
+def _variable(name: str) -> str:
+    """Return a setting of the exporter, or an empty string."""
+    prefix = "OTEL_EXPORTER_OTLP_"
+    return (os.environ.get(f"{prefix}TRACES_{name}") or os.environ.get(prefix + name, "")).strip()
+
+
+def _default_target() -> Target:
+    if url := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
+        return Target.parse(url, "otel: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    target = Target.parse(_variable("ENDPOINT") or _RECEIVER, "otel: OTEL_EXPORTER_OTLP_ENDPOINT")
+    target.path = target.path.partition("?")[0].rstrip("/") + _TRACES
+    return target
+
+
+def _timeout(text: str) -> float:
+    """Return the seconds that OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds, leaves."""
+    if not text:
+        return _TIMEOUT
+    try:
+        return min(float(text) / 1000, _LONGEST_TIMEOUT)
+    except ValueError:
+        raise EventError(
+            "otel: OTEL_EXPORTER_OTLP_TIMEOUT is no number; expected milliseconds, such as 10000"
+        ) from None
+
+
+def _compression(name: str) -> tuple[str, Callable[[bytes], bytes] | None]:
+    if name == "gzip":
+        import gzip
+
+        return name, gzip.compress
+    if name == "deflate":
+        import zlib
+
+        return name, zlib.compress
+    if name in {"", "none"}:
+        return "", None
+    raise EventError("otel: OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none")
+
+
+_found: dict[tuple[str | None, ...], Resource] = {}
+
+
+def _surroundings() -> Resource:
+    """Return the resource that the variables describe; making it anew costs more than a span."""
+    key = (os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
+    if key not in _found:
+        _found.clear()
+        _found[key] = Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
+    return _found[key]
+
+
+def _bounded(attributes: Mapping[str, Any]) -> BoundedAttributes:
+    """Return a span's attributes within the limits of the variables; without one, there is none."""
+    count, length = (_limit(name) for name in ("COUNT", "VALUE_LENGTH"))
+    kept = list(attributes.items())[:count]
+    bounded = BoundedAttributes(None, dict(kept), immutable=False, max_value_len=length)
+    bounded.dropped = len(attributes) - len(kept)
+    return bounded
+
+
+def _limit(name: str) -> int | None:
+    text = os.environ.get(f"OTEL_SPAN_ATTRIBUTE_{name}_LIMIT") or os.environ.get(f"OTEL_ATTRIBUTE_{name}_LIMIT", "")
+    return int(text) if text.strip().isdecimal() else None

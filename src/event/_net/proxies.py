@@ -1,0 +1,90 @@
+"""The proxy for a URL: the one rule of all handlers that use our HTTP client.
+
+The variables are ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy``, in lower or upper case; lower
+case wins. Without them, the settings of macOS or Windows count, as the standard library reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address, ip_network
+from urllib.request import getproxies, proxy_bypass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+_VARIABLES = tuple(
+    name for proxy in ("http", "https", "all", "no") for name in (f"{proxy}_proxy", f"{proxy.upper()}_PROXY")
+)
+
+
+def surroundings() -> tuple[str | None, ...]:
+    """Return the variables that `proxy_for` depends on; while they stay the same, so does its result."""
+    return tuple(map(os.environ.get, _VARIABLES))
+
+
+def proxy_for(scheme: str, host: str, port: int) -> str | None:
+    """Return the URL of the proxy for a server; None if there is none."""
+    proxies = getproxies()  # those of the system only if no variable is set
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    if any(surroundings()):
+        return None if bypasses(proxies.get("no", ""), host, port) else proxy
+    return None if proxy_bypass(host) else proxy  # pragma: no cover  # platform: only macOS and Windows have settings
+
+
+def bypasses(no_proxy: str, host: str, port: int) -> bool:
+    """Return whether ``NO_PROXY`` names a server.
+
+    Its entries are separated by commas. Each is one of
+
+    - ``*``: every host
+    - ``example.com`` or ``.example.com``: that host and those below it
+    - an IP address, IPv6 with or without brackets
+    - a network, ``10.0.0.0/8``
+    - any of these but a network with ``:PORT``; an IPv6 address needs its brackets then
+    """
+    host = host.lower().rstrip(".")
+    return any(_covers(entry.strip().lower(), host, port) for entry in no_proxy.split(",") if entry.strip())
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    address = _address(host)
+    if "/" in entry:
+        return address is not None and _in_network(address, entry)
+    name, wanted = _split_port(entry)
+    if wanted and wanted != str(port):
+        return False
+    if address is not None:
+        return address == _address(name)
+    name = name.removeprefix("*").strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _split_port(entry: str) -> tuple[str, str]:
+    """Return an entry's host and port; the port is empty if there is none. A bare IPv6 address has none."""
+    if entry.startswith("["):
+        host, _, rest = entry[1:].partition("]")
+        return host, rest.removeprefix(":")
+    if entry.count(":") == 1:
+        host, _, port = entry.partition(":")
+        return host, port
+    return entry, ""
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _in_network(address: IPv4Address | IPv6Address, text: str) -> bool:
+    try:
+        return address in ip_network(text, strict=False)
+    except ValueError:
+        return False

@@ -1,0 +1,272 @@
+"""One SMTP session: connect, TLS, login, hand the mail over (RFC 5321, 3207, 4954, 8314).
+
+`smtplib` speaks the protocol. Its sockets are replaced by those of `event._net.deadline`, and how much of an answer is
+read is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import socket
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from event import _log
+from event._net.deadline import Socket, TLSSocket, connect, start_tls
+from event._net.mail_server import features
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from event._net.deadline import Deadline
+    from event._net.mail_server import MailServer
+
+GOODBYE_TIMEOUT = 5.0  # seconds for QUIT; the mail is the server's by then
+MAX_REPLY = 1 << 16  # bytes of one answer, all its lines together
+_ADDED_BY_SERVER = 2048  # bytes; a server counts the header that it adds as part of the mail
+_TOO_MANY = frozenset({452, 552})  # the rest goes in a further transaction (RFC 5321, 4.5.3.1.10)
+_LOGIN_NEEDED = frozenset({530, 534, 535, 538})  # another account may be accepted (RFC 4954, 6)
+_FULL_NAME = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a server did not take the mail for a recipient.
+
+    :ivar code: the reply code; 0 without one
+    :ivar permanent: whether the same attempt would fail again (RFC 5321, 4.2.1)
+    :ivar of_mail: whether the mail was refused, and not the recipient
+    """
+
+    code: int
+    reason: str
+    permanent: bool
+    of_mail: bool = False
+
+    @classmethod
+    def answered(cls, code: int, text: Any, *, of_mail: bool = False) -> Refusal:
+        """Return the refusal that a reply is."""
+        return cls(code, _answer(code, text), 500 <= code < 600 and code not in _LOGIN_NEEDED, of_mail)
+
+
+def hand_over(
+    server: MailServer,
+    deadline: Deadline,
+    sender: str,
+    recipients: Sequence[str],
+    compose: Callable[[int | None], bytes],
+) -> dict[str, Refusal]:
+    """Give a mail to a server, in as many transactions as it wants.
+
+    :param sender: an address for the envelope; the recipients likewise
+    :param compose: return the mail; it is called with the bytes that the server takes, None if it does not say
+    :return: the recipients who do not have the mail
+    :raises Exception: there was no session; `reason` says why. `compose` may raise too
+    """
+    client = _connect(server, deadline)
+    try:
+        client.ehlo_or_helo_if_needed()
+        _log_in(client, server)
+        content = compose(_size_limit(client))
+        # Only addresses are not ASCII. smtplib asks the server whether it supports them.
+        mail = (content.decode("ascii"),) if content.isascii() else (content, ["SMTPUTF8", "BODY=8BITMIME"])
+        return _transactions(client, sender, recipients, mail)
+    finally:
+        _leave(client, deadline)
+
+
+def reason(error: Exception) -> str:
+    """Return on one line why a server did not take a mail."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _answer(error.smtp_code, error.smtp_error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{one_line(error)}; SSL_CERT_FILE may name the certificates of a private authority"
+    if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
+        return f"{one_line(error)}; a port without TLS needs smtp+starttls://, or smtp_nossl in E3_ENABLE_FEATURE"
+    return _printable(one_line(error))
+
+
+def is_private(sock: socket.socket) -> bool:
+    """Return whether nobody else can read what is sent: it is encrypted, or stays on this machine."""
+    return isinstance(sock, ssl.SSLSocket) or ip_address(sock.getpeername()[0].partition("%")[0]).is_loopback
+
+
+def _transactions(client: Any, sender: str, recipients: Sequence[str], mail: tuple[Any, ...]) -> dict[str, Refusal]:
+    refused: dict[str, Refusal] = {}
+    pending = list(recipients)
+    while pending:
+        answers = _transaction(client, sender, pending, mail)
+        refused = {to: why for to, why in refused.items() if to not in pending} | answers
+        some_taken = len(answers) < len(pending)
+        pending = [to for to, why in answers.items() if why.code in _TOO_MANY] if some_taken else []
+    return refused
+
+
+def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[Any, ...]) -> dict[str, Refusal]:
+    """Send the mail once; return the recipients who do not have it."""
+    try:
+        refused = client.sendmail(sender, recipients, *mail)
+    except smtplib.SMTPRecipientsRefused as error:
+        # If the server has hung up meanwhile, some are missing in there.
+        hung_up: tuple[int, Any] = (0, "the server hung up before")
+        refused = {to: error.recipients.get(to, hung_up) for to in recipients}
+    except smtplib.SMTPResponseException as error:
+        return dict.fromkeys(recipients, Refusal.answered(error.smtp_code, error.smtp_error, of_mail=True))
+    except smtplib.SMTPNotSupportedError as error:
+        return dict.fromkeys(recipients, Refusal(0, reason(error), permanent=True, of_mail=True))
+    except OSError as error:  # smtplib's own errors are too
+        return dict.fromkeys(recipients, Refusal(0, reason(error), permanent=False, of_mail=True))
+    # A test's mock returns anything.
+    return {to: Refusal.answered(*why) for to, why in refused.items()} if isinstance(refused, dict) else {}
+
+
+def _size_limit(client: Any) -> int | None:
+    """Return how many bytes of a mail the server takes (RFC 1870); None if it does not say."""
+    size: Any = client.esmtp_features.get("size")
+    if not isinstance(size, str) or not re.fullmatch("[0-9]{1,18}", size) or int(size) == 0:
+        return None
+    return max(1, int(size) - _ADDED_BY_SERVER)
+
+
+def _connect(server: MailServer, deadline: Deadline) -> Any:
+    """Return a client that has been greeted, over TLS unless the server's configuration allows less."""
+    kind: Any = smtplib.SMTP_SSL if server.encryption == "tls" else smtplib.SMTP  # looked up now: tests replace them
+    context = _context(deadline) if server.encryption == "tls" else None
+    more: dict[str, Any] = {"context": context} if context else {}
+    if isinstance(kind, type) and hasattr(kind, "getreply"):
+        client = _bounded(kind, server, deadline, more)
+    else:
+        client = kind(server.tls_name, server.port, timeout=deadline.left(), **more)
+    if server.encryption != "tls":
+        _upgrade(client, server, deadline)
+    return client
+
+
+def _upgrade(client: Any, server: MailServer, deadline: Deadline) -> None:
+    try:
+        client.ehlo_or_helo_if_needed()
+        if server.encryption == "starttls" or client.has_extn("starttls"):
+            client.starttls(context=_context(deadline))
+    except BaseException:
+        client.close()
+        raise
+
+
+def _bounded(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
+    """Return a client whose waits end with the deadline, that of the greeting too, and whose answers are bounded."""
+    connected = _connected(server, deadline, more.get("context"))
+
+    class Client(kind):  # type: ignore[misc]  # known when it runs
+        file: Any
+
+        def connect(self, *_args: Any, **_options: Any) -> Any:
+            self.sock = connected
+            return self.getreply()
+
+        def getreply(self) -> Any:
+            if self.file is None:
+                self.file = _BoundedReader(self.sock.makefile("rb"))
+            self.file.left = MAX_REPLY
+            return super().getreply()
+
+    try:
+        # smtplib would ask DNS for this machine's name, without an end, and take it if it is not ASCII.
+        name = _own_name(connected)
+        return Client(server.tls_name, server.port, local_hostname=name, timeout=deadline.left(), **more)
+    except BaseException:
+        connected.close()
+        raise
+
+
+def _connected(server: MailServer, deadline: Deadline, context: ssl.SSLContext | None) -> Socket:
+    sock = connect(server.host, server.port, deadline)
+    try:
+        return start_tls(sock, context, server.tls_name) if context else sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+class _BoundedReader:
+    """A connection's answers, each of which has to end.
+
+    :ivar left: bytes that the answer may still have
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.left = MAX_REPLY
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        self.left -= len(line)
+        if self.left < 0:
+            raise OSError(f"an answer is longer than {MAX_REPLY} bytes")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _own_name(sock: socket.socket) -> str:
+    """Return how this machine names itself: its full name, otherwise its address (RFC 5321, 4.1.4)."""
+    name = socket.gethostname()
+    if _FULL_NAME.fullmatch(name):
+        return name
+    address = sock.getsockname()[0].partition("%")[0]
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def _context(deadline: Deadline) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if "smtp_noverify" in features():
+        _log.warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: whoever answers is taken for the mail server")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # For STARTTLS, where smtplib makes the socket.
+    context.sslsocket_class = type("_BoundTLSSocket", (TLSSocket,), {"deadline": deadline})
+    return context
+
+
+def _log_in(client: Any, server: MailServer) -> None:
+    """Log in, if there is an account for the server and the server offers a login."""
+    account = server.account()
+    if account is None or not client.has_extn("auth"):
+        return
+    if isinstance(client.sock, socket.socket) and not is_private(client.sock):
+        _log.warning("smtp: %s: no login, since the server has no TLS: others could read the password", server.shown)
+        return
+    try:
+        client.login(*account)
+    except UnicodeError:
+        # Its text contains a part of the password. Raised outside, so that a traceback does not show it either.
+        pass
+    else:
+        return
+    raise EventError(f"smtp: the account for {server.shown} is not ASCII, which the login needs")
+
+
+def _leave(client: Any, deadline: Deadline) -> None:
+    """Say goodbye. The server's answer changes nothing, and a client that has lost its server is closed already."""
+    if isinstance(client.sock, Socket):
+        client.sock.deadline = deadline.shortened(GOODBYE_TIMEOUT)
+    for farewell in (client.quit, client.close):
+        try:
+            farewell()
+        except Exception:  # noqa: S110  # what became of the mail is known
+            pass
+
+
+def _answer(code: int, text: Any) -> str:
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return _printable(f"{code} {text}" if code else text)
+
+
+def _printable(text: str) -> str:
+    """Return a server's words for a log: one line, no control characters, not endless."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:500]).split())

@@ -1,0 +1,106 @@
+"""A URL, taken apart for a request; its secrets appear in no error and no repr."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import quote, unquote, urlsplit
+
+from event._handler import import_extra
+from event.error import EventError
+
+_PORTS = {"http": 80, "https": 443}
+_PATH = "/:@!$&'()*+,;=~%"  # what a path may hold beside letters, digits, "-", "." and "_" (RFC 3986, 3.3)
+
+
+@dataclass(slots=True)
+class Target:
+    """A URL, taken apart.
+
+    :ivar shown: the scheme and the host, which hold no secret
+    :ivar path: the path and the query, as a request has them
+    :ivar authorization: the header that the URL's user and password become; empty without them
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str = field(repr=False)
+    authorization: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str, subject: str, *, guarded: bool = True) -> Target:
+        """Return a URL's parts.
+
+        :param subject: what begins an error message, ``http: the URL``
+        :param guarded: refuse a password that would be readable on its way to another machine
+        :raises EventError: it is no http or https URL; the message does not contain it
+        """
+        target = cls._parsed(url, subject)
+        if guarded and target.authorization and target.scheme == "http" and not _is_this_machine(target.host):
+            raise EventError(
+                f"{subject} has a user or a password but no TLS, so everybody on the way could read it; expected https://"
+            )
+        return target
+
+    @classmethod
+    def _parsed(cls, url: str, subject: str) -> Target:
+        try:
+            parts = urlsplit(url if url.isprintable() and " " not in url else "")
+            if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
+                return cls(
+                    parts.scheme,
+                    _ascii_host(unquote(parts.hostname)),
+                    parts.port or _PORTS[parts.scheme],
+                    quote(parts.path or "/", _PATH) + (f"?{quote(parts.query, _PATH + '?')}" if parts.query else ""),
+                    _authorization(parts.username or "", parts.password or ""),
+                )
+        except ValueError:
+            pass
+        # Raised here, without a cause: the text of the cause contains the URL.
+        raise EventError(f"{subject} is none of http:// or https://; expected https://HOST/PATH")
+
+    @property
+    def netloc(self) -> str:
+        """The host, in brackets if it is an IPv6 address, and the port unless it is the scheme's."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether the URL has a user, a password or a query."""
+        return bool(self.authorization) or "?" in self.path
+
+    @property
+    def shown(self) -> str:
+        """The scheme and the host, for a log."""
+        return f"{self.scheme}://{self.netloc}"
+
+
+def _authorization(user: str, password: str) -> str:
+    """Return the header that a URL's user and password become (RFC 7617); empty without them."""
+    if not user and not password:
+        return ""
+    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+
+
+def _ascii_host(host: str) -> str:
+    """Return a host as DNS knows it (IDNA 2008, RFC 5891).
+
+    :raises EventError: the package idna is not installed
+    :raises ValueError: no host can have that name
+    """
+    if host.isascii():
+        return host.lower()
+    name: str = import_extra("idna", "http").encode(host, uts46=True).decode()
+    return name
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, 6.3
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,477 @@
+"""The HTTP client: kept connections, proxies, and servers that do what they should not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from event import EventError
+from event._net import http
+from event._net.deadline import Deadline
+from event._net.http import Client, Target
+from servers.http import Answer, site
+from servers.smtp import Authority, raw_server
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def client():
+    made = Client()
+    yield made
+    made.close()
+
+
+def target(url):
+    return Target.parse(url, "the URL")
+
+
+def post(client, url, body=b"{}", headers=None, *, linger=None):
+    return client.post(target(url), body, headers or {}, Deadline(30), linger=linger)
+
+
+def request_of(connection):
+    """Return the next request that comes on a connection; empty at its end."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        chunk = connection.recv(65536)
+        if not chunk:
+            return b""
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "path"),
+    [
+        pytest.param("http://h", "http://h", "/", id="bare"),
+        pytest.param("HTTPS://H.test:443/a", "https://h.test", "/a", id="the-scheme-s-port"),
+        pytest.param("http://h:8080/a?b=c#d", "http://h:8080", "/a?b=c", id="query-and-fragment"),
+        pytest.param("http://[::1]:8080/", "http://[::1]:8080", "/", id="ipv6"),
+        pytest.param("http://h/ä%20|?q=é", "http://h", "/%C3%A4%20%7C?q=%C3%A9", id="quoted"),
+        pytest.param("http://bücher.example/", "http://xn--bcher-kva.example", "/", id="idn"),
+        pytest.param("http://straße.example/", "http://xn--strae-oqa.example", "/", id="idna-2008"),
+        pytest.param("http://BÜCHER.example/", "http://xn--bcher-kva.example", "/", id="idn-in-upper-case"),
+    ],
+)
+def test_a_url_is_taken_apart(url, shown, path):
+    assert (target(url).shown, target(url).path) == (shown, path)
+
+
+def test_an_idn_host_without_the_package_says_which_extra_has_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "idna", None)
+    with pytest.raises(EventError, match=r'pip install "e3-event\[http\]"'):
+        target("http://bücher.example/")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://xn--a\u0308.example/", "http://\u200d.example/", "ftp://h", "http://h\ud800/", "http://h:99999/"]
+)
+def test_what_is_no_url_is_an_error_that_does_not_show_it(url):
+    with pytest.raises(EventError, match=r"^the URL is none of http:// or https://; expected https://HOST/PATH$"):
+        target(url)
+
+
+@pytest.mark.parametrize("host", ["h.test", "10.0.0.1", "[2001:db8::1]", "localhost.test"])
+def test_a_password_is_not_sent_to_another_machine_without_tls(host):
+    with pytest.raises(EventError, match=r"^the URL has a user or a password but no TLS") as error:
+        target(f"http://ci:passw0rd@{host}/")
+    assert "passw0rd" not in str(error.value)
+    assert target(f"https://ci:passw0rd@{host}/").authorization
+    assert target(f"http://{host}/").authorization == ""
+
+
+@pytest.mark.parametrize("host", ["localhost", "ci.localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
+def test_a_password_may_go_to_this_machine_without_tls(host):
+    assert target(f"http://ci:passw0rd@{host}/").authorization
+
+
+def test_the_repr_of_a_url_has_no_secret():
+    shown = repr(target("https://ci:passw0rd@h/t0ken?s3cret"))
+    assert not re.search(r"passw0rd|t0ken|s3cret|Basic", shown)
+
+
+# Answers
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_a_provisional_answer_is_skipped(client, status):
+    def serve(connection, stopped):
+        request_of(connection)
+        connection.sendall(b"HTTP/1.1 %d Wait\r\nLink: </a>\r\n\r\n" % status * 2 + OK)
+
+    with raw_server(serve) as port:
+        answer = post(client, f"http://127.0.0.1:{port}")
+    assert (answer.status, answer.body) == (200, b"ok")
+
+
+def test_a_redirect_is_an_answer(client):
+    with site(Answer(307, {"Location": "/elsewhere"})) as server:
+        assert post(client, server.url).status == 307
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        pytest.param(Answer(200, {}, b"x" * 100), b"x" * 100, id="short"),
+        pytest.param(Answer(200, {}, b"x" * (http.BODY + 1)), b"x" * http.BODY, id="too-long"),
+        pytest.param(Answer(200, {"Content-Encoding": "gzip"}, b"bomb"), b"", id="compressed"),
+    ],
+)
+def test_an_answer_s_body_is_bounded(client, answer, body):
+    with site(answer) as server:
+        assert post(client, server.url).body == body
+        assert post(client, server.url).body == body
+        assert len({request.connection for request in server.requests}) == (2 if len(body) == http.BODY else 1)
+
+
+def test_an_answer_in_chunks_leaves_the_connection_open(client):
+    def serve(connection, stopped):
+        for _ in range(2):
+            request_of(connection)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1\r\n!\r\n0\r\n\r\n")
+
+    with raw_server(serve) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert [post(client, url).body, post(client, url).body] == [b"ok!", b"ok!"]
+
+
+def test_an_answer_that_breaks_off_is_none_if_its_body_matters(client):
+    def serve(connection, stopped):
+        request_of(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
+        connection.close()
+
+    with raw_server(serve) as port:
+        with pytest.raises(ConnectionResetError, match="the answer broke off"):
+            post(client, f"http://127.0.0.1:{port}")
+        assert post(client, f"http://127.0.0.1:{port}", linger=5).status == 200
+
+
+def test_a_header_without_end_is_given_up(client):
+    def serve(connection, stopped):
+        request_of(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while not stopped.is_set():
+            connection.sendall(b"X: " + b"x" * 65536)
+
+    with raw_server(serve) as port, pytest.raises(http.FAILURES) as error:
+        post(client, f"http://127.0.0.1:{port}")
+    assert http.reason(error.value) == "LineTooLong"
+
+
+def test_a_port_that_speaks_grpc_is_recognized(client):
+    def serve(connection, stopped):
+        connection.sendall(bytes.fromhex("000006040000000000000500004000"))
+        request_of(connection)
+        connection.close()
+
+    with raw_server(serve) as port, pytest.raises(http.FAILURES) as error:
+        post(client, f"http://127.0.0.1:{port}")
+    assert http.reason(error.value) == "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"
+
+
+# Kept connections
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_not_used(client):
+    closed = threading.Event()
+
+    def serve(connection, stopped):
+        request_of(connection)
+        connection.sendall(OK)
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        closed.set()
+
+    with raw_server(serve) as port:
+        assert post(client, f"http://127.0.0.1:{port}").taken
+        assert closed.wait(30)
+        assert post(client, f"http://127.0.0.1:{port}").taken
+
+
+def test_what_the_server_said_unasked_is_not_taken_for_an_answer(client):
+    taken, said = threading.Event(), threading.Event()
+    connections = []
+
+    def serve(connection, stopped):
+        request_of(connection)
+        connection.sendall(OK)
+        connections.append(connection)
+        if len(connections) == 1 and taken.wait(30):
+            connection.sendall(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+            said.set()
+
+    with raw_server(serve) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert post(client, url).taken
+        taken.set()
+        assert said.wait(30)
+        assert post(client, url).taken
+    assert len(connections) == 2
+
+
+def test_a_request_on_a_stale_connection_is_repeated_once(client):
+    requests = []
+
+    def serve(connection, stopped):
+        requests.append(request_of(connection))
+        connection.sendall(OK)
+        if len(requests) == 1:
+            requests.append(request_of(connection))
+        connection.close()  # the second request gets no answer on the first connection
+
+    with raw_server(serve) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert post(client, url, b"1", {"webhook-id": "a"}).taken
+        assert post(client, url, b"2", {"webhook-id": "b"}).taken
+    assert [request[-1:] for request in requests] == [b"1", b"2", b"2"]
+    assert requests[1] == requests[2]
+
+
+def test_a_new_connection_without_an_answer_is_a_failure(client):
+    requests = []
+
+    def serve(connection, stopped):
+        requests.append(request_of(connection))
+        connection.close()
+
+    with raw_server(serve) as port, pytest.raises(ConnectionError):
+        post(client, f"http://127.0.0.1:{port}")
+    assert len(requests) == 1
+
+
+def test_a_request_that_has_an_answer_is_not_repeated(client):
+    requests = []
+
+    def serve(connection, stopped):
+        requests.append(request_of(connection))
+        connection.sendall(OK)
+        requests.append(request_of(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
+        connection.close()
+
+    with raw_server(serve) as port:
+        assert post(client, f"http://127.0.0.1:{port}").taken
+        with pytest.raises(ConnectionResetError, match="broke off"):
+            post(client, f"http://127.0.0.1:{port}")
+    assert len(requests) == 2
+
+
+def test_a_server_that_wants_to_close_gets_a_new_connection(client):
+    with site(Answer(200, {"Connection": "close"})) as server:
+        assert post(client, server.url).body == b"ok"
+        assert post(client, server.url).body == b"ok"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+def test_so_many_connections_are_kept_and_no_more(client, monkeypatch):
+    monkeypatch.setattr(http, "_IDLE", 1)
+    together = threading.Barrier(2)
+
+    def serve_one(request):
+        together.wait(30)
+        return answer(request)
+
+    with site() as server:
+        answer, server.take = server.take, serve_one
+        for _ in range(2):
+            threads = [threading.Thread(target=post, args=(client, server.url)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert len({request.connection for request in server.requests}) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_starts_without_connections(client):
+    with site() as server:
+        assert post(client, server.url).taken
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if post(client, server.url).taken else 1)  # pragma: no cover  # in the child
+        assert os.waitpid(child, 0)[1] == 0
+        assert post(client, server.url).taken
+        assert [request.connection for request in server.requests] == [1, 2, 1]
+
+
+# Nothing that was not configured is sent
+
+
+def test_netrc_is_not_read(client, tmp_path):
+    netrc = tmp_path / "home" / ".netrc"
+    netrc.write_text("default login ci password passw0rd\nmachine 127.0.0.1 login ci password passw0rd\n")
+    netrc.chmod(0o600)
+    with site() as server:
+        post(client, server.url)
+        post(client, server.url, headers={"Authorization": "Bearer mine"})
+    assert [request.headers.get("authorization") for request in server.requests] == [None, "Bearer mine"]
+
+
+def test_a_header_of_the_caller_wins_over_the_url(client):
+    with site() as server:
+        post(client, server.url.replace("//", "//ci:passw0rd@"), headers={"Authorization": "Bearer mine"})
+        assert server.requests[0].headers["authorization"] == "Bearer mine"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb"])
+def test_a_header_with_a_line_break_is_not_sent(client, value):
+    with site() as server, pytest.raises(ValueError, match="Invalid header value"):
+        post(client, server.url, headers={"X-Mine": value})
+
+
+# Proxies and TLS
+
+
+@contextmanager
+def tunnel(status=200, tls=None):
+    """Run a proxy that opens tunnels; give its port, and the list of what it was asked."""
+    asked = []
+
+    def pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def serve(connection, stopped):
+        if tls:
+            connection = tls.wrap_socket(connection, server_side=True)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65536)
+        asked.append(head.decode())
+        connection.sendall(f"HTTP/1.1 {status} Whatever\r\n\r\n".encode())
+        if status != 200:
+            connection.close()
+            return
+        host, port = head.split()[1].decode().rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as far:
+            back = threading.Thread(target=pump, args=(far, connection))
+            back.start()
+            pump(connection, far)
+            back.join()
+        connection.close()
+
+    with raw_server(serve) as port:
+        yield port, asked
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(client, tmp_path, monkeypatch):
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    with site(tls=authority.context("127.0.0.1")) as server, tunnel() as (port, asked):
+        monkeypatch.setenv("https_proxy", f"http://ci:passw0rd@127.0.0.1:{port}")
+        assert post(client, f"{server.url}/a").taken
+        assert post(client, f"{server.url}/b").taken
+        client.close()
+    assert [request.path for request in server.requests] == ["/a", "/b"]
+    assert "proxy-authorization" not in server.requests[0].headers
+    (head,) = asked
+    assert head.startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n")
+    assert "Proxy-Authorization: Basic Y2k6cGFzc3cwcmQ=\r\n" in head
+
+
+@pytest.mark.parametrize("status", [407, 502])
+def test_a_proxy_that_opens_no_tunnel_is_a_failure(client, monkeypatch, status):
+    with tunnel(status) as (port, asked):
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        with pytest.raises(OSError, match=f"the proxy refuses the connection: {status} "):
+            post(client, "https://[::1]/")
+    assert asked[0].startswith("CONNECT [::1]:443 HTTP/1.1\r\n")
+
+
+def test_a_proxy_may_speak_tls_itself(client, tmp_path, monkeypatch):
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    with site(tls=authority.context("127.0.0.1")) as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        assert post(client, "http://hooks.invalid/a").taken
+        assert [request.path for request in server.requests] == ["http://hooks.invalid/a"]
+
+
+def test_a_proxy_that_speaks_tls_carries_no_tls(client, monkeypatch):
+    monkeypatch.setenv("https_proxy", "https://127.0.0.1:1")
+    with pytest.raises(OSError, match="an https:// proxy cannot be used for https:// URLs"):
+        post(client, "https://hooks.invalid/a")
+
+
+def test_a_client_certificate_is_shown(tmp_path):
+    authority = Authority(tmp_path)
+    mine = authority.authority.issue_cert("client.test")
+    key, chain = str(tmp_path / "key.pem"), str(tmp_path / "chain.pem")
+    mine.private_key_pem.write_to_path(key)
+    for blob in mine.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    context = authority.context("127.0.0.1")
+    context.load_verify_locations(authority.path)
+    context.verify_mode = 2  # ssl.CERT_REQUIRED
+    with site(tls=context) as server:
+        assert post(Client(authority.path, (chain, key)), server.url).taken
+        with pytest.raises(OSError, match=r"certificate|alert|reset|EOF"):
+            post(Client(authority.path), server.url)
+
+
+def test_certificates_that_cannot_be_loaded_are_named(tmp_path):
+    with pytest.raises(OSError, match=r"the certificates cannot be loaded \(/not/there\): FileNotFoundError"):
+        post(Client("/not/there"), "https://127.0.0.1:1")
+
+
+def test_an_interrupt_while_connecting_leaves_no_socket(client, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("event._net.connection.start_tls", interrupted)
+    with site() as server, pytest.raises(KeyboardInterrupt):
+        post(client, server.url.replace("http:", "https:"))
+
+
+def test_a_plain_answer_on_a_tls_port_is_a_failure_with_its_reason(client):
+    with site() as server, pytest.raises(http.FAILURES) as error:
+        post(client, server.url.replace("http:", "https:"))
+    assert http.reason(error.value).startswith(("SSLError", "ConnectionResetError"))
+
+
+# Repetitions
+
+
+def test_a_repetition_waits_longer_each_time(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(http.time, "sleep", pauses.append)
+    statuses = iter([503, 503, 503, 200])
+
+    def answered():
+        return http.Answer(next(statuses), {})
+
+    assert http.repeated(answered, Deadline(100), {503}).taken
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def test_no_repetition_begins_after_the_deadline():
+    assert http.repeated(lambda: http.Answer(503, {}), Deadline(0.5), {503}).status == 503
+    assert http.repeated(lambda: http.Answer(503, {"Retry-After": "1"}), Deadline(0.5)).status == 503
+
+
+def test_a_body_arrives_as_it_is(client):
+    with site() as server:
+        post(client, server.url, json.dumps({"a": "ä"}).encode())
+        assert server.requests[0].body == b'{"a": "\\u00e4"}'
