@@ -149,7 +149,10 @@ def main(jobs: int, reports: int) -> None:
             run_job(*frame, reporter)
     except ProtocolError:
         pass  # the command has a defect, and will end us
-    os.close(reports)
+    try:
+        os.close(reports)
+    except OSError:
+        pass  # a handler has closed it
     end_within(LONGEST_END)
 
 

@@ -90,11 +90,14 @@ class Worker:
                     os.close(fd)
                 raise
             if not pid:
-                os.close(to_worker)
-                os.close(from_worker)
-                from event._worker import child
+                try:
+                    os.close(to_worker)
+                    os.close(from_worker)
+                    from event._worker import child
 
-                child.main(jobs, reports)
+                    child.main(jobs, reports)
+                except BaseException:
+                    os._exit(1)  # it must not go on as the command
                 return None
             os.close(jobs)
             os.close(reports)
