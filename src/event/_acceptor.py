@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from contextlib import contextmanager
 
 from event import _dispatch, _log, _trace
-from event._disk import remove
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from contextlib import AbstractContextManager
 
     from event._event import Event
     from event._message import Parcel
     from event._note import Note
-    from event._outbox import Claim, Outbox
+    from event._outbox import Outbox
     from event._outcome import Delivery
 
 
@@ -33,17 +32,12 @@ class Keeper:
         self._configurations = configurations
         self._wake = wake
 
-    @contextmanager
-    def scratch(self) -> Generator[str]:
+    def scratch(self) -> AbstractContextManager[str]:
         """Give a directory in the outbox.
 
-        :raises OSError: it cannot be made
+        :raises OSError: on entering: it cannot be made
         """
-        directory = self._outbox.make_scratch()
-        try:
-            yield directory
-        finally:
-            remove(directory)
+        return self._outbox.workspace()
 
     def accept(self, parcel: Parcel, event: Event, note: Note) -> str:
         """Keep an event for those that owe it; nobody is left to get it from us.
@@ -52,36 +46,15 @@ class Keeper:
         """
         owing = {name: config for name, config in self._configurations.items() if note.owes(name)}
         if owing:
-            claim = self._outbox.put(event, owing, sending=parcel.id, span=parcel.span or _trace.NOWHERE)
-            self._require_all(claim, event)
+            span = parcel.span or _trace.NOWHERE
+            claim = self._outbox.put(event, owing, sending=parcel.id, span=span, strict=True)
             try:
-                _make_due(claim)
+                claim.postpone(time.time())
             except OSError as error:
                 _log.warning("outbox entry %s stays claimed until this process ends: %s", parcel.id, one_line(error))
             self._wake()
         note.owing = [name for name in note.owing or [] if name not in owing]
         return ""
-
-    def _require_all(self, claim: Claim, event: Event) -> None:
-        """Require that all attachments are kept; an outbox leaves out what it cannot read, for want of memory say."""
-        kept = claim.entry.event.get_attachments()
-        if missing := [name for name in event.get_attachments() if name not in kept]:
-            self._outbox._discard(claim._path, claim.entry.id)
-            raise OSError(f"attachment {missing[0]!r} could not be copied into the outbox")
-
-
-def _make_due(claim: Claim) -> None:
-    """Hand an entry over; where the same sending has come twice within a second, one behind the other."""
-    due = time.time()
-    while True:
-        try:
-            claim.postpone(due)
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
-            due += 1
-        else:
-            return
 
 
 class Giver:
@@ -107,6 +80,7 @@ class Giver:
 
         :raises OSError: it cannot be made
         """
+        from shutil import rmtree
         from tempfile import mkdtemp
 
         # No TemporaryDirectory: what a handler that hangs holds open may have it fail, or call itself without end.
@@ -114,7 +88,7 @@ class Giver:
         try:
             yield directory
         finally:
-            remove(directory)
+            rmtree(directory, ignore_errors=True)
 
     def accept(self, parcel: Parcel, event: Event, note: Note) -> str:
         """Give an event to those that owe it; return why one of them is still to get it, empty where none is."""

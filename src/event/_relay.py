@@ -27,10 +27,11 @@ import time
 from contextlib import nullcontext
 from heapq import heapify, heappop, heappush
 
-from event import _entry, _intake, _message
+from event import _intake, _message
 from event._broker import BrokerError, TooLargeError
 from event._clocked import Clock
 from event._note import Note
+from event._outbox import entry as _entry
 from event._publisher import Publisher
 from event.error import EventError, one_line
 

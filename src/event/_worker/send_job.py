@@ -21,7 +21,7 @@ The reports, in order:
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
 ``begin``       the handlers get the event now
 ``result``      one for each handler, see `report_result`
-``end``         the entry is out of the worker's hands
+``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it
 ``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
 ``log``         at any point: a warning that is none of one handler
 ==============  ==================================================================================================
@@ -93,7 +93,7 @@ def give(
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
     """
-    untried = False
+    untried, where = False, ""
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
             retry = isinstance(delivery.error, _dispatch.NotStarted)
@@ -105,9 +105,9 @@ def give(
             report_result(delivery, configs, reporter, loaded=not handlers[delivery.handler].load_error, retry=retry)
     finally:
         if claim and not untried:
-            claim.release()
-    if claim and not untried:
-        reporter.report("end")
+            where = claim.release()
+    if where:
+        reporter.report("end", where=where)
 
 
 def report_result(
