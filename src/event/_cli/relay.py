@@ -9,6 +9,7 @@ from event import EventManager, _message, _registry, _secret
 from event._acceptor import Giver, Keeper
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
+from event._cli._loaded import Handlers
 from event._cli._deliverer import Deliverer
 from event._cli._ending import Ending
 from event._cli._flag import Flag
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     outbox = _handlers.outbox(args)
     with Capture():  # importing event has already said what is wrong with the variables
         timeout = EventManager(timeout=args.timeout).timeout or _handlers.DEADLINE
-    handlers = _handlers.Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
+    handlers = Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
     for name, reason in handlers.broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
     if not handlers or (handlers.broken and outbox is None):
@@ -220,7 +221,7 @@ def _places(args: argparse.Namespace) -> tuple[str, Store] | None:
     return args.s3, _s3.Store(args.profile)
 
 
-def _why_not(args: argparse.Namespace, handlers: _handlers.Handlers) -> str:
+def _why_not(args: argparse.Namespace, handlers: Handlers) -> str:
     if handlers.broken:
         return "it could not be delivered; with an outbox it would be kept until it can be"
     return f"{_handlers.source(args)} names no handler"

@@ -1,0 +1,62 @@
+"""The job ``resume``, in the worker: go on with an entry of the outbox whose worker has died.
+
+The job:
+
+==============  ==================================================================================================
+``outbox``      the outbox's directory
+``claim``       the name of the dead worker's claim, as `kept` or `begin` reported it
+``results``     what handlers have done meanwhile: ``handler``, ``ok``, ``error``, ``seconds``, ``said`` and
+                ``permanent`` of each; they are journaled
+``handlers``    the names of those that get the event now; they must be pending
+``deadline``    when these must be done, by the system's monotonic clock
+``alone``       whether to call them in the main thread
+==============  ==================================================================================================
+
+The reports: ``not_adopted`` if somebody else has taken the entry (nothing else follows), else ``begin``, a ``result``
+for each of ``handlers``, and ``end``.
+"""
+
+from __future__ import annotations
+
+import time
+
+from event import _trace
+from event._lazy import LazyHandler
+from event._outbox import Outbox
+from event._outcome import Delivery
+from event._worker.send_job import Log, give
+from event.error import EventError, PermanentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from event._worker.child import Reporter
+
+
+def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+    """Run the job."""
+    with Log(reporter, {}):
+        claim = Outbox(job["outbox"]).adopt(job["claim"])
+    if claim is None:
+        reporter.report("not_adopted")
+        return
+    configs = {name: config for name, config in claim.entry.pending.items() if name in job.get("handlers", ())}
+    with Log(reporter, claim.entry.handlers):
+        for result in job.get("results", ()):
+            claim.record(_delivery(result))
+        reporter.report("begin")
+        token = _trace.current.set(claim.entry.span)
+        try:
+            handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
+            timeout = None if job.get("alone") or not handlers else max(0.0, job["deadline"] - time.monotonic())
+            give(handlers, claim.event(), timeout, configs, reporter, claim)
+        finally:
+            _trace.current.reset(token)
+
+
+def _delivery(result: dict[str, Any]) -> Delivery:
+    """Return what a handler did, as another worker or the command has reported it."""
+    kind = PermanentError if result["permanent"] else EventError
+    error = None if result["ok"] else kind(result["error"])
+    return Delivery(result["handler"], result["ok"], error, result["seconds"], result["said"])

@@ -1,0 +1,371 @@
+"""The command's side of sending one event: whatever the handlers' code does, there is a result for each, in time.
+
+A first worker gets the event with all handlers. What comes instead of its reports, and what follows:
+
+================================  ====================================================================================
+the outbox does not answer        the worker is killed; another one sends without the outbox, and the log says so
+the worker dies, or hangs         each handler that has not reported gets a worker of its own
+a worker of one handler dies      that handler has failed
+the deadline                      all workers are killed; what has not reported has failed
+the entry's worker has died       another one journals what is known, so that the entry waits for the rest
+================================  ====================================================================================
+
+No sending takes longer than its timeout and `EXTRA` seconds.
+"""
+
+from __future__ import annotations
+
+import time
+
+from event._worker.parent import Worker, receive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    Content = Mapping[str, Any]
+    Pairs = Sequence[tuple[str, str]]
+
+OUTBOX_SHARE = 0.5  # of the timeout, for the outbox to take the event
+SILENCE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
+RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
+END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
+EXTRA = RESUME_PATIENCE + END_PATIENCE + 1.0  # seconds, of which one is for killing
+_MARGIN = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
+
+
+class Result:
+    """What one handler did with one event.
+
+    :ivar handler: the handler's name
+    :ivar ok: whether it took the event
+    :ivar error: why it did not, on one line; empty if it did
+    :ivar said: what it logged meanwhile
+    :ivar seconds: how long it took
+    :ivar permanent: whether no later attempt can succeed
+    :ivar loaded: whether the handler could be imported and constructed
+    :ivar timed_out: whether it was not done within the timeout
+    """
+
+    __slots__ = ("error", "handler", "loaded", "ok", "permanent", "said", "seconds", "timed_out")
+
+    def __init__(
+        self,
+        handler: str,
+        *,
+        ok: bool = False,
+        error: str = "",
+        said: str = "",
+        seconds: float = 0.0,
+        permanent: bool = False,
+        loaded: bool = True,
+        timed_out: bool = False,
+    ) -> None:
+        self.handler = handler
+        self.ok = ok
+        self.error = error
+        self.said = said
+        self.seconds = seconds
+        self.permanent = permanent
+        self.loaded = loaded
+        self.timed_out = timed_out
+
+    @classmethod
+    def from_report(cls, report: Mapping[str, Any]) -> Result:
+        """Return what a report ``result`` says; what has a wrong type there is left out."""
+        fields = {
+            name: value
+            for name, value in report.items()
+            if name in cls.__slots__ and name != "handler" and type(value) is _TYPES.get(name, bool)
+        }
+        return cls(str(report.get("handler")), **fields)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as the job ``resume`` takes it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+_TYPES = {"error": str, "said": str, "seconds": float}
+
+
+class Sent:
+    """What became of one sending.
+
+    :ivar results: of each handler, in the order in which they were named; empty if `refused`
+    :ivar kept: whether the outbox has the event for the handlers that have not taken it
+    :ivar refused: why nothing was sent; empty if it was
+    :ivar clean: whether no code of the first worker may still run, so that it can take the next event
+    """
+
+    __slots__ = ("clean", "kept", "refused", "results")
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.kept = False
+        self.refused = ""
+        self.clean = True
+
+
+class EventSender:
+    """Sends events to the same handlers, one after another, each with a deadline.
+
+    :param handlers: the name and the configuration of each handler
+    :param outbox: the outbox's directory; None for no outbox
+    :param timeout: for one event, in seconds
+    :param log: called with a line about each thing that goes wrong outside of a handler
+    :param worker: a worker that serves already
+    """
+
+    def __init__(
+        self,
+        handlers: Pairs,
+        *,
+        outbox: str | None,
+        timeout: float,
+        log: Callable[[str], None],
+        worker: Worker | None = None,
+    ) -> None:
+        self.handlers = dict(handlers)
+        self.outbox = outbox
+        self.timeout = timeout
+        self.log = log
+        self._worker = worker
+
+    def prepare(self) -> None:
+        """Have the worker import what it will need; this does not wait."""
+        if self._worker:
+            job = {"job": "prepare", "handlers": [*self.handlers], "outbox": self.outbox is not None}
+            self._worker.send(job, deadline=time.monotonic())
+
+    def send(
+        self,
+        event: Content,
+        *,
+        attach: Sequence[tuple[str, str]] = (),
+        must_attach: bool = False,
+        sending: str,
+        timeout: float | None = None,
+    ) -> Sent:
+        """Send one event.
+
+        :param event: its ``data``, ``attachments`` and ``closed``, as in a dump
+        :param attach: name and path of each file that is still to be attached
+        :param must_attach: whether nothing is sent if one of these cannot be attached
+        :param sending: the id of the sending
+        :param timeout: instead of the one for all events, in seconds
+        :raises ValueError: the event cannot be written as JSON
+        """
+        job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
+        one = _Sending(self, job, timeout or self.timeout)
+        sent = one.run(self._take_worker())
+        if sent.clean and one.first and not one.first.ended:
+            self._worker = one.first
+        elif one.first:
+            one.first.kill()
+        return sent
+
+    def close(self) -> None:
+        """Let the worker end, within `END_PATIENCE`."""
+        if self._worker:
+            self._worker.finish(END_PATIENCE)
+            self._worker = None
+
+    def _take_worker(self) -> Worker | None:
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.look()
+            if not worker.ended:
+                return worker
+        return None
+
+
+class _Sending:
+    """One event on its way.
+
+    :ivar first: the worker that has all handlers
+    """
+
+    def __init__(self, sender: EventSender, job: dict[str, Any], timeout: float) -> None:
+        self.first: Worker | None = None
+        self._sender = sender
+        self._job = job
+        self._timeout = timeout
+        self._started = time.monotonic()
+        self._deadline = self._started + timeout
+        self._sent = Sent()
+        self._results: dict[str, Result] = {}
+        self._pending: dict[Worker, set[str]] = {}  # the handlers whose results each worker owes
+        self._begun: set[Worker] = set()  # those that have begun to call handlers
+        self._beating: set[Worker] = set()  # those of them that report that they live
+        self._outbox = sender.outbox
+        self._claim = ""  # of the first worker, as long as it has not handed the entry back
+        self._alone: list[Worker] = []
+
+    def run(self, worker: Worker | None) -> Sent:
+        """Send; return what became of it."""
+        self._start_first(worker)
+        while self._pending and time.monotonic() < self._deadline and not self._sent.refused:
+            for reporting, report in receive([*self._pending], self._next_look()):
+                self._take(reporting, report)
+            for watched in [*self._pending]:
+                self._watch(watched)
+        self._fail_the_rest()
+        self._end_helpers()
+        if self._claim:
+            self._resume()
+        names = () if self._sent.refused else self._sender.handlers
+        self._sent.results = [self._results[name] for name in names]
+        return self._sent
+
+    def _start_first(self, worker: Worker | None) -> None:
+        self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
+
+    def _give(self, worker: Worker | None, names: list[str], *, outbox: str | None, alone: bool = False) -> Worker | None:
+        """Give the event for some handlers to a worker, a new one if it is None."""
+        try:
+            worker = worker or Worker.spawn()
+        except OSError as error:
+            for name in names:
+                self._results[name] = Result(name, error=f"no worker can be started: {error.strerror}")
+            return None
+        left = self._deadline - time.monotonic()
+        self._pending[worker] = set(names)
+        worker.send(
+            {
+                "job": "send",
+                **self._job,
+                "handlers": [(name, self._sender.handlers[name]) for name in names],
+                "outbox": outbox,
+                "alone": alone,
+                "deadline": self._deadline - min(_MARGIN * left, 0.5),
+                "interval": min(1.0, self._timeout * SILENCE / 5),
+                "limit": left + EXTRA,
+            },
+            deadline=self._deadline,
+        )
+        if alone:
+            self._alone.append(worker)
+        return worker
+
+    def _next_look(self) -> float:
+        """Return when to look at the workers again, though none reports."""
+        return min(self._deadline, time.monotonic() + 0.1, *([self._outbox_deadline()] if self._outbox else ()))
+
+    def _outbox_deadline(self) -> float:
+        return self._started + OUTBOX_SHARE * self._timeout
+
+    def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        """Take a report; what is not understood is ignored."""
+        kind = report.get("report")
+        owed = self._pending.get(worker, set())
+        if kind == "result" and report.get("handler") in owed:
+            if worker in self._alone or not report.get("retry"):
+                owed.discard(str(report["handler"]))
+                self._note(Result.from_report(report), worker)
+        elif kind == "kept" and worker is self.first:
+            self._outbox = None
+            self._claim = str(report.get("claim"))
+            self._sent.kept = True
+            self._job["sending"] = str(report.get("entry"))
+        elif kind == "not_kept" and worker is self.first:
+            self._without_outbox(str(report.get("reason")))
+        elif kind == "begin":
+            self._begun.add(worker)
+            if report.get("heartbeat"):
+                self._beating.add(worker)
+        elif kind == "end":
+            self._claim = ""
+        elif kind in {"log", "not_attached"}:
+            # What the outbox could not keep, or has given up, it has logged.
+            self._sent.kept = self._sent.kept and kind != "log"
+            self._sender.log(str(report.get("text")))
+        elif kind == "refused":
+            self._sent.refused = str(report.get("text"))
+            self._sent.clean = False
+        elif kind == "done":
+            self._done(worker)
+
+    def _note(self, result: Result, worker: Worker) -> None:
+        if result.timed_out:
+            result.error = self._not_in_time()
+            if worker is self.first:
+                self._sent.clean = False
+        self._results[result.handler] = result
+
+    def _not_in_time(self) -> str:
+        return f"TimeoutError: not done within {self._timeout:g} s"
+
+    def _without_outbox(self, reason: str) -> None:
+        self._outbox = None
+        self._sent.kept = False
+        self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}, and is sent without: {reason}")
+
+    def _done(self, worker: Worker) -> None:
+        """A worker has done its job; what it has not reported could not be tried there."""
+        for name in self._pending.pop(worker):
+            self._retry_alone(name)
+
+    def _retry_alone(self, name: str) -> None:
+        self._give(None, [name], outbox=None, alone=True)
+
+    def _watch(self, worker: Worker) -> None:
+        """See to it that a worker that serves no more, or not fast enough, does not hold up the handlers."""
+        now = time.monotonic()
+        if worker is self.first and self._outbox and not worker.ended and now >= self._outbox_deadline():
+            worker.kill(f"it did not answer within {now - self._started:.1f} s")
+        elif worker not in self._alone and not worker.ended and now - worker.last_report > SILENCE * self._timeout:
+            if worker in self._beating:
+                worker.kill("a handler stopped its process")
+        if worker.ended and worker in self._pending:
+            self._replace(worker)
+
+    def _replace(self, worker: Worker) -> None:
+        """Have other workers do what a dead one owes."""
+        names = self._pending.pop(worker)
+        if worker is self.first:
+            self._sent.clean = False
+        if worker is self.first and self._outbox:
+            self._without_outbox(worker.ended)
+            self.first = self._give(None, [*names], outbox=None)
+        elif worker in self._alone or (worker in self._begun and len(self._sender.handlers) == 1):
+            for name in names:
+                self._results[name] = Result(name, error=worker.ended)
+        else:
+            for name in names:
+                self._retry_alone(name)
+
+    def _fail_the_rest(self) -> None:
+        """Fail what is not done at the deadline."""
+        for worker, names in self._pending.items():
+            if worker is self.first and self._outbox and not self._sent.refused:
+                self._without_outbox("it did not answer in time")
+            for name in names:
+                self._results[name] = Result(name, error=self._not_in_time(), seconds=self._timeout, timed_out=True)
+            worker.kill("it was not done in time")
+            self._sent.clean = self._sent.clean and worker is not self.first
+        self._pending.clear()
+
+    def _end_helpers(self) -> None:
+        deadline = time.monotonic() + END_PATIENCE
+        for worker in self._alone:
+            worker.finish(max(0.0, deadline - time.monotonic()))
+
+    def _resume(self) -> None:
+        """Have another worker journal what is known, and let the entry wait for the rest."""
+        if self.first:
+            self.first.kill()  # it is the claim's owner
+            self._sent.clean = False
+        deadline = time.monotonic() + RESUME_PATIENCE
+        try:
+            worker = Worker.spawn()
+        except OSError:
+            return  # the entry is a dead process's: the next `deliver` takes it
+        results = [result.as_dict() for result in self._results.values()]
+        job = {"job": "resume", "outbox": self._sender.outbox, "claim": self._claim, "results": results}
+        worker.send({**job, "limit": RESUME_PATIENCE + EXTRA}, deadline=deadline)
+        while not worker.ended and time.monotonic() < deadline:
+            kinds = [report.get("report") for _, report in receive([worker], deadline)]
+            if "done" in kinds:
+                break
+        worker.kill()
