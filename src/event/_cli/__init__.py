@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from event._worker import Worker
 
 COMMANDS = ("send", "run", "deliver", "outbox", "relay", "check")
-_WITH_WORKER = frozenset({"send", "run"})  # these give their first event to a copy of this process
+_WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first event to a copy of this process
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,11 +32,15 @@ if TYPE_CHECKING:
     from event._worker.parent import Worker as Worker
     from event._worker.parent import receive as receive
     from event._worker.protocol import ProtocolError as ProtocolError
+    from event._worker.quarantine import OpenEntry as OpenEntry
     from event._worker.sending import EventSender as EventSender
     from event._worker.sending import Result as Result
     from event._worker.sending import Sent as Sent
+    from event._worker.supervisor import Supervisor as Supervisor
 
 _PLACES = {
+    "OpenEntry": "quarantine",
+    "Supervisor": "supervisor",
     "Worker": "parent",
     "receive": "parent",
     "ProtocolError": "protocol",

@@ -19,6 +19,8 @@ JOBS = {
     "prepare": "event._worker.send_job:prepare",
     "send": "event._worker.send_job:send",
     "resume": "event._worker.resume_job:resume",
+    "deliver": "event._worker.deliver_job:deliver",
+    "watch": "event._worker.deliver_job:watch",
 }
 """The function of each job, as ``module:function``; it is imported when the job comes."""
 

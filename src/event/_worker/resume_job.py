@@ -10,10 +10,11 @@ The job:
 ``handlers``    the names of those that get the event now; they must be pending
 ``deadline``    when these must be done, by the system's monotonic clock
 ``alone``       whether to call them in the main thread
+``hold``        whether to keep the entry afterwards, for another ``resume``; there is no ``end`` then
 ==============  ==================================================================================================
 
-The reports: ``not_adopted`` if somebody else has taken the entry (nothing else follows), else ``begin``, a ``result``
-for each of ``handlers``, and ``end``.
+The reports: ``not_adopted`` if somebody else has taken the entry (nothing else follows), else ``begin`` with the
+name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
             claim.record(_delivery(result))
-        reporter.report("begin")
+        reporter.report("begin", claim=claim.name)
         token = _trace.current.set(claim.entry.span)
         try:
             handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
             timeout = None if job.get("alone") or not handlers else max(0.0, job["deadline"] - time.monotonic())
-            give(handlers, claim.event(), timeout, configs, reporter, claim)
+            give(handlers, claim.event(), timeout, configs, reporter, claim, hold=bool(job.get("hold")))
         finally:
             _trace.current.reset(token)
 

@@ -88,12 +88,14 @@ def give(
     configs: Mapping[str, str],
     reporter: Reporter,
     claim: Claim | None = None,
+    *,
+    hold: bool = False,
 ) -> None:
-    """Give an event to handlers; report and journal what each one did, and hand the entry back.
+    """Give an event to handlers; report and journal what each one did, and hand the entry back unless told to hold it.
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
     """
-    untried, where = False, ""
+    untried, where = hold, ""
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
             retry = isinstance(delivery.error, _dispatch.NotStarted)

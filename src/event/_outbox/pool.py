@@ -12,20 +12,23 @@ import time
 from collections import deque
 from threading import Condition, Lock, Thread, get_ident
 
-from event._lanes import BATCH, REST, Lane, Sending, Work, give
+from event._outbox.lanes import BATCH, REST, Lane, Sending, Work, give
 from event._outcome import Delivery
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, Protocol
 
-    from event._outbox import Candidate, Claim, Outbox
+    from event._outbox.claim import Claim
+    from event._outbox.layout import Candidate
+    from event._outbox.store import Outbox
 
     class Reports(Protocol):
         """What a pool tells, from several threads."""
 
-        def begin(self, handler: str, claims: Sequence[Claim]) -> None:
+        def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
             """Take note that a handler is about to be given these entries; it may bring down the process."""
 
         def result(self, claim: Claim, delivery: Delivery) -> None:
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 JOBS = 8  # sendings to one destination at once; see docs/explanation/speed.md
 MOST_HUNG = 100  # threads that were abandoned and go on; a process has no room for any number
 _MOST_THREADS = 128  # that serve lanes
-_QUEUED = 200  # entries of one lane whose content is in memory
 _OPEN = 2000  # entries whose content is in memory
 _PARKED = 10_000  # claimed entries of which only the name is in memory
 _LANES = 1000  # that are remembered, and their handlers with them
@@ -53,16 +55,19 @@ class DeliveryPool:
 
     :param timeout: for one sending, in seconds
     :param jobs: how many sendings a destination gets at once, unless its handler wants fewer
+    :param rest: keys of lanes that begin with a rest
     :ivar hung: how many threads were abandoned and have not come back
     """
 
-    def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports) -> None:
+    def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports, rest: Iterable[str] = ()) -> None:
         self.hung = 0
         self._outbox = outbox
         self._timeout = timeout
         self._jobs = jobs
         self._reports = reports
         self._pid = os.getpid()
+        self._rest_first = {*rest}
+        self._is_broken = False
         self._lock = Lock()
         self._wanted = Condition(self._lock)  # a lane wants a thread
         self._started = Condition(self._lock)  # a sending has been taken; the clock may sleep until then
@@ -79,7 +84,7 @@ class DeliveryPool:
     @property
     def is_exhausted(self) -> bool:
         """Whether so many threads hang, or are not to be had, that another process should go on."""
-        return self.hung > MOST_HUNG or not self._threads
+        return self.hung > MOST_HUNG or not self._threads or self._is_broken
 
     def seconds_on_disk(self) -> float:
         """Return for how long the outbox's disk has let the longest waiting thread wait."""
@@ -95,17 +100,18 @@ class DeliveryPool:
             if claim:
                 self.add(claim)
 
-    def add(self, claim: Claim, *, begun: bool = False) -> None:
+    def add(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
         """Give an entry to the handlers that have not got it.
 
         :param begun: whether the attempt has begun already, as putting an entry is its first one
+        :param urgent: whether it goes before what waits
         """
-        work = Work(claim, begun=begun)
-        due = time.time()
+        work = Work(claim, begun=begun, urgent=urgent)
+        now = time.time()
         with self._lock:
             self._open += 1
             for name, config in claim.entry.pending.items():
-                self._enter(self._lane(name, config), work, due)
+                self._enter(self._lane(name, config), work, now)
             is_open = bool(work.open)
         if not is_open:
             self._settle(work)
@@ -121,12 +127,22 @@ class DeliveryPool:
         with self._lock:
             self._stopping = True
             self._settled.notify_all()
-            names = [parked for lane in self._lanes.values() for parked in _emptied(lane.parked)]
-            works = [(work, lane.name) for lane in self._lanes.values() for work in _emptied(lane.queue)]
+            names = [parked for lane in self._lanes.values() for parked in _emptied(lane.parked, len(lane.parked))]
+            works = [(work, lane.name) for lane in self._lanes.values() for work in lane.empty()]
         for name, begun in names:
             self._unpark(name, begun=begun)
         for work, name in works:
             self._skip(work, name, time.time())
+
+    def rest(self, key: str) -> None:
+        """Have a lane rest, since its handler brings down the process."""
+        self._rest_first.add(key)
+        with self._lock:
+            lanes = [lane for lane in self._lanes.values() if lane.key == key]
+            for lane in lanes:
+                lane.rest()
+        for lane in lanes:
+            self._send_home(lane)
 
     def close(self) -> None:
         """Let the threads end that have nothing to do."""
@@ -152,17 +168,18 @@ class DeliveryPool:
             if len(self._lanes) >= _LANES:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if lane.is_used}
             lane = self._lanes[name, config] = Lane(name, config)
+            if lane.key in self._rest_first:
+                lane.rest()
         return lane
 
     def _enter(self, lane: Lane, work: Work, now: float) -> None:
         if self._stopping or lane.rests_until > now:
             work.due = max(work.due, lane.rests_until, now)
-        elif len(lane.queue) >= _QUEUED:
-            work.later.append(lane)
-        else:
+        elif lane.enqueue(work):
             work.open.add(lane.name)
-            lane.queue.append(work)
             self._want(lane)
+        else:
+            work.later.append(lane)
 
     def _want(self, lane: Lane) -> None:
         """Have another thread serve a lane if that helps."""
@@ -183,16 +200,23 @@ class DeliveryPool:
     # The threads.
 
     def _work(self) -> None:
-        while True:
-            step = self._next()
-            if step is None:
-                return
-            if isinstance(step, Sending):
-                if not self._serve(step):
-                    return
-            else:
-                for name, begun in step:
-                    self._unpark(name, begun=begun)
+        try:
+            while self._step():
+                pass
+        except BaseException as error:  # no memory, say; the entry stays claimed until this process ends
+            self._is_broken = True
+            self._reports.log(f"delivering cannot go on: {one_line(error)}")
+            with self._lock:
+                self._settled.notify_all()
+
+    def _step(self) -> bool:
+        """Do what is next; return False if the thread is to end."""
+        step = self._next()
+        if isinstance(step, Sending):
+            return self._serve(step)
+        for name, begun in step or ():
+            self._unpark(name, begun=begun)
+        return step is not None
 
     def _next(self) -> Sending | list[tuple[str, bool]] | None:
         """Return what a thread does next, a sending or claims to read again; None to end."""
@@ -200,13 +224,12 @@ class DeliveryPool:
             while not self._closed:
                 while self._ready:
                     lane = self._ready.popleft()
-                    if lane.queue:
-                        sending = lane.take()
+                    if sending := lane.take():
                         self._started.notify()
                         self._want(lane)
                         return sending
                     if lane.parked:
-                        return [lane.parked.popleft() for _ in range(min(BATCH, len(lane.parked)))]
+                        return [*_emptied(lane.parked, BATCH)]
                 self._idle += 1
                 self._wanted.wait()
                 self._idle -= 1
@@ -216,7 +239,7 @@ class DeliveryPool:
     def _serve(self, sending: Sending) -> bool:
         """Give a handler what was taken from its lane; return False if the thread was abandoned meanwhile."""
         lane = sending.lane
-        self._reports.begin(lane.name, [work.claim for work in sending.rest])
+        self._reports.begin(lane, [work.claim for work in sending.rest])
         while works := self._following(sending):
             answer = give(lane, works)
             if os.getpid() != self._pid:
@@ -228,7 +251,7 @@ class DeliveryPool:
                 sending.given = ()
                 lane.note_answer(answer, len(works))
                 if answer.deliveries is None:
-                    _requeue(lane, works)
+                    lane.put_back(works, alone=True)  # one of them may be to blame
             for work, delivery in zip(works, answer.deliveries or (), strict=answer.deliveries is not None):
                 self._record(work, delivery)
         with self._lock:
@@ -238,30 +261,15 @@ class DeliveryPool:
 
     def _following(self, sending: Sending) -> Sequence[Work]:
         """Return what the handler gets next, whose time begins now."""
-        while True:
-            with self._lock:
-                works = [
-                    sending.rest.popleft() for _ in range(len(sending.rest) if sending.batch else 1) if sending.rest
-                ]
-            if not works:
-                return ()
-            if works := [work for work in works if self._begin(work, sending.lane.name)]:
-                with self._lock:
-                    sending.started = time.monotonic()
-                    sending.given = works
-                return works
-
-    def _begin(self, work: Work, name: str) -> bool:
-        """Begin an attempt; return whether the entry is whole."""
-        try:
-            with self._on_disk():
-                damage = work.begin()
-        except Exception as error:
-            self._record(work, Delivery(name, False, error, 0.0))
-            return False
-        if damage:
-            self._close_one(work, name)
-        return not damage
+        with self._lock:
+            works = [*_emptied(sending.rest, len(sending.rest) if sending.batch else 1)]
+        with self._on_disk():
+            for work in works:
+                work.begin()
+        with self._lock:
+            sending.started = time.monotonic()
+            sending.given = works
+        return works
 
     def _record(self, work: Work, delivery: Delivery) -> None:
         with self._on_disk(), work.lock:
@@ -283,7 +291,7 @@ class DeliveryPool:
 
     def _settle(self, work: Work) -> None:
         """Hand an entry back, or remember its name if a lane had no room for it."""
-        if work.later and not work.damage and not self._stopping:
+        if work.later and not self._stopping:
             with self._lock:
                 lane = work.later[0]
                 lane.parked.append((work.claim.name, work.begun))
@@ -333,7 +341,9 @@ class DeliveryPool:
                 error = TimeoutError(f"not done within {self._timeout:g} s")
                 self._record(sending.given[0], Delivery(sending.lane.name, False, error, self._timeout))
             if rests:
-                self._rest(sending.lane)
+                waits = self._send_home(sending.lane)
+                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {REST:g} s"
+                self._reports.log(f"{text}; {waits} {'entry waits' if waits == 1 else 'entries wait'}")
 
     def _abandon(self, sending: Sending) -> bool:
         """Leave a thread that hangs in a handler; return whether its lane rests from now on."""
@@ -342,19 +352,18 @@ class DeliveryPool:
         self.hung += 1
         self._threads -= 1
         lane.running.discard(sending)
-        lane.queue.extendleft(reversed(sending.rest))
+        lane.put_back(sending.rest)
         if sending.batch:
-            _requeue(lane, sending.given)
+            lane.put_back(sending.given, alone=True)
         return lane.note_timeout()
 
-    def _rest(self, lane: Lane) -> None:
-        """Put back what waits for a lane that has timed out too often."""
+    def _send_home(self, lane: Lane) -> int:
+        """Put back what waits for a lane that rests; return how much that was."""
         with self._lock:
-            works = [*_emptied(lane.queue)]
-        waits = f"{len(works)} entries wait" if len(works) != 1 else "1 entry waits"
-        self._reports.log(f"{lane.name} timed out twice in a row and is not tried for {REST:g} s; {waits}")
+            works = lane.empty()
         for work in works:
             self._skip(work, lane.name, lane.rests_until)
+        return len(works)
 
     def _on_disk(self) -> _OnDisk:
         return _OnDisk(self._disk)
@@ -375,14 +384,7 @@ class _OnDisk:
         self._since.pop(get_ident(), None)
 
 
-def _requeue(lane: Lane, works: Sequence[Work]) -> None:
-    """Have each event of a batch that has failed as a whole be tried alone: one of them may be to blame."""
-    for work in reversed(works):
-        work.alone = True
-        lane.queue.appendleft(work)
-
-
-def _emptied(items: deque[Any]) -> Iterator[Any]:
-    """Go through items, and remove each."""
-    while items:
+def _emptied(items: deque[Any], most: int) -> Iterator[Any]:
+    """Go through the first items, and remove each."""
+    for _ in range(min(most, len(items))):
         yield items.popleft()

@@ -9,21 +9,24 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextvars import copy_context
+from hashlib import sha256
 from threading import Lock
 
-from event import _log, _registry, _trace
+from event import _log, _trace
+from event._lazy import LazyHandler
 from event._outcome import Delivery
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from event._event import Event
-    from event._outbox import Claim
+    from event._outbox.claim import Claim
 
 BATCH = 100  # events in one call of `send_events`, at most
+_QUEUED = 200  # entries of one lane whose content is in memory; as many that are urgent
 RUN = 16  # events that a thread takes from a fast lane at once, to spare the hand-over between threads
 REST = 60.0  # seconds that a lane rests after two timeouts in a row
 _TIMEOUTS = 2  # in a row, before a lane rests
@@ -33,38 +36,38 @@ _WEIGHT = 0.5  # of the last call in these averages
 _SLOW = 0.1  # seconds; a call that takes longer gets other threads to help
 
 
-class LazyHandler:
-    """Proxy that imports and constructs the real handler on first use, within the delivery's deadline.
-
-    A failure to construct is remembered: trying again for the next event would fail again.
+class Recipient(LazyHandler):
+    """The handler of a lane, which several threads may call.
 
     :ivar max_concurrency: how many sendings the handler takes at once; None for any number
     :ivar is_made: whether the handler has been constructed, or has failed to be
     """
 
     def __init__(self, name: str, config: str) -> None:
+        super().__init__(name, config)
         self.max_concurrency: int | None = None
-        self.is_made = False
-        self._name = name
-        self._config = config
-        self._lock = Lock()
-        self._handler: Any = None
-        self._error: BaseException | None = None
+        self.is_made = self.takes_batches = False
+        self._loading = Lock()
 
-    def send_event(self, event: Event) -> bool:
-        """Give the handler an event.
+    def load(self) -> Any:
+        """Return the handler.
 
-        :raises EventError: the handler cannot be constructed, or it raised SystemExit
+        :raises TimeoutError: another thread has begun to load it and is not done
+        :raises BaseException: whatever its code raises
         """
+        if self.is_made:
+            return super().load()
+        if not self._loading.acquire(blocking=False):
+            raise TimeoutError("the handler is still being loaded")
         try:
-            return bool(self.handler().send_event(event))
-        except SystemExit as stop:
-            raise EventError(one_line(stop)) from stop
-
-    @property
-    def takes_batches(self) -> bool:
-        """Whether the handler has been made and has `send_events`."""
-        return callable(getattr(self._handler, "send_events", None))
+            handler = super().load()
+            limit = getattr(handler, "max_concurrency", None)
+            self.max_concurrency = max(1, limit) if isinstance(limit, int) else None
+            self.takes_batches = callable(getattr(handler, "send_events", None))
+            return handler
+        finally:
+            self.is_made = True
+            self._loading.release()
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
         """Give the handler several events; return for each whether it was delivered, or why not.
@@ -72,40 +75,12 @@ class LazyHandler:
         :raises EventError: the handler returned something else than one result an event, or it raised SystemExit
         """
         try:
-            results = list(self.handler().send_events(events))
+            results = [*self.load().send_events(events)]
         except SystemExit as stop:
             raise EventError(one_line(stop)) from stop
         if len(results) != len(events):
             raise EventError(f"send_events returned {len(results)} results for {len(events)} events")
         return [result if isinstance(result, BaseException) else bool(result) for result in results]
-
-    def handler(self) -> Any:
-        """Return the real handler.
-
-        :raises TimeoutError: another thread has begun to construct it and is not done
-        """
-        if not self.is_made:
-            if not self._lock.acquire(blocking=False):
-                raise TimeoutError("the handler is still being loaded")
-            try:
-                self._make()
-            finally:
-                self._lock.release()
-        if self._error:
-            raise self._error
-        return self._handler
-
-    def _make(self) -> None:
-        try:
-            kind = _registry.get_handler(self._name)
-            self._handler = kind(**kind.decode_config(self._config))
-            limit = getattr(self._handler, "max_concurrency", None)
-            self.max_concurrency = max(1, limit) if isinstance(limit, int) else None
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            self._error = error
-        self.is_made = True
 
 
 class Work:
@@ -115,43 +90,40 @@ class Work:
     :ivar open: the names of the handlers whose lanes have not reported
     :ivar later: the lanes that had no room for it
     :ivar begun: whether a handler has been given the event in this attempt
-    :ivar damage: why the entry is damaged; None if it is not, or was not looked at
     :ivar due: when to try again the lanes that would not take it; 0 for the ordinary back-off
+    :ivar urgent: whether it goes before what has waited longer, as what a relay has just received does
     :ivar alone: whether the event must not be part of a batch, since one with it has failed
     """
 
-    __slots__ = ("_checked", "_event", "alone", "begun", "claim", "damage", "due", "later", "lock", "open")
+    __slots__ = ("_checked", "_event", "alone", "begun", "claim", "due", "later", "lock", "open", "urgent")
 
-    def __init__(self, claim: Claim, *, begun: bool = False) -> None:
+    def __init__(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
         self.claim = claim
         self.lock = Lock()
         self.open: set[str] = set()
         self.later: list[Lane] = []
         self.begun = begun
+        self.urgent = urgent
         self.due = 0.0
         self.alone = False
         self._event: Event | None = None
-        self._checked = False
-        self.damage: str | None = None
 
-    def begin(self) -> str | None:
-        """Return why the entry is damaged; else note the beginning of an attempt, once."""
+    def begin(self) -> None:
+        """Note the beginning of an attempt, once."""
         with self.lock:
-            if not self._checked:
-                self.damage = self.claim.damage()
-                self._checked = True
-            if not self.begun and self.damage is None:
+            if not self.begun:
                 self.begun = True
                 self.claim.begin()
-            return self.damage
 
     def settle(self) -> str:
-        """Hand the entry back; return where it went."""
-        if self.damage:
-            return self.claim.dead_letter(self.damage)
-        if self.due and not self.begun:
-            return self.claim.postpone(self.due)
-        return self.claim.release()
+        """Hand the entry back; return where it went, as `Claim.release` does."""
+        if self.begun or not self.due:
+            return self.claim.release()
+        try:
+            self.claim.postpone(self.due)
+        except OSError:
+            return "claimed"  # until this process ends
+        return "waiting"
 
     def event(self) -> Event:
         """Return the event, the same object for all handlers."""
@@ -185,6 +157,8 @@ class Sending:
 class Lane:
     """The queue of one handler with one configuration. Who changes it holds the pool's lock.
 
+    :ivar key: a name for the handler with its configuration that holds no secret
+    :ivar urgent: work that the handler gets before all other
     :ivar queue: work that waits for the handler
     :ivar parked: claims whose content is not kept in memory: the name of each, and `Work.begun`
     :ivar running: what threads have taken
@@ -193,7 +167,10 @@ class Lane:
 
     def __init__(self, name: str, config: str) -> None:
         self.name = name
-        self.handler = LazyHandler(name, config)
+        self.config = config
+        self.key = sha256(f"{name}={config}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        self.handler = Recipient(name, config)
+        self.urgent: deque[Work] = deque()
         self.queue: deque[Work] = deque()
         self.parked: deque[tuple[str, bool]] = deque()
         self.running: set[Sending] = set()
@@ -205,7 +182,7 @@ class Lane:
     @property
     def waits(self) -> bool:
         """Whether there is work that no thread has taken."""
-        return bool(self.queue or self.parked)
+        return bool(self.urgent or self.queue or self.parked)
 
     @property
     def is_used(self) -> bool:
@@ -222,16 +199,44 @@ class Lane:
         slow = self._blocked > _BLOCKED or bool(self._slow())
         return min(jobs, self.handler.max_concurrency or jobs) if slow else 1
 
-    def take(self) -> Sending:
+    def enqueue(self, work: Work) -> bool:
+        """Take work; return False if so much waits that it would fill the memory."""
+        queue = self.urgent if work.urgent else self.queue
+        if len(queue) >= _QUEUED:
+            return False
+        queue.append(work)
+        return True
+
+    def take(self) -> Sending | None:
         """Return what a thread serves next: a batch, a run of events for a fast handler, or one event."""
-        works = [self.queue.popleft()]
+        queue = self.urgent or self.queue
+        if not queue:
+            return None
+        works = [queue.popleft()]
         batch = self.handler.takes_batches and not works[0].alone
         most = BATCH if batch else RUN if self._seconds < _FAST else 1
-        while self.queue and len(works) < most and (not batch or _share_a_call(works[0], self.queue[0])):
-            works.append(self.queue.popleft())
+        while queue and len(works) < most and (not batch or _share_a_call(works[0], queue[0])):
+            works.append(queue.popleft())
         sending = Sending(self, works, batch=len(works) > 1 and batch)
         self.running.add(sending)
         return sending
+
+    def put_back(self, works: Iterable[Work], *, alone: bool = False) -> None:
+        """Have work that was taken be taken again, before what has come since."""
+        for work in reversed([*works]):
+            work.alone = work.alone or alone
+            (self.urgent if work.urgent else self.queue).appendleft(work)
+
+    def empty(self) -> list[Work]:
+        """Return the work that no thread has taken, and forget it."""
+        works = [*self.urgent, *self.queue]
+        self.urgent.clear()
+        self.queue.clear()
+        return works
+
+    def rest(self) -> None:
+        """Take nothing for a while."""
+        self.rests_until = time.time() + REST
 
     def note_answer(self, answer: Answer, events: int) -> None:
         """Take into account that the handler has answered, and how long it took."""
@@ -244,13 +249,13 @@ class Lane:
         self._timeouts += 1
         rested = self.rests_until > time.time()
         if self._timeouts >= _TIMEOUTS:
-            self.rests_until = time.time() + REST
+            self.rest()
         return self._timeouts >= _TIMEOUTS and not rested
 
     def take_back(self) -> None:
         """Let other threads serve what waits in a thread that is held up by one event."""
         for sending in self._slow():
-            self.queue.extendleft(reversed(sending.rest))
+            self.put_back(sending.rest)
             sending.rest.clear()
 
     def _slow(self) -> list[Sending]:
@@ -289,10 +294,10 @@ def give(lane: Lane, works: Sequence[Work]) -> Answer:
     return Answer(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
 
 
-def _call(handler: LazyHandler, works: Sequence[Work]) -> Sequence[bool | BaseException]:
+def _call(handler: Recipient, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     _trace.current.set(works[0].claim.entry.span)  # the event's, not ours
     if len(works) == 1:
-        return [handler.send_event(works[0].event())]
+        return [bool(handler.send_event(works[0].event()))]
     return handler.send_events([work.event() for work in works])
 
 
