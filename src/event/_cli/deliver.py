@@ -143,7 +143,7 @@ class Report:
     def entry(self, entry: OpenEntry, where: str) -> None:
         """Report what became of an entry."""
         self.entries += 1
-        self.delivered += where == "delivered" or (where == "gone" and all(result.ok for result in entry.results))
+        self.delivered += where == "delivered"
         for result in entry.results:
             if not (self._quiet and result.ok and not result.said):
                 line = _handlers.line_about(result, kept=where == "waiting")

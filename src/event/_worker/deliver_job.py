@@ -9,6 +9,7 @@ The job:
 ``jobs``        how many sendings a destination gets at once
 ``quiet``       whether to leave out what goes well
 ``leave``       names of claims that another worker takes care of
+``adopt``       [id, claim] of entries of a worker that has died between two handlers
 ``rest``        keys of lanes that are not to be tried, see `Lane.key`
 ==============  ==================================================================================================
 
@@ -19,6 +20,7 @@ The reports:
 ==============  ==================================================================================================
 ``total``       how many entries are to be tried, at most `BOUND` of each state
 ``begin``       a handler is about to get entries: ``handler``, ``lane``, ``entries`` ([claim, id, event name] of each)
+``adopted``     an entry of ``adopt`` has a new name: ``entry``, ``claim``
 ``results``     what has happened since, in order: ``items``, see `_Reports`
 ``log``         a warning that is none of one handler: ``text``
 ``trouble``     the outbox cannot be used: ``text``; empty when it can be used again
@@ -38,6 +40,7 @@ from threading import Event, Lock, Thread
 from event._outbox import Outbox
 from event._outbox.pool import DeliveryPool
 from event._redact import without_secrets
+from event._worker.resume_job import state_of
 from event._worker.send_job import Log
 from event.error import one_line
 
@@ -94,6 +97,7 @@ class Delivering:
         self.pool = DeliveryPool(self.outbox, job["timeout"], job["jobs"], self._reports, rest=job.get("rest", ()))
         self._timeout = job["timeout"]
         self._leave = {f"claimed/{name}" for name in job.get("leave", ())}
+        self._adopt = list(job.get("adopt", ()))
         self._stop = Event()
         self._trouble = ""
         Thread(target=self._report_state, name="event state", daemon=True).start()
@@ -107,7 +111,7 @@ class Delivering:
             start = self.outbox.summary()
             total = start.counts["waiting"] if everything else start.due
             self._reporter.report("total", total=total + start.counts["claimed"])
-            self.pool.feed(self._candidates(everything=everything))
+            self._feed(everything=everything)
             if self.pool.wait():
                 self._reports.flush()
                 self._reporter.report("idle")
@@ -118,7 +122,7 @@ class Delivering:
         """Try what is due, and what comes and falls due, until told to stop."""
         while not self._stop.is_set():
             try:
-                self.pool.feed(self._candidates(everything=everything))
+                self._feed(everything=everything)
                 self._report_trouble("")
             except OSError as error:  # the file system may come back
                 self._report_trouble(one_line(error))
@@ -140,6 +144,16 @@ class Delivering:
         except OSError:
             return
         self._reporter.report("summary", waiting=summary.counts["waiting"], due=summary.due, next_due=summary.next_due)
+
+    def _feed(self, *, everything: bool) -> None:
+        while self._adopt:
+            entry_id, name = self._adopt.pop()
+            if claim := self.outbox.adopt(name):
+                self._reporter.report("adopted", entry=entry_id, claim=claim.name)
+                self.pool.add(claim, begun=True)
+            else:
+                self._reports.ended(entry_id, state_of(self.outbox, entry_id))
+        self.pool.feed(self._candidates(everything=everything))
 
     def _candidates(self, *, everything: bool) -> Iterator[Candidate]:
         for candidate in self.outbox.candidates(everything=everything):
@@ -195,7 +209,11 @@ class _Reports:
 
     def end(self, claim: Claim, where: str) -> None:
         """Report where an entry went."""
-        self._add(["end", claim.entry.id, where])
+        self.ended(claim.entry.id, where)
+
+    def ended(self, entry_id: str, where: str) -> None:
+        """Report where an entry is."""
+        self._add(["end", entry_id, where])
 
     def log(self, text: str) -> None:
         """Report a warning."""

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
             """Take what an operator may want to know, and what does not make the delivery fail."""
 
 
-_MOST_AT_ONCE = 4  # entries
-_START = 5.0  # seconds beyond the timeout, for a worker to start and to use the outbox
+_MOST_AT_ONCE = 2  # entries
+_START = 5.0  # seconds for a worker to start and to have the entry
+_MARGIN = 0.5  # seconds beyond the timeout
 _MOST_TRIES = 2  # workers that may die before they have the entry
 _END_PATIENCE = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 
@@ -59,13 +60,22 @@ class Quarantine:
     :param outbox: the outbox's directory
     :param timeout: for one sending, in seconds
     :param note: called with a lane, and whether its handler has killed a worker that had nothing else to do
+    :param rests: returns whether a lane is not to be tried now
     """
 
-    def __init__(self, outbox: str, timeout: float, listener: Listener, note: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self,
+        outbox: str,
+        timeout: float,
+        listener: Listener,
+        note: Callable[[str, bool], None],
+        rests: Callable[[str], bool],
+    ) -> None:
         self._outbox = outbox
         self._timeout = timeout
         self._listener = listener
         self._note = note
+        self._rests = rests
         self._waiting: list[_Case] = []
         self._cases: dict[Worker, _Case] = {}
         self._spare: list[Worker] = []
@@ -88,7 +98,7 @@ class Quarantine:
         """Take a report of one of the workers."""
         case, kind = self._cases[worker], report.get("report")
         if kind == "begin":
-            case.note_begin(str(report.get("claim")))
+            case.note_begin(str(report.get("claim")), self._timeout + _MARGIN)
         elif kind == "result" and case.trying:
             self._note(case.entry.given[case.trying], False)
             case.take(Result.from_report(report))
@@ -129,7 +139,7 @@ class Quarantine:
             self._listener.entry(case.entry, "claimed")
             return
         self._cases[worker] = case
-        case.begin(self._timeout + _START)
+        case.begin(_START, self._rests)
         job = {"job": "resume", "outbox": self._outbox, "alone": True, "limit": 2 * self._timeout + _START}
         worker.send({**job, **case.job()}, deadline=case.deadline)
 
@@ -181,8 +191,9 @@ class _Case:
         self.where = ""
         self._left = [*entry.given]
 
-    def begin(self, seconds: float) -> None:
-        """Note that another worker is asked for the entry."""
+    def begin(self, seconds: float, rests: Callable[[str], bool]) -> None:
+        """Note that another worker is asked for the entry, for the next handler whose lane does not rest."""
+        self._left = [name for name in self._left if not rests(self.entry.given[name])]
         self.trying = self._left[0] if self._left else ""
         self.has_begun = False
         self.started = time.monotonic()
@@ -198,8 +209,9 @@ class _Case:
             "hold": bool(self.trying),
         }
 
-    def note_begin(self, claim: str) -> None:
+    def note_begin(self, claim: str, seconds: float) -> None:
         """Note that the worker has the entry, under another claim, and has journaled what was known."""
+        self.deadline = time.monotonic() + seconds
         self.entry.claim = claim
         self.has_begun = True
         self.tries = 0

@@ -13,7 +13,7 @@ The job:
 ``hold``        whether to keep the entry afterwards, for another ``resume``; there is no ``end`` then
 ==============  ==================================================================================================
 
-The reports: ``not_adopted`` if somebody else has taken the entry (nothing else follows), else ``begin`` with the
+The reports: ``not_adopted`` with ``where`` it is if the entry is not claimed (nothing else follows), else ``begin`` with the
 name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``.
 """
 
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
     with Log(reporter, {}):
-        claim = Outbox(job["outbox"]).adopt(job["claim"])
-    if claim is None:
-        reporter.report("not_adopted")
-        return
+        outbox = Outbox(job["outbox"])
+        claim = outbox.adopt(job["claim"])
+        if claim is None:
+            reporter.report("not_adopted", where=state_of(outbox, job["claim"].partition(".")[0]))
+            return
     configs = {name: config for name, config in claim.entry.pending.items() if name in job.get("handlers", ())}
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
@@ -54,6 +55,12 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
             give(handlers, claim.event(), timeout, configs, reporter, claim, hold=bool(job.get("hold")))
         finally:
             _trace.current.reset(token)
+
+
+def state_of(outbox: Outbox, entry_id: str) -> str:
+    """Return where an entry is, as `Claim.release` does."""
+    found = outbox.find(entry_id)
+    return found[0].state if found else "delivered"
 
 
 def _delivery(result: dict[str, Any]) -> Delivery:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from event._worker.quarantine import Listener
 
 REST = 60.0  # seconds
-SILENCE = 3.0  # seconds beyond the timeout; a worker that reports nothing for so long hangs
+SILENCE = 2.0  # seconds beyond the timeout; a worker that reports nothing for so long hangs
 DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
 MOST_AGE = 6 * 3600.0  # seconds that a worker serves
 MOST_THREADS = 1000  # in a worker
@@ -65,7 +65,7 @@ class Supervisor:
         self._timeout = float(job["timeout"])
         self._open: dict[Worker, dict[str, OpenEntry]] = {}  # what each worker has, by the entry's id
         self._carried: dict[str, OpenEntry] = {}  # entries between two handlers whose worker has died
-        self._quarantine = Quarantine(job["outbox"], self._timeout, listener, self._note_lane)
+        self._quarantine = Quarantine(job["outbox"], self._timeout, listener, self._note_lane, self._is_resting)
         self._draining: list[Worker] = []
         self._deaths: dict[str, int] = {}  # of lanes, in a row
         self._rests: dict[str, float] = {}  # lanes, and until when, by the monotonic clock
@@ -129,9 +129,10 @@ class Supervisor:
             self._fail(f"no worker can be started: {error.strerror}")
             return
         self._main, self._started = worker, now
+        rest = [lane for lane in self._rests if self._is_resting(lane)]
         self._open[worker], self._carried = self._carried, {}
-        rest = [lane for lane, until in self._rests.items() if until > now]
-        job = {**self._job, "leave": self._quarantine.claims, "rest": rest}
+        adopt = [(entry.id, entry.claim) for entry in self._open[worker].values()]
+        job = {**self._job, "leave": self._quarantine.claims, "rest": rest, "adopt": adopt}
         worker.send(job, deadline=now + _START_PATIENCE)
         self._job["everything"] = self._job["everything"] and self._once
 
@@ -143,6 +144,8 @@ class Supervisor:
         elif kind == "results":
             for item in report["items"]:
                 self._note_item(self._open[worker], *item)
+        elif kind == "adopted" and report["entry"] in self._open[worker]:
+            self._open[worker][report["entry"]].claim = str(report["claim"])
         elif kind == "summary":
             self.summary = dict(report)
         elif kind == "log":
@@ -203,6 +206,9 @@ class Supervisor:
             self._rests[lane] = time.monotonic() + REST
             if self._main:
                 self._main.send({"job": "rest", "lane": lane}, deadline=time.monotonic() + _START_PATIENCE)
+
+    def _is_resting(self, lane: str) -> bool:
+        return self._rests.get(lane, 0.0) > time.monotonic()
 
     # What becomes of workers.
 
