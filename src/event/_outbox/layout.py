@@ -78,13 +78,14 @@ class Layout:
             path = self.place(state)
             files.require_owned_directory(os.lstat(path), path)
 
-    def prepare(self) -> None:
+    def prepare(self, *states: str) -> None:
         """Make the directories that are missing, for this user alone.
 
+        :param states: those that must be there; by default all
         :raises OSError: they cannot be made, or another user could change what is in them
         """
         try:
-            self.require_own()
+            self.require_own(*states)
             return
         except FileNotFoundError:
             _make_root(self.root)
@@ -186,6 +187,7 @@ class Layout:
 
         :raises OSError: it cannot be moved
         """
+        self.prepare("waiting")
         bucket = bucket_of(due, time.time())
         # The same sending may have been put twice. A file would be replaced, so it looks first; that two processes
         # find the same name free at once takes two claims of one sending that end in the same microseconds.
@@ -214,6 +216,7 @@ class Layout:
 
         :raises OSError: it cannot be moved
         """
+        self.prepare(state)
         target = self.place(state, entry_id)
         files.move(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 

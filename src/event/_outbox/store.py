@@ -101,7 +101,7 @@ class Outbox:
         """
         try:
             os.stat(self.path)
-            self._layout.require_own("waiting")
+            self._layout.require_own("claimed")
         except FileNotFoundError:
             return False
         return True
@@ -202,9 +202,10 @@ class Outbox:
         :return: None if there is no such claim, or it cannot be read
         :raises OSError: another user could change the outbox
         """
-        if os.path.basename(claim_name) != claim_name or not self.exists():
+        entry_id = claim_name.partition(".")[0]
+        if not text.is_id(entry_id) or os.path.basename(claim_name) != claim_name or not self.exists():
             return None
-        return self._claimed(Candidate("claimed", claim_name.partition(".")[0], f"claimed/{claim_name}"))
+        return self._claimed(Candidate("claimed", entry_id, f"claimed/{claim_name}"))
 
     def find(self, word: str) -> list[Candidate]:
         """Return the entry that has this id, or else `BOUND` of those whose id begins so.

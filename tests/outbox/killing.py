@@ -23,7 +23,7 @@ import time
 
 import event
 from event import _registry
-from event._delivery import deliver
+from event._outbox.delivery import deliver
 from event._outbox import Claim, Outbox
 
 CONTENT = b"0123456789abcdef" * 4096
