@@ -9,6 +9,7 @@ The job:
 ``sending``     the id of the sending, the same for each attempt
 ``handlers``    [name, configuration] of each handler
 ``outbox``      the outbox's directory, or null
+``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
@@ -63,7 +64,7 @@ def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         else:
             timeout = max(0.0, job["deadline"] - time.monotonic())
         event = event._as_sent(claim.entry.id if claim else job["sending"])
-        give(handlers, event, timeout, configs, reporter, claim)
+        give(handlers, event, timeout, configs, reporter, claim, nominal=job.get("timeout", timeout))
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -88,20 +89,25 @@ def give(
     configs: Mapping[str, str],
     reporter: Reporter,
     claim: Claim | None = None,
+    nominal: float | None = None,
 ) -> None:
     """Give an event to handlers; report and journal what each one did, and hand the entry back.
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
+
+    :param timeout: for all handlers, in seconds
+    :param nominal: the timeout that errors name
     """
     untried, where = False, ""
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
             retry = isinstance(delivery.error, _dispatch.NotStarted)
             untried = untried or retry
-            if claim and not retry:
-                claim.record(delivery)
             if delivery.timed_out:
                 reporter.hung += 1
+                delivery.error = TimeoutError(f"not done within {nominal:g} s")
+            if claim and not retry:
+                claim.record(delivery)
             report_result(delivery, configs, reporter, loaded=not handlers[delivery.handler].load_error, retry=retry)
     finally:
         if claim and not untried:

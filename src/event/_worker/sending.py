@@ -131,6 +131,7 @@ class EventSender:
         self.timeout = timeout
         self.log = log
         self._worker = worker
+        self._current: _Sending | None = None
 
     def prepare(self) -> None:
         """Have the worker import what it will need; this does not wait."""
@@ -157,13 +158,22 @@ class EventSender:
         :raises ValueError: the event cannot be written as JSON
         """
         job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
-        one = _Sending(self, job, timeout or self.timeout)
+        one = self._current = _Sending(self, job, self.timeout if timeout is None else timeout)
         sent = one.run(self._take_worker())
+        self._current = None
         if sent.clean and one.first and not one.first.ended:
             self._worker = one.first
         elif one.first:
             one.first.kill()
         return sent
+
+    def hurry(self, seconds: float) -> None:
+        """Have the sending that another thread has begun end in time.
+
+        :param seconds: how long it may still take
+        """
+        if self._current:
+            self._current.hurry(time.monotonic() + seconds)
 
     def close(self) -> None:
         """Let the worker end, within `END_PATIENCE`."""
@@ -218,6 +228,10 @@ class _Sending:
         self._sent.results = [self._results[name] for name in names]
         return self._sent
 
+    def hurry(self, deadline: float) -> None:
+        """Have the deadline come earlier."""
+        self._deadline = min(self._deadline, deadline)
+
     def _start_first(self, worker: Worker | None) -> None:
         self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
 
@@ -238,6 +252,7 @@ class _Sending:
                 "handlers": [(name, self._sender.handlers[name]) for name in names],
                 "outbox": outbox,
                 "alone": alone,
+                "timeout": self._timeout,
                 "deadline": self._deadline - min(_MARGIN * left, 0.5),
                 "interval": min(1.0, self._timeout * SILENCE / 5),
                 "limit": left + EXTRA,
@@ -276,6 +291,7 @@ class _Sending:
                 self._beating.add(worker)
         elif kind == "end":
             self._claim = ""
+            self._sent.kept = self._sent.kept and report.get("where") != "failed"
         elif kind in {"log", "not_attached"}:
             # What the outbox could not keep, or has given up, it has logged.
             self._sent.kept = self._sent.kept and kind != "log"
@@ -365,7 +381,10 @@ class _Sending:
         job = {"job": "resume", "outbox": self._sender.outbox, "claim": self._claim, "results": results}
         worker.send({**job, "limit": RESUME_PATIENCE + EXTRA}, deadline=deadline)
         while not worker.ended and time.monotonic() < deadline:
-            kinds = [report.get("report") for _, report in receive([worker], deadline)]
-            if "done" in kinds:
+            reports = [report for _, report in receive([worker], deadline)]
+            for report in reports:
+                if report.get("report") == "not_adopted" or report.get("where") in {"delivered", "failed"}:
+                    self._sent.kept = False
+            if any(report.get("report") == "done" for report in reports):
                 break
         worker.kill()
