@@ -17,6 +17,7 @@ The job:
 The reports, in order:
 
 ==============  ==================================================================================================
+``taken``       the worker has begun
 ``refused``     with ``must_attach``: why nothing is sent; nothing else follows
 ``kept``        the outbox has the event: ``entry``, ``claim``
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
+    reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     with Log(reporter, configs):
         event = _event(job, reporter)
