@@ -16,7 +16,7 @@ import pytest
 
 import event
 from cli.helpers import TO_FILES, handler, stored
-from event import _entry
+from event._outbox import Outbox
 
 if os.name == "nt":
     pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)
@@ -61,8 +61,7 @@ def event_of(path="events"):
 
 def waiting(outbox="outbox"):
     """Return the entries of an outbox that wait or are claimed."""
-    entries = [*pathlib.Path(outbox).glob("new/*"), *pathlib.Path(outbox).glob("claimed/*")]
-    return [_entry.decode((entry / "entry.json").read_bytes()) for entry in entries]
+    return [entry for _, entry in Outbox(outbox).entries("waiting", "claimed")]
 
 
 # The command.

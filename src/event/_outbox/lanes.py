@@ -162,6 +162,7 @@ class Lane:
     :ivar queue: work that waits for the handler
     :ivar parked: claims whose content is not kept in memory: the name of each, and `Work.begun`
     :ivar running: what threads have taken
+    :ivar is_held: whether no thread may serve the lane, though work may wait for it
     :ivar rests_until: the lane takes nothing until then, in seconds since 1970 UTC
     """
 
@@ -174,6 +175,7 @@ class Lane:
         self.queue: deque[Work] = deque()
         self.parked: deque[tuple[str, bool]] = deque()
         self.running: set[Sending] = set()
+        self.is_held = False
         self.rests_until = 0.0
         self._timeouts = 0  # in a row
         self._seconds = _FAST  # that an event takes, on average
@@ -194,6 +196,8 @@ class Lane:
 
         A handler that does not wait for anything gains nothing from a second thread, and loses time to switching.
         """
+        if self.is_held:
+            return 0
         if self._timeouts or not self.handler.is_made:
             return 1
         slow = self._blocked > _BLOCKED or bool(self._slow())

@@ -55,18 +55,19 @@ class DeliveryPool:
 
     :param timeout: for one sending, in seconds
     :param jobs: how many sendings a destination gets at once, unless its handler wants fewer
-    :param rest: keys of lanes that begin with a rest
+    :param held: keys of lanes that are not served before `release` or `rest`
     :ivar hung: how many threads were abandoned and have not come back
     """
 
-    def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports, rest: Iterable[str] = ()) -> None:
+    def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports, held: Iterable[str] = ()) -> None:
         self.hung = 0
         self._outbox = outbox
         self._timeout = timeout
         self._jobs = jobs
         self._reports = reports
         self._pid = os.getpid()
-        self._rest_first = {*rest}
+        self._held = {*held}
+        self._resting: set[str] = set()
         self._is_broken = False
         self._lock = Lock()
         self._wanted = Condition(self._lock)  # a lane wants a thread
@@ -135,14 +136,25 @@ class DeliveryPool:
             self._skip(work, name, time.time())
 
     def rest(self, key: str) -> None:
-        """Have a lane rest, since its handler brings down the process."""
-        self._rest_first.add(key)
+        """Have a lane take nothing for a while, since its handler brings down the process."""
+        for lane in self._set_free(key):
+            lane.rest()
+            self._send_home(lane)
+        self._resting.add(key)
+
+    def release(self, key: str) -> None:
+        """Serve a lane that was held."""
+        for lane in self._set_free(key):
+            with self._lock:
+                self._want(lane)
+
+    def _set_free(self, key: str) -> list[Lane]:
+        self._held.discard(key)
         with self._lock:
             lanes = [lane for lane in self._lanes.values() if lane.key == key]
-            for lane in lanes:
-                lane.rest()
         for lane in lanes:
-            self._send_home(lane)
+            lane.is_held = False
+        return lanes
 
     def close(self) -> None:
         """Let the threads end that have nothing to do."""
@@ -168,7 +180,9 @@ class DeliveryPool:
             if len(self._lanes) >= _LANES:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if lane.is_used}
             lane = self._lanes[name, config] = Lane(name, config)
-            if lane.key in self._rest_first:
+            lane.is_held = lane.key in self._held
+            if lane.key in self._resting:
+                self._resting.discard(lane.key)
                 lane.rest()
         return lane
 

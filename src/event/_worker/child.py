@@ -1,4 +1,4 @@
-"""The worker's side: take one job after another until the command closes the connection.
+"""The worker's side: take one job after another until the job ``stop``, or until the command is gone.
 
 The process has a session of its own, its stdin is empty, and what is printed to stdout goes to stderr.
 """
@@ -53,7 +53,7 @@ class Reporter:
         self._parent = os.getppid()
 
     def report(self, kind: str, **fields: Any) -> None:
-        """Send a report. Once the command is gone, nobody hears it.
+        """Send a report; once the command is gone, nobody hears it.
 
         :param fields: the values of JSON; a text that is very long is cut
         """
@@ -69,7 +69,10 @@ class Reporter:
                 while view:
                     view = view[os.write(self._reports, view) :]
         except OSError:
-            pass
+            # If the command is gone, the job is done all the same. Else the command must not take this worker for one
+            # that works: a handler has closed the connection.
+            if os.getppid() == self._parent:
+                os._exit(1)
 
     def next_job(self, seconds: float | None = None) -> tuple[dict[str, Any], bytes] | None:
         """Return the command's next frame, its message and its blob; None if it has closed the connection or is gone.
@@ -138,7 +141,7 @@ class Heartbeat:
 
 
 def main(jobs: int, reports: int) -> None:
-    """Serve until the command closes the connection; then the interpreter may end as it likes.
+    """Serve until the command has no more jobs; then the interpreter may end as it likes.
 
     :param jobs: the descriptor that jobs arrive on
     :param reports: the descriptor that reports go to
@@ -147,7 +150,7 @@ def main(jobs: int, reports: int) -> None:
     _preload()
     reporter = Reporter(jobs, reports)
     try:
-        while frame := reporter.next_job():
+        while (frame := reporter.next_job()) and frame[0]["job"] != "stop":
             run_job(*frame, reporter)
     except ProtocolError:
         pass  # the command has a defect, and will end us

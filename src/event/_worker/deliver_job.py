@@ -10,10 +10,12 @@ The job:
 ``quiet``       whether to leave out what goes well
 ``leave``       names of claims that another worker takes care of
 ``adopt``       [id, claim] of entries of a worker that has died between two handlers
-``rest``        keys of lanes that are not to be tried, see `Lane.key`
+``rest``        keys of lanes that are not to be tried for a while, see `Lane.key`
+``hold``        keys of lanes that must wait for ``rest`` or ``release``
 ==============  ==================================================================================================
 
-Further frames: ``rest``, not to try a ``lane`` for a while; ``stop``, to finish what has begun and put back the rest.
+Further frames: ``rest``, not to try a ``lane`` for a while; ``release``, to try it after all; ``stop``, to finish what
+has begun and put back the rest.
 
 The reports:
 
@@ -78,8 +80,7 @@ def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], No
     with delivering.log:
         Thread(target=feed, args=(delivering,), name="event feeder", daemon=True).start()
         while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
-            if frame[0].get("job") == "rest":
-                delivering.pool.rest(frame[0]["lane"])
+            delivering.set_lane(**frame[0])
         delivering.stop()
 
 
@@ -94,7 +95,9 @@ class Delivering:
         self._reporter = reporter
         self._reports = _Reports(reporter, quiet=job["quiet"])
         self.log = Log(reporter, self._reports.configs)
-        self.pool = DeliveryPool(self.outbox, job["timeout"], job["jobs"], self._reports, rest=job.get("rest", ()))
+        self.pool = DeliveryPool(self.outbox, job["timeout"], job["jobs"], self._reports, held=job.get("hold", ()))
+        for key in job.get("rest", ()):
+            self.pool.rest(key)
         self._timeout = job["timeout"]
         self._leave = {f"claimed/{name}" for name in job.get("leave", ())}
         self._adopt = list(job.get("adopt", ()))
@@ -128,6 +131,13 @@ class Delivering:
                 self._report_trouble(one_line(error))
             everything = False  # what has failed keeps its distance
             self._stop.wait(POLL)
+
+    def set_lane(self, job: str, lane: str = "", **_more: Any) -> None:
+        """Follow a frame ``rest`` or ``release``."""
+        if job == "rest":
+            self.pool.rest(lane)
+        elif job == "release":
+            self.pool.release(lane)
 
     def stop(self) -> None:
         """Finish what has begun, put back the rest, and report it."""

@@ -135,11 +135,10 @@ class Worker:
         :param patience: seconds that it may take
         """
         if not self.ended:
-            self.ended = "it was asked to end"
-            os.close(self._jobs)
-            self._jobs = os.open(os.devnull, os.O_WRONLY)
+            # To close the connection would not do: another process may hold an end of it.
+            self.send({"job": "stop"}, deadline=time.monotonic() + patience)
             self._wait(patience)
-        self.kill()
+        self.kill("it was asked to end")
 
     def read(self) -> list[dict[str, Any]]:
         """Return the reports about the last job that have arrived, without waiting."""

@@ -90,6 +90,11 @@ class Quarantine:
         """The names of the claims that are taken care of here."""
         return [case.entry.claim for case in (*self._waiting, *self._cases.values())]
 
+    @property
+    def lanes(self) -> set[str]:
+        """The lanes of the handlers that are still to be tried."""
+        return {lane for case in (*self._waiting, *self._cases.values()) for lane in case.lanes}
+
     def add(self, entry: OpenEntry) -> None:
         """Take an entry."""
         self._waiting.append(_Case(entry))
@@ -190,6 +195,11 @@ class _Case:
         self.unjournaled: list[Result] = []
         self.where = ""
         self._left = [*entry.given]
+
+    @property
+    def lanes(self) -> set[str]:
+        """The lanes of the handlers that are still to be tried."""
+        return {self.entry.given[name] for name in self._left}
 
     def begin(self, seconds: float, rests: Callable[[str], bool]) -> None:
         """Note that another worker is asked for the entry, for the next handler whose lane does not rest."""

@@ -8,13 +8,14 @@ The job:
 ``results``     what handlers have done meanwhile: ``handler``, ``ok``, ``error``, ``seconds``, ``said`` and
                 ``permanent`` of each; they are journaled
 ``handlers``    the names of those that get the event now; they must be pending
+``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when these must be done, by the system's monotonic clock
 ``alone``       whether to call them in the main thread
 ``hold``        whether to keep the entry afterwards, for another ``resume``; there is no ``end`` then
 ==============  ==================================================================================================
 
-The reports: ``not_adopted`` with ``where`` it is if the entry is not claimed (nothing else follows), else ``begin`` with the
-name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``.
+The reports: ``not_adopted`` with ``where`` it is if the entry is not claimed (nothing else follows), else ``begin``
+with the name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``.
 """
 
 from __future__ import annotations
@@ -46,13 +47,15 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     configs = {name: config for name, config in claim.entry.pending.items() if name in job.get("handlers", ())}
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
-            claim.record(_delivery(result))
+            if result["handler"] in claim.entry.pending:
+                claim.record(_delivery(result))
         reporter.report("begin", claim=claim.name)
         token = _trace.current.set(claim.entry.span)
         try:
             handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
             timeout = None if job.get("alone") or not handlers else max(0.0, job["deadline"] - time.monotonic())
-            give(handlers, claim.event(), timeout, configs, reporter, claim, hold=bool(job.get("hold")))
+            hold, nominal = bool(job.get("hold")), job.get("timeout", timeout)
+            give(handlers, claim.event(), timeout, configs, reporter, claim, hold=hold, nominal=nominal)
         finally:
             _trace.current.reset(token)
 

@@ -9,6 +9,7 @@ The job:
 ``sending``     the id of the sending, the same for each attempt
 ``handlers``    [name, configuration] of each handler
 ``outbox``      the outbox's directory, or null
+``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
@@ -16,6 +17,7 @@ The job:
 The reports, in order:
 
 ==============  ==================================================================================================
+``taken``       the worker has begun
 ``refused``     with ``must_attach``: why nothing is sent; nothing else follows
 ``kept``        the outbox has the event: ``entry``, ``claim``
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
+    reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     with Log(reporter, configs):
         event = _event(job, reporter)
@@ -63,7 +66,7 @@ def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         else:
             timeout = max(0.0, job["deadline"] - time.monotonic())
         event = event._as_sent(claim.entry.id if claim else job["sending"])
-        give(handlers, event, timeout, configs, reporter, claim)
+        give(handlers, event, timeout, configs, reporter, claim, nominal=job.get("timeout", timeout))
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -90,20 +93,25 @@ def give(
     claim: Claim | None = None,
     *,
     hold: bool = False,
+    nominal: float | None = None,
 ) -> None:
     """Give an event to handlers; report and journal what each one did, and hand the entry back unless told to hold it.
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
+
+    :param timeout: for all handlers, in seconds
+    :param nominal: the timeout that errors name
     """
     untried, where = hold, ""
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
             retry = isinstance(delivery.error, _dispatch.NotStarted)
             untried = untried or retry
-            if claim and not retry:
-                claim.record(delivery)
             if delivery.timed_out:
                 reporter.hung += 1
+                delivery.error = TimeoutError(f"not done within {nominal:g} s")
+            if claim and not retry:
+                claim.record(delivery)
             report_result(delivery, configs, reporter, loaded=not handlers[delivery.handler].load_error, retry=retry)
     finally:
         if claim and not untried:

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     Content = Mapping[str, Any]
     Pairs = Sequence[tuple[str, str]]
 
-OUTBOX_SHARE = 0.5  # of the timeout, for the outbox to take the event
+OUTBOX_SHARE = 0.5  # of the timeout, for the outbox to take the event, once the worker has begun
+OUTBOX_EXTRA = 1.0  # seconds after the deadline, at most, for sending without an outbox that does not answer
 SILENCE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
 END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
-EXTRA = RESUME_PATIENCE + END_PATIENCE + 1.0  # seconds, of which one is for killing
+EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + END_PATIENCE  # seconds
 _MARGIN = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
 
 
@@ -131,6 +132,7 @@ class EventSender:
         self.timeout = timeout
         self.log = log
         self._worker = worker
+        self._current: _Sending | None = None
 
     def prepare(self) -> None:
         """Have the worker import what it will need; this does not wait."""
@@ -157,13 +159,22 @@ class EventSender:
         :raises ValueError: the event cannot be written as JSON
         """
         job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
-        one = _Sending(self, job, timeout or self.timeout)
+        one = self._current = _Sending(self, job, self.timeout if timeout is None else timeout)
         sent = one.run(self._take_worker())
+        self._current = None
         if sent.clean and one.first and not one.first.ended:
             self._worker = one.first
         elif one.first:
             one.first.kill()
         return sent
+
+    def hurry(self, seconds: float) -> None:
+        """Have the sending that another thread has begun end in time.
+
+        :param seconds: how long it may still take
+        """
+        if self._current:
+            self._current.hurry(time.monotonic() + seconds)
 
     def close(self) -> None:
         """Let the worker end, within `END_PATIENCE`."""
@@ -199,17 +210,20 @@ class _Sending:
         self._begun: set[Worker] = set()  # those that have begun to call handlers
         self._beating: set[Worker] = set()  # those of them that report that they live
         self._outbox = sender.outbox
+        self._taken = 0.0  # when the first worker has begun with its job
         self._claim = ""  # of the first worker, as long as it has not handed the entry back
         self._alone: list[Worker] = []
 
     def run(self, worker: Worker | None) -> Sent:
         """Send; return what became of it."""
         self._start_first(worker)
-        while self._pending and time.monotonic() < self._deadline and not self._sent.refused:
+        while self._pending and not self._sent.refused:
             for reporting, report in receive([*self._pending], self._next_look()):
                 self._take(reporting, report)
             for watched in [*self._pending]:
                 self._watch(watched)
+            if time.monotonic() >= self._deadline:
+                break
         self._fail_the_rest()
         self._end_helpers()
         if self._claim:
@@ -217,6 +231,10 @@ class _Sending:
         names = () if self._sent.refused else self._sender.handlers
         self._sent.results = [self._results[name] for name in names]
         return self._sent
+
+    def hurry(self, deadline: float) -> None:
+        """Have the deadline come earlier."""
+        self._deadline = min(self._deadline, deadline)
 
     def _start_first(self, worker: Worker | None) -> None:
         self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
@@ -238,6 +256,7 @@ class _Sending:
                 "handlers": [(name, self._sender.handlers[name]) for name in names],
                 "outbox": outbox,
                 "alone": alone,
+                "timeout": self._timeout,
                 "deadline": self._deadline - min(_MARGIN * left, 0.5),
                 "interval": min(1.0, self._timeout * SILENCE / 5),
                 "limit": left + EXTRA,
@@ -253,7 +272,8 @@ class _Sending:
         return min(self._deadline, time.monotonic() + 0.1, *([self._outbox_deadline()] if self._outbox else ()))
 
     def _outbox_deadline(self) -> float:
-        return self._started + OUTBOX_SHARE * self._timeout
+        """Return when the outbox must have taken the event."""
+        return min(self._deadline, self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._deadline
 
     def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
         """Take a report; what is not understood is ignored."""
@@ -270,12 +290,15 @@ class _Sending:
             self._job["sending"] = str(report.get("entry"))
         elif kind == "not_kept" and worker is self.first:
             self._without_outbox(str(report.get("reason")))
+        elif kind == "taken" and worker is self.first:
+            self._taken = time.monotonic()
         elif kind == "begin":
             self._begun.add(worker)
             if report.get("heartbeat"):
                 self._beating.add(worker)
         elif kind == "end":
             self._claim = ""
+            self._sent.kept = self._sent.kept and report.get("where") != "failed"
         elif kind in {"log", "not_attached"}:
             # What the outbox could not keep, or has given up, it has logged.
             self._sent.kept = self._sent.kept and kind != "log"
@@ -313,7 +336,7 @@ class _Sending:
         """See to it that a worker that serves no more, or not fast enough, does not hold up the handlers."""
         now = time.monotonic()
         if worker is self.first and self._outbox and not worker.ended and now >= self._outbox_deadline():
-            worker.kill(f"it did not answer within {now - self._started:.1f} s")
+            worker.kill(f"it did not answer within {now - (self._taken or self._started):.1f} s")
         elif worker not in self._alone and not worker.ended and now - worker.last_report > SILENCE * self._timeout:
             if worker in self._beating:
                 worker.kill("a handler stopped its process")
@@ -327,6 +350,8 @@ class _Sending:
             self._sent.clean = False
         if worker is self.first and self._outbox:
             self._without_outbox(worker.ended)
+            latest = self._started + self._timeout + OUTBOX_EXTRA
+            self._deadline = max(self._deadline, min(latest, time.monotonic() + OUTBOX_SHARE * self._timeout))
             self.first = self._give(None, [*names], outbox=None)
         elif worker in self._alone or (worker in self._begun and len(self._sender.handlers) == 1):
             for name in names:
@@ -338,8 +363,6 @@ class _Sending:
     def _fail_the_rest(self) -> None:
         """Fail what is not done at the deadline."""
         for worker, names in self._pending.items():
-            if worker is self.first and self._outbox and not self._sent.refused:
-                self._without_outbox("it did not answer in time")
             for name in names:
                 self._results[name] = Result(name, error=self._not_in_time(), seconds=self._timeout, timed_out=True)
             worker.kill("it was not done in time")
@@ -365,7 +388,10 @@ class _Sending:
         job = {"job": "resume", "outbox": self._sender.outbox, "claim": self._claim, "results": results}
         worker.send({**job, "limit": RESUME_PATIENCE + EXTRA}, deadline=deadline)
         while not worker.ended and time.monotonic() < deadline:
-            kinds = [report.get("report") for _, report in receive([worker], deadline)]
-            if "done" in kinds:
+            reports = [report for _, report in receive([worker], deadline)]
+            for report in reports:
+                if report.get("report") == "not_adopted" or report.get("where") in {"delivered", "failed"}:
+                    self._sent.kept = False
+            if any(report.get("report") == "done" for report in reports):
                 break
         worker.kill()

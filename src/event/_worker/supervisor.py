@@ -69,6 +69,7 @@ class Supervisor:
         self._draining: list[Worker] = []
         self._deaths: dict[str, int] = {}  # of lanes, in a row
         self._rests: dict[str, float] = {}  # lanes, and until when, by the monotonic clock
+        self._held: set[str] = set()  # lanes that the worker must not serve before the quarantine is over
         self._starts = 0  # in a row without a result
         self._next_start = 0.0
         self._started = 0.0
@@ -132,7 +133,8 @@ class Supervisor:
         rest = [lane for lane in self._rests if self._is_resting(lane)]
         self._open[worker], self._carried = self._carried, {}
         adopt = [(entry.id, entry.claim) for entry in self._open[worker].values()]
-        job = {**self._job, "leave": self._quarantine.claims, "rest": rest, "adopt": adopt}
+        self._held = self._quarantine.lanes
+        job = {**self._job, "leave": self._quarantine.claims, "rest": rest, "hold": [*self._held], "adopt": adopt}
         worker.send(job, deadline=now + _START_PATIENCE)
         self._job["everything"] = self._job["everything"] and self._once
 
@@ -204,8 +206,12 @@ class Supervisor:
         self._deaths[lane] = self._deaths.get(lane, 0) + 1 if died else 0
         if self._deaths[lane] >= _DEATHS:
             self._rests[lane] = time.monotonic() + REST
-            if self._main:
-                self._main.send({"job": "rest", "lane": lane}, deadline=time.monotonic() + _START_PATIENCE)
+            self._set_lane("rest", lane)
+
+    def _set_lane(self, job: str, lane: str) -> None:
+        self._held.discard(lane)
+        if self._main:
+            self._main.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_PATIENCE)
 
     def _is_resting(self, lane: str) -> bool:
         return self._rests.get(lane, 0.0) > time.monotonic()
@@ -222,6 +228,8 @@ class Supervisor:
                 worker.kill("a handler stopped its process")
             if worker.ended:
                 self._bury(worker)
+        for lane in self._held - self._quarantine.lanes:
+            self._set_lane("release", lane)
         if self._idle and not self._quarantine.claims:
             self._drain_main()
         done = (self._stopping or self._idle) and not self._workers()
