@@ -42,7 +42,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from event._outbox import Claim
@@ -54,6 +54,7 @@ def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
+    reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
     with Log(reporter, configs):
         event = _event(job, reporter)
         if event is None:
@@ -156,7 +157,7 @@ class Log:
     def __enter__(self) -> None:
         """Begin. Logging is not imported before anything is logged, or a plugin is."""
         _log.before_first_use = self._start
-        if "logging" in sys.modules or any(_registry.kind(name) not in _QUIET for name in self._configs):
+        if "logging" in sys.modules or not is_plain(self._configs):
             self._start()
 
     def __exit__(self, *_args: object) -> None:
@@ -176,8 +177,9 @@ class Log:
         self._reporter.report("log", text=without_secrets(text, self._configs))
 
 
-# These log nothing by themselves, nor does what they import.
-_QUIET = frozenset({"file", "smtp"})
+def is_plain(names: Iterable[str]) -> bool:
+    """Return whether these handlers, and what they import, log nothing and leave nothing to the interpreter's end."""
+    return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
 def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:

@@ -160,8 +160,13 @@ class EventSender:
         """
         job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
         one = self._current = _Sending(self, job, self.timeout if timeout is None else timeout)
-        sent = one.run(self._take_worker())
-        self._current = None
+        try:
+            sent = one.run(self._take_worker())
+        except BaseException:  # a Ctrl-C: nobody waits for what is under way
+            one.kill()
+            raise
+        finally:
+            self._current = None
         if sent.clean and one.first and not one.first.ended:
             self._worker = one.first
         elif one.first:
@@ -236,6 +241,11 @@ class _Sending:
         """Have the deadline come earlier."""
         self._deadline = min(self._deadline, deadline)
 
+    def kill(self) -> None:
+        """End all workers."""
+        for worker in (*self._pending, *self._alone):
+            worker.kill()
+
     def _start_first(self, worker: Worker | None) -> None:
         self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
 
@@ -255,8 +265,8 @@ class _Sending:
                 **self._job,
                 "handlers": [(name, self._sender.handlers[name]) for name in names],
                 "outbox": outbox,
-                "alone": alone,
-                "timeout": self._timeout,
+                "alone": alone or len(names) == 1,
+                "timeout": self._sender.timeout,
                 "deadline": self._deadline - min(_MARGIN * left, 0.5),
                 "interval": min(1.0, self._timeout * SILENCE / 5),
                 "limit": left + EXTRA,
@@ -317,7 +327,7 @@ class _Sending:
         self._results[result.handler] = result
 
     def _not_in_time(self) -> str:
-        return f"TimeoutError: not done within {self._timeout:g} s"
+        return f"TimeoutError: not done within {self._sender.timeout:g} s"
 
     def _without_outbox(self, reason: str) -> None:
         self._outbox = None
