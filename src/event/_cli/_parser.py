@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, NoReturn
 
+
 class Parser(argparse.ArgumentParser):
     """Reports a wrong command line on one line; takes no abbreviations, so that options can be added later."""
 

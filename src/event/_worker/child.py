@@ -195,13 +195,12 @@ def end_within(seconds: float) -> None:
     if not seconds:
         faulthandler.cancel_dump_traceback_later()
         return
-    global _nowhere
-    if _nowhere < 0:
-        _nowhere = os.open(os.devnull, os.O_WRONLY)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere)
+    if not _nowhere:
+        _nowhere.append(os.open(os.devnull, os.O_WRONLY))
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere[0])
 
 
-_nowhere = -1
+_nowhere: list[int] = []  # where the timer writes what it has to say
 
 
 def _detach() -> None:
@@ -227,8 +226,8 @@ def _detach() -> None:
 
 def _preload() -> None:
     """Import what sending an event needs, while the command does its part."""
-    from event import _dispatch, _files, _json
-    from event._worker import send_job
+    from event import _dispatch, _files, _json  # noqa: F401
+    from event._worker import send_job  # noqa: F401
 
 
 def _cut(value: Any) -> Any:

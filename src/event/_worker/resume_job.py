@@ -19,8 +19,6 @@ for each of ``handlers``, and ``end``.
 
 from __future__ import annotations
 
-import time
-
 from event import _trace
 from event._lazy import LazyHandler
 from event._outbox import Outbox
@@ -42,17 +40,16 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     if claim is None:
         reporter.report("not_adopted")
         return
-    configs = {name: config for name, config in claim.entry.pending.items() if name in job.get("handlers", ())}
+    pending = claim.entry.pending
+    handlers = {name: LazyHandler(name, pending[name]) for name in job.get("handlers", ()) if name in pending}
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
             if result["handler"] in claim.entry.pending:
                 claim.record(_delivery(result))
-        reporter.report("begin")
+        reporter.report("begin", heartbeat=reporter.beating)
         token = _trace.current.set(claim.entry.span)
         try:
-            handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
-            timeout = None if job.get("alone") or not handlers else max(0.0, job["deadline"] - time.monotonic())
-            give(handlers, claim.event(), timeout, configs, reporter, claim, nominal=job.get("timeout", timeout))
+            give(handlers, claim.event(), job, reporter, claim)
         finally:
             _trace.current.reset(token)
 

@@ -62,21 +62,16 @@ def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
-        if job.get("alone"):
-            timeout = None
-        else:
-            timeout = max(0.0, job["deadline"] - time.monotonic())
-        event = event._as_sent(claim.entry.id if claim else job["sending"])
-        give(handlers, event, timeout, configs, reporter, claim, nominal=job.get("timeout", timeout))
+        give(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
-    """Import built-in handlers ahead of the event; no plugin's code runs.
+    """Run the job ``prepare``: import built-in handlers ahead of the event. No plugin's code runs.
 
     :param job: ``handlers``, their names, and ``outbox``, whether one is used
     """
     if job["outbox"]:
-        import event._outbox
+        import event._outbox.store  # noqa: F401  # loaded ahead on purpose
     for name in job["handlers"]:
         if _registry.kind(name) in _registry.BUILTINS:
             try:
@@ -88,30 +83,28 @@ def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
 def give(
     handlers: Mapping[str, LazyHandler],
     event: Event,
-    timeout: float | None,
-    configs: Mapping[str, str],
+    job: Mapping[str, Any],
     reporter: Reporter,
     claim: Claim | None = None,
-    nominal: float | None = None,
 ) -> None:
     """Give an event to handlers; report and journal what each one did, and hand the entry back.
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
 
-    :param timeout: for all handlers, in seconds
-    :param nominal: the timeout that errors name
+    :param job: its ``deadline``, ``timeout`` and ``alone`` count
     """
+    timeout = None if job.get("alone") else max(0.0, job.get("deadline", 0.0) - time.monotonic())
     untried, where = False, ""
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
-            retry = isinstance(delivery.error, _dispatch.NotStarted)
+            retry = isinstance(delivery.error, _dispatch.NotStartedError)
             untried = untried or retry
             if delivery.timed_out:
                 reporter.hung += 1
-                delivery.error = TimeoutError(f"not done within {nominal:g} s")
+                delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
             if claim and not retry:
                 claim.record(delivery)
-            report_result(delivery, configs, reporter, loaded=not handlers[delivery.handler].load_error, retry=retry)
+            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
     finally:
         if claim and not untried:
             where = claim.release()
@@ -119,26 +112,22 @@ def give(
         reporter.report("end", where=where)
 
 
-def report_result(
-    delivery: Delivery, configs: Mapping[str, str], reporter: Reporter, *, loaded: bool = True, retry: bool = False
-) -> None:
+def report_result(delivery: Delivery, handler: LazyHandler, reporter: Reporter, *, retry: bool = False) -> None:
     """Report ``result``: what a handler did, in texts without secrets.
 
-    :param loaded: whether the handler could be made
     :param retry: whether the handler did not get the event for want of a thread, and can have a worker of its own
     """
-    name = delivery.handler
-    config = {name: configs[name]}
+    config = {delivery.handler: handler.config}
     reporter.report(
         "result",
-        handler=name,
+        handler=delivery.handler,
         ok=delivery.ok,
         seconds=delivery.seconds,
         error=without_secrets(delivery.reason, config),
         said=without_secrets(delivery.said, config),
         permanent=delivery.permanent,
         timed_out=delivery.timed_out,
-        loaded=loaded,
+        loaded=not handler.load_error,
         retry=retry,
     )
 
