@@ -16,6 +16,7 @@ No sending takes longer than its timeout and `EXTRA` seconds.
 from __future__ import annotations
 
 import time
+from math import inf
 
 from event._worker.parent import Worker, receive
 
@@ -33,6 +34,7 @@ SILENCE = 0.4  # of the timeout; a worker that reports nothing for so long hangs
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
 END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
 EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + END_PATIENCE  # seconds
+_LOOK = 0.1  # seconds between two looks at the workers, at most
 _MARGIN = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
 
 
@@ -117,7 +119,7 @@ class EventSender:
         self.timeout = timeout
         self.log = log
         self._worker = worker
-        self._current: _Sending | None = None
+        self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
     def prepare(self) -> None:
         """Have the worker import what it will need; this does not wait."""
@@ -144,27 +146,24 @@ class EventSender:
         :raises ValueError: the event cannot be written as JSON
         """
         job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
-        one = self._current = _Sending(self, job, self.timeout if timeout is None else timeout)
+        one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
             sent = one.run(self._take_worker())
         except BaseException:  # a Ctrl-C: nobody waits for what is under way
             one.kill()
             raise
-        finally:
-            self._current = None
         if sent.clean and one.first and not one.first.ended:
             self._worker = one.first
         elif one.first:
             one.first.kill()
         return sent
 
-    def hurry(self, seconds: float) -> None:
-        """Have the sending that another thread has begun end in time.
+    def hurry(self, seconds: float | None) -> None:
+        """Have the sending that another thread has begun, or begins, end in time.
 
-        :param seconds: how long it may still take
+        :param seconds: how long it may still take; None for as long as its timeout says
         """
-        if self._current:
-            self._current.hurry(time.monotonic() + seconds)
+        self.latest = inf if seconds is None else time.monotonic() + seconds
 
     def close(self) -> None:
         """Let the worker end, within `END_PATIENCE`."""
@@ -212,7 +211,7 @@ class _Sending:
                 self._take(reporting, report)
             for watched in [*self._pending]:
                 self._watch(watched)
-            if time.monotonic() >= self._deadline:
+            if time.monotonic() >= self._end():
                 break
         self._fail_the_rest()
         self._end_helpers()
@@ -221,10 +220,6 @@ class _Sending:
         names = () if self._sent.refused else self._sender.handlers
         self._sent.results = [self._results[name] for name in names]
         return self._sent
-
-    def hurry(self, deadline: float) -> None:
-        """Have the deadline come earlier."""
-        self._deadline = min(self._deadline, deadline)
 
     def kill(self) -> None:
         """End all workers."""
@@ -266,11 +261,16 @@ class _Sending:
 
     def _next_look(self) -> float:
         """Return when to look at the workers again, though none reports."""
-        return min(self._deadline, time.monotonic() + 0.1, *([self._outbox_deadline()] if self._outbox else ()))
+        looks = [self._end(), time.monotonic() + _LOOK]
+        return min([*looks, self._outbox_deadline()] if self._outbox else looks)
+
+    def _end(self) -> float:
+        """Return when all must be done."""
+        return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
         """Return when the outbox must have taken the event."""
-        return min(self._deadline, self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._deadline
+        return min(self._end(), self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._end()
 
     def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
         """Take a report; what is not understood is ignored."""
