@@ -54,7 +54,7 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
     for name, handler in handlers.items():
         try:
             waiting[name] = _start(done, name, handler, event)
-        except NotStarted as error:
+        except NotStartedError as error:
             yield Delivery(name, False, error, 0.0)
     while waiting:
         try:
@@ -65,38 +65,40 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
         yield delivery
     for name, thread in waiting.items():
         _hung.add(thread)
-        yield Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout, timed_out=True)
+        late = Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout)
+        late.timed_out = True
+        yield late
 
 
 HUNG_LIMIT = 64
-"""How many threads of a process may hang in a handler; with so many, a further delivery with a timeout fails at once."""
+"""How many threads of a process may hang in a handler; one more delivery with a timeout fails at once."""
 
 _LONGEST = 365 * 86400.0  # seconds; a lock takes no timeout without end
 _hung: set[Thread] = set()
 
 
-class NotStarted(EventError):
+class NotStartedError(EventError):
     """A delivery for which there was no thread."""
 
 
 def _start(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
     """Give an event to a handler in a thread.
 
-    :raises NotStarted: there is no thread to be had, or too many hang already
+    :raises NotStartedError: there is no thread to be had, or too many hang already
     """
     from contextvars import copy_context
     from threading import Thread
 
     _hung.difference_update([thread for thread in _hung if not thread.is_alive()])
     if len(_hung) >= HUNG_LIMIT:
-        raise NotStarted(f"not tried: {len(_hung)} earlier deliveries of this process hang; restart it")
+        raise NotStartedError(f"not tried: {len(_hung)} earlier deliveries of this process hang; restart it")
     # In the caller's context: the track that it is in is the handler's too.
     work = (_attempt_into, done, name, handler, event)
     thread = Thread(target=copy_context().run, args=work, name=f"event {name}", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # too many threads, or the interpreter is ending
-        raise NotStarted(f"not tried: no thread can be started ({one_line(error)})") from error
+        raise NotStartedError(f"not tried: no thread can be started ({one_line(error)})") from error
     return thread
 
 

@@ -18,19 +18,21 @@ class LazyHandler:
 
     So no plugin's code runs before the outbox has the event. A handler that leaves with SystemExit has failed.
 
+    :ivar config: the handler's configuration
     :ivar load_error: why the handler could not be made; None as long as it was not tried, or if it was made
     """
 
     def __init__(self, name: str, config: str) -> None:
         self.load_error: BaseException | None = None
         self._name = name
-        self._config = config
+        self.config = config
         self._handler: EventHandler | None = None
 
     def send_event(self, event: Event) -> bool:
         """Give the handler an event."""
         try:
-            return self.load().send_event(event)
+            handler: EventHandler = self.load()
+            return handler.send_event(event)
         except SystemExit as stop:
             raise EventError(one_line(stop)) from stop
 
@@ -44,7 +46,7 @@ class LazyHandler:
         if self._handler is None:
             try:
                 kind = _registry.get_handler(self._name)
-                self._handler = kind(**kind.decode_config(self._config))
+                self._handler = kind(**kind.decode_config(self.config))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -61,8 +63,7 @@ class LazyHandler:
             try:
                 kind = _registry.get_handler(self._name)
                 if hasattr(kind, "_config_elsewhere"):
-                    return str(kind(**kind.decode_config(self._config))._config_elsewhere())
+                    return str(kind(**kind.decode_config(self.config))._config_elsewhere())
             except Exception:
-                return self._config  # a later process may read it, and this one reports why it could not
-        return self._config
-
+                return self.config  # a later process may read it, and this one reports why it could not
+        return self.config

@@ -22,22 +22,13 @@ class Delivery:
 
     __slots__ = ("error", "handler", "ok", "said", "seconds", "timed_out")
 
-    def __init__(
-        self,
-        handler: str,
-        ok: bool,
-        error: BaseException | None,
-        seconds: float,
-        said: str = "",
-        *,
-        timed_out: bool = False,
-    ) -> None:
+    def __init__(self, handler: str, ok: bool, error: BaseException | None, seconds: float, said: str = "") -> None:
         self.handler = handler
         self.ok = ok
         self.error = error
         self.seconds = seconds
         self.said = said
-        self.timed_out = timed_out
+        self.timed_out = False
 
     def __bool__(self) -> bool:
         """Return whether the handler took the event."""

@@ -8,11 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import Any
 
     from event._worker import Worker
 
-COMMANDS = ("send", "run", "deliver", "outbox", "relay", "check")
-_WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first event to a copy of this process
+_WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first job to a copy of this process
+_QUICK = frozenset({"send", "run"})  # whose usual lines are read without argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [*(sys.argv[1:] if argv is None else argv)]
     if words == ["--version"]:
         return _show_version()
+    if words in (["--help"], ["-h"]):
+        return _show_help()
     worker = None
     if argv is None and sys.platform == "linux" and words and words[0] in _WITH_WORKER:
-        # Here, before anything else is imported or any thread runs: both processes go on side by side.
+        # Here, before any thread runs: both processes go on side by side, and share what both need.
+        import json  # noqa: F401
+
         from event._worker.parent import Worker
 
         try:
@@ -49,19 +54,19 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     from event._cli._parser import build_parser
 
-    return build_parser(COMMANDS)
+    return build_parser()
 
 
 def _run(words: list[str], worker: Worker | None) -> int:
     from event._cli import _text
-    from event._cli._parser import parse
 
     command = "e3-event"
     try:
-        args = parse(words)
+        args = _parse(words)
         command = args.parser.prog
         args.worker = worker
-        status = int(args.run(args))
+        module = __import__(f"event._cli.{args.command}", fromlist=["run"])
+        status = int(module.run(args))
     except SystemExit as stop:  # argparse's way to end
         status = int(stop.code or 0)
     except Exception as error:
@@ -70,6 +75,24 @@ def _run(words: list[str], worker: Worker | None) -> int:
         _text.tell(f"{command}: {one_line(error)}")
         status = 1
     return _text.finish() or status
+
+
+def _parse(words: list[str]) -> Any:
+    if words and words[0] in _QUICK:
+        from event._cli import _quick
+
+        if args := _quick.parse(words):
+            return args
+    from event._cli._parser import parse
+
+    return parse(words)
+
+
+def _show_help() -> int:
+    from event._cli import _help, _text
+
+    _text.show(_help.text())
+    return _text.finish()
 
 
 def _show_version() -> int:

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-from event._worker.capture import Capture as Capture
+from event._worker.capture import Capture
+
+__all__ = ["Capture"]

@@ -9,28 +9,13 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-from event._cli import COMMANDS, _text
+from event._cli import _help, _text
 from event._version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import Any, NoReturn
-
-_EPILOG = """\
-exit status:
-  0  all is well
-  1  something was not delivered, or is broken
-  2  the command line is wrong; nothing was done
-
-examples:
-  E3_EVENT_HANDLERS='file=events|smtp=Nightly,ci@example.com,dev@example.com,mail.example.com'
-  export E3_EVENT_HANDLERS
-  e3-event check
-  e3-event send compile target=arm errors:=0 --attach build.log
-
-"e3-event COMMAND --help" tells more. "python -m event" is the same command.
-"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Tell what is wrong, and end with status 2."""
+        """Print what is wrong, and end with status 2."""
         _text.tell(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
@@ -49,21 +34,27 @@ class Parser(argparse.ArgumentParser):
         _text.show(self.format_help().rstrip())
 
 
+class _TopParser(Parser):
+    def format_help(self) -> str:
+        """Return the help; it names the commands without importing them."""
+        return _help.text() + "\n"
+
+
 class _Version(argparse.Action):
     def __call__(self, *_args: object) -> None:
         _text.show(f"e3-event {VERSION}")
         raise SystemExit(0)
 
 
-def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+def build_parser(commands: Iterable[str] = _help.COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     :param commands: the commands that it knows; their modules are imported
     """
-    parser = Parser(
+    parser = _TopParser(
         prog="e3-event",
-        description="Tell the outside world what happened in a build.",
-        epilog=_EPILOG,
+        description=_help.DESCRIPTION,
+        epilog=_help.EPILOG,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(
@@ -83,7 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
     """
     head, tail = _split(argv)
-    parser = build_parser(head[:1] if head[:1] and head[0] in COMMANDS else COMMANDS)
+    parser = build_parser(head[:1] if head[:1] and head[0] in _help.COMMANDS else _help.COMMANDS)
     args, extra = parser.parse_known_args(head)
     unknown = [word for word in extra if word.startswith("-")]
     if not unknown and "behind" in args:

@@ -9,10 +9,10 @@ from event import EventManager, _message, _registry, _secret
 from event._acceptor import Giver, Keeper
 from event._cli import _handlers, _text
 from event._cli._capture import Capture
-from event._cli._loaded import Handlers
 from event._cli._deliverer import Deliverer
 from event._cli._ending import Ending
 from event._cli._flag import Flag
+from event._cli._loaded import Handlers
 from event._cli._watchdog import Watchdog
 from event._cli.deliver import hung
 from event._outbox import Outbox

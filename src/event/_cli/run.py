@@ -180,7 +180,9 @@ class _Step:
         if self._starting:
             sender.hurry(START_SHARE * sender.timeout)
             self._starting.join(sender.timeout)
-        self._send(sender, event, "", attach=attach, timeout=deadline - time.monotonic())
+            sender.hurry(None)
+        left = max(deadline - time.monotonic(), START_SHARE / 2 * sender.timeout)
+        self._send(sender, event, "", attach=attach, timeout=left)
         sender.close()
 
     def _send(

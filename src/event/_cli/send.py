@@ -142,9 +142,7 @@ class _Sending:
         :param files: the path of each file to attach, by name
         :param about: what a line about a handler begins with
         """
-        sent = self._sender.send(
-            raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id()
-        )
+        sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
         if sent.refused:
             _text.tell(f"{self._prog}: {sent.refused}")
             return False

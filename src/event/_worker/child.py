@@ -36,19 +36,21 @@ class Reporter:
 
     :ivar hung: how many threads a handler has not come back from; a job's function counts them
     :ivar beating: whether a thread reports that the process lives
+    :ivar exits_at_once: whether nothing that ran here needs the interpreter to end as usual; None if nothing ran
     """
 
     def __init__(self, jobs: int, reports: int) -> None:
-        from threading import Lock
+        from _thread import allocate_lock  # as threading has it, which costs an import
 
         self.hung = 0
         self.beating = False
+        self.exits_at_once: bool | None = None
         self._job_id: Any = None
         self._jobs = jobs
         self._reports = reports
         self._reader = FrameReader(LONGEST_JOB, LONGEST_BLOB)
         self._waiting: list[tuple[dict[str, Any], bytes]] = []
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._pid = os.getpid()
         self._parent = os.getppid()
 
@@ -104,7 +106,8 @@ class Reporter:
 class Heartbeat:
     """Inside a ``with`` block, a thread reports ``alive``: memory (bytes), threads, and how many of them hang.
 
-    A thread can do that only as long as no handler holds the interpreter's lock.
+    A thread can do that only as long as no handler holds the interpreter's lock. A handler alone, in the main thread,
+    needs none: the command's deadline is enough.
 
     :param interval: seconds between two reports
     """
@@ -158,6 +161,8 @@ def main(jobs: int, reports: int) -> None:
         os.close(reports)
     except OSError:
         pass  # a handler has closed it
+    if reporter.exits_at_once:
+        os._exit(0)  # to take the interpreter down would cost as much as a send
     end_within(LONGEST_END)
 
 
@@ -170,11 +175,15 @@ def run_job(job: dict[str, Any], blob: bytes, reporter: Reporter) -> None:
     place = JOBS[job["job"]]
     module, _, name = place.partition(":")
     end_within(float(job.get("limit", 0)))
-    with Heartbeat(reporter, float(job.get("interval", ALIVE_INTERVAL))):
-        try:
-            getattr(__import__(module, fromlist=[name]), name)(job, blob, reporter)
-        finally:
-            end_within(0)
+    function = getattr(__import__(module, fromlist=[name]), name)
+    try:
+        if job.get("alone"):
+            function(job, blob, reporter)
+        else:
+            with Heartbeat(reporter, float(job.get("interval", ALIVE_INTERVAL))):
+                function(job, blob, reporter)
+    finally:
+        end_within(0)
     reporter.report("done")
 
 
@@ -188,13 +197,12 @@ def end_within(seconds: float) -> None:
     if not seconds:
         faulthandler.cancel_dump_traceback_later()
         return
-    global _nowhere
-    if _nowhere < 0:
-        _nowhere = os.open(os.devnull, os.O_WRONLY)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere)
+    if not _nowhere:
+        _nowhere.append(os.open(os.devnull, os.O_WRONLY))
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere[0])
 
 
-_nowhere = -1
+_nowhere: list[int] = []  # where the timer writes what it has to say
 
 
 def _detach() -> None:
@@ -219,15 +227,9 @@ def _detach() -> None:
 
 
 def _preload() -> None:
-    """Import what every job needs, while the command does its part."""
-    import contextvars
-    import hashlib
-    import json
-    import queue
-    import threading
-
-    from event import _dispatch, _files, _json, _registry
-    from event._worker import send_job
+    """Import what sending an event needs, while the command does its part."""
+    from event import _dispatch, _files, _json  # noqa: F401
+    from event._worker import send_job  # noqa: F401
 
 
 def _cut(value: Any) -> Any:

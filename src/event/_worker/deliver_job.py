@@ -184,9 +184,9 @@ class Delivering:
 class _Reports:
     """Sends the pool's reports, several at a time, in texts without secrets.
 
-    An item of ``results`` is a list: ``result``, the entry's id, the handler, and ok, seconds, error, said and
-    permanent of what it did; or ``end``, the entry's id, and where it went, as `Claim.release` returns it. With
-    ``quiet``, a result that needs no line has no more than the handler.
+    An item of ``results`` is a list: ``result``, the entry's id, the handler, and what it did, as for `Result`; or
+    ``end``, the entry's id, and where it went, as `Claim.release` returns it. With ``quiet``, what a handler did is
+    missing if it needs no line.
 
     :ivar configs: configurations that have been used, for `without_secrets`
     """
@@ -210,11 +210,12 @@ class _Reports:
 
     def result(self, claim: Claim, delivery: Delivery) -> None:
         """Report what a handler did."""
-        item = ["result", claim.entry.id, delivery.handler]
+        item: list[Any] = ["result", claim.entry.id, delivery.handler]
         if not (self._quiet and delivery.ok and not delivery.said):
             config = {delivery.handler: claim.entry.handlers.get(delivery.handler, "")}
             error, said = (without_secrets(text, config)[:_LONGEST_TEXT] for text in (delivery.reason, delivery.said))
-            item += [delivery.ok, delivery.seconds, error, said, delivery.permanent]
+            result = {"ok": delivery.ok, "seconds": delivery.seconds, "permanent": delivery.permanent}
+            item.append({**result, "error": error, "said": said})
         self._add(item)
 
     def end(self, claim: Claim, where: str) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 MEMORY_LIMIT = 2 << 30  # bytes that a worker may use, or half of the machine's memory if that is less
 _LOOK = 0.05  # seconds between two looks at whether a worker lives and how much memory it uses
 _SIZE = 1 << 16  # bytes read at once
-_MOST_READS = 1 if sys.platform == "win32" else 64  # reads in a row from one worker, so that a flood does not keep the command from its deadline
+_MOST_READS = (
+    1 if sys.platform == "win32" else 64
+)  # reads in a row from one worker, so that a flood does not keep the command from its deadline
 _SIGKILL = 9
 _KILL_PATIENCE = 0.5  # seconds for a killed process to end; one that waits for a dead disk does not
 
@@ -103,14 +105,16 @@ class Worker:
             os.close(reports)
             return cls(pid, to_worker, from_worker)
 
-    def send(self, job: Mapping[str, Any], blob: bytes = b"", *, deadline: float) -> None:
+    def send(self, job: Mapping[str, Any], blob: bytes = b"", *, deadline: float, is_more: bool = False) -> None:
         """Give the worker a job. That it does not take it shows in `ended`.
 
         :param deadline: when to give up, by `time.monotonic`
+        :param is_more: whether this is a further frame of the job that the worker has
         :raises ValueError: the job is too long, or cannot be written as JSON
         """
-        self._job_id += 1
-        self.last_report = time.monotonic()
+        if not is_more:
+            self._job_id += 1
+            self.last_report = time.monotonic()
         view = memoryview(encode({**job, "id": self._job_id}, blob))
         while view and not self.ended:
             try:
@@ -206,13 +210,13 @@ class Worker:
     if sys.platform == "win32":  # pragma: no cover  # platform: Windows
 
         def _has_exited(self) -> bool:
-            assert self._process
-            self._status = self._process.poll()
+            if self._process:
+                self._status = self._process.poll()
             return self._status is not None
 
         def _kill_group(self) -> None:
-            assert self._process
-            self._process.kill()
+            if self._process:
+                self._process.kill()
 
     else:
 
@@ -291,10 +295,10 @@ def _above_standard(fd: int) -> int:
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
 
-    def _set_nonblocking(fd: int) -> None:
+    def _set_nonblocking(fd: int) -> None:  # the other platforms' signature
         pass
 
-    def _wait_writable(fd: int, deadline: float) -> bool:
+    def _wait_writable(fd: int, deadline: float) -> bool:  # noqa: ARG001  # as above
         time.sleep(0.01)
         return time.monotonic() < deadline
 

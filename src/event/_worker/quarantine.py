@@ -106,7 +106,7 @@ class Quarantine:
             case.note_begin(str(report.get("claim")), self._timeout + _MARGIN)
         elif kind == "result" and case.trying:
             self._note(case.entry.given[case.trying], False)
-            case.take(Result.from_report(report))
+            case.take(Result(case.trying, report))
         elif kind in {"end", "not_adopted"}:
             case.where = str(report.get("where", "gone"))
         elif kind == "log":
@@ -164,7 +164,7 @@ class Quarantine:
             return
         if case.trying and case.has_begun:
             self._note(case.entry.given[case.trying], True)
-            case.take(Result(case.trying, error=worker.ended, seconds=time.monotonic() - case.started))
+            case.take(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
             case.unjournaled.append(case.entry.results[-1])
         self._begin(case)
 

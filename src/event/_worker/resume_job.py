@@ -20,8 +20,6 @@ with the name of the new ``claim``, a ``result`` for each of ``handlers``, and `
 
 from __future__ import annotations
 
-import time
-
 from event import _trace
 from event._lazy import LazyHandler
 from event._outbox import Outbox
@@ -44,18 +42,16 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         if claim is None:
             reporter.report("not_adopted", where=state_of(outbox, job["claim"].partition(".")[0]))
             return
-    configs = {name: config for name, config in claim.entry.pending.items() if name in job.get("handlers", ())}
+    pending = claim.entry.pending
+    handlers = {name: LazyHandler(name, pending[name]) for name in job.get("handlers", ()) if name in pending}
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
             if result["handler"] in claim.entry.pending:
                 claim.record(_delivery(result))
-        reporter.report("begin", claim=claim.name)
+        reporter.report("begin", claim=claim.name, heartbeat=reporter.beating)
         token = _trace.current.set(claim.entry.span)
         try:
-            handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
-            timeout = None if job.get("alone") or not handlers else max(0.0, job["deadline"] - time.monotonic())
-            hold, nominal = bool(job.get("hold")), job.get("timeout", timeout)
-            give(handlers, claim.event(), timeout, configs, reporter, claim, hold=hold, nominal=nominal)
+            give(handlers, claim.event(), job, reporter, claim)
         finally:
             _trace.current.reset(token)
 

@@ -42,7 +42,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from event._outbox import Claim
@@ -54,6 +54,7 @@ def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
+    reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
     with Log(reporter, configs):
         event = _event(job, reporter)
         if event is None:
@@ -61,21 +62,16 @@ def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
-        if job.get("alone"):
-            timeout = None
-        else:
-            timeout = max(0.0, job["deadline"] - time.monotonic())
-        event = event._as_sent(claim.entry.id if claim else job["sending"])
-        give(handlers, event, timeout, configs, reporter, claim, nominal=job.get("timeout", timeout))
+        give(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
-    """Import built-in handlers ahead of the event; no plugin's code runs.
+    """Run the job ``prepare``: import built-in handlers ahead of the event. No plugin's code runs.
 
     :param job: ``handlers``, their names, and ``outbox``, whether one is used
     """
     if job["outbox"]:
-        import event._outbox
+        import event._outbox.store  # noqa: F401  # loaded ahead on purpose
     for name in job["handlers"]:
         if _registry.kind(name) in _registry.BUILTINS:
             try:
@@ -87,32 +83,28 @@ def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
 def give(
     handlers: Mapping[str, LazyHandler],
     event: Event,
-    timeout: float | None,
-    configs: Mapping[str, str],
+    job: Mapping[str, Any],
     reporter: Reporter,
     claim: Claim | None = None,
-    *,
-    hold: bool = False,
-    nominal: float | None = None,
 ) -> None:
     """Give an event to handlers; report and journal what each one did, and hand the entry back unless told to hold it.
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
 
-    :param timeout: for all handlers, in seconds
-    :param nominal: the timeout that errors name
+    :param job: its ``deadline``, ``timeout``, ``alone`` and ``hold`` count
     """
-    untried, where = hold, ""
+    timeout = None if job.get("alone") else max(0.0, job.get("deadline", 0.0) - time.monotonic())
+    untried, where = bool(job.get("hold")), ""
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
-            retry = isinstance(delivery.error, _dispatch.NotStarted)
+            retry = isinstance(delivery.error, _dispatch.NotStartedError)
             untried = untried or retry
             if delivery.timed_out:
                 reporter.hung += 1
-                delivery.error = TimeoutError(f"not done within {nominal:g} s")
+                delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
             if claim and not retry:
                 claim.record(delivery)
-            report_result(delivery, configs, reporter, loaded=not handlers[delivery.handler].load_error, retry=retry)
+            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
     finally:
         if claim and not untried:
             where = claim.release()
@@ -120,26 +112,22 @@ def give(
         reporter.report("end", where=where)
 
 
-def report_result(
-    delivery: Delivery, configs: Mapping[str, str], reporter: Reporter, *, loaded: bool = True, retry: bool = False
-) -> None:
+def report_result(delivery: Delivery, handler: LazyHandler, reporter: Reporter, *, retry: bool = False) -> None:
     """Report ``result``: what a handler did, in texts without secrets.
 
-    :param loaded: whether the handler could be made
     :param retry: whether the handler did not get the event for want of a thread, and can have a worker of its own
     """
-    name = delivery.handler
-    config = {name: configs[name]}
+    config = {delivery.handler: handler.config}
     reporter.report(
         "result",
-        handler=name,
+        handler=delivery.handler,
         ok=delivery.ok,
         seconds=delivery.seconds,
         error=without_secrets(delivery.reason, config),
         said=without_secrets(delivery.said, config),
         permanent=delivery.permanent,
         timed_out=delivery.timed_out,
-        loaded=loaded,
+        loaded=not handler.load_error,
         retry=retry,
     )
 
@@ -158,7 +146,7 @@ class Log:
     def __enter__(self) -> None:
         """Begin. Logging is not imported before anything is logged, or a plugin is."""
         _log.before_first_use = self._start
-        if "logging" in sys.modules or any(_registry.kind(name) not in _QUIET for name in self._configs):
+        if "logging" in sys.modules or not is_plain(self._configs):
             self._start()
 
     def __exit__(self, *_args: object) -> None:
@@ -178,8 +166,9 @@ class Log:
         self._reporter.report("log", text=without_secrets(text, self._configs))
 
 
-# These log nothing by themselves, nor does what they import.
-_QUIET = frozenset({"file", "smtp"})
+def is_plain(names: Iterable[str]) -> bool:
+    """Return whether these handlers, and what they import, log nothing and leave nothing to the interpreter's end."""
+    return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
 def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:

@@ -16,6 +16,7 @@ No sending takes longer than its timeout and `EXTRA` seconds.
 from __future__ import annotations
 
 import time
+from math import inf
 
 from event._worker.parent import Worker, receive
 
@@ -33,6 +34,7 @@ SILENCE = 0.4  # of the timeout; a worker that reports nothing for so long hangs
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
 END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
 EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + END_PATIENCE  # seconds
+_LOOK = 0.1  # seconds between two looks at the workers, at most
 _MARGIN = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
 
 
@@ -51,43 +53,28 @@ class Result:
 
     __slots__ = ("error", "handler", "loaded", "ok", "permanent", "said", "seconds", "timed_out")
 
-    def __init__(
-        self,
-        handler: str,
-        *,
-        ok: bool = False,
-        error: str = "",
-        said: str = "",
-        seconds: float = 0.0,
-        permanent: bool = False,
-        loaded: bool = True,
-        timed_out: bool = False,
-    ) -> None:
+    def __init__(self, handler: str, report: Mapping[str, Any]) -> None:
+        """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
         self.handler = handler
-        self.ok = ok
-        self.error = error
-        self.said = said
-        self.seconds = seconds
-        self.permanent = permanent
-        self.loaded = loaded
-        self.timed_out = timed_out
+        self.ok = report.get("ok") is True
+        self.error = _text(report.get("error"))
+        self.said = _text(report.get("said"))
+        self.seconds = float(report.get("seconds", 0.0)) if type(report.get("seconds")) in {int, float} else 0.0
+        self.permanent = report.get("permanent") is True
+        self.loaded = report.get("loaded") is not False
+        self.timed_out = report.get("timed_out") is True
 
-    @classmethod
-    def from_report(cls, report: Mapping[str, Any]) -> Result:
-        """Return what a report ``result`` says; what has a wrong type there is left out."""
-        fields = {
-            name: value
-            for name, value in report.items()
-            if name in cls.__slots__ and name != "handler" and type(value) is _TYPES.get(name, bool)
-        }
-        return cls(str(report.get("handler")), **fields)
+    def __repr__(self) -> str:
+        """Return the handler and whether it took the event."""
+        return f"<Result {self.handler}: {'delivered' if self.ok else 'not delivered'}>"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as the job ``resume`` takes it."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-_TYPES = {"error": str, "said": str, "seconds": float}
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class Sent:
@@ -132,7 +119,7 @@ class EventSender:
         self.timeout = timeout
         self.log = log
         self._worker = worker
-        self._current: _Sending | None = None
+        self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
     def prepare(self) -> None:
         """Have the worker import what it will need; this does not wait."""
@@ -159,22 +146,24 @@ class EventSender:
         :raises ValueError: the event cannot be written as JSON
         """
         job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
-        one = self._current = _Sending(self, job, self.timeout if timeout is None else timeout)
-        sent = one.run(self._take_worker())
-        self._current = None
+        one = _Sending(self, job, self.timeout if timeout is None else timeout)
+        try:
+            sent = one.run(self._take_worker())
+        except BaseException:  # a Ctrl-C: nobody waits for what is under way
+            one.kill()
+            raise
         if sent.clean and one.first and not one.first.ended:
             self._worker = one.first
         elif one.first:
             one.first.kill()
         return sent
 
-    def hurry(self, seconds: float) -> None:
-        """Have the sending that another thread has begun end in time.
+    def hurry(self, seconds: float | None) -> None:
+        """Have the sending that another thread has begun, or begins, end in time.
 
-        :param seconds: how long it may still take
+        :param seconds: how long it may still take; None for as long as its timeout says
         """
-        if self._current:
-            self._current.hurry(time.monotonic() + seconds)
+        self.latest = inf if seconds is None else time.monotonic() + seconds
 
     def close(self) -> None:
         """Let the worker end, within `END_PATIENCE`."""
@@ -222,7 +211,7 @@ class _Sending:
                 self._take(reporting, report)
             for watched in [*self._pending]:
                 self._watch(watched)
-            if time.monotonic() >= self._deadline:
+            if time.monotonic() >= self._end():
                 break
         self._fail_the_rest()
         self._end_helpers()
@@ -232,20 +221,23 @@ class _Sending:
         self._sent.results = [self._results[name] for name in names]
         return self._sent
 
-    def hurry(self, deadline: float) -> None:
-        """Have the deadline come earlier."""
-        self._deadline = min(self._deadline, deadline)
+    def kill(self) -> None:
+        """End all workers."""
+        for worker in (*self._pending, *self._alone):
+            worker.kill()
 
     def _start_first(self, worker: Worker | None) -> None:
         self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
 
-    def _give(self, worker: Worker | None, names: list[str], *, outbox: str | None, alone: bool = False) -> Worker | None:
+    def _give(
+        self, worker: Worker | None, names: list[str], *, outbox: str | None, alone: bool = False
+    ) -> Worker | None:
         """Give the event for some handlers to a worker, a new one if it is None."""
         try:
             worker = worker or Worker.spawn()
         except OSError as error:
             for name in names:
-                self._results[name] = Result(name, error=f"no worker can be started: {error.strerror}")
+                self._results[name] = Result(name, {"error": f"no worker can be started: {error.strerror}"})
             return None
         left = self._deadline - time.monotonic()
         self._pending[worker] = set(names)
@@ -255,8 +247,8 @@ class _Sending:
                 **self._job,
                 "handlers": [(name, self._sender.handlers[name]) for name in names],
                 "outbox": outbox,
-                "alone": alone,
-                "timeout": self._timeout,
+                "alone": alone or len(names) == 1,
+                "timeout": self._sender.timeout,
                 "deadline": self._deadline - min(_MARGIN * left, 0.5),
                 "interval": min(1.0, self._timeout * SILENCE / 5),
                 "limit": left + EXTRA,
@@ -269,45 +261,59 @@ class _Sending:
 
     def _next_look(self) -> float:
         """Return when to look at the workers again, though none reports."""
-        return min(self._deadline, time.monotonic() + 0.1, *([self._outbox_deadline()] if self._outbox else ()))
+        looks = [self._end(), time.monotonic() + _LOOK]
+        return min([*looks, self._outbox_deadline()] if self._outbox else looks)
+
+    def _end(self) -> float:
+        """Return when all must be done."""
+        return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
         """Return when the outbox must have taken the event."""
-        return min(self._deadline, self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._deadline
+        return min(self._end(), self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._end()
 
     def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
         """Take a report; what is not understood is ignored."""
         kind = report.get("report")
-        owed = self._pending.get(worker, set())
-        if kind == "result" and report.get("handler") in owed:
-            if worker in self._alone or not report.get("retry"):
-                owed.discard(str(report["handler"]))
-                self._note(Result.from_report(report), worker)
-        elif kind == "kept" and worker is self.first:
-            self._outbox = None
-            self._claim = str(report.get("claim"))
-            self._sent.kept = True
-            self._job["sending"] = str(report.get("entry"))
-        elif kind == "not_kept" and worker is self.first:
-            self._without_outbox(str(report.get("reason")))
-        elif kind == "taken" and worker is self.first:
-            self._taken = time.monotonic()
+        if kind == "done" and worker in self._pending:
+            self._done(worker)
+        elif kind == "result":
+            self._take_result(worker, report)
         elif kind == "begin":
             self._begun.add(worker)
             if report.get("heartbeat"):
                 self._beating.add(worker)
-        elif kind == "end":
-            self._claim = ""
-            self._sent.kept = self._sent.kept and report.get("where") != "failed"
         elif kind in {"log", "not_attached"}:
             # What the outbox could not keep, or has given up, it has logged.
             self._sent.kept = self._sent.kept and kind != "log"
-            self._sender.log(str(report.get("text")))
+            self._sender.log(_text(report.get("text")))
+        elif worker is self.first:
+            self._take_of_entry(kind, report)
+
+    def _take_of_entry(self, kind: object, report: Mapping[str, Any]) -> None:
+        """Take a report of the first worker, about the outbox's entry."""
+        if kind == "taken":
+            self._taken = time.monotonic()
         elif kind == "refused":
-            self._sent.refused = str(report.get("text"))
+            self._sent.refused = _text(report.get("text")) or "refused"
             self._sent.clean = False
-        elif kind == "done":
-            self._done(worker)
+        elif kind == "kept":
+            self._outbox = None
+            self._claim = _text(report.get("claim"))
+            self._sent.kept = True
+            self._job["sending"] = _text(report.get("entry"))
+        elif kind == "not_kept":
+            self._without_outbox(_text(report.get("reason")))
+        elif kind == "end":
+            self._claim = ""
+            self._sent.kept = self._sent.kept and report.get("where") != "failed"
+
+    def _take_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        name = _text(report.get("handler"))
+        owed = self._pending.get(worker, set())
+        if name in owed and (worker in self._alone or not report.get("retry")):
+            owed.discard(name)
+            self._note(Result(name, report), worker)
 
     def _note(self, result: Result, worker: Worker) -> None:
         if result.timed_out:
@@ -317,7 +323,7 @@ class _Sending:
         self._results[result.handler] = result
 
     def _not_in_time(self) -> str:
-        return f"TimeoutError: not done within {self._timeout:g} s"
+        return f"TimeoutError: not done within {self._sender.timeout:g} s"
 
     def _without_outbox(self, reason: str) -> None:
         self._outbox = None
@@ -325,7 +331,7 @@ class _Sending:
         self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}, and is sent without: {reason}")
 
     def _done(self, worker: Worker) -> None:
-        """A worker has done its job; what it has not reported could not be tried there."""
+        """Have other workers do what a worker, which is done, could not try."""
         for name in self._pending.pop(worker):
             self._retry_alone(name)
 
@@ -337,9 +343,8 @@ class _Sending:
         now = time.monotonic()
         if worker is self.first and self._outbox and not worker.ended and now >= self._outbox_deadline():
             worker.kill(f"it did not answer within {now - (self._taken or self._started):.1f} s")
-        elif worker not in self._alone and not worker.ended and now - worker.last_report > SILENCE * self._timeout:
-            if worker in self._beating:
-                worker.kill("a handler stopped its process")
+        elif worker in self._beating and not worker.ended and now - worker.last_report > SILENCE * self._timeout:
+            worker.kill("a handler stopped its process")
         if worker.ended and worker in self._pending:
             self._replace(worker)
 
@@ -355,7 +360,7 @@ class _Sending:
             self.first = self._give(None, [*names], outbox=None)
         elif worker in self._alone or (worker in self._begun and len(self._sender.handlers) == 1):
             for name in names:
-                self._results[name] = Result(name, error=worker.ended)
+                self._results[name] = Result(name, {"error": worker.ended})
         else:
             for name in names:
                 self._retry_alone(name)
@@ -364,7 +369,8 @@ class _Sending:
         """Fail what is not done at the deadline."""
         for worker, names in self._pending.items():
             for name in names:
-                self._results[name] = Result(name, error=self._not_in_time(), seconds=self._timeout, timed_out=True)
+                report = {"error": self._not_in_time(), "seconds": self._timeout, "timed_out": True}
+                self._results[name] = Result(name, report)
             worker.kill("it was not done in time")
             self._sent.clean = self._sent.clean and worker is not self.first
         self._pending.clear()
@@ -387,11 +393,10 @@ class _Sending:
         results = [result.as_dict() for result in self._results.values()]
         job = {"job": "resume", "outbox": self._sender.outbox, "claim": self._claim, "results": results}
         worker.send({**job, "limit": RESUME_PATIENCE + EXTRA}, deadline=deadline)
-        while not worker.ended and time.monotonic() < deadline:
-            reports = [report for _, report in receive([worker], deadline)]
-            for report in reports:
+        done = False
+        while not done and not worker.ended and time.monotonic() < deadline:
+            for _, report in receive([worker], deadline):
+                done = done or report.get("report") == "done"
                 if report.get("report") == "not_adopted" or report.get("where") in {"delivered", "failed"}:
                     self._sent.kept = False
-            if any(report.get("report") == "done" for report in reports):
-                break
         worker.kill()

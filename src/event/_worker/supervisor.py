@@ -89,10 +89,13 @@ class Supervisor:
         if not workers:
             time.sleep(min(seconds, max(0.0, self._next_start - time.monotonic())))
         for worker, report in receive(workers, deadline):
-            if worker in self._quarantine.workers:
-                self._quarantine.take(worker, report)
-            else:
-                self._take(worker, report)
+            try:
+                if worker in self._quarantine.workers:
+                    self._quarantine.take(worker, report)
+                elif worker in self._open:
+                    self._take(worker, report)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                worker.kill(f"it broke the protocol of workers ({type(error).__name__})")
         self._quarantine.watch()
         self._watch()
 
@@ -198,8 +201,7 @@ class Supervisor:
             return
         self._deaths.pop(entry.given.pop(fields[0], ""), None)
         if len(fields) > 1:
-            handler, ok, seconds, error, said, permanent = fields
-            entry.results.append(Result(handler, ok=ok, seconds=seconds, error=error, said=said, permanent=permanent))
+            entry.results.append(Result(str(fields[0]), fields[1]))
 
     def _note_lane(self, lane: str, died: bool) -> None:
         """Take note of what became of a worker that had nothing but one handler to do."""
@@ -211,7 +213,7 @@ class Supervisor:
     def _set_lane(self, job: str, lane: str) -> None:
         self._held.discard(lane)
         if self._main:
-            self._main.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_PATIENCE)
+            self._main.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
 
     def _is_resting(self, lane: str) -> bool:
         return self._rests.get(lane, 0.0) > time.monotonic()
@@ -238,7 +240,7 @@ class Supervisor:
     def _drain_main(self) -> None:
         """Have the worker finish what it has begun; another one may go on meanwhile."""
         if self._main:
-            self._main.send({"job": "stop"}, deadline=time.monotonic() + _START_PATIENCE)
+            self._main.send({"job": "stop"}, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
             self._draining.append(self._main)
             self._main = None
 
