@@ -9,7 +9,7 @@ from event.error import EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -302,7 +302,7 @@ def sending_id(event: Event) -> str:
     return getattr(event, "_sending", None) or unique_id()  # an event of e3-core has none
 
 
-def encode_event(event: Event, attachments: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the content of a dump, its attachments being at other paths perhaps."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}
 

@@ -67,9 +67,9 @@ class EventManager:
             from event import _dispatch
 
             return _dispatch.send(self.handlers.copy(), event, self.timeout)
-        from event import _delivery
+        from event._outbox import delivery
 
-        return _delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
+        return delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
@@ -163,7 +163,7 @@ class EventManager:
         if self.outbox is not None or self.timeout is not None:
             # Loaded now, not in the middle of a sending: while one thread imports, another may fork, and the child's
             # import would wait for ever.
-            from event import _delivery  # noqa: F401
+            from event._outbox import delivery  # noqa: F401
         self.handlers[name] = handler(*args, **kwargs)
 
 

@@ -103,7 +103,7 @@ class Handlers:
 
 
 def _late_handler(name: str, config: str) -> Any:
-    from event._delivery import Late
+    from event._outbox.delivery import Late
 
     return Late(name, config)
 

@@ -7,7 +7,7 @@ from threading import Thread
 
 from event import EventManager, _registry
 from event._cli import _handlers
-from event._delivery import Late
+from event._outbox.delivery import Late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

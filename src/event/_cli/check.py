@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secret
-from event._cli import _handlers, _shelves, _text
+from event._cli import _handlers, _text, outbox_index
 from event._cli._capture import Capture
+from event._outbox import Outbox
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -170,12 +171,12 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     if path is None:
         return ("none", "E3_EVENT_OUTBOX is not set")
     try:
-        counts = _shelves.counts(path)
+        counts = outbox_index.count_by_state(Outbox(path))
     except OSError as error:
         return (path, f"{_BROKEN}{one_line(error)}")
     if counts is None:
         return (path, "ok; it is made when the first event is sent")
-    return (path, "ok; " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    return (path, f"ok; {counts}")
 
 
 def _send_test(args: argparse.Namespace, handlers: _handlers.Handlers) -> int:

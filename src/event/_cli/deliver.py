@@ -8,15 +8,15 @@ import threading
 import time
 from threading import Thread
 
-from event import EventManager, _delivery
-from event._cli import _handlers, _shelves, _text
+from event import EventManager
+from event._cli import _handlers, _text, outbox_index
 from event._cli._capture import Capture
 from event._cli._deliverer import FAREWELL
 from event._cli._ending import Ending
 from event._cli._flag import Flag
 from event._cli._watchdog import Watchdog
-from event._disk import names
 from event._outbox import Outbox
+from event._outbox.delivery import deliver
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event import Outcome
-    from event._entry import Entry
+    from event._outbox import Entry
 
 _DESCRIPTION = """\
 Send what is due in an outbox, each event to the handlers that have not got it yet. Nothing
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Deliver; return the exit status."""
     if len(args.words) > 1:
         args.parser.error(f"what is {args.words[1]!r}? expected one OUTBOX")
-    outbox = _shelves.named(args.words[0] if args.words else None, args)
+    outbox = outbox_index.outbox_from_args(args.words[0] if args.words else None, args)
     with Capture():  # importing event has already said what is wrong with the variables
         args.timeout = EventManager(timeout=args.timeout).timeout
     report = Report(args.parser.prog)
@@ -149,7 +149,7 @@ class Report:
 
 def _once(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
     start = time.time()
-    if not _shelves.exists(outbox):
+    if not outbox.exists():
         _text.tell(f"{args.parser.prog}: nothing to deliver: there is no outbox {outbox.path} yet")
         return 0
     _pass(outbox, args, report)
@@ -161,21 +161,22 @@ def _summary(report: Report, outbox: Outbox, start: float) -> str:
     text = "nothing was due"
     if report.entries:
         text = f"{report.delivered} of {report.entries} delivered"
-    due, later, next_due = _shelves.agenda(outbox, start)
-    if not due + later:
+    found = outbox.summary(start)
+    count = found.counts["waiting"]
+    if not count:
         return f"{text}; nothing waits"
-    waiting = f"{text}; {due + later} {'waits' if due + later == 1 else 'wait'}"
-    return waiting if next_due == float("inf") else f"{waiting}, the next one until {_shelves.utc(next_due)}"
+    waiting = f"{text}; {outbox_index.number(count)} {'waits' if count == 1 else 'wait'}"
+    return f"{waiting}, the next one until {outbox_index.utc(found.next_due)}" if found.next_due else waiting
 
 
 def _pass(
     outbox: Outbox, args: argparse.Namespace, report: Report, stopped: Callable[[], bool] = lambda: False
 ) -> None:
     """Deliver what is due now, or with ``--all`` whatever waits."""
-    due, later, _ = _shelves.agenda(outbox, time.time())
-    total = due + later if args.all else due
+    found = outbox.summary()
+    total = found.counts["waiting"] if args.all else found.due
     before, delivered = report.entries, report.delivered
-    deliveries = _delivery.deliver(outbox, args.timeout, everything=args.all)
+    deliveries = deliver(outbox, args.timeout, everything=args.all)
     while not stopped():
         done = report.entries - before
         missed = done - (report.delivered - delivered)
@@ -303,14 +304,17 @@ def _deliver_until(stop: _Stop, outbox: Outbox, args: argparse.Namespace, report
     trouble = ""
     while not stop.is_set():
         stop.bell.clear()
-        seen, start = _stamp(outbox), time.time()
+        seen, start = outbox.changes(), time.time()
         next_due, rescan = start, _RESCAN
         try:
             _pass(outbox, args, report, stop.is_set)
-            _, later, next_due = _shelves.agenda(outbox, start)
-            waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
+            found = outbox.summary(start)
+            next_due = found.next_due or float("inf")
+            waits = (
+                f"{outbox_index.number(found.counts['waiting'])} wait" if found.counts["waiting"] else "nothing waits"
+            )
             report.progress(f"{report.delivered} delivered; {waits}")
-            if next(names(outbox._place("claimed")), None):
+            if found.counts["claimed"]:
                 rescan = _RESCAN_CLAIMED
             trouble = ""
         except OSError as error:  # the file system may come back
@@ -323,25 +327,17 @@ def _deliver_until(stop: _Stop, outbox: Outbox, args: argparse.Namespace, report
             _pause(outbox, stop.bell, seen, next_due, rescan)
 
 
-def _pause(outbox: Outbox, bell: Flag, seen: int, next_due: float, rescan: float) -> None:
+def _pause(outbox: Outbox, bell: Flag, seen: tuple[int, ...], next_due: float, rescan: float) -> None:
     """Wait until something may be due. While nothing changes, no directory is read.
 
-    :param seen: the state of new/ before it was read
+    :param seen: what `Outbox.changes` returned before the outbox was read
     :param rescan: seconds after which to look again nevertheless
     """
     end = time.monotonic() + rescan
-    fresh = abs(time.time() - seen / 1e9) < _COARSE
+    fresh = any(abs(time.time() - stamp / 1e9) < _COARSE for stamp in seen)
     while not bell.wait(_POLL):
-        if fresh or _stamp(outbox) != seen or time.time() >= next_due or time.monotonic() >= end:
+        if fresh or outbox.changes() != seen or time.time() >= next_due or time.monotonic() >= end:
             return
-
-
-def _stamp(outbox: Outbox) -> int:
-    """Return when a name came into new/ or left it, in nanoseconds; 0 where there is no outbox yet."""
-    try:
-        return os.stat(outbox._place("new")).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _width() -> int:

@@ -12,8 +12,8 @@ from event._cli._deliverer import Deliverer
 from event._cli._ending import Ending
 from event._cli._flag import Flag
 from event._cli._watchdog import Watchdog
-from event._delivery import Late
 from event._outbox import Outbox
+from event._outbox.delivery import Late
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event import _dispatch, _log, _registry, _trace
-from event._outbox import Outbox
+from event._outbox.store import Outbox
 from event._outcome import Outcome
 from event.error import EventError, one_line
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import TypeAlias
 
-    from event._entry import Entry
     from event._event import Event
     from event._handler import EventHandler
-    from event._outbox import Claim
+    from event._outbox.claim import Claim
+    from event._outbox.entry import Entry
     from event._outcome import Delivery
 
     Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
@@ -47,13 +47,12 @@ def deliver(
     :param everything: also what is not due yet
     """
     made: dict[tuple[str, str], Late] = {}
-    for claim in outbox.due(everything=everything):
-        if damage := claim.damage():
-            claim.set_aside(damage)
+    for candidate in outbox.candidates(everything=everything):
+        if (claim := outbox.claim(candidate)) is None:
             continue
         claim.begin()
         handlers: dict[str, _dispatch.Handler] = {}
-        for name, config in claim.entry.owing.items():
+        for name, config in claim.entry.pending.items():
             if (name, config) not in made:
                 made[name, config] = Late(name, config)
             handlers[name] = made[name, config]
