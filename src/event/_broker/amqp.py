@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from event._broker.url import Address, BrokerURL
 
+_BasicProperties: Any = pika.BasicProperties  # its constructor has no annotations
 _HEARTBEAT = 30  # seconds
 _GOODBYE = 1.0  # seconds
 _CONSUMER_TAG = "e3-event"
@@ -181,7 +182,7 @@ class AMQPPublisher:
 
     def _publish(self, queue: str, message: OutgoingMessage, end: float) -> None:
         self._answer, self._returned = None, ""
-        properties = pika.BasicProperties(
+        properties = _BasicProperties(
             content_type=CONTENT_TYPE, content_encoding="utf-8", delivery_mode=2, headers={**message.headers},
             message_id=message.id or None,
         )  # fmt: skip

@@ -91,8 +91,7 @@ def _save(file: _message.InlineFile | S3Reference, path: str, sha1: str, source:
         source.fetch(file, path, sha1)
         return
     with open(path, "xb") as target:
-        for chunk in file.chunks(sha1):
-            target.write(chunk)
+        target.writelines(file.chunks(sha1))
 
 
 class LazyDirectory:
