@@ -42,10 +42,10 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Brokers, a server for each file that asks for one. What they need is imported only there.
+# Brokers, one server of each kind for all tests that do not stop it. What they need is imported only there.
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory):
     from servers.rabbitmq import rabbitmq_server
 
@@ -53,7 +53,7 @@ def rabbitmq(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def redis(tmp_path_factory):
     from servers.redis import redis_server
 
@@ -61,8 +61,17 @@ def redis(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="session")
+def moto():
+    from servers.s3 import s3_server
+
+    with s3_server() as running:
+        yield running
+
+
 @pytest.fixture
 def rabbit(rabbitmq):
+    """A queue of RabbitMQ."""
     from brokers import RabbitQueue
 
     made = RabbitQueue(rabbitmq)
@@ -71,7 +80,8 @@ def rabbit(rabbitmq):
 
 
 @pytest.fixture
-def listed(redis):
+def stream(redis):
+    """A queue of Redis."""
     from brokers import RedisQueue
 
     made = RedisQueue(redis)
@@ -79,6 +89,23 @@ def listed(redis):
     made.close()
 
 
-@pytest.fixture(params=["rabbit", "listed"], ids=["rabbitmq", "redis"])
+@pytest.fixture
+def sqs(moto, monkeypatch):
+    """A queue of SQS."""
+    from brokers import SQSQueue
+
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    made = SQSQueue(moto)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["rabbit", "stream"], ids=["rabbitmq", "redis"])
 def queue(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["rabbit", "stream", "sqs"], ids=["rabbitmq", "redis", "sqs"])
+def any_queue(request):
     return request.getfixturevalue(request.param)
