@@ -5,26 +5,22 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from event import EventManager, _broker, _registry, _secret
+from event import _broker, _registry, _secret
 from event._cli import _handlers, _text
-from event._cli._capture import Capture
-from event._cli._deliverer import Deliverer
-from event._cli._ending import Ending
-from event._cli._flag import Flag
 from event._cli._loaded import Handlers
-from event._cli._watchdog import Watchdog
-from event._outbox import Outbox
-from event._outbox.delivery import Late
+from event._cli.deliver import Report, add_jobs
+from event._cli.shutdown import GracefulShutdown
+from event._cli.signal_flag import SignalFlag
+from event._worker import WorkerSink
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from event import Delivery
-    from event._broker import AttachmentSource, BrokerURL, EventMessage, Relay
+    from event._broker import BrokerURL
     from event._broker.relay import RelayCounts
 
 _DESCRIPTION = """\
@@ -46,8 +42,7 @@ in the outbox. What is left stays there, or goes back to the broker. A second si
 _EPILOG = """\
 exit status:
   0    SIGTERM ended it, and all that was received is delivered or safe
-  1    it could not start: there is no handler, or one cannot be loaded and there is no outbox;
-       or it cannot go on, since without an outbox a thousand deliveries hang
+  1    it could not start: there is no handler, or one cannot be loaded and there is no outbox
   2    the command line is wrong
   130  SIGINT or a second signal ended it; what was received is safe too
 
@@ -59,7 +54,6 @@ examples:
   e3-event relay env:BROKER_URL --queue e3-event.dead
 """
 
-_MOST_HUNG = 1000  # deliveries; each occupies a thread
 _LIBRARIES = ("pika", "redis", "boto3", "botocore", "urllib3")
 
 
@@ -88,7 +82,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
     _handlers.add_options(parser)
-    _handlers.add_sending_options(parser, "each event", bounded=True)
+    add_jobs(_handlers.add_sending_options(parser, "each event", bounded=True))
     return parser
 
 
@@ -96,11 +90,10 @@ def run(args: argparse.Namespace) -> int:
     """Relay; return the exit status."""
     url = _url(args)
     pairs = _handlers.wanted(args)
-    source = _source(args)
+    _check_source(args)
     _refuse_a_circle(args, url, pairs)
     outbox = _handlers.outbox(args)
-    with Capture():  # importing event has already reported what is wrong with the variables
-        timeout = EventManager(timeout=args.timeout).timeout or _handlers.DEADLINE
+    timeout = _handlers.timeout(args)
     handlers = Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
     for name, reason in handlers.broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
@@ -111,40 +104,35 @@ def run(args: argparse.Namespace) -> int:
     _tell(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
     for library in _LIBRARIES:  # what matters is raised; logging prints the rest if nobody else takes it
         logging.getLogger(library).addHandler(logging.NullHandler())
-    stop = _Stop()
-    ending = Ending(stop.flag.set)
-    make = partial(_broker.Relay, url, args.queue, report=partial(_tell, args.parser.prog))
-    with _Said(pairs), ending:
-        if outbox is None:
-            relay = _relay_directly(make, handlers, timeout, source, pairs, stop)
-        else:
-            with Deliverer(outbox, timeout) as deliverer:
-                relay = make(sink=_broker.OutboxSink(Outbox(outbox), _elsewhere(pairs), deliverer.wake, source))
-                relay.run(stop.flag)
-    _tell(args.parser.prog, f"{_summary(relay.counts)}{stop.why}")
-    return 1 if stop.why else ending.status
+    stop = SignalFlag()
+    shutdown = GracefulShutdown(stop.set)
+    with shutdown:
+        sink = WorkerSink(_job(args, pairs, outbox, timeout), Report(args.parser.prog, quiet=True))
+        relay = _broker.Relay(url, args.queue, sink, partial(_tell, args.parser.prog))
+        try:
+            relay.run(stop)
+            sink.close()
+        except KeyboardInterrupt:
+            sink.abort()
+            shutdown.status = 130
+    _tell(args.parser.prog, _summary(relay.counts))
+    return shutdown.status
 
 
-def _relay_directly(  # noqa: PLR0913  # all that a relay without an outbox is made of
-    make: Callable[..., Relay],
-    handlers: _handlers.Handlers,
-    timeout: float,
-    source: AttachmentSource,
-    pairs: _handlers.Pairs,
-    stop: _Stop,
-) -> Relay:
-    """Relay to the handlers themselves, without an outbox; return the relay when it has ended."""
-
-    def report(message: EventMessage, delivery: Delivery) -> None:
-        _report(dict(pairs), message, delivery)
-        if sink.hung > _MOST_HUNG:
-            stop.fail("a process has no room for more deliveries that hang; an outbox helps")
-
-    sink = _broker.DirectSink(handlers.loaded, timeout, report, source)
-    relay = make(sink=sink)
-    with Watchdog(timeout):
-        relay.run(stop.flag)
-    return relay
+def _job(args: argparse.Namespace, pairs: _handlers.Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
+    """Return what the worker is to do; see `event._worker.relay_job`."""
+    return {
+        "job": "relay",
+        "handlers": [*dict(pairs).items()],
+        "outbox": outbox,
+        "timeout": timeout,
+        "jobs": args.jobs,
+        "everything": False,
+        "quiet": True,
+        "s3": args.s3,
+        "profile": args.profile,
+        "alone": False,
+    }
 
 
 def _summary(counts: RelayCounts) -> str:
@@ -152,52 +140,8 @@ def _summary(counts: RelayCounts) -> str:
     return f"{counts.finished} relayed{dead}"
 
 
-class _Stop:
-    """Ends a relay.
-
-    :ivar flag: set when it is to end
-    :ivar why: what else than a signal has ended it
-    """
-
-    def __init__(self) -> None:
-        self.flag = Flag()
-        self.why = ""
-
-    def fail(self, why: str) -> None:
-        """End the relay, which has failed."""
-        if not self.flag.is_set():
-            self.why = f"; ended, since {why}"
-            self.flag.set()
-
-
-class _Said(Capture):
-    """Tells at once what is logged, without what the configurations hold."""
-
-    def __init__(self, pairs: _handlers.Pairs) -> None:
-        super().__init__()
-        self._configs = dict(pairs)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Tell a record's message, unless a Delivery has it."""
-        super().emit(record)
-        while self.said:
-            _text.tell(_handlers.masked(self.said.pop(), self._configs))
-
-
-def _elsewhere(pairs: _handlers.Pairs) -> dict[str, str]:
-    """Return the configuration of each handler as a process in another directory needs it."""
-    return {name: Late(name, config).encode_config() for name, config in dict(pairs).items()}
-
-
 def _tell(prog: str, text: str) -> None:
     _text.tell(f"{prog}: {text}")
-
-
-def _report(configs: Mapping[str, str], message: EventMessage, delivery: Delivery) -> None:
-    """Print what failed; successes would fill the log."""
-    if not delivery.ok or delivery.said:
-        about = _handlers.about(delivery, configs, kept=False)
-        _text.tell(f"{message.id[:13]} {message.event.name}: {delivery.handler}: {about}")
 
 
 def _url(args: argparse.Namespace) -> BrokerURL:
@@ -218,10 +162,10 @@ def _url(args: argparse.Namespace) -> BrokerURL:
     return url
 
 
-def _source(args: argparse.Namespace) -> AttachmentSource:
-    """Return where attachments may be fetched from."""
+def _check_source(args: argparse.Namespace) -> None:
+    """Refuse a place for attachments from which none can be fetched."""
     if not args.s3:
-        return _broker.AttachmentSource()
+        return
     from event import _s3
     from event._handler import import_extra
 
@@ -230,7 +174,6 @@ def _source(args: argparse.Namespace) -> AttachmentSource:
         _s3.location(args.s3)
     except EventError as error:
         args.parser.error(f"--s3: {one_line(error)}")
-    return _broker.AttachmentSource(args.s3, _s3.Store(args.profile))
 
 
 def _why_not(args: argparse.Namespace, handlers: Handlers) -> str:

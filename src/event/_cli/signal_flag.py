@@ -6,7 +6,7 @@ import threading
 from queue import Empty, SimpleQueue
 
 
-class Flag(threading.Event):
+class SignalFlag(threading.Event):
     """A flag that one thread waits for, and that is set by others, or by a signal that interrupts the wait itself.
 
     threading's own flag has a lock. A signal that comes while the waiting thread holds it would wait for that lock, in

@@ -87,6 +87,11 @@ class DeliveryPool:
         """Whether so many threads hang, or are not to be had, that another process should go on."""
         return self.hung > MOST_HUNG or not self._threads or self._is_broken
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for handlers that the pool should be given no more."""
+        return not self._has_space()
+
     def seconds_on_disk(self) -> float:
         """Return for how long the outbox's disk has let the longest waiting thread wait."""
         return time.monotonic() - min([*self._disk.values()], default=time.monotonic())
@@ -172,7 +177,10 @@ class DeliveryPool:
             return not (self._stopping or self.is_exhausted)
 
     def _may_go_on(self) -> bool:
-        return self._stopping or self.is_exhausted or (self._parked < _PARKED and self._open < _OPEN)
+        return self._stopping or self.is_exhausted or self._has_space()
+
+    def _has_space(self) -> bool:
+        return self._parked < _PARKED and self._open < _OPEN
 
     def _lane(self, name: str, config: str) -> Lane:
         lane = self._lanes.get((name, config))

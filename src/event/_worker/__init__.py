@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from event._worker.sending import Result as Result
     from event._worker.sending import Sent as Sent
     from event._worker.supervisor import Supervisor as Supervisor
+    from event._worker.worker_sink import WorkerSink as WorkerSink
 
 _PLACES = {
     "OpenEntry": "quarantine",
     "Supervisor": "supervisor",
+    "WorkerSink": "worker_sink",
     "Worker": "parent",
     "receive": "parent",
     "ProtocolError": "protocol",

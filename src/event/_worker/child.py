@@ -21,6 +21,7 @@ JOBS = {
     "resume": "event._worker.resume_job:resume",
     "deliver": "event._worker.deliver_job:deliver",
     "watch": "event._worker.deliver_job:watch",
+    "relay": "event._worker.relay_job:relay",
 }
 """The function of each job, as ``module:function``; it is imported when the job comes."""
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 POLL = 1.0  # seconds between two looks at the outbox
 STATE_INTERVAL = 1.0  # seconds between two reports ``state``
+_DRAIN_LOOK = 0.2  # seconds between two looks at what the command says
 _FLUSH = 0.05  # seconds that a report may wait for others
 _MOST_ITEMS = 50  # in one report
 _LONGEST_TEXT = 1500  # characters of an error in a report
@@ -139,14 +140,40 @@ class Delivering:
         elif job == "release":
             self.pool.release(lane)
 
-    def stop(self) -> None:
-        """Finish what has begun, put back the rest, and report it."""
+    def add(self, claim: Claim) -> None:
+        """Deliver an entry that was put just now, before what waits."""
+        if self.pool.is_full:
+            claim.postpone(time.time())
+        else:
+            self.pool.add(claim, begun=True, urgent=True)
+
+    def stop(self, *, drain: bool = False) -> None:
+        """Finish what has begun, put back the rest, and report it.
+
+        :param drain: whether to deliver first what is due
+        """
         self._stop.set()
+        if drain:
+            self._drain()
         self.pool.stop()
         self.pool.wait(self._timeout + 1.0)
         self.pool.close()
         self._reports.flush()
         self._report_summary()
+
+    def _drain(self) -> None:
+        try:
+            self._feed(everything=False)
+        except OSError as error:
+            self._report_trouble(one_line(error))
+        while not (self.pool.wait(_DRAIN_LOOK) or self.pool.is_exhausted):
+            try:
+                frame = self._reporter.next_job(0.0)
+            except TimeoutError:
+                continue
+            if frame is None:
+                return
+            self.set_lane(**frame[0])
 
     def _report_summary(self) -> None:
         try:

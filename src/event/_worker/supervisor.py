@@ -33,11 +33,13 @@ SILENCE = 2.0  # seconds beyond the timeout; a worker that reports nothing for s
 DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
 MOST_AGE = 6 * 3600.0  # seconds that a worker serves
 MOST_THREADS = 1000  # in a worker
+MOST_HUNG = 100  # of them, in which a handler hangs
 _END_PATIENCE = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 _RELEASE_PATIENCE = 2.0  # seconds to put back what was begun, when a second signal has come
 _START_PATIENCE = 10.0  # seconds for a worker to take a job
 _MOST_STARTS = 5  # in a row without any result, before a single pass gives up
 _LONGEST_PAUSE = 60.0  # seconds between two starts
+_STATES = frozenset({"state", "alive", "total", "trouble", "idle", "absent"})
 _DEATHS = 2  # of workers of its own, before a lane rests
 
 
@@ -61,6 +63,7 @@ class Supervisor:
         self.summary: dict[str, Any] | None = None
         self._job = dict(job)
         self._once = job["job"] == "deliver"
+        self._drain = job["job"] == "relay"
         self._listener = listener
         self._timeout = float(job["timeout"])
         self._open: dict[Worker, dict[str, OpenEntry]] = {}  # what each worker has, by the entry's id
@@ -86,14 +89,16 @@ class Supervisor:
             self._start_main()
         workers = [*self._workers(), *self._quarantine.workers]
         deadline = time.monotonic() + seconds
-        if not workers:
+        if not workers and not self._others():
             time.sleep(min(seconds, max(0.0, self._next_start - time.monotonic())))
-        for worker, report in receive(workers, deadline):
+        for worker, report in receive([*workers, *self._others()], deadline):
             try:
                 if worker in self._quarantine.workers:
                     self._quarantine.take(worker, report)
                 elif worker in self._open:
                     self._take(worker, report)
+                else:
+                    self._take_other(worker, report)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 worker.kill(f"it broke the protocol of workers ({type(error).__name__})")
         self._quarantine.watch()
@@ -115,6 +120,19 @@ class Supervisor:
         self._open.clear()
         _release(self._job["outbox"], entries)
         self.finished = True
+
+    # What a relay adds.
+
+    def _others(self) -> list[Worker]:
+        """Return further workers to hear."""
+        return []
+
+    def _take_other(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        """Take a report of one of the `_others`, or one that is not about the outbox."""
+
+    def _note_death(self, worker: Worker) -> bool:
+        """Take note that the worker with the job has died; return whether that is explained."""
+        return bool(not worker)
 
     # The worker that has the job.
 
@@ -157,8 +175,10 @@ class Supervisor:
             self._listener.log(str(report.get("text")))
         elif kind == "done":
             self._end(worker)
-        elif worker is self._main:
+        elif worker is self._main and kind in _STATES:
             self._take_state(worker, report)
+        else:
+            self._take_other(worker, report)
 
     def _take_state(self, worker: Worker, report: Mapping[str, Any]) -> None:
         kind = report.get("report")
@@ -169,7 +189,10 @@ class Supervisor:
             elif report["exhausted"]:
                 self._drain_main()
         elif kind == "alive":
-            if int(report["threads"]) > MOST_THREADS or int(report["memory"]) > memory_limit() // 2:
+            if (
+                max(int(report["threads"]) - MOST_THREADS, int(report["hung"]) - MOST_HUNG) > 0
+                or int(report["memory"]) > memory_limit() // 2
+            ):
                 self._drain_main()
         elif kind == "total":
             self.total = self.total or int(report["total"])
@@ -240,7 +263,8 @@ class Supervisor:
     def _drain_main(self) -> None:
         """Have the worker finish what it has begun; another one may go on meanwhile."""
         if self._main:
-            self._main.send({"job": "stop"}, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
+            stop = {"job": "stop", "drain": self._drain and self._stopping}
+            self._main.send(stop, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
             self._draining.append(self._main)
             self._main = None
 
@@ -256,7 +280,7 @@ class Supervisor:
         self._carried.update((key, entry) for key, entry in opened.items() if not entry.given)
         for entry in given:
             self._quarantine.add(entry)
-        if not given:
+        if not self._note_death(worker) and not given:
             self._fail(f"the worker was lost: {worker.ended}", fatally=self._starts >= _MOST_STARTS)
 
     def _forget(self, worker: Worker) -> dict[str, OpenEntry]:
