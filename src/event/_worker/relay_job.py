@@ -92,8 +92,9 @@ def _split(job: dict[str, Any], blob: bytes) -> list[Incoming]:
         body = blob[start : start + size]
         if served and pending is not None:
             has_it = served.get(_message_id(body), ())
-            pending = [name for name in pending if name not in has_it]
-        batch.append(Incoming(body, pending))
+            batch.append(Incoming(body, [name for name in pending if name not in has_it]))
+        else:
+            batch.append(Incoming(body, pending))
         start += size
     return batch
 

@@ -188,12 +188,8 @@ class Supervisor:
                 self._fail("the outbox does not answer")
             elif report["exhausted"]:
                 self._drain_main()
-        elif kind == "alive":
-            if (
-                max(int(report["threads"]) - MOST_THREADS, int(report["hung"]) - MOST_HUNG) > 0
-                or int(report["memory"]) > memory_limit() // 2
-            ):
-                self._drain_main()
+        elif kind == "alive" and _is_too_large(report):
+            self._drain_main()
         elif kind == "total":
             self.total = self.total or int(report["total"])
         elif kind == "trouble":
@@ -297,6 +293,15 @@ class Supervisor:
             self._idle = True
         else:
             self._listener.note(text)
+
+
+def _is_too_large(report: Mapping[str, Any]) -> bool:
+    """Return whether a worker that reports ``alive`` has grown so much that another one should go on."""
+    return (
+        int(report["memory"]) > memory_limit() // 2
+        or int(report["threads"]) > MOST_THREADS
+        or int(report["hung"]) > MOST_HUNG
+    )
 
 
 def _release(outbox: str, entries: list[OpenEntry]) -> None:

@@ -202,9 +202,8 @@ class _RelaySupervisor(Supervisor):
             if self._trial:
                 self._end_trial(batch, results[0][0])
             else:
-                for item, result in zip(batch.incoming, results, strict=True):
-                    result += self._rest_of(item)
-                self._finish(batch, results)
+                pairs = zip(batch.incoming, results, strict=True)
+                self._finish(batch, [result + self._rest_of(item) for item, result in pairs])
 
     def _note_delivery(self, report: Mapping[str, Any]) -> None:
         result = Result(str(report["handler"]), report)
