@@ -111,13 +111,16 @@ class Heartbeat:
     needs none: the command's deadline is enough.
 
     :param interval: seconds between two reports
+    :param guard: seconds without a beat after which the process ends by itself, also if the command was killed; 0 for
+        no end
     """
 
-    def __init__(self, reporter: Reporter, interval: float) -> None:
+    def __init__(self, reporter: Reporter, interval: float, guard: float = 0.0) -> None:
         from threading import Event, Thread
 
         self._reporter = reporter
         self._interval = interval
+        self._guard = guard
         self._over = Event()
         self._thread = Thread(target=self._beat, name="event worker heartbeat", daemon=True)
 
@@ -142,6 +145,8 @@ class Heartbeat:
             self._reporter.report(
                 "alive", memory=memory_of(os.getpid()), threads=active_count(), hung=self._reporter.hung
             )
+            if self._guard:
+                end_within(self._guard)
 
 
 def main(jobs: int, reports: int) -> None:
@@ -171,7 +176,7 @@ def run_job(job: dict[str, Any], blob: bytes, reporter: Reporter) -> None:
     """Run one job, and report ``done``.
 
     :param job: ``job`` names the function; ``limit`` is when the process ends by itself, in seconds, if the command has
-        been killed and cannot end it
+        been killed and cannot end it; ``guard`` is when it does so without a beat of its heart
     """
     place = JOBS[job["job"]]
     module, _, name = place.partition(":")
@@ -181,7 +186,7 @@ def run_job(job: dict[str, Any], blob: bytes, reporter: Reporter) -> None:
         if job.get("alone"):
             function(job, blob, reporter)
         else:
-            with Heartbeat(reporter, float(job.get("interval", ALIVE_INTERVAL))):
+            with Heartbeat(reporter, float(job.get("interval", ALIVE_INTERVAL)), float(job.get("guard", 0))):
                 function(job, blob, reporter)
     finally:
         end_within(0)

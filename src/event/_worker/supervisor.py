@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 REST = 60.0  # seconds
 SILENCE = 2.0  # seconds beyond the timeout; a worker that reports nothing for so long hangs
+GUARD = 30.0  # seconds beyond the timeout; a worker that hangs ends by itself, if the command was killed
 DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
 MOST_AGE = 6 * 3600.0  # seconds that a worker serves
 MOST_THREADS = 1000  # in a worker
@@ -61,7 +62,7 @@ class Supervisor:
         self.failed = ""
         self.total = 0
         self.summary: dict[str, Any] | None = None
-        self._job = dict(job)
+        self._job = {**job, "guard": float(job["timeout"]) + GUARD}
         self._once = job["job"] == "deliver"
         self._drain = job["job"] == "relay"
         self._listener = listener
