@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from event import Delivery, Event
-from event._outbox import Candidate
 
 STATES = ("tmp", "waiting", "claimed", "failed", "corrupt")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
@@ -123,6 +122,3 @@ def snapshot(directory):
 def candidate_of(box, entry_id, state="waiting"):
     (found,) = (c for c in candidates(box, state) if c.id == entry_id)
     return found
-
-
-__all__ = [name for name in dir() if name[0] != "_"] + ["Candidate"]

@@ -23,8 +23,8 @@ import time
 
 import event
 from event import _registry
-from event._outbox.delivery import deliver
 from event._outbox import Claim, Outbox
+from event._outbox.delivery import deliver
 
 CONTENT = b"0123456789abcdef" * 4096
 STEPS = (

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from collections import defaultdict
 
-import pytest
-
 import killing
+import pytest
 
 ROUNDS = 520  # four processes are killed in each
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
