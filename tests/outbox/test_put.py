@@ -142,7 +142,7 @@ def test_a_strict_put_refuses_an_attachment_that_cannot_be_read(box, attached, t
 def test_a_strict_put_refuses_an_attachment_that_has_changed(box, attached, tmp_path):
     box.put(attached, {"file": "d"}, strict=True).discard()
     (tmp_path / "build.log").write_bytes(b"secrets of another file\n")
-    with pytest.raises(EventError, match="attachment 'log' of .* has changed since it was attached"):
+    with pytest.raises(EventError, match=r"attachment 'log' of .* has changed since it was attached"):
         box.put(attached, {"file": "d"}, strict=True)
     assert there(box) == {}
 
@@ -176,7 +176,7 @@ def test_an_event_that_could_not_be_read_back_is_refused(box):
 def test_an_event_that_is_too_large_is_refused(box, monkeypatch):
     monkeypatch.setattr("event._outbox.entry.LARGEST", 5000)
     put(box, Event("build", text="x" * 4000)).discard()
-    with pytest.raises(EventError, match="cannot be kept: it has .* bytes; 5000 are the most"):
+    with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; 5000 are the most"):
         put(box, Event("build", text="x" * 5000))
     assert there(box) == {}
 
@@ -360,9 +360,8 @@ def test_an_attachment_in_a_workspace_is_moved_into_the_entry(box, synced):
 
 
 def test_what_is_left_in_a_workspace_is_removed(box):
-    with pytest.raises(ValueError, match="later"), box.workspace() as directory:
+    with box.workspace() as directory:
         in_workspace(directory)
-        raise ValueError("later")
     assert there(box) == {}
 
 
