@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from event import Delivery, Event
+from event._outbox import current_owner
 
 STATES = ("tmp", "waiting", "claimed", "failed", "corrupt")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
