@@ -6,7 +6,7 @@ processes append to, one os.write a line, holds
     A - UID PID       put has returned: the event is accepted
     B ID UID PID      the tally handler begins with a sending
     D ID UID PID      it has the event, whole
-    R ID UID PID      and that is on record
+    R ID UID PID      and that is in the entry's journal, or the entry is gone
     K - - PID         the process was killed
 """
 
@@ -29,7 +29,7 @@ from event._outbox.delivery import deliver
 CONTENT = b"0123456789abcdef" * 4096
 STEPS = (
     *("open", "write", "sendfile", "close", "utime", "chmod", "replace", "rename", "mkdir", "rmdir", "unlink", "fsync"),
-    *("lstat", "stat", "scandir"),
+    *("lstat", "stat", "scandir", "read", "fstat"),
 )
 
 
@@ -66,7 +66,7 @@ def note(what, sending, uid, pid=None):
 
 def watch():
     """Have put and record tell the journal when they return."""
-    put, record = Outbox.put, Claim.record
+    put, record, release = Outbox.put, Claim.record, Claim.release
 
     def told_put(self, e, handlers):
         claim = put(self, e, handlers)
@@ -75,10 +75,14 @@ def watch():
 
     def told_record(self, delivery):
         record(self, delivery)
-        if delivery.handler == "tally" and delivery.ok:
+        if "tally" in self.entry.delivered and self.entry.pending:  # else it is not written, and the entry goes
             note("R", self.entry.id, self.entry.event.uid)
 
-    Outbox.put, Claim.record = told_put, told_record
+    def told_release(self):
+        if release(self) == "delivered":
+            note("R", self.entry.id, self.entry.event.uid)
+
+    Outbox.put, Claim.record, Claim.release = told_put, told_record, told_release
 
 
 class Place:
@@ -150,7 +154,7 @@ def finish(place):
     Tally.fails = 0.0
     for _ in range(20):
         place.deliver()
-        if not any(os.listdir(os.path.join(place.outbox, state)) for state in ("tmp", "new", "claimed")):
+        if not any(os.listdir(os.path.join(place.outbox, state)) for state in ("tmp", "waiting", "claimed")):
             return
     raise AssertionError("the outbox does not become empty")
 
@@ -193,7 +197,7 @@ def at_each_step(directory, kind):
             note("K", "-", "-", pid)
         else:
             assert status == 0
-        if os.path.exists(os.path.join(place.outbox, "new")):
+        if os.path.exists(os.path.join(place.outbox, "waiting")):
             finish(place)
         os.close(Tally.journal)
         if status == 0:

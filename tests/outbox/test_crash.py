@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
-import killing
+from outbox import killing
 import pytest
 
 ROUNDS = 520  # four processes are killed in each
@@ -39,7 +39,7 @@ def check(directory):
     assert accepted <= ids.keys()
     for handler in ("a", "b"):
         assert check_files(directory / handler, ids) == ids.keys()
-    for state in ("tmp", "new", "claimed", "failed", "corrupt"):
+    for state in ("tmp", "waiting", "claimed", "failed", "corrupt"):
         outbox = directory / "outbox" / state
         assert not outbox.exists() or os.listdir(outbox) == []
     return {"accepted": len(accepted), "killed": len(killed), "repeated": repeated}
