@@ -38,6 +38,7 @@ class Tally:
 
     journal = -1
     fails = 0.0
+    round = 0  # a process number may come again in a later one
 
     def __init__(self, directory):
         self.directory = directory
@@ -61,7 +62,7 @@ class Tally:
 
 
 def note(what, sending, uid, pid=None):
-    os.write(Tally.journal, f"{what} {sending} {uid} {pid or os.getpid()}\n".encode())
+    os.write(Tally.journal, f"{what} {sending} {uid} {pid or os.getpid()}.{Tally.round}\n".encode())
 
 
 def watch():
@@ -133,6 +134,7 @@ def at_random(directory, rounds):
     Tally.fails = 0.2
     longest = 0.012  # seconds; it follows the machine, so that a round accepts about an event
     for number in range(1, rounds + 1):
+        Tally.round = number
         started = [forked(act, forever=True) for act in (place.send, place.deliver, place.send, place.deliver)]
         random.shuffle(started)
         for pid in started:
@@ -142,6 +144,7 @@ def at_random(directory, rounds):
             assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "it ended before it was killed"
             note("K", "-", "-", pid)
         longest = max(0.004, longest * 0.95) if accepted(place) > number else min(0.03, longest * 1.05)
+    Tally.round += 1
     finish(place)
 
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections import defaultdict
 
-from outbox import killing
 import pytest
+
+from outbox import killing
 
 ROUNDS = 520  # four processes are killed in each
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")

@@ -226,9 +226,7 @@ SINGLE = [_torn, _empty, _huge]
 DAMAGES = [*((damage, False) for damage in SINGLE), *((damage, True) for damage in (*SINGLE, _missing, _directory))]
 
 
-@pytest.mark.parametrize(
-    ("damage", "with_attachments"), [*DAMAGES, pytest.param(_fifo, True, marks=POSIX)]
-)
+@pytest.mark.parametrize(("damage", "with_attachments"), [*DAMAGES, pytest.param(_fifo, True, marks=POSIX)])
 def test_a_damaged_entry_goes_to_corrupt_and_stops_nothing(box, attached, damage, with_attachments, caplog):
     entry_id, path = waiting(box, e=attached if with_attachments else Event("build"))
     good = {waiting(box)[0], waiting(box)[0]}

@@ -76,7 +76,7 @@ def error_of(number):
     "error",
     [*(pytest.param(error_of(number), id=errno.errorcode[number]) for number in ERRNOS), MemoryError],
 )
-def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(
+def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(  # noqa: PLR0913
     tmp_path, attached, monkeypatch, error, with_attachments, fail, caplog
 ):
     caplog.set_level("CRITICAL", "event")

@@ -167,7 +167,8 @@ def test_a_summary_counts_no_further_than_its_bound(box):
 
 def test_an_outbox_changes_when_an_entry_comes_that_is_due(box, monkeypatch):
     waiting(box, later())
-    monkeypatch.setattr(time, "time", lambda now=time.time(): now)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     before = box.changes()
     assert box.changes() == before
     put(box).discard()
