@@ -104,6 +104,8 @@ class Layout:
                 above = os.path.dirname(above)
             _require_access(above)
             return
+        if not os.path.isdir(self.root):
+            raise NotADirectoryError(f"{self.root} is no directory")
         _require_closed(self.root)
         for path in map(self.place, STATES):
             if os.path.lexists(path):
