@@ -47,12 +47,13 @@ def test_what_is_due_now_comes_at_once(box):
     assert taken(box) == [entry_id]
 
 
-@pytest.mark.parametrize("ahead", [1, 29, 30, 31, 3600])
+@pytest.mark.parametrize("ahead", [1, 29, 30, 31, 3600, 3601, 21600])
 def test_nothing_comes_before_it_is_due(box, ahead):
     due = time.time() + ahead
     entry_id, _ = waiting(box, due)
     candidate = candidate_of(box, entry_id)
-    assert due <= candidate.due <= due + 30
+    assert due <= candidate.due <= due + (30 if ahead <= 3600 else 300)
+    assert candidate.due % 30 == 0
     assert taken(box) == ([] if candidate.due > time.time() else [entry_id])
 
 

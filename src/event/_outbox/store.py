@@ -31,8 +31,9 @@ OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, whe
 is dead when no such process runs. Elsewhere it counts as dead when the entry has not been touched for `LEASE` seconds
 by the file server's clock.
 
-BUCKET is a multiple of `WIDTH`, the due time rounded up. So nothing that is not due is ever looked at, and to find an
-entry by its id takes one look into each bucket. An empty bucket is removed; who moves an entry into one makes it.
+BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 if it is far. So nothing that is not due is ever
+looked at, and to find an entry by its id takes one look into each of some 200 buckets. An empty bucket is removed; a
+process that moves an entry into one makes it.
 """
 
 from __future__ import annotations
@@ -247,10 +248,10 @@ class Outbox:
         :param since: from when on a bucket can be the next one, in seconds since 1970 UTC; now if it is None
         """
         now = time.time()
-        counts = {state: _count(self._layout.candidates(state)) for state in _LISTED}
-        buckets = self._layout.buckets()
-        due = _count(c for bucket in buckets if layout.is_due(bucket, now) for c in self._layout.bucket(bucket))
-        return Summary(counts, due, next((b for b in buckets if b >= (now if since is None else since)), None))
+        counts = {state: self._layout.count(state, BOUND) for state in _LISTED if state != "waiting"}
+        counts["waiting"], due = self._layout.count_waiting(BOUND, now)
+        since = now if since is None else since
+        return Summary(counts, due, next((bucket for bucket in self._layout.buckets() if bucket >= since), None))
 
     def changes(self) -> tuple[int, ...]:
         """Return numbers that are others after an entry came that is due at once. No directory is read for them."""
@@ -379,7 +380,3 @@ class _Pass:
         if elapsed < _TICK:
             self._first.add(candidate.id)
         return False
-
-
-def _count(candidates: Iterator[Candidate]) -> int:
-    return sum(1 for _ in zip(candidates, range(BOUND), strict=False))
