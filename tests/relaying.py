@@ -46,7 +46,7 @@ import kombu
 import event
 from event import _cli, _intake, _publisher, _registry, _relay
 from event._cli import _deliverer, deliver, relay
-from event._outbox.delivery import deliver as deliver_from
+from event._delivery import deliver as deliver_from
 from event._outbox import Claim, Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import event
-from event import Event, EventManager, PermanentError, _trace
-from event._outbox.delivery import deliver
+from event import Event, EventManager, PermanentError, _delivery, _trace
+from event._delivery import deliver
 from event._outbox import Outbox
 from plugins import Site
 
@@ -462,7 +462,7 @@ def test_threads_send_through_one_outbox(manager, board, box):
 MANY = """
 import os, sys, event
 from event import _registry
-from event._outbox.delivery import deliver
+from event._delivery import deliver
 from event._outbox import Outbox
 
 class Board:
@@ -577,7 +577,7 @@ import event
 m = event.EventManager()
 m.handlers["a"] = type("H", (), {"send_event": lambda self, e: True})()
 m.send_event(event.Event("x"))
-heavy = {"threading", "event._outbox", "event._outbox.delivery", "event._dispatch", "event._entry"}
+heavy = {"threading", "event._outbox", "event._delivery", "event._dispatch", "event._entry"}
 print(heavy & set(sys.modules) - before)
 """
     assert run(code).stdout == "set()\n"

@@ -534,7 +534,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
     late = {
         "event._tee",
         "event._files",
-        "event._outbox.delivery",
+        "event._delivery",
         "event._json",
         "json",
         "hashlib",
