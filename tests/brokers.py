@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import boto3
 import pika
@@ -106,8 +106,9 @@ class RabbitQueue:
             channel.queue_delete(self.name)
 
     def close(self):
-        if self.connection is not None and self.connection.is_open:
-            self.connection.close()
+        with suppress(pika.exceptions.AMQPError):
+            if self.connection is not None and self.connection.is_open:
+                self.connection.close()
 
 
 class RedisQueue:
