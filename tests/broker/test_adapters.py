@@ -21,8 +21,14 @@ from event._broker import (
     TooLargeError,
     connect_consumer,
     connect_publisher,
+)
+from event._broker import (
     queue as port,
+)
+from event._broker import (
     redis as redis_adapter,
+)
+from event._broker import (
     sqs as sqs_adapter,
 )
 from servers.rabbitmq import rabbitmq_server

@@ -17,6 +17,8 @@ from event._broker import (
     PublisherPool,
     RefusedError,
     TooLargeError,
+)
+from event._broker import (
     publisher as module,
 )
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from brokers import DEAD as DEAD_SUFFIX, RabbitQueue, RedisQueue, settle, until
+from brokers import DEAD as DEAD_SUFFIX
+from brokers import RabbitQueue, RedisQueue, settle, until
 from event import Event
 from event._broker import (
     BrokerError,
@@ -26,8 +27,15 @@ from event._broker import (
     TooLargeError,
     decode,
     encode,
+)
+from event._broker import (
     redis as redis_adapter,
+)
+from event._broker import (
     relay as module,
+)
+from event._broker import (
+    sqs as sqs_adapter,
 )
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
@@ -44,6 +52,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_DELAY", 0.02)
     monkeypatch.setattr(module, "_POLL", 0.05)
     monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(sqs_adapter.SQSConsumer, "poll_interval", 1.0)
 
 
 class Running:

@@ -23,6 +23,8 @@ from event._broker import (
     OutboxSink,
     S3Reference,
     encode,
+)
+from event._broker import (
     sink as sinks,
 )
 from event._outbox import Outbox
@@ -88,7 +90,9 @@ class Store:
         pytest.param(b"[" * 100_000, "it is not an event's message: ", id="deep"),
         pytest.param(b'{"version": 99}', "it is not an event's message: ValueError: its version is 99", id="newer"),
         pytest.param(
-            body(log=b"x").replace(b'"eA=="', b'"eQ=="'), "it is not an event's message: ValueError: its SHA-1", id="sha1"
+            body(log=b"x").replace(b'"eA=="', b'"eQ=="'),
+            "it is not an event's message: ValueError: its SHA-1",
+            id="sha1",
         ),
         pytest.param(body(core=S3Reference(7, "s3://b/\ud800")), "an attachment is at s3://b/", id="place"),
         pytest.param(body(core=S3Reference(7, "s3://bucket/eventsX/1")), "an attachment is at s3://bucket/", id="near"),
