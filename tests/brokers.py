@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import boto3
 import pika
@@ -90,24 +91,27 @@ class RabbitQueue:
     def get(self, queue=""):
         """Take the next message away; return its body and headers, None if there is none."""
         found = self.get_message(queue)
-        return found and (found[1], found[0].headers or {})
+        return found and (found.body, found.headers)
 
     def get_message(self, queue=""):
-        """Take the next message away; return its properties and body."""
+        """Take the next message away; return it, None if there is none."""
         with self.channel() as channel:
             try:
                 method, properties, body = channel.basic_get(queue or self.name, auto_ack=True)
             except pika.exceptions.ChannelClosedByBroker:
                 return None
-            return method and (properties, body)
+            return method and SimpleNamespace(
+                body=body, headers=properties.headers or {}, id=properties.message_id, properties=properties
+            )
 
     def delete(self):
         with self.channel() as channel:
             channel.queue_delete(self.name)
 
     def close(self):
-        if self.connection is not None and self.connection.is_open:
-            self.connection.close()
+        with suppress(pika.exceptions.AMQPError):
+            if self.connection is not None and self.connection.is_open:
+                self.connection.close()
 
 
 class RedisQueue:
@@ -135,15 +139,19 @@ class RedisQueue:
 
     def get(self, queue=""):
         """Take the oldest message away; return its body and headers, None if there is none."""
+        found = self.get_message(queue)
+        return found and (found.body, found.headers)
+
+    def get_message(self, queue=""):
         entries = self.client.xrange(queue or self.name, count=1)
         if not entries:
             return None
         id_, fields = entries[0]
         self.client.xdel(queue or self.name, id_)
         texts = {name.decode(): value for name, value in fields.items()}
-        body = texts.pop("body", b"")
-        texts.pop("id", None)
-        return body, {name: value.decode() for name, value in texts.items()}
+        body, message_id = texts.pop("body", b""), texts.pop("id", b"").decode()
+        headers = {name: value.decode() for name, value in texts.items()}
+        return SimpleNamespace(body=body, headers=headers, id=message_id, properties=None)
 
     def consumers(self):
         """Return the names of the group's consumers."""

@@ -3,71 +3,83 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from event import _publisher
-from event._broker import Broker, BrokerError, RefusedError
-from event._clocked import Clock
-from event._publisher import Publisher
+from event._broker import (
+    BrokerError,
+    BrokerURL,
+    NotTakenError,
+    OutgoingMessage,
+    PublisherPool,
+    RefusedError,
+    TooLargeError,
+)
+from event._broker import (
+    publisher as module,
+)
+
+MESSAGE = OutgoingMessage(b"body", "id-1")
+
+
+class Connection:
+    """A connection that fails with one error after the other."""
+
+    def __init__(self, broker):
+        self.broker = broker
+        self.closed = []
+        self.abandoned = 0
+
+    def publish(self, queue, message, timeout):
+        self.broker.done.append("publish")
+        if error := self.broker.next_error():
+            raise error
+        self.broker.published.append((queue, message))
+        self.broker.together()
+
+    def close(self, timeout):
+        self.closed.append(timeout)
+
+    def abandon(self):
+        self.abandoned += 1
+
+
+class Broker:
+    """What connects, and what it has done; each step takes the next error."""
+
+    def __init__(self):
+        self.errors = []
+        self.done = []
+        self.published = []
+        self.timeouts = []
+        self.connections = []
+        self.together = lambda: None
+
+    def next_error(self):
+        return self.errors.pop(0) if self.errors else None
+
+    def connect(self, url, attempt, timeout):
+        self.done.append(attempt)
+        self.timeouts.append(timeout)
+        if error := self.next_error():
+            raise error
+        self.connections.append(Connection(self))
+        return self.connections[-1]
 
 
 @pytest.fixture
-def memory():
-    """Return the URL of a broker within this process."""
-    return "memory://"
+def broker(monkeypatch):
+    made = Broker()
+    monkeypatch.setattr(module, "connect_publisher", made.connect)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: made.done.append(f"{seconds:g} s"))
+    return made
 
 
-def drained(queue):
-    """Take all messages from a queue of the broker within this process."""
-    connection = Broker("memory://").connect(Clock(1, 1))
-    try:
-        channel = connection.default_channel
-        return [*iter(lambda: channel.basic_get(queue, no_ack=True), None)]
-    finally:
-        connection.release()
-
-
-def publish(publisher, queue="q", clock=None, **more):
-    publisher.publish(queue, b"body", clock or Clock(30, 30), content_type="text/x", **more)
-
-
-def test_what_kombu_speaks_besides_works_too(memory, request):
-    queue = request.node.name
-    publisher = Publisher(Broker(memory))
-    publish(publisher, queue, message_id="1", headers={"a": "b"})
-    publish(publisher, queue)
-    first, second = drained(queue)
-    assert (first.body, first.content_type, first.content_encoding) == (b"body", "text/x", "utf-8")
-    assert (first.properties["message_id"], first.headers) == ("1", {"a": "b"})
-    assert "message_id" not in second.properties
-    publisher.close()
-    assert publisher._idle == []
-
-
-@pytest.fixture
-def failing(monkeypatch):
-    """Return a function that has each connection fail with one error after the other, and a list of what was done."""
-    done = []
-
-    def fail(*errors):
-        left = [*errors]
-
-        class Failing(Broker):
-            def connect(self, clock, *, attempt=0, heartbeat=0):
-                done.append(attempt)
-                if left and (error := left.pop(0)):
-                    raise error
-                return Broker("memory://").connect(clock)
-
-        return Failing
-
-    monkeypatch.setattr(_publisher.time, "sleep", lambda seconds: done.append(f"{seconds:g} s"))
-    fail.done = done
-    return fail
+def publish(pool, timeout=30.0):
+    pool.publish("q", MESSAGE, timeout)
 
 
 DOWN, REFUSED = BrokerError("down"), RefusedError("refused")
@@ -91,93 +103,125 @@ FOUR = f"{THREE};amqp://d"
         pytest.param("amqp://a;amqp://b", [DOWN] * 2, [0, 1, "0.2 s", 2], True, id="the-first-one-again"),
     ],
 )
-def test_what_is_tried(failing, request, url, errors, done, ok):  # noqa: PLR0913  # a table
-    publisher = Publisher(failing(*errors)(url))
+def test_attempts_and_pauses(broker, url, errors, done, ok):
+    broker.errors = [*errors]
+    pool = PublisherPool(BrokerURL(url))
     if ok:
-        publish(publisher, request.node.name)
+        publish(pool)
+        assert broker.published == [("q", MESSAGE)]
     else:
         with pytest.raises(BrokerError) as raised:
-            publish(publisher, request.node.name)
+            publish(pool)
         assert raised.value is errors[-1]
-    assert failing.done == done
-    publisher.close()
+    assert [step for step in broker.done if step != "publish"] == done
+    pool.close()
 
 
-def test_nothing_is_tried_again_when_the_time_is_over(failing):
+def test_message_that_was_not_accepted_is_published_again(broker):
+    broker.errors = [None, NotTakenError("full")]
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    publish(pool)
+    assert broker.done == [0, "publish", "0.2 s", 1, "publish"]
+    assert broker.connections[0].closed == [0.0]
+    pool.close()
+
+
+def test_message_that_is_too_large_is_not_published_again(broker):
+    broker.errors = [None, TooLargeError("large")]
+    with pytest.raises(TooLargeError):
+        publish(PublisherPool(BrokerURL("amqp://a")))
+    assert broker.done == [0, "publish"]
+
+
+def test_nothing_is_tried_again_after_the_deadline(broker):
+    broker.errors = [DOWN]
     with pytest.raises(BrokerError, match="down"):
-        publish(Publisher(failing(DOWN)("amqp://a")), clock=Clock(0.1, 0.1))
-    assert failing.done == [0]
+        publish(PublisherPool(BrokerURL("amqp://a")), timeout=0.1)
+    assert broker.done == [0]
 
 
-def test_without_time_nothing_is_tried(memory):
-    with pytest.raises(BrokerError, match="TimeoutError: the time for the whole sending is over"):
-        publish(Publisher(Broker(memory)), clock=Clock(0, 1))
+def test_kept_connection_is_used_again(broker):
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    publish(pool)
+    publish(pool)
+    assert broker.done == [0, "publish", "publish"]
+    pool.close()
+    assert len(broker.connections[0].closed) == 1
 
 
-def test_a_kept_connection_that_fails_does_not_count(failing, request):
-    publisher = Publisher(failing(None, DOWN, DOWN)("amqp://a"))
-    publish(publisher, request.node.name)
-    (line,) = publisher._idle
-    line._producer = None  # it is dead
-    publish(publisher, request.node.name)
-    assert failing.done == [0, 0, "0.2 s", 1, "0.4 s", 2]
-    publisher.close()
+def test_kept_connection_that_fails_does_not_count(broker):
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    publish(pool)
+    broker.done.clear()
+    broker.errors = [DOWN, DOWN, DOWN]
+    publish(pool)
+    assert broker.done == ["publish", 0, "0.2 s", 1, "0.4 s", 2, "publish"]
+    pool.close()
 
 
-def test_the_urls_that_are_left_get_their_share_of_the_time(monkeypatch):
-    shares = []
+def test_connection_that_was_long_unused_is_closed(broker, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST_KEPT", 0.0)
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    publish(pool)
+    publish(pool)
+    assert broker.done == [0, "publish", 0, "publish"]
+    assert broker.connections[0].closed == [0.0]
+    pool.close()
 
-    class Failing(Broker):
-        def connect(self, clock, *, attempt=0, heartbeat=0):
-            shares.append(clock.deadline - time.monotonic())
-            raise DOWN
 
+def test_connection_of_the_parent_process_is_abandoned(broker, monkeypatch):
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    publish(pool)
+    pid = os.getpid()
+    monkeypatch.setattr(module.os, "getpid", lambda: pid + 1)
+    publish(pool)
+    assert broker.done == [0, "publish", 0, "publish"]
+    assert (broker.connections[0].closed, broker.connections[0].abandoned) == ([], 1)
+    monkeypatch.setattr(module.os, "getpid", lambda: pid + 2)
+    pool.close()
+    assert (broker.connections[1].closed, broker.connections[1].abandoned) == ([], 1)
+
+
+def test_each_node_gets_its_share_of_the_time(broker):
+    broker.errors = [DOWN] * 3
     with pytest.raises(BrokerError, match="down"):
-        publish(Publisher(Failing(THREE)), clock=Clock(30, 30))
-    assert shares == pytest.approx([10, 15, 30], abs=1)
+        publish(PublisherPool(BrokerURL(THREE)))
+    assert broker.timeouts == pytest.approx([10, 15, 30], abs=1)
 
 
-def test_of_many_connections_only_some_are_kept(memory, request):
-    publisher = Publisher(Broker(memory))
-    together = threading.Barrier(_publisher._KEPT + 2)
-    closed = []
-
-    class Line(_publisher._Line):
-        def publish(self, *arguments):
-            super().publish(*arguments)
-            together.wait(10)
-
-        def close(self, clock=None):
-            closed.append(self)
-            super().close(clock)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_publisher, "_Line", Line)
-        threads = [
-            threading.Thread(target=publish, args=[publisher, request.node.name]) for _ in range(together.parties)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert (len(publisher._idle), len(closed)) == (_publisher._KEPT, 2)
-    publisher.close()
-    assert len(closed) == together.parties
+def test_only_some_connections_are_kept(broker):
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    barrier = threading.Barrier(6)
+    broker.together = lambda: barrier.wait(30)
+    threads = [threading.Thread(target=publish, args=[pool]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(bool(connection.closed) for connection in broker.connections) == 2
+    pool.close()
+    assert all(len(connection.closed) == 1 for connection in broker.connections)
 
 
-def test_a_publisher_that_is_forgotten_takes_leave(memory, request):
-    publisher = Publisher(Broker(memory))
-    publish(publisher, request.node.name)
-    (line,) = publisher._idle
-    del publisher
+def test_forgotten_pool_closes_its_connections(broker):
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    publish(pool)
+    del pool
     gc.collect()
-    assert line._connection._closed
+    assert len(broker.connections[0].closed) == 1
 
 
-def test_all_goodbyes_together_have_one_clock(memory, request):
-    clocks = []
-    lines = [SimpleNamespace(close=clocks.append) for _ in range(3)]
-    _publisher._close_all(lines)
-    assert len({id(clock) for clock in clocks}) == 1
-    assert clocks[0].left() <= 1
-    assert lines == []
+def test_all_connections_together_have_a_second_to_close(broker):
+    pool = PublisherPool(BrokerURL("amqp://a"))
+    barrier = threading.Barrier(2)
+    broker.together = lambda: barrier.wait(30)
+    threads = [threading.Thread(target=publish, args=[pool]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    start = time.monotonic()
+    for connection in broker.connections:
+        connection.close = lambda timeout, connection=connection: connection.closed.append(start + timeout)
+    pool.close()
+    assert all(connection.closed[0] <= start + 1.0 for connection in broker.connections)

@@ -1,45 +1,66 @@
-"""From a broker's queue to handlers: nothing is lost, and no message stops the others."""
+"""From a broker's queue to a sink: nothing is lost, and no message stops the others."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
-import kombu
 import pytest
 
-from brokers import settle, until
-from event import Event, PermanentError, _intake, _message, _note, _redis_list, _relay, _s3
-from event._acceptor import Giver, Keeper
-from event._broker import Broker, BrokerError, TooLargeError
-from event._message import Parcel, Reference
-from event._outbox import Outbox
-from event._relay import REASON, Relay
+from brokers import DEAD as DEAD_SUFFIX
+from brokers import RabbitQueue, RedisQueue, settle, until
+from event import Event
+from event._broker import (
+    BrokerError,
+    DirectSink,
+    Disposition,
+    EventMessage,
+    Incoming,
+    NotTakenError,
+    Relay,
+    RelayState,
+    SinkResult,
+    TooLargeError,
+    decode,
+    encode,
+)
+from event._broker import (
+    redis as redis_adapter,
+)
+from event._broker import (
+    relay as module,
+)
+from event._broker import (
+    sqs as sqs_adapter,
+)
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import redis_server
+
+pytestmark = pytest.mark.server
+
+ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
+HEADER, REASON = "e3-event-relay", "e3-event-reason"
+NEW = {"attempts": 0, "crash_count": 0, "due": 0.0, "first_seen": 0.0, "pending_handlers": None, "refused": {}}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(_relay, "_FIRST_DELAY", 0.02)
-    monkeypatch.setattr(_relay, "_POLL", 0.05)
-    monkeypatch.setattr(_relay, "_LONGEST_REST", 0.2)
+    monkeypatch.setattr(module, "_FIRST_DELAY", 0.02)
+    monkeypatch.setattr(module, "_POLL", 0.05)
+    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(sqs_adapter.SQSConsumer, "poll_interval", 1.0)
 
 
 class Running:
-    """A relay that runs in a thread; `told` is what it tells."""
+    """A relay that runs in a thread; `reported` is what it reports."""
 
-    def __init__(self, queue, acceptor, name="", places=None):
-        self.told = []
-        self.relay = Relay(
-            queue.broker, name or queue.name, acceptor, places=places, patience=30.0, tell=self.told.append
-        )
+    def __init__(self, queue, sink, name=""):
+        self.reported = []
+        self.relay = Relay(queue.url, name or queue.name, sink, self.reported.append)
         self.flag = threading.Event()
         self.error = None
         self.thread = threading.Thread(target=self._run)
@@ -50,6 +71,10 @@ class Running:
         except BaseException as error:
             self.error = error
 
+    @property
+    def finished(self):
+        return self.relay.counts.finished
+
     def stop(self):
         self.flag.set()
         self.thread.join(60)
@@ -59,8 +84,8 @@ class Running:
 
 
 @contextmanager
-def running(queue, acceptor, **options):
-    made = Running(queue, acceptor, **options)
+def running(queue, sink, name=""):
+    made = Running(queue, sink, name)
     made.thread.start()
     try:
         yield made
@@ -68,427 +93,267 @@ def running(queue, acceptor, **options):
         made.stop()
 
 
-class Handler:
-    """Does what it is told to, and keeps the events that it gets, with their attachments."""
+class Sink:
+    """Says of each event, by uid, what is to become of it; of the others that they are delivered.
 
-    def __init__(self, act=lambda e: True):
-        self.act = act
-        self.got = []
+    :ivar batches: the uids of each batch
+    :ivar pending: the pending handlers of each event, by uid
+    """
 
-    def send_event(self, e):
-        attachments = {name: Path(path).read_bytes() for name, (path, _) in e.get_attachments().items()}
-        self.got.append((e.uid, attachments) if attachments else e.uid)
-        return self.act(e)
+    def __init__(self, **results):
+        self.results = {uid: [*these] if isinstance(these, list) else these for uid, these in results.items()}
+        self.batches = []
+        self.pending = {}
+        self.act = lambda uid: None
 
+    def deliver(self, batch, idle):
+        assert all(isinstance(incoming, Incoming) for incoming in batch)
+        uids = [uid_of(incoming.body) for incoming in batch]
+        self.batches.append(uids)
+        self.pending.update((uid, incoming.pending) for uid, incoming in zip(uids, batch, strict=True))
+        idle()
+        return [self._result(uid) for uid in uids]
 
-class Reports:
-    def __init__(self):
-        self.lines = []
+    def _result(self, uid):
+        self.act(uid)
+        found = self.results.get(uid, SinkResult(ACK, pending=[]))
+        if isinstance(found, list):
+            found = found.pop(0) if found else SinkResult(ACK, pending=[])
+        return SinkResult(found.disposition, found.reason, found.pending, dict(found.refused), found.crashed)
 
-    def __call__(self, parcel, delivery):
-        self.lines.append((parcel.id, delivery.handler, delivery.ok))
-
-
-def giver(**handlers):
-    return Giver(handlers, 30.0, Reports())
-
-
-def failing(times):
-    """Return what fails so often, and then takes."""
-    left = [*range(times)]
-
-    def act(e):
-        return not left or left.pop() < 0
-
-    return act
+    @property
+    def got(self):
+        return [uid for batch in self.batches for uid in batch]
 
 
-def refuses(e):
-    raise PermanentError("nobody of that name")
+def uid_of(body):
+    try:
+        return decode(body).event.uid
+    except ValueError:
+        return body.decode("utf-8", "replace")
 
 
-def body(uid, created=0.0, **files):
-    """Return a message of an event, with attachments."""
-    made = Event("build", uid=uid)
-    made.close()
-    held = {str(number): content for number, content in enumerate(files.values())}
-    attachments = {
-        name: (str(number), hashlib.sha1(content).hexdigest() if isinstance(content, bytes) else "0" * 40)
-        for number, (name, content) in enumerate(files.items())
-    }
-    return _message.encode(Parcel(f"id-{uid}".replace(" ", "-"), created or time.time(), made, attachments, held))
+def body(uid):
+    event = Event("build", uid=uid)
+    event.close()
+    return encode(EventMessage(f"id-{uid}".replace(" ", "-"), time.time(), event, {}, {}))
 
 
-def note(**content):
-    return {_note.NAME: json.dumps(content)}
+def state(**content):
+    return {HEADER: json.dumps(content)}
 
 
-def aside(queue):
-    """Return the body, the reason and the note of the next message that was put aside."""
-    content, headers = until(lambda: queue.get(f"{queue.name}.aside"))
-    return content, headers[REASON], json.loads(headers[_note.NAME])
-
-
-NEW = {"attempts": 0, "deaths": 0, "due": 0.0, "since": 0.0, "owing": None, "refused": {}}
+def dead_letter(queue):
+    """Return the body, the reason and the state of the next dead-lettered message."""
+    content, headers = until(lambda: queue.get(queue.name + DEAD_SUFFIX))
+    return content, headers[REASON], json.loads(headers[HEADER])
 
 
 def is_empty(queue):
-    """Tell whether nothing waits; once the relay has ended, that nothing was held either."""
-    return queue.size() == 0 and queue.size(f"{queue.name}.aside") == 0
+    """Return whether nothing waits; once the relay has ended, that nothing was held either."""
+    return queue.size() == 0 and queue.size(queue.name + DEAD_SUFFIX) == 0
 
 
-# With an outbox.
+LATER = SinkResult(REQUEUE, "a: down", ["a"])
+FULL = SinkResult(KEEP, "No space left on device")
 
 
-def test_an_event_is_in_the_outbox_before_the_broker_forgets_it(queue, tmp_path):
-    box = Outbox(tmp_path / "outbox")
-    woken = threading.Event()
-    queue.put(body("1", log=b"compiled\n", core=bytes(1_000_000)))
-    with running(queue, Keeper(box, {"smtp": "config"}, woken.set)) as one:
-        assert woken.wait(30)
-        until(lambda: one.relay.taken == 1)
-    (claim,) = box.due()
-    assert (claim.entry.id, claim.entry.handlers, claim.entry.event.uid) == ("id-1", {"smtp": "config"}, "1")
-    assert claim.damage() is None
-    sizes = {name: os.path.getsize(path) for name, (path, _) in claim.event().get_attachments().items()}
-    assert sizes == {"log": 9, "core": 1_000_000}
-    assert is_empty(queue)
-    assert os.listdir(tmp_path / "outbox" / "tmp") == []
-    assert one.told == []
+# The usual case
 
 
-KEEPING = """
-import sys, threading
-from event import _relay
-from event._acceptor import Keeper
-from event._broker import Broker
-from event._outbox import Outbox
-from event import _redis_list
-
-_redis_list.LEASE = 1.0
-_relay._FIRST_DELAY = 0.02
-url, queue, outbox = sys.argv[1:]
-keeper = Keeper(Outbox(outbox), {"smtp": ""}, lambda: print("kept", flush=True))
-_relay.Relay(Broker(url), queue, keeper, places=None, patience=30.0, tell=print).run(threading.Event())
-"""
+def test_delivered_messages_are_acknowledged_in_batches(any_queue):
+    sink = Sink()
+    any_queue.put(*(body(str(number)) for number in range(30)))
+    with running(any_queue, sink) as one:
+        until(lambda: one.finished == 30)
+    assert sorted(sink.got, key=int) == [str(number) for number in range(30)]
+    assert len(sink.batches) <= 20
+    assert is_empty(any_queue)
+    assert one.reported == []
 
 
-def test_relays_that_are_killed_at_any_moment_lose_nothing(queue, tmp_path):
-    uids = {str(number) for number in range(120)}
-    queue.put(*(body(uid, log=b"compiled\n") for uid in sorted(uids)))
-    box = Outbox(tmp_path / "outbox")
-
-    def kept():
-        return {entry.event.uid for _, _, entry in box.entries("new", "claimed")}
-
-    kills = 0
-    while len(kept()) < len(uids):
-        command = [sys.executable, "-c", KEEPING, queue.server.url, queue.name, box.path]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as relay:
-            try:
-                for _ in range(25 + 13 * kills):
-                    if not relay.stdout.readline() or len(kept()) == len(uids):
-                        break
-            finally:
-                relay.kill()
-        kills += 1
-    assert kills >= 2
-    assert kept() == uids
-    assert queue.get(f"{queue.name}.aside") is None
+def test_batch_has_a_hundred_messages_at_most(queue):
+    sink = Sink()
+    queue.put(*(body(str(number)) for number in range(250)))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 250)
+    assert max(map(len, sink.batches)) <= 100
+    assert sink.got == [str(number) for number in range(250)]
 
 
-# Without an outbox.
+def test_handlers_that_have_it_do_not_get_it_again_while_others_are_tried(any_queue):
+    sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"])] * 2})
+    any_queue.put(body("1"), message_id="id-1")
+    with running(any_queue, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == ["1"] * 3
+    assert sink.pending == {"1": ["b"]}
+    assert is_empty(any_queue)
+    assert (one.relay.counts.dead_lettered, one.reported) == (0, [])
 
 
-def test_an_event_is_acknowledged_when_all_handlers_have_it(queue):
-    a, b = Handler(), Handler()
-    to = giver(a=a, b=b)
-    queue.put(body("1", log=b"compiled\n"))
-    with running(queue, to) as one:
-        until(lambda: one.relay.taken == 1)
-    assert a.got == b.got == [("1", {"log": b"compiled\n"})]
-    assert sorted(to._report.lines) == [("id-1", "a", True), ("id-1", "b", True)]
-    assert is_empty(queue)
-    assert (one.relay.aside, one.told) == (0, [])
-
-
-def test_those_that_have_it_do_not_get_it_again_while_others_are_tried(queue):
-    a, b = Handler(), Handler(failing(3))
+def test_refused_event_is_dead_lettered_when_the_others_have_it_and_tried_from_there(queue):
+    sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"], {"c": "nobody"}), SinkResult(ACK, pending=[])]})
     queue.put(body("1"))
-    with running(queue, giver(a=a, b=b)) as one:
-        until(lambda: one.relay.taken == 1)
-    assert (a.got, b.got) == (["1"], ["1"] * 4)
-    assert is_empty(queue)
-    assert (one.relay.aside, one.told) == (0, [])
-
-
-def test_what_is_refused_for_good_goes_aside_when_the_others_have_it_and_is_tried_from_there(queue):
-    content = body("1", log=b"compiled\n")
-    a, b, c = Handler(), Handler(failing(2)), Handler(refuses)
-    queue.put(content)
-    with running(queue, giver(a=a, b=b, c=c)) as one:
-        until(lambda: one.relay.aside == 1)
-    assert (len(a.got), len(b.got), len(c.got)) == (1, 3, 1)
-    line = f"a message is put into {queue.name}.aside: refused for good: c: nobody of that name"
-    assert (one.told, one.relay.taken) == ([line], 1)
+    with running(queue, sink) as one:
+        until(lambda: one.relay.counts.dead_lettered == 1)
+    line = f"a message is dead-lettered to {queue.name}.dead: refused for good: c: nobody"
+    assert (one.reported, one.finished) == ([line], 1)
     assert queue.size() == 0
-    c.act = lambda e: True
-    with running(queue, giver(a=a, b=b, c=c), name=f"{queue.name}.aside") as one:
-        until(lambda: one.relay.taken == 1)
-    assert (len(a.got), len(b.got), len(c.got)) == (1, 3, 2)
+    with running(queue, sink, queue.name + DEAD_SUFFIX) as one:
+        until(lambda: one.finished == 1)
+    assert sink.pending == {"1": ["c"]}
     assert is_empty(queue)
 
 
-def test_a_message_that_is_put_aside_is_what_it_was_with_the_reason_beside_it(queue):
+def test_dead_letter_is_what_it_was_with_the_reason_in_a_header(any_queue):
     content = body("1")
-    queue.put(content, headers=note(owing=["a"], attempts=5, since=1e9))
-    with running(queue, giver(a=Handler(refuses), b=Handler())):
-        assert aside(queue) == (content, "refused for good: a: nobody of that name", {**NEW, "owing": ["a"]})
+    any_queue.put(content, headers=state(pending_handlers=["a"], attempts=5, first_seen=1e9))
+    sink = Sink(**{"1": SinkResult(DEAD, "it is not\n an event's message \ud800" + "é" * 2000)})
+    with running(any_queue, sink):
+        found, reason, left = dead_letter(any_queue)
+    assert (found, left) == (content, {**NEW, "pending_handlers": ["a"]})
+    assert reason.startswith("it is not an event's message \\ud800éé")
+    assert len(reason) <= 1005
 
 
-def test_those_that_refused_it_are_to_get_it_too_where_it_is_given_up_for_others(queue, monkeypatch):
-    monkeypatch.setattr(_relay._entry, "LIFETIME", 0.0)
-    queue.put(body("1", created=1.0))
-    with running(queue, giver(a=Handler(), b=Handler(lambda e: False), c=Handler(refuses))):
-        _, reason, noted = aside(queue)
-    assert reason == "given up after 1 attempts: b: the handler returned False"
-    assert noted == {**NEW, "owing": ["b", "c"]}
+def test_event_is_pending_for_handlers_that_another_relay_has(queue):
+    queue.put(body("1"), headers=state(pending_handlers=["a", "x"]))
+    with running(queue, Sink(**{"1": SinkResult(ACK, pending=["x"])})):
+        _, reason, left = dead_letter(queue)
+    assert reason == "it is pending for x, which this relay does not have"
+    assert left == {**NEW, "pending_handlers": ["x"]}
 
 
-def test_an_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeypatch):
+def test_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeypatch):
     now = time.time()
-    monkeypatch.setattr(_relay.time, "time", lambda: now)
-    handler = Handler(lambda e: False)
-    queue.put(body("old", created=1.0), body("new", created=now + 1e9))
-    queue.put(body("due"), headers=note(since=now - 5 * 86400 - 1, attempts=7000))
-    queue.put(body("dated by a clock that was set back"), headers=note(since=now + 1e9))
-    with running(queue, giver(a=handler)) as one:
-        content, reason, _ = aside(queue)
-        until(lambda: len(handler.got) > 12)
-    assert content == _message.encode(_message.decode(content))
-    assert _message.decode(content).event.uid == "due"
-    assert reason == "given up after 7001 attempts: a: the handler returned False"
-    assert one.relay.aside == 1
-    left = [queue.get() for _ in range(3)]
-    assert {json.loads(headers[_note.NAME])["since"] for _, headers in left} == {now}
+    monkeypatch.setattr(module.time, "time", lambda: now)
+    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.05)
+    queue.put(body("old"), headers=state(first_seen=now - 5 * 86400 - 1, attempts=7000, refused={"b": "no"}))
+    queue.put(body("dated by a clock that was set back"), headers=state(first_seen=now + 1e9))
+    sink = Sink(old=LATER, **{"dated by a clock that was set back": LATER})
+    with running(queue, sink) as one:
+        content, reason, left = dead_letter(queue)
+        until(lambda: len(sink.got) > 6)
+    assert uid_of(content) == "old"
+    assert reason == "given up after 7001 attempts: a: down"
+    assert left["pending_handlers"] == ["a", "b"]
+    assert one.relay.counts.dead_lettered == 1
+    assert json.loads(queue.get()[1][HEADER])["first_seen"] == now
 
 
-@pytest.mark.parametrize(
-    ("handlers", "owing", "left", "reason"),
-    [
-        pytest.param({"a": Handler()}, ["x", "y"], ["x", "y"], "it is owed to x, y, which", id="strangers alone"),
-        pytest.param({"a": Handler()}, ["a", "x"], ["x"], "it is owed to x, which", id="one of ours, and a stranger"),
-        pytest.param({"a": Handler(refuses)}, ["a", "x"], ["x", "a"], "it is owed to x, which", id="who refuses too"),
-    ],
-)
-def test_what_is_owed_to_handlers_that_a_relay_does_not_have_is_not_forgotten(queue, handlers, owing, left, reason):
-    queue.put(body("1"), headers=note(owing=owing))
-    with running(queue, giver(**handlers)):
-        _, told, noted = aside(queue)
-    assert told.startswith(reason)
-    assert noted == {**NEW, "owing": left}
-
-
-def test_what_had_gone_to_strangers_is_theirs_too_while_one_of_ours_fails(listed):
-    handler = Handler(failing(2))
-    listed.put(body("1"), headers=note(owing=["a", "x"]))
-    with running(listed, giver(a=handler)):
-        _, _, noted = aside(listed)
-    assert noted["owing"] == ["x"]
-    assert len(handler.got) == 3
-
-
-def test_a_message_that_comes_twice_is_given_once(queue):
-    handler = Handler()
-    queue.put(body("1"), body("2"), body("1"), body("2"))
-    with running(queue, giver(a=handler)) as one:
-        until(lambda: one.relay.taken == 4)
-    assert handler.got == ["1", "2"]
+def test_message_that_comes_twice_is_delivered_once(queue):
+    sink = Sink()
+    for uid in "1212":
+        queue.put(body(uid), message_id=f"id-{uid}")
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 4)
+        queue.put(body("1"), message_id="id-1")
+        until(lambda: one.finished == 5)
+    assert sorted(set(sink.got)) == ["1", "2"]
+    assert sink.batches[-1] != ["1"]
     assert is_empty(queue)
 
 
-def test_a_relay_remembers_so_many(listed, monkeypatch):
-    monkeypatch.setattr(_relay, "_REMEMBERED", 1)
-    handler = Handler()
-    listed.put(body("1"), body("2"), body("2"), body("1"))
-    with running(listed, giver(a=handler)) as one:
-        until(lambda: one.relay.taken == 4)
-    assert handler.got == ["1", "2", "1"]
+def test_relay_remembers_so_many(stream, monkeypatch):
+    monkeypatch.setattr(module, "_REMEMBERED", 1)
+    sink = Sink()
+    with running(stream, sink) as one:
+        for number, uid in enumerate("1221", 1):
+            stream.put(body(uid), message_id=f"id-{uid}")
+            until(lambda number=number: one.finished == number)
+    assert sink.got == ["1", "2", "1"]
 
 
-# What stops nobody.
+# Nothing stops the others
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        pytest.param(b"\xff no JSON", "it is no message of an event: ", id="no JSON"),
-        pytest.param(b"", "it is no message of an event: ", id="nothing"),
-        pytest.param(b"[" * 100_000, "it is no message of an event: nested too deeply", id="deep"),
-        pytest.param(b'{"version": 99}', "it is no message of an event: its version is 99", id="a newer release's"),
-    ],
-)
-def test_what_is_no_message_goes_aside_and_the_others_go_on(queue, content, reason):
-    handler = Handler()
-    queue.put(content, headers={"h": "x"})
-    queue.put(body("1"))
-    with running(queue, giver(a=handler)) as one:
-        put, told, noted = aside(queue)
-        until(lambda: one.relay.taken == 2)
-    assert (put, noted) == (content, NEW)
-    assert told.startswith(reason)
-    assert handler.got == ["1"]
+def test_message_that_is_not_due_holds_up_none_after_it(queue):
+    now = time.time()
+    later = state(due=now + 3600, pending_handlers=["a"], attempts=9)
+    queue.put(*(body(f"later {number}") for number in range(120)), headers=later)
+    queue.put(body("now"))
+    sink = Sink()
+    with running(queue, sink) as one:
+        until(lambda: sink.got)
+        assert sink.got == ["now"]
+    assert one.finished == 1
+    until(lambda: queue.size() == 120)
+    left = [queue.get() for _ in range(120)]
+    assert {uid_of(content) for content, _ in left} == {f"later {number}" for number in range(120)}
+    for _, headers in left:
+        content = json.loads(headers[HEADER])
+        assert (content["pending_handlers"], content["attempts"]) == (["a"], 9)
 
 
-def test_several_attachments_that_are_one_file_are_not_written_a_million_times(listed):
-    content = json.loads(body("1", log=b"x"))
-    content["event"]["attachments"] = dict.fromkeys("ab", content["event"]["attachments"]["log"])
-    listed.put(json.dumps(content).encode(), body("2"))
-    handler = Handler()
-    with running(listed, giver(a=handler)):
-        assert aside(listed)[1] == "several attachments are one file"
-        until(lambda: handler.got)
-    assert handler.got == ["2"]
+def test_date_far_in_the_future_is_a_minute_at_most(stream, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.3)
+    stream.put(body("1"), headers=state(due=9e10))
+    start = time.monotonic()
+    with running(stream, Sink()) as one:
+        until(lambda: one.finished == 1)
+    assert time.monotonic() - start >= 0.3
 
 
-class Odd:
-    """Something that takes events, or fails in its own way, by uid."""
-
-    def __init__(self, **errors):
-        self.errors = errors
-        self.got = []
-
-    @contextmanager
-    def scratch(self):
-        yield "/nowhere"
-
-    def accept(self, parcel, event, noted):
-        error = self.errors.get(event.uid)
-        if error:
-            raise error
-        self.got.append(event.uid)
-        noted.owing = []
-        return ""
-
-
-def test_what_breaks_what_takes_it_goes_aside_and_the_others_go_on(queue):
-    to = Odd(bad=ValueError("of a kind that nobody has thought of \ud800" + "\u00e9" * 5000))
-    queue.put(body("bad"), headers=note(owing=["a"]))
-    queue.put(body("1"))
-    with running(queue, to) as one:
-        _, reason, noted = aside(queue)
-        until(lambda: one.relay.taken == 2)
-    assert reason.startswith("ValueError: of a kind that nobody has thought of \\ud800\u00e9\u00e9")
-    assert len(reason) < 1010
-    assert noted["owing"] == ["a"]
-    assert to.got == ["1"]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        pytest.param(OSError(errno.ENOSPC, "No space left on device", "/tmp/e3-1"), id="disk"),
-        pytest.param(MemoryError(), id="memory"),
-    ],
-)
-def test_one_that_the_disk_has_no_room_for_is_tried_again_and_the_others_go_on(queue, error):
-    to = Odd(big=error)
+def test_one_message_that_the_disk_has_no_room_for_is_tried_again_and_others_go_on(queue):
+    sink = Sink(big=FULL)
     queue.put(body("big"), body("1"), body("2"))
-    with running(queue, to) as one:
-        until(lambda: one.relay.taken == 2)
-        assert to.got == ["1", "2"]
-        del to.errors["big"]
-        until(lambda: one.relay.taken == 3)
-    assert to.got == ["1", "2", "big"]
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 2)
+        assert "big" in sink.got
+        queue.put(body("3"))
+        until(lambda: one.finished == 3)
+        del sink.results["big"]
+        until(lambda: one.finished == 4)
     assert is_empty(queue)
-    assert one.told == [
-        f"an event cannot be kept, and nothing is taken for a while: {error.args[1] if error.args else 'MemoryError'}"
-    ]
+    assert {*one.reported} <= {"events cannot be stored, and nothing is received for a while: No space left on device"}
 
 
-def test_one_that_never_finds_room_is_given_up(listed, monkeypatch):
-    monkeypatch.setattr(_relay._entry, "LIFETIME", 0.3)
-    to = Odd(big=OSError(errno.ENOSPC, "No space left on device", "/tmp/e3-1"))
-    listed.put(body("big"), body("1"))
-    with running(listed, to) as one:
-        _, reason, noted = aside(listed)
+def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
+    monkeypatch.setattr(module, "LIFETIME", 0.3)
+    stream.put(body("big"), body("1"))
+    with running(stream, Sink(big=FULL)) as one:
+        _, reason, left = dead_letter(stream)
+        until(lambda: one.finished == 2)
     assert reason.startswith("given up after ")
     assert reason.endswith(" attempts: No space left on device")
-    assert noted == NEW
-    assert to.got == ["1"]
-    assert one.relay.taken == 2
+    assert left == NEW
 
 
-def test_a_full_disk_has_all_wait_and_loses_nothing(queue, monkeypatch):
-    uids = [str(number) for number in range(15)]
-    rests = []
-    wait = threading.Event.wait
-    monkeypatch.setattr(_relay, "_LONGEST_REST", 0.1)
-    monkeypatch.setattr(threading.Event, "wait", lambda self, s=None: (rests.append(s), wait(self, s))[1])
-    to = Odd(**dict.fromkeys(uids, OSError(errno.ENOSPC, "No space left on device")))
-    queue.put(*(body(uid) for uid in uids))
-    with running(queue, to) as one:
-        until(lambda: one.relay._rested > 15)
-        assert to.got == []
-        to.errors.clear()
-        until(lambda: one.relay.taken == 15)
-    assert sorted(to.got) == sorted(uids)
-    assert len([seconds for seconds in rests if seconds and seconds <= 0.05]) > 15
-    assert one.relay._rested == 0
+def test_kept_message_goes_back_before_the_broker_asks_for_it(queue, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST_HELD", 0.0)
+    sink = Sink(big=[FULL] * 3)
+    queue.put(body("big"))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == ["big"] * 4
     assert is_empty(queue)
-    assert one.told == ["an event cannot be kept, and nothing is taken for a while: No space left on device"]
 
 
-def test_an_event_that_is_delivered_is_done_though_telling_so_has_failed(listed):
-    handler = Handler()
-    to = Giver({"a": handler}, 30.0, lambda parcel, delivery: (_ for _ in ()).throw(OSError("nobody listens")))
-    listed.put(body("1"), body("2"))
-    with running(listed, to) as one:
-        until(lambda: one.relay.taken == 2)
-    assert handler.got == ["1", "2"]
-    assert is_empty(listed)
+def test_full_disk_pauses_the_relay_and_loses_nothing(queue):
+    uids = [str(number) for number in range(130)]
+    sink = Sink(**dict.fromkeys(uids, FULL))
+    queue.put(*map(body, uids))
+    with running(queue, sink) as one:
+        until(lambda: len(sink.batches) > 5)
+        assert one.finished == 0
+        sink.results.clear()
+        until(lambda: one.finished == 130)
+    assert {*sink.got} == {*uids}
+    assert is_empty(queue)
+    assert one.reported == ["events cannot be stored, and nothing is received for a while: No space left on device"]
 
 
-def test_what_waits_for_one_handler_holds_up_no_event_behind_it(queue):
-    now = time.time()
-    handler = Handler()
-    queue.put(*(body(f"later {n}") for n in range(30)), headers=note(due=now + 3600, owing=["a"], attempts=9))
-    queue.put(body("now"))
-    with running(queue, giver(a=handler)) as one:
-        until(lambda: handler.got)
-        assert handler.got == ["now"]
-        time.sleep(0.3)  # they go round
-    assert one.relay.taken == 1
-    left = [queue.get() for _ in range(30)]
-    assert {_message.decode(content).event.uid for content, _ in left} == {f"later {n}" for n in range(30)}
-    for _, headers in left:
-        noted = json.loads(headers[_note.NAME])
-        assert (noted["owing"], noted["attempts"]) == (["a"], 9)
-        assert noted["due"] == pytest.approx(now + 3600) or headers.get("redelivered")
-    assert queue.get() is None
+# Crashes
 
-
-def test_what_is_due_far_in_the_future_waits_a_minute_at_most(listed, monkeypatch):
-    monkeypatch.setattr(_relay, "_LONGEST_DELAY", 0.3)
-    handler = Handler()
-    listed.put(body("1"), headers=note(due=9e10))
-    begin = time.monotonic()
-    with running(listed, giver(a=handler)) as one:
-        until(lambda: one.relay.taken == 1)
-    assert 0.3 <= time.monotonic() - begin < 20
-
-
-# What brings down its relay.
-
-GIVING = """
+CRASHING = """
 import os, sys, threading
-from event import _redis_list, _relay
-from event._acceptor import Giver
-from event._broker import Broker
+from event._broker import BrokerURL, DirectSink, Relay, redis, relay
 
-_redis_list.LEASE = 1.0
-_relay._DEATHS = 2
-_relay._FIRST_DELAY = 0.1
+redis.LEASE = 1.0
+redis._CLAIM_PAUSE = 0.05
+relay._MOST_CRASHES = 3
+relay._FIRST_DELAY = 0.1
 url, queue, path = sys.argv[1:]
 
 
@@ -501,334 +366,292 @@ class Handler:
         return True
 
 
-giver = Giver({"a": Handler()}, 30.0, lambda parcel, delivery: None)
-_relay.Relay(Broker(url), queue, giver, places=None, patience=30.0, tell=print).run(threading.Event())
+sink = DirectSink({"a": Handler()}, 30.0, lambda message, delivery: None)
+Relay(BrokerURL(url), queue, sink, print).run(threading.Event())
 """
 
 
-def test_what_brings_down_its_relay_again_and_again_goes_aside_and_the_others_are_given(queue, tmp_path):
+def test_message_is_dead_lettered_after_relay_crashes_and_others_are_delivered(queue, tmp_path):
     queue.put(body("1"), body("killer"), body("2"), body("3"))
     path = tmp_path / "got"
-    deaths = 0
+    crashes = 0
 
-    def got():
-        return sorted(path.read_text().split()) if path.exists() else []
-
-    def is_aside():
-        return queue.size(f"{queue.name}.aside") == 1
+    def is_done():
+        got = {*path.read_text().split()} if path.exists() else set()
+        return got == {"1", "2", "3"} and queue.size(queue.name + DEAD_SUFFIX) == 1
 
     while True:
-        with subprocess.Popen([sys.executable, "-c", GIVING, queue.server.url, queue.name, str(path)]) as relay:
+        with subprocess.Popen([sys.executable, "-c", CRASHING, queue.server.url, queue.name, str(path)]) as relay:
             try:
-                until(lambda: relay.poll() is not None or (got() == ["1", "2", "3"] and is_aside()))
+                until(lambda: relay.poll() is not None or is_done(), 60)
                 if relay.poll() is None:
                     break
             finally:
                 relay.kill()
         assert relay.returncode == 7
-        deaths += 1
-        assert deaths < 10
-    content, reason, noted = aside(queue)
-    assert _message.decode(content).event.uid == "killer"
-    assert (reason, noted) == ("3 relays have ended while they had it", NEW)
-    assert deaths == 3
-    assert got() == ["1", "2", "3"]
+        crashes += 1
+        assert crashes < 10
+    content, reason, left = dead_letter(queue)
+    assert uid_of(content) == "killer"
+    assert (reason, left) == ("4 relays or workers have crashed with it", NEW)
+    assert crashes == 4
 
 
-def test_a_message_that_comes_again_goes_behind_the_others_and_is_tried_from_there(listed):
-    handler = Handler()
-    listed.put(body("1"), headers={"redelivered": True, **note(owing=["a"], deaths=7, attempts=3)})
-    listed.put(body("2"))
-    with running(listed, giver(a=handler, b=Handler())) as one:
-        until(lambda: one.relay.taken == 2)
-    assert handler.got == ["2", "1"]
-    assert one.relay.aside == 0
+def test_message_is_dead_lettered_after_eight_crashes_of_its_worker(stream):
+    crash = SinkResult(REQUEUE, "its process ended with SIGSEGV", crashed=True)
+    sink = Sink(killer=crash)
+    stream.put(body("killer"), body("1"))
+    with running(stream, sink):
+        _, reason, left = dead_letter(stream)
+    assert (reason, left) == ("9 relays or workers have crashed with it", NEW)
+    assert sink.got.count("killer") == 9
+    alone = [batch for batch in sink.batches if "killer" in batch][2:]
+    assert alone == [["killer"]] * 7, "after two crashes it is tried alone"
 
 
-def test_one_more_than_eight_is_too_many(listed):
-    listed.put(body("1"), headers={"redelivered": True, **note(owing=["a"], deaths=8, refused={"c": "no"})})
-    with running(listed, giver(a=Handler())):
-        _, reason, noted = aside(listed)
-    assert (reason, noted) == ("9 relays have ended while they had it", {**NEW, "owing": ["a", "c"]})
+@pytest.mark.parametrize("crashes", [7, 8])
+def test_crashes_before_it_was_published_count(rabbit, crashes):
+    rabbit.make({"x-queue-type": "classic"})
+    rabbit.put(body("1"), headers=state(crash_count=crashes, pending_handlers=["a"], refused={"c": "no"}))
+    with rabbit.channel() as channel:
+        channel.basic_get(rabbit.name)  # it comes again
+    sink = Sink()
+    with running(rabbit, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == (["1"] if crashes == 7 else [])
+    assert rabbit.get(rabbit.name + DEAD_SUFFIX)[1][REASON].startswith("refused" if crashes == 7 else "9 relays")
 
 
-def test_deaths_are_forgotten_once_it_was_tried(listed):
-    listed.put(body("1"), headers=note(deaths=8))
-    with running(listed, giver(a=Handler(lambda e: False))) as one:
-        until(lambda: one.relay._acceptor._report.lines)
-    _, headers = listed.get()
-    assert json.loads(headers[_note.NAME])["deaths"] == 0
-    assert json.loads(headers[_note.NAME])["attempts"] >= 1
+def test_crashes_are_forgotten_once_an_attempt_has_ended(stream, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_DELAY", 60.0)
+    stream.put(body("1"), headers=state(crash_count=8))
+    sink = Sink(**{"1": LATER})
+    with running(stream, sink):
+        until(lambda: sink.got)
+        content = until(lambda: stream.client.xrevrange(stream.name, count=1)[0][1].get(HEADER.encode()))
+        until(lambda: b'"attempts": 1' in stream.client.xrevrange(stream.name, count=1)[0][1][HEADER.encode()])
+    assert content
+    assert RelayState.from_headers(stream.get()[1]).crash_count == 0
 
 
-# Attachments that are in S3.
+# Publishing fails
 
 
-class Store:
-    """A store that holds one object, or fails."""
+class FailingConsumer:
+    """A consumer that cannot publish for a while."""
 
-    def __init__(self, *errors):
-        self.errors = [*errors]
-        self.asked = []
+    def __init__(self, consumer, errors, only_dead):
+        self._consumer = consumer
+        self._errors = errors
+        self._only_dead = only_dead
 
-    def download(self, url, path, size, digest):
-        self.asked.append((url, size, digest))
-        if self.errors:
-            raise self.errors.pop(0)
-        Path(path).write_bytes(b"from S3")
+    def __getattr__(self, name):
+        return getattr(self._consumer, name)
 
+    def dead_letter(self, *args):
+        if self._errors:
+            raise self._errors.pop(0)
+        self._consumer.dead_letter(*args)
 
-def test_an_attachment_is_fetched_from_s3_as_often_as_it_takes(queue):
-    store = Store(_s3.StoreError("503"), _s3.StoreError("no connection"))
-    handler = Handler()
-    queue.put(body("1", log=b"x", core=Reference("s3://bucket/events/1/core", 7)), headers=note(owing=["a"]))
-    with running(queue, giver(a=handler, b=Handler()), places=("s3://bucket/events/", store)) as one:
-        until(lambda: one.relay.taken == 1)
-    assert handler.got == [("1", {"log": b"x", "core": b"from S3"})]
-    assert store.asked == [("s3://bucket/events/1/core", 7, "0" * 40)] * 3
-    assert is_empty(queue)
-    assert one.told == []
+    def requeue(self, *args):
+        if self._errors and not self._only_dead:
+            raise self._errors.pop(0)
+        self._consumer.requeue(*args)
 
 
-@pytest.mark.parametrize(
-    ("place", "error", "url", "reason"),
-    [
-        pytest.param("", None, "s3://bucket/events/1", "an attachment is at s3://bucket/events/1, and this", id="none"),
-        pytest.param("s3://bucket/a", None, "s3://b/a/1", "an attachment is at s3://b/a/1", id="another bucket"),
-        pytest.param("s3://bucket/a", None, "s3://bucket/ab/1", "an attachment is at s3://bucket/ab/1", id="place"),
-        pytest.param("s3://b/a", None, "s3://b/\ud800", "an attachment is at s3://b/\\ud800", id="a lone surrogate"),
-        pytest.param(
-            "s3://bucket",
-            _s3.NotThereError("no such key"),
-            "s3://bucket/1",
-            "an attachment is not there: NotThereError: no such key",
-            id="gone",
-        ),
-        pytest.param("s3://b", _s3.ContentError("it is not"), "s3://b/1", "it is not", id="another content"),
-    ],
-)
-def test_one_that_is_not_to_be_had_has_its_message_go_aside(queue, place, error, url, reason):
-    handler = Handler()
-    queue.put(body("1", core=Reference(url, 7)), headers=note(owing=["a"]))
-    queue.put(body("2"))
-    places = (place, Store(*filter(None, [error]))) if place else None
-    with running(queue, giver(a=handler, b=Handler()), places=places) as one:
-        _, told, noted = aside(queue)
-        until(lambda: one.relay.taken == 2)
-    assert told.startswith(reason)
-    assert noted == {**NEW, "owing": ["a"]}
-    assert handler.got == ["2"]
+@pytest.fixture
+def fail(monkeypatch):
+    """Return a function that has publishing fail, with one error after the other."""
+    connect = module.connect_consumer
+
+    def prepare(*errors, only_dead=False):
+        errors = [*errors]
+        monkeypatch.setattr(
+            module,
+            "connect_consumer",
+            lambda *args, **more: FailingConsumer(connect(*args, **more), errors, only_dead),
+        )
+        return errors
+
+    return prepare
 
 
-# Publishing fails.
-
-
-def test_what_cannot_be_put_aside_is_kept_and_the_others_go_on(listed):
-    handler = Handler()
-    listed.client.set(f"{listed.name}.aside", "another's")
-    listed.put(b"bad", body("1"), body("2"))
-    with running(listed, giver(a=handler)) as one:
-        until(lambda: one.relay.taken == 2)
-        assert handler.got == ["1", "2"]
-        (taken,) = listed.keys("taken")
-        assert listed.client.llen(taken) == 1
-        until(lambda: one.relay._hand[0].unpublished > 1 if one.relay._hand else False)
-        listed.client.delete(f"{listed.name}.aside")
-        assert aside(listed)[0] == b"bad"
-    assert len(one.told) == 2
-    assert one.told[0].startswith(f"a message cannot be put into {listed.name}.aside, and is kept until it can: ")
-    assert "WRONGTYPE" in one.told[0]
-    assert is_empty(listed)
-
-
-def test_many_that_cannot_be_put_aside_leave_room_for_others(queue, monkeypatch):
-    handler = Handler()
-    publish = _relay.Publisher.publish
-
-    def publishing(self, name, *arguments, **options):
-        if name.endswith(".aside"):
-            raise BrokerError("full")
-        publish(self, name, *arguments, **options)
-
-    monkeypatch.setattr(_relay.Publisher, "publish", publishing)
-    bad = 2 * _intake.HELD
-    queue.put(*[b"bad"] * bad, body("1"))
-    with running(queue, giver(a=handler)) as one:
-        until(lambda: handler.got == ["1"])
-        assert one.relay.aside == 0
-    until(lambda: queue.size() == bad)
-
-
-def test_what_cannot_be_put_aside_is_kept_also_while_another_is_tried_alone(listed, monkeypatch):
-    handler = Handler()
-    listed.client.set(f"{listed.name}.aside", "another's")
-    listed.put(b"bad")
-    monkeypatch.setattr(_relay, "_FIRST_DELAY", 3600.0)
-    monkeypatch.setattr(_relay, "_LONGEST_DELAY", 3600.0)
-    with running(listed, giver(a=handler)) as one:
-        until(lambda: one.told)
-        listed.put(body("1"), headers=note(deaths=2))
-        until(lambda: handler.got)
-        until(lambda: one.relay.taken == 1)
-        assert [(held.taken.body, held.unpublished) for held in one.relay._hand] == [(b"bad", 2)]
-    assert handler.got == ["1"]
-    listed.client.delete(f"{listed.name}.aside")
-    assert listed.get()[0] == b"bad"
-
-
-def test_what_cannot_be_put_aside_is_not_lost_where_the_relay_ends(listed):
-    listed.client.set(f"{listed.name}.aside", "another's")
-    listed.put(b"bad")
-    with running(listed, giver(a=Handler())) as one:
-        until(lambda: one.told)
-    listed.client.delete(f"{listed.name}.aside")
-    assert listed.get()[0] == b"bad"
-
-
-@pytest.mark.parametrize("error", [BrokerError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
-def test_what_cannot_go_to_the_end_of_the_queue_is_not_given_to_those_again_that_have_it(queue, monkeypatch, error):
-    a, b = Handler(), Handler(failing(1))
+@pytest.mark.parametrize("error", [NotTakenError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
+def test_message_that_cannot_be_requeued_is_not_delivered_again_meanwhile(queue, fail, error):
+    errors = fail(*[error] * 3)
+    sink = Sink(**{"1": [LATER]})
     queue.put(body("1"))
-    with running(queue, giver(a=a, b=b)) as one:
-        publish = one.relay._publisher.publish
-        fails = [error] * 3
-
-        def publishing(*arguments, **options):
-            if fails:
-                raise fails.pop()
-            publish(*arguments, **options)
-
-        monkeypatch.setattr(one.relay._publisher, "publish", publishing)
-        until(lambda: one.relay.taken == 1)
-    assert (a.got, b.got, fails) == (["1"], ["1", "1"], [])
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 1)
+    assert (sink.got, errors) == (["1", "1"], [])
     assert is_empty(queue)
+    assert one.reported == [f"a message cannot be put into {queue.name}, and is kept until it can: {error}"]
 
 
-# The broker, and the end.
+def test_message_that_cannot_be_dead_lettered_is_kept_and_others_go_on(queue, fail):
+    errors = fail(*[NotTakenError("full")] * 4)
+    queue.put(b"bad", body("1"))
+    sink = Sink(bad=SinkResult(DEAD, "no"))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 2)
+        assert dead_letter(queue)[0] == b"bad"
+    assert sink.got.count("bad") == 1
+    assert errors == []
+    assert one.reported[0] == f"a message cannot be put into {queue.name}.dead, and is kept until it can: full"
 
 
-def test_a_broker_is_waited_for_found_again_and_may_die_while_an_event_is_given(queue, monkeypatch):
-    monkeypatch.setattr(_intake, "_HEARTBEAT", 1.0)
-    monkeypatch.setattr(_intake, "_PULSE", 0.1)
-    monkeypatch.setattr(_redis_list, "LEASE", 1.0)
+def test_many_that_cannot_be_dead_lettered_leave_room_for_others(queue, fail):
+    fail(*[NotTakenError("full")] * 100_000, only_dead=True)
+    queue.put(*[b"bad"] * 120, body("1"))
+    sink = Sink(bad=SinkResult(DEAD, "no"))
+    with running(queue, sink) as one:
+        until(lambda: "1" in sink.got)
+        assert one.relay.counts.dead_lettered == 0
+    until(lambda: queue.size() == 120)
+
+
+def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_HELD", 0)
+    errors = fail(NotTakenError("full"))
+    stream.put(body("1"), headers=state(due=time.time() + 3600))
+    with running(stream, Sink()):
+        until(lambda: not errors)
+    assert stream.size() == 1
+
+
+# The broker, and the end
+
+OWN = {"rabbitmq": rabbitmq_server, "redis": redis_server}
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def own_queue(request, tmp_path):
+    """A queue of a server that the test may kill."""
+    with OWN[request.param](tmp_path) as server:
+        made = (RabbitQueue if request.param == "rabbitmq" else RedisQueue)(server)
+        yield made
+        made.close()
+
+
+def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(own_queue, monkeypatch):
+    monkeypatch.setattr(redis_adapter, "LEASE", 0.5)
+    monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
+    queue = own_queue
     going, go = threading.Event(), threading.Event()
-    handler = Handler(lambda e: (going.set(), go.wait(60)))
-    queue.put()  # the queue is made
+    sink = Sink()
+    sink.act = lambda uid: (going.set(), go.wait(60)) if uid == "1" else None
+    queue.put(b"first")
+    assert queue.get()
     settle(queue.server)
-    queue.put(body("1"))
+    queue.put(body("1"), message_id="id-1")
     queue.server.kill()
-    with running(queue, giver(a=handler)) as one:
-        until(lambda: one.told)
+    with running(queue, sink) as one:
+        until(lambda: one.reported)
         queue.server.start()
-        assert going.wait(30)
+        assert going.wait(60)
         queue.server.kill()
-        until(lambda: "relay pulse" not in [thread.name for thread in threading.enumerate()])  # it is noticed
-        queue.server.start()
         go.set()
-        until(lambda: one.relay.taken)
+        until(lambda: any("is lost" in text for text in one.reported))
+        queue.server.start()
+        until(lambda: one.finished == 1)
         queue.put(body("2"))
-        until(lambda: "2" in handler.got)
-    assert handler.got == ["1", "2"]
-    assert queue.get(f"{queue.name}.aside") is None
-    told = [text for text in one.told if "BusyLoadingError" not in text]  # Redis, while it reads its data
-    shown = queue.broker.shown
-    assert told[0].startswith(f"{shown} cannot be reached: ")
-    assert told[1] == f"{shown} is there again"
-    assert told[2].startswith(f"{shown} is lost: ")
-    assert told[-1] == f"{shown} is there again"
-    assert queue.server.password not in str(told)
+        until(lambda: "2" in sink.got)
+    assert sink.got == ["1", "2"], "it came again, and the relay knew its id"
+    assert queue.get(queue.name + DEAD_SUFFIX) is None
+    shown = queue.url.shown
+    assert one.reported[0].startswith(f"{shown} cannot be reached: ")
+    assert f"{shown} is reachable again" in one.reported
+    assert queue.server.password not in str(one.reported)
 
 
-def test_what_was_in_hand_when_the_broker_was_lost_comes_again_once(listed):
-    handler = Handler()
-    listed.put(body("1"), headers=note(due=time.time() + 3600))
-    with running(listed, giver(a=handler)) as one:
-        until(lambda: one.relay._hand)
-        listed.server.kill()
-        until(lambda: one.told)
-        listed.server.start()
-        until(lambda: one.relay.taken == 1)
-        assert one.relay._hand == []
-    assert handler.got == ["1"]
-    assert is_empty(listed)
+def test_held_messages_come_again_after_a_lost_connection(rabbit):
+    sink = Sink()
+    rabbit.put(body("1"), headers=state(due=time.time() + 0.5))
+    with running(rabbit, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == ["1"]
 
 
-def test_a_broker_that_forgets_what_is_taken_is_told_of(request):
-    handler = Handler()
-    queue = Memory(request.node.name)
-    with kombu.Connection("memory://") as connection:
-        connection.Producer().publish(body("1"), routing_key=queue.name)
-    with running(queue, giver(a=handler)) as one:
-        until(lambda: one.relay.taken == 1)
-    assert handler.got == ["1"]
-    assert one.told == ["memory:// forgets what is taken: a relay that is killed loses it"]
-
-
-class Memory:
-    """A queue in memory."""
-
-    def __init__(self, name):
-        self.name = name
-        self.broker = Broker("memory://")
-
-
-def test_a_relay_that_is_stopped_ends_what_it_does_and_leaves_the_rest(queue):
+def test_stopped_relay_ends_its_batch_and_leaves_the_rest(queue):
     going, go = threading.Event(), threading.Event()
-    handler = Handler(lambda e: (going.set(), go.wait(60)))
-    queue.put(body("1"), body("2"))
-    queue.put(body("3"), headers=note(due=time.time() + 3600))
-    one = Running(queue, giver(a=handler))
+    sink = Sink()
+    sink.act = lambda uid: (going.set(), go.wait(60))
+    queue.put(body("1"), headers=state(due=time.time() + 3600))
+    queue.put(body("2"))
+    one = Running(queue, sink)
     one.thread.start()
-    assert going.wait(30)
+    assert going.wait(60)
+    queue.put(body("3"))
     one.flag.set()
     go.set()
     one.stop()
-    assert handler.got == ["1"]
-    assert one.relay.taken == 1
-    assert [_message.decode(queue.get()[0]).event.uid for _ in range(2)] == ["2", "3"]
-    assert queue.get() is None
+    assert sink.got == ["2"]
+    until(lambda: queue.size() == 2)
+    assert {uid_of(queue.get()[0]) for _ in range(2)} == {"1", "3"}
 
 
-def test_a_relay_that_is_stopped_while_its_broker_is_away_ends(listed):
-    listed.server.kill()
-    try:
-        with running(listed, giver(a=Handler())) as one:
-            until(lambda: one.told)
-            begin = time.monotonic()
-        assert time.monotonic() - begin < 10
-    finally:
-        listed.server.start()
+def test_relay_ends_while_its_broker_is_away(monkeypatch):
+    from event._broker import BrokerURL
+
+    class Away:
+        url = BrokerURL("amqp://127.0.0.1:1")
+        name = "q"
+
+    monkeypatch.setattr(module, "_FIRST_DELAY", 3600.0)
+    with running(Away, Sink()) as one:
+        until(lambda: one.reported)
+    assert one.reported[0].startswith("amqp://127.0.0.1:1 cannot be reached: ")
 
 
-def test_a_relay_that_is_stopped_while_the_disk_is_full_ends(listed, monkeypatch):
-    monkeypatch.setattr(_relay, "_LONGEST_REST", 3600.0)
-    monkeypatch.setattr(_relay, "_FIRST_DELAY", 3600.0)
-    monkeypatch.setattr(_relay, "_LONGEST_DELAY", 3600.0)
-    listed.put(body("1"))
-    with running(listed, Odd(**{"1": OSError(errno.ENOSPC, "full")})) as one:
-        until(lambda: one.told)
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 10
-    assert listed.size() == 1
+def test_relay_ends_while_the_disk_is_full(stream, monkeypatch):
+    for name in ("_LONGEST_PAUSE", "_FIRST_DELAY", "_LONGEST_DELAY"):
+        monkeypatch.setattr(module, name, 3600.0)
+    stream.put(body("1"))
+    with running(stream, Sink(**{"1": FULL})) as one:
+        until(lambda: one.reported)
+    assert stream.size() == 1
 
 
-def test_what_goes_wrong_is_told_again_after_an_hour(listed, monkeypatch):
-    told = []
-    relay = Relay(listed.broker, listed.name, giver(), places=None, patience=1.0, tell=told.append)
+def test_lost_connection_while_the_sink_works_is_noticed_afterwards(stream, monkeypatch):
+    def lose(self):
+        raise BrokerError("lost")
+
+    monkeypatch.setattr(redis_adapter.RedisConsumer, "keep_alive", lose)
+    stream.put(body("1"))
+    with running(stream, Sink()) as one:
+        until(lambda: one.finished == 1)
+
+
+def test_same_problem_is_reported_again_after_an_hour(monkeypatch):
+    reported = []
+    reporter = module._Reporter(reported.append)
     now = time.monotonic()
-    monkeypatch.setattr(_relay.time, "monotonic", lambda: now)
-    relay._say("down")
-    relay._say("full")
-    relay._say("down")
-    assert told == ["down", "full"]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    for text in ("down", "full", "down"):
+        reporter(text)
+    assert reported == ["down", "full"]
     now += 3601
-    relay._say("down")
-    assert told == ["down", "full", "down"]
+    reporter("down")
+    assert reported == ["down", "full", "down"]
 
 
-def test_the_delay_doubles_up_to_a_minute_and_varies(monkeypatch):
-    monkeypatch.setattr(_relay, "_FIRST_DELAY", 1.0)
-    for failures, longest in [(0, 1), (1, 2), (5, 32), (6, 60), (10**9, 60)]:
-        delays = [_relay._delay(failures) for _ in range(50)]
+def test_delay_doubles_up_to_a_minute_and_varies(monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_DELAY", 1.0)
+    for failures, longest in [(-1, 1), (0, 1), (1, 2), (5, 32), (6, 60), (10**9, 60)]:
+        delays = [module._delay(failures) for _ in range(50)]
         assert all(0.75 * longest <= delay <= 1.25 * longest for delay in delays)
         assert len(set(delays)) > 1
+
+
+def test_relay_with_the_sink_for_handlers_delivers_whole_events(any_queue):
+    got = []
+
+    class Handler:
+        def send_event(self, e):
+            got.append(e.uid)
+            return True
+
+    any_queue.put(body("1"))
+    with running(any_queue, DirectSink({"a": Handler()}, 30.0, lambda *_: None)) as one:
+        until(lambda: one.finished == 1)
+    assert got == ["1"]

@@ -6,6 +6,8 @@ for a confirmation without one.
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 import time
 from collections import OrderedDict, deque
@@ -14,6 +16,7 @@ from typing import Any
 
 import pika
 from pika import exceptions, spec
+from pika.adapters.select_connection import IOLoop
 
 from event._broker.queue import (
     CONTENT_TYPE,
@@ -69,12 +72,13 @@ class _Connection:
     def __init__(self, address: Address, timeout: float) -> None:
         self.error: BaseException | None = None
         self._blocked = False
+        self._loop = _Loop()
         self._connection = pika.SelectConnection(
             _parameters(address, timeout),
             on_open_error_callback=self._note_error,
             on_close_callback=self._note_error,
+            custom_ioloop=self._loop,
         )
-        self._loop = self._connection.ioloop
         self._connection.add_on_connection_blocked_callback(partial(self._note_blocked, True))
         self._connection.add_on_connection_unblocked_callback(partial(self._note_blocked, False))
         try:
@@ -118,10 +122,20 @@ class _Connection:
     def close(self, timeout: float) -> None:
         """Say goodbye within some seconds, and let go of the connection."""
         try:
-            if self._connection.is_open and timeout > 0:
+            if not (self._connection.is_closed or self._connection.is_closing):
                 self._connection.close()
-                self.wait(lambda: self._connection.is_closed, timeout)
-        except Exception:  # noqa: S110  # whatever the broker answers, the connection is of no further use
+            self.wait(lambda: self.error, timeout)
+        except Exception:
+            self._cut()
+        finally:
+            self._loop.close()
+
+    def _cut(self) -> None:
+        """End a connection whose broker does not answer."""
+        try:
+            self._loop.shut_down_sockets()
+            self.wait(lambda: self.error, _GOODBYE)
+        except Exception:  # noqa: S110  # the connection is of no further use, whatever happens
             pass
 
     def _overdue(self, timeout: float) -> BrokerError:
@@ -134,6 +148,30 @@ class _Connection:
 
     def _note_blocked(self, blocked: bool, *_args: object) -> None:
         self._blocked = blocked
+
+
+class _Loop(IOLoop):
+    """A loop that knows the sockets that it watches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sockets: set[int] = set()
+
+    def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
+        """Watch a socket."""
+        self._sockets.add(fd)
+        super().add_handler(fd, handler, events)
+
+    def remove_handler(self, fd: int) -> None:
+        """Watch a socket no longer."""
+        self._sockets.discard(fd)
+        super().remove_handler(fd)
+
+    def shut_down_sockets(self) -> None:
+        """End the connections; pika then finds that they are lost, and closes its sockets."""
+        for fd in self._sockets:
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
 
 class AMQPPublisher:

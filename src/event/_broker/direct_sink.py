@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from queue import SimpleQueue
+    from threading import Thread
 
     from event._broker.message import EventMessage
     from event._broker.sink import Incoming
@@ -23,7 +24,6 @@ class DirectSink:
 
     :param timeout: for one event and one handler, in seconds
     :param report: called with each delivery
-    :ivar hung: how many deliveries have not ended in time and still occupy a thread
     """
 
     def __init__(
@@ -33,11 +33,17 @@ class DirectSink:
         report: Callable[[EventMessage, Delivery], None],
         source: AttachmentSource = AttachmentSource(),  # noqa: B008  # it is immutable
     ) -> None:
-        self.hung = 0
         self._handlers = handlers
         self._timeout = timeout
         self._report = report
         self._source = source
+        self._overdue: list[Thread] = []
+
+    @property
+    def hung(self) -> int:
+        """How many deliveries have not ended in time and still occupy a thread."""
+        self._overdue = [thread for thread in self._overdue if thread.is_alive()]
+        return len(self._overdue)
 
     def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
         """Deliver the events of a batch; see `Sink.deliver`."""
@@ -63,14 +69,16 @@ class DirectSink:
         for name, handler in self._handlers.items():
             work = {n: item for n, (item, incoming) in events.items() if _is_pending(name, incoming)}
             if work:
-                lanes.append(_Lane(name, handler, work, self._timeout, done))
+                lanes.append(_Lane(name, handler, work, self._timeout, done, self._overdue.append))
         left = sum(len(lane.left) for lane in lanes)
         while left:
             for number, delivery in _next(done, lanes):
                 deliveries[number].append(delivery)
-                self._report(events[number][0].message, delivery)
                 left -= 1
-        self.hung += sum(lane.hung for lane in lanes)
+                try:
+                    self._report(events[number][0].message, delivery)
+                except Exception:  # noqa: S110  # the event is delivered all the same
+                    pass
         return deliveries
 
     def _result(self, incoming: Incoming, deliveries: list[Delivery]) -> SinkResult:
@@ -87,23 +95,24 @@ class _Lane:
     """Gives events to one handler, one after another, in a thread. If one takes too long, another thread goes on.
 
     :ivar name: the handler's
+    :param leave: called with a thread that is left behind
     :ivar left: the events that are not reported; only the thread that reads `done` changes it
-    :ivar hung: how many threads were left behind
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a lane is made of
         self,
         name: str,
         handler: _dispatch.Handler,
         events: dict[int, Unpacked],
         timeout: float,
         done: SimpleQueue[tuple[int, Delivery]],
+        leave: Callable[[Thread], None],
     ) -> None:
         from threading import Lock
 
         self.name = name
         self.left = dict(events)
-        self.hung = 0
+        self._leave = leave
         self._handler = handler
         self._timeout = timeout
         self._done = done
@@ -122,7 +131,7 @@ class _Lane:
             if self.deadline() > time.monotonic():
                 return
             self._turn += 1
-        self.hung += 1
+        self._leave(self._thread)
         number = next(iter(self.left))
         del self.left[number]
         self._start()
@@ -132,9 +141,10 @@ class _Lane:
         from threading import Thread
 
         self._started = time.monotonic()
-        thread = Thread(target=self._run, args=(self._turn, dict(self.left)), name=f"event {self.name}", daemon=True)
+        work = (self._turn, dict(self.left))
+        self._thread = Thread(target=self._run, args=work, name=f"event {self.name}", daemon=True)
         try:
-            thread.start()
+            self._thread.start()
         except RuntimeError as error:  # too many threads
             for number in self.left:
                 self._done.put((number, Delivery(self.name, False, error, 0.0)))

@@ -106,12 +106,14 @@ class RedisConsumer:
             return self._claim(limit) or self._read(limit, wait)
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Remove messages from the list of pending ones and from the stream, in one transaction."""
+        """Remove messages from the stream and from the list of pending ones, in one exchange."""
         ids = [message.ack_token for message in messages]
-        with Masked(self._url, named=False), _Sorted(), self._client.pipeline(transaction=True) as transaction:
-            transaction.xack(self._queue, GROUP, *ids)
-            transaction.xdel(self._queue, *ids)
-            transaction.execute()
+        # No transaction: a Redis that is out of memory accepts none, and could not be emptied. If only the first
+        # command arrives, whoever claims the message next finds that it is gone.
+        with Masked(self._url, named=False), _Sorted(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.xdel(self._queue, *ids)
+            pipeline.xack(self._queue, GROUP, *ids)
+            pipeline.execute()
             self._held.difference_update(ids)
 
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:  # noqa: ARG002  # the port's
@@ -139,8 +141,14 @@ class RedisConsumer:
 
     def _make_group(self) -> None:
         try:
-            self._client.xgroup_create(self._queue, GROUP, id="0", mkstream=True)
+            if any(group["name"] == GROUP.encode() for group in self._client.xinfo_groups(self._queue)):
+                return  # a Redis that is out of memory would refuse to make it
         except exceptions.ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+        try:
+            self._client.xgroup_create(self._queue, GROUP, id="0", mkstream=True)
+        except exceptions.ResponseError as error:  # another relay was first
             if not str(error).startswith("BUSYGROUP"):
                 raise
 

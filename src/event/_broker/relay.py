@@ -60,7 +60,7 @@ _REMEMBERED = 10_000  # ids of delivered messages
 _REMINDER = 3600.0  # seconds until the same problem is reported again
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
     """A message that is not acknowledged.
 
@@ -214,18 +214,18 @@ class Relay:
 
     def _process(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give a batch to the sink, and settle it. A message that may crash us is delivered alone, after the others."""
-        new = [pending for pending in batch if pending.result is None]
-        for pending in new:
-            if pending.message.id and pending.message.id in self._delivered:
+        for pending in batch:
+            if pending.result is None and pending.message.id and pending.message.id in self._delivered:
                 pending.result = SinkResult(Disposition.ACK)  # the broker was not told that it is done
-        safe = [p for p in new if p.result is None and p.state.crash_count < _QUARANTINE]
+        new = [pending for pending in batch if pending.result is None]
+        safe = [pending for pending in new if pending.state.crash_count < _QUARANTINE]
+        alone = [pending for pending in new if pending.state.crash_count >= _QUARANTINE]
         if safe:
             self._deliver(consumer, safe)
-        self._settle(consumer, [pending for pending in batch if pending.result is not None])
-        for pending in new:
-            if pending.result is None:
-                self._deliver(consumer, [pending])
-                self._settle(consumer, [pending])
+        self._settle(consumer, [pending for pending in batch if pending not in alone])
+        for pending in alone:
+            self._deliver(consumer, [pending])
+            self._settle(consumer, [pending])
 
     def _deliver(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give messages to the sink; note in each what is to become of it."""
