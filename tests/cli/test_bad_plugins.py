@@ -57,11 +57,11 @@ DELIVERING = {
         "        Pool().submit(Event().wait); return True"
     ),
     "no more threads": handler(NO_THREADS),
-    "forks, and the child stays": handler("import os, time\n        os.fork() or time.sleep(1000)\n        return True"),
-    "forks, and the child returns": handler("import os; os.fork(); return True"),
-    "leaves a process with our streams": handler(
-        "import subprocess; subprocess.Popen(['sleep', '1000']); return True"
+    "forks, and the child stays": handler(
+        "import os, time\n        os.fork() or time.sleep(1000)\n        return True"
     ),
+    "forks, and the child returns": handler("import os; os.fork(); return True"),
+    "leaves a process with our streams": handler("import subprocess; subprocess.Popen(['sleep', '1000']); return True"),
 }
 COMMANDS = pytest.mark.parametrize(
     ("words", "status"),
@@ -127,7 +127,9 @@ def program(patch, *words):
     """Run the command line in a process of its own, after a patch of the package."""
     import subprocess
 
-    code = f"import sys\nfrom event._worker import parent, sending\n{patch}\nfrom event._cli import main\nsys.exit(main())"
+    code = (
+        f"import sys\nfrom event._worker import parent, sending\n{patch}\nfrom event._cli import main\nsys.exit(main())"
+    )
     args = [sys.executable, "-c", code, *words]
     return subprocess.run(args, capture_output=True, text=True, check=False, timeout=120)
 
