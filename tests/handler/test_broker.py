@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 
 import event
 from brokers import RabbitQueue, RedisQueue, settle
+from delivering import deliver
 from event import _files
 from event._broker import InlineFile, decode
 from event._broker import publisher as publisher_module
 from event._outbox import Outbox
-from event._outbox.delivery import deliver
 from event.handler.broker import BrokerHandler
 from servers.process import free_port
 from servers.rabbitmq import rabbitmq_server

@@ -24,7 +24,9 @@ import time
 import event
 from event import _registry
 from event._outbox import Claim, Outbox
-from event._outbox.delivery import deliver
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from delivering import deliver  # noqa: E402  # beside this script's own directory
 
 CONTENT = b"0123456789abcdef" * 4096
 STEPS = (

@@ -1,21 +1,20 @@
-"""Sending through the outbox: now, and later what could not be delivered then."""
+"""Send an event through the outbox, in the process of the caller. What fails waits for `event._outbox.pool`."""
 
 from __future__ import annotations
 
-from event import _dispatch, _log, _registry, _trace
+from event import _dispatch, _log
 from event._outbox.store import Outbox
 from event._outcome import Outcome
-from event.error import EventError, one_line
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import TypeAlias
 
     from event._event import Event
     from event._handler import EventHandler
     from event._outbox.claim import Claim
-    from event._outbox.entry import Entry
     from event._outcome import Delivery
 
     Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
@@ -34,29 +33,6 @@ def send(
     if claim is None:
         return _dispatch.send(handlers, event, timeout)
     return _attempt(claim, handlers, event._as_sent(claim.entry.id), timeout)
-
-
-def deliver(
-    outbox: Outbox, timeout: float | None = None, *, everything: bool = False
-) -> Iterator[tuple[Entry, Outcome]]:
-    """Deliver the entries that are due, one after another; yield each one with what became of it.
-
-    A handler is made from the configuration that the entry holds, once for all entries that hold the same.
-
-    :param timeout: for all handlers of one entry together, in seconds
-    :param everything: also what is not due yet
-    """
-    made: dict[tuple[str, str], Late] = {}
-    for candidate in outbox.candidates(everything=everything):
-        if (claim := outbox.claim(candidate)) is None:
-            continue
-        claim.begin()
-        handlers: dict[str, _dispatch.Handler] = {}
-        for name, config in claim.entry.pending.items():
-            if (name, config) not in made:
-                made[name, config] = Late(name, config)
-            handlers[name] = made[name, config]
-        yield claim.entry, _attempt_later(claim, handlers, timeout)
 
 
 def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:
@@ -96,62 +72,3 @@ def _attempt(claim: Claim, handlers: Handlers, event: Event, timeout: float | No
     finally:
         claim.release()
     return Outcome(tuple(results[name] for name in handlers))
-
-
-def _attempt_later(claim: Claim, handlers: Handlers, timeout: float | None) -> Outcome:
-    """Make an attempt in the span that the event was sent in, not in our own."""
-    token = _trace.current.set(claim.entry.span)
-    try:
-        return _attempt(claim, handlers, claim.event(), timeout)
-    finally:
-        _trace.current.reset(token)
-
-
-class Late:
-    """A handler that is made when it is first given an event.
-
-    A plugin is then imported within the deadline of a sending, and after the outbox has the event: one that hangs, or
-    brings down the process, holds nobody and loses nothing. One that leaves with SystemExit has failed.
-    """
-
-    def __init__(self, name: str, config: str) -> None:
-        self._name = name
-        self._config = config
-        self._handler: EventHandler | None = None
-        self._error: BaseException | None = None
-
-    def send_event(self, event: Event) -> bool:
-        """Give the handler an event."""
-        try:
-            return self._made().send_event(event)
-        except SystemExit as stop:
-            raise EventError(one_line(stop)) from stop
-
-    def encode_config(self) -> str:
-        """Return what a later process needs: the configuration as it was given, for it is read there first.
-
-        Handlers of ours, which cannot hang, may have it differ in another directory.
-        """
-        if _registry.kind(self._name) in _registry.BUILTINS:
-            try:
-                kind = _registry.get_handler(self._name)
-                if hasattr(kind, "_config_elsewhere"):
-                    return str(kind(**kind.decode_config(self._config))._config_elsewhere())
-            except Exception:
-                return self._config  # a later process may read it, and this one tells why it could not
-        return self._config
-
-    def _made(self) -> EventHandler:
-        if self._error:
-            raise self._error
-        handler = self._handler
-        if handler is None:
-            try:
-                kind = _registry.get_handler(self._name)
-                handler = self._handler = kind(**kind.decode_config(self._config))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                self._error = error  # to make it for the next event would fail again
-                raise
-        return handler

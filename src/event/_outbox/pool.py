@@ -373,6 +373,8 @@ class DeliveryPool:
         sending.abandoned = True
         self.hung += 1
         self._threads -= 1
+        if not self._threads:
+            self._start_thread()
         lane.running.discard(sending)
         lane.put_back(sending.rest)
         if sending.batch:
