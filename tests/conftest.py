@@ -182,6 +182,7 @@ def once_a_run(tmp_path_factory, name, make):
 
 @pytest.fixture
 def rabbit(rabbitmq):
+    """A queue of RabbitMQ."""
     from brokers import RabbitQueue
 
     made = RabbitQueue(rabbitmq)
@@ -190,7 +191,8 @@ def rabbit(rabbitmq):
 
 
 @pytest.fixture
-def listed(redis):
+def stream(redis):
+    """A queue of Redis."""
     from brokers import RedisQueue
 
     made = RedisQueue(redis)
@@ -198,6 +200,23 @@ def listed(redis):
     made.close()
 
 
-@pytest.fixture(params=["rabbit", "listed"], ids=["rabbitmq", "redis"])
+@pytest.fixture
+def sqs(moto, monkeypatch):
+    """A queue of SQS."""
+    from brokers import SQSQueue
+
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    made = SQSQueue(moto)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["rabbit", "stream"], ids=["rabbitmq", "redis"])
 def queue(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["rabbit", "stream", "sqs"], ids=["rabbitmq", "redis", "sqs"])
+def any_queue(request):
     return request.getfixturevalue(request.param)

@@ -128,12 +128,30 @@ def test_an_exit_in_turn_passes(error):
         manager(a=raises(error)).dispatch(event.Event("x"))
 
 
-def test_where_no_thread_can_start_the_handlers_are_asked_in_turn(monkeypatch):
+def test_a_delivery_for_which_no_thread_can_start_has_failed(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)  # to have none left would starve the machine
-    assert [d.ok for d in manager(30, a=yes, b=yes).dispatch(event.Event("x"))] == [True, True]
+    outcome = manager(30, a=yes, b=yes).dispatch(event.Event("x"))
+    assert [d.reason for d in outcome] == [
+        "not tried: no thread can be started (RuntimeError: can't start new thread)"
+    ] * 2
+
+
+def test_the_number_of_threads_that_hang_is_bounded(monkeypatch):
+    monkeypatch.setattr(_dispatch, "HUNG_LIMIT", 2)
+    monkeypatch.setattr(_dispatch, "_hung", set())
+    release = threading.Event()
+    hung = manager(0.05, a=lambda e: release.wait(60), b=lambda e: release.wait(60))
+    assert all(delivery.timed_out for delivery in hung.dispatch(event.Event("x")))
+    threads = [handler.threads[0] for handler in hung.handlers.values()]
+    (refused,) = manager(30, c=yes).dispatch(event.Event("x"))
+    assert refused.reason == "not tried: 2 earlier deliveries of this process hang; restart it"
+    release.set()
+    for thread in threads:
+        thread.join(60)
+    assert manager(30, c=yes).send_event(event.Event("x"))
 
 
 def test_a_deadline_beyond_all_bounds_is_none():

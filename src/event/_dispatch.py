@@ -12,7 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from queue import SimpleQueue
-    from typing import Any, Protocol
+    from threading import Thread
+    from typing import Protocol
 
     from event._event import Event
 
@@ -45,24 +46,16 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
     One that is not done in time has failed with a TimeoutError. Its thread is a daemon, so that even a hung one does
     not keep the process.
     """
-    from contextvars import copy_context
     from queue import Empty, SimpleQueue
-    from threading import Thread
 
     deadline = time.monotonic() + min(timeout, _LONGEST)
     done: SimpleQueue[Delivery] = SimpleQueue()
-    waiting = dict(handlers)
-    alone = []
+    waiting: dict[str, Thread] = {}
     for name, handler in handlers.items():
-        # In the caller's context: the track that it is in is the handler's too.
-        work = (_attempt_into, done, name, handler, event)
-        thread = Thread(target=copy_context().run, args=work, name=f"event {name}", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:  # too many threads, or the interpreter is ending
-            alone.append(name)
-    for name in alone:  # late rather than not at all
-        _attempt_into(done, name, handlers[name], event)
+            waiting[name] = _start(done, name, handler, event)
+        except NotStartedError as error:
+            yield Delivery(name, False, error, 0.0)
     while waiting:
         try:
             delivery = done.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -70,11 +63,43 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
             break
         del waiting[delivery.handler]
         yield delivery
-    for name in waiting:
-        yield Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout)
+    for name, thread in waiting.items():
+        _hung.add(thread)
+        late = Delivery(name, False, TimeoutError(f"not done within {timeout:g} s"), timeout)
+        late.timed_out = True
+        yield late
 
+
+HUNG_LIMIT = 64
+"""How many threads of a process may hang in a handler; one more delivery with a timeout fails at once."""
 
 _LONGEST = 365 * 86400.0  # seconds; a lock takes no timeout without end
+_hung: set[Thread] = set()
+
+
+class NotStartedError(EventError):
+    """A delivery for which there was no thread."""
+
+
+def _start(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
+    """Give an event to a handler in a thread.
+
+    :raises NotStartedError: there is no thread to be had, or too many hang already
+    """
+    from contextvars import copy_context
+    from threading import Thread
+
+    _hung.difference_update([thread for thread in _hung if not thread.is_alive()])
+    if len(_hung) >= HUNG_LIMIT:
+        raise NotStartedError(f"not tried: {len(_hung)} earlier deliveries of this process hang; restart it")
+    # In the caller's context: the track that it is in is the handler's too.
+    work = (_attempt_into, done, name, handler, event)
+    thread = Thread(target=copy_context().run, args=work, name=f"event {name}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # too many threads, or the interpreter is ending
+        raise NotStartedError(f"not tried: no thread can be started ({one_line(error)})") from error
+    return thread
 
 
 def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:
@@ -98,22 +123,3 @@ def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     finally:
         said = heard()
     return Delivery(name, taken, error, time.perf_counter() - start, said)
-
-
-class Contained:
-    """A handler that has failed, not ended the program, where it leaves with SystemExit.
-
-    For programs of ours, which deliver what others have asked for.
-    """
-
-    def __init__(self, handler: Any) -> None:
-        self._handler = handler
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._handler, name)
-
-    def send_event(self, event: Event) -> Any:
-        try:
-            return self._handler.send_event(event)
-        except SystemExit as stop:
-            raise EventError(one_line(stop)) from stop

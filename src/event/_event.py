@@ -9,7 +9,7 @@ from event.error import EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -322,9 +322,14 @@ def with_delivered(event: Event, keys: Iterable[str]) -> Event:
     return copy
 
 
-def encode_event(event: Event, attachments: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the content of a dump, its attachments being at other paths perhaps."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}
+
+
+def raw_content(event: Event) -> dict[str, Any]:
+    """Return what `decode_event` makes the same event of, dates and all; for another process of ours."""
+    return {"data": event._data.copy(), "attachments": event.get_attachments().copy(), "closed": event._closed}
 
 
 def decode_event(content: Any, kind: type[E]) -> E:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import sys
@@ -46,6 +45,8 @@ def safe_name(name: str, limit: int = _NAME_MAX) -> str:
 
 def hashed_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return ``STEM~HASH.EXT``: name made safe, with 16 hex digits that tell it from every other name."""
+    import hashlib
+
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     clean = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in name)
     stem, extension = os.path.splitext(clean)
@@ -114,6 +115,8 @@ def sha1(path: str) -> str:
 
     :raises OSError: as `open_regular`
     """
+    import hashlib
+
     digest = hashlib.sha1(usedforsecurity=False)
     fd = open_regular(path)
     try:

@@ -13,15 +13,21 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from logging import Logger, LogRecord
 
 _WARNING = 30  # logging.WARNING
 
 _said: dict[int, list[str]] = {}
 
+# Called when the logger is fetched: a process that captures the log need not import logging before.
+before_first_use: Callable[[], None] | None = None
+
 
 def get_logger() -> Logger:
     """Return the logger named ``event``."""
+    if before_first_use:
+        before_first_use()
     from logging import getLogger
 
     logger = getLogger("event")
@@ -82,3 +88,8 @@ def _message(record: LogRecord) -> str:
         return " ".join(record.getMessage().split())
     except Exception:  # the arguments do not fit the message
         return str(record.msg)
+
+
+def is_listening() -> bool:
+    """Return whether what this thread logs is remembered."""
+    return get_ident() in _said

@@ -32,7 +32,7 @@ class EventManager:
         self.handlers: dict[str, EventHandler] = {}
         outbox = outbox or os.environ.get("E3_EVENT_OUTBOX")
         self.outbox = os.path.abspath(outbox) if outbox else None
-        self.timeout = _seconds_of_environment() if timeout is None else _seconds(timeout, "the timeout")
+        self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
         self._unloaded: dict[str, str] = {}
@@ -67,9 +67,9 @@ class EventManager:
             from event import _dispatch
 
             return _dispatch.send(self.handlers.copy(), event, self.timeout)
-        from event import _delivery
+        from event._outbox import delivery
 
-        return _delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
+        return delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
@@ -163,22 +163,22 @@ class EventManager:
         if self.outbox is not None or self.timeout is not None:
             # Loaded now, not in the middle of a sending: while one thread imports, another may fork, and the child's
             # import would wait for ever.
-            from event import _delivery  # noqa: F401
+            from event._outbox import delivery  # noqa: F401
         self.handlers[name] = handler(*args, **kwargs)
 
 
-def _seconds(value: object, origin: str) -> float:
-    """Return a timeout.
+def seconds(value: object, origin: str) -> float:
+    """Return a timeout, in seconds.
 
     :raises EventError: it is no positive number
     """
     try:
-        seconds = float(value)  # type: ignore[arg-type]  # what float does not take is the error
+        number = float(value)  # type: ignore[arg-type]  # what float does not take is the error
     except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
+        number = 0.0
+    if not 0 < number < float("inf"):
         raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
-    return seconds
+    return number
 
 
 def _seconds_of_environment() -> float | None:
@@ -186,7 +186,7 @@ def _seconds_of_environment() -> float | None:
     if not value:
         return None
     try:
-        return _seconds(value, "E3_EVENT_TIMEOUT")
+        return seconds(value, "E3_EVENT_TIMEOUT")
     except EventError as error:
         # This runs when the package is imported: a mistake in the surroundings must not break the build.
         _log.error("%s; there is no deadline", one_line(error))

@@ -17,9 +17,10 @@ class Delivery:
     :ivar error: the exception that it raised; None where it took the event or returned a false value
     :ivar seconds: how long it took
     :ivar said: what the handler logged meanwhile, at WARNING and above, on one line
+    :ivar timed_out: whether it was not done within the timeout; it may still run
     """
 
-    __slots__ = ("error", "handler", "ok", "said", "seconds")
+    __slots__ = ("error", "handler", "ok", "said", "seconds", "timed_out")
 
     def __init__(self, handler: str, ok: bool, error: BaseException | None, seconds: float, said: str = "") -> None:
         self.handler = handler
@@ -27,6 +28,7 @@ class Delivery:
         self.error = error
         self.seconds = seconds
         self.said = said
+        self.timed_out = False
 
     def __bool__(self) -> bool:
         """Return whether the handler took the event."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-import amqp
+import pika
 
 from servers.process import Server, program, running
 
@@ -51,10 +51,13 @@ class RabbitMQ(Server):
         (directory / "names").write_text(NAMES)
 
     def ask(self):
-        with amqp.Connection(
-            f"127.0.0.1:{self.port}", USER, self.password, connect_timeout=5, read_timeout=5, write_timeout=5
-        ):
-            pass
+        parameters = pika.URLParameters(
+            f"{self.url}%2F?socket_timeout=5&stack_timeout=5&blocked_connection_timeout=5&connection_attempts=1"
+        )
+        try:
+            pika.BlockingConnection(parameters).close()
+        except pika.exceptions.AMQPError as error:
+            raise ConnectionError("it is not ready") from error
 
 
 def _environment(directory):

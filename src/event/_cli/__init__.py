@@ -1,136 +1,103 @@
-"""The command line, ``e3-event`` and ``python -m event``, for build scripts that are not Python.
-
-Each command is a module with ``add_parser(commands)``, which returns its parser, and ``run(args)``, which returns
-the exit status. A module is imported only when its command is used, or when the help lists it.
-"""
+"""The command line, ``e3-event`` and ``python -m event``, for build scripts that are not Python."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from importlib import import_module
-
-from event._cli import _text
-from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
-    from typing import Any, NoReturn
+    from typing import Any
 
-COMMANDS = ("send", "run", "deliver", "outbox", "relay", "check")
+    from event._worker import Worker
 
-_EPILOG = """\
-exit status:
-  0  all is well
-  1  something was not delivered, or is broken
-  2  the command line is wrong; nothing was done
-
-examples:
-  E3_EVENT_HANDLERS='file=events|smtp=Nightly,ci@example.com,dev@example.com,mail.example.com'
-  export E3_EVENT_HANDLERS
-  e3-event check
-  e3-event send compile target=arm errors:=0 --attach build.log
-
-"e3-event COMMAND --help" tells more. "python -m event" is the same command.
-"""
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line on one line; takes no abbreviations, so that options can be added later."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Tell what is wrong, and end with status 2."""
-        _text.tell(f"{self.prog}: {message}; see {self.prog} --help")
-        raise SystemExit(2)
-
-    def print_help(self, file: object = None) -> None:  # noqa: ARG002  # argparse's signature
-        """Write the help to stdout, whatever reads it."""
-        _text.show(self.format_help().rstrip())
-
-
-class _Version(argparse.Action):
-    def __call__(self, *_args: object) -> None:
-        _text.show(f"e3-event {_text.version()}")
-        raise SystemExit(0)
-
-
-def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of the command line.
-
-    :param commands: the commands that it knows; their modules are imported
-    """
-    parser = Parser(
-        prog="e3-event",
-        description="Tell the outside world what happened in a build.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    subparsers = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, title="commands", parser_class=Parser
-    )
-    for name in commands:
-        module = _command(name)
-        command = module.add_parser(subparsers)
-        command.set_defaults(parser=command, run=module.run)
-    return parser
+_WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first job to a copy of this process
+_QUICK = frozenset({"send", "run"})  # whose usual lines are read without argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    :param argv: the arguments, without the program's name; those of this process where it is None
+    :param argv: the arguments, without the program's name; those of this process if it is None
     :return: the exit status
     """
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    if words == ["--version"]:
+        return _show_version()
+    if words in (["--help"], ["-h"]):
+        return _show_help()
+    worker = None
+    if argv is None and sys.platform == "linux" and words and words[0] in _WITH_WORKER:
+        # Here, before any thread runs: both processes go on side by side, and share what both need.
+        import json  # noqa: F401
+
+        from event._worker.parent import Worker
+
+        try:
+            worker = Worker.fork()
+        except OSError:
+            pass  # there may be no more processes; the command tries again when it needs one
+        else:
+            if worker is None:
+                return 0  # this is the worker, and its work is done
     try:
-        status = _run([*sys.argv[1:]] if argv is None else [*argv])
-        return _text.finish() or status
+        return _run(words, worker)
     except KeyboardInterrupt:
         return 130  # as a shell reports a process that SIGINT ended
+    finally:
+        if worker:
+            worker.kill()
 
 
-def _run(argv: list[str]) -> int:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    from event._cli._parser import build_parser
+
+    return build_parser()
+
+
+def _run(words: list[str], worker: Worker | None) -> int:
+    from event._cli import _text
+
     command = "e3-event"
     try:
-        args = _parse(argv)
+        args = _parse(words)
         command = args.parser.prog
-        return int(args.run(args))
+        args.worker = worker
+        module = __import__(f"event._cli.{args.command}", fromlist=["run"])
+        status = int(module.run(args))
     except SystemExit as stop:  # argparse's way to end
-        return int(stop.code or 0)
+        status = int(stop.code or 0)
     except Exception as error:
+        from event.error import one_line
+
         _text.tell(f"{command}: {one_line(error)}")
-        return 1
+        status = 1
+    return _text.finish() or status
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    """Return the arguments; `args.words` holds the positional ones of a command that takes such.
+def _parse(words: list[str]) -> Any:
+    if words and words[0] in _QUICK:
+        from event._cli import _quick
 
-    Options and words may stand in any order, and behind ``--`` all are words; a command that has `args.behind` gets
-    them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
-    """
-    head, tail = _split(argv)
-    parser = build_parser(head[:1] if head[:1] and head[0] in COMMANDS else COMMANDS)
-    args, extra = parser.parse_known_args(head)
-    unknown = [word for word in extra if word.startswith("-")]
-    if not unknown and "behind" in args:
-        args.words, args.behind = [*args.words, *extra], tail
-    elif not unknown and "words" in args:
-        args.words = [*args.words, *extra, *tail]
-    elif unknown or extra or tail:
-        args.parser.error(f"what is {(unknown or [*extra, *tail])[0]!r}?")
-    return args
+        if args := _quick.parse(words):
+            return args
+    from event._cli._parser import parse
+
+    return parse(words)
 
 
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Return what stands before and behind the first ``--``."""
-    if "--" not in argv:
-        return argv, []
-    where = argv.index("--")
-    return argv[:where], argv[where + 1 :]
+def _show_help() -> int:
+    from event._cli import _help, _text
+
+    _text.show(_help.text())
+    return _text.finish()
 
 
-def _command(name: str) -> Any:
-    return import_module(f"event._cli.{name}")
+def _show_version() -> int:
+    from event._cli import _text
+    from event._version import VERSION
+
+    _text.show(f"e3-event {VERSION}")
+    return _text.finish()

@@ -1,111 +1,25 @@
-"""Handlers for a command: named in options or a variable, loaded one by one, given an event together."""
+"""The options that say which handlers get an event and how, and the lines about what the handlers did."""
 
 from __future__ import annotations
 
 import os
-import re
 
-from event import EventManager, _config, _manager, _registry
+from event import _config
 from event._cli import _text
-from event._cli._capture import Capture
-from event._dispatch import Contained
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
-    from typing import Any
 
-    from event import Delivery, Event, EventHandler
+    from event import Delivery
+    from event._worker import Result
 
-# Their errors hold no secret, and may quote the directory or the server that they are about.
-_OPEN = frozenset({"file", "logging", "smtp", "s3", "http", "apprise", "otel", "broker"})
 DEADLINE = 30.0  # seconds for one event, for a command that does not wait without end
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
-_SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other word
-
-# In whatever URL an error quotes: no configuration of ours need hold it.
-_USERINFO = re.compile(r"(://[^\s/@:]*:)[^\s/@]+@")
 
 Pairs = list[tuple[str, str]]
-
-
-class Handlers:
-    """The handlers that were asked for.
-
-    :param pairs: the name and the configuration of each
-    :param outbox: the directory that keeps an event until all of them have it; None for no outbox
-    :param timeout: for one event, in seconds; E3_EVENT_TIMEOUT where it is None
-    :param late: whether plugins are imported only when they are given the event, where there is an outbox or a timeout:
-        after the one has it, and within the other
-
-    :ivar loaded: those that could be loaded, by name
-    :ivar broken: why the others could not, by name
-    """
-
-    def __init__(
-        self, pairs: Pairs, *, outbox: str | None = None, timeout: float | None = None, late: bool = False
-    ) -> None:
-        with Capture():  # importing event has already said what is wrong with the variables
-            self._manager = EventManager(timeout=timeout)
-        self._manager.outbox = outbox
-        self.loaded: dict[str, EventHandler] = self._manager.handlers
-        self.broken: dict[str, str] = {}
-        self._configs = dict(pairs)
-        late = late and (outbox is not None or self._manager.timeout is not None)
-        with Capture():
-            plugins = _registry.plugins() if late else {}
-        for name, config in self._configs.items():
-            if _registry.kind(name) in plugins:
-                self.loaded[name] = _late_handler(name, config)
-            else:
-                self._load(name)
-
-    def __bool__(self) -> bool:
-        """Return whether an event would go anywhere: to a handler, or into the outbox for one."""
-        return bool(self.loaded or (self.broken and self._manager.outbox))
-
-    def deliver(self, event: Event) -> list[tuple[str, bool, str]]:
-        """Give an event to the handlers; return, for each, its name, whether it took the event, and a line about it.
-
-        With an outbox, those that could not be loaded are among them. What goes wrong with the outbox goes to stderr.
-        """
-        with Capture() as capture:
-            outcome = self._manager.dispatch(event)
-        for text in capture.said:
-            _text.tell(masked(text, self._configs))
-        # What the outbox could not keep, or has given up, it has said.
-        kept = self._manager.outbox is not None and not capture.said
-        results = [(d.handler, d.ok, about(d, self._configs, kept=kept)) for d in outcome]
-        if kept:
-            results += [(name, False, "kept in the outbox until it can be loaded") for name in self.broken]
-        return results
-
-    def _load(self, name: str) -> None:
-        config = self._configs[name]
-        with Capture():
-            try:
-                kind = _registry.get_handler(name)
-            except Exception as error:
-                self._broken(name, one_line(error))
-                return
-            try:
-                handler: Any = Contained(kind(**kind.decode_config(config)))
-            except (Exception, SystemExit) as error:
-                self._broken(name, masked(one_line(error), {name: config}))
-            else:
-                self.loaded[name] = handler
-
-    def _broken(self, name: str, reason: str) -> None:
-        self.broken[name] = reason
-        self._manager._unloaded[name] = self._configs[name]
-
-
-def _late_handler(name: str, config: str) -> Any:
-    from event._delivery import Late
-
-    return Late(name, config)
 
 
 def about(delivery: Delivery, configs: Mapping[str, str], *, kept: bool) -> str:
@@ -123,20 +37,22 @@ def about(delivery: Delivery, configs: Mapping[str, str], *, kept: bool) -> str:
     return f"not delivered: {text}"
 
 
-def masked(text: str, configs: Mapping[str, str]) -> str:
-    """Return text without what the configurations hold: a plugin's error may quote a password or a token.
+def line_about(result: Result, *, kept: bool) -> str:
+    """Return a line about what a handler did, without its name.
 
-    :param configs: the configuration of each handler, by name
+    :param kept: whether the outbox keeps the event for it, if it has not taken it
     """
-    parts: set[str] = set()
-    for name, config in configs.items():
-        if _registry.kind(name) not in _OPEN:
-            for whole in (config, _config.unquote(config)):
-                parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
-    parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it
-    for part in sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True):
-        text = text.replace(part, "***")
-    return _USERINFO.sub(r"\1***@", text)
+    if result.ok:
+        return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
+    text = f"not delivered: {result.error}"
+    return f"{text[:_ROOM]}; kept in the outbox" if kept and not result.permanent else text
+
+
+def masked(text: str, configs: Mapping[str, str]) -> str:
+    """Return text without what the configurations hold; see `event._redact`."""
+    from event._redact import without_secrets
+
+    return without_secrets(text, configs)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -181,10 +97,8 @@ def source(args: argparse.Namespace) -> str:
     return "--handler" if args.handlers else _text.line(args.env)
 
 
-def none_to_send(args: argparse.Namespace, handlers: Handlers) -> str:
-    """Return why an event has nowhere to go, and what to do about it."""
-    if handlers.broken:
-        return "nothing is sent: no handler could be loaded"
+def none_to_send(args: argparse.Namespace) -> str:
+    """Return what to do about an event that has nowhere to go."""
     return (
         f"nothing is sent: {source(args)} names no handler; "
         f"set it, as in {args.env}=file=events, or give --handler file=events"
@@ -227,10 +141,22 @@ def outbox(args: argparse.Namespace) -> str | None:
     return os.path.abspath(path) if path else None  # now: a command may remove this directory
 
 
+def timeout(args: argparse.Namespace) -> float:
+    """Return the timeout that the option, or else the variable, gives; `DEADLINE` if neither does."""
+    value: float | None = args.timeout
+    if value is None:
+        from event import default_manager
+
+        value = default_manager.timeout  # a wrong value of the variable was reported when it was read
+    return value or DEADLINE
+
+
 def _seconds(text: str) -> float:
     from argparse import ArgumentTypeError
 
+    from event._manager import seconds
+
     try:
-        return _manager._seconds(text, "the timeout")
+        return seconds(text, "the timeout")
     except EventError as error:
         raise ArgumentTypeError(one_line(error)) from error

@@ -13,16 +13,6 @@ if TYPE_CHECKING:
 _LONGEST = 1000  # characters of one line; a server may answer with a whole page
 
 
-def version() -> str:
-    """Return our version; ``unknown`` where this package runs without having been installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("e3-event")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def visible(text: str) -> str:
     r"""Return text with what a terminal would act upon, or could not show, written as ``\xNN``, ``\n``, ``\uNNNN``."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secret
-from event._cli import _handlers, _shelves, _text
-from event._cli._capture import Capture
+from event._cli import _handlers, _text, outbox_index
+from event._cli._loaded import Handlers
+from event._outbox import Outbox
+from event._version import VERSION
+from event._worker.capture import Capture
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = _handlers.wanted(args)
     installed = _builtins() + _plugins() + _shadowed()
     _text.show("Installed handlers:\n" + _text.table(installed))
-    handlers = _handlers.Handlers(pairs, timeout=args.timeout)
+    handlers = Handlers(pairs, timeout=args.timeout)
     entries = _entries(pairs, handlers)
     _text.show(f"\nHandlers of {_handlers.source(args)}:\n{_text.table(entries) or '  none'}")
     outbox = _outbox(args)
@@ -79,7 +82,7 @@ _BROKEN = "broken: "
 
 
 def _builtins() -> list[Row]:
-    ours = f"e3-event {_text.version()}"
+    ours = f"e3-event {VERSION}"
     return [(name, ours, _missing_extra(name) or _state(name)) for name in _registry.BUILTINS]
 
 
@@ -138,7 +141,7 @@ def _distribution(point: EntryPoint) -> str:
     return f"{name} {version}" if name else "an unknown distribution"
 
 
-def _entries(pairs: _handlers.Pairs, handlers: _handlers.Handlers) -> list[tuple[str, str]]:
+def _entries(pairs: _handlers.Pairs, handlers: Handlers) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     rows = []
     for position, name in enumerate(names):
@@ -170,18 +173,19 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     if path is None:
         return ("none", "E3_EVENT_OUTBOX is not set")
     try:
-        counts = _shelves.counts(path)
+        counts = outbox_index.count_by_state(Outbox(path))
     except OSError as error:
         return (path, f"{_BROKEN}{one_line(error)}")
     if counts is None:
         return (path, "ok; it is made when the first event is sent")
-    return (path, "ok; " + ", ".join(f"{count} {word}" for word, count in counts.items()))
+    return (path, f"ok; {counts}")
 
 
-def _send_test(args: argparse.Namespace, handlers: _handlers.Handlers) -> int:
+def _send_test(args: argparse.Namespace, handlers: Handlers) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
     if not handlers.loaded:
-        _text.tell(f"{args.parser.prog}: {_handlers.none_to_send(args, handlers)}")
+        why = "nothing is sent: no handler could be loaded" if handlers.broken else _handlers.none_to_send(args)
+        _text.tell(f"{args.parser.prog}: {why}")
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
-from threading import Thread
 
-from event import EventManager, _delivery
-from event._cli import _handlers, _shelves, _text
-from event._cli._capture import Capture
-from event._cli._deliverer import FAREWELL
-from event._cli._ending import Ending
-from event._cli._flag import Flag
-from event._cli._watchdog import Watchdog
-from event._disk import names
-from event._outbox import Outbox
-from event.error import one_line
+from event._cli import _handlers, _text, outbox_index
+from event._cli.shutdown import GracefulShutdown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
     from typing import Any
 
-    from event import Outcome
-    from event._entry import Entry
+    from event._worker import OpenEntry, Supervisor
 
 _DESCRIPTION = """\
 Send what is due in an outbox, each event to the handlers that have not got it yet. Nothing
 else needs to be configured: an entry holds the configuration of its handlers. Each handler
 gets a line on stderr.
 
-What fails is tried again after a minute, then after two, four, ... up to six hours, and is
-given up after five days. Several processes may deliver from one outbox at once.
+Several events are delivered at once, and a handler that fails, hangs or crashes delays no
+other handler. What fails is tried again after a minute, then after two, four, ... up to six
+hours, and is given up after five days. Several processes may deliver from one outbox at once.
 """
 
 _EPILOG = """\
@@ -49,12 +37,8 @@ examples:
   e3-event deliver outbox --all --timeout 30
 """
 
-_POLL = 1.0  # seconds
-_RESCAN = 60.0  # seconds; for entries whose owner has died, and for clocks that were set
-_RESCAN_CLAIMED = 5.0  # seconds, while something is claimed
-_MOST_HUNG = 100  # deliveries of a relay's deliverer
-_LAST = 10.0  # seconds that a relay's deliverer has for its end
-_COARSE = 2.5  # seconds; a directory changed more recently may change again and bear the same time
+JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
+_STEP = 1.0  # seconds between two looks at whether a signal has come, at most
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -69,279 +53,155 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="*", metavar="OUTBOX", help="the outbox's directory (default: that of E3_EVENT_OUTBOX)"
     )
-    _handlers.add_timeout(parser, "each event")
+    _handlers.add_timeout(parser, "each event", bounded=True)
+    add_jobs(parser)
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="stay, and deliver what comes and what falls due, until SIGTERM or SIGINT (Ctrl-C); the delivery that is "
-        "being made then is finished first, unless the signal comes again",
+        help="stay, and deliver what comes and what falls due, until SIGTERM or SIGINT (Ctrl-C); the deliveries that "
+        "are being made then are finished first, unless the signal comes again",
     )
     parser.add_argument("--all", action="store_true", help="also what is not due yet")
     return parser
+
+
+def add_jobs(parser: argparse._ActionsContainer) -> None:
+    """Add the option ``--jobs``."""
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_number,
+        default=JOBS,
+        help="give each handler up to N events at once, if it waits for its server and takes several "
+        "(default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Deliver; return the exit status."""
     if len(args.words) > 1:
         args.parser.error(f"what is {args.words[1]!r}? expected one OUTBOX")
-    outbox = _shelves.named(args.words[0] if args.words else None, args)
-    with Capture():  # importing event has already said what is wrong with the variables
-        args.timeout = EventManager(timeout=args.timeout).timeout
+    path = outbox_index.outbox_from_args(args.words[0] if args.words else None, args).path
+    from event._worker import Supervisor
+
     report = Report(args.parser.prog)
-    try:
-        return _watch(outbox, args, report) if args.watch else _once(outbox, args, report)
-    finally:
-        report.clear()
+    job = {
+        "job": "watch" if args.watch else "deliver",
+        "outbox": path,
+        "everything": args.all,
+        "timeout": _handlers.timeout(args),
+        "jobs": args.jobs,
+        "quiet": False,
+    }
+    supervisor = Supervisor(job, report, args.worker)
+    shutdown = GracefulShutdown()
+    with shutdown:
+        try:
+            while not supervisor.finished:
+                supervisor.step(_STEP)
+                report.show_progress(supervisor)
+                if shutdown.requested:
+                    supervisor.stop()
+        except KeyboardInterrupt:
+            supervisor.abort()
+            return 130
+        finally:
+            report.clear()
+    if args.watch or shutdown.requested:
+        return shutdown.status
+    return _finish(supervisor, report, path)
+
+
+def _finish(supervisor: Supervisor, report: Report, path: str) -> int:
+    """Report the end of a single pass; return the exit status."""
+    if supervisor.failed:
+        report.note(supervisor.failed)
+        return 1
+    if supervisor.is_absent:
+        report.note(f"nothing to deliver: there is no outbox {path} yet")
+        return 0
+    report.note(_summary(report, supervisor.summary))
+    return 1 if report.has_trouble or report.delivered < report.entries else 0
 
 
 class Report:
-    """Tells what is delivered, and on a terminal how far it is.
+    """Reports what is delivered, and on a terminal how far it is.
 
-    :param quiet: tell only what goes wrong
     :ivar entries: how many were tried
     :ivar delivered: how many of them every handler has now
-    :ivar trouble: whether anything else went wrong
+    :ivar has_trouble: whether anything else is wrong
     """
 
     def __init__(self, prog: str, *, quiet: bool = False) -> None:
         self.entries = self.delivered = 0
-        self.trouble = False
+        self.has_trouble = False
         self._prog = prog
         self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._shown = ""
 
-    def tell(self, text: str) -> None:
-        """Write a line above the progress."""
-        self.clear()
-        _text.tell(text)
-
-    def entry(self, entry: Entry, outcome: Outcome, *, kept: bool) -> None:
-        """Tell what became of an entry."""
+    def entry(self, entry: OpenEntry, where: str) -> None:
+        """Report what became of an entry."""
         self.entries += 1
-        self.delivered += bool(outcome)
-        for delivery in outcome:
-            if self._quiet and delivery.ok and not delivery.said:
-                continue
-            line = _handlers.about(delivery, entry.handlers, kept=kept)
-            self.tell(f"{entry.id[:13]} {entry.event.name}: {delivery.handler}: {line}")
+        self.delivered += where == "delivered"
+        for result in entry.results:
+            if not (self._quiet and result.ok and not result.said):
+                line = _handlers.line_about(result, kept=where == "waiting")
+                self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
 
-    def beside(self, said: list[str], configs: dict[str, str]) -> None:
-        """Tell what the outbox has said, which is trouble each time."""
-        for text in said:
-            self.trouble = True
-            self.tell(f"{self._prog}: {_handlers.masked(text, configs)}")
+    def log(self, text: str) -> None:
+        """Report what was logged outside of a delivery."""
+        self.has_trouble = True
+        self.note(text)
 
-    def progress(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Write a line about the command itself."""
+        self._tell(f"{self._prog}: {text}")
+
+    def show_progress(self, supervisor: Supervisor) -> None:
         """Show on a terminal how far it is; the next text replaces it."""
-        if self._terminal and not self._quiet:
-            self.clear()
-            width = _width() - 1  # a full line would wrap, and could not be taken back
-            self._shown = _text.line(text)[:width]
-            _raw(self._shown)
+        if self._terminal and not self._quiet and not supervisor.finished:
+            missed = self.entries - self.delivered
+            total = f"{self.entries} of {max(supervisor.total, self.entries)} done"
+            self._progress(f"{total}{f', {missed} not delivered' if missed else ''}")
 
     def clear(self) -> None:
-        """Take the progress back."""
+        """Remove the progress."""
         if self._shown:
             _raw("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
 
+    def _progress(self, text: str) -> None:
+        self.clear()
+        self._shown = _text.line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
+        _raw(self._shown)
 
-def _once(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
-    start = time.time()
-    if not _shelves.exists(outbox):
-        _text.tell(f"{args.parser.prog}: nothing to deliver: there is no outbox {outbox.path} yet")
-        return 0
-    _pass(outbox, args, report)
-    report.tell(f"{args.parser.prog}: {_summary(report, outbox, start)}")
-    return 1 if report.trouble or report.delivered < report.entries else 0
+    def _tell(self, text: str) -> None:
+        self.clear()
+        _text.tell(text)
 
 
-def _summary(report: Report, outbox: Outbox, start: float) -> str:
-    text = "nothing was due"
-    if report.entries:
-        text = f"{report.delivered} of {report.entries} delivered"
-    due, later, next_due = _shelves.agenda(outbox, start)
-    if not due + later:
+def _summary(report: Report, summary: dict[str, Any] | None) -> str:
+    text = f"{report.delivered} of {report.entries} delivered" if report.entries else "nothing was due"
+    if summary is None:
+        return text
+    if not summary["waiting"]:
         return f"{text}; nothing waits"
-    waiting = f"{text}; {due + later} {'waits' if due + later == 1 else 'wait'}"
-    return waiting if next_due == float("inf") else f"{waiting}, the next one until {_shelves.utc(next_due)}"
+    waits = f"{outbox_index.number(summary['waiting'])} {'waits' if summary['waiting'] == 1 else 'wait'}"
+    until = f", the next one until {outbox_index.utc(summary['next_due'])}" if summary["next_due"] else ""
+    return f"{text}; {waits}{until}"
 
 
-def _pass(
-    outbox: Outbox, args: argparse.Namespace, report: Report, stopped: Callable[[], bool] = lambda: False
-) -> None:
-    """Deliver what is due now, or with ``--all`` whatever waits."""
-    due, later, _ = _shelves.agenda(outbox, time.time())
-    total = due + later if args.all else due
-    before, delivered = report.entries, report.delivered
-    deliveries = _delivery.deliver(outbox, args.timeout, everything=args.all)
-    while not stopped():
-        done = report.entries - before
-        missed = done - (report.delivered - delivered)
-        report.progress(f"{done} of {max(total, done)} done{f', {missed} not delivered' if missed else ''}")
-        with Capture() as capture:
-            step = next(deliveries, None)
-        report.beside(capture.said, step[0].handlers if step else {})
-        if step is None:
-            break
-        report.entry(*step, kept=not capture.said)
-    report.clear()
+def _number(text: str) -> int:
+    """Return a positive number."""
+    from argparse import ArgumentTypeError
+
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_JOBS):
+        raise ArgumentTypeError(f"expected a number from 1 to {_MOST_JOBS}, not {text!r}")
+    return int(text)
 
 
-def _watch(outbox: Outbox, args: argparse.Namespace, report: Report) -> int:
-    """Deliver until a signal; return the exit status."""
-    stop = _Stop()
-    ending = Ending(stop.set)
-    with ending:
-        _deliver_until(stop, outbox, args, report)
-    return ending.status
-
-
-def follow(path: str, timeout: float) -> int:
-    """Deliver for a relay, which writes to our stdin when something has come; return the exit status.
-
-    Its farewell ends us once all that is due was tried, and the end of stdin, where the relay was killed, after the
-    delivery that is being made. Signals are the relay's to answer.
-
-    :param path: the outbox
-    :param timeout: for each event, in seconds
-    """
-    import argparse
-    import signal
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _pass_over)  # not SIG_IGN, which the processes of a handler would inherit
-    line = _Line()
-    report = Report("e3-event relay", quiet=True)
-    args = argparse.Namespace(timeout=timeout, all=False, parser=argparse.Namespace(prog="e3-event relay"))
-    status = 0
-    try:
-        with Watchdog(timeout):
-            _deliver_until(line, Outbox(path), args, report)
-            if not line.crowded():
-                _pass(Outbox(path), args, report, line.gone.is_set)
-        if line.crowded():
-            _text.tell(f"{args.parser.prog}: {_MOST_HUNG} deliveries hang")
-            status = 1  # begin anew, without them
-    except OSError as error:
-        _text.tell(f"{args.parser.prog}: {one_line(error)}")
-        status = 1
-    # A handler may have left something that keeps the interpreter from ending.
-    Thread(target=_end_at_last, args=(status,), daemon=True).start()
-    return status
-
-
-def _pass_over(_number: int, _frame: object) -> None:
-    """Do nothing about a signal."""
-
-
-def _end_at_last(status: int) -> None:
-    time.sleep(_LAST)
-    os._exit(status)
-
-
-def hung() -> int:
-    """Return how many deliveries go on that were left at their deadline; each keeps a thread."""
-    return sum(thread.name.startswith("event ") for thread in threading.enumerate())  # as _dispatch names them
-
-
-class _Stop:
-    """Ends a watch.
-
-    :ivar bell: set when there is something to look at; also when it is to end
-    """
-
-    def __init__(self) -> None:
-        self.bell = Flag()
-        self._stop = Flag()
-
-    def set(self) -> None:
-        """End the watch."""
-        self._stop.set()
-        self.bell.set()
-
-    def is_set(self) -> bool:
-        """Tell whether it is to end."""
-        return self._stop.is_set()
-
-
-class _Line(_Stop):
-    """What a relay tells us through stdin, which nobody else reads from then on.
-
-    :ivar gone: set when the relay has ended
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gone = Flag()
-        self._fd = os.dup(0)
-        nowhere = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nowhere, 0)
-        os.close(nowhere)
-        Thread(target=self._read, daemon=True).start()
-
-    def is_set(self) -> bool:
-        """Tell whether the watch is to end."""
-        return super().is_set() or self.crowded()
-
-    def crowded(self) -> bool:
-        """Tell whether so many deliveries hang that the process may soon have no room for another."""
-        return hung() > _MOST_HUNG
-
-    def _read(self) -> None:
-        while word := os.read(self._fd, 1 << 12):
-            if FAREWELL in word:
-                self.set()
-            self.bell.set()
-        self.gone.set()
-        self.set()
-
-
-def _deliver_until(stop: _Stop, outbox: Outbox, args: argparse.Namespace, report: Report) -> None:
-    """Deliver what comes and what falls due."""
-    trouble = ""
-    while not stop.is_set():
-        stop.bell.clear()
-        seen, start = _stamp(outbox), time.time()
-        next_due, rescan = start, _RESCAN
-        try:
-            _pass(outbox, args, report, stop.is_set)
-            _, later, next_due = _shelves.agenda(outbox, start)
-            waits = f"{later} wait, the next one until {_shelves.utc(next_due)}" if later else "nothing waits"
-            report.progress(f"{report.delivered} delivered; {waits}")
-            if next(names(outbox._place("claimed")), None):
-                rescan = _RESCAN_CLAIMED
-            trouble = ""
-        except OSError as error:  # the file system may come back
-            report.clear()
-            trouble, told = one_line(error), trouble
-            if trouble != told:
-                _text.tell(f"{args.parser.prog}: {trouble}")
-        args.all = False  # what has failed keeps its distance
-        if not stop.is_set():  # else the bell that was cleared may have been its
-            _pause(outbox, stop.bell, seen, next_due, rescan)
-
-
-def _pause(outbox: Outbox, bell: Flag, seen: int, next_due: float, rescan: float) -> None:
-    """Wait until something may be due. While nothing changes, no directory is read.
-
-    :param seen: the state of new/ before it was read
-    :param rescan: seconds after which to look again nevertheless
-    """
-    end = time.monotonic() + rescan
-    fresh = abs(time.time() - seen / 1e9) < _COARSE
-    while not bell.wait(_POLL):
-        if fresh or _stamp(outbox) != seen or time.time() >= next_due or time.monotonic() >= end:
-            return
-
-
-def _stamp(outbox: Outbox) -> int:
-    """Return when a name came into new/ or left it, in nanoseconds; 0 where there is no outbox yet."""
-    try:
-        return os.stat(outbox._place("new")).st_mtime_ns
-    except OSError:
-        return 0
+_MOST_JOBS = 100
 
 
 def _width() -> int:

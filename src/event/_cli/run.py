@@ -5,23 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
-from event import Event, _ci, _trace
+from event import Event, _ci, _trace, unique_id
 from event._cli import _handlers, _text, _words
+from event._event import raw_content
 from event._process import Process
 from event._signals import above_standard
-from event._track import outcome_of
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from threading import Thread
+    from typing import Any
 
-    from event._cli._capture import Capture
-    from event._cli._late import Sender
     from event._process import Ending
+    from event._worker import EventSender
+
+START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
 _DESCRIPTION = """\
 Run a command, and send an event when it has ended. The command gets our streams, and no shell
@@ -116,75 +119,108 @@ class _Step:
         self._args = args
         self._pairs = _handlers.wanted(args)
         self._outbox = _handlers.outbox(args)
-        self._sender: Sender | None = None
+        self._sender: EventSender | None = None
+        self._starting: Thread | None = None
         self._span = _trace.begin(_trace.around())
         self._data = {**_surroundings(args), **_trace.as_data(self._span), **data}
         self._begun = Event(name, **self._data)
 
     def run(self) -> int:
-        """Run the command, and send what is to be sent; return the command's exit status."""
+        """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._opened_log()
         environment = _trace.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
         process = Process(self._args.behind, environment, log)
         process.start()
-        from event._cli._capture import Capture
-
-        with Capture() as capture:
-            self._guarded(lambda: self._prepare(capture))
-            ending = process.wait()
-            self._tell_about(ending, process.log_error)
-            self._guarded(lambda: self._end(ending, attach=log is not None))
+        self._guarded(self._prepare)
+        ending = process.wait()
+        self._report_ending(ending, process.log_error)
+        self._guarded(lambda: self._end(ending, attach=log is not None))
         self._guarded(process.finish)
-        if self._sender and self._sender.hung:  # pragma: no cover  # os._exit leaves no word to coverage
-            _leave(1 if self._args.strict and not ending.status else ending.status)
         return ending.status
 
-    def _prepare(self, capture: Capture) -> None:
+    def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
         if not self._pairs:
-            self._tell(_handlers.none_to_send(self._args, _handlers.Handlers([])))
+            self._print(_handlers.none_to_send(self._args))
             return
-        from event._cli._late import Sender
+        from event._worker import EventSender
 
-        self._sender = Sender(self._pairs, self._outbox, self._args.timeout, capture, self._tell)
-        if self._args.start:
-            self._sender.begin(self._begun)
+        self._sender = EventSender(
+            self._pairs,
+            outbox=self._outbox,
+            timeout=_handlers.timeout(self._args),
+            log=self._print,
+            worker=self._args.worker,
+        )
         self._sender.prepare()
+        if self._args.start:
+            self._begin(self._sender)
+
+    def _begin(self, sender: EventSender) -> None:
+        """Send the open event while the command runs."""
+        from threading import Thread
+
+        self._starting = Thread(
+            target=self._guarded, args=(lambda: self._send(sender, self._begun, "start: "),), daemon=True
+        )
+        self._starting.start()
 
     def _end(self, ending: Ending, *, attach: bool) -> None:
-        """Send the closed event."""
-        if self._sender is None:
+        """Send the closed event, after the open one."""
+        sender = self._sender
+        if sender is None:
             return
-        begun = self._begun
-        event = Event(begun.name, begun.uid, **{"begin_time": begun.begin_time, **self._data, **_result(ending)})
-        if attach:
-            self._guarded(lambda: event.attach_file(self._args.log))
+        event = Event(
+            self._begun.name,
+            self._begun.uid,
+            **{"begin_time": self._begun.begin_time, **self._data, **_result(ending)},
+        )
         event.close()
-        self._sender.end(event)
+        deadline = time.monotonic() + sender.timeout
+        if self._starting:
+            sender.hurry(START_SHARE * sender.timeout)
+            self._starting.join(sender.timeout)
+            sender.hurry(None)
+        left = max(deadline - time.monotonic(), START_SHARE / 2 * sender.timeout)
+        self._send(sender, event, "", attach=attach, timeout=left)
+        sender.close()
+
+    def _send(
+        self, sender: EventSender, event: Event, which: str, *, attach: bool = False, timeout: float | None = None
+    ) -> None:
+        """Send an event, and print what went wrong.
+
+        :param which: what a line about it begins with
+        """
+        files = [("log", os.path.abspath(self._args.log))] if attach else []
+        sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
+        for result in sent.results:
+            if not result.ok or result.said:
+                self._print(f"{which}{result.handler}: {_handlers.line_about(result, kept=sent.kept)}")
 
     def _opened_log(self) -> int | None:
         try:
             return _opened(self._args.log)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            self._tell(f"--log: {self._args.log!r} cannot be written: {reason}")
+            self._print(f"--log: {self._args.log!r} cannot be written: {reason}")
             return None
 
-    def _tell_about(self, ending: Ending, log_error: OSError | None) -> None:
+    def _report_ending(self, ending: Ending, log_error: OSError | None) -> None:
         if ending.error:
             # As a shell does; it is no trouble with the event.
             _text.tell(f"{self._args.parser.prog}: {self._args.behind[0]}: {ending.error.strerror}")
         if log_error:
-            self._tell(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
+            self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do what must not keep the command's exit status from being ours, whatever happens."""
         try:
             work()
         except Exception as error:
-            self._tell(one_line(error))
+            self._print(one_line(error))
 
-    def _tell(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.troubled = True
         _text.tell(f"{self._args.parser.prog}: {text}")
 
@@ -212,6 +248,8 @@ def _result(ending: Ending) -> dict[str, Any]:
         "duration": round(ending.seconds, 3),
     }
     if ending.error:
+        from event._track import outcome_of
+
         data |= outcome_of(ending.error)
     return data
 
@@ -226,12 +264,6 @@ def _opened(path: str) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
     return above_standard(fd)
-
-
-def _leave(status: int) -> NoReturn:  # pragma: no cover  # as above
-    """Exit at once: a handler that hangs may have left what the interpreter would wait for."""
-    _text.finish()
-    os._exit(status)
 
 
 # Windows translates line ends else; and to open a FIFO waits for its reader.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 
-from event import Event, _files
+from event import Event, unique_id
 from event._cli import _handlers, _text, _words
+from event._event import raw_content
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
+
+    from event._worker import Result
 
 _DESCRIPTION = """\
 Send an event, and write its uid to stdout. Each handler gets a line on stderr: that it
@@ -102,37 +105,73 @@ def run(args: argparse.Namespace) -> int:
     event = None if args.files else _event(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
-    handlers = _handlers.Handlers(pairs, outbox=_handlers.outbox(args), timeout=args.timeout, late=True)
-    for name, reason in handlers.broken.items():
-        _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
-    if not handlers:
-        _text.tell(f"{args.parser.prog}: {_handlers.none_to_send(args, handlers)}")
+    if not pairs:
+        _text.tell(f"{args.parser.prog}: {_handlers.none_to_send(args)}")
         return 1
-    results = [_send(event, handlers)] if event else [_send_file(path, handlers) for path in args.files]
-    return 0 if all(results) and not handlers.broken else 1
-
-
-def _send(event: Event, handlers: _handlers.Handlers, about: str = "") -> bool:
-    """Give an event to each handler, and show its uid; return whether all took it."""
-    delivered = True
-    for name, taken, text in handlers.deliver(event):
-        _text.tell(f"{about}{name}: {text}")
-        delivered = delivered and taken
-    _text.show(_text.visible(str(event.uid)))
-    return delivered
-
-
-def _send_file(path: str, handlers: _handlers.Handlers) -> bool:
+    sending = _Sending(args, pairs)
     try:
-        event = _dumped(path)
-    except (EventError, OSError) as error:
-        _text.tell(f"{path}: not sent: {one_line(error)}")
-        return False
-    return _send(event, handlers, f"{path}: ")
+        if event:
+            results = [sending.send(event, _attachments(args.attachments, args.parser.error))]
+        else:
+            results = [sending.send_file(path) for path in args.files]
+    finally:
+        sending.close()
+    return 0 if all(results) else 1
+
+
+class _Sending:
+    """Sends the events of one command, and prints what became of them."""
+
+    def __init__(self, args: argparse.Namespace, pairs: _handlers.Pairs) -> None:
+        from event._worker import EventSender
+
+        self._prog = args.parser.prog
+        self._source = _handlers.source(args)
+        self._sender = EventSender(
+            pairs,
+            outbox=_handlers.outbox(args),
+            timeout=_handlers.timeout(args),
+            log=_text.tell,
+            worker=args.worker,
+        )
+        self.close = self._sender.close
+
+    def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
+        """Send an event, and show its uid; return whether all handlers took it.
+
+        :param files: the path of each file to attach, by name
+        :param about: what a line about a handler begins with
+        """
+        sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
+        if sent.refused:
+            _text.tell(f"{self._prog}: {sent.refused}")
+            return False
+        for result in sent.results:
+            _text.tell(f"{about}{result.handler}: {self._line(result, kept=sent.kept)}")
+        if not sent.kept and not any(result.loaded for result in sent.results):
+            _text.tell(f"{self._prog}: nothing is sent: no handler could be loaded")
+            return False
+        _text.show(_text.visible(str(event.uid)))
+        return all(result.ok for result in sent.results)
+
+    def send_file(self, path: str) -> bool:
+        """Send a dumped event; return whether all handlers took it."""
+        try:
+            event = _dumped(path)
+        except (EventError, OSError) as error:
+            _text.tell(f"{path}: not sent: {one_line(error)}")
+            return False
+        return self.send(event, {}, f"{path}: ")
+
+    def _line(self, result: Result, *, kept: bool) -> str:
+        line = _handlers.line_about(result, kept=kept)
+        return line if result.loaded else f"not loaded{line.removeprefix('not delivered')} (in {self._source})"
 
 
 def _dumped(path: str) -> Event:
     event = Event.load(path)
+    from event import _files
+
     if problem := _files.changed(event.get_attachments()):
         raise EventError(problem)
     return event
@@ -147,10 +186,8 @@ def _event(args: argparse.Namespace) -> Event:
     name, data = _words.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or _text.visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
-    files = _attachments(args.attachments, fail)
+    _attachments(args.attachments, fail)
     event = Event(name, args.uid, **data)
-    for label, path in files.items():
-        event.attach_file(path, label)
     event.close()
     return event
 

@@ -1,4 +1,4 @@
-"""The broker handler: each event becomes a message of a broker, for relays to take."""
+"""The broker handler: each event becomes a message in a broker's queue, for relays to receive."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from event import (
     EventError,
     EventHandler,
     PermanentError,
+    _broker,
     _config,
     _files,
     _log,
-    _message,
     _secret,
     _trace,
     sending_id,
 )
-from event._handler import import_extra
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, BinaryIO
 
-    from event._message import Parcel, Reference
-    from event._publisher import Publisher
+    from event._broker import EventMessage, InlineFile, PublisherPool, S3Reference
     from event._s3 import Store
 
 _OPTIONS = ("limit", "s3", "profile", "sse", "timeout")
@@ -38,45 +37,45 @@ _EXPECTED = (
 _TIMEOUT = 30.0  # seconds
 _SSE = "AES256"
 
-# Bytes of all attachments in one message. It grows by a third there, and RabbitMQ 4 takes 16 MiB; where kombu has it
-# grow by another third, SQS takes 256 KiB.
+# Bytes of all attachments in one message. They grow by a third there; RabbitMQ 4 accepts 16 MiB, SQS 1 MiB (256 KiB
+# until 2025).
 _LIMIT = 4 << 20
-_LIMITS = {"sqs": 100 << 10}
+_LIMITS = {"sqs": 150 << 10}
 
 
 class BrokerHandler(EventHandler):
-    """Publishes each event to a queue of RabbitMQ, Redis, SQS, or what else kombu speaks.
+    """Publishes each event to a queue of RabbitMQ, Redis, Valkey or Amazon SQS.
 
-    The message is persistent, and the event delivered when the broker has confirmed it. ``e3-event relay`` takes it
-    from there, on any number of machines, and gives it to handlers of its own.
+    The message is persistent, and the event counts as delivered when the broker has confirmed it. ``e3-event relay``
+    receives it on another machine and gives it to the handlers there.
 
-    Attachments are in the message, as long as all of them together keep within the limit. One that does not fit goes
-    to S3, where ``s3`` names a place there; without, the event goes out without it, and the log tells which.
+    Attachments are part of the message if all of them together keep within the limit. One that does not fit goes to S3
+    if ``s3`` is given. Otherwise the event is published without it, and the log names it.
 
-    :param url: the broker, as kombu has it: ``amqps://USER:PASSWORD@HOST/VHOST``, ``rediss://…``, ``sqs://…``; several,
-        apart by ``;``, are tried in turn. It holds a password: better is a reference to it, ``env:NAME`` or
-        ``file:PATH``, resolved when an event is sent
-    :param queue: the queue's name; the queue is made, durable, where it is missing
-    :param limit: the bytes that the attachments of one message may have together; None for what the broker takes
+    :param url: the broker: ``amqps://USER:PASSWORD@HOST/VHOST``, ``rediss://…``, ``valkeys://…`` or ``sqs://REGION``;
+        several nodes, separated by ``;``, are tried in turn. Since it holds a password, give a reference to it,
+        ``env:NAME`` or ``file:PATH``, which is resolved when an event is sent
+    :param queue: the queue's name; a durable queue is made if there is none of that name
+    :param limit: how many bytes of attachments one message may hold; None for what the broker accepts
     :param s3: where larger attachments go, ``s3://bucket/prefix``
     :param profile: the profile of the AWS configuration, for ``s3``
     :param sse: the server-side encryption, for ``s3``
-    :param timeout: seconds that publishing may take, with all attempts; what goes to S3 has gone there before
-    :raises EventError: kombu, or the client that it needs for the URL, is not installed, or an argument cannot be
+    :param timeout: total seconds for publishing, with all attempts; uploads to S3 do not count
+    :raises EventError: the client library for the URL is not installed, or an argument is wrong
     """
 
-    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
-    _requires = ("broker", ("kombu",))
+    # The extra, and what it installs, and what may be given by reference: `e3-event check` looks for both.
+    _requires = ("broker", ("pika", "redis"))
     _references = ("url",)
 
-    # The URL that the publisher is for, and the publisher. A class attribute, so that a copy and an unpickled handler
-    # start without one.
-    _publisher: tuple[str, Publisher] | None = None
+    # The URL that the pool is for, and the pool. A class attribute, so that a copy and an unpickled handler start
+    # without one.
+    _pool: tuple[str, PublisherPool] | None = None
 
     def __init__(  # noqa: PLR0913  # what can be configured
         self,
         url: str,
-        queue: str = _message.QUEUE,
+        queue: str = "e3-event",
         *,
         limit: int | None = None,
         s3: str = "",
@@ -84,7 +83,6 @@ class BrokerHandler(EventHandler):
         sse: str | None = _SSE,
         timeout: float = _TIMEOUT,
     ) -> None:
-        import_extra("kombu", "broker")
         self.url = url
         self.queue = _name(queue)
         self.limit = None if limit is None else int(_number("limit", limit, "0 or more", 0))
@@ -97,13 +95,13 @@ class BrokerHandler(EventHandler):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copy and pickle keep: all but the connections."""
-        return {name: value for name, value in self.__dict__.items() if name != "_publisher"}
+        return {name: value for name, value in self.__dict__.items() if name != "_pool"}
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``url,queue[,key=value...]``.
 
-        :raises EventError: a value behind the queue is no ``key=value``, or its key is none of ours
+        :raises EventError: a value after the queue is not ``key=value``, or its key is unknown
         """
         url, *fields = _config.split_fields(_config_str)
         config: dict[str, Any] = {"url": url}
@@ -118,7 +116,7 @@ class BrokerHandler(EventHandler):
         return config
 
     def encode_config(self) -> str:
-        """Return ``url,queue``, and behind it as ``key=value`` what differs from the default."""
+        """Return ``url,queue``, and then as ``key=value`` what differs from the default."""
         return self._encoded(self.url)
 
     def _config_elsewhere(self) -> str:
@@ -128,23 +126,20 @@ class BrokerHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Publish the event, and wait until the broker confirms it.
 
-        :return: whether the broker has it; where it has not but may later, the log tells why at WARNING
-        :raises PermanentError: the broker takes no message of that size
-        :raises EventError: the data holds itself; nothing was published
+        :return: whether the broker has it; if not, and it may succeed later, the log says why at WARNING
+        :raises PermanentError: the broker accepts no message of that size
+        :raises EventError: the data contains itself; nothing was published
         """
-        from event._clocked import Clock
-
         sending = sending_id(event)
         try:
-            publisher = self._connect(_secret.resolve(self.url, "broker: the URL"))
-        except EventError as error:  # the secret is missing, or a new one is no URL
+            pool = self._connect(_secret.resolve(self.url, "broker: the URL"))
+        except EventError as error:  # the secret is missing, or a new one is not a URL
             _log.warning("broker: %r is not published: %s", event, one_line(error))
             return False
-        shown = self.url if _secret.is_reference(self.url) else publisher.broker.shown
+        shown = self.url if _secret.is_reference(self.url) else pool.url.shown
         try:
-            body = _message.encode(self._parcel(event, sending, publisher.broker.scheme))
-            clock = Clock(self.timeout, self.timeout)  # from now: an upload may take its time
-            publisher.publish(self.queue, body, clock, content_type=_message.CONTENT_TYPE, message_id=sending)
+            body = _broker.encode(self._message(event, sending, pool.url.family))
+            pool.publish(self.queue, _broker.OutgoingMessage(body, sending), self.timeout)
         except PermanentError as error:
             raise PermanentError(f"broker: {shown} refuses {event!r} for good: {one_line(error)}") from error
         except OSError as error:  # of the broker, or of S3
@@ -152,56 +147,69 @@ class BrokerHandler(EventHandler):
             return False
         return True
 
-    def _load_client(self) -> None:
-        """Have the client that the URL needs loaded.
+    def send_events(self, events: Sequence[Event]) -> Sequence[bool | BaseException]:
+        """Publish several events; return for each whether the broker has it, or the exception that says why not.
 
-        :raises EventError: it is no URL, or its client is not installed
+        They share one connection. After one that the broker did not confirm, the others are tried all the same: it may
+        be to blame itself.
         """
-        from event import _broker, _publisher  # noqa: F401  # loaded now, as the client is
+        results: list[bool | BaseException] = []
+        for event in events:
+            try:
+                results.append(self.send_event(event))
+            except Exception as error:
+                results.append(error)
+        return results
 
+    def _load_client(self) -> None:
+        """Check the URL, and import the client that it needs.
+
+        :raises EventError: it is not a broker's URL, or its client is not installed
+        """
         try:
-            url = _secret.resolve(self.url, "broker: the URL")
+            secret = _secret.resolve(self.url, "broker: the URL")
         except EventError:
             return  # it may be there when an event is sent
-        if _broker.Broker(url).has_secret:
+        url = _broker.BrokerURL(secret)
+        _broker.load_client(url)
+        if url.has_secret:
             _secret.warn_if_clear(self.url, "broker: the URL's password")
 
-    def _connect(self, url: str) -> Publisher:
-        """Return the publisher, which all sends and threads share; another URL, as of a new password, gets another."""
-        from event._broker import Broker
-        from event._publisher import Publisher
+    def _connect(self, url: str) -> PublisherPool:
+        """Return the pool, which all threads share; another URL, with a new password say, gets another one."""
+        if self._pool is None or self._pool[0] != url:
+            parsed = _broker.BrokerURL(url)
+            _broker.load_client(parsed)
+            self._pool = (url, _broker.PublisherPool(parsed))
+        return self._pool[1]
 
-        if self._publisher is None or self._publisher[0] != url:
-            self._publisher = (url, Publisher(Broker(url)))
-        return self._publisher[1]
-
-    def _parcel(self, event: Event, sending: str, scheme: str) -> Parcel:
-        """Return what the message holds. An attachment that is gone, or too large, is left out, as the log tells."""
-        room = _LIMITS.get(scheme.lower(), _LIMIT) if self.limit is None else self.limit
+    def _message(self, event: Event, sending: str, family: str) -> EventMessage:
+        """Return what the message holds. An attachment that is missing or too large is left out; the log names it."""
+        room = _LIMITS.get(family, _LIMIT) if self.limit is None else self.limit
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         safe = _files.safe_names(attachments)
         sent: dict[str, tuple[str, str]] = {}
-        files: dict[str, bytes | Reference] = {}
+        files: dict[str, InlineFile | S3Reference] = {}
         for number, (name, (path, _)) in enumerate(attachments.items()):
             try:
                 file, digest = self._file(path, room, f"{sending}/{safe[name]}")
             except _LeftOutError as error:
                 _log.warning("broker: attachment %r of %r is not sent: %s", name, event, error)
                 continue
-            room -= len(file) if isinstance(file, bytes) else 0
+            room -= file.size if isinstance(file, _broker.InlineFile) else 0
             files[str(number)] = file
             sent[name] = (str(number), digest)
-        return _message.Parcel(sending, time.time(), event, sent, files, _trace.around_event(event))
+        return _broker.EventMessage(sending, time.time(), event, sent, files, _trace.around_event(event))
 
-    def _file(self, path: str, room: int, key: str) -> tuple[bytes | Reference, str]:
-        """Return a file's content, or where it has been put, and its SHA-1.
+    def _file(self, path: str, room: int, key: str) -> tuple[InlineFile | S3Reference, str]:
+        """Return a file's content, or its place in S3, and its SHA-1.
 
         What is appended meanwhile, as to a log that is still written, is in neither.
 
-        :param room: the bytes that the message still has for it
+        :param room: how many bytes the message may still hold
         :param key: its name beneath ``s3``
-        :raises _LeftOutError: it cannot be read, or does not fit and there is no S3
-        :raises OSError: S3 did not take it
+        :raises _LeftOutError: it cannot be read, or does not fit and ``s3`` is not given
+        :raises OSError: S3 did not accept it
         """
         try:
             file = open(_files.open_regular(path), "rb")  # noqa: SIM115  # closed below, and by nothing that may fail
@@ -211,12 +219,12 @@ class BrokerHandler(EventHandler):
             size = os.fstat(file.fileno()).st_size
             if size <= room:
                 data = _read(file, size)
-                return data, sha1(data, usedforsecurity=False).hexdigest()
+                return _broker.InlineFile.of(data), sha1(data, usedforsecurity=False).hexdigest()
             if self._store is None:
                 raise _LeftOutError(f"it has {size} bytes, and the message has room for {room}; s3=s3://... takes it")
             url = f"{self.s3.rstrip('/')}/{key}"
             size, digest = self._store.upload_open(file, size, url, "application/octet-stream")
-            return _message.Reference(url, size), digest
+            return _broker.S3Reference(size, url), digest
 
     def _checked_store(self) -> Store | None:
         if not self.s3:
@@ -233,7 +241,7 @@ class BrokerHandler(EventHandler):
 
 
 class _LeftOutError(Exception):
-    """An attachment goes into no message; the event goes out without it."""
+    """An attachment is left out; the event is published without it."""
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -244,11 +252,9 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 
 def _name(queue: str) -> str:
-    if not _message.is_queue(queue):
-        # Not the name: it is the rest of a password that has a comma.
-        raise EventError(
-            f"broker: the queue must have a name, of {_message.QUEUE_MAX} bytes at most, that can be printed"
-        )
+    if not _broker.is_queue_name(queue):
+        # Not the name: it may be the rest of a password that contains a comma.
+        raise EventError("broker: the queue must have a name of printable characters, 240 bytes at most")
     return queue
 
 

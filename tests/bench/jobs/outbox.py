@@ -13,7 +13,7 @@ import time
 from statistics import median
 
 import event
-from event import _delivery
+from event._outbox import delivery as _delivery
 from event._outbox import Outbox
 from event._outcome import Delivery
 

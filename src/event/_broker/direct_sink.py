@@ -1,0 +1,205 @@
+"""The sink that gives events to handlers at once, without an outbox."""
+
+from __future__ import annotations
+
+import time
+
+from event import _dispatch, _trace
+from event._broker.sink import Disposition, SinkResult, in_background
+from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
+from event._outcome import Delivery
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from queue import SimpleQueue
+    from threading import Thread
+
+    from event._broker.message import EventMessage
+    from event._broker.sink import Incoming
+
+
+class DirectSink:
+    """Gives events to handlers: to each handler one after another, to all handlers side by side.
+
+    :param timeout: for one event and one handler, in seconds
+    :param report: called with each delivery
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, _dispatch.Handler],
+        timeout: float,
+        report: Callable[[EventMessage, Delivery], None],
+        source: AttachmentSource = AttachmentSource(),  # noqa: B008  # it is immutable
+    ) -> None:
+        self._handlers = handlers
+        self._timeout = timeout
+        self._report = report
+        self._source = source
+        self._overdue: list[Thread] = []
+
+    @property
+    def hung(self) -> int:
+        """How many deliveries have not ended in time and still occupy a thread."""
+        self._overdue = [thread for thread in self._overdue if thread.is_alive()]
+        return len(self._overdue)
+
+    def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
+        """Deliver the events of a batch; see `Sink.deliver`."""
+        return in_background(lambda: self._give_all(batch), idle, len(batch))
+
+    def _give_all(self, batch: Sequence[Incoming]) -> list[SinkResult]:
+        with LazyDirectory(_TemporaryDirectory) as directory:
+            unpacked = [unpack(incoming.body, directory, number, self._source) for number, incoming in enumerate(batch)]
+            ready = {number: item for number, item in enumerate(unpacked) if isinstance(item, Unpacked)}
+            deliveries = self._give({number: (item, batch[number]) for number, item in ready.items()})
+            return [
+                item if isinstance(item, SinkResult) else self._result(batch[number], deliveries[number])
+                for number, item in enumerate(unpacked)
+            ]
+
+    def _give(self, events: dict[int, tuple[Unpacked, Incoming]]) -> dict[int, list[Delivery]]:
+        """Give events to the handlers that are pending for them; return what each handler did."""
+        from queue import SimpleQueue
+
+        deliveries: dict[int, list[Delivery]] = {number: [] for number in events}
+        done: SimpleQueue[tuple[int, Delivery]] = SimpleQueue()
+        lanes = []
+        for name, handler in self._handlers.items():
+            work = {n: item for n, (item, incoming) in events.items() if _is_pending(name, incoming)}
+            if work:
+                lanes.append(_Lane(name, handler, work, self._timeout, done, self._overdue.append))
+        left = sum(len(lane.left) for lane in lanes)
+        while left:
+            for number, delivery in _next(done, lanes):
+                deliveries[number].append(delivery)
+                left -= 1
+                try:
+                    self._report(events[number][0].message, delivery)
+                except Exception:  # noqa: S110  # the event is delivered all the same
+                    pass
+        return deliveries
+
+    def _result(self, incoming: Incoming, deliveries: list[Delivery]) -> SinkResult:
+        refused = {d.handler: d.reason for d in deliveries if d.permanent}
+        served = {d.handler for d in deliveries if d.ok or d.permanent}
+        names = self._handlers if incoming.pending is None else incoming.pending
+        pending = [name for name in names if name not in served]
+        failed = [d for d in deliveries if d.handler not in served]
+        reason = f"{failed[-1].handler}: {failed[-1].reason}" if failed else ""
+        return SinkResult(Disposition.REQUEUE if failed else Disposition.ACK, reason, pending, refused)
+
+
+class _Lane:
+    """Gives events to one handler, one after another, in a thread. If one takes too long, another thread goes on.
+
+    :ivar name: the handler's
+    :param leave: called with a thread that is left behind
+    :ivar left: the events that are not reported; only the thread that reads `done` changes it
+    """
+
+    def __init__(  # noqa: PLR0913  # what a lane is made of
+        self,
+        name: str,
+        handler: _dispatch.Handler,
+        events: dict[int, Unpacked],
+        timeout: float,
+        done: SimpleQueue[tuple[int, Delivery]],
+        leave: Callable[[Thread], None],
+    ) -> None:
+        from threading import Lock
+
+        self.name = name
+        self.left = dict(events)
+        self._leave = leave
+        self._handler = handler
+        self._timeout = timeout
+        self._done = done
+        self._lock = Lock()  # of the two below
+        self._started = 0.0
+        self._turn = 0  # of the thread that may report
+        self._start()
+
+    def deadline(self) -> float:
+        """Return when the event that is being delivered has failed; infinity if all are reported."""
+        return self._started + self._timeout if self.left else float("inf")
+
+    def skip_overdue(self) -> Iterator[tuple[int, Delivery]]:
+        """Leave an event that takes too long to its thread, and go on with the next one in another thread."""
+        with self._lock:
+            if self.deadline() > time.monotonic():
+                return
+            self._turn += 1
+        self._leave(self._thread)
+        number = next(iter(self.left))
+        del self.left[number]
+        self._start()
+        yield number, Delivery(self.name, False, TimeoutError(f"not done within {self._timeout:g} s"), self._timeout)
+
+    def _start(self) -> None:
+        from threading import Thread
+
+        self._started = time.monotonic()
+        work = (self._turn, dict(self.left))
+        self._thread = Thread(target=self._run, args=work, name=f"event {self.name}", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # too many threads
+            for number in self.left:
+                self._done.put((number, Delivery(self.name, False, error, 0.0)))
+
+    def _run(self, turn: int, events: dict[int, Unpacked]) -> None:
+        for number, item in events.items():
+            delivery = _attempt(self.name, self._handler, item)
+            with self._lock:
+                if turn != self._turn:
+                    return  # too late: another thread has gone on
+                self._started = time.monotonic()
+                self._done.put((number, delivery))
+
+
+def _next(done: SimpleQueue[tuple[int, Delivery]], lanes: list[_Lane]) -> Iterator[tuple[int, Delivery]]:
+    """Yield deliveries that have ended; wait for the first one, or until one has taken too long."""
+    from queue import Empty
+
+    deadline = min(lane.deadline() for lane in lanes)
+    try:
+        number, delivery = done.get(timeout=max(deadline - time.monotonic(), 0.0))
+    except Empty:
+        for lane in lanes:
+            yield from lane.skip_overdue()
+        return
+    lane = next(lane for lane in lanes if lane.name == delivery.handler)
+    if lane.left.pop(number, None) is not None:
+        yield number, delivery
+
+
+def _is_pending(name: str, incoming: Incoming) -> bool:
+    return incoming.pending is None or name in incoming.pending
+
+
+def _attempt(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:
+    """Give an event to a handler in the span that it was sent in; our own span is not the sender's."""
+    token = _trace.current.set(item.message.span or _trace.NOWHERE)
+    try:
+        return next(iter(_dispatch.send({name: handler}, item.event, None)))
+    except BaseException as error:  # SystemExit, say
+        return Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0)
+    finally:
+        _trace.current.reset(token)
+
+
+class _TemporaryDirectory:
+    """A directory for attachments; what cannot be removed at the end is left behind."""
+
+    def __enter__(self) -> str:
+        from tempfile import mkdtemp
+
+        self._path = mkdtemp(prefix="e3-event-relay-")
+        return self._path
+
+    def __exit__(self, *_args: object) -> None:
+        from shutil import rmtree
+
+        rmtree(self._path, ignore_errors=True)

@@ -1,0 +1,232 @@
+"""An event as the body of a message, both ways. Pure functions: no disk, no broker.
+
+The body is one JSON object in UTF-8::
+
+    {"version": 1, "id": "…", "created": 1780000000.0,
+     "trace": {"traceparent": "00-…", …},
+     "event": {"data": {…}, "attachments": {"log": ["0", "<sha1>"], "core": ["1", "<sha1>"]}, "closed": true},
+     "files": {"0": {"size": 12, "base64": "…"}, "1": {"size": 8589934592, "s3": "s3://bucket/prefix/ID/1"}}}
+
+``event`` is the content of a dump, with the name of a file in place of each attachment's path. ``files`` holds the
+content (RFC 4648, section 4) or its place in S3. ``trace`` is the span around the sending; it is missing if there was
+none. A reader ignores keys that it does not know.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
+
+from event import _json, _trace
+from event._event import Event, decode_event, encode_event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any, TypeAlias
+
+    from event._trace import Span
+
+VERSION = 1
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
+_FILE = re.compile(r"[0-9]{1,9}")
+_END_OF_TIME = 1e11  # seconds since 1970 UTC
+_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may hold. A larger one is dead-lettered before any work.
+
+    :ivar body: bytes of the body
+    :ivar attachments: their number
+    :ivar attached: bytes of all attachments together, also of those in S3
+    :ivar nesting: levels of objects and arrays in the body
+    """
+
+    body: int = 128 << 20
+    attachments: int = 1000
+    attached: int = 64 << 30
+    nesting: int = 200
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class InlineFile:
+    """A file's content inside of a message, still encoded.
+
+    :ivar size: its bytes, as the message states them
+    """
+
+    size: int
+    base64: str = field(repr=False)
+
+    @classmethod
+    def of(cls, content: bytes) -> InlineFile:
+        """Return the file with this content."""
+        return cls(len(content), b64encode(content).decode("ascii"))
+
+    def chunks(self, sha1: str) -> Iterator[bytes]:
+        """Return the content in pieces of less than 1 MiB; the last step compares the size and the SHA-1.
+
+        :raises ValueError: it is not base64, or not what the message states
+        """
+        digest = hashlib.sha1(usedforsecurity=False)
+        size = 0
+        for start in range(0, len(self.base64), _CHUNK):
+            try:
+                chunk = b64decode(self.base64[start : start + _CHUNK], validate=True)
+            except (ValueError, binascii.Error) as error:
+                raise ValueError("its content is not base64") from error
+            size += len(chunk)
+            digest.update(chunk)
+            yield chunk
+        if size != self.size:
+            raise ValueError(f"it has {size} bytes, not {self.size}")
+        if digest.hexdigest() != sha1:
+            raise ValueError(f"its SHA-1 is {digest.hexdigest()}, not {sha1}")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Reference:
+    """A file's content in S3.
+
+    :ivar size: its bytes
+    :ivar url: ``s3://bucket/key``
+    """
+
+    size: int
+    url: str
+
+
+if TYPE_CHECKING:
+    File: TypeAlias = InlineFile | S3Reference
+
+
+@dataclass(slots=True)
+class EventMessage:
+    """What a message holds.
+
+    :ivar id: the id of the sending, the same for all attempts
+    :ivar created: when it was sent, in seconds since 1970 UTC
+    :ivar event: the event; its own attachments do not count
+    :ivar attachments: name -> (the name of one of the files, SHA-1 in hex)
+    :ivar span: the span around the sending; None if there was none
+    """
+
+    id: str
+    created: float
+    event: Event
+    attachments: dict[str, tuple[str, str]]
+    files: Mapping[str, File]
+    span: Span | None = None
+
+
+def encode(message: EventMessage) -> bytes:
+    """Return a message's body.
+
+    :raises EventError: the event's data contains itself
+    """
+    content: dict[str, Any] = {"version": VERSION, "id": message.id, "created": message.created}
+    if message.span:
+        content["trace"] = _trace.as_data(message.span)
+    content["event"] = encode_event(message.event, message.attachments)
+    content["files"] = {name: _encoded(file) for name, file in message.files.items()}
+    return _json.dumps(content).encode("ascii")
+
+
+def decode(body: bytes, limits: Limits = LIMITS) -> EventMessage:
+    """Return what a message's body holds. The content of its files is checked as it is read.
+
+    :raises ValueError: it is not a message of this library, is of a newer release, or exceeds a limit
+    """
+    _require_small(body, limits)
+    content = _json.loads(str(body, "utf-8"))  # from bytes, json would accept UTF-16 too
+    if not isinstance(content, dict) or type(version := content.get("version")) is not int or version < 1:
+        raise ValueError("it is not an object with a version")
+    if version > VERSION:
+        raise ValueError(f"its version is {version}; this release reads {VERSION}")
+    id_ = content.get("id")
+    created: Any = content.get("created")
+    if not isinstance(id_, str) or not _ID.fullmatch(id_):
+        raise ValueError("'id' must be letters, digits and hyphens, 64 at most")
+    if type(created) not in {int, float} or not 0 <= created < _END_OF_TIME:  # True is an int too
+        raise ValueError("'created' must be a time")
+    event = decode_event(content.get("event"), Event)
+    files = _files(content.get("files"), limits)
+    attachments = event.get_attachments()
+    _check_attachments(attachments, files, limits)
+    return EventMessage(id_, float(created), event, attachments, files, _span(content.get("trace")))
+
+
+def _require_small(body: bytes, limits: Limits) -> None:
+    if len(body) > limits.body:
+        raise ValueError(f"it has {len(body)} bytes; the limit is {limits.body}")
+    # No text is nested more deeply than it has opening brackets: usually that is all there is to count.
+    if body.count(b"[") + body.count(b"{") > limits.nesting and _depth(body) > limits.nesting:
+        raise ValueError(f"it is nested more than {limits.nesting} levels deep")
+
+
+def _depth(body: bytes) -> int:
+    """Return how deeply objects and arrays are nested, brackets in strings apart."""
+    depth = deepest = 0
+    for match in _BRACKETS.finditer(body):
+        bracket = match[1]
+        if bracket:
+            depth += 1 if bracket in b"[{" else -1
+            deepest = max(deepest, depth)
+    return deepest
+
+
+# A string is skipped in one step, also one without an end: each byte is looked at once.
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|([\[\]{}])', re.DOTALL)
+
+
+def _encoded(file: File) -> dict[str, Any]:
+    if isinstance(file, S3Reference):
+        return {"size": file.size, "s3": file.url}
+    return {"size": file.size, "base64": file.base64}
+
+
+def _files(content: Any, limits: Limits) -> dict[str, File]:
+    if not isinstance(content, dict) or not all(isinstance(file, dict) for file in content.values()):
+        raise ValueError("'files' must be an object of objects")
+    if len(content) > limits.attachments:
+        raise ValueError(f"it has {len(content)} files; the limit is {limits.attachments}")
+    files = {name: _decoded(name, file) for name, file in content.items()}
+    if (total := sum(file.size for file in files.values())) > limits.attached:
+        raise ValueError(f"its files have {total} bytes; the limit is {limits.attached}")
+    return files
+
+
+def _decoded(name: str, file: dict[str, Any]) -> File:
+    size, url, text = file.get("size"), file.get("s3"), file.get("base64")
+    if not _FILE.fullmatch(name) or type(size) is not int or size < 0:
+        raise ValueError(f"file {name[:20]!r}: its name must be a number, and 'size' is required")
+    if url is not None:
+        if not isinstance(url, str) or not url.startswith("s3://"):
+            raise ValueError(f"file {name!r}: 's3' must be s3://BUCKET/KEY")
+        return S3Reference(size, url)
+    if not isinstance(text, str) or len(text) != (size + 2) // 3 * 4:
+        raise ValueError(f"file {name!r} must have 's3', or 'base64' of {size} bytes")
+    return InlineFile(size, text)
+
+
+def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str, File], limits: Limits) -> None:
+    if len(attachments) > limits.attachments:
+        raise ValueError(f"it has {len(attachments)} attachments; the limit is {limits.attachments}")
+    used = [file for file, _ in attachments.values()]
+    if missing := [name for name, (file, _) in attachments.items() if file not in files]:
+        raise ValueError(f"attachment {missing[0]!r} is not among the files")
+    if len({*used}) < len(used):
+        raise ValueError("several attachments are one file")  # a small message would fill the disk
+
+
+def _span(content: Any) -> Span | None:
+    """Return the span around the sending; a malformed one is ignored, as the standard requires."""
+    return _trace.of_data(content) if isinstance(content, dict) else None

@@ -1,0 +1,138 @@
+"""Broker URLs: parsed, checked, compared and shown without their secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from event.error import EventError
+
+# scheme -> (family, TLS, default port)
+_SCHEMES = {
+    "amqp": ("amqp", False, 5672),
+    "amqps": ("amqp", True, 5671),
+    "redis": ("redis", False, 6379),
+    "rediss": ("redis", True, 6379),
+    "valkey": ("redis", False, 6379),
+    "valkeys": ("redis", True, 6379),
+    "sqs": ("sqs", True, 443),
+}
+_NO_SECRETS = frozenset({"", "guest"})  # "guest" is RabbitMQ's documented default
+_EXPECTED = "expected amqps://USER:PASSWORD@HOST/VHOST, rediss://…, valkeys://… or sqs://REGION"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One node of a broker.
+
+    :ivar family: "amqp", "redis" or "sqs"
+    :ivar host: the host without brackets; for SQS the region, which may be empty
+    :ivar path: the virtual host or the number of the database
+    """
+
+    family: str
+    tls: bool
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    path: str
+    shown: str
+
+    @property
+    def place(self) -> tuple[str, str, int, str]:
+        """What two URLs of the same place have in common."""
+        host = "127.0.0.1" if self.host == "localhost" else self.host
+        return self.family, host.lower(), self.port, self.path
+
+
+class BrokerURL:
+    """The URL of a broker. Several nodes are separated by ``;`` and tried in turn.
+
+    :param url: the URL, with its secrets
+    :ivar addresses: the nodes
+    :ivar family: "amqp", "redis" or "sqs"
+    :ivar shown: scheme and host of the first node
+    :ivar has_secret: whether the URL holds a password
+    :raises EventError: it is not a broker's URL; the message does not contain it
+    """
+
+    def __init__(self, url: str) -> None:
+        self.addresses = [_parse(part.strip()) for part in url.split(";")]
+        self.family = self.addresses[0].family
+        if any(address.family != self.family for address in self.addresses):
+            raise EventError("broker: the URLs name different kinds of brokers; expected nodes of one broker")
+        self.shown = self.addresses[0].shown
+        passwords = {address.password for address in self.addresses} - _NO_SECRETS
+        self.has_secret = bool(passwords)
+        # A password that contains whitespace or quotes may appear quoted or on one line.
+        forms = {
+            form for password in passwords for form in (password, repr(password)[1:-1], " ".join(password.split()))
+        }
+        forms |= {form for part in url.split(";") if (form := _encoded_password(part)) not in _NO_SECRETS}
+        self._secrets = sorted(filter(None, forms), key=len, reverse=True)
+
+    def __repr__(self) -> str:
+        return f"<BrokerURL {self.shown}>"
+
+    def is_same(self, other: BrokerURL) -> bool:
+        """Return whether both URLs lead to the same place, with whatever user."""
+        return not {a.place for a in self.addresses}.isdisjoint(a.place for a in other.addresses)
+
+    def mask(self, text: str) -> str:
+        """Return text without the passwords of this URL."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _encoded_password(url: str) -> str:
+    return urlsplit("//" + url.partition("://")[2]).password or ""
+
+
+def _parse(url: str) -> Address:
+    """Return the node that a URL names.
+
+    :raises EventError: the URL is wrong; the message holds at most its scheme
+    """
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if separator and scheme.isalnum() and scheme not in _SCHEMES:
+        raise EventError(f"broker: the URL's scheme is {scheme}://; {_EXPECTED}")
+    try:
+        parts = urlsplit(f"//{rest}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    # After an unencoded slash in the password, its rest would be taken for the path.
+    is_cut = "@" in rest[len(parts.netloc) :]
+    if (
+        not separator
+        or scheme not in _SCHEMES
+        or is_cut
+        or not url.isprintable()
+        or " " in url
+        or (rest and not parts.netloc and rest[0] != "/")
+    ):
+        raise EventError(f"broker: this is not a broker's URL; {_EXPECTED}, with special characters percent-encoded")
+    if parts.query or parts.fragment:
+        raise EventError(f"broker: the URL has a query or a fragment, which is not supported; {_EXPECTED}")
+    return _address(scheme, parts, port)
+
+
+def _address(scheme: str, parts: object, port: int | None) -> Address:
+    family, tls, default_port = _SCHEMES[scheme]
+    hostname, username, password, netloc, path = (
+        getattr(parts, name) or "" for name in ("hostname", "username", "password", "netloc", "path")
+    )
+    path = unquote(path[1:])
+    if family == "redis" and not (path or "0").isdecimal():
+        raise EventError("broker: the path of a Redis URL must be the number of a database, such as /0")
+    if family == "sqs" and ("@" in netloc or path):
+        raise EventError("broker: an SQS URL is sqs:// or sqs://REGION; boto3 finds the credentials")
+    host = hostname if family == "sqs" else hostname or "localhost"
+    defaults = {"amqp": "/", "redis": "0", "sqs": ""}
+    return Address(
+        family=family, tls=tls, host=host, port=port or default_port, user=unquote(username),
+        password=unquote(password), path=path or defaults[family], shown=f"{scheme}://{netloc.rpartition('@')[2]}",
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""The parser of the command line.
+
+Each command is a module with ``add_parser(commands)``, which returns its parser, and ``run(args)``, which returns
+the exit status. A module is imported only when its command is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+from event._cli import _help, _text
+from event._version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line on one line; takes no abbreviations, so that options can be added later."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and end with status 2."""
+        _text.tell(f"{self.prog}: {message}; see {self.prog} --help")
+        raise SystemExit(2)
+
+    def print_help(self, file: object = None) -> None:  # noqa: ARG002  # argparse's signature
+        """Write the help to stdout, whatever reads it."""
+        _text.show(self.format_help().rstrip())
+
+
+class _TopParser(Parser):
+    def format_help(self) -> str:
+        """Return the help; it names the commands without importing them."""
+        return _help.text() + "\n"
+
+
+class _Version(argparse.Action):
+    def __call__(self, *_args: object) -> None:
+        _text.show(f"e3-event {VERSION}")
+        raise SystemExit(0)
+
+
+def build_parser(commands: Iterable[str] = _help.COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    :param commands: the commands that it knows; their modules are imported
+    """
+    parser = _TopParser(
+        prog="e3-event",
+        description=_help.DESCRIPTION,
+        epilog=_help.EPILOG,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, title="commands", parser_class=Parser
+    )
+    for name in commands:
+        module = _command(name)
+        command = module.add_parser(subparsers)
+        command.set_defaults(parser=command, run=module.run)
+    return parser
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Return the arguments; `args.words` holds the positional ones of a command that takes such.
+
+    Options and words may stand in any order, and behind ``--`` all are words; a command that has `args.behind` gets
+    them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
+    """
+    head, tail = _split(argv)
+    parser = build_parser(head[:1] if head[:1] and head[0] in _help.COMMANDS else _help.COMMANDS)
+    args, extra = parser.parse_known_args(head)
+    unknown = [word for word in extra if word.startswith("-")]
+    if not unknown and "behind" in args:
+        args.words, args.behind = [*args.words, *extra], tail
+    elif not unknown and "words" in args:
+        args.words = [*args.words, *extra, *tail]
+    elif unknown or extra or tail:
+        args.parser.error(f"what is {(unknown or [*extra, *tail])[0]!r}?")
+    return args
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return what stands before and behind the first ``--``."""
+    if "--" not in argv:
+        return argv, []
+    where = argv.index("--")
+    return argv[:where], argv[where + 1 :]
+
+
+def _command(name: str) -> Any:
+    return import_module(f"event._cli.{name}")

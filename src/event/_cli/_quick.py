@@ -1,0 +1,115 @@
+"""Read the usual command lines of `send` and `run` without argparse, which costs as much as a send.
+
+What is not usual, and all that is wrong, is left to argparse: it has the messages and the help. A test holds the table
+and argparse together.
+"""
+
+from __future__ import annotations
+
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+
+class Prog:
+    """What a command needs of its parser.
+
+    :ivar prog: the command's name, for messages
+    """
+
+    def __init__(self, prog: str) -> None:
+        self.prog = prog
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong with the command line, and end with status 2."""
+        from event._cli import _text
+
+        _text.tell(f"{self.prog}: {message}; see {self.prog} --help")
+        raise SystemExit(2)
+
+
+class Arguments:
+    """The arguments of a command, as attributes; argparse.Namespace without argparse."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+def parse(argv: list[str]) -> Any:
+    """Return the arguments, as argparse does; None if that must read the line."""
+    head, tail, has_tail = argv[1:], [], "--" in argv
+    if has_tail:
+        where = argv.index("--")
+        head, tail = argv[1:where], argv[where + 1 :]
+    table = _TABLES[argv[0]]
+    values: dict[str, Any] = {dest: [] if kind == _LIST else default for dest, kind, default in table.values()}
+    words = _read(head, table, values)
+    if words is None or (values["handlers"] and values["env"] != _ENV):
+        return None
+    if argv[0] == "run":
+        values.update(words=words, behind=tail)
+    else:
+        values.update(words=[*words, *tail], files=[])
+    return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
+
+
+def _read(head: list[str], table: dict[str, tuple[str, str, Any]], values: dict[str, Any]) -> list[str] | None:
+    """Enter the options into values; return the other words, None if argparse must read them."""
+    words = []
+    rest = iter(head)
+    for word in rest:
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        if option not in table or (equals and table[option][1] == _FLAG):
+            return None
+        dest, kind, _ = table[option]
+        if kind != _FLAG and not equals:
+            value = next(rest, "-")
+            if value.startswith("-"):
+                return None
+        try:
+            values[dest] = _KINDS[kind](values[dest], value)
+        except EventError:
+            return None
+    return words
+
+
+def _seconds(_before: object, text: str) -> float:
+    from event._manager import seconds
+
+    return seconds(text, "the timeout")
+
+
+_FLAG, _TEXT, _LIST, _SECONDS = "flag", "text", "list", "seconds"
+_KINDS: dict[str, Callable[[Any, str], Any]] = {
+    _FLAG: lambda _before, _text: True,
+    _TEXT: lambda _before, text: text,
+    _LIST: lambda before, text: [*before, text],
+    _SECONDS: _seconds,
+}
+_ENV = "E3_EVENT_HANDLERS"
+_BOTH: dict[str, tuple[str, str, Any]] = {
+    "--handler": ("handlers", _LIST, ()),
+    "--env": ("env", _TEXT, _ENV),
+    "--outbox": ("outbox", _TEXT, None),
+    "--timeout": ("timeout", _SECONDS, None),
+}
+_TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
+    "send": {
+        **_BOTH,
+        "--attach": ("attachments", _LIST, ()),
+        "--uid": ("uid", _TEXT, None),
+    },
+    "run": {
+        **_BOTH,
+        "--log": ("log", _TEXT, None),
+        "--arguments": ("arguments", _FLAG, False),
+        "--start": ("start", _FLAG, False),
+        "--strict": ("strict", _FLAG, False),
+    },
+}

@@ -1,0 +1,74 @@
+"""Send an event through the outbox, in the process of the caller. What fails waits for `event._outbox.pool`."""
+
+from __future__ import annotations
+
+from event import _dispatch, _log
+from event._outbox.store import Outbox
+from event._outcome import Outcome
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    from event._event import Event
+    from event._handler import EventHandler
+    from event._outbox.claim import Claim
+    from event._outcome import Delivery
+
+    Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
+
+
+def send(
+    event: Event, handlers: Mapping[str, EventHandler], unloaded: dict[str, str], outbox: str, timeout: float | None
+) -> Outcome:
+    """Keep an event, give it to the handlers, and forget it when all of them have it.
+
+    :param unloaded: the configuration of each handler that could not be loaded: it gets the event once it can be
+    :param outbox: the outbox's directory; where it cannot keep the event, the log tells, and the handlers get it anyway
+    :param timeout: for all handlers together, in seconds; None for as long as each one takes
+    """
+    claim = _put(event, {**unloaded, **_configurations(handlers)}, outbox)
+    if claim is None:
+        return _dispatch.send(handlers, event, timeout)
+    return _attempt(claim, handlers, event._as_sent(claim.entry.id), timeout)
+
+
+def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:
+    if not configurations:
+        return None
+    try:
+        return Outbox(outbox).put(event, configurations)
+    except Exception as error:  # of the operating system, or of a formatter or a value of the event
+        _log.error("%r cannot be kept in the outbox %s, and is sent without: %s", event, outbox, one_line(error))
+        return None
+
+
+def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
+    """Return the configuration of each handler that a later process can make again."""
+    configurations: dict[str, str] = {}
+    for name, handler in handlers.items():
+        try:
+            # "_config_elsewhere": what a process in another directory needs, where that differs.
+            config = getattr(handler, "_config_elsewhere", handler.encode_config)()
+            if not isinstance(config, str):
+                raise TypeError(f"encode_config returned {type(config).__name__}, not str")
+            configurations[name] = config
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            _log.warning("handler %s is not kept in the outbox: %s", name, one_line(error))
+    return configurations
+
+
+def _attempt(claim: Claim, handlers: Handlers, event: Event, timeout: float | None) -> Outcome:
+    """Give an event to the handlers, note for each one what it did, and hand the entry back on every way out."""
+    results: dict[str, Delivery] = {}
+    try:
+        for delivery in _dispatch.deliveries(handlers, event, timeout):
+            claim.record(delivery)
+            results[delivery.handler] = delivery
+    finally:
+        claim.release()
+    return Outcome(tuple(results[name] for name in handlers))

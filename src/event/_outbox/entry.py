@@ -1,0 +1,280 @@
+"""The text of an entry, both ways. Pure functions: the clock and the disk are elsewhere.
+
+An entry is a file of lines, each of which is a JSON object. The first line is written once, when the event is put (it
+is one line; it is wrapped here)::
+
+    {"version": 1, "id": "…", "created": 1780000000.0,
+     "event": {"data": {…}, "attachments": {"log": ["0", "<sha1>"]}, "closed": true},
+     "handlers": [{"name": "smtp", "config": "…"}],
+     "trace": {"traceparent": "00-…", …}}
+
+``trace`` is the span that the event was sent in. It is missing if there was none, and a malformed one is ignored: no
+event waits for the sake of its place in a trace.
+
+The lines that follow are the journal. It only ever grows, and what is pending follows from it::
+
+    {"time": …, "attempt": 2}                              the second attempt begins; the first one is the sending
+    {"time": …, "handler": "smtp", "ok": true, …}          this handler has the event
+    {"time": …, "handler": "smtp", "ok": false, "error": "…", "permanent": false, …}
+    {"time": …, "retry": true}                             an operator retries: no failure before is permanent
+
+A reader ignores keys that it does not know, and a line that a crash has torn.
+"""
+
+from __future__ import annotations
+
+from event import _json, _trace
+from event._event import Event, decode_event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from event._outcome import Delivery
+    from event._trace import Span
+
+VERSION = 1
+BEGINNING = b'{"version": 1, '  # of what `encode` returns
+LARGEST = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
+FIRST_DELAY = 60.0  # seconds
+LONGEST_DELAY = 6 * 3600.0  # seconds
+LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
+LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a machine that was off, gives up nothing
+_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with less does not overflow
+_LONGEST_ERROR = 4000  # characters of an error that the journal keeps
+_LONGEST_ID = 128  # characters
+
+
+class NewerVersionError(ValueError):
+    """An entry was written by a newer release. Leave it alone: that release reads it."""
+
+
+class Record:
+    """A line of the journal about one delivery.
+
+    :ivar handler: the handler's name
+    :ivar ok: whether it took the event
+    :ivar permanent: whether its failure is permanent
+    :ivar error: why it did not take the event; empty if it did
+    :ivar time: when, in seconds since 1970 UTC; None if the line has no valid time
+    """
+
+    __slots__ = ("error", "handler", "ok", "permanent", "time")
+
+    def __init__(self, handler: str, *, ok: bool, permanent: bool, error: str, time: float | None) -> None:
+        self.handler = handler
+        self.ok = ok
+        self.permanent = permanent
+        self.error = error
+        self.time = time
+
+    def __repr__(self) -> str:
+        """Return the handler and the result; an error may quote a secret."""
+        result = "ok" if self.ok else "permanent failure" if self.permanent else "failure"
+        return f"<Record {self.handler}: {result}>"
+
+
+class Entry:
+    """An event that an outbox keeps, and what has become of it so far.
+
+    :ivar id: the sending's id, the same on every attempt
+    :ivar created: when the event was put, in seconds since 1970 UTC
+    :ivar event: the event; its attachments' paths are file names within the entry
+    :ivar handlers: the configuration of each handler that the event was put for, by name
+    :ivar span: the span that the event was sent in, `_trace.NOWHERE` if there was none
+    :ivar attempts: how often its delivery began
+    :ivar last_start: when the last attempt began, in seconds since 1970 UTC
+    :ivar journal: a `Record` for each delivery, oldest first
+    """
+
+    __slots__ = ("attempts", "created", "event", "handlers", "id", "journal", "last_start", "span")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        created: float,
+        event: Event,
+        handlers: Mapping[str, str],
+        *,
+        span: Span = _trace.NOWHERE,
+    ) -> None:
+        self.id = id
+        self.created = created
+        self.event = event
+        self.handlers = dict(handlers)
+        self.span = span
+        self.attempts = 1
+        self.last_start = created
+        self.journal: list[Record] = []
+
+    def __repr__(self) -> str:
+        """Return the id, the event and the pending handlers; no configuration, which may hold a secret."""
+        return f"<Entry {self.id} {self.event!r}; pending: {', '.join(self.pending) or 'none'}>"
+
+    @property
+    def finished(self) -> set[str]:
+        """The handlers that have the event, or have failed permanently."""
+        return {record.handler for record in self.journal if record.ok or record.permanent}
+
+    @property
+    def delivered(self) -> set[str]:
+        """The handlers that have the event."""
+        return {record.handler for record in self.journal if record.ok}
+
+    @property
+    def pending(self) -> dict[str, str]:
+        """The configuration of each handler that must still get the event, by name."""
+        finished = self.finished
+        return {name: config for name, config in self.handlers.items() if name not in finished}
+
+    @property
+    def has_permanent_failure(self) -> bool:
+        """Whether another attempt cannot help one of the handlers."""
+        return not self.handlers.keys().isdisjoint(self.finished - self.delivered)
+
+    @property
+    def last_error(self) -> str:
+        """The error of the last failure; empty if there was none."""
+        return next((record.error for record in reversed(self.journal) if not record.ok), "")
+
+    def add(self, text: bytes) -> None:
+        """Take a line of the journal into account."""
+        try:
+            line = _json.loads(text)
+        except ValueError:
+            return  # an empty line, or a torn one: that delivery is made again
+        if not isinstance(line, dict):
+            return
+        if isinstance(line.get("handler"), str):
+            self.journal.append(_record(line))
+        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _is_time(line.get("time")):
+            self.attempts, self.last_start = attempt, line["time"]
+        elif line.get("retry"):
+            for record in self.journal:
+                record.permanent = False
+
+    def delay(self, chance: float) -> float:
+        """Return how long to wait after the last attempt began, in seconds.
+
+        It doubles from a minute to six hours. It varies by a quarter either way, so that what failed together is not
+        retried together.
+
+        :param chance: a random number from 0 to 1
+        """
+        doubled = FIRST_DELAY * float(1 << min(self.attempts - 1, 20))
+        return min(doubled, LONGEST_DELAY) * (0.75 + chance / 2)
+
+    def is_expired(self, now: float) -> bool:
+        """Return whether the entry is old enough, and was tried often enough, to be given up."""
+        return self.attempts >= LEAST_ATTEMPTS and now - self.created > LIFETIME
+
+
+def is_id(text: str) -> bool:
+    """Return whether text can be an entry's id, which becomes a file name with more after a dot."""
+    return 0 < len(text) <= _LONGEST_ID and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+
+
+def encode(entry: Entry, event: dict[str, Any]) -> bytes:
+    """Return the first line of an entry.
+
+    :param event: the event's dump
+    :raises EventError: the data cannot be written as JSON
+    """
+    content = {
+        "version": VERSION,
+        "id": entry.id,
+        "created": entry.created,
+        "event": event,
+        "handlers": [{"name": name, "config": config} for name, config in entry.handlers.items()],
+    }
+    if entry.span is not _trace.NOWHERE:
+        content["trace"] = _trace.as_data(entry.span)
+    return _json.dumps(content).encode("ascii") + b"\n"
+
+
+def decode(text: bytes) -> Entry:
+    """Return the entry that a text describes.
+
+    :raises NewerVersionError: a newer release wrote it
+    :raises ValueError: it is not an entry; the message says why
+    """
+    first, *journal = text.split(b"\n")
+    content = _json.loads(first)
+    if not isinstance(content, dict) or not isinstance(version := content.get("version"), int):
+        raise ValueError("it is not an object with a version")
+    if version > VERSION:
+        raise NewerVersionError(f"its version is {version}; this release reads {VERSION}")
+    created: Any = content.get("created")
+    id_ = content.get("id")
+    if not _is_time(created) or not isinstance(id_, str):
+        raise ValueError("'created' must be a time and 'id' a string")
+    event = decode_event(content.get("event"), Event)
+    if not all(_is_file_name(file) for file, _ in event.get_attachments().values()):
+        raise ValueError("an attachment must be a file of the entry itself")
+    entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_span(content.get("trace")))
+    for line in journal:
+        entry.add(line)
+    return entry
+
+
+def encode_attempt(time: float, attempt: int) -> bytes:
+    """Return the journal's line for the beginning of an attempt."""
+    return _line({"time": time, "attempt": attempt})
+
+
+def encode_delivery(time: float, delivery: Delivery) -> bytes:
+    """Return the journal's line for the result of one handler."""
+    line: dict[str, Any] = {"time": time, "handler": delivery.handler, "ok": delivery.ok}
+    line["seconds"] = round(delivery.seconds, 3)
+    if not delivery.ok:
+        line["error"] = delivery.reason[:_LONGEST_ERROR]
+        line["permanent"] = delivery.permanent
+    return _line(line)
+
+
+def encode_retry(time: float) -> bytes:
+    """Return the journal's line for an operator's retry."""
+    return _line({"time": time, "retry": True})
+
+
+def record_of(time: float, delivery: Delivery) -> Record:
+    """Return what `Entry.add` makes of the line for the result of one handler."""
+    error = delivery.reason[:_LONGEST_ERROR]
+    return Record(delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time)
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return _json.dumps(content).encode("ascii") + b"\n"
+
+
+def _record(line: dict[str, Any]) -> Record:
+    return Record(
+        line["handler"],
+        ok=bool(line.get("ok")),
+        permanent=bool(line.get("permanent")),
+        error=str(line.get("error", "")),
+        time=line["time"] if _is_time(line.get("time")) else None,
+    )
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < _END_OF_TIME
+
+
+def _is_file_name(file: str) -> bool:
+    return file not in {".", ".."} and not {"/", "\\", ":"} & {*file}
+
+
+def _span(content: Any) -> Span:
+    return (_trace.of_data(content) if isinstance(content, dict) else None) or _trace.NOWHERE
+
+
+def _handlers(content: Any) -> dict[str, str]:
+    try:
+        pairs = {item["name"]: item["config"] for item in content}
+    except (TypeError, KeyError) as error:
+        raise ValueError("'handlers' must be a list of objects with a name and a config") from error
+    if not all(isinstance(text, str) for pair in pairs.items() for text in pair):
+        raise ValueError("a handler's name and config must be strings")
+    return pairs

@@ -1,0 +1,414 @@
+"""Deliver many entries at once: each to its handlers, none held up by another.
+
+Who calls `DeliveryPool.add` or `feed` claims entries; the threads of the pool give them to handlers, note what each
+did, and hand the entry back once all its handlers have reported. One more thread watches the clock: a sending that is
+not done within the timeout has failed, and its thread is abandoned.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from threading import Condition, Lock, Thread, get_ident
+
+from event._outbox.lanes import BATCH, REST, Lane, Sending, Work, give
+from event._outcome import Delivery
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, Protocol
+
+    from event._outbox.claim import Claim
+    from event._outbox.layout import Candidate
+    from event._outbox.store import Outbox
+
+    class Reports(Protocol):
+        """What a pool tells, from several threads."""
+
+        def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
+            """Take note that a handler is about to be given these entries; it may bring down the process."""
+
+        def result(self, claim: Claim, delivery: Delivery) -> None:
+            """Take what a handler did, or that it is given up."""
+
+        def end(self, claim: Claim, where: str) -> None:
+            """Take note that all handlers of an entry have reported; `where` is where it went."""
+
+        def log(self, text: str) -> None:
+            """Take a warning that is not about a single delivery."""
+
+
+JOBS = 8  # sendings to one destination at once; see docs/explanation/speed.md
+MOST_HUNG = 100  # threads that were abandoned and go on; a process has no room for any number
+_MOST_THREADS = 128  # that serve lanes
+_OPEN = 2000  # entries whose content is in memory
+_PARKED = 10_000  # claimed entries of which only the name is in memory
+_LANES = 1000  # that are remembered, and their handlers with them
+_TICK = 0.05  # seconds between two looks at the clock
+
+
+class DeliveryPool:
+    """Threads that give claimed entries to their handlers.
+
+    :param timeout: for one sending, in seconds
+    :param jobs: how many sendings a destination gets at once, unless its handler wants fewer
+    :param held: keys of lanes that are not served before `release` or `rest`
+    :ivar hung: how many threads were abandoned and have not come back
+    """
+
+    def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports, held: Iterable[str] = ()) -> None:
+        self.hung = 0
+        self._outbox = outbox
+        self._timeout = timeout
+        self._jobs = jobs
+        self._reports = reports
+        self._pid = os.getpid()
+        self._held = {*held}
+        self._resting: set[str] = set()
+        self._is_broken = False
+        self._lock = Lock()
+        self._wanted = Condition(self._lock)  # a lane wants a thread
+        self._started = Condition(self._lock)  # a sending has been taken; the clock may sleep until then
+        self._settled = Condition(self._lock)  # there may be room, or nothing left to do
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._ready: deque[Lane] = deque()  # lanes that want a thread
+        self._threads = self._idle = 0
+        self._open = self._parked = 0  # entries that are not settled; of the parked ones, the name alone is in memory
+        self._stopping = self._closed = False
+        self._disk: dict[int, float] = {}  # when a thread began to use the outbox's disk
+        self._start_thread()  # before a plugin can make that impossible
+        Thread(target=self._watch, name="event pool clock", daemon=True).start()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so many threads hang, or are not to be had, that another process should go on."""
+        return self.hung > MOST_HUNG or not self._threads or self._is_broken
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for handlers that the pool should be given no more."""
+        return not self._has_space()
+
+    def seconds_on_disk(self) -> float:
+        """Return for how long the outbox's disk has let the longest waiting thread wait."""
+        return time.monotonic() - min([*self._disk.values()], default=time.monotonic())
+
+    def feed(self, candidates: Iterable[Candidate]) -> None:
+        """Claim entries and give them to their handlers, until there are no more or the pool takes none."""
+        for candidate in candidates:
+            if not self._has_room():
+                return
+            with self._on_disk():
+                claim = self._outbox.claim(candidate)
+            if claim:
+                self.add(claim)
+
+    def add(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
+        """Give an entry to the handlers that have not got it.
+
+        :param begun: whether the attempt has begun already, as putting an entry is its first one
+        :param urgent: whether it goes before what waits
+        """
+        work = Work(claim, begun=begun, urgent=urgent)
+        now = time.time()
+        with self._lock:
+            self._open += 1
+            for name, config in claim.entry.pending.items():
+                self._enter(self._lane(name, config), work, now)
+            is_open = bool(work.open)
+        if not is_open:
+            self._settle(work)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until all entries are settled, or the pool is exhausted; return whether they are."""
+        with self._lock:
+            self._settled.wait_for(lambda: not self._open + self._parked or self.is_exhausted, seconds)
+            return not self._open + self._parked
+
+    def stop(self) -> None:
+        """Take nothing more, and put back what no handler has been given; the sendings that go on are finished."""
+        with self._lock:
+            self._stopping = True
+            self._settled.notify_all()
+            names = [parked for lane in self._lanes.values() for parked in _emptied(lane.parked, len(lane.parked))]
+            works = [(work, lane.name) for lane in self._lanes.values() for work in lane.empty()]
+        for name, begun in names:
+            self._unpark(name, begun=begun)
+        for work, name in works:
+            self._skip(work, name, time.time())
+
+    def rest(self, key: str) -> None:
+        """Have a lane take nothing for a while, since its handler brings down the process."""
+        for lane in self._set_free(key):
+            lane.rest()
+            self._send_home(lane)
+        self._resting.add(key)
+
+    def release(self, key: str) -> None:
+        """Serve a lane that was held."""
+        for lane in self._set_free(key):
+            with self._lock:
+                self._want(lane)
+
+    def _set_free(self, key: str) -> list[Lane]:
+        self._held.discard(key)
+        with self._lock:
+            lanes = [lane for lane in self._lanes.values() if lane.key == key]
+        for lane in lanes:
+            lane.is_held = False
+        return lanes
+
+    def close(self) -> None:
+        """Let the threads end that have nothing to do."""
+        with self._lock:
+            self._closed = True
+            self._wanted.notify_all()
+            self._started.notify_all()
+
+    # Who adds.
+
+    def _has_room(self) -> bool:
+        """Wait until there is room for another entry; return whether the pool takes one."""
+        with self._lock:
+            self._settled.wait_for(self._may_go_on)
+            return not (self._stopping or self.is_exhausted)
+
+    def _may_go_on(self) -> bool:
+        return self._stopping or self.is_exhausted or self._has_space()
+
+    def _has_space(self) -> bool:
+        return self._parked < _PARKED and self._open < _OPEN
+
+    def _lane(self, name: str, config: str) -> Lane:
+        lane = self._lanes.get((name, config))
+        if lane is None:
+            if len(self._lanes) >= _LANES:
+                self._lanes = {key: lane for key, lane in self._lanes.items() if lane.is_used}
+            lane = self._lanes[name, config] = Lane(name, config)
+            lane.is_held = lane.key in self._held
+            if lane.key in self._resting:
+                self._resting.discard(lane.key)
+                lane.rest()
+        return lane
+
+    def _enter(self, lane: Lane, work: Work, now: float) -> None:
+        if self._stopping or lane.rests_until > now:
+            work.due = max(work.due, lane.rests_until, now)
+        elif lane.enqueue(work):
+            work.open.add(lane.name)
+            self._want(lane)
+        else:
+            work.later.append(lane)
+
+    def _want(self, lane: Lane) -> None:
+        """Have another thread serve a lane if that helps."""
+        if lane.waits and len(lane.running) < lane.limit(self._jobs) and lane not in self._ready:
+            self._ready.append(lane)
+            if self._idle:
+                self._wanted.notify()
+            elif self._threads < _MOST_THREADS:
+                self._start_thread()
+
+    def _start_thread(self) -> None:
+        try:
+            Thread(target=self._work, name="event delivery", daemon=True).start()
+        except RuntimeError:
+            return  # too many threads; those that there are do the work
+        self._threads += 1
+
+    # The threads.
+
+    def _work(self) -> None:
+        try:
+            while self._step():
+                pass
+        except BaseException as error:  # no memory, say; the entry stays claimed until this process ends
+            self._is_broken = True
+            self._reports.log(f"delivering cannot go on: {one_line(error)}")
+            with self._lock:
+                self._settled.notify_all()
+
+    def _step(self) -> bool:
+        """Do what is next; return False if the thread is to end."""
+        step = self._next()
+        if isinstance(step, Sending):
+            return self._serve(step)
+        for name, begun in step or ():
+            self._unpark(name, begun=begun)
+        return step is not None
+
+    def _next(self) -> Sending | list[tuple[str, bool]] | None:
+        """Return what a thread does next, a sending or claims to read again; None to end."""
+        with self._lock:
+            while not self._closed:
+                while self._ready:
+                    lane = self._ready.popleft()
+                    if sending := lane.take():
+                        self._started.notify()
+                        self._want(lane)
+                        return sending
+                    if lane.parked:
+                        return [*_emptied(lane.parked, BATCH)]
+                self._idle += 1
+                self._wanted.wait()
+                self._idle -= 1
+            self._threads -= 1
+            return None
+
+    def _serve(self, sending: Sending) -> bool:
+        """Give a handler what was taken from its lane; return False if the thread was abandoned meanwhile."""
+        lane = sending.lane
+        self._reports.begin(lane, [work.claim for work in sending.rest])
+        while works := self._following(sending):
+            answer = give(lane, works)
+            if os.getpid() != self._pid:
+                os._exit(0)  # the child of a handler that forked: the entry is its parent's
+            with self._lock:
+                if sending.abandoned:
+                    self.hung -= 1
+                    return False
+                sending.given = ()
+                lane.note_answer(answer, len(works))
+                if answer.deliveries is None:
+                    lane.put_back(works, alone=True)  # one of them may be to blame
+            for work, delivery in zip(works, answer.deliveries or (), strict=answer.deliveries is not None):
+                self._record(work, delivery)
+        with self._lock:
+            lane.running.discard(sending)
+            self._want(lane)
+        return True
+
+    def _following(self, sending: Sending) -> Sequence[Work]:
+        """Return what the handler gets next, whose time begins now."""
+        with self._lock:
+            works = [*_emptied(sending.rest, len(sending.rest) if sending.batch else 1)]
+        with self._on_disk():
+            for work in works:
+                work.begin()
+        with self._lock:
+            sending.started = time.monotonic()
+            sending.given = works
+        return works
+
+    def _record(self, work: Work, delivery: Delivery) -> None:
+        with self._on_disk(), work.lock:
+            work.claim.record(delivery)
+        self._reports.result(work.claim, delivery)
+        self._close_one(work, delivery.handler)
+
+    def _skip(self, work: Work, name: str, due: float) -> None:
+        """Have an entry wait until `due` for a handler that is not tried now."""
+        work.due = max(work.due, due)
+        self._close_one(work, name)
+
+    def _close_one(self, work: Work, name: str) -> None:
+        with self._lock:
+            work.open.discard(name)
+            is_open = bool(work.open)
+        if not is_open:
+            self._settle(work)
+
+    def _settle(self, work: Work) -> None:
+        """Hand an entry back, or remember its name if a lane had no room for it."""
+        if work.later and not self._stopping:
+            with self._lock:
+                lane = work.later[0]
+                lane.parked.append((work.claim.name, work.begun))
+                self._parked += 1
+                self._want(lane)
+        else:
+            with self._on_disk():
+                where = work.settle()
+            self._reports.end(work.claim, where)
+        with self._lock:
+            self._open -= 1
+            self._settled.notify_all()
+
+    def _unpark(self, name: str, *, begun: bool) -> None:
+        """Read an entry that was parked, and give it to the handlers that have not got it."""
+        with self._on_disk():
+            claim = self._outbox.adopt(name)
+        if claim:
+            self.add(claim, begun=begun)
+        with self._lock:
+            self._parked -= 1
+            self._settled.notify_all()
+
+    # The clock.
+
+    def _watch(self) -> None:
+        tick = min(_TICK, self._timeout / 4)
+        while not self._closed:
+            with self._lock:
+                if not any(lane.running or lane.waits for lane in self._lanes.values()):
+                    self._started.wait()
+            time.sleep(tick)
+            self._check()
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            lanes = [*self._lanes.values()]
+            late = [s for lane in lanes for s in lane.running if s.given and now - s.started >= self._timeout]
+            failed = [(sending, self._abandon(sending)) for sending in late]
+            self._settled.notify_all()
+            for lane in lanes:
+                lane.take_back()
+                self._want(lane)
+        for sending, rests in failed:
+            if not sending.batch:
+                error = TimeoutError(f"not done within {self._timeout:g} s")
+                self._record(sending.given[0], Delivery(sending.lane.name, False, error, self._timeout))
+            if rests:
+                waits = self._send_home(sending.lane)
+                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {REST:g} s"
+                self._reports.log(f"{text}; {waits} {'entry waits' if waits == 1 else 'entries wait'}")
+
+    def _abandon(self, sending: Sending) -> bool:
+        """Leave a thread that hangs in a handler; return whether its lane rests from now on."""
+        lane = sending.lane
+        sending.abandoned = True
+        self.hung += 1
+        self._threads -= 1
+        if not self._threads:
+            self._start_thread()
+        lane.running.discard(sending)
+        lane.put_back(sending.rest)
+        if sending.batch:
+            lane.put_back(sending.given, alone=True)
+        return lane.note_timeout()
+
+    def _send_home(self, lane: Lane) -> int:
+        """Put back what waits for a lane that rests; return how much that was."""
+        with self._lock:
+            works = lane.empty()
+        for work in works:
+            self._skip(work, lane.name, lane.rests_until)
+        return len(works)
+
+    def _on_disk(self) -> _OnDisk:
+        return _OnDisk(self._disk)
+
+
+class _OnDisk:
+    """Notes that a thread waits for the disk."""
+
+    __slots__ = ("_since",)
+
+    def __init__(self, since: dict[int, float]) -> None:
+        self._since = since
+
+    def __enter__(self) -> None:
+        self._since[get_ident()] = time.monotonic()
+
+    def __exit__(self, *_args: object) -> None:
+        self._since.pop(get_ident(), None)
+
+
+def _emptied(items: deque[Any], most: int) -> Iterator[Any]:
+    """Go through the first items, and remove each."""
+    for _ in range(min(most, len(items))):
+        yield items.popleft()

@@ -1,0 +1,285 @@
+"""The jobs ``deliver`` and ``watch``, in the worker: send what is due in an outbox, once or until told to stop.
+
+The job:
+
+==============  ==================================================================================================
+``outbox``      the outbox's directory
+``everything``  whether what is not due yet is tried too, in the first pass
+``timeout``     for one sending, in seconds
+``jobs``        how many sendings a destination gets at once
+``quiet``       whether to leave out what goes well
+``leave``       names of claims that another worker takes care of
+``adopt``       [id, claim] of entries of a worker that has died between two handlers
+``rest``        keys of lanes that are not to be tried for a while, see `Lane.key`
+``hold``        keys of lanes that must wait for ``rest`` or ``release``
+==============  ==================================================================================================
+
+Further frames: ``rest``, not to try a ``lane`` for a while; ``release``, to try it after all; ``stop``, to finish what
+has begun and put back the rest.
+
+The reports:
+
+==============  ==================================================================================================
+``total``       how many entries are to be tried, at most `BOUND` of each state
+``begin``       a handler is about to get entries: ``handler``, ``lane``, ``entries`` ([claim, id, event name] of each)
+``adopted``     an entry of ``adopt`` has a new name: ``entry``, ``claim``
+``results``     what has happened since, in order: ``items``, see `_Reports`
+``log``         a warning that is none of one handler: ``text``
+``trouble``     the outbox cannot be used: ``text``; empty when it can be used again
+``state``       once a second: ``disk``, for how many seconds the disk has not answered; ``exhausted``, whether another
+                worker should go on
+``idle``        ``deliver`` has tried everything
+``absent``      there is no outbox yet
+``summary``     at the end: ``waiting``, ``due`` and ``next_due``, as `Outbox.summary` has them
+==============  ==================================================================================================
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Event, Lock, Thread
+
+from event._outbox import Outbox
+from event._outbox.pool import DeliveryPool
+from event._redact import without_secrets
+from event._worker.resume_job import state_of
+from event._worker.send_job import Log
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from event._outbox import Candidate, Claim
+    from event._outbox.lanes import Lane
+    from event._outcome import Delivery
+    from event._worker.child import Reporter
+
+POLL = 1.0  # seconds between two looks at the outbox
+STATE_INTERVAL = 1.0  # seconds between two reports ``state``
+_DRAIN_LOOK = 0.2  # seconds between two looks at what the command says
+_FLUSH = 0.05  # seconds that a report may wait for others
+_MOST_ITEMS = 50  # in one report
+_LONGEST_TEXT = 1500  # characters of an error in a report
+_KNOWN_CONFIGS = 200  # whose secrets are left out of what is logged beside the deliveries
+
+
+def deliver(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+    """Run the job ``deliver``."""
+    run(job, reporter, lambda delivering: delivering.once(everything=job["everything"]))
+
+
+def watch(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+    """Run the job ``watch``."""
+    run(job, reporter, lambda delivering: delivering.follow(everything=job["everything"]))
+
+
+def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], None]) -> None:
+    """Deliver in threads, until the command says ``stop`` or is gone."""
+    delivering = Delivering(job, reporter)
+    with delivering.log:
+        Thread(target=feed, args=(delivering,), name="event feeder", daemon=True).start()
+        while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
+            delivering.set_lane(**frame[0])
+        delivering.stop()
+
+
+class Delivering:
+    """An outbox, and the pool that delivers from it.
+
+    :ivar log: reports what is logged beside the deliveries, inside a ``with`` block
+    """
+
+    def __init__(self, job: dict[str, Any], reporter: Reporter) -> None:
+        self.outbox = Outbox(job["outbox"])
+        self._reporter = reporter
+        self._reports = _Reports(reporter, quiet=job["quiet"])
+        self.log = Log(reporter, self._reports.configs)
+        self.pool = DeliveryPool(self.outbox, job["timeout"], job["jobs"], self._reports, held=job.get("hold", ()))
+        for key in job.get("rest", ()):
+            self.pool.rest(key)
+        self._timeout = job["timeout"]
+        self._leave = {f"claimed/{name}" for name in job.get("leave", ())}
+        self._adopt = list(job.get("adopt", ()))
+        self._stop = Event()
+        self._trouble = ""
+        Thread(target=self._report_state, name="event state", daemon=True).start()
+
+    def once(self, *, everything: bool) -> None:
+        """Try what is due, and report when all of it is settled."""
+        try:
+            if not self.outbox.exists():
+                self._reporter.report("absent")
+                return
+            start = self.outbox.summary()
+            total = start.counts["waiting"] if everything else start.due
+            self._reporter.report("total", total=total + start.counts["claimed"])
+            self._feed(everything=everything)
+            if self.pool.wait():
+                self._reports.flush()
+                self._reporter.report("idle")
+        except OSError as error:
+            self._report_trouble(one_line(error))
+
+    def follow(self, *, everything: bool) -> None:
+        """Try what is due, and what comes and falls due, until told to stop."""
+        while not self._stop.is_set():
+            try:
+                self._feed(everything=everything)
+                self._report_trouble("")
+            except OSError as error:  # the file system may come back
+                self._report_trouble(one_line(error))
+            everything = False  # what has failed keeps its distance
+            self._stop.wait(POLL)
+
+    def set_lane(self, job: str, lane: str = "", **_more: Any) -> None:
+        """Follow a frame ``rest`` or ``release``."""
+        if job == "rest":
+            self.pool.rest(lane)
+        elif job == "release":
+            self.pool.release(lane)
+
+    def add(self, claim: Claim) -> None:
+        """Deliver an entry that was put just now, before what waits."""
+        if self.pool.is_full:
+            claim.postpone(time.time())
+        else:
+            self.pool.add(claim, begun=True, urgent=True)
+
+    def stop(self, *, drain: bool = False) -> None:
+        """Finish what has begun, put back the rest, and report it.
+
+        :param drain: whether to deliver first what is due
+        """
+        self._stop.set()
+        if drain:
+            self._drain()
+        self.pool.stop()
+        self.pool.wait(self._timeout + 1.0)
+        self.pool.close()
+        self._reports.flush()
+        self._report_summary()
+
+    def _drain(self) -> None:
+        try:
+            self._feed(everything=False)
+        except OSError as error:
+            self._report_trouble(one_line(error))
+        while not (self.pool.wait(_DRAIN_LOOK) or self.pool.is_exhausted):
+            try:
+                frame = self._reporter.next_job(0.0)
+            except TimeoutError:
+                continue
+            if frame is None:
+                return
+            self.set_lane(**frame[0])
+
+    def _report_summary(self) -> None:
+        try:
+            summary = self.outbox.summary()
+        except OSError:
+            return
+        self._reporter.report("summary", waiting=summary.counts["waiting"], due=summary.due, next_due=summary.next_due)
+
+    def _feed(self, *, everything: bool) -> None:
+        while self._adopt:
+            entry_id, name = self._adopt.pop()
+            if claim := self.outbox.adopt(name):
+                self._reporter.report("adopted", entry=entry_id, claim=claim.name)
+                self.pool.add(claim, begun=True)
+            else:
+                self._reports.ended(entry_id, state_of(self.outbox, entry_id))
+        self.pool.feed(self._candidates(everything=everything))
+
+    def _candidates(self, *, everything: bool) -> Iterator[Candidate]:
+        for candidate in self.outbox.candidates(everything=everything):
+            if candidate.name not in self._leave:
+                yield candidate
+
+    def _report_trouble(self, text: str) -> None:
+        if text != self._trouble:
+            self._trouble = text
+            self._reporter.report("trouble", text=text)
+
+    def _report_state(self) -> None:
+        while not self._stop.wait(STATE_INTERVAL):
+            self._reporter.hung = self.pool.hung
+            self._reporter.report("state", disk=self.pool.seconds_on_disk(), exhausted=self.pool.is_exhausted)
+
+
+class _Reports:
+    """Sends the pool's reports, several at a time, in texts without secrets.
+
+    An item of ``results`` is a list: ``result``, the entry's id, the handler, and what it did, as for `Result`; or
+    ``end``, the entry's id, and where it went, as `Claim.release` returns it. With ``quiet``, what a handler did is
+    missing if it needs no line.
+
+    :ivar configs: configurations that have been used, for `without_secrets`
+    """
+
+    def __init__(self, reporter: Reporter, *, quiet: bool) -> None:
+        self.configs: dict[str, str] = {}
+        self._reporter = reporter
+        self._quiet = quiet
+        self._lock = Lock()
+        self._items: list[list[Any]] = []
+        self._has_items = Event()
+        Thread(target=self._flush_soon, name="event reports", daemon=True).start()
+
+    def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
+        """Report that a handler is about to get entries; what happened before is reported first."""
+        if lane.name not in self.configs:
+            self._remember(lane.name, lane.config)
+        self.flush()
+        entries = [[claim.name, claim.entry.id, claim.entry.event.name[:200]] for claim in claims]
+        self._reporter.report("begin", handler=lane.name, lane=lane.key, entries=entries)
+
+    def result(self, claim: Claim, delivery: Delivery) -> None:
+        """Report what a handler did."""
+        item: list[Any] = ["result", claim.entry.id, delivery.handler]
+        if not (self._quiet and delivery.ok and not delivery.said):
+            config = {delivery.handler: claim.entry.handlers.get(delivery.handler, "")}
+            error, said = (without_secrets(text, config)[:_LONGEST_TEXT] for text in (delivery.reason, delivery.said))
+            result = {"ok": delivery.ok, "seconds": delivery.seconds, "permanent": delivery.permanent}
+            item.append({**result, "error": error, "said": said})
+        self._add(item)
+
+    def end(self, claim: Claim, where: str) -> None:
+        """Report where an entry went."""
+        self.ended(claim.entry.id, where)
+
+    def ended(self, entry_id: str, where: str) -> None:
+        """Report where an entry is."""
+        self._add(["end", entry_id, where])
+
+    def log(self, text: str) -> None:
+        """Report a warning."""
+        self._reporter.report("log", text=text)
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        with self._lock:
+            items, self._items = self._items, []
+            if items:
+                self._reporter.report("results", items=items)
+
+    def _add(self, item: list[Any]) -> None:
+        with self._lock:
+            self._items.append(item)
+            count = len(self._items)
+        if count >= _MOST_ITEMS:
+            self.flush()
+        elif count == 1:
+            self._has_items.set()
+
+    def _flush_soon(self) -> None:
+        while self._has_items.wait():
+            time.sleep(_FLUSH)
+            self._has_items.clear()
+            self.flush()
+
+    def _remember(self, handler: str, config: str) -> None:
+        if len(self.configs) >= _KNOWN_CONFIGS:
+            del self.configs[next(iter(self.configs))]
+        self.configs[handler] = config

@@ -1,0 +1,91 @@
+"""Frames between a command and its worker.
+
+======================  ===========================================
+4 bytes, big-endian     length of the message
+4 bytes, big-endian     length of the blob
+the message             a JSON object, in ASCII
+the blob                bytes, such as a message of a broker
+======================  ===========================================
+
+Whoever reads trusts nothing: a length beyond the reader's limit, or a message that is not an object, is a
+`ProtocolError`, before any memory is spent on it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+LONGEST_REPORT = 1 << 20  # bytes of a message from a worker
+LONGEST_JOB = 1 << 28  # bytes of a message to a worker; an event's data may be large
+LONGEST_BLOB = (1 << 32) - 1  # bytes; what four bytes can say
+
+_HEADER = 8
+
+
+class ProtocolError(Exception):
+    """The other side sent what is not a frame."""
+
+
+def encode(message: Mapping[str, Any], blob: bytes = b"") -> bytes:
+    """Return a frame.
+
+    :raises ValueError: the message or the blob is too long, or the message cannot be written as JSON
+    """
+    import json
+
+    text = json.dumps(message).encode("ascii")
+    if len(text) > LONGEST_JOB or len(blob) > LONGEST_BLOB:
+        raise ValueError(f"a frame of {len(text)} and {len(blob)} bytes is too long for the worker")
+    return b"".join((len(text).to_bytes(4, "big"), len(blob).to_bytes(4, "big"), text, blob))
+
+
+class FrameReader:
+    """Makes frames of bytes as they arrive.
+
+    :param longest_message: bytes of a message, at most
+    :param longest_blob: bytes of a blob, at most
+    """
+
+    def __init__(self, longest_message: int, longest_blob: int = 0) -> None:
+        self._longest_message = longest_message
+        self._longest_blob = longest_blob
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that have arrived."""
+        self._buffer += data
+
+    def frames(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield the frames that are complete: the message and the blob of each.
+
+        :raises ProtocolError: the bytes are not a frame
+        """
+        while len(self._buffer) >= _HEADER:
+            message, blob = self._lengths()
+            end = _HEADER + message + blob
+            if len(self._buffer) < end:
+                return
+            frame = bytes(self._buffer[_HEADER:end])
+            del self._buffer[:end]
+            yield _message(frame[:message]), frame[message:]
+
+    def _lengths(self) -> tuple[int, int]:
+        message, blob = (int.from_bytes(self._buffer[start : start + 4], "big") for start in (0, 4))
+        if message > self._longest_message or blob > self._longest_blob:
+            raise ProtocolError(f"a frame of {message} and {blob} bytes")
+        return message, blob
+
+
+def _message(text: bytes) -> dict[str, Any]:
+    import json
+
+    try:
+        message = json.loads(text.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a message that is not JSON") from error
+    if not isinstance(message, dict):
+        raise ProtocolError("a message that is not an object")
+    return message

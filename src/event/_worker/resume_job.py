@@ -1,0 +1,69 @@
+"""The job ``resume``, in the worker: go on with an entry of the outbox whose worker has died.
+
+The job:
+
+==============  ==================================================================================================
+``outbox``      the outbox's directory
+``claim``       the name of the dead worker's claim, as `kept` or `begin` reported it
+``results``     what handlers have done meanwhile: ``handler``, ``ok``, ``error``, ``seconds``, ``said`` and
+                ``permanent`` of each; they are journaled
+``handlers``    the names of those that get the event now; they must be pending
+``timeout``     what errors name as the timeout, in seconds
+``deadline``    when these must be done, by the system's monotonic clock
+``alone``       whether to call them in the main thread
+``hold``        whether to keep the entry afterwards, for another ``resume``; there is no ``end`` then
+==============  ==================================================================================================
+
+The reports: ``not_adopted`` with ``where`` it is if the entry is not claimed (nothing else follows), else ``begin``
+with the name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``.
+"""
+
+from __future__ import annotations
+
+from event import _trace
+from event._lazy import LazyHandler
+from event._outbox import Outbox
+from event._outcome import Delivery
+from event._worker.send_job import Log, give
+from event.error import EventError, PermanentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from event._worker.child import Reporter
+
+
+def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+    """Run the job."""
+    with Log(reporter, {}):
+        outbox = Outbox(job["outbox"])
+        claim = outbox.adopt(job["claim"])
+        if claim is None:
+            reporter.report("not_adopted", where=state_of(outbox, job["claim"].partition(".")[0]))
+            return
+    pending = claim.entry.pending
+    handlers = {name: LazyHandler(name, pending[name]) for name in job.get("handlers", ()) if name in pending}
+    with Log(reporter, claim.entry.handlers):
+        for result in job.get("results", ()):
+            if result["handler"] in claim.entry.pending:
+                claim.record(_delivery(result))
+        reporter.report("begin", claim=claim.name, heartbeat=reporter.beating)
+        token = _trace.current.set(claim.entry.span)
+        try:
+            give(handlers, claim.event(), job, reporter, claim)
+        finally:
+            _trace.current.reset(token)
+
+
+def state_of(outbox: Outbox, entry_id: str) -> str:
+    """Return where an entry is, as `Claim.release` does."""
+    found = outbox.find(entry_id)
+    return found[0].state if found else "delivered"
+
+
+def _delivery(result: dict[str, Any]) -> Delivery:
+    """Return what a handler did, as another worker or the command has reported it."""
+    kind = PermanentError if result["permanent"] else EventError
+    error = None if result["ok"] else kind(result["error"])
+    return Delivery(result["handler"], result["ok"], error, result["seconds"], result["said"])

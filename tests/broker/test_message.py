@@ -1,0 +1,404 @@
+"""The format of a message: what is written is read, what is odd is refused, and nothing brings its reader down."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from event import Event, EventError
+from event._broker import EventMessage, InlineFile, S3Reference, decode, encode
+from event._broker.message import Limits
+from event._trace import Span
+
+GOLDEN = Path(__file__).parents[1] / "data" / "broker" / "message.json"
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LOG = b"all good\n"
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def sha1(data):
+    return hashlib.sha1(data).hexdigest()
+
+
+def golden():
+    """Return what the golden file holds."""
+    event = Event("compile", "5f7b1c1e-0d0a-4a2b-8f3e-2c9d6b1a7e40", begin_time=1700000000.0, target="arm", note="café")
+    event.close()
+    event._data["end_time"] = 1700000060.5
+    attachments = {"build.log": ("0", sha1(LOG)), "empty": ("1", sha1(b"")), "core": ("2", sha1(b"dumped"))}
+    core = S3Reference(8 << 30, "s3://builds/events/0c5f5d2e/core")
+    span = Span(TRACE, SPAN, state="vendor=1")
+    return EventMessage(
+        "0c5f5d2e-1b", 1700000061.25, event, attachments,
+        {"0": InlineFile.of(LOG), "1": InlineFile.of(b""), "2": core}, span,
+    )  # fmt: skip
+
+
+def content():
+    """Return the golden file as JSON, to be changed."""
+    return json.loads(GOLDEN.read_bytes())
+
+
+def content_of(message, name):
+    """Return an attachment's content, checked."""
+    file, digest = message.attachments[name]
+    return b"".join(message.files[file].chunks(digest))
+
+
+def same(one, other):
+    """Tell whether two messages hold the same."""
+    return encode(one) == encode(other)
+
+
+# Both ways
+
+
+def test_the_format_is_the_one_that_is_documented():
+    assert encode(golden()) == GOLDEN.read_bytes()
+
+
+def test_the_documented_format_is_read():
+    read = decode(GOLDEN.read_bytes())
+    assert (read.id, read.created) == ("0c5f5d2e-1b", 1700000061.25)
+    assert read.event.as_dict() == golden().event.as_dict()
+    assert read.event._closed
+    assert read.attachments == golden().attachments
+    assert (content_of(read, "build.log"), content_of(read, "empty")) == (LOG, b"")
+    assert (read.files["2"].url, read.files["2"].size) == ("s3://builds/events/0c5f5d2e/core", 8 << 30)
+    assert (read.span.traceparent, read.span.state) == (f"00-{TRACE}-{SPAN}-01", "vendor=1")
+
+
+def test_keys_that_are_not_known_are_ignored():
+    text = content()
+    for place in (text, text["trace"], text["event"], text["files"]["0"]):
+        place["more"] = {"to": "come"}
+    assert same(decode(json.dumps(text).encode()), golden())
+
+
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+NAMES = st.text(min_size=1).filter(lambda name: "\0" not in name)
+IDS = st.from_regex(r"[0-9A-Za-z-]{1,64}", fullmatch=True)
+CONTENTS = st.binary() | st.builds(S3Reference, st.integers(0, 1 << 34), st.text().map("s3://b/{}".format))
+SPANS = st.none() | st.builds(
+    Span,
+    st.integers(1, (1 << 128) - 1).map("{:032x}".format),
+    st.integers(1, (1 << 64) - 1).map("{:016x}".format),
+    flags=st.integers(0, 3),
+    state=st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+)
+
+
+@UNTIMED
+@given(IDS, st.floats(0, 1e11, exclude_max=True), st.text(), DATA, st.dictionaries(NAMES, CONTENTS, max_size=3), SPANS)
+def test_what_is_written_is_read(sending, created, name, data, contents, span):  # noqa: PLR0913  # what a message holds
+    files = {
+        str(number): InlineFile.of(file) if isinstance(file, bytes) else file
+        for number, file in enumerate(contents.values())
+    }
+    attachments = {
+        name: (str(number), sha1(file) if isinstance(file, bytes) else "d")
+        for number, (name, file) in enumerate(contents.items())
+    }
+    event = Event(name, data=data)
+    read = decode(encode(EventMessage(sending, created, event, attachments, files, span)))
+    assert (read.id, read.created, read.attachments) == (sending, created, attachments)
+    assert (read.event.name, read.event.data, read.event._closed) == (name, data, False)
+    for name, file in contents.items():
+        assert (
+            read.files[attachments[name][0]] == file
+            if isinstance(file, S3Reference)
+            else content_of(read, name) == file
+        )
+    assert (read.span and (read.span.traceparent, read.span.state)) == (span and (span.traceparent, span.state))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(math.nan, None, id="nan"),
+        pytest.param(math.inf, None, id="infinity"),
+        pytest.param({3}, [3], id="set"),
+        pytest.param(b"\xff", "\\xff", id="bytes"),
+        pytest.param(Path("a") / "b", str(Path("a") / "b"), id="path"),
+        pytest.param("\ud800", "\ud800", id="lone-surrogate"),
+    ],
+)
+def test_values_that_json_does_not_know_have_their_natural_form(value, expected):
+    sent = EventMessage("1", 0.0, Event("compile", value=value), {}, {})
+    body = encode(sent)
+    assert body.isascii()
+    assert decode(body).event.value == expected
+
+
+def test_data_that_holds_itself_is_refused():
+    made = Event("compile", loop=[])
+    made.loop.append(made.loop)
+    with pytest.raises(EventError, match="loop' holds itself"):
+        encode(EventMessage("1", 0.0, made, {}, {}))
+
+
+# What is refused
+
+
+def test_a_newer_version_is_told_before_anything_else_is_looked_at():
+    with pytest.raises(ValueError, match="its version is 2; this release reads 1"):
+        decode(b'{"version": 2, "shape": "unheard of"}')
+
+
+def changed(*place, to):
+    """Return the golden message with the value at a place changed, or with none there where to is Ellipsis."""
+    text = content()
+    inner = text
+    for key in place[:-1]:
+        inner = inner[key]
+    if to is ...:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = to
+    return text
+
+
+BAD_VERSIONS = [..., None, True, False, 0, -1, 1.0, "1", [1], {}, math.nan]
+BAD_TIMES = [..., None, True, "now", -1, -0.5, 1e11, 10**400, math.inf, -math.inf, math.nan, [0]]
+BAD_IDS = [..., None, 1, "", "../1", "a/b", "a.b", "a b", "1\n", "ä", "\ud800", "x" * 65, ["1"]]
+BAD_SIZES = [..., None, True, -1, 9.0, "9", math.nan, [9]]
+
+
+def bad(reason, *place, to, name):
+    """Return a row of the table: the golden message changed at a place, and why it is refused."""
+    return pytest.param(changed(*place, to=to), reason, id=f"{name}-{to!a}"[:24])
+
+
+UNVERSIONED = "not an object with a version"
+FILES = "'files' must be an object of objects"
+LIST = "'attachments' must be an object"
+BAD_FILES = ["", "x", "-1", "1.0", "../0", "٣", "1234567890", "0\n", "\ud800"]
+BAD_TEXTS = [..., None, 1, [], {}, "a", "ä", "\ud800", "YW xs", "YWxs\n"]
+BAD_URLS = ["", "http://h/k", 1, True, ["s3://b/k"], {}]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(b"", "Expecting value", id="empty"),
+        pytest.param(b"{", "Expecting", id="torn"),
+        pytest.param(b'{"a": "\xff"}', "decode", id="no-utf-8"),
+        pytest.param(GOLDEN.read_text("utf-8").encode("utf-16"), "decode", id="utf-16"),
+        pytest.param(b"\x00\x01\x02", "Expecting value", id="binary"),
+        pytest.param(b"[" * 100_000, "nested more than 200 levels", id="nested"),
+        pytest.param(
+            b'{"version": 1, "event": ' + b'{"a":' * 100_000, "nested more than 200 levels", id="nested-inside"
+        ),
+        pytest.param(b'{"version": ' + b"9" * 5000 + b"}", "digits", id="endless-number"),
+        pytest.param(b'{"version": 1e400}', UNVERSIONED, id="version-beyond-a-float"),
+        pytest.param([], UNVERSIONED, id="list"),
+        pytest.param(1, UNVERSIONED, id="number"),
+        *[bad(UNVERSIONED, "version", to=to, name="version") for to in BAD_VERSIONS],
+        *[bad("'created' must be a time", "created", to=to, name="time") for to in BAD_TIMES],
+        *[bad("'id' must be letters, digits and hyphens", "id", to=to, name="id") for to in BAD_IDS],
+        bad("no JSON object", "event", to=..., name="event"),
+        bad("'uid' and a 'name'", "event", "data", to={}, name="data"),
+        bad("true or false", "event", "closed", to=1, name="closed"),
+        bad(LIST, "event", "attachments", to=[], name="attachments"),
+        bad(LIST, "event", "attachments", "x", to="0", name="attachment"),
+        *[bad(FILES, "files", to=to, name="files") for to in (..., None, [], "")],
+        bad(FILES, "files", "0", to="x", name="file"),
+        *[bad("'0': its name must be a number", "files", "0", "size", to=to, name="size") for to in BAD_SIZES],
+        *[
+            pytest.param(
+                changed("files", name, to={"size": 0, "base64": ""}), "its name must be a number", id=f"file-{name!a}"
+            )
+            for name in BAD_FILES
+        ],
+        bad("'0' must have 's3', or 'base64' of 10 bytes", "files", "0", "size", to=10, name="size"),
+        bad("'0' must have 's3', or 'base64' of 0 bytes", "files", "0", "size", to=0, name="size"),
+        *[bad("'0' must have 's3', or 'base64'", "files", "0", "base64", to=to, name="base64") for to in BAD_TEXTS],
+        *[bad("file '0': 's3' must be s3://", "files", "0", "s3", to=to, name="s3") for to in BAD_URLS],
+        bad("attachment 'build.log' is not among the files", "files", "0", to=..., name="file"),
+        bad("several attachments are one file", "event", "attachments", "core", to=["0", sha1(LOG)], name="one"),
+    ],
+)
+def test_what_is_no_message_is_refused_with_the_reason(text, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        decode(text if isinstance(text, bytes) else json.dumps(text).encode())
+
+
+@pytest.mark.parametrize(
+    ("file", "digest", "reason"),
+    [
+        pytest.param(InlineFile(9, "YWxsIGdvb2Q!"), sha1(LOG), "its content is not base64", id="character"),
+        pytest.param(InlineFile(9, "YWxsIGdvb2Q="), sha1(LOG), "it has 8 bytes, not 9", id="shorter"),
+        pytest.param(InlineFile.of(b"other"), sha1(LOG), "its SHA-1 is ", id="another-content"),
+        pytest.param(InlineFile.of(LOG), sha1(LOG).upper(), "its SHA-1 is ", id="upper-case"),
+    ],
+)
+def test_content_is_compared_with_size_and_digest_as_it_is_read(file, digest, reason):
+    with pytest.raises(ValueError, match=reason):
+        b"".join(file.chunks(digest))
+
+
+def test_content_is_decoded_in_pieces():
+    content = bytes(range(256)) * 10_000
+    file = InlineFile.of(content)
+    pieces = [*file.chunks(sha1(content))]
+    assert b"".join(pieces) == content
+    assert max(map(len, pieces)) < 1 << 20
+    assert "base64" not in repr(file)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        pytest.param(Limits(body=700), "it has .* bytes; the limit is 700", id="body"),
+        pytest.param(Limits(attachments=2), "it has 3 files; the limit is 2", id="files"),
+        pytest.param(Limits(attached=8 << 30), "its files have 8589934601 bytes; the limit is 8589934592", id="size"),
+        pytest.param(Limits(nesting=3), "nested more than 3 levels", id="nesting"),
+    ],
+)
+def test_message_beyond_a_limit_is_refused(limits, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(GOLDEN.read_bytes(), limits)
+
+
+def test_attachments_are_counted_as_well_as_files():
+    text = content()
+    for number in range(3, 6):
+        text["event"]["attachments"][f"a{number}"] = ["0", sha1(LOG)]
+    with pytest.raises(ValueError, match="it has 6 attachments; the limit is 5"):
+        decode(json.dumps(text).encode(), Limits(attachments=5))
+
+
+def test_brackets_in_strings_are_no_nesting():
+    text = content()
+    text["event"]["data"]["note"] = '[{"' * 500 + "\\"
+    assert decode(json.dumps(text).encode()).event.note == '[{"' * 500 + "\\"
+
+
+@pytest.mark.parametrize("end", ["", "\\"])
+def test_depth_of_hostile_text_is_found_in_one_pass(end):
+    body = ("[" * 300 + '"' + '\\"' * 2_000_000 + end).encode()
+    with pytest.raises(ValueError, match="nested more than 200 levels"):
+        decode(body)
+
+
+def test_of_two_values_under_one_key_the_last_one_counts():
+    body = GOLDEN.read_bytes()
+    assert decode(body[:-1] + b', "id": "other"}').id == "other"
+    with pytest.raises(ValueError, match="'id' must be"):
+        decode(body[:-1] + b', "id": 1}')
+
+
+def test_a_reference_is_not_looked_into():
+    """Whether a relay may take it from there is the relay's to say."""
+    text = changed("files", "0", to={"size": 9, "s3": "s3://elsewhere/../x", "base64": "!"})
+    read = decode(json.dumps(text).encode())
+    assert (read.files["0"].url, read.files["0"].size) == ("s3://elsewhere/../x", 9)
+
+
+# The trace
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        *[..., None, [], "00", {}],
+        *[{"traceparent": parent} for parent in (None, 1, [], "", "00-0-0-01", f"00-{'0' * 32}-{SPAN}-01", "ä")],
+        {"tracestate": "v=1"},
+    ],
+)
+def test_a_trace_that_is_none_is_ignored(trace):
+    assert decode(json.dumps(changed("trace", to=trace)).encode()).span is None
+
+
+@pytest.mark.parametrize("state", [..., None, 1, [], {}, "v=\n", "v=\0", "v=ä", "\ud800"])
+def test_a_state_that_is_none_is_ignored(state):
+    span = decode(json.dumps(changed("trace", "tracestate", to=state)).encode()).span
+    assert (span.traceparent, span.state) == (f"00-{TRACE}-{SPAN}-01", "")
+
+
+def test_without_a_trace_the_message_has_none():
+    sent = golden()
+    sent.span = None
+    assert "trace" not in json.loads(encode(sent))
+
+
+# Whatever comes
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=20)
+    | st.sampled_from([10**400, 1e308, "\ud800", "0" * 5000, base64.b64encode(LOG).decode(), "s3://b/k", "00-0-0-00"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def places(value, place=()):
+    """Return the places of all values within a value."""
+    found = [place]
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            found += places(inner, (*place, key))
+    return found
+
+
+PLACES = [place for place in places(json.loads(GOLDEN.read_bytes())) if place]
+
+
+def read_or_refused(body):
+    try:
+        read = decode(body)
+    except ValueError:
+        return
+    assert same(decode(encode(read)), read)
+
+
+@settings(UNTIMED, max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), ANYTHING | st.just(...)), min_size=1, max_size=3))
+def test_a_message_with_other_values_is_read_or_refused(changes):
+    text = content()
+    for place, to in changes:
+        inner = text
+        try:
+            for key in place[:-1]:
+                inner = inner[key]
+            if to is ...:
+                del inner[place[-1]]
+            else:
+                inner[place[-1]] = to
+        except (LookupError, TypeError):
+            pass  # an earlier change has taken the place away
+    read_or_refused(json.dumps(text).encode())
+
+
+@settings(UNTIMED, max_examples=300)
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOLDEN.read_bytes())), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
+)
+def test_a_message_with_other_bytes_is_read_or_refused(changes):
+    body = GOLDEN.read_bytes()
+    for start, gone, more in changes:
+        body = body[:start] + more + body[start + gone :]
+    read_or_refused(body)
+
+
+@UNTIMED
+@given(st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
+def test_anything_else_is_refused(body):
+    with pytest.raises(ValueError, match=r"\S"):
+        decode(body)

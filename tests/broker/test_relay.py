@@ -1,0 +1,657 @@
+"""From a broker's queue to a sink: nothing is lost, and no message stops the others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from brokers import DEAD as DEAD_SUFFIX
+from brokers import RabbitQueue, RedisQueue, settle, until
+from event import Event
+from event._broker import (
+    BrokerError,
+    DirectSink,
+    Disposition,
+    EventMessage,
+    Incoming,
+    NotTakenError,
+    Relay,
+    RelayState,
+    SinkResult,
+    TooLargeError,
+    decode,
+    encode,
+)
+from event._broker import (
+    redis as redis_adapter,
+)
+from event._broker import (
+    relay as module,
+)
+from event._broker import (
+    sqs as sqs_adapter,
+)
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import redis_server
+
+pytestmark = pytest.mark.server
+
+ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
+HEADER, REASON = "e3-event-relay", "e3-event-reason"
+NEW = {"attempts": 0, "crash_count": 0, "due": 0.0, "first_seen": 0.0, "pending_handlers": None, "refused": {}}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_DELAY", 0.02)
+    monkeypatch.setattr(module, "_POLL", 0.05)
+    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(sqs_adapter.SQSConsumer, "poll_interval", 1.0)
+
+
+class Running:
+    """A relay that runs in a thread; `reported` is what it reports."""
+
+    def __init__(self, queue, sink, name=""):
+        self.reported = []
+        self.relay = Relay(queue.url, name or queue.name, sink, self.reported.append)
+        self.flag = threading.Event()
+        self.error = None
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        try:
+            self.relay.run(self.flag)
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def finished(self):
+        return self.relay.counts.finished
+
+    def stop(self):
+        self.flag.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+        if self.error:
+            raise self.error
+
+
+@contextmanager
+def running(queue, sink, name=""):
+    made = Running(queue, sink, name)
+    made.thread.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+class Sink:
+    """Says of each event, by uid, what is to become of it; of the others that they are delivered.
+
+    :ivar batches: the uids of each batch
+    :ivar pending: the pending handlers of each event, by uid
+    """
+
+    def __init__(self, **results):
+        self.results = {uid: [*these] if isinstance(these, list) else these for uid, these in results.items()}
+        self.batches = []
+        self.pending = {}
+        self.act = lambda uid: None
+
+    def deliver(self, batch, idle):
+        assert all(isinstance(incoming, Incoming) for incoming in batch)
+        uids = [uid_of(incoming.body) for incoming in batch]
+        self.batches.append(uids)
+        self.pending.update((uid, incoming.pending) for uid, incoming in zip(uids, batch, strict=True))
+        idle()
+        return [self._result(uid) for uid in uids]
+
+    def _result(self, uid):
+        self.act(uid)
+        found = self.results.get(uid, SinkResult(ACK, pending=[]))
+        if isinstance(found, list):
+            found = found.pop(0) if found else SinkResult(ACK, pending=[])
+        return SinkResult(found.disposition, found.reason, found.pending, dict(found.refused), found.crashed)
+
+    @property
+    def got(self):
+        return [uid for batch in self.batches for uid in batch]
+
+
+def uid_of(body):
+    try:
+        return decode(body).event.uid
+    except ValueError:
+        return body.decode("utf-8", "replace")
+
+
+def body(uid):
+    event = Event("build", uid=uid)
+    event.close()
+    return encode(EventMessage(f"id-{uid}".replace(" ", "-"), time.time(), event, {}, {}))
+
+
+def state(**content):
+    return {HEADER: json.dumps(content)}
+
+
+def dead_letter(queue):
+    """Return the body, the reason and the state of the next dead-lettered message."""
+    content, headers = until(lambda: queue.get(queue.name + DEAD_SUFFIX))
+    return content, headers[REASON], json.loads(headers[HEADER])
+
+
+def is_empty(queue):
+    """Return whether nothing waits; once the relay has ended, that nothing was held either."""
+    return queue.size() == 0 and queue.size(queue.name + DEAD_SUFFIX) == 0
+
+
+LATER = SinkResult(REQUEUE, "a: down", ["a"])
+FULL = SinkResult(KEEP, "No space left on device")
+
+
+# The usual case
+
+
+def test_delivered_messages_are_acknowledged_in_batches(any_queue):
+    sink = Sink()
+    any_queue.put(*(body(str(number)) for number in range(30)))
+    with running(any_queue, sink) as one:
+        until(lambda: one.finished == 30)
+    assert sorted(sink.got, key=int) == [str(number) for number in range(30)]
+    assert len(sink.batches) <= 20
+    assert is_empty(any_queue)
+    assert one.reported == []
+
+
+def test_batch_has_a_hundred_messages_at_most(queue):
+    sink = Sink()
+    queue.put(*(body(str(number)) for number in range(250)))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 250)
+    assert max(map(len, sink.batches)) <= 100
+    assert sink.got == [str(number) for number in range(250)]
+
+
+def test_handlers_that_have_it_do_not_get_it_again_while_others_are_tried(any_queue):
+    sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"])] * 2})
+    any_queue.put(body("1"), message_id="id-1")
+    with running(any_queue, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == ["1"] * 3
+    assert sink.pending == {"1": ["b"]}
+    assert is_empty(any_queue)
+    assert (one.relay.counts.dead_lettered, one.reported) == (0, [])
+
+
+def test_refused_event_is_dead_lettered_when_the_others_have_it_and_tried_from_there(queue):
+    sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"], {"c": "nobody"}), SinkResult(ACK, pending=[])]})
+    queue.put(body("1"))
+    with running(queue, sink) as one:
+        until(lambda: one.relay.counts.dead_lettered == 1)
+    line = f"a message is dead-lettered to {queue.name}.dead: refused for good: c: nobody"
+    assert (one.reported, one.finished) == ([line], 1)
+    assert queue.size() == 0
+    with running(queue, sink, queue.name + DEAD_SUFFIX) as one:
+        until(lambda: one.finished == 1)
+    assert sink.pending == {"1": ["c"]}
+    assert is_empty(queue)
+
+
+def test_dead_letter_is_what_it_was_with_the_reason_in_a_header(any_queue):
+    content = body("1")
+    any_queue.put(content, headers=state(pending_handlers=["a"], attempts=5, first_seen=1e9))
+    sink = Sink(**{"1": SinkResult(DEAD, "it is not\n an event's message \ud800" + "é" * 2000)})
+    with running(any_queue, sink):
+        found, reason, left = dead_letter(any_queue)
+    assert (found, left) == (content, {**NEW, "pending_handlers": ["a"]})
+    assert reason.startswith("it is not an event's message \\ud800éé")
+    assert len(reason) <= 1005
+
+
+def test_event_is_pending_for_handlers_that_another_relay_has(queue):
+    queue.put(body("1"), headers=state(pending_handlers=["a", "x"]))
+    with running(queue, Sink(**{"1": SinkResult(ACK, pending=["x"])})):
+        _, reason, left = dead_letter(queue)
+    assert reason == "it is pending for x, which this relay does not have"
+    assert left == {**NEW, "pending_handlers": ["x"]}
+
+
+def test_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now)
+    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.05)
+    queue.put(body("old"), headers=state(first_seen=now - 5 * 86400 - 1, attempts=7000, refused={"b": "no"}))
+    queue.put(body("dated by a clock that was set back"), headers=state(first_seen=now + 1e9))
+    sink = Sink(old=LATER, **{"dated by a clock that was set back": LATER})
+    with running(queue, sink) as one:
+        content, reason, left = dead_letter(queue)
+        until(lambda: len(sink.got) > 6)
+    assert uid_of(content) == "old"
+    assert reason == "given up after 7001 attempts: a: down"
+    assert left["pending_handlers"] == ["a", "b"]
+    assert one.relay.counts.dead_lettered == 1
+    assert json.loads(queue.get()[1][HEADER])["first_seen"] == now
+
+
+def test_message_that_comes_twice_is_delivered_once(queue):
+    sink = Sink()
+    for uid in "1212":
+        queue.put(body(uid), message_id=f"id-{uid}")
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 4)
+        queue.put(body("1"), message_id="id-1")
+        until(lambda: one.finished == 5)
+    assert sorted(set(sink.got)) == ["1", "2"]
+    assert sink.batches[-1] != ["1"]
+    assert is_empty(queue)
+
+
+def test_relay_remembers_so_many(stream, monkeypatch):
+    monkeypatch.setattr(module, "_REMEMBERED", 1)
+    sink = Sink()
+    with running(stream, sink) as one:
+        for number, uid in enumerate("1221", 1):
+            stream.put(body(uid), message_id=f"id-{uid}")
+            until(lambda number=number: one.finished == number)
+    assert sink.got == ["1", "2", "1"]
+
+
+# Nothing stops the others
+
+
+def test_message_that_is_not_due_holds_up_none_after_it(queue):
+    now = time.time()
+    later = state(due=now + 3600, pending_handlers=["a"], attempts=9)
+    queue.put(*(body(f"later {number}") for number in range(120)), headers=later)
+    queue.put(body("now"))
+    sink = Sink()
+    with running(queue, sink) as one:
+        until(lambda: sink.got)
+        assert sink.got == ["now"]
+    assert one.finished == 1
+    until(lambda: queue.size() == 120)
+    left = [queue.get() for _ in range(120)]
+    assert {uid_of(content) for content, _ in left} == {f"later {number}" for number in range(120)}
+    for _, headers in left:
+        content = json.loads(headers[HEADER])
+        assert (content["pending_handlers"], content["attempts"]) == (["a"], 9)
+
+
+def test_date_far_in_the_future_is_a_minute_at_most(stream, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.3)
+    stream.put(body("1"), headers=state(due=9e10))
+    start = time.monotonic()
+    with running(stream, Sink()) as one:
+        until(lambda: one.finished == 1)
+    assert time.monotonic() - start >= 0.3
+
+
+def test_one_message_that_the_disk_has_no_room_for_is_tried_again_and_others_go_on(queue):
+    sink = Sink(big=FULL)
+    queue.put(body("big"), body("1"), body("2"))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 2)
+        assert "big" in sink.got
+        queue.put(body("3"))
+        until(lambda: one.finished == 3)
+        del sink.results["big"]
+        until(lambda: one.finished == 4)
+    assert is_empty(queue)
+    assert {*one.reported} <= {"events cannot be stored, and nothing is received for a while: No space left on device"}
+
+
+def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
+    monkeypatch.setattr(module, "LIFETIME", 0.3)
+    stream.put(body("big"), body("1"))
+    with running(stream, Sink(big=FULL)) as one:
+        _, reason, left = dead_letter(stream)
+        until(lambda: one.finished == 2)
+    assert reason.startswith("given up after ")
+    assert reason.endswith(" attempts: No space left on device")
+    assert left == NEW
+
+
+def test_kept_message_goes_back_before_the_broker_asks_for_it(queue, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST_HELD", 0.0)
+    sink = Sink(big=[FULL] * 3)
+    queue.put(body("big"))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == ["big"] * 4
+    assert is_empty(queue)
+
+
+def test_full_disk_pauses_the_relay_and_loses_nothing(queue):
+    uids = [str(number) for number in range(130)]
+    sink = Sink(**dict.fromkeys(uids, FULL))
+    queue.put(*map(body, uids))
+    with running(queue, sink) as one:
+        until(lambda: len(sink.batches) > 5)
+        assert one.finished == 0
+        sink.results.clear()
+        until(lambda: one.finished == 130)
+    assert {*sink.got} == {*uids}
+    assert is_empty(queue)
+    assert one.reported == ["events cannot be stored, and nothing is received for a while: No space left on device"]
+
+
+# Crashes
+
+CRASHING = """
+import os, sys, threading
+from event._broker import BrokerURL, DirectSink, Relay, redis, relay
+
+redis.LEASE = 1.0
+redis._CLAIM_PAUSE = 0.05
+relay._MOST_CRASHES = 3
+relay._FIRST_DELAY = 0.1
+url, queue, path = sys.argv[1:]
+
+
+class Handler:
+    def send_event(self, e):
+        if e.uid == "killer":
+            os._exit(7)
+        with open(path, "a") as file:
+            file.write(e.uid + "\\n")
+        return True
+
+
+sink = DirectSink({"a": Handler()}, 30.0, lambda message, delivery: None)
+Relay(BrokerURL(url), queue, sink, print).run(threading.Event())
+"""
+
+
+def test_message_is_dead_lettered_after_relay_crashes_and_others_are_delivered(queue, tmp_path):
+    queue.put(body("1"), body("killer"), body("2"), body("3"))
+    path = tmp_path / "got"
+    crashes = 0
+
+    def is_done():
+        got = {*path.read_text().split()} if path.exists() else set()
+        return got == {"1", "2", "3"} and queue.size(queue.name + DEAD_SUFFIX) == 1
+
+    while True:
+        with subprocess.Popen([sys.executable, "-c", CRASHING, queue.server.url, queue.name, str(path)]) as relay:
+            try:
+                until(lambda: relay.poll() is not None or is_done(), 60)
+                if relay.poll() is None:
+                    break
+            finally:
+                relay.kill()
+        assert relay.returncode == 7
+        crashes += 1
+        assert crashes < 10
+    content, reason, left = dead_letter(queue)
+    assert uid_of(content) == "killer"
+    assert (reason, left) == ("4 relays or workers have crashed with it", NEW)
+    assert crashes == 4
+
+
+def test_message_is_dead_lettered_after_eight_crashes_of_its_worker(stream):
+    crash = SinkResult(REQUEUE, "its process ended with SIGSEGV", crashed=True)
+    sink = Sink(killer=crash)
+    stream.put(body("killer"), body("1"))
+    with running(stream, sink):
+        _, reason, left = dead_letter(stream)
+    assert (reason, left) == ("9 relays or workers have crashed with it", NEW)
+    assert sink.got.count("killer") == 9
+    alone = [batch for batch in sink.batches if "killer" in batch][2:]
+    assert alone == [["killer"]] * 7, "after two crashes it is tried alone"
+
+
+@pytest.mark.parametrize("crashes", [7, 8])
+def test_crashes_before_it_was_published_count(rabbit, crashes):
+    rabbit.make({"x-queue-type": "classic"})
+    rabbit.put(body("1"), headers=state(crash_count=crashes, pending_handlers=["a"], refused={"c": "no"}))
+    with rabbit.channel() as channel:
+        channel.basic_get(rabbit.name)  # it comes again
+    sink = Sink()
+    with running(rabbit, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == (["1"] if crashes == 7 else [])
+    assert rabbit.get(rabbit.name + DEAD_SUFFIX)[1][REASON].startswith("refused" if crashes == 7 else "9 relays")
+
+
+def test_crashes_are_forgotten_once_an_attempt_has_ended(stream, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_DELAY", 60.0)
+    stream.put(body("1"), headers=state(crash_count=8))
+    sink = Sink(**{"1": LATER})
+    with running(stream, sink):
+        until(lambda: sink.got)
+        content = until(lambda: stream.client.xrevrange(stream.name, count=1)[0][1].get(HEADER.encode()))
+        until(lambda: b'"attempts": 1' in stream.client.xrevrange(stream.name, count=1)[0][1][HEADER.encode()])
+    assert content
+    assert RelayState.from_headers(stream.get()[1]).crash_count == 0
+
+
+# Publishing fails
+
+
+class FailingConsumer:
+    """A consumer that cannot publish for a while."""
+
+    def __init__(self, consumer, errors, only_dead):
+        self._consumer = consumer
+        self._errors = errors
+        self._only_dead = only_dead
+
+    def __getattr__(self, name):
+        return getattr(self._consumer, name)
+
+    def dead_letter(self, *args):
+        if self._errors:
+            raise self._errors.pop(0)
+        self._consumer.dead_letter(*args)
+
+    def requeue(self, *args):
+        if self._errors and not self._only_dead:
+            raise self._errors.pop(0)
+        self._consumer.requeue(*args)
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Return a function that has publishing fail, with one error after the other."""
+    connect = module.connect_consumer
+
+    def prepare(*errors, only_dead=False):
+        errors = [*errors]
+        monkeypatch.setattr(
+            module,
+            "connect_consumer",
+            lambda *args, **more: FailingConsumer(connect(*args, **more), errors, only_dead),
+        )
+        return errors
+
+    return prepare
+
+
+@pytest.mark.parametrize("error", [NotTakenError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
+def test_message_that_cannot_be_requeued_is_not_delivered_again_meanwhile(queue, fail, error):
+    errors = fail(*[error] * 3)
+    sink = Sink(**{"1": [LATER]})
+    queue.put(body("1"))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 1)
+    assert (sink.got, errors) == (["1", "1"], [])
+    assert is_empty(queue)
+    assert one.reported == [f"a message cannot be put into {queue.name}, and is kept until it can: {error}"]
+
+
+def test_message_that_cannot_be_dead_lettered_is_kept_and_others_go_on(queue, fail):
+    errors = fail(*[NotTakenError("full")] * 4)
+    queue.put(b"bad", body("1"))
+    sink = Sink(bad=SinkResult(DEAD, "no"))
+    with running(queue, sink) as one:
+        until(lambda: one.finished == 2)
+        assert dead_letter(queue)[0] == b"bad"
+    assert sink.got.count("bad") == 1
+    assert errors == []
+    assert one.reported[0] == f"a message cannot be put into {queue.name}.dead, and is kept until it can: full"
+
+
+def test_many_that_cannot_be_dead_lettered_leave_room_for_others(queue, fail):
+    fail(*[NotTakenError("full")] * 100_000, only_dead=True)
+    queue.put(*[b"bad"] * 120, body("1"))
+    sink = Sink(bad=SinkResult(DEAD, "no"))
+    with running(queue, sink) as one:
+        until(lambda: "1" in sink.got)
+        assert one.relay.counts.dead_lettered == 0
+    until(lambda: queue.size() == 120)
+
+
+def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_HELD", 0)
+    errors = fail(NotTakenError("full"))
+    stream.put(body("1"), headers=state(due=time.time() + 3600))
+    with running(stream, Sink()):
+        until(lambda: not errors)
+    assert stream.size() == 1
+
+
+# The broker, and the end
+
+OWN = {"rabbitmq": rabbitmq_server, "redis": redis_server}
+
+
+@pytest.fixture(params=["rabbitmq", "redis"])
+def own_queue(request, tmp_path):
+    """A queue of a server that the test may kill."""
+    with OWN[request.param](tmp_path) as server:
+        made = (RabbitQueue if request.param == "rabbitmq" else RedisQueue)(server)
+        yield made
+        made.close()
+
+
+def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(own_queue, monkeypatch):
+    monkeypatch.setattr(redis_adapter, "LEASE", 0.5)
+    monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
+    queue = own_queue
+    going, go = threading.Event(), threading.Event()
+    sink = Sink()
+    sink.act = lambda uid: (going.set(), go.wait(60)) if uid == "1" else None
+    queue.put(b"first")
+    assert queue.get()
+    settle(queue.server)
+    queue.put(body("1"), message_id="id-1")
+    queue.server.kill()
+    with running(queue, sink) as one:
+        until(lambda: one.reported)
+        queue.server.start()
+        assert going.wait(60)
+        queue.server.kill()
+        go.set()
+        until(lambda: any("is lost" in text for text in one.reported))
+        queue.server.start()
+        until(lambda: one.finished == 1)
+        queue.put(body("2"))
+        until(lambda: "2" in sink.got)
+    assert sink.got == ["1", "2"], "it came again, and the relay knew its id"
+    assert queue.get(queue.name + DEAD_SUFFIX) is None
+    shown = queue.url.shown
+    assert one.reported[0].startswith(f"{shown} cannot be reached: ")
+    assert f"{shown} is reachable again" in one.reported
+    assert queue.server.password not in str(one.reported)
+
+
+def test_held_messages_come_again_after_a_lost_connection(rabbit):
+    sink = Sink()
+    rabbit.put(body("1"), headers=state(due=time.time() + 0.5))
+    with running(rabbit, sink) as one:
+        until(lambda: one.finished == 1)
+    assert sink.got == ["1"]
+
+
+def test_stopped_relay_ends_its_batch_and_leaves_the_rest(queue):
+    going, go = threading.Event(), threading.Event()
+    sink = Sink()
+    sink.act = lambda uid: (going.set(), go.wait(60))
+    queue.put(body("1"), headers=state(due=time.time() + 3600))
+    queue.put(body("2"))
+    one = Running(queue, sink)
+    one.thread.start()
+    assert going.wait(60)
+    queue.put(body("3"))
+    one.flag.set()
+    go.set()
+    one.stop()
+    assert sink.got == ["2"]
+    until(lambda: queue.size() == 2)
+    assert {uid_of(queue.get()[0]) for _ in range(2)} == {"1", "3"}
+
+
+def test_relay_ends_while_its_broker_is_away(monkeypatch):
+    from event._broker import BrokerURL
+
+    class Away:
+        url = BrokerURL("amqp://127.0.0.1:1")
+        name = "q"
+
+    monkeypatch.setattr(module, "_FIRST_DELAY", 3600.0)
+    with running(Away, Sink()) as one:
+        until(lambda: one.reported)
+    assert one.reported[0].startswith("amqp://127.0.0.1:1 cannot be reached: ")
+
+
+def test_relay_ends_while_the_disk_is_full(stream, monkeypatch):
+    for name in ("_LONGEST_PAUSE", "_FIRST_DELAY", "_LONGEST_DELAY"):
+        monkeypatch.setattr(module, name, 3600.0)
+    stream.put(body("1"))
+    with running(stream, Sink(**{"1": FULL})) as one:
+        until(lambda: one.reported)
+    assert stream.size() == 1
+
+
+def test_lost_connection_while_the_sink_works_is_noticed_afterwards(stream, monkeypatch):
+    def lose(self):
+        raise BrokerError("lost")
+
+    monkeypatch.setattr(redis_adapter.RedisConsumer, "keep_alive", lose)
+    stream.put(body("1"))
+    with running(stream, Sink()) as one:
+        until(lambda: one.finished == 1)
+
+
+def test_same_problem_is_reported_again_after_an_hour(monkeypatch):
+    reported = []
+    reporter = module._Reporter(reported.append)
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    for text in ("down", "full", "down"):
+        reporter(text)
+    assert reported == ["down", "full"]
+    now += 3601
+    reporter("down")
+    assert reported == ["down", "full", "down"]
+
+
+def test_delay_doubles_up_to_a_minute_and_varies(monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_DELAY", 1.0)
+    for failures, longest in [(-1, 1), (0, 1), (1, 2), (5, 32), (6, 60), (10**9, 60)]:
+        delays = [module._delay(failures) for _ in range(50)]
+        assert all(0.75 * longest <= delay <= 1.25 * longest for delay in delays)
+        assert len(set(delays)) > 1
+
+
+def test_relay_with_the_sink_for_handlers_delivers_whole_events(any_queue):
+    got = []
+
+    class Handler:
+        def send_event(self, e):
+            got.append(e.uid)
+            return True
+
+    any_queue.put(body("1"))
+    with running(any_queue, DirectSink({"a": Handler()}, 30.0, lambda *_: None)) as one:
+        until(lambda: one.finished == 1)
+    assert got == ["1"]

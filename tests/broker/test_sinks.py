@@ -1,0 +1,400 @@
+"""Where a relay's events go: into an outbox, or to the handlers at once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from event import Event, PermanentError, _s3
+from event._broker import (
+    AttachmentSource,
+    DirectSink,
+    Disposition,
+    EventMessage,
+    Incoming,
+    InlineFile,
+    OutboxSink,
+    S3Reference,
+    encode,
+)
+from event._broker import (
+    sink as sinks,
+)
+from event._outbox import Outbox
+from event._trace import Span, current
+
+ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
+SPAN = Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+
+
+def body(uid="1", span=None, **files):
+    """Return a message's body; bytes are attachments in it, an S3Reference is one elsewhere."""
+    event = Event("build", uid=uid)
+    event.close()
+    names = {name: (str(number), digest(content)) for number, (name, content) in enumerate(files.items())}
+    held = {
+        str(number): InlineFile.of(content) if isinstance(content, bytes) else content
+        for number, content in enumerate(files.values())
+    }
+    return encode(EventMessage(f"id-{uid}", 1e9, event, names, held, span))
+
+
+def digest(content):
+    return hashlib.sha1(content).hexdigest() if isinstance(content, bytes) else "0" * 40
+
+
+def deliver(sink, *bodies, pending=None, idle=lambda: None):
+    return sink.deliver([Incoming(each, pending) for each in bodies], idle)
+
+
+def outcomes(results):
+    return [(result.disposition, result.pending, result.reason) for result in results]
+
+
+# What both do
+
+HANDLED = {"smtp": "a", "http": "b"}
+
+
+@pytest.fixture(params=["outbox", "direct"])
+def sink(request, tmp_path):
+    source = AttachmentSource("s3://bucket/events/", Store())
+    if request.param == "outbox":
+        return OutboxSink(Outbox(tmp_path / "outbox"), HANDLED, lambda: None, source)
+    return DirectSink({name: Handler() for name in HANDLED}, 30.0, lambda *_: None, source)
+
+
+class Store:
+    """A store that holds one object, or fails."""
+
+    def __init__(self, *errors):
+        self.errors = [*errors]
+
+    def download(self, url, path, size, sha1):
+        if self.errors:
+            raise self.errors.pop(0)
+        Path(path).write_bytes(b"from S3")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"\xff", "it is not an event's message: ", id="bytes"),
+        pytest.param(b"[" * 100_000, "it is not an event's message: ", id="deep"),
+        pytest.param(b'{"version": 99}', "it is not an event's message: ValueError: its version is 99", id="newer"),
+        pytest.param(
+            body(log=b"x").replace(b'"eA=="', b'"eQ=="'),
+            "it is not an event's message: ValueError: its SHA-1",
+            id="sha1",
+        ),
+        pytest.param(body(core=S3Reference(7, "s3://b/\ud800")), "an attachment is at s3://b/", id="place"),
+        pytest.param(body(core=S3Reference(7, "s3://bucket/eventsX/1")), "an attachment is at s3://bucket/", id="near"),
+    ],
+)
+def test_message_that_cannot_be_delivered_is_dead_lettered_and_others_are_not(sink, content, reason):
+    bad, good = deliver(sink, content, body("2"))
+    assert bad.disposition is DEAD
+    assert bad.reason.startswith(reason)
+    assert (good.disposition, good.pending) == (ACK, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "disposition", "reason"),
+    [
+        pytest.param(_s3.StoreError("503"), REQUEUE, "LaterError: an attachment cannot be fetched now", id="later"),
+        pytest.param(_s3.NotThereError("no key"), DEAD, "an attachment is missing", id="missing"),
+        pytest.param(_s3.ContentError("too long"), DEAD, "too long", id="content"),
+        pytest.param(OSError(errno.ENOSPC, "No space left on device", "f"), KEEP, "No space left on device", id="disk"),
+        pytest.param(MemoryError(), KEEP, "MemoryError", id="memory"),
+    ],
+)
+def test_attachment_that_cannot_be_fetched(sink, error, disposition, reason):
+    sink._source.store.errors = [error]
+    bad, good = deliver(sink, body(core=S3Reference(7, "s3://bucket/events/1")), body("2"))
+    assert (bad.disposition, bad.pending) == (disposition, None)
+    assert reason in bad.reason
+    assert good.disposition is ACK
+
+
+def test_attachments_elsewhere_are_refused_without_a_place(tmp_path):
+    (result,) = deliver(DirectSink({}, 1.0, lambda *_: None), body(core=S3Reference(7, "s3://b/1")))
+    assert result.reason == "an attachment is at s3://b/1, and this relay fetches none from there (--s3)"
+
+
+def test_pending_handlers_that_the_relay_does_not_have_are_left(sink):
+    (result,) = deliver(sink, body(), pending=["strange", "http"])
+    assert (result.disposition, result.pending) == (ACK, ["strange"])
+    (result,) = deliver(sink, body(), pending=["strange"])
+    assert (result.disposition, result.pending) == (ACK, ["strange"])
+    (result,) = deliver(sink, body(), pending=[])
+    assert (result.disposition, result.pending) == (ACK, [])
+
+
+def test_without_a_thread_the_caller_does_the_work(sink, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name == "event relay":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert deliver(sink, body())[0].disposition is ACK
+
+
+# Into an outbox
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Outbox(tmp_path / "outbox")
+
+
+class Woken:
+    times = 0
+
+    def __call__(self):
+        self.times += 1
+
+
+@pytest.fixture
+def woken():
+    return Woken()
+
+
+@pytest.fixture
+def outbox_sink(box, woken):
+    return OutboxSink(box, HANDLED, woken)
+
+
+def claims(box):
+    """Claim all that is due."""
+    return [claim for candidate in box.candidates() if (claim := box.claim(candidate))]
+
+
+def test_events_are_in_the_outbox_under_their_ids_and_due(box, outbox_sink, woken):
+    results = deliver(outbox_sink, body("1", SPAN, log=b"compiled\n", core=bytes(1_000_000)), body("2"))
+    assert [result.disposition for result in results] == [ACK, ACK]
+    one, two = sorted((claim.entry for claim in claims_now(box)), key=lambda entry: entry.id)
+    assert (one.id, one.handlers, one.event.uid) == ("id-1", HANDLED, "1")
+    assert one.span.traceparent == SPAN.traceparent
+    assert (two.id, two.span.span_id) == ("id-2", "0" * 16)
+    assert woken.times == 1
+
+
+def claims_now(box):
+    return [claim for candidate in box.candidates(everything=True) if (claim := box.claim(candidate))]
+
+
+def test_attachments_are_written_once(box, outbox_sink, monkeypatch):
+    content = os.urandom(3_000_000)
+    deliver(outbox_sink, body(log=content))
+    (claim,) = claims_now(box)
+    ((path, _),) = claim.event().get_attachments().values()
+    assert Path(path).read_bytes() == content
+    assert claim.damage() is None
+    assert os.listdir(os.path.join(box.path, "tmp")) == []
+
+
+def test_entry_is_for_pending_handlers_alone(box, outbox_sink):
+    deliver(outbox_sink, body(), pending=["strange", "http"])
+    (claim,) = claims_now(box)
+    assert claim.entry.handlers == {"http": "b"}
+
+
+def test_nothing_is_put_for_strangers_alone(box, outbox_sink, woken):
+    deliver(outbox_sink, body(), pending=["strange"])
+    assert claims_now(box) == []
+    assert woken.times == 0
+
+
+def test_outbox_that_cannot_be_written_keeps_the_messages(tmp_path, woken):
+    (tmp_path / "file").touch()
+    results = deliver(OutboxSink(Outbox(tmp_path / "file"), HANDLED, woken), body("1"), body("2", log=b"x"))
+    assert [result.disposition for result in results] == [KEEP, KEEP]
+
+
+def test_entry_that_cannot_be_handed_over_is_kept_all_the_same(woken, caplog):
+    class Claim:
+        def postpone(self, due):
+            raise OSError(errno.ENOSPC, "no room")
+
+    class Full(Outbox):
+        def put_many(self, new):
+            return [Claim() for _ in new]
+
+    assert deliver(OutboxSink(Full("nowhere"), HANDLED, woken), body())[0].disposition is ACK
+    assert "stays claimed" in caplog.text
+
+
+def test_outbox_that_breaks_has_the_messages_dead_lettered(woken):
+    class Broken(Outbox):
+        def put_many(self, new):
+            raise ValueError("of a kind that nobody has thought of")
+
+    results = deliver(OutboxSink(Broken("nowhere"), HANDLED, woken), body("1"), body("2"))
+    assert [result.disposition for result in results] == [DEAD, DEAD]
+
+
+# To the handlers
+
+
+class Handler:
+    """Does what it is told to, and keeps what it gets."""
+
+    def __init__(self, act=lambda e: True):
+        self.act = act
+        self.got = []
+        self.spans = []
+
+    def send_event(self, e):
+        self.got.append((e.uid, {name: Path(path).read_bytes() for name, (path, _) in e.get_attachments().items()}))
+        self.spans.append(current.get())
+        return self.act(e)
+
+
+def fails(_):
+    return False
+
+
+def refuses(_):
+    raise PermanentError("nobody of that name")
+
+
+def breaks(_):
+    raise ValueError("broken")
+
+
+def leaves(_):
+    raise SystemExit(3)
+
+
+def direct(report=lambda *_: None, timeout=30.0, **handlers):
+    return DirectSink(handlers, timeout, report)
+
+
+def test_each_handler_gets_each_event_in_order_and_each_delivery_is_reported():
+    handlers = {"a": Handler(), "b": Handler()}
+    reported = []
+    sink = direct(lambda message, delivery: reported.append((message.id, delivery.handler, delivery.ok)), **handlers)
+    results = deliver(sink, body("1", SPAN, log=b"x"), body("2"))
+    assert outcomes(results) == [(ACK, [], "")] * 2
+    for handler in handlers.values():
+        assert handler.got == [("1", {"log": b"x"}), ("2", {})]
+        assert [span.span_id for span in handler.spans] == [SPAN.span_id, "0" * 16]
+    assert sorted(reported) == [(f"id-{n}", name, True) for n in "12" for name in "ab"]
+
+
+def test_handlers_that_have_not_got_it_are_left_with_the_reason():
+    sink = direct(a=Handler(), b=Handler(fails), c=Handler(refuses), d=Handler(breaks), e=Handler(leaves))
+    (result,) = deliver(sink, body())
+    assert (result.disposition, result.pending) == (REQUEUE, ["b", "d", "e"])
+    assert result.refused == {"c": "nobody of that name"}
+    assert result.reason in {
+        "b: the handler returned False",
+        "d: ValueError: broken",
+        "e: RuntimeError: the handler left with SystemExit(3)",
+    }
+
+
+def test_refusal_alone_is_not_tried_again():
+    (result,) = deliver(direct(a=Handler(), b=Handler(refuses)), body())
+    assert (result.disposition, result.pending, result.refused) == (ACK, [], {"b": "nobody of that name"})
+
+
+def test_handlers_that_have_it_do_not_get_it_again():
+    handlers = {"a": Handler(), "b": Handler()}
+    (result,) = deliver(direct(**handlers), body(), pending=["b"])
+    assert (result.disposition, result.pending) == (ACK, [])
+    assert (handlers["a"].got, len(handlers["b"].got)) == ([], 1)
+
+
+def test_handler_that_hangs_holds_up_neither_other_handlers_nor_later_events():
+    go = threading.Event()
+    hanging, other = Handler(lambda e: e.uid != "1" or go.wait(60)), Handler()
+    sink = direct(timeout=0.2, a=hanging, b=other)
+    try:
+        one, two = deliver(sink, body("1"), body("2"))
+        assert (one.disposition, one.pending) == (REQUEUE, ["a"])
+        assert one.reason == "a: TimeoutError: not done within 0.2 s"
+        assert two.disposition is ACK
+        assert sink.hung == 1
+        assert [uid for uid, _ in hanging.got] == ["1", "2"]
+    finally:
+        go.set()
+
+
+def test_failing_report_changes_nothing():
+    def report(*_):
+        raise OSError("nobody listens")
+
+    handler = Handler()
+    assert deliver(direct(report, a=handler), body())[0].disposition is ACK
+    assert len(handler.got) == 1
+
+
+def test_idle_is_called_meanwhile_in_the_thread_of_the_caller(monkeypatch):
+    monkeypatch.setattr(sinks, "_IDLE", 0.01)
+    idled = threading.Event()
+    threads = []
+
+    def idle():
+        threads.append(threading.current_thread())
+        idled.set()
+
+    (result,) = deliver(direct(a=Handler(lambda e: idled.wait(60))), body(), idle=idle)
+    assert result.disposition is ACK
+    assert {*threads} == {threading.current_thread()}
+
+
+def test_handler_without_a_thread_has_failed(monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name == "event a":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    (one, two) = deliver(direct(a=Handler(), b=Handler()), body("1"), body("2"))
+    assert outcomes([one]) == outcomes([two]) == [(REQUEUE, ["a"], "a: RuntimeError: can't start new thread")]
+
+
+def test_late_result_of_a_handler_is_dropped():
+    """The thread that was left behind ends after its event; another one has gone on."""
+    go, done = threading.Event(), []
+    handler = Handler(lambda e: e.uid != "1" or (go.wait(60), done.append(1)))
+    sink = direct(timeout=0.1, a=handler)
+    deliver(sink, body("1"), body("2"))
+    go.set()
+    end = time.monotonic() + 30
+    while not done:
+        assert time.monotonic() < end
+    assert sorted(uid for uid, _ in handler.got) == ["1", "2"]
+
+
+def test_attachments_are_removed_afterwards(monkeypatch, tmp_path):
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
+    handler = Handler(lambda e: bool(os.listdir(directory)))
+    assert deliver(direct(a=handler), body(log=b"x"))[0].disposition is ACK
+    assert os.listdir(directory) == []
+
+
+def test_temporary_directory_that_cannot_be_made_keeps_the_message(monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    handler = Handler()
+    one, two = deliver(direct(a=handler), body("1", log=b"x"), body("2"))
+    assert (one.disposition, two.disposition) == (KEEP, ACK)
+
+
+def test_messages_are_not_shown():
+    assert "secret" not in repr(Incoming(json.dumps("secret").encode()))

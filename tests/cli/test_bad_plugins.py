@@ -1,0 +1,196 @@
+"""Handlers that crash, hang or damage their process: neither the command nor the handler next to them suffers."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+from cli.helpers import handler, stored
+from event._outbox import Outbox
+
+if os.name == "nt":
+    pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
+
+FOR_EVER = "__import__('threading').Event().wait()"
+STUCK_IN_C = "__import__('re').match('(a+)+$', 'a' * 60 + 'b')"  # it holds the interpreter's lock
+NO_THREADS = """def no(*args): raise RuntimeError("can't start new thread")
+        sys.modules['threading'].Thread.start = no
+        return True"""
+GARBAGE = """import os
+        for fd in range(3, 64):
+            try: os.write(fd, b'garbage ' * 100)
+            except OSError: pass
+        return True"""
+EATS_MEMORY = """self.eaten = []
+        while True:
+            self.eaten.append(b'x' * (1 << 24))"""
+DIES = "its process ended with "
+LATE = "TimeoutError: not done within "
+
+FAILING = {
+    "a segmentation fault": (handler("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"), f"{DIES}SIGSEGV"),
+    "a null pointer": (handler("import ctypes; ctypes.string_at(0)"), f"{DIES}SIGSEGV"),
+    "_exit(0)": (handler("import os; os._exit(0)"), f"{DIES}status 0"),
+    "killed": (handler("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), f"{DIES}SIGKILL"),
+    "stopped": (handler("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"), LATE),
+    "stuck in C": (handler(STUCK_IN_C), LATE),
+    "stuck in C at import": (f"{STUCK_IN_C}\n{handler()}", LATE),
+    "hangs": (handler(FOR_EVER), LATE),
+    "hangs at import": (f"{FOR_EVER}\n{handler()}", LATE),
+    "hangs, and a thread with it": (
+        handler(f"import threading; threading.Thread(target=threading.Event().wait).start(); {FOR_EVER}"),
+        LATE,
+    ),
+    "exits at import": (f"raise SystemExit(3)\n{handler()}", "handler 'hostile' "),
+    "garbage to each descriptor": (handler(GARBAGE), "it broke the protocol of workers"),
+    "closes each descriptor": (handler("import os; os.closerange(0, 100); return True"), DIES),
+    "raises KeyboardInterrupt": (handler("raise KeyboardInterrupt"), "RuntimeError: the handler left with"),
+}
+DELIVERING = {
+    "sleeps in atexit": handler("import atexit, time; atexit.register(time.sleep, 1000); return True"),
+    "a stuck thread": handler("import threading; threading.Thread(target=threading.Event().wait).start(); return True"),
+    "a stuck pool": handler(
+        "from concurrent.futures import ThreadPoolExecutor as Pool; from threading import Event\n"
+        "        Pool().submit(Event().wait); return True"
+    ),
+    "no more threads": handler(NO_THREADS),
+    "forks, and the child stays": handler(
+        "import os, time\n        os.fork() or time.sleep(1000)\n        return True"
+    ),
+    "forks, and the child returns": handler("import os; os.fork(); return True"),
+    "leaves a process with our streams": handler("import subprocess; subprocess.Popen(['sleep', '1000']); return True"),
+}
+COMMANDS = pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        pytest.param(["send", "n"], None, id="send"),
+        pytest.param(["run", "n", "--", "true"], 0, id="run true"),
+        pytest.param(["run", "n", "--", "sh", "-c", "exit 3"], 3, id="run exit 3"),
+    ],
+)
+
+
+def give(process, words, *options):
+    """Run a command with the bad handler and a healthy one."""
+    command, name, *rest = words
+    chosen = ["--handler", "hostile=secret", "--handler", "file=events", *options]
+    return process(command, name, *chosen, *rest)
+
+
+def waiting():
+    return [entry for _, entry in Outbox("outbox").entries("waiting", "claimed")]
+
+
+@pytest.mark.parametrize(("source", "reason"), FAILING.values(), ids=FAILING)
+@COMMANDS
+def test_a_handler_that_fails_badly_is_a_line_and_the_healthy_one_gets_its_event(
+    process, plugin, words, status, source, reason
+):
+    plugin("hostile", source)
+    done = give(process, words, "--outbox", "outbox", "--timeout", "6")
+    assert done.returncode == (1 if status is None else status)
+    assert "hostile: not " in done.stderr
+    assert reason in done.stderr
+    assert "kept in the outbox" in done.stderr
+    assert "secret" not in done.stderr
+    assert len(stored()) == 1
+    (entry,) = waiting()
+    assert "hostile" in entry.pending
+
+
+@pytest.mark.parametrize("source", DELIVERING.values(), ids=DELIVERING)
+@COMMANDS
+def test_a_handler_that_leaves_a_mess_holds_up_nothing(process, plugin, words, status, source):
+    plugin("hostile", source)
+    done = give(process, words, "--outbox", "outbox")
+    assert done.returncode == (status or 0)
+    assert "not delivered" not in done.stderr
+    assert len(stored()) == 1
+    assert waiting() == []
+
+
+@pytest.mark.parametrize("source", [FAILING["_exit(0)"][0], FAILING["a segmentation fault"][0]], ids=["exit", "crash"])
+@COMMANDS
+def test_the_healthy_handler_gets_its_event_once_without_an_outbox(process, plugin, words, status, source):
+    plugin("hostile", source)
+    done = give(process, words)
+    assert done.returncode == (1 if status is None else status)
+    assert "hostile: not delivered: its process ended with" in done.stderr
+    assert "kept" not in done.stderr
+    assert len(stored()) == 1
+
+
+def program(patch, *words):
+    """Run the command line in a process of its own, after a patch of the package."""
+    import subprocess
+
+    code = (
+        f"import sys\nfrom event._worker import parent, sending\n{patch}\nfrom event._cli import main\nsys.exit(main())"
+    )
+    args = [sys.executable, "-c", code, *words]
+    return subprocess.run(args, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
+@COMMANDS
+def test_a_handler_that_eats_memory_is_ended(here, plugin, words, status):
+    plugin("hostile", handler(EATS_MEMORY))
+    command, name, *rest = words
+    chosen = ["--handler", "hostile", "--handler", "file=events", "--outbox", "outbox"]
+    done = program("parent.MEMORY_LIMIT = 1 << 28", command, name, *chosen, *rest)
+    assert done.returncode == (1 if status is None else status)
+    assert "hostile: not delivered: it used " in done.stderr
+    assert len(stored()) == 1
+    (entry,) = waiting()
+    assert [*entry.pending] == ["hostile"]
+
+
+BLOCKED = """\
+import os, sys, threading
+def blocked(*args, **kwargs):
+    threading.Event().wait()
+if {condition}:
+    os.{call} = blocked
+"""
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync", "mkdir"])
+@COMMANDS
+def test_an_outbox_that_does_not_answer_is_left_out_and_a_line_says_so(process, plugin, tmp_path, words, status, call):
+    """As on a network's file system whose server is gone."""
+    plugin("good", handler("open('delivered', 'w').close(); return True"))
+    site = pathlib.Path(os.environ["PYTHONPATH"])
+    (site / "sitecustomize.py").write_text(BLOCKED.format(condition="'--outbox' in sys.orig_argv", call=call))
+    command, name, *rest = words
+    done = process(command, name, "--handler", "good", "--outbox", "outbox", "--timeout", "4", *rest)
+    assert done.returncode == (status or 0)
+    assert "cannot be kept in the outbox" in done.stderr
+    assert "it did not answer within 2" in done.stderr
+    assert os.path.exists("delivered")
+
+
+def test_the_end_of_a_step_does_not_overtake_its_start_though_that_hangs(process, plugin):
+    send = """import threading
+        if not event._closed:
+            threading.Event().wait()
+        with open('tape', 'a') as tape:
+            tape.write(f'{event._closed}\\n')
+        return True"""
+    plugin("hostile", handler(send))
+    done = give(process, ["run", "n", "--", "true"], "--start", "--timeout", "6")
+    assert done.returncode == 0
+    assert "start: hostile: not delivered: TimeoutError: not done within 6 s" in done.stderr
+    assert pathlib.Path("tape").read_text() == "True\n"
+    assert len(stored()) == 2
+
+
+def test_a_start_that_kills_its_process_neither_loses_the_end(process, plugin):
+    plugin("hostile", handler("import os\n        event._closed or os._exit(7)\n        return True"))
+    done = give(process, ["run", "n", "--", "true"], "--start")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line == "e3-event run: start: hostile: not delivered: its process ended with status 7"
+    assert len(stored()) == 2

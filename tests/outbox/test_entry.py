@@ -1,0 +1,306 @@
+"""The format of an entry: what is written is read, what is odd is refused, and what is torn is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from event import Event, _trace
+from event._outbox import Candidate, NewerVersionError, Outbox
+from outbox.helpers import lines_of, put
+
+UNTIMED = settings(deadline=None)
+CREATED = 1780000000.5
+LOG = ["0", "a9993e364706816aba3e25717850c26c9cd0d89d"]
+TEXT = {
+    "version": 1,
+    "id": "i",
+    "created": CREATED,
+    "event": {"data": {"uid": "u", "name": "build"}, "attachments": {"log": LOG}, "closed": True},
+    "handlers": [{"name": "smtp", "config": "c"}, {"name": "file", "config": "d"}],
+}
+GOLDEN = Path(__file__).parents[1] / "data" / "outbox" / "waiting" / "1780000080"
+SPAN = _trace.Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331", 1, "vendor=1")
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Reader:
+    """Reads texts as entries of an outbox."""
+
+    def __init__(self, directory):
+        self.box = Outbox(directory)
+        put(self.box).discard()
+
+    def __call__(self, first=TEXT, *journal):
+        lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in (first, *journal)]
+        return self.bytes(b"\n".join(lines) + b"\n")
+
+    def bytes(self, text):
+        Path(self.box.path, "failed", "i").write_bytes(text)
+        return self.box.read(Candidate("failed", "i", "failed/i"))
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    return Reader(tmp_path_factory.mktemp("reader") / "outbox")
+
+
+def did(handler, *, ok=True, permanent=False):
+    line = {"time": CREATED + 1, "handler": handler, "ok": ok, "seconds": 0.123}
+    return line if ok else {**line, "error": "gone" if permanent else "ValueError: no", "permanent": permanent}
+
+
+RETRY = {"time": CREATED + 2, "retry": True}
+
+
+def test_the_text_is_what_the_docs_say(box):
+    claim = box.put(Event("build", uid="u"), {"smtp": "c", "file": "d"}, sending="i")
+    (text,) = lines_of(claim.path)
+    assert list(text) == ["version", "id", "created", "event", "handlers"]
+    assert {key: text[key] for key in ("version", "id", "handlers")} == {
+        key: TEXT[key] for key in ("version", "id", "handlers")
+    }
+    assert text["created"] == claim.entry.created
+    assert text["event"]["attachments"] == {}
+    assert text["event"]["data"]["uid"] == "u"
+    assert text["event"]["closed"] is False
+
+
+WRITING = settings(deadline=None, max_examples=25)
+
+
+@WRITING
+@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(min_size=1), st.text()))
+def test_what_is_written_is_read(read, handlers, data):
+    claim = read.box.put(Event("build", uid="u", data=data), handlers)
+    (candidate,) = read.box.find(claim.entry.id)
+    again = read.box.read(candidate)
+    claim.discard()
+    assert (again.id, again.created, again.handlers, again.event.data) == (
+        claim.entry.id,
+        claim.entry.created,
+        handlers,
+        data,
+    )
+    assert (again.attempts, again.last_start, again.pending, again.last_error) == (1, again.created, handlers, "")
+
+
+def ids(span):
+    return {key: getattr(span, key) for key in span.__slots__}
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        pytest.param(SPAN, id="all that there is"),
+        pytest.param(_trace.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="a root that is not recorded"),
+    ],
+)
+def test_the_span_that_an_event_was_sent_in_is_written_and_read(box, span):
+    claim = box.put(Event("build"), {"file": "d"}, span=span)
+    assert lines_of(claim.path)[0]["trace"] == _trace.as_data(span)
+    (candidate,) = box.find(claim.entry.id)
+    assert ids(box.read(candidate).span) == ids(span)
+
+
+def test_an_entry_that_was_put_in_no_span_says_so(read):
+    assert read().span is _trace.NOWHERE
+
+
+@pytest.mark.parametrize(
+    ("number", "span"), [pytest.param(1, _trace.NOWHERE, id="no span"), pytest.param(2, SPAN, id="a span")]
+)
+def test_the_golden_entries_are_read(read, number, span):
+    path = GOLDEN / f"8f14e45f-ceea-467f-a0e6-00000000000{number}"
+    entry = read.bytes((path / "entry" if path.is_dir() else path).read_bytes())
+    assert entry.id == path.name
+    assert ids(entry.span) == ids(span)
+
+
+@pytest.mark.parametrize(
+    ("trace", "span"),
+    [
+        pytest.param(None, _trace.NOWHERE, id="null"),
+        pytest.param(TRACEPARENT, _trace.NOWHERE, id="a string"),
+        pytest.param([TRACEPARENT], _trace.NOWHERE, id="a list"),
+        pytest.param({}, _trace.NOWHERE, id="nothing"),
+        pytest.param({"traceparent": 17}, _trace.NOWHERE, id="a number"),
+        pytest.param({"traceparent": TRACEPARENT[:-1]}, _trace.NOWHERE, id="torn"),
+        pytest.param({"traceparent": TRACEPARENT.upper()}, _trace.NOWHERE, id="upper case"),
+        pytest.param({"traceparent": _trace.NOWHERE.traceparent}, _trace.NOWHERE, id="zeros"),
+        pytest.param({"tracestate": "vendor=1"}, _trace.NOWHERE, id="a state alone"),
+        *(
+            pytest.param(
+                {"traceparent": TRACEPARENT, "tracestate": state, "parent_span_id": parent},
+                _trace.Span(SPAN.trace_id, SPAN.span_id),
+                id=f"{state!a} and {parent!a}",
+            )
+            for state, parent in [(17, 17), ({"a": 1}, []), ("v=1\0", "b7ad"), ("v=1\n", ""), ("v=\ud800", None)]
+        ),
+    ],
+)
+def test_a_malformed_span_is_left_out_and_the_entry_read(read, trace, span):
+    entry = read({**TEXT, "trace": trace})
+    assert (entry.id, entry.handlers) == ("i", {"smtp": "c", "file": "d"})
+    assert ids(entry.span) == ids(span)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(_trace.KEYS) | st.text(), inner),
+)
+
+
+@UNTIMED
+@given(ANYTHING)
+def test_an_entry_is_read_whatever_its_span_is(read, trace):
+    assert read({**TEXT, "trace": trace}).event.uid == "u"
+
+
+def test_keys_that_are_not_known_are_ignored(read):
+    text = {**TEXT, "more": 1, "handlers": [{"name": "file", "config": "d", "more": 1}]}
+    assert read(text).handlers == {"file": "d"}
+    assert read(TEXT, {"time": 1.0, "colour": "red"}).journal == []
+
+
+def test_a_newer_version_is_recognized_before_anything_else_is_looked_at(read):
+    with pytest.raises(NewerVersionError, match="its version is 2; this release reads 1"):
+        read({"version": 2, "shape": "unheard of"})
+
+
+def without(key):
+    return {name: value for name, value in TEXT.items() if name != key}
+
+
+def with_attachment(file):
+    return {**TEXT, "event": {**TEXT["event"], "attachments": {"log": [file, "0"]}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(b"", "Expecting value", id="empty"),
+        pytest.param(b"{", "Expecting", id="torn"),
+        pytest.param(b'{"a": "\xff"}', "decode", id="no UTF-8"),
+        pytest.param(b"[" * 100_000, "nested too deeply", id="nested"),
+        pytest.param([], "not an object with a version", id="a list"),
+        pytest.param({}, "not an object with a version", id="no version"),
+        pytest.param({**TEXT, "version": "1"}, "not an object with a version", id="a version that is no number"),
+        pytest.param(without("created"), "'created' must be a time", id="no time"),
+        pytest.param({**TEXT, "created": "now"}, "'created' must be a time", id="a time in words"),
+        pytest.param({**TEXT, "created": -1}, "'created' must be a time", id="a time before all"),
+        pytest.param({**TEXT, "created": 10**400}, "'created' must be a time", id="a time beyond a float"),
+        pytest.param({**TEXT, "created": math.inf}, "'created' must be a time", id="a time without end"),
+        pytest.param({**TEXT, "created": math.nan}, "'created' must be a time", id="no time at all"),
+        pytest.param({**TEXT, "id": 1}, "'id' a string", id="an id that is a number"),
+        pytest.param(without("event"), "no JSON object", id="no event"),
+        pytest.param({**TEXT, "event": {**TEXT["event"], "data": {}}}, "'uid' and a 'name'", id="no name"),
+        pytest.param(with_attachment("/etc/passwd"), "a file of the entry itself", id="an absolute path"),
+        pytest.param(with_attachment("../0"), "a file of the entry itself", id="a path upwards"),
+        pytest.param(with_attachment(".."), "a file of the entry itself", id="the directory above"),
+        pytest.param(with_attachment("."), "a file of the entry itself", id="the directory itself"),
+        pytest.param(with_attachment("C:0"), "a file of the entry itself", id="another drive"),
+        pytest.param(with_attachment("a\\b"), "a file of the entry itself", id="a path of Windows"),
+        pytest.param(without("handlers"), "a list of objects", id="no handlers"),
+        pytest.param({**TEXT, "handlers": ["file"]}, "a list of objects", id="handlers without configuration"),
+        pytest.param({**TEXT, "handlers": [{"name": "file"}]}, "a list of objects", id="half a handler"),
+        pytest.param({**TEXT, "handlers": [{"name": [], "config": ""}]}, "a list of objects", id="a name in a list"),
+        pytest.param({**TEXT, "handlers": [{"name": "file", "config": 1}]}, "must be strings", id="a number"),
+    ],
+)
+def test_a_text_that_is_not_an_entry_is_refused_with_the_reason(read, text, reason):
+    with pytest.raises(ValueError, match=reason):
+        read(text)
+
+
+# The journal.
+
+
+@pytest.mark.parametrize(
+    ("journal", "pending", "has_permanent_failure"),
+    [
+        pytest.param([], {"smtp": "c", "file": "d"}, False, id="nothing yet"),
+        pytest.param([did("smtp", ok=False)], {"smtp": "c", "file": "d"}, False, id="one failed"),
+        pytest.param([did("smtp", ok=False), did("smtp")], {"file": "d"}, False, id="one failed, then took it"),
+        pytest.param([did("smtp"), did("file")], {}, False, id="both took it"),
+        pytest.param([did("smtp", ok=False, permanent=True)], {"file": "d"}, True, id="one refused for good"),
+        pytest.param([did("smtp", ok=False, permanent=True), did("file")], {}, True, id="one refused, one took it"),
+        pytest.param([did("other", ok=False, permanent=True)], {"smtp": "c", "file": "d"}, False, id="not a kept one"),
+        pytest.param(
+            [did("smtp", ok=False, permanent=True), did("file"), RETRY],
+            {"smtp": "c"},
+            False,
+            id="an operator retries",
+        ),
+        pytest.param([RETRY, did("smtp", ok=False, permanent=True)], {"file": "d"}, True, id="refused again"),
+    ],
+)
+def test_what_is_pending_follows_from_the_journal(read, journal, pending, has_permanent_failure):
+    entry = read(TEXT, *journal)
+    assert entry.pending == pending
+    assert entry.has_permanent_failure is has_permanent_failure
+    assert entry.finished == {"smtp", "file"} - pending.keys() | ({"other"} & {r.handler for r in entry.journal})
+
+
+@pytest.mark.parametrize("length", range(len(json.dumps(did("smtp")))))
+def test_a_torn_line_is_left_out_and_damages_no_other(read, length):
+    entry = read(TEXT, did("file"), json.dumps(did("smtp")).encode()[:length], did("smtp", ok=False))
+    assert entry.pending == {"smtp": "c"}
+    assert [record.handler for record in entry.journal] == ["file", "smtp"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"handler": 1}',
+        b'{"attempt": 0, "time": 1.0}',
+        b'{"attempt": -3, "time": 1.0}',
+        b'{"attempt": "2", "time": 1.0}',
+        b'{"attempt": 2}',
+        b'{"attempt": 2, "time": 1e999}',
+        b'{"attempt": 2, "time": NaN}',
+        b'{"attempt": 2, "time": "now"}',
+    ],
+)
+def test_an_odd_line_changes_nothing(read, line):
+    entry = read(TEXT, line)
+    assert (entry.attempts, entry.last_start, entry.journal) == (1, CREATED, [])
+
+
+def test_a_result_without_a_valid_time_counts(read):
+    entry = read(TEXT, {"handler": "file", "ok": True, "time": "noon"})
+    assert [(record.handler, record.time) for record in entry.journal] == [("file", None)]
+    assert entry.pending == {"smtp": "c"}
+
+
+def test_the_last_error_is_that_of_the_last_failure(read):
+    entry = read(TEXT, did("smtp", ok=False), did("file", ok=False, permanent=True), did("smtp"))
+    assert entry.last_error == "gone"
+    assert read(TEXT, did("smtp")).last_error == ""
+
+
+# Waiting.
+
+
+def test_the_delay_doubles_from_a_minute_to_six_hours(read):
+    delays = []
+    for attempt in (*range(1, 12), 10**6):
+        entry = read(TEXT, {"time": CREATED + attempt, "attempt": attempt})
+        delays.append(entry.delay(0.5))
+    assert delays == [60, 120, 240, 480, 960, 1920, 3840, 7680, 15360, 21600, 21600, 21600]
+    assert entry.last_start == CREATED + 10**6
+
+
+def test_the_delay_varies_by_a_quarter(read):
+    assert read().delay(0) == 45
+    assert read().delay(1) == 75

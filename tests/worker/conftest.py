@@ -1,0 +1,49 @@
+"""A reporter in this process, and plugins that workers find."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cli.conftest import here, plugin  # noqa: F401  # fixtures
+from event._worker.child import Reporter
+from event._worker.protocol import LONGEST_REPORT, FrameReader, encode
+
+
+class Line:
+    """A worker's side of a connection in this process, and the command's ends of its pipes."""
+
+    def __init__(self):
+        self.jobs, self.to_worker = os.pipe()
+        self.from_worker, self.reports = os.pipe()
+        self.reporter = Reporter(self.jobs, self.reports)
+
+    def give(self, job, blob=b""):
+        os.write(self.to_worker, encode(job, blob))
+
+    def heard(self):
+        """Return what was reported: the kind and the other values of each."""
+        reader = FrameReader(LONGEST_REPORT)
+        os.set_blocking(self.from_worker, False)
+        try:
+            while data := os.read(self.from_worker, 1 << 16):
+                reader.feed(data)
+        except BlockingIOError:
+            pass
+        reports = [report for report, _ in reader.frames()]
+        return [(r.pop("report"), {k: v for k, v in r.items() if k != "id"}) for r in reports]
+
+    def close(self):
+        for fd in (self.jobs, self.to_worker, self.from_worker, self.reports):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+@pytest.fixture
+def line():
+    made = Line()
+    yield made
+    made.close()

@@ -1,0 +1,396 @@
+"""The worker's side, in this process: jobs, reports, and what they survive."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import event
+from cli.helpers import handler, stored
+from event._event import raw_content
+from event._outbox import Outbox
+from event._worker import child
+from event._worker.child import Heartbeat
+from event._worker.protocol import ProtocolError
+
+if os.name == "nt":
+    pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
+
+
+def job(**values):
+    made = event.Event("n", uid="u", a=1)
+    made.close()
+    defaults = {
+        "job": "send",
+        "event": raw_content(made),
+        "handlers": [["file", "events"]],
+        "sending": "s",
+        "timeout": 60,
+        "deadline": float("inf"),
+    }
+    return {**defaults, **values}
+
+
+def run(line, **values):
+    child.run_job(job(**values), b"", line.reporter)
+    return [report for report in line.heard() if report[0] != "alive"]
+
+
+def kinds(reports):
+    return [kind for kind, _ in reports]
+
+
+def results(reports):
+    return {values["handler"]: values for kind, values in reports if kind == "result"}
+
+
+# The main loop.
+
+
+def test_jobs_are_run_one_after_another_until_stop(line, here):
+    os.mkdir("sub")
+    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child; child.main(0, 4)"
+    assert code
+    for number in (1, 2):
+        line.give({**job(uid=number), "id": number})
+    line.give({"job": "stop"})
+    worker(line).wait(60)
+    assert [kind for kind, _ in line.heard() if kind != "alive"] == ["taken", "begin", "result", "done"] * 2
+    assert len(stored()) == 1
+
+
+def worker(line):
+    """Start a worker at the ends of this connection."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child"
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{code}; child.main({line.jobs}, {line.reports})"],
+        pass_fds=(line.jobs, line.reports),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_worker_ends_when_the_command_closes_the_connection(line):
+    process = worker(line)
+    os.close(line.to_worker)
+    os.close(line.jobs)
+    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 0
+
+
+def test_a_worker_that_gets_no_frame_ends(line):
+    process = worker(line)
+    os.write(line.to_worker, b"\xff" * 16)
+    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 0
+
+
+def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open(line):
+    """Another process holds an end of it, such as the witness of `run`."""
+    code = (
+        "import os, subprocess, sys\n"
+        f"sys.path[:] = {sys.path!r}\n"
+        "from event._worker import child\n"
+        "child._LOOK = 0.05\n"
+        "pid = os.fork()\n"
+        "if pid: os._exit(0)\n"
+        f"child.main({line.jobs}, {line.reports})\n"
+    )
+    fds = (line.jobs, line.reports)
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=fds, stderr=subprocess.PIPE)
+    os.close(line.reports)
+    assert process.wait(60) == 0
+    assert os.read(line.from_worker, 1) == b""  # the last one that could write has ended
+
+
+def test_stdout_of_a_worker_is_stderr_and_its_stdin_is_empty(line, here, plugin):
+    plugin("chatty", handler("print('out'); print(repr(sys.stdin.read())); return True"))
+    line.give(job(handlers=[["chatty", ""]]))
+    line.give({"job": "stop"})
+    out, err = worker(line).communicate(timeout=60)
+    assert out == b""
+    assert err.split() == [b"out", b"''"]
+
+
+def test_a_worker_without_stderr_works(line, here):
+    line.give(job())
+    line.give({"job": "stop"})
+    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child; "
+    shell = f'exec "$0" -c "$1" 2>&-'
+    args = ["sh", "-c", shell, sys.executable, f"{code}child.main({line.jobs}, {line.reports})"]
+    assert subprocess.run(args, pass_fds=(line.jobs, line.reports), check=False, timeout=60).returncode == 0
+    assert len(stored()) == 1
+
+
+def test_a_process_ends_by_itself_after_its_limit_though_a_handler_holds_the_interpreter(line, here, plugin):
+    plugin("stuck", handler("import re; re.match('(a+)+$', 'a' * 60 + 'b')"))
+    line.give(job(handlers=[["stuck", ""]], limit=0.5))
+    process = worker(line)
+    assert process.wait(60) == 1
+
+
+# Reports.
+
+
+def test_a_long_text_is_cut(line):
+    line.reporter.report("log", text="x" * 99_999, count=3)
+    assert line.heard() == [("log", {"text": "x" * 20_000, "count": 3})]
+
+
+def test_a_report_that_is_too_long_is_an_error(line):
+    with pytest.raises(ValueError, match="a report of "):
+        line.reporter.report("log", lines=["x" * 1000] * 2000)
+
+
+def test_what_a_forked_process_reports_is_not_heard_and_it_gets_no_job(line, monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", lambda status: left.append(status) or 1 / 0)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    line.reporter.report("log", text="x")
+    with pytest.raises(ZeroDivisionError):
+        line.reporter.next_job()
+    monkeypatch.undo()
+    assert (line.heard(), left) == ([], [0])
+
+
+def test_a_worker_whose_connection_a_handler_has_closed_ends(line, monkeypatch):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    os.close(line.from_worker)
+    line.reporter.report("log", text="x")
+    assert left == [1]
+    monkeypatch.setattr(os, "getppid", lambda: -1)
+    line.reporter.report("log", text="x")  # the command is gone: the job is done all the same
+    assert left == [1]
+
+
+def test_the_next_job_is_waited_for_within_a_time(line):
+    with pytest.raises(TimeoutError):
+        line.reporter.next_job(0.01)
+    line.give({"job": "x", "id": 7}, b"blob")
+    assert line.reporter.next_job(60) == ({"job": "x", "id": 7}, b"blob")
+    os.write(line.to_worker, b"\xff" * 8)
+    with pytest.raises(ProtocolError):
+        line.reporter.next_job()
+
+
+def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
+    monkeypatch.setattr(child, "_LOOK", 0.01)
+    monkeypatch.setattr(line.reporter, "_parent", -1)
+    assert line.reporter.next_job() is None
+    os.close(line.jobs)
+    assert line.reporter.next_job() is None
+
+
+def test_a_heartbeat_reports_memory_and_threads(line):
+    with Heartbeat(line.reporter, 0.01):
+        assert line.reporter.beating
+        while not (heard := line.heard()):
+            pass
+    kind, values = heard[0]
+    assert kind == "alive"
+    assert sorted(values) == ["hung", "memory", "threads"]
+    assert values["threads"] >= 2
+
+
+def test_without_a_thread_there_is_no_heartbeat(line, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Heartbeat(line.reporter, 0.01):
+        assert not line.reporter.beating
+
+
+def test_the_timer_is_one_of_c_and_can_be_stopped(monkeypatch):
+    calls = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *a, **k: calls.append((a, k["exit"])))
+    monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: calls.append("off"))
+    child.end_within(3.0)
+    child.end_within(4.0)
+    child.end_within(0)
+    assert calls == [((3.0,), True), ((4.0,), True), "off"]
+
+
+def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeypatch, line, here, plugin):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(child, "_detach", lambda: None)
+    monkeypatch.setattr(child, "end_within", lambda seconds: None)
+    plugin("good", handler())
+    plain, other = job(), job(handlers=[["good", ""]], alone=True)
+    for jobs in ([], [plain], [plain, other], [other, plain]):
+        made = type(line)()
+        for each in [*jobs, {"job": "stop"}]:
+            made.give(each)
+        child.main(made.jobs, made.reports)
+        left.append("-")
+        made.close()
+    assert left == ["-", 0, "-", "-", "-"]
+
+
+def test_a_connection_that_was_closed_meanwhile_ends_a_worker(monkeypatch, line):
+    monkeypatch.setattr(child, "_detach", lambda: None)
+    monkeypatch.setattr(child, "end_within", lambda seconds: None)
+    os.close(line.jobs)
+    os.close(line.reports)
+    child.main(line.jobs, line.reports)
+
+
+# The job `send`.
+
+
+def test_each_handler_gets_the_event_and_has_a_result(line, here, plugin):
+    plugin("down", handler("raise OSError('no route')"))
+    reports = run(line, handlers=[["file", "events"], ["down", ""], ["fil", ""]])
+    assert kinds(reports) == ["taken", "begin", "result", "result", "result", "done"]
+    found = results(reports)
+    assert (found["file"]["ok"], found["file"]["error"]) == (True, "")
+    assert (found["down"]["ok"], found["down"]["error"], found["down"]["loaded"]) == (False, "OSError: no route", True)
+    assert (found["fil"]["ok"], found["fil"]["loaded"]) == (False, False)
+    assert [data["a"] for data in stored()] == [1]
+
+
+def test_texts_hold_no_secret(line, here, plugin):
+    plugin("loud", handler("logging.getLogger('event').warning(self.config); raise OSError(self.config)"))
+    found = results(run(line, handlers=[["loud", "hunter2-hunter2"]]))
+    assert (found["loud"]["error"], found["loud"]["said"]) == ("OSError: ***", "***")
+
+
+def test_with_an_outbox_the_event_is_kept_before_the_handlers_get_it(line, here, plugin):
+    plugin("down", handler("return False"))
+    reports = run(line, handlers=[["file", "events"], ["down", "c"]], outbox="outbox")
+    assert kinds(reports) == ["taken", "kept", "begin", "result", "result", "end", "done"]
+    assert dict(reports)["end"] == {"where": "waiting"}
+    ((candidate, entry),) = Outbox("outbox").entries()
+    assert [*entry.pending] == ["down"]
+    assert dict(reports)["kept"]["entry"] == candidate.id == "s"
+
+
+def test_what_all_handlers_have_taken_leaves_the_outbox(line, here):
+    reports = run(line, outbox="outbox", alone=True)
+    assert dict(reports)["end"] == {"where": "delivered"}
+    assert list(Outbox("outbox").entries()) == []
+
+
+def test_an_outbox_that_cannot_take_the_event_is_reported_and_it_is_sent_without(line, here):
+    (here / "file").write_text("in the way")
+    reports = run(line, outbox="file/outbox")
+    assert kinds(reports) == ["taken", "not_kept", "begin", "result", "done"]
+    assert "NotADirectoryError" in dict(reports)["not_kept"]["reason"]
+    assert len(stored()) == 1
+
+
+def test_a_file_is_attached(line, here):
+    (here / "build.log").write_text("all well")
+    run(line, attach=[["log", str(here / "build.log")]])
+    assert (here / "events/n-u/log").read_text() == "all well"
+
+
+def test_a_file_that_cannot_be_attached_is_missing_or_stops_the_sending(line, here):
+    attach = [["log", "gone.log"]]
+    assert kinds(run(line, attach=attach)) == ["taken", "not_attached", "begin", "result", "done"]
+    reports = run(line, attach=attach, must_attach=True)
+    assert kinds(reports) == ["taken", "refused", "done"]
+    assert "cannot attach 'gone.log' to event n (u): no such file" in dict(reports)["refused"]["text"]
+    assert len(stored()) == 1
+
+
+def test_a_handler_that_is_late_is_counted_and_named_with_the_whole_timeout(line, here, plugin):
+    plugin("slow", handler("__import__('threading').Event().wait(60)"))
+    found = results(run(line, handlers=[["slow", ""]], deadline=0.0, timeout=7))
+    assert (found["slow"]["timed_out"], found["slow"]["error"]) == (True, "TimeoutError: not done within 7 s")
+    assert line.reporter.hung == 1
+
+
+def test_a_handler_without_a_thread_is_for_another_worker_and_the_entry_stays_claimed(line, here, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("event file"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reports = run(line, outbox="outbox")
+    assert results(reports)["file"]["retry"] is True
+    assert "end" not in kinds(reports)
+    ((candidate, _),) = Outbox("outbox").entries()
+    assert candidate.state == "claimed"
+
+
+def test_what_is_logged_outside_of_a_delivery_is_reported_without_secrets(line, here, plugin, monkeypatch):
+    plugin("good", handler())
+    put = Outbox.put
+
+    def loud(self, *args, **kwargs):
+        event.logger.warning("a word: hunter2-hunter2")
+        return put(self, *args, **kwargs)
+
+    monkeypatch.setattr(Outbox, "put", loud)
+    for names in (["good"], ["file"]):
+        reports = run(line, handlers=[[name, "hunter2-hunter2"] for name in names], outbox="outbox")
+        text = "a word: ***" if names == ["good"] else "a word: hunter2-hunter2"
+        assert ("log", {"text": text}) in reports
+
+
+def test_built_in_handlers_are_imported_ahead_and_no_plugin_is(line, here, plugin):
+    plugin("quits", "raise SystemExit")
+    child.run_job({"job": "prepare", "handlers": ["file:a", "quits", "smtp"], "outbox": True}, b"", line.reporter)
+    child.run_job({"job": "prepare", "handlers": [], "outbox": False, "alone": True}, b"", line.reporter)
+    assert {"event.handler.smtp", "event._outbox.store"} <= set(sys.modules)
+
+
+def test_a_built_in_that_cannot_be_imported_is_none_of_preparing(line, monkeypatch):
+    monkeypatch.setitem(sys.modules, "event.handler.smtp", None)
+    child.run_job({"job": "prepare", "handlers": ["smtp"], "outbox": False}, b"", line.reporter)
+
+
+# The job `resume`.
+
+
+def result(name, **values):
+    return {"handler": name, "ok": False, "error": "no", "seconds": 0.0, "said": "", "permanent": False, **values}
+
+
+def resume(line, claim, **values):
+    values = {"timeout": 60, "deadline": float("inf"), **values}
+    child.run_job({"job": "resume", "outbox": "outbox", "claim": claim, **values}, b"", line.reporter)
+    return [report for report in line.heard() if report[0] != "alive"]
+
+
+@pytest.fixture
+def claimed(here):
+    made = event.Event("n", uid="u")
+    made.close()
+    return Outbox("outbox").put(made, {"file": "events", "down": "c"})
+
+
+def test_known_results_are_journaled_and_the_rest_waits(line, claimed):
+    reports = resume(line, claimed.name, results=[result("file", ok=True), result("down"), result("other")])
+    assert kinds(reports) == ["begin", "end", "done"]
+    ((_, entry),) = Outbox("outbox").entries("waiting")
+    assert ([*entry.pending], entry.last_error) == (["down"], "no")
+    assert not os.path.exists("events")
+
+
+def test_a_permanent_failure_is_journaled_as_one(line, claimed):
+    reports = resume(line, claimed.name, results=[result("file", ok=True), result("down", permanent=True)])
+    assert dict(reports)["end"] == {"where": "failed"}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_handlers_that_are_pending_get_the_event(line, claimed, alone):
+    reports = resume(line, claimed.name, results=[result("down")], handlers=["file", "unknown"], alone=alone)
+    assert [*results(reports)] == ["file"]
+    assert results(reports)["file"]["ok"]
+    assert len(stored()) == 1
+
+
+def test_a_claim_that_is_not_there_is_not_adopted(line, claimed):
+    assert kinds(resume(line, claimed.name + "x")) == ["not_adopted", "done"]

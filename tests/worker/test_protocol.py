@@ -1,0 +1,73 @@
+"""Frames: what is written is read, and nothing that is not a frame is believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from event._worker import ProtocolError, protocol
+from event._worker.protocol import FrameReader, encode
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def frames(data, limit=1 << 20, blob=1 << 20):
+    reader = FrameReader(limit, blob)
+    reader.feed(data)
+    return list(reader.frames())
+
+
+@given(st.lists(st.tuples(st.dictionaries(st.text(), JSON, max_size=3), st.binary(max_size=50)), max_size=4), st.data())
+def test_frames_come_back_however_they_are_cut(sent, data):
+    stream = b"".join(encode(message, blob) for message, blob in sent)
+    reader, found = FrameReader(1 << 20, 1 << 20), []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        reader.feed(stream[:size])
+        found += reader.frames()
+        stream = stream[size:]
+    assert found == sent
+
+
+def test_a_half_of_a_pair_of_surrogates_comes_back():
+    assert frames(encode({"a": "caf\udce9"})) == [({"a": "caf\udce9"}, b"")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"garbage!" * 9, id="garbage"),
+        pytest.param(b"\0\0\0\4\0\0\0\0[]  ", id="no object"),
+        pytest.param(b"\0\0\0\2\0\0\0\0{x", id="no JSON"),
+        pytest.param(b"\0\0\0\2\0\0\0\0\xff\xff", id="no ASCII"),
+        pytest.param(b"\0\0\0\0\0\0\0\0", id="nothing"),
+        pytest.param(b"\0\1\0\0\0\0\0\0" + b"[" * (1 << 16), id="too deep"),
+        pytest.param(b"\0\0\x20\0\0\0\0\0" + b"9" * (1 << 13), id="too large a number"),
+        pytest.param(b"\0\x10\0\1\0\0\0\0", id="too long a message"),
+        pytest.param(b"\0\0\0\2\0\x10\0\1{}", id="too long a blob"),
+    ],
+)
+def test_what_is_no_frame_is_an_error_whatever_follows(data):
+    with pytest.raises(ProtocolError):
+        frames(data)
+
+
+def test_a_report_holds_no_blob():
+    with pytest.raises(ProtocolError):
+        frames(encode({}, b"x"), blob=0)
+
+
+def test_a_frame_that_is_too_long_is_not_written(monkeypatch):
+    monkeypatch.setattr(protocol, "LONGEST_JOB", 10)
+    with pytest.raises(ValueError, match="a frame of 13 and 1 bytes is too long for the worker"):
+        encode({"a": "12345"}, b"x")
+    with pytest.raises(ValueError, match="not serializable|not JSON"):
+        try:
+            encode({"a": object()})
+        except TypeError as error:
+            raise ValueError(str(error)) from error
