@@ -194,6 +194,13 @@ def test_data_that_holds_itself_is_refused_before_anything_is_posted(server, kin
     assert server.requests == []
 
 
+@pytest.mark.parametrize("kind", ["cloudevents", "cdevents", "json"])
+def test_a_strict_reader_takes_the_name_of_any_file(server, kind):
+    assert HTTPHandler(server.url, kind).send_event(event.Event("compile", file="caf\udce9.c"))
+    assert json.dumps(the_json(server), ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
+    assert r"caf\\udce9.c" in server.requests[0].body.decode()
+
+
 # CDEvents
 
 # The version of the taskrun events in each version of CDEvents.
@@ -852,10 +859,14 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"url": f"https://h:{TOKEN}/"}, "the URL is none of", id="port"),
         pytest.param({"format": "xml"}, "the format is unknown; expected one of cloudevents,", id="format"),
         pytest.param({"secret": f"{TOKEN}!"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret"),
+        pytest.param({"secret": "whsec_AA=="}, "the signing secret is not whsec_ and 24 to 64 bytes", id="short-key"),
+        pytest.param({"secret": "password"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="password"),
+        pytest.param({"secret": "A" * 88}, "the signing secret is not whsec_ and 24 to 64 bytes", id="long-key"),
         pytest.param({"secret": "whsec_"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="empty-key"),
         pytest.param(
             {"secret": "whsec_ä"}, "the signing secret is not whsec_ and 24 to 64 bytes", id="secret-not-ascii"
         ),
+        pytest.param({"format": SECRET}, "the format is unknown; expected", id="secret-for-a-format"),
         pytest.param({"source": "a b"}, "the source is 'a b'; expected a URI reference", id="source"),
         pytest.param({"cdevents": "9"}, "the version in cdevents= is unknown; expected one of", id="cdevents"),
         pytest.param({"timeout": "soon"}, "the timeout is 'soon'; expected a positive number", id="timeout"),
@@ -868,6 +879,7 @@ def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):
     with pytest.raises(event.EventError, match=re.escape(f"http: {why}")) as error:
         HTTPHandler(**{"url": "https://h/", **arguments})
     assert TOKEN not in str(error.value)
+    assert SECRET not in str(error.value)
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__ or error.value.__context__ is None
 

@@ -142,3 +142,24 @@ def test_a_bare_name_in_the_variable_means_the_defaults(monkeypatch):
     assert (handler.logger_name, handler.level) == ("", logging.DEBUG)
     event.handler_config_as_env()
     assert os.environ["E3_EVENT_HANDLERS"] == "logging=,10"
+
+
+def test_a_lone_surrogate_is_logged_as_text_that_any_stream_takes(caplog):
+    caplog.set_level(logging.DEBUG)
+    assert LoggingHandler("builds").send_event(event.Event("compile", file="caf\udce9.c"))
+    assert r"caf\\udce9.c" in caplog.messages[0]
+
+
+def test_the_record_is_made_by_the_logger_and_goes_through_its_filters(caplog):
+    caplog.set_level(logging.DEBUG)
+    logger = logging.getLogger("builds")
+    handler = LoggingHandler("builds", "INFO")
+    logger.addFilter(refuse := lambda record: False)
+    try:
+        assert handler.send_event(event.Event("compile"))
+        assert caplog.records == []
+    finally:
+        logger.removeFilter(refuse)
+    assert handler.send_event(event.Event("compile"))
+    (record,) = caplog.records
+    assert (record.name, record.levelno, record.funcName) == ("builds", logging.INFO, "send_event")

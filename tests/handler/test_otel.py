@@ -12,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from google.rpc.status_pb2 import Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
@@ -654,7 +653,7 @@ def test_a_receiver_that_is_busy_is_asked_again(receiver, caplog):
             id="text",
         ),
         pytest.param(
-            (500, {}, Status(message="full").SerializeToString()),
+            (500, {}, b"\x08\x0d\x12\x04full"),  # google.rpc.Status: code 13, message "full"
             "500 Internal Server Error: full",
             id="status-message",
         ),

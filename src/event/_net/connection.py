@@ -141,7 +141,7 @@ class Connection(http.client.HTTPConnection):
         if target.authorization:
             more["Authorization"] = target.authorization
         self.request("POST", path, body, {name: value for name, value in {**more, **headers}.items() if value})
-        sock = self.sock  # getresponse() forgets it if the server wants to close the connection
+        sock: Any = self.sock  # getresponse() forgets it if the server wants to close the connection
         with self.getresponse() as response:
             self.answered = True
             answer = Answer(response.status, response.headers)
