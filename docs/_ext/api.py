@@ -1,4 +1,4 @@
-"""The API pages: which members they show and in which order, what a name links to, and that nothing public is missing."""
+"""The API pages: which members they show in which order, what a name links to, and that nothing public is missing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ GROUPS: dict[str, dict[str, list[str]]] = {
     "event.error": {"": ["E3Error"]},
     "event.testing": {"": ["recording", "RecordingHandler", "RecordedEvent"]},
 }
+# Data has no docstring of its own.
+DATA = {
+    "event.default_manager": "The manager that the functions of this module use, looked up at each call.",
+    "event.logger": "The logger of this package, ``event``; created when it is first used.",
+}
 PRIVATE = re.compile(r"^(event\.)?_\w+\.")
 SPECIAL = {"__bool__", "__iter__", "__len__"}
 INHERITED = {"add_note", "with_traceback"}
@@ -49,6 +54,8 @@ def prepare_jinja_env(environment: Any) -> None:
 def groups(module: Any) -> list[tuple[str, list[Any]]]:
     """Return the title and the members of each group of a page."""
     children = {child.name: child for child in module.children}
+    for child in module.children:
+        child.docstring = child.docstring or DATA.get(child.id, "")
     return [
         (title, [children[name] for name in names if name in children]) for title, names in GROUPS[module.id].items()
     ]
@@ -69,7 +76,7 @@ def skip(_app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> bool:
 
 
 def repair_signature(obj: Any) -> None:
-    """Read the parameters of a constructor again if self is positional-only; sphinx-autoapi shifts their annotations."""
+    """Read a constructor's parameters again if self is positional-only; sphinx-autoapi shifts their annotations."""
     import inspect
     import pydoc
 

@@ -1,8 +1,8 @@
 """The directive ``command-line``: a table of the commands, and a section with tables of options for each of them.
 
 Everything is read from the parsers of e3-event when the page is built. A text of a parser consists of blocks, which are
-separated by blank lines. A block whose lines are indented after the first one becomes a table if each of its lines
-has two columns, a code block if it shows examples, and else a paragraph.
+separated by blank lines. A block whose lines are indented after the first one becomes a table of the lines that have
+two columns, or a code block if it shows examples or configurations. Any other block becomes a paragraph.
 """
 
 from __future__ import annotations
@@ -133,10 +133,11 @@ def rendered(block: list[str]) -> list[nodes.Node]:
         return [*rendered(block[:-1]), nodes.paragraph("", "", *inline(rest[-1]))]
     if not rest or not all(line.startswith(" ") for line in rest):
         return [nodes.paragraph("", "", *inline(" ".join(block)))]
-    title = nodes.rubric("", head[:-1].capitalize()) if head.endswith(":") else nodes.paragraph("", "", *inline(head))
+    kind = nodes.rubric if head.endswith(":") else nodes.paragraph
+    title = kind("", "", *inline(f"{head[:1].upper()}{head[1:].removesuffix(':')}"))
     body = dedent("\n".join(rest)).splitlines()
-    if head == "examples:":
-        return [title, literal("\n".join(body), "sh")]
+    if head == "examples:" or "=" in body[0]:
+        return [title, literal("\n".join(body), "sh" if head == "examples:" else "text")]
     return [title, *listing(body)]
 
 
