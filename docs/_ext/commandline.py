@@ -46,6 +46,7 @@ class CommandLine(SphinxDirective):
         """Return the table of the commands, what they share, and their sections."""
         from event._cli import build_parser
 
+        self.env.note_dependency(__file__)
         parser = build_parser()
         shared = [node for block in blocks(parser.epilog) if is_status(block) for node in rendered(block)]
         return [summary(parser), *shared, *(self.section(*found) for found in commands(parser))]
