@@ -22,7 +22,10 @@ GROUPS: dict[str, dict[str, list[str]]] = {
             *("default_manager", "EventManager"),
         ],
         "Results and errors": ["Outcome", "Delivery", "EventError", "logger"],
-        "Write a handler": ["EventHandler", "PermanentError", "sending_id"],
+        "Write a handler": [
+            *("EventHandler", "PermanentError", "PartialDeliveryError"),
+            *("sending_id", "already_delivered"),
+        ],
         "Helpers": ["child_environment", "unique_id"],
     },
     "event.error": {"": ["E3Error"]},

@@ -16,6 +16,6 @@ for (const table of document.querySelectorAll("article table.docutils")) {
   const headings = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
   for (const row of table.tBodies[0].rows) {
     if (row.cells.length < 3) continue;
-    [...row.cells].forEach((cell, i) => i && headings[i] && cell.setAttribute("data-heading", headings[i]));
+    [...row.cells].forEach((cell, i) => i && headings[i] && cell.textContent.trim() && cell.setAttribute("data-heading", headings[i]));
   }
 }
