@@ -121,7 +121,7 @@ def track(name: str, **data: Any) -> Tracker:
 def child_environment() -> dict[str, str]:
     """Return a copy of the environment for a child process that is part of the tracked work.
 
-    In the copy, TRACEPARENT (W3C Trace Context) names the span of the enclosing `track`. The events of the child process
+    In the copy, TRACEPARENT (W3C Trace Context) names the span of the enclosing `track`. The child process's events
     appear under that span::
 
         with event.track("compile"):
