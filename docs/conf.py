@@ -9,18 +9,22 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
+import api  # noqa: E402  # the path above has it
+
 project = "event"
 author = "The event maintainers"
 project_copyright = author
 version = release = version_of("e3-event")
 
-extensions = ["myst_parser", "autoapi.extension", "sphinx_copybutton", "api", "commandline"]
-exclude_patterns = ["_build", "examples"]
+extensions = ["myst_parser", "autoapi.extension", "sphinx.ext.viewcode", "sphinx_copybutton", "api", "commandline"]
+exclude_patterns = ["_build", "_templates", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 # Read from the source, so that building needs no import of it; the page of each module is reference/api/MODULE.
 autoapi_dirs = [str(HERE.parent / "src" / "event")]
+autoapi_template_dir = str(HERE / "_templates")
+autoapi_prepare_jinja_env = api.prepare_jinja_env
 autoapi_root = "reference/api"
 autoapi_add_toctree_entry = False
 autoapi_options = ["members", "imported-members", "show-inheritance", "special-members"]
@@ -44,6 +48,7 @@ html_theme = "furo"
 html_title = f"event {release}"
 html_static_path = ["_static"]
 html_css_files = ["event.css"]
+html_js_files = [("tables.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"

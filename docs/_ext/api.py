@@ -1,4 +1,4 @@
-"""The API pages: which modules and members they show, what a name links to, and that nothing public is missing."""
+"""The API pages: which members they show in which order, what a name links to, and that nothing public is missing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,32 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-PAGES = {"event", "event.error", "event.testing"}
-ON_THE_FACE = {"event.error.EventError", "event.error.PermanentError"}
+# The members of each page, in groups: what most users need comes first.
+GROUPS: dict[str, dict[str, list[str]]] = {
+    "event": {
+        "Send events": ["send_event", "track", "Event", "send_event_from_file"],
+        "Configure handlers": [
+            *("add_handler", "load_handlers_from_env", "handler_config_as_env"),
+            *("default_manager", "EventManager"),
+        ],
+        "Results and errors": ["Outcome", "Delivery", "EventError", "logger"],
+        "Write a handler": [
+            *("EventHandler", "PermanentError", "PartialDeliveryError"),
+            *("sending_id", "already_delivered"),
+        ],
+        "Helpers": ["child_environment", "unique_id"],
+    },
+    "event.error": {"": ["E3Error"]},
+    "event.testing": {"": ["recording", "RecordingHandler", "RecordedEvent"]},
+}
+# Data has no docstring of its own.
+DATA = {
+    "event.default_manager": "The manager that the functions of this module use, looked up at each call.",
+    "event.logger": "The logger of this package, ``event``; created when it is first used.",
+}
 PRIVATE = re.compile(r"^(event\.)?_\w+\.")
-SPECIAL = {"__iadd__", "__bool__", "__iter__", "__len__"}
+SPECIAL = {"__bool__", "__iter__", "__len__"}
+INHERITED = {"add_note", "with_traceback"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -27,20 +49,37 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"parallel_read_safe": True}
 
 
+def prepare_jinja_env(environment: Any) -> None:
+    """Give the template of a page its groups."""
+    environment.filters["api_groups"] = groups
+
+
+def groups(module: Any) -> list[tuple[str, list[Any]]]:
+    """Return the title and the members of each group of a page."""
+    children = {child.name: child for child in module.children}
+    for child in module.children:
+        child.docstring = child.docstring or DATA.get(child.id, "")
+    return [
+        (title, [children[name] for name in names if name in children]) for title, names in GROUPS[module.id].items()
+    ]
+
+
 def skip(_app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> bool:
-    """Leave out what is private or says nothing, what the face shows already, and the handlers: they have pages."""
+    """Leave out what no group lists, what is private, and what says nothing; the handlers have pages of their own."""
     if what in {"package", "module"}:
-        return obj.id not in PAGES
-    if what == "class":
-        mend_signature(obj)
-    short = name.rpartition(".")[2]
+        return obj.id not in GROUPS
+    if what in {"class", "exception"}:
+        repair_signature(obj)
+    above, _, short = name.rpartition(".")
+    if above in GROUPS:
+        return not any(short in names for names in GROUPS[above].values())
     if what == "attribute" and not obj.docstring:
         return True
-    return obj.id in ON_THE_FACE or (short.startswith("_") and short not in SPECIAL)
+    return short in INHERITED or (short.startswith("_") and short not in SPECIAL)
 
 
-def mend_signature(obj: Any) -> None:
-    """Read a constructor's parameters anew where self is positional-only; sphinx-autoapi shifts their annotations."""
+def repair_signature(obj: Any) -> None:
+    """Read a constructor's parameters again if self is positional-only; sphinx-autoapi shifts their annotations."""
     import inspect
     import pydoc
 
@@ -55,18 +94,20 @@ def mend_signature(obj: Any) -> None:
 
 
 def elsewhere(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
-    """Lead a name of a private module to the face, and show what is not ours as code without a link.
+    """Link a name of a private module to its public name, and show other packages' names as code without a link.
 
     The latter are names of the standard library, and a docstring's parameters and values between single backticks.
     """
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target:
         return None
+    root = target.partition(".")[0]
     public = "event.error.E3Error" if target == "e3.error.E3Error" else PRIVATE.sub("event.", target)
+    if any(root in names for names in GROUPS["event"].values()):
+        public = f"event.{target}"  # another module's docstring names what it imports
     if public != target:
         domain = env.get_domain("py")
         return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
-    root = target.partition(".")[0]
     if root in sys.stdlib_module_names or (node["reftype"] == "obj" and root == target):
         return contnode
     return None

@@ -1,6 +1,6 @@
-"""Tell the outside world what happened in a build.
+"""Report what happens in a build.
 
-Make an event, attach files, send it; handlers bring it to its destinations::
+Create an event, attach files and send it. Handlers deliver it to its destinations::
 
     import event
 
@@ -59,36 +59,52 @@ default_manager = EventManager()
 
 
 def send_event(event: Event) -> bool:
-    """Give an event to every handler of the default manager; see `EventManager.send_event`."""
+    """Give an event to every handler of the default manager, and return whether all of them delivered it.
+
+    See `EventManager.send_event`.
+    """
     return default_manager.send_event(event)
 
 
 def send_event_from_file(filename: str | os.PathLike[str]) -> bool:
-    """Send the event that `Event.dump` wrote; see `EventManager.send_event_from_file`."""
+    """Send an event that `Event.dump` wrote to a file.
+
+    See `EventManager.send_event_from_file`.
+    """
     return default_manager.send_event_from_file(filename)
 
 
 def add_handler(name: str, *args: Any, **kwargs: Any) -> None:
-    """Add a handler to the default manager; see `EventManager.add_handler`."""
+    """Add a handler to the default manager.
+
+    See `EventManager.add_handler`.
+    """
     default_manager.add_handler(name, *args, **kwargs)
 
 
 def load_handlers_from_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
-    """Add the handlers that a variable names; see `EventManager.load_handlers_from_env`."""
+    """Add the handlers that an environment variable lists to the default manager.
+
+    See `EventManager.load_handlers_from_env`.
+    """
     default_manager.load_handlers_from_env(var_name)
 
 
 def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
-    """Write the default manager's handlers into a variable; see `EventManager.handler_config_as_env`."""
+    """Write the default manager's handlers to an environment variable, for child processes.
+
+    See `EventManager.handler_config_as_env`.
+    """
     default_manager.handler_config_as_env(var_name)
 
 
 def track(name: str, **data: Any) -> Tracker:
-    """Make an event of a piece of work: a context manager that gives the event, and a decorator.
+    """Send an event for a piece of work. Use it as a context manager, which returns the event, or as a decorator.
 
-    The event is closed and sent by the default manager on every way out, with an ``outcome``: ``success``, ``failure``
-    or ``cancel`` (KeyboardInterrupt, a cancelled task). A failure has an ``error`` too, its ``type`` and ``message``.
-    The work's exception passes unchanged; a delivery that fails is logged, and never raised::
+    When the work ends, the default manager closes and sends the event, whether the work succeeds or fails. The event's
+    ``outcome`` is ``success``, ``failure`` or ``cancel`` (KeyboardInterrupt, a cancelled task). A failure also has an
+    ``error`` with its ``type`` and ``message``. The work's exception is raised unchanged. A delivery that fails is
+    logged, and never raises::
 
         with event.track("compile", target="arm") as e:
             e.warnings = compile_all()
@@ -97,7 +113,7 @@ def track(name: str, **data: Any) -> Tracker:
         @event.track("deploy")
         def deploy(): ...
 
-    :param name: what happens
+    :param name: the event's name
     :param data: the event's data
     """
     from event._track import Tracker
@@ -106,14 +122,16 @@ def track(name: str, **data: Any) -> Tracker:
 
 
 def child_environment() -> dict[str, str]:
-    """Return a copy of the environment for a process that is part of the tracked work.
+    """Return a copy of the environment for a child process that is part of the tracked work.
 
-    In it, TRACEPARENT (W3C Trace Context) names the span of the `track` that the caller is in, so that what the process
-    sends stands beneath it. A handler that gets an event later, from an outbox, is in the span that the event was sent
-    in; where there was none, TRACEPARENT is missing. Outside of all these, the copy is as the environment is::
+    In the copy, TRACEPARENT (W3C Trace Context) names the span of the enclosing `track`. The child process's events
+    appear under that span::
 
         with event.track("compile"):
             subprocess.run(["make"], env=event.child_environment())
+
+    Outside of `track`, the copy is unchanged. A handler that gets an event from an outbox runs in the span in which the
+    event was sent; if there was none, the copy has no TRACEPARENT.
     """
     from event import _trace
 

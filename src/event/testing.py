@@ -1,4 +1,4 @@
-"""For tests of code that sends events: a handler that keeps them, and a default manager that sends none out."""
+"""Test code that sends events: record the events and send none of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["RecordedEvent", "RecordingHandler", "recording"]
 
 
 class RecordedEvent:
-    """An event as a destination would have received it: what happens to the event or its files later changes nothing.
+    """A snapshot of an event as a destination would have received it.
 
-    :ivar data: what `Event.as_dict` returned, with every value in its JSON form, as all built-in handlers write it
-    :ivar attachments: the content of each attached file, by the attachment's name
+    :ivar data: the result of `Event.as_dict`, with every value in the JSON form that the built-in handlers write
+    :ivar attachments: the content of each attached file, by attachment name
     """
 
     __slots__ = ("attachments", "data")
@@ -45,9 +45,9 @@ class RecordedEvent:
 
 
 class RecordingHandler(EventHandler):
-    """Keeps every event that it gets.
+    """Records every event that it gets.
 
-    :param result: what send_event returns; False plays a destination that takes nothing
+    :param result: what `send_event` returns; False simulates a destination that accepts nothing
     :ivar events: a `RecordedEvent` for each event, the oldest first
     """
 
@@ -56,11 +56,11 @@ class RecordingHandler(EventHandler):
         self.events: list[RecordedEvent] = []
 
     def send_event(self, event: Event) -> bool:
-        """Keep the event.
+        """Record the event.
 
         :return: the constructor's result
         :raises OSError: an attached file could not be read
-        :raises EventError: the data holds itself
+        :raises EventError: the event's data contains itself
         """
         self.events.append(RecordedEvent(event))
         return self.result
@@ -82,11 +82,11 @@ class _RecordingManager(EventManager):
 def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]:
     """Replace the default manager by one that only records, until the ``with`` block ends.
 
-    Handlers that the code in the block adds, or loads from E3_EVENT_HANDLERS, are looked up, and their configuration
-    is read, so that a wrong name, configuration or argument list still fails; but none is made, and nothing leaves the
+    Handlers that the code in the block adds, or loads from E3_EVENT_HANDLERS, are looked up and their configuration is
+    checked. A wrong name, configuration or argument list still fails. But no handler is created, and nothing leaves the
     process. All threads share the default manager.
 
-    :param result: what the recorder returns for each event; False plays a destination that takes nothing
+    :param result: what the recorder returns for each event; False simulates a destination that accepts nothing
     :return: the recorder
     """
     manager = _RecordingManager()
