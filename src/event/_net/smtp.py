@@ -114,8 +114,8 @@ def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[An
         refused = client.sendmail(sender, recipients, *mail)
     except smtplib.SMTPRecipientsRefused as error:
         # If the server has hung up meanwhile, some are missing in there.
-        hung_up: tuple[int, Any] = (0, "the server hung up before")
-        refused = {to: error.recipients.get(to, hung_up) for to in recipients}
+        answers: Any = error.recipients
+        refused = {to: answers.get(to, (0, "the server hung up before")) for to in recipients}
     except smtplib.SMTPResponseException as error:
         return dict.fromkeys(recipients, Refusal.answered(error.smtp_code, error.smtp_error, of_mail=True))
     except smtplib.SMTPNotSupportedError as error:
