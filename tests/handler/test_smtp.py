@@ -1451,6 +1451,22 @@ def test_a_mock_in_the_place_of_the_client_sees_one_sendmail(monkeypatch, tmp_pa
     client.return_value.quit.assert_called_once()
 
 
+def test_a_class_in_the_place_of_the_client_needs_no_more_than_sendmail(monkeypatch):
+    sent = []
+
+    class Client:
+        def __init__(self, host, port, **options):
+            self.host = host
+
+        def sendmail(self, sender, recipients, text):
+            sent.append((self.host, sender, recipients))
+
+    monkeypatch.setattr(smtplib, "SMTP_SSL", Client)
+
+    assert SMTPHandler("built", SENDER, ANN, "mail").send_event(closed())
+    assert sent == [("mail", SENDER, [ANN])]
+
+
 def test_a_mock_that_refuses_is_believed(caplog):
     with mock.patch("smtplib.SMTP_SSL") as client:
         client.return_value.sendmail.side_effect = [{ANN: (450, b"no")}, smtplib.SMTPRecipientsRefused({})]
