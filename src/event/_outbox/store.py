@@ -319,11 +319,11 @@ class Outbox:
             entry = text.decode(content)
             if entry.id != entry_id:
                 raise files.DamagedError(f"it names itself {entry.id!r}")
+        except (OSError, MemoryError, text.NewerVersionError) as error:
+            self._put_back(target, candidate, error)
+            return None
         except ValueError as error:
             self._dead_letter(target, entry_id, error)
-            return None
-        except (OSError, MemoryError) as error:
-            self._put_back(target, candidate, error)
             return None
         return Claim(self._layout, target, entry, is_directory=is_directory, torn=not content.endswith(b"\n"))
 
