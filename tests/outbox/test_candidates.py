@@ -399,3 +399,14 @@ def test_a_rename_that_a_file_server_repeats_has_succeeded(box, attached, monkey
 def test_two_outboxes_of_one_directory_are_one(box):
     entry_id, _ = waiting(box)
     assert taken(Outbox(box.path)) == [entry_id]
+
+
+def test_an_abandoned_entry_that_fails_again_does_not_come_twice_in_a_pass(box):
+    claim = put(box)
+    abandon(box, claim, age=2 * LEASE)
+    seen = []
+    for claim in claims(box, everything=True):
+        seen.append(claim.entry.id)
+        claim.record(did("file", ok=False))
+        assert claim.release() == "waiting"
+    assert seen == [claim.entry.id]

@@ -81,10 +81,10 @@ def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(  # noqa: 
 ):
     caplog.set_level("CRITICAL", "event")
     monkeypatch.setattr(os, "fsync", lambda _fd: None)  # it is counted, and takes no time
+    box = Outbox(tmp_path / "outbox")
     number, failed = 0, set()
     while True:
         number += 1
-        box = Outbox(tmp_path / str(number))
         entry_id, _ = waiting(box, e=attached if with_attachments else Event("build"))
         with monkeypatch.context() as patch:
             failing = Failing(patch, number, error)
@@ -93,7 +93,10 @@ def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(  # noqa: 
         released(box)
         left = there(box)
         assert left.get("waiting", []) == [entry_id] or (done and not fail), (failing.failed, left)
-        again = [claim.damage() for claim in claims(box, everything=True)]
+        again = []
+        for claim in claims(box, everything=True):
+            again.append(claim.damage())
+            claim.discard()
         assert again == [None] or (done and not fail), failing.failed
         if not failing.failed:
             break
@@ -206,3 +209,95 @@ def test_a_discard_that_another_process_has_made_is_no_error(box):
     os.unlink(claim.path)
     claim.record(did("file"))
     assert claim.release() == "delivered"
+
+
+def test_a_directory_that_another_process_has_discarded_is_no_error(box, attached):
+    claim = put(box, attached)
+    os.rename(claim.path, f"{claim.path}-2")
+    claim.record(did("file"))
+    assert claim.release() == "delivered"
+
+
+def test_a_directory_that_another_process_discards_meanwhile_is_no_error(box, attached, monkeypatch):
+    claim = put(box, attached)
+    claim.record(did("file"))
+    rename = os.rename
+
+    def first(source, target):
+        monkeypatch.undo()
+        os.rename(source, f"{source}-2")
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "rename", first)
+    assert claim.release() == "delivered"
+    assert names(box, "claimed") == [f"{claim.name}-2"]
+
+
+def test_a_directory_above_that_another_process_makes_first_is_used(tmp_path, monkeypatch):
+    mkdir = os.mkdir
+
+    def first(path, mode=0o777):
+        mkdir(path, mode)
+        mkdir(path, mode)
+
+    box = Outbox(tmp_path / "above" / "outbox")
+    monkeypatch.setattr(os, "mkdir", first)
+    box.exists()
+    with pytest.raises(FileExistsError):
+        first(str(tmp_path / "x"))
+    assert put(box).entry.pending
+
+
+def test_a_damaged_entry_that_cannot_be_moved_stays_claimed(box, monkeypatch, caplog):
+    _, path = waiting(box)
+    os.truncate(path, 3)
+    (candidate,) = box.candidates()
+    rename = os.rename
+
+    def fail(source, target):
+        if os.path.basename(os.path.dirname(target)) == "corrupt":
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    assert box.claim(candidate) is None
+    assert list(there(box)) == ["claimed"]
+    assert "stays claimed until this process ends" in caplog.text
+
+
+def test_an_entry_that_can_neither_be_read_nor_be_put_back_stays_claimed(box, monkeypatch, caplog):
+    waiting(box)
+    (candidate,) = box.candidates()
+    rename = os.rename
+
+    def fail(source, target):
+        if "waiting" in target:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr("event._outbox.files.read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "no")))
+    assert box.claim(candidate) is None
+    assert list(there(box)) == ["claimed"]
+    assert "stays claimed until this process ends" in caplog.text
+
+
+def test_a_newer_entry_that_is_recognized_late_is_put_back(box, monkeypatch):
+    entry_id, path = waiting(box)
+    (candidate,) = box.candidates()
+    with open(path, "w") as file:
+        file.write('{"version": 2}')
+    monkeypatch.setattr("event._outbox.files.is_from_newer_release", lambda _path: False)
+    assert box.claim(candidate) is None
+    assert there(box) == {"waiting": [entry_id]}
+
+
+def test_an_entry_that_vanishes_is_left_out_of_the_list(box, monkeypatch):
+    waiting(box)
+
+    def vanish(path):
+        os.unlink(path)
+        raise FileNotFoundError(2, "No such file", path)
+
+    monkeypatch.setattr("event._outbox.files.read_entry", vanish)
+    assert list(box.entries()) == []

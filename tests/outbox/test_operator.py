@@ -8,7 +8,7 @@ import time
 import pytest
 
 from event import Event, PermanentError
-from event._outbox import BOUND, Candidate
+from event._outbox import BOUND, Candidate, Outbox
 from outbox.helpers import (
     candidate_of,
     candidates,
@@ -190,3 +190,14 @@ def test_a_state_without_its_directory_is_writable_once_it_is_made(box, monkeypa
     monkeypatch.setattr(os, "access", lambda path, _mode: path != place(box, "tmp"))
     with pytest.raises(PermissionError, match="tmp is not writable"):
         box.require_writable()
+
+
+def test_an_outbox_that_cannot_be_made_is_not_writable(tmp_path, monkeypatch):
+    Outbox(tmp_path / "a" / "b" / "outbox").require_writable()
+    (tmp_path / "file").touch()
+    for path in ("file", "file/outbox"):
+        with pytest.raises(NotADirectoryError, match="file is no directory"):
+            Outbox(tmp_path / path).require_writable()
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    with pytest.raises(PermissionError, match="is not writable"):
+        Outbox(tmp_path / "a" / "outbox").require_writable()

@@ -31,9 +31,9 @@ OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, whe
 is dead when no such process runs. Elsewhere it counts as dead when the entry has not been touched for `LEASE` seconds
 by the file server's clock.
 
-BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 if it is far. So nothing that is not due is ever
-looked at, and to find an entry by its id takes one look into each of some 200 buckets. An empty bucket is removed; a
-process that moves an entry into one makes it.
+BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 if it is far. So nothing that is not due is
+ever looked at, and to find an entry by its id takes one look into each of some 200 buckets. An empty bucket is removed.
+A process that moves an entry into one makes it.
 """
 
 from __future__ import annotations
@@ -319,11 +319,11 @@ class Outbox:
             entry = text.decode(content)
             if entry.id != entry_id:
                 raise files.DamagedError(f"it names itself {entry.id!r}")
+        except (OSError, MemoryError, text.NewerVersionError) as error:
+            self._put_back(target, candidate, error)
+            return None
         except ValueError as error:
             self._dead_letter(target, entry_id, error)
-            return None
-        except (OSError, MemoryError) as error:
-            self._put_back(target, candidate, error)
             return None
         return Claim(self._layout, target, entry, is_directory=is_directory, torn=not content.endswith(b"\n"))
 
