@@ -53,13 +53,10 @@ def results(reports):
 
 
 def test_jobs_are_run_one_after_another_until_stop(line, here):
-    os.mkdir("sub")
-    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child; child.main(0, 4)"
-    assert code
     for number in (1, 2):
-        line.give({**job(uid=number), "id": number})
+        line.give({**job(), "id": number})
     line.give({"job": "stop"})
-    worker(line).wait(60)
+    worker(line).communicate(timeout=60)
     assert [kind for kind, _ in line.heard() if kind != "alive"] == ["taken", "begin", "result", "done"] * 2
     assert len(stored()) == 1
 
@@ -68,7 +65,7 @@ def worker(line):
     """Start a worker at the ends of this connection."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child"
     return subprocess.Popen(
-        [sys.executable, "-c", f"{code}; child.main({line.jobs}, {line.reports})"],
+        [sys.executable, "-c", f"{code}; child.main({line.jobs}, {line.reports}, {os.getpid()})"],
         pass_fds=(line.jobs, line.reports),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,18 +90,17 @@ def test_a_worker_that_gets_no_frame_ends(line):
 def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open(line):
     """Another process holds an end of it, such as the witness of `run`."""
     code = (
-        "import os, subprocess, sys\n"
+        "import os, sys\n"
         f"sys.path[:] = {sys.path!r}\n"
         "from event._worker import child\n"
         "child._LOOK = 0.05\n"
         "pid = os.fork()\n"
         "if pid: os._exit(0)\n"
-        f"child.main({line.jobs}, {line.reports})\n"
+        f"child.main({line.jobs}, {line.reports}, {os.getpid()})\n"
     )
     fds = (line.jobs, line.reports)
-    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=fds, stderr=subprocess.PIPE)
+    assert subprocess.run([sys.executable, "-c", code], pass_fds=fds, check=False, timeout=60).returncode == 0
     os.close(line.reports)
-    assert process.wait(60) == 0
     assert os.read(line.from_worker, 1) == b""  # the last one that could write has ended
 
 
@@ -121,8 +117,8 @@ def test_a_worker_without_stderr_works(line, here):
     line.give(job())
     line.give({"job": "stop"})
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child; "
-    shell = f'exec "$0" -c "$1" 2>&-'
-    args = ["sh", "-c", shell, sys.executable, f"{code}child.main({line.jobs}, {line.reports})"]
+    shell = 'exec "$0" -c "$1" 2>&-'
+    args = ["sh", "-c", shell, sys.executable, f"{code}child.main({line.jobs}, {line.reports}, {os.getpid()})"]
     assert subprocess.run(args, pass_fds=(line.jobs, line.reports), check=False, timeout=60).returncode == 0
     assert len(stored()) == 1
 
@@ -131,7 +127,8 @@ def test_a_process_ends_by_itself_after_its_limit_though_a_handler_holds_the_int
     plugin("stuck", handler("import re; re.match('(a+)+$', 'a' * 60 + 'b')"))
     line.give(job(handlers=[["stuck", ""]], limit=0.5))
     process = worker(line)
-    assert process.wait(60) == 1
+    process.communicate(timeout=60)
+    assert process.returncode == 1
 
 
 # Reports.
@@ -181,7 +178,7 @@ def test_the_next_job_is_waited_for_within_a_time(line):
 
 def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
     monkeypatch.setattr(child, "_LOOK", 0.01)
-    monkeypatch.setattr(line.reporter, "_parent", -1)
+    monkeypatch.setattr(line.reporter, "_command", -1)
     assert line.reporter.next_job() is None
     os.close(line.jobs)
     assert line.reporter.next_job() is None
@@ -228,7 +225,7 @@ def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeyp
         made = type(line)()
         for each in [*jobs, {"job": "stop"}]:
             made.give(each)
-        child.main(made.jobs, made.reports)
+        child.main(made.jobs, made.reports, os.getppid())
         left.append("-")
         made.close()
     assert left == ["-", 0, "-", "-", "-"]
@@ -239,7 +236,7 @@ def test_a_connection_that_was_closed_meanwhile_ends_a_worker(monkeypatch, line)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
     os.close(line.jobs)
     os.close(line.reports)
-    child.main(line.jobs, line.reports)
+    child.main(line.jobs, line.reports, os.getppid())
 
 
 # The job `send`.

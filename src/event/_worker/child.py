@@ -32,12 +32,13 @@ _SIZE = 1 << 20  # bytes read at once
 class Reporter:
     """What a job's function uses to talk to the command.
 
+    :param command: the command's process id; it is gone once another process is this one's parent
     :ivar hung: how many threads a handler has not come back from; a job's function counts them
     :ivar beating: whether a thread reports that the process lives
     :ivar exits_at_once: whether nothing that ran here needs the interpreter to end as usual; None if nothing ran
     """
 
-    def __init__(self, jobs: int, reports: int) -> None:
+    def __init__(self, jobs: int, reports: int, command: int) -> None:
         from _thread import allocate_lock  # as threading has it, which costs an import
 
         self.hung = 0
@@ -50,7 +51,7 @@ class Reporter:
         self._waiting: list[tuple[dict[str, Any], bytes]] = []
         self._lock = allocate_lock()
         self._pid = os.getpid()
-        self._parent = os.getppid()
+        self._command = command
 
     def report(self, kind: str, **fields: Any) -> None:
         """Send a report; once the command is gone, nobody hears it.
@@ -71,7 +72,7 @@ class Reporter:
         except OSError:
             # If the command is gone, the job is done all the same. Else the command must not take this worker for one
             # that works: a handler has closed the connection.
-            if os.getppid() == self._parent:
+            if os.getppid() == self._command:
                 os._exit(1)
 
     def next_job(self, seconds: float | None = None) -> tuple[dict[str, Any], bytes] | None:
@@ -88,7 +89,7 @@ class Reporter:
             if not _readable(self._jobs, max(0.0, left)):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError
-                if os.getppid() != self._parent:
+                if os.getppid() != self._command:
                     return None
             else:
                 data = _read(self._jobs)
@@ -141,15 +142,16 @@ class Heartbeat:
             )
 
 
-def main(jobs: int, reports: int) -> None:
+def main(jobs: int, reports: int, command: int) -> None:
     """Serve until the command has no more jobs; then the interpreter may end as it likes.
 
     :param jobs: the descriptor that jobs arrive on
     :param reports: the descriptor that reports go to
+    :param command: the process id of the command
     """
     _detach()
     _preload()
-    reporter = Reporter(jobs, reports)
+    reporter = Reporter(jobs, reports, command)
     try:
         while (frame := reporter.next_job()) and frame[0]["job"] != "stop":
             run_job(*frame, reporter)

@@ -85,6 +85,7 @@ class Worker:
             """
             pipes = make_pipes()
             jobs, to_worker, from_worker, reports = pipes
+            command = os.getpid()
             try:
                 pid = os.fork()
             except OSError:
@@ -97,7 +98,7 @@ class Worker:
                     os.close(from_worker)
                     from event._worker import child
 
-                    child.main(jobs, reports)
+                    child.main(jobs, reports, command)
                 except BaseException:
                     os._exit(1)  # it must not go on as the command
                 return None
@@ -145,6 +146,8 @@ class Worker:
     def read(self) -> list[dict[str, Any]]:
         """Return the reports about the last job that have arrived, without waiting."""
         found: list[dict[str, Any]] = []
+        if self.ended:
+            return found
         try:
             for _ in range(_MOST_READS):
                 data = os.read(self._reports, _SIZE)
