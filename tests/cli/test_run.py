@@ -541,6 +541,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._worker",
         "event._worker.parent",
         "event._worker.protocol",
+        "event._worker.system",
     }
     assert not {"argparse", "logging", "shutil", "subprocess", "threading", "hashlib", "importlib.metadata"} & loaded
     assert json.loads(next((here / "events").glob("*.json")).read_text())["outcome"] == "success"

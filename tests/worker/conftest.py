@@ -7,8 +7,8 @@ import os
 import pytest
 
 from cli.conftest import here, plugin  # noqa: F401  # fixtures
-from event._worker.child import Reporter
 from event._worker.protocol import LONGEST_REPORT, FrameReader, encode
+from event._worker.reporter import Reporter
 
 
 class Line:

@@ -14,7 +14,7 @@ import event
 from cli.helpers import handler, stored
 from event._event import raw_content
 from event._outbox import Outbox
-from event._worker import child
+from event._worker import child, reporter
 from event._worker.child import Heartbeat
 from event._worker.protocol import ProtocolError
 
@@ -93,7 +93,8 @@ def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open
         "import os, sys\n"
         f"sys.path[:] = {sys.path!r}\n"
         "from event._worker import child\n"
-        "child._LOOK = 0.05\n"
+        "from event._worker import reporter\n"
+        "reporter._LOOK = 0.05\n"
         "pid = os.fork()\n"
         "if pid: os._exit(0)\n"
         f"child.main({line.jobs}, {line.reports}, {os.getpid()})\n"
@@ -177,7 +178,7 @@ def test_the_next_job_is_waited_for_within_a_time(line):
 
 
 def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
-    monkeypatch.setattr(child, "_LOOK", 0.01)
+    monkeypatch.setattr(reporter, "_LOOK", 0.01)
     monkeypatch.setattr(line.reporter, "_command", -1)
     assert line.reporter.next_job() is None
     os.close(line.jobs)

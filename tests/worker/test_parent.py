@@ -12,7 +12,7 @@ import pytest
 
 from cli.helpers import stored
 from event._event import Event, raw_content
-from event._worker import Worker, parent, receive, spawning
+from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode
 
 if os.name == "nt":
@@ -42,7 +42,7 @@ def fake():
     made = []
 
     def make(code="import time; time.sleep(1000)"):
-        jobs, to_worker, from_worker, reports = parent.make_pipes()
+        jobs, to_worker, from_worker, reports = system.make_pipes()
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(jobs), str(reports)], pass_fds=(jobs, reports), start_new_session=True
         )
@@ -97,15 +97,15 @@ def test_where_no_process_can_start_no_descriptor_is_left(monkeypatch):
     for start in (Worker.fork, Worker.spawn):
         with pytest.raises(BlockingIOError):
             start()
-    pipe = os.pipe
-    monkeypatch.setattr(os, "pipe", lambda pipes=iter([pipe()]): next(pipes, None) or refuse())
+    pipes = iter([os.pipe()])
+    monkeypatch.setattr(os, "pipe", lambda: next(pipes, None) or refuse())
     with pytest.raises(BlockingIOError):
-        parent.make_pipes()
+        system.make_pipes()
     assert os.listdir("/dev/fd") == before
 
 
 def test_a_process_without_standard_streams_has_pipes_above_them():
-    code = "import os\nfor fd in 0, 1, 2: os.close(fd)\nfrom event._worker.parent import make_pipes\n"
+    code = "import os\nfor fd in 0, 1, 2: os.close(fd)\nfrom event._worker.system import make_pipes\n"
     code += "assert min(make_pipes()) > 2"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
@@ -182,7 +182,7 @@ def test_killing_ends_the_processes_of_handlers_too(fake):
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     code = f"import os, time; os.fork(); os.write({writer}, b'x'); time.sleep(1000)"
-    jobs, to_worker, from_worker, reports = parent.make_pipes()
+    jobs, to_worker, from_worker, reports = system.make_pipes()
     process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(writer,), start_new_session=True)
     worker = Worker(process.pid, to_worker, from_worker, process)
     os.close(writer)
@@ -217,7 +217,7 @@ def test_where_nobody_tells_how_a_process_ended_it_has_ended(fake, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
 def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
-    monkeypatch.setattr(parent, "MEMORY_LIMIT", 1 << 20)
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 1 << 20)
     worker, _, _ = fake()
     hear(worker)
     assert worker.ended.startswith("it used ")
@@ -225,8 +225,8 @@ def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
 
 
 def test_the_memory_of_a_process_that_is_gone_is_none():
-    assert parent.memory_of(-1) == 0
-    assert parent.memory_limit() <= parent.MEMORY_LIMIT
+    assert system.memory_of(-1) == 0
+    assert system.memory_limit() <= system.MEMORY_LIMIT
 
 
 @pytest.mark.parametrize("flag", ["-I", "-S"])

@@ -6,7 +6,7 @@ import os
 import sys
 from subprocess import DEVNULL, Popen
 
-from event._worker.parent import make_pipes
+from event._worker.system import make_pipes
 
 # The same path, so that the worker finds what the command has found.
 _CODE = "import sys; sys.path[:] = {path!r}; from event._worker import child; child.main({jobs}, {reports}, {command})"
