@@ -174,7 +174,6 @@ def test_an_outbox_that_does_not_answer_is_left_out_and_a_line_says_so(process, 
 
 
 def test_the_end_of_a_step_does_not_overtake_its_start_though_that_hangs(process, plugin):
-    words, status = step
     send = """import threading
         if not event._closed:
             threading.Event().wait()
