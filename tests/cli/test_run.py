@@ -165,7 +165,9 @@ def test_a_real_time_signal_is_told_by_its_number(run):
         pytest.param(["n", "--"], "the COMMAND is missing", id="nothing behind --"),
         pytest.param(["--", "true"], "the event's NAME is missing", id="no name"),
         pytest.param(["n", "make", "--", "all"], "'make': expected key=value or key:=json", id="-- at the wrong place"),
-        pytest.param(["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"),
+        pytest.param(
+            ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
+        ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
         pytest.param(["n", "--frob", "--", "true"], "what is '--frob'?", id="unknown option"),
         pytest.param(["n", "--timeout", "0", "--", "true"], "argument --timeout: ", id="no time"),
