@@ -114,6 +114,30 @@ def test_stdout_of_a_worker_is_stderr_and_its_stdin_is_empty(line, here, plugin)
     assert err.split() == [b"out", b"''"]
 
 
+@pytest.mark.parametrize("has_stderr", [True, False])
+def test_a_worker_leaves_the_streams_and_the_session_of_the_command(monkeypatch, has_stderr):
+    moved, asked = [], []
+
+    def dup2(fd, target):
+        if fd == 2 and not has_stderr:
+            raise OSError(9, "Bad file descriptor")
+        moved.append(("stderr" if fd == 2 else "nowhere", target))
+
+    def refuse():
+        asked.append("session")
+        raise PermissionError
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(os, "dup2", dup2)
+    monkeypatch.setattr(os, "setsid", refuse)  # it leads one already
+    child._detach()
+    rest = [("stderr", 1)] if has_stderr else [("nowhere", 1), ("nowhere", 2)]
+    assert (moved, asked) == ([("nowhere", 0), *rest], ["session"])
+    assert sys.stdout is sys.stderr
+    monkeypatch.delattr(os, "setsid")
+    child._detach()
+
+
 def test_a_worker_without_stderr_works(line, here):
     line.give(job())
     line.give({"job": "stop"})
@@ -232,6 +256,15 @@ def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeyp
     assert left == ["-", 0, "-", "-", "-"]
 
 
+def test_bytes_that_are_no_frame_end_a_worker(monkeypatch, line):
+    monkeypatch.setattr(child, "_detach", lambda: None)
+    monkeypatch.setattr(child, "end_within", lambda seconds: None)
+    os.write(line.to_worker, b"\xff" * 8)
+    child.main(line.jobs, line.reports, os.getppid())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(line.reports)
+
+
 def test_a_connection_that_was_closed_meanwhile_ends_a_worker(monkeypatch, line):
     monkeypatch.setattr(child, "_detach", lambda: None)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
@@ -335,6 +368,26 @@ def test_what_is_logged_outside_of_a_delivery_is_reported_without_secrets(line, 
         reports = run(line, handlers=[[name, "hunter2-hunter2"] for name in names], outbox="outbox")
         text = "a word: ***" if names == ["good"] else "a word: hunter2-hunter2"
         assert ("log", {"text": text}) in reports
+
+
+def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd):
+    send = """log = logging.getLogger("acme")
+        logging.basicConfig(force=True)
+        log.warning("%d", "x")
+        try: 1 / 0
+        except Exception: log.exception("oops", stack_info=True)
+        logging.getLogger("event").warning("%d", "y")
+        import threading
+        other = threading.Thread(target=logging.getLogger("event").warning, args=("%d", "z"))
+        other.start(); other.join()
+        return True"""
+    plugin("noisy", handler(send))
+    reports = run(line, handlers=[["noisy", ""]])
+    assert results(reports)["noisy"]["said"] == "%d"
+    assert ("log", {"text": "%d"}) in reports
+    err = capfd.readouterr().err
+    assert "ERROR:acme:oops: ZeroDivisionError: division by zero" in err
+    assert "Traceback" not in err
 
 
 def test_built_in_handlers_are_imported_ahead_and_no_plugin_is(line, here, plugin):

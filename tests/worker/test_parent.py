@@ -87,6 +87,35 @@ def test_a_forked_worker_never_goes_on_as_the_command(here):
     assert (done.stdout, done.stderr) == ("its process ended with status 1\n", "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
+def test_the_command_goes_on_with_the_other_ends_of_the_pipes(monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
+    monkeypatch.setattr(os, "fork", lambda: process.pid)
+    worker = Worker.fork()
+    assert worker.pid == process.pid
+    worker.kill()
+    assert worker.ended == "it was ended"
+    process.returncode = -9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
+def test_the_copy_serves_until_its_end_and_does_nothing_else(monkeypatch):
+    from event._worker import child
+
+    served = []
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(child, "main", lambda *args: served.append(args))
+    assert Worker.fork() is None
+    ((jobs, reports, command),) = served
+    assert command == os.getpid()
+    os.close(jobs)
+    os.close(reports)
+    monkeypatch.setattr(child, "main", lambda jobs, reports, _: os.close(jobs) or os.close(reports) or sys.exit(3))
+    monkeypatch.setattr(os, "_exit", served.append)
+    assert Worker.fork() is None
+    assert served[1:] == [1]
+
+
 def test_where_no_process_can_start_no_descriptor_is_left(monkeypatch):
     def refuse(*args, **kwargs):
         raise BlockingIOError(11, "no more processes")
@@ -134,6 +163,15 @@ def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
     os.close(reports)
     assert hear(worker) == []
     assert worker.ended == reason
+
+
+def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
+    from event import _signals
+
+    pipes = iter([(0, 7), (8, 2)])
+    monkeypatch.setattr(os, "pipe", lambda: next(pipes))
+    monkeypatch.setattr(_signals, "above_standard", lambda fd: fd + 100)
+    assert system.make_pipes() == (100, 7, 8, 102)
 
 
 def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds_its_connection(fake):
