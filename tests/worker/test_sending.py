@@ -105,6 +105,33 @@ def test_those_that_a_crash_has_kept_from_reporting_get_a_worker_each(sender, pl
     assert ([*entry.pending], entry.last_error) == (["crash", "crash:b"], "its process ended with status 3")
 
 
+# One that is under way when its worker is killed, and delivers in the next one; and one that waits for that.
+UNDER_WAY = """import os, threading
+        if not os.path.exists('under way'):
+            open('under way', 'w').close()
+            threading.Event().wait()
+        open('delivered', 'w').close()
+        return True"""
+WHEN_IT_IS = "import os, signal, time\n        while not os.path.exists('under way'): time.sleep(0.01)\n        "
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        pytest.param("os._exit(3)", "its process ended with status 3", id="it crashes"),
+        pytest.param("os.kill(os.getpid(), signal.SIGSTOP)", "TimeoutError: not done within 12 s", id="it stops"),
+    ],
+)
+def test_a_handler_that_was_under_way_when_its_worker_died_delivers_in_another(sender, plugin, end, reason):
+    plugin("fine", handler(UNDER_WAY))
+    plugin("hostile", handler(WHEN_IT_IS + end), dist="acme_other")
+    assert summary(send(sender(("fine", ""), ("hostile", ""), timeout=12.0))) == [
+        ("fine", True, ""),
+        ("hostile", False, reason),
+    ]
+    assert os.path.exists("delivered")
+
+
 def test_a_handler_that_crashes_alone_is_not_tried_twice(sender, plugin):
     plugin("crash", handler("open('tries', 'a').write('x'); import os; os._exit(3)"))
     assert summary(send(sender(("crash", "")))) == [("crash", False, "its process ended with status 3")]
