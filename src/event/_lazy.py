@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class LazyHandler:
     """Handler proxy that imports and constructs the real handler on first use, within the delivery's deadline.
 
-    So no plugin's code runs before the outbox has the event. A handler that leaves with SystemExit has failed.
+    So no plugin's code runs before the outbox has the event. A handler that leaves with SystemExit or
+    KeyboardInterrupt has failed: in a worker, nobody presses Ctrl-C.
 
     :ivar config: the handler's configuration
     :ivar load_error: why the handler could not be made; None as long as it was not tried, or if it was made
@@ -33,7 +34,7 @@ class LazyHandler:
         try:
             handler: EventHandler = self.load()
             return handler.send_event(event)
-        except SystemExit as stop:
+        except (SystemExit, KeyboardInterrupt) as stop:
             raise EventError(one_line(stop)) from stop
 
     def load(self) -> Any:

@@ -64,11 +64,11 @@ DELIVERING = {
     "leaves a process with our streams": handler("import subprocess; subprocess.Popen(['sleep', '1000']); return True"),
 }
 COMMANDS = pytest.mark.parametrize(
-    ("words", "status"),
+    "step",
     [
-        pytest.param(["send", "n"], None, id="send"),
-        pytest.param(["run", "n", "--", "true"], 0, id="run true"),
-        pytest.param(["run", "n", "--", "sh", "-c", "exit 3"], 3, id="run exit 3"),
+        pytest.param((["send", "n"], None), id="send"),
+        pytest.param((["run", "n", "--", "true"], 0), id="run true"),
+        pytest.param((["run", "n", "--", "sh", "-c", "exit 3"], 3), id="run exit 3"),
     ],
 )
 
@@ -86,9 +86,8 @@ def waiting():
 
 @pytest.mark.parametrize(("source", "reason"), FAILING.values(), ids=FAILING)
 @COMMANDS
-def test_a_handler_that_fails_badly_is_a_line_and_the_healthy_one_gets_its_event(
-    process, plugin, words, status, source, reason
-):
+def test_a_handler_that_fails_badly_is_a_line_and_the_healthy_one_gets_its_event(process, plugin, step, source, reason):
+    words, status = step
     plugin("hostile", source)
     done = give(process, words, "--outbox", "outbox", "--timeout", "6")
     assert done.returncode == (1 if status is None else status)
@@ -103,7 +102,8 @@ def test_a_handler_that_fails_badly_is_a_line_and_the_healthy_one_gets_its_event
 
 @pytest.mark.parametrize("source", DELIVERING.values(), ids=DELIVERING)
 @COMMANDS
-def test_a_handler_that_leaves_a_mess_holds_up_nothing(process, plugin, words, status, source):
+def test_a_handler_that_leaves_a_mess_holds_up_nothing(process, plugin, step, source):
+    words, status = step
     plugin("hostile", source)
     done = give(process, words, "--outbox", "outbox")
     assert done.returncode == (status or 0)
@@ -114,7 +114,8 @@ def test_a_handler_that_leaves_a_mess_holds_up_nothing(process, plugin, words, s
 
 @pytest.mark.parametrize("source", [FAILING["_exit(0)"][0], FAILING["a segmentation fault"][0]], ids=["exit", "crash"])
 @COMMANDS
-def test_the_healthy_handler_gets_its_event_once_without_an_outbox(process, plugin, words, status, source):
+def test_the_healthy_handler_gets_its_event_once_without_an_outbox(process, plugin, step, source):
+    words, status = step
     plugin("hostile", source)
     done = give(process, words)
     assert done.returncode == (1 if status is None else status)
@@ -127,20 +128,19 @@ def program(patch, *words):
     """Run the command line in a process of its own, after a patch of the package."""
     import subprocess
 
-    code = (
-        f"import sys\nfrom event._worker import parent, sending\n{patch}\nfrom event._cli import main\nsys.exit(main())"
-    )
+    code = f"import sys\nfrom event._worker import system\n{patch}\nfrom event._cli import main\nsys.exit(main())"
     args = [sys.executable, "-c", code, *words]
     return subprocess.run(args, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
 @COMMANDS
-def test_a_handler_that_eats_memory_is_ended(here, plugin, words, status):
+def test_a_handler_that_eats_memory_is_ended(here, plugin, step):
+    words, status = step
     plugin("hostile", handler(EATS_MEMORY))
     command, name, *rest = words
     chosen = ["--handler", "hostile", "--handler", "file=events", "--outbox", "outbox"]
-    done = program("parent.MEMORY_LIMIT = 1 << 28", command, name, *chosen, *rest)
+    done = program("system.MEMORY_LIMIT = 1 << 28", command, name, *chosen, *rest)
     assert done.returncode == (1 if status is None else status)
     assert "hostile: not delivered: it used " in done.stderr
     assert len(stored()) == 1
@@ -159,8 +159,9 @@ if {condition}:
 
 @pytest.mark.parametrize("call", ["rename", "fsync", "mkdir"])
 @COMMANDS
-def test_an_outbox_that_does_not_answer_is_left_out_and_a_line_says_so(process, plugin, tmp_path, words, status, call):
+def test_an_outbox_that_does_not_answer_is_left_out_and_a_line_says_so(process, plugin, step, call):
     """As on a network's file system whose server is gone."""
+    words, status = step
     plugin("good", handler("open('delivered', 'w').close(); return True"))
     site = pathlib.Path(os.environ["PYTHONPATH"])
     (site / "sitecustomize.py").write_text(BLOCKED.format(condition="'--outbox' in sys.orig_argv", call=call))

@@ -161,11 +161,13 @@ def test_a_real_time_signal_is_told_by_its_number(run):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        pytest.param(["n"], "the COMMAND is missing; it stands behind --", id="no command"),
+        pytest.param(["n"], "the COMMAND is missing; put it after --", id="no command"),
         pytest.param(["n", "--"], "the COMMAND is missing", id="nothing behind --"),
         pytest.param(["--", "true"], "the event's NAME is missing", id="no name"),
         pytest.param(["n", "make", "--", "all"], "'make': expected key=value or key:=json", id="-- at the wrong place"),
-        pytest.param(["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is what", id="reserved"),
+        pytest.param(
+            ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
+        ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
         pytest.param(["n", "--frob", "--", "true"], "what is '--frob'?", id="unknown option"),
         pytest.param(["n", "--timeout", "0", "--", "true"], "argument --timeout: ", id="no time"),
@@ -541,6 +543,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._worker",
         "event._worker.parent",
         "event._worker.protocol",
+        "event._worker.system",
     }
     assert not {"argparse", "logging", "shutil", "subprocess", "threading", "hashlib", "importlib.metadata"} & loaded
     assert json.loads(next((here / "events").glob("*.json")).read_text())["outcome"] == "success"

@@ -109,7 +109,7 @@ def test_words_and_options_stand_in_any_order(command):
         pytest.param(["send", "n", "--attach", "a/l", "--attach", "b/l"], "two files are named 'l'", id="name twice"),
         pytest.param(["send", "n", "--handler", "=x"], "--handler: the name is missing", id="nameless handler"),
         pytest.param(
-            ["send", "n", *TO_FILES, *TO_FILES], "--handler: 'file' stands twice; a label", id="handler twice"
+            ["send", "n", *TO_FILES, *TO_FILES], "--handler: 'file' is given twice; add a label", id="handler twice"
         ),
         pytest.param(["send", "n", *TO_FILES, "--env", "V"], "not allowed with argument", id="handler and variable"),
         pytest.param(["send", "n", "--from-file", "x", "--uid", "u"], "--from-file takes no NAME", id="file and uid"),

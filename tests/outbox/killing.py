@@ -21,6 +21,8 @@ import signal
 import sys
 import time
 
+from event._delivery import deliver
+
 import event
 from event import _registry
 from event._outbox import Claim, Outbox

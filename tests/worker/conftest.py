@@ -7,8 +7,8 @@ import os
 import pytest
 
 from cli.conftest import here, plugin  # noqa: F401  # fixtures
-from event._worker.child import Reporter
 from event._worker.protocol import LONGEST_REPORT, FrameReader, encode
+from event._worker.reporter import Reporter
 
 
 class Line:
@@ -17,7 +17,7 @@ class Line:
     def __init__(self):
         self.jobs, self.to_worker = os.pipe()
         self.from_worker, self.reports = os.pipe()
-        self.reporter = Reporter(self.jobs, self.reports)
+        self.reporter = Reporter(self.jobs, self.reports, os.getppid())
 
     def give(self, job, blob=b""):
         os.write(self.to_worker, encode(job, blob))

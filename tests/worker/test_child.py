@@ -14,7 +14,7 @@ import event
 from cli.helpers import handler, stored
 from event._event import raw_content
 from event._outbox import Outbox
-from event._worker import child
+from event._worker import child, reporter
 from event._worker.child import Heartbeat
 from event._worker.protocol import ProtocolError
 
@@ -53,13 +53,10 @@ def results(reports):
 
 
 def test_jobs_are_run_one_after_another_until_stop(line, here):
-    os.mkdir("sub")
-    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child; child.main(0, 4)"
-    assert code
     for number in (1, 2):
-        line.give({**job(uid=number), "id": number})
+        line.give({**job(), "id": number})
     line.give({"job": "stop"})
-    worker(line).wait(60)
+    worker(line).communicate(timeout=60)
     assert [kind for kind, _ in line.heard() if kind != "alive"] == ["taken", "begin", "result", "done"] * 2
     assert len(stored()) == 1
 
@@ -68,7 +65,7 @@ def worker(line):
     """Start a worker at the ends of this connection."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child"
     return subprocess.Popen(
-        [sys.executable, "-c", f"{code}; child.main({line.jobs}, {line.reports})"],
+        [sys.executable, "-c", f"{code}; child.main({line.jobs}, {line.reports}, {os.getpid()})"],
         pass_fds=(line.jobs, line.reports),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,18 +90,18 @@ def test_a_worker_that_gets_no_frame_ends(line):
 def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open(line):
     """Another process holds an end of it, such as the witness of `run`."""
     code = (
-        "import os, subprocess, sys\n"
+        "import os, sys\n"
         f"sys.path[:] = {sys.path!r}\n"
         "from event._worker import child\n"
-        "child._LOOK = 0.05\n"
+        "from event._worker import reporter\n"
+        "reporter._LOOK = 0.05\n"
         "pid = os.fork()\n"
         "if pid: os._exit(0)\n"
-        f"child.main({line.jobs}, {line.reports})\n"
+        f"child.main({line.jobs}, {line.reports}, {os.getpid()})\n"
     )
     fds = (line.jobs, line.reports)
-    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=fds, stderr=subprocess.PIPE)
+    assert subprocess.run([sys.executable, "-c", code], pass_fds=fds, check=False, timeout=60).returncode == 0
     os.close(line.reports)
-    assert process.wait(60) == 0
     assert os.read(line.from_worker, 1) == b""  # the last one that could write has ended
 
 
@@ -117,12 +114,36 @@ def test_stdout_of_a_worker_is_stderr_and_its_stdin_is_empty(line, here, plugin)
     assert err.split() == [b"out", b"''"]
 
 
+@pytest.mark.parametrize("has_stderr", [True, False])
+def test_a_worker_leaves_the_streams_and_the_session_of_the_command(monkeypatch, has_stderr):
+    moved, asked = [], []
+
+    def dup2(fd, target):
+        if fd == 2 and not has_stderr:
+            raise OSError(9, "Bad file descriptor")
+        moved.append(("stderr" if fd == 2 else "nowhere", target))
+
+    def refuse():
+        asked.append("session")
+        raise PermissionError
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(os, "dup2", dup2)
+    monkeypatch.setattr(os, "setsid", refuse)  # it leads one already
+    child._detach()
+    rest = [("stderr", 1)] if has_stderr else [("nowhere", 1), ("nowhere", 2)]
+    assert (moved, asked) == ([("nowhere", 0), *rest], ["session"])
+    assert sys.stdout is sys.stderr
+    monkeypatch.delattr(os, "setsid")
+    child._detach()
+
+
 def test_a_worker_without_stderr_works(line, here):
     line.give(job())
     line.give({"job": "stop"})
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child; "
-    shell = f'exec "$0" -c "$1" 2>&-'
-    args = ["sh", "-c", shell, sys.executable, f"{code}child.main({line.jobs}, {line.reports})"]
+    shell = 'exec "$0" -c "$1" 2>&-'
+    args = ["sh", "-c", shell, sys.executable, f"{code}child.main({line.jobs}, {line.reports}, {os.getpid()})"]
     assert subprocess.run(args, pass_fds=(line.jobs, line.reports), check=False, timeout=60).returncode == 0
     assert len(stored()) == 1
 
@@ -131,7 +152,8 @@ def test_a_process_ends_by_itself_after_its_limit_though_a_handler_holds_the_int
     plugin("stuck", handler("import re; re.match('(a+)+$', 'a' * 60 + 'b')"))
     line.give(job(handlers=[["stuck", ""]], limit=0.5))
     process = worker(line)
-    assert process.wait(60) == 1
+    process.communicate(timeout=60)
+    assert process.returncode == 1
 
 
 # Reports.
@@ -180,8 +202,8 @@ def test_the_next_job_is_waited_for_within_a_time(line):
 
 
 def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
-    monkeypatch.setattr(child, "_LOOK", 0.01)
-    monkeypatch.setattr(line.reporter, "_parent", -1)
+    monkeypatch.setattr(reporter, "_LOOK", 0.01)
+    monkeypatch.setattr(line.reporter, "_command", -1)
     assert line.reporter.next_job() is None
     os.close(line.jobs)
     assert line.reporter.next_job() is None
@@ -228,10 +250,19 @@ def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeyp
         made = type(line)()
         for each in [*jobs, {"job": "stop"}]:
             made.give(each)
-        child.main(made.jobs, made.reports)
+        child.main(made.jobs, made.reports, os.getppid())
         left.append("-")
         made.close()
     assert left == ["-", 0, "-", "-", "-"]
+
+
+def test_bytes_that_are_no_frame_end_a_worker(monkeypatch, line):
+    monkeypatch.setattr(child, "_detach", lambda: None)
+    monkeypatch.setattr(child, "end_within", lambda seconds: None)
+    os.write(line.to_worker, b"\xff" * 8)
+    child.main(line.jobs, line.reports, os.getppid())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(line.reports)
 
 
 def test_a_connection_that_was_closed_meanwhile_ends_a_worker(monkeypatch, line):
@@ -239,7 +270,7 @@ def test_a_connection_that_was_closed_meanwhile_ends_a_worker(monkeypatch, line)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
     os.close(line.jobs)
     os.close(line.reports)
-    child.main(line.jobs, line.reports)
+    child.main(line.jobs, line.reports, os.getppid())
 
 
 # The job `send`.
@@ -337,6 +368,26 @@ def test_what_is_logged_outside_of_a_delivery_is_reported_without_secrets(line, 
         reports = run(line, handlers=[[name, "hunter2-hunter2"] for name in names], outbox="outbox")
         text = "a word: ***" if names == ["good"] else "a word: hunter2-hunter2"
         assert ("log", {"text": text}) in reports
+
+
+def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd):
+    send = """log = logging.getLogger("acme")
+        logging.basicConfig(force=True)
+        log.warning("%d", "x")
+        try: 1 / 0
+        except Exception: log.exception("oops", stack_info=True)
+        logging.getLogger("event").warning("%d", "y")
+        import threading
+        other = threading.Thread(target=logging.getLogger("event").warning, args=("%d", "z"))
+        other.start(); other.join()
+        return True"""
+    plugin("noisy", handler(send))
+    reports = run(line, handlers=[["noisy", ""]])
+    assert results(reports)["noisy"]["said"] == "%d"
+    assert ("log", {"text": "%d"}) in reports
+    err = capfd.readouterr().err
+    assert "ERROR:acme:oops: ZeroDivisionError: division by zero" in err
+    assert "Traceback" not in err
 
 
 def test_built_in_handlers_are_imported_ahead_and_no_plugin_is(line, here, plugin):

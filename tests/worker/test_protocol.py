@@ -65,9 +65,4 @@ def test_a_report_holds_no_blob():
 def test_a_frame_that_is_too_long_is_not_written(monkeypatch):
     monkeypatch.setattr(protocol, "LONGEST_JOB", 10)
     with pytest.raises(ValueError, match="a frame of 13 and 1 bytes is too long for the worker"):
-        encode({"a": "12345"}, b"x")
-    with pytest.raises(ValueError, match="not serializable|not JSON"):
-        try:
-            encode({"a": object()})
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        encode({"a": "1234"}, b"x")

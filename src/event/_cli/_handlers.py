@@ -64,8 +64,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=CONFIG]",
         action="append",
         default=[],
-        help="use this handler, and not those of the variable; may be repeated. NAME may bear a label, so that one "
-        "kind can stand twice: file:nightly=DIR",
+        help="use this handler instead of those in the variable; may be repeated. Add a label to NAME to use one kind "
+        "twice: file:nightly=DIR",
     )
     group.add_argument(
         "--env",
@@ -88,7 +88,7 @@ def wanted(args: argparse.Namespace) -> Pairs:
         if not name:
             args.parser.error("--handler: the name is missing; expected --handler NAME=CONFIG")
         if names.count(name) > 1:
-            args.parser.error(f"--handler: {name!r} stands twice; a label tells two apart, as in {name}:other=CONFIG")
+            args.parser.error(f"--handler: {name!r} is given twice; add a label, as in {name}:other=CONFIG")
     return pairs
 
 
@@ -124,12 +124,12 @@ def add_sending_options(
 
 def add_timeout(parser: argparse._ActionsContainer, what: str, *, bounded: bool = False) -> None:
     """Add the option ``--timeout``; see `add_sending_options`."""
-    otherwise = f"or else {DEADLINE:g}" if bounded else "if set; else one after the other, as long as each takes"
+    del bounded  # every command is
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
-        help=f"give {what} to all handlers side by side, and wait no longer (default: E3_EVENT_TIMEOUT, {otherwise})",
+        help=f"the longest time for giving {what} to all handlers (default: E3_EVENT_TIMEOUT, or else {DEADLINE:g})",
     )
 
 

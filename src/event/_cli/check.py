@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = _handlers.wanted(args)
     installed = _builtins() + _plugins() + _shadowed()
     _text.show("Installed handlers:\n" + _text.table(installed))
-    handlers = Handlers(pairs, timeout=args.timeout)
+    handlers = Handlers(pairs, timeout=_handlers.timeout(args))
     entries = _entries(pairs, handlers)
     _text.show(f"\nHandlers of {_handlers.source(args)}:\n{_text.table(entries) or '  none'}")
     outbox = _outbox(args)

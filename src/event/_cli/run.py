@@ -27,35 +27,36 @@ if TYPE_CHECKING:
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
 _DESCRIPTION = """\
-Run a command, and send an event when it has ended. The command gets our streams, and no shell
-is asked; we end with its exit status. No trouble with the event changes that: it is a line on
-stderr, and the command has run.
+Run a command, and send an event when it has ended. The command inherits stdin, stdout and
+stderr; no shell is involved. The exit status is the command's. If the event cannot be
+delivered, that is a line on stderr and changes nothing else.
 
-The event's data, beside what the words say:
-  outcome     success, failure, or cancel where a signal stopped the command
+The event's data, in addition to your own:
+  outcome     success, failure, or cancel if a signal stopped the command
   exit_code   the exit status
-  signal      the signal that ended the command, as SIGTERM, or else that stopped it; or null
+  signal      the signal that ended the command, such as SIGTERM, or that stopped it; or null
   duration    in seconds
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
-  ci          of a CI system's build: "system", "build_url", "branch", "commit"
-  parent      the uid of the event that E3_EVENT_PARENT names, where it is set; the command's own
+  ci          if a CI system runs the build: "system", "build_url", "branch", "commit"
+  parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
               processes find the uid of this event there
-  traceparent the place in a trace (W3C Trace Context): within that of TRACEPARENT, where it is
-              set; the command's own processes find this one there
+  traceparent the span in a trace (W3C Trace Context), a child of TRACEPARENT's if that is set;
+              the command's own processes find this span there
 
-With an outbox, the event is in it before the first handler is tried.
+All handlers get the event at once, in a process of their own that is ended after --timeout.
+With an outbox, the event is saved before any handler runs.
 """
 
 _EPILOG = """\
 signals:
   SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command, once. While the event
-  is sent, they are ignored: that takes no longer than --timeout.
+  is sent, they are ignored.
 
 exit status:
-  the command's; 128+N where signal N ended it; 127 where there is no such command, 126 where it
-  cannot be executed
-  1  with --strict: the command succeeded, but something went wrong with the event
+  the command's; 128+N if signal N ended it; 127 if the command was not found, 126 if it cannot
+  be executed
+  1  with --strict: the command succeeded, but the event could not be fully delivered
   2  the command line is wrong; the command was not run
 
 examples:
@@ -90,9 +91,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
     _handlers.add_options(parser)
-    group = _handlers.add_sending_options(parser, bounded=True)
+    group = _handlers.add_sending_options(parser)
     group.add_argument(
-        "--strict", action="store_true", help="end with status 1 where the command succeeded, but its event did not"
+        "--strict",
+        action="store_true",
+        help="exit with status 1 if the command succeeded but the event could not be fully delivered",
     )
     parser.set_defaults(behind=[])
     return parser
@@ -102,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     name, data = _words.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.behind:
-        args.parser.error("the COMMAND is missing; it stands behind --, as in: e3-event run compile -- make")
+        args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
     step = _Step(args, name, data)
     status = step.run()
     return 1 if args.strict and step.troubled and not status else status
@@ -273,5 +276,5 @@ _RESERVED = {
     "name": "it is the first argument",
     "uid": "it is drawn at random",
     "end_time": "it is when the command ends",
-    **dict.fromkeys(("outcome", "exit_code", "signal", "duration", "error"), "it is what the command comes to"),
+    **dict.fromkeys(("outcome", "exit_code", "signal", "duration", "error"), "it is the result of the command"),
 }

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from event._worker import Result
 
 _DESCRIPTION = """\
-Send an event, and write its uid to stdout. Each handler gets a line on stderr: that it
-delivered the event, or why it did not. One that fails does not stop the next.
+Send an event, and print its uid on stdout. For each handler there is a line on stderr: that it
+delivered the event, or why it did not. A handler that fails does not stop the others.
 
-The event begins now, or when begin_time:=SECONDS says (since 1970, UTC), and ends now.
-Behind "--", an argument may begin with "-" without being an option.
+The event begins now, or at begin_time:=SECONDS (since 1970, UTC), and ends now.
+After "--", an argument may begin with "-" without being an option.
 
-With an outbox, what a handler does not take is not lost: it waits there for
-"e3-event deliver".
+All handlers get the event at once, in a process of their own that is ended after --timeout.
+With an outbox, the event is saved before any handler runs. If a handler fails, the event waits
+there for "e3-event deliver".
 """
 
 _EPILOG = """\
@@ -54,7 +55,7 @@ handlers and their CONFIG ("e3-event check" lists all that are installed):
   apprise=URLS,TITLE,BODY
   otel=ENDPOINT,SERVICE,HEADERS
   broker=URL,QUEUE[,KEY=VALUE...]                  KEY is limit, s3, profile, sse, timeout
-A URL or a secret is better named than shown: env:NAME or file:PATH.
+Keep URLs and secrets out of the command line: write env:NAME or file:PATH instead.
 """
 
 
@@ -81,8 +82,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="[NAME=]PATH",
         action="append",
         default=[],
-        help="attach a file; may be repeated. NAME is what handlers call it (default: the file's name). A PATH that "
-        "holds a '=' is taken whole where there is such a file",
+        help="attach a file; may be repeated. NAME is what handlers call it (default: the file's name). If a file "
+        "named [NAME=]PATH exists, it is attached",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
     group.add_argument(
@@ -92,7 +93,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="extend",
         nargs="+",
         default=[],
-        help="send events that Event.dump wrote, each only if its attachments are unchanged since",
+        help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
     )
     _handlers.add_options(parser)
     _handlers.add_sending_options(parser)

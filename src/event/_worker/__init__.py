@@ -10,6 +10,7 @@ hang, crash or be killed; the command goes on.
 `receive`           wait for reports of one or several workers, until a deadline
 `EventSender`       gives one event after another to handlers, whatever their code does; `send` and `run` use it
 `Sent`, `Result`    what became of one event, and what one handler did with it
+`Reporter`          the worker's side of the connection, for a job's function
 `ProtocolError`     bytes that are not a frame
 ==================  ===================================================================================
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from event._worker.parent import receive as receive
     from event._worker.protocol import ProtocolError as ProtocolError
     from event._worker.quarantine import OpenEntry as OpenEntry
+    from event._worker.reporter import Reporter as Reporter
     from event._worker.sending import EventSender as EventSender
     from event._worker.sending import Result as Result
     from event._worker.sending import Sent as Sent
@@ -46,6 +48,7 @@ _PLACES = {
     "Worker": "parent",
     "receive": "parent",
     "ProtocolError": "protocol",
+    "Reporter": "reporter",
     "EventSender": "sending",
     "Result": "sending",
     "Sent": "sending",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
-from event._worker.protocol import LONGEST_BLOB, LONGEST_JOB, LONGEST_REPORT, FrameReader, ProtocolError, encode
+from event._worker.protocol import ProtocolError
+from event._worker.reporter import Reporter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,81 +27,6 @@ JOBS = {
 
 ALIVE_INTERVAL = 1.0  # seconds between two reports ``alive``, at most
 LONGEST_END = 10.0  # seconds that the interpreter may take to end, if the command does not end it earlier
-_LONGEST_TEXT = 20_000  # characters of one text in a report
-_LOOK = 5.0  # seconds between two looks at whether the command still runs
-_SIZE = 1 << 20  # bytes read at once
-
-
-class Reporter:
-    """What a job's function uses to talk to the command.
-
-    :ivar hung: how many threads a handler has not come back from; a job's function counts them
-    :ivar beating: whether a thread reports that the process lives
-    :ivar exits_at_once: whether nothing that ran here needs the interpreter to end as usual; None if nothing ran
-    """
-
-    def __init__(self, jobs: int, reports: int) -> None:
-        from _thread import allocate_lock  # as threading has it, which costs an import
-
-        self.hung = 0
-        self.beating = False
-        self.exits_at_once: bool | None = None
-        self._job_id: Any = None
-        self._jobs = jobs
-        self._reports = reports
-        self._reader = FrameReader(LONGEST_JOB, LONGEST_BLOB)
-        self._waiting: list[tuple[dict[str, Any], bytes]] = []
-        self._lock = allocate_lock()
-        self._pid = os.getpid()
-        self._parent = os.getppid()
-
-    def report(self, kind: str, **fields: Any) -> None:
-        """Send a report; once the command is gone, nobody hears it.
-
-        :param fields: the values of JSON; a text that is very long is cut
-        """
-        if os.getpid() != self._pid:
-            return  # a handler forked, and this is the child of it
-        fields = {name: _cut(value) for name, value in fields.items()}
-        frame = encode({"report": kind, "id": self._job_id, **fields})
-        if len(frame) > LONGEST_REPORT:
-            raise ValueError(f"a report of {len(frame)} bytes")
-        try:
-            with self._lock:
-                view = memoryview(frame)
-                while view:
-                    view = view[os.write(self._reports, view) :]
-        except OSError:
-            # If the command is gone, the job is done all the same. Else the command must not take this worker for one
-            # that works: a handler has closed the connection.
-            if os.getppid() == self._parent:
-                os._exit(1)
-
-    def next_job(self, seconds: float | None = None) -> tuple[dict[str, Any], bytes] | None:
-        """Return the command's next frame, its message and its blob; None if it has closed the connection or is gone.
-
-        :param seconds: how long to wait; None for as long as the command runs
-        :raises TimeoutError: nothing came in time
-        """
-        if os.getpid() != self._pid:
-            os._exit(0)  # a handler forked, and its child came back from it: the jobs are not for it
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while not self._waiting:
-            left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
-            if not _readable(self._jobs, max(0.0, left)):
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError
-                if os.getppid() != self._parent:
-                    return None
-            else:
-                data = _read(self._jobs)
-                if not data:
-                    return None
-                self._reader.feed(data)
-                self._waiting += self._reader.frames()
-        frame = self._waiting.pop(0)
-        self._job_id = frame[0].get("id")
-        return frame
 
 
 class Heartbeat:
@@ -139,7 +64,7 @@ class Heartbeat:
     def _beat(self) -> None:
         from threading import active_count
 
-        from event._worker.parent import memory_of
+        from event._worker.system import memory_of
 
         while not self._over.wait(self._interval):
             self._reporter.report(
@@ -149,15 +74,16 @@ class Heartbeat:
                 end_within(self._guard)
 
 
-def main(jobs: int, reports: int) -> None:
+def main(jobs: int, reports: int, command: int) -> None:
     """Serve until the command has no more jobs; then the interpreter may end as it likes.
 
     :param jobs: the descriptor that jobs arrive on
     :param reports: the descriptor that reports go to
+    :param command: the process id of the command
     """
     _detach()
     _preload()
-    reporter = Reporter(jobs, reports)
+    reporter = Reporter(jobs, reports, command)
     try:
         while (frame := reporter.next_job()) and frame[0]["job"] != "stop":
             run_job(*frame, reporter)
@@ -236,40 +162,3 @@ def _preload() -> None:
     """Import what sending an event needs, while the command does its part."""
     from event import _dispatch, _files, _json  # noqa: F401
     from event._worker import send_job  # noqa: F401
-
-
-def _cut(value: Any) -> Any:
-    return value[:_LONGEST_TEXT] if isinstance(value, str) else value
-
-
-if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
-
-    def _readable(fd: int, seconds: float) -> bool:
-        import msvcrt
-        from _winapi import PeekNamedPipe
-
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                if PeekNamedPipe(msvcrt.get_osfhandle(fd), 0)[0]:
-                    return True
-            except OSError:
-                return True  # its end, which reading shows
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.01)
-
-else:
-    from select import POLLIN, poll
-
-    def _readable(fd: int, seconds: float) -> bool:
-        poller = poll()
-        poller.register(fd, POLLIN)
-        return bool(poller.poll(seconds * 1000))
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, _SIZE)
-    except OSError:
-        return b""  # a handler has closed it

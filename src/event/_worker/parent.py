@@ -10,6 +10,7 @@ import sys
 import time
 
 from event._worker.protocol import LONGEST_REPORT, FrameReader, ProtocolError, encode
+from event._worker.system import make_pipes, memory_limit, memory_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
-MEMORY_LIMIT = 2 << 30  # bytes that a worker may use, or half of the machine's memory if that is less
 _LOOK = 0.05  # seconds between two looks at whether a worker lives and how much memory it uses
 _SIZE = 1 << 16  # bytes read at once
 _MOST_READS = (
@@ -25,20 +25,6 @@ _MOST_READS = (
 )  # reads in a row from one worker, so that a flood does not keep the command from its deadline
 _SIGKILL = 9
 _KILL_PATIENCE = 0.5  # seconds for a killed process to end; one that waits for a dead disk does not
-
-
-def make_pipes() -> tuple[int, int, int, int]:
-    """Return two pipes: both ends of the one for jobs, then both of the one for reports.
-
-    :raises OSError: too many files are open
-    """
-    jobs = os.pipe()
-    try:
-        return (*map(_above_standard, jobs), *map(_above_standard, os.pipe()))  # type: ignore[return-value]
-    except OSError:
-        for fd in jobs:
-            os.close(fd)
-        raise
 
 
 class Worker:
@@ -85,6 +71,7 @@ class Worker:
             """
             pipes = make_pipes()
             jobs, to_worker, from_worker, reports = pipes
+            command = os.getpid()
             try:
                 pid = os.fork()
             except OSError:
@@ -97,7 +84,7 @@ class Worker:
                     os.close(from_worker)
                     from event._worker import child
 
-                    child.main(jobs, reports)
+                    child.main(jobs, reports, command)
                 except BaseException:
                     os._exit(1)  # it must not go on as the command
                 return None
@@ -147,6 +134,8 @@ class Worker:
     def read(self) -> list[dict[str, Any]]:
         """Return the reports about the last job that have arrived, without waiting."""
         found: list[dict[str, Any]] = []
+        if self.ended:
+            return found
         try:
             for _ in range(_MOST_READS):
                 data = os.read(self._reports, _SIZE)
@@ -203,6 +192,8 @@ class Worker:
             pause = min(2 * pause, 0.01)
 
     def _close(self) -> None:
+        if self._process and self._status is None:
+            self._process.returncode = -_SIGKILL  # it is not waited for any more
         os.close(self._jobs)
         os.close(self._reports)
         self._jobs = self._reports = -1
@@ -265,32 +256,6 @@ def _signal_name(number: int) -> str:
         return Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-def memory_of(pid: int) -> int:
-    """Return how many bytes of memory a process uses; 0 where the system does not say (proc(5))."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def memory_limit() -> int:
-    """Return how many bytes of memory a worker may use."""
-    try:
-        return min(MEMORY_LIMIT, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    except (AttributeError, OSError, ValueError):  # pragma: no cover  # platform: Windows has no sysconf
-        return MEMORY_LIMIT
-
-
-def _above_standard(fd: int) -> int:
-    """Return a descriptor that is none of stdin, stdout and stderr: this process may have been started without."""
-    if fd > 2:
-        return fd
-    from event._signals import above_standard
-
-    return above_standard(fd)
 
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes

@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from event._worker.child import Reporter
+    from event._worker.reporter import Reporter
 
 
 def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from event._outbox import Claim
     from event._outcome import Delivery
-    from event._worker.child import Reporter
+    from event._worker.reporter import Reporter
 
 
 def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:

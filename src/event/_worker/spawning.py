@@ -6,10 +6,10 @@ import os
 import sys
 from subprocess import DEVNULL, Popen
 
-from event._worker.parent import make_pipes
+from event._worker.system import make_pipes
 
 # The same path, so that the worker finds what the command has found.
-_CODE = "import sys; sys.path[:] = {path!r}; from event._worker import child; child.main({jobs}, {reports})"
+_CODE = "import sys; sys.path[:] = {path!r}; from event._worker import child; child.main({jobs}, {reports}, {command})"
 
 
 def spawn() -> tuple[int, int, int, Popen[bytes]]:
@@ -31,7 +31,7 @@ def spawn() -> tuple[int, int, int, Popen[bytes]]:
 
 def _command(jobs: int, reports: int) -> list[str]:
     flags = [flag for flag, is_set in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if is_set]
-    return [sys.executable, *flags, "-c", _CODE.format(path=sys.path, jobs=jobs, reports=reports)]
+    return [sys.executable, *flags, "-c", _CODE.format(path=sys.path, jobs=jobs, reports=reports, command=os.getpid())]
 
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows
@@ -45,7 +45,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows
             handles.append(msvcrt.get_osfhandle(fd))
         code = f"import msvcrt; jobs, reports = (msvcrt.open_osfhandle(h, 0) for h in {handles}); "
         *command, last = _command(jobs, reports)
-        last = last.replace("child.main(", f"{code}child.main(").replace(f"({jobs}, {reports})", "(jobs, reports)")
+        last = last.replace("child.main(", f"{code}child.main(").replace(f"({jobs}, {reports}, ", "(jobs, reports, ")
         return Popen([*command, last], stdin=DEVNULL, close_fds=False)  # noqa: S603  # ourselves
 
 else:

@@ -1,0 +1,47 @@
+"""What both sides ask of the operating system."""
+
+from __future__ import annotations
+
+import os
+
+MEMORY_LIMIT = 2 << 30  # bytes that a worker may use, or half of the machine's memory if that is less
+
+
+def make_pipes() -> tuple[int, int, int, int]:
+    """Return two pipes: both ends of the one for jobs, then both of the one for reports.
+
+    :raises OSError: too many files are open
+    """
+    jobs = os.pipe()
+    try:
+        return (*map(_above_standard, jobs), *map(_above_standard, os.pipe()))  # type: ignore[return-value]
+    except OSError:
+        for fd in jobs:
+            os.close(fd)
+        raise
+
+
+def memory_of(pid: int) -> int:
+    """Return how many bytes of memory a process uses; 0 where the system does not say (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def memory_limit() -> int:
+    """Return how many bytes of memory a worker may use."""
+    try:
+        return min(MEMORY_LIMIT, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    except (AttributeError, OSError, ValueError):  # pragma: no cover  # platform: Windows has no sysconf
+        return MEMORY_LIMIT
+
+
+def _above_standard(fd: int) -> int:
+    """Return a descriptor that is none of stdin, stdout and stderr: this process may have been started without."""
+    if fd > 2:
+        return fd
+    from event._signals import above_standard
+
+    return above_standard(fd)

@@ -1,0 +1,75 @@
+"""The usual command lines, read without argparse: as argparse reads them, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from event._cli import _parser, _quick
+
+OPTIONS = sorted({option for table in _quick._TABLES.values() for option in table})
+WORDS = st.one_of(
+    st.sampled_from([*OPTIONS, *(f"{option}=x" for option in OPTIONS), "--timeout=3", "--", "-x", "--from-file", "-"]),
+    st.sampled_from(["n", "a=1", "a:=2", "", "x y", "3", "0", "--help", "E3_EVENT_HANDLERS", "é"]),
+)
+
+
+def read_by_argparse(argv):
+    try:
+        return _parser.parse(argv)
+    except SystemExit:
+        return None
+
+
+@given(st.sampled_from(["send", "run"]), st.lists(WORDS, max_size=8))
+def test_what_is_read_is_what_argparse_reads(command, words):
+    quick = _quick.parse([command, *words])
+    if quick is None:
+        return
+    slow = read_by_argparse([command, *words])
+    assert slow is not None
+    names = {name for name in vars(slow) if name not in {"parser", "run", "version"}}
+    assert {name: getattr(quick, name) for name in names} == {name: getattr(slow, name) for name in names}
+    assert quick.parser.prog == slow.parser.prog
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(
+            ["send", "n", "a=1", "--attach", "f", "--uid=u", "--handler", "file=d", "--timeout", "3"], id="send"
+        ),
+        pytest.param(["send", "n", "--env", "V", "--outbox", "o", "--", "-c=3"], id="words after --"),
+        pytest.param(["run", "n", "--start", "--strict", "--arguments", "--log", "l", "--", "make", "-j"], id="run"),
+    ],
+)
+def test_the_usual_lines_are_read_without_argparse(argv):
+    assert _quick.parse(argv) is not None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(["send", "n", "--help"], id="help"),
+        pytest.param(["send", "--from-file", "f"], id="several values"),
+        pytest.param(["send", "n", "--uid"], id="no value"),
+        pytest.param(["send", "n", "--uid", "--attach"], id="an option as a value"),
+        pytest.param(["send", "n", "--timeout", "0"], id="no time"),
+        pytest.param(["send", "n", "--handler", "a", "--env", "V"], id="options that exclude each other"),
+        pytest.param(["run", "n", "--start=1"], id="a value for a flag"),
+    ],
+)
+def test_what_is_wrong_or_rare_is_left_to_argparse(argv):
+    assert _quick.parse(argv) is None
+
+
+@pytest.mark.parametrize("command", ["send", "run"])
+def test_no_option_is_forgotten(command):
+    (parser,) = (
+        action.choices[command]
+        for action in _parser.build_parser([command])._actions
+        if hasattr(action, "choices") and action.choices
+    )
+    options = {option for action in parser._actions for option in action.option_strings}
+    assert options - {"-h", "--help", "--from-file"} == set(_quick._TABLES[command])

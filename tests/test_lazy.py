@@ -1,0 +1,68 @@
+"""A handler that is made when it first gets an event."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import event
+from event._lazy import LazyHandler
+from plugins import Site
+
+COUNTS = """
+import sys
+class Handler:
+    made = 0
+    def __init__(self, config): Handler.made += 1
+    @classmethod
+    def decode_config(cls, config_str):
+        if config_str == "quits": sys.exit("no token")
+        if config_str == "stops": raise KeyboardInterrupt
+        return {"config": config_str}
+    def send_event(self, event):
+        if event.name == "quits": sys.exit("enough")
+        return True
+    def encode_config(self): return ""
+"""
+
+
+@pytest.fixture
+def lazy(tmp_path, monkeypatch):
+    Site(tmp_path / "site", monkeypatch).plugin("counts", COUNTS)
+    return lambda config="c": LazyHandler("counts", config)
+
+
+def test_a_handler_is_made_once_and_not_before_its_first_event(lazy):
+    handler = lazy()
+    assert handler.send_event(event.Event("n"))
+    assert handler.send_event(event.Event("n"))
+    assert type(handler.load()).made == 1
+    assert handler.load_error is None
+
+
+def test_one_that_exits_has_failed(lazy):
+    with pytest.raises(event.EventError, match="SystemExit: enough"):
+        lazy().send_event(event.Event("quits"))
+
+
+def test_one_that_cannot_be_made_is_not_tried_again(lazy):
+    handler = lazy("quits")
+    for _ in range(2):
+        with pytest.raises(event.EventError, match="SystemExit: no token"):
+            handler.send_event(event.Event("n"))
+    assert isinstance(handler.load_error, SystemExit)
+
+
+def test_an_interrupt_is_no_error_of_the_handler(lazy):
+    handler = lazy("stops")
+    with pytest.raises(KeyboardInterrupt):
+        handler.load()
+    assert handler.load_error is None
+
+
+def test_the_outbox_keeps_a_directory_as_seen_from_elsewhere_and_anything_else_as_given(lazy):
+    assert lazy("as given").encode_config() == "as given"
+    assert LazyHandler("file", "events").encode_config() == os.path.abspath("events")
+    assert LazyHandler("file", "").encode_config() == ""
+    assert LazyHandler("smtp", "s,a@b,c@d,h").encode_config() == "s,a@b,c@d,h"

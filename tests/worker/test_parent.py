@@ -1,0 +1,283 @@
+"""The command's side of a worker: it is started, heard and ended, whatever it does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli.helpers import stored
+from event._event import Event, raw_content
+from event._worker import Worker, parent, receive, spawning, system
+from event._worker.protocol import encode
+
+if os.name == "nt":
+    pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
+
+SOON = 60.0  # seconds; each test ends as soon as what it waits for has come
+
+
+def job(**values):
+    event = Event("n", uid="u")
+    event.close()
+    values = {"handlers": [["file", "events"]], "sending": "s", "timeout": 60, "deadline": float("inf"), **values}
+    return {"job": "send", "event": raw_content(event), **values}
+
+
+def hear(worker):
+    """Return the kinds of the reports up to ``done``, or up to the worker's end."""
+    kinds, deadline = [], time.monotonic() + SOON
+    while "done" not in kinds and not worker.ended and time.monotonic() < deadline:
+        kinds += [report["report"] for _, report in receive([worker], deadline) if report["report"] != "alive"]
+    return kinds
+
+
+@pytest.fixture
+def fake():
+    """A worker whose process does what a test says, and the test's ends of its pipes."""
+    made = []
+
+    def make(code="import time; time.sleep(1000)"):
+        jobs, to_worker, from_worker, reports = system.make_pipes()
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(jobs), str(reports)], pass_fds=(jobs, reports), start_new_session=True
+        )
+        worker = Worker(process.pid, to_worker, from_worker, process)
+        made.append((worker, jobs, reports))
+        return worker, jobs, reports
+
+    yield make
+    for worker, jobs, reports in made:
+        worker.kill()
+        for fd in (jobs, reports):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+def test_a_worker_does_its_job_and_ends_by_itself(here):
+    worker = Worker.spawn()
+    worker.send(job(), deadline=time.monotonic() + SOON)
+    assert hear(worker) == ["taken", "begin", "result", "done"]
+    worker.send(job(sending="t"), deadline=time.monotonic() + SOON)
+    assert hear(worker) == ["taken", "begin", "result", "done"]
+    worker.finish(SOON)
+    assert worker.ended == "it was asked to end"
+    assert len(stored()) == 2
+    worker.finish(SOON)
+    worker.kill()
+    assert worker.read() == worker.look() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
+def test_a_forked_worker_never_goes_on_as_the_command(here):
+    code = (
+        "import os, sys, time; from event._worker import Worker; from event._worker import child\n"
+        "child.main = lambda *fds: 1 / 0\n"
+        "worker = Worker.fork()\n"
+        "while not worker.ended: worker.look()\n"
+        "print(worker.ended)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("its process ended with status 1\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
+def test_the_command_goes_on_with_the_other_ends_of_the_pipes(monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
+    monkeypatch.setattr(os, "fork", lambda: process.pid)
+    worker = Worker.fork()
+    assert worker.pid == process.pid
+    worker.kill()
+    assert worker.ended == "it was ended"
+    process.returncode = -9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
+def test_the_copy_serves_until_its_end_and_does_nothing_else(monkeypatch):
+    from event._worker import child
+
+    served = []
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(child, "main", lambda *args: served.append(args))
+    assert Worker.fork() is None
+    ((jobs, reports, command),) = served
+    assert command == os.getpid()
+    os.close(jobs)
+    os.close(reports)
+    monkeypatch.setattr(child, "main", lambda jobs, reports, _: os.close(jobs) or os.close(reports) or sys.exit(3))
+    monkeypatch.setattr(os, "_exit", served.append)
+    assert Worker.fork() is None
+    assert served[1:] == [1]
+
+
+def test_where_no_process_can_start_no_descriptor_is_left(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise BlockingIOError(11, "no more processes")
+
+    before = os.listdir("/dev/fd")
+    monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(spawning, "Popen", refuse)
+    for start in (Worker.fork, Worker.spawn):
+        with pytest.raises(BlockingIOError):
+            start()
+    pipes = iter([os.pipe()])
+    monkeypatch.setattr(os, "pipe", lambda: next(pipes, None) or refuse())
+    with pytest.raises(BlockingIOError):
+        system.make_pipes()
+    assert os.listdir("/dev/fd") == before
+
+
+def test_a_process_without_standard_streams_has_pipes_above_them():
+    code = "import os\nfor fd in 0, 1, 2: os.close(fd)\nfrom event._worker.system import make_pipes\n"
+    code += "assert min(make_pipes()) > 2"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        pytest.param("import os; os._exit(7)", "its process ended with status 7", id="exit"),
+        pytest.param("import os; os.kill(os.getpid(), 9)", "its process ended with SIGKILL", id="signal"),
+        pytest.param("import os; os.kill(os.getpid(), 40)", "its process ended with signal 40", id="real-time signal"),
+        pytest.param(
+            "import os, sys, time; os.close(int(sys.argv[2])); time.sleep(1000)",
+            "it closed its connection",
+            id="closed",
+        ),
+        pytest.param(
+            "import os, sys, time; os.write(int(sys.argv[2]), b'garbage!' * 99); time.sleep(1000)",
+            "it broke the protocol of workers (a frame of 1734439522 and 1634166049 bytes)",
+            id="garbage",
+        ),
+    ],
+)
+def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
+    monkeypatch.setattr(parent, "_KILL_PATIENCE", 1.0 if "closed" in reason else SOON)
+    worker, _, reports = fake(code)
+    os.close(reports)
+    assert hear(worker) == []
+    assert worker.ended == reason
+
+
+def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
+    from event import _signals
+
+    pipes = iter([(0, 7), (8, 2)])
+    monkeypatch.setattr(os, "pipe", lambda: next(pipes))
+    monkeypatch.setattr(_signals, "above_standard", lambda fd: fd + 100)
+    assert system.make_pipes() == (100, 7, 8, 102)
+
+
+def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds_its_connection(fake):
+    frame = encode({"report": "result", "id": 0})
+    worker, _, _ = fake(f"import os, sys; os.write(int(sys.argv[2]), {frame!r})")
+    assert hear(worker) in (["result"], ["result", "alive"])
+    hear(worker)
+    assert worker.ended == "its process ended with status 0"
+
+
+def test_the_report_of_an_earlier_job_is_not_taken_for_one_of_the_last(fake):
+    worker, _, reports = fake()
+    worker.send({"job": "x"}, deadline=time.monotonic() + SOON)
+    os.write(reports, encode({"report": "done", "id": 0}) + encode({"report": "done", "id": 1}))
+    ((_, report),) = receive([worker], time.monotonic() + SOON)
+    assert report == {"report": "done", "id": 1}
+
+
+def test_receiving_ends_at_its_deadline(fake):
+    worker, _, _ = fake()
+    assert receive([worker], time.monotonic() + 0.1) == []
+    assert receive([worker], 0.0) == []
+    worker.kill()
+    assert receive([worker], time.monotonic() + SOON) == []
+
+
+def test_a_flood_of_reports_ends_too(fake, monkeypatch):
+    monkeypatch.setattr(parent, "_MOST_READS", 1)
+    worker, _, reports = fake()
+    frame = encode({"report": "log", "id": 0, "text": "x" * 30_000})
+    os.write(reports, frame * 2)
+    assert len(receive([worker], time.monotonic() + SOON)) == 2
+
+
+def test_a_worker_that_does_not_take_its_job_is_ended(fake):
+    worker, _, _ = fake()
+    worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + 0.05)
+    assert worker.ended == "it did not take its job in time"
+    other, jobs, _ = fake("pass")
+    os.close(jobs)
+    other.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + SOON)
+    assert other.ended.startswith("its process ended")
+
+
+def test_killing_ends_the_processes_of_handlers_too(fake):
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    code = f"import os, time; os.fork(); os.write({writer}, b'x'); time.sleep(1000)"
+    jobs, to_worker, from_worker, reports = system.make_pipes()
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(writer,), start_new_session=True)
+    worker = Worker(process.pid, to_worker, from_worker, process)
+    os.close(writer)
+    assert os.read(reader, 1) + os.read(reader, 1) == b"xx"
+    worker.kill()
+    assert os.read(reader, 1) == b""  # both have ended
+    for fd in (reader, jobs, reports):
+        os.close(fd)
+
+
+def test_a_process_that_cannot_be_killed_is_not_waited_for(fake, monkeypatch):
+    """As one that waits for a dead disk."""
+    worker, _, _ = fake()
+    monkeypatch.setattr(parent, "_KILL_PATIENCE", 0.01)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda *args: None)
+        patched.setattr(os, "kill", lambda *args: None)
+        worker.kill("it did not answer")
+    assert worker.ended == "it did not answer"
+    os.killpg(worker.pid, signal.SIGKILL)
+    os.waitpid(worker.pid, 0)
+
+
+def test_where_nobody_tells_how_a_process_ended_it_has_ended(fake, monkeypatch):
+    worker, _, _ = fake("pass")
+    monkeypatch.setattr(os, "waitpid", lambda *args: (_ for _ in ()).throw(ChildProcessError()))
+    hear(worker)
+    assert worker.ended == "its process ended with status 0"
+    monkeypatch.undo()
+    os.waitpid(worker.pid, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
+def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 1 << 20)
+    worker, _, _ = fake()
+    hear(worker)
+    assert worker.ended.startswith("it used ")
+    assert worker.ended.endswith(" MiB of memory")
+
+
+def test_the_memory_of_a_process_that_is_gone_is_none():
+    assert system.memory_of(-1) == 0
+    assert system.memory_limit() <= system.MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("flag", ["-I", "-S"])
+def test_a_new_interpreter_has_the_flags_of_this_one(flag):
+    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import spawning; "
+    code += "print(spawning._command(3, 4)[1])"
+    done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"{flag}\n"
+
+
+def test_the_room_has_these_names():
+    import event._worker as room
+
+    assert room.Worker is Worker
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        room.nothing  # noqa: B018

@@ -1,0 +1,270 @@
+"""Sending one event, as the command sees it: a result for each handler, in time, whatever the handlers' code does."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+
+import pytest
+
+from cli.helpers import handler, stored
+from event._event import Event, raw_content
+from event._outbox import Outbox
+from event._worker import EventSender, Worker, sending
+from event._worker.sending import Result
+
+if os.name == "nt":
+    pytest.skip("platform: the handlers end their process as on a POSIX system", allow_module_level=True)
+
+FILE = ("file", "events")
+
+
+def content(name="n"):
+    event = Event(name, uid="u")
+    event.close()
+    return raw_content(event)
+
+
+@pytest.fixture
+def sender(here):
+    """Make a sender; what it logs is in `sender.logged`."""
+    made = []
+
+    def make(*handlers, outbox=None, timeout=60.0, worker=None):
+        logged = []
+        one = EventSender(handlers, outbox=outbox, timeout=timeout, log=logged.append, worker=worker)
+        one.logged = logged
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def send(sender, **values):
+    return sender.send(content(), **{"sending": "s", **values})
+
+
+def summary(sent):
+    return [(result.handler, result.ok, result.error) for result in sent.results]
+
+
+def waiting():
+    return [entry for _, entry in Outbox("outbox").entries()]
+
+
+def test_a_worker_serves_one_event_after_another(sender):
+    one = sender(FILE)
+    assert summary(send(one)) == [("file", True, "")]
+    (first, sent) = (one._worker, send(one, sending="t"))
+    assert summary(sent) == [("file", True, "")]
+    assert one._worker is first
+    assert len(stored()) == 2
+
+
+def test_a_worker_that_is_there_is_used_and_prepares(sender):
+    worker = Worker.spawn()
+    one = sender(FILE, worker=worker)
+    one.prepare()
+    assert send(one).results[0].ok
+    assert one._worker is worker
+
+
+def test_a_worker_that_has_died_meanwhile_is_replaced(sender):
+    worker = Worker.spawn()
+    one = sender(FILE, worker=worker)
+    worker.kill()
+    assert send(one).results[0].ok
+    sender(FILE).prepare()  # without a worker there is nothing to prepare
+
+
+def test_where_no_worker_can_be_started_each_handler_has_failed(sender, monkeypatch):
+    def refuse():
+        raise OSError(11, "no more processes")
+
+    monkeypatch.setattr(Worker, "spawn", refuse)
+    sent = send(sender(FILE, ("logging", "")))
+    assert summary(sent) == [
+        (name, False, "no worker can be started: no more processes") for name in ("file", "logging")
+    ]
+
+
+def test_those_that_a_crash_has_kept_from_reporting_get_a_worker_each(sender, plugin):
+    plugin("crash", handler("import os; os._exit(3)"))
+    one = sender(("crash", ""), FILE, ("crash:b", ""), outbox="outbox")
+    sent = send(one)
+    assert summary(sent) == [
+        ("crash", False, "its process ended with status 3"),
+        ("file", True, ""),
+        ("crash:b", False, "its process ended with status 3"),
+    ]
+    assert (sent.kept, len(stored()), one._worker) == (True, 1, None)
+    (entry,) = waiting()
+    assert ([*entry.pending], entry.last_error) == (["crash", "crash:b"], "its process ended with status 3")
+
+
+# One that is under way when its worker is killed, and delivers in the next one; and one that waits for that.
+UNDER_WAY = """import os, threading
+        if not os.path.exists('under way'):
+            open('under way', 'w').close()
+            threading.Event().wait()
+        open('delivered', 'w').close()
+        return True"""
+WHEN_IT_IS = "import os, signal, time\n        while not os.path.exists('under way'): time.sleep(0.01)\n        "
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        pytest.param("os._exit(3)", "its process ended with status 3", id="it crashes"),
+        pytest.param("os.kill(os.getpid(), signal.SIGSTOP)", "TimeoutError: not done within 12 s", id="it stops"),
+    ],
+)
+def test_a_handler_that_was_under_way_when_its_worker_died_delivers_in_another(sender, plugin, end, reason):
+    plugin("fine", handler(UNDER_WAY))
+    plugin("hostile", handler(WHEN_IT_IS + end), dist="acme_other")
+    assert summary(send(sender(("fine", ""), ("hostile", ""), timeout=12.0))) == [
+        ("fine", True, ""),
+        ("hostile", False, reason),
+    ]
+    assert os.path.exists("delivered")
+
+
+def test_a_handler_that_crashes_alone_is_not_tried_twice(sender, plugin):
+    plugin("crash", handler("open('tries', 'a').write('x'); import os; os._exit(3)"))
+    assert summary(send(sender(("crash", "")))) == [("crash", False, "its process ended with status 3")]
+    assert pathlib.Path("tries").read_text() in ("x", "")
+
+
+def test_a_worker_that_reports_nothing_more_hangs_and_holds_up_no_other_handler(sender, plugin):
+    plugin("stops", handler("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
+    sent = send(sender(("stops", ""), FILE, timeout=8.0))
+    assert summary(sent) == [("stops", False, "TimeoutError: not done within 8 s"), ("file", True, "")]
+    assert sent.results[0].timed_out
+
+
+def test_a_handler_that_hangs_alone_is_ended_at_the_deadline_and_the_event_waits(sender, plugin):
+    plugin("hangs", handler("__import__('threading').Event().wait()"))
+    sent = send(sender(("hangs", ""), outbox="outbox", timeout=3.0))
+    assert summary(sent) == [("hangs", False, "TimeoutError: not done within 3 s")]
+    assert sent.kept
+    assert len(waiting()) == 1
+
+
+def test_a_worker_with_a_handler_that_hangs_takes_no_other_event(sender, plugin):
+    plugin("hangs", handler("__import__('threading').Event().wait()"))
+    one = sender(("hangs", ""), FILE, timeout=3.0)
+    assert [ok for _, ok, _ in summary(send(one))] == [False, True]
+    assert one._worker is None
+
+
+def test_a_handler_without_a_thread_gets_the_event_in_a_worker_of_its_own(sender, plugin):
+    source = 'def no(*args): raise RuntimeError("can\'t start new thread")\n'
+    source += "import threading; threading.Thread.start = no\n"
+    plugin("thief", handler() + source)
+    one = sender(("thief", ""), *((f"file:{n}", f"events{n}") for n in range(4)), outbox="outbox")
+    assert all(ok for _, ok, _ in summary(send(one)))
+    assert waiting() == []
+
+
+def test_an_outbox_that_cannot_be_used_is_left_out_and_logged(sender, here):
+    (here / "file").write_text("in the way")
+    one = sender(FILE, outbox="file/outbox")
+    sent = send(one)
+    assert (summary(sent), sent.kept) == ([("file", True, "")], False)
+    (line,) = one.logged
+    assert line.startswith(
+        "the event cannot be kept in the outbox file/outbox, and is sent without: NotADirectoryError"
+    )
+
+
+def test_an_outbox_that_does_not_answer_is_left_out_and_logged(sender, here, plugin, tmp_path):
+    plugin("good", handler())
+    site = pathlib.Path(os.environ["PYTHONPATH"])
+    (site / "sitecustomize.py").write_text("import os, threading\nos.fsync = lambda fd: threading.Event().wait()\n")
+    one = sender(("good", ""), outbox="outbox", timeout=6.0)
+    sent = send(one)
+    assert (summary(sent), sent.kept) == ([("good", True, "")], False)
+    assert "it did not answer within 3." in one.logged[0]
+
+
+def test_where_journaling_has_no_end_either_the_entry_stays_claimed(sender, plugin, monkeypatch):
+    plugin("crash", handler("import os; os._exit(3)"))
+    monkeypatch.setattr(sending, "RESUME_PATIENCE", 0.0)
+    assert send(sender(("crash", ""), outbox="outbox")).kept
+    ((candidate, _),) = Outbox("outbox").entries()
+    assert candidate.state == "claimed"
+
+
+def test_where_no_worker_can_be_started_for_journaling_the_entry_stays_claimed(sender, plugin, monkeypatch):
+    plugin("crash", handler("import os; os._exit(3)"))
+    worker = Worker.spawn()
+
+    def refuse():
+        raise OSError(11, "no more processes")
+
+    monkeypatch.setattr(Worker, "spawn", refuse)
+    assert send(sender(("crash", ""), outbox="outbox", worker=worker)).kept
+    assert len(waiting()) == 1
+
+
+def test_an_entry_that_somebody_else_has_taken_is_not_called_kept(sender, plugin):
+    plugin("crash", handler("import os, shutil; shutil.rmtree('outbox'); os._exit(3)"))
+    assert not send(sender(("crash", ""), outbox="outbox")).kept
+
+
+def test_a_permanent_failure_is_not_kept_for_a_retry(sender, plugin):
+    plugin("refuses", "from event import PermanentError\n" + handler("raise PermanentError('no such user')"))
+    one = sender(("refuses", ""), outbox="outbox")
+    sent = send(one)
+    assert (sent.results[0].permanent, sent.kept) == (True, False)
+    assert len(one.logged) == 1
+
+
+def test_a_file_that_is_missing_is_logged_or_stops_the_sending(sender):
+    one = sender(FILE, outbox="outbox")
+    sent = send(one, attach=[("log", "gone")])
+    assert (summary(sent), one.logged) == ([("file", True, "")], ["cannot attach 'gone' to event n (u): no such file"])
+    sent = send(one, attach=[("log", "gone")], must_attach=True)
+    assert (sent.results, sent.refused) == ([], "cannot attach 'gone' to event n (u): no such file")
+    assert send(one, sending="t").results[0].ok
+
+
+def test_a_sending_can_be_told_to_hurry(sender, plugin):
+    plugin("hangs", handler("__import__('threading').Event().wait()"))
+    one = sender(("hangs", ""), timeout=600.0)
+    one.hurry(1.0)
+    assert summary(send(one)) == [("hangs", False, "TimeoutError: not done within 600 s")]
+    one.hurry(None)
+    assert one.latest > time.monotonic() + 600
+
+
+def test_an_interrupt_ends_the_workers(sender, monkeypatch):
+    workers = []
+
+    def interrupt(serving, deadline):
+        workers.extend(serving)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sending, "receive", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        send(sender(FILE))
+    assert [worker.ended for worker in workers] == ["it was ended"]
+
+
+def test_a_report_with_wrong_types_counts_as_a_failure():
+    odd = Result("h", {"ok": 1, "error": 2, "said": None, "seconds": "x", "permanent": "yes", "loaded": 0})
+    assert odd.as_dict() == {
+        "handler": "h",
+        "ok": False,
+        "error": "",
+        "said": "",
+        "seconds": 0.0,
+        "permanent": False,
+        "loaded": True,
+        "timed_out": False,
+    }
+    assert repr(odd) == "<Result h: not delivered>"
+    assert repr(Result("h", {"ok": True})) == "<Result h: delivered>"
