@@ -182,6 +182,22 @@ def test_body_comes_as_it_is_whatever_it_is(queue):
             consumer.acknowledge([message])
 
 
+def test_prefetch_can_be_limited(queue):
+    queue.put(b"1", b"2", b"3", b"4")
+    with consumer_of(queue) as consumer:
+        first = receive(consumer, 1)
+        excess = consumer.limit_prefetch(1)
+        assert len(excess) == (3 if queue.kind == "rabbitmq" else 0)
+        for message in excess:
+            consumer.requeue(message, {})
+        consumer.acknowledge(first)
+        for _ in range(3):
+            (message,) = receive(consumer, 1)
+            assert consumer.limit_prefetch(1) == []
+            consumer.acknowledge([message])
+    assert queue.size() == 0
+
+
 # Crashes
 
 CONSUME = """

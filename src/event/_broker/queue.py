@@ -157,6 +157,15 @@ class Consumer(Protocol):
         """
         ...
 
+    def limit_prefetch(self, count: int) -> list[ReceivedMessage]:
+        """Hold at most `count` messages from now on that are not acknowledged; return those that have come already.
+
+        An adapter whose broker gives nothing that was not asked for has nothing to do.
+
+        :raises BrokerError: the connection is lost
+        """
+        ...
+
     def keep_alive(self) -> None:
         """Tell the broker that this relay is still there. Call it once a second while working on messages.
 

@@ -124,6 +124,10 @@ class RedisConsumer:
         """Move a message to the dead-letter queue, in one transaction."""
         self._move(message, self._queue + DEAD_SUFFIX, headers)
 
+    def limit_prefetch(self, count: int) -> list[ReceivedMessage]:  # noqa: ARG002  # the port's
+        """Do nothing: what is received was asked for."""
+        return []
+
     def keep_alive(self) -> None:
         """Extend the lease of what is held, if it is time for that."""
         with Masked(self._url, named=False), _Sorted():

@@ -6,8 +6,9 @@ goes to ``QUEUE.dead``, with the reason in a header; a relay of that queue tries
 
 No message holds up the others. One that is not due yet is held, and goes to the end of the queue if many are.
 
-A message whose relays crashed again and again is tried apart from the others, later and later, and dead-lettered after
-`_MOST_CRASHES`. Its broker counts the crashes.
+The broker counts how often a message came back from a crash. From `_QUARANTINE` on it is a suspect: it is tried while
+the relay holds no other message, so that no other one is suspected for its sake, later and later, and dead-lettered
+after `_MOST_CRASHES`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ _LONGEST_HELD = 600.0  # seconds; RabbitMQ closes the channel of a consumer that
 _GOING_ROUND = 0.05  # seconds of pause for each message that goes to the end of the queue undue
 _MOST_CRASHES = 8
 _QUARANTINE = 2  # crashes, from which on a message is tried alone
+_CAREFUL = 1.5 * _LONGEST_DELAY  # seconds since the last suspect, in which messages are received one at a time
+_PREFETCH = BATCH + 2 * _MOST_HELD
 _REMEMBERED = 10_000  # ids of delivered messages
 _REMINDER = 3600.0  # seconds until the same problem is reported again
 
@@ -123,6 +126,8 @@ class Relay:
         self._lost = 0  # connections in a row
         self._pauses = 0  # in a row
         self._pause_until = 0.0
+        self._careful_until = 0.0
+        self._is_careful = False
         self._delivered: dict[str, None] = {}  # ids, oldest first
 
     def run(self, stop: Flag) -> None:
@@ -130,8 +135,9 @@ class Relay:
         while not stop.is_set():
             problem = "cannot be reached"
             try:
-                consumer = connect_consumer(self._url, self._queue, self._lost, prefetch=BATCH + 2 * _MOST_HELD)
+                consumer = connect_consumer(self._url, self._queue, self._lost, prefetch=_PREFETCH)
                 problem = "is lost"
+                self._is_careful = False
                 try:
                     self._serve(consumer, stop)
                 finally:
@@ -149,11 +155,29 @@ class Relay:
                 stop.wait(min(self._pause_until - time.monotonic(), _POLL))
                 consumer.keep_alive()
                 continue
+            if self._is_careful != (self._careful_until > time.monotonic()):
+                self._set_careful(consumer, not self._is_careful)
             due = self._take_due()
-            limit = _PROBE if self._pauses else max(BATCH - len(due), 1)
-            received = consumer.receive(limit, self._wait(consumer, due))
+            received = consumer.receive(self._limit(due), self._wait(consumer, due))
             self._note_connected()
             self._process(consumer, due + self._sort(consumer, received))
+
+    def _limit(self, due: list[_Pending]) -> int:
+        if self._is_careful:
+            return 1
+        return _PROBE if self._pauses else max(BATCH - len(due), 1)
+
+    def _set_careful(self, consumer: Consumer, careful: bool) -> None:
+        """Hold one message at a time from now on, or many again."""
+        self._is_careful = careful
+        excess = consumer.limit_prefetch(1 if careful else _PREFETCH)
+        held, self._held = (self._held, []) if careful else ([], self._held)
+        for pending in held:
+            self._put_back(consumer, pending)
+        for message in excess:
+            state = RelayState.from_headers(message.headers)
+            state.crash_count += message.redelivered
+            self._put_back(consumer, _Pending(message, state, time.monotonic()))
 
     def _wait(self, consumer: Consumer, due: list[_Pending]) -> float:
         if due:
@@ -180,6 +204,8 @@ class Relay:
         due = []
         for message in received:
             pending = _Pending(message, RelayState.from_headers(message.headers), now)
+            if pending.state.crash_count >= _QUARANTINE:
+                self._careful_until = now + _CAREFUL
             if message.may_be_to_blame(pending.state.crash_count):
                 pending.result = SinkResult(Disposition.REQUEUE, "it came back", crashed=True)
                 pending.state.crash_count += message.redelivered - 1
@@ -195,7 +221,7 @@ class Relay:
         """Keep a message unacknowledged until it is due; if too many are held, put the last one back into the queue."""
         pending.due = time.monotonic() + wait
         self._held.append(pending)
-        if len(self._held) <= _MOST_HELD:
+        if len(self._held) <= (0 if self._is_careful else _MOST_HELD):
             return
         last = max(self._held, key=lambda held: held.due)
         self._held.remove(last)
@@ -213,19 +239,22 @@ class Relay:
             self._retry_later(pending, self._queue, error)
 
     def _process(self, consumer: Consumer, batch: list[_Pending]) -> None:
-        """Give a batch to the sink, and settle it. A message that may crash us is delivered alone, after the others."""
+        """Give a batch to the sink, and settle it; a suspect waits until nothing else is held."""
         for pending in batch:
             if pending.result is None and pending.message.id and pending.message.id in self._delivered:
                 pending.result = SinkResult(Disposition.ACK)  # the broker was not told that it is done
         new = [pending for pending in batch if pending.result is None]
         safe = [pending for pending in new if pending.state.crash_count < _QUARANTINE]
-        alone = [pending for pending in new if pending.state.crash_count >= _QUARANTINE]
+        suspects = [pending for pending in new if pending.state.crash_count >= _QUARANTINE]
         if safe:
             self._deliver(consumer, safe)
-        self._settle(consumer, [pending for pending in batch if pending not in alone])
-        for pending in alone:
-            self._deliver(consumer, [pending])
-            self._settle(consumer, [pending])
+        self._settle(consumer, [pending for pending in batch if pending not in suspects])
+        for pending in suspects:
+            if self._is_careful and len(batch) == 1:
+                self._deliver(consumer, batch)
+                self._settle(consumer, batch)
+            else:
+                self._put_back(consumer, pending)
 
     def _deliver(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give messages to the sink; note in each what is to become of it."""
