@@ -47,7 +47,9 @@ import redis
 
 import event
 from event import _cli, _registry
-from event._broker import amqp as amqp_adapter, redis as redis_adapter, relay as relay_loop
+from event._broker import amqp as amqp_adapter
+from event._broker import redis as redis_adapter
+from event._broker import relay as relay_loop
 from event._cli import _deliverer, deliver, relay
 from event._outbox import Claim, Outbox
 from event._outbox.delivery import deliver as deliver_from

@@ -130,6 +130,11 @@ class _Connection:
         finally:
             self._loop.close()
 
+    def abandon(self) -> None:
+        """Let go of the connection in a forked child; the parent's is as it was."""
+        self._loop.replace_sockets()
+        self.close(_GOODBYE)
+
     def _cut(self) -> None:
         """End a connection whose broker does not answer."""
         try:
@@ -173,6 +178,13 @@ class _Loop(IOLoop):
             with socket.socket(fileno=os.dup(fd)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
+    def replace_sockets(self) -> None:
+        """Put sockets whose other end is closed in the place of those that another process uses too."""
+        for fd in self._sockets:
+            ours, other = socket.socketpair()
+            with ours, other:
+                os.dup2(ours.fileno(), fd, inheritable=False)
+
 
 class AMQPPublisher:
     """A connection that publishes; see `queue.Publisher`."""
@@ -207,6 +219,7 @@ class AMQPPublisher:
 
     def abandon(self) -> None:
         """Forget the connection: the parent process goes on using its socket."""
+        self._connection.abandon()
 
     def _open(self, end: float) -> None:
         channel = self._connection.open_channel(_left(end))
@@ -261,7 +274,11 @@ class AMQPConsumer:
         self._channel = connection.open_channel(_left(end))
         self._channel.add_on_close_callback(self._note_close)
         self._channel.add_on_cancel_callback(self._note_cancel)
-        self._consume(prefetch, end)
+        begun: list[object] = []
+        self._channel.basic_qos(prefetch_count=prefetch)
+        self._channel.basic_consume(queue, self._note_message, consumer_tag=_CONSUMER_TAG, callback=begun.append)
+        connection.wait(lambda: begun or self._closed, _left(end))
+        self._require_open()
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return messages that have come; wait for the first one."""
@@ -295,18 +312,6 @@ class AMQPConsumer:
         """Publish a message to the dead-letter queue and acknowledge the received one."""
         self._move(message, self._queue + DEAD_SUFFIX, headers)
 
-    def limit_prefetch(self, count: int) -> list[ReceivedMessage]:
-        """Begin anew with another limit; return what the broker has delivered until then."""
-        end = time.monotonic() + OPERATION_TIMEOUT
-        with Masked(self._url, named=False):
-            cancelled: list[object] = []
-            self._channel.basic_cancel(_CONSUMER_TAG, cancelled.append)
-            self._connection.wait(lambda: cancelled or self._closed, _left(end))
-            received = [*self._received]
-            self._received.clear()
-            self._consume(count, end)
-            return received
-
     def keep_alive(self) -> None:
         """Answer the broker's heartbeats."""
         with Masked(self._url, named=False):
@@ -318,13 +323,6 @@ class AMQPConsumer:
         if self._publisher is not None:
             self._publisher.close(_GOODBYE)
         self._connection.close(_GOODBYE)
-
-    def _consume(self, prefetch: int, end: float) -> None:
-        begun: list[object] = []
-        self._channel.basic_qos(prefetch_count=prefetch)
-        self._channel.basic_consume(self._queue, self._note_message, consumer_tag=_CONSUMER_TAG, callback=begun.append)
-        self._connection.wait(lambda: begun or self._closed, _left(end))
-        self._require_open()
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
         # By a connection of its own: a broker that is short of memory stops reading from those that publish, and

@@ -47,7 +47,7 @@ _CLAIM_PAUSE = 5.0  # seconds between two looks for messages of dead relays
 
 def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> RedisPublisher:
     """Return a connection that has answered; see `queue.connect_publisher`."""
-    return RedisPublisher(url, _connect(address, min(timeout, OPERATION_TIMEOUT)))
+    return RedisPublisher(url, _connect(address, min(timeout, OPERATION_TIMEOUT), single_connection_client=True))
 
 
 def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> RedisConsumer:  # noqa: ARG001  # the port's
@@ -78,6 +78,8 @@ class RedisPublisher:
 
     def abandon(self) -> None:
         """Close our copy of the socket; nothing is sent."""
+        if (connection := self._client.connection) is not None:
+            connection.disconnect()  # in a forked child, the client itself would only forget it
         self._client.close()
 
 
@@ -123,10 +125,6 @@ class RedisConsumer:
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
         """Move a message to the dead-letter queue, in one transaction."""
         self._move(message, self._queue + DEAD_SUFFIX, headers)
-
-    def limit_prefetch(self, count: int) -> list[ReceivedMessage]:  # noqa: ARG002  # the port's
-        """Do nothing: what is received was asked for."""
-        return []
 
     def keep_alive(self) -> None:
         """Extend the lease of what is held, if it is time for that."""
@@ -249,7 +247,7 @@ class _Sorted:
             raise BrokerError(one_line(error)) from error
 
 
-def _connect(address: Address, timeout: float) -> redis.Redis:
+def _connect(address: Address, timeout: float, **options: bool) -> redis.Redis:
     """Return a client with one connection, which has answered.
 
     :raises BrokerError: the broker could not be reached
@@ -259,7 +257,7 @@ def _connect(address: Address, timeout: float) -> redis.Redis:
     client = redis.Redis(
         host=address.host, port=address.port, db=int(address.path), username=address.user or None,
         password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
-        single_connection_client=False, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
+        max_connections=1, retry=Retry(NoBackoff(), 0), **tls, **options,
     )  # fmt: skip
     try:
         with _Sorted():

@@ -135,10 +135,6 @@ class SQSConsumer:
             _send(self._client, self._dead_letters, OutgoingMessage(message.body, message.id, headers))
         self.acknowledge([message])
 
-    def limit_prefetch(self, count: int) -> list[ReceivedMessage]:  # noqa: ARG002  # the port's
-        """Do nothing: what is received was asked for."""
-        return []
-
     def keep_alive(self) -> None:
         """Extend the visibility timeout of what is held, if it is time for that."""
         with Masked(self._url, named=False), _Sorted():
