@@ -247,7 +247,7 @@ class _Sorted:
             raise BrokerError(one_line(error)) from error
 
 
-def _connect(address: Address, timeout: float, **options: bool) -> redis.Redis:
+def _connect(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:
     """Return a client with one connection, which has answered.
 
     :raises BrokerError: the broker could not be reached
@@ -257,7 +257,7 @@ def _connect(address: Address, timeout: float, **options: bool) -> redis.Redis:
     client = redis.Redis(
         host=address.host, port=address.port, db=int(address.path), username=address.user or None,
         password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
-        max_connections=1, retry=Retry(NoBackoff(), 0), **tls, **options,
+        single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
     )  # fmt: skip
     try:
         with _Sorted():

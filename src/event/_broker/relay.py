@@ -6,9 +6,9 @@ goes to ``QUEUE.dead``, with the reason in a header; a relay of that queue tries
 
 No message holds up the others. One that is not due yet is held, and goes to the end of the queue if many are.
 
-The broker counts how often a message came back from a crash. From `_SUSPECT` on it is a suspect: whoever comes across
-it when it is due publishes it once more, on trial and with one crash more, and whoever receives it then delivers it by
-itself. So only the message that is being tried is charged with a crash, and not those that its relay held besides. After
+The broker counts how often a message came back from a crash. From `_SUSPECT` on it is a suspect: the relay that
+receives it when it is due publishes it once more, on trial and with one crash more, and the one that receives it then
+delivers it by itself. So only the message that is being tried is charged with a crash, and not those that its relay held besides. After
 `_MOST_CRASHES` it is dead-lettered.
 """
 
