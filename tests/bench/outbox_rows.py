@@ -56,6 +56,7 @@ def measure_waiting(place, size):
         yield _put_line(place, size, full, empty)
         place.run(_job(place, "fill", empty, some))
         yield _list_line(place, size, full, empty)
+        yield from _look_lines(place, size)
         runs = {few: [], some: []}
         for count in [few, some] * size.repeats:
             with place.fresh_directory(room=many * _ENTRY) as directory:
@@ -100,6 +101,45 @@ def _list_line(place, size, full, empty):
         reach="1.10 x",
         reached=within(ratio, 1.1),
     )
+
+
+def _look_lines(place, size):
+    """Compare what is done with an outbox of very many entries, of which none is due, with one of a few."""
+    few, _, many = size.waiting
+    with (
+        place.fresh_directory(room=many * _ENTRY) as full,
+        place.fresh_directory(room=many * _ENTRY) as empty,
+    ):
+        place.run(_job(place, "fill-later", full, many))
+        place.run(_job(place, "fill-later", empty, few))
+        commands = (
+            ("`e3-event deliver` with nothing due", ["deliver"]),
+            ("`e3-event check`", ["check", "--outbox"]),
+        )
+        for what, words in commands:
+            found = in_turn(
+                {path: place.python("event", "-m", "event", *words, f"{path}/outbox") for path in (full, empty)},
+                place.seconds,
+                size.processes,
+            )
+            ratio = found[full] / found[empty]
+            yield Line(
+                what=f"{what}, {_number(many)} waiting, over {_number(few)}",
+                ours=f"{found[full] * 1e3:.1f} ms",
+                beside=f"{fold(ratio)} with {_number(few)}, {found[empty] * 1e3:.1f} ms",
+                e3="",
+                reach="1.20 x",
+                reached=within(ratio, 1.2),
+            )
+        seconds = [float(text) for text in place.run(_job(place, "look", full)).split()]
+        yield Line(
+            what=f"a pass with nothing due / a count / finding an ID, {_number(many)} waiting in 90 buckets",
+            ours=" / ".join(f"{value * 1e3:.2f}" for value in seconds) + " ms",
+            beside="",
+            e3="",
+            reach="",
+            reached=None,
+        )
 
 
 def _job(place, *arguments):

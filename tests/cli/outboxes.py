@@ -1,4 +1,4 @@
-"""Outboxes for the tests of the command line: events that wait, since a file stands where their directory should be."""
+"""Outboxes for the tests of the command line: events that wait, since a file is where their directory should be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 import event
+from event._outbox import Outbox
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "data" / "outbox"
 GOLDEN_ID = "8f14e45f-ceea-467f-a0e6-000000000001"
@@ -34,30 +35,34 @@ def wait_for(*names, handlers=(("file", "events"),), outbox="ob"):
     return [entry_id for entry_id in ids(outbox) if entry_id not in before]
 
 
-def ids(outbox="ob", state="new"):
+def ids(outbox="ob", state="waiting"):
     """Return the ids in a state."""
-    place = pathlib.Path(outbox, state)
-    found = [path.name for path in place.iterdir()] if place.exists() else []
-    return [name.partition(".")[2] if state == "new" else name.partition(".")[0] for name in found]
+    return [candidate.id for candidate, _ in Outbox(outbox).entries(state)]
 
 
 def path_of(entry_id, outbox="ob"):
-    """Return where an entry stands."""
-    (path,) = pathlib.Path(outbox).glob(f"*/*{entry_id}*")
-    return path
+    """Return where an entry is."""
+    (candidate,) = Outbox(outbox).find(entry_id)
+    return pathlib.Path(outbox, candidate.name)
+
+
+def text_of(path):
+    """Return the file that holds an entry's text."""
+    return path / "entry" if path.is_dir() else path
 
 
 def golden_path(entry_id=GOLDEN_ID):
-    """Return where a golden entry stands."""
-    (path,) = (GOLDEN / "new").glob(f"*.{entry_id}")
+    """Return where a golden entry is."""
+    (path,) = (GOLDEN / "waiting").glob(f"*/{entry_id}")
     return path
 
 
 def golden(outbox="ob", entry_id=GOLDEN_ID):
     """Copy a golden entry into an outbox."""
-    for state in ("tmp", "claimed", "new", "failed", "corrupt"):
-        pathlib.Path(outbox, state).mkdir(parents=True, mode=0o700)
+    for state in ("", "tmp", "claimed", "waiting", "failed", "corrupt"):
+        pathlib.Path(outbox, state).mkdir(mode=0o700, parents=True, exist_ok=True)
     source = golden_path(entry_id)
-    target = pathlib.Path(outbox, "new", source.name)
-    shutil.copytree(source, target)
-    return target
+    bucket = pathlib.Path(outbox, "waiting", source.parent.name)
+    bucket.mkdir(mode=0o700, exist_ok=True)
+    copy = shutil.copytree if source.is_dir() else shutil.copyfile
+    return pathlib.Path(copy(source, bucket / source.name))

@@ -14,9 +14,9 @@ import pytest
 
 import event
 from cli.helpers import TO_FILES, handler, stored
-from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, wait_for
-from event._cli import _shelves
-from event._outbox import Outbox
+from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, text_of, wait_for
+from event._cli import outbox_index
+from event._outbox import Candidate, Outbox
 
 AT = ("--outbox", "ob")
 
@@ -37,7 +37,7 @@ def in_corrupt(command):
     """Put an event, and damage it."""
     (entry_id,) = wait_for("damaged")
     free()
-    path = path_of(entry_id) / "entry.json"
+    path = path_of(entry_id)
     whole = path.read_text("utf-8")
     path.write_text("{", "utf-8")
     assert command("deliver", "ob", "--all")[0] == 1
@@ -53,8 +53,8 @@ def test_the_golden_entry_is_listed(command):
     assert command("outbox", "list", *AT) == (
         0,
         [
-            "ID             STATE        SINCE                 TRIED  EVENT -> WAITS FOR: LAST ERROR",
-            "8f14e45f-ceea  waiting      2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
+            f"{'ID':<38}STATE        SINCE                 TRIED  EVENT -> PENDING: LAST ERROR",
+            f"{GOLDEN_ID}  waiting      2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
             "NotADirectoryError: [Errno 20] Not a directory",
         ],
         ["e3-event outbox list: 1 waiting"],
@@ -69,12 +69,12 @@ def test_every_state_is_listed_and_counted(command, plugin):
     status, out, err = command("outbox", "list", *AT)
     assert status == 1
     assert [re.split(" {2,}", line)[:2] for line in out[1:]] == [
-        [claim.entry.id[:13], "in delivery"],
-        [waiting[:13], "waiting"],
-        [failed[:13], "failed"],
-        [corrupt[:13], "corrupt"],
+        [claim.entry.id, "in delivery"],
+        [waiting, "waiting"],
+        [failed, "failed"],
+        [corrupt, "corrupt"],
     ]
-    assert out[3].endswith("n -> nobody: no such board")
+    assert out[3].endswith("n -> none: no such board")
     assert "cannot be read: " in out[4]
     assert err == ["e3-event outbox list: 1 in delivery, 1 waiting, 1 failed, 1 corrupt"]
 
@@ -90,8 +90,8 @@ def test_an_empty_outbox_and_none_are_no_error(command, here):
 
 
 def test_a_newer_entry_is_listed_and_left_alone(command):
-    path = golden() / "entry.json"
-    path.write_text('{"version": 99}', "utf-8")
+    path = golden()
+    (path / "entry").write_text('{"version": 99}', "utf-8")
     status, out, _ = command("outbox", "list", *AT)
     assert status == 1
     assert "cannot be read: its version is 99" in out[1]
@@ -128,10 +128,7 @@ def test_the_first_line_is_there_before_the_last_entry_is_read(here):
     """A reader that takes one line and leaves ends the list of an outbox that would take long."""
     source = golden()
     for number in range(3000):
-        name = f"1780000060.{GOLDEN_ID[:-6]}{number:06}"
-        if name != source.name:
-            os.mkdir(f"ob/new/{name}", 0o700)
-            os.link(source / "entry.json", f"ob/new/{name}/entry.json")
+        shutil.copyfile(source / "entry", f"ob/failed/{number:06}")
     process = subprocess.Popen(
         [sys.executable, "-m", "event", "outbox", "list", *AT],
         stdout=subprocess.PIPE,
@@ -143,8 +140,8 @@ def test_the_first_line_is_there_before_the_last_entry_is_read(here):
     rest = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 0
-    count = int(re.fullmatch(r"e3-event outbox list: (\d+) waiting\n", rest)[1])
-    assert count < 3000
+    assert rest.startswith("e3-event outbox list: 1 waiting")
+    assert sum(map(int, re.findall(r"(\d+) (?:waiting|failed)", rest))) < 3000
 
 
 def test_what_is_written_today_has_the_form_of_the_golden_entry(command, here):
@@ -157,18 +154,18 @@ def test_what_is_written_today_has_the_form_of_the_golden_entry(command, here):
     path, model = path_of(entry_id), golden_path()
     assert sorted(os.listdir(path)) == sorted(os.listdir(model))
     assert (path / "0").read_bytes() == (model / "0").read_bytes()
-    written, expected = (json.loads((place / "entry.json").read_text("ascii")) for place in (path, model))
-    assert shape(written) == shape(expected)
-    assert written["event"]["attachments"] == expected["event"]["attachments"]
-    written, expected = (
-        [json.loads(line) for line in (place / "journal").read_text("ascii").splitlines()[1:4:2]]
-        for place in (path, model)
-    )
+    written, expected = (lines_of(place)[:3] for place in (path, model))
     assert [shape(line) for line in written] == [shape(line) for line in expected]
+    assert written[0]["event"]["attachments"] == expected[0]["event"]["attachments"]
+
+
+def lines_of(path):
+    """Return the lines of an entry's text that are whole."""
+    return [json.loads(line) for line in text_of(path).read_text("ascii").split("\n")[:-1]]
 
 
 def test_what_is_put_within_a_span_today_has_the_form_of_the_golden_entry(command, monkeypatch):
-    model = json.loads((golden_path(TRACED_ID) / "entry.json").read_text("ascii"))
+    model = lines_of(golden_path(TRACED_ID))[0]
     monkeypatch.setenv("TRACEPARENT", model["trace"]["traceparent"])
     monkeypatch.setenv("TRACESTATE", model["trace"]["tracestate"])
     block()
@@ -177,7 +174,7 @@ def test_what_is_put_within_a_span_today_has_the_form_of_the_golden_entry(comman
     with event.track("build") as around:
         assert not manager.send_event(event.Event("released"))
     (entry_id,) = ids()
-    written = json.loads((path_of(entry_id) / "entry.json").read_text("ascii"))
+    written = lines_of(path_of(entry_id))[0]
     assert shape(written) == shape(model)
     assert written["trace"] == {key: getattr(around, key) for key in model["trace"]}
 
@@ -192,13 +189,11 @@ def shape(value):
 def test_the_page_on_formats_shows_the_golden_entry():
     page = (GOLDEN.parents[2] / "docs/reference/formats.md").read_text("utf-8")
     shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "handlers" in text]
-    assert shown == [json.loads((golden_path() / "entry.json").read_text("ascii"))]
+    assert shown == [lines_of(golden_path())[0]]
     (trace,) = re.findall(r'```json\n(\{"trace".*?)```', page, re.DOTALL)
-    assert json.loads(trace)["trace"] == json.loads((golden_path(TRACED_ID) / "entry.json").read_text("ascii"))["trace"]
+    assert json.loads(trace)["trace"] == lines_of(golden_path(TRACED_ID))[0]["trace"]
     (journal,) = re.findall(r"```text\n(.{,3}time.*?)```", page, re.DOTALL)
-    lines = [json.loads(text) for text in re.split(r"\n(?=\{)", journal)]
-    written = (golden_path() / "journal").read_text("ascii").split("\n")
-    assert lines == [json.loads(line) for line in written[:-1] if line]
+    assert [json.loads(text) for text in re.split(r"\n(?=\{)", journal)] == lines_of(golden_path())[1:]
 
 
 # show
@@ -210,18 +205,18 @@ def test_the_golden_entry_is_shown(command, here):
     assert (status, err) == (0, [])
     assert out == [
         f"  id         {GOLDEN_ID}",
-        "  state      waiting, until 2026-05-28T20:27:40Z",
+        "  state      waiting, until 2026-05-28T20:28:00Z",
         f"  path       {here / path}",
         "  since      2026-05-28T20:26:40Z",
         "  tried      2 x, last at 2026-05-28T20:27:40Z",
         "  event      compile (42)",
-        "  waits for  file:archive",
+        "  pending    file:archive",
         "  delivered  file",
         "",
         "Attachments (name, file, size, checksum):",
         "  build.log  0  9 bytes  SHA-1 3e68916b4e6d4ce41e38684fa89eb22008661b54",
         "",
-        "History:",
+        "Journal:",
         "  2026-05-28T20:26:40Z  file          delivered",
         "  2026-05-28T20:26:40Z  file:archive  not delivered: NotADirectoryError: [Errno 20] Not a directory",
         "",
@@ -238,22 +233,23 @@ def test_the_golden_entry_is_shown(command, here):
 
 def test_an_entry_that_was_never_tried_and_lost_a_file_is_shown(command):
     path = golden()
-    (path / "journal").write_text('{"time": "noon", "handler": "other", "ok": false}\n', "utf-8")
+    first, *_ = (path / "entry").read_text("ascii").split("\n")
+    (path / "entry").write_text(f'{first}\n{{"time": "noon", "handler": "other", "ok": false}}\n', "ascii")
     (path / "0").unlink()
     _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
     assert any("FileNotFoundError" in line for line in out)
     assert "  ?  other  not delivered:" in out
-    (path / "journal").unlink()
+    (path / "entry").write_text(first, "ascii")
     _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
-    assert "History:" not in out
+    assert "Journal:" not in out
 
 
-def test_what_is_refused_and_where_it_stands_is_shown(command, plugin):
+def test_a_permanent_failure_is_shown(command, plugin):
     entry_id = in_failed(command, plugin)
     _, out, _ = command("outbox", "show", entry_id, *AT)
-    assert "  state      failed" in out
-    assert "  waits for  nobody" in out
-    assert "  refused    strict" in out
+    assert "  state    failed" in out
+    assert "  pending  none" in out
+    assert "  failed   strict" in out
 
 
 def test_of_a_corrupt_entry_the_problem_and_the_files_are_shown(command):
@@ -262,7 +258,13 @@ def test_of_a_corrupt_entry_the_problem_and_the_files_are_shown(command):
     assert status == 0
     assert out[1] == "  state    corrupt"
     assert out[3].startswith("  problem  it cannot be read: ")
-    assert out[4].startswith("  files    entry.json")
+    assert len(out) == 4
+
+
+def test_of_a_corrupt_entry_with_attachments_the_files_are_shown(command):
+    path = golden()
+    (path / "entry").write_text("{", "ascii")
+    assert command("outbox", "show", GOLDEN_ID, *AT)[1][-1] == "  files    0, entry"
 
 
 # An ID
@@ -270,28 +272,28 @@ def test_of_a_corrupt_entry_the_problem_and_the_files_are_shown(command):
 
 def test_the_beginning_of_an_id_is_enough_where_it_fits_one_entry(command):
     golden()
-    copy = shutil.copytree(golden_path(), "ob/new/1780000060.8f14e45f-ceea-467f-a0e6-000000000002")
+    copy = shutil.copytree(golden_path(), "ob/waiting/1780000080/8f14e45f-ceea-467f-a0e6-000000000002")
     status, _, err = command("outbox", "show", "8f14", *AT)
     assert status == 1
-    assert err == ["e3-event outbox show: 2 entries have an id that begins with '8f14'; give more of it"]
+    assert err == ["e3-event outbox show: 2 entries have an ID that begins with '8f14'; give more of it"]
     shutil.rmtree(copy)
     assert command("outbox", "show", "8f14", *AT)[0] == 0
 
 
 def test_a_whole_id_is_that_entry_whatever_else_begins_with_it(command):
     golden()
-    shutil.copytree(golden_path(), f"ob/new/1780000060.{GOLDEN_ID}-more")
+    shutil.copytree(golden_path(), f"ob/waiting/1780000080/{GOLDEN_ID}-more")
     assert command("outbox", "show", GOLDEN_ID, *AT)[0] == 0
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "drop"])
 def test_an_unknown_id_is_one_line_and_status_1(command, action):
     golden()
-    for word in ("zz", "", "../new"):
+    for word in ("zz", "", "../waiting"):
         assert command("outbox", action, word, *AT) == (
             1,
             [],
-            [f"e3-event outbox {action}: no entry's id begins with {word!r}"],
+            [f"e3-event outbox {action}: no entry's ID begins with {word!r}"],
         )
     assert ids() == [GOLDEN_ID]
 
@@ -329,7 +331,7 @@ def test_several_entries_are_retried_and_a_wrong_id_stops_none(command):
     free()
     status, out, err = command("outbox", "retry", first, "zz", second, *AT)
     assert (status, out) == (1, [f"{first} is due now", f"{second} is due now"])
-    assert err == ["e3-event outbox retry: no entry's id begins with 'zz'"]
+    assert err == ["e3-event outbox retry: no entry's ID begins with 'zz'"]
     assert command("deliver", "ob")[2][-1] == "e3-event deliver: 2 of 2 delivered; nothing waits"
 
 
@@ -347,10 +349,10 @@ def test_a_corrupt_entry_is_retried_once_it_is_mended(command):
     entry_id, whole = in_corrupt(command)
     status, out, err = command("outbox", "retry", entry_id, *AT)
     assert (status, out) == (1, [])
-    assert "cannot be read, and is put into corrupt/" in err[0]
-    assert err[1] == f"e3-event outbox retry: {entry_id} is being delivered, or cannot be read; it is left as it is"
+    assert "is moved to corrupt/" in err[0]
+    assert err[1] == f"e3-event outbox retry: {entry_id} is being delivered, or cannot be read; it is not retried"
     (path,) = pathlib.Path("ob/corrupt").iterdir()
-    (path / "entry.json").write_text(whole, "utf-8")
+    path.write_text(whole, "utf-8")
     assert command("outbox", "retry", entry_id, *AT) == (0, [f"{entry_id} is due now"], [])
     assert command("deliver", "ob")[0] == 0
     assert len(stored()) == 1
@@ -376,8 +378,9 @@ def test_what_is_being_delivered_is_left_alone(command, action):
 
 
 def test_what_another_process_has_taken_meanwhile_is_one_line(command, monkeypatch):
-    monkeypatch.setattr(_shelves, "find", lambda *_: [("new", f"1.{GOLDEN_ID}", GOLDEN_ID)])
     golden()
+    moved_on = Candidate("waiting", GOLDEN_ID, f"waiting/30/{GOLDEN_ID}")
+    monkeypatch.setattr(Outbox, "find", lambda *_: [moved_on])
     for action in ("show", "retry", "drop"):
         status, out, err = command("outbox", action, GOLDEN_ID, *AT)
         assert (status, out, len(err)) == (1, [], 1)
@@ -420,7 +423,7 @@ def test_an_outbox_that_cannot_be_used_is_a_problem(command):
     assert (status, "  broken: NotADire" in outbox_of(out)) == (1, True)
 
 
-@pytest.mark.parametrize("state", ["new", "tmp"])
+@pytest.mark.parametrize("state", ["waiting", "tmp"])
 def test_an_outbox_that_is_not_writable_is_a_problem(command, monkeypatch, state):
     wait_for("n")
     closed = os.path.abspath(f"ob/{state}")
@@ -454,17 +457,17 @@ def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):
     assert not os.path.exists("ob")
 
 
-# The names
+def test_check_counts_no_further_than_it_must(command):
+    (entry_id,) = wait_for("n")
+    path = path_of(entry_id)
+    for number in range(1500):
+        os.link(path, f"{path}-{number}")
+    assert "0 in delivery, 1000 or more waiting, 0 failed" in outbox_of(command("check", *AT)[1])
+    assert command("outbox", "show", entry_id[:8], *AT)[2] == [
+        f"e3-event outbox show: 1000 or more entries have an ID that begins with {entry_id[:8]!r}; give more of it"
+    ]
 
 
 def test_a_time_beyond_the_calendar_is_not_known():
-    assert _shelves.utc(1e300) == "?"
-    assert _shelves.utc(0) == "1970-01-01T00:00:00Z"
-
-
-def test_what_is_due_and_what_comes_next_is_told_from_names(here):
-    golden()
-    for name in ("x", "٣.x"):
-        pathlib.Path("ob/new", name).mkdir()
-    assert _shelves.agenda(Outbox("ob"), 0.0) == (2, 0, 3)
-    assert _shelves.agenda(Outbox("ob"), 1780000061.0) == (2, 0, float("inf"))
+    assert outbox_index.utc(1e300) == "?"
+    assert outbox_index.utc(0) == "1970-01-01T00:00:00Z"

@@ -10,7 +10,7 @@ Other rooms use these names, and no others:
 `Candidate`            the name of an entry, for `Outbox.claim`, `read`, `retry` and `drop`
 `Summary`              how much an outbox holds, up to a bound
 `NewerVersionError`    a newer release wrote an entry
-`current_owner`        who the current process is, in the names of claims
+`current_owner`        the current process, in the names of claims; `owner_is_dead` of one
 `BOUND`                how far `Summary` counts
 ``delivery``           the module that sends through an outbox
 =====================  ===============================================================================================
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from event._outbox.claim import Claim
     from event._outbox.entry import Entry, NewerVersionError, Record
     from event._outbox.layout import Candidate
-    from event._outbox.liveness import current_owner
+    from event._outbox.liveness import current_owner, owner_is_dead
     from event._outbox.store import BOUND, Outbox, Summary
     from event._outbox.writer import NewEntry
 
@@ -40,6 +40,7 @@ __all__ = [
     "Record",
     "Summary",
     "current_owner",
+    "owner_is_dead",
 ]
 
 _MODULES = {
@@ -53,6 +54,7 @@ _MODULES = {
     "Record": "entry",
     "Summary": "store",
     "current_owner": "liveness",
+    "owner_is_dead": "liveness",
 }
 
 

@@ -33,7 +33,7 @@ class Claim:
         self.path = path
         self._is_directory = is_directory
         self._torn = torn
-        self._unwritten = b""
+        self._unwritten: tuple[float, Delivery] | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -63,12 +63,12 @@ class Claim:
 
     def record(self, delivery: Delivery) -> None:
         """Note what a handler did, before another one is tried: those that have the event do not get it again."""
-        line = text.encode_delivery(time.time(), delivery)
-        self.entry.add(line)
+        now = time.time()
+        self.entry.journal.append(text.record_of(now, delivery))
         if self._is_done():
-            self._unwritten += line  # the entry is about to be removed
+            self._unwritten = (now, delivery)  # the entry is about to be removed
         else:
-            self._write(line)
+            self._write(text.encode_delivery(now, delivery))
 
     def retry(self) -> None:
         """Give the entry back, due at once, also for handlers that have failed permanently.
@@ -136,7 +136,7 @@ class Claim:
                 "outbox entry %s cannot be moved, and stays claimed until this process ends: %s", self.entry.id, error
             )
             if self._unwritten:
-                self._write(b"")
+                self._write(text.encode_delivery(*self._unwritten))
             return "claimed"
 
     def _is_done(self) -> bool:
@@ -158,7 +158,6 @@ class Claim:
     def _write(self, line: bytes) -> None:
         if self._pid != os.getpid():
             return  # the child of a handler that forked: what it does is not what was done
-        line, self._unwritten = self._unwritten + line, b""
         line, self._torn = (b"\n" if self._torn else b"") + line, True
         try:
             if self._is_directory:

@@ -238,6 +238,12 @@ def encode_retry(time: float) -> bytes:
     return _line({"time": time, "retry": True})
 
 
+def record_of(time: float, delivery: Delivery) -> Record:
+    """Return what `Entry.add` makes of the line for the result of one handler."""
+    error = delivery.reason[:_LONGEST_ERROR]
+    return Record(delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time)
+
+
 def _line(content: dict[str, Any]) -> bytes:
     return _json.dumps(content).encode("ascii") + b"\n"
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATES = ("tmp", "claimed", "waiting", "failed", "corrupt")
-WIDTH = 30  # seconds of a bucket
+WIDTH = 30  # seconds of a bucket,
+FAR_WIDTH = 300  # or of one that is due in more than
+FAR = 3600  # seconds: so there are few
 FURTHEST = 2 * text.LONGEST_DELAY  # seconds; what is due later was dated by a clock that was wrong
 _MOST_RACES = 100  # buckets that others remove in a row while we move into them
 
@@ -78,13 +80,14 @@ class Layout:
             path = self.place(state)
             files.require_owned_directory(os.lstat(path), path)
 
-    def prepare(self) -> None:
+    def prepare(self, *states: str) -> None:
         """Make the directories that are missing, for this user alone.
 
+        :param states: those that must be there; by default all
         :raises OSError: they cannot be made, or another user could change what is in them
         """
         try:
-            self.require_own()
+            self.require_own(*states)
             return
         except FileNotFoundError:
             _make_root(self.root)
@@ -103,6 +106,8 @@ class Layout:
                 above = os.path.dirname(above)
             _require_access(above)
             return
+        if not os.path.isdir(self.root):
+            raise NotADirectoryError(f"{self.root} is no directory")
         _require_closed(self.root)
         for path in map(self.place, STATES):
             if os.path.lexists(path):
@@ -151,8 +156,25 @@ class Layout:
 
     def find_waiting(self, entry_id: str) -> list[Candidate]:
         """Return the waiting entries that have an id."""
-        names = (f"waiting/{due}/{entry_id}" for due in self.buckets())
-        return [Candidate("waiting", entry_id, name) for name in names if os.path.lexists(self.place(name))]
+        top = self.place("waiting")
+        found = [due for due in self.buckets() if os.path.lexists(f"{top}/{due}/{entry_id}")]
+        return [Candidate("waiting", entry_id, f"waiting/{due}/{entry_id}") for due in found]
+
+    def count(self, state: str, bound: int) -> int:
+        """Return the number of names in a state other than waiting, up to a bound."""
+        return _count(self.place(state), bound)
+
+    def count_waiting(self, bound: int, now: float) -> tuple[int, int]:
+        """Return the number of waiting entries up to a bound, and how many of them are due."""
+        total = due = 0
+        for bucket in self.buckets():
+            found = _count(self.place("waiting", str(bucket)), bound - total)
+            total += found
+            if is_due(bucket, now):
+                due += found
+            if total == bound:
+                break
+        return total, due
 
     def find(self, entry_id: str) -> Iterator[Candidate]:
         """Go through the entries that have an id, in any state."""
@@ -186,6 +208,7 @@ class Layout:
 
         :raises OSError: it cannot be moved
         """
+        self.prepare("waiting")
         bucket = bucket_of(due, time.time())
         # The same sending may have been put twice. A file would be replaced, so it looks first; that two processes
         # find the same name free at once takes two claims of one sending that end in the same microseconds.
@@ -214,6 +237,7 @@ class Layout:
 
         :raises OSError: it cannot be moved
         """
+        self.prepare(state)
         target = self.place(state, entry_id)
         files.move(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
@@ -239,7 +263,10 @@ class Layout:
 def bucket_of(due: float, now: float) -> int:
     """Return the bucket of what is due at a time: the next one, or if that has passed the one it is in."""
     due = max(due, 0.0)
-    return int(due // WIDTH if due <= now else -(-due // WIDTH)) * WIDTH
+    if due <= now:
+        return int(due // WIDTH) * WIDTH
+    width = WIDTH if due - now <= FAR else FAR_WIDTH
+    return -int(-due // width) * width
 
 
 def is_due(bucket: int, now: float) -> bool:
@@ -252,6 +279,10 @@ def _require_access(path: str) -> None:
         raise NotADirectoryError(f"{path} is no directory")
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(f"{path} is not writable")
+
+
+def _count(directory: str, bound: int) -> int:
+    return sum(1 for _ in zip(range(bound), files.list_names(directory), strict=False))
 
 
 def _changed(path: str) -> int:

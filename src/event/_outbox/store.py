@@ -31,8 +31,9 @@ OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, whe
 is dead when no such process runs. Elsewhere it counts as dead when the entry has not been touched for `LEASE` seconds
 by the file server's clock.
 
-BUCKET is a multiple of `WIDTH`, the due time rounded up. So nothing that is not due is ever looked at, and to find an
-entry by its id takes one look into each bucket. An empty bucket is removed; who moves an entry into one makes it.
+BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 if it is far. So nothing that is not due is
+ever looked at, and to find an entry by its id takes one look into each of some 200 buckets. An empty bucket is removed.
+A process that moves an entry into one makes it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from event._outbox.layout import Candidate, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from event._event import Event
     from event._outbox.entry import Entry
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 LEASE = 3600.0  # seconds; longer than any single delivery takes
 BOUND = 1000  # entries of a state that `Outbox.summary` counts, and that `Outbox.find` finds
 _SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
+_TICK = 0.1  # seconds; no clock that dates files is coarser than that, or an entry may come twice
 _LISTED = ("claimed", "waiting", "failed", "corrupt")
 
 
@@ -101,7 +103,7 @@ class Outbox:
         """
         try:
             os.stat(self.path)
-            self._layout.require_own("waiting")
+            self._layout.require_own("claimed")
         except FileNotFoundError:
             return False
         return True
@@ -155,21 +157,21 @@ class Outbox:
             return
         self._layout.prepare()
         self._sweep()
-        touched = _Touched(self._layout.server_time)
+        turn = _Pass(self._layout)
         abandoned: dict[str, None] = {}
         for candidate in self._abandoned():
-            touched.begin()
+            turn.begin()
             if everything:
                 abandoned[candidate.id] = None
             yield candidate
         for bucket in self._layout.buckets():
             if everything or layout.is_due(bucket, time.time()):
                 for candidate in self._layout.bucket(bucket):
-                    if candidate.id not in abandoned and not touched.includes(self._layout.place(candidate.name)):
+                    if candidate.id not in abandoned and not turn.has_had(candidate):
                         yield candidate
                 self._layout.remove_bucket(bucket)
         for candidate in [found for entry_id in abandoned for found in self._layout.find_waiting(entry_id)]:
-            if not touched.includes(self._layout.place(candidate.name)):
+            if not turn.has_had(candidate):
                 yield candidate  # last, since its owner has died of it, maybe
 
     def claim(self, candidate: Candidate) -> Claim | None:
@@ -202,9 +204,10 @@ class Outbox:
         :return: None if there is no such claim, or it cannot be read
         :raises OSError: another user could change the outbox
         """
-        if os.path.basename(claim_name) != claim_name or not self.exists():
+        entry_id = claim_name.partition(".")[0]
+        if not text.is_id(entry_id) or os.path.basename(claim_name) != claim_name or not self.exists():
             return None
-        return self._claimed(Candidate("claimed", claim_name.partition(".")[0], f"claimed/{claim_name}"))
+        return self._claimed(Candidate("claimed", entry_id, f"claimed/{claim_name}"))
 
     def find(self, word: str) -> list[Candidate]:
         """Return the entry that has this id, or else `BOUND` of those whose id begins so.
@@ -245,10 +248,10 @@ class Outbox:
         :param since: from when on a bucket can be the next one, in seconds since 1970 UTC; now if it is None
         """
         now = time.time()
-        counts = {state: _count(self._layout.candidates(state)) for state in _LISTED}
-        buckets = self._layout.buckets()
-        due = _count(c for bucket in buckets if layout.is_due(bucket, now) for c in self._layout.bucket(bucket))
-        return Summary(counts, due, next((b for b in buckets if b >= (now if since is None else since)), None))
+        counts = {state: self._layout.count(state, BOUND) for state in _LISTED if state != "waiting"}
+        counts["waiting"], due = self._layout.count_waiting(BOUND, now)
+        since = now if since is None else since
+        return Summary(counts, due, next((bucket for bucket in self._layout.buckets() if bucket >= since), None))
 
     def changes(self) -> tuple[int, ...]:
         """Return numbers that are others after an entry came that is due at once. No directory is read for them."""
@@ -316,11 +319,11 @@ class Outbox:
             entry = text.decode(content)
             if entry.id != entry_id:
                 raise files.DamagedError(f"it names itself {entry.id!r}")
+        except (OSError, MemoryError, text.NewerVersionError) as error:
+            self._put_back(target, candidate, error)
+            return None
         except ValueError as error:
             self._dead_letter(target, entry_id, error)
-            return None
-        except (OSError, MemoryError) as error:
-            self._put_back(target, candidate, error)
             return None
         return Claim(self._layout, target, entry, is_directory=is_directory, torn=not content.endswith(b"\n"))
 
@@ -347,28 +350,33 @@ class Outbox:
             self._layout.remove_bucket(candidate.due)
 
 
-class _Touched:
-    """What was put, claimed or written to since a pass began, by the clock that dates the files.
+class _Pass:
+    """Finds out which entries have had their turn since a pass began, by the clock that dates the files.
 
     A directory may show a name that comes while it is read. Without this, a pass might not end.
     """
 
-    def __init__(self, server_time: Callable[[], float]) -> None:
-        self._server_time = server_time
+    def __init__(self, place: Layout) -> None:
+        self._layout = place
         self._start: float | None = None
         self._began = 0.0
+        self._first: set[str] = set()  # the ids within the first tick of that clock
 
     def begin(self) -> float:
         """Return when the pass began: at the first call."""
         if self._start is None:
-            self._start, self._began = self._server_time(), time.monotonic()
+            self._start, self._began = self._layout.server_time(), time.monotonic()
         return self._start
 
-    def includes(self, path: str) -> bool:
-        """Return whether an entry is one. If its date is in the future, a clock was set back, and it is not."""
-        since = files.last_touched(path) - self.begin()
-        return 0 < since <= time.monotonic() - self._began + _SLACK
+    def has_had(self, candidate: Candidate) -> bool:
+        """Return whether an entry has had its turn. If not, this is its turn.
 
-
-def _count(candidates: Iterator[Candidate]) -> int:
-    return sum(1 for _ in zip(candidates, range(BOUND), strict=False))
+        If its date is in the future, a clock was set back, and it has not.
+        """
+        since = files.last_touched(self._layout.place(candidate.name)) - self.begin()
+        elapsed = time.monotonic() - self._began
+        if 0 < since <= elapsed + _SLACK or (since == 0 and candidate.id in self._first):
+            return True
+        if elapsed < _TICK:
+            self._first.add(candidate.id)
+        return False

@@ -70,7 +70,7 @@ class Workspace:
 
     def __enter__(self) -> str:
         """Make the directory; return its path."""
-        self._layout.prepare()
+        self._layout.prepare("tmp")
         self._path = self._layout.fresh("tmp", unique_id())
         os.mkdir(self._path, 0o700)
         return self._path
@@ -82,7 +82,7 @@ class Workspace:
 
 def put(place: Layout, new: NewEntry) -> Claim:
     """Put an event, as `Outbox.put` describes."""
-    place.prepare()
+    place.prepare("tmp", "claimed")
     claim = _enter(place, _write(place, new))
     _sync(place, [claim])
     return claim
@@ -91,7 +91,7 @@ def put(place: Layout, new: NewEntry) -> Claim:
 def put_many(place: Layout, new: Sequence[NewEntry]) -> list[Claim | Exception]:
     """Put several events, as `Outbox.put_many` describes."""
     try:
-        place.prepare()
+        place.prepare("tmp", "claimed")
     except OSError as error:
         return [error] * len(new)
     results = [_entered(place, written) for written in _write_side_by_side(place, new)]
@@ -144,7 +144,7 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
 def _enter(place: Layout, written: Written) -> Claim:
     """Claim an entry that is in tmp/; its name is not synced yet."""
     path, entry, is_directory = written
-    target = place.fresh("claimed", entry.id)
+    target = place.place("claimed", os.path.basename(path))
     try:
         os.rename(path, target)
     except BaseException:

@@ -1,20 +1,20 @@
-"""Measure an outbox: python outbox.py fill DIRECTORY COUNT | put DIRECTORY COUNT | deliver DIRECTORY.
+"""Measure an outbox: python outbox.py fill DIRECTORY COUNT | fill-later | put | look | deliver DIRECTORY.
 
-``fill`` leaves entries that are due, as a handler that failed once leaves them; ``put`` prints the seconds of one;
-``deliver`` prints the seconds of one, their number, and the most bytes that the process has held in memory.
+``fill`` leaves entries that are due, as a handler that failed once leaves them; ``fill-later`` leaves them for later;
+``put`` prints the seconds of one; ``look`` prints the seconds of a pass with nothing due, of a count, and of finding an
+entry by its id; ``deliver`` prints the seconds of one, their number, and the most bytes that the process has held.
 
 The handler takes every event and does nothing: it is the built-in one for logging, at a level that nobody reads.
 """
 
 import os
-import shutil
 import sys
 import time
 from statistics import median
 
 import event
-from event._outbox import delivery as _delivery
 from event._outbox import Outbox
+from event._outbox import delivery as _delivery
 from event._outcome import Delivery
 
 REPEATS = 40
@@ -24,31 +24,34 @@ LONG_AGO = 1_700_000_000
 operation, directory, *rest = sys.argv[1:]
 
 
-def put(outbox):
-    """Put an event, and have it wait as after a failed sending; return the claim and its path."""
+def put(outbox, due=LONG_AGO):
+    """Put an event, and have it wait as after a failed sending; return its name in the outbox."""
     with event.Event("compile", target="arm", status="ok", count=3) as e:
         pass
     claim = outbox.put(e, {"logging": ",DEBUG"})
     claim.record(Delivery("logging", ok=False, error=ConnectionRefusedError(111, "Connection refused"), seconds=0.1))
-    return claim, os.path.join(outbox.path, "new", claim.postpone(LONG_AGO))
+    claim.postpone(due)
+    (candidate,) = outbox.find(claim.entry.id)
+    return candidate
 
 
-def fill(outbox, count):
-    """Have so many entries wait. One is put, and its files are written again for the others: the format is public."""
-    claim, path = put(outbox)
-    files = {}
-    for name in os.listdir(path):
-        with open(os.path.join(path, name), "rb") as file:
-            files[name] = file.read()
-    first = claim.entry.id
+def fill(outbox, count, due):
+    """Have so many entries wait. One is put, and its file is written again for the others: the format is public.
+
+    Those that are for later are in as many buckets as there can be.
+    """
+    candidate = put(outbox, due)
+    with open(os.path.join(outbox.path, candidate.name), "rb") as file:
+        content = file.read()
+    first = candidate.id
     for number in range(1, count):
         # The id ends, and the name on disk too, with eight digits of its own.
         own = f"{first[:-8]}{number:08}"
-        copy = path.replace(first, own)
-        os.mkdir(copy, 0o700)
-        for name, content in files.items():
-            with open(os.path.join(copy, name), "wb", buffering=0) as file:
-                file.write(content.replace(first.encode(), own.encode()))
+        bucket = candidate.due if due == LONG_AGO else candidate.due + 300 * (number % 90)
+        place = os.path.join(outbox.path, "waiting", str(bucket))
+        os.makedirs(place, 0o700, exist_ok=True)
+        with open(os.path.join(place, own), "wb", buffering=0) as file:
+            file.write(content.replace(first.encode(), own.encode()))
 
 
 def seconds_of_putting(outbox, count):
@@ -56,11 +59,24 @@ def seconds_of_putting(outbox, count):
     found = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        paths = [put(outbox)[1] for _ in range(count)]
+        candidates = [put(outbox) for _ in range(count)]
         found.append((time.perf_counter() - start) / count)
-        for path in paths:
-            shutil.rmtree(path)
+        for candidate in candidates:
+            outbox.drop(candidate)
     return min(found)
+
+
+def seconds_of_looking(outbox):
+    """Return the seconds of a pass with nothing due, of a count, and of finding an entry, the best of the repeats."""
+    wanted = next(outbox.entries("waiting"))[0].id
+    looks = (lambda: list(outbox.candidates()), outbox.summary, lambda: outbox.find(wanted))
+    found = [[] for _ in looks]
+    for _ in range(REPEATS):
+        for look, times in zip(looks, found, strict=True):
+            start = time.perf_counter()
+            look()
+            times.append(time.perf_counter() - start)
+    return map(min, found)
 
 
 def peak():
@@ -96,8 +112,12 @@ def deliver(outbox):
 
 kept = Outbox(f"{directory}/outbox")
 if operation == "fill":
-    fill(kept, int(rest[0]))
+    fill(kept, int(rest[0]), LONG_AGO)
+elif operation == "fill-later":
+    fill(kept, int(rest[0]), time.time() + 7200)
 elif operation == "put":
     print(seconds_of_putting(kept, int(rest[0])))
+elif operation == "look":
+    print(*seconds_of_looking(kept))
 else:
     print(*deliver(kept), peak())

@@ -10,7 +10,7 @@ from collections import defaultdict
 
 import pytest
 
-import killing
+from outbox import killing
 
 ROUNDS = 520  # four processes are killed in each
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
@@ -40,7 +40,7 @@ def check(directory):
     assert accepted <= ids.keys()
     for handler in ("a", "b"):
         assert check_files(directory / handler, ids) == ids.keys()
-    for state in ("tmp", "new", "claimed", "failed", "corrupt"):
+    for state in ("tmp", "waiting", "claimed", "failed", "corrupt"):
         outbox = directory / "outbox" / state
         assert not outbox.exists() or os.listdir(outbox) == []
     return {"accepted": len(accepted), "killed": len(killed), "repeated": repeated}

@@ -6,7 +6,7 @@ processes append to, one os.write a line, holds
     A - UID PID       put has returned: the event is accepted
     B ID UID PID      the tally handler begins with a sending
     D ID UID PID      it has the event, whole
-    R ID UID PID      and that is on record
+    R ID UID PID      and that is in the entry's journal, or the entry is gone
     K - - PID         the process was killed
 """
 
@@ -23,13 +23,13 @@ import time
 
 import event
 from event import _registry
-from event._delivery import deliver
 from event._outbox import Claim, Outbox
+from event._outbox.delivery import deliver
 
 CONTENT = b"0123456789abcdef" * 4096
 STEPS = (
     *("open", "write", "sendfile", "close", "utime", "chmod", "replace", "rename", "mkdir", "rmdir", "unlink", "fsync"),
-    *("lstat", "stat", "scandir"),
+    *("lstat", "stat", "scandir", "read", "fstat"),
 )
 
 
@@ -38,6 +38,7 @@ class Tally:
 
     journal = -1
     fails = 0.0
+    round = 0  # a process number may come again in a later one
 
     def __init__(self, directory):
         self.directory = directory
@@ -61,12 +62,12 @@ class Tally:
 
 
 def note(what, sending, uid, pid=None):
-    os.write(Tally.journal, f"{what} {sending} {uid} {pid or os.getpid()}\n".encode())
+    os.write(Tally.journal, f"{what} {sending} {uid} {pid or os.getpid()}.{Tally.round}\n".encode())
 
 
 def watch():
     """Have put and record tell the journal when they return."""
-    put, record = Outbox.put, Claim.record
+    put, record, release = Outbox.put, Claim.record, Claim.release
 
     def told_put(self, e, handlers):
         claim = put(self, e, handlers)
@@ -75,10 +76,14 @@ def watch():
 
     def told_record(self, delivery):
         record(self, delivery)
-        if delivery.handler == "tally" and delivery.ok:
+        if "tally" in self.entry.delivered and self.entry.pending:  # else it is not written, and the entry goes
             note("R", self.entry.id, self.entry.event.uid)
 
-    Outbox.put, Claim.record = told_put, told_record
+    def told_release(self):
+        if release(self) == "delivered":
+            note("R", self.entry.id, self.entry.event.uid)
+
+    Outbox.put, Claim.record, Claim.release = told_put, told_record, told_release
 
 
 class Place:
@@ -129,6 +134,7 @@ def at_random(directory, rounds):
     Tally.fails = 0.2
     longest = 0.012  # seconds; it follows the machine, so that a round accepts about an event
     for number in range(1, rounds + 1):
+        Tally.round = number
         started = [forked(act, forever=True) for act in (place.send, place.deliver, place.send, place.deliver)]
         random.shuffle(started)
         for pid in started:
@@ -138,6 +144,7 @@ def at_random(directory, rounds):
             assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "it ended before it was killed"
             note("K", "-", "-", pid)
         longest = max(0.004, longest * 0.95) if accepted(place) > number else min(0.03, longest * 1.05)
+    Tally.round += 1
     finish(place)
 
 
@@ -150,7 +157,7 @@ def finish(place):
     Tally.fails = 0.0
     for _ in range(20):
         place.deliver()
-        if not any(os.listdir(os.path.join(place.outbox, state)) for state in ("tmp", "new", "claimed")):
+        if not any(os.listdir(os.path.join(place.outbox, state)) for state in ("tmp", "waiting", "claimed")):
             return
     raise AssertionError("the outbox does not become empty")
 
@@ -193,7 +200,7 @@ def at_each_step(directory, kind):
             note("K", "-", "-", pid)
         else:
             assert status == 0
-        if os.path.exists(os.path.join(place.outbox, "new")):
+        if os.path.exists(os.path.join(place.outbox, "waiting")):
             finish(place)
         os.close(Tally.journal)
         if status == 0:

@@ -1,0 +1,332 @@
+"""A claim: what is recorded, and where the entry goes when it is given back."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+
+from event import Event, PermanentError
+from outbox.helpers import (
+    POSIX,
+    ROOT,
+    abandon,
+    claims,
+    did,
+    later,
+    lines_of,
+    path_of,
+    place,
+    put,
+    taken,
+    text_of,
+    there,
+    waiting,
+)
+
+DAY = 86400
+WIDTH = 30  # seconds of a bucket
+
+
+def test_an_entry_leaves_when_every_handler_has_it(box, attached):
+    claim = put(box, attached, file="d", smtp="s")
+    claim.record(did("file"))
+    claim.record(did("smtp"))
+    assert claim.release() == "delivered"
+    assert there(box) == {}
+
+
+def test_an_entry_waits_for_its_pending_handlers(box):
+    claim = put(box, file="d", smtp="s")
+    claim.record(did("file"))
+    claim.record(did("smtp", ok=False, error=ValueError("down")))
+    start = time.time()
+    assert claim.release() == "waiting"
+    ((candidate, entry),) = box.entries()
+    assert (candidate.state, candidate.id) == ("waiting", claim.entry.id)
+    assert (entry.pending, entry.last_error) == ({"smtp": "s"}, "ValueError: down")
+    assert start + 44 <= candidate.due <= time.time() + 75 + WIDTH
+    assert taken(box) == []
+
+
+def test_a_success_is_written_while_other_handlers_are_pending(box):
+    """If this process dies now, the handler that has the event does not get it again."""
+    claim = put(box, file="d", smtp="s")
+    claim.record(did("file"))
+    first, second = lines_of(claim.path)
+    assert first["id"] == claim.entry.id
+    assert {key: second[key] for key in ("handler", "ok", "seconds")} == {
+        "handler": "file",
+        "ok": True,
+        "seconds": 0.123,
+    }
+
+
+def test_the_journal_has_a_line_for_each_attempt_and_result(box, attached):
+    for e in (Event("build"), attached):
+        claim = put(box, e)
+        claim.record(did("file", ok=False, error=ValueError("no")))
+        claim.begin()
+        claim.record(did("file", ok=False, error=PermanentError("gone")))
+        claim.begin()
+        lines = [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in lines_of(claim.path)[1:]]
+        assert lines == [
+            {"handler": "file", "ok": False, "error": "ValueError: no", "permanent": False},
+            {"attempt": 2},
+            {"handler": "file", "ok": False, "error": "gone", "permanent": True},
+            {"attempt": 3},
+        ]
+
+
+def test_an_entry_with_a_permanent_failure_is_given_up_when_the_others_have_it(box, caplog):
+    claim = put(box, file="d", smtp="s")
+    claim.record(did("smtp", ok=False, error=PermanentError("no such user")))
+    assert claim.release() == "waiting"
+    (claim,) = claims(box, everything=True)
+    assert claim.entry.pending == {"file": "d"}
+    claim.record(did("file"))
+    assert claim.release() == "failed"
+    assert there(box) == {"failed": [claim.entry.id]}
+    assert "is given up, and kept in failed/: no such user" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("age", "attempts", "state"),
+    [
+        pytest.param(5 * DAY + 60, 10, "failed", id="old and tried often"),
+        pytest.param(5 * DAY - 60, 1000, "waiting", id="young"),
+        pytest.param(10 * DAY, 1, "waiting", id="tried once, since the clock is ahead or the machine was off"),
+        pytest.param(10 * DAY, 9, "waiting", id="tried nine times"),
+        pytest.param(-10 * DAY, 1000, "waiting", id="from the future, since the clock was set back"),
+    ],
+)
+def test_an_entry_is_given_up_after_five_days_and_ten_attempts(box, age, attempts, state):
+    claim = put(box)
+    claim.entry.created -= age
+    claim.entry.attempts = attempts
+    assert claim.release() == state
+    assert list(there(box)) == [state]
+
+
+def test_a_clock_that_is_ahead_gives_up_nothing(box, monkeypatch):
+    """One `deliver` with the clock ten days ahead once moved all entries to failed/."""
+    ids = {waiting(box)[0] for _ in range(3)}
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 10 * DAY)
+    for claim in claims(box, everything=True):
+        claim.begin()
+        claim.record(did("file", ok=False))
+        assert claim.release() == "waiting"
+    monkeypatch.undo()
+    assert {*there(box)["waiting"]} == ids
+    assert {*taken(box)} == ids  # and none is blocked, since it would be due in ten days
+
+
+def test_a_name_that_is_taken_in_failed_or_corrupt_is_no_obstacle(box, caplog):
+    for state in ("failed", "corrupt"):
+        claim = put(box)
+        entry_id = claim.entry.id
+        Path(place(box, state, entry_id)).write_text("precious")
+        if state == "failed":
+            claim.record(did("file", ok=False, error=PermanentError("no")))
+            assert claim.release() == "failed"
+        else:
+            claim.dead_letter("damaged")
+        first, second = there(box)[state]
+        assert (first, second.partition(".")[0]) == (entry_id, entry_id)
+        assert Path(place(box, state, first)).read_text() == "precious"
+        assert [candidate.id for candidate in box.find(second)] == [second]
+
+
+def test_the_same_sending_waits_twice_if_it_was_put_twice(box):
+    """A broker may deliver a message twice; neither entry replaces the other."""
+    for e in (Event("a"), Event("b")):
+        box.put(e, {"file": "d"}, sending="same").postpone(later())
+    found = box.find("same")
+    assert len(found) == 2
+    assert {box.read(candidate).event.name for candidate in found} == {"a", "b"}
+    assert {found[1].due - found[0].due} == {WIDTH}
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed"])
+def test_a_state_that_was_removed_meanwhile_is_made_again(box, state):
+    claim = put(box)
+    os.rmdir(place(box, state))
+    claim.record(did("file", ok=False, error=PermanentError("no") if state == "failed" else None))
+    assert claim.release() == state
+    assert there(box) == {state: [claim.entry.id]}
+
+
+def test_an_outbox_that_is_removed_meanwhile_breaks_nothing(box, caplog):
+    claim = put(box)
+    rmtree(box.path)
+    claim.record(did("file", ok=False))
+    assert claim.release() == "claimed"
+    assert "its journal cannot be written" in caplog.text
+
+
+def test_an_entry_that_cannot_be_moved_breaks_nothing(box, caplog):
+    claim = put(box)
+    os.rmdir(place(box, "waiting"))
+    Path(place(box, "waiting")).touch()
+    assert claim.release() == "claimed"
+    assert "cannot be moved, and stays claimed until this process ends" in caplog.text
+    assert len(os.listdir(place(box, "claimed"))) == 1
+
+
+def test_an_entry_that_cannot_be_removed_is_not_delivered_again(box, monkeypatch):
+    claim = put(box)
+    claim.record(did("file"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", lambda _path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        assert claim.release() == "claimed"
+    assert lines_of(claim.path)[1]["ok"] is True
+    abandon(box, claim, age=7200)
+    assert taken(box) == []
+    assert there(box) == {}
+
+
+@POSIX
+def test_a_forked_child_neither_writes_nor_releases_what_its_parent_has(box):
+    claim = put(box)
+    before = Path(claim.path).read_bytes()
+    claim._pid += 1  # as it is in a child
+    claim.begin()
+    claim.record(did("file", ok=False))
+    assert claim.release() == "claimed"
+    assert Path(claim.path).read_bytes() == before
+
+
+def test_a_torn_line_is_followed_by_whole_ones(box):
+    entry_id, path = waiting(box, file="d", smtp="s")
+    with open(path, "ab") as file:
+        file.write(b'{"handler": "file", "ok": tr')
+    (claim,) = claims(box)
+    claim.begin()
+    claim.record(did("file"))
+    claim.postpone(1)
+    text = Path(path_of(box, entry_id)).read_bytes()
+    assert b'"ok": tr\n{"time"' in text
+    assert b"\n\n" not in text
+    (claim,) = claims(box)
+    assert (claim.entry.attempts, claim.entry.pending) == (2, {"smtp": "s"})
+
+
+def test_a_line_that_was_written_in_part_is_followed_by_whole_ones(box, monkeypatch, caplog):
+    claim = put(box, file="d", smtp="s")
+    write = os.write
+
+    def full(fd, data):
+        monkeypatch.undo()
+        write(fd, data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    claim.begin()
+    assert "its journal cannot be written: [Errno 28]" in caplog.text
+    claim.record(did("file"))
+    first, torn, last = Path(claim.path).read_bytes().splitlines()
+    assert torn == b'{"time": 1'
+    assert json.loads(last)["handler"] == "file"
+    assert json.loads(first)["id"] == claim.entry.id
+
+
+def test_a_long_error_is_cut(box):
+    """A server may answer with a whole page, at every attempt for days."""
+    claim = put(box)
+    claim.record(did("file", ok=False, error=ValueError("x" * 100_000)))
+    assert len(lines_of(claim.path)[1]["error"]) == 4000
+    assert claim.entry.last_error == lines_of(claim.path)[1]["error"]
+
+
+# Damaged attachments.
+
+
+def change(path):
+    os.chmod(path, 0o600)
+    Path(path).write_bytes(b"other\n")
+
+
+def replace(path):
+    os.unlink(path)
+    os.mkdir(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(change, "has changed", id="changed"),
+        pytest.param(os.unlink, "is missing", id="missing"),
+        pytest.param(replace, "is not a regular file", id="a directory"),
+    ],
+)
+def test_an_entry_with_a_damaged_attachment_is_dead_lettered(box, attached, damage, reason, caplog):
+    entry_id, path = waiting(box, e=attached)
+    damage(os.path.join(path, "0"))
+    assert taken(box) == []
+    assert there(box) == {"corrupt": [entry_id]}
+    assert "is moved to corrupt/: attachment 'log'" in caplog.text
+    assert reason in caplog.text
+
+
+def test_an_attachment_that_comes_back_at_the_second_look_is_not_missing(box, attached, monkeypatch):
+    """An NFS client can see a name late."""
+    entry_id, _ = waiting(box, e=attached)
+    open_ = os.open
+
+    def late(path, *args, **kwargs):
+        if path.endswith("1"):
+            monkeypatch.undo()
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return open_(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", late)
+    assert taken(box) == []
+    assert there(box) == {"waiting": [entry_id]}
+
+
+# Adopting.
+
+
+def test_a_claim_is_adopted_by_its_name(box, attached):
+    claim = put(box, attached, file="d", smtp="s")
+    claim.record(did("file"))
+    adopted = box.adopt(claim.name)
+    assert adopted.name != claim.name
+    assert adopted.entry.pending == {"smtp": "s"}
+    assert there(box) == {"claimed": [adopted.name]}
+    assert box.adopt(claim.name) is None
+    adopted.record(did("smtp"))
+    assert adopted.release() == "delivered"
+
+
+@pytest.mark.parametrize("name", ["", "..", "../waiting/x", "nosuch.owner", "a/b"])
+def test_a_name_that_is_not_of_a_claim_is_not_adopted(box, name):
+    put(box)
+    assert box.adopt(name) is None
+
+
+def test_nothing_is_adopted_in_an_outbox_that_is_not_there(box):
+    assert box.adopt("x.y") is None
+    assert not os.path.exists(box.path)
+
+
+def test_an_adopted_claim_can_be_finished_by_what_its_owner_had_reported(box):
+    claim = put(box)
+    adopted = box.adopt(claim.name)
+    adopted.record(did("file"))
+    assert adopted.release() == "delivered"
+    assert there(box) == {}
+
+
+@ROOT
+def test_the_claim_of_another_user_is_not_adopted(box, caplog):
+    claim = put(box)
+    os.chown(claim.path, 12345, -1)
+    assert box.adopt(claim.name) is None
+    assert "belongs to another user" in caplog.text
+    assert text_of(claim.path).exists()

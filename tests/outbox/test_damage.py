@@ -1,0 +1,287 @@
+"""What is not ours, planted or damaged is neither followed nor lost, and stops nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from event import Event
+from event._outbox import Outbox
+from outbox.helpers import (
+    POSIX,
+    ROOT,
+    STATES,
+    candidate_of,
+    did,
+    ended,
+    path_of,
+    place,
+    put,
+    snapshot,
+    taken,
+    text_of,
+    there,
+    waiting,
+)
+
+# Who may.
+
+
+@ROOT
+@pytest.mark.parametrize("state", ["", *STATES])
+def test_an_outbox_of_another_user_is_refused(box, state):
+    waiting(box)
+    before = snapshot(box.path)
+    os.chown(place(box, state), 12345, -1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        taken(box, everything=True)
+    assert snapshot(box.path) == before
+    if state in ("", "tmp", "claimed"):
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            put(box)
+        assert snapshot(box.path) == before
+
+
+@ROOT
+@pytest.mark.parametrize("state", ["waiting", "failed", "corrupt"])
+def test_an_entry_is_not_moved_into_a_directory_of_another_user(box, state, caplog):
+    claim = put(box)
+    os.chown(place(box, state), 12345, -1)
+    if state == "corrupt":
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            claim.dead_letter("damaged")
+    else:
+        claim.entry.created = 0 if state == "failed" else claim.entry.created
+        claim.entry.attempts = 10
+        assert claim.release() == "claimed"
+        assert "belongs to another user" in caplog.text
+    assert list(there(box)) == ["claimed"]
+
+
+@POSIX
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
+def test_an_outbox_that_others_can_write_to_is_refused(box, mode):
+    """Else another user could make it first, and rename what is in it away later."""
+    waiting(box)
+    os.chmod(box.path, mode)
+    before = snapshot(box.path)
+    for use in (put, taken, Outbox.exists, Outbox.require_writable):
+        with pytest.raises(PermissionError, match="can be changed by other users; chmod go-w it"):
+            use(box)
+    assert snapshot(box.path) == before
+    os.chmod(box.path, 0o755)
+    assert len(taken(box)) == 1
+
+
+@ROOT
+def test_an_entry_of_another_user_is_left_alone(box, caplog):
+    _, path = waiting(box)
+    os.chown(path, 12345, -1)
+    before = snapshot(box.path)
+    assert taken(box) == []
+    assert snapshot(box.path) == before
+    assert "belongs to another user" in caplog.text
+    ((_, reason),) = box.entries("waiting")
+    assert "belongs to another user" in reason
+
+
+# Planted links.
+
+
+@POSIX
+@pytest.mark.parametrize("state", STATES)
+def test_a_symbolic_link_in_the_place_of_a_state_is_not_followed(box, tmp_path, state):
+    waiting(box)
+    other = Outbox(tmp_path / "other")
+    kept, _ = waiting(other)
+    os.rename(place(box, state), tmp_path / "away")
+    os.symlink(place(other, "waiting"), place(box, state))
+    before = snapshot(other.path)
+    with pytest.raises(NotADirectoryError, match="is no directory"):
+        taken(box, everything=True)
+    assert kept not in [candidate.id for candidate, _ in box.entries(*STATES[1:])]
+    assert box.find(kept[:8]) == []
+    if state in ("tmp", "claimed"):
+        with pytest.raises(NotADirectoryError, match="is no directory"):
+            put(box)
+    else:
+        claim = put(box)
+        assert claim.release() == ("claimed" if state == "waiting" else "waiting")
+    assert snapshot(other.path) == before
+
+
+@POSIX
+@pytest.mark.parametrize("state", ["tmp", "waiting", "claimed"])
+def test_a_symbolic_link_in_the_place_of_an_entry_is_not_followed(box, tmp_path, state, attached):
+    waiting(box)
+    other = Outbox(tmp_path / "other")
+    _, path = waiting(other, e=attached)
+    os.utime(path, (0, 0))
+    name = place(box, "waiting", "0", "planted") if state == "waiting" else place(box, state, f"planted.{ended()}")
+    os.symlink(path, name)
+    before = snapshot(other.path)
+    assert len(taken(box, everything=True)) == 1
+    assert snapshot(other.path) == before
+    assert os.path.islink(name) == (state != "tmp")
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["entry", "0"])
+def test_a_symbolic_link_within_an_entry_is_not_followed(box, attached, tmp_path, name, caplog):
+    entry_id, path = waiting(box, e=attached)
+    file = os.path.join(path, name)
+    (tmp_path / "planted").write_bytes(Path(file).read_bytes())
+    os.unlink(file)
+    os.symlink(tmp_path / "planted", file)
+    before = (tmp_path / "planted").read_bytes()
+    assert taken(box) == []
+    assert there(box) == {"corrupt": [entry_id]}
+    assert "is moved to corrupt/" in caplog.text
+    assert (tmp_path / "planted").read_bytes() == before
+
+
+@POSIX
+def test_a_symbolic_link_that_is_planted_between_two_looks_is_not_followed(box, attached, tmp_path, monkeypatch):
+    entry_id, path = waiting(box, e=attached)
+    (tmp_path / "planted").write_bytes(Path(path, "entry").read_bytes())
+    open_ = os.open
+
+    def plant(where, *args, **kwargs):
+        if where.endswith("/entry") and not os.path.islink(where):
+            os.unlink(where)
+            os.symlink(tmp_path / "planted", where)
+        return open_(where, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", plant)
+    assert taken(box) == []
+    assert there(box) == {"corrupt": [entry_id]}
+
+
+@POSIX
+def test_a_link_that_is_planted_in_the_place_of_a_journal_is_not_followed(box, tmp_path, caplog):
+    claim = put(box)
+    (tmp_path / "planted").write_bytes(b"precious")
+    os.unlink(claim.path)
+    os.symlink(tmp_path / "planted", claim.path)
+    claim.record(did("file", ok=False))
+    assert (tmp_path / "planted").read_bytes() == b"precious"
+    assert "its journal cannot be written" in caplog.text
+
+
+def edit(path, change):
+    first, *journal = text_of(path).read_bytes().split(b"\n")
+    content = json.loads(first)
+    change(content)
+    text_of(path).write_bytes(b"\n".join([json.dumps(content).encode(), *journal]))
+
+
+def test_an_attachment_of_a_forged_entry_stays_in_the_entry(box, attached, tmp_path):
+    entry_id, path = waiting(box, e=attached)
+    edit(path, lambda content: content["event"]["attachments"]["log"].__setitem__(0, str(tmp_path / "build.log")))
+    assert taken(box) == []
+    assert there(box) == {"corrupt": [entry_id]}
+
+
+def test_an_id_that_leads_elsewhere_is_not_believed(box):
+    entry_id, path = waiting(box)
+    edit(path, lambda content: content.update(id="../../elsewhere"))
+    assert taken(box) == []
+    assert there(box) == {"corrupt": [entry_id]}
+
+
+# Damage.
+
+
+def _missing(path):
+    os.unlink(text_of(path))
+
+
+def _torn(path):
+    os.truncate(text_of(path), 20)
+
+
+def _empty(path):
+    os.truncate(text_of(path), 0)
+
+
+def _directory(path):
+    _missing(path)
+    os.mkdir(Path(path, "entry"))
+
+
+def _fifo(path):
+    _missing(path)
+    os.mkfifo(Path(path, "entry"))
+
+
+def _huge(path):
+    """Make it 8 GB, of which nothing is on the disk."""
+    os.truncate(text_of(path), 8 << 30)
+
+
+SINGLE = [_torn, _empty, _huge]
+DAMAGES = [*((damage, False) for damage in SINGLE), *((damage, True) for damage in (*SINGLE, _missing, _directory))]
+
+
+@pytest.mark.parametrize(("damage", "with_attachments"), [*DAMAGES, pytest.param(_fifo, True, marks=POSIX)])
+def test_a_damaged_entry_goes_to_corrupt_and_stops_nothing(box, attached, damage, with_attachments, caplog):
+    entry_id, path = waiting(box, e=attached if with_attachments else Event("build"))
+    good = {waiting(box)[0], waiting(box)[0]}
+    damage(path)
+    assert {*taken(box)} == good
+    assert there(box)["corrupt"] == [entry_id]
+    assert f"outbox entry {entry_id} is moved to corrupt/" in caplog.text
+    ((candidate, reason),) = box.entries("corrupt")
+    assert candidate.id == entry_id
+    assert isinstance(reason, str)
+    assert reason
+    assert box.drop(candidate)
+    assert "corrupt" not in there(box)
+
+
+def test_a_text_that_is_too_large_is_not_read(box, monkeypatch):
+    _, path = waiting(box)
+    _huge(path)
+    sizes = []
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda fd, size: (sizes.append(size), read(fd, size))[1])
+    assert taken(box) == []
+    assert sum(sizes) < 1000
+    ((_, reason),) = box.entries("corrupt")
+    assert reason == f"its text has {8 << 30} bytes; {64 << 20} are the most"
+
+
+@pytest.mark.parametrize("state", ["waiting", "claimed", "failed"])
+def test_a_newer_version_is_left_alone_byte_for_byte(box, state):
+    entry_id, path = waiting(box)
+    Path(path).write_text('{"version": 2, "secret": "of a newer release"}\n')
+    name = {"waiting": f"0/{entry_id}", "claimed": f"{entry_id}.{ended()}", "failed": entry_id}[state]
+    os.rename(path, place(box, state, name))
+    os.utime(place(box, state, name), (1e9, 1e9))
+    before, dated = snapshot(box.path), os.stat(place(box, state, name)).st_mtime
+    assert taken(box) == taken(box, everything=True) == []
+    assert not box.retry(candidate_of(box, entry_id, state))
+    assert snapshot(box.path) == before
+    assert os.stat(place(box, state, name)).st_mtime == dated
+    ((_, reason),) = box.entries(state)
+    assert reason == "its version is 2; this release reads 1"
+
+
+def test_a_text_that_begins_in_another_way_is_read_all_the_same(box):
+    entry_id, path = waiting(box)
+    content = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps(dict(reversed(content.items()))))
+    assert taken(box) == [entry_id]
+
+
+def test_a_file_of_the_state_s_directory_that_is_no_entry_is_left_alone(box, caplog):
+    waiting(box)
+    path = place(box, "waiting", "0", "planted")
+    if os.name == "posix":
+        os.mkfifo(path)
+        assert len(taken(box)) == 1
+        assert "is neither a file nor a directory" in caplog.text
+        assert os.path.exists(path_of(box, "planted"))

@@ -1,0 +1,300 @@
+"""Errors of the operating system lose nothing: an entry that cannot be read now is not damaged."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+import pytest
+
+from event import Event
+from event._outbox import Outbox
+from outbox.helpers import POSIX, claims, did, names, path_of, place, put, taken, there, waiting
+
+ERRNOS = [
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "EACCES", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "ETIMEDOUT", "ENOENT", "EROFS")
+    if hasattr(errno, name)
+]
+CALLS = (
+    *("open", "close", "read", "write", "fstat", "lstat", "stat", "scandir", "listdir", "rename", "unlink", "mkdir"),
+    *("rmdir", "utime", "chmod", "fsync", "access"),
+)
+
+
+class Failing:
+    """Lets one call of `os` fail, counted over all that the outbox makes."""
+
+    def __init__(self, monkeypatch, number, error):
+        self.count = 0
+        self.failed = ""
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name), number, error))
+
+    def _wrap(self, name, call, number, error):
+        def wrapped(*args, **kwargs):
+            self.count += 1
+            if self.count == number:
+                self.failed = name
+                if name == "close":
+                    call(*args)  # as the kernel does: the descriptor is gone
+                raise error()
+            return call(*args, **kwargs)
+
+        return wrapped
+
+
+def deliver_one(box, *, fail):
+    """Deliver as a deliverer does, whatever the operating system says to the pass itself; return the ids."""
+    delivered = []
+    try:
+        for claim in claims(box, everything=True):
+            claim.begin()
+            claim.record(did("file", ok=not fail))
+            delivered.append(claim.entry.id)
+            claim.release()
+    except (OSError, MemoryError):
+        pass  # the outbox could not be read: the next pass comes
+    return delivered
+
+
+def released(box):
+    """Move what stays claimed to where a process that has ended leaves it."""
+    for name in names(box, "claimed"):
+        if claim := box.adopt(name):
+            claim.postpone(1)
+
+
+def error_of(number):
+    return lambda: OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["delivered", "not delivered"])
+@pytest.mark.parametrize("with_attachments", [False, True], ids=["file", "directory"])
+@pytest.mark.parametrize(
+    "error",
+    [*(pytest.param(error_of(number), id=errno.errorcode[number]) for number in ERRNOS), MemoryError],
+)
+def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(  # noqa: PLR0913
+    tmp_path, attached, monkeypatch, error, with_attachments, fail, caplog
+):
+    caplog.set_level("CRITICAL", "event")
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)  # it is counted, and takes no time
+    number, failed = 0, set()
+    while True:
+        number += 1
+        box = Outbox(tmp_path / str(number))
+        entry_id, _ = waiting(box, e=attached if with_attachments else Event("build"))
+        with monkeypatch.context() as patch:
+            failing = Failing(patch, number, error)
+            done = deliver_one(box, fail=fail)
+        assert not {"corrupt", "failed"} & {*there(box)}, failing.failed
+        released(box)
+        left = there(box)
+        assert left.get("waiting", []) == [entry_id] or (done and not fail), (failing.failed, left)
+        again = [claim.damage() for claim in claims(box, everything=True)]
+        assert again == [None] or (done and not fail), failing.failed
+        if not failing.failed:
+            break
+        failed.add(failing.failed)
+    assert {"open", "close", "read", "lstat", "scandir", "rename", "utime"} <= failed
+    assert number > 20
+
+
+@pytest.mark.parametrize("state", ["failed", "corrupt", "waiting"])
+def test_an_entry_that_cannot_be_read_is_put_back_where_it_was(box, monkeypatch, state, caplog):
+    entry_id, path = waiting(box, time.time() + 600)
+    if state != "waiting":
+        os.rename(path, place(box, state, entry_id))
+    before = there(box)
+    (candidate,) = box.find(entry_id)
+    opened = []
+    open_ = os.open
+
+    def second(where, *args, **kwargs):
+        opened.append(where)
+        if len(opened) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_(where, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", second)
+    assert box.claim(candidate) is None
+    monkeypatch.undo()
+    assert there(box) == before
+    assert box.find(entry_id)[0].name == candidate.name
+    assert "cannot be read now: [Errno 5] Input/output error" in caplog.text
+
+
+def test_an_entry_that_vanishes_after_it_was_claimed_is_no_concern(box, monkeypatch, caplog):
+    _, path = waiting(box)
+    (candidate,) = box.candidates()
+    rename = os.rename
+
+    def gone(source, target):
+        rename(source, target)
+        os.unlink(target)
+
+    monkeypatch.setattr(os, "rename", gone)
+    assert box.claim(candidate) is None
+    assert there(box) == {}
+    assert not os.path.exists(path)
+    assert "cannot be read now" in caplog.text
+
+
+def exhaust(held):
+    """Open files until there is no room for another."""
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+
+
+@POSIX
+def test_a_process_without_room_for_another_file_leaves_entries_where_they_are(box, caplog):
+    import resource
+
+    for _ in range(50):
+        waiting(box)
+    before = there(box)
+    found = list(box.candidates())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        exhaust(held)
+        claimed = [box.claim(candidate) for candidate in found]
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert claimed == [None] * 50
+    assert there(box) == before
+    assert "cannot be claimed" in caplog.text
+    assert len(taken(box)) == 50
+
+
+def test_a_full_disk_does_not_keep_what_waits_from_being_delivered(box, monkeypatch):
+    """It must be, to make room."""
+    entry_id, _ = waiting(box)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("mkdir", "write", "fsync"):
+        monkeypatch.setattr(os, name, full)
+    assert deliver_one(box, fail=False) == [entry_id]
+    assert there(box) == {}
+
+
+def test_a_leftover_that_cannot_be_removed_stops_nothing(box, monkeypatch):
+    entry_id, _ = waiting(box)
+    leftover = place(box, "tmp", "x")
+    os.mkdir(leftover)
+    os.utime(leftover, (0, 0))
+    rmdir = os.rmdir
+    monkeypatch.setattr(
+        os, "rmdir", lambda path, **kw: (_ for _ in ()).throw(OSError(5, "")) if path == leftover else rmdir(path, **kw)
+    )
+    assert taken(box) == [entry_id]
+    assert path_of(box, entry_id)
+
+
+def test_a_discard_that_another_process_has_made_is_no_error(box):
+    claim = put(box)
+    os.unlink(claim.path)
+    claim.record(did("file"))
+    assert claim.release() == "delivered"
+
+
+def test_a_directory_that_another_process_has_discarded_is_no_error(box, attached):
+    claim = put(box, attached)
+    os.rename(claim.path, f"{claim.path}-2")
+    claim.record(did("file"))
+    assert claim.release() == "delivered"
+
+
+def test_a_directory_that_another_process_discards_meanwhile_is_no_error(box, attached, monkeypatch):
+    claim = put(box, attached)
+    claim.record(did("file"))
+    rename = os.rename
+
+    def first(source, target):
+        monkeypatch.undo()
+        os.rename(source, f"{source}-2")
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "rename", first)
+    assert claim.release() == "delivered"
+    assert names(box, "claimed") == [f"{claim.name}-2"]
+
+
+def test_a_directory_above_that_another_process_makes_first_is_used(tmp_path, monkeypatch):
+    mkdir = os.mkdir
+
+    def first(path, mode=0o777):
+        mkdir(path, mode)
+        mkdir(path, mode)
+
+    box = Outbox(tmp_path / "above" / "outbox")
+    monkeypatch.setattr(os, "mkdir", first)
+    box.exists()
+    with pytest.raises(FileExistsError):
+        first(str(tmp_path / "x"))
+    assert put(box).entry.pending
+
+
+def test_a_damaged_entry_that_cannot_be_moved_stays_claimed(box, monkeypatch, caplog):
+    _, path = waiting(box)
+    os.truncate(path, 3)
+    (candidate,) = box.candidates()
+    rename = os.rename
+
+    def fail(source, target):
+        if os.path.basename(os.path.dirname(target)) == "corrupt":
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    assert box.claim(candidate) is None
+    assert list(there(box)) == ["claimed"]
+    assert "stays claimed until this process ends" in caplog.text
+
+
+def test_an_entry_that_can_neither_be_read_nor_be_put_back_stays_claimed(box, monkeypatch, caplog):
+    waiting(box)
+    (candidate,) = box.candidates()
+    rename = os.rename
+
+    def fail(source, target):
+        if "waiting" in target:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr("event._outbox.files.read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "no")))
+    assert box.claim(candidate) is None
+    assert list(there(box)) == ["claimed"]
+    assert "stays claimed until this process ends" in caplog.text
+
+
+def test_a_newer_entry_that_is_recognized_late_is_put_back(box, monkeypatch):
+    entry_id, path = waiting(box)
+    (candidate,) = box.candidates()
+    with open(path, "w") as file:
+        file.write('{"version": 2}')
+    monkeypatch.setattr("event._outbox.files.is_from_newer_release", lambda _path: False)
+    assert box.claim(candidate) is None
+    assert there(box) == {"waiting": [entry_id]}
+
+
+def test_an_entry_that_vanishes_is_left_out_of_the_list(box, monkeypatch):
+    waiting(box)
+
+    def vanish(path):
+        os.unlink(path)
+        raise FileNotFoundError(2, "No such file", path)
+
+    monkeypatch.setattr("event._outbox.files.read_entry", vanish)
+    assert list(box.entries()) == []

@@ -1,0 +1,119 @@
+"""Which process has claimed an entry, and whether it still runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from event._outbox import current_owner, owner_is_dead
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows asks no process whether it runs")
+PROC = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="platform: there is no /proc")
+
+
+OWNER = "import sys; from event._outbox import current_owner; print(current_owner())"
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_process_is_named_by_machine_number_and_beginning():
+    machine, pid, start = current_owner().split("-")
+    assert (len(machine), int(pid)) == (16, os.getpid())
+    assert start.isdecimal() or not os.path.exists("/proc/self/stat")
+    assert run(OWNER).startswith(f"{machine}-")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
+def test_a_forked_child_is_another():
+    code = """
+import os
+from event._outbox import current_owner
+parent, pid = current_owner(), os.fork()
+if pid == 0:
+    os._exit(current_owner() == parent or current_owner().split("-")[1] != str(os.getpid()))
+print(os.waitpid(pid, 0)[1], current_owner() == parent)
+"""
+    assert run(code) == "0 True"
+
+
+def test_a_thread_that_forgets_the_name_meanwhile_does_no_harm(monkeypatch):
+    class Forgetful(dict):
+        """As if another thread, which asks first too, clears it at once."""
+
+        def __setitem__(self, pid, name):
+            pass
+
+    expected = current_owner()
+    monkeypatch.setattr("event._outbox.liveness._known", Forgetful())
+    assert current_owner() == expected
+
+
+@PROC
+def test_a_process_that_runs_is_not_dead():
+    assert owner_is_dead(current_owner()) is False
+
+
+@POSIX
+def test_a_process_that_has_ended_is_dead_at_once():
+    assert owner_is_dead(run(OWNER)) is True
+
+
+@PROC
+def test_a_process_that_has_ended_is_dead_before_its_parent_has_noticed():
+    code = f"{OWNER}; sys.stdout.flush()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        owner = process.stdout.readline().strip()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not waited for
+        assert owner_is_dead(owner) is True
+
+
+@PROC
+def test_a_process_that_has_the_number_of_a_dead_one_is_another():
+    machine, pid, start = current_owner().split("-")
+    assert owner_is_dead(f"{machine}-{pid}-{int(start) - 1}") is True
+
+
+@POSIX
+def test_a_process_of_another_user_runs(monkeypatch):
+    def refuse(pid, number):
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)  # to run one would need a second user
+    assert not owner_is_dead(current_owner())
+
+
+def local(rest):
+    return f"{current_owner().partition('-')[0]}-{rest}"
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        pytest.param("0123456789abcdef-1-1", id="another machine"),
+        pytest.param(local("x-1"), id="no number"),
+        pytest.param(local(f"{10**30}-1"), id="a number beyond all processes"),
+        pytest.param(local(f"{os.getpid()}-"), id="a system that does not say when a process began", marks=POSIX),
+        pytest.param("", id="nobody"),
+        pytest.param("x", id="nonsense"),
+    ],
+)
+def test_an_owner_that_cannot_be_checked_is_neither_dead_nor_alive(owner):
+    assert owner_is_dead(owner) is None
+
+
+def test_a_system_without_proc_goes_by_its_name(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError
+
+    there = current_owner()
+    monkeypatch.setattr("event._outbox.liveness.open", missing, raising=False)
+    monkeypatch.setattr("event._outbox.liveness._known", {})
+    machine, pid, start = current_owner().split("-")
+    assert (len(machine), int(pid), start) == (16, os.getpid(), "")
+    assert machine != there.partition("-")[0]
+    assert owner_is_dead(current_owner()) is None

@@ -1,0 +1,192 @@
+"""What an operator does: find, look, count, retry, drop. None of it grows with the number of entries."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from event import Event, PermanentError
+from event._outbox import BOUND, Candidate
+from outbox.helpers import (
+    candidate_of,
+    candidates,
+    claims,
+    did,
+    later,
+    path_of,
+    place,
+    put,
+    taken,
+    there,
+    waiting,
+)
+
+
+def test_a_failed_entry_is_retried_also_for_handlers_that_have_failed_permanently(box):
+    claim = put(box, smtp="s")
+    claim.record(did("smtp", ok=False, error=PermanentError("no such user")))
+    assert claim.release() == "failed"
+    assert box.retry(candidate_of(box, claim.entry.id, "failed"))
+    (again,) = claims(box)
+    assert again.entry.pending == {"smtp": "s"}
+    assert again.entry.last_error == "no such user"
+    again.record(did("smtp"))
+    assert again.release() == "delivered"
+    assert there(box) == {}
+
+
+def test_a_waiting_entry_is_retried_at_once(box):
+    entry_id, _ = waiting(box, later())
+    waiting(box, later() + 1000)
+    candidate = candidate_of(box, entry_id)
+    assert box.retry(candidate)
+    assert not box.retry(candidate)  # it has moved on
+    assert len(os.listdir(place(box, "waiting"))) == 2  # the bucket that it was in is gone
+    assert taken(box) == [entry_id]
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed", "corrupt"])
+@pytest.mark.parametrize("with_attachments", [True, False])
+def test_an_entry_is_dropped_wherever_it_is_not_being_delivered(box, attached, state, with_attachments):
+    entry_id, path = waiting(box, e=attached if with_attachments else Event("build"))
+    other, _ = waiting(box, later())
+    if state != "waiting":
+        os.rename(path, place(box, state, entry_id))
+    candidate = candidate_of(box, entry_id, state)
+    assert box.drop(candidate)
+    assert not box.drop(candidate)
+    assert there(box) == {"waiting": [other]}
+    assert state != "waiting" or len(os.listdir(place(box, "waiting"))) == 1
+
+
+def test_an_entry_that_is_being_delivered_is_neither_dropped_nor_retried(box):
+    claim = put(box)
+    candidate = candidate_of(box, claim.entry.id, "claimed")
+    assert not box.drop(candidate)
+    assert not box.retry(candidate)
+    assert there(box) == {"claimed": [claim.name]}
+
+
+def test_the_entries_of_each_state_are_listed(box):
+    waits, _ = waiting(box)
+    claimed = put(box).entry.id
+    found = [(candidate.state, candidate.id, entry.id) for candidate, entry in box.entries()]
+    assert found == [("claimed", claimed, claimed), ("waiting", waits, waits)]
+    assert [candidate.state for candidate, _ in box.entries("waiting")] == ["waiting"]
+
+
+def test_an_entry_that_moves_on_while_it_is_looked_at_is_left_out(box):
+    _, path = waiting(box)
+    other, _ = waiting(box, 7200)
+    found = box.entries("waiting")
+    assert next(found)[0].due == 0
+    os.unlink(path_of(box, other))
+    os.unlink(path)
+    assert list(found) == []
+
+
+# Finding.
+
+
+def test_an_entry_is_found_by_its_whole_id_in_any_state(box):
+    claimed = put(box)
+    waits, path = waiting(box, later())
+    failed, other = waiting(box)
+    os.rename(other, place(box, "failed", failed))
+    for entry_id, state in ((claimed.entry.id, "claimed"), (waits, "waiting"), (failed, "failed")):
+        (found,) = box.find(entry_id)
+        assert (found.state, found.id) == (state, entry_id)
+    assert path == place(box, box.find(waits)[0].name)
+
+
+def test_no_directory_of_entries_is_read_to_find_a_whole_id(box, monkeypatch):
+    ids = [waiting(box, later() + 60 * number)[0] for number in range(3)]
+    read = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (read.append(path), scandir(path))[1])
+    assert [found.id for found in box.find(ids[1])] == [ids[1]]
+    assert sorted(read) == [place(box, "claimed"), place(box, "waiting")]
+
+
+def test_an_entry_is_found_by_the_beginning_of_its_id(box):
+    for sending in ("abc-1", "abc-2", "abd-1"):
+        box.put(Event("build"), {"file": "d"}, sending=sending).postpone(1)
+    assert sorted(found.id for found in box.find("ab")) == ["abc-1", "abc-2", "abd-1"]
+    assert sorted(found.id for found in box.find("abc")) == ["abc-1", "abc-2"]
+    assert box.find("") == box.find("x") == box.find("../waiting") == box.find("abc-1/") == []
+
+
+def test_a_whole_id_is_that_entry_whatever_else_begins_with_it(box):
+    for sending in ("abc", "abc-2"):
+        box.put(Event("build"), {"file": "d"}, sending=sending).postpone(1)
+    assert [found.id for found in box.find("abc")] == ["abc"]
+
+
+def test_a_candidate_knows_its_state_due_time_and_owner(box):
+    claim = put(box)
+    (claimed,) = candidates(box, "claimed")
+    assert (claimed.due, f"{claimed.id}.{claimed.owner}") == (None, claim.name)
+    claim.postpone(3600)
+    (waits,) = candidates(box, "waiting")
+    assert (waits.due, waits.owner) == (3600, "")
+    assert repr(waits) == f"<Candidate waiting/3600/{waits.id}>"
+    assert Candidate("failed", "x", "failed/x").due is None
+
+
+# Counting.
+
+
+def test_a_summary_counts_each_state_what_is_due_and_what_comes_next(box):
+    put(box)
+    waiting(box, 3600)
+    waiting(box, 3600)
+    waiting(box, time.time() + 40 * 86400)  # a clock's mistake: it is due
+    soon = candidate_of(box, waiting(box, later())[0]).due
+    failed, path = waiting(box)
+    os.rename(path, place(box, "failed", failed))
+    found = box.summary()
+    assert found.counts == {"claimed": 1, "waiting": 4, "failed": 1, "corrupt": 0}
+    assert (found.due, found.next_due) == (3, soon)
+    assert box.summary(0.0).next_due == 0  # the bucket that was emptied by hand
+    assert box.summary(1.0).next_due == 3600
+
+
+def test_a_summary_counts_no_further_than_its_bound(box):
+    entry_id, path = waiting(box)
+    for number in range(BOUND + 200):
+        os.link(path, f"{path}-{number}")
+        if number < 3:
+            os.link(path, place(box, "failed", str(number)))
+    found = box.summary()
+    assert found.counts == {"claimed": 0, "waiting": BOUND, "failed": 3, "corrupt": 0}
+    assert found.due == BOUND
+    assert len(box.find(entry_id[:8])) == BOUND
+
+
+def test_an_outbox_changes_when_an_entry_comes_that_is_due(box, monkeypatch):
+    waiting(box, later())
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    before = box.changes()
+    assert box.changes() == before
+    put(box).discard()
+    assert box.changes() == before
+    for dated in (1e9, 2e9):  # however coarse the clock is that dates directories
+        claim = put(box)
+        claim.postpone(time.time())
+        os.utime(os.path.dirname(path_of(box, claim.entry.id)), (dated, dated))
+        assert box.changes() != before
+        before = box.changes()
+
+
+def test_a_state_without_its_directory_is_writable_once_it_is_made(box, monkeypatch):
+    box.require_writable()
+    waiting(box)
+    os.rmdir(place(box, "corrupt"))
+    box.require_writable()
+    # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != place(box, "tmp"))
+    with pytest.raises(PermissionError, match="tmp is not writable"):
+        box.require_writable()

@@ -1,0 +1,387 @@
+"""Putting: the event is on disk, whole, with its attachments, before `put` returns."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import event
+from event import Event, EventError, _files, _trace
+from event._outbox import NewEntry, Outbox, current_owner
+from outbox.helpers import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
+
+
+def test_an_entry_without_attachments_is_one_file(box):
+    claim = put(box, file="d", smtp="s")
+    assert there(box) == {"claimed": [claim.name]}
+    assert claim.name.rpartition("-")[0] == f"{claim.entry.id}.{current_owner()}"
+    assert os.path.isfile(claim.path)
+    assert len(lines_of(claim.path)) == 1
+
+
+def test_an_entry_with_attachments_is_a_directory(box, attached):
+    claim = put(box, attached, file="d", smtp="s")
+    assert sorted(os.listdir(claim.path)) == ["0", "1", "entry"]
+    (candidate,) = box.find(claim.entry.id)
+    again = box.read(candidate)
+    assert (again.id, again.handlers, again.event.uid) == (claim.entry.id, {"file": "d", "smtp": "s"}, "u")
+    sent = claim.event()
+    assert event.sending_id(sent) == claim.entry.id == event.sending_id(sent)
+    assert list(sent.get_attachments()) == ["log", "../log"]
+    assert {Path(copy).read_text() for copy, _ in sent.get_attachments().values()} == {"compiled\n"}
+    assert all(os.path.dirname(copy) == claim.path for copy, _ in sent.get_attachments().values())
+
+
+def test_a_sending_that_succeeds_at_once_writes_no_journal(box):
+    claim = put(box)
+    before = Path(claim.path).read_bytes()
+    claim.record(did("file"))
+    assert Path(claim.path).read_bytes() == before
+    assert claim.release() == "delivered"
+    assert there(box) == {}
+
+
+@POSIX
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_an_outbox_is_private_to_the_user_whatever_the_umask(tmp_path, umask):
+    box = Outbox(tmp_path / "above" / "outbox")
+    before = os.umask(umask)
+    try:
+        os.mkdir(tmp_path / "above", 0o777)
+        os.chmod(tmp_path / "above", 0o755)
+        claim = put(box)
+        claim.begin()
+    finally:
+        os.umask(before)
+    for path in (box.path, *(place(box, state) for state in STATES)):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(claim.path).st_mode) & 0o077 == 0
+
+
+@POSIX
+def test_directories_above_an_outbox_are_not_made_for_others_to_write_to(tmp_path):
+    before = os.umask(0)
+    try:
+        put(Outbox(tmp_path / "a" / "b" / "outbox"))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(os.stat(tmp_path / path).st_mode) for path in ("a", "a/b")] == [0o755] * 2
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Return the inodes of what is synced, in order."""
+    found = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (found.append(os.fstat(fd).st_ino), fsync(fd)))
+    return found
+
+
+@POSIX
+def test_an_entry_without_attachments_takes_two_syncs(box, synced):
+    put(box).discard()
+    synced.clear()
+    claim = put(box)
+    assert synced == [os.stat(claim.path).st_ino, os.stat(place(box, "claimed")).st_ino]
+
+
+def test_what_is_put_is_synced(box, attached, synced):
+    claim = put(box, attached)
+    assert {os.stat(os.path.join(claim.path, name)).st_ino for name in ("0", "1", "entry")} <= {*synced}
+    if os.name == "posix":
+        parents = {os.stat(path).st_ino for path in (claim.path, place(box, "claimed"), box.path, box.path + "/..")}
+        assert parents <= {*synced}
+        assert synced.index(os.stat(claim.path).st_ino) < synced.index(os.stat(place(box, "claimed")).st_ino)
+
+
+def test_put_keeps_the_content_that_a_file_has_now(box, attached, tmp_path):
+    (tmp_path / "build.log").write_bytes(b"more\n")
+    claim = put(box, attached)
+    (tmp_path / "build.log").unlink()
+    assert claim.damage() is None
+    assert {Path(copy).read_text() for copy, _ in claim.event().get_attachments().values()} == {"more\n"}
+
+
+def test_a_copy_is_hashed_while_it_is_written(box, attached, monkeypatch, tmp_path):
+    """A source that changes between two reads would be kept with the digest of the other content."""
+    opened = []
+    open_regular = _files.open_regular
+    monkeypatch.setattr(_files, "open_regular", lambda path, **kw: (opened.append(path), open_regular(path, **kw))[1])
+    put(box, attached)
+    assert opened == [str(tmp_path / "build.log")] * 2
+
+
+@POSIX
+def test_a_copy_has_the_permission_bits_and_the_time_of_the_file(box, attached, tmp_path):
+    os.chmod(tmp_path / "build.log", 0o555)
+    touch(tmp_path / "build.log", 1000)
+    copy = os.stat(os.path.join(put(box, attached).path, "0"))
+    assert stat.S_IMODE(copy.st_mode) == 0o555
+    assert copy.st_mtime_ns == os.stat(tmp_path / "build.log").st_mtime_ns
+
+
+def test_an_attachment_that_cannot_be_read_is_left_out(box, attached, tmp_path, caplog):
+    (tmp_path / "build.log").unlink()
+    claim = put(box, attached)
+    assert claim.event().get_attachments() == {}
+    assert "attachment 'log' of <Event" in caplog.text
+    assert claim.damage() is None
+
+
+def test_a_strict_put_refuses_an_attachment_that_cannot_be_read(box, attached, tmp_path):
+    (tmp_path / "build.log").unlink()
+    with pytest.raises(FileNotFoundError):
+        box.put(attached, {"file": "d"}, strict=True)
+    assert there(box) == {}
+
+
+def test_a_strict_put_refuses_an_attachment_that_has_changed(box, attached, tmp_path):
+    box.put(attached, {"file": "d"}, strict=True).discard()
+    (tmp_path / "build.log").write_bytes(b"secrets of another file\n")
+    with pytest.raises(EventError, match=r"attachment 'log' of .* has changed since it was attached"):
+        box.put(attached, {"file": "d"}, strict=True)
+    assert there(box) == {}
+
+
+def test_an_event_of_another_class_is_kept_by_its_public_face(box):
+    class Foreign:
+        """As an event of another library: no state of ours."""
+
+        _closed = True
+
+        def as_dict(self):
+            return {"uid": "u", "name": "foreign", "more": {1, 2}}
+
+        def get_attachments(self):
+            return {}
+
+    claim = put(box, Foreign())
+    (candidate,) = box.find(claim.entry.id)
+    assert box.read(candidate).event.more == [1, 2]
+    assert claim.entry.event.name == "foreign"
+
+
+def test_an_event_that_could_not_be_read_back_is_refused(box):
+    e = Event("build")
+    e.set_formatter("name", lambda _key, _value: {})
+    with pytest.raises(EventError, match="cannot be kept: 'data' must be an object with a 'uid' and a 'name'"):
+        put(box, e)
+    assert there(box) == {}
+
+
+def test_an_event_that_is_too_large_is_refused(box, monkeypatch):
+    monkeypatch.setattr("event._outbox.entry.LARGEST", 5000)
+    put(box, Event("build", text="x" * 4000)).discard()
+    with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; 5000 are the most"):
+        put(box, Event("build", text="x" * 5000))
+    assert there(box) == {}
+
+
+@pytest.mark.parametrize("sending", ["../x", "a.b", "x" * 129, "é", "a b"])
+def test_an_id_that_is_no_file_name_is_refused(box, sending):
+    with pytest.raises(EventError, match="cannot be the id of a sending"):
+        box.put(Event("build"), {"file": "d"}, sending=sending)
+
+
+def test_a_sending_may_bring_its_own_id(box):
+    assert box.put(Event("build"), {"file": "d"}, sending="abc-1_X").entry.id == "abc-1_X"
+    assert path_of(box, "abc-1_X").startswith(place(box, "claimed", "abc-1_X."))
+
+
+TRACE, SPAN, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
+
+
+def read(box, claim):
+    (candidate,) = box.find(claim.entry.id)
+    return box.read(candidate)
+
+
+def test_an_entry_keeps_the_span_around_the_putting(box, monkeypatch):
+    assert put(box).entry.span is _trace.NOWHERE
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-00")
+    monkeypatch.setenv("TRACESTATE", "v=1")
+    claim = put(box)
+    assert _trace.as_data(claim.entry.span) == {"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": "v=1"}
+    assert _trace.as_data(read(box, claim).span) == _trace.as_data(claim.entry.span)
+
+
+def test_an_entry_keeps_the_span_that_it_is_given(box, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    given = _trace.Span(TRACE, OTHER)
+    assert box.put(Event("build"), {"file": "d"}, span=given).entry.span is given
+    assert box.put(Event("build"), {"file": "d"}, span=_trace.NOWHERE).entry.span is _trace.NOWHERE
+
+
+def test_a_span_whose_state_is_not_utf_8_is_kept(box, monkeypatch):
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
+    monkeypatch.setenv("TRACESTATE", "v=\udcff" if os.name == "posix" else "v=\xe9")
+    kept = read(box, put(box)).span
+    assert (kept.traceparent, kept.state) == (f"00-{TRACE}-{SPAN}-01", "")
+
+
+def test_an_event_that_cannot_be_put_leaves_nothing(box):
+    loop = Event("loop")
+    loop.self = {}
+    loop.self["self"] = loop.self
+    with pytest.raises(EventError):
+        put(box, loop)
+    assert there(box) == {}
+
+
+def breaking(monkeypatch, name):
+    """Let the sync of a directory fail, as on a disk that breaks."""
+
+    def fail(path, sync=_files.sync_directory):
+        if os.path.basename(path) == name:
+            raise OSError(5, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(_files, "sync_directory", fail)
+
+
+def test_an_entry_whose_last_sync_fails_is_not_kept(box, monkeypatch):
+    breaking(monkeypatch, "claimed")
+    with pytest.raises(OSError, match="Input/output"):
+        put(box)
+    assert there(box) == {}
+
+
+@pytest.mark.parametrize("call", ["rename", "mkdir"])
+def test_an_entry_that_cannot_be_moved_is_not_kept(box, attached, monkeypatch, call):
+    put(box).discard()
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="No space"):
+            put(box, attached)
+        (problem,) = box.put_many([NewEntry(attached, {"file": "d"})])
+    assert problem.errno == 28
+    assert there(box) == {}
+
+
+def test_a_file_in_the_place_of_the_outbox_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        put(Outbox(tmp_path / "file"))
+    with pytest.raises(OSError, match="file"):
+        taken(Outbox(tmp_path / "file"))
+
+
+# Several at once.
+
+
+def test_several_events_are_put_with_one_sync_of_the_directory(box, attached, synced):
+    put(box).discard()
+    synced.clear()
+    new = [NewEntry(Event("build", number=n), {"file": "d"}, sending=f"id-{n}") for n in range(20)]
+    put_claims = box.put_many([*new, NewEntry(attached, {"file": "d"})])
+    assert [claim.entry.id for claim in put_claims[:-1]] == [f"id-{n}" for n in range(20)]
+    assert [claim.entry.event.number for claim in put_claims[:-1]] == [*range(20)]
+    assert sorted(claim.name for claim in put_claims) == names(box, "claimed")
+    if os.name == "posix":
+        assert synced.count(os.stat(place(box, "claimed")).st_ino) == 1
+        assert synced[-1] == os.stat(place(box, "claimed")).st_ino
+        assert {os.stat(claim.path).st_ino for claim in put_claims} <= {*synced}
+
+
+def test_an_event_that_cannot_be_put_stops_none_of_the_others(box, monkeypatch):
+    monkeypatch.setattr("event._outbox.entry.LARGEST", 5000)
+    good, bad = NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("build", text="x" * 6000), {"file": "d"})
+    first, second, third = box.put_many([good, bad, good])
+    assert isinstance(second, EventError)
+    assert sorted([first.name, third.name]) == names(box, "claimed")
+
+
+def test_events_are_put_in_the_caller_s_span(box, monkeypatch):
+    given = _trace.Span(TRACE, OTHER)
+    token = _trace.current.set(given)
+    try:
+        found = box.put_many([NewEntry(Event("build"), {"file": "d"}) for _ in range(5)])
+    finally:
+        _trace.current.reset(token)
+    assert [claim.entry.span for claim in found] == [given] * 5
+
+
+def test_no_events_are_no_error(box):
+    assert box.put_many([]) == []
+
+
+def test_none_of_several_events_is_kept_if_their_sync_fails(box, monkeypatch):
+    put(box).discard()
+    breaking(monkeypatch, "claimed")
+    found = box.put_many([NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("b"), {"file": "d"}, sending="..")])
+    assert [type(error) for error in found] == [OSError, EventError]
+    assert there(box) == {}
+
+
+def test_several_events_in_an_outbox_that_cannot_be_made_are_several_errors(tmp_path):
+    (tmp_path / "file").touch()
+    found = Outbox(tmp_path / "file").put_many([NewEntry(Event("build"), {"file": "d"})] * 2)
+    assert [type(error) for error in found] == [NotADirectoryError] * 2
+
+
+def test_events_are_put_even_if_no_thread_can_be_started(box, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert len(box.put_many([NewEntry(Event("build"), {"file": "d"}) for _ in range(20)])) == 20
+    assert len(names(box, "claimed")) == 20
+
+
+# A workspace.
+
+
+def in_workspace(directory, content=b"from a message"):
+    path = os.path.join(directory, "0")
+    Path(path).write_bytes(content)
+    e = Event("build")
+    e.attach_file(path, "log")
+    return e, os.stat(path).st_ino
+
+
+def test_an_attachment_in_a_workspace_is_moved_into_the_entry(box, synced):
+    with box.workspace() as directory:
+        assert there(box) == {"tmp": [os.path.basename(directory)]}
+        e, inode = in_workspace(directory)
+        claim = box.put(e, {"file": "d"}, strict=True)
+        assert os.listdir(directory) == []
+    assert os.stat(os.path.join(claim.path, "0")).st_ino == inode
+    assert inode in synced
+    assert claim.damage() is None
+    assert list(there(box)) == ["claimed"]
+
+
+def test_what_is_left_in_a_workspace_is_removed(box):
+    with box.workspace() as directory:
+        in_workspace(directory)
+    assert there(box) == {}
+
+
+def test_a_workspace_of_another_outbox_is_copied_from(box, tmp_path):
+    with Outbox(tmp_path / "other").workspace() as directory:
+        e, inode = in_workspace(directory)
+        claim = put(box, e)
+        assert os.listdir(directory) == ["0"]
+    assert os.stat(os.path.join(claim.path, "0")).st_ino != inode
+
+
+def test_a_repr_shows_no_configuration(box):
+    entry_id, _ = waiting(box, smtp="secret")
+    new = NewEntry(Event("build"), {"smtp": "secret"})
+    claim = put(box, smtp="secret")
+    claim.record(did("smtp", ok=False, error=ValueError("secret")))
+    claim.record(did("smtp", ok=False, error=event.PermanentError("secret")))
+    shown = [new, claim, claim.entry, box, *claim.entry.journal, *box.find(entry_id), box.summary()]
+    assert "secret" not in "".join(map(repr, shown))
+    assert "smtp" in repr(new)
+    assert "smtp: permanent failure" in repr(claim.entry.journal)
+    claim.record(did("smtp"))
+    assert "smtp: ok" in repr(claim.entry.journal)
