@@ -78,7 +78,8 @@ class RedisPublisher:
 
     def abandon(self) -> None:
         """Close our copy of the socket; nothing is sent."""
-        if (connection := self._client.connection) is not None:
+        connection: Any = self._client.connection
+        if connection is not None:
             connection.disconnect()  # in a forked child, the client itself would only forget it
         self._client.close()
 
