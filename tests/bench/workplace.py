@@ -25,8 +25,8 @@ ENVIRONMENT_OF = {
     "hashlib": "ours",
     "handlers": "handlers",
 }
-# What the handlers need, and the servers of the tests that they talk to.
-HANDLERS = [f"{CHECKOUT}[all]", "aiosmtpd", "moto[server]", "pytest", "trustme"]
+# What the handlers need, the servers of the tests that they talk to, and the peer of the broker rows.
+HANDLERS = [f"{CHECKOUT}[all]", "aiosmtpd", "kombu[redis]", "moto[server]", "pytest", "trustme"]
 _ATTACHMENT_SIZE = 100_000  # bytes
 _LEFT_OUT = ("E3_", "PYTHON", "COVERAGE_", "COV_CORE_")
 
