@@ -8,8 +8,8 @@ No message holds up the others. One that is not due yet is held, and goes to the
 
 The broker counts how often a message came back from a crash. From `_SUSPECT` on it is a suspect: the relay that
 receives it when it is due publishes it once more, on trial and with one crash more, and the one that receives it then
-delivers it by itself. So only the message that is being tried is charged with a crash, and not those that its relay held besides. After
-`_MOST_CRASHES` it is dead-lettered.
+delivers it by itself. So only the message that is being tried is charged with a crash, and not those that its relay
+held besides. After `_MOST_CRASHES` it is dead-lettered.
 """
 
 from __future__ import annotations
