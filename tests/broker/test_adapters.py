@@ -289,6 +289,15 @@ def test_heartbeats_are_answered_while_a_relay_works(rabbit):
 # Redis
 
 
+def test_acknowledged_message_is_no_longer_pending(stream):
+    stream.put(b"1", b"2")
+    with consumer_of(stream) as consumer:
+        messages = receive(consumer, 2)
+        consumer.acknowledge(messages[:1])
+        consumer.dead_letter(messages[1], {})
+        assert stream.client.xpending(stream.name, "e3-event")["pending"] == 0
+
+
 def test_consumer_is_removed_when_it_closes(stream):
     stream.put(b"1")
     with consumer_of(stream) as consumer:

@@ -463,7 +463,7 @@ def test_suspects_wait_for_their_turn(stream, monkeypatch):
 
 def test_crashes_are_forgotten_once_an_attempt_has_ended(stream, monkeypatch):
     monkeypatch.setattr(module, "_FIRST_DELAY", 60.0)
-    stream.put(body("1"), headers=state(crash_count=8))
+    stream.put(body("1"), headers=state(crash_count=7, on_trial=True))
     sink = Sink(**{"1": LATER})
     with running(stream, sink):
         until(lambda: sink.got)

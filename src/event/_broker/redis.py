@@ -255,18 +255,18 @@ def _connect(address: Address, timeout: float, *, single_connection_client: bool
     :raises RefusedError: the login is refused
     """
     tls: dict[str, Any] = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True} if address.tls else {}
-    client = redis.Redis(
-        host=address.host, port=address.port, db=int(address.path), username=address.user or None,
-        password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
-        single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
-    )  # fmt: skip
-    try:
-        with _Sorted():
+    with _Sorted():
+        client = redis.Redis(  # which connects, if it has a single connection
+            host=address.host, port=address.port, db=int(address.path), username=address.user or None,
+            password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
+            single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
+        )  # fmt: skip
+        try:
             client.ping()
-    except BaseException:
-        client.close()
-        raise
-    return client
+        except BaseException:
+            client.close()
+            raise
+        return client
 
 
 def _fields(body: bytes, id_: str, headers: Mapping[str, str]) -> dict[Any, Any]:
