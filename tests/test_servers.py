@@ -10,15 +10,15 @@ import sys
 import time
 
 import pytest
-from kombu import Connection, Queue
 
+from brokers import RabbitQueue, RedisQueue
 from servers.process import program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server
 
 KINDS = [pytest.param(rabbitmq_server, id="rabbitmq"), pytest.param(redis_server, id="redis")]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux alone has it")
-QUEUE = Queue("events", durable=True)
+QUEUE = "events"
 HELLO = {RabbitMQ: b"AMQP\x00\x00\x09\x01", Redis: b"PING\r\n"}
 
 STARTED_AND_KILLED = """
@@ -35,8 +35,10 @@ with redis_server(pathlib.Path(sys.argv[2])) as server:
 def one(request, tmp_path_factory):
     """A server that knows QUEUE, whatever then becomes of it: RabbitMQ's class says why it stops once."""
     with request.param(tmp_path_factory.mktemp("server")) as server:
-        with Connection(server.url) as connection:
-            QUEUE(connection.channel()).declare()
+        queue = queue_at(server)
+        if isinstance(queue, RabbitQueue):
+            queue.make()
+        queue.close()
         server.stop()
         yield server
 
@@ -49,6 +51,12 @@ def server(one):
     yield one
     if one.process is not None:
         one.resume()
+
+
+def queue_at(server):
+    queue = (RabbitQueue if isinstance(server, RabbitMQ) else RedisQueue)(server)
+    queue.name = QUEUE
+    return queue
 
 
 def connect(server):
@@ -85,17 +93,15 @@ def assert_nothing_runs(directory):
 
 
 def test_a_confirmed_message_outlives_a_kill_and_nobody_answers_until_the_restart(server):
-    with Connection(server.url, transport_options={"confirm_publish": True}) as connection:
-        connection.Producer().publish("compiled", routing_key=QUEUE.name)
-        server.kill()
+    queue = queue_at(server)
+    queue.put(b"compiled")
+    server.kill()
     with pytest.raises(ConnectionRefusedError):
         connect(server)
     assert not has_ended_well(server)
     server.start()
-    with Connection(server.url) as connection:
-        message = QUEUE(connection.channel()).get()
-        message.ack()
-        assert message.payload == "compiled"
+    assert queue.get()[0] == b"compiled"
+    queue.close()
 
 
 def test_a_paused_server_takes_a_connection_and_says_nothing_until_it_goes_on(server):
