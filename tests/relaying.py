@@ -18,6 +18,7 @@ It forks from one warm process, as killing.py does. The journal that all process
     C - - PID             a relay has reached the broker
     L - - PID             and has lost it
     F - - PID             a relay's deliverer has begun
+    H - - PID             the relay was held still for longer than its lease
     K - - PID             the process was killed
     S - - -               the broker was killed
 
@@ -41,13 +42,17 @@ import sys
 import time
 from pathlib import Path
 
-import kombu
-from event._delivery import deliver as deliver_from
+import pika
+import redis
 
 import event
-from event import _cli, _intake, _publisher, _registry, _relay
+from event import _cli, _registry
+from event._broker import amqp as amqp_adapter
+from event._broker import redis as redis_adapter
+from event._broker import relay as relay_loop
 from event._cli import _deliverer, deliver, relay
 from event._outbox import Claim, Outbox
+from event._outbox.delivery import deliver as deliver_from
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 
@@ -56,7 +61,6 @@ QUEUE = "e3-event"
 CONTENT = b"0123456789abcdef" * 1024
 TEXT = "x" * 2000
 LEASE = 4.0  # seconds
-PATIENCE = 1.0  # seconds, added to it
 SECONDS = 60  # in which what is waited for happens
 RELAYS = ("one", "two", "none")  # the last one has no outbox
 PRODUCERS = ("p1", "p2")
@@ -118,7 +122,7 @@ def sending_of(body):
 
 def watch():
     """Have what the library does tell the journal when it returns."""
-    put, record, publish, connect = Outbox.put, Claim.record, _publisher._Line.publish, _intake.connect
+    put, record, connect = Outbox.put, Claim.record, relay_loop.connect_consumer
 
     def told_put(self, e, handlers, **more):
         claim = put(self, e, handlers, **more)
@@ -131,63 +135,79 @@ def watch():
         if delivery.ok and delivery.handler in {"broker", "tally"}:
             note("R" if delivery.handler == "broker" else "E", self.entry.id)
 
-    def told_publish(self, queue, message, *args):
-        sending = sending_of(message["body"])
-        note("P", sending)
-        Death.connected = True
-        try:
-            publish(self, queue, message, *args)
-        except Exception:
-            note("X", sending)
-            raise
-        note("Q", sending)
-        if Spy.now:
-            Spy.now.returned.add(sending)
+    def telling(publish):
+        def told_publish(self, queue, message, timeout):
+            with publishing(sending_of(message.body)):
+                publish(self, queue, message, timeout)
+
+        return told_publish
 
     def told_connect(*args, **kwargs):
-        intake = Spy(connect(*args, **{**kwargs, "patience": PATIENCE}))
+        consumer = Spy(connect(*args, **kwargs))
         note("C")
-        return intake
+        return consumer
 
-    Outbox.put, Claim.record, _publisher._Line.publish = told_put, told_record, told_publish
-    _intake.connect = told_connect
+    Outbox.put, Claim.record = told_put, told_record
+    for publisher in (amqp_adapter.AMQPPublisher, redis_adapter.RedisPublisher):
+        publisher.publish = telling(publisher.publish)
+    relay_loop.connect_consumer = told_connect
+
+
+@contextlib.contextmanager
+def publishing(sending):
+    """Tell the journal that a message is published within the block."""
+    note("P", sending)
+    Death.connected = True
+    try:
+        yield
+    except Exception:
+        note("X", sending)
+        raise
+    note("Q", sending)
 
 
 class Spy:
-    """An intake that tells the journal."""
+    """A consumer that tells the journal."""
 
-    now = None
     begins = staticmethod(lambda: None)
     done = staticmethod(lambda: None)  # called when a message is, and has not gone back
 
-    def __init__(self, intake):
-        self._intake = intake
-        self.returned = set()  # sendings that are published again
-        Spy.now = self
+    def __init__(self, consumer):
+        self._consumer = consumer
+        self.poll_interval = consumer.poll_interval
         self.begins()
 
     def __getattr__(self, name):
-        return getattr(self._intake, name)
+        return getattr(self._consumer, name)
 
-    def __enter__(self):
-        return self
+    def receive(self, limit, wait):
+        messages = self._told(self._consumer.receive, limit, wait)
+        for message in messages:
+            note("T", sending_of(message.body))
+        return messages
 
-    def __exit__(self, *args):
-        self._intake.close()
-
-    def take(self, wait):
-        taken = self._told(self._intake.take, wait)
-        if taken:
-            note("T", sending_of(taken.body))
-        return taken
-
-    def acknowledge(self, taken):
-        self._told(self._intake.acknowledge, taken)
-        sending = sending_of(taken.body)
-        note("Z", sending)
-        if sending not in self.returned:
+    def acknowledge(self, messages):
+        self._told(self._consumer.acknowledge, messages)
+        for message in messages:
+            note("Z", sending_of(message.body))
             self.done()
-        self.returned.discard(sending)
+
+    def requeue(self, message, *args):
+        self._move(self._consumer.requeue, message, *args)
+
+    def dead_letter(self, message, *args):
+        self._move(self._consumer.dead_letter, message, *args)
+        self.done()
+
+    def _move(self, move, message, *args):
+        sending = sending_of(message.body)
+        # Redis publishes and acknowledges in one transaction; AMQP publishes by a connection that tells so itself.
+        told = (
+            publishing(sending) if isinstance(self._consumer, redis_adapter.RedisConsumer) else contextlib.nullcontext()
+        )
+        with told:
+            self._told(move, message, *args)
+        note("Z", sending)
 
     def _told(self, call, *args):
         try:
@@ -199,10 +219,10 @@ class Spy:
 
 def quicken():
     """Have what takes a minute take a moment."""
-    for module in ("event._intake", "event._redis_list"):
-        if hasattr(sys.modules.get(module), "LEASE"):
-            sys.modules[module].LEASE = LEASE
-    _relay._FIRST_DELAY = 0.02
+    redis_adapter.LEASE = LEASE
+    redis_adapter.CONSUMER_LIFETIME = 2 * LEASE
+    redis_adapter._CLAIM_PAUSE = 0.2
+    relay_loop._FIRST_DELAY = 0.02
     _deliverer._RESTART = 0.2
 
 
@@ -269,7 +289,7 @@ class Place:
         """Deliver until an outbox is empty."""
         for _ in range(20):
             self.deliver(name)
-            if not any(names(os.path.join(self.outbox(name), state)) for state in ("tmp", "new", "claimed")):
+            if not any(Outbox(self.outbox(name)).entries("waiting", "claimed")):
                 return
         raise AssertionError(f"the outbox {name} does not become empty")
 
@@ -277,10 +297,6 @@ class Place:
         """Start a relay's deliverer as it is, but for what we watch."""
         outbox = re.search(r"follow\('([^']+)'", command[-1])[1]
         return subprocess.Popen([command[0], __file__, self.directory, "-", "follow", outbox], **kwargs)
-
-
-def names(directory):
-    return os.listdir(directory) if os.path.exists(directory) else []
 
 
 def forked(act):
@@ -326,41 +342,50 @@ class Broker:
 
     @contextlib.contextmanager
     def channel(self):
-        with kombu.Connection(self.server.url) as connection:
-            yield connection.default_channel
+        with pika.BlockingConnection(pika.URLParameters(f"{self.server.url}%2F")) as connection:
+            yield connection.channel()
+
+    @contextlib.contextmanager
+    def client(self):
+        with redis.Redis.from_url(self.server.url) as client:
+            yield client
 
     def waiting(self, queue=QUEUE):
-        """Return how many messages wait, and how many processes take."""
+        """Return how many messages wait, and how many processes receive."""
+        if self.kind == "redis":
+            with self.client() as client:
+                return client.xlen(queue), 0
         with self.channel() as channel:
-            if self.kind == "redis":
-                return sum(map(channel.client.llen, [queue, *channel.client.scan_iter(f"{queue}.taken.*")])), 0
             try:
-                found = channel.queue_declare(queue, passive=True)
-            except channel.connection.channel_errors:
+                found = channel.queue_declare(queue, passive=True).method
+            except pika.exceptions.ChannelClosedByBroker:
                 return 0, 0
             return found.message_count, found.consumer_count
 
     def left(self, queue=QUEUE):
-        """Return how many messages wait when nobody takes any more; what a taker has had is there again by then."""
-        eventually(lambda: not self.waiting(queue)[1], "nobody takes")
+        """Return how many messages wait when nobody receives any more; what a consumer had is there again by then."""
+        eventually(lambda: not self.waiting(queue)[1], "nobody receives")
         return self.waiting(queue)[0]
 
     def bury(self, queue):
         """Let the lease of those that have been killed end."""
-        if self.kind == "redis":
-            with self.channel() as channel:
-                for key in channel.client.scan_iter(f"{queue}.alive.*"):
-                    channel.client.delete(key)
+        if self.kind != "redis":
+            return
+        with self.client() as client, contextlib.suppress(redis.exceptions.ResponseError):
+            for entry in client.xpending_range(queue, redis_adapter.GROUP, "-", "+", 10_000):
+                client.xclaim(
+                    queue, redis_adapter.GROUP, entry["consumer"], 0, [entry["message_id"]], idle=10**9, justid=True,
+                    retrycount=entry["times_delivered"],
+                )  # fmt: skip
 
-    def takers(self):
-        """Return the members of the set of takers."""
-        with self.channel() as channel:
-            return channel.client.smembers(f"{QUEUE}.takers")
+    def consumers(self):
+        """Return the names of the consumers of Redis."""
+        with self.client() as client:
+            return {entry["name"].decode() for entry in client.xinfo_consumers(QUEUE, redis_adapter.GROUP)}
 
-    def all_keys(self):
-        """Return what Redis holds."""
-        with self.channel() as channel:
-            return sorted(key.decode() for key in channel.client.scan_iter())
+    def pending(self):
+        with self.client() as client:
+            return client.xpending(QUEUE, redis_adapter.GROUP)["pending"]
 
 
 # At random moments.
@@ -403,16 +428,39 @@ class Storm:
         note("S", pid="-", when=when)
         self.broker.server.start()
 
+    def hold_the_broker(self):
+        """Hold the broker still for a moment."""
+        self.broker.server.pause()
+        time.sleep(0.5)
+        self.broker.server.resume()
+
+    def hold(self, name):
+        """Hold a relay still until its lease is over."""
+        pid = self.running[name]
+        note("H", pid=pid)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5 * LEASE)
+        os.kill(pid, signal.SIGCONT)
+
+    def accepted(self):
+        return sum(line.startswith("A") for line in lines(self.place))
+
     def rage(self, rounds, kills):
         """Kill so many processes, and the broker so often."""
         when = {(number + 1) * rounds // (kills + 1) for number in range(kills)}
         for number in range(rounds):
             if number in when:
                 self.kill_the_broker()
+            elif number % 10 == 5:
+                self.hold_the_broker()
+            accepted = self.accepted()
+            eventually(lambda accepted=accepted: self.accepted() > accepted, "another event is accepted")
             time.sleep(random.uniform(0, 0.4))  # the random moment itself
             name = random.choice((*PRODUCERS, *RELAYS, *RELAYS, "deliverer"))
             if name == "deliverer":
                 self.kill_a_deliverer()
+            elif number % 15 == 10:
+                self.hold(random.choice(RELAYS))
             else:
                 self.kill(name)
                 self.start(name)
@@ -471,22 +519,20 @@ def at_random(place, broker, rounds, kills):
         storm.calm()
     finally:
         storm.end()
-    aside = broker.left(f"{QUEUE}.aside")
-    if aside:  # messages that too many relays have died with
-        pid = forked(lambda: place.relay("none", f"{QUEUE}.aside"))
-        eventually(lambda: not broker.waiting(f"{QUEUE}.aside")[0], "what is aside is delivered")
+    dead = broker.left(f"{QUEUE}.dead")
+    if dead:  # messages that too many relays have crashed with
+        pid = forked(lambda: place.relay("none", f"{QUEUE}.dead"))
+        eventually(lambda: not broker.waiting(f"{QUEUE}.dead")[0], "the dead letters are delivered")
         stop(place, pid)
         done(pid)
-        assert not broker.left(f"{QUEUE}.aside")
-    keys = []
+        assert not broker.left(f"{QUEUE}.dead")
     if broker.kind == "redis":
-        broker.bury(QUEUE)
         pid = forked(lambda: place.relay("none"))  # it finds that the others are gone
-        eventually(lambda: len(broker.takers()) <= 1, "those that are gone are forgotten")
+        eventually(lambda: len(broker.consumers() - {redis_adapter.RETURNED}) <= 1, "those that are gone are forgotten")
         stop(place, pid)
         done(pid)
-        keys = [key for key in broker.all_keys() if not key.startswith("_kombu")]
-    print(json.dumps({"aside": aside, "keys": keys}))
+        assert broker.pending() == 0
+    print(json.dumps({"dead": dead}))
 
 
 # Before each step.

@@ -1,6 +1,6 @@
 """Producers, relays, deliverers and the broker itself killed: what was accepted reaches the handlers, whole.
 
-E3_RELAY_ROUNDS says how many processes are killed at random moments, E3_RELAY_KILLS how often the broker is.
+The long form kills E3_RELAY_ROUNDS processes, and the broker E3_RELAY_KILLS times; the short one is part of each run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from servers.process import program
 relaying = Path(__file__).with_name("relaying.py")
 CONTENT = b"0123456789abcdef" * 1024
 PROGRAMS = {"redis": "redis-server", "rabbitmq": "rabbitmq-server"}
-ROUNDS = int(os.environ.get("E3_RELAY_ROUNDS", "40"))
-KILLS = {"redis": 3, "rabbitmq": 1}
+SHORT = {"rounds": 12, "redis": 1, "rabbitmq": 1}
+LONG = {"rounds": int(os.environ.get("E3_RELAY_ROUNDS", "60")), "redis": 4, "rabbitmq": 2}
 pytestmark = [
     pytest.mark.server,
-    pytest.mark.long,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork"),
 ]
 
@@ -67,7 +66,7 @@ def check(directory, broker):
     for handler in ("a", "b"):
         check_files(directory / handler, sendings)
     for outbox in directory.glob("outbox-*"):
-        assert [str(path) for path in outbox.glob("*/*")] == []
+        assert [str(path) for path in outbox.rglob("*") if path.is_file()] == []
     count = Counter(line.what for line in lines)
     return {
         "killed": count["K"],
@@ -106,7 +105,7 @@ def check_sendings(lines, lazy):
         if line.sending != "-":
             of[line.sending].append(line)
     lost = defaultdict(list)
-    for line in failures:
+    for line in [*failures, *(line for line in lines if line.what == "H")]:
         lost[line.pid].append(line.when)
 
     def undone(line):
@@ -167,22 +166,23 @@ def check_files(directory, sendings):
     assert found == sendings.keys()
 
 
+@pytest.mark.parametrize("amounts", [SHORT, pytest.param(LONG, marks=pytest.mark.long)], ids=["short", "long"])
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_what_was_accepted_before_kills_at_random_moments_reaches_every_handler(directory, record_property, broker):
-    kills = int(os.environ.get("E3_RELAY_KILLS", KILLS[broker]))
-    report = run(directory, broker, "random", ROUNDS, kills)
+def test_accepted_events_reach_every_handler_whatever_is_killed(directory, record_property, broker, amounts):
+    rounds, kills = amounts["rounds"], int(os.environ.get("E3_RELAY_KILLS", amounts[broker]))
+    report = run(directory, broker, "random", rounds, kills)
     counted = check(directory, broker)
     for name, number in counted.items():
         record_property(name, number)
     print(broker, counted, report)
-    assert report["keys"] == []
-    assert counted["killed"] > ROUNDS / 2
+    assert counted["killed"] > rounds / 2
     assert counted["broker killed"] == kills
-    assert counted["accepted"] > ROUNDS
+    assert counted["accepted"] >= rounds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_what_was_accepted_before_a_kill_at_each_step_reaches_every_handler(directory, broker):
+def test_accepted_events_reach_every_handler_after_a_kill_at_each_step(directory, broker):
     steps = run(directory, broker, "steps")
     counted = check(directory, broker)
     print(broker, counted, steps)

@@ -10,8 +10,8 @@ import sys
 import time
 
 import pytest
-from kombu import Connection, Queue
 
+from brokers import RabbitQueue, RedisQueue
 from servers.process import program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 KINDS = [pytest.param(rabbitmq_server, id="rabbitmq"), pytest.param(redis_server, id="redis")]
 SECONDS = 60  # in which what is waited for happens, on a machine that has other work
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux alone has it")
-QUEUE = Queue("events", durable=True)
+QUEUE = "events"
 HELLO = {RabbitMQ: b"AMQP\x00\x00\x09\x01", Redis: b"PING\r\n"}
 
 STARTED_AND_KILLED = """
@@ -38,8 +38,10 @@ with redis_server(pathlib.Path(sys.argv[2])) as server:
 def one(request, tmp_path_factory):
     """A server that knows QUEUE, whatever then becomes of it: RabbitMQ's class says why it stops once."""
     with request.param(tmp_path_factory.mktemp("server")) as server:
-        with Connection(server.url) as connection:
-            QUEUE(connection.channel()).declare()
+        queue = queue_at(server)
+        if isinstance(queue, RabbitQueue):
+            queue.make()
+        queue.close()
         server.stop()
         yield server
 
@@ -52,6 +54,12 @@ def server(one):
     yield one
     if one.process is not None:
         one.resume()
+
+
+def queue_at(server):
+    queue = (RabbitQueue if isinstance(server, RabbitMQ) else RedisQueue)(server)
+    queue.name = QUEUE
+    return queue
 
 
 def connect(server):
@@ -88,19 +96,17 @@ def assert_nothing_runs(directory):
 
 
 def test_a_confirmed_message_outlives_a_kill_and_nobody_answers_until_the_restart(server):
-    with Connection(server.url, transport_options={"confirm_publish": True}) as connection:
-        connection.Producer().publish("compiled", routing_key=QUEUE.name)
-        server.kill()
+    queue = queue_at(server)
+    queue.put(b"compiled")
+    server.kill()
     with pytest.raises(ConnectionRefusedError):
         connect(server)
     assert not has_ended_well(server)
     if sys.platform == "linux":
         assert_nothing_runs(server.directory)
     server.start()
-    with Connection(server.url) as connection:
-        message = QUEUE(connection.channel()).get()
-        message.ack()
-        assert message.payload == "compiled"
+    assert queue.get()[0] == b"compiled"
+    queue.close()
 
 
 def test_a_paused_server_takes_a_connection_and_says_nothing_until_it_goes_on(server):

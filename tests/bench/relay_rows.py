@@ -42,7 +42,7 @@ def measure_latency(place, size):
     for name, server in (("RabbitMQ", "rabbitmq"), ("Redis", "redis")):
         with place.server(server) as url:
             ours = {outbox: _latency(place, size, url, _relays(place, url, 1, outbox)) for outbox in (True, False)}
-            plain = _latency(place, size, url, _echo(place, url))
+            plain = _latency(place, size, url, _echo(place, url), "latency-plain")
         yield Line(
             what=f"{name}: from the sending of an event to its file, relay with an outbox on a disk / without",
             ours=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
@@ -59,7 +59,7 @@ def _job(place, *arguments):
 
 
 def _consumed(place, size, url):
-    place.run(_job(place, "publish", url, size.messages))
+    place.run(_job(place, "publish-plain", url, size.messages))
     return 1 / float(place.run(_job(place, "consume", url, size.messages)))
 
 
@@ -110,9 +110,9 @@ def _echo(place, url):
             process.communicate(timeout=_PATIENCE)
 
 
-def _latency(place, size, url, takers):
+def _latency(place, size, url, takers, job="latency"):
     with takers as directory:
-        return float(place.run(_job(place, "latency", url, directory, size.latencies)))
+        return float(place.run(_job(place, job, url, directory, size.latencies)))
 
 
 ROWS = {"relay": measure_rates, "latency": measure_latency}

@@ -25,9 +25,9 @@ ENVIRONMENT_OF = {
     "hashlib": "ours",
     "handlers": "handlers",
 }
-# What the handlers need, and the servers of the tests that they talk to.
+# What the handlers need, the servers of the tests that they talk to, and the peers that do it by hand.
 HANDLERS = [f"{CHECKOUT}[all]", "aiosmtpd", "moto[server]", "pytest", "trustme"]
-HANDLERS += ["opentelemetry-exporter-otlp-proto-http", "urllib3"]  # what does it by hand
+HANDLERS += ["kombu[redis]", "opentelemetry-exporter-otlp-proto-http", "urllib3"]
 _ATTACHMENT_SIZE = 100_000  # bytes
 _LEFT_OUT = ("E3_", "PYTHON", "COVERAGE_", "COV_CORE_")
 

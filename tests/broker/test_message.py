@@ -115,12 +115,9 @@ def test_what_is_written_is_read(sending, created, name, data, contents, span): 
     read = decode(encode(EventMessage(sending, created, event, attachments, files, span)))
     assert (read.id, read.created, read.attachments) == (sending, created, attachments)
     assert (read.event.name, read.event.data, read.event._closed) == (name, data, False)
-    for name, file in contents.items():
-        assert (
-            read.files[attachments[name][0]] == file
-            if isinstance(file, S3Reference)
-            else content_of(read, name) == file
-        )
+    for key, file in contents.items():
+        stored = read.files[attachments[key][0]]
+        assert stored == file if isinstance(file, S3Reference) else content_of(read, key) == file
     assert (read.span and (read.span.traceparent, read.span.state)) == (span and (span.traceparent, span.state))
 
 

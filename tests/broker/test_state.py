@@ -9,9 +9,17 @@ import pytest
 from event._broker import RelayState
 
 NAME = "e3-event-relay"
-EMPTY = {"attempts": 0, "first_seen": 0, "due": 0, "crash_count": 0, "pending_handlers": None, "refused": {}}
+EMPTY = {
+    "attempts": 0,
+    "first_seen": 0,
+    "due": 0,
+    "crash_count": 0,
+    "on_trial": False,
+    "pending_handlers": None,
+    "refused": {},
+}
 FULL = {
-    "attempts": 3, "first_seen": 1e9, "due": 2e9, "crash_count": 2, "pending_handlers": ["a", "b"],
+    "attempts": 3, "first_seen": 1e9, "due": 2e9, "crash_count": 2, "on_trial": True, "pending_handlers": ["a", "b"],
     "refused": {"c": "no"},
 }  # fmt: skip
 
@@ -64,6 +72,7 @@ def test_unknown_keys_are_ignored():
         pytest.param('{"pending_handlers": "smtp"}', id="names that are text"),
         pytest.param('{"pending_handlers": [1]}', id="names that are numbers"),
         pytest.param('{"pending_handlers": {"a": 1}}', id="names that are an object"),
+        pytest.param('{"on_trial": 1}', id="a number for a flag"),
         pytest.param('{"refused": null}', id="no reasons"),
         pytest.param('{"refused": ["a"]}', id="reasons that are a list"),
         pytest.param('{"refused": {"a": 1}}', id="a reason that is a number"),

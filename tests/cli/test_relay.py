@@ -253,7 +253,9 @@ def test_without_an_outbox_a_broken_handler_is_a_reason_to_take_nothing(broker, 
     assert (status, len(err)) == (1, 3)
     assert err[0].startswith("s3: not loaded: ")
     assert err[1].startswith("no: not loaded: ")
-    assert err[2].startswith("e3-event relay: nothing is relayed: it could not be delivered; with an outbox, events would be")
+    assert err[2].startswith(
+        "e3-event relay: nothing is relayed: it could not be delivered; with an outbox, events would be"
+    )
     assert broker.waiting() == 1
 
 
@@ -697,7 +699,9 @@ def test_too_many_deliveries_that_hang_end_a_relay_without_an_outbox(broker, com
     args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", "hung", "--timeout", "0.1")
     status, _, err = command(*args)
     assert status == 1
-    assert err[-1].endswith(" relayed; ended, since a process has no room for more deliveries that hang; an outbox helps")
+    assert err[-1].endswith(
+        " relayed; ended, since a process has no room for more deliveries that hang; an outbox helps"
+    )
     assert broker.waiting() == 4
 
 

@@ -155,6 +155,11 @@ def administered(server):
         yield connection.channel()
 
 
+def ours(caplog):
+    """Return the records of our logger; the clients have loggers of their own."""
+    return [record for record in caplog.records if record.name == "event"]
+
+
 @contextmanager
 def within(seconds):
     start = time.monotonic()
@@ -342,7 +347,7 @@ def test_a_queue_that_is_full_is_a_failure_until_it_is_not(rabbitmq, queue, hidd
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments=limit)
     assert handler.send_event(finished(number=1))
     assert not handler.send_event(finished(number=2))
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in ours(caplog)] == ["WARNING"]
     assert caplog.text.endswith(
         "> is not published to env:BROKER: the broker has rejected the message; the queue may be full\n"
     )
@@ -401,7 +406,7 @@ def test_a_wrong_password_is_told_once_in_a_sending(rabbitmq, queue, hidden):
     ("url", "warned"),
     [
         pytest.param("amqp://ci:t0psecret@127.0.0.1/", True, id="password"),
-        pytest.param("amqp://127.0.0.1/;redis://:t0psecret@127.0.0.1", True, id="password-in-another-one"),
+        pytest.param("redis://127.0.0.1/;redis://:t0psecret@127.0.0.1", True, id="password-in-another-one"),
         pytest.param("amqp://guest:guest@127.0.0.1/", False, id="guest"),
         pytest.param("amqp://ci@127.0.0.1/", False, id="user"),
         pytest.param("amqp://127.0.0.1/", False, id="nobody"),
@@ -469,9 +474,10 @@ def test_a_server_that_is_killed_keeps_what_it_has_and_is_found_again(server, qu
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "not-connected"])
 def test_a_server_that_is_paused_is_given_up_in_time(server, queue, handler, caplog, connected):
     other = BrokerHandler(handler.url, queue)
-    if connected:
-        assert handler.send_event(finished())
     handler.timeout = SHORT
+    if connected:
+        assert other.send_event(finished())  # which makes the queue
+        assert handler.send_event(finished())
     server.pause()
     try:
         with within(SHORT + SLACK):
@@ -586,7 +592,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(queue, caplog, scheme
         handler = BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=SHORT)
         with within(SHORT + SLACK):
             assert not handler.send_event(finished())
-    (record,) = caplog.records
+    (record,) = ours(caplog)
     assert f"is not published to {scheme}://127.0.0.1:{port}: " in record.message
 
 
@@ -598,7 +604,7 @@ def test_what_answers_and_is_no_broker_is_a_failure(queue, caplog, scheme, serve
     with raw_server(serve) as port, within(QUICK):
         assert not BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=timeout).send_event(finished())
     gc.collect()  # what was left open warns
-    (record,) = caplog.records
+    (record,) = ours(caplog)
     assert f"is not published to {scheme}://127.0.0.1:{port}: " in record.message
 
 
@@ -914,7 +920,7 @@ def test_all_of_them_together_keep_within_the_limit(redis, queue, made_by, files
     message = the_message(redis, queue)
     assert sorted(message.attachments) == ["a", "c", "d"]
     assert sorted(file.size for file in message.files.values()) == [0, 4, 6]
-    (record,) = caplog.records
+    (record,) = ours(caplog)
     assert record.message == (
         f"broker: attachment 'b' of {made!r} is not sent: it has 5 bytes, and the message has room for 4; "
         "s3=s3://... takes it"
@@ -1030,7 +1036,7 @@ def test_what_does_not_fit_goes_to_s3(redis, queue, made_by, files, s3, caplog):
     stored = message.files["0"]
     assert (stored.url, stored.size) == (f"s3://builds/ci/{message.id}/a b.log", 11)
     assert message.attachments["a b.log"] == ("0", hashlib.sha1(b"x" * 11).hexdigest())
-    assert message.files["1"] == b"y"
+    assert message.files["1"] == InlineFile.of(b"y")
     assert s3.get("builds", f"ci/{message.id}/a b.log")["Body"] == b"x" * 11
     assert s3.get("builds", f"ci/{message.id}/a b.log")["ServerSideEncryption"] == "AES256"
     assert [record for record in caplog.records if record.name == "event"] == []
@@ -1059,7 +1065,8 @@ def test_an_event_whose_attachment_s3_does_not_take_waits_and_comes_under_the_sa
     assert not manager.send_event(made)
     assert re.search(r"broker: <Event 'compile' .*> is not published to env:BROKER: .*127.0.0.1", caplog.text)
     assert taken(redis, queue) == []
-    ((_, sending, _),) = Outbox(manager.outbox).entries("new")
+    ((candidate, _),) = Outbox(manager.outbox).entries("waiting")
+    sending = candidate.id
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
     assert outcome
@@ -1119,7 +1126,7 @@ QUEUES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_s
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    url=REFERENCES | st.just("redis://h/a,b|c?%2C"),
+    url=REFERENCES | st.just("amqp://h/a,b|c%252C"),
     queue=QUEUES,
     limit=st.none() | st.integers(0, 1 << 40),
     s3=st.just("") | st.text(st.sampled_from("ab,|%2C="), min_size=1).map("s3://b/{}".format),
@@ -1157,9 +1164,7 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"queue": ""}, "the queue must have a name of printable characters", id="no-queue"),
         pytest.param({"queue": "t0psecret\n@h"}, "the queue must have a name of printable characters", id="line-break"),
         pytest.param({"queue": "t0p" * 100}, "the queue must have a name of printable characters", id="long-queue"),
-        pytest.param(
-            {"queue": "t0psecret\ud800"}, "the queue must have a name of printable characters", id="lone-surrogate"
-        ),
+        pytest.param({"queue": "t0psecret\ud800"}, "a name of printable characters", id="lone-surrogate"),
         pytest.param({"limit": "much"}, "limit is 'much'; expected a number, 0 or more", id="limit"),
         pytest.param({"limit": -1}, "limit is -1; expected a number, 0 or more", id="negative-limit"),
         pytest.param({"s3": "builds"}, "the URL is 'builds'; expected s3://BUCKET/PREFIX", id="s3"),

@@ -130,6 +130,11 @@ class _Connection:
         finally:
             self._loop.close()
 
+    def abandon(self) -> None:
+        """Let go of the connection in a forked child; the parent's is as it was."""
+        self._loop.replace_sockets()
+        self.close(_GOODBYE)
+
     def _cut(self) -> None:
         """End a connection whose broker does not answer."""
         try:
@@ -173,6 +178,13 @@ class _Loop(IOLoop):
             with socket.socket(fileno=os.dup(fd)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
+    def replace_sockets(self) -> None:
+        """Put sockets whose other end is closed in the place of those that another process uses too."""
+        for fd in self._sockets:
+            ours, other = socket.socketpair()
+            with ours, other:
+                os.dup2(ours.fileno(), fd, inheritable=False)
+
 
 class AMQPPublisher:
     """A connection that publishes; see `queue.Publisher`."""
@@ -207,6 +219,7 @@ class AMQPPublisher:
 
     def abandon(self) -> None:
         """Forget the connection: the parent process goes on using its socket."""
+        self._connection.abandon()
 
     def _open(self, end: float) -> None:
         channel = self._connection.open_channel(_left(end))

@@ -24,7 +24,6 @@ CONTENT_TYPE = "application/vnd.e3-event+json"
 OPERATION_TIMEOUT = 10.0  # seconds for one exchange with the broker
 LEASE = 60.0  # seconds after which a message of a relay that gives no sign of life is delivered to another one
 _QUEUE_MAX = 240  # bytes; AMQP allows 255, and there is a QUEUE.dead too
-_REPEATED = 2  # how often a message must come back until it may be to blame
 
 # family -> (the module that must be installed, the adapter)
 _ADAPTERS = {
@@ -78,15 +77,6 @@ class ReceivedMessage:
     headers: dict[str, str] = field(default_factory=dict)
     redelivered: int = 0
     counted: bool = True
-
-    def may_be_to_blame(self, crash_count: int) -> bool:
-        """Return whether it came back so often that it may have brought down the relays that had it.
-
-        Once is usual: a relay was stopped, or lost its connection.
-
-        :param crash_count: how often that happened before it was last published
-        """
-        return self.redelivered > 0 and (not self.counted or self.redelivered + crash_count >= _REPEATED)
 
 
 class Publisher(Protocol):

@@ -47,7 +47,7 @@ _CLAIM_PAUSE = 5.0  # seconds between two looks for messages of dead relays
 
 def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> RedisPublisher:
     """Return a connection that has answered; see `queue.connect_publisher`."""
-    return RedisPublisher(url, _connect(address, min(timeout, OPERATION_TIMEOUT)))
+    return RedisPublisher(url, _connect(address, min(timeout, OPERATION_TIMEOUT), single_connection_client=True))
 
 
 def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> RedisConsumer:  # noqa: ARG001  # the port's
@@ -78,6 +78,9 @@ class RedisPublisher:
 
     def abandon(self) -> None:
         """Close our copy of the socket; nothing is sent."""
+        connection: Any = self._client.connection
+        if connection is not None:
+            connection.disconnect()  # in a forked child, the client itself would only forget it
         self._client.close()
 
 
@@ -245,25 +248,25 @@ class _Sorted:
             raise BrokerError(one_line(error)) from error
 
 
-def _connect(address: Address, timeout: float) -> redis.Redis:
+def _connect(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:
     """Return a client with one connection, which has answered.
 
     :raises BrokerError: the broker could not be reached
     :raises RefusedError: the login is refused
     """
     tls: dict[str, Any] = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True} if address.tls else {}
-    client = redis.Redis(
-        host=address.host, port=address.port, db=int(address.path), username=address.user or None,
-        password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
-        single_connection_client=False, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
-    )  # fmt: skip
-    try:
-        with _Sorted():
+    with _Sorted():
+        client = redis.Redis(  # which connects, if it has a single connection
+            host=address.host, port=address.port, db=int(address.path), username=address.user or None,
+            password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
+            single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
+        )  # fmt: skip
+        try:
             client.ping()
-    except BaseException:
-        client.close()
-        raise
-    return client
+        except BaseException:
+            client.close()
+            raise
+        return client
 
 
 def _fields(body: bytes, id_: str, headers: Mapping[str, str]) -> dict[Any, Any]:

@@ -6,8 +6,10 @@ goes to ``QUEUE.dead``, with the reason in a header; a relay of that queue tries
 
 No message holds up the others. One that is not due yet is held, and goes to the end of the queue if many are.
 
-A message whose relays crashed again and again is tried apart from the others, later and later, and dead-lettered after
-`_MOST_CRASHES`. Its broker counts the crashes.
+The broker counts how often a message came back from a crash. From `_SUSPECT` on it is a suspect: the relay that
+receives it when it is due publishes it once more, on trial and with one crash more, and the one that receives it then
+delivers it by itself. So only the message that is being tried is charged with a crash, and not those that its relay
+held besides. After `_MOST_CRASHES` it is dead-lettered.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ _MOST_HELD = 50  # messages
 _LONGEST_HELD = 600.0  # seconds; RabbitMQ closes the channel of a consumer that holds one for half an hour
 _GOING_ROUND = 0.05  # seconds of pause for each message that goes to the end of the queue undue
 _MOST_CRASHES = 8
-_QUARANTINE = 2  # crashes, from which on a message is tried alone
+_SUSPECT = 2  # crashes; once is usual, since a relay that ends or loses its connection gives back what it holds
+_PREFETCH = BATCH + 2 * _MOST_HELD
 _REMEMBERED = 10_000  # ids of delivered messages
 _REMINDER = 3600.0  # seconds until the same problem is reported again
 
@@ -130,7 +133,7 @@ class Relay:
         while not stop.is_set():
             problem = "cannot be reached"
             try:
-                consumer = connect_consumer(self._url, self._queue, self._lost, prefetch=BATCH + 2 * _MOST_HELD)
+                consumer = connect_consumer(self._url, self._queue, self._lost, prefetch=_PREFETCH)
                 problem = "is lost"
                 try:
                     self._serve(consumer, stop)
@@ -180,16 +183,23 @@ class Relay:
         due = []
         for message in received:
             pending = _Pending(message, RelayState.from_headers(message.headers), now)
-            if message.may_be_to_blame(pending.state.crash_count):
-                pending.result = SinkResult(Disposition.REQUEUE, "it came back", crashed=True)
-                pending.state.crash_count += message.redelivered - 1
-                self._settle(consumer, [pending])
-            elif pending.state.due and (wait := pending.state.due - time.time()) > 0:
+            state = pending.state
+            if _came_back(message, state):
+                self._requeue_after_crash(consumer, pending)
+            elif state.due and (wait := state.due - time.time()) > 0:
                 # The clock of the relay that has set the date may differ.
                 self._hold(consumer, pending, min(wait, _LONGEST_DELAY))
             else:
                 due.append(pending)
         return due
+
+    def _requeue_after_crash(self, consumer: Consumer, pending: _Pending) -> None:
+        state = pending.state
+        if not state.on_trial:  # else the crash is counted already
+            state.crash_count += pending.message.redelivered
+        state.on_trial = False
+        state.due = time.time() + _delay(state.crash_count - 1)
+        self._put_back(consumer, pending)
 
     def _hold(self, consumer: Consumer, pending: _Pending, wait: float) -> None:
         """Keep a message unacknowledged until it is due; if too many are held, put the last one back into the queue."""
@@ -213,19 +223,35 @@ class Relay:
             self._retry_later(pending, self._queue, error)
 
     def _process(self, consumer: Consumer, batch: list[_Pending]) -> None:
-        """Give a batch to the sink, and settle it. A message that may crash us is delivered alone, after the others."""
+        """Give a batch to the sink, and settle it; the suspects have a way of their own."""
         for pending in batch:
             if pending.result is None and pending.message.id and pending.message.id in self._delivered:
                 pending.result = SinkResult(Disposition.ACK)  # the broker was not told that it is done
-        new = [pending for pending in batch if pending.result is None]
-        safe = [pending for pending in new if pending.state.crash_count < _QUARANTINE]
-        alone = [pending for pending in new if pending.state.crash_count >= _QUARANTINE]
+        suspects = [p for p in batch if p.result is None and p.state.crash_count >= _SUSPECT]
+        safe = [p for p in batch if p.result is None and p.state.crash_count < _SUSPECT]
         if safe:
             self._deliver(consumer, safe)
-        self._settle(consumer, [pending for pending in batch if pending not in alone])
-        for pending in alone:
+        self._settle(consumer, [pending for pending in batch if pending not in suspects])
+        for number, pending in enumerate(suspects):
+            self._try(consumer, pending, is_first=number == 0)
+
+    def _try(self, consumer: Consumer, pending: _Pending, *, is_first: bool) -> None:
+        """Deliver a suspect if it is on trial, else put it on trial; the others of a batch wait for their turn."""
+        state = pending.state
+        if state.on_trial:
             self._deliver(consumer, [pending])
             self._settle(consumer, [pending])
+        elif state.crash_count >= _MOST_CRASHES:
+            pending.result = SinkResult(Disposition.DEAD_LETTER, _crashes(state))
+            self._settle(consumer, [pending])
+        else:
+            if is_first:
+                state.on_trial = True
+                state.crash_count += 1
+                state.due = 0.0
+            else:
+                state.due = time.time() + _delay(0)
+            self._put_back(consumer, pending)
 
     def _deliver(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give messages to the sink; note in each what is to become of it."""
@@ -248,9 +274,9 @@ class Relay:
             state.attempts += 1
             return _given_up(state, result.reason) if is_old else result
         if result.crashed:
-            return result
+            return _after_crash(state, result.reason)
         state.attempts += 1
-        state.crash_count = 0
+        state.crash_count, state.on_trial = 0, False
         state.refused |= result.refused
         if result.disposition is Disposition.DEAD_LETTER:
             return result
@@ -293,8 +319,6 @@ class Relay:
         """Requeue or dead-letter a message; if it cannot be published, hold it, and do not deliver it again."""
         state = pending.state
         if not pending.failures:
-            if result.crashed:
-                result = pending.result = _after_crash(state, result.reason)
             state.due = time.time() + _delay((state.crash_count or state.attempts) - 1)
         is_dead = result.disposition is Disposition.DEAD_LETTER
         queue = f"{self._queue}.dead" if is_dead else self._queue
@@ -336,12 +360,28 @@ def _keep_alive(consumer: Consumer) -> None:
         pass  # the next call to the consumer raises it; what was delivered until then is remembered
 
 
+def _came_back(message: ReceivedMessage, state: RelayState) -> bool:
+    """Return whether a message came back so often that it may be to blame for crashes.
+
+    Of a suspect only the crash of its trial counts. A broker that does not count has each time counted by the state.
+    """
+    if state.crash_count >= _SUSPECT:
+        return state.on_trial and message.redelivered > 0
+    return message.redelivered > 0 and (not message.counted or message.redelivered + state.crash_count >= _SUSPECT)
+
+
 def _after_crash(state: RelayState, reason: str) -> SinkResult:
-    """Count a crash; return what is to become of the message."""
-    state.crash_count += 1
-    if state.crash_count > _MOST_CRASHES:
-        return SinkResult(Disposition.DEAD_LETTER, f"{state.crash_count} relays or workers have crashed with it")
+    """Count the crash of a worker; return what is to become of the message."""
+    if not state.on_trial:  # else it is counted already
+        state.crash_count += 1
+    state.on_trial = False
+    if state.crash_count >= _MOST_CRASHES:
+        return SinkResult(Disposition.DEAD_LETTER, _crashes(state))
     return SinkResult(Disposition.REQUEUE, reason)
+
+
+def _crashes(state: RelayState) -> str:
+    return f"{state.crash_count} relays or workers have crashed with it"
 
 
 def _given_up(state: RelayState, reason: str) -> SinkResult:

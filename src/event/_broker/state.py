@@ -2,7 +2,7 @@
 
 The header is JSON in ASCII, under the name `HEADER`::
 
-    {"attempts": 3, "crash_count": 0, "first_seen": 1780000000.0, "due": 1780000300.5,
+    {"attempts": 3, "crash_count": 0, "on_trial": false, "first_seen": 1780000000.0, "due": 1780000300.5,
      "pending_handlers": ["smtp"], "refused": {"http": "…"}}
 
 Every key may be missing. A header that is not of this form counts as none, whoever wrote it.
@@ -31,6 +31,7 @@ class RelayState:
     :ivar attempts: how often the event was given to handlers
     :ivar crash_count: how often the message came back from a relay or worker that had crashed, since the last attempt
         that ended
+    :ivar on_trial: whether the last crash is counted in advance, for the delivery that comes next
     :ivar first_seen: when the first attempt began, in seconds since 1970 UTC; 0 before it
     :ivar due: when the next one is due, likewise
     :ivar pending_handlers: the handlers that have not got the event; None for all
@@ -39,6 +40,7 @@ class RelayState:
 
     attempts: int = 0
     crash_count: int = 0
+    on_trial: bool = False
     first_seen: float = 0.0
     due: float = 0.0
     pending_handlers: list[str] | None = None
@@ -68,6 +70,7 @@ class RelayState:
         if self.pending_handlers is not None:
             self.pending_handlers = [*dict.fromkeys([*self.pending_handlers, *self.refused])]
         self.attempts = self.crash_count = 0
+        self.on_trial = False
         self.first_seen = self.due = 0.0
         self.refused = {}
 
@@ -89,6 +92,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < _END_OF_TIME
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_time(value: Any) -> bool:
     return type(value) in {int, float} and 0 <= value < _END_OF_TIME
 
@@ -104,6 +111,7 @@ def _are_reasons(value: Any) -> bool:
 _IS_VALID = {
     "attempts": _is_count,
     "crash_count": _is_count,
+    "on_trial": _is_flag,
     "first_seen": _is_time,
     "due": _is_time,
     "pending_handlers": _are_names,

@@ -132,10 +132,10 @@ def hand_broker():
 
     connection = kombu.Connection(url, transport_options={"confirm_publish": True} if "amqp" in url else {})
     channel = connection.default_channel
-    queue = kombu.Queue("bench", durable=True)
+    queue = kombu.Queue("plain", durable=True)
     queue(channel).declare()
     producer = kombu.Producer(channel)
-    return lambda: producer.publish(text(), routing_key="bench", content_type="application/json", delivery_mode=2)
+    return lambda: producer.publish(text(), routing_key="plain", content_type="application/json", delivery_mode=2)
 
 
 class Nowhere(logging.Handler):

@@ -1,9 +1,11 @@
-"""Work at a broker, as a producer, or as a consumer without the library.
+"""Work at a broker: as a producer and a consumer with the library, or with plain kombu, the peer.
 
-python relay.py publish URL COUNT            publishes so many events
-python relay.py consume URL COUNT            takes so many with kombu, and prints the seconds of one
-python relay.py echo URL DIRECTORY           takes what comes with kombu, and makes a file for each, until stdin ends
-python relay.py latency URL DIRECTORY COUNT  publishes one by one; prints the seconds until a file is there, the median
+python relay.py publish URL COUNT                  publishes so many events
+python relay.py publish-plain URL COUNT            publishes as many messages of that size with kombu
+python relay.py consume URL COUNT                  takes so many with kombu, and prints the seconds of one
+python relay.py echo URL DIRECTORY                 makes a file for each message with kombu, until stdin ends
+python relay.py latency URL DIRECTORY COUNT        publishes one by one; prints the median of the seconds to a file
+python relay.py latency-plain URL DIRECTORY COUNT  the same with kombu
 """
 
 import os
@@ -17,6 +19,7 @@ import kombu
 import event
 
 QUEUE = "e3-event"
+PEER = "plain"  # its queue: kombu keeps lists in Redis, and declares classic queues
 
 what, url, *rest = sys.argv[1:]
 os.environ["BENCH_URL"] = url
@@ -44,11 +47,30 @@ def taker(take):
         take(body)
         message.ack()
 
-    kombu.Consumer(channel, [kombu.Queue(QUEUE, durable=True)], callbacks=[note], accept=None).consume()
+    kombu.Consumer(channel, [kombu.Queue(PEER, durable=True)], callbacks=[note], accept=None).consume()
     return connection
 
 
-def publish(count):
+def plain_sender():
+    """Return what publishes a message of the same size with kombu."""
+    from event import _broker
+
+    body = _broker.encode(_broker.EventMessage("0" * 36, time.time(), made(), {}, {}))
+    connection = kombu.Connection(url, transport_options={"confirm_publish": True} if "amqp" in url else {})
+    queue = kombu.Queue(PEER, durable=True)(connection.default_channel)
+    queue.declare()
+    producer = kombu.Producer(connection.default_channel)
+
+    def send(_event):
+        producer.publish(
+            body, routing_key=PEER, content_type="application/data", content_encoding="binary", delivery_mode=2
+        )
+        return True
+
+    return send
+
+
+def publish(count, sender=sender):
     """Publish so many events."""
     send = sender()
     for _ in range(int(count)):
@@ -75,7 +97,7 @@ def echo(directory):
             pass
 
 
-def latency(directory, count):
+def latency(directory, count, sender=sender):
     """Publish one by one; return the median of the seconds until a file is there."""
     send = sender()
     times = []
@@ -95,6 +117,14 @@ def files(directory):
     return sum(name.endswith(".json") for name in os.listdir(directory))
 
 
-result = {"publish": publish, "consume": consume, "echo": echo, "latency": latency}[what](*rest)
+JOBS = {
+    "publish": publish,
+    "publish-plain": lambda count: publish(count, plain_sender),
+    "consume": consume,
+    "echo": echo,
+    "latency": latency,
+    "latency-plain": lambda directory, count: latency(directory, count, plain_sender),
+}
+result = JOBS[what](*rest)
 if result is not None:
     print(result)
