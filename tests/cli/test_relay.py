@@ -13,14 +13,14 @@ import threading
 import time
 
 import pytest
+from event._cli._deliverer import FAREWELL, WAKE, Deliverer
+from event._cli._flag import Flag
 
 import event
 from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
 from event._cli import _deliverer, _ending, deliver, relay
-from event._cli._deliverer import FAREWELL, WAKE, Deliverer
-from event._cli._flag import Flag
 from event._outbox import Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from event._outbox import Candidate, Claim
     from event._outbox.lanes import Lane
     from event._outcome import Delivery
-    from event._worker.child import Reporter
+    from event._worker.reporter import Reporter
 
 POLL = 1.0  # seconds between two looks at the outbox
 STATE_INTERVAL = 1.0  # seconds between two reports ``state``

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from event._broker import EventMessage, Sink
     from event._outbox import NewEntry
     from event._outcome import Delivery
-    from event._worker.child import Reporter
+    from event._worker.reporter import Reporter
 
 _LONGEST_REASON = 500  # characters
 

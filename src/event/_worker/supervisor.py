@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import time
 
-from event._worker.parent import Worker, memory_limit, receive
+from event._worker.parent import Worker, receive
 from event._worker.quarantine import OpenEntry, Quarantine
 from event._worker.sending import Result
+from event._worker.system import memory_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
