@@ -21,10 +21,9 @@ import signal
 import sys
 import time
 
-from event._delivery import deliver
-
 import event
 from event import _registry
+from event._delivery import deliver
 from event._outbox import Claim, Outbox
 
 CONTENT = b"0123456789abcdef" * 4096

@@ -42,11 +42,11 @@ import time
 from pathlib import Path
 
 import kombu
-from event._delivery import deliver as deliver_from
 
 import event
 from event import _cli, _intake, _publisher, _registry, _relay
 from event._cli import _deliverer, deliver, relay
+from event._delivery import deliver as deliver_from
 from event._outbox import Claim, Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server

@@ -13,10 +13,10 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from event._delivery import deliver
 
 import event
 from event import Event, EventManager, PermanentError, _delivery, _trace
+from event._delivery import deliver
 from event._outbox import Outbox
 from plugins import Site
 

@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
-from event._entry import Entry, NewerVersionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event import Delivery, Event, PermanentError, _entry, _trace
+from event._entry import Entry, NewerVersionError
 
 UNTIMED = settings(deadline=None)
 CREATED = 1780000000.5

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from event._owner import me
 
 import event
 from event import Delivery, Event, EventError, PermanentError, _disk, _entry, _files, _outbox, _trace
 from event._outbox import LEASE, Outbox
+from event._owner import me
 
 STATES = ("tmp", "new", "claimed", "failed", "corrupt")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
