@@ -205,7 +205,7 @@ class _Sending:
 
     def run(self, worker: Worker | None) -> Sent:
         """Send; return what became of it."""
-        self._start_first(worker)
+        self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
         while self._pending and not self._sent.refused:
             for reporting, report in receive([*self._pending], self._next_look()):
                 self._take(reporting, report)
@@ -225,9 +225,6 @@ class _Sending:
         """End all workers."""
         for worker in (*self._pending, *self._alone):
             worker.kill()
-
-    def _start_first(self, worker: Worker | None) -> None:
-        self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
 
     def _give(
         self, worker: Worker | None, names: list[str], *, outbox: str | None, alone: bool = False
