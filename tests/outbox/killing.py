@@ -21,9 +21,10 @@ import signal
 import sys
 import time
 
+from event._delivery import deliver
+
 import event
 from event import _registry
-from event._delivery import deliver
 from event._outbox import Claim, Outbox
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -13,8 +13,8 @@ import time
 from statistics import median
 
 import event
-from event._outbox import delivery as _delivery
 from event._outbox import Outbox
+from event._outbox import delivery as _delivery
 from event._outcome import Delivery
 
 REPEATS = 40
