@@ -21,8 +21,6 @@ import signal
 import sys
 import time
 
-from event._delivery import deliver
-
 import event
 from event import _registry
 from event._outbox import Claim, Outbox
