@@ -404,7 +404,7 @@ def test_declared_queue_is_a_quorum_queue_that_drops_nothing(rabbit):
     rabbit.make(
         {
             "x-queue-type": "quorum",
-            "x-delivery-limit": 100,
+            "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": rabbit.name + DEAD,
             "x-dead-letter-strategy": "at-least-once",

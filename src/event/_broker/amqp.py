@@ -403,7 +403,7 @@ def declare(connection: _Connection, queue: str, end: float) -> None:
         # This also puts away what our client itself cannot read, such as a header of an unknown type.
         declare(connection, queue + DEAD_SUFFIX, end)
         arguments |= {
-            "x-delivery-limit": 100,
+            "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": queue + DEAD_SUFFIX,
             "x-dead-letter-strategy": "at-least-once",
