@@ -120,9 +120,9 @@ def sending_of(body):
     return re.search(rb'"id": "([^"]+)"', body if isinstance(body, bytes) else body.encode())[1].decode()
 
 
-def watch():
+def watch():  # noqa: C901  # one function for each thing that is watched
     """Have what the library does tell the journal when it returns."""
-    put, record, connect = Outbox.put, Claim.record, relay_loop.connect_consumer
+    put, record, release, connect = Outbox.put, Claim.record, Claim.release, relay_loop.connect_consumer
 
     def told_put(self, e, handlers, **more):
         claim = put(self, e, handlers, **more)
@@ -130,10 +130,18 @@ def watch():
             note("A", "-", e.uid)
         return claim
 
+    done = {}  # claim -> the handlers that have the event; on record once the entry is settled
+
     def told_record(self, delivery):
         record(self, delivery)
         if delivery.ok and delivery.handler in {"broker", "tally"}:
-            note("R" if delivery.handler == "broker" else "E", self.entry.id)
+            done.setdefault(id(self), []).append(delivery.handler)
+
+    def told_release(self):
+        where = release(self)
+        for handler in done.pop(id(self), ()):
+            note("R" if handler == "broker" else "E", self.entry.id)
+        return where
 
     def telling(publish):
         def told_publish(self, queue, message, timeout):
@@ -147,7 +155,7 @@ def watch():
         note("C")
         return consumer
 
-    Outbox.put, Claim.record = told_put, told_record
+    Outbox.put, Claim.record, Claim.release = told_put, told_record, told_release
     for publisher in (amqp_adapter.AMQPPublisher, redis_adapter.RedisPublisher):
         publisher.publish = telling(publisher.publish)
     relay_loop.connect_consumer = told_connect

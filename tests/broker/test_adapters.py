@@ -404,7 +404,7 @@ def test_declared_queue_is_a_quorum_queue_that_drops_nothing(rabbit):
     rabbit.make(
         {
             "x-queue-type": "quorum",
-            "x-delivery-limit": 100,
+            "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": rabbit.name + DEAD,
             "x-dead-letter-strategy": "at-least-once",
@@ -614,3 +614,93 @@ def test_abandoned_connection_stays_with_the_parent(any_queue):
     publisher.publish(any_queue.name, OutgoingMessage(b"2"), 10.0)
     publisher.close(1.0)
     until(lambda: any_queue.size() == 2)
+
+
+def test_abandoned_connection_leaves_no_socket(any_queue):
+    publisher = connect_publisher(any_queue.url, 0, 10.0)
+    publisher.publish(any_queue.name, OutgoingMessage(b"1"), 10.0)
+    publisher.abandon()
+    assert any_queue.size() == 1
+
+
+# What a relay's own publishing meets
+
+
+def test_dead_letter_queue_that_was_removed_is_made_again(rabbit):
+    rabbit.put(b"1", b"2")
+    with consumer_of(rabbit) as consumer:
+        one, two = receive(consumer, 2)
+        consumer.dead_letter(one, {})
+        with rabbit.channel() as channel:
+            channel.queue_delete(rabbit.name + DEAD)
+        consumer.dead_letter(two, {})
+    assert rabbit.get(rabbit.name + DEAD)[0] == b"2"
+    assert rabbit.size() == 0
+
+
+def test_message_stays_received_while_no_connection_can_publish_it(rabbit, monkeypatch):
+    def refuse(*_):
+        raise BrokerError("nobody there")
+
+    rabbit.put(b"1")
+    with consumer_of(rabbit) as consumer:
+        (message,) = receive(consumer)
+        monkeypatch.setattr("event._broker.amqp.connect_publisher", refuse)
+        with pytest.raises(NotTakenError, match="nobody there"):
+            consumer.requeue(message, {})
+        consumer.acknowledge([message])
+    assert rabbit.size() == 0
+
+
+def test_queue_of_another_connection_is_an_error(rabbit):
+    with rabbit.channel() as channel:
+        channel.queue_declare(rabbit.name, exclusive=True)
+        with pytest.raises(BrokerError, match="RESOURCE_LOCKED"):
+            connect_consumer(rabbit.url, rabbit.name)
+
+
+def test_group_that_another_relay_makes_first_is_used(stream, monkeypatch):
+    stream.put(b"1")
+    stream.client.xgroup_create(stream.name, "e3-event", "0")
+    monkeypatch.setattr("redis.Redis.xinfo_groups", lambda *_: [])
+    with consumer_of(stream) as consumer:
+        consumer.acknowledge(receive(consumer))
+
+
+class FailingSQS:
+    """A client each of whose calls fails with a code; a deletion fails for one of its entries."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def __getattr__(self, name):
+        def fail(**_):
+            from botocore.exceptions import ClientError
+
+            raise ClientError({"Error": {"Code": self.code, "Message": "no"}}, name)
+
+        return fail
+
+    def delete_message_batch(self, **_):
+        return {"Failed": [{"Id": "0", "Message": "gone"}]}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("AccessDenied", RefusedError), ("RequestThrottled", NotTakenError), ("InternalError", BrokerError)],
+)
+def test_errors_of_sqs_are_sorted(code, error):
+    publisher = sqs_adapter.SQSPublisher(BrokerURL("sqs://"), FailingSQS(code))
+    with pytest.raises(error) as raised:
+        publisher.publish("q", OutgoingMessage(b"1"), 1.0)
+    assert type(raised.value) is error
+
+
+def test_deletion_that_sqs_refuses_is_an_error(sqs):
+    with consumer_of(sqs) as consumer:
+        sqs.put(b"1")
+        messages = receive(consumer)
+        client, consumer._client = consumer._client, FailingSQS("")
+        with pytest.raises(BrokerError, match="a message was not deleted: gone"):
+            consumer.acknowledge(messages)
+        consumer._client = client

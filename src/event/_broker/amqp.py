@@ -403,7 +403,7 @@ def declare(connection: _Connection, queue: str, end: float) -> None:
         # This also puts away what our client itself cannot read, such as a header of an unknown type.
         declare(connection, queue + DEAD_SUFFIX, end)
         arguments |= {
-            "x-delivery-limit": 100,
+            "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": queue + DEAD_SUFFIX,
             "x-dead-letter-strategy": "at-least-once",
@@ -418,7 +418,11 @@ def _declare(connection: _Connection, queue: str, end: float, **options: Any) ->
     """Declare a queue; return False if there is none of that name."""
     channel = connection.open_channel(_left(end))
     closed: list[BaseException] = []
-    channel.add_on_close_callback(lambda _channel, error: closed.append(error))
+
+    def note_close(_channel: object, error: BaseException) -> None:
+        closed.append(error)
+
+    channel.add_on_close_callback(note_close)
     declared: list[object] = []
     channel.queue_declare(queue, durable=True, callback=declared.append, **options)
     connection.wait(lambda: declared or closed, _left(end))
@@ -470,11 +474,15 @@ def _sorted(error: BaseException) -> BrokerError | TooLargeError:
 def _innermost(error: BaseException) -> BaseException:
     """Return the reason of a failed connection, which pika wraps into others."""
     while True:
-        inner = getattr(error, "exceptions", [getattr(error, "exception", None)])[-1:] or [None]
-        inner = inner if inner[0] is not None else [*error.args[:1], None]
-        if not isinstance(inner[0], BaseException):
+        wrapped: list[Any] = [
+            *getattr(error, "exceptions", [])[-1:],
+            getattr(error, "exception", None),
+            *error.args[:1],
+        ]
+        inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
+        if inner is None:
             return error
-        error = inner[0]
+        error = inner
 
 
 def _lost(error: BrokerError | TooLargeError) -> BrokerError:

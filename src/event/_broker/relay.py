@@ -224,9 +224,7 @@ class Relay:
 
     def _process(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give a batch to the sink, and settle it; the suspects have a way of their own."""
-        for pending in batch:
-            if pending.result is None and pending.message.id and pending.message.id in self._delivered:
-                pending.result = SinkResult(Disposition.ACK)  # the broker was not told that it is done
+        batch = self._without_duplicates(consumer, batch)
         suspects = [p for p in batch if p.result is None and p.state.crash_count >= _SUSPECT]
         safe = [p for p in batch if p.result is None and p.state.crash_count < _SUSPECT]
         if safe:
@@ -234,6 +232,20 @@ class Relay:
         self._settle(consumer, [pending for pending in batch if pending not in suspects])
         for number, pending in enumerate(suspects):
             self._try(consumer, pending, is_first=number == 0)
+
+    def _without_duplicates(self, consumer: Consumer, batch: list[_Pending]) -> list[_Pending]:
+        """Mark what is delivered already; leave what is in a batch twice for the next one."""
+        first: dict[str, _Pending] = {}
+        unique = []
+        for pending in batch:
+            message_id = pending.message.id
+            if pending.result is None and message_id in self._delivered:
+                pending.result = SinkResult(Disposition.ACK)  # the broker was not told that it is done
+            if message_id and first.setdefault(message_id, pending) is not pending:
+                self._hold(consumer, pending, 0.0)
+            else:
+                unique.append(pending)
+        return unique
 
     def _try(self, consumer: Consumer, pending: _Pending, *, is_first: bool) -> None:
         """Deliver a suspect if it is on trial, else put it on trial; the others of a batch wait for their turn."""
