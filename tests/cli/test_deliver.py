@@ -16,7 +16,7 @@ import time
 import pytest
 
 from cli.helpers import TO_FILES, handler, stored
-from cli.outboxes import TRACED_ID, block, free, golden, ids, path_of, wait_for
+from cli.outboxes import TRACED_ID, block, free, golden, ids, path_of, text_of, wait_for
 from cli.relays import eventually
 from event._cli import deliver, main, shutdown
 from servers.smtp import raw_server, smtp_server
@@ -53,9 +53,9 @@ def test_an_event_that_everybody_took_leaves_the_outbox_empty(command, monkeypat
 
 def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
-    assert (status, out, len(err)) == (1, ["u"], 3)
+    assert (status, out, len(err)) == (1, ["u"], 2)
     assert err[0].startswith("late: not loaded: ")
-    assert err[2] == "late: kept in the outbox until it can be loaded"
+    assert "; kept in the outbox" in err[0]
     plugin("late", handler("import pathlib; return pathlib.Path('got').write_text(event.uid + self.config)"))
     status, _, err = command("deliver", "ob", "--all")
     assert (status, len(err)) == (0, 2)
@@ -66,7 +66,7 @@ def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
 def test_an_event_for_handlers_none_of_which_loads_is_kept_all_the_same(command):
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1")
     assert (status, out) == (1, ["u"])
-    assert err[1:] == ["late: kept in the outbox until it can be loaded"]
+    assert "; kept in the outbox" in err[0]
     assert len(ids()) == 1
 
 
@@ -74,7 +74,7 @@ def test_an_outbox_that_cannot_keep_the_event_is_a_line_and_the_event_is_sent(co
     pathlib.Path("ob").write_text("in the way", "utf-8")
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
     assert (status, len(err)) == (1, 3)
-    assert f"cannot be kept in the outbox {os.path.abspath('ob')}, and is sent without" in err[1]
+    assert f"cannot be kept in the outbox {os.path.abspath('ob')}, and is sent without" in err[0]
     assert err[2].startswith("file: delivered")
     assert len(stored()) == 1
 
@@ -188,7 +188,7 @@ def test_what_fails_again_is_status_1_and_goes_on_waiting(command):
 def test_an_entry_that_is_damaged_stops_no_other_and_is_status_1(command):
     damaged, _ = wait_for("a", "b")
     free()
-    (path_of(damaged) / "entry.json").write_text("{", "utf-8")
+    text_of(path_of(damaged)).write_text("{", "utf-8")
     status, _, err = command("deliver", "ob", "--all")
     assert status == 1
     assert sum(f"e3-event deliver: outbox entry {damaged} cannot be read" in line for line in err) == 1
@@ -220,10 +220,10 @@ def test_a_directory_that_holds_no_outbox_yet_is_left_as_it_is(command, here):
 def test_names_that_are_none_of_ours_are_left_alone(command):
     golden()
     for name in ("junk", ".x", "x.y"):
-        pathlib.Path("ob/new", name).mkdir()
+        pathlib.Path("ob/waiting", name).mkdir()
     status, _, err = command("deliver", "ob")
     assert (status, err[-1]) == (0, "e3-event deliver: 1 of 1 delivered; nothing waits")
-    assert {"junk", ".x", "x.y"} == set(os.listdir("ob/new"))
+    assert {"junk", ".x", "x.y"} == set(os.listdir("ob/waiting"))
 
 
 def test_the_golden_entry_is_delivered_to_whom_it_waits_for(command, here):
@@ -341,12 +341,8 @@ def test_mail_that_a_dead_server_and_a_killed_sender_left_arrives_exactly_once(p
             ]
             assert all(row.partition(": ")[0].endswith("-> smtp") for row in listed.stdout.splitlines()[1:])
             line.state = "up"
-            done = process("deliver", "--all")
-            assert (done.returncode, done.stderr.splitlines()[-1]) == (
-                0,
-                "e3-event deliver: 2 of 2 delivered; nothing waits",
-            )
-            assert process("deliver", "--all").returncode == 0
+            # The worker of the sender that was killed goes on, or ends at its deadline.
+            eventually(lambda: process("deliver", "--all").returncode == 0 and not ids() + ids(state="claimed"), "all")
         assert len(mail.envelopes) == 2
     assert sorted(data["uid"] for data in stored()) == ["u1", "u2"]
     assert process("outbox", "list").stderr == "e3-event outbox list: nothing\n"
@@ -407,9 +403,12 @@ class Terminal:
 
 
 def test_a_terminal_that_has_gone_away_does_not_stop_the_delivery(monkeypatch):
+    class Pass:
+        finished, total = False, 2
+
     monkeypatch.setattr(sys, "stderr", Terminal())
     report = deliver.Report("deliver")
-    report.progress("1 of 2 done")
+    report.show_progress(Pass())
     report.clear()
 
 
@@ -553,7 +552,7 @@ def line_of(process):
 def test_a_plugin_that_ends_the_process_is_asked_when_the_outbox_has_the_event(process, plugin):
     plugin("quits", "import os; os._exit(0)\n")
     process("send", "n", "--outbox", "ob", "--handler", "quits")
-    assert len([*pathlib.Path("ob/claimed").iterdir()]) == 1
+    assert len(ids()) == 1
 
 
 def test_a_plugin_whose_import_hangs_holds_neither_the_sender_nor_what_waits(process, plugin):
