@@ -1,4 +1,4 @@
-"""Handlers that crash, hang or damage their process, against what delivers for long: no other handler waits for them."""
+"""Handlers that crash, hang or damage their process, against `deliver` and `relay`: no other handler waits."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def test_an_entry_that_is_damaged_stops_no_other_and_is_status_1(command):
     text_of(path_of(damaged)).write_text("{", "utf-8")
     status, _, err = command("deliver", "ob", "--all")
     assert status == 1
-    assert sum(f"e3-event deliver: outbox entry {damaged} cannot be read" in line for line in err) == 1
+    assert sum(f"e3-event deliver: outbox entry {damaged} is moved to corrupt" in line for line in err) == 1
     assert err[-1] == "e3-event deliver: 1 of 1 delivered; nothing waits"
     assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
 
