@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from cli.helpers import handler, stored
-from cli.relays import eventually, started
+from cli.relays import Queue, eventually, started
 from cli.test_bad_plugins import DELIVERING, EATS_MEMORY, FAILING
 from event import Event
 from event._outbox import NewEntry, Outbox
@@ -76,10 +76,11 @@ def test_a_watch_delivers_all_to_the_healthy_handler_and_goes_on(here, plugin, s
 def test_a_relay_delivers_all_to_the_healthy_handler_and_goes_on(here, plugin, rabbit, source, options):
     plugin("hostile", source)
     handlers = ("--handler", "file=events", "--handler", "hostile=secret")
-    with started("relay", rabbit.url, "--queue", rabbit.name, *handlers, "--timeout", "1", *options) as relay:
-        rabbit.send(*(f"n{number}" for number in range(COUNT)))
+    queue = Queue(rabbit.server.url)
+    with started("relay", queue.url, "--queue", queue.name, *handlers, "--timeout", "1", *options) as relay:
+        queue.send(*(f"n{number}" for number in range(COUNT)))
         eventually(lambda: len({event["uid"] for event in stored()}) == COUNT, "the healthy handler has all")
-        rabbit.send("later")
+        queue.send("later")
         eventually(lambda: len({event["uid"] for event in stored()}) == COUNT + 1, "it gets what comes later")
         assert relay.end(signal.SIGTERM) == 0
     assert "secret" not in relay.text

@@ -119,7 +119,7 @@ class Supervisor:
         self._main, self._draining = None, []
         entries = [*self._quarantine.give_up(), *(entry for given in self._open.values() for entry in given.values())]
         self._open.clear()
-        _release(self._job["outbox"], entries)
+        _release(str(self._job["outbox"]), entries)
         self.finished = True
 
     # What a relay adds.
