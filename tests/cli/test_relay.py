@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -20,7 +19,7 @@ import event
 from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
-from event._cli import _deliverer, _ending, deliver, relay
+from event._cli import relay
 from event._outbox import Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
@@ -539,17 +538,6 @@ def test_the_death_of_the_relay_ends_its_deliverer_after_the_delivery_that_is_be
 # The deliverer by itself.
 
 
-@contextlib.contextmanager
-def following(timeout="5.0", *, last=10.0, hung=100):
-    """Start a deliverer as a relay does; give its Process, whose stdin is ours."""
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from event._cli import deliver; deliver._LAST = {last}; "
-        f"deliver._MOST_HUNG = {hung}; raise SystemExit(deliver.follow('ob', {timeout}))"
-    )
-    with started(code=code, stdin=subprocess.PIPE) as process, process.popen.stdin as pipe:
-        yield process, pipe.fileno()
-
-
 def put(*names, handlers):
     """Put events that are due."""
     for name in names:
@@ -558,226 +546,10 @@ def put(*names, handlers):
         Outbox("ob").put(e, handlers).postpone(time.time())
 
 
-def test_the_deliverer_looks_when_it_is_told_and_delivers_all_at_the_farewell(here):
-    with following() as (process, pipe):
-        put("a", handlers={"file": "events"})
-        os.write(pipe, WAKE)
-        eventually(lambda: uids() == ["u-a"], "the event is there")
-        put("b", "c", handlers={"file": "events"})
-        os.write(pipe, FAREWELL)
-        assert process.end() == 0
-    assert uids() == ["u-a", "u-b", "u-c"]
-
-
-def test_the_end_of_the_relay_ends_the_last_deliveries_too(here, plugin):
-    plugin("slow", handler("import time, pathlib; pathlib.Path(event.name).touch(); time.sleep(1); return True"))
-    put(*"abcd", handlers={"slow": ""})
-    with following() as (process, pipe):
-        os.write(pipe, FAREWELL)
-        eventually(lambda: len(ids()) < 3, "the second one is begun")
-        process.popen.stdin.close()
-        assert process.end() == 0
-    assert 1 <= len(ids()) <= 2
-
-
-def test_nothing_that_a_handler_leaves_behind_keeps_the_deliverer(here, plugin):
-    plugin("stays", handler("import threading, time; threading.Thread(target=time.sleep, args=(300,)).start()"))
-    put("a", handlers={"stays": ""})
-    with following(last=0.3) as (process, pipe):
-        os.write(pipe, FAREWELL)
-        assert process.end() == 0
-
-
-def test_a_deliverer_in_which_many_deliveries_hang_begins_anew(here, plugin):
-    plugin("hung", handler("import threading; threading.Event().wait()"))
-    put(*"abcde", handlers={"hung": ""})
-    with following("0.1", hung=2) as (process, _):
-        assert process.end() == 1
-    assert process.lines[-2] == "e3-event relay: 2 deliveries hang"
-    assert sum("not done within 0.1 s" in line for line in process.lines) == 3
-
-
-def test_a_deliverer_whose_outbox_cannot_be_used_says_so_and_goes_on(here):
-    put("a", handlers={"file": "events"})
-    os.rename("ob/tmp", "away")
-    pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
-    with following() as (process, pipe):
-        process.line("e3-event relay: NotADirectoryError")
-        os.remove("ob/tmp")
-        os.rename("away", "ob/tmp")
-        os.write(pipe, WAKE)
-        eventually(lambda: uids() == ["u-a"] and not ids(state="claimed"), "the event is there alone")
-        os.rename("ob/tmp", "away")
-        pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
-        os.write(pipe, FAREWELL)
-        assert process.end() == 1
-    assert [line.partition(": ")[2].partition(":")[0] for line in process.lines[:-1]] == ["NotADirectoryError"] * 2
-
-
-def test_the_end_at_last_does_not_wait(monkeypatch):
-    ends = []
-    monkeypatch.setattr(deliver, "_LAST", 0)
-    monkeypatch.setattr(os, "_exit", ends.append)
-    deliver._end_at_last(3)
-    assert ends == [3]
-
-
-class Sleeper:
-    """A deliverer's process that reads nothing."""
-
-    def __init__(self, monkeypatch, code="import time; time.sleep(300)"):
-        self.code = code
-        self.fails = 0
-        self.starts = 0
-        self.monkeypatch = monkeypatch
-        monkeypatch.setattr(_deliverer, "Popen", self)
-        monkeypatch.setattr(_deliverer, "_RESTART", 0.1)
-
-    def __call__(self, command, **kwargs):
-        self.starts += 1
-        if self.fails and self.starts > 1:
-            self.fails -= 1
-            raise OSError(11, "no room for a process")
-        return subprocess.Popen([command[0], "-c", self.code], **kwargs)
-
-
-def test_a_deliverer_that_does_not_read_is_told_of_the_end_by_the_end_of_its_pipe(monkeypatch):
-    Sleeper(monkeypatch, "import select; poll = select.poll(); poll.register(0, 0); poll.poll()")  # until it is closed
-    with Deliverer("ob", 1.0) as deliverer:
-        for _ in range(100_000):  # more than a pipe holds
-            deliverer.wake()
-    assert deliverer._process.returncode == 0
-
-
-def test_a_deliverer_that_cannot_be_started_again_is_tried_later(monkeypatch, capsys):
-    processes = Sleeper(monkeypatch)
-    processes.fails = 2
-    deliverer = Deliverer("ob", 1.0)
-    first = deliverer._process
-    first.kill()
-    eventually(lambda: deliverer._process is not first, "another one")
-    deliverer.wake()
-    deliverer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert processes.starts == 4
-    assert deliverer._process.returncode == -9
-    assert capsys.readouterr().err.splitlines() == [
-        "e3-event relay: the deliverer has ended with status -9, and is started again",
-        *["e3-event relay: the deliverer cannot be started: BlockingIOError: [Errno 11] no room for a process"] * 2,
-    ]
-
-
-def test_a_deliverer_that_dies_at_the_end_is_followed_by_one_more(monkeypatch):
-    processes = Sleeper(monkeypatch, "import sys; sys.stdin.buffer.read(1); sys.exit(7)")
-    with Deliverer("ob", 1.0):
-        pass
-    assert processes.starts == 2
-
-
-def test_nobody_starts_a_deliverer_once_it_ends(monkeypatch):
-    processes = Sleeper(monkeypatch)
-    with pytest.raises(KeyboardInterrupt), Deliverer("ob", 1.0) as deliverer:
-        raise KeyboardInterrupt
-    assert deliverer._restart()
-    assert processes.starts == 1
-
-
-def test_where_no_pipe_can_be_made_not_to_wait_it_works_too(monkeypatch, here):
-    monkeypatch.delattr(os, "set_blocking")
-    put("a", handlers={"file": "events"})
-    with Deliverer("ob", 5.0) as deliverer:
-        deliverer.wake()
-    assert uids() == ["u-a"]
-
-
 # Without an outbox deliveries that hang are this process's.
 
 
-def test_too_many_deliveries_that_hang_end_a_relay_without_an_outbox(broker, command, plugin, monkeypatch):
-    plugin("hung", handler("import threading; threading.Event().wait(3)"))
-    monkeypatch.setattr(relay, "_MOST_HUNG", 1)
-    broker.send("a", "b", "c", "d")
-    args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", "hung", "--timeout", "0.1")
-    status, _, err = command(*args)
-    assert status == 1
-    assert err[-1].endswith(
-        " relayed; ended, since a process has no room for more deliveries that hang; an outbox helps"
-    )
-    assert broker.waiting() == 4
-
-
-def test_a_relay_that_ends_already_does_not_end_with_another_reason():
-    stop = relay._Stop()
-    stop.fail("one")
-    stop.fail("two")
-    assert stop.why == "; ended, since one"
-
-
-def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypatch):
-    ends = []
-    ending = _ending.Ending(lambda: ends.append(1))
-    with ending:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        monkeypatch.setattr(_ending, "SAME", 0.0)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-    assert (ending.status, ends) == (130, [1])
-
-
 # The flag that a signal sets.
-
-
-def test_a_flag_is_set_and_taken_back():
-    flag = Flag()
-    assert not flag.wait(0.001)
-    flag.set()
-    assert flag.is_set()
-    assert flag.wait()
-    flag.clear()
-    assert not flag.is_set()
-    assert not flag.wait(0.001)
-
-
-def test_a_signal_sets_a_flag_at_whatever_step_it_comes():
-    """A flag of threading waits for ever at some of them."""
-    flag = Flag()
-    before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
-    steps, step, tracing = 0, 0, sys.gettrace()
-
-    def trace(frame, what, _):
-        nonlocal steps
-        if frame.f_code.co_filename != sys.modules[Flag.__module__].__file__:
-            return None
-        if what == "line":
-            steps += 1
-            if steps == step:
-                signal.raise_signal(signal.SIGUSR1)
-        return trace
-
-    try:
-        while steps >= step:
-            flag.clear()
-            steps, step = 0, step + 1
-            sys.settrace(trace)
-            flag.wait(0.01)
-            sys.settrace(tracing)
-            assert flag.is_set() == (steps >= step)
-    finally:
-        sys.settrace(tracing)
-        signal.signal(signal.SIGUSR1, before)
-    assert step > 3
-
-
-def test_a_signal_ends_the_wait_for_a_flag():
-    flag = Flag()
-    before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
-    try:
-        assert flag.wait(60)
-    finally:
-        timer.join()
-        signal.signal(signal.SIGUSR1, before)
 
 
 # Streams that are closed, a disk that is full.

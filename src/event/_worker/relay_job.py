@@ -171,7 +171,7 @@ class _Kept:
         self._claim = claim
         self._kept = kept
 
-    def postpone(self, _due: float) -> None:
+    def postpone(self, due: float) -> None:  # noqa: ARG002  # as `Claim.postpone` has it; it is due now
         """Hand the entry over."""
         self._kept.append(self._claim)
 

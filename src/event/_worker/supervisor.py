@@ -120,7 +120,7 @@ class Supervisor:
         self._main, self._draining = None, []
         entries = [*self._quarantine.give_up(), *(entry for given in self._open.values() for entry in given.values())]
         self._open.clear()
-        _release(self._job["outbox"], entries)
+        _release(str(self._job["outbox"]), entries)
         self.finished = True
 
     # What a relay adds.
@@ -233,8 +233,8 @@ class Supervisor:
 
     def _set_lane(self, job: str, lane: str) -> None:
         self._held.discard(lane)
-        if self._main:
-            self._main.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
+        for worker in self._workers():  # also one that drains: it waits for the lane
+            worker.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
 
     def _is_resting(self, lane: str) -> bool:
         return self._rests.get(lane, 0.0) > time.monotonic()

@@ -14,7 +14,7 @@ from statistics import median
 
 import event
 from event._outbox import Outbox
-from event._outbox import delivery as _delivery
+from event._outbox.pool import DeliveryPool
 from event._outcome import Delivery
 
 REPEATS = 40
@@ -99,15 +99,38 @@ def deliver(outbox):
     """
     warm = Outbox(f"{directory}/warm")  # the first one imports what delivering needs
     put(warm)
-    list(_delivery.deliver(warm))
-    number, found = 0, []
-    begin = start = time.perf_counter()
-    for _, outcome in _delivery.deliver(outbox):
-        number += bool(outcome)
-        if number % SLICE == 0:
-            start, before = time.perf_counter(), start
-            found.append((start - before) / SLICE)
-    return median(found) if found else (time.perf_counter() - begin) / number, number
+    run_pool(warm, Ends())
+    ends = Ends()
+    begin = time.perf_counter()
+    run_pool(outbox, ends)
+    return median(ends.found) if ends.found else (time.perf_counter() - begin) / ends.number, ends.number
+
+
+def run_pool(outbox, ends):
+    pool = DeliveryPool(outbox, 30.0, 8, ends)
+    pool.feed(outbox.candidates())
+    pool.wait()
+    pool.close()
+
+
+class Ends:
+    """Counts entries that are delivered, and notes the seconds of one, over so many at a time."""
+
+    def __init__(self):
+        self.number, self.found = 0, []
+        self._start = time.perf_counter()
+
+    def begin(self, lane, claims):
+        pass
+
+    def result(self, claim, delivery):
+        pass
+
+    def end(self, claim, where):
+        self.number += where == "delivered"
+        if self.number % SLICE == 0:
+            self._start, before = time.perf_counter(), self._start
+            self.found.append((self._start - before) / SLICE)
 
 
 kept = Outbox(f"{directory}/outbox")

@@ -1,0 +1,81 @@
+"""The signals that end a command which stays, and the flag that they set."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from event._cli import shutdown
+from event._cli.signal_flag import SignalFlag
+
+if os.name == "nt":
+    pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
+
+
+def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypatch):
+    ends = []
+    shutting = shutdown.GracefulShutdown(lambda: ends.append(1))
+    with shutting:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(shutdown, "SAME", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert (shutting.status, ends) == (130, [1])
+
+
+def test_a_flag_is_set_and_taken_back():
+    flag = SignalFlag()
+    assert not flag.wait(0.001)
+    flag.set()
+    assert flag.is_set()
+    assert flag.wait()
+    flag.clear()
+    assert not flag.is_set()
+    assert not flag.wait(0.001)
+
+
+def test_a_signal_sets_a_flag_at_whatever_step_it_comes():
+    """A flag of threading waits for ever at some of them."""
+    flag = SignalFlag()
+    before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
+    steps, step, tracing = 0, 0, sys.gettrace()
+
+    def trace(frame, what, _):
+        nonlocal steps
+        if frame.f_code.co_filename != sys.modules[SignalFlag.__module__].__file__:
+            return None
+        if what == "line":
+            steps += 1
+            if steps == step:
+                signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    try:
+        while steps >= step:
+            flag.clear()
+            steps, step = 0, step + 1
+            sys.settrace(trace)
+            flag.wait(0.01)
+            sys.settrace(tracing)
+            assert flag.is_set() == (steps >= step)
+    finally:
+        sys.settrace(tracing)
+        signal.signal(signal.SIGUSR1, before)
+    assert step > 3
+
+
+def test_a_signal_ends_the_wait_for_a_flag():
+    flag = SignalFlag()
+    before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        assert flag.wait(60)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)

@@ -1,0 +1,303 @@
+"""Many entries at once: lanes, batches, limits, timeouts, rests; none holds up another."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from delivering import SECONDS, Reports, deliver
+from event import Event, PermanentError, _registry
+from event._outbox import NewEntry
+from event._outbox import pool as pool_module
+from event._outbox.pool import DeliveryPool
+from outbox.helpers import there
+
+TIMEOUT = 30.0
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """Register handlers: name -> function of the event, with attributes; each remembers what it was given."""
+    known = {}
+    monkeypatch.setattr(_registry, "get_handler", lambda name: known[_registry.kind(name)])
+
+    def register(name, act=lambda e: True, **attributes):
+        given = []
+
+        def send_event(self, e):
+            given.append(e.uid)
+            return act(e)
+
+        body = {
+            "__init__": lambda self, **kwargs: None,
+            "decode_config": classmethod(lambda cls, text: {}),
+            "send_event": send_event,
+        }
+        known[name] = type(name, (), {**body, **attributes})
+        return given
+
+    return register
+
+
+def fill(box, count, *handlers, prefix="u"):
+    """Put events that are due, for handlers."""
+    configs = dict.fromkeys(handlers, "")
+    events = [Event("n", uid=f"{prefix}{number}") for number in range(count)]
+    for claim in box.put_many([NewEntry(event, configs) for event in events]):
+        claim.postpone(1)
+
+
+class Gauge:
+    """Counts how many are in a handler at once."""
+
+    def __init__(self, seconds=0.02):
+        self.most = self._now = 0
+        self._seconds = seconds
+        self._lock = threading.Lock()
+
+    def __call__(self, _event):
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(self._seconds)
+        with self._lock:
+            self._now -= 1
+        return True
+
+
+def test_a_slow_handler_gets_as_many_events_at_once_as_there_are_jobs(box, kinds):
+    gauge = Gauge()
+    kinds("slow", gauge)
+    fill(box, 30, "slow")
+    assert len(deliver(box, jobs=4)) == 30
+    assert gauge.most == 4
+    assert there(box) == {}
+
+
+def test_one_job_is_one_sending_at_a_time(box, kinds):
+    gauge = Gauge()
+    kinds("slow", gauge)
+    fill(box, 10, "slow")
+    deliver(box, jobs=1)
+    assert gauge.most == 1
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_handler_may_limit_how_many_sendings_it_takes_at_once(box, kinds, limit):
+    gauge = Gauge()
+    kinds("shy", gauge, max_concurrency=limit)
+    fill(box, 20, "shy")
+    deliver(box)
+    assert gauge.most == limit
+
+
+def test_a_handler_with_send_events_gets_batches_of_at_most_a_hundred(box, kinds):
+    sizes = []
+    kinds("many", send_events=lambda self, events: sizes.append(len(events)) or [True] * len(events))
+    fill(box, 250, "many")
+    assert all(outcome for _, outcome in deliver(box))
+    assert 1 < max(sizes) <= 100
+    assert there(box) == {}
+
+
+def test_each_event_of_a_batch_has_its_own_result(box, kinds):
+    def send_events(self, events):
+        answers = {"u1": False, "u2": OSError("down"), "u3": PermanentError("never")}
+        return [answers.get(event.uid, True) for event in events]
+
+    kinds("many", send_events=send_events)
+    fill(box, 6, "many")
+    alone = {entry.event.uid: str(outcome) for entry, outcome in deliver(box) if not outcome}
+    assert {uid: text.partition(": not delivered: ")[2] for uid, text in alone.items()} == {
+        "u1": "the handler returned False",
+        "u2": "OSError: down",
+        "u3": "never",
+    } or set(alone) < {"u1", "u2", "u3"}  # the first of all is sent alone, before it is known that batches are taken
+    assert len(there(box)["waiting"]) + len(there(box).get("failed", ())) == len(alone)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda events: [True], id="too few results"),
+        pytest.param(lambda events: 1 / 0, id="an error"),
+        pytest.param(lambda events: (_ for _ in ()).throw(SystemExit(3)), id="an exit"),
+    ],
+)
+def test_after_a_batch_that_fails_as_a_whole_each_event_is_tried_alone(box, kinds, answer):
+    def act(e):
+        if e.uid == "u7":
+            raise OSError("it is to blame")
+        return True
+
+    given = kinds("many", act, send_events=lambda self, events: answer(events))
+    fill(box, 20, "many")
+    outcomes = {entry.event.uid: bool(outcome) for entry, outcome in deliver(box)}
+    assert [uid for uid, ok in outcomes.items() if not ok] == ["u7"]
+    assert sorted(given) == sorted(outcomes)
+
+
+def test_a_batch_holds_events_of_one_span(box, kinds):
+    from event import _trace
+
+    seen = []
+    kinds("many", send_events=lambda self, es: seen.append((_trace.around(), len(es))) or [True] * len(es))
+    spans = [_trace.begin(None), _trace.begin(None)]
+    fill(box, 1, "many")
+    for span in spans * 2:
+        box.put(Event("n"), {"many": ""}, span=span).postpone(1)
+    assert len(deliver(box)) == 5
+    assert {span and span.traceparent for span, _ in seen} <= {None, *(span.traceparent for span in spans)}
+
+
+def test_a_hung_handler_holds_up_no_other_and_is_left_alone_after_two_timeouts(box, kinds):
+    hold = threading.Event()
+    kinds("hung", lambda e: hold.wait(SECONDS))
+    given = kinds("fine")
+    fill(box, 50, "hung", "fine")
+    reports = Reports()
+    pool = DeliveryPool(box, 0.2, 2, reports)
+    try:
+        pool.feed(box.candidates())
+        assert pool.wait(SECONDS)
+        assert len(given) == 50
+        assert 2 <= pool.hung <= 4
+        assert len(there(box)["waiting"]) == 50
+        assert any("hung timed out twice in a row" in text for text in reports.logged)
+    finally:
+        hold.set()
+        pool.close()
+
+
+def test_one_slow_event_holds_up_none_behind_it(box, kinds):
+    hold = threading.Event()
+    given = kinds("fussy", lambda e: e.uid != "u0" or hold.wait(SECONDS))
+    fill(box, 40, "fussy")
+    pool = DeliveryPool(box, TIMEOUT, 4, Reports())
+    pool.feed(box.candidates())
+    end = time.monotonic() + SECONDS
+    while len(given) < 40:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    hold.set()
+    assert pool.wait(SECONDS)
+    pool.close()
+
+
+def test_a_slow_destination_does_not_hold_up_another_behind_more_than_memory_holds(box, kinds, monkeypatch):
+    hold = threading.Event()
+    kinds("slow", lambda e: hold.wait(SECONDS))
+    given = kinds("fine")
+    fill(box, 500, "slow")
+    fill(box, 5, "fine")
+    pool = DeliveryPool(box, TIMEOUT, 2, Reports())
+    pool.feed(box.candidates())
+    end = time.monotonic() + SECONDS
+    while len(given) < 5:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    hold.set()
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert there(box) == {}
+
+
+def test_a_pool_takes_no_more_than_it_has_room_for(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "_PARKED", 10)
+    kinds("slow", lambda e: time.sleep(0.001) or True)
+    fill(box, 300, "slow")
+    assert len(deliver(box, jobs=8)) == 300
+
+
+def test_what_was_not_begun_is_put_back_when_the_pool_stops(box, kinds):
+    hold, begun = threading.Event(), threading.Event()
+    given = kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
+    fill(box, 300, "slow")
+    pool = DeliveryPool(box, TIMEOUT, 1, Reports())
+    pool.feed(box.candidates())
+    assert begun.wait(SECONDS)
+    pool.stop()
+    hold.set()
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert len(there(box)["waiting"]) == 300 - len(given)
+    assert all(entry.attempts == 1 for _, entry in box.entries("waiting"))
+
+
+def test_a_lane_that_is_held_is_served_when_it_is_released(box, kinds):
+    from event._outbox.lanes import Lane
+
+    given = kinds("suspect")
+    fine = kinds("fine")
+    fill(box, 3, "suspect", "fine")
+    key = Lane("suspect", "").key
+    pool = DeliveryPool(box, TIMEOUT, 2, Reports(), held=[key])
+    pool.feed(box.candidates())
+    assert not pool.wait(0.3)
+    assert (len(given), len(fine)) == (0, 3)
+    pool.release(key)
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert len(given) == 3
+
+
+def test_a_lane_that_rests_puts_its_entries_back(box, kinds):
+    from event._outbox.lanes import Lane
+
+    given = kinds("suspect")
+    fill(box, 3, "suspect")
+    pool = DeliveryPool(box, TIMEOUT, 2, Reports())
+    pool.rest(Lane("suspect", "").key)
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert given == []
+    assert len(there(box)["waiting"]) == 3
+    assert deliver(box) == []  # they are not due
+
+
+def test_an_urgent_entry_goes_before_what_waits(box, kinds):
+    hold, begun = threading.Event(), threading.Event()
+    given = kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
+    fill(box, 5, "slow")
+    pool = DeliveryPool(box, TIMEOUT, 1, Reports())
+    pool.feed(box.candidates())
+    assert begun.wait(SECONDS)
+    pool.add(box.put(Event("n", uid="urgent"), {"slow": ""}), begun=True, urgent=True)
+    hold.set()
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert given[1] == "urgent"
+
+
+def test_without_another_thread_those_that_there_are_do_the_work(box, kinds, monkeypatch):
+    given = kinds("slow", lambda e: time.sleep(0.01) or True)
+    fill(box, 20, "slow")
+    pool = DeliveryPool(box, TIMEOUT, 8, Reports())
+
+    def no(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no)
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert len(given) == 20
+
+
+def test_a_defect_of_the_pool_makes_it_exhausted(box, kinds, monkeypatch):
+    class Broken(Reports):
+        def begin(self, lane, claims):
+            raise MemoryError
+
+    kinds("fine")
+    fill(box, 1, "fine")
+    reports = Broken()
+    pool = DeliveryPool(box, TIMEOUT, 1, reports)
+    pool.feed(box.candidates())
+    assert not pool.wait(SECONDS)
+    assert pool.is_exhausted
+    pool.close()
+    assert reports.logged == ["delivering cannot go on: MemoryError"]
