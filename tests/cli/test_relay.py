@@ -12,8 +12,6 @@ import sys
 import time
 
 import pytest
-from event._cli._deliverer import FAREWELL, WAKE, Deliverer
-from event._cli._flag import Flag
 
 import event
 from cli.helpers import TO_FILES, handler, stored
