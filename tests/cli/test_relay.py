@@ -279,13 +279,6 @@ def test_of_what_goes_wrong_no_secret_of_a_plugin_is_shown(broker, relaying, plu
         assert "hunter2" not in process.text
 
 
-def test_what_the_library_says_is_told_without_secrets(capsys):
-    said = relay._Said([("hook", "https://hooks.example/hunter2")])
-    with said:
-        event.logger.warning("GET %s", "https://hooks.example/hunter2")
-    assert capsys.readouterr().err == "GET ***\n"
-
-
 @both
 def test_without_an_outbox_what_a_handler_does_not_take_comes_again_for_it(broker, relaying, plugin):
     try_twice = "import os\n        if os.path.exists(event.name): open('took', 'a').write(event.name); return True"
