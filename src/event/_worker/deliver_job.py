@@ -36,6 +36,7 @@ The reports:
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # so that `Log` captures at once: plugins come later, and may log what is secret
 import time
 from threading import Event, Lock, Thread
 

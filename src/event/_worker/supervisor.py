@@ -256,7 +256,9 @@ class Supervisor:
         if self._idle and not self._quarantine.claims:
             self._drain_main()
         done = (self._stopping or self._idle) and not self._workers()
-        self.finished = self.finished or (done and not self._quarantine.claims)
+        if done and not self._quarantine.claims and not self.finished:
+            _release(str(self._job["outbox"]), [*self._carried.values()])
+            self.finished = True
 
     def _drain_main(self) -> None:
         """Have the worker finish what it has begun; another one may go on meanwhile."""
@@ -309,7 +311,6 @@ def _is_too_large(report: Mapping[str, Any]) -> bool:
 def _release(outbox: str, entries: list[OpenEntry]) -> None:
     """Have a worker put back entries whose worker was killed; what it does not reach in time waits for the next."""
     deadline = time.monotonic() + _RELEASE_PATIENCE
-    entries = [entry for entry in entries if entry.given]
     if not entries:
         return
     try:
