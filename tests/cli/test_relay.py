@@ -17,7 +17,6 @@ import event
 from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
-from event._cli import relay
 from event._outbox import Outbox
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
