@@ -81,7 +81,7 @@ def pytest_runtest_makereport(item, call):
 
 # A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
 # program in another way marks itself.
-SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed", "stream", "moto", "running", "sqs", "programs"}
+SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed", "stream", "moto", "running", "sqs", "programs", "postfix"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out

@@ -163,7 +163,7 @@ ORDER = [
     {"_outbox"},
     {"_manager"},
     {""},  # the face
-    {"_clocked", "_secret", "_cloudevents", "_formats", "_net", "_s3"},  # of the handlers
+    {"_secret", "_cloudevents", "_formats", "_net", "_s3"},  # of the handlers
     {"_broker"},  # of the handler broker, and of the relay
     {"_process", "_signals", "_tee", "_ci"},  # of run
     {"_worker"},
@@ -173,7 +173,7 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
-    *("_clocked", "_cloudevents", "_formats.address", "_formats.mail", "_s3"),
+    *("_cloudevents", "_formats.address", "_formats.mail", "_s3"),
     *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.smtp", "_net.webhook"),
     "_broker",
 }
