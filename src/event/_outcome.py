@@ -46,6 +46,12 @@ class Delivery:
         """Whether no later attempt can succeed."""
         return isinstance(self.error, PermanentError)
 
+    @property
+    def done(self) -> frozenset[str]:
+        """The keys of the parts that need no further attempt; see `event.PartialDeliveryError`."""
+        done = getattr(self.error, "done", None)  # an error of a plugin may have anything there
+        return done if isinstance(done, frozenset) else frozenset()
+
     def __str__(self) -> str:
         """Return one line for a person."""
         if self.ok:

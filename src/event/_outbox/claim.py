@@ -6,6 +6,7 @@ import os
 import time
 
 from event import _files, _log
+from event._event import with_delivered
 from event._outbox import attachments, files
 from event._outbox import entry as text
 
@@ -40,11 +41,16 @@ class Claim:
         """Return the name and the entry."""
         return f"<Claim {self.name} of {self.entry!r}>"
 
-    def event(self) -> Event:
-        """Return the event to send; its attachments are the entry's own copies."""
+    def event(self, handler: str = "") -> Event:
+        """Return the event to send; its attachments are the entry's own copies.
+
+        :param handler: who gets it; it learns which parts it has finished on earlier attempts
+        """
         kept = self.entry.event.get_attachments()
         own = {name: (os.path.join(self.path, file), digest) for name, (file, digest) in kept.items()}
-        return self.entry.event._as_sent(self.entry.id, own)
+        event = self.entry.event._as_sent(self.entry.id, own)
+        done = self.entry.delivered_parts(handler)
+        return with_delivered(event, done) if done else event
 
     def damage(self) -> str | None:
         """Return why the attachments are not what was put; None if they are.

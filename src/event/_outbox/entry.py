@@ -16,6 +16,7 @@ The lines that follow are the journal. It only ever grows, and what is pending f
     {"time": …, "attempt": 2}                              the second attempt begins; the first one is the sending
     {"time": …, "handler": "smtp", "ok": true, …}          this handler has the event
     {"time": …, "handler": "smtp", "ok": false, "error": "…", "permanent": false, …}
+    {"time": …, "handler": "smtp", "ok": false, …, "done": ["ann@example.com"]}     these parts need no further attempt
     {"time": …, "retry": true}                             an operator retries: no failure before is permanent
 
 A reader ignores keys that it does not know, and a line that a crash has torn.
@@ -44,6 +45,7 @@ LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a mac
 _END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with less does not overflow
 _LONGEST_ERROR = 4000  # characters of an error that the journal keeps
 _LONGEST_ID = 128  # characters
+_NONE: frozenset[str] = frozenset()
 
 
 class NewerVersionError(ValueError):
@@ -58,16 +60,20 @@ class Record:
     :ivar permanent: whether its failure is permanent
     :ivar error: why it did not take the event; empty if it did
     :ivar time: when, in seconds since 1970 UTC; None if the line has no valid time
+    :ivar done: the keys of the parts that need no further attempt, those of earlier attempts included
     """
 
-    __slots__ = ("error", "handler", "ok", "permanent", "time")
+    __slots__ = ("done", "error", "handler", "ok", "permanent", "time")
 
-    def __init__(self, handler: str, *, ok: bool, permanent: bool, error: str, time: float | None) -> None:
+    def __init__(  # noqa: PLR0913  # what a line holds
+        self, handler: str, *, ok: bool, permanent: bool, error: str, time: float | None, done: frozenset[str] = _NONE
+    ) -> None:
         self.handler = handler
         self.ok = ok
         self.permanent = permanent
         self.error = error
         self.time = time
+        self.done = done
 
     def __repr__(self) -> str:
         """Return the handler and the result; an error may quote a secret."""
@@ -132,6 +138,12 @@ class Entry:
     def has_permanent_failure(self) -> bool:
         """Whether another attempt cannot help one of the handlers."""
         return not self.handlers.keys().isdisjoint(self.finished - self.delivered)
+
+    def delivered_parts(self, handler: str) -> frozenset[str]:
+        """Return the keys of the parts that a handler has finished; see `event.PartialDeliveryError`."""
+        return next(
+            (record.done for record in reversed(self.journal) if record.handler == handler and record.done), _NONE
+        )
 
     @property
     def last_error(self) -> str:
@@ -230,6 +242,8 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
     if not delivery.ok:
         line["error"] = delivery.reason[:_LONGEST_ERROR]
         line["permanent"] = delivery.permanent
+    if delivery.done:
+        line["done"] = sorted(delivery.done)
     return _line(line)
 
 
@@ -241,7 +255,9 @@ def encode_retry(time: float) -> bytes:
 def record_of(time: float, delivery: Delivery) -> Record:
     """Return what `Entry.add` makes of the line for the result of one handler."""
     error = delivery.reason[:_LONGEST_ERROR]
-    return Record(delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time)
+    return Record(
+        delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time, done=delivery.done
+    )
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -255,7 +271,12 @@ def _record(line: dict[str, Any]) -> Record:
         permanent=bool(line.get("permanent")),
         error=str(line.get("error", "")),
         time=line["time"] if _is_time(line.get("time")) else None,
+        done=_keys(line.get("done")),
     )
+
+
+def _keys(content: Any) -> frozenset[str]:
+    return frozenset(key for key in content if isinstance(key, str)) if isinstance(content, list) else _NONE
 
 
 def _is_time(value: Any) -> bool:

@@ -125,8 +125,10 @@ class Work:
             return "claimed"  # until this process ends
         return "waiting"
 
-    def event(self) -> Event:
-        """Return the event, the same object for all handlers."""
+    def event(self, handler: str) -> Event:
+        """Return the event for a handler: the same object for all that have not finished a part of it."""
+        if self.claim.entry.delivered_parts(handler):
+            return self.claim.event(handler)
         with self.lock:
             if self._event is None:
                 self._event = self.claim.event()
@@ -288,7 +290,7 @@ def give(lane: Lane, works: Sequence[Work]) -> Answer:
     start, busy = time.perf_counter(), time.thread_time()
     _log.listen()
     try:
-        results = copy_context().run(_call, lane.handler, works)
+        results = copy_context().run(_call, lane, works)
     except BaseException as error:  # KeyboardInterrupt too: no signal is answered in this thread
         results = [error]
     finally:
@@ -298,11 +300,11 @@ def give(lane: Lane, works: Sequence[Work]) -> Answer:
     return Answer(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
 
 
-def _call(handler: Recipient, works: Sequence[Work]) -> Sequence[bool | BaseException]:
+def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     _trace.current.set(works[0].claim.entry.span)  # the event's, not ours
     if len(works) == 1:
-        return [bool(handler.send_event(works[0].event()))]
-    return handler.send_events([work.event() for work in works])
+        return [bool(lane.handler.send_event(works[0].event(lane.name)))]
+    return lane.handler.send_events([work.event(lane.name) for work in works])
 
 
 def _delivery(name: str, result: bool | BaseException, seconds: float, said: str) -> Delivery:

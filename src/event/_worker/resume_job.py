@@ -5,8 +5,8 @@ The job:
 ==============  ==================================================================================================
 ``outbox``      the outbox's directory
 ``claim``       the name of the dead worker's claim, as `kept` or `begin` reported it
-``results``     what handlers have done meanwhile: ``handler``, ``ok``, ``error``, ``seconds``, ``said`` and
-                ``permanent`` of each; they are journaled
+``results``     what handlers have done meanwhile: ``handler``, ``ok``, ``error``, ``seconds``, ``said``,
+                ``permanent`` and ``done`` of each; they are journaled
 ``handlers``    the names of those that get the event now; they must be pending
 ``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when these must be done, by the system's monotonic clock
@@ -25,7 +25,7 @@ from event._lazy import LazyHandler
 from event._outbox import Outbox
 from event._outcome import Delivery
 from event._worker.send_job import Log, give
-from event.error import EventError, PermanentError
+from event.error import PartialDeliveryError, PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         reporter.report("begin", claim=claim.name, heartbeat=reporter.beating)
         token = _trace.current.set(claim.entry.span)
         try:
-            give(handlers, claim.event(), job, reporter, claim)
+            give(handlers, claim.event("".join(handlers) if len(handlers) == 1 else ""), job, reporter, claim)
         finally:
             _trace.current.reset(token)
 
@@ -64,6 +64,6 @@ def state_of(outbox: Outbox, entry_id: str) -> str:
 
 def _delivery(result: dict[str, Any]) -> Delivery:
     """Return what a handler did, as another worker or the command has reported it."""
-    kind = PermanentError if result["permanent"] else EventError
-    error = None if result["ok"] else kind(result["error"])
+    kind = PermanentError if result["permanent"] else PartialDeliveryError
+    error = None if result["ok"] else kind(result["error"], done=result.get("done", ()))
     return Delivery(result["handler"], result["ok"], error, result["seconds"], result["said"])

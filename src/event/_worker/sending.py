@@ -47,11 +47,12 @@ class Result:
     :ivar said: what it logged meanwhile
     :ivar seconds: how long it took
     :ivar permanent: whether no later attempt can succeed
+    :ivar done: the keys of the parts that need no further attempt
     :ivar loaded: whether the handler could be imported and constructed
     :ivar timed_out: whether it was not done within the timeout
     """
 
-    __slots__ = ("error", "handler", "loaded", "ok", "permanent", "said", "seconds", "timed_out")
+    __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "timed_out")
 
     def __init__(self, handler: str, report: Mapping[str, Any]) -> None:
         """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
@@ -61,6 +62,8 @@ class Result:
         self.said = _text(report.get("said"))
         self.seconds = float(report.get("seconds", 0.0)) if type(report.get("seconds")) in {int, float} else 0.0
         self.permanent = report.get("permanent") is True
+        done = report.get("done")
+        self.done = [key for key in done if isinstance(key, str)] if isinstance(done, list) else []
         self.loaded = report.get("loaded") is not False
         self.timed_out = report.get("timed_out") is True
 
