@@ -308,7 +308,7 @@ def sending_id(event: Event) -> str:
 def already_delivered(event: Event) -> frozenset[str]:
     """Return the keys of the parts that earlier attempts of this sending have finished, for a handler.
 
-    A handler with several destinations names a finished one in `PartialDeliveryError.done`. Without an outbox, and on
+    A handler with several destinations names the finished ones in a `PartialDeliveryError`. Without an outbox, and on
     the first attempt, the set is empty.
     """
     delivered = getattr(event, "_delivered", None)  # an event of e3-core has none
