@@ -368,7 +368,7 @@ def test_a_terminal_sees_how_far_it_is_and_is_left_clean(here):
     assert process.wait() == 0
     text = seen.decode()
     assert re.search(r"^0 of 2 done\r +\r", text)
-    assert "1 of 2 done\r" in text
+    assert "2 of 2 done\r" in text
     screen = [re.split("\r *\r", line)[-1].rstrip("\r") for line in text.split("\n")]
     assert [line.partition(" delivered")[0].split(" ", 1)[-1] for line in screen] == [
         *(f"{name}: file:" for name in ("ab" if "a: file" in screen[0] else "ba")),

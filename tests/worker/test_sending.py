@@ -255,8 +255,9 @@ def test_an_interrupt_ends_the_workers(sender, monkeypatch):
 
 
 def test_a_report_with_wrong_types_counts_as_a_failure():
-    odd = Result("h", {"ok": 1, "error": 2, "said": None, "seconds": "x", "permanent": "yes", "loaded": 0})
+    odd = Result("h", {"ok": 1, "error": 2, "said": None, "seconds": "x", "permanent": "yes", "loaded": 0, "done": [1]})
     assert odd.as_dict() == {
+        "done": [],
         "handler": "h",
         "ok": False,
         "error": "",
@@ -268,3 +269,5 @@ def test_a_report_with_wrong_types_counts_as_a_failure():
     }
     assert repr(odd) == "<Result h: not delivered>"
     assert repr(Result("h", {"ok": True})) == "<Result h: delivered>"
+    assert Result("h", {"done": "no list"}).done == []
+    assert Result("h", {"done": ["ann", None]}).done == ["ann"]
