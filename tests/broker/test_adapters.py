@@ -31,10 +31,6 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
-
-pytestmark = pytest.mark.server
 
 
 @contextlib.contextmanager
@@ -264,6 +260,15 @@ def test_extended_lease_is_not_claimed_by_others(stream, monkeypatch):
         consumer.acknowledge([message])
 
 
+def test_lease_of_nothing_is_extended(any_queue, monkeypatch):
+    for adapter in (redis_adapter, sqs_adapter):
+        monkeypatch.setattr(adapter, "LEASE", 0.0)
+    with consumer_of(any_queue) as consumer:
+        consumer.keep_alive()
+        any_queue.put(b"1")
+        assert bodies(receive(consumer)) == [b"1"]
+
+
 def test_visibility_of_what_is_held_is_extended(sqs, monkeypatch):
     monkeypatch.setattr(sqs_adapter, "LEASE", 0.0)
     monkeypatch.setattr(sqs_adapter, "_VISIBILITY", 1)
@@ -474,37 +479,18 @@ def test_failed_connection_says_why_without_the_password(request, kind, path, er
         assert queue.server.password not in str(raised.value)
 
 
-OWN = {"rabbitmq": rabbitmq_server, "redis": redis_server}
-
-
-@pytest.fixture(params=["rabbitmq", "redis"], scope="module")
-def own_server(request, tmp_path_factory):
-    """A server that a test may kill and hold still."""
-    with OWN[request.param](tmp_path_factory.mktemp(request.param)) as running:
-        yield running
-
-
-@pytest.fixture
-def own_queue(own_server):
-    from brokers import RabbitQueue, RedisQueue
-
-    made = (RabbitQueue if own_server.url.startswith("amqp") else RedisQueue)(own_server)
-    yield made
-    made.close()
-
-
-def test_silent_broker_is_given_up_in_time(own_queue, monkeypatch):
+def test_silent_broker_is_given_up_in_time(queue, monkeypatch):
     monkeypatch.setattr(port, "OPERATION_TIMEOUT", 0.5)
     for adapter in ("amqp", "redis"):
         monkeypatch.setattr(f"event._broker.{adapter}.OPERATION_TIMEOUT", 0.5)
-    publisher = connect_publisher(own_queue.url, 0, 0.5)
-    publisher.publish(own_queue.name, OutgoingMessage(b"1"), 5.0)
-    own_queue.server.pause()
+    publisher = connect_publisher(queue.url, 0, 0.5)
+    publisher.publish(queue.name, OutgoingMessage(b"1"), 5.0)
+    queue.server.pause()
     try:
         for act in (
-            lambda: publisher.publish(own_queue.name, OutgoingMessage(b"2"), 0.5),
-            lambda: connect_publisher(own_queue.url, 0, 0.5),
-            lambda: connect_consumer(own_queue.url, own_queue.name),
+            lambda: publisher.publish(queue.name, OutgoingMessage(b"2"), 0.5),
+            lambda: connect_publisher(queue.url, 0, 0.5),
+            lambda: connect_consumer(queue.url, queue.name),
         ):
             start = time.monotonic()
             with pytest.raises(BrokerError):
@@ -512,51 +498,51 @@ def test_silent_broker_is_given_up_in_time(own_queue, monkeypatch):
             assert time.monotonic() - start < 20
         publisher.close(0.5)
     finally:
-        own_queue.server.resume()
+        queue.server.resume()
 
 
-def test_broker_that_was_killed_has_what_was_held(own_queue, monkeypatch):
+def test_broker_that_was_killed_has_what_was_held(queue, monkeypatch):
     monkeypatch.setattr(redis_adapter, "LEASE", 0.2)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
-    own_queue.put(b"0")
-    assert own_queue.get()[0] == b"0"
-    if own_queue.kind == "rabbitmq":
-        settle(own_queue.server)
-    own_queue.put(b"1", b"2")
-    consumer = connect_consumer(own_queue.url, own_queue.name)
+    queue.put(b"0")
+    assert queue.get()[0] == b"0"
+    if queue.kind == "rabbitmq":
+        settle(queue.server)
+    queue.put(b"1", b"2")
+    consumer = connect_consumer(queue.url, queue.name)
     messages = receive(consumer, 2)
-    own_queue.server.kill()
+    queue.server.kill()
     with pytest.raises(BrokerError):
         acknowledge_until_lost(consumer, messages)
     consumer.close()
-    own_queue.server.start()
-    with consumer_of(own_queue) as consumer:
+    queue.server.start()
+    with consumer_of(queue) as consumer:
         again = receive(consumer, 2)
         assert bodies(again) == [b"1", b"2"]
         consumer.acknowledge(again)
 
 
-def test_full_redis_takes_nothing_and_can_be_emptied(own_queue):
-    if own_queue.kind != "redis":
-        pytest.skip("platform: RabbitMQ has its own test, with its memory alarm")
-    own_queue.put(b"1", b"2")
-    with consumer_of(own_queue) as consumer:
+def test_full_redis_takes_nothing_and_can_be_emptied(stream):
+    stream.put(b"1", b"2")
+    with consumer_of(stream) as consumer:
         messages = receive(consumer, 2)
-        publisher = connect_publisher(own_queue.url, 0, 5.0)
-        own_queue.client.config_set("maxmemory", 1)
+        publisher = connect_publisher(stream.url, 0, 5.0)
+        stream.client.config_set("maxmemory", 1)
         try:
             with pytest.raises(NotTakenError, match="accepts nothing at the moment"):
-                publisher.publish(own_queue.name, OutgoingMessage(b"3"), 5.0)
+                publisher.publish(stream.name, OutgoingMessage(b"3"), 5.0)
             for move in (consumer.requeue, consumer.dead_letter):
                 with pytest.raises(NotTakenError):
                     move(messages[0], {})
             consumer.acknowledge(messages)
-            with consumer_of(own_queue) as other:
+            with consumer_of(stream) as other:
                 assert other.receive(1, 0.0) == []
+            with pytest.raises(NotTakenError):  # there is no room for a new stream
+                connect_consumer(stream.url, f"{stream.name}-new")
         finally:
-            own_queue.client.config_set("maxmemory", 0)
+            stream.client.config_set("maxmemory", 0)
             publisher.close(1.0)
-    assert own_queue.size() == 0
+    assert stream.size() == 0
 
 
 # SQS

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from brokers import DEAD as DEAD_SUFFIX
-from brokers import RabbitQueue, RedisQueue, settle, until
+from brokers import settle, until
 from event import Event
 from event._broker import (
     BrokerError,
@@ -37,10 +37,6 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
-
-pytestmark = pytest.mark.server
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 HEADER, REASON = "e3-event-relay", "e3-event-reason"
@@ -559,22 +555,10 @@ def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
 
 # The broker, and the end
 
-OWN = {"rabbitmq": rabbitmq_server, "redis": redis_server}
 
-
-@pytest.fixture(params=["rabbitmq", "redis"])
-def own_queue(request, tmp_path):
-    """A queue of a server that the test may kill."""
-    with OWN[request.param](tmp_path) as server:
-        made = (RabbitQueue if request.param == "rabbitmq" else RedisQueue)(server)
-        yield made
-        made.close()
-
-
-def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(own_queue, monkeypatch):
+def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(queue, monkeypatch):
     monkeypatch.setattr(redis_adapter, "LEASE", 0.5)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
-    queue = own_queue
     going, go = threading.Event(), threading.Event()
     sink = Sink()
     sink.act = lambda uid: (going.set(), go.wait(60)) if uid == "1" else None

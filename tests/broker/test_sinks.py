@@ -6,12 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import queue
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from brokers import until
 from event import Event, PermanentError, _s3
 from event._broker import (
     AttachmentSource,
@@ -121,6 +123,11 @@ def test_attachment_that_cannot_be_fetched(sink, error, disposition, reason):
     assert (bad.disposition, bad.pending) == (disposition, None)
     assert reason in bad.reason
     assert good.disposition is ACK
+
+
+def test_attachment_in_s3_is_fetched(sink):
+    (result,) = deliver(sink, body(core=S3Reference(7, "s3://bucket/events/1")))
+    assert (result.disposition, result.pending) == (ACK, [])
 
 
 def test_attachments_elsewhere_are_refused_without_a_place(tmp_path):
@@ -378,6 +385,25 @@ def test_late_result_of_a_handler_is_dropped():
     while not done:
         assert time.monotonic() < end
     assert sorted(uid for uid, _ in handler.got) == ["1", "2"]
+
+
+def test_result_that_comes_just_as_its_event_is_given_up_counts_no_more(monkeypatch):
+    class Late(queue.SimpleQueue):
+        waited = False
+
+        def get(self, timeout):
+            """Say at first that nothing has come in time, though the results of both events have."""
+            if self.waited:
+                return super().get(timeout=timeout)
+            self.waited = True
+            until(lambda: self.qsize() == 2)
+            time.sleep(0.2)  # by now, no result of the handler's is in time
+            raise queue.Empty
+
+    monkeypatch.setattr(queue, "SimpleQueue", Late)
+    one, two = deliver(direct(timeout=0.1, a=Handler()), body("1"), body("2"))
+    assert outcomes([one]) == [(REQUEUE, ["a"], "a: TimeoutError: not done within 0.1 s")]
+    assert two.disposition is ACK
 
 
 def test_attachments_are_removed_afterwards(monkeypatch, tmp_path):

@@ -35,47 +35,18 @@ from event._broker import publisher as publisher_module
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
 from servers.process import free_port
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
-from servers.s3 import listening, s3_server
+from servers.rabbitmq import LARGEST
+from servers.s3 import listening
 from servers.smtp import Authority, raw_server
 
-pytestmark = pytest.mark.server
-
-LARGEST = 1_000_000  # bytes that the tests' RabbitMQ takes in one message
 QUICK = 3.0  # seconds; what takes longer has waited for something
 SHORT = 0.5  # seconds, for what is to be given up
 SLACK = 1.5  # seconds more that it may take on a machine that has other work
 
 
-def rabbitmq_with(directory, *lines):
-    """Run a RabbitMQ that reads more lines of configuration."""
-    (directory / "conf.d").mkdir(parents=True)
-    (directory / "conf.d" / "90-more.conf").write_text("".join(f"{line}\n" for line in lines))
-    return rabbitmq_server(directory)
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory):
-    with rabbitmq_with(tmp_path_factory.mktemp("rabbitmq"), f"max_message_size = {LARGEST}") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
 @pytest.fixture(params=["rabbitmq", "redis"])
 def server(request):
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="module")
-def moto():
-    with s3_server() as store:
-        yield store
 
 
 @pytest.fixture
@@ -393,6 +364,28 @@ def test_a_wrong_password_is_a_failure_that_does_not_show_it(server, queue, hidd
     forms = {password, quote(password, safe=""), repr(password)[1:-1], " ".join(password.split())}
     assert not [form for form in forms if form in shown]
     assert reference is not ("given in clear" in caplog.text)
+
+
+def test_no_client_logs_the_password(server, handler, caplog):
+    caplog.set_level(logging.DEBUG)
+    assert handler.send_event(finished())
+    assert server.password not in caplog.text
+    assert any(record.name.startswith("pika") for record in caplog.records) or server.url.startswith("redis")
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+def test_a_program_without_logging_prints_our_line_alone(nobody, scheme):
+    """Without a handler, logging prints warnings and errors on stderr, those of the clients too."""
+    code = f"""if True:
+        import event
+        from event.handler.broker import BrokerHandler
+
+        made = event.Event("compile")
+        made.close()
+        assert not BrokerHandler("{scheme}://ci@127.0.0.1:{nobody}").send_event(made)
+    """
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"broker: <Event 'compile' .*> is not published to .*\n", done.stderr)
 
 
 def test_a_wrong_password_is_told_once_in_a_sending(rabbitmq, queue, hidden):

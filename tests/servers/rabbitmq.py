@@ -9,11 +9,13 @@ import pika
 from servers.process import Server, program, running
 
 USER = "tests"
+LARGEST = 8_000_000  # bytes that it takes in one message; a test of what is more is quicker than at the usual limit
 CONFIGURATION = """\
 listeners.tcp.1 = 127.0.0.1:{port}
 default_user = {user}
 default_pass = {password}
 disk_free_limit.absolute = 1MB
+max_message_size = {largest}
 """  # at the usual limit, 50 MB, a full disk blocks the senders
 
 # No name is looked up elsewhere, and no process is needed that looks them up.
@@ -45,7 +47,7 @@ class RabbitMQ(Server):
         self.url = f"amqp://{USER}:{self.password}@127.0.0.1:{self.port}/"
         self.environment = _environment(directory)
         (directory / "rabbitmq.conf").write_text(
-            CONFIGURATION.format(port=self.port, user=USER, password=self.password)
+            CONFIGURATION.format(port=self.port, user=USER, password=self.password, largest=LARGEST)
         )
         (directory / "enabled_plugins").write_text("[].\n")
         (directory / "names").write_text(NAMES)

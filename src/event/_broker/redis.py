@@ -78,9 +78,8 @@ class RedisPublisher:
 
     def abandon(self) -> None:
         """Close our copy of the socket; nothing is sent."""
-        connection: Any = self._client.connection
-        if connection is not None:
-            connection.disconnect()  # in a forked child, the client itself would only forget it
+        connection: Any = self._client.connection  # there is one: the client has a single connection
+        connection.disconnect()  # in a forked child, the client itself would only forget it
         self._client.close()
 
 
@@ -172,9 +171,8 @@ class RedisConsumer:
         self._cursor, found = self._client.xautoclaim(
             self._queue, GROUP, self._name, int(LEASE * 1000), self._cursor, count=limit
         )[:2]
-        if deleted := [
-            id_ for id_, fields in found if not fields
-        ]:  # pragma: no cover  # Redis 6.2; 7 forgets them itself
+        deleted = [id_ for id_, fields in found if not fields]
+        if deleted:  # pragma: no cover  # Redis 6.2 alone gives them; 7 forgets them itself
             self._client.xack(self._queue, GROUP, *deleted)
         entries = [(id_, fields) for id_, fields in found if fields]
         if not entries:
