@@ -153,8 +153,10 @@ class Quarantine:
         self._spare.append(worker)
         if case.where:
             self._listener.entry(case.entry, case.where)
-        else:
-            self._begin(case)
+            return
+        if case.trying:  # it has the event: its worker died between the journal and the report
+            case.strike()
+        self._begin(case)
 
     def _bury(self, worker: Worker, case: _Case) -> None:
         """See to an entry whose worker has ended."""
@@ -230,5 +232,9 @@ class _Case:
     def take(self, result: Result) -> None:
         """Take what the handler did that has the entry."""
         self.entry.results.append(result)
+        self.strike()
+
+    def strike(self) -> None:
+        """Note that the handler that has the entry need not be tried any more."""
         self._left.remove(self.trying)
         self.trying = ""
