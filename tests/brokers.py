@@ -26,12 +26,6 @@ def until(condition, seconds=SECONDS):
     return result
 
 
-def settle(server):
-    """Restart a server: RabbitMQ that is killed may forget a queue that it was just asked to make."""
-    server.stop()
-    server.start()
-
-
 class RabbitQueue:
     """A queue of RabbitMQ and its dead-letter queue."""
 

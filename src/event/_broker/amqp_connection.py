@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import ssl
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 GOODBYE = 1.0  # seconds
 _HEARTBEAT = 30  # seconds
-# pika logs what it raises too, with tracebacks: a program that has configured no logging would print that on stderr.
-logging.getLogger("pika").addHandler(logging.NullHandler())
 # AMQP 0-9-1, section 1.2
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
 

@@ -31,6 +31,7 @@ from threading import Thread
 
 from event._broker import AttachmentSource, DirectSink, Incoming, OutboxSink, SinkResult
 from event._broker.message import decode
+from event._dispatch import NotStartedError
 from event._lazy import LazyHandler
 from event._outbox import Claim, Outbox
 from event._redact import without_secrets
@@ -188,13 +189,17 @@ class _Direct:
         self.sink: Sink = self._direct
         self._configs = configs
         self._reporter = reporter
+        self._wants_threads = False
 
     def finish(self) -> None:
-        """Note how many threads hang."""
+        """Note how many threads hang; if no more are to be had, have another worker go on."""
         self._reporter.hung = self._direct.hung
+        if self._wants_threads:
+            self._reporter.report("state", disk=0.0, exhausted=True)
 
     def _report(self, message: EventMessage, delivery: Delivery) -> None:
         config = {delivery.handler: self._configs[delivery.handler]}
+        self._wants_threads = self._wants_threads or isinstance(delivery.error, NotStartedError)
         self._reporter.report(
             "delivery",
             entry=message.id,
