@@ -8,6 +8,7 @@ from event import _dispatch, _trace
 from event._broker.sink import Disposition, SinkResult, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event._outcome import Delivery
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,8 +147,9 @@ class _Lane:
         try:
             self._thread.start()
         except RuntimeError as error:  # too many threads
+            failure = _dispatch.NotStartedError(f"not tried: no thread can be started ({one_line(error)})")
             for number in self.left:
-                self._done.put((number, Delivery(self.name, False, error, 0.0)))
+                self._done.put((number, Delivery(self.name, False, failure, 0.0)))
 
     def _run(self, turn: int, events: dict[int, Unpacked]) -> None:
         for number, item in events.items():
