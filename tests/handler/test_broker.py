@@ -828,25 +828,21 @@ def test_a_process_ends_soon_though_the_server_answers_no_more(server, queue):
 # TLS
 
 
-@pytest.fixture(params=["amqps", "rediss"])
-def scheme(request):
-    return request.param
-
-
 @pytest.fixture
-def plain(request, scheme):
-    return request.getfixturevalue({"amqps": "rabbitmq", "rediss": "redis"}[scheme])
+def scheme(server):
+    """Return the scheme for TLS to the server; a proxy speaks it."""
+    return {"amqp": "amqps", "redis": "rediss"}[server.url.partition(":")[0]]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_private_authority_is_trusted_when_named(plain, scheme, queue, hidden, tmp_path, monkeypatch, host):  # noqa: PLR0913
+def test_a_private_authority_is_trusted_when_named(server, scheme, queue, hidden, tmp_path, monkeypatch, host):  # noqa: PLR0913
     authority = Authority(tmp_path)
-    with Proxy(plain, authority.context(host)) as proxy:
+    with Proxy(server, authority.context(host)) as proxy:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
         handler = BrokerHandler(hidden(proxy.url(scheme, host)), queue)
         assert handler.send_event(finished())
         assert handler.send_event(finished(text="x" * 100_000))
-    assert len(messages(plain, queue)) == 2
+    assert len(messages(server, queue)) == 2
 
 
 @pytest.mark.parametrize(
@@ -857,12 +853,12 @@ def test_a_private_authority_is_trusted_when_named(plain, scheme, queue, hidden,
     ],
 )
 def test_an_untrusted_certificate_gets_nothing(  # noqa: PLR0913
-    plain, scheme, queue, hidden, tmp_path, monkeypatch, caplog, names, trusted, why
+    server, scheme, queue, hidden, tmp_path, monkeypatch, caplog, names, trusted, why
 ):
     authority = Authority(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with Proxy(plain, authority.context(*names)) as proxy:
+    with Proxy(server, authority.context(*names)) as proxy:
         assert not BrokerHandler(hidden(proxy.url(scheme)), queue).send_event(finished())
     assert re.search(rf"CERTIFICATE_VERIFY_FAILED.*{why}.*; SSL_CERT_FILE may name", caplog.text)
 
