@@ -209,5 +209,16 @@ def test_the_surroundings_give_a_timeout(monkeypatch, caplog):
     assert EventManager(timeout=1).timeout == 1.0
     monkeypatch.setenv("E3_EVENT_TIMEOUT", "soon")
     assert EventManager().timeout is None
-    assert "E3_EVENT_TIMEOUT is 'soon'; expected a positive number of seconds; there is no deadline" in caplog.text
+    assert "E3_EVENT_TIMEOUT is 'soon'; expected a positive number of seconds; it is ignored" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("timeout", ["1e10", "1e300"])
+def test_a_timeout_that_no_timer_takes_delivers_all_the_same(timeout, tmp_path, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_TIMEOUT", timeout)
+    manager = EventManager()
+    assert 1e6 < manager.timeout < 4_294_967  # what timers take on Windows
+    manager.add_handler("file", str(tmp_path))
+    assert manager.send_event(event.Event("compile"))
+    command = [sys.executable, "-m", "event", "send", "compile", "--handler", f"file={tmp_path}"]
+    subprocess.run(command, check=True, timeout=60)

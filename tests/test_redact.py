@@ -17,6 +17,8 @@ from event._redact import without_secrets
         pytest.param("no abc", {"acme": "abc"}, "no abc", id="too short to be a secret"),
         pytest.param("no events", {"file": "events"}, "no events", id="a built-in handler's directory"),
         pytest.param("amqp://u:s3cret@h", {}, "amqp://u:***@h", id="a URL's password"),
+        pytest.param("amqp://u:p@s3cret@h", {}, "amqp://u:***@h", id="a URL's password with an at sign"),
+        pytest.param("no p@s3cret", {"acme": "https://u:p%40s3cret@h"}, "no p@***", id="a URL's password, decoded"),
         pytest.param("x" * 30_000, {}, "x" * 20_000, id="very long"),
     ],
 )

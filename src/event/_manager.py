@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from event._handler import EventHandler
     from event._outcome import Outcome
 
+LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system take that many, not any number
+
 
 class EventManager:
     """Holds handlers and sends events to them.
@@ -168,7 +170,7 @@ class EventManager:
 
 
 def seconds(value: object, origin: str) -> float:
-    """Return a timeout, in seconds.
+    """Return a timeout, in seconds; at most `LONGEST_TIMEOUT`.
 
     :raises EventError: it is no positive number
     """
@@ -178,7 +180,7 @@ def seconds(value: object, origin: str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
-    return number
+    return min(number, LONGEST_TIMEOUT)
 
 
 def _seconds_of_environment() -> float | None:
@@ -189,7 +191,7 @@ def _seconds_of_environment() -> float | None:
         return seconds(value, "E3_EVENT_TIMEOUT")
     except EventError as error:
         # This runs when the package is imported: a mistake in the surroundings must not break the build.
-        _log.error("%s; there is no deadline", one_line(error))
+        _log.error("%s; it is ignored", one_line(error))
         return None
 
 

@@ -14,7 +14,7 @@ _SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other 
 _LONGEST_TEXT = 20_000  # characters; more of an error's text helps nobody, and masking must not take long
 
 # The password of any URL in a text, whoever has configured it.
-_USERINFO = r"(://[^\s/@:]*:)[^\s/@]+@"
+_USERINFO = r"(://[^\s/@:]*:)[^\s/]+@"
 
 
 def without_secrets(text: str, configs: Mapping[str, str]) -> str:
@@ -26,9 +26,11 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
     parts: set[str] = set()
     for name, config in configs.items():
         if _registry.kind(name) not in _NO_SECRET_IN_ERRORS:
-            for whole in (config, _config.unquote(config)):
-                import re
+            import re
+            from urllib.parse import unquote
 
+            value = _config.unquote(config)
+            for whole in (config, value, unquote(value)):  # the last one as a client decodes a URL's password
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
     parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it
     for part in sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True):

@@ -220,6 +220,13 @@ def test_a_heartbeat_reports_memory_and_threads(line):
     assert values["threads"] >= 2
 
 
+def test_a_heartbeat_of_an_earlier_job_counts_for_no_later_one(line):
+    """A handler alone has no heartbeat. Reported as one, its silence would end it long before its timeout."""
+    with Heartbeat(line.reporter, 60):
+        pass
+    assert not line.reporter.beating
+
+
 def test_without_a_thread_there_is_no_heartbeat(line, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")

@@ -60,6 +60,7 @@ class Heartbeat:
     def __exit__(self, *_args: object) -> None:
         """End. The thread is not waited for: a handler may have patched what threads need."""
         self._over.set()
+        self._reporter.beating = False  # a next job may have no heart: then silence does not mean that it hangs
 
     def _beat(self) -> None:
         from threading import active_count
