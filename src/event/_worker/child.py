@@ -83,6 +83,7 @@ def main(jobs: int, reports: int, command: int) -> None:
     :param command: the process id of the command
     """
     _detach()
+    _leave_signals_to_the_command()
     _preload()
     reporter = Reporter(jobs, reports, command)
     try:
@@ -157,6 +158,18 @@ def _detach() -> None:
         if nowhere > 2:
             os.close(nowhere)
     sys.stdout = sys.stderr
+
+
+def _leave_signals_to_the_command() -> None:
+    """Do nothing about what asks the command to end: systemd, for one, signals all processes of a service."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)  # not SIG_IGN, which the processes of a handler would inherit
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing about a signal."""
 
 
 def _preload() -> None:
