@@ -371,7 +371,11 @@ def test_handler_without_a_thread_has_failed(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     (one, two) = deliver(direct(a=Handler(), b=Handler()), body("1"), body("2"))
-    assert outcomes([one]) == outcomes([two]) == [(REQUEUE, ["a"], "a: RuntimeError: can't start new thread")]
+    assert (
+        outcomes([one])
+        == outcomes([two])
+        == [(REQUEUE, ["a"], "a: not tried: no thread can be started (RuntimeError: can't start new thread)")]
+    )
 
 
 def test_late_result_of_a_handler_is_dropped():

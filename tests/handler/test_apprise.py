@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import event
-from event import _delivery, _log
+from delivering import deliver
+from event import _log
 from event._outbox import Outbox
 from event.handler import apprise
 from event.handler.apprise import AppriseHandler
@@ -496,7 +497,7 @@ def test_an_event_that_no_service_takes_waits_in_the_outbox_without_the_secret(s
     assert b"env:BUILD_URLS" in kept
     assert TOKEN.encode() not in kept
     receiver.status = 200
-    ((_, outcome),) = _delivery.deliver(Outbox(str(tmp_path / "outbox")), everything=True)
+    ((_, outcome),) = deliver(Outbox(str(tmp_path / "outbox")), everything=True)
     assert outcome
     assert len(receiver.posts) == 2
 

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import event
-from event import _cloudevents, _delivery
+from delivering import deliver
+from event import _cloudevents
 from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
@@ -747,9 +748,9 @@ def test_a_webhook_that_answers_503_then_200_gets_the_event_once_more_under_the_
             made.target = "arm"
         assert not manager.send_event(made)
         outbox = Outbox(manager.outbox)
-        ((_, outcome),) = _delivery.deliver(outbox, everything=True)
+        ((_, outcome),) = deliver(outbox, everything=True)
         assert outcome
-        assert [*_delivery.deliver(outbox, everything=True)] == []
+        assert [*deliver(outbox, everything=True)] == []
     first, second = server.requests
     assert first.body == second.body
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == json.loads(first.body)["id"]
@@ -762,7 +763,7 @@ def test_an_event_refused_for_good_is_put_aside(tmp_path):
         manager.add_handler("http", server.url)
         (delivery,) = manager.dispatch(event.Event("compile"))
         assert delivery.permanent
-        assert [*_delivery.deliver(Outbox(manager.outbox), everything=True)] == []
+        assert [*deliver(Outbox(manager.outbox), everything=True)] == []
     assert len(server.requests) == 1
 
 
@@ -780,7 +781,7 @@ def test_an_outbox_holds_references_alone(server, tmp_path, monkeypatch):
     assert SECRET.encode() not in kept
     monkeypatch.chdir("/")
     server.answers[:] = [Answer(200)]
-    ((_, outcome),) = _delivery.deliver(Outbox(manager.outbox), everything=True)
+    ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
     assert outcome
     assert server.requests[-1].path == f"/{TOKEN}"
 

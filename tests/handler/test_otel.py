@@ -16,7 +16,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
-from event import _delivery, _trace
+from delivering import deliver
+from event import _trace
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
@@ -386,7 +387,7 @@ def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_pat
     monkeypatch.setenv("TRACEPARENT", sender)
     assert not manager.send_event(closed(**data))
     monkeypatch.setenv("TRACEPARENT", deliverer)
-    ((_, outcome),) = _delivery.deliver(Outbox(str(tmp_path / "outbox")), everything=True)
+    ((_, outcome),) = deliver(Outbox(str(tmp_path / "outbox")), everything=True)
     assert outcome
     one, two = receiver.spans
     assert (one.trace_id, one.span_id, one.parent_id) == (two.trace_id, two.span_id, two.parent_id)

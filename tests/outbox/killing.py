@@ -64,7 +64,8 @@ class Tally:
 
 
 def note(what, sending, uid, pid=None):
-    os.write(Tally.journal, f"{what} {sending} {uid} {pid or os.getpid()}.{Tally.round}\n".encode())
+    line = f"{what} {sending} {uid} {pid or os.getpid()}.{Tally.round}".ljust(127)
+    os.write(Tally.journal, f"{line}\n".encode())  # none crosses a page, where a kill may tear it
 
 
 def watch():
