@@ -210,9 +210,17 @@ def test_a_worker_that_does_not_take_its_job_is_ended(fake):
     worker, _, _ = fake()
     worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + 0.05)
     assert worker.ended == "it did not take its job in time"
-    other, jobs, _ = fake("pass")
+
+
+def test_last_reports_of_a_worker_that_takes_no_more_jobs_are_heard(fake):
+    other, jobs, reports = fake("pass")
+    os.write(reports, encode({"report": "log", "id": 1, "text": "the last"}))
     os.close(jobs)
     other.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + SOON)
+    assert other.ended == ""
+    ((_, report),) = receive([other], time.monotonic() + SOON)
+    assert report["text"] == "the last"
+    assert receive([other], time.monotonic() + SOON) == []
     assert other.ended.startswith("its process ended")
 
 

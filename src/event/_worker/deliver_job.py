@@ -8,7 +8,7 @@ The job:
 ``timeout``     for one sending, in seconds
 ``jobs``        how many sendings a destination gets at once
 ``quiet``       whether to leave out what goes well
-``leave``       names of claims that another worker takes care of
+``leave``       ids of entries that another worker takes care of, for as long as they are claimed
 ``adopt``       [id, claim] of entries of a worker that has died between two handlers
 ``rest``        keys of lanes that are not to be tried for a while, see `Lane.key`
 ``hold``        keys of lanes that must wait for ``rest`` or ``release``
@@ -101,7 +101,7 @@ class Delivering:
         for key in job.get("rest", ()):
             self.pool.rest(key)
         self._timeout = job["timeout"]
-        self._leave = {f"claimed/{name}" for name in job.get("leave", ())}
+        self._leave = {*job.get("leave", ())}
         self._adopt = list(job.get("adopt", ()))
         self._stop = Event()
         self._trouble = ""
@@ -195,7 +195,9 @@ class Delivering:
 
     def _candidates(self, *, everything: bool) -> Iterator[Candidate]:
         for candidate in self.outbox.candidates(everything=everything):
-            if candidate.name not in self._leave:
+            if candidate.state == "waiting":
+                self._leave.discard(candidate.id)  # it has come back
+            if candidate.id not in self._leave:
                 yield candidate
 
     def _report_trouble(self, text: str) -> None:

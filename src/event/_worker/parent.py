@@ -45,6 +45,7 @@ class Worker:
         self._reader = FrameReader(LONGEST_REPORT)
         self._status: int | None = None
         self._looked = 0.0
+        self._is_deaf = False  # whether it takes no more jobs
         self._job_id = 0
         _set_nonblocking(jobs)
         _set_nonblocking(reports)
@@ -103,14 +104,14 @@ class Worker:
             self._job_id += 1
             self.last_report = time.monotonic()
         view = memoryview(encode({**job, "id": self._job_id}, blob))
-        while view and not self.ended:
+        while view and not (self.ended or self._is_deaf):
             try:
                 view = view[os.write(self._jobs, view) :]
             except BlockingIOError:
                 if not _wait_writable(self._jobs, deadline):
                     self._end("it did not take its job in time")
             except OSError:
-                self._end(self._reason())
+                self._is_deaf = True  # `look` sees to it, once the reports are read that came before
 
     def kill(self, reason: str = "it was ended") -> None:
         """End the worker and the processes that it has started; no report of it is heard any more."""
@@ -158,7 +159,7 @@ class Worker:
         if self.ended or now - self._looked < _LOOK:
             return []
         self._looked = now
-        if self._has_exited():
+        if self._is_deaf or self._has_exited():
             # Another process may hold its end of the pipe open, so there may never be an end to read.
             last = self.read()
             self._end(self._reason())

@@ -86,9 +86,9 @@ class Quarantine:
         return [*self._cases]
 
     @property
-    def claims(self) -> list[str]:
-        """The names of the claims that are taken care of here."""
-        return [case.entry.claim for case in (*self._waiting, *self._cases.values())]
+    def ids(self) -> list[str]:
+        """The ids of the entries that are taken care of here."""
+        return [case.entry.id for case in (*self._waiting, *self._cases.values())]
 
     @property
     def lanes(self) -> set[str]:

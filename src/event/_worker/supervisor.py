@@ -157,7 +157,7 @@ class Supervisor:
         self._open[worker], self._carried = self._carried, {}
         adopt = [(entry.id, entry.claim) for entry in self._open[worker].values()]
         self._held = self._quarantine.lanes
-        job = {**self._job, "leave": self._quarantine.claims, "rest": rest, "hold": [*self._held], "adopt": adopt}
+        job = {**self._job, "leave": self._quarantine.ids, "rest": rest, "hold": [*self._held], "adopt": adopt}
         worker.send(job, deadline=now + _START_PATIENCE)
         self._job["everything"] = self._job["everything"] and self._once
 
@@ -253,10 +253,10 @@ class Supervisor:
                 self._bury(worker)
         for lane in self._held - self._quarantine.lanes:
             self._set_lane("release", lane)
-        if self._idle and not self._quarantine.claims:
+        if self._idle and not self._quarantine.ids:
             self._drain_main()
         done = (self._stopping or self._idle) and not self._workers()
-        if done and not self._quarantine.claims and not self.finished:
+        if done and not self._quarantine.ids and not self.finished:
             _release(str(self._job["outbox"]), [*self._carried.values()])
             self.finished = True
 
