@@ -1,4 +1,4 @@
-"""Kills relays, their deliverers, producers and the broker itself, and writes down what each one did. A script:
+"""Kills relays, their workers, producers and the broker itself, and writes down what each one did. A script:
 
     DIRECTORY BROKER random ROUNDS KILLS    kills ROUNDS processes, and the broker KILLS times
     DIRECTORY BROKER steps                  kills one process before each of its steps
@@ -17,7 +17,9 @@ It forks from one warm process, as killing.py does. The journal that all process
     E SENDING - PID       and that is on record
     C - - PID             a relay has reached the broker
     L - - PID             and has lost it
-    F - - PID             a relay's deliverer has begun
+    F - - PID             a relay's worker has begun
+    W SENDING - PID       it has a message
+    V SENDING - PID       and has reported what is to become of it
     H - - PID             the relay was held still for longer than its lease
     K - - PID             the process was killed
     S - - -               the broker was killed
@@ -37,7 +39,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -46,13 +47,13 @@ import pika
 import redis
 
 import event
+from delivering import deliver as deliver_from
 from event import _cli, _registry
 from event._broker import amqp as amqp_adapter
 from event._broker import redis as redis_adapter
 from event._broker import relay as relay_loop
-from event._cli import _deliverer, deliver, relay
 from event._outbox import Claim, Outbox
-from event._outbox.delivery import deliver as deliver_from
+from event._worker import child, relay_job, spawning
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 
@@ -64,6 +65,7 @@ LEASE = 4.0  # seconds
 SECONDS = 60  # in which what is waited for happens
 RELAYS = ("one", "two", "none")  # the last one has no outbox
 PRODUCERS = ("p1", "p2")
+KINDS = ("send", "relay", "relay-worker", "give", "give-worker")
 # What changes something, on the disk or at the broker; killing.py has the others too. Of several receipts in a row, the
 # first: what it brings is lost.
 STEPS = ("write", "sendfile", "replace", "rename", "mkdir", "rmdir", "unlink")
@@ -231,7 +233,6 @@ def quicken():
     redis_adapter.CONSUMER_LIFETIME = 2 * LEASE
     redis_adapter._CLAIM_PAUSE = 0.2
     relay_loop._FIRST_DELAY = 0.02
-    _deliverer._RESTART = 0.2
 
 
 # The processes.
@@ -265,7 +266,7 @@ class Place:
         os.dup2(log, 2)
         os.environ["TMPDIR"] = os.path.join(self.directory, "temporary")
         outbox = [] if name == "none" else ["--outbox", self.outbox(name)]
-        _deliverer.Popen = self._deliverer
+        spawning._command = self._worker
         status = _cli.main(["relay", "env:BROKER", "--queue", queue, "--timeout", "30", *outbox, *self.handlers()])
         assert status == 0, status
 
@@ -290,8 +291,7 @@ class Place:
             time.sleep(random.uniform(0, 0.03))  # so that the relays keep pace
 
     def deliver(self, name):
-        for _ in deliver_from(Outbox(self.outbox(name)), everything=True):
-            pass
+        deliver_from(Outbox(self.outbox(name)), everything=True)
 
     def finish(self, name):
         """Deliver until an outbox is empty."""
@@ -301,10 +301,11 @@ class Place:
                 return
         raise AssertionError(f"the outbox {name} does not become empty")
 
-    def _deliverer(self, command, **kwargs):
-        """Start a relay's deliverer as it is, but for what we watch."""
-        outbox = re.search(r"follow\('([^']+)'", command[-1])[1]
-        return subprocess.Popen([command[0], __file__, self.directory, "-", "follow", outbox], **kwargs)
+    def _worker(self, jobs, reports):
+        """Return the command of a relay's worker as it is, but for what we watch, and for where the first one dies."""
+        step, Death.of_worker = Death.of_worker, 0
+        words = [self.directory, "-", "worker", jobs, reports, os.getpid(), step]
+        return [sys.executable, __file__, *map(str, words)]
 
 
 def forked(act):
@@ -421,7 +422,7 @@ class Storm:
         assert os.WIFSIGNALED(status), f"{name} ended before it was killed"
         note("K", pid=pid, when=when)
 
-    def kill_a_deliverer(self):
+    def kill_a_worker(self):
         """Kill the youngest one, whose relay starts another."""
         pid = next((int(line.split()[3]) for line in reversed(lines(self.place)) if line.startswith("F")), None)
         if pid is not None and is_python(pid):
@@ -464,9 +465,9 @@ class Storm:
             accepted = self.accepted()
             eventually(lambda accepted=accepted: self.accepted() > accepted, "another event is accepted")
             time.sleep(random.uniform(0, 0.4))  # the random moment itself
-            name = random.choice((*PRODUCERS, *RELAYS, *RELAYS, "deliverer"))
-            if name == "deliverer":
-                self.kill_a_deliverer()
+            name = random.choice((*PRODUCERS, *RELAYS, *RELAYS, "worker"))
+            if name == "worker":
+                self.kill_a_worker()
             elif number % 15 == 10:
                 self.hold(random.choice(RELAYS))
             else:
@@ -552,6 +553,8 @@ class Death:
     step = 0
     count = 0
     last = ""
+    of_worker = 0  # the step before which the next worker dies
+    tells = False  # whether this process must tell of its death itself, since nobody knows its number
     connected = False  # what a connection takes changes nothing
 
     @classmethod
@@ -562,6 +565,8 @@ class Death:
             cls.count += 1
             if cls.count == cls.step:
                 partial()
+                if cls.tells:
+                    note("K")
                 os.kill(os.getpid(), signal.SIGKILL)
         cls.last = name
 
@@ -595,24 +600,8 @@ def nothing(*_args):
     pass
 
 
-class NoDeliverer:
-    """In the place of a relay's deliverer: what is put is delivered later."""
-
-    def __init__(self, *args):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        pass
-
-    def wake(self):
-        pass
-
-
 class Steps:
-    """A relay with an outbox, one without, or a producer, that dies before each of its steps.
+    """A relay with an outbox, one without, the worker of either, or a producer, that dies before each of its steps.
 
     Each one has a queue of its own.
     """
@@ -621,8 +610,7 @@ class Steps:
         self.place = place
         self.broker = broker
         self.kind = kind
-        self.name = {"relay": "one", "give": "none", "send": "p1"}[kind]
-        relay.Deliverer = NoDeliverer
+        self.name = {"relay": "one", "relay-worker": "one", "give": "none", "give-worker": "none", "send": "p1"}[kind]
 
     def run(self):
         step = 0
@@ -640,6 +628,10 @@ class Steps:
         """Have one die before a step; return whether it has."""
         if self.kind != "send" and step % 20 == 1:
             done(forked(lambda: self.publish(range(step, step + 20))))
+        if self.kind.endswith("worker"):
+            before = self.deaths()
+            done(forked(lambda: self.lose_worker(step)))
+            return self.deaths() > before
         when = time.monotonic()
         pid = forked(lambda: self.die(step))
         status = os.waitpid(pid, 0)[1]
@@ -665,6 +657,14 @@ class Steps:
             Spy.begins = staticmethod(lambda: self.begin(step))
             self.relay(step)
 
+    def lose_worker(self, step):
+        """Relay with a worker that dies before a step; another one takes its place."""
+        Death.of_worker = step
+        self.relay(step)
+
+    def deaths(self):
+        return sum(line.startswith("K") for line in lines(self.place))
+
     def begin(self, step):
         Death.step, Death.connected = step, True
 
@@ -687,10 +687,35 @@ class Steps:
                 self.relay(step)
 
 
-def follow(place, outbox):
-    """Be the deliverer of a relay."""
+def work(jobs, reports, command, step):
+    """Be the worker of a relay."""
     note("F")
-    raise SystemExit(deliver.follow(outbox, 30.0))
+    batch = []
+    split = relay_job._split
+
+    def told_split(job, blob):
+        found = split(job, blob)
+        batch[:] = [sending_of(incoming.body) for incoming in found]
+        for sending in batch:
+            note("W", sending)
+        Death.step, Death.connected = step, True
+        return found
+
+    def telling(finish):
+        def told_finish(self):
+            for sending in batch:
+                note("V", sending)
+            finish(self)
+
+        return told_finish
+
+    relay_job._split = told_split
+    for kind in (relay_job._Keeping, relay_job._Direct):
+        kind.finish = telling(kind.finish)
+    if step:
+        Death.tells = True
+        count_steps()
+    child.main(jobs, reports, command)
 
 
 def warm_up(place, broker):
@@ -711,9 +736,10 @@ def run(directory, server_kind, how, *amounts):
     place = Place(directory)
     _registry.BUILTINS = {**_registry.BUILTINS, "tally": ("relaying", "Tally")}
     watch()
-    if how == "follow":
-        Tally.fails = 0.1
-        follow(place, amounts[0])
+    if how == "worker":
+        Tally.fails = 0.1 if os.environ.get("RELAYING_FAILS") else 0.0
+        work(*map(int, amounts))
+        return
     quicken()
     logging.getLogger("event").addHandler(logging.NullHandler())
     logging.getLogger("event").propagate = False
@@ -721,9 +747,10 @@ def run(directory, server_kind, how, *amounts):
         broker = Broker(server_kind, server)
         warm_up(place, broker)
         if how == "random":
+            os.environ["RELAYING_FAILS"] = "1"
             at_random(place, broker, *map(int, amounts))
         else:
-            print(json.dumps({kind: Steps(place, broker, kind).run() for kind in ("send", "relay", "give")}))
+            print(json.dumps({kind: Steps(place, broker, kind).run() for kind in KINDS}))
 
 
 if __name__ == "__main__":

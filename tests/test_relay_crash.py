@@ -123,9 +123,10 @@ def check_sendings(lines, lazy):
 
 
 # What begins a step, and what ends it: publishing, until a producer has it on record; what a relay does with a message;
-# a delivery, until a deliverer has it on record, or a relay without an outbox has acknowledged the message.
-BEGINS = {"P": "publishing", "T": "message", "D": "delivery"}
-ENDS = {"R": ("publishing",), "X": ("publishing",), "Z": ("message", "delivery", "publishing"), "E": ("delivery",)}
+# what its worker does, until it has reported; a delivery, until it is on record, or reported if there is no outbox.
+BEGINS = {"P": "publishing", "T": "message", "W": "batch", "D": "delivery"}
+ENDS = {"R": ("publishing",), "X": ("publishing",), "Z": ("message", "publishing"), "E": ("delivery",)}
+ENDS["V"] = ("batch", "delivery")
 SOON = 5.0  # seconds, in which RabbitMQ has on the disk what it was told
 
 
@@ -196,10 +197,11 @@ def test_the_count_finds_what_it_is_there_to_find():
         lines = [Line(f"{line} {number}") for number, line in enumerate(text.split("; "))]
         return check_sendings(lines, lazy)
 
-    good = "P s - 1; Q s - 1; R s - 1; T s - 2; D s u 2; Z s - 2"
+    good = "P s - 1; Q s - 1; R s - 1; T s - 2; W s - 4; D s u 4; V s - 4; Z s - 2"
     assert count(good) == 0
     assert count("P s - 1; K - - 1; P s - 3; Q s - 3; R s - 3; D s u 2; E s - 2; D s u 2; E s - 2") == 1
     assert count("T s - 1; D s u 1; K - - 1; T s - 2; D s u 2; Z s - 2") == 1
+    assert count("T s - 1; W s - 3; K - - 3; D s u 2; D s u 2; V s - 2; Z s - 1") == 1
     assert count("S - - -; T s - 1; D s u 1; L - - 1; T s - 2; D s u 2; Z s - 2") == 1
     assert count("S - - -; P s - 1; X s - 1; P s - 1; Q s - 1; D s u 2; E s - 2; D s u 2") == 1
     assert count(f"{good}; K - - 2; T s - 3; D s u 3; Z s - 3", lazy=True) == 1
@@ -210,6 +212,7 @@ def test_the_count_finds_what_it_is_there_to_find():
         f"{good}; K - - 2; T s - 3; D s u 3; Z s - 3",
         f"{good}; S - - -; T s - 2; D s u 2; Z s - 2",
         f"{good}; K - - 2; D s u 2",
+        f"{good}; K - - 4; D s u 2",
         f"{good}; L - - 2",
         f"{good}; T s - 2; D s u 2; D s u 2; K - - 2",
         f"{good}; P s - 1; X s - 1",
