@@ -35,6 +35,7 @@ class Line:
         return [(r.pop("report"), {k: v for k, v in r.items() if k != "id"}) for r in reports]
 
     def close(self):
+        self.reporter._pid = -1  # a thread that still reports would end this process
         for fd in (self.jobs, self.to_worker, self.from_worker, self.reports):
             try:
                 os.close(fd)
