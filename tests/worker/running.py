@@ -25,6 +25,7 @@ class Running:
         self._reader = FrameReader(LONGEST_REPORT)
         self._thread = threading.Thread(target=function, args=(job, b"", line.reporter), daemon=True)
         self._thread.start()
+        line.threads.append(self._thread)
 
     def until(self, kind, holds=lambda _: True):
         """Return the values of the first report of a kind for which something holds."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 
 import pytest
 
 from event import Event
 from event._outbox import Outbox
 from event._outbox.lanes import Lane
+from event._outbox.pool import DeliveryPool
 from event._worker import deliver_job
 from event._worker.deliver_job import Delivering
-from outbox.helpers import abandon, ended, there, waiting
+from outbox.helpers import abandon, ended, later, there, waiting
 from worker.running import Running, register
 
 if os.name == "nt":
@@ -97,7 +97,7 @@ def test_with_quiet_a_result_holds_what_a_handler_did_only_if_that_needs_a_line(
 
 
 def test_all_is_tried_if_everything_is_asked_for(box, line, taken):
-    waiting(box, time.time() + 5000, good="")
+    waiting(box, later(), good="")
     running = deliver(box, line, everything=True)
     assert running.until("total") == {"total": 1}
     running.until("idle")
@@ -124,11 +124,19 @@ def test_a_pass_that_is_told_to_stop_is_not_idle(box, line, monkeypatch):
     assert "summary" in kinds(running.end())
 
 
+def test_a_pass_that_its_pool_cannot_end_is_not_idle(box, line, delivering, monkeypatch):
+    waiting(box, later(), good="")
+    monkeypatch.setattr(DeliveryPool, "wait", lambda *_: False)
+    delivering.once(everything=False)
+    assert kinds(line.heard()) == ["total"]
+    delivering.stop()
+
+
 # What the command knows of workers that have died.
 
 
 def test_a_claim_that_another_worker_takes_care_of_is_left(box, line, taken):
-    left, free = (dead(box, put(box, uid)) for uid in ("left", "free"))
+    left, _ = (dead(box, put(box, uid)) for uid in ("left", "free"))
     running = deliver(box, line, leave=[left])
     running.until("idle")
     running.stop()
@@ -150,7 +158,7 @@ def test_an_entry_of_a_worker_that_has_died_is_adopted_and_goes_on(box, line, ta
 def test_an_entry_to_adopt_that_is_done_with_is_reported_as_ended(box, line, taken):
     gone = put(box, "gone")
     name = gone.name
-    gone.postpone(time.time() + 5000)
+    gone.postpone(later())
     running = deliver(box, line, adopt=[[gone.entry.id, name], ["8f14e45f-ceea-467f-a0e6-000000000001", "x.y-0"]])
     running.until("idle")
     running.stop()
