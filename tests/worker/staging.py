@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import sleep
+
 from event._worker import quarantine, supervisor, worker_sink
 
 MODULES = (quarantine, supervisor, worker_sink)
@@ -76,7 +78,10 @@ class Stage:
         return worker
 
     def receive(self, workers, deadline):
-        return [(worker, report) for worker in workers for report in worker.read()]
+        found = [(worker, report) for worker in workers for report in worker.read()]
+        if not found:
+            sleep(0.001)  # so that a thread that asks all the time leaves some to others
+        return found
 
 
 class Heard:
