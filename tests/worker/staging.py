@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from time import sleep
 
-from event._worker import quarantine, supervisor, worker_sink
+from event._worker import quarantine, sending, supervisor, worker_sink
 
-MODULES = (quarantine, supervisor, worker_sink)
+MODULES = (quarantine, sending, supervisor, worker_sink)
 
 
 class FakeWorker:
@@ -62,6 +62,7 @@ class Stage:
             monkeypatch.setattr(module, "time", self)
             monkeypatch.setattr(module, "Worker", self)
         monkeypatch.setattr(supervisor, "receive", self.receive)
+        monkeypatch.setattr(sending, "receive", self.receive_in_time)
 
     def monotonic(self):
         return self.now
@@ -81,6 +82,13 @@ class Stage:
         found = [(worker, report) for worker in workers for report in worker.read()]
         if not found:
             sleep(0.001)  # so that a thread that asks all the time leaves some to others
+        return found
+
+    def receive_in_time(self, workers, deadline):
+        """Return what was reported; if nothing was, the time has passed."""
+        found = [(worker, report) for worker in workers for report in worker.read()]
+        if not found:
+            self.now = deadline
         return found
 
 
