@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import subprocess
 import sys
@@ -413,7 +414,7 @@ def test_logging_is_not_imported_for_handlers_that_log_nothing(line, monkeypatch
         assert "logging" not in sys.modules
 
 
-def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd):
+def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd, monkeypatch):
     send = """log = logging.getLogger("acme")
         logging.basicConfig(force=True)
         log.warning("%d", "x")
@@ -425,7 +426,9 @@ def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plu
         other.start(); other.join()
         return True"""
     plugin("noisy", handler(send))
-    reports = run(line, handlers=[["noisy", ""]])
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # the plugin's would stay, and write in other tests
+        reports = run(line, handlers=[["noisy", ""]])
     assert results(reports)["noisy"]["said"] == "%d"
     assert ("log", {"text": "%d"}) in reports
     err = capfd.readouterr().err
