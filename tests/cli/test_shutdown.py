@@ -28,6 +28,12 @@ def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypat
     assert (shutting.status, ends) == (130, [1])
 
 
+def test_a_signal_that_wakes_nobody_is_noted():
+    with shutdown.GracefulShutdown() as shutting:
+        signal.raise_signal(signal.SIGTERM)
+    assert (shutting.requested, shutting.status) == (True, 0)
+
+
 def test_a_flag_is_set_and_taken_back():
     flag = SignalFlag()
     assert not flag.wait(0.001)

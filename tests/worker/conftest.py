@@ -17,6 +17,7 @@ class Line:
     def __init__(self):
         self.jobs, self.to_worker = os.pipe()
         self.from_worker, self.reports = os.pipe()
+        self.threads = []  # that run a job
         self.reporter = Reporter(self.jobs, self.reports, os.getppid())
 
     def give(self, job, blob=b""):
@@ -35,6 +36,11 @@ class Line:
         return [(r.pop("report"), {k: v for k, v in r.items() if k != "id"}) for r in reports]
 
     def close(self):
+        for thread in self.threads:  # one that goes on after a failed test would end this process
+            if thread.is_alive():
+                self.give({"job": "stop"})
+                thread.join(10)
+        self.reporter._pid = -1
         for fd in (self.jobs, self.to_worker, self.from_worker, self.reports):
             try:
                 os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import event
 from cli.helpers import handler, stored
 from event._event import raw_content
 from event._outbox import Outbox
-from event._worker import child, reporter
+from event._worker import child, reporter, send_job
 from event._worker.child import Heartbeat
 from event._worker.protocol import ProtocolError
 
@@ -138,6 +139,18 @@ def test_a_worker_leaves_the_streams_and_the_session_of_the_command(monkeypatch,
     child._detach()
 
 
+def test_a_worker_keeps_what_it_reads_instead_of_a_stdin_that_was_closed(monkeypatch):
+    closed = []
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(os, "open", lambda *_: 0)  # the lowest that is free
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(os, "close", closed.append)
+    child._detach()
+    monkeypatch.undo()
+    assert closed == []
+
+
 def test_a_worker_without_stderr_works(line, here):
     line.give(job())
     line.give({"job": "stop"})
@@ -201,6 +214,20 @@ def test_the_next_job_is_waited_for_within_a_time(line):
         line.reporter.next_job()
 
 
+def test_a_worker_waits_on_as_long_as_the_command_runs(line, monkeypatch):
+    looks = []
+
+    def is_readable(fd, seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            line.give({"job": "stop"})
+        return len(looks) > 1
+
+    monkeypatch.setattr(reporter, "_readable", is_readable)
+    assert line.reporter.next_job() == ({"job": "stop"}, b"")
+    assert len(looks) == 2
+
+
 def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
     monkeypatch.setattr(reporter, "_LOOK", 0.01)
     monkeypatch.setattr(line.reporter, "_command", -1)
@@ -225,6 +252,17 @@ def test_a_heartbeat_of_an_earlier_job_counts_for_no_later_one(line):
     with Heartbeat(line.reporter, 60):
         pass
     assert not line.reporter.beating
+
+
+def test_each_beat_puts_off_the_end_that_the_process_makes_of_itself(line, monkeypatch):
+    limits = []
+    monkeypatch.setattr(child, "end_within", limits.append)
+    heart = Heartbeat(line.reporter, 0.01, guard=30.0)
+    with heart:
+        while not limits:
+            pass
+    heart._thread.join()
+    assert limits[0] == 30.0
 
 
 def test_without_a_thread_there_is_no_heartbeat(line, monkeypatch):
@@ -377,7 +415,13 @@ def test_what_is_logged_outside_of_a_delivery_is_reported_without_secrets(line, 
         assert ("log", {"text": text}) in reports
 
 
-def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd):
+def test_logging_is_not_imported_for_handlers_that_log_nothing(line, monkeypatch):
+    monkeypatch.delitem(sys.modules, "logging")
+    with send_job.Log(line.reporter, {"file": "events"}):
+        assert "logging" not in sys.modules
+
+
+def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd, monkeypatch):
     send = """log = logging.getLogger("acme")
         logging.basicConfig(force=True)
         log.warning("%d", "x")
@@ -389,7 +433,9 @@ def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plu
         other.start(); other.join()
         return True"""
     plugin("noisy", handler(send))
-    reports = run(line, handlers=[["noisy", ""]])
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])  # the plugin's would stay, and write in other tests
+        reports = run(line, handlers=[["noisy", ""]])
     assert results(reports)["noisy"]["said"] == "%d"
     assert ("log", {"text": "%d"}) in reports
     err = capfd.readouterr().err

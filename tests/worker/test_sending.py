@@ -13,6 +13,7 @@ from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
 from event._worker.sending import Result
+from worker.staging import Stage
 
 if os.name == "nt":
     pytest.skip("platform: the handlers end their process as on a POSIX system", allow_module_level=True)
@@ -271,3 +272,23 @@ def test_a_report_with_wrong_types_counts_as_a_failure():
     assert repr(Result("h", {"ok": True})) == "<Result h: delivered>"
     assert Result("h", {"done": "no list"}).done == []
     assert Result("h", {"done": ["ann", None]}).done == ["ann"]
+
+
+# Workers that the test plays.
+
+
+def test_a_handler_that_its_worker_has_not_tried_is_tried_alone_and_may_time_out_there(monkeypatch):
+    stage = Stage(monkeypatch)
+
+    def answer(worker):
+        if len(stage.workers) == 2:
+            worker.report("result", handler="other", ok=True)
+            worker.report("result", handler="a", ok=False, timed_out=True, error="TimeoutError")
+        worker.report("done")
+
+    stage.on_spawn = answer
+    one = EventSender((("a", ""),), outbox=None, timeout=60.0, log=print)
+    sent = send(one)
+    assert summary(sent) == [("a", False, "TimeoutError: not done within 60 s")]
+    assert sent.clean
+    assert [worker.jobs[0]["alone"] for worker in stage.workers] == [True, True]

@@ -277,7 +277,8 @@ class _Reports:
             self._has_items.set()
 
     def _flush_soon(self) -> None:
-        while self._has_items.wait():
+        while True:
+            self._has_items.wait()
             time.sleep(_FLUSH)
             self._has_items.clear()
             self.flush()

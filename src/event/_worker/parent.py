@@ -60,7 +60,7 @@ class Worker:
 
         return cls(*spawn())
 
-    if sys.platform != "win32":
+    if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no fork
 
         @classmethod
         def fork(cls) -> Worker | None:

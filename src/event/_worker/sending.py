@@ -218,8 +218,8 @@ class _Sending:
                 break
         self._fail_the_rest()
         self._end_helpers()
-        if self._claim:
-            self._resume()
+        if self._claim and self.first:
+            self._resume(self.first)
         names = () if self._sent.refused else self._sender.handlers
         self._sent.results = [self._results[name] for name in names]
         return self._sent
@@ -380,11 +380,13 @@ class _Sending:
         for worker in self._alone:
             worker.finish(max(0.0, deadline - time.monotonic()))
 
-    def _resume(self) -> None:
-        """Have another worker journal what is known, and let the entry wait for the rest."""
-        if self.first:
-            self.first.kill()  # it is the claim's owner
-            self._sent.clean = False
+    def _resume(self, owner: Worker) -> None:
+        """Have another worker journal what is known, and let the entry wait for the rest.
+
+        :param owner: of the claim; it must be dead
+        """
+        owner.kill()
+        self._sent.clean = False
         deadline = time.monotonic() + RESUME_PATIENCE
         try:
             worker = Worker.spawn()

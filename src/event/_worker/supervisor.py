@@ -101,7 +101,7 @@ class Supervisor:
                     self._take(worker, report)
                 else:
                     self._take_other(worker, report)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
                 worker.kill(f"it broke the protocol of workers ({type(error).__name__})")
         self._quarantine.watch()
         self._watch()

@@ -200,7 +200,7 @@ class _RelaySupervisor(Supervisor):
             results = [[SinkResult(Disposition(word), reason, pending, refused)]
                        for word, reason, pending, refused in report["results"]]  # fmt: skip
             if self._trial:
-                self._end_trial(batch, results[0][0])
+                self._end_trial(batch, self._trial, results[0][0])
             else:
                 pairs = zip(batch.incoming, results, strict=True)
                 self._finish(batch, [result + self._rest_of(item) for item, result in pairs])
@@ -298,7 +298,7 @@ class _RelaySupervisor(Supervisor):
         try:
             self._alone = self._alone or self._start_alone()
         except OSError as error:
-            self._end_trial(batch, SinkResult(Disposition.KEEP, f"no worker can be started: {error.strerror}"))
+            self._end_trial(batch, trial, SinkResult(Disposition.KEEP, f"no worker can be started: {error.strerror}"))
             return
         self._send(batch, self._alone, [item], [[trial.handler] if trial.handler else item.pending])
         batch.deadline = time.monotonic() + self._timeout + _ALONE_PATIENCE
@@ -308,11 +308,10 @@ class _RelaySupervisor(Supervisor):
         worker.send({**self._job, "alone": True}, deadline=time.monotonic() + _ALONE_PATIENCE)
         return worker
 
-    def _end_trial(self, batch: _Batch, result: SinkResult) -> None:
-        trial, self._trial = self._trial, None
-        if trial:
-            self._crashes.pop(trial.handler, None)
-            batch.results[trial.index].append(result)
+    def _end_trial(self, batch: _Batch, trial: _Trial, result: SinkResult) -> None:
+        self._trial = None
+        self._crashes.pop(trial.handler, None)
+        batch.results[trial.index].append(result)
         self._bell.ring()
 
     def _crash(self, batch: _Batch, trial: _Trial) -> None:

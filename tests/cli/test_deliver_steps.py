@@ -1,0 +1,133 @@
+"""What ``deliver`` does with what its supervisor tells, which the test plays."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+import pytest
+
+import event._worker
+from event._cli import deliver
+from event._worker import OpenEntry, Result
+
+if os.name == "nt":
+    pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
+
+
+@pytest.fixture
+def play(monkeypatch):
+    """Have a supervisor's steps do what a test says; return what was asked of it."""
+    asked = []
+
+    def start(*acts, summary=None):
+        class Supervisor:
+            finished = is_absent = False
+            failed = ""
+            total = 0
+
+            def __init__(self, job, listener, worker):
+                self.summary = summary
+                self._acts = list(acts)
+                self._listener = listener
+
+            def step(self, seconds):
+                if self._acts:
+                    self._acts.pop(0)(self._listener)
+                self.finished = not self._acts
+
+            def stop(self):
+                asked.append("stop")
+
+            def abort(self):
+                asked.append("abort")
+
+        monkeypatch.setattr(event._worker, "Supervisor", Supervisor, raising=False)
+        return asked
+
+    return start
+
+
+def raise_signal(number):
+    return lambda _listener: signal.raise_signal(number)
+
+
+def nothing(_listener):
+    pass
+
+
+def interrupt(_listener):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_has_the_supervisor_stop_and_makes_the_status(command, play, number, expected):
+    asked = play(nothing, raise_signal(number), nothing)
+    status, _, err = command("deliver", "ob", "--watch")
+    assert (status, err) == (expected, [])
+    assert asked == ["stop", "stop"]
+
+
+def test_a_second_signal_has_the_supervisor_abort(command, play):
+    asked = play(raise_signal(signal.SIGINT), interrupt)
+    assert command("deliver", "ob") == (130, [], [])
+    assert asked == ["stop", "abort"]
+
+
+def test_what_is_not_known_of_the_end_is_left_out(command, play):
+    play(nothing)
+    status, _, err = command("deliver", "ob")
+    assert (status, err) == (0, ["e3-event deliver: nothing was due"])
+
+
+def test_what_the_outbox_says_makes_status_1(command, play):
+    play(lambda listener: listener.log("the disk is full"), summary={"waiting": 0})
+    status, _, err = command("deliver", "ob")
+    assert (status, err[0]) == (1, "e3-event deliver: the disk is full")
+
+
+def test_the_number_of_jobs_is_one_of_the_options(command, play):
+    play(nothing)
+    assert command("deliver", "ob", "--jobs", "3")[0] == 0
+    status, _, err = command("deliver", "ob", "--jobs", "0")
+    assert status == 2
+    assert "expected a number from 1 to 100, not '0'" in err[0]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_goes_well_and_says_nothing_is_no_line_of_a_quiet_command(capsys, shown):
+    entry = OpenEntry("e", "claim", "n")
+    entry.results.append(Result("file", {"ok": True, "said": "by the way" if shown else ""}))
+    deliver.Report("relay", quiet=True).entry(entry, "delivered")
+    assert bool(capsys.readouterr().err) is shown
+
+
+class Terminal(io.StringIO):
+    """A terminal of which nothing is known."""
+
+    def isatty(self):
+        return True
+
+    def fileno(self):
+        raise OSError
+
+
+class Pass:
+    """What a supervisor knows of a pass that goes on."""
+
+    finished, total = False, 2
+
+
+def test_a_terminal_sees_what_was_missed_and_each_text_removes_the_one_before(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    report = deliver.Report("deliver")
+    report.show_progress(Pass())
+    report.entry(OpenEntry("e", "claim", "n"), "waiting")
+    report.show_progress(Pass())
+    report.clear()
+    assert (
+        terminal.getvalue() == "0 of 2 done\r           \r1 of 2 done, 1 not delivered\r                            \r"
+    )

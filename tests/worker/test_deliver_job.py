@@ -1,0 +1,316 @@
+"""The jobs ``deliver`` and ``watch``, in this process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+
+import pytest
+
+from event import Event
+from event._outbox import Outbox
+from event._outbox.lanes import Lane
+from event._outbox.pool import DeliveryPool
+from event._worker import deliver_job
+from event._worker.deliver_job import Delivering
+from outbox.helpers import abandon, ended, later, there, waiting
+from worker.running import Running, register
+
+if os.name == "nt":
+    pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
+
+KEY = Lane("good", "").key
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Outbox(tmp_path / "outbox")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """What the handler ``good`` has got."""
+    uids = []
+    register(monkeypatch, good=lambda e: uids.append(e.uid) or True, bad=lambda _: False)
+    return uids
+
+
+@pytest.fixture
+def delivering(box, line):
+    return Delivering(job(box), line.reporter)
+
+
+def job(box, **values):
+    return {"outbox": str(box.path), "everything": False, "timeout": 30.0, "jobs": 2, "quiet": False, **values}
+
+
+def deliver(box, line, **values):
+    return Running(line, deliver_job.deliver, job(box, **values))
+
+
+def watch(box, line, **values):
+    return Running(line, deliver_job.watch, job(box, **values))
+
+
+def kinds(reports):
+    return [kind for kind, _ in reports if kind != "state"]
+
+
+def dead(box, claim):
+    """Have a claim be that of a process that has ended; return its name."""
+    return os.path.basename(abandon(box, claim, ended()))
+
+
+def put(box, uid="u", **handlers):
+    return box.put(Event("n", uid=uid), handlers or {"good": ""})
+
+
+# A single pass.
+
+
+def test_an_outbox_that_is_not_there_yet_is_reported_as_absent(tmp_path, line):
+    running = deliver(Outbox(tmp_path / "none"), line)
+    running.until("absent")
+    running.stop()
+
+
+def test_what_is_due_is_delivered_and_reported_step_by_step(box, line, taken):
+    entry_id, _ = waiting(box, e=Event("n", uid="u"), good="")
+    running = deliver(box, line)
+    running.until("idle")
+    reports = running.stop()
+    assert kinds(reports) == ["total", "begin", "results", "idle", "summary"]
+    assert dict(reports)["total"] == {"total": 1}
+    assert dict(reports)["begin"]["entries"][0][1:] == [entry_id, "n"]
+    assert [item[:3] for item in running.items()] == [["result", entry_id, "good"], ["end", entry_id, "delivered"]]
+    assert dict(reports)["summary"] == {"waiting": 0, "due": 0, "next_due": None}
+    assert taken == ["u"]
+
+
+def test_with_quiet_a_result_holds_what_a_handler_did_only_if_that_needs_a_line(box, line, taken):
+    waiting(box, good="", bad="")
+    running = deliver(box, line, quiet=True)
+    running.until("idle")
+    running.stop()
+    assert {item[2]: len(item) for item in running.items() if item[0] == "result"} == {"good": 3, "bad": 4}
+
+
+def test_all_is_tried_if_everything_is_asked_for(box, line, taken):
+    waiting(box, later(), good="")
+    running = deliver(box, line, everything=True)
+    assert running.until("total") == {"total": 1}
+    running.until("idle")
+    running.stop()
+    assert len(taken) == 1
+
+
+def test_an_outbox_that_is_none_is_trouble(tmp_path, line):
+    (tmp_path / "file").write_text("")
+    running = deliver(Outbox(tmp_path / "file"), line)
+    assert running.until("trouble")["text"]
+    assert "summary" not in kinds(running.stop())
+
+
+def test_a_pass_that_is_told_to_stop_is_not_idle(box, line, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    register(monkeypatch, good=lambda _: begun.set() or go_on.wait(60))
+    for _ in range(3):
+        waiting(box, good="")
+    running = deliver(box, line, jobs=1)
+    running.until("begin")
+    running.tell(job="stop")
+    go_on.set()
+    assert "summary" in kinds(running.end())
+
+
+def test_a_pass_that_its_pool_cannot_end_is_not_idle(box, line, delivering, monkeypatch):
+    waiting(box, later(), good="")
+    monkeypatch.setattr(DeliveryPool, "wait", lambda *_: False)
+    delivering.once(everything=False)
+    assert kinds(line.heard()) == ["total"]
+    delivering.stop()
+
+
+# What the command knows of workers that have died.
+
+
+def test_a_claim_that_another_worker_takes_care_of_is_left(box, line, taken):
+    left, _ = (dead(box, put(box, uid)) for uid in ("left", "free"))
+    running = deliver(box, line, leave=[left.partition(".")[0]])
+    running.until("idle")
+    running.stop()
+    assert taken == ["free"]
+    assert there(box) == {"claimed": [left]}
+
+
+def test_an_entry_that_another_worker_has_put_back_is_left_no_longer(box, line, taken):
+    entry_id, _ = waiting(box, e=Event("n", uid="back"), good="")
+    running = deliver(box, line, leave=[entry_id])
+    running.until("idle")
+    running.stop()
+    assert taken == ["back"]
+
+
+def test_an_entry_of_a_worker_that_has_died_is_adopted_and_goes_on(box, line, taken):
+    claim = put(box)
+    running = deliver(box, line, adopt=[[claim.entry.id, dead(box, claim)]])
+    adopted = running.until("adopted")
+    running.until("idle")
+    running.stop()
+    assert adopted["entry"] == claim.entry.id
+    assert adopted["claim"].startswith(claim.entry.id)
+    assert taken == ["u"]
+
+
+def test_an_entry_to_adopt_that_is_done_with_is_reported_as_ended(box, line, taken):
+    gone = put(box, "gone")
+    name = gone.name
+    gone.postpone(later())
+    running = deliver(box, line, adopt=[[gone.entry.id, name], ["8f14e45f-ceea-467f-a0e6-000000000001", "x.y-0"]])
+    running.until("idle")
+    running.stop()
+    assert sorted(item[2] for item in running.items()) == ["delivered", "waiting"]
+    assert taken == []
+
+
+# Lanes.
+
+
+def test_a_lane_that_is_held_waits_until_it_is_released(box, line, taken):
+    waiting(box, e=Event("n", uid="u"), good="")
+    running = deliver(box, line, hold=[KEY])
+    running.until("total")
+    running.tell(job="release", lane=KEY)
+    running.until("idle")
+    running.stop()
+    assert taken == ["u"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_lane_that_rests_is_not_tried(box, line, taken, at_once):
+    waiting(box, good="")
+    running = deliver(box, line, **({"rest": [KEY]} if at_once else {"hold": [KEY]}))
+    if not at_once:
+        running.tell(job="rest", lane=KEY)
+    running.until("idle")
+    running.stop()
+    assert taken == []
+    assert [*there(box)] == ["waiting"]
+
+
+def test_a_frame_that_is_unknown_is_ignored(delivering):
+    delivering.set_lane("other", KEY)
+
+
+# To watch.
+
+
+def test_what_comes_while_it_watches_is_delivered(box, line, taken, monkeypatch):
+    monkeypatch.setattr(deliver_job, "POLL", 0.01)
+    running = watch(box, line)
+    waiting(box, e=Event("n", uid="late"), good="")
+    running.until("results", lambda values: values["items"][-1][0] == "end")
+    running.stop()
+    assert taken == ["late"]
+
+
+def test_trouble_with_the_outbox_is_reported_once_and_so_is_its_end(box, line, taken, monkeypatch):
+    monkeypatch.setattr(deliver_job, "POLL", 0.01)
+    waiting(box, e=Event("n", uid="u"), good="")
+    away = f"{box.path}-away"
+    os.rename(box.path, away)
+    with open(box.path, "w"):
+        pass
+    running = watch(box, line)
+    running.until("trouble")
+    os.remove(box.path)
+    shutil.move(away, box.path)
+    running.until("trouble", lambda values: values["text"] == "")
+    running.until("results")
+    reports = running.stop()
+    assert [bool(values["text"]) for kind, values in reports if kind == "trouble"] == [True, False]
+    assert taken == ["u"]
+
+
+def test_the_state_of_the_disk_and_of_the_pool_is_reported_all_the_time(box, line, monkeypatch):
+    monkeypatch.setattr(deliver_job, "STATE_INTERVAL", 0.01)
+    running = watch(box, line)
+    state = running.until("state")
+    assert ([*state], state["exhausted"]) == (["disk", "exhausted"], False)
+    running.stop()
+
+
+# To add an entry, and to drain.
+
+
+def test_an_entry_that_was_put_just_now_is_delivered(box, line, taken, delivering):
+    delivering.add(put(box))
+    delivering.stop(drain=True)
+    assert taken == ["u"]
+
+
+def test_an_entry_for_which_the_pool_has_no_room_waits_and_is_due(box, taken, delivering, monkeypatch):
+    monkeypatch.setattr(type(delivering.pool), "is_full", True)
+    delivering.add(put(box))
+    assert box.summary().counts["waiting"] == 1
+    assert taken == []
+    delivering.stop()
+
+
+def test_to_drain_delivers_what_is_due(box, taken, delivering):
+    waiting(box, e=Event("n", uid="u"), good="")
+    delivering.stop(drain=True)
+    assert taken == ["u"]
+
+
+def test_frames_that_come_while_it_drains_are_followed(box, line, taken, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_DRAIN_LOOK", 0.01)
+    delivering = Delivering(job(box, hold=[KEY]), line.reporter)
+    waiting(box, e=Event("n", uid="u"), good="")
+    timer = threading.Timer(0.1, line.give, [{"job": "release", "lane": KEY}])
+    timer.start()
+    delivering.stop(drain=True)
+    timer.join()
+    assert taken == ["u"]
+
+
+def test_to_drain_ends_when_the_command_is_gone(box, line, taken, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_DRAIN_LOOK", 0.01)
+    delivering = Delivering(job(box, hold=[KEY]), line.reporter)
+    waiting(box, good="")
+    os.close(line.to_worker)
+    delivering.stop(drain=True)
+    assert taken == []
+    assert [*there(box)] == ["waiting"]
+
+
+def test_to_drain_an_outbox_that_cannot_be_read_is_trouble(tmp_path, line):
+    (tmp_path / "file").write_text("")
+    Delivering(job(Outbox(tmp_path / "file")), line.reporter).stop(drain=True)
+    assert kinds(line.heard()) == ["trouble"]
+
+
+# Reports.
+
+
+def test_many_results_are_sent_at_once(line, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_FLUSH", 1000.0)
+    reports = deliver_job._Reports(line.reporter, quiet=False)
+    for number in range(deliver_job._MOST_ITEMS):
+        reports.ended(str(number), "waiting")
+    ((kind, values),) = line.heard()
+    assert (kind, len(values["items"])) == ("results", deliver_job._MOST_ITEMS)
+
+
+def test_what_the_pool_says_is_a_log_line(line):
+    deliver_job._Reports(line.reporter, quiet=False).log("text")
+    assert line.heard() == [("log", {"text": "text"})]
+
+
+def test_only_the_latest_configurations_are_remembered(line, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_KNOWN_CONFIGS", 2)
+    reports = deliver_job._Reports(line.reporter, quiet=False)
+    for name in ("a", "b", "b", "c"):
+        reports.begin(Lane(name, "config"), [])
+    assert reports.configs == {"b": "config", "c": "config"}

@@ -1,0 +1,206 @@
+"""Entries whose worker has died, each alone with one handler at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from event._worker.quarantine import OpenEntry, Quarantine
+from worker.staging import Heard, Stage
+
+TIMEOUT = 30.0
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    return Stage(monkeypatch)
+
+
+class Ward:
+    """A quarantine, and what it tells.
+
+    :ivar lanes: each lane that was tried alone, and whether its worker has died
+    """
+
+    def __init__(self, stage):
+        self.heard = Heard()
+        self.lanes = []
+        self.resting = set()
+        self.stage = stage
+        self.quarantine = Quarantine("ob", TIMEOUT, self.heard, self._note, self.resting.__contains__)
+
+    def _note(self, lane, died):
+        self.lanes.append((lane, died))
+
+    def add(self, entry_id, *handlers):
+        entry = OpenEntry(entry_id, f"{entry_id}.claim", "n")
+        entry.given = {name: f"lane-{name}" for name in handlers}
+        self.quarantine.add(entry)
+
+    def step(self):
+        for worker in self.quarantine.workers:
+            for report in worker.read():
+                self.quarantine.take(worker, report)
+        self.quarantine.watch()
+
+    def die(self, worker, *, begun=True):
+        """Have a worker die with the entry that it has got."""
+        if begun:
+            worker.report("begin", claim="new.claim")
+            self.step()
+        worker.kill("its process ended with SIGSEGV")
+        self.step()
+
+
+@pytest.fixture
+def ward(stage):
+    return Ward(stage)
+
+
+def answer(worker, **result):
+    """Have a worker do what it was asked."""
+    worker.report("begin", claim="new.claim")
+    if result:
+        worker.report("result", **result)
+    else:
+        worker.report("end", where="waiting")
+    worker.report("done")
+
+
+def test_each_handler_gets_the_entry_alone_and_then_it_is_put_back(ward, stage):
+    ward.add("e", "a", "b")
+    assert ward.quarantine.lanes == {"lane-a", "lane-b"}
+    assert ward.quarantine.ids == ["e"]
+    ward.step()
+    (worker,) = stage.workers
+    for _ in "ab":
+        answer(worker, ok=True)
+        ward.step()
+    assert ward.quarantine.lanes == set()
+    answer(worker)
+    ward.step()
+    assert [(job["claim"], job["handlers"], job["hold"]) for job in worker.jobs] == [
+        ("e.claim", ["a"], True),
+        ("new.claim", ["b"], True),
+        ("new.claim", [], False),
+    ]
+    assert ward.heard.entries == [("e", "waiting", [("a", ""), ("b", "")])]
+    assert ward.lanes == [("lane-a", False), ("lane-b", False)]
+    assert worker.ended == "it was asked to end"
+    assert ward.quarantine.ids == []
+
+
+def test_a_handler_that_kills_its_own_worker_has_failed_and_the_outbox_is_told(ward, stage):
+    ward.add("e", "a", "b")
+    ward.step()
+    ward.die(stage.workers[0])
+    assert ward.lanes == [("lane-a", True)]
+    (job,) = stage.workers[1].jobs
+    assert [(result["handler"], result["error"]) for result in job["results"]] == [
+        ("a", "its process ended with SIGSEGV")
+    ]
+    assert job["handlers"] == ["b"]
+
+
+def test_a_worker_that_dies_before_it_has_the_entry_counts_against_no_handler(ward, stage):
+    ward.add("e", "a")
+    ward.step()
+    ward.die(stage.workers[0], begun=False)
+    assert stage.workers[1].jobs[0]["handlers"] == ["a"]
+    ward.die(stage.workers[1], begun=False)
+    assert ward.lanes == []
+    assert ward.heard.entries == [("e", "claimed", [])]
+    assert len(stage.workers) == 2
+
+
+def test_a_worker_that_dies_once_the_entry_is_put_back_has_done_its_work(ward, stage):
+    ward.add("e")
+    ward.step()
+    stage.workers[0].report("end", where="failed")
+    ward.step()
+    ward.die(stage.workers[0], begun=False)
+    assert ward.heard.entries == [("e", "failed", [])]
+
+
+def test_a_worker_that_dies_when_no_handler_has_the_entry_is_replaced(ward, stage):
+    ward.add("e")
+    ward.step()
+    ward.die(stage.workers[0])
+    assert stage.workers[1].jobs[0]["handlers"] == []
+    assert ward.lanes == []
+
+
+def test_a_worker_that_is_not_done_in_time_is_killed(ward, stage):
+    ward.add("e", "a")
+    ward.step()
+    stage.workers[0].report("begin", claim="new.claim")
+    ward.step()
+    stage.now += TIMEOUT + 1
+    ward.step()
+    assert stage.workers[0].ended == "TimeoutError: not done within 30 s"
+    assert ward.lanes == [("lane-a", True)]
+
+
+def test_a_handler_that_had_journaled_its_delivery_is_not_tried_again(ward, stage):
+    ward.add("e", "a", "b")
+    ward.step()
+    stage.workers[0].report("begin", claim="new.claim")
+    stage.workers[0].report("done")
+    ward.step()
+    assert stage.workers[0].jobs[1]["handlers"] == ["b"]
+    assert ward.lanes == []
+
+
+def test_an_entry_that_is_gone_is_reported_as_what_became_of_it(ward, stage):
+    ward.add("e", "a")
+    ward.step()
+    stage.workers[0].report("not_adopted")
+    stage.workers[0].report("done")
+    ward.step()
+    assert ward.heard.entries == [("e", "gone", [])]
+
+
+def test_a_handler_whose_lane_rests_is_not_tried(ward, stage):
+    ward.resting.add("lane-a")
+    ward.add("e", "a", "b")
+    ward.step()
+    assert stage.workers[0].jobs[0]["handlers"] == ["b"]
+
+
+def test_two_entries_are_tried_at_once_and_the_others_wait(ward, stage):
+    for entry_id in "abc":
+        ward.add(entry_id)
+    ward.step()
+    assert len(ward.quarantine.workers) == 2
+    assert ward.quarantine.ids == ["c", "a", "b"]
+    answer(stage.workers[0])
+    ward.step()
+    assert len(stage.workers) == 2
+    assert stage.workers[0].jobs[1]["claim"] == "c.claim"
+
+
+def test_an_entry_for_which_no_worker_can_be_started_stays_claimed(ward, stage):
+    stage.refusal = OSError(11, "no more processes")
+    ward.add("e", "a")
+    ward.step()
+    assert ward.heard.logged == ["no worker can be started: no more processes"]
+    assert ward.heard.entries == [("e", "claimed", [])]
+
+
+def test_what_is_logged_is_told_and_what_is_unknown_is_ignored(ward, stage):
+    ward.add("e")
+    ward.step()
+    stage.workers[0].report("log", text="the disk is full")
+    stage.workers[0].report("alive")
+    stage.workers[0].report("result", handler="a", ok=True)
+    ward.step()
+    assert ward.heard.logged == ["the disk is full"]
+    assert ward.lanes == []
+
+
+def test_to_give_up_kills_the_workers_and_returns_what_is_not_done(ward, stage):
+    for entry_id in "abc":
+        ward.add(entry_id)
+    ward.step()
+    assert [entry.id for entry in ward.quarantine.give_up()] == ["c", "a", "b"]
+    assert [worker.ended for worker in stage.workers] == ["it was ended"] * 2
+    assert ward.quarantine.workers == []

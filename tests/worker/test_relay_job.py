@@ -1,0 +1,213 @@
+"""The job ``relay``, in this process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from hashlib import sha1
+from types import MethodType
+
+import pytest
+
+from event import Event, PermanentError, _s3
+from event._broker import EventMessage, InlineFile, encode
+from event._outbox import Outbox
+from event._outbox.lanes import Lane
+from event._worker import relay_job
+from outbox.helpers import there, waiting
+from worker.running import Running, register
+
+if os.name == "nt":
+    pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
+
+ACK, REQUEUE, DEAD = "ack", "requeue", "dead-letter"
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Outbox(tmp_path / "outbox")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """What the handler ``good`` has got."""
+    uids = []
+
+    def refuse(_event):
+        raise PermanentError("no such project")
+
+    register(monkeypatch, good=lambda e: uids.append(e.uid) or True, bad=lambda _: False, refusing=refuse)
+    return uids
+
+
+def body(uid="1", **files):
+    event = Event("build", uid=uid)
+    event.close()
+    names = {name: (str(number), sha1(content).hexdigest()) for number, (name, content) in enumerate(files.items())}
+    held = {str(number): InlineFile.of(content) for number, content in enumerate(files.values())}
+    return encode(EventMessage(f"id-{uid}", 1e9, event, names, held, None))
+
+
+def relay(line, *handlers, outbox=None, **values):
+    defaults = {
+        "outbox": outbox and str(outbox.path),
+        "handlers": [[name, ""] for name in handlers or ("good",)],
+        "timeout": 30.0,
+        "jobs": 2,
+        "everything": False,
+        "quiet": False,
+        "s3": "",
+        "profile": None,
+        "alone": False,
+    }
+    return Running(line, relay_job.relay, {**defaults, **values})
+
+
+def give(running, *bodies, number=1, pending=None, served=None):
+    """Give a batch; return what is to become of its messages."""
+    sizes = [*map(len, bodies)]
+    batch = {"job": "batch", "number": number, "sizes": sizes, "pending": pending or [None] * len(bodies)}
+    running.tell(**batch, served=served or {}, blob=b"".join(bodies))
+    return running.until("batch", lambda values: values["number"] == number)["results"]
+
+
+def dispositions(results):
+    return [result[0] for result in results]
+
+
+def delivered(running):
+    running.until("results", lambda values: values["items"][-1][0] == "end")
+
+
+# With an outbox.
+
+
+def test_a_batch_is_put_into_the_outbox_and_delivered_from_there(box, line, taken):
+    running = relay(line, outbox=box)
+    assert dispositions(give(running, body("1"), b"malformed")) == [ACK, DEAD]
+    delivered(running)
+    reports = running.stop()
+    assert taken == ["1"]
+    assert reports[-1][0] == "summary"
+    assert there(box) == {}
+
+
+def test_an_attachment_of_a_message_is_kept_with_the_event(box, line, taken):
+    running = relay(line, outbox=box, alone=True)
+    assert dispositions(give(running, body("1", log=b"compiled"))) == [ACK]
+    running.stop()
+    ((_, entry),) = box.entries("waiting")
+    assert [*entry.event.get_attachments()] == ["log"]
+
+
+def test_what_waits_in_the_outbox_is_delivered_too(box, line, taken):
+    waiting(box, e=Event("n", uid="u"), good="")
+    running = relay(line, outbox=box)
+    delivered(running)
+    running.stop(drain=True)
+    assert taken == ["u"]
+
+
+def test_a_lane_that_must_wait_is_released_by_a_frame(box, line, taken):
+    key = Lane("good", "").key
+    running = relay(line, outbox=box, hold=[key])
+    give(running, body("1"))
+    running.tell(job="release", lane=key)
+    delivered(running)
+    running.stop()
+    assert taken == ["1"]
+
+
+def test_a_worker_for_one_message_alone_delivers_nothing_and_leaves_the_entry_due(box, line, taken):
+    running = relay(line, outbox=box, alone=True)
+    running.tell(job="rest", lane="another frame")
+    assert dispositions(give(running, body("1"))) == [ACK]
+    running.stop()
+    assert taken == []
+    assert box.summary().due == 1
+
+
+def test_a_message_that_the_outbox_does_not_take_is_not_acknowledged(tmp_path, line, taken):
+    (tmp_path / "outbox").write_text("in the way")
+    running = relay(line, outbox=Outbox(tmp_path / "outbox"), alone=True)
+    ((disposition, reason, *_),) = give(running, body("1"))
+    assert disposition != ACK
+    assert reason
+    running.stop()
+
+
+def test_the_job_ends_when_the_command_is_gone(box, line, taken):
+    running = relay(line, outbox=box)
+    os.close(line.to_worker)
+    assert running.end()[-1][0] == "summary"
+
+
+# Without one.
+
+
+def test_each_handler_gets_the_event_at_once_and_what_it_did_is_reported(line, taken):
+    running = relay(line, "good", "bad", "refusing")
+    ((disposition, reason, pending, refused),) = give(running, body("1"))
+    reports = running.stop()
+    assert (disposition, pending) == (REQUEUE, ["bad"])
+    assert reason.startswith("bad: ")
+    assert [*refused] == ["refusing"]
+    deliveries = {values["handler"]: values for kind, values in reports if kind == "delivery"}
+    assert {name: (values["ok"], values["permanent"]) for name, values in deliveries.items()} == {
+        "good": (True, False),
+        "bad": (False, False),
+        "refusing": (False, True),
+    }
+    assert {(values["entry"], values["name"]) for values in deliveries.values()} == {("id-1", "build")}
+
+
+def test_only_the_handlers_that_are_pending_get_it(line, taken):
+    running = relay(line, "good", "bad")
+    assert dispositions(give(running, body("1"), pending=[["good"]])) == [ACK]
+    running.stop()
+    assert taken == ["1"]
+
+
+def test_a_handler_that_has_been_served_does_not_get_it_again(line, taken):
+    running = relay(line, "good")
+    served = {"id-1": ["good"]}
+    results = give(running, body("1"), body("2"), body("1"), b"malformed", pending=[["good"]] * 4, served=served)
+    running.stop()
+    assert dispositions(results) == [ACK, ACK, ACK, DEAD]
+    assert taken == ["2"]
+
+
+def test_attachments_are_fetched_only_from_beneath_the_url_that_is_configured(line, taken, monkeypatch):
+    stores = []
+    monkeypatch.setattr(_s3, "Store", lambda profile: stores.append(profile))
+    running = relay(line, s3="s3://bucket/events/", profile="ci")
+    assert dispositions(give(running, body("1"))) == [ACK]
+    running.stop()
+    assert stores == ["ci"]
+
+
+def test_a_worker_that_gets_no_more_threads_asks_for_another(line, taken, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if isinstance(getattr(thread, "_target", None), MethodType):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    running = relay(line)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert dispositions(give(running, body("1"))) == [REQUEUE]
+    assert running.until("state") == {"disk": 0.0, "exhausted": True}
+    running.stop()
+    assert taken == []
+
+
+def test_a_long_reason_is_cut_in_the_report(line, monkeypatch):
+    def fail(_event):
+        raise ValueError("x" * 5000)
+
+    register(monkeypatch, long=fail)
+    running = relay(line, "long")
+    ((_, reason, *_),) = give(running, body("1"))
+    running.stop()
+    assert len(reason) == relay_job._LONGEST_REASON
