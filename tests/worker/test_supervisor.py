@@ -221,6 +221,11 @@ def test_a_worker_that_reports_nothing_is_killed(watching, stage):
     ("kind", "values"),
     [
         ("results", {"items": [["end"]]}),
+        ("results", {"items": [["end", "e"]]}),
+        ("results", {"items": [["result", "e"]]}),
+        ("total", {"total": float("inf")}),
+        ("alive", {"memory": float("inf"), "threads": 1, "hung": 0}),
+        ("state", {"disk": 10**400, "exhausted": False}),
         ("results", {"items": 5}),
         ("begin", {}),
         ("total", {"total": "many"}),
@@ -355,20 +360,3 @@ def test_what_cannot_be_put_back_stays_claimed(watching, stage):
     watching.abort()
     assert watching.finished
     assert len(stage.workers) == 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        ("results", {"items": [["end", "e"]]}),
-        ("results", {"items": [["result", "e"]]}),
-        ("total", {"total": float("inf")}),
-        ("alive", {"memory": float("inf"), "threads": 1, "hung": 0}),
-        ("state", {"disk": 10**400, "exhausted": False}),
-    ],
-)
-def test_worker_that_reports_what_cannot_be_is_ended(stage, watching, kind, values):
-    watching.step(0)
-    stage.workers[0].report(kind, **values)
-    watching.step(0)
-    assert stage.workers[0].ended.startswith("it broke the protocol of workers")
