@@ -138,15 +138,20 @@ def count_causes(history, killed, lost, undone):
         causes += line.what == "X" or (line.what == "Z" and undone(line))
         if line.what in BEGINS:
             before = begun.pop((line.pid, BEGINS[line.what]), None)
-            causes += before is not None and any(before.when <= when <= line.when for when in lost[line.pid])
+            causes += before is not None and is_lost(lost[line.pid], before.when, line.when)
             begun[line.pid, BEGINS[line.what]] = line
         for step in ENDS.get(line.what, ()):
-            begun.pop((line.pid, step), None)
+            before = begun.pop((line.pid, step), None)
+            # It was held still, say, and another relay has taken the message meanwhile.
+            causes += step == "message" and before is not None and is_lost(lost[line.pid], before.when, line.when)
     end = history[last].when
     return causes + sum(
-        killed.get(line.pid, end) < end or any(line.when <= when < end for when in lost[line.pid])
-        for line in begun.values()
+        killed.get(line.pid, end) < end or is_lost(lost[line.pid], line.when, end) for line in begun.values()
     )
+
+
+def is_lost(times, begin, end):
+    return any(begin <= when <= end for when in times)
 
 
 def check_files(directory, sendings):
@@ -202,6 +207,8 @@ def test_the_count_finds_what_it_is_there_to_find():
     assert count("P s - 1; K - - 1; P s - 3; Q s - 3; R s - 3; D s u 2; E s - 2; D s u 2; E s - 2") == 1
     assert count("T s - 1; D s u 1; K - - 1; T s - 2; D s u 2; Z s - 2") == 1
     assert count("T s - 1; W s - 3; K - - 3; D s u 2; D s u 2; V s - 2; Z s - 1") == 1
+    held = "T s - 1; H - - 1; T s - 2; W s - 3; V s - 3; Z s - 2; W s - 4; D s u 4; V s - 4; Z s - 1; D s u 3; E s - 3"
+    assert count(held) == 1
     assert count("S - - -; T s - 1; D s u 1; L - - 1; T s - 2; D s u 2; Z s - 2") == 1
     assert count("S - - -; P s - 1; X s - 1; P s - 1; Q s - 1; D s u 2; E s - 2; D s u 2") == 1
     assert count(f"{good}; K - - 2; T s - 3; D s u 3; Z s - 3", lazy=True) == 1
