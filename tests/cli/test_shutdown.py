@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from event._cli import shutdown
-from event._cli.signal_flag import SignalFlag
+from event._worker import SignalFlag
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from event import Delivery
     from event._worker import Result
 
 DEADLINE = 30.0  # seconds for one event, for a command that does not wait without end
@@ -22,22 +21,7 @@ _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 Pairs = list[tuple[str, str]]
 
 
-def about(delivery: Delivery, configs: Mapping[str, str], *, kept: bool) -> str:
-    """Return a line about what a handler did, without its name and without secrets.
-
-    :param configs: the configuration of each handler, by name
-    :param kept: whether an outbox keeps the event for it, where it did not take it
-    """
-    name = delivery.handler
-    text = masked(delivery.reason or delivery.said, {name: configs.get(name, "")})
-    if delivery.ok:
-        return f"delivered in {delivery.seconds:.3f} s{'; warning: ' if text else ''}{text}"
-    if kept and not delivery.permanent:
-        return f"not delivered: {text[:_ROOM]}; kept in the outbox"
-    return f"not delivered: {text}"
-
-
-def line_about(result: Result, *, kept: bool) -> str:
+def about(result: Result, *, kept: bool) -> str:
     """Return a line about what a handler did, without its name.
 
     :param kept: whether the outbox keeps the event for it, if it has not taken it

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from importlib import util
 
-from event import Event, _registry, _secret
+from event import Event, _registry, _secret, unique_id
 from event._cli import _handlers, _text, outbox_index
-from event._cli._loaded import Handlers
+from event._cli.loading import load
+from event._event import raw_content
 from event._outbox import Outbox
 from event._version import VERSION
+from event._worker import EventSender
 from event._worker.capture import Capture
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
     from importlib.metadata import EntryPoint
     from typing import Any
+
+    from event import EventHandler
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
@@ -64,14 +69,14 @@ def run(args: argparse.Namespace) -> int:
     pairs = _handlers.wanted(args)
     installed = _builtins() + _plugins() + _shadowed()
     _text.show("Installed handlers:\n" + _text.table(installed))
-    handlers = Handlers(pairs, timeout=_handlers.timeout(args))
-    entries = _entries(pairs, handlers)
+    loaded, broken = load(pairs, plugins=True)
+    entries = _entries(pairs, loaded, broken)
     _text.show(f"\nHandlers of {_handlers.source(args)}:\n{_text.table(entries) or '  none'}")
     outbox = _outbox(args)
     _text.show("\nOutbox:\n" + _text.table([outbox]))
     problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox])
     if args.send:
-        problems += _send_test(args, handlers)
+        problems += _send_test(args, [(name, config) for name, config in dict(pairs).items() if name in loaded])
     if problems:
         _text.tell(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
@@ -141,16 +146,18 @@ def _distribution(point: EntryPoint) -> str:
     return f"{name} {version}" if name else "an unknown distribution"
 
 
-def _entries(pairs: _handlers.Pairs, handlers: Handlers) -> list[tuple[str, str]]:
+def _entries(
+    pairs: _handlers.Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]
+) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     rows = []
     for position, name in enumerate(names):
         if name in names[position + 1 :]:
             state = "not used: a later entry has the same name"
-        elif name in handlers.broken:
-            state = f"{_BROKEN}{handlers.broken[name]}"
+        elif name in broken:
+            state = f"{_BROKEN}{broken[name]}"
         else:
-            state = _references_of(name, handlers.loaded[name])
+            state = _references_of(name, loaded[name])
         rows.append((name, state))
     return rows
 
@@ -181,14 +188,23 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     return (path, f"ok; {counts}")
 
 
-def _send_test(args: argparse.Namespace, handlers: Handlers) -> int:
+def _send_test(args: argparse.Namespace, pairs: _handlers.Pairs) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
-    if not handlers.loaded:
-        why = "nothing is sent: no handler could be loaded" if handlers.broken else _handlers.none_to_send(args)
+    if not pairs:
+        why = (
+            _handlers.none_to_send(args)
+            if not _handlers.wanted(args)
+            else "nothing is sent: no handler could be loaded"
+        )
         _text.tell(f"{args.parser.prog}: {why}")
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
-    results = handlers.deliver(event)
-    _text.show(f"\nTest event {event.uid}:\n" + _text.table([(name, text) for name, _, text in results]))
-    return sum(not taken for _, taken, _ in results)
+    sender = EventSender(pairs, outbox=None, timeout=_handlers.timeout(args), log=_text.tell, worker=args.worker)
+    try:
+        results = sender.send(raw_content(event), sending=unique_id()).results
+    finally:
+        sender.close()
+    lines = [(result.handler, _handlers.about(result, kept=False)) for result in results]
+    _text.show(f"\nTest event {event.uid}:\n" + _text.table(lines))
+    return sum(not result.ok for result in results)

@@ -146,7 +146,7 @@ class Report:
         self.delivered += where == "delivered"
         for result in entry.results:
             if not (self._quiet and result.ok and not result.said):
-                line = _handlers.line_about(result, kept=where == "waiting")
+                line = _handlers.about(result, kept=where == "waiting")
                 self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
 
     def log(self, text: str) -> None:

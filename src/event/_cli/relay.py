@@ -7,17 +7,16 @@ from functools import partial
 
 from event import _broker, _registry, _secret
 from event._cli import _handlers, _text
-from event._cli._loaded import Handlers
 from event._cli.deliver import Report, add_jobs
+from event._cli.loading import load
 from event._cli.shutdown import GracefulShutdown
-from event._cli.signal_flag import SignalFlag
-from event._worker import WorkerSink
+from event._worker import SignalFlag, WorkerSink
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
     from event._broker import BrokerURL
@@ -94,11 +93,11 @@ def run(args: argparse.Namespace) -> int:
     _refuse_a_circle(args, url, pairs)
     outbox = _handlers.outbox(args)
     timeout = _handlers.timeout(args)
-    handlers = Handlers(pairs, outbox=outbox, timeout=timeout, late=True)
-    for name, reason in handlers.broken.items():
+    _loaded, broken = load(pairs, plugins=False)
+    for name, reason in broken.items():
         _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
-    if not handlers or (handlers.broken and outbox is None):
-        _tell(args.parser.prog, f"nothing is relayed: {_why_not(args, handlers)}")
+    if not pairs or (broken and outbox is None):
+        _tell(args.parser.prog, f"nothing is relayed: {_why_not(args, broken)}")
         return 1
     where = f"; outbox {outbox}" if outbox else ""
     _tell(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
@@ -176,8 +175,8 @@ def _check_source(args: argparse.Namespace) -> None:
         args.parser.error(f"--s3: {one_line(error)}")
 
 
-def _why_not(args: argparse.Namespace, handlers: Handlers) -> str:
-    if handlers.broken:
+def _why_not(args: argparse.Namespace, broken: Mapping[str, str]) -> str:
+    if broken:
         return "it could not be delivered; with an outbox, events would be kept until they can be"
     return f"{_handlers.source(args)} names no handler"
 

@@ -199,7 +199,7 @@ class _Step:
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
-                self._print(f"{which}{result.handler}: {_handlers.line_about(result, kept=sent.kept)}")
+                self._print(f"{which}{result.handler}: {_handlers.about(result, kept=sent.kept)}")
 
     def _opened_log(self) -> int | None:
         try:

@@ -165,7 +165,7 @@ class _Sending:
         return self.send(event, {}, f"{path}: ")
 
     def _line(self, result: Result, *, kept: bool) -> str:
-        line = _handlers.line_about(result, kept=kept)
+        line = _handlers.about(result, kept=kept)
         return line if result.loaded else f"not loaded{line.removeprefix('not delivered')} (in {self._source})"
 
 

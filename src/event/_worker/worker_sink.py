@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from threading import Event, Thread
+from threading import Thread
 
 from event._broker import Disposition, Incoming, SinkResult
 from event._worker.parent import Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.sending import Result
+from event._worker.signal_flag import SignalFlag
 from event._worker.supervisor import REST, Supervisor
 
 TYPE_CHECKING = False
@@ -61,7 +62,7 @@ class _Batch:
     served: dict[str, list[str]] = field(default_factory=dict)
     trials: list[_Trial] | None = None
     results: list[list[SinkResult]] = field(default_factory=list)
-    done: Event = field(default_factory=Event)
+    done: SignalFlag = field(default_factory=SignalFlag)
 
 
 class WorkerSink:
@@ -74,14 +75,14 @@ class WorkerSink:
     def __init__(self, job: Mapping[str, Any], listener: Listener) -> None:
         self._supervisor = _RelaySupervisor(job, listener)
         self._abort = False
-        self._thread = Thread(target=self._run, name="event worker", daemon=True)
-        self._thread.start()
+        self._ended = SignalFlag()  # a signal that interrupts Thread.join makes it say that the thread has ended
+        Thread(target=self._run, name="event worker", daemon=True).start()
 
     def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
         """Deliver the events of a batch; see `Sink.deliver`."""
         given = self._supervisor.give(batch)
         while not given.done.wait(_IDLE):
-            if not self._thread.is_alive():
+            if self._ended.is_set():
                 return [SinkResult(Disposition.KEEP, "the worker is gone") for _ in batch]
             idle()
         return [_combined(results) for results in given.results]
@@ -89,23 +90,26 @@ class WorkerSink:
     def close(self) -> None:
         """Deliver what is due in the outbox, and end the worker. A signal may interrupt that; see `abort`."""
         self._supervisor.ask_to_stop()
-        while self._thread.is_alive():
-            self._thread.join(_IDLE)
+        while not self._ended.wait(_IDLE):
+            pass
 
     def abort(self) -> None:
         """End the worker now; what it had waits in the outbox, or goes back to the broker."""
         self._abort = True
         self._supervisor.ring()
-        self._thread.join(_ALONE_PATIENCE)
+        self._ended.wait(_ALONE_PATIENCE)
 
     def _run(self) -> None:
         supervisor = self._supervisor
-        while not supervisor.finished:
-            if self._abort:
-                supervisor.abort()
-            else:
-                supervisor.step(_STEP)
-                supervisor.go_on()
+        try:
+            while not supervisor.finished:
+                if self._abort:
+                    supervisor.abort()
+                else:
+                    supervisor.step(_STEP)
+                    supervisor.go_on()
+        finally:
+            self._ended.set()
 
 
 class _Bell:

@@ -1,0 +1,32 @@
+"""Load handlers in this process, one by one, to say which of them can be used."""
+
+from __future__ import annotations
+
+from event import _registry
+from event._cli import _handlers
+from event._lazy import LazyHandler
+from event._worker.capture import Capture
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from event import EventHandler
+
+
+def load(pairs: _handlers.Pairs, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
+    """Return the handlers that could be made, and why the others could not, each by name.
+
+    :param pairs: the name and the configuration of each
+    :param plugins: whether to load plugins; a command that goes on for long leaves their code to its worker
+    """
+    loaded: dict[str, EventHandler] = {}
+    broken: dict[str, str] = {}
+    with Capture():
+        left_out = () if plugins else _registry.plugins()
+        for name, config in dict(pairs).items():
+            if _registry.kind(name) not in left_out:
+                try:
+                    loaded[name] = LazyHandler(name, config).load()
+                except (Exception, SystemExit) as error:
+                    broken[name] = _handlers.masked(one_line(error), {name: config})
+    return loaded, broken
