@@ -62,6 +62,16 @@ def test_jobs_are_run_one_after_another_until_stop(line, here):
     assert len(stored()) == 1
 
 
+def test_a_frame_of_a_job_that_is_over_is_ignored(line, here):
+    line.give({**job(), "id": 1})
+    line.give({"job": "release", "lane": "x", "id": 1})
+    line.give({"job": "stop", "id": 1})
+    process = worker(line)
+    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 0
+    assert kinds(report for report in line.heard() if report[0] != "alive") == ["taken", "begin", "result", "done"]
+
+
 def worker(line):
     """Start a worker at the ends of this connection."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import child"

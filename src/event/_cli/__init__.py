@@ -6,7 +6,6 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
     from typing import Any
 
@@ -48,13 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if worker:
             worker.kill()
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
-    from event._cli._parser import build_parser
-
-    return build_parser()
 
 
 def _run(words: list[str], worker: Worker | None) -> int:

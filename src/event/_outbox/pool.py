@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from threading import Condition, Lock, Thread, get_ident
+from threading import Condition, Lock, Thread
 
+from event._outbox.disk_watch import DiskWatch
 from event._outbox.lanes import BATCH, REST, Lane, Sending, Work, give
 from event._outcome import Delivery
 from event.error import one_line
@@ -78,7 +79,7 @@ class DeliveryPool:
         self._threads = self._idle = 0
         self._open = self._parked = 0  # entries that are not settled; of the parked ones, the name alone is in memory
         self._stopping = self._closed = False
-        self._disk: dict[int, float] = {}  # when a thread began to use the outbox's disk
+        self._disk = DiskWatch()
         self._start_thread()  # before a plugin can make that impossible
         Thread(target=self._watch, name="event pool clock", daemon=True).start()
 
@@ -94,14 +95,14 @@ class DeliveryPool:
 
     def seconds_on_disk(self) -> float:
         """Return for how long the outbox's disk has let the longest waiting thread wait."""
-        return time.monotonic() - min([*self._disk.values()], default=time.monotonic())
+        return self._disk.longest_wait()
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
         """Claim entries and give them to their handlers, until there are no more or the pool takes none."""
         for candidate in candidates:
             if not self._has_room():
                 return
-            with self._on_disk():
+            with self._disk:
                 claim = self._outbox.claim(candidate)
             if claim:
                 self.add(claim)
@@ -285,7 +286,7 @@ class DeliveryPool:
         """Return what the handler gets next, whose time begins now."""
         with self._lock:
             works = [*_emptied(sending.rest, len(sending.rest) if sending.batch else 1)]
-        with self._on_disk():
+        with self._disk:
             for work in works:
                 work.begin()
         with self._lock:
@@ -294,7 +295,7 @@ class DeliveryPool:
         return works
 
     def _record(self, work: Work, delivery: Delivery) -> None:
-        with self._on_disk(), work.lock:
+        with self._disk, work.lock:
             work.claim.record(delivery)
         self._reports.result(work.claim, delivery)
         self._close_one(work, delivery.handler)
@@ -320,7 +321,7 @@ class DeliveryPool:
                 self._parked += 1
                 self._want(lane)
         else:
-            with self._on_disk():
+            with self._disk:
                 where = work.settle()
             self._reports.end(work.claim, where)
         with self._lock:
@@ -329,7 +330,7 @@ class DeliveryPool:
 
     def _unpark(self, name: str, *, begun: bool) -> None:
         """Read an entry that was parked, and give it to the handlers that have not got it."""
-        with self._on_disk():
+        with self._disk:
             claim = self._outbox.adopt(name)
         if claim:
             self.add(claim, begun=begun)
@@ -388,24 +389,6 @@ class DeliveryPool:
         for work in works:
             self._skip(work, lane.name, lane.rests_until)
         return len(works)
-
-    def _on_disk(self) -> _OnDisk:
-        return _OnDisk(self._disk)
-
-
-class _OnDisk:
-    """Notes that a thread waits for the disk."""
-
-    __slots__ = ("_since",)
-
-    def __init__(self, since: dict[int, float]) -> None:
-        self._since = since
-
-    def __enter__(self) -> None:
-        self._since[get_ident()] = time.monotonic()
-
-    def __exit__(self, *_args: object) -> None:
-        self._since.pop(get_ident(), None)
 
 
 def _emptied(items: deque[Any], most: int) -> Iterator[Any]:

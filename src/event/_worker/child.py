@@ -86,9 +86,13 @@ def main(jobs: int, reports: int, command: int) -> None:
     _leave_signals_to_the_command()
     _preload()
     reporter = Reporter(jobs, reports, command)
+    last = 0
     try:
         while (frame := reporter.next_job()) and frame[0]["job"] != "stop":
-            run_job(*frame, reporter)
+            # A further frame of a job may have been under way when the job ended.
+            if frame[0].get("id") != last:
+                last = frame[0].get("id")
+                run_job(*frame, reporter)
     except ProtocolError:
         pass  # the command has a defect, and will end us
     try:
