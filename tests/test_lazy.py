@@ -66,3 +66,4 @@ def test_the_outbox_keeps_a_directory_as_seen_from_elsewhere_and_anything_else_a
     assert LazyHandler("file", "events").encode_config() == os.path.abspath("events")
     assert LazyHandler("file", "").encode_config() == ""
     assert LazyHandler("smtp", "s,a@b,c@d,h").encode_config() == "s,a@b,c@d,h"
+    assert LazyHandler("logging", "build,ERROR").encode_config() == "build,ERROR"

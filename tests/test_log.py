@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 
 import event
@@ -86,3 +87,17 @@ def test_what_is_logged_has_its_level_and_its_traceback(caplog):
     _log.warning("b")
     assert [(r.getMessage(), r.levelno) for r in caplog.records] == [("a", logging.ERROR), ("b", logging.WARNING)]
     assert caplog.records[0].exc_info[1] is error
+
+
+def test_who_captures_the_log_is_called_before_the_logger_is_fetched(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_log, "before_first_use", lambda: calls.append("first"))
+    _log.warning("x")
+    assert calls == ["first"]
+
+
+def test_to_listen_does_not_import_logging(monkeypatch):
+    monkeypatch.delitem(sys.modules, "logging")
+    _log.listen()
+    assert "logging" not in sys.modules
+    assert _log.heard() == ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import types
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -149,6 +151,11 @@ def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
     assert status == 0
     assert states(out)["frob"][1] == 'not installed: pip install "e3-event[frob]" brings json, event_surely_missing.a'
     assert states(out)["knob"][1] == "ok"
+
+
+def test_a_module_that_is_loaded_without_a_spec_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "event_specless", types.ModuleType("event_specless"))
+    assert check._is_there("event_specless")
 
 
 def test_a_built_in_that_does_not_import_is_broken(command, builtins):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -89,6 +90,25 @@ def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["e3-event", "--version"])
     assert main() == 0
     assert capsys.readouterr().out.startswith("e3-event ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere no worker is forked")
+def test_without_another_process_the_command_tries_again_when_it_needs_one(monkeypatch, here):
+    def no():
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(os, "fork", no)
+    monkeypatch.setattr(sys, "argv", ["e3-event", "send", "n", *TO_FILES])
+    assert main() == 0
+    assert len(stored()) == 1
+
+
+@pytest.mark.parametrize(("option", "first"), [("--version", "e3-event "), ("--help", "usage: e3-event ")])
+def test_what_stands_behind_version_or_help_does_not_matter(command, option, first):
+    status, out, err = command(option, "--", "send")
+    assert (status, err) == (0, [])
+    assert out[0].startswith(first)
+    assert out == command(option)[1]
 
 
 def test_importing_the_module_runs_nothing(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 
@@ -9,8 +10,9 @@ import pytest
 
 from delivering import SECONDS, Reports, deliver
 from event import Event, PermanentError, _registry
-from event._outbox import NewEntry
+from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
+from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from outbox.helpers import there
 
@@ -227,8 +229,6 @@ def test_what_was_not_begun_is_put_back_when_the_pool_stops(box, kinds):
 
 
 def test_a_lane_that_is_held_is_served_when_it_is_released(box, kinds):
-    from event._outbox.lanes import Lane
-
     given = kinds("suspect")
     fine = kinds("fine")
     fill(box, 3, "suspect", "fine")
@@ -244,8 +244,6 @@ def test_a_lane_that_is_held_is_served_when_it_is_released(box, kinds):
 
 
 def test_a_lane_that_rests_puts_its_entries_back(box, kinds):
-    from event._outbox.lanes import Lane
-
     given = kinds("suspect")
     fill(box, 3, "suspect")
     pool = DeliveryPool(box, TIMEOUT, 2, Reports())
@@ -256,6 +254,81 @@ def test_a_lane_that_rests_puts_its_entries_back(box, kinds):
     assert given == []
     assert len(there(box).get("waiting", ())) == 3
     assert deliver(box) == []  # they are not due
+
+
+def test_a_lane_that_rests_while_it_is_held_gives_its_entries_back(box, kinds):
+    given = kinds("suspect")
+    fill(box, 3, "suspect")
+    key = Lane("suspect", "").key
+    pool = DeliveryPool(box, TIMEOUT, 2, Reports(), held=[key])
+    pool.feed(box.candidates())
+    pool.rest(key)
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert (given, len(there(box)["waiting"])) == ([], 3)
+
+
+def test_an_entry_that_cannot_be_put_back_stays_claimed_until_the_process_ends(box, kinds, monkeypatch):
+    def full(self, due):
+        raise OSError(errno.ENOSPC, "no space")
+
+    kinds("suspect")
+    fill(box, 1, "suspect")
+    reports = Reports()
+    pool = DeliveryPool(box, TIMEOUT, 2, reports)
+    pool.rest(Lane("suspect", "").key)
+    monkeypatch.setattr(Claim, "postpone", full)
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert [where for _, where in reports.ended] == ["claimed"]
+
+
+def test_lanes_that_are_not_used_any_more_are_forgotten(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "_LANES", 1)
+    pool = DeliveryPool(box, TIMEOUT, 2, Reports())
+    for name in ("a", "b", "c"):
+        kinds(name)
+        fill(box, 1, name, prefix=name)
+        pool.feed(box.candidates())
+        assert pool.wait(SECONDS)
+    pool.close()
+    assert there(box) == {}
+
+
+def test_a_pool_has_a_limited_number_of_threads(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "_MOST_THREADS", 1)
+    gauge = Gauge(0.001)
+    kinds("slow", gauge)
+    fill(box, 30, "slow")
+    assert len(deliver(box)) == 30
+    assert gauge.most == 1
+
+
+def test_an_entry_that_was_dropped_while_it_was_parked_is_left_out(box, kinds, monkeypatch):
+    given = kinds("slow", lambda e: time.sleep(0.001) or True)
+    kinds("other")
+    fill(box, 300, "slow", "other")
+    monkeypatch.setattr(box, "adopt", lambda name: None)
+    pool = DeliveryPool(box, TIMEOUT, 1, Reports())
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert 0 < len(given) < 300
+
+
+def test_the_events_of_a_batch_that_hangs_are_tried_alone(box, kinds):
+    def send_events(self, events):
+        if len(events) > 1:
+            hold.wait(SECONDS)
+        return [True] * len(events)
+
+    hold = threading.Event()
+    kinds("batches", send_events=send_events)
+    fill(box, 5, "batches")
+    assert len(deliver(box, timeout=2.0, jobs=1)) == 5
+    hold.set()
+    assert there(box) == {}
 
 
 def test_an_urgent_entry_goes_before_what_waits(box, kinds):

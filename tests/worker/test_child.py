@@ -303,8 +303,8 @@ def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeyp
     plain, other = job(), job(handlers=[["good", ""]], alone=True)
     for jobs in ([], [plain], [plain, other], [other, plain]):
         made = type(line)()
-        for each in [*jobs, {"job": "stop"}]:
-            made.give(each)
+        for number, each in enumerate([*jobs, {"job": "stop"}]):
+            made.give({**each, "id": number + 1})
         child.main(made.jobs, made.reports, os.getppid())
         left.append("-")
         made.close()

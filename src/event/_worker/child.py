@@ -86,7 +86,7 @@ def main(jobs: int, reports: int, command: int) -> None:
     _leave_signals_to_the_command()
     _preload()
     reporter = Reporter(jobs, reports, command)
-    last = 0
+    last: Any = 0
     try:
         while (frame := reporter.next_job()) and frame[0]["job"] != "stop":
             # A further frame of a job may have been under way when the job ended.
