@@ -125,9 +125,17 @@ def test_a_terminal_sees_what_was_missed_and_each_text_removes_the_one_before(mo
     monkeypatch.setattr(sys, "stderr", terminal)
     report = deliver.Report("deliver")
     report.show_progress(Pass())
-    report.entry(OpenEntry("e", "claim", "n"), "waiting")
+    entry = OpenEntry("e", "claim", "n")
+    entry.results.append(Result("file", {"ok": False, "error": "down"}))
+    report.entry(entry, "waiting")
+    report.clear()
+    terminal.truncate(terminal.seek(0))
     report.show_progress(Pass())
     report.clear()
-    assert (
-        terminal.getvalue() == "0 of 2 done\r           \r1 of 2 done, 1 not delivered\r                            \r"
-    )
+    assert terminal.getvalue() == "1 of 2 done, 1 not delivered\r                            \r"
+
+
+def test_an_entry_that_is_put_back_untried_is_not_counted_and_is_trouble():
+    report = deliver.Report("deliver")
+    report.entry(OpenEntry("e", "claim", "n"), "waiting")
+    assert (report.entries, report.has_trouble) == (0, True)

@@ -28,7 +28,7 @@ class Ward:
         self.stage = stage
         self.quarantine = Quarantine("ob", TIMEOUT, self.heard, self._note, self.resting.__contains__)
 
-    def _note(self, lane, died):
+    def _note(self, handler, lane, died):
         self.lanes.append((lane, died))
 
     def add(self, entry_id, *handlers):

@@ -175,7 +175,7 @@ def test_what_a_handler_had_goes_into_quarantine_and_its_lane_is_held_meanwhile(
     assert heard.notes == []
 
 
-def test_a_handler_that_kills_two_workers_of_its_own_rests(watching, stage):
+def test_a_handler_that_kills_two_workers_of_its_own_rests_and_a_line_says_so(watching, stage, heard):
     watching.step(0.0)
     begin(stage.workers[0], "e", "f")
     watching.step(0.0)
@@ -189,6 +189,7 @@ def test_a_handler_that_kills_two_workers_of_its_own_rests(watching, stage):
         worker.kill("its process ended with SIGSEGV")
     steps(watching)
     assert frames(main) == [("rest", "lane-a")]
+    assert "a ended its process twice in a row, and is not tried for 60 s" in heard.logged
     die(watching, main)
     watching.step(0.0)
     assert stage.workers[-1].jobs[0]["rest"] == ["lane-a"]

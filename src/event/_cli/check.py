@@ -191,11 +191,8 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
 def _send_test(args: argparse.Namespace, pairs: _handlers.Pairs) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
     if not pairs:
-        why = (
-            _handlers.none_to_send(args)
-            if not _handlers.wanted(args)
-            else "nothing is sent: no handler could be loaded"
-        )
+        named = bool(_handlers.wanted(args))
+        why = "nothing is sent: no handler could be loaded" if named else _handlers.none_to_send(args)
         _text.tell(f"{args.parser.prog}: {why}")
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")

@@ -142,6 +142,9 @@ class Report:
 
     def entry(self, entry: OpenEntry, where: str) -> None:
         """Report what became of an entry."""
+        if not entry.results and where == "waiting":
+            self.has_trouble = True  # it was put back untried, since its handler rests
+            return
         self.entries += 1
         self.delivered += where == "delivered"
         for result in entry.results:

@@ -59,7 +59,7 @@ class Quarantine:
 
     :param outbox: the outbox's directory
     :param timeout: for one sending, in seconds
-    :param note: called with a lane, and whether its handler has killed a worker that had nothing else to do
+    :param note: called with a handler, its lane, and whether it has killed a worker that had nothing else to do
     :param rests: returns whether a lane is not to be tried now
     """
 
@@ -68,7 +68,7 @@ class Quarantine:
         outbox: str,
         timeout: float,
         listener: Listener,
-        note: Callable[[str, bool], None],
+        note: Callable[[str, str, bool], None],
         rests: Callable[[str], bool],
     ) -> None:
         self._outbox = outbox
@@ -105,7 +105,7 @@ class Quarantine:
         if kind == "begin":
             case.note_begin(str(report.get("claim")), self._timeout + _MARGIN)
         elif kind == "result" and case.trying:
-            self._note(case.entry.given[case.trying], False)
+            self._note(case.trying, case.entry.given[case.trying], False)
             case.take(Result(case.trying, report))
         elif kind in {"end", "not_adopted"}:
             case.where = str(report.get("where", "gone"))
@@ -165,7 +165,7 @@ class Quarantine:
             self._listener.entry(case.entry, case.where or "claimed")
             return
         if case.trying and case.has_begun:
-            self._note(case.entry.given[case.trying], True)
+            self._note(case.trying, case.entry.given[case.trying], True)
             case.take(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
             case.unjournaled.append(case.entry.results[-1])
         self._begin(case)

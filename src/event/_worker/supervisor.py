@@ -224,11 +224,12 @@ class Supervisor:
         if len(fields) > 1:
             entry.results.append(Result(str(fields[0]), fields[1]))
 
-    def _note_lane(self, lane: str, died: bool) -> None:
+    def _note_lane(self, handler: str, lane: str, died: bool) -> None:
         """Take note of what became of a worker that had nothing but one handler to do."""
         self._deaths[lane] = self._deaths.get(lane, 0) + 1 if died else 0
         if self._deaths[lane] >= _DEATHS:
             self._rests[lane] = time.monotonic() + REST
+            self._listener.log(f"{handler} ended its process twice in a row, and is not tried for {REST:g} s")
             self._set_lane("rest", lane)
 
     def _set_lane(self, job: str, lane: str) -> None:
