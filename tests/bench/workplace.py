@@ -83,7 +83,9 @@ class Workplace:
     def seconds(self, command, **environ):
         """Run a child process, with further environment variables; return how long it lives."""
         start = time.perf_counter()
-        subprocess.run(command, env={**self._environ, **environ}, stdin=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            command, env={**self._environ, **environ}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True
+        )
         return time.perf_counter() - start
 
     def seconds_to_first_line(self, command):
