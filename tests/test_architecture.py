@@ -168,7 +168,7 @@ ORDER = [
     {"_process", "_signals", "_tee", "_ci"},  # of run
     {"_worker"},
     {"handler"},
-    {"_cli", "testing"},
+    {"_cli", "config", "testing"},
     {"__main__"},
 ]
 FOR_HANDLERS = {
@@ -287,7 +287,7 @@ def pyproject():
 
 
 def requirement(name):
-    return getattr(_registry.get_handler(name), "_requires", None)
+    return getattr(_registry.get_handler(name), "requires", None)
 
 
 def stems(directory, pattern):
@@ -298,7 +298,7 @@ def test_every_handler_that_takes_references_tells_check_which():
     resolving = {
         path.stem for path in (PACKAGE / "handler").glob("*.py") if "_secret.resolve(" in path.read_text("utf-8")
     } | {"smtp"}  # whose passwords are resolved by _net.mail_server
-    assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "_references", ())} == resolving
+    assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "references", ())} == resolving
 
 
 def test_every_built_in_has_a_file_and_every_file_is_a_built_in():
@@ -326,11 +326,12 @@ def test_the_extras_are_those_that_handlers_require():
     extras = pyproject()["optional-dependencies"]
     assert extras.pop("all") == [f"e3-event[{','.join(sorted(extras))}]"]
     needed = {name: requirement(name) for name in BUILTINS if requirement(name)}
-    assert {extra for extra, _ in needed.values()} == set(extras) - {"sqs"}  # which one URL of the broker handler needs
-    for extra, modules in needed.values():
+    assert set(needed) == set(extras) - {"sqs"}  # which one URL of the broker handler needs
+    for extra, requires in needed.items():
+        assert set(requires.values()) == {f"e3-event[{extra}]"}
         # Each of these distributions is named as its module, with - for the dot.
         brought = {re.split(r"[>\[]", line)[0].replace("-", ".") for line in extras[extra]}
-        assert brought == set(modules)
+        assert brought == set(requires)
 
 
 @pytest.mark.parametrize("name", sorted(BUILTINS))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
 import event
-from event.testing import RecordingHandler, recording
+from event.config import absolute, is_reference, join_fields, resolve, split_fields
+from event.handler.file import FileHandler
+from event.testing import RecordingHandler, check_handler, recording
 
 
 def test_the_recorder_gets_what_the_code_sends(tmp_path):
@@ -126,3 +129,78 @@ def test_the_repr_shows_data_and_attachment_names(tmp_path):
     e.attach_file(log)
     handler.send_event(e)
     assert repr(handler.events[1]).endswith("attachments: log>")
+
+
+class Board(event.EventHandler):
+    """A handler that keeps its promises, and what a defect of one changes."""
+
+    def __init__(self, url, path=""):
+        self.url, self.path = url, path
+
+    @classmethod
+    def decode_config(cls, config_str):
+        return dict(zip(("url", "path"), split_fields(config_str, 2), strict=False))
+
+    def encode_config(self):
+        return join_fields([self.url, self.path], last_whole=True)
+
+    def config_for_outbox(self):
+        return join_fields([self.url, os.path.abspath(self.path)], last_whole=True)
+
+    def send_event(self, e):
+        return True
+
+
+class Forgetful(Board):
+    def encode_config(self):
+        return "https://forgotten.example.com," + self.path + "x"
+
+
+class Barred(Board):
+    def encode_config(self):
+        return f"{self.url}|"
+
+
+class Relative(Board):
+    def config_for_outbox(self):
+        return join_fields([self.url, os.path.basename(os.getcwd())])
+
+
+class Unpicklable(Board):
+    def __reduce__(self):
+        return Board, ("https://another.example.com",)
+
+
+class Open(Board):
+    def __repr__(self):
+        return f"Board({self.url})"
+
+
+def test_a_handler_that_keeps_its_promises_passes():
+    check_handler(Board, "env:BOARD,a%7Cb%2Cc%25,d", secrets=["hunter2"])
+    check_handler(FileHandler, "events%7Cmore")
+    check_handler(RecordingHandler, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Forgetful, "encode_config: does not come back as it was"),
+        (Barred, "encode_config: has a '|' or a NUL"),
+        (Relative, "config_for_outbox: means another thing in another directory"),
+        (Unpicklable, "pickle: changes the configuration"),
+        (Open, "repr and the configuration: must not show: a secret"),
+    ],
+)
+def test_each_broken_promise_is_named(kind, message):
+    here = os.getcwd()
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check_handler(kind, "https://hunter2.example.com,logs", secrets=["hunter2"])
+    assert os.getcwd() == here
+
+
+def test_a_public_reference_to_a_secret_is_resolved(monkeypatch):
+    monkeypatch.setenv("BOARD_TOKEN", "hunter2")
+    assert resolve("env:BOARD_TOKEN", "the board's token") == "hunter2"
+    assert is_reference("file:token")
+    assert absolute("file:token") == f"file:{os.path.abspath('token')}"

@@ -33,15 +33,18 @@ def join(pairs: list[tuple[str, str]]) -> str:
 def split_fields(config: str, most: int = -1) -> list[str]:
     """Return the comma-separated values of a configuration, decoded.
 
-    :param most: the number of values; the last one takes the commas that are left. Without it, all commas count.
+    ``%2C``, ``%7C`` and ``%25`` stand for a comma, a vertical bar and a percent sign.
+
+    :param most: the number of values, at most; further commas belong to the last one. Without it, all commas count.
     """
     return [unquote(field) for field in config.split(",", most - 1 if most > 0 else -1)]
 
 
 def join_fields(fields: list[str], *, last_whole: bool = False) -> str:
-    """Return what split_fields reads as fields.
+    """Return a configuration that `split_fields` turns into these values again.
 
-    :param last_whole: the last field's commas stay, as split_fields with `most` reads them
+    :param fields: the values; commas and vertical bars in them are encoded
+    :param last_whole: leave the commas of the last value as they are, for `split_fields` with `most`
     """
     quoted = [quote(field) for field in fields]
     if last_whole:

@@ -20,8 +20,8 @@ class EventHandler(ABC):
     Derive from it, or write any class with these methods, and register the class as an entry point of the group
     ``e3.event.handler``. The configuration is the text after the name in E3_EVENT_HANDLERS.
 
-    Two more names are optional. `e3-event deliver` and `e3-event relay`, which often have many events for one handler,
-    ask for them with `hasattr`:
+    Some more names are optional. The first two are for `e3-event deliver` and `e3-event relay`, which often have many
+    events for one handler:
 
     ``send_events(events: Sequence[Event]) -> Sequence[bool | BaseException]``
         Deliver several events, up to 100, in one call. Return a result for each, in the same order: True if it was
@@ -31,6 +31,18 @@ class EventHandler(ABC):
     ``max_concurrency: int``
         How many calls may run at once, in as many threads; 1 for a destination that wants one at a time. Without it,
         there is no limit.
+
+    ``config_for_outbox() -> str``
+        Return the configuration for a process that delivers from the outbox later, in another working directory: with
+        absolute paths, say. Without it, `encode_config` is used.
+
+    ``requires: Mapping[str, str]``
+        The modules that the handler imports when it is made, and for each what ``pip install`` takes to bring it.
+        `e3-event check` says what is missing.
+
+    ``references: Sequence[str]``
+        The names of attributes that may hold a reference to a secret, ``env:NAME`` or ``file:PATH``, or several.
+        `e3-event check` says which of them lead to nothing.
     """
 
     @abstractmethod

@@ -14,17 +14,19 @@ _LARGEST = 1 << 16  # bytes; a secret's file is small, and /dev/zero is no secre
 
 
 def is_reference(text: str) -> bool:
-    """Tell whether text names a secret, and is none itself."""
+    """Return whether a text refers to a secret: ``env:NAME`` or ``file:PATH``."""
     return text.startswith(("env:", "file:"))
 
 
 def resolve(reference: str, what: str) -> str:
-    """Return the secret that a reference names; what is no reference is the secret itself.
+    """Return the secret that a reference leads to. Any other text is returned as it is.
 
-    :param reference: ``env:NAME``, an environment variable, or ``file:PATH``, a file's content without the white space
-        at its end
-    :param what: what the secret is for, for the error
-    :raises EventError: there is no such variable or file, or it is empty; the message holds the reference alone
+    Call it when sending, so that the configuration, the log and the outbox hold only the reference.
+
+    :param reference: ``env:NAME``, an environment variable, or ``file:PATH``, the content of a file of at most 64 KiB,
+        without white space at its end
+    :param what: what the secret is for, such as ``the board's token``; errors begin with it
+    :raises EventError: there is no such variable or file, or it is empty; the message holds only the reference
     """
     kind, _, name = reference.partition(":")
     if not is_reference(reference):
@@ -36,7 +38,7 @@ def resolve(reference: str, what: str) -> str:
 
 
 def absolute(text: str) -> str:
-    """Return a reference to a file with the file's absolute path, for another directory; anything else as it is."""
+    """Return a ``file:`` reference with an absolute path, for another working directory; any other text unchanged."""
     kind, _, path = text.partition(":")
     return f"file:{os.path.abspath(os.path.expanduser(path))}" if kind == "file" else text
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
     from typing import Any
 
-__all__ = ["RecordedEvent", "RecordingHandler", "recording"]
+__all__ = ["RecordedEvent", "RecordingHandler", "check_handler", "recording"]
 
 
 class RecordedEvent:
@@ -97,6 +97,56 @@ def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]
         yield recorder
     finally:
         _event.default_manager = before
+
+
+def check_handler(handler: type[EventHandler], config: str, *, secrets: Iterable[str] = ()) -> None:
+    """Check what a handler must do with its configuration. Call it in the tests of your handler.
+
+    - `decode_config` and the constructor accept the configuration, and `encode_config` returns one that makes the same
+      handler again.
+    - The configuration can stand in E3_EVENT_HANDLERS beside other handlers.
+    - `config_for_outbox`, if there is one, means the same in another working directory.
+    - A copy that `pickle` makes has the same configuration.
+    - No secret is in ``repr(handler)`` or in the configuration.
+
+    :param handler: the class
+    :param config: a configuration, as it stands in the variable
+    :param secrets: texts that must not be shown
+    :raises AssertionError: one of these does not hold; the message says which
+    :raises Exception: what the handler's own code raises
+    """
+    import pickle
+    from tempfile import TemporaryDirectory
+
+    made = _made(handler, config)
+    encoded = made.encode_config()
+    _require("|" not in encoded and "\0" not in encoded, "encode_config", "has a '|' or a NUL", encoded)
+    again = _made(handler, encoded).encode_config()
+    _require(again == encoded, "encode_config", "does not come back as it was", encoded)
+    kept = getattr(made, "config_for_outbox", made.encode_config)()
+    before = os.getcwd()
+    with TemporaryDirectory() as elsewhere:
+        os.chdir(elsewhere)
+        try:
+            there = _made(handler, kept)
+            meant = getattr(there, "config_for_outbox", there.encode_config)()
+        finally:
+            os.chdir(before)
+    _require(meant == kept, "config_for_outbox", "means another thing in another directory", kept)
+    copy = pickle.loads(pickle.dumps(made)).encode_config()  # noqa: S301  # what was pickled just now
+    _require(copy == encoded, "pickle", "changes the configuration", copy)
+    for secret in secrets:
+        shown = [what for what, text in (("repr", repr(made)), ("the configuration", encoded)) if secret in text]
+        _require(not shown, " and ".join(shown), "must not show", "a secret")
+
+
+def _made(handler: type[EventHandler], config: str) -> EventHandler:
+    return handler(**handler.decode_config(config))
+
+
+def _require(holds: bool, what: str, problem: str, value: str) -> None:
+    if not holds:
+        raise AssertionError(f"{what}: {problem}: {value}")
 
 
 def _read(path: str) -> bytes:

@@ -8,6 +8,7 @@ import re
 import sys
 import types
 from importlib.metadata import EntryPoint
+from typing import ClassVar
 
 import pytest
 
@@ -22,14 +23,14 @@ loading_apprise = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Depr
 
 
 class Extra(EventHandler):
-    _requires = ("frob", ("json", "event_surely_missing.a"))
+    requires: ClassVar = {"json": "frob", "event_surely_missing.a": "frob[b]"}
 
     def send_event(self, event):
         return True
 
 
 class NoExtra(Extra):
-    _requires = ("frob", ("json",))
+    requires: ClassVar = {"json": "frob"}
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
     builtins["knob"] = (__name__, "NoExtra")
     status, out, _ = command("check")
     assert status == 0
-    assert states(out)["frob"][1] == 'not installed: pip install "e3-event[frob]" brings json, event_surely_missing.a'
+    assert states(out)["frob"][1] == 'not installed: pip install "frob[b]" brings event_surely_missing.a'
     assert states(out)["knob"][1] == "ok"
 
 
@@ -220,11 +221,31 @@ def test_references_that_lead_somewhere_are_well_and_not_shown(command, monkeypa
     assert (status, err, entries(out)) == (0, [], ["  http     ok", "  apprise  ok", "  otel     ok"])
 
 
-def test_a_plugins_configuration_is_its_own(command, plugin, monkeypatch):
-    plugin("board", GOOD.format(result=True) + "\n    _references = ('absent',)\n")
-    monkeypatch.setenv("E3_EVENT_HANDLERS", "board=env:T0PSECRET")
+@pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ("", "ok"),
+        ("references = ('url',); url = 'env:BOARD'", "ok"),
+        (
+            "references = ('url',); url = 'env:ABSENT'",
+            "broken: url: env:ABSENT is not set or empty; expected it to hold the secret",
+        ),
+        ("references = ('absent',)", "broken: AttributeError: 'Handler' object has no attribute 'absent'"),
+    ],
+)
+def test_a_plugins_references_are_followed_as_ours_are(command, plugin, monkeypatch, more, state):
+    plugin("board", GOOD.format(result=True) + f"\n    {more}\n")
+    monkeypatch.setenv("BOARD", "https://board.example.com")
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "board")
     status, out, _ = command("check")
-    assert (status, entries(out)) == (0, ["  board  ok"])
+    assert (status, entries(out)) == (int(state != "ok"), [f"  board  {state}"])
+
+
+def test_a_plugin_says_what_it_requires(command, plugin):
+    plugin("board", GOOD.format(result=True) + "\n    requires = {'event_surely_missing': 'board-client'}\n")
+    status, out, _ = command("check")
+    assert status == 0
+    assert states(out)["board"][1] == 'not installed: pip install "board-client" brings event_surely_missing'
 
 
 def test_handlers_can_be_tried_before_they_are_configured(command):

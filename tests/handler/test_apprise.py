@@ -477,7 +477,7 @@ def test_a_process_elsewhere_gets_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = AppriseHandler(["file:urls", "file:~/urls", "env:A"], body="a,b|c")
     home = os.environ["HOME"]
-    assert made._config_elsewhere() == f"file:{tmp_path}/urls file:{home}/urls env:A,,a,b%7Cc"
+    assert made.config_for_outbox() == f"file:{tmp_path}/urls file:{home}/urls env:A,,a,b%7Cc"
 
 
 def test_copies_and_pickles_send_too(handler, receiver):

@@ -1138,9 +1138,9 @@ def test_the_configuration_says_no_more_than_it_must():
 
 def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert BrokerHandler("file:url")._config_elsewhere() == f"file:{os.path.abspath('url')},e3-event"
-    assert BrokerHandler("file:~/url")._config_elsewhere() == f"file:{os.path.expanduser('~')}/url,e3-event"
-    assert BrokerHandler("env:URL")._config_elsewhere() == "env:URL,e3-event"
+    assert BrokerHandler("file:url").config_for_outbox() == f"file:{os.path.abspath('url')},e3-event"
+    assert BrokerHandler("file:~/url").config_for_outbox() == f"file:{os.path.expanduser('~')}/url,e3-event"
+    assert BrokerHandler("env:URL").config_for_outbox() == "env:URL,e3-event"
 
 
 @pytest.mark.parametrize(

@@ -845,8 +845,8 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
     handler = HTTPHandler("file:hook", "json", "file:~/key")
     home = os.path.expanduser("~")
     expected = f"file:{os.path.abspath('hook')},json,file:{os.path.join(home, 'key')}"
-    assert handler._config_elsewhere() == expected
-    assert HTTPHandler("https://h/file:p", "json", "env:KEY")._config_elsewhere() == "https://h/file:p,json,env:KEY"
+    assert handler.config_for_outbox() == expected
+    assert HTTPHandler("https://h/file:p", "json", "env:KEY").config_for_outbox() == "https://h/file:p,json,env:KEY"
 
 
 @pytest.mark.parametrize(

@@ -973,7 +973,7 @@ def test_the_configuration_goes_both_ways(config, arguments):
 def test_the_outbox_holds_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     handler = OTelHandler("file:collector", headers="env:H")
-    assert handler._config_elsewhere() == f"file:{tmp_path / 'collector'},,env:H"
+    assert handler.config_for_outbox() == f"file:{tmp_path / 'collector'},,env:H"
 
 
 @pytest.mark.parametrize(

@@ -1262,7 +1262,7 @@ def test_a_reference_to_a_file_is_absolute_in_an_outbox(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     servers = ["smtps://a%40b:file:pw %40x@mail:1", "smtps://a:env:P@mail", "mail"]
     handler = SMTPHandler("s", SENDER, ANN, servers)
-    elsewhere = SMTPHandler(**SMTPHandler.decode_config(handler._config_elsewhere()))
+    elsewhere = SMTPHandler(**SMTPHandler.decode_config(handler.config_for_outbox()))
 
     assert handler.encode_config() == f"s,{SENDER},{ANN},{','.join(servers)}"
     assert elsewhere.smtp_servers[1:] == servers[1:]

@@ -12,7 +12,7 @@ from event._outbox import Outbox
 from event._version import VERSION
 from event._worker import EventSender
 from event._worker.capture import Capture
-from event.error import EventError, one_line
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def _builtins() -> list[Row]:
 
 def _plugins() -> list[Row]:
     points = _registry.plugins()
-    return [(name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _state(name)) for name in sorted(points)]
+    return [
+        (name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _missing_extra(name) or _state(name))
+        for name in sorted(points)
+    ]
 
 
 def _shadowed() -> list[Row]:
@@ -118,14 +121,16 @@ def _state(name: str) -> str:
 
 
 def _missing_extra(name: str) -> str | None:
-    """Return what installs the modules that a built-in handler needs; None where it needs none, or they are there."""
+    """Return what installs the modules that a handler needs; None where it needs none, or they are there."""
     try:
-        extra, modules = _registry.get_handler(name)._requires
+        requires = dict(getattr(_registry.get_handler(name), "requires", {}))
     except Exception:
-        return None  # it needs none, or is broken, which _state tells
-    if all(map(_is_there, modules)):
+        return None  # it is broken, which _state tells
+    missing = [module for module in requires if not _is_there(module)]
+    if not missing:
         return None
-    return f'not installed: pip install "e3-event[{extra}]" brings {", ".join(modules)}'
+    sources = " ".join(dict.fromkeys(f'"{requires[module]}"' for module in missing))
+    return f"not installed: pip install {sources} brings {', '.join(missing)}"
 
 
 def _is_there(module: str) -> bool:
@@ -157,21 +162,20 @@ def _entries(
         elif name in broken:
             state = f"{_BROKEN}{broken[name]}"
         else:
-            state = _references_of(name, loaded[name])
+            state = _references_of(name, dict(pairs)[name], loaded[name])
         rows.append((name, state))
     return rows
 
 
-def _references_of(name: str, handler: Any) -> str:
-    """Return the state of a handler that was loaded; one of ours is broken where a reference leads to nothing here."""
-    attributes = getattr(handler, "_references", ()) if _registry.kind(name) in _registry.BUILTINS else ()
+def _references_of(name: str, config: str, handler: Any) -> str:
+    """Return the state of a handler that was loaded; it is broken if a reference to a secret leads to nothing."""
     try:
-        for attribute in attributes:
+        for attribute in getattr(handler, "references", ()):
             value = getattr(handler, attribute)
             for text in [value] if isinstance(value, str) else value:
                 _secret.resolve(text, attribute)
-    except EventError as error:
-        return f"{_BROKEN}{one_line(error)}"
+    except Exception as error:  # of a plugin's code too
+        return f"{_BROKEN}{_handlers.masked(one_line(error), {name: config})}"
     return _OK
 
 

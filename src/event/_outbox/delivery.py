@@ -50,8 +50,7 @@ def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
     configurations: dict[str, str] = {}
     for name, handler in handlers.items():
         try:
-            # "_config_elsewhere": what a process in another directory needs, where that differs.
-            config = getattr(handler, "_config_elsewhere", handler.encode_config)()
+            config = getattr(handler, "config_for_outbox", handler.encode_config)()
             if not isinstance(config, str):
                 raise TypeError(f"encode_config returned {type(config).__name__}, not str")
             configurations[name] = config

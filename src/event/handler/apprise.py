@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from logging import LogRecord
-    from typing import Any
+    from typing import Any, ClassVar
 
     from typing_extensions import Self
 
@@ -54,8 +54,8 @@ class AppriseHandler(EventHandler):
     """
 
     # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
-    _requires = ("apprise", ("apprise",))
-    _references = ("urls",)
+    requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
+    references = ("urls",)
 
     timeout: float = 60.0
 
@@ -92,7 +92,7 @@ class AppriseHandler(EventHandler):
         """Return ``urls,title,body``, without what is empty at the end."""
         return self._encoded(self.urls)
 
-    def _config_elsewhere(self) -> str:
+    def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
         return self._encoded([_secret.absolute(url) for url in self.urls])
 

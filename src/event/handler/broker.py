@@ -23,8 +23,8 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, BinaryIO
+    from collections.abc import Mapping, Sequence
+    from typing import Any, BinaryIO, ClassVar
 
     from event._broker import EventMessage, InlineFile, PublisherPool, S3Reference
     from event._s3 import Store
@@ -65,8 +65,8 @@ class BrokerHandler(EventHandler):
     """
 
     # The extra, and what it installs, and what may be given by reference: `e3-event check` looks for both.
-    _requires = ("broker", ("pika", "redis"))
-    _references = ("url",)
+    requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("pika", "redis"), "e3-event[broker]")
+    references = ("url",)
 
     # The URL that the pool is for, and the pool. A class attribute, so that a copy and an unpickled handler start
     # without one.
@@ -119,7 +119,7 @@ class BrokerHandler(EventHandler):
         """Return ``url,queue``, and then as ``key=value`` what differs from the default."""
         return self._encoded(self.url)
 
-    def _config_elsewhere(self) -> str:
+    def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
         return self._encoded(_secret.absolute(self.url))
 

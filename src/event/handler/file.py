@@ -37,7 +37,7 @@ class FileHandler(EventHandler):
         """Return ``log_dir``."""
         return _config.quote(self.log_dir, comma=False)
 
-    def _config_elsewhere(self) -> str:
+    def config_for_outbox(self) -> str:
         """Return ``log_dir`` as an absolute path: an outbox may be delivered from another directory."""
         return _config.quote(os.path.abspath(self.log_dir), comma=False)
 

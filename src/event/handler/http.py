@@ -8,7 +8,8 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, ClassVar
 
     from event._net.deadline import Deadline
     from event._net.http import Answer, Client, Target
@@ -42,8 +43,8 @@ class HTTPHandler(EventHandler):
     """
 
     # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
-    _requires = ("http", ("idna",))
-    _references = ("url", "secret")
+    requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
+    references = ("url", "secret")
 
     # A class attribute, so that a copy and an unpickled handler start without one.
     _client: Client | None = None
@@ -97,7 +98,7 @@ class HTTPHandler(EventHandler):
         """Return ``url,format,secret``, and behind it as ``key=value`` what differs from the default."""
         return self._encoded(self.url, self.secret)
 
-    def _config_elsewhere(self) -> str:
+    def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
         return self._encoded(_secret.absolute(self.url), _secret.absolute(self.secret))
 

@@ -11,7 +11,7 @@ from event.error import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, ClassVar
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -59,11 +59,11 @@ class OTelHandler(EventHandler):
     """
 
     # The extra, and what it installs, and what may be given by reference: `e3-event check` looks for both.
-    _requires = (
-        "otel",
+    requires: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
+        "e3-event[otel]",
     )
-    _references = ("endpoint", "headers")
+    references = ("endpoint", "headers")
 
     timeout: float | None = None
 
@@ -71,8 +71,8 @@ class OTelHandler(EventHandler):
     _exporter: Exporter | None = None
 
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
-        for module in self._requires[1]:
-            import_extra(module, self._requires[0])
+        for module in self.requires:
+            import_extra(module, "otel")
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
         from event._net import otlp
 
@@ -99,7 +99,7 @@ class OTelHandler(EventHandler):
         """Return ``endpoint,service,headers``, without what is empty at its end."""
         return self._encoded(self.endpoint, self.headers)
 
-    def _config_elsewhere(self) -> str:
+    def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
         return self._encoded(_secret.absolute(self.endpoint), _secret.absolute(self.headers))
 

@@ -10,7 +10,8 @@ from event._handler import import_extra
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from collections.abc import Mapping
+    from typing import Any, ClassVar, TypedDict
 
     class _Stored(TypedDict):
         s3_url: str
@@ -39,7 +40,7 @@ class S3Handler(EventHandler):
     """
 
     # The extra, and what it brings: `e3-event check` looks for it.
-    _requires = ("s3", ("boto3", "urllib3"))
+    requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
 
     # What keeps the client, made at the first sending. A class attribute, so that a copy and an unpickled handler start
     # without one.

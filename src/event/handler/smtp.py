@@ -48,7 +48,7 @@ class SMTPHandler(EventHandler):
     """
 
     # What may be given by reference: `e3-event check` looks for it.
-    _references = ("passwords",)
+    references = ("passwords",)
 
     timeout: float = 60.0
 
@@ -91,7 +91,7 @@ class SMTPHandler(EventHandler):
         """Return ``subject,from,to,server[,server...]``."""
         return self._encoded(self.smtp_servers)
 
-    def _config_elsewhere(self) -> str:
+    def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
         return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
 

@@ -10,6 +10,7 @@ import pytest
 from build_board import BoardHandler
 
 from event import Event, EventError, EventManager
+from event.testing import check_handler
 
 
 @pytest.fixture
@@ -50,10 +51,8 @@ def test_a_board_that_refuses_is_a_failure(board):
     assert manager.send_event(Event("refused")) is False
 
 
-def test_the_configuration_comes_back_as_it_went_in():
-    handler = BoardHandler("https://board.example.com/events", 2.5)
-    again = BoardHandler(**BoardHandler.decode_config(handler.encode_config()))
-    assert (again.url, again.timeout) == (handler.url, handler.timeout)
+def test_the_configuration_keeps_its_promises():
+    check_handler(BoardHandler, "https://board.example.com/events,2.5")
 
 
 @pytest.mark.parametrize("config", ["", "ftp://board.example.com", "https://board.example.com,soon"])
