@@ -89,11 +89,16 @@ class RabbitQueue:
 
     def get_message(self, queue=""):
         """Take the next message away; return it, None if there is none."""
-        with self.channel() as channel:
-            try:
+        try:
+            with self.channel() as channel:
                 method, properties, body = channel.basic_get(queue or self.name, auto_ack=True)
-            except pika.exceptions.ChannelClosedByBroker:
-                return None
+        except pika.exceptions.ChannelClosedByBroker:
+            return None
+        except pika.exceptions.ConnectionClosedByBroker as error:
+            if "noproc" not in str(error):
+                raise
+            return None  # a queue that is being declared has a name already, but no process yet
+        else:
             return method and SimpleNamespace(
                 body=body, headers=properties.headers or {}, id=properties.message_id, properties=properties
             )

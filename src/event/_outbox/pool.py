@@ -58,6 +58,7 @@ class DeliveryPool:
     :param jobs: how many sendings a destination gets at once, unless its handler wants fewer
     :param held: keys of lanes that are not served before `release` or `rest`
     :ivar hung: how many threads were abandoned and have not come back
+    :ivar disk: notes who waits for the outbox's disk
     """
 
     def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports, held: Iterable[str] = ()) -> None:
@@ -79,7 +80,7 @@ class DeliveryPool:
         self._threads = self._idle = 0
         self._open = self._parked = 0  # entries that are not settled; of the parked ones, the name alone is in memory
         self._stopping = self._closed = False
-        self._disk = DiskWatch()
+        self.disk = DiskWatch()
         self._start_thread()  # before a plugin can make that impossible
         Thread(target=self._watch, name="event pool clock", daemon=True).start()
 
@@ -93,17 +94,15 @@ class DeliveryPool:
         """Whether so much waits for handlers that the pool should be given no more."""
         return not self._has_space()
 
-    def seconds_on_disk(self) -> float:
-        """Return for how long the outbox's disk has let the longest waiting thread wait."""
-        return self._disk.longest_wait()
-
     def feed(self, candidates: Iterable[Candidate]) -> None:
         """Claim entries and give them to their handlers, until there are no more or the pool takes none."""
-        for candidate in candidates:
-            if not self._has_room():
+        following = iter(candidates)
+        while self._has_room():
+            with self.disk:
+                candidate = next(following, None)
+                claim = self._outbox.claim(candidate) if candidate else None
+            if candidate is None:
                 return
-            with self._disk:
-                claim = self._outbox.claim(candidate)
             if claim:
                 self.add(claim)
 
@@ -287,7 +286,7 @@ class DeliveryPool:
         """Return what the handler gets next, whose time begins now."""
         with self._lock:
             works = [*_emptied(sending.rest, len(sending.rest) if sending.batch else 1)]
-        with self._disk:
+        with self.disk:
             for work in works:
                 work.begin()
         with self._lock:
@@ -296,7 +295,7 @@ class DeliveryPool:
         return works
 
     def _record(self, work: Work, delivery: Delivery) -> None:
-        with self._disk, work.lock:
+        with self.disk, work.lock:
             work.claim.record(delivery)
         self._reports.result(work.claim, delivery)
         self._close_one(work, delivery.handler)
@@ -322,7 +321,7 @@ class DeliveryPool:
                 self._parked += 1
                 self._want(lane)
         else:
-            with self._disk:
+            with self.disk:
                 where = work.settle()
             self._reports.end(work.claim, where)
         with self._lock:
@@ -331,7 +330,7 @@ class DeliveryPool:
 
     def _unpark(self, name: str, *, begun: bool) -> None:
         """Read an entry that was parked, and give it to the handlers that have not got it."""
-        with self._disk:
+        with self.disk:
             claim = self._outbox.adopt(name)
         if claim:
             self.add(claim, begun=begun)

@@ -104,16 +104,18 @@ class Delivering:
         self._leave = {*job.get("leave", ())}
         self._adopt = list(job.get("adopt", ()))
         self._stop = Event()
+        self._is_over = Event()
         self._trouble = ""
         Thread(target=self._report_state, name="event state", daemon=True).start()
 
     def once(self, *, everything: bool) -> None:
         """Try what is due, and report when all of it is settled."""
         try:
-            if not self.outbox.exists():
+            with self.pool.disk:
+                start = self.outbox.summary() if self.outbox.exists() else None
+            if start is None:
                 self._reporter.report("absent")
                 return
-            start = self.outbox.summary()
             total = start.counts["waiting"] if everything else start.due
             self._reporter.report("total", total=total + start.counts["claimed"])
             self._feed(everything=everything)
@@ -161,6 +163,7 @@ class Delivering:
         self.pool.close()
         self._reports.flush()
         self._report_summary()
+        self._is_over.set()
 
     def _drain(self) -> None:
         try:
@@ -178,7 +181,8 @@ class Delivering:
 
     def _report_summary(self) -> None:
         try:
-            summary = self.outbox.summary()
+            with self.pool.disk:
+                summary = self.outbox.summary()
         except OSError:
             return
         self._reporter.report("summary", waiting=summary.counts["waiting"], due=summary.due, next_due=summary.next_due)
@@ -186,7 +190,9 @@ class Delivering:
     def _feed(self, *, everything: bool) -> None:
         while self._adopt:
             entry_id, name = self._adopt.pop()
-            if claim := self.outbox.adopt(name):
+            with self.pool.disk:
+                claim = self.outbox.adopt(name)
+            if claim:
                 self._reporter.report("adopted", entry=entry_id, claim=claim.name)
                 self.pool.add(claim, begun=True)
             else:
@@ -206,9 +212,9 @@ class Delivering:
             self._reporter.report("trouble", text=text)
 
     def _report_state(self) -> None:
-        while not self._stop.wait(STATE_INTERVAL):
+        while not self._is_over.wait(STATE_INTERVAL):
             self._reporter.hung = self.pool.hung
-            self._reporter.report("state", disk=self.pool.seconds_on_disk(), exhausted=self.pool.is_exhausted)
+            self._reporter.report("state", disk=self.pool.disk.longest_wait(), exhausted=self.pool.is_exhausted)
 
 
 class _Reports:

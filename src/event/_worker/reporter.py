@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST_TEXT = 20_000  # characters of one text in a report
+_DYING = 2.0  # seconds that a process may take to end after its descriptors were closed
 _LOOK = 5.0  # seconds between two looks at whether the command still runs
 _SIZE = 1 << 20  # bytes read at once
 
@@ -60,8 +61,17 @@ class Reporter:
         except OSError:
             # If the command is gone, the job is done all the same. Else the command must not take this worker for one
             # that works: a handler has closed the connection.
-            if os.getppid() == self._command:
+            if not self._is_alone():
                 os._exit(1)
+
+    def _is_alone(self) -> bool:
+        """Return whether the command is gone. One that was killed closes its descriptors a moment before."""
+        end = time.monotonic() + _DYING
+        while os.getppid() == self._command:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
 
     def next_job(self, seconds: float | None = None) -> tuple[dict[str, Any], bytes] | None:
         """Return the command's next frame, its message and its blob; None if it has closed the connection or is gone.
