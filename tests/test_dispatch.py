@@ -222,3 +222,29 @@ def test_a_timeout_that_no_timer_takes_delivers_all_the_same(timeout, tmp_path, 
     assert manager.send_event(event.Event("compile"))
     command = [sys.executable, "-m", "event", "send", "compile", "--handler", f"file={tmp_path}"]
     subprocess.run(command, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_a_handler_that_is_a_coroutine_function_has_not_delivered(caplog, timeout):
+    class Async(event.EventHandler):
+        async def send_event(self, e):
+            return True
+
+    manager = EventManager(timeout=timeout)
+    manager.handlers["async"] = Async()
+    assert manager.send_event(event.Event("n")) is False
+    assert "send_event is async; it must deliver the event before it returns" in caplog.text
+
+
+def test_an_awaitable_that_cannot_be_closed_is_not_a_delivery():
+    class Awaitable:
+        def __await__(self):
+            yield
+
+    class Handler(event.EventHandler):
+        def send_event(self, e):
+            return Awaitable()
+
+    manager = EventManager()
+    manager.handlers["h"] = Handler()
+    assert manager.send_event(event.Event("n")) is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from event._log import heard, listen
-from event._outcome import Delivery, Outcome
+from event._outcome import Delivery, Outcome, taken
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -115,11 +115,11 @@ def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     error: BaseException | None = None
     listen()
     try:
-        taken = bool(handler.send_event(event))
+        done = taken(handler.send_event(event))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as raised:
-        taken, error = False, raised
+        done, error = False, raised
     finally:
         said = heard()
-    return Delivery(name, taken, error, time.perf_counter() - start, said)
+    return Delivery(name, done, error, time.perf_counter() - start, said)

@@ -78,6 +78,14 @@ def _is_hashed(name: str) -> bool:
     return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 
+def absolute(path: str) -> str:
+    """Return a path that does not depend on the working directory; the path itself if that directory is gone."""
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        return path
+
+
 def open_regular(path: str, *, follow: bool = True) -> int:
     """Open a regular file for reading; return its descriptor.
 

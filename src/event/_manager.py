@@ -6,6 +6,7 @@ import os
 
 from event import _log
 from event._event import Event
+from event._outcome import taken
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -33,7 +34,7 @@ class EventManager:
     def __init__(self, *, outbox: str | os.PathLike[str] | None = None, timeout: float | None = None) -> None:
         self.handlers: dict[str, EventHandler] = {}
         outbox = outbox or os.environ.get("E3_EVENT_OUTBOX")
-        self.outbox = os.path.abspath(outbox) if outbox else None
+        self.outbox = _absolute(os.fspath(outbox)) if outbox else None
         self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
@@ -51,7 +52,7 @@ class EventManager:
         delivered = True
         for name, handler in [*self.handlers.items()]:
             try:
-                if not handler.send_event(event):
+                if not taken(handler.send_event(event)):
                     delivered = False
             except (KeyboardInterrupt, SystemExit):
                 raise
@@ -202,3 +203,9 @@ def _encoded(name: str, handler: EventHandler) -> str:
         raise
     except BaseException as error:
         raise EventError(f"handler {name}: its configuration cannot be written: {one_line(error)}") from error
+
+
+def _absolute(path: str) -> str:
+    from event import _files
+
+    return _files.absolute(path)

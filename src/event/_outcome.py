@@ -91,3 +91,17 @@ class Outcome:
 
     def __repr__(self) -> str:
         return f"<Outcome {'; '.join(map(str, self.deliveries)) or 'no handlers'}>"
+
+
+def taken(answer: object) -> bool:
+    """Return whether a handler's answer means that it has delivered the event.
+
+    :raises TypeError: the handler is a coroutine function, whose work nobody would wait for
+    """
+    if answer is True:
+        return True
+    if hasattr(answer, "__await__"):
+        if hasattr(answer, "close"):
+            answer.close()
+        raise TypeError("send_event is async; it must deliver the event before it returns")
+    return bool(answer)

@@ -10,7 +10,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from event._signals import Signals
     from event._tee import Tee
@@ -127,14 +127,7 @@ class Process:
             try:
                 if not self._words[0]:  # execvp says so; Python does not
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                self._pid = os.posix_spawnp(
-                    self._words[0],
-                    self._words,
-                    self._environ,
-                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(writers, 1)],
-                    setsigmask=signals.mask,
-                    setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
-                )
+                self._pid = _posix_spawn(self._words, self._environ, writers, signals.mask)
             except BaseException:
                 signals.settle()
                 raise
@@ -155,6 +148,33 @@ class Process:
             if self._tee:
                 self._tee.finish()
             self._signals.end(wait=self._tee is None or not self._tee.left_behind)
+
+
+def _posix_spawn(words: list[str], environ: dict[str, str], writers: Iterable[int], mask: Iterable[int]) -> int:
+    """Start a command as execvp would; return its process id.
+
+    :param writers: descriptors that become its stdout and stderr
+    """
+
+    def spawn(program: str, words: list[str]) -> int:
+        return os.posix_spawnp(
+            program,
+            words,
+            environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(writers, 1)],
+            setsigmask=mask,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+        )
+
+    try:
+        return spawn(words[0], words)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        from shutil import which
+
+        # A script without "#!": execvp and every shell give it to sh.
+        return spawn("/bin/sh", ["sh", which(words[0]) or words[0], *words[1:]])
 
 
 def _status(error: OSError, command: str) -> int:

@@ -653,6 +653,16 @@ def test_queue_of_another_connection_is_an_error(rabbit):
             connect_consumer(rabbit.url, rabbit.name)
 
 
+def test_message_stays_if_its_dead_letter_queue_is_a_key_of_another_type(stream):
+    stream.put(b"1")
+    stream.client.set(stream.name + DEAD, "a string")
+    with consumer_of(stream) as consumer:
+        (message,) = receive(consumer)
+        with pytest.raises(BrokerError, match="WRONGTYPE"):
+            consumer.dead_letter(message, {"reason": "z"})
+    assert stream.size() == 1
+
+
 def test_group_that_another_relay_makes_first_is_used(stream, monkeypatch):
     stream.put(b"1")
     stream.client.xgroup_create(stream.name, "e3-event", "0")

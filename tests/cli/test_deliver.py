@@ -18,6 +18,7 @@ import pytest
 from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import TRACED_ID, block, free, golden, ids, path_of, text_of, wait_for
 from cli.relays import eventually
+from event import Event, EventManager
 from event._cli import deliver, main, shutdown
 from servers.smtp import raw_server, smtp_server
 
@@ -562,3 +563,15 @@ def test_a_plugin_whose_import_hangs_holds_neither_the_sender_nor_what_waits(pro
     assert len(stored()) == 1
     done = process("deliver", "ob", "--all", "--timeout", "0.5")
     assert "not done within 0.5 s" in done.stderr
+
+
+@pytest.mark.parametrize("name", [42, 2026.1, None, {"a": 1}, ["x"]])
+def test_an_event_whose_name_is_no_text_is_delivered_and_holds_up_no_other(command, name):
+    manager = EventManager(outbox="ob")
+    manager.add_handler("file", "events")
+    pathlib.Path("events").write_text("in the way", encoding="utf-8")
+    for each in (name, "good"):
+        assert manager.send_event(Event(each)) is False
+    pathlib.Path("events").unlink()
+    status, _, err = command("deliver", "ob", "--all")
+    assert (status, len(stored())) == (0, 2), err

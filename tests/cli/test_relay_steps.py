@@ -85,7 +85,7 @@ def test_what_was_dead_lettered_is_counted(command, play):
 
     play(counts=Dead)
     status, _, err = command("relay", URL, *FILE)
-    assert (status, err[-1]) == (0, "e3-event relay: 3 relayed, 2 dead-lettered")
+    assert (status, err[-1]) == (0, "e3-event relay: 1 relayed, 2 dead-lettered")
 
 
 def test_a_handler_that_is_broken_is_told_and_a_reason_to_take_nothing(command, play):

@@ -135,13 +135,16 @@ def test_the_build_of_a_ci_system_stands_in_the_data(run):
         pytest.param(["."], 126, ("failure", None), id="a directory"),
         pytest.param(["./plain"], 126, ("failure", None), id="not executable"),
         pytest.param(["./orphan"], 126, ("failure", None), id="no interpreter"),
+        pytest.param(["./bare", "7"], 7, ("failure", None), id="a script without an interpreter"),
     ],
 )
 @pytest.mark.parametrize("log", [pytest.param([], id="without a log"), pytest.param(["--log", "log"], id="with a log")])
 def test_the_exit_status_is_the_commands_and_the_event_is_sent(run, words, status, told, log):
     pathlib.Path("plain").write_text("#!/bin/sh\n")
     pathlib.Path("orphan").write_text("#!/no/such/interpreter\n")
+    pathlib.Path("bare").write_text("exit $1\n")
     os.chmod("orphan", 0o755)
+    os.chmod("bare", 0o755)
     done = run(*log, "--", *words)
     data = event_of()
     assert (done.returncode, data["exit_code"], (data["outcome"], data["signal"])) == (status, status, told)
@@ -151,6 +154,34 @@ def test_the_exit_status_is_the_commands_and_the_event_is_sent(run, words, statu
         reason = done.stderr.removeprefix(f"e3-event run: {words[0]}: ").removesuffix("\n")
         assert reason in {os.strerror(n) for n in (errno.ENOENT, errno.EACCES)}
     assert ("error" in data) is not started
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_working_directory_that_is_gone_does_not_keep_the_command_from_running(tmp_path, how):
+    chosen = ["--outbox", "ob"] if how == "option" else []
+    environment = {**os.environ, **({"E3_EVENT_OUTBOX": "ob"} if how == "variable" else {})}
+    events = tmp_path / "events"
+    words = [
+        sys.executable,
+        "-m",
+        "event",
+        "run",
+        "n",
+        "--handler",
+        f"file={events}",
+        *chosen,
+        "--",
+        "sh",
+        "-c",
+        "exit 7",
+    ]
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"cd {shlex.quote(str(gone))} && rmdir {shlex.quote(str(gone))} && exec {shlex.join(words)}"
+    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    assert "cannot be kept in the outbox" in done.stderr
+    assert len(list(events.glob("*.json"))) == 1
 
 
 def test_a_real_time_signal_is_told_by_its_number(run):

@@ -10,6 +10,8 @@ import pytest
 from event import Event, PermanentError
 from event._outbox import BOUND, Candidate, Outbox
 from outbox.helpers import (
+    LEASE,
+    abandon,
     candidate_of,
     candidates,
     claims,
@@ -67,6 +69,14 @@ def test_an_entry_that_is_being_delivered_is_neither_dropped_nor_retried(box):
     assert not box.drop(candidate)
     assert not box.retry(candidate)
     assert there(box) == {"claimed": [claim.name]}
+
+
+@pytest.mark.parametrize("act", ["drop", "retry"])
+def test_the_claim_of_a_process_that_has_died_is_dropped_or_retried(box, act):
+    claim = put(box)
+    abandon(box, claim, age=2 * LEASE)
+    assert getattr(box, act)(candidate_of(box, claim.entry.id, "claimed"))
+    assert there(box) == ({} if act == "drop" else {"waiting": [claim.entry.id]})
 
 
 def test_the_entries_of_each_state_are_listed(box):

@@ -366,6 +366,29 @@ def test_without_another_thread_those_that_there_are_do_the_work(box, kinds, mon
     assert len(given) == 20
 
 
+def test_a_defect_that_one_entry_brings_out_holds_up_no_other(box, kinds):
+    class Broken(Reports):
+        def begin(self, lane, claims):
+            if any(claim.entry.id == poison for claim in claims):
+                raise TypeError("a name that is a number")
+            super().begin(lane, claims)
+
+    given = kinds("fine")
+    fill(box, 1, "fine", prefix="poison")
+    (poison,) = (candidate.id for candidate in box.candidates())
+    reports = Broken()
+    pool = DeliveryPool(box, TIMEOUT, 1, reports)
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    fill(box, 3, "fine")
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert sorted(given) == ["u0", "u1", "u2"]
+    assert there(box) == {"waiting": [poison]}
+    assert reports.logged == ["fine: not delivered for now: TypeError: a name that is a number"]
+
+
 def test_a_defect_of_the_pool_makes_it_exhausted(box, kinds, monkeypatch):
     class Broken(Reports):
         def begin(self, lane, claims):

@@ -119,11 +119,11 @@ class RedisConsumer:
             self._held.difference_update(ids)
 
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:  # noqa: ARG002  # the port's
-        """Move a message to the end of the stream, in one transaction."""
+        """Move a message to the end of the stream."""
         self._move(message, self._queue, headers)
 
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
-        """Move a message to the dead-letter queue, in one transaction."""
+        """Move a message to the dead-letter queue."""
         self._move(message, self._queue + DEAD_SUFFIX, headers)
 
     def keep_alive(self) -> None:
@@ -223,12 +223,10 @@ class RedisConsumer:
                 self._client.xgroup_delconsumer(self._queue, GROUP, name)
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
-        with Masked(self._url, named=False), _Sorted(), self._client.pipeline(transaction=True) as transaction:
-            transaction.xadd(queue, _fields(message.body, message.id, headers))
-            transaction.xack(self._queue, GROUP, message.ack_token)
-            transaction.xdel(self._queue, message.ack_token)
-            transaction.execute()
-            self._held.discard(message.ack_token)
+        # Not in one transaction: Redis goes on after a command of it that fails, and would remove the only copy.
+        with Masked(self._url, named=False), _Sorted():
+            self._client.xadd(queue, _fields(message.body, message.id, headers))
+        self.acknowledge([message])
 
 
 class _Sorted:

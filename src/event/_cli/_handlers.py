@@ -122,7 +122,11 @@ def outbox(args: argparse.Namespace) -> str | None:
     if args.outbox == "":
         args.parser.error("--outbox: expected a directory")
     path = args.outbox or os.environ.get("E3_EVENT_OUTBOX")
-    return os.path.abspath(path) if path else None  # now: a command may remove this directory
+    if not path:
+        return None
+    from event import _files
+
+    return _files.absolute(path)  # now: a command may remove the working directory
 
 
 def timeout(args: argparse.Namespace) -> float:

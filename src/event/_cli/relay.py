@@ -136,7 +136,7 @@ def _job(args: argparse.Namespace, pairs: _handlers.Pairs, outbox: str | None, t
 
 def _summary(counts: RelayCounts) -> str:
     dead = f", {counts.dead_lettered} dead-lettered" if counts.dead_lettered else ""
-    return f"{counts.finished} relayed{dead}"
+    return f"{counts.finished - counts.dead_lettered} relayed{dead}"
 
 
 def _tell(prog: str, text: str) -> None:

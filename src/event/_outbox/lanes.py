@@ -14,7 +14,7 @@ from threading import Lock
 
 from event import _log, _trace
 from event._lazy import LazyHandler
-from event._outcome import Delivery
+from event._outcome import Delivery, taken
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -304,7 +304,7 @@ def give(lane: Lane, works: Sequence[Work]) -> Answer:
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     _trace.current.set(works[0].claim.entry.span)  # the event's, not ours
     if len(works) == 1:
-        return [bool(lane.handler.send_event(works[0].event(lane.name)))]
+        return [taken(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])
 
 

@@ -150,8 +150,8 @@ class Layout:
         )
 
     def bucket(self, due: int) -> Iterator[Candidate]:
-        """Go through the entries of a bucket."""
-        for name in files.list_names(self.place("waiting", str(due))):
+        """Go through the entries of a bucket; other names in it are not ours."""
+        for name in filter(text.is_id, files.list_names(self.place("waiting", str(due)))):
             yield Candidate("waiting", name, f"waiting/{due}/{name}")
 
     def find_waiting(self, entry_id: str) -> list[Candidate]:

@@ -41,7 +41,7 @@ from __future__ import annotations
 import os
 import time
 
-from event import _log
+from event import _files, _log
 from event._outbox import entry as text
 from event._outbox import files, layout, writer
 from event._outbox.claim import Claim
@@ -89,7 +89,7 @@ class Outbox:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = _files.absolute(os.fspath(path))
         self._layout = Layout(self.path)
 
     def __repr__(self) -> str:
@@ -263,7 +263,7 @@ class Outbox:
         :return: whether it is; not if it has moved on, is being delivered, or cannot be read
         :raises OSError: it cannot be moved
         """
-        claim = None if candidate.state == "claimed" else self._claimed(candidate)
+        claim = None if self._is_in_delivery(candidate) else self._claimed(candidate)
         if claim is None:
             return False
         claim.retry()
@@ -275,7 +275,7 @@ class Outbox:
 
         :raises OSError: it cannot be removed
         """
-        if candidate.state == "claimed":
+        if self._is_in_delivery(candidate):
             return False
         dropped = self._layout.discard(self._layout.place(candidate.name), candidate.id)
         self._tidy(candidate)
@@ -284,6 +284,11 @@ class Outbox:
     def require_writable(self) -> None:
         """Raise OSError if no event could be kept here."""
         self._layout.require_writable()
+
+    def _is_in_delivery(self, candidate: Candidate) -> bool:
+        """Return whether the owner of a claim is alive."""
+        path = self._layout.place(candidate.name)
+        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.owner, path, LEASE)
 
     def _abandoned(self) -> Iterator[Candidate]:
         """Go through the claims whose owner is dead."""

@@ -241,7 +241,7 @@ class _Reports:
         if lane.name not in self.configs:
             self._remember(lane.name, lane.config)
         self.flush()
-        entries = [[claim.name, claim.entry.id, claim.entry.event.name[:200]] for claim in claims]
+        entries = [[claim.name, claim.entry.id, str(claim.entry.event.name)[:200]] for claim in claims]
         self._reporter.report("begin", handler=lane.name, lane=lane.key, entries=entries)
 
     def result(self, claim: Claim, delivery: Delivery) -> None:

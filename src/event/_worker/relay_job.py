@@ -203,7 +203,7 @@ class _Direct:
         self._reporter.report(
             "delivery",
             entry=message.id,
-            name=message.event.name[:200],
+            name=str(message.event.name)[:200],
             handler=delivery.handler,
             ok=delivery.ok,
             seconds=delivery.seconds,
