@@ -296,6 +296,28 @@ def test_lanes_that_are_not_used_any_more_are_forgotten(box, kinds, monkeypatch)
     assert there(box) == {}
 
 
+def test_a_thread_that_finds_nothing_more_in_a_lane_goes_on(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "_MOST_THREADS", 1)
+    hold, begun = threading.Event(), threading.Event()
+    kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
+    given = kinds("other")
+    pool = DeliveryPool(box, TIMEOUT, 1, Reports())
+    fill(box, 1, "slow")
+    pool.feed(box.candidates())
+    assert begun.wait(SECONDS)
+    fill(box, 1, "other", prefix="o")
+    pool.feed(box.candidates())
+    pool.rest(Lane("other", "").key)  # the lane wants a thread, and is empty when it gets it
+    hold.set()
+    assert pool.wait(SECONDS)
+    kinds("third")
+    fill(box, 1, "third", prefix="t")
+    pool.feed(box.candidates())
+    assert pool.wait(SECONDS)
+    pool.close()
+    assert (given, len(there(box)["waiting"])) == ([], 1)
+
+
 def test_a_pool_has_a_limited_number_of_threads(box, kinds, monkeypatch):
     monkeypatch.setattr(pool_module, "_MOST_THREADS", 1)
     gauge = Gauge(0.001)

@@ -62,13 +62,14 @@ def test_jobs_are_run_one_after_another_until_stop(line, here):
     assert len(stored()) == 1
 
 
-def test_a_frame_of_a_job_that_is_over_is_ignored(line, here):
+def test_a_frame_of_a_job_that_is_over_is_ignored(monkeypatch, line, here):
+    monkeypatch.setattr(child, "_detach", lambda: None)
+    monkeypatch.setattr(child, "end_within", lambda seconds: None)
+    monkeypatch.setattr(os, "_exit", lambda status: None)
     line.give({**job(), "id": 1})
     line.give({"job": "release", "lane": "x", "id": 1})
     line.give({"job": "stop", "id": 1})
-    process = worker(line)
-    assert process.communicate(timeout=60) == (b"", b"")
-    assert process.returncode == 0
+    child.main(line.jobs, line.reports, os.getppid())
     assert kinds(report for report in line.heard() if report[0] != "alive") == ["taken", "begin", "result", "done"]
 
 
