@@ -211,7 +211,7 @@ class Spy:
 
     def _move(self, move, message, *args):
         sending = sending_of(message.body)
-        # Redis publishes and acknowledges in one transaction; AMQP publishes by a connection that tells so itself.
+        # Redis publishes by the same connection; AMQP by one that tells so itself.
         told = (
             publishing(sending) if isinstance(self._consumer, redis_adapter.RedisConsumer) else contextlib.nullcontext()
         )

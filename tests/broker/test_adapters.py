@@ -658,7 +658,7 @@ def test_message_stays_if_its_dead_letter_queue_is_a_key_of_another_type(stream)
     stream.client.set(stream.name + DEAD, "a string")
     with consumer_of(stream) as consumer:
         (message,) = receive(consumer)
-        with pytest.raises(BrokerError, match="WRONGTYPE"):
+        with pytest.raises(NotTakenError, match="WRONGTYPE"):
             consumer.dead_letter(message, {"reason": "z"})
     assert stream.size() == 1
 

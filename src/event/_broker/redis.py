@@ -225,7 +225,10 @@ class RedisConsumer:
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
         # Not in one transaction: Redis goes on after a command of it that fails, and would remove the only copy.
         with Masked(self._url, named=False), _Sorted():
-            self._client.xadd(queue, _fields(message.body, message.id, headers))
+            try:
+                self._client.xadd(queue, _fields(message.body, message.id, headers))
+            except exceptions.ResponseError as error:  # the connection is fine: other messages go on
+                raise NotTakenError(f"{queue} does not accept it: {one_line(error)}") from error
         self.acknowledge([message])
 
 
@@ -239,8 +242,7 @@ class _Sorted:
         refusals = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
         if isinstance(error, refusals):
             raise RefusedError(one_line(error)) from error
-        # A transaction that is refused for want of memory is an ExecAbortError.
-        if isinstance(error, (exceptions.OutOfMemoryError, exceptions.ExecAbortError)):
+        if isinstance(error, exceptions.OutOfMemoryError):
             raise NotTakenError(f"the broker accepts nothing at the moment: {one_line(error)}") from error
         if isinstance(error, (exceptions.RedisError, OSError)) and not isinstance(error, BrokerError):
             raise BrokerError(one_line(error)) from error
