@@ -427,3 +427,15 @@ def test_a_directory_that_cannot_be_synced_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="broken"):
         _files.sync_directory(str(tmp_path))
+
+
+def test_a_path_is_absolute_as_long_as_there_is_a_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _files.absolute("a") == str(tmp_path / "a")
+
+    def gone():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert _files.absolute("a") == "a"
+    assert _files.absolute("/a") == "/a"
