@@ -101,7 +101,6 @@ def taken(answer: object) -> bool:
     if answer is True:
         return True
     if hasattr(answer, "__await__"):
-        if hasattr(answer, "close"):
-            answer.close()
+        getattr(answer, "close", bool)()  # or a coroutine warns that nobody has waited for it
         raise TypeError("send_event is async; it must deliver the event before it returns")
     return bool(answer)
