@@ -7,8 +7,11 @@ import os
 import pytest
 
 from cli.conftest import here, plugin  # noqa: F401  # fixtures
+from event import PermanentError
+from event._outbox import Outbox
 from event._worker.protocol import LONGEST_REPORT, FrameReader, encode
 from event._worker.reporter import Reporter
+from worker.running import register
 
 
 class Line:
@@ -46,6 +49,23 @@ class Line:
                 os.close(fd)
             except OSError:
                 pass
+
+
+@pytest.fixture
+def box(tmp_path):
+    return Outbox(tmp_path / "outbox")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Register handlers; return the uids of the events that the handler ``good`` has got."""
+    uids = []
+
+    def refuse(_event):
+        raise PermanentError("no such project")
+
+    register(monkeypatch, good=lambda e: uids.append(e.uid) or True, bad=lambda _: False, refusing=refuse)
+    return uids
 
 
 @pytest.fixture

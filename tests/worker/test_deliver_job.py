@@ -24,19 +24,6 @@ KEY = Lane("good", "").key
 
 
 @pytest.fixture
-def box(tmp_path):
-    return Outbox(tmp_path / "outbox")
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """What the handler ``good`` has got."""
-    uids = []
-    register(monkeypatch, good=lambda e: uids.append(e.uid) or True, bad=lambda _: False)
-    return uids
-
-
-@pytest.fixture
 def delivering(box, line):
     return Delivering(job(box), line.reporter)
 

@@ -9,7 +9,7 @@ from types import MethodType
 
 import pytest
 
-from event import Event, PermanentError, _s3
+from event import Event, _s3
 from event._broker import EventMessage, InlineFile, encode
 from event._outbox import Outbox
 from event._outbox.lanes import Lane
@@ -21,23 +21,6 @@ if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
 
 ACK, REQUEUE, DEAD = "ack", "requeue", "dead-letter"
-
-
-@pytest.fixture
-def box(tmp_path):
-    return Outbox(tmp_path / "outbox")
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """What the handler ``good`` has got."""
-    uids = []
-
-    def refuse(_event):
-        raise PermanentError("no such project")
-
-    register(monkeypatch, good=lambda e: uids.append(e.uid) or True, bad=lambda _: False, refusing=refuse)
-    return uids
 
 
 def body(uid="1", **files):
