@@ -79,7 +79,7 @@ def _is_hashed(name: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """Return a path that does not depend on the working directory; the path itself if that directory is gone."""
+    """Return an absolute path, or the path unchanged if the working directory no longer exists."""
     try:
         return os.path.abspath(path)
     except OSError:

@@ -33,16 +33,16 @@ class EventHandler(ABC):
         there is no limit.
 
     ``config_for_outbox() -> str``
-        Return the configuration for a process that delivers from the outbox later, in another working directory: with
-        absolute paths, say. Without it, `encode_config` is used.
+        Return the configuration to store in an outbox. A process in another working directory may read it later, so
+        make paths absolute. Without this method, `encode_config` is used.
 
     ``requires: Mapping[str, str]``
-        The modules that the handler imports when it is made, and for each what ``pip install`` takes to bring it.
-        `e3-event check` says what is missing.
+        The third-party modules that the handler imports, each with the requirement that ``pip install`` needs for it.
+        `e3-event check` reports missing ones.
 
     ``references: Sequence[str]``
-        The names of attributes that may hold a reference to a secret, ``env:NAME`` or ``file:PATH``, or several.
-        `e3-event check` says which of them lead to nothing.
+        The names of attributes that may hold a secret reference (``env:NAME`` or ``file:PATH``) or a list of them.
+        `e3-event check` reports those that cannot be resolved.
     """
 
     @abstractmethod

@@ -101,6 +101,7 @@ def taken(answer: object) -> bool:
     if answer is True:
         return True
     if hasattr(answer, "__await__"):
-        getattr(answer, "close", bool)()  # or a coroutine warns that nobody has waited for it
+        if close := getattr(answer, "close", None):
+            close()  # else Python warns that the coroutine was never awaited
         raise TypeError("send_event is async; it must deliver the event before it returns")
     return bool(answer)

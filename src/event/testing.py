@@ -100,17 +100,17 @@ def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]
 
 
 def check_handler(handler: type[EventHandler], config: str, *, secrets: Iterable[str] = ()) -> None:
-    """Check what a handler must do with its configuration. Call it in the tests of your handler.
+    """Check that a handler treats its configuration correctly. Call it in the tests of your handler.
 
     - `decode_config` and the constructor accept the configuration, and `encode_config` returns one that makes the same
       handler again.
-    - The configuration can stand in E3_EVENT_HANDLERS beside other handlers.
-    - `config_for_outbox`, if there is one, means the same in another working directory.
+    - The configuration can be part of E3_EVENT_HANDLERS: it contains no vertical bar and no NUL.
+    - `config_for_outbox`, if the handler has it, does not depend on the working directory.
     - A copy that `pickle` makes has the same configuration.
     - No secret is in ``repr(handler)`` or in the configuration.
 
     :param handler: the class
-    :param config: a configuration, as it stands in the variable
+    :param config: a configuration, as in E3_EVENT_HANDLERS
     :param secrets: texts that must not be shown
     :raises AssertionError: one of these does not hold; the message says which
     :raises Exception: what the handler's own code raises

@@ -88,13 +88,13 @@ _BROKEN = "broken: "
 
 def _builtins() -> list[Row]:
     ours = f"e3-event {VERSION}"
-    return [(name, ours, _missing_extra(name) or _state(name)) for name in _registry.BUILTINS]
+    return [(name, ours, _missing_modules(name) or _state(name)) for name in _registry.BUILTINS]
 
 
 def _plugins() -> list[Row]:
     points = _registry.plugins()
     return [
-        (name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _missing_extra(name) or _state(name))
+        (name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _missing_modules(name) or _state(name))
         for name in sorted(points)
     ]
 
@@ -120,8 +120,8 @@ def _state(name: str) -> str:
     return _OK
 
 
-def _missing_extra(name: str) -> str | None:
-    """Return what installs the modules that a handler needs; None where it needs none, or they are there."""
+def _missing_modules(name: str) -> str | None:
+    """Return which modules of a handler are missing and what installs them; None if none is missing."""
     try:
         requires = dict(getattr(_registry.get_handler(name), "requires", {}))
     except Exception:

@@ -235,15 +235,26 @@ class DeliveryPool:
         """Do what is next; return False if the thread is to end."""
         step = self._next()
         if isinstance(step, Sending):
-            try:
-                return self._serve(step)
-            except MemoryError:
-                raise
-            except Exception as error:
-                self._leave(step, error)
-        for name, begun in step if isinstance(step, list) else ():
+            return self._serve_or_skip(step)
+        for name, begun in step or ():
             self._unpark(name, begun=begun)
         return step is not None
+
+    def _serve_or_skip(self, sending: Sending) -> bool:
+        """Do as `_serve`. If that fails for a defect of ours, its entries wait, and hold up no others."""
+        try:
+            return self._serve(sending)
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._reports.log(f"{sending.lane.name}: not delivered for now: {one_line(error)}")
+        lane = sending.lane
+        with self._lock:
+            lane.running.discard(sending)
+            works = [work for work in (*sending.given, *sending.rest) if lane.name in work.open]
+        for work in works:
+            self._skip(work, lane.name, time.time() + REST)
+        return True
 
     def _next(self) -> Sending | list[tuple[str, bool]] | None:
         """Return what a thread does next, a sending or claims to read again; None to end."""
@@ -286,16 +297,6 @@ class DeliveryPool:
             lane.running.discard(sending)
             self._want(lane)
         return True
-
-    def _leave(self, sending: Sending, error: Exception) -> None:
-        """Have what a thread was serving wait: a defect of ours must not hold up other entries."""
-        lane = sending.lane
-        self._reports.log(f"{lane.name}: not delivered for now: {one_line(error)}")
-        with self._lock:
-            lane.running.discard(sending)
-            works = [work for work in (*sending.given, *sending.rest) if lane.name in work.open]
-        for work in works:
-            self._skip(work, lane.name, time.time() + REST)
 
     def _following(self, sending: Sending) -> Sequence[Work]:
         """Return what the handler gets next, whose time begins now."""

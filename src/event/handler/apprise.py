@@ -53,7 +53,7 @@ class AppriseHandler(EventHandler):
         which, and does not hold it
     """
 
-    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
+    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
     references = ("urls",)
 

@@ -64,7 +64,7 @@ class BrokerHandler(EventHandler):
     :raises EventError: the client library for the URL is not installed, or an argument is wrong
     """
 
-    # The extra, and what it installs, and what may be given by reference: `e3-event check` looks for both.
+    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("pika", "redis"), "e3-event[broker]")
     references = ("url",)
 

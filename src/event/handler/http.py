@@ -42,7 +42,7 @@ class HTTPHandler(EventHandler):
     :raises EventError: the extra is not installed, or an argument is not valid
     """
 
-    # The extra, and what it brings, and what may be given by reference: `e3-event check` looks for both.
+    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
     references = ("url", "secret")
 

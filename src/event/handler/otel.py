@@ -58,7 +58,7 @@ class OTelHandler(EventHandler):
     :raises EventError: the extra is not installed, or the endpoint is no URL
     """
 
-    # The extra, and what it installs, and what may be given by reference: `e3-event check` looks for both.
+    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
         "e3-event[otel]",

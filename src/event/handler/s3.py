@@ -39,7 +39,7 @@ class S3Handler(EventHandler):
     :raises EventError: boto3 is not installed, or a URL is none of S3
     """
 
-    # The extra, and what it brings: `e3-event check` looks for it.
+    # The modules that `e3-event check` looks for.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
 
     # What keeps the client, made at the first sending. A class attribute, so that a copy and an unpickled handler start
