@@ -213,6 +213,17 @@ def test_a_pool_takes_no_more_than_it_has_room_for(box, kinds, monkeypatch):
     assert len(deliver(box, jobs=8)) == 300
 
 
+def test_a_stopped_pool_takes_nothing(box, kinds):
+    given = kinds("good")
+    fill(box, 1, "good")
+    pool = DeliveryPool(box, TIMEOUT, 1, Reports())
+    pool.stop()
+    pool.feed(box.candidates())
+    pool.close()
+    assert given == []
+    assert list(there(box)) == ["waiting"]
+
+
 def test_what_was_not_begun_is_put_back_when_the_pool_stops(box, kinds):
     hold, begun = threading.Event(), threading.Event()
     given = kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
