@@ -31,7 +31,7 @@ NAMES = {
 # Ours alone: what EventManager.dispatch returns, what a handler raises and reads, and the way to wrap a piece of work.
 FURTHER = {
     *("Delivery", "Outcome", "PartialDeliveryError", "PermanentError"),
-    *("already_delivered", "child_environment", "sending_id", "track"),
+    *("already_delivered", "child_environment", "sending_id", "track", "use_outbox"),
 }
 
 P, A, K = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD

@@ -23,8 +23,8 @@ LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system take that m
 class EventManager:
     """Holds handlers and sends events to them.
 
-    :param outbox: a directory that keeps each event until every handler has taken it; the variable E3_EVENT_OUTBOX
-        where it is None
+    :param outbox: a directory that keeps each event until every handler has taken it, or ``none``; the variable
+        E3_EVENT_OUTBOX where it is None
     :param timeout: how long a sending may take, in seconds; with one, the handlers run side by side, in threads, and
         one that is not done in time has failed. The variable E3_EVENT_TIMEOUT where it is None
     :ivar handlers: the handlers by name, in the order in which they get an event
@@ -33,12 +33,29 @@ class EventManager:
 
     def __init__(self, *, outbox: str | os.PathLike[str] | None = None, timeout: float | None = None) -> None:
         self.handlers: dict[str, EventHandler] = {}
-        outbox = outbox or os.environ.get("E3_EVENT_OUTBOX")
-        self.outbox = _absolute(os.fspath(outbox)) if outbox else None
+        self.outbox = _named(os.fspath(outbox or os.environ.get("E3_EVENT_OUTBOX") or ""))
         self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
         self._unloaded: dict[str, str] = {}
+
+    def use_outbox(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Keep each event on disk until every handler has it.
+
+        If the outbox cannot be used, this is logged, and events are sent without it.
+
+        :param path: the outbox's directory; None for the outbox of the command ``e3-event``: the one that
+            E3_EVENT_OUTBOX names, or else the one in the user's home directory
+        """
+        from event import _places
+
+        named = os.fspath(path or os.environ.get("E3_EVENT_OUTBOX") or "")
+        try:
+            self.outbox = _places.named_outbox(named) if named else _places.default_outbox()
+        except EventError as error:
+            _log.warning("events are sent without an outbox: %s", one_line(error))
+            return
+        self._preload()
 
     def send_event(self, event: Event) -> bool:
         """Give an event to every handler, in order.
@@ -163,11 +180,13 @@ class EventManager:
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         # The one place where a handler is made: event.testing overrides it, so that a tested program sends nothing.
-        if self.outbox is not None or self.timeout is not None:
-            # Loaded now, not in the middle of a sending: while one thread imports, another may fork, and the child's
-            # import would wait for ever.
-            from event._outbox import delivery  # noqa: F401
+        self._preload()
         self.handlers[name] = handler(*args, **kwargs)
+
+    def _preload(self) -> None:
+        """Import now what a sending needs: while one thread imports, another may fork, and its import never ends."""
+        if self.outbox is not None or self.timeout is not None:
+            from event._outbox import delivery  # noqa: F401
 
 
 def seconds(value: object, origin: str) -> float:
@@ -205,7 +224,9 @@ def _encoded(name: str, handler: EventHandler) -> str:
         raise EventError(f"handler {name}: its configuration cannot be written: {one_line(error)}") from error
 
 
-def _absolute(path: str) -> str:
-    from event import _files
+def _named(text: str) -> str | None:
+    if not text:
+        return None
+    from event import _places
 
-    return _files.absolute(path)
+    return _places.named_outbox(text)
