@@ -133,8 +133,8 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
 
 
 def test_what_talks_to_s3_loads_no_client_before_it_is_used():
-    names = loaded("import event._s3", before="import event, hashlib, errno, re")
-    assert names == {"event._files", "event._s3"}
+    names = loaded("import event._net.s3", before="import event, hashlib, errno, re")
+    assert names == {"event._files", "event._net", "event._net.s3"}
 
 
 def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heavy(tmp_path):
@@ -163,9 +163,9 @@ ORDER = [
     {"_outbox"},
     {"_manager"},
     {""},  # the face
-    {"_secret", "_cloudevents", "_formats", "_net", "_s3"},  # of the handlers
+    {"_secret", "_formats", "_net"},  # of the handlers
     {"_broker"},  # of the handler broker, and of the relay
-    {"_process", "_signals", "_tee", "_ci"},  # of run
+    {"_process"},  # of run
     {"_worker"},
     {"handler"},
     {"_cli", "config", "testing"},
@@ -173,8 +173,8 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
-    *("_cloudevents", "_formats.address", "_formats.mail", "_s3"),
-    *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.smtp", "_net.webhook"),
+    *("_formats.address", "_formats.cloudevents", "_formats.mail"),
+    *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
     "_broker",
 }
 

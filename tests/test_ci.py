@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from event import _ci
+from event._process import ci
 
 SHA = "ffac537e6cbbf934b08745a378932722df287a53"
 GITHUB = {
@@ -141,7 +141,7 @@ TRAVIS = {
     ],
 )
 def test_a_system_tells_its_build(environ, system, url, branch):
-    assert _ci.build(environ) == {"system": system, "build_url": url, "branch": branch, "commit": SHA}
+    assert ci.build(environ) == {"system": system, "build_url": url, "branch": branch, "commit": SHA}
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_a_system_tells_its_build(environ, system, url, branch):
     ],
 )
 def test_outside_of_a_known_system_nothing_is_told(environ):
-    assert _ci.build(environ) == {}
+    assert ci.build(environ) == {}
 
 
 def test_what_a_system_does_not_tell_is_left_out():
     """A URL with a hole in it leads nowhere."""
-    assert _ci.build({"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com"}) == {"system": "github"}
-    assert _ci.build({"JENKINS_URL": "x", "GIT_COMMIT": SHA}) == {"system": "jenkins", "commit": SHA}
+    assert ci.build({"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com"}) == {"system": "github"}
+    assert ci.build({"JENKINS_URL": "x", "GIT_COMMIT": SHA}) == {"system": "jenkins", "commit": SHA}

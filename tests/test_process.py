@@ -14,7 +14,7 @@ import pytest
 
 from cli.helpers import TO_FILES, handler, stored
 from cli.test_run import waiting
-from event import _process, _signals, _tee
+from event._process import child, output, signals
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
@@ -117,7 +117,7 @@ def test_a_signal_to_us_long_after_one_to_the_group_is_passed_on(started, monkey
     process = started()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
-    time.sleep(2 * _signals.SAME)  # what is tested is that time passes
+    time.sleep(2 * signals.SAME)  # what is tested is that time passes
     os.kill(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
 
@@ -333,7 +333,7 @@ def test_without_processes_for_a_witness_signals_are_passed_on(here):
 
 def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
     code = (
-        "import os, sys, event._cli as c, event._tee as t\n"
+        "import os, sys, event._cli as c, event._process.output as t\n"
         "def start(**args): raise RuntimeError('no more threads')\n"
         "t.Thread = start\nsys.exit(c.main(sys.argv[1:]))"
     )
@@ -344,9 +344,9 @@ def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
 
 
 def test_what_is_read_after_the_command_has_ended_is_bounded(here, monkeypatch):
-    monkeypatch.setattr(_tee, "_MOST", 10)
-    monkeypatch.setattr(_tee, "_SIZE", 4)
-    tee = _tee.Tee(os.open("log", os.O_WRONLY | os.O_CREAT))
+    monkeypatch.setattr(output, "_MOST", 10)
+    monkeypatch.setattr(output, "_SIZE", 4)
+    tee = output.Tee(os.open("log", os.O_WRONLY | os.O_CREAT))
     os.write(tee.writers[0], b"x" * 100)
     tee.end()
     assert pathlib.Path("log").read_bytes() == b"x" * 12
@@ -358,14 +358,14 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     size = os.write(writer, bytes(1 << 22))
-    wait = _tee._writable
+    wait = output._writable
 
     def read_and_wait(fd):
         os.read(reader, size)
         wait(fd)
 
-    monkeypatch.setattr(_tee, "_writable", read_and_wait)
-    assert _tee.show(writer, b"x" * 100)
+    monkeypatch.setattr(output, "_writable", read_and_wait)
+    assert output.show(writer, b"x" * 100)
     assert os.read(reader, 200) == b"x" * 100
     os.close(reader)
     os.close(writer)
@@ -374,7 +374,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
 def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
     """As NFS tells only then that a disk is full."""
     log = os.open("log", os.O_WRONLY | os.O_CREAT)
-    tee = _tee.Tee(log)
+    tee = output.Tee(log)
     os.close(log)
     tee.spawned()
     tee.end()
@@ -383,13 +383,13 @@ def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
 
 
 def test_a_witness_that_has_been_killed_reports_nothing():
-    signals = _signals.Signals()
-    signals._reports, reports = os.pipe()
+    waiting = signals.Signals()
+    waiting._reports, reports = os.pipe()
     os.write(reports, b"15 7.5".ljust(32))
     os.close(reports)
-    signals._read_reports()
-    assert signals._seen == {15: 7.5}
-    os.close(signals._reports)
+    waiting._read_reports()
+    assert waiting._seen == {15: 7.5}
+    os.close(waiting._reports)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +405,6 @@ def test_a_witness_that_has_been_killed_reports_nothing():
         pytest.param(-2, [], "cancel", "SIGINT", 130, id="stopped by another"),
     ],
 )
-def test_an_ending_follows_from_the_exit_code_and_the_signals(code, received, outcome, name, status):
-    ending = _process.Ending(code, 1.0, received)
-    assert (ending.outcome, ending.signal, ending.status) == (outcome, name, status)
+def test_an_exit_result_follows_from_the_exit_code_and_the_signals(code, received, outcome, name, status):
+    result = child.ExitResult(code, 1.0, received)
+    assert (result.outcome, result.signal, result.status) == (outcome, name, status)

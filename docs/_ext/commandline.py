@@ -44,7 +44,7 @@ class CommandLine(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table of the commands, what they share, and their sections."""
-        from event._cli._parser import build_parser
+        from event._cli._support.parser import build_parser
 
         self.env.note_dependency(__file__)
         parser = build_parser()

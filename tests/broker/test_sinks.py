@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from brokers import until
-from event import Event, PermanentError, _s3
+from event import Event, PermanentError
 from event._broker import (
     AttachmentSource,
     DirectSink,
@@ -29,6 +29,7 @@ from event._broker import (
 from event._broker import (
     sink as sinks,
 )
+from event._net import s3
 from event._outbox import Outbox
 from event._trace import Span, current
 
@@ -110,9 +111,9 @@ def test_message_that_cannot_be_delivered_is_dead_lettered_and_others_are_not(si
 @pytest.mark.parametrize(
     ("error", "disposition", "reason"),
     [
-        pytest.param(_s3.StoreError("503"), REQUEUE, "LaterError: an attachment cannot be fetched now", id="later"),
-        pytest.param(_s3.NotThereError("no key"), DEAD, "an attachment is missing", id="missing"),
-        pytest.param(_s3.ContentError("too long"), DEAD, "too long", id="content"),
+        pytest.param(s3.StoreError("503"), REQUEUE, "LaterError: an attachment cannot be fetched now", id="later"),
+        pytest.param(s3.NotThereError("no key"), DEAD, "an attachment is missing", id="missing"),
+        pytest.param(s3.ContentError("too long"), DEAD, "too long", id="content"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device", "f"), KEEP, "No space left on device", id="disk"),
         pytest.param(MemoryError(), KEEP, "MemoryError", id="memory"),
     ],

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from cli.helpers import TO_FILES, handler, stored
-from event._cli import _handlers
+from event._cli._support import handler_options
 
 
 def test_handlers_come_from_the_variable(command, monkeypatch):
@@ -187,4 +187,4 @@ def test_a_plugin_that_quotes_its_configuration_gives_no_secret_away(process, pl
     ],
 )
 def test_a_url_that_an_error_quotes_shows_no_password_whoever_has_configured_it(text, shown):
-    assert _handlers.masked(text, {}) == shown
+    assert handler_options.masked(text, {}) == shown

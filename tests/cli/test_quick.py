@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event._cli import _parser, _quick
+from event._cli._support import fast_parser, parser
 
-OPTIONS = sorted({option for table in _quick._TABLES.values() for option in table})
+OPTIONS = sorted({option for table in fast_parser._TABLES.values() for option in table})
 WORDS = st.one_of(
     st.sampled_from([*OPTIONS, *(f"{option}=x" for option in OPTIONS), "--timeout=3", "--", "-x", "--from-file", "-"]),
     st.sampled_from(["n", "a=1", "a:=2", "", "x y", "3", "0", "--help", "E3_EVENT_HANDLERS", "é"]),
@@ -17,14 +17,14 @@ WORDS = st.one_of(
 
 def read_by_argparse(argv):
     try:
-        return _parser.parse(argv)
+        return parser.parse(argv)
     except SystemExit:
         return None
 
 
 @given(st.sampled_from(["send", "run"]), st.lists(WORDS, max_size=8))
 def test_what_is_read_is_what_argparse_reads(command, words):
-    quick = _quick.parse([command, *words])
+    quick = fast_parser.parse([command, *words])
     if quick is None:
         return
     slow = read_by_argparse([command, *words])
@@ -45,7 +45,7 @@ def test_what_is_read_is_what_argparse_reads(command, words):
     ],
 )
 def test_the_usual_lines_are_read_without_argparse(argv):
-    assert _quick.parse(argv) is not None
+    assert fast_parser.parse(argv) is not None
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_the_usual_lines_are_read_without_argparse(argv):
     ],
 )
 def test_what_is_wrong_or_rare_is_left_to_argparse(argv):
-    assert _quick.parse(argv) is None
+    assert fast_parser.parse(argv) is None
 
 
 @pytest.mark.parametrize("command", ["send", "run"])
 def test_no_option_is_forgotten(command):
-    (parser,) = (
+    (command_parser,) = (
         action.choices[command]
-        for action in _parser.build_parser([command])._actions
+        for action in parser.build_parser([command])._actions
         if hasattr(action, "choices") and action.choices
     )
-    options = {option for action in parser._actions for option in action.option_strings}
-    assert options - {"-h", "--help", "--from-file"} == set(_quick._TABLES[command])
+    options = {option for action in command_parser._actions for option in action.option_strings}
+    assert options - {"-h", "--help", "--from-file"} == set(fast_parser._TABLES[command])

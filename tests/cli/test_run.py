@@ -274,7 +274,7 @@ def test_without_descriptors_for_the_log_the_command_runs(process, here, monkeyp
     """The pipes need four, and the witness of the signals as many."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (6, resource.getrlimit(7)[1]))"
     assert resource.RLIMIT_NOFILE == 7
-    code = f"import event._cli.run, event._tee, sys; {limit}; sys.exit(event._cli.main(sys.argv[1:]))"
+    code = f"import event._cli.run, event._process.output, sys; {limit}; sys.exit(event._cli.main(sys.argv[1:]))"
     args = [sys.executable, "-c", code, "run", "n", "--log", "log", "--", "echo", "x"]
     done = subprocess.run(args, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "x\n")
@@ -561,15 +561,17 @@ def modules_at_the_start(*args):
 def test_other_modules_than_those_that_starting_needs_are_imported_while_the_command_runs(here):
     loaded = modules_at_the_start(*TO_FILES)
     assert {name for name in loaded if name.startswith("event.")} == {
-        "event._ci",
-        "event._cli._handlers",
-        "event._cli._quick",
-        "event._cli._text",
-        "event._cli._words",
+        "event._cli._support",
+        "event._cli._support.arguments",
+        "event._cli._support.fast_parser",
+        "event._cli._support.handler_options",
+        "event._cli._support.terminal",
         "event._cli.run",
         "event._config",
         "event._process",
-        "event._signals",
+        "event._process.child",
+        "event._process.ci",
+        "event._process.signals",
         "event._trace",
         "event._worker",
         "event._worker.parent",

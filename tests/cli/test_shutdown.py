@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from event._cli import shutdown
-from event._worker import SignalFlag
+from event._process import shutdown
+from event._process.signal_flag import SignalFlag
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)

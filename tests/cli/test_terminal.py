@@ -128,11 +128,17 @@ def loaded(*args):
 
 
 def test_the_version_needs_no_other_module():
-    assert loaded("--version") == {"event._cli", "event._cli._text", "event._version"}
+    names = {"event._cli", "event._cli._support", "event._cli._support.terminal", "event._version"}
+    assert loaded("--version") == names
 
 
 def test_the_help_needs_no_command():
-    assert loaded("--help") == {"event._cli", "event._cli._text", "event._cli._help"}
+    assert loaded("--help") == {
+        "event._cli",
+        "event._cli._support",
+        "event._cli._support.help_text",
+        "event._cli._support.terminal",
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
@@ -140,10 +146,11 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
     names = loaded("send", "n", *TO_FILES)
     assert {name for name in names if name.startswith("event")} == {
         "event._cli",
-        "event._cli._handlers",
-        "event._cli._quick",
-        "event._cli._text",
-        "event._cli._words",
+        "event._cli._support",
+        "event._cli._support.arguments",
+        "event._cli._support.fast_parser",
+        "event._cli._support.handler_options",
+        "event._cli._support.terminal",
         "event._cli.send",
         "event._config",
         "event._worker",

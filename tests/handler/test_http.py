@@ -25,7 +25,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 import event
 from delivering import deliver
-from event import _cloudevents
+from event._formats import cloudevents
 from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
@@ -132,10 +132,10 @@ NOON = datetime(2026, 1, 31, 12, 0, 0)  # noqa: DTZ001  # one without a zone
 def test_the_time_is_rfc_3339_or_left_out(value, expected):
     made = event.Event("compile", begin_time=None, end_time=value)
     made.set_formatter("end_time", lambda key, value: {key: value})
-    assert json.loads(_cloudevents.as_cloudevent(made, "1")).get("time") == expected
+    assert json.loads(cloudevents.as_cloudevent(made, "1")).get("time") == expected
     if expected and isinstance(value, float):
         made.set_formatter("end_time", made.format_date)
-        assert json.loads(_cloudevents.as_cloudevent(made, "1"))["time"] == expected
+        assert json.loads(cloudevents.as_cloudevent(made, "1"))["time"] == expected
 
 
 def test_an_open_event_has_the_time_of_its_beginning(server):
@@ -338,7 +338,7 @@ def test_an_open_event_with_an_outcome_is_finished(server):
 
 
 def test_a_wrong_cdevent_is_found_out():
-    cdevent = json.loads(_cloudevents.as_cdevent(finished(), "1"))["data"]
+    cdevent = json.loads(cloudevents.as_cdevent(finished(), "1"))["data"]
     validated(cdevent, "0.5.1", "finished")
     cdevent["subject"]["content"]["outcome"] = "great"
     with pytest.raises(jsonschema.ValidationError):
@@ -824,7 +824,7 @@ REFERENCES = st.sampled_from(["env:", "file:"]).flatmap(lambda kind: st.text().m
     secret=REFERENCES | st.just(""),
     source=st.from_regex(r"\A[A-Za-z0-9/,%=:?-]*\Z"),
     type=st.text(),
-    cdevents=st.sampled_from(_cloudevents.CDEVENTS_VERSIONS),
+    cdevents=st.sampled_from(cloudevents.CDEVENTS_VERSIONS),
     timeout=st.floats(0, exclude_min=True, allow_infinity=False),
 )
 def test_a_handler_comes_back_from_its_configuration(url, kind, secret, **more):

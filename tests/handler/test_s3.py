@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import event
-from event import _s3
+from event._net import s3
 from event.handler.s3 import S3Handler
 from servers.s3 import SECRET, answering, listening, s3_server
 
@@ -291,7 +291,7 @@ def test_connection_refused(handler, monkeypatch, caplog):
 
 
 def test_a_server_that_is_silent_does_not_hold_us(handler, monkeypatch, caplog):
-    monkeypatch.setattr(_s3, "_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False
@@ -573,7 +573,7 @@ def test_the_error_keeps_a_urls_password_secret():
     ],
 )
 def test_an_access_point_stands_in_a_buckets_place(url, expected):
-    bucket, key = _s3.location(url)
+    bucket, key = s3.location(url)
     assert bucket.startswith("arn:aws:s3")
     assert bucket.endswith(expected[0])
     assert key == expected[1]

@@ -166,11 +166,11 @@ def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
 
 
 def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
-    from event import _signals
+    from event._process import signals
 
     pipes = iter([(0, 7), (8, 2)])
     monkeypatch.setattr(os, "pipe", lambda: next(pipes))
-    monkeypatch.setattr(_signals, "above_standard", lambda fd: fd + 100)
+    monkeypatch.setattr(signals, "above_standard", lambda fd: fd + 100)
     assert system.make_pipes() == (100, 7, 8, 102)
 
 

@@ -9,8 +9,9 @@ from types import MethodType
 
 import pytest
 
-from event import Event, _s3
+from event import Event
 from event._broker import EventMessage, InlineFile, encode
+from event._net import s3
 from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._worker import relay_job
@@ -162,7 +163,7 @@ def test_a_handler_that_has_been_served_does_not_get_it_again(line, taken):
 
 def test_attachments_are_fetched_only_from_beneath_the_url_that_is_configured(line, taken, monkeypatch):
     stores = []
-    monkeypatch.setattr(_s3, "Store", lambda profile: stores.append(profile))
+    monkeypatch.setattr(s3, "Store", lambda profile: stores.append(profile))
     running = relay(line, s3="s3://bucket/events/", profile="ci")
     assert dispositions(give(running, body("1"))) == [ACK]
     running.stop()

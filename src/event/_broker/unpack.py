@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from event._broker.message import EventMessage, S3Reference
     from event._event import Event
-    from event._s3 import Store
+    from event._net.s3 import Store
 
 
 class LaterError(Exception):
@@ -45,13 +45,13 @@ class AttachmentSource:
         # Whoever may publish must not make us read everything that we may read.
         if self.store is None or not file.url.startswith(f"{self.url.rstrip('/')}/"):
             raise EventError(f"an attachment is at {file.url}, and this relay fetches none from there (--s3)")
-        from event import _s3
+        from event._net import s3
 
         try:
             self.store.download(file.url, path, file.size, sha1)
-        except _s3.NotThereError as error:
+        except s3.NotThereError as error:
             raise EventError(f"an attachment is missing: {one_line(error)}") from error
-        except _s3.StoreError as error:
+        except s3.StoreError as error:
             raise LaterError(f"an attachment cannot be fetched now: {one_line(error)}") from error
 
 

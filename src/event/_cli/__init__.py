@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], worker: Worker | None) -> int:
-    from event._cli import _text
+    from event._cli._support import terminal
 
     command = "e3-event"
     try:
@@ -64,32 +64,32 @@ def _run(words: list[str], worker: Worker | None) -> int:
     except Exception as error:
         from event.error import one_line
 
-        _text.tell(f"{command}: {one_line(error)}")
+        terminal.tell(f"{command}: {one_line(error)}")
         status = 1
-    return _text.finish() or status
+    return terminal.finish() or status
 
 
 def _parse(words: list[str]) -> Any:
     if words and words[0] in _QUICK:
-        from event._cli import _quick
+        from event._cli._support import fast_parser
 
-        if args := _quick.parse(words):
+        if args := fast_parser.parse(words):
             return args
-    from event._cli._parser import parse
+    from event._cli._support.parser import parse
 
     return parse(words)
 
 
 def _show_help() -> int:
-    from event._cli import _help, _text
+    from event._cli._support import help_text, terminal
 
-    _text.show(_help.text())
-    return _text.finish()
+    terminal.show(help_text.text())
+    return terminal.finish()
 
 
 def _show_version() -> int:
-    from event._cli import _text
+    from event._cli._support import terminal
     from event._version import VERSION
 
-    _text.show(f"e3-event {VERSION}")
-    return _text.finish()
+    terminal.show(f"e3-event {VERSION}")
+    return terminal.finish()

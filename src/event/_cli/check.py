@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secret, unique_id
-from event._cli import _handlers, _text, outbox_index
-from event._cli.loading import load
+from event._cli._support import handler_options, outbox_index, terminal
+from event._cli._support.handler_loading import load
 from event._event import raw_content
 from event._outbox import Outbox
 from event._version import VERSION
@@ -59,26 +59,26 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument("--send", action="store_true", help="send a test event, and say which handler took it")
-    _handlers.add_options(parser)
-    _handlers.add_sending_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Check; return the exit status."""
-    pairs = _handlers.wanted(args)
+    pairs = handler_options.wanted(args)
     installed = _builtins() + _plugins() + _shadowed()
-    _text.show("Installed handlers:\n" + _text.table(installed))
+    terminal.show("Installed handlers:\n" + terminal.table(installed))
     loaded, broken = load(pairs, plugins=True)
     entries = _entries(pairs, loaded, broken)
-    _text.show(f"\nHandlers of {_handlers.source(args)}:\n{_text.table(entries) or '  none'}")
+    terminal.show(f"\nHandlers of {handler_options.source(args)}:\n{terminal.table(entries) or '  none'}")
     outbox = _outbox(args)
-    _text.show("\nOutbox:\n" + _text.table([outbox]))
+    terminal.show("\nOutbox:\n" + terminal.table([outbox]))
     problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox])
     if args.send:
         problems += _send_test(args, [(name, config) for name, config in dict(pairs).items() if name in loaded])
     if problems:
-        _text.tell(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
+        terminal.tell(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
 
 
@@ -152,7 +152,7 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def _entries(
-    pairs: _handlers.Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]
+    pairs: handler_options.Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     rows = []
@@ -175,12 +175,12 @@ def _references_of(name: str, config: str, handler: Any) -> str:
             for text in [value] if isinstance(value, str) else value:
                 _secret.resolve(text, attribute)
     except Exception as error:  # of a plugin's code too
-        return f"{_BROKEN}{_handlers.masked(one_line(error), {name: config})}"
+        return f"{_BROKEN}{handler_options.masked(one_line(error), {name: config})}"
     return _OK
 
 
 def _outbox(args: argparse.Namespace) -> tuple[str, str]:
-    path = _handlers.outbox(args)
+    path = handler_options.outbox(args)
     if path is None:
         return ("none", "E3_EVENT_OUTBOX is not set")
     try:
@@ -192,20 +192,22 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     return (path, f"ok; {counts}")
 
 
-def _send_test(args: argparse.Namespace, pairs: _handlers.Pairs) -> int:
+def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
     if not pairs:
-        named = bool(_handlers.wanted(args))
-        why = "nothing is sent: no handler could be loaded" if named else _handlers.none_to_send(args)
-        _text.tell(f"{args.parser.prog}: {why}")
+        named = bool(handler_options.wanted(args))
+        why = "nothing is sent: no handler could be loaded" if named else handler_options.none_to_send(args)
+        terminal.tell(f"{args.parser.prog}: {why}")
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
-    sender = EventSender(pairs, outbox=None, timeout=_handlers.timeout(args), log=_text.tell, worker=args.worker)
+    sender = EventSender(
+        pairs, outbox=None, timeout=handler_options.timeout(args), log=terminal.tell, worker=args.worker
+    )
     try:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, _handlers.about(result, kept=False)) for result in results]
-    _text.show(f"\nTest event {event.uid}:\n" + _text.table(lines))
+    lines = [(result.handler, handler_options.about(result, kept=False)) for result in results]
+    terminal.show(f"\nTest event {event.uid}:\n" + terminal.table(lines))
     return sum(not result.ok for result in results)

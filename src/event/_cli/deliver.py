@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from event._cli import _handlers, _text, outbox_index
-from event._cli.shutdown import GracefulShutdown
+from event._cli._support import handler_options, outbox_index, terminal
+from event._process.shutdown import GracefulShutdown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="*", metavar="OUTBOX", help="the outbox's directory (default: that of E3_EVENT_OUTBOX)"
     )
-    _handlers.add_timeout(parser, "each event", bounded=True)
+    handler_options.add_timeout(parser, "each event", bounded=True)
     add_jobs(parser)
     parser.add_argument(
         "--watch",
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         "job": "watch" if args.watch else "deliver",
         "outbox": path,
         "everything": args.all,
-        "timeout": _handlers.timeout(args),
+        "timeout": handler_options.timeout(args),
         "jobs": args.jobs,
         "quiet": False,
     }
@@ -149,7 +149,7 @@ class Report:
         self.delivered += where == "delivered"
         for result in entry.results:
             if not (self._quiet and result.ok and not result.said):
-                line = _handlers.about(result, kept=where == "waiting")
+                line = handler_options.about(result, kept=where == "waiting")
                 self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
 
     def log(self, text: str) -> None:
@@ -176,12 +176,12 @@ class Report:
 
     def _progress(self, text: str) -> None:
         self.clear()
-        self._shown = _text.line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
+        self._shown = terminal.line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
         _raw(self._shown)
 
     def _tell(self, text: str) -> None:
         self.clear()
-        _text.tell(text)
+        terminal.tell(text)
 
 
 def _summary(report: Report, summary: dict[str, Any] | None) -> str:

@@ -6,8 +6,8 @@ import os
 import sys
 
 from event import _json
-from event._cli import _handlers, _text, outbox_index
-from event._cli._capture import Capture
+from event._cli._support import handler_options, outbox_index, terminal
+from event._worker.capture import Capture
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -95,28 +95,28 @@ def run(args: argparse.Namespace) -> int:
     if args.act is _show and len(args.words) > 1:
         args.parser.error(f"what is {args.words[1]!r}? expected one ID")
     if not outbox.exists():
-        _text.tell(f"{args.parser.prog}: there is no outbox {outbox.path}")
+        terminal.tell(f"{args.parser.prog}: there is no outbox {outbox.path}")
         return 1
     return max(_on_one(outbox, args, word) for word in dict.fromkeys(args.words))
 
 
 def _list(outbox: Outbox, args: argparse.Namespace) -> int:
     if not outbox.exists():
-        _text.tell(f"{args.parser.prog}: there is no outbox {outbox.path} yet")
+        terminal.tell(f"{args.parser.prog}: there is no outbox {outbox.path} yet")
         return 0
     width = _width()
     counts = dict.fromkeys(outbox_index.WORDS, 0)
     unreadable = False
     for candidate, entry in outbox.entries():
         if not any(counts.values()):
-            _text.show(_row("ID", "STATE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width])
+            terminal.show(_row("ID", "STATE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width])
         counts[candidate.state] += 1
         unreadable = unreadable or isinstance(entry, str)
-        _text.show(_line(candidate, entry)[:width])
-        if _text._failed:
+        terminal.show(_line(candidate, entry)[:width])
+        if terminal._failed:
             break  # nobody reads it any more, as with head
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
-    _text.tell(f"{args.parser.prog}: {', '.join(found) or 'nothing'}")
+    terminal.tell(f"{args.parser.prog}: {', '.join(found) or 'nothing'}")
     return 1 if unreadable else 0
 
 
@@ -125,13 +125,13 @@ def _line(candidate: Candidate, entry: Entry | str) -> str:
     if isinstance(entry, str):
         return _row(candidate.id, word, "", "", f"cannot be read: {entry}")
     about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}"
-    if error := _handlers.masked(entry.last_error, entry.handlers):
+    if error := handler_options.masked(entry.last_error, entry.handlers):
         about += f": {error}"
     return _row(candidate.id, word, outbox_index.utc(entry.created), f"{entry.attempts} x", about)
 
 
 def _row(*cells: str) -> str:
-    return "{:<36}  {:<11}  {:<20}  {:>5}  {}".format(*map(_text.line, cells))
+    return "{:<36}  {:<11}  {:<20}  {:>5}  {}".format(*map(terminal.line, cells))
 
 
 def _width() -> int:
@@ -152,14 +152,14 @@ def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
                 done = args.act(outbox, candidate)
         finally:
             for text in capture.said:
-                _text.tell(f"{args.parser.prog}: {text}")
+                terminal.tell(f"{args.parser.prog}: {text}")
     except LookupError as error:
-        _text.tell(f"{args.parser.prog}: {error.args[0]}")
+        terminal.tell(f"{args.parser.prog}: {error.args[0]}")
         return 1
     except OSError as error:
-        _text.tell(f"{args.parser.prog}: {word}: {one_line(error)}")
+        terminal.tell(f"{args.parser.prog}: {word}: {one_line(error)}")
         return 1
-    _text.show(done)
+    terminal.show(done)
     return 0
 
 
@@ -198,9 +198,9 @@ def _show(outbox: Outbox, candidate: Candidate) -> str:
         raise
     except (OSError, ValueError) as error:
         rows.append(("problem", f"it cannot be read: {error}"))
-        return _text.table([*rows, *_files(path)])
+        return terminal.table([*rows, *_files(path)])
     return "\n\n".join(
-        filter(None, [_text.table(rows + _rows(entry)), _attachments(entry, path), _journal(entry), _data(entry)])
+        filter(None, [terminal.table(rows + _rows(entry)), _attachments(entry, path), _journal(entry), _data(entry)])
     )
 
 
@@ -231,16 +231,16 @@ def _attachments(entry: Entry, path: str) -> str:
         except OSError as error:
             size = one_line(error)
         rows.append((name, file, size, f"SHA-1 {digest}"))
-    return f"Attachments (name, file, size, checksum):\n{_text.table(rows)}" if rows else ""
+    return f"Attachments (name, file, size, checksum):\n{terminal.table(rows)}" if rows else ""
 
 
 def _journal(entry: Entry) -> str:
     rows = []
     for record in entry.journal:
         when = "?" if record.time is None else outbox_index.utc(record.time)
-        error = f"not delivered: {_handlers.masked(record.error, entry.handlers)}"
+        error = f"not delivered: {handler_options.masked(record.error, entry.handlers)}"
         rows.append((when, record.handler, "delivered" if record.ok else error))
-    return f"Journal:\n{_text.table(rows)}" if rows else ""
+    return f"Journal:\n{terminal.table(rows)}" if rows else ""
 
 
 def _data(entry: Entry) -> str:

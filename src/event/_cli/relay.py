@@ -6,11 +6,12 @@ import logging
 from functools import partial
 
 from event import _broker, _registry, _secret
-from event._cli import _handlers, _text
+from event._cli._support import handler_options, terminal
+from event._cli._support.handler_loading import load
 from event._cli.deliver import Report, add_jobs
-from event._cli.loading import load
-from event._cli.shutdown import GracefulShutdown
-from event._worker import SignalFlag, WorkerSink
+from event._process.shutdown import GracefulShutdown
+from event._process.signal_flag import SignalFlag
+from event._worker import WorkerSink
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -80,22 +81,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="fetch attachments that are in S3 from beneath this URL, s3://BUCKET/PREFIX, as the producers have it",
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
-    _handlers.add_options(parser)
-    add_jobs(_handlers.add_sending_options(parser, "each event", bounded=True))
+    handler_options.add_options(parser)
+    add_jobs(handler_options.add_sending_options(parser, "each event", bounded=True))
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Relay; return the exit status."""
     url = _url(args)
-    pairs = _handlers.wanted(args)
+    pairs = handler_options.wanted(args)
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    outbox = _handlers.outbox(args)
-    timeout = _handlers.timeout(args)
+    outbox = handler_options.outbox(args)
+    timeout = handler_options.timeout(args)
     _loaded, broken = load(pairs, plugins=False)
     for name, reason in broken.items():
-        _text.tell(f"{name}: not loaded: {reason} (in {_handlers.source(args)})")
+        terminal.tell(f"{name}: not loaded: {reason} (in {handler_options.source(args)})")
     if not pairs or (broken and outbox is None):
         _tell(args.parser.prog, f"nothing is relayed: {_why_not(args, broken)}")
         return 1
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     return shutdown.status
 
 
-def _job(args: argparse.Namespace, pairs: _handlers.Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
+def _job(args: argparse.Namespace, pairs: handler_options.Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
     """Return what the worker is to do; see `event._worker.relay_job`."""
     return {
         "job": "relay",
@@ -140,7 +141,7 @@ def _summary(counts: RelayCounts) -> str:
 
 
 def _tell(prog: str, text: str) -> None:
-    _text.tell(f"{prog}: {text}")
+    terminal.tell(f"{prog}: {text}")
 
 
 def _url(args: argparse.Namespace) -> BrokerURL:
@@ -165,12 +166,12 @@ def _check_source(args: argparse.Namespace) -> None:
     """Refuse a place for attachments from which none can be fetched."""
     if not args.s3:
         return
-    from event import _s3
     from event._handler import import_extra
+    from event._net import s3
 
     try:
         import_extra("boto3", "s3")
-        _s3.location(args.s3)
+        s3.location(args.s3)
     except EventError as error:
         args.parser.error(f"--s3: {one_line(error)}")
 
@@ -178,10 +179,10 @@ def _check_source(args: argparse.Namespace) -> None:
 def _why_not(args: argparse.Namespace, broken: Mapping[str, str]) -> str:
     if broken:
         return "it could not be delivered; with an outbox, events would be kept until they can be"
-    return f"{_handlers.source(args)} names no handler"
+    return f"{handler_options.source(args)} names no handler"
 
 
-def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: _handlers.Pairs) -> None:
+def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: handler_options.Pairs) -> None:
     """Refuse a handler that would publish to the queue that is relayed."""
     for name, config in pairs:
         if _registry.kind(name) != "broker":

@@ -7,11 +7,12 @@ import os
 import stat
 import time
 
-from event import Event, _ci, _trace, unique_id
-from event._cli import _handlers, _text, _words
+from event import Event, _trace, unique_id
+from event._cli._support import arguments, handler_options, terminal
 from event._event import raw_content
-from event._process import Process
-from event._signals import above_standard
+from event._process import ci
+from event._process.child import ChildProcess
+from event._process.signals import above_standard
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from threading import Thread
     from typing import Any
 
-    from event._process import Ending
+    from event._process.child import ExitResult
     from event._worker import EventSender
 
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
@@ -90,8 +91,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
-    _handlers.add_options(parser)
-    group = _handlers.add_sending_options(parser)
+    handler_options.add_options(parser)
+    group = handler_options.add_sending_options(parser)
     group.add_argument(
         "--strict",
         action="store_true",
@@ -103,7 +104,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
-    name, data = _words.name_and_data(args.words, _RESERVED, args.parser.error)
+    name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.behind:
         args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
     step = _Step(args, name, data)
@@ -120,8 +121,8 @@ class _Step:
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self.troubled = False
         self._args = args
-        self._pairs = _handlers.wanted(args)
-        self._outbox = _handlers.outbox(args)
+        self._pairs = handler_options.wanted(args)
+        self._outbox = handler_options.outbox(args)
         self._sender: EventSender | None = None
         self._starting: Thread | None = None
         self._span = _trace.begin(_trace.around())
@@ -132,26 +133,26 @@ class _Step:
         """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._opened_log()
         environment = _trace.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
-        process = Process(self._args.behind, environment, log)
+        process = ChildProcess(self._args.behind, environment, log)
         process.start()
         self._guarded(self._prepare)
-        ending = process.wait()
-        self._report_ending(ending, process.log_error)
-        self._guarded(lambda: self._end(ending, attach=log is not None))
+        exit_result = process.wait()
+        self._report_exit(exit_result, process.log_error)
+        self._guarded(lambda: self._end(exit_result, attach=log is not None))
         self._guarded(process.finish)
-        return ending.status
+        return exit_result.status
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
         if not self._pairs:
-            self._print(_handlers.none_to_send(self._args))
+            self._print(handler_options.none_to_send(self._args))
             return
         from event._worker import EventSender
 
         self._sender = EventSender(
             self._pairs,
             outbox=self._outbox,
-            timeout=_handlers.timeout(self._args),
+            timeout=handler_options.timeout(self._args),
             log=self._print,
             worker=self._args.worker,
         )
@@ -168,7 +169,7 @@ class _Step:
         )
         self._starting.start()
 
-    def _end(self, ending: Ending, *, attach: bool) -> None:
+    def _end(self, exit_result: ExitResult, *, attach: bool) -> None:
         """Send the closed event, after the open one."""
         sender = self._sender
         if sender is None:
@@ -176,7 +177,7 @@ class _Step:
         event = Event(
             self._begun.name,
             self._begun.uid,
-            **{"begin_time": self._begun.begin_time, **self._data, **_result(ending)},
+            **{"begin_time": self._begun.begin_time, **self._data, **_result(exit_result)},
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
@@ -199,7 +200,7 @@ class _Step:
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
-                self._print(f"{which}{result.handler}: {_handlers.about(result, kept=sent.kept)}")
+                self._print(f"{which}{result.handler}: {handler_options.about(result, kept=sent.kept)}")
 
     def _opened_log(self) -> int | None:
         try:
@@ -209,10 +210,10 @@ class _Step:
             self._print(f"--log: {self._args.log!r} cannot be written: {reason}")
             return None
 
-    def _report_ending(self, ending: Ending, log_error: OSError | None) -> None:
-        if ending.error:
+    def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
+        if exit_result.error:
             # As a shell does; it is no trouble with the event.
-            _text.tell(f"{self._args.parser.prog}: {self._args.behind[0]}: {ending.error.strerror}")
+            terminal.tell(f"{self._args.parser.prog}: {self._args.behind[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
@@ -225,35 +226,35 @@ class _Step:
 
     def _print(self, text: str) -> None:
         self.troubled = True
-        _text.tell(f"{self._args.parser.prog}: {text}")
+        terminal.tell(f"{self._args.parser.prog}: {text}")
 
 
 def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is known before the command begins."""
-    command, *arguments = args.behind
+    command, *rest = args.behind
     data: dict[str, Any] = {"command": command}
     if args.arguments:
-        data["arguments"] = arguments
+        data["arguments"] = rest
     data["host"] = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    if build := _ci.build(os.environ):
+    if build := ci.build(os.environ):
         data["ci"] = build
     if parent := os.environ.get("E3_EVENT_PARENT"):
         data["parent"] = parent
     return data
 
 
-def _result(ending: Ending) -> dict[str, Any]:
+def _result(exit_result: ExitResult) -> dict[str, Any]:
     """Return what is known when the command has ended."""
     data: dict[str, Any] = {
-        "outcome": ending.outcome,
-        "exit_code": ending.status,
-        "signal": ending.signal,
-        "duration": round(ending.seconds, 3),
+        "outcome": exit_result.outcome,
+        "exit_code": exit_result.status,
+        "signal": exit_result.signal,
+        "duration": round(exit_result.seconds, 3),
     }
-    if ending.error:
+    if exit_result.error:
         from event._track import outcome_of
 
-        data |= outcome_of(ending.error)
+        data |= outcome_of(exit_result.error)
     return data
 
 

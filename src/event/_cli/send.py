@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import Event, unique_id
-from event._cli import _handlers, _text, _words
+from event._cli._support import arguments, handler_options, terminal
 from event._event import raw_content
 from event.error import EventError, one_line
 
@@ -95,19 +95,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
     )
-    _handlers.add_options(parser)
-    _handlers.add_sending_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Send; return the exit status."""
-    pairs = _handlers.wanted(args)
+    pairs = handler_options.wanted(args)
     event = None if args.files else _event(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     if not pairs:
-        _text.tell(f"{args.parser.prog}: {_handlers.none_to_send(args)}")
+        terminal.tell(f"{args.parser.prog}: {handler_options.none_to_send(args)}")
         return 1
     sending = _Sending(args, pairs)
     try:
@@ -123,16 +123,16 @@ def run(args: argparse.Namespace) -> int:
 class _Sending:
     """Sends the events of one command, and prints what became of them."""
 
-    def __init__(self, args: argparse.Namespace, pairs: _handlers.Pairs) -> None:
+    def __init__(self, args: argparse.Namespace, pairs: handler_options.Pairs) -> None:
         from event._worker import EventSender
 
         self._prog = args.parser.prog
-        self._source = _handlers.source(args)
+        self._source = handler_options.source(args)
         self._sender = EventSender(
             pairs,
-            outbox=_handlers.outbox(args),
-            timeout=_handlers.timeout(args),
-            log=_text.tell,
+            outbox=handler_options.outbox(args),
+            timeout=handler_options.timeout(args),
+            log=terminal.tell,
             worker=args.worker,
         )
         self.close = self._sender.close
@@ -145,14 +145,14 @@ class _Sending:
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
         if sent.refused:
-            _text.tell(f"{self._prog}: {sent.refused}")
+            terminal.tell(f"{self._prog}: {sent.refused}")
             return False
         for result in sent.results:
-            _text.tell(f"{about}{result.handler}: {self._line(result, kept=sent.kept)}")
+            terminal.tell(f"{about}{result.handler}: {self._line(result, kept=sent.kept)}")
         if not sent.kept and not any(result.loaded for result in sent.results):
-            _text.tell(f"{self._prog}: nothing is sent: no handler could be loaded")
+            terminal.tell(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
-        _text.show(_text.visible(str(event.uid)))
+        terminal.show(terminal.visible(str(event.uid)))
         return all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
@@ -160,12 +160,12 @@ class _Sending:
         try:
             event = _dumped(path)
         except (EventError, OSError) as error:
-            _text.tell(f"{path}: not sent: {one_line(error)}")
+            terminal.tell(f"{path}: not sent: {one_line(error)}")
             return False
         return self.send(event, {}, f"{path}: ")
 
     def _line(self, result: Result, *, kept: bool) -> str:
-        line = _handlers.about(result, kept=kept)
+        line = handler_options.about(result, kept=kept)
         return line if result.loaded else f"not loaded{line.removeprefix('not delivered')} (in {self._source})"
 
 
@@ -184,8 +184,8 @@ def _event(args: argparse.Namespace) -> Event:
     :raises EventError: a file cannot be attached
     """
     fail = args.parser.error
-    name, data = _words.name_and_data(args.words, _RESERVED, fail)
-    if args.uid is not None and (not args.uid.strip() or _text.visible(args.uid) != args.uid):
+    name, data = arguments.name_and_data(args.words, _RESERVED, fail)
+    if args.uid is not None and (not args.uid.strip() or terminal.visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
     _attachments(args.attachments, fail)
     event = Event(name, args.uid, **data)

@@ -9,6 +9,7 @@ module        holds
 `proxies`     `proxy_for`: the one rule for ``HTTPS_PROXY``, ``NO_PROXY`` and their kin
 `mail_server` `MailServer`: an SMTP server's address, encryption and account
 `smtp`        `hand_over`: one SMTP session
+`s3`          `Store`: objects in S3, stored, fetched and checked
 `webhook`     `sign`: the headers of Standard Webhooks
 `otlp`        `Exporter`: spans to an OpenTelemetry receiver
 ============= ========================================================================

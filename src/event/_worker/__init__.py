@@ -11,7 +11,6 @@ hang, crash or be killed; the command goes on.
 `EventSender`       gives one event after another to handlers, whatever their code does; `send` and `run` use it
 `Sent`, `Result`    what became of one event, and what one handler did with it
 `Reporter`          the worker's side of the connection, for a job's function
-`SignalFlag`        a flag that the handler of a signal may set
 `ProtocolError`     bytes that are not a frame
 ==================  ===================================================================================
 
@@ -39,13 +38,11 @@ if TYPE_CHECKING:
     from event._worker.sending import EventSender as EventSender
     from event._worker.sending import Result as Result
     from event._worker.sending import Sent as Sent
-    from event._worker.signal_flag import SignalFlag as SignalFlag
     from event._worker.supervisor import Supervisor as Supervisor
     from event._worker.worker_sink import WorkerSink as WorkerSink
 
 _PLACES = {
     "OpenEntry": "quarantine",
-    "SignalFlag": "signal_flag",
     "Supervisor": "supervisor",
     "WorkerSink": "worker_sink",
     "Worker": "parent",

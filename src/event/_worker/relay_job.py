@@ -124,9 +124,9 @@ def as_lists(results: Sequence[SinkResult]) -> list[list[Any]]:
 def _source(job: dict[str, Any]) -> AttachmentSource:
     if not job["s3"]:
         return AttachmentSource()
-    from event import _s3
+    from event._net import s3
 
-    return AttachmentSource(job["s3"], _s3.Store(job["profile"]))
+    return AttachmentSource(job["s3"], s3.Store(job["profile"]))
 
 
 class _Keeping:

@@ -42,6 +42,6 @@ def _above_standard(fd: int) -> int:
     """Return a descriptor that is none of stdin, stdout and stderr: this process may have been started without."""
     if fd > 2:
         return fd
-    from event._signals import above_standard
+    from event._process.signals import above_standard
 
     return above_standard(fd)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from threading import Thread
 
 from event._broker import Disposition, Incoming, SinkResult
+from event._process.signal_flag import SignalFlag
 from event._worker.parent import Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.sending import Result
-from event._worker.signal_flag import SignalFlag
 from event._worker.supervisor import REST, Supervisor
 
 TYPE_CHECKING = False

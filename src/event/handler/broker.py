@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, ClassVar
 
     from event._broker import EventMessage, InlineFile, PublisherPool, S3Reference
-    from event._s3 import Store
+    from event._net.s3 import Store
 
 _OPTIONS = ("limit", "s3", "profile", "sse", "timeout")
 _EXPECTED = (
@@ -229,10 +229,10 @@ class BrokerHandler(EventHandler):
     def _checked_store(self) -> Store | None:
         if not self.s3:
             return None
-        from event import _s3
+        from event._net import s3
 
-        _s3.location(self.s3)
-        return _s3.Store(self.profile or None, self.sse)
+        s3.location(self.s3)
+        return s3.Store(self.profile or None, self.sse)
 
     def _encoded(self, url: str) -> str:
         usual = {"limit": None, "s3": "", "profile": "", "sse": _SSE, "timeout": _TIMEOUT}

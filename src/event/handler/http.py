@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from event import Event, EventError, EventHandler, PermanentError, _cloudevents, _config, _log, _secret, sending_id
+from event import Event, EventError, EventHandler, PermanentError, _config, _log, _secret, sending_id
+from event._formats import cloudevents
 from event._handler import import_extra
 from event.error import one_line
 
@@ -57,7 +58,7 @@ class HTTPHandler(EventHandler):
         *,
         source: str = "",
         type: str = "",  # noqa: A002  # CloudEvents' own name
-        cdevents: str = _cloudevents.CDEVENTS_DEFAULT,
+        cdevents: str = cloudevents.CDEVENTS_DEFAULT,
         timeout: float = _TIMEOUT,
     ) -> None:
         import_extra("idna", "http")
@@ -69,7 +70,7 @@ class HTTPHandler(EventHandler):
         self.secret = secret
         self.source = _uri_reference(source)
         self.type = type
-        self.cdevents = _one_of("the version in cdevents=", cdevents, _cloudevents.CDEVENTS_VERSIONS)
+        self.cdevents = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
         self.timeout = _seconds(timeout)
         self._check_secrets()
 
@@ -137,12 +138,12 @@ class HTTPHandler(EventHandler):
 
     def _body(self, event: Event, sending: str) -> tuple[str, bytes]:
         if self.format == "json":
-            return "application/json", _cloudevents.as_json(event).encode()
+            return "application/json", cloudevents.as_json(event).encode()
         if self.format == "cdevents":
-            text = _cloudevents.as_cdevent(event, sending, self.source, self.cdevents)
+            text = cloudevents.as_cdevent(event, sending, self.source, self.cdevents)
         else:
-            text = _cloudevents.as_cloudevent(event, sending, self.source, self.type)
-        return _cloudevents.CONTENT_TYPE, text.encode()
+            text = cloudevents.as_cloudevent(event, sending, self.source, self.type)
+        return cloudevents.CONTENT_TYPE, text.encode()
 
     def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Answer:
         """Post, again after each pause that the server asks for and the deadline allows; the last answer counts."""
@@ -180,7 +181,7 @@ class HTTPHandler(EventHandler):
             _secret.warn_if_clear(self.secret, "http: the signing secret")
 
     def _encoded(self, url: str, secret: str) -> str:
-        usual = {"source": "", "type": "", "cdevents": _cloudevents.CDEVENTS_DEFAULT, "timeout": _TIMEOUT}
+        usual = {"source": "", "type": "", "cdevents": cloudevents.CDEVENTS_DEFAULT, "timeout": _TIMEOUT}
         options = [f"{key}={getattr(self, key)}" for key in _OPTIONS if getattr(self, key) != usual[key]]
         fields = [url, self.format, secret, *options]
         return _config.join_fields(fields if secret or options else fields[:2])
@@ -194,7 +195,7 @@ def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def _uri_reference(value: str) -> str:
-    if not _cloudevents.is_uri_reference(value):
+    if not cloudevents.is_uri_reference(value):
         raise EventError(f"http: the source is {value!r}; expected a URI reference, such as /ci/nightly")
     return value
 

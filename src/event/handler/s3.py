@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from mimetypes import guess_type
 
-from event import Event, EventError, EventHandler, _config, _files, _json, _log, _s3, sending_id, unique_id
+from event import Event, EventError, EventHandler, _config, _files, _json, _log, sending_id, unique_id
 from event._handler import import_extra
+from event._net import s3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ class S3Handler(EventHandler):
 
     # What keeps the client, made at the first sending. A class attribute, so that a copy and an unpickled handler start
     # without one.
-    _store: _s3.Store | None = None
+    _store: s3.Store | None = None
 
     def __init__(
         self, event_s3_url: str, log_s3_url: str, sse: str | None = "AES256", profile: str | None = None
     ) -> None:
         import_extra("boto3", "s3")
-        _s3.location(event_s3_url)
-        _s3.location(log_s3_url)
+        s3.location(event_s3_url)
+        s3.location(log_s3_url)
         self.event_s3_url = event_s3_url
         self.log_s3_url = log_s3_url
         self.sse = sse or ""
@@ -108,7 +109,7 @@ class S3Handler(EventHandler):
             part = "the event"
             store.put(target, text, "application/json")
         except (OSError, ValueError) as error:  # a ValueError is of a path with a NUL
-            _log.warning("s3: %r is not delivered: %s: %s", event, part, _s3.reason(error))
+            _log.warning("s3: %r is not delivered: %s: %s", event, part, s3.reason(error))
             return False
         return True
 
@@ -124,14 +125,14 @@ class S3Handler(EventHandler):
             stored[name] = {"s3_url": url, "encoding": encoding, "ctype": ctype, "sha1": digest}
         return stored
 
-    def _connect(self) -> _s3.Store:
+    def _connect(self) -> s3.Store:
         """Return the store, which all sends and threads share, with its client.
 
         What became of `sse` since the last sending counts.
 
         :raises OSError: there can be no client
         """
-        store = self._store or _s3.Store(self.aws_profile)
+        store = self._store or s3.Store(self.aws_profile)
         self._store = store
         store.sse = self.sse
         store.connect()
@@ -142,7 +143,7 @@ def _join(url: str, prefix: str, uid: str, ending: str = "") -> str:
     """Return the URL of an object or folder beneath url; each segment of what the event says is made safe."""
     *folders, stem = prefix.split("/")
     safe = [_files.safe_name(folder) for folder in folders if folder]
-    return _s3.join(url, *safe, _files.safe_name(stem + uid, _STEM_MAX) + ending)
+    return s3.join(url, *safe, _files.safe_name(stem + uid, _STEM_MAX) + ending)
 
 
 def _guess_type(path: str, name: str) -> tuple[str | None, str | None]:

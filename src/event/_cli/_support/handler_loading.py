@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event import _registry
-from event._cli import _handlers
+from event._cli._support import handler_options
 from event._lazy import LazyHandler
 from event._worker.capture import Capture
 from event.error import one_line
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from event import EventHandler
 
 
-def load(pairs: _handlers.Pairs, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
+def load(pairs: handler_options.Pairs, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
     """Return the handlers that could be made, and why the others could not, each by name.
 
     :param pairs: the name and the configuration of each
@@ -28,5 +28,5 @@ def load(pairs: _handlers.Pairs, *, plugins: bool) -> tuple[dict[str, EventHandl
                 try:
                     loaded[name] = LazyHandler(name, config).load()
                 except (Exception, SystemExit) as error:
-                    broken[name] = _handlers.masked(one_line(error), {name: config})
+                    broken[name] = handler_options.masked(one_line(error), {name: config})
     return loaded, broken

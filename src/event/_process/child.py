@@ -12,13 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from event._signals import Signals
-    from event._tee import Tee
+    from event._process.output import Tee
+    from event._process.signals import Signals
 
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 of POSIX
 
 
-class Ending:
+class ExitResult:
     """How a command ended.
 
     :ivar status: its exit status, as a shell tells it: 126 and 127 where it could not be started, 128+n on a signal
@@ -41,7 +41,7 @@ class Ending:
         self.outcome = "success" if not code else "cancel" if stopped or number in _STOPPING else "failure"
 
 
-class Process:
+class ChildProcess:
     """A command.
 
     :param words: the command and its arguments; no shell is asked, and the command is looked up in PATH
@@ -56,7 +56,7 @@ class Process:
         self._tee: Tee | None = None
         self._log_error: OSError | None = None
         if log is not None:
-            from event._tee import Tee
+            from event._process.output import Tee
 
             try:
                 self._tee = Tee(log)
@@ -72,13 +72,13 @@ class Process:
         except OSError as error:
             self._error = error
 
-    def wait(self) -> Ending:
+    def wait(self) -> ExitResult:
         """Wait until the command has ended, and its log is complete."""
         code = _status(self._error, self._words[0]) if self._error else self._wait()
         seconds = time.monotonic() - self._began
         if self._tee:
             self._tee.end()
-        return Ending(code, seconds, self._received(), self._error)
+        return ExitResult(code, seconds, self._received(), self._error)
 
     @property
     def log_error(self) -> OSError | None:
@@ -119,7 +119,7 @@ class Process:
         _signals: Signals
 
         def _spawn(self, tee: Tee | None) -> None:
-            from event._signals import Signals
+            from event._process.signals import Signals
 
             self._signals = signals = Signals()
             signals.begin(tee.pass_through if tee else None, tee.writers if tee else ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-from event._cli import _help, _text
+from event._cli._support import help_text, terminal
 from event._version import VERSION
 
 TYPE_CHECKING = False
@@ -26,35 +26,35 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and end with status 2."""
-        _text.tell(f"{self.prog}: {message}; see {self.prog} --help")
+        terminal.tell(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
     def print_help(self, file: object = None) -> None:  # noqa: ARG002  # argparse's signature
         """Write the help to stdout, whatever reads it."""
-        _text.show(self.format_help().rstrip())
+        terminal.show(self.format_help().rstrip())
 
 
 class _TopParser(Parser):
     def format_help(self) -> str:
         """Return the help; it names the commands without importing them."""
-        return _help.text() + "\n"
+        return help_text.text() + "\n"
 
 
 class _Version(argparse.Action):
     def __call__(self, *_args: object) -> None:
-        _text.show(f"e3-event {VERSION}")
+        terminal.show(f"e3-event {VERSION}")
         raise SystemExit(0)
 
 
-def build_parser(commands: Iterable[str] = _help.COMMANDS) -> argparse.ArgumentParser:
+def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     :param commands: the commands that it knows; their modules are imported
     """
     parser = _TopParser(
         prog="e3-event",
-        description=_help.DESCRIPTION,
-        epilog=_help.EPILOG,
+        description=help_text.DESCRIPTION,
+        epilog=help_text.EPILOG,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(
@@ -74,7 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
     """
     head, tail = _split(argv)
-    parser = build_parser(head[:1] if head[:1] and head[0] in _help.COMMANDS else _help.COMMANDS)
+    parser = build_parser(head[:1] if head[:1] and head[0] in help_text.COMMANDS else help_text.COMMANDS)
     args, extra = parser.parse_known_args(head)
     unknown = [word for word in extra if word.startswith("-")]
     if not unknown and "behind" in args:

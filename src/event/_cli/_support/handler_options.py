@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import _config
-from event._cli import _text
+from event._cli._support import terminal
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def wanted(args: argparse.Namespace) -> Pairs:
 
 def source(args: argparse.Namespace) -> str:
     """Return where the handlers are named."""
-    return "--handler" if args.handlers else _text.line(args.env)
+    return "--handler" if args.handlers else terminal.line(args.env)
 
 
 def none_to_send(args: argparse.Namespace) -> str:

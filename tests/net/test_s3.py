@@ -16,8 +16,9 @@ import pytest
 import trustme
 from botocore.awsrequest import AWSResponse
 
-from event import EventError, _files, _s3
-from event._s3 import ContentError, NotThereError, Store, StoreError
+from event import EventError, _files
+from event._net import s3
+from event._net.s3 import ContentError, NotThereError, Store, StoreError
 from servers.s3 import SECRET, answering, listening, s3_server, talking
 
 URL = "s3://events/a/b"
@@ -180,14 +181,14 @@ def test_what_could_run_in_a_browser_is_a_download(server, store, tmp_path, ctyp
     ],
 )
 def test_a_reason_has_no_password(text, expected):
-    assert _s3.reason(ValueError(text)) == f"ValueError: {expected}"
+    assert s3.reason(ValueError(text)) == f"ValueError: {expected}"
 
 
 @pytest.mark.timeout(60)  # with a pattern that goes back and forth, minutes
 @pytest.mark.parametrize("character", ["a", "/", "@", " ", ":"])
 def test_a_reason_of_a_megabyte_is_masked_in_one_pass(character):
-    assert "secret" not in _s3.reason(ValueError(f"//u:secret@{character * 1_000_000}@"))
-    _s3.reason(ValueError(character * 1_000_000))
+    assert "secret" not in s3.reason(ValueError(f"//u:secret@{character * 1_000_000}@"))
+    s3.reason(ValueError(character * 1_000_000))
 
 
 def test_its_owner_alone_may_read_what_was_downloaded(server, store, directory):
@@ -252,8 +253,8 @@ def test_a_body_without_an_end_does_not_fill_the_disk(store, directory, monkeypa
 
 def test_what_is_not_wanted_of_a_body_is_not_waited_for(server, store, directory, monkeypatch):
     bodies = []
-    receive = _s3._receive
-    monkeypatch.setattr(_s3, "_receive", lambda body, *others: bodies.append(body) or receive(body, *others))
+    receive = s3._receive
+    monkeypatch.setattr(s3, "_receive", lambda body, *others: bodies.append(body) or receive(body, *others))
     store.put(URL, bytes(9 * MIB), "text/plain")
     with pytest.raises(ContentError):
         download(store, directory)
@@ -334,7 +335,7 @@ def test_a_server_that_is_down(trouble, monkeypatch):
 
 
 def test_a_server_that_is_silent(trouble, monkeypatch):
-    monkeypatch.setattr(_s3, "_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch)
         assert trouble().startswith("ReadTimeoutError: Read timeout")
@@ -418,7 +419,7 @@ def test_a_connection_that_ends_within_the_body(store, directory, monkeypatch):
 
 
 def test_a_connection_that_falls_silent_within_the_body(store, directory, monkeypatch):
-    monkeypatch.setattr(_s3, "_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
     given_up = threading.Event()
 
     def fall_silent(connection):
@@ -482,7 +483,7 @@ def test_a_directory_that_is_missing_is_not_taken_for_the_object(server, store, 
 
 FULL = """
 import resource, signal, sys
-from event._s3 import Store, StoreError
+from event._net.s3 import Store, StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store()
 store.connect()
@@ -529,7 +530,7 @@ def test_a_directory_is_not_uploaded(server, store, tmp_path):
 
 MEMORY = """
 import sys, tracemalloc
-from event._s3 import Store
+from event._net.s3 import Store
 store = Store()
 store.connect().list_buckets()
 tracemalloc.start()
@@ -553,7 +554,7 @@ def test_what_is_no_url_of_s3_is_refused_by_each(store, tmp_path, url):
         lambda: store.put(url, HELLO, "text/plain"),
         lambda: store.upload(str(tmp_path / "none"), url, "text/plain"),
         lambda: store.download(url, str(tmp_path / "file"), 5, sha1(HELLO)),
-        lambda: _s3.join(url, "name"),
+        lambda: s3.join(url, "name"),
     ):
         with pytest.raises(EventError, match=r"expected s3://BUCKET/PREFIX"):
             act()
@@ -599,7 +600,7 @@ def test_an_object_of_any_name_that_can_be_comes_back(server, store, directory, 
     ],
 )
 def test_what_moto_does_not_know_may_be_asked_for(bucket, key):
-    assert _s3._object(f"s3://{bucket}/{key}") == (bucket, key)
+    assert s3._object(f"s3://{bucket}/{key}") == (bucket, key)
 
 
 @pytest.mark.parametrize(
@@ -611,7 +612,7 @@ def test_what_moto_does_not_know_may_be_asked_for(bucket, key):
     ],
 )
 def test_join(url, segments, expected):
-    assert _s3.join(url, *segments) == expected
+    assert s3.join(url, *segments) == expected
 
 
 # Errors
@@ -627,7 +628,7 @@ def test_join(url, segments, expected):
     ],
 )
 def test_the_reason_is_one_line_without_a_password(error, expected):
-    assert _s3.reason(error) == expected
+    assert s3.reason(error) == expected
 
 
 @pytest.mark.parametrize("kind", [StoreError, NotThereError, ContentError])
@@ -698,7 +699,7 @@ def test_two_threads_share_a_client(server, store, tmp_path, directory, monkeypa
 
 FORK = """
 import hashlib, os, sys
-from event._s3 import Store
+from event._net.s3 import Store
 store = Store()
 store.put("s3://events/parent", b"parent", "text/plain")
 client = store.connect()

@@ -25,9 +25,9 @@ class Prog:
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong with the command line, and end with status 2."""
-        from event._cli import _text
+        from event._cli._support import terminal
 
-        _text.tell(f"{self.prog}: {message}; see {self.prog} --help")
+        terminal.tell(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
 

@@ -7,8 +7,8 @@ behind may keep a pipe open for ever, so the end of the copying is not the end o
 `Tee.start`    the threads begin; `Tee.spawned`: the command has its ends of the pipes
 `Tee.end`      the command has ended: what it wrote, and what comes within `GRACE`, is in the log, which is complete
 `Tee.finish`   that is shown too
-`pass_through` in the witness (see `event._signals`), when we have ended: what is left behind still writes to where it
-               always did, and does not die of a closed pipe
+`pass_through` in the witness (see `event._process.signals`), when we have ended: what is left behind still writes to
+               where it always did, and does not die of a closed pipe
 =============  ========================================================================================================
 """
 
@@ -21,7 +21,7 @@ import time
 from threading import Lock, Thread
 
 from event import _files
-from event._signals import above_standard
+from event._process.signals import above_standard
 
 if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no poll
     from select import POLLIN, POLLOUT, poll

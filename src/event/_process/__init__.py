@@ -1,0 +1,13 @@
+"""The command that `e3-event run` starts, and the signals that reach this process.
+
+============= ========================================================================
+module        holds
+============= ========================================================================
+`child`       `ChildProcess`: run a command; `ExitResult`: how it ended
+`output`      `Tee`: show a command's output and copy it to a log
+`signals`     `Signals`: pass signals on to a command; `above_standard`: move a descriptor
+`signal_flag` `SignalFlag`: a flag that a signal handler may set
+`shutdown`    `GracefulShutdown`: end a long-running command on SIGINT and SIGTERM
+`ci`          `build`: what the CI system says about the build
+============= ========================================================================
+"""
