@@ -182,7 +182,7 @@ def _references_of(name: str, config: str, handler: Any) -> str:
 def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     path = handler_options.outbox(args)
     if path is None:
-        return ("none", "E3_EVENT_OUTBOX is not set")
+        return ("none", "an event that a handler does not take is lost")
     try:
         counts = outbox_index.count_by_state(Outbox(path))
     except OSError as error:
@@ -208,6 +208,6 @@ def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, handler_options.about(result, kept=False)) for result in results]
+    lines = [(result.handler, handler_options.about(result, "not delivered")) for result in results]
     terminal.show(f"\nTest event {event.uid}:\n" + terminal.table(lines))
     return sum(not result.ok for result in results)

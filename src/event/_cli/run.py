@@ -200,7 +200,9 @@ class _Step:
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
-                self._print(f"{which}{result.handler}: {handler_options.about(result, kept=sent.kept)}")
+                self._print(
+                    f"{which}{result.handler}: {handler_options.about(result, handler_options.rest_of(sent, result))}"
+                )
 
     def _opened_log(self) -> int | None:
         try:

@@ -23,7 +23,7 @@ The reports, in order:
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
 ``begin``       the handlers get the event now
 ``result``      one for each handler, see `report_result`
-``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it
+``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it, or ``lost``
 ``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
 ``log``         at any point: a warning that is none of one handler
 ==============  ==================================================================================================
@@ -108,6 +108,8 @@ def give(
     finally:
         if claim and not untried:
             where = claim.release()
+            if where == "claimed" and not claim.exists():
+                where = "lost"  # the outbox was removed, say
     if where:
         reporter.report("end", where=where)
 
