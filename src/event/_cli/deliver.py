@@ -143,8 +143,7 @@ class Report:
     def entry(self, entry: OpenEntry, where: str) -> None:
         """Report what became of an entry."""
         if not entry.results and where == "waiting":
-            self.has_trouble = True  # it was put back untried, since its handler rests
-            return
+            return  # it was put back untried; a line of its own says so if its handler rests
         self.entries += 1
         self.delivered += where == "delivered"
         for result in entry.results:

@@ -259,6 +259,20 @@ class Lane:
             self.rest()
         return self._timeouts >= _TIMEOUTS and not rested
 
+    def late(self, timeout: float) -> list[Sending]:
+        """Return what was given to the handler, and is not done within a timeout."""
+        now = time.monotonic()
+        return [sending for sending in self.running if sending.given and now - sending.started >= timeout]
+
+    def abandon(self, sending: Sending) -> bool:
+        """Leave a thread that hangs in the handler; return whether the lane rests from now on."""
+        sending.abandoned = True
+        self.running.discard(sending)
+        self.put_back(sending.rest)
+        if sending.batch:
+            self.put_back(sending.given, alone=True)
+        return self.note_timeout()
+
     def take_back(self) -> None:
         """Let other threads serve what waits in a thread that is held up by one event."""
         for sending in self._slow():
@@ -266,8 +280,7 @@ class Lane:
             sending.rest.clear()
 
     def _slow(self) -> list[Sending]:
-        now = time.monotonic()
-        return [sending for sending in self.running if sending.given and now - sending.started > _SLOW]
+        return self.late(_SLOW)
 
 
 class Answer:
