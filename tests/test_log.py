@@ -24,7 +24,7 @@ def test_nothing_is_heard_where_nobody_listens():
     assert _log.stop_capture() == ""
     event.logger.warning("after")
     assert _log.stop_capture() == ""
-    assert _log._said == {}
+    assert _log._captured == {}
 
 
 def test_another_thread_is_not_heard():
