@@ -122,10 +122,10 @@ class EventManager:
 
         :raises EventError: entries could not be loaded; it holds a message for each
         """
-        from event import _config
+        from event import _handler_config
 
         errors: dict[str, BaseException] = {}
-        for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
+        for name, config in dict(_handler_config.parse_handlers(os.environ.get(var_name, ""))).items():
             try:
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
@@ -145,11 +145,11 @@ class EventManager:
 
         :raises EventError: a handler's name or configuration cannot stand there; the variable is as it was
         """
-        from event import _config
+        from event import _handler_config
 
         pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
         try:
-            os.environ[var_name] = _config.join(pairs)
+            os.environ[var_name] = _handler_config.format_handlers(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import _config, _registry
+from event import _handler_config, _registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
             import re
             from urllib.parse import unquote
 
-            value = _config.unquote(config)
+            value = _handler_config.unquote(config)
             for whole in (config, value, unquote(value)):  # the last one as a client decodes a URL's password
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
     parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         "job": "watch" if args.watch else "deliver",
         "outbox": path,
         "everything": args.all,
-        "timeout": handler_options.timeout(args),
+        "timeout": handler_options.timeout_seconds(args),
         "jobs": args.jobs,
         "quiet": False,
     }
@@ -148,7 +148,7 @@ class Report:
         self.delivered += where == "delivered"
         for result in entry.results:
             if not (self._quiet and result.ok and not result.said):
-                line = handler_options.about(result, kept=where == "waiting")
+                line = handler_options.result_line(result, kept=where == "waiting")
                 self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
 
     def log(self, text: str) -> None:
@@ -175,12 +175,12 @@ class Report:
 
     def _progress(self, text: str) -> None:
         self.clear()
-        self._shown = terminal.line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
+        self._shown = terminal.printable_line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
         _raw(self._shown)
 
     def _tell(self, text: str) -> None:
         self.clear()
-        terminal.tell(text)
+        terminal.print_err(text)
 
 
 def _summary(report: Report, summary: dict[str, Any] | None) -> str:

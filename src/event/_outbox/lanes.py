@@ -12,8 +12,8 @@ from contextvars import copy_context
 from hashlib import sha256
 from threading import Lock
 
-from event import _log, _trace
-from event._lazy import LazyHandler
+from event import _log, _trace_context
+from event._lazy_handler import LazyHandler
 from event._outcome import Delivery, taken
 from event.error import EventError, one_line
 
@@ -302,20 +302,20 @@ class Answer:
 def give(lane: Lane, works: Sequence[Work]) -> Answer:
     """Give a handler one event, or several in one call; return what it did with each."""
     start, busy = time.perf_counter(), time.thread_time()
-    _log.listen()
+    _log.start_capture()
     try:
         results = copy_context().run(_call, lane, works)
     except BaseException as error:  # KeyboardInterrupt too: no signal is answered in this thread
         results = [error]
     finally:
-        said = _log.heard()
+        said = _log.stop_capture()
     seconds, busy = time.perf_counter() - start, time.thread_time() - busy
     deliveries = [_delivery(lane.name, result, seconds, said) for result in results]
     return Answer(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
 
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
-    _trace.current.set(works[0].claim.entry.span)  # the event's, not ours
+    _trace_context.active_span.set(works[0].claim.entry.span)  # the event's, not ours
     if len(works) == 1:
         return [taken(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])

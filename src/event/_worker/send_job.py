@@ -36,7 +36,7 @@ import time
 
 from event import _dispatch, _log, _registry
 from event._event import Event, decode_event
-from event._lazy import LazyHandler
+from event._lazy_handler import LazyHandler
 from event._redact import without_secrets
 from event.error import EventError, one_line
 
