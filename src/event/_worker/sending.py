@@ -106,6 +106,7 @@ class EventSender:
     :param timeout: for one event, in seconds
     :param log: called with a line about each thing that goes wrong outside of a handler
     :param worker: a worker that serves already
+    :param redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
     """
 
     def __init__(
@@ -116,11 +117,13 @@ class EventSender:
         timeout: float,
         log: Callable[[str], None],
         worker: Worker | None = None,
+        redact: Sequence[str] | None = (),
     ) -> None:
         self.handlers = dict(handlers)
         self.outbox = outbox
         self.timeout = timeout
         self.log = log
+        self.redact = redact
         self._worker = worker
         self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
@@ -148,7 +151,7 @@ class EventSender:
         :param timeout: instead of the one for all events, in seconds
         :raises ValueError: the event cannot be written as JSON
         """
-        job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
+        job = {"event": event, "redact": self.redact, "attach": attach, "must_attach": must_attach, "sending": sending}
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
             sent = one.run(self._take_worker())
