@@ -176,8 +176,8 @@ def is_plain(names: Iterable[str]) -> bool:
 def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:
     """Return the event with its files attached; None if it must not be sent without them."""
     content = job["event"]
-    if job["redact"] is not None:
-        content = {**content, "data": redact_data(content["data"], job["redact"])}
+    if (references := job.get("redact", ())) is not None:
+        content = {**content, "data": redact_data(content["data"], references)}
     event = decode_event({**content, "closed": False}, Event)
     for name, path in job.get("attach", ()):
         try:
