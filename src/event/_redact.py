@@ -38,7 +38,7 @@ _NOT_SECRET = frozenset({"PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS"})  # 
 
 # The password of any URL in a text, whoever has configured it.
 _USERINFO = r"(://[^\s/@:]*:)[^\s/]+@"
-_TOKEN = (
+_WELL_KNOWN = (
     r"(?<![A-Za-z0-9])(?:"
     r"gh[pousr]_\w{30,}|github_pat_\w{22,}"  # GitHub
     r"|gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|oas|soat|ffct)-[\w.-]{20,}"  # GitLab
@@ -189,7 +189,7 @@ def _redacted_text(text: str, secrets: set[str]) -> str:
     if len(text) >= _SHORTEST_TOKEN and any(mark in text for mark in _TOKEN_MARKS):
         import re
 
-        text = re.sub(_TOKEN, _MASK, text)
+        text = re.sub(_WELL_KNOWN, _MASK, text)
     return _without_userinfo(text)
 
 

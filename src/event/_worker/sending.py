@@ -106,7 +106,7 @@ class EventSender:
     :param timeout: for one event, in seconds
     :param log: called with a line about each thing that goes wrong outside of a handler
     :param worker: a worker that serves already
-    :param redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
+    :ivar redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
     """
 
     def __init__(
@@ -117,13 +117,12 @@ class EventSender:
         timeout: float,
         log: Callable[[str], None],
         worker: Worker | None = None,
-        redact: Sequence[str] | None = (),
     ) -> None:
         self.handlers = dict(handlers)
         self.outbox = outbox
         self.timeout = timeout
         self.log = log
-        self.redact = redact
+        self.redact: Sequence[str] | None = ()
         self._worker = worker
         self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
