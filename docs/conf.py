@@ -40,7 +40,7 @@ python_maximum_signature_line_length = 88
 default_role = "py:obj"
 
 # What event.track returns: its two uses are described there, and its name is nobody's.
-nitpick_ignore = [("py:class", "_track.Tracker")]
+nitpick_ignore = [("py:class", "_tracking.Tracker")]
 
 copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True

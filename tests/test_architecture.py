@@ -123,9 +123,10 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
-        "event._config",
+        "event._handler_config",
         "event._files",
         "event._json",
+        "event._redact",
         "event._registry",
         "event.handler",
         "event.handler.file",
@@ -156,14 +157,17 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
     {"error", "_log", "_version"},
-    {"_json", "_files", "_config", "_outcome", "_places", "_trace"},
+    {
+        *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
+        "_trace_context",
+    },
     {"_event", "_handler"},
-    {"_registry", "_dispatch", "_track"},
-    {"_lazy", "_redact"},
+    {"_dispatch", "_tracking"},
+    {"_lazy_handler"},
     {"_outbox"},
     {"_manager"},
     {""},  # the face
-    {"_secret", "_formats", "_net"},  # of the handlers
+    {"_formats", "_net"},  # of the handlers
     {"_broker"},  # of the handler broker, and of the relay
     {"_process"},  # of run
     {"_worker"},
@@ -172,7 +176,7 @@ ORDER = [
     {"__main__"},
 ]
 FOR_HANDLERS = {
-    *("", "error", "_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secret", "_trace"),
+    *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
     *("_formats.address", "_formats.cloudevents", "_formats.mail"),
     *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
     "_broker",
@@ -296,7 +300,9 @@ def stems(directory, pattern):
 
 def test_every_handler_that_takes_references_tells_check_which():
     resolving = {
-        path.stem for path in (PACKAGE / "handler").glob("*.py") if "_secret.resolve(" in path.read_text("utf-8")
+        path.stem
+        for path in (PACKAGE / "handler").glob("*.py")
+        if "_secrets.resolve_secret(" in path.read_text("utf-8")
     } | {"smtp"}  # whose passwords are resolved by _net.mail_server
     assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "references", ())} == resolving
 

@@ -11,41 +11,41 @@ from event import _log
 
 
 def test_what_is_logged_at_warning_and_above_is_heard_on_one_line():
-    _log.listen()
+    _log.start_capture()
     event.logger.info("quiet")
     event.logger.warning("a\n  b %s", "c")
     event.logger.error("d", exc_info=ValueError("e\nf"))
-    assert _log.heard() == "a b c; d: ValueError: e f"
+    assert _log.stop_capture() == "a b c; d: ValueError: e f"
 
 
 def test_nothing_is_heard_where_nobody_listens():
     event.logger.warning("before")
-    _log.listen()
-    assert _log.heard() == ""
+    _log.start_capture()
+    assert _log.stop_capture() == ""
     event.logger.warning("after")
-    assert _log.heard() == ""
-    assert _log._said == {}
+    assert _log.stop_capture() == ""
+    assert _log._captured == {}
 
 
 def test_another_thread_is_not_heard():
-    _log.listen()
+    _log.start_capture()
     thread = threading.Thread(target=event.logger.warning, args=("elsewhere",))
     thread.start()
     thread.join()
-    assert _log.heard() == ""
+    assert _log.stop_capture() == ""
 
 
 def test_arguments_that_do_not_fit_leave_the_message(monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    _log.listen()
+    _log.start_capture()
     event.logger.warning("%d of %d", "one")
-    assert _log.heard() == "%d of %d"
+    assert _log.stop_capture() == "%d of %d"
 
 
 def test_an_exception_that_was_not_there_is_left_out():
-    _log.listen()
+    _log.start_capture()
     event.logger.warning("a", exc_info=True)
-    assert _log.heard() == "a"
+    assert _log.stop_capture() == "a"
 
 
 def test_the_logger_is_listened_to_once():
@@ -98,6 +98,6 @@ def test_who_captures_the_log_is_called_before_the_logger_is_fetched(monkeypatch
 
 def test_to_listen_does_not_import_logging(monkeypatch):
     monkeypatch.delitem(sys.modules, "logging")
-    _log.listen()
+    _log.start_capture()
     assert "logging" not in sys.modules
-    assert _log.heard() == ""
+    assert _log.stop_capture() == ""

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import event
-from event.config import absolute, is_reference, join_fields, resolve, split_fields
+from event.config import absolute_reference, is_reference, join_fields, resolve_secret, split_fields
 from event.handler.file import FileHandler
 from event.testing import RecordingHandler, check_handler, recording
 
@@ -201,6 +201,6 @@ def test_each_broken_promise_is_named(kind, message):
 
 def test_a_public_reference_to_a_secret_is_resolved(monkeypatch):
     monkeypatch.setenv("BOARD_TOKEN", "hunter2")
-    assert resolve("env:BOARD_TOKEN", "the board's token") == "hunter2"
+    assert resolve_secret("env:BOARD_TOKEN", "the board's token") == "hunter2"
     assert is_reference("file:token")
-    assert absolute("file:token") == f"file:{os.path.abspath('token')}"
+    assert absolute_reference("file:token") == f"file:{os.path.abspath('token')}"

@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
         "Helpers": ["child_environment", "unique_id"],
     },
     "event.error": {"": ["E3Error"]},
-    "event.config": {"": ["split_fields", "join_fields", "resolve", "is_reference", "absolute"]},
+    "event.config": {"": ["split_fields", "join_fields", "resolve_secret", "is_reference", "absolute_reference"]},
     "event.testing": {"": ["recording", "RecordingHandler", "RecordedEvent", "check_handler"]},
 }
 # Data has no docstring of its own.

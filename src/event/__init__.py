@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
-    from event._track import Tracker
+    from event._tracking import Tracker
 
     logger: logging.Logger
 
@@ -125,7 +125,7 @@ def track(name: str, **data: Any) -> Tracker:
     :param name: the event's name
     :param data: the event's data
     """
-    from event._track import Tracker
+    from event._tracking import Tracker
 
     return Tracker(send_event, name, data)
 
@@ -142,9 +142,9 @@ def child_environment() -> dict[str, str]:
     Outside of `track`, the copy is unchanged. A handler that gets an event from an outbox runs in the span in which the
     event was sent; if there was none, the copy has no TRACEPARENT.
     """
-    from event import _trace
+    from event import _trace_context
 
-    return _trace.child_environment()
+    return _trace_context.child_environment()
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from event._log import heard, listen
+from event._log import start_capture, stop_capture
 from event._outcome import Delivery, Outcome, taken
 from event.error import EventError, one_line
 
@@ -113,7 +113,7 @@ def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, even
 def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     start = time.perf_counter()
     error: BaseException | None = None
-    listen()
+    start_capture()
     try:
         done = taken(handler.send_event(event))
     except (KeyboardInterrupt, SystemExit):
@@ -121,5 +121,5 @@ def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
     except BaseException as raised:
         done, error = False, raised
     finally:
-        said = heard()
+        said = stop_capture()
     return Delivery(name, done, error, time.perf_counter() - start, said)

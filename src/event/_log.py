@@ -1,7 +1,9 @@
-"""The package's logger, fetched only when there is something to say: importing logging costs more than sending.
+"""The logger of this package, and the capture of what a thread logs.
 
-A handler that fails without an exception tells its reason in the log. What a thread logs between `listen` and `heard`
-is that reason.
+``logging`` is imported for the first message only, because its import costs more than sending an event.
+
+A handler that returns False logs its reason. Between `start_capture` and `stop_capture`, the messages of the current
+thread are collected, so that the result of the delivery can name the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 _WARNING = 30  # logging.WARNING
 
-_said: dict[int, list[str]] = {}
+_captured: dict[int, list[str]] = {}
 
 # Called when the logger is fetched: a process that captures the log need not import logging before.
 before_first_use: Callable[[], None] | None = None
@@ -62,21 +64,21 @@ def _tell(level: int, message: str, args: tuple[object, ...], cause: BaseExcepti
             pass
 
 
-def listen() -> None:
+def start_capture() -> None:
     """Begin to remember what this thread logs."""
     if "logging" in sys.modules:
         get_logger()  # a plugin may log to the logger without having asked us for it
-    _said[get_ident()] = []
+    _captured[get_ident()] = []
 
 
-def heard() -> str:
-    """Return what this thread has logged since `listen`, at WARNING and above, on one line; stop remembering."""
-    return "; ".join(_said.pop(get_ident(), ()))
+def stop_capture() -> str:
+    """Return what this thread has logged since `start_capture`, at WARNING and above, on one line; stop remembering."""
+    return "; ".join(_captured.pop(get_ident(), ()))
 
 
 def _remember(record: LogRecord) -> bool:
     """Let every record through; a filter, since a handler would keep the record from stderr where none is set up."""
-    said = _said.get(get_ident())
+    said = _captured.get(get_ident())
     if said is not None and record.levelno >= _WARNING:
         error = record.exc_info[1] if record.exc_info else None
         said.append(f"{_message(record)}: {one_line(error)}" if error else _message(record))
@@ -90,6 +92,6 @@ def _message(record: LogRecord) -> str:
         return str(record.msg)
 
 
-def is_listening() -> bool:
+def is_capturing() -> bool:
     """Return whether what this thread logs is remembered."""
-    return get_ident() in _said
+    return get_ident() in _captured

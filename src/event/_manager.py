@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import _log
-from event._event import Event
+from event._event import Event, redact_in
 from event._outcome import taken
 from event.error import EventError, one_line
 
@@ -27,14 +27,24 @@ class EventManager:
         E3_EVENT_OUTBOX where it is None
     :param timeout: how long a sending may take, in seconds; with one, the handlers run side by side, in threads, and
         one that is not done in time has failed. The variable E3_EVENT_TIMEOUT where it is None
+    :param redact: whether secrets in an event's data are replaced by ``***`` where the data is written; or further
+        secrets to replace: ``env:NAME``, ``file:PATH`` or the text itself
     :ivar handlers: the handlers by name, in the order in which they get an event
+    :ivar redact: the further secrets; None if nothing is replaced
     :raises EventError: the timeout is no positive number
     """
 
-    def __init__(self, *, outbox: str | os.PathLike[str] | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        outbox: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        redact: bool | Iterable[str] = True,
+    ) -> None:
         self.handlers: dict[str, EventHandler] = {}
         self.outbox = _named(os.fspath(outbox or os.environ.get("E3_EVENT_OUTBOX") or ""))
         self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
+        self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
         self._unloaded: dict[str, str] = {}
@@ -66,6 +76,8 @@ class EventManager:
         """
         if self.outbox is not None or self.timeout is not None:
             return self._send_with_care(event)
+        if self.redact is not None:
+            redact_in(event, self.redact)
         delivered = True
         for name, handler in [*self.handlers.items()]:
             try:
@@ -83,6 +95,8 @@ class EventManager:
 
         Nothing is logged here: the outcome holds the exceptions.
         """
+        if self.redact is not None:
+            redact_in(event, self.redact)
         if self.outbox is None:
             from event import _dispatch
 
@@ -139,10 +153,10 @@ class EventManager:
 
         :raises EventError: entries could not be loaded; it holds a message for each
         """
-        from event import _config
+        from event import _handler_config
 
         errors: dict[str, BaseException] = {}
-        for name, config in dict(_config.parse(os.environ.get(var_name, ""))).items():
+        for name, config in dict(_handler_config.parse_handlers(os.environ.get(var_name, ""))).items():
             try:
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
@@ -162,11 +176,11 @@ class EventManager:
 
         :raises EventError: a handler's name or configuration cannot stand there; the variable is as it was
         """
-        from event import _config
+        from event import _handler_config
 
         pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
         try:
-            os.environ[var_name] = _config.join(pairs)
+            os.environ[var_name] = _handler_config.format_handlers(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
 
@@ -201,6 +215,13 @@ def seconds(value: object, origin: str) -> float:
     if not 0 < number < float("inf"):
         raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
     return min(number, LONGEST_TIMEOUT)
+
+
+def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
+    """Return the secrets that `EventManager.redact` holds."""
+    if isinstance(redact, bool):
+        return () if redact else None
+    return (redact,) if isinstance(redact, str) else tuple(redact)
 
 
 def _seconds_of_environment() -> float | None:

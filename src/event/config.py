@@ -6,7 +6,7 @@ handlers do.
 
 from __future__ import annotations
 
-from event._config import join_fields, split_fields
-from event._secret import absolute, is_reference, resolve
+from event._handler_config import join_fields, split_fields
+from event._secrets import absolute_reference, is_reference, resolve_secret
 
-__all__ = ["absolute", "is_reference", "join_fields", "resolve", "split_fields"]
+__all__ = ["absolute_reference", "is_reference", "join_fields", "resolve_secret", "split_fields"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from event import Event, EventError
 from event._broker import EventMessage, InlineFile, S3Reference, decode, encode
 from event._broker.message import Limits
-from event._trace import Span
+from event._trace_context import Span
 
 GOLDEN = Path(__file__).parents[1] / "data" / "broker" / "message.json"
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

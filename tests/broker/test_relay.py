@@ -351,11 +351,11 @@ def test_full_disk_pauses_the_relay_and_loses_nothing(queue):
 
 CRASHING = """
 import os, sys, threading
-from event._broker import BrokerURL, DirectSink, Relay, redis, relay
+from event._broker import BrokerURL, DirectSink, Relay, redis, relay, verdict
 
 redis.LEASE = 1.0
 redis._CLAIM_PAUSE = 0.05
-relay._MOST_CRASHES = 4
+verdict.MOST_CRASHES = 4
 relay._FIRST_DELAY = 0.1
 url, queue, path = sys.argv[1:]
 

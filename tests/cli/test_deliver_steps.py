@@ -135,7 +135,7 @@ def test_a_terminal_sees_what_was_missed_and_each_text_removes_the_one_before(mo
     assert terminal.getvalue() == "1 of 2 done, 1 not delivered\r                            \r"
 
 
-def test_an_entry_that_is_put_back_untried_is_not_counted_and_is_trouble():
+def test_an_entry_that_is_put_back_untried_is_neither_counted_nor_trouble():
     report = deliver.Report("deliver")
     report.entry(OpenEntry("e", "claim", "n"), "waiting")
-    assert (report.entries, report.has_trouble) == (0, True)
+    assert (report.entries, report.has_trouble) == (0, False)

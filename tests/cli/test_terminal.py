@@ -152,7 +152,7 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
         "event._cli._support.handler_options",
         "event._cli._support.terminal",
         "event._cli.send",
-        "event._config",
+        "event._handler_config",
         "event._worker",
         "event._worker.parent",
         "event._worker.protocol",

@@ -318,9 +318,9 @@ def test_a_service_that_refuses_makes_a_failure_with_its_reason_and_the_others_a
 
 def test_the_reason_is_the_outcomes(handler, receiver):
     receiver.status = 500
-    _log.listen()
+    _log.start_capture()
     assert not handler.send_event(closed())
-    assert "error=500" in _log.heard()
+    assert "error=500" in _log.stop_capture()
 
 
 def test_nothing_of_a_url_is_ever_logged_but_its_host(secret, caplog, capfd, receiver):

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
 from delivering import deliver
-from event import _trace
+from event import _trace_context
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
@@ -310,21 +310,21 @@ def test_the_duration_mends_dates_that_have_lost_their_fractions(send, duration,
 
 def test_a_span_that_the_data_names_is_the_one_that_is_sent(send, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{'1' * 32}-{'2' * 16}-01")
-    span = send(**_trace.as_data(_trace.Span(TRACE, SPAN, PARENT, 1, "v=1")), target="arm")
+    span = send(**_trace_context.to_data(_trace_context.Span(TRACE, SPAN, PARENT, 1, "v=1")), target="arm")
     assert (span.trace_id, span.span_id, span.parent_id, span.pb.trace_state) == (TRACE, SPAN, PARENT, "v=1")
-    assert not set(_trace.KEYS) & set(span.attributes)
+    assert not set(_trace_context.KEYS) & set(span.attributes)
     assert span.pb.flags & 0x300 == 0x300  # the parent is known to be another process's
-    root = send(**_trace.as_data(_trace.Span(TRACE, SPAN)))
+    root = send(**_trace_context.to_data(_trace_context.Span(TRACE, SPAN)))
     assert (root.trace_id, root.span_id, root.parent_id) == (TRACE, SPAN, "")
 
 
 def test_an_event_within_a_span_of_this_process_is_part_of_it(send, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{'1' * 32}-{'2' * 16}-01")
-    token = _trace.current.set(_trace.Span(TRACE, SPAN))
+    token = _trace_context.active_span.set(_trace_context.Span(TRACE, SPAN))
     try:
         span = send()
     finally:
-        _trace.current.reset(token)
+        _trace_context.active_span.reset(token)
     assert (span.trace_id, span.parent_id) == (TRACE, SPAN)
 
 
@@ -344,7 +344,7 @@ def test_a_trace_that_is_not_recorded_gets_no_span(receiver, monkeypatch):
 
 def test_an_open_event_with_a_span_is_left_for_its_finished_form(receiver, tmp_path):
     handler = OTelHandler(receiver.endpoint)
-    made = event.Event("compile", **_trace.as_data(_trace.Span(TRACE, SPAN)))
+    made = event.Event("compile", **_trace_context.to_data(_trace_context.Span(TRACE, SPAN)))
     assert handler.send_event(made)
     assert handler.send_event(kept(made, tmp_path))
     assert receiver.requests == []
@@ -419,15 +419,15 @@ def test_what_a_receiver_that_was_down_gets_later_has_the_parent_that_it_was_sen
 NESTED = """
 import subprocess, sys
 import event
-from event import _trace
+from event import _trace_context
 from event.handler.otel import OTelHandler
 
 depth = int(sys.argv[2])
-span = _trace.begin(_trace.around())
-with event.Event(f"level {depth}", **_trace.as_data(span)) as e:
+span = _trace_context.new_span(_trace_context.current_span())
+with event.Event(f"level {depth}", **_trace_context.to_data(span)) as e:
     if depth:
         inner = [sys.executable, __file__, sys.argv[1], str(depth - 1)]
-        subprocess.run(inner, env=_trace.environment(span), check=True)
+        subprocess.run(inner, env=_trace_context.environment(span), check=True)
 assert OTelHandler(sys.argv[1]).send_event(e)
 """
 
@@ -835,7 +835,9 @@ def test_a_batch_is_one_request(receiver):
 def test_a_batch_of_nothing_to_export_makes_no_request(receiver):
     handler = OTelHandler(receiver.endpoint)
     assert handler.send_events([]) == []
-    assert handler.send_events([event.Event("compile", **_trace.as_data(_trace.Span(TRACE, SPAN)))]) == [True]
+    assert handler.send_events(
+        [event.Event("compile", **_trace_context.to_data(_trace_context.Span(TRACE, SPAN)))]
+    ) == [True]
     assert receiver.requests == []
 
 

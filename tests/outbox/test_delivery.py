@@ -16,7 +16,7 @@ import pytest
 
 import event
 from delivering import SECONDS, deliver
-from event import Event, EventManager, PermanentError, _lazy, _registry, _trace
+from event import Event, EventManager, PermanentError, _lazy_handler, _registry, _trace_context
 from event._outbox import Outbox
 from event._outbox.pool import DeliveryPool
 from outbox.helpers import POSIX, ROOT, STATES, names, path_of, text_of
@@ -718,7 +718,7 @@ def test_what_is_refused_for_good_goes_to_failed_and_a_person_may_retry_it(manag
 
 def test_a_delivery_in_the_background_has_a_deadline_too(box, board, monkeypatch):
     hold = threading.Event()
-    monkeypatch.setattr(_lazy.LazyHandler, "load", lambda handler: Handler(lambda e: hold.wait(30)))
+    monkeypatch.setattr(_lazy_handler.LazyHandler, "load", lambda handler: Handler(lambda e: hold.wait(30)))
     box.put(Event("build"), {"board": str(board.path)}).release()
     try:
         ((_, outcome),) = all_of(box, timeout=0.05)
@@ -735,11 +735,11 @@ TRACE, SPAN, ELSEWHERE = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7",
 # A handler that writes down which span it is in, and which one what it starts would be in.
 WITNESS = """
 import os, event
-from event import _trace
+from event import _trace_context
 
 class Handler(event.EventHandler):
     def send_event(self, e):
-        span, child = _trace.around(), event.child_environment()
+        span, child = _trace_context.current_span(), event.child_environment()
         words = span and span.traceparent, span and span.state, child.get("TRACEPARENT"), child.get("TRACESTATE")
         with open("seen", "a") as file:
             print(*words, file=file)
@@ -805,8 +805,8 @@ def test_what_was_sent_in_a_track_is_delivered_in_it(box, seen, monkeypatch):
 
 
 def test_each_entry_is_delivered_in_its_own_span(box, seen):
-    spans = [_trace.begin(None) for _ in range(3)]
-    for span in (*spans, _trace.NOWHERE):
+    spans = [_trace_context.new_span(None) for _ in range(3)]
+    for span in (*spans, _trace_context.NO_SPAN):
         box.put(Event("build"), {"witness": ""}, span=span).release()
     all_of(box)
     assert sorted(words[0] for words in seen()) == sorted([*(span.traceparent for span in spans), "None"])
@@ -814,7 +814,7 @@ def test_each_entry_is_delivered_in_its_own_span(box, seen):
 
 def test_who_delivers_stays_in_its_own_span(box):
     for _ in range(2):
-        box.put(Event("build"), {"file": "events"}, span=_trace.begin(None)).release()
+        box.put(Event("build"), {"file": "events"}, span=_trace_context.new_span(None)).release()
     with event.track("delivering") as around:
         assert len(all_of(box)) == 2
         assert event.child_environment()["TRACEPARENT"] == around.traceparent
@@ -822,7 +822,7 @@ def test_who_delivers_stays_in_its_own_span(box):
 
 def test_an_entry_whose_span_is_malformed_is_delivered_in_none(box, seen, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", ELSEWHERE)
-    claim = box.put(Event("build"), {"witness": ""}, span=_trace.begin(None))
+    claim = box.put(Event("build"), {"witness": ""}, span=_trace_context.new_span(None))
     claim.postpone(time.time() + 1000)
     path = text_of(path_of(box, claim.entry.id))
     content, *journal = path.read_text().split("\n")

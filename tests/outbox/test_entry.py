@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event import Event, _trace
+from event import Event, _trace_context
 from event._outbox import Candidate, NewerVersionError, Outbox
 from outbox.helpers import lines_of, put
 
@@ -25,7 +25,7 @@ TEXT = {
     "handlers": [{"name": "smtp", "config": "c"}, {"name": "file", "config": "d"}],
 }
 GOLDEN = Path(__file__).parents[1] / "data" / "outbox" / "waiting" / "1780000080"
-SPAN = _trace.Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331", 1, "vendor=1")
+SPAN = _trace_context.Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331", 1, "vendor=1")
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -98,22 +98,22 @@ def ids(span):
     "span",
     [
         pytest.param(SPAN, id="all that there is"),
-        pytest.param(_trace.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="a root that is not recorded"),
+        pytest.param(_trace_context.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="a root that is not recorded"),
     ],
 )
 def test_the_span_that_an_event_was_sent_in_is_written_and_read(box, span):
     claim = box.put(Event("build"), {"file": "d"}, span=span)
-    assert lines_of(claim.path)[0]["trace"] == _trace.as_data(span)
+    assert lines_of(claim.path)[0]["trace"] == _trace_context.to_data(span)
     (candidate,) = box.find(claim.entry.id)
     assert ids(box.read(candidate).span) == ids(span)
 
 
 def test_an_entry_that_was_put_in_no_span_says_so(read):
-    assert read().span is _trace.NOWHERE
+    assert read().span is _trace_context.NO_SPAN
 
 
 @pytest.mark.parametrize(
-    ("number", "span"), [pytest.param(1, _trace.NOWHERE, id="no span"), pytest.param(2, SPAN, id="a span")]
+    ("number", "span"), [pytest.param(1, _trace_context.NO_SPAN, id="no span"), pytest.param(2, SPAN, id="a span")]
 )
 def test_the_golden_entries_are_read(read, number, span):
     path = GOLDEN / f"8f14e45f-ceea-467f-a0e6-00000000000{number}"
@@ -125,19 +125,19 @@ def test_the_golden_entries_are_read(read, number, span):
 @pytest.mark.parametrize(
     ("trace", "span"),
     [
-        pytest.param(None, _trace.NOWHERE, id="null"),
-        pytest.param(TRACEPARENT, _trace.NOWHERE, id="a string"),
-        pytest.param([TRACEPARENT], _trace.NOWHERE, id="a list"),
-        pytest.param({}, _trace.NOWHERE, id="nothing"),
-        pytest.param({"traceparent": 17}, _trace.NOWHERE, id="a number"),
-        pytest.param({"traceparent": TRACEPARENT[:-1]}, _trace.NOWHERE, id="torn"),
-        pytest.param({"traceparent": TRACEPARENT.upper()}, _trace.NOWHERE, id="upper case"),
-        pytest.param({"traceparent": _trace.NOWHERE.traceparent}, _trace.NOWHERE, id="zeros"),
-        pytest.param({"tracestate": "vendor=1"}, _trace.NOWHERE, id="a state alone"),
+        pytest.param(None, _trace_context.NO_SPAN, id="null"),
+        pytest.param(TRACEPARENT, _trace_context.NO_SPAN, id="a string"),
+        pytest.param([TRACEPARENT], _trace_context.NO_SPAN, id="a list"),
+        pytest.param({}, _trace_context.NO_SPAN, id="nothing"),
+        pytest.param({"traceparent": 17}, _trace_context.NO_SPAN, id="a number"),
+        pytest.param({"traceparent": TRACEPARENT[:-1]}, _trace_context.NO_SPAN, id="torn"),
+        pytest.param({"traceparent": TRACEPARENT.upper()}, _trace_context.NO_SPAN, id="upper case"),
+        pytest.param({"traceparent": _trace_context.NO_SPAN.traceparent}, _trace_context.NO_SPAN, id="zeros"),
+        pytest.param({"tracestate": "vendor=1"}, _trace_context.NO_SPAN, id="a state alone"),
         *(
             pytest.param(
                 {"traceparent": TRACEPARENT, "tracestate": state, "parent_span_id": parent},
-                _trace.Span(SPAN.trace_id, SPAN.span_id),
+                _trace_context.Span(SPAN.trace_id, SPAN.span_id),
                 id=f"{state!a} and {parent!a}",
             )
             for state, parent in [(17, 17), ({"a": 1}, []), ("v=1\0", "b7ad"), ("v=1\n", ""), ("v=\ud800", None)]
@@ -152,7 +152,7 @@ def test_a_malformed_span_is_left_out_and_the_entry_read(read, trace, span):
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(_trace.KEYS) | st.text(), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(_trace_context.KEYS) | st.text(), inner),
 )
 
 

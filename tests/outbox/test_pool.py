@@ -142,11 +142,13 @@ def test_after_a_batch_that_fails_as_a_whole_each_event_is_tried_alone(box, kind
 
 
 def test_a_batch_holds_events_of_one_span(box, kinds):
-    from event import _trace
+    from event import _trace_context
 
     seen = []
-    kinds("many", send_events=lambda self, es: seen.append((_trace.around(), len(es))) or [True] * len(es))
-    spans = [_trace.begin(None), _trace.begin(None)]
+    kinds(
+        "many", send_events=lambda self, es: seen.append((_trace_context.current_span(), len(es))) or [True] * len(es)
+    )
+    spans = [_trace_context.new_span(None), _trace_context.new_span(None)]
     fill(box, 1, "many")
     for span in spans * 2:
         box.put(Event("n"), {"many": ""}, span=span).postpone(1)

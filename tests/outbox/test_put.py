@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import event
-from event import Event, EventError, _files, _trace
+from event import Event, EventError, _files, _trace_context
 from event._outbox import NewEntry, Outbox, current_owner
 from outbox.helpers import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
 
@@ -201,19 +201,19 @@ def read(box, claim):
 
 
 def test_an_entry_keeps_the_span_around_the_putting(box, monkeypatch):
-    assert put(box).entry.span is _trace.NOWHERE
+    assert put(box).entry.span is _trace_context.NO_SPAN
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-00")
     monkeypatch.setenv("TRACESTATE", "v=1")
     claim = put(box)
-    assert _trace.as_data(claim.entry.span) == {"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": "v=1"}
-    assert _trace.as_data(read(box, claim).span) == _trace.as_data(claim.entry.span)
+    assert _trace_context.to_data(claim.entry.span) == {"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": "v=1"}
+    assert _trace_context.to_data(read(box, claim).span) == _trace_context.to_data(claim.entry.span)
 
 
 def test_an_entry_keeps_the_span_that_it_is_given(box, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
-    given = _trace.Span(TRACE, OTHER)
+    given = _trace_context.Span(TRACE, OTHER)
     assert box.put(Event("build"), {"file": "d"}, span=given).entry.span is given
-    assert box.put(Event("build"), {"file": "d"}, span=_trace.NOWHERE).entry.span is _trace.NOWHERE
+    assert box.put(Event("build"), {"file": "d"}, span=_trace_context.NO_SPAN).entry.span is _trace_context.NO_SPAN
 
 
 def test_a_span_whose_state_is_not_utf_8_is_kept(box, monkeypatch):
@@ -300,12 +300,12 @@ def test_an_event_that_cannot_be_put_stops_none_of_the_others(box, monkeypatch):
 
 
 def test_events_are_put_in_the_caller_s_span(box, monkeypatch):
-    given = _trace.Span(TRACE, OTHER)
-    token = _trace.current.set(given)
+    given = _trace_context.Span(TRACE, OTHER)
+    token = _trace_context.active_span.set(given)
     try:
         found = box.put_many([NewEntry(Event("build"), {"file": "d"}) for _ in range(5)])
     finally:
-        _trace.current.reset(token)
+        _trace_context.active_span.reset(token)
     assert [claim.entry.span for claim in found] == [given] * 5
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from event import _dispatch, _trace
+from event import _dispatch, _trace_context
 from event._broker.sink import Disposition, SinkResult, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event._outcome import Delivery
@@ -183,13 +183,13 @@ def _is_pending(name: str, incoming: Incoming) -> bool:
 
 def _attempt(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:
     """Give an event to a handler in the span that it was sent in; our own span is not the sender's."""
-    token = _trace.current.set(item.message.span or _trace.NOWHERE)
+    token = _trace_context.active_span.set(item.message.span or _trace_context.NO_SPAN)
     try:
         return next(iter(_dispatch.send({name: handler}, item.event, None)))
     except BaseException as error:  # SystemExit, say
         return Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0)
     finally:
-        _trace.current.reset(token)
+        _trace_context.active_span.reset(token)
 
 
 class _TemporaryDirectory:

@@ -20,7 +20,7 @@ import re
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
-from event import _json, _trace
+from event import _json, _trace_context
 from event._event import Event, decode_event, encode_event
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any, TypeAlias
 
-    from event._trace import Span
+    from event._trace_context import Span
 
 VERSION = 1
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
@@ -134,7 +134,7 @@ def encode(message: EventMessage) -> bytes:
     """
     content: dict[str, Any] = {"version": VERSION, "id": message.id, "created": message.created}
     if message.span:
-        content["trace"] = _trace.as_data(message.span)
+        content["trace"] = _trace_context.to_data(message.span)
     content["event"] = encode_event(message.event, message.attachments)
     content["files"] = {name: _encoded(file) for name, file in message.files.items()}
     return _json.dumps(content).encode("ascii")
@@ -229,4 +229,4 @@ def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str,
 
 def _span(content: Any) -> Span | None:
     """Return the span around the sending; a malformed one is ignored, as the standard requires."""
-    return _trace.of_data(content) if isinstance(content, dict) else None
+    return _trace_context.from_data(content) if isinstance(content, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from event import _log, _trace
+from event import _log, _trace_context
 from event._broker.sink import Disposition, SinkResult, failed, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event.error import one_line
@@ -107,4 +107,4 @@ def _new_entry(item: Unpacked, handlers: dict[str, str]) -> Any:
     from event._outbox import NewEntry
 
     message = item.message
-    return NewEntry(item.event, handlers, sending=message.id, span=message.span or _trace.NOWHERE, strict=True)
+    return NewEntry(item.event, handlers, sending=message.id, span=message.span or _trace_context.NO_SPAN, strict=True)

@@ -6,10 +6,10 @@ goes to ``QUEUE.dead``, with the reason in a header; a relay of that queue tries
 
 No message holds up the others. One that is not due yet is held, and goes to the end of the queue if many are.
 
-The broker counts how often a message came back from a crash. From `_SUSPECT` on it is a suspect: the relay that
+The broker counts how often a message came back from a crash. From `verdict.SUSPECT` on it is a suspect: the relay that
 receives it when it is due publishes it once more, on trial and with one crash more, and the one that receives it then
 delivers it by itself. So only the message that is being tried is charged with a crash, and not those that its relay
-held besides. After `_MOST_CRASHES` it is dead-lettered.
+held besides. After `verdict.MOST_CRASHES` it is dead-lettered.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from event._broker import verdict
 from event._broker.queue import BrokerError, NotTakenError, TooLargeError, connect_consumer
 from event._broker.sink import Disposition, Incoming, SinkResult
 from event._broker.state import RelayState
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 BATCH = 100  # messages
 REASON_HEADER = "e3-event-reason"
 LIFETIME = 5 * 86400.0  # seconds from the first attempt to the last one
-_LONGEST_REASON = 1000  # characters
 _POLL = 0.5  # seconds
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0  # seconds between two attempts
 _LONGEST_PAUSE = 15.0  # seconds in which nothing is received
@@ -56,8 +56,6 @@ _PROBE = 5  # messages received after a pause
 _MOST_HELD = 50  # messages
 _LONGEST_HELD = 600.0  # seconds; RabbitMQ closes the channel of a consumer that holds one for half an hour
 _GOING_ROUND = 0.05  # seconds of pause for each message that goes to the end of the queue undue
-_MOST_CRASHES = 8
-_SUSPECT = 2  # crashes; once is usual, since a relay that ends or loses its connection gives back what it holds
 _PREFETCH = BATCH + 2 * _MOST_HELD
 _REMEMBERED = 10_000  # ids of delivered messages
 _REMINDER = 3600.0  # seconds until the same problem is reported again
@@ -184,7 +182,7 @@ class Relay:
         for message in received:
             pending = _Pending(message, RelayState.from_headers(message.headers), now)
             state = pending.state
-            if _came_back(message, state):
+            if verdict.came_back(message, state):
                 self._requeue_after_crash(consumer, pending)
             elif state.due and (wait := state.due - time.time()) > 0:
                 # The clock of the relay that has set the date may differ.
@@ -225,8 +223,8 @@ class Relay:
     def _process(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give a batch to the sink, and settle it; the suspects have a way of their own."""
         batch = self._without_duplicates(consumer, batch)
-        suspects = [p for p in batch if p.result is None and p.state.crash_count >= _SUSPECT]
-        safe = [p for p in batch if p.result is None and p.state.crash_count < _SUSPECT]
+        suspects = [p for p in batch if p.result is None and p.state.crash_count >= verdict.SUSPECT]
+        safe = [p for p in batch if p.result is None and p.state.crash_count < verdict.SUSPECT]
         if safe:
             self._deliver(consumer, safe)
         self._settle(consumer, [pending for pending in batch if pending not in suspects])
@@ -253,8 +251,8 @@ class Relay:
         if state.on_trial:
             self._deliver(consumer, [pending])
             self._settle(consumer, [pending])
-        elif state.crash_count >= _MOST_CRASHES:
-            pending.result = SinkResult(Disposition.DEAD_LETTER, _crashes(state))
+        elif state.crash_count >= verdict.MOST_CRASHES:
+            pending.result = SinkResult(Disposition.DEAD_LETTER, verdict.crashes(state))
             self._settle(consumer, [pending])
         else:
             if is_first:
@@ -284,9 +282,9 @@ class Relay:
         is_old = now - state.first_seen > LIFETIME
         if result.disposition is Disposition.KEEP:
             state.attempts += 1
-            return _given_up(state, result.reason) if is_old else result
+            return verdict.given_up(state, result.reason) if is_old else result
         if result.crashed:
-            return _after_crash(state, result.reason)
+            return verdict.after_crash(state, result.reason)
         state.attempts += 1
         state.crash_count, state.on_trial = 0, False
         state.refused |= result.refused
@@ -294,8 +292,8 @@ class Relay:
             return result
         state.pending_handlers = result.pending
         if result.disposition is Disposition.REQUEUE:
-            return _given_up(state, result.reason) if is_old else result
-        return SinkResult(Disposition.DEAD_LETTER, _left(state)) if state.pending_handlers or state.refused else result
+            return verdict.given_up(state, result.reason) if is_old else result
+        return SinkResult(Disposition.DEAD_LETTER, left) if (left := verdict.left_over(state)) else result
 
     def _pause(self, reason: str) -> None:
         """Receive nothing for a while: what fails for all of a batch is likely to fail for the next one."""
@@ -346,7 +344,7 @@ class Relay:
     def _dead_letter(self, consumer: Consumer, pending: _Pending, reason: str) -> None:
         fresh = RelayState(**{name: getattr(pending.state, name) for name in RelayState.__slots__})
         fresh.begin_anew()
-        reason = _printable(reason)
+        reason = verdict.printable(reason)
         consumer.dead_letter(pending.message, {**fresh.as_headers(), REASON_HEADER: reason})
         self._report(f"a message is dead-lettered to {self._queue}.dead: {reason}")
         self.counts.finished += 1
@@ -370,49 +368,6 @@ def _keep_alive(consumer: Consumer) -> None:
         consumer.keep_alive()
     except BrokerError:
         pass  # the next call to the consumer raises it; what was delivered until then is remembered
-
-
-def _came_back(message: ReceivedMessage, state: RelayState) -> bool:
-    """Return whether a message came back so often that it may be to blame for crashes.
-
-    Of a suspect only the crash of its trial counts. A broker that does not count has each time counted by the state.
-    """
-    if state.crash_count >= _SUSPECT:
-        return state.on_trial and message.redelivered > 0
-    return message.redelivered > 0 and (not message.counted or message.redelivered + state.crash_count >= _SUSPECT)
-
-
-def _after_crash(state: RelayState, reason: str) -> SinkResult:
-    """Count the crash of a worker; return what is to become of the message."""
-    if not state.on_trial:  # else it is counted already
-        state.crash_count += 1
-    state.on_trial = False
-    if state.crash_count >= _MOST_CRASHES:
-        return SinkResult(Disposition.DEAD_LETTER, _crashes(state))
-    return SinkResult(Disposition.REQUEUE, reason)
-
-
-def _crashes(state: RelayState) -> str:
-    return f"{state.crash_count} relays or workers have crashed with it"
-
-
-def _given_up(state: RelayState, reason: str) -> SinkResult:
-    return SinkResult(Disposition.DEAD_LETTER, f"given up after {state.attempts} attempts: {reason}")
-
-
-def _left(state: RelayState) -> str:
-    """Return why a message is dead-lettered although none of our handlers is to get it again."""
-    parts = []
-    if state.pending_handlers:
-        parts.append(f"it is pending for {', '.join(state.pending_handlers)}, which this relay does not have")
-    if state.refused:
-        parts.append(f"refused for good: {'; '.join(f'{name}: {why}' for name, why in state.refused.items())}")
-    return "; ".join(parts)
-
-
-def _printable(reason: str) -> str:
-    """Return a reason that fits into a header: on one line, not too long, without lone surrogates."""
-    return " ".join(reason.split())[:_LONGEST_REASON].encode("utf-8", "backslashreplace").decode()
 
 
 def _delay(failures: int) -> float:

@@ -64,9 +64,9 @@ def _run(words: list[str], worker: Worker | None) -> int:
     except Exception as error:
         from event.error import one_line
 
-        terminal.tell(f"{command}: {one_line(error)}")
+        terminal.print_err(f"{command}: {one_line(error)}")
         status = 1
-    return terminal.finish() or status
+    return terminal.flush_out() or status
 
 
 def _parse(words: list[str]) -> Any:
@@ -83,13 +83,13 @@ def _parse(words: list[str]) -> Any:
 def _show_help() -> int:
     from event._cli._support import help_text, terminal
 
-    terminal.show(help_text.text())
-    return terminal.finish()
+    terminal.print_out(help_text.text())
+    return terminal.flush_out()
 
 
 def _show_version() -> int:
     from event._cli._support import terminal
     from event._version import VERSION
 
-    terminal.show(f"e3-event {VERSION}")
-    return terminal.finish()
+    terminal.print_out(f"e3-event {VERSION}")
+    return terminal.flush_out()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import util
 
-from event import Event, _registry, _secret, unique_id
+from event import Event, _registry, _secrets, unique_id
 from event._cli._support import handler_options, outbox_index, terminal
 from event._cli._support.handler_loading import load
 from event._event import raw_content
@@ -66,19 +66,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check; return the exit status."""
-    pairs = handler_options.wanted(args)
+    pairs = handler_options.selected_handlers(args)
     installed = _builtins() + _plugins() + _shadowed()
-    terminal.show("Installed handlers:\n" + terminal.table(installed))
+    terminal.print_out("Installed handlers:\n" + terminal.table(installed))
     loaded, broken = load(pairs, plugins=True)
     entries = _entries(pairs, loaded, broken)
-    terminal.show(f"\nHandlers of {handler_options.source(args)}:\n{terminal.table(entries) or '  none'}")
+    terminal.print_out(f"\nHandlers of {handler_options.where_named(args)}:\n{terminal.table(entries) or '  none'}")
     outbox = _outbox(args)
-    terminal.show("\nOutbox:\n" + terminal.table([outbox]))
+    terminal.print_out("\nOutbox:\n" + terminal.table([outbox]))
     problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox])
     if args.send:
         problems += _send_test(args, [(name, config) for name, config in dict(pairs).items() if name in loaded])
     if problems:
-        terminal.tell(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
+        terminal.print_err(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
 
 
@@ -173,14 +173,14 @@ def _references_of(name: str, config: str, handler: Any) -> str:
         for attribute in getattr(handler, "references", ()):
             value = getattr(handler, attribute)
             for text in [value] if isinstance(value, str) else value:
-                _secret.resolve(text, attribute)
+                _secrets.resolve_secret(text, attribute)
     except Exception as error:  # of a plugin's code too
         return f"{_BROKEN}{handler_options.masked(one_line(error), {name: config})}"
     return _OK
 
 
 def _outbox(args: argparse.Namespace) -> tuple[str, str]:
-    path = handler_options.outbox(args)
+    path = handler_options.outbox_path(args)
     if path is None:
         return ("none", "an event that a handler does not take is lost")
     try:
@@ -195,19 +195,19 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
 def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
     if not pairs:
-        named = bool(handler_options.wanted(args))
-        why = "nothing is sent: no handler could be loaded" if named else handler_options.none_to_send(args)
-        terminal.tell(f"{args.parser.prog}: {why}")
+        named = bool(handler_options.selected_handlers(args))
+        why = "nothing is sent: no handler could be loaded" if named else handler_options.no_handler_line(args)
+        terminal.print_err(f"{args.parser.prog}: {why}")
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
     sender = EventSender(
-        pairs, outbox=None, timeout=handler_options.timeout(args), log=terminal.tell, worker=args.worker
+        pairs, outbox=None, timeout=handler_options.timeout_seconds(args), log=terminal.print_err, worker=args.worker
     )
     try:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, handler_options.about(result, "not delivered")) for result in results]
-    terminal.show(f"\nTest event {event.uid}:\n" + terminal.table(lines))
+    lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
+    terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
     return sum(not result.ok for result in results)

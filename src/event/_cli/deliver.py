@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         "job": "watch" if args.watch else "deliver",
         "outbox": outbox.path,
         "everything": args.all,
-        "timeout": handler_options.timeout(args),
+        "timeout": handler_options.timeout_seconds(args),
         "jobs": args.jobs,
         "quiet": False,
     }
@@ -147,13 +147,12 @@ class Report:
     def entry(self, entry: OpenEntry, where: str) -> None:
         """Report what became of an entry."""
         if not entry.results and where == "waiting":
-            self.has_trouble = True  # it was put back untried, since its handler rests
-            return
+            return  # it was put back untried; a line of its own says so if its handler rests
         self.entries += 1
         self.delivered += where == "delivered"
         for result in entry.results:
             if not (self._quiet and result.ok and not result.said):
-                line = handler_options.about(result, _REST.get(where, ""))
+                line = handler_options.result_line(result, _REST.get(where, ""))
                 self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
 
     def log(self, text: str) -> None:
@@ -180,12 +179,12 @@ class Report:
 
     def _progress(self, text: str) -> None:
         self.clear()
-        self._shown = terminal.line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
+        self._shown = terminal.printable_line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
         _raw(self._shown)
 
     def _tell(self, text: str) -> None:
         self.clear()
-        terminal.tell(text)
+        terminal.print_err(text)
 
 
 _REST = {"waiting": "kept", "claimed": "kept", "failed": "given up, kept in failed/"}

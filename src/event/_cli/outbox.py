@@ -101,28 +101,28 @@ def run(args: argparse.Namespace) -> int:
     if args.act is _show and len(args.words) > 1:
         args.parser.error(f"what is {args.words[1]!r}? expected one ID")
     if not outbox.exists():
-        terminal.tell(f"{args.parser.prog}: there is no outbox {outbox.path}")
+        terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}")
         return 1
     return max(_on_one(outbox, args, word) for word in dict.fromkeys(args.words))
 
 
 def _list(outbox: Outbox, args: argparse.Namespace) -> int:
     if not outbox.exists():
-        terminal.tell(f"{args.parser.prog}: there is no outbox {outbox.path} yet")
+        terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path} yet")
         return 0
     width = _width()
     counts = dict.fromkeys(outbox_index.WORDS, 0)
     unreadable = False
     for candidate, entry in outbox.entries():
         if not any(counts.values()):
-            terminal.show(_row("ID", "STATE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width])
+            terminal.print_out(_row("ID", "STATE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width])
         counts[candidate.state] += 1
         unreadable = unreadable or isinstance(entry, str)
-        terminal.show(_line(candidate, entry)[:width])
+        terminal.print_out(_line(candidate, entry)[:width])
         if terminal._failed:
             break  # nobody reads it any more, as with head
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
-    terminal.tell(f"{args.parser.prog}: {', '.join(found) or 'nothing'}")
+    terminal.print_err(f"{args.parser.prog}: {', '.join(found) or 'nothing'}")
     return 1 if unreadable else 0
 
 
@@ -137,7 +137,7 @@ def _line(candidate: Candidate, entry: Entry | str) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "{:<36}  {:<11}  {:<20}  {:>5}  {}".format(*map(terminal.line, cells))
+    return "{:<36}  {:<11}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
 
 
 def _width() -> int:
@@ -158,14 +158,14 @@ def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
                 done = args.act(outbox, candidate)
         finally:
             for text in capture.said:
-                terminal.tell(f"{args.parser.prog}: {text}")
+                terminal.print_err(f"{args.parser.prog}: {text}")
     except LookupError as error:
-        terminal.tell(f"{args.parser.prog}: {error.args[0]}")
+        terminal.print_err(f"{args.parser.prog}: {error.args[0]}")
         return 1
     except OSError as error:
-        terminal.tell(f"{args.parser.prog}: {word}: {one_line(error)}")
+        terminal.print_err(f"{args.parser.prog}: {word}: {one_line(error)}")
         return 1
-    terminal.show(done)
+    terminal.print_out(done)
     return 0
 
 

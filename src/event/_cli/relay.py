@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from event import _broker, _registry, _secret
+from event import _broker, _registry, _secrets
 from event._cli._support import handler_options, terminal
 from event._cli._support.handler_loading import load
 from event._cli.deliver import Report, add_jobs
@@ -89,14 +89,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Relay; return the exit status."""
     url = _url(args)
-    pairs = handler_options.wanted(args)
+    pairs = handler_options.selected_handlers(args)
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    outbox = handler_options.outbox(args, default=False)
-    timeout = handler_options.timeout(args)
+    outbox = handler_options.outbox_path(args, default=False)
+    timeout = handler_options.timeout_seconds(args)
     _loaded, broken = load(pairs, plugins=False)
     for name, reason in broken.items():
-        terminal.tell(f"{name}: not loaded: {reason} (in {handler_options.source(args)})")
+        terminal.print_err(f"{name}: not loaded: {reason} (in {handler_options.where_named(args)})")
     if not pairs or (broken and outbox is None):
         _tell(args.parser.prog, f"nothing is relayed: {_why_not(args, broken)}")
         return 1
@@ -141,7 +141,7 @@ def _summary(counts: RelayCounts) -> str:
 
 
 def _tell(prog: str, text: str) -> None:
-    terminal.tell(f"{prog}: {text}")
+    terminal.print_err(f"{prog}: {text}")
 
 
 def _url(args: argparse.Namespace) -> BrokerURL:
@@ -153,11 +153,11 @@ def _url(args: argparse.Namespace) -> BrokerURL:
         fail(f"--queue: {args.queue!r} cannot be the name of a queue; expected 240 printable bytes at most")
     (word,) = args.words
     try:
-        url = _broker.BrokerURL(_secret.resolve(word, "the broker's URL"))
+        url = _broker.BrokerURL(_secrets.resolve_secret(word, "the broker's URL"))
         _broker.load_client(url)
     except EventError as error:
         fail(one_line(error))
-    if url.has_secret and not _secret.is_reference(word):
+    if url.has_secret and not _secrets.is_reference(word):
         _tell(args.parser.prog, "warning: password visible in the process list; use env:NAME or file:PATH")
     return url
 
@@ -179,7 +179,7 @@ def _check_source(args: argparse.Namespace) -> None:
 def _why_not(args: argparse.Namespace, broken: Mapping[str, str]) -> str:
     if broken:
         return "it could not be delivered; with an outbox, events would be kept until they can be"
-    return f"{handler_options.source(args)} names no handler"
+    return f"{handler_options.where_named(args)} names no handler"
 
 
 def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: handler_options.Pairs) -> None:
@@ -189,7 +189,7 @@ def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: handler_op
             continue
         try:
             wanted = _registry.get_handler(name).decode_config(config)
-            other = _broker.BrokerURL(_secret.resolve(wanted["url"], name))
+            other = _broker.BrokerURL(_secrets.resolve_secret(wanted["url"], name))
         except EventError:
             continue  # reported when the handler is loaded
         if wanted.get("queue", _broker.DEFAULT_QUEUE) == args.queue and other.is_same(url):

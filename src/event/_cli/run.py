@@ -7,7 +7,7 @@ import os
 import stat
 import time
 
-from event import Event, _trace, unique_id
+from event import Event, _trace_context, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._event import raw_content
 from event._process import ci
@@ -121,18 +121,18 @@ class _Step:
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self.troubled = False
         self._args = args
-        self._pairs = handler_options.wanted(args)
-        self._outbox = handler_options.outbox(args)
+        self._pairs = handler_options.selected_handlers(args)
+        self._outbox = handler_options.outbox_path(args)
         self._sender: EventSender | None = None
         self._starting: Thread | None = None
-        self._span = _trace.begin(_trace.around())
-        self._data = {**_surroundings(args), **_trace.as_data(self._span), **data}
+        self._span = _trace_context.new_span(_trace_context.current_span())
+        self._data = {**_surroundings(args), **_trace_context.to_data(self._span), **data}
         self._begun = Event(name, **self._data)
 
     def run(self) -> int:
         """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._opened_log()
-        environment = _trace.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
+        environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
         process = ChildProcess(self._args.behind, environment, log)
         process.start()
         self._guarded(self._prepare)
@@ -145,14 +145,14 @@ class _Step:
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
         if not self._pairs:
-            self._print(handler_options.none_to_send(self._args))
+            self._print(handler_options.no_handler_line(self._args))
             return
         from event._worker import EventSender
 
         self._sender = EventSender(
             self._pairs,
             outbox=self._outbox,
-            timeout=handler_options.timeout(self._args),
+            timeout=handler_options.timeout_seconds(self._args),
             log=self._print,
             worker=self._args.worker,
         )
@@ -201,7 +201,7 @@ class _Step:
         for result in sent.results:
             if not result.ok or result.said:
                 self._print(
-                    f"{which}{result.handler}: {handler_options.about(result, handler_options.rest_of(sent, result))}"
+                    f"{which}{result.handler}: {handler_options.result_line(result, handler_options.rest_of(sent, result))}"
                 )
 
     def _opened_log(self) -> int | None:
@@ -215,7 +215,7 @@ class _Step:
     def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
         if exit_result.error:
             # As a shell does; it is no trouble with the event.
-            terminal.tell(f"{self._args.parser.prog}: {self._args.behind[0]}: {exit_result.error.strerror}")
+            terminal.print_err(f"{self._args.parser.prog}: {self._args.behind[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
@@ -228,7 +228,7 @@ class _Step:
 
     def _print(self, text: str) -> None:
         self.troubled = True
-        terminal.tell(f"{self._args.parser.prog}: {text}")
+        terminal.print_err(f"{self._args.parser.prog}: {text}")
 
 
 def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def _result(exit_result: ExitResult) -> dict[str, Any]:
         "duration": round(exit_result.seconds, 3),
     }
     if exit_result.error:
-        from event._track import outcome_of
+        from event._tracking import outcome_of
 
         data |= outcome_of(exit_result.error)
     return data

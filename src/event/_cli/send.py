@@ -109,15 +109,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Send; return the exit status."""
-    pairs = handler_options.wanted(args)
+    pairs = handler_options.selected_handlers(args)
     event = None if args.files else _event(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     if not pairs:
         if not args.quiet:
-            terminal.tell(f"{args.parser.prog}: {handler_options.none_to_send(args)}")
+            terminal.print_err(f"{args.parser.prog}: {handler_options.no_handler_line(args)}")
         if event:
-            terminal.show(terminal.visible(str(event.uid)))
+            terminal.print_out(terminal.visible(str(event.uid)))
         return int(args.strict)
     sending = _Sending(args, pairs)
     try:
@@ -137,14 +137,14 @@ class _Sending:
         from event._worker import EventSender
 
         self._prog = args.parser.prog
-        self._source = handler_options.source(args)
+        self._source = handler_options.where_named(args)
         self._quiet = args.quiet
         self._strict = args.strict
         self._sender = EventSender(
             pairs,
-            outbox=handler_options.outbox(args),
-            timeout=handler_options.timeout(args),
-            log=terminal.tell,
+            outbox=handler_options.outbox_path(args),
+            timeout=handler_options.timeout_seconds(args),
+            log=terminal.print_err,
             worker=args.worker,
         )
         self.close = self._sender.close
@@ -157,15 +157,15 @@ class _Sending:
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
         if sent.refused:
-            terminal.tell(f"{self._prog}: {sent.refused}")
+            terminal.print_err(f"{self._prog}: {sent.refused}")
             return False
         for result in sent.results:
             if not (self._quiet and result.ok and not result.said):
-                terminal.tell(f"{about}{result.handler}: {self._line(sent, result)}")
+                terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}")
         if not sent.kept and not any(result.loaded for result in sent.results):
-            terminal.tell(f"{self._prog}: nothing is sent: no handler could be loaded")
+            terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
-        terminal.show(terminal.visible(str(event.uid)))
+        terminal.print_out(terminal.visible(str(event.uid)))
         return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
@@ -173,13 +173,13 @@ class _Sending:
         try:
             event = _dumped(path)
         except (EventError, OSError) as error:
-            terminal.tell(f"{path}: not sent: {one_line(error)}")
+            terminal.print_err(f"{path}: not sent: {one_line(error)}")
             return False
         return self.send(event, {}, f"{path}: ")
 
     def _line(self, sent: Sent, result: Result) -> str:
         rest = handler_options.rest_of(sent, result)
-        return handler_options.about(result, rest if result.loaded else f"not loaded (in {self._source}); {rest}")
+        return handler_options.result_line(result, rest if result.loaded else f"not loaded (in {self._source}); {rest}")
 
 
 def _dumped(path: str) -> Event:

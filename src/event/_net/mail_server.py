@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from event import _log, _secret
+from event import _log, _secrets
 from event._net import hostname
 from event.error import EventError
 
@@ -66,7 +66,7 @@ class MailServer:
         :raises EventError: the reference to the password leads to nothing
         """
         if self.user:
-            return self.user, _secret.resolve(self.password, f"smtp: the password for {self.shown}")
+            return self.user, _secrets.resolve_secret(self.password, f"smtp: the password for {self.shown}")
         return _netrc_account(self.host)
 
 
@@ -83,7 +83,7 @@ def password_of(text: str) -> str:
 def with_absolute_reference(text: str) -> str:
     """Return a server with the file that holds its password as an absolute path, for another directory."""
     scheme, user, password, place = _split(text)
-    absolute = _secret.absolute(password)
+    absolute = _secrets.absolute_reference(password)
     if absolute == password:
         return text
     return f"{scheme}://{quote(user, safe='')}:{quote(absolute, safe='/:~')}@{place}"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._net.deadline import Deadline
-    from event._trace import Span
+    from event._trace_context import Span
 
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 

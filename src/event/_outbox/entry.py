@@ -24,7 +24,7 @@ A reader ignores keys that it does not know, and a line that a crash has torn.
 
 from __future__ import annotations
 
-from event import _json, _trace
+from event import _json, _trace_context
 from event._event import Event, decode_event
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._outcome import Delivery
-    from event._trace import Span
+    from event._trace_context import Span
 
 VERSION = 1
 BEGINNING = b'{"version": 1, '  # of what `encode` returns
@@ -88,7 +88,7 @@ class Entry:
     :ivar created: when the event was put, in seconds since 1970 UTC
     :ivar event: the event; its attachments' paths are file names within the entry
     :ivar handlers: the configuration of each handler that the event was put for, by name
-    :ivar span: the span that the event was sent in, `_trace.NOWHERE` if there was none
+    :ivar span: the span that the event was sent in, `_trace_context.NO_SPAN` if there was none
     :ivar attempts: how often its delivery began
     :ivar last_start: when the last attempt began, in seconds since 1970 UTC
     :ivar journal: a `Record` for each delivery, oldest first
@@ -103,7 +103,7 @@ class Entry:
         event: Event,
         handlers: Mapping[str, str],
         *,
-        span: Span = _trace.NOWHERE,
+        span: Span = _trace_context.NO_SPAN,
     ) -> None:
         self.id = id
         self.created = created
@@ -200,8 +200,8 @@ def encode(entry: Entry, event: dict[str, Any]) -> bytes:
         "event": event,
         "handlers": [{"name": name, "config": config} for name, config in entry.handlers.items()],
     }
-    if entry.span is not _trace.NOWHERE:
-        content["trace"] = _trace.as_data(entry.span)
+    if entry.span is not _trace_context.NO_SPAN:
+        content["trace"] = _trace_context.to_data(entry.span)
     return _json.dumps(content).encode("ascii") + b"\n"
 
 
@@ -288,7 +288,7 @@ def _is_file_name(file: str) -> bool:
 
 
 def _span(content: Any) -> Span:
-    return (_trace.of_data(content) if isinstance(content, dict) else None) or _trace.NOWHERE
+    return (_trace_context.from_data(content) if isinstance(content, dict) else None) or _trace_context.NO_SPAN
 
 
 def _handlers(content: Any) -> dict[str, str]:

@@ -12,8 +12,8 @@ from contextvars import copy_context
 from hashlib import sha256
 from threading import Lock
 
-from event import _log, _trace
-from event._lazy import LazyHandler
+from event import _log, _trace_context
+from event._lazy_handler import LazyHandler
 from event._outcome import Delivery, taken
 from event.error import EventError, one_line
 
@@ -259,6 +259,20 @@ class Lane:
             self.rest()
         return self._timeouts >= _TIMEOUTS and not rested
 
+    def late(self, timeout: float) -> list[Sending]:
+        """Return what was given to the handler, and is not done within a timeout."""
+        now = time.monotonic()
+        return [sending for sending in self.running if sending.given and now - sending.started >= timeout]
+
+    def abandon(self, sending: Sending) -> bool:
+        """Leave a thread that hangs in the handler; return whether the lane rests from now on."""
+        sending.abandoned = True
+        self.running.discard(sending)
+        self.put_back(sending.rest)
+        if sending.batch:
+            self.put_back(sending.given, alone=True)
+        return self.note_timeout()
+
     def take_back(self) -> None:
         """Let other threads serve what waits in a thread that is held up by one event."""
         for sending in self._slow():
@@ -266,8 +280,7 @@ class Lane:
             sending.rest.clear()
 
     def _slow(self) -> list[Sending]:
-        now = time.monotonic()
-        return [sending for sending in self.running if sending.given and now - sending.started > _SLOW]
+        return self.late(_SLOW)
 
 
 class Answer:
@@ -289,20 +302,20 @@ class Answer:
 def give(lane: Lane, works: Sequence[Work]) -> Answer:
     """Give a handler one event, or several in one call; return what it did with each."""
     start, busy = time.perf_counter(), time.thread_time()
-    _log.listen()
+    _log.start_capture()
     try:
         results = copy_context().run(_call, lane, works)
     except BaseException as error:  # KeyboardInterrupt too: no signal is answered in this thread
         results = [error]
     finally:
-        said = _log.heard()
+        said = _log.stop_capture()
     seconds, busy = time.perf_counter() - start, time.thread_time() - busy
     deliveries = [_delivery(lane.name, result, seconds, said) for result in results]
     return Answer(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
 
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
-    _trace.current.set(works[0].claim.entry.span)  # the event's, not ours
+    _trace_context.active_span.set(works[0].claim.entry.span)  # the event's, not ours
     if len(works) == 1:
         return [taken(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from threading import Condition, Lock, Thread
 
+from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
 from event._outbox.lanes import BATCH, REST, Lane, Sending, Work, give
 from event._outcome import Delivery
@@ -73,7 +74,6 @@ class DeliveryPool:
         self._is_broken = False
         self._lock = Lock()
         self._wanted = Condition(self._lock)  # a lane wants a thread
-        self._started = Condition(self._lock)  # a sending has been taken; the clock may sleep until then
         self._settled = Condition(self._lock)  # there may be room, or nothing left to do
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes that want a thread
@@ -82,7 +82,7 @@ class DeliveryPool:
         self._stopping = self._closed = False
         self.disk = DiskWatch()
         self._start_thread()  # before a plugin can make that impossible
-        Thread(target=self._watch, name="event pool clock", daemon=True).start()
+        self._clock = Clock(min(_TICK, timeout / 4), self._lock, self._is_serving, self._check)
 
     @property
     def is_exhausted(self) -> bool:
@@ -166,7 +166,7 @@ class DeliveryPool:
         with self._lock:
             self._closed = True
             self._wanted.notify_all()
-            self._started.notify_all()
+            self._clock.close()
 
     # Who adds.
 
@@ -263,7 +263,7 @@ class DeliveryPool:
                 while self._ready:
                     lane = self._ready.popleft()
                     if sending := lane.take():
-                        self._started.notify()
+                        self._clock.wake()
                         self._want(lane)
                         return sending
                     if lane.parked:
@@ -356,20 +356,13 @@ class DeliveryPool:
 
     # The clock.
 
-    def _watch(self) -> None:
-        tick = min(_TICK, self._timeout / 4)
-        while not self._closed:
-            with self._lock:
-                if not any(lane.running or lane.waits for lane in self._lanes.values()):
-                    self._started.wait()
-            time.sleep(tick)
-            self._check()
+    def _is_serving(self) -> bool:
+        return any(lane.running or lane.waits for lane in self._lanes.values())
 
     def _check(self) -> None:
-        now = time.monotonic()
         with self._lock:
             lanes = [*self._lanes.values()]
-            late = [s for lane in lanes for s in lane.running if s.given and now - s.started >= self._timeout]
+            late = [sending for lane in lanes for sending in lane.late(self._timeout)]
             failed = [(sending, self._abandon(sending)) for sending in late]
             self._settled.notify_all()
             for lane in lanes:
@@ -386,17 +379,11 @@ class DeliveryPool:
 
     def _abandon(self, sending: Sending) -> bool:
         """Leave a thread that hangs in a handler; return whether its lane rests from now on."""
-        lane = sending.lane
-        sending.abandoned = True
         self.hung += 1
         self._threads -= 1
         if not self._threads:
             self._start_thread()
-        lane.running.discard(sending)
-        lane.put_back(sending.rest)
-        if sending.batch:
-            lane.put_back(sending.given, alone=True)
-        return lane.note_timeout()
+        return sending.lane.abandon(sending)
 
     def _send_home(self, lane: Lane) -> int:
         """Put back what waits for a lane that rests; return how much that was."""

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from event._event import Event
     from event._outbox.entry import Entry
-    from event._trace import Span
+    from event._trace_context import Span
 
 LEASE = 3600.0  # seconds; longer than any single delivery takes
 BOUND = 1000  # entries of a state that `Outbox.summary` counts, and that `Outbox.find` finds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from event import _files, _trace
+from event import _files, _trace_context
 from event._event import Event, decode_event, encode_event, unique_id
 from event._outbox import attachments, files
 from event._outbox import entry as text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from event._outbox.layout import Layout
-    from event._trace import Span
+    from event._trace_context import Span
 
     # The path in tmp/, what it holds, and whether it is a directory.
     Written: TypeAlias = "tuple[str, Entry, bool]"
@@ -130,7 +130,7 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
     :raises EventError: the event could not be read back from it
     """
     content = encode_event(new.event, copies)
-    span = new.span or _trace.around_event(new.event) or _trace.NOWHERE
+    span = new.span or _trace_context.span_for(new.event) or _trace_context.NO_SPAN
     try:
         entry = Entry(entry_id, time.time(), decode_event(content, Event), new.handlers, span=span)
     except ValueError as error:

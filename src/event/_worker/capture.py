@@ -34,7 +34,7 @@ class Capture(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record's message, unless a Delivery has it."""
-        if not _log.is_listening():
+        if not _log.is_capturing():
             self._heard(_message(record))
 
     def __enter__(self) -> Self:

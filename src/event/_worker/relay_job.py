@@ -32,7 +32,7 @@ from threading import Thread
 from event._broker import AttachmentSource, DirectSink, Incoming, OutboxSink, SinkResult
 from event._broker.message import decode
 from event._dispatch import NotStartedError
-from event._lazy import LazyHandler
+from event._lazy_handler import LazyHandler
 from event._outbox import Claim, Outbox
 from event._redact import without_secrets
 from event._worker.deliver_job import Delivering

@@ -20,8 +20,8 @@ with the name of the new ``claim``, a ``result`` for each of ``handlers``, and `
 
 from __future__ import annotations
 
-from event import _trace
-from event._lazy import LazyHandler
+from event import _trace_context
+from event._lazy_handler import LazyHandler
 from event._outbox import Outbox
 from event._outcome import Delivery
 from event._worker.send_job import Log, give
@@ -49,11 +49,11 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
             if result["handler"] in claim.entry.pending:
                 claim.record(_delivery(result))
         reporter.report("begin", claim=claim.name, heartbeat=reporter.beating)
-        token = _trace.current.set(claim.entry.span)
+        token = _trace_context.active_span.set(claim.entry.span)
         try:
             give(handlers, claim.event("".join(handlers) if len(handlers) == 1 else ""), job, reporter, claim)
         finally:
-            _trace.current.reset(token)
+            _trace_context.active_span.reset(token)
 
 
 def state_of(outbox: Outbox, entry_id: str) -> str:

@@ -11,6 +11,7 @@ The job:
 ``outbox``      the outbox's directory, or null
 ``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
+``redact``      secrets to replace in the data beside the usual ones, see `event._redact`; null to replace nothing
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
 
@@ -36,8 +37,8 @@ import time
 
 from event import _dispatch, _log, _registry
 from event._event import Event, decode_event
-from event._lazy import LazyHandler
-from event._redact import without_secrets
+from event._lazy_handler import LazyHandler
+from event._redact import redact_data, without_secrets
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -177,6 +178,8 @@ def is_plain(names: Iterable[str]) -> bool:
 def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:
     """Return the event with its files attached; None if it must not be sent without them."""
     content = job["event"]
+    if (references := job.get("redact", ())) is not None:
+        content = {**content, "data": redact_data(content["data"], references)}
     event = decode_event({**content, "closed": False}, Event)
     for name, path in job.get("attach", ()):
         try:

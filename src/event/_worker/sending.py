@@ -106,6 +106,7 @@ class EventSender:
     :param timeout: for one event, in seconds
     :param log: called with a line about each thing that goes wrong outside of a handler
     :param worker: a worker that serves already
+    :ivar redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class EventSender:
         self.outbox = outbox
         self.timeout = timeout
         self.log = log
+        self.redact: Sequence[str] | None = ()
         self._worker = worker
         self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
@@ -148,7 +150,7 @@ class EventSender:
         :param timeout: instead of the one for all events, in seconds
         :raises ValueError: the event cannot be written as JSON
         """
-        job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
+        job = {"event": event, "redact": self.redact, "attach": attach, "must_attach": must_attach, "sending": sending}
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
             sent = one.run(self._take_worker())

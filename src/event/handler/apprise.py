@@ -6,7 +6,7 @@ import os
 import re
 from _thread import get_ident
 
-from event import Event, EventError, EventHandler, _config, _dispatch, _files, _json, _log, _secret
+from event import Event, EventError, EventHandler, _dispatch, _files, _handler_config, _json, _log, _secrets
 from event._handler import import_extra
 from event.error import one_line
 
@@ -68,7 +68,7 @@ class AppriseHandler(EventHandler):
         self.title = title
         self.body = body
         for position, url in enumerate(self.urls, 1):
-            _secret.warn_if_clear(url, f"apprise: URL {position}")
+            _secrets.warn_if_clear(url, f"apprise: URL {position}")
             try:
                 found = list(_resolved(url, position))
             except EventError:  # what is not there yet may be when the event is sent
@@ -83,7 +83,7 @@ class AppriseHandler(EventHandler):
 
         :raises EventError: there is no URL
         """
-        fields = _config.split_fields(_config_str, 3)
+        fields = _handler_config.split_fields(_config_str, 3)
         if not fields[0].strip():
             raise EventError(f"apprise: no URL; {_EXPECTED}")
         return dict(zip(("urls", "title", "body"), fields, strict=False))
@@ -94,13 +94,13 @@ class AppriseHandler(EventHandler):
 
     def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded([_secret.absolute(url) for url in self.urls])
+        return self._encoded([_secrets.absolute_reference(url) for url in self.urls])
 
     def _encoded(self, urls: list[str]) -> str:
         fields = [" ".join(urls), self.title, self.body]
         while not fields[-1]:
             fields.pop()
-        return _config.join_fields(fields, last_whole=len(fields) == 3)
+        return _handler_config.join_fields(fields, last_whole=len(fields) == 3)
 
     def send_event(self, event: Event) -> bool:
         """Send an event to all services, side by side.
@@ -160,11 +160,11 @@ def _resolved(url: str, position: int) -> Iterator[tuple[str, str]]:
 
     :raises EventError: the reference leads to nothing
     """
-    found = _secret.resolve(url, "apprise").split()
+    found = _secrets.resolve_secret(url, "apprise").split()
     if not found:
         raise EventError(f"apprise: {url} holds no URL")
     for number, resolved in enumerate(found, 1):
-        yield f"URL {number} of {url}" if _secret.is_reference(url) else f"URL {position}", resolved
+        yield f"URL {number} of {url}" if _secrets.is_reference(url) else f"URL {position}", resolved
 
 
 class _Message:

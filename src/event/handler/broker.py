@@ -12,11 +12,11 @@ from event import (
     EventHandler,
     PermanentError,
     _broker,
-    _config,
     _files,
+    _handler_config,
     _log,
-    _secret,
-    _trace,
+    _secrets,
+    _trace_context,
     sending_id,
 )
 from event.error import one_line
@@ -103,7 +103,7 @@ class BrokerHandler(EventHandler):
 
         :raises EventError: a value after the queue is not ``key=value``, or its key is unknown
         """
-        url, *fields = _config.split_fields(_config_str)
+        url, *fields = _handler_config.split_fields(_config_str)
         config: dict[str, Any] = {"url": url}
         if fields and fields[0]:
             config["queue"] = fields[0]
@@ -121,7 +121,7 @@ class BrokerHandler(EventHandler):
 
     def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded(_secret.absolute(self.url))
+        return self._encoded(_secrets.absolute_reference(self.url))
 
     def send_event(self, event: Event) -> bool:
         """Publish the event, and wait until the broker confirms it.
@@ -132,11 +132,11 @@ class BrokerHandler(EventHandler):
         """
         sending = sending_id(event)
         try:
-            pool = self._connect(_secret.resolve(self.url, "broker: the URL"))
+            pool = self._connect(_secrets.resolve_secret(self.url, "broker: the URL"))
         except EventError as error:  # the secret is missing, or a new one is not a URL
             _log.warning("broker: %r is not published: %s", event, one_line(error))
             return False
-        shown = self.url if _secret.is_reference(self.url) else pool.url.shown
+        shown = self.url if _secrets.is_reference(self.url) else pool.url.shown
         try:
             body = _broker.encode(self._message(event, sending, pool.url.family))
             pool.publish(self.queue, _broker.OutgoingMessage(body, sending), self.timeout)
@@ -167,13 +167,13 @@ class BrokerHandler(EventHandler):
         :raises EventError: it is not a broker's URL, or its client is not installed
         """
         try:
-            secret = _secret.resolve(self.url, "broker: the URL")
+            secret = _secrets.resolve_secret(self.url, "broker: the URL")
         except EventError:
             return  # it may be there when an event is sent
         url = _broker.BrokerURL(secret)
         _broker.load_client(url)
         if url.has_secret:
-            _secret.warn_if_clear(self.url, "broker: the URL's password")
+            _secrets.warn_if_clear(self.url, "broker: the URL's password")
 
     def _connect(self, url: str) -> PublisherPool:
         """Return the pool, which all threads share; another URL, with a new password say, gets another one."""
@@ -199,7 +199,7 @@ class BrokerHandler(EventHandler):
             room -= file.size if isinstance(file, _broker.InlineFile) else 0
             files[str(number)] = file
             sent[name] = (str(number), digest)
-        return _broker.EventMessage(sending, time.time(), event, sent, files, _trace.around_event(event))
+        return _broker.EventMessage(sending, time.time(), event, sent, files, _trace_context.span_for(event))
 
     def _file(self, path: str, room: int, key: str) -> tuple[InlineFile | S3Reference, str]:
         """Return a file's content, or its place in S3, and its SHA-1.
@@ -237,7 +237,7 @@ class BrokerHandler(EventHandler):
     def _encoded(self, url: str) -> str:
         usual = {"limit": None, "s3": "", "profile": "", "sse": _SSE, "timeout": _TIMEOUT}
         options = [f"{key}={value}" for key in _OPTIONS if (value := getattr(self, key)) != usual[key]]
-        return _config.join_fields([url, self.queue, *options])
+        return _handler_config.join_fields([url, self.queue, *options])
 
 
 class _LeftOutError(Exception):

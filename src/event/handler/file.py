@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from event import Event, EventError, EventHandler, _config, _files, _json, sending_id, unique_id
+from event import Event, EventError, EventHandler, _files, _handler_config, _json, sending_id, unique_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ class FileHandler(EventHandler):
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``log_dir``."""
-        return {"log_dir": _config.unquote(_config_str)}
+        return {"log_dir": _handler_config.unquote(_config_str)}
 
     def encode_config(self) -> str:
         """Return ``log_dir``."""
-        return _config.quote(self.log_dir, comma=False)
+        return _handler_config.quote(self.log_dir, comma=False)
 
     def config_for_outbox(self) -> str:
         """Return ``log_dir`` as an absolute path: an outbox may be delivered from another directory."""
-        return _config.quote(os.path.abspath(self.log_dir), comma=False)
+        return _handler_config.quote(os.path.abspath(self.log_dir), comma=False)
 
     def send_event(self, event: Event) -> bool:
         """Write the event's attachments, then its JSON file.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import Event, EventError, EventHandler, PermanentError, _config, _log, _secret, sending_id
+from event import Event, EventError, EventHandler, PermanentError, _handler_config, _log, _secrets, sending_id
 from event._formats import cloudevents
 from event._handler import import_extra
 from event.error import one_line
@@ -84,7 +84,7 @@ class HTTPHandler(EventHandler):
 
         :raises EventError: a value behind the secret is no ``key=value``, or its key is none of ours
         """
-        url, *fields = _config.split_fields(_config_str)
+        url, *fields = _handler_config.split_fields(_config_str)
         config: dict[str, Any] = {"url": url}
         config.update((name, value) for name, value in zip(("format", "secret"), fields, strict=False) if value)
         for position, field in enumerate(fields[2:], 4):
@@ -101,7 +101,7 @@ class HTTPHandler(EventHandler):
 
     def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded(_secret.absolute(self.url), _secret.absolute(self.secret))
+        return self._encoded(_secrets.absolute_reference(self.url), _secrets.absolute_reference(self.secret))
 
     def send_event(self, event: Event) -> bool:
         """Post the event.
@@ -121,7 +121,7 @@ class HTTPHandler(EventHandler):
 
         shown = self._shown()
         try:
-            target = Target.parse(_secret.resolve(self.url, _SUBJECT), _SUBJECT)
+            target = Target.parse(_secrets.resolve_secret(self.url, _SUBJECT), _SUBJECT)
             shown = shown or target.shown
             answer = self._post(target, content_type, body, sending, Deadline(self.timeout))
         except EventError as error:
@@ -150,7 +150,7 @@ class HTTPHandler(EventHandler):
         from event._net.http import repeated
         from event._net.webhook import sign
 
-        secret = _secret.resolve(self.secret, "http: the signing secret")
+        secret = _secrets.resolve_secret(self.secret, "http: the signing secret")
         client = self._connected()
 
         def post() -> Answer:
@@ -168,23 +168,23 @@ class HTTPHandler(EventHandler):
         return self._client
 
     def _shown(self) -> str:
-        return self.url if _secret.is_reference(self.url) else ""
+        return self.url if _secrets.is_reference(self.url) else ""
 
     def _check_secrets(self) -> None:
         from event._net.http import Target
         from event._net.webhook import keys
 
-        if not _secret.is_reference(self.url) and Target.parse(self.url, _SUBJECT).has_secret:
-            _secret.warn_if_clear(self.url, "http: the URL, with a user or a query,")
-        if not _secret.is_reference(self.secret):
+        if not _secrets.is_reference(self.url) and Target.parse(self.url, _SUBJECT).has_secret:
+            _secrets.warn_if_clear(self.url, "http: the URL, with a user or a query,")
+        if not _secrets.is_reference(self.secret):
             keys(self.secret)
-            _secret.warn_if_clear(self.secret, "http: the signing secret")
+            _secrets.warn_if_clear(self.secret, "http: the signing secret")
 
     def _encoded(self, url: str, secret: str) -> str:
         usual = {"source": "", "type": "", "cdevents": cloudevents.CDEVENTS_DEFAULT, "timeout": _TIMEOUT}
         options = [f"{key}={getattr(self, key)}" for key in _OPTIONS if getattr(self, key) != usual[key]]
         fields = [url, self.format, secret, *options]
-        return _config.join_fields(fields if secret or options else fields[:2])
+        return _handler_config.join_fields(fields if secret or options else fields[:2])
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from event import Event, EventError, EventHandler, _config, _json
+from event import Event, EventError, EventHandler, _handler_config, _json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class LoggingHandler(EventHandler):
 
         :raises EventError: there are more than two values, or there is no such level
         """
-        fields = _config.split_fields(_config_str)
+        fields = _handler_config.split_fields(_config_str)
         if len(fields) > 2:
             raise EventError(f"logging: {len(fields)} values; {_EXPECTED}")
         config: dict[str, Any] = {"logger_name": fields[0]}
@@ -42,7 +42,7 @@ class LoggingHandler(EventHandler):
 
     def encode_config(self) -> str:
         """Return ``logger_name,level``, the level as a number."""
-        return _config.join_fields([self.logger_name, str(self.level)])
+        return _handler_config.join_fields([self.logger_name, str(self.level)])
 
     def send_event(self, event: Event) -> bool:
         """Log the event, unless the logger's level is above ours."""

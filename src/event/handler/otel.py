@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import time
 
-from event import Event, EventError, EventHandler, PermanentError, _config, _json, _log, _secret, _trace, sending_id
+from event import (
+    Event,
+    EventError,
+    EventHandler,
+    PermanentError,
+    _handler_config,
+    _json,
+    _log,
+    _secrets,
+    _trace_context,
+    sending_id,
+)
 from event._handler import import_extra
 from event.error import one_line
 
@@ -36,7 +47,7 @@ _ATTRIBUTES = {
 _RESULTS = {"cancel": "cancellation"}  # the others have the same name there
 _FAILED = frozenset({"failure", "error", "timeout"})
 # What is said in another way, and no attribute.
-_ELSEWHERE = frozenset({"uid", "name", "begin_time", "end_time", "outcome", *_trace.KEYS})
+_ELSEWHERE = frozenset({"uid", "name", "begin_time", "end_time", "outcome", *_trace_context.KEYS})
 
 
 class OTelHandler(EventHandler):
@@ -76,9 +87,9 @@ class OTelHandler(EventHandler):
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
         from event._net import otlp
 
-        if endpoint and not _secret.is_reference(endpoint) and otlp.endpoint_target(endpoint).has_secret:
-            _secret.warn_if_clear(endpoint, "otel: the endpoint's password or token")
-        _secret.warn_if_clear(headers, "otel: the headers' content")
+        if endpoint and not _secrets.is_reference(endpoint) and otlp.endpoint_target(endpoint).has_secret:
+            _secrets.warn_if_clear(endpoint, "otel: the endpoint's password or token")
+        _secrets.warn_if_clear(headers, "otel: the headers' content")
         self.endpoint = endpoint
         self.service = service
         self.headers = headers
@@ -93,7 +104,7 @@ class OTelHandler(EventHandler):
 
         The headers take the commas that are left.
         """
-        return dict(zip(("endpoint", "service", "headers"), _config.split_fields(_config_str, 3), strict=False))
+        return dict(zip(("endpoint", "service", "headers"), _handler_config.split_fields(_config_str, 3), strict=False))
 
     def encode_config(self) -> str:
         """Return ``endpoint,service,headers``, without what is empty at its end."""
@@ -101,13 +112,13 @@ class OTelHandler(EventHandler):
 
     def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
-        return self._encoded(_secret.absolute(self.endpoint), _secret.absolute(self.headers))
+        return self._encoded(_secrets.absolute_reference(self.endpoint), _secrets.absolute_reference(self.headers))
 
     def _encoded(self, endpoint: str, headers: str) -> str:
         fields = [endpoint, self.service, headers]
         while fields and not fields[-1]:
             fields.pop()
-        return _config.join_fields(fields, last_whole=len(fields) == 3) if fields else ""
+        return _handler_config.join_fields(fields, last_whole=len(fields) == 3) if fields else ""
 
     def send_event(self, event: Event) -> bool:
         """Export an event's span, and wait for the receiver to have it.
@@ -184,8 +195,8 @@ class OTelHandler(EventHandler):
     def _settings(self) -> Settings:
         from event._net.otlp import Settings
 
-        endpoint = _secret.resolve(self.endpoint, "otel: the endpoint") if self.endpoint else ""
-        headers = _secret.resolve(self.headers, "otel: the headers") if self.headers else ""
+        endpoint = _secrets.resolve_secret(self.endpoint, "otel: the endpoint") if self.endpoint else ""
+        headers = _secrets.resolve_secret(self.headers, "otel: the headers") if self.headers else ""
         return Settings.read(endpoint, headers, self.timeout)
 
     def _connected(self) -> Exporter:
@@ -204,13 +215,13 @@ class OTelHandler(EventHandler):
         from event._net.otlp import is_off
 
         data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
-        named = _trace.of_data(data)
+        named = _trace_context.from_data(data)
         place = named or _place(event)
         if not place.sampled or (named and data.get("end_time") is None) or is_off():
             return None
         return self._span(event, data, place)
 
-    def _span(self, event: Event, data: dict[str, Any], place: _trace.Span) -> ReadableSpan:
+    def _span(self, event: Event, data: dict[str, Any], place: _trace_context.Span) -> ReadableSpan:
         from event._net.otlp import make_span
 
         flat = flatten({key: value for key, value in data.items() if key not in _ELSEWHERE})
@@ -281,11 +292,11 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _place(event: Event) -> _trace.Span:
+def _place(event: Event) -> _trace_context.Span:
     """Return a place for an event that names none: the same one on every attempt to deliver it."""
     from hashlib import sha256
 
-    return _trace.begin(_trace.around_event(event), sha256(sending_id(event).encode()).digest()[:24])
+    return _trace_context.new_span(_trace_context.span_for(event), sha256(sending_id(event).encode()).digest()[:24])
 
 
 def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from mimetypes import guess_type
 
-from event import Event, EventError, EventHandler, _config, _files, _json, _log, sending_id, unique_id
+from event import Event, EventError, EventHandler, _files, _handler_config, _json, _log, sending_id, unique_id
 from event._handler import import_extra
 from event._net import s3
 
@@ -70,7 +70,7 @@ class S3Handler(EventHandler):
 
         :raises EventError: there is no second URL
         """
-        fields = _config.split_fields(_config_str, 4)
+        fields = _handler_config.split_fields(_config_str, 4)
         if len(fields) < 2:
             raise EventError(f"s3: the configuration has no log URL; {_EXPECTED}")
         config: dict[str, Any] = dict(zip(("event_s3_url", "log_s3_url", "sse", "profile"), fields, strict=False))
@@ -79,7 +79,7 @@ class S3Handler(EventHandler):
     def encode_config(self) -> str:
         """Return ``event_url,log_url,sse,profile``; no profile is empty."""
         fields = [self.event_s3_url, self.log_s3_url, self.sse, self.aws_profile or ""]
-        return _config.join_fields(fields, last_whole=True)
+        return _handler_config.join_fields(fields, last_whole=True)
 
     def s3_prefix(self, event: Event) -> str:  # noqa: ARG002  # for the classes that override it
         """Return what stands before the uid in an event's keys: nothing, unless a derived class says otherwise.

@@ -10,9 +10,9 @@ from event import (
     EventHandler,
     PartialDeliveryError,
     PermanentError,
-    _config,
+    _handler_config,
     _log,
-    _secret,
+    _secrets,
     already_delivered,
 )
 from event._formats.address import format_mailboxes, parse_mailbox, parse_mailboxes
@@ -64,7 +64,7 @@ class SMTPHandler(EventHandler):
         self._addresses()
         for server in self._servers():
             MailServer.parse(server)
-            _secret.warn_if_clear(password_of(server), "smtp: the password in a server's URL")
+            _secrets.warn_if_clear(password_of(server), "smtp: the password in a server's URL")
 
     @property
     def subject(self) -> str:
@@ -82,7 +82,7 @@ class SMTPHandler(EventHandler):
 
         :raises EventError: there are fewer values
         """
-        fields = _config.split_fields(_config_str)
+        fields = _handler_config.split_fields(_config_str)
         if len(fields) < 4:
             raise EventError(f"smtp: {len(fields)} values; {_EXPECTED}")
         return {"subject": fields[0], "from_addr": fields[1], "to_addr": fields[2], "smtp_servers": fields[3:]}
@@ -149,7 +149,7 @@ class SMTPHandler(EventHandler):
         return servers
 
     def _encoded(self, servers: list[str]) -> str:
-        return _config.join_fields([self.default_subject, self.from_addr, self.to_addr, *servers])
+        return _handler_config.join_fields([self.default_subject, self.from_addr, self.to_addr, *servers])
 
 
 def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str], mail: Mail) -> dict[str, Refusal]:

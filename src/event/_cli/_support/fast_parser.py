@@ -27,7 +27,7 @@ class Prog:
         """Print what is wrong with the command line, and end with status 2."""
         from event._cli._support import terminal
 
-        terminal.tell(f"{self.prog}: {message}; see {self.prog} --help")
+        terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
 

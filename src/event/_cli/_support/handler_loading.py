@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from event import _registry
 from event._cli._support import handler_options
-from event._lazy import LazyHandler
+from event._lazy_handler import LazyHandler
 from event._worker.capture import Capture
 from event.error import one_line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from event import _config
+from event import _handler_config
 from event._cli._support import terminal
 from event.error import EventError, one_line
 
@@ -22,7 +22,7 @@ _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 Pairs = list[tuple[str, str]]
 
 
-def about(result: Result, rest: str = "") -> str:
+def result_line(result: Result, rest: str = "") -> str:
     """Return a line about what a handler did, without its name.
 
     :param rest: what becomes of an event that the handler has not taken, such as ``kept``
@@ -33,7 +33,7 @@ def about(result: Result, rest: str = "") -> str:
 
 
 def rest_of(sent: Sent, result: Result) -> str:
-    """Return what becomes of an event that a handler has not taken, for `about`."""
+    """Return what becomes of an event that a handler has not taken, for `result_line`."""
     if not sent.kept:
         return "lost"
     return "refused for good, kept" if result.permanent else "kept"
@@ -66,13 +66,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def wanted(args: argparse.Namespace) -> Pairs:
+def selected_handlers(args: argparse.Namespace) -> Pairs:
     """Return the name and the configuration of each handler that the options, or else the variable, ask for.
 
     A name may come twice in a variable, where the last one counts.
     """
     if not args.handlers:
-        return _config.parse(os.environ.get(args.env, ""))
+        return _handler_config.parse_handlers(os.environ.get(args.env, ""))
     pairs = [(name.strip(), config) for name, _, config in (text.partition("=") for text in args.handlers)]
     names = [name for name, _ in pairs]
     for name in names:
@@ -83,15 +83,15 @@ def wanted(args: argparse.Namespace) -> Pairs:
     return pairs
 
 
-def source(args: argparse.Namespace) -> str:
+def where_named(args: argparse.Namespace) -> str:
     """Return where the handlers are named."""
-    return "--handler" if args.handlers else terminal.line(args.env)
+    return "--handler" if args.handlers else terminal.printable_line(args.env)
 
 
-def none_to_send(args: argparse.Namespace) -> str:
+def no_handler_line(args: argparse.Namespace) -> str:
     """Return what to do about an event that has nowhere to go."""
     return (
-        f"nothing is sent: {source(args)} names no handler; "
+        f"nothing is sent: {where_named(args)} names no handler; "
         f"set it, as in {args.env}=file=events, or give --handler file=events"
     )
 
@@ -123,7 +123,7 @@ def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
     )
 
 
-def outbox(args: argparse.Namespace, *, default: bool = True) -> str | None:
+def outbox_path(args: argparse.Namespace, *, default: bool = True) -> str | None:
     """Return the outbox that the option, or the variable, or else the platform names; None for no outbox.
 
     The path is absolute now: a command may remove the working directory.
@@ -141,11 +141,11 @@ def outbox(args: argparse.Namespace, *, default: bool = True) -> str | None:
     try:
         return _places.default_outbox()
     except EventError as error:
-        terminal.tell(f"{args.parser.prog}: no outbox is used: {one_line(error)}")
+        terminal.print_err(f"{args.parser.prog}: no outbox is used: {one_line(error)}")
         return None
 
 
-def timeout(args: argparse.Namespace) -> float:
+def timeout_seconds(args: argparse.Namespace) -> float:
     """Return the timeout that the option, or else the variable, gives; `DEADLINE` if neither does."""
     value: float | None = args.timeout
     if value is None:

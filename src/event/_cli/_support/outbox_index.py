@@ -27,9 +27,9 @@ def outbox_from_args(words: Sequence[str], args: argparse.Namespace) -> Outbox |
         args.parser.error(f"the outbox is given twice: {words[0]!r} and --outbox {args.outbox}")
     if words:
         args.outbox = words[0]
-    path = handler_options.outbox(args)
+    path = handler_options.outbox_path(args)
     if path is None:
-        terminal.tell(f"{args.parser.prog}: there is no outbox; give its directory with --outbox")
+        terminal.print_err(f"{args.parser.prog}: there is no outbox; give its directory with --outbox")
     return Outbox(path) if path else None
 
 

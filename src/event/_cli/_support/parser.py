@@ -26,12 +26,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and end with status 2."""
-        terminal.tell(f"{self.prog}: {message}; see {self.prog} --help")
+        terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
     def print_help(self, file: object = None) -> None:  # noqa: ARG002  # argparse's signature
         """Write the help to stdout, whatever reads it."""
-        terminal.show(self.format_help().rstrip())
+        terminal.print_out(self.format_help().rstrip())
 
 
 class _TopParser(Parser):
@@ -42,7 +42,7 @@ class _TopParser(Parser):
 
 class _Version(argparse.Action):
     def __call__(self, *_args: object) -> None:
-        terminal.show(f"e3-event {VERSION}")
+        terminal.print_out(f"e3-event {VERSION}")
         raise SystemExit(0)
 
 

@@ -18,23 +18,23 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def line(text: str) -> str:
+def printable_line(text: str) -> str:
     """Return text as one line that a terminal shows as it is, cut where it is very long."""
     text = visible(" ".join(text.split()))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def tell(text: str) -> None:
+def print_err(text: str) -> None:
     """Write a line to stderr, behind what was shown; where it cannot be written, there is nobody to tell."""
     _flush()
     try:
-        _write(sys.stderr, line(text))
+        _write(sys.stderr, printable_line(text))
     except OSError:
         _silence(sys.stderr)
 
 
-def show(text: str) -> None:
-    """Write lines to stdout. Where they cannot be written, `finish` reports it: what is being done goes on."""
+def print_out(text: str) -> None:
+    """Write lines to stdout. Where they cannot be written, `flush_out` reports it: what is being done goes on."""
     try:
         _write(sys.stdout, text)
     except OSError as error:
@@ -43,14 +43,14 @@ def show(text: str) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as lines of aligned columns, two spaces apart and indented by two."""
-    cells = [[line(cell) for cell in row] for row in rows]
+    cells = [[printable_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
 
 
-def finish() -> int:
+def flush_out() -> int:
     """Flush stdout; return 1 where something that was shown could not be written.
 
     A reader that has gone away, as head does, has seen what it wanted: that is no failure.
@@ -59,7 +59,7 @@ def finish() -> int:
     failed = [error for error in _failed if not isinstance(error, BrokenPipeError)]
     _failed.clear()
     if failed:
-        tell(f"e3-event: cannot write to stdout: {failed[0].strerror}")
+        print_err(f"e3-event: cannot write to stdout: {failed[0].strerror}")
     return 1 if failed else 0
 
 

@@ -18,7 +18,7 @@ def is_reference(text: str) -> bool:
     return text.startswith(("env:", "file:"))
 
 
-def resolve(reference: str, what: str) -> str:
+def resolve_secret(reference: str, what: str) -> str:
     """Return the secret that a reference leads to. Any other text is returned as it is.
 
     Call it when sending, so that the configuration, the log and the outbox hold only the reference.
@@ -37,7 +37,7 @@ def resolve(reference: str, what: str) -> str:
     return secret
 
 
-def absolute(text: str) -> str:
+def absolute_reference(text: str) -> str:
     """Return a ``file:`` reference with an absolute path, for another working directory; any other text unchanged."""
     kind, _, path = text.partition(":")
     return f"file:{os.path.abspath(os.path.expanduser(path))}" if kind == "file" else text

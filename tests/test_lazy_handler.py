@@ -7,7 +7,7 @@ import os
 import pytest
 
 import event
-from event._lazy import LazyHandler
+from event._lazy_handler import LazyHandler
 from plugins import Site
 
 COUNTS = """

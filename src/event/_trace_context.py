@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 KEYS = ("traceparent", "parent_span_id", "tracestate")
 
 # The span that the running code is in, where `event.track` has begun one in this process, or an outbox delivers what
-# was sent in one. Where it is None, the environment tells; where it is NOWHERE, there is none.
-current: ContextVar[Span | None] = ContextVar("event.current_span", default=None)
+# was sent in one. Where it is None, the environment tells; where it is NO_SPAN, there is none.
+active_span: ContextVar[Span | None] = ContextVar("event.current_span", default=None)
 
 _SAMPLED = 1
 _KNOWN_FLAGS = 3  # sampled, and level 2's random-trace-id; those that a later level defines are not handed on
@@ -66,7 +66,7 @@ class Span:
 
 # What was sent in no span and is delivered by another process runs in none: the deliverer's TRACEPARENT is not the
 # sender's, and None would have it asked. The ids are those that the standard calls invalid; they never leave us.
-NOWHERE = Span("0" * 32, "0" * 16, flags=0)
+NO_SPAN = Span("0" * 32, "0" * 16, flags=0)
 
 
 def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
@@ -88,22 +88,22 @@ def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | N
     return Span(trace_id, span_id, parent_id, int(flags, 16) & _KNOWN_FLAGS, state)
 
 
-def around(environ: Mapping[str, str] = os.environ) -> Span | None:
+def current_span(environ: Mapping[str, str] = os.environ) -> Span | None:
     """Return the span that the running code is in, else the one that the process is in; None where there is none."""
-    span = current.get() or parse(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
-    return None if span is NOWHERE else span
+    span = active_span.get() or parse(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
+    return None if span is NO_SPAN else span
 
 
-def around_event(event: object) -> Span | None:
+def span_for(event: object) -> Span | None:
     """Return the span that an event is sent in, which is what it is part of where it names none itself.
 
     The date of an event that was read from a file is a string: our environment need not be the one that it was made in,
     and is not asked.
     """
-    return around({} if isinstance(getattr(event, "begin_time", None), str) else os.environ)
+    return current_span({} if isinstance(getattr(event, "begin_time", None), str) else os.environ)
 
 
-def begin(parent: Span | None, seed: bytes = b"") -> Span:
+def new_span(parent: Span | None, seed: bytes = b"") -> Span:
     """Return a new span in its parent, or as the root of a new trace.
 
     :param seed: 24 bytes that the ids are made of; random ones where it is empty
@@ -119,23 +119,23 @@ def begin(parent: Span | None, seed: bytes = b"") -> Span:
     return span
 
 
-def as_data(span: Span) -> dict[str, str]:
+def to_data(span: Span) -> dict[str, str]:
     """Return what an event's data holds of its span."""
     values = (span.traceparent, span.parent_id, span.state)
     return {key: value for key, value in zip(KEYS, values, strict=True) if value}
 
 
-def of_data(data: Mapping[str, Any]) -> Span | None:
-    """Return the span that an event's data holds, as `as_data` wrote it; None where it holds none."""
+def from_data(data: Mapping[str, Any]) -> Span | None:
+    """Return the span that an event's data holds, as `to_data` wrote it; None where it holds none."""
     traceparent, parent_id, state = map(data.get, KEYS)
     return parse(traceparent, str(parent_id) if _is_id(parent_id, 16) else "", _state(state))
 
 
 def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return a copy of the environment for child processes: they run in the span, or in none where it is NOWHERE."""
+    """Return a copy of the environment for child processes: they run in the span, or in none where it is NO_SPAN."""
     # The standard: a state without the traceparent that it came with is dropped.
     copy = {name: value for name, value in environ.items() if name not in {"TRACEPARENT", "TRACESTATE"}}
-    if span is NOWHERE:
+    if span is NO_SPAN:
         return copy
     copy["TRACEPARENT"] = span.traceparent
     return {**copy, "TRACESTATE": span.state} if span.state else copy
@@ -143,7 +143,7 @@ def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str
 
 def child_environment() -> dict[str, str]:
     """Return a copy of the environment, with the span of the track or the delivery around us."""
-    span = current.get()
+    span = active_span.get()
     return environment(span) if span else {**os.environ}
 
 

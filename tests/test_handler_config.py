@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from event import _config
+from event import _handler_config
 
 # Rich in what the syntax uses, so that escapes meet each other.
 TEXT = st.text(st.sampled_from("%%2257CcBb|,,= aé\n")) | st.text()
@@ -25,8 +25,8 @@ UNTIMED = settings(deadline=None, max_examples=5 * settings.default.max_examples
 @example("%2|", True)
 @example("%,", True)
 def test_a_value_comes_back_from_its_quoted_form(value, comma):
-    quoted = _config.quote(value, comma=comma)
-    assert _config.unquote(quoted) == value
+    quoted = _handler_config.quote(value, comma=comma)
+    assert _handler_config.unquote(quoted) == value
     assert "|" not in quoted
     assert not comma or "," not in quoted
 
@@ -36,32 +36,32 @@ def test_a_value_comes_back_from_its_quoted_form(value, comma):
 def test_a_value_without_separators_and_escapes_is_written_as_it_is(value):
     upper = value.upper()
     if not any(mark in upper for mark in ("|", ",", "%2C", "%7C", "%25")):
-        assert _config.quote(value) == value
-    assert _config.quote(_config.quote(value), comma=False).count(",") == 0
+        assert _handler_config.quote(value) == value
+    assert _handler_config.quote(_handler_config.quote(value), comma=False).count(",") == 0
 
 
 @UNTIMED
 @given(st.lists(TEXT, min_size=1))
 def test_fields_come_back(fields):
-    assert _config.split_fields(_config.join_fields(fields)) == fields
+    assert _handler_config.split_fields(_handler_config.join_fields(fields)) == fields
 
 
 @UNTIMED
 @given(st.lists(TEXT, min_size=1, max_size=5))
 def test_fields_whose_last_one_keeps_its_commas_come_back(fields):
-    assert _config.split_fields(_config.join_fields(fields, last_whole=True), len(fields)) == fields
+    assert _handler_config.split_fields(_handler_config.join_fields(fields, last_whole=True), len(fields)) == fields
 
 
 @UNTIMED
 @given(st.lists(st.tuples(NAMES, CONFIGS)))
 def test_pairs_come_back(pairs):
-    assert _config.parse(_config.join(pairs)) == pairs
+    assert _handler_config.parse_handlers(_handler_config.format_handlers(pairs)) == pairs
 
 
 @UNTIMED
 @given(st.text())
 def test_whatever_is_parsed_has_names_without_separators(value):
-    for name, config in _config.parse(value):
+    for name, config in _handler_config.parse_handlers(value):
         assert name == name.strip()
         assert not {"|", "="} & {*name}
         assert "|" not in config
@@ -81,7 +81,7 @@ def test_whatever_is_parsed_has_names_without_separators(value):
     ],
 )
 def test_parse_splits_the_variable(value, pairs):
-    assert _config.parse(value) == pairs
+    assert _handler_config.parse_handlers(value) == pairs
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_parse_splits_the_variable(value, pairs):
 )
 def test_join_refuses_what_would_not_come_back_and_keeps_secrets(name, config):
     with pytest.raises(ValueError, match=r"name|configuration") as caught:
-        _config.join([("ok", ""), (name, config)])
+        _handler_config.format_handlers([("ok", ""), (name, config)])
     assert repr(name)[1:-1] in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_join_refuses_what_would_not_come_back_and_keeps_secrets(name, config):
     ],
 )
 def test_unquote_reads_three_escapes_alone(written, value):
-    assert _config.unquote(written) == value
+    assert _handler_config.unquote(written) == value
 
 
 @pytest.mark.parametrize(
@@ -131,4 +131,4 @@ def test_unquote_reads_three_escapes_alone(written, value):
     ],
 )
 def test_split_fields(config, most, fields):
-    assert _config.split_fields(config, most) == fields
+    assert _handler_config.split_fields(config, most) == fields

@@ -10,14 +10,14 @@ from __future__ import annotations
 _ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
 
 
-def parse(value: str) -> list[tuple[str, str]]:
+def parse_handlers(value: str) -> list[tuple[str, str]]:
     """Return the (name, configuration) pairs, in order; spaces around names and blank entries do not count."""
     pairs = (entry.partition("=")[::2] for entry in value.split("|") if entry.strip())
     return [(name.strip(), config) for name, config in pairs]
 
 
-def join(pairs: list[tuple[str, str]]) -> str:
-    """Return what parse reads as pairs.
+def format_handlers(pairs: list[tuple[str, str]]) -> str:
+    """Return what `parse_handlers` reads as pairs.
 
     :raises ValueError: a name or a configuration holds what the syntax uses, or cannot stand in a variable; the
         message says which and why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import _log, _trace
+from event import _log, _trace_context
 from event._event import Event
 
 TYPE_CHECKING = False
@@ -35,14 +35,14 @@ class Tracker:
         self._name = name
         self._data = data
         # The event and the span around it; more than one where a tracker is used within itself.
-        self._begun: list[tuple[Event, _trace.Span | None]] = []
+        self._begun: list[tuple[Event, _trace_context.Span | None]] = []
 
     def __enter__(self) -> Event:
         """Make the event; return it."""
-        span = _trace.begin(_trace.around())
-        event = Event(self._name, **{**_trace.as_data(span), **self._data})
-        self._begun.append((event, _trace.current.get()))
-        _trace.current.set(span)
+        span = _trace_context.new_span(_trace_context.current_span())
+        event = Event(self._name, **{**_trace_context.to_data(span), **self._data})
+        self._begun.append((event, _trace_context.active_span.get()))
+        _trace_context.active_span.set(span)
         return event
 
     def __exit__(
@@ -51,7 +51,7 @@ class Tracker:
         """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
         event, around = self._begun.pop()
         # Not the token's reset: it raises where a generator is closed in another context than it was begun in.
-        _trace.current.set(around)
+        _trace_context.active_span.set(around)
         try:
             outcome = outcome_of(error)
             # Also where the body has closed the event; what it says of its own success counts.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import event
-from event import _trace
+from event import _trace_context
 
 TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
 
@@ -23,7 +23,7 @@ def state_of(span):
     ],
 )
 def test_a_traceparent_names_a_span(text, flags):
-    span = _trace.parse(text)
+    span = _trace_context.parse(text)
     assert state_of(span) == (TRACE, SPAN, "", flags, "")
     assert span.sampled is bool(flags & 1)
     assert span.traceparent == f"00-{TRACE}-{SPAN}-{flags:02x}"
@@ -49,26 +49,26 @@ def test_a_traceparent_names_a_span(text, flags):
     ],
 )
 def test_what_is_no_traceparent_names_no_span(text):
-    assert _trace.parse(text) is None
+    assert _trace_context.parse(text) is None
 
 
 def test_a_span_begun_in_another_is_of_its_trace():
-    parent = _trace.parse(f"00-{TRACE}-{PARENT}-02", state="v=1")
-    span = _trace.begin(parent)
+    parent = _trace_context.parse(f"00-{TRACE}-{PARENT}-02", state="v=1")
+    span = _trace_context.new_span(parent)
     assert state_of(span) == (TRACE, span.span_id, PARENT, 2, "v=1")
     assert span.span_id != PARENT
-    assert state_of(_trace.parse(span.traceparent)) == (TRACE, span.span_id, "", 2, "")
+    assert state_of(_trace_context.parse(span.traceparent)) == (TRACE, span.span_id, "", 2, "")
 
 
 def test_a_span_begun_in_none_is_the_root_of_a_new_trace():
-    spans = [_trace.begin(None) for _ in range(100)]
+    spans = [_trace_context.new_span(None) for _ in range(100)]
     assert {(span.parent_id, span.flags, span.state) for span in spans} == {("", 1, "")}
     assert len({span.trace_id for span in spans}) == len({span.span_id for span in spans}) == 100
-    assert all(_trace.parse(span.traceparent) for span in spans)
+    assert all(_trace_context.parse(span.traceparent) for span in spans)
 
 
 def test_the_same_seed_gives_the_same_span():
-    assert state_of(_trace.begin(None, b"s" * 24)) == state_of(_trace.begin(None, b"s" * 24))
+    assert state_of(_trace_context.new_span(None, b"s" * 24)) == state_of(_trace_context.new_span(None, b"s" * 24))
 
 
 @pytest.mark.parametrize(
@@ -83,30 +83,30 @@ def test_the_same_seed_gives_the_same_span():
     ],
 )
 def test_the_environment_names_the_span_around(environ, expected):
-    assert state_of(_trace.around(environ)) == expected
+    assert state_of(_trace_context.current_span(environ)) == expected
 
 
 def test_a_span_of_this_process_is_nearer_than_that_of_the_environment():
-    inner = _trace.begin(None)
-    token = _trace.current.set(inner)
+    inner = _trace_context.new_span(None)
+    token = _trace_context.active_span.set(inner)
     try:
-        assert _trace.around({"TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}) is inner
+        assert _trace_context.current_span({"TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}) is inner
     finally:
-        _trace.current.reset(token)
+        _trace_context.active_span.reset(token)
 
 
 def test_nowhere_is_no_span_whatever_the_environment_says(monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     monkeypatch.setenv("TRACESTATE", "v=1")
-    token = _trace.current.set(_trace.NOWHERE)
+    token = _trace_context.active_span.set(_trace_context.NO_SPAN)
     try:
-        assert _trace.around() is None
-        assert not {"TRACEPARENT", "TRACESTATE"} & {*_trace.child_environment()}
-        assert _trace.child_environment()["PATH"]
+        assert _trace_context.current_span() is None
+        assert not {"TRACEPARENT", "TRACESTATE"} & {*_trace_context.child_environment()}
+        assert _trace_context.child_environment()["PATH"]
     finally:
-        _trace.current.reset(token)
-    assert _trace.parse(_trace.NOWHERE.traceparent) is None
-    assert state_of(_trace.around()) == (TRACE, SPAN, "", 1, "v=1")
+        _trace_context.active_span.reset(token)
+    assert _trace_context.parse(_trace_context.NO_SPAN.traceparent) is None
+    assert state_of(_trace_context.current_span()) == (TRACE, SPAN, "", 1, "v=1")
 
 
 @pytest.mark.parametrize(
@@ -114,41 +114,41 @@ def test_nowhere_is_no_span_whatever_the_environment_says(monkeypatch):
     [
         pytest.param(1.5, None, (TRACE, SPAN, "", 1, ""), id="made here"),
         pytest.param("1970-01-01T00:00:01", None, None, id="read from a file"),
-        pytest.param(1.5, _trace.Span(TRACE, PARENT), (TRACE, PARENT, "", 1, ""), id="made here, in a track"),
-        pytest.param("1970", _trace.Span(TRACE, PARENT), (TRACE, PARENT, "", 1, ""), id="read, in a track"),
-        pytest.param(1.5, _trace.NOWHERE, None, id="made elsewhere"),
+        pytest.param(1.5, _trace_context.Span(TRACE, PARENT), (TRACE, PARENT, "", 1, ""), id="made here, in a track"),
+        pytest.param("1970", _trace_context.Span(TRACE, PARENT), (TRACE, PARENT, "", 1, ""), id="read, in a track"),
+        pytest.param(1.5, _trace_context.NO_SPAN, None, id="made elsewhere"),
     ],
 )
 def test_an_event_is_sent_in_the_span_around_but_one_of_a_file_not_in_the_environment_s(
     monkeypatch, date, current, expected
 ):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
-    token = _trace.current.set(current)
+    token = _trace_context.active_span.set(current)
     try:
-        assert state_of(_trace.around_event(event.Event("compile", begin_time=date))) == expected
+        assert state_of(_trace_context.span_for(event.Event("compile", begin_time=date))) == expected
     finally:
-        _trace.current.reset(token)
+        _trace_context.active_span.reset(token)
 
 
 def test_an_event_of_another_library_without_a_date_is_sent_in_the_span_around(monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
-    assert state_of(_trace.around_event(object())) == (TRACE, SPAN, "", 1, "")
+    assert state_of(_trace_context.span_for(object())) == (TRACE, SPAN, "", 1, "")
 
 
 @pytest.mark.parametrize(
     "span",
     [
-        pytest.param(_trace.Span(TRACE, SPAN), id="root"),
-        pytest.param(_trace.Span(TRACE, SPAN, PARENT, 0, "v=1,w=2"), id="child"),
+        pytest.param(_trace_context.Span(TRACE, SPAN), id="root"),
+        pytest.param(_trace_context.Span(TRACE, SPAN, PARENT, 0, "v=1,w=2"), id="child"),
     ],
 )
 def test_an_event_s_data_holds_its_span(span):
-    data = {"target": "arm", **_trace.as_data(span)}
-    assert state_of(_trace.of_data(data)) == state_of(span)
+    data = {"target": "arm", **_trace_context.to_data(span)}
+    assert state_of(_trace_context.from_data(data)) == state_of(span)
 
 
 def test_the_root_s_data_is_its_traceparent_alone():
-    assert _trace.as_data(_trace.Span(TRACE, SPAN)) == {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+    assert _trace_context.to_data(_trace_context.Span(TRACE, SPAN)) == {"traceparent": f"00-{TRACE}-{SPAN}-01"}
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,14 @@ def test_the_root_s_data_is_its_traceparent_alone():
     ],
 )
 def test_data_of_another_kind_names_no_span(data, expected):
-    assert state_of(_trace.of_data(data)) == expected
+    assert state_of(_trace_context.from_data(data)) == expected
 
 
 def test_children_run_in_the_span_by_a_copy_of_the_environment():
     environ = {"PATH": "bin", "TRACEPARENT": "old", "TRACESTATE": "old=1"}
-    root = _trace.environment(_trace.Span(TRACE, SPAN), environ)
+    root = _trace_context.environment(_trace_context.Span(TRACE, SPAN), environ)
     assert root == {"PATH": "bin", "TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}
-    child = _trace.environment(_trace.Span(TRACE, SPAN, PARENT, 1, "v=1"), environ)
+    child = _trace_context.environment(_trace_context.Span(TRACE, SPAN, PARENT, 1, "v=1"), environ)
     assert child == {"PATH": "bin", "TRACEPARENT": f"00-{TRACE}-{SPAN}-01", "TRACESTATE": "v=1"}
     assert environ == {"PATH": "bin", "TRACEPARENT": "old", "TRACESTATE": "old=1"}
 
@@ -210,8 +210,8 @@ LOW = "0" * 16 + "3" + "0" * 15  # a trace id that a ratio of 0.25 takes, and on
 def test_the_sampler_decides_what_is_recorded(monkeypatch, sampler, argument, expected, parent_flags):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
-    parent = None if parent_flags is None else _trace.Span(LOW, "0" * 15 + "1", flags=parent_flags)
-    begun = _trace.begin(parent, bytes.fromhex("1" * 16 + LOW))
+    parent = None if parent_flags is None else _trace_context.Span(LOW, "0" * 15 + "1", flags=parent_flags)
+    begun = _trace_context.new_span(parent, bytes.fromhex("1" * 16 + LOW))
     assert begun.flags == expected[0 if parent_flags is None else 1 + parent_flags]
 
 
@@ -222,6 +222,6 @@ def test_a_ratio_takes_as_many_traces_as_the_sdk_does(monkeypatch):
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
         sampler = sampling.TraceIdRatioBased(float(ratio))
         for _ in range(50):
-            span = _trace.begin(None)
+            span = _trace_context.new_span(None)
             theirs = sampler.should_sample(None, int(span.trace_id, 16), "x").decision.is_sampled()
             assert span.sampled == theirs
