@@ -42,7 +42,7 @@ class EventManager:
         redact: bool | Iterable[str] = True,
     ) -> None:
         self.handlers: dict[str, EventHandler] = {}
-        self.outbox = _named(os.fspath(outbox or os.environ.get("E3_EVENT_OUTBOX") or ""))
+        self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
         self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
@@ -59,9 +59,9 @@ class EventManager:
         """
         from event import _places
 
-        named = os.fspath(path or os.environ.get("E3_EVENT_OUTBOX") or "")
+        named = path or os.environ.get("E3_EVENT_OUTBOX")
         try:
-            self.outbox = _places.named_outbox(named) if named else _places.default_outbox()
+            self.outbox = named_outbox(named or _places.default_outbox())
         except EventError as error:
             _log.warning("events are sent without an outbox: %s", one_line(error))
             return
@@ -245,9 +245,10 @@ def _encoded(name: str, handler: EventHandler) -> str:
         raise EventError(f"handler {name}: its configuration cannot be written: {one_line(error)}") from error
 
 
-def _named(text: str) -> str | None:
-    if not text:
+def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
+    """Return the absolute path of the outbox that an option or a variable names; None for ``none`` and for nothing."""
+    if not name or name == "none":
         return None
-    from event import _places
+    from event import _files
 
-    return _places.named_outbox(text)
+    return _files.absolute(os.fspath(name))

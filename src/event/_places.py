@@ -1,4 +1,4 @@
-"""Where this user's outbox is: the directory that a text names, or the one for this platform."""
+"""Where the outbox is if nothing names one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ import os
 import sys
 
 from event.error import EventError
-
-NONE = "none"  # instead of a directory: no outbox
-
-
-def named_outbox(text: str | None) -> str | None:
-    """Return the absolute path of the outbox that an option or a variable names; None for ``none`` and for nothing."""
-    if not text or text == NONE:
-        return None
-    from event import _files
-
-    return _files.absolute(text)
-
 
 def default_outbox() -> str:
     """Return the outbox that is used if nothing names one: a directory for the state of programs, per user.

@@ -133,9 +133,10 @@ def outbox_path(args: argparse.Namespace, *, default: bool = True) -> str | None
     if args.outbox == "":
         args.parser.error("--outbox: expected a directory, or none")
     from event import _places
+    from event._manager import named_outbox
 
     if text := args.outbox or os.environ.get("E3_EVENT_OUTBOX"):
-        return _places.named_outbox(text)
+        return named_outbox(text)
     if not default:
         return None
     try:
