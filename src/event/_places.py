@@ -7,6 +7,7 @@ import sys
 
 from event.error import EventError
 
+
 def default_outbox() -> str:
     """Return the outbox that is used if nothing names one: a directory for the state of programs, per user.
 
