@@ -38,7 +38,7 @@ examples:
 """
 
 JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
-_STEP = 1.0  # seconds between two looks at whether a signal has come, at most
+_SIGNAL_CHECK_INTERVAL = 1.0  # seconds between two looks at whether a signal has come, at most
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with shutdown:
         try:
             while not supervisor.finished:
-                supervisor.step(_STEP)
+                supervisor.step(_SIGNAL_CHECK_INTERVAL)
                 report.show_progress(supervisor)
                 if shutdown.requested:
                     supervisor.stop()
@@ -120,7 +120,7 @@ def _finish(supervisor: Supervisor, report: Report, path: str) -> int:
     if supervisor.is_absent:
         report.note(f"nothing to deliver: there is no outbox {path} yet")
         return 0
-    report.note(_summary(report, supervisor.summary))
+    report.note(_delivery_summary(report, supervisor.summary))
     return 1 if report.has_trouble or report.delivered < report.entries else 0
 
 
@@ -183,7 +183,7 @@ class Report:
         terminal.print_err(text)
 
 
-def _summary(report: Report, summary: dict[str, Any] | None) -> str:
+def _delivery_summary(report: Report, summary: dict[str, Any] | None) -> str:
     text = f"{report.delivered} of {report.entries} delivered" if report.entries else "nothing was due"
     if summary is None:
         return text
