@@ -35,6 +35,7 @@ def directory(tmp_path, monkeypatch):
     directory.mkdir()
     monkeypatch.chdir(directory)
     monkeypatch.setenv("E3_EVENT_HANDLERS", "")  # and so it is unset again after the page has set it
+    monkeypatch.delenv("E3_EVENT_OUTBOX")  # as a reader has it
     return directory
 
 

@@ -186,7 +186,7 @@ def _references_of(name: str, config: str, handler: Any) -> str:
 def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     path = handler_options.outbox_path(args)
     if path is None:
-        return ("none", "E3_EVENT_OUTBOX is not set")
+        return ("none", "an event that a handler does not take is lost")
     try:
         counts = outbox_index.count_by_state(Outbox(path))
     except OSError as error:
@@ -212,6 +212,6 @@ def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, handler_options.result_line(result, kept=False)) for result in results]
+    lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
     terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
     return sum(not result.ok for result in results)

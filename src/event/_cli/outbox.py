@@ -59,7 +59,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     below = parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, title="actions", parser_class=type(parser)
     )
-    _add(below, "list", ("list the entries", _LIST, "an entry cannot be read")).set_defaults(act=None)
+    command = _add(below, "list", ("list the entries", _LIST, "an entry cannot be read"), "[OUTBOX]")
+    command.add_argument("words", nargs="*", metavar="OUTBOX", help="the outbox's directory, as with --outbox")
+    command.set_defaults(act=None)
     for name, act, short, description, words in (
         ("show", _show, "show an entry", _SHOW, "ID"),
         ("retry", _retry, "make entries due now", _RETRY, "ID..."),
@@ -71,23 +73,27 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _add(below: Any, name: str, texts: tuple[str, str, str], words: str = "") -> argparse.ArgumentParser:
+def _add(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argparse.ArgumentParser:
     short, description, problem = texts
     parser: argparse.ArgumentParser = below.add_parser(
         name,
         help=short,
         description=description,
         epilog=_STATUS.format(problem),
-        usage=" ".join(f"e3-event outbox {name} {words} [--outbox DIR]".split()),
+        usage=f"e3-event outbox {name} {words} [--outbox DIR]",
     )
     parser.set_defaults(parser=parser)
-    parser.add_argument("--outbox", metavar="DIR", help="the outbox's directory (default: that of E3_EVENT_OUTBOX)")
+    parser.add_argument(
+        "--outbox", metavar="DIR", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what is asked; return the exit status."""
-    outbox = outbox_index.outbox_from_args(args.outbox, args)
+    outbox = outbox_index.outbox_from_args(args.words if args.act is None else (), args)
+    if outbox is None:
+        return 0 if args.act is None else 1
     if args.act is None:
         return _list(outbox, args)
     if not args.words:

@@ -82,7 +82,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
     handler_options.add_options(parser)
-    add_jobs(handler_options.add_sending_options(parser, "each event", bounded=True))
+    add_jobs(handler_options.add_sending_options(parser, "each event", default="E3_EVENT_OUTBOX, or else none"))
     return parser
 
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = handler_options.selected_handlers(args)
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    outbox = handler_options.outbox_path(args)
+    outbox = handler_options.outbox_path(args, default=False)
     timeout = handler_options.timeout_seconds(args)
     _loaded, broken = load(pairs, plugins=False)
     for name, reason in broken.items():

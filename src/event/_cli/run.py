@@ -200,7 +200,8 @@ class _Step:
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
-                self._print(f"{which}{result.handler}: {handler_options.result_line(result, kept=sent.kept)}")
+                line = handler_options.result_line(result, handler_options.rest_of(sent, result))
+                self._print(f"{which}{result.handler}: {line}")
 
     def _opened_log(self) -> int | None:
         try:

@@ -145,6 +145,10 @@ class Claim:
                 self._write(text.encode_delivery(*self._unwritten))
             return "claimed"
 
+    def exists(self) -> bool:
+        """Return whether the entry is on the disk, in the hands of this process."""
+        return os.path.lexists(self.path)
+
     def _is_done(self) -> bool:
         return not self.entry.pending and not self.entry.has_permanent_failure
 

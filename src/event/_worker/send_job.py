@@ -11,6 +11,7 @@ The job:
 ``outbox``      the outbox's directory, or null
 ``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
+``redact``      secrets to replace in the data beside the usual ones, see `event._redact`; null to replace nothing
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
 
@@ -23,7 +24,7 @@ The reports, in order:
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
 ``begin``       the handlers get the event now
 ``result``      one for each handler, see `report_result`
-``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it
+``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it, or ``lost``
 ``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
 ``log``         at any point: a warning that is none of one handler
 ==============  ==================================================================================================
@@ -37,7 +38,7 @@ import time
 from event import _dispatch, _log, _registry
 from event._event import Event, decode_event
 from event._lazy_handler import LazyHandler
-from event._redact import without_secrets
+from event._redact import redact_data, without_secrets
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -108,6 +109,8 @@ def send_to_handlers(
     finally:
         if claim and not untried:
             where = claim.release()
+            if where == "claimed" and not claim.exists():
+                where = "lost"  # the outbox was removed, say
     if where:
         reporter.report("end", where=where)
 
@@ -175,6 +178,8 @@ def is_plain(names: Iterable[str]) -> bool:
 def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
     """Return the event with its files attached; None if it must not be sent without them."""
     content = job["event"]
+    if (references := job.get("redact", ())) is not None:
+        content = {**content, "data": redact_data(content["data"], references)}
     event = decode_event({**content, "closed": False}, Event)
     for name, path in job.get("attach", ()):
         try:

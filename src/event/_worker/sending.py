@@ -84,7 +84,7 @@ class Sent:
     """What became of one sending.
 
     :ivar results: of each handler, in the order in which they were named; empty if `refused`
-    :ivar kept: whether the outbox has the event for the handlers that have not taken it
+    :ivar kept: whether the outbox has, or had, the event for the handlers that have not taken it
     :ivar refused: why nothing was sent; empty if it was
     :ivar clean: whether no code of the first worker may still run, so that it can take the next event
     """
@@ -106,6 +106,7 @@ class EventSender:
     :param timeout: for one event, in seconds
     :param log: called with a line about each thing that goes wrong outside of a handler
     :param worker: a worker that serves already
+    :ivar redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class EventSender:
         self.outbox = outbox
         self.timeout = timeout
         self.log = log
+        self.redact: Sequence[str] | None = ()
         self._worker = worker
         self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
@@ -148,7 +150,7 @@ class EventSender:
         :param timeout: instead of the one for all events, in seconds
         :raises ValueError: the event cannot be written as JSON
         """
-        job = {"event": event, "attach": attach, "must_attach": must_attach, "sending": sending}
+        job = {"event": event, "redact": self.redact, "attach": attach, "must_attach": must_attach, "sending": sending}
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
             sent = one.run(self._take_worker())
@@ -284,8 +286,6 @@ class _Sending:
             if report.get("heartbeat"):
                 self._beating.add(worker)
         elif kind in {"log", "not_attached"}:
-            # What the outbox could not keep, or has given up, it has logged.
-            self._sent.kept = self._sent.kept and kind != "log"
             self._sender.log(_text_or_empty(report.get("text")))
         elif worker is self.first:
             self._take_of_entry(kind, report)
@@ -306,7 +306,7 @@ class _Sending:
             self._without_outbox(_text_or_empty(report.get("reason")))
         elif kind == "end":
             self._claim = ""
-            self._sent.kept = self._sent.kept and report.get("where") != "failed"
+            self._sent.kept = self._sent.kept and report.get("where") != "lost"
 
     def _take_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
         name = _text_or_empty(report.get("handler"))
@@ -399,6 +399,6 @@ class _Sending:
         while not done and not worker.ended and time.monotonic() < deadline:
             for _, report in receive([worker], deadline):
                 done = done or report.get("report") == "done"
-                if report.get("report") == "not_adopted" or report.get("where") in {"delivered", "failed"}:
+                if report.get("where") in {"delivered", "lost"}:
                     self._sent.kept = False
         worker.kill()

@@ -104,6 +104,9 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
         **_BOTH,
         "--attach": ("attachments", _LIST, ()),
         "--uid": ("uid", _TEXT, None),
+        "--strict": ("strict", _FLAG, False),
+        "--quiet": ("quiet", _FLAG, False),
+        "-q": ("quiet", _FLAG, False),
     },
     "run": {
         **_BOTH,
