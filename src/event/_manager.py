@@ -100,10 +100,12 @@ class EventManager:
         if self.outbox is None:
             from event import _dispatch
 
-            return _dispatch.send(self.handlers.copy(), event, self.timeout)
+            return _dispatch.dispatch(self.handlers.copy(), event, self.timeout)
         from event._outbox import delivery
 
-        return delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
+        return delivery.send_through_outbox(
+            event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout
+        )
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
@@ -178,7 +180,7 @@ class EventManager:
         """
         from event import _handler_config
 
-        pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
+        pairs = [(name, _config_of(name, handler)) for name, handler in self.handlers.items()]
         try:
             os.environ[var_name] = _handler_config.format_handlers(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
@@ -236,7 +238,7 @@ def _seconds_of_environment() -> float | None:
         return None
 
 
-def _encoded(name: str, handler: EventHandler) -> str:
+def _config_of(name: str, handler: EventHandler) -> str:
     try:
         return handler.encode_config()
     except KeyboardInterrupt:

@@ -455,7 +455,7 @@ def test_a_signal_ends_the_watch_after_the_delivery(here, plugin, number, status
 def test_a_second_signal_ends_the_delivery_too_and_the_event_waits(here, plugin):
     process = busy(plugin)
     process.send_signal(signal.SIGTERM)
-    time.sleep(shutdown.SAME + 0.2)  # later: it is another wish
+    time.sleep(shutdown.SAME_REQUEST + 0.2)  # later: it is another wish
     process.send_signal(signal.SIGTERM)
     finish(process)
     assert process.returncode == 130

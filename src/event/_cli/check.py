@@ -88,13 +88,17 @@ _BROKEN = "broken: "
 
 def _builtins() -> list[Row]:
     ours = f"e3-event {VERSION}"
-    return [(name, ours, _missing_modules(name) or _state(name)) for name in _registry.BUILTINS]
+    return [(name, ours, _missing_modules(name) or _handler_state(name)) for name in _registry.BUILTINS]
 
 
 def _plugins() -> list[Row]:
     points = _registry.plugins()
     return [
-        (name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _missing_modules(name) or _state(name))
+        (
+            name,
+            ", ".join(dict.fromkeys(map(_distribution, points[name]))),
+            _missing_modules(name) or _handler_state(name),
+        )
         for name in sorted(points)
     ]
 
@@ -111,7 +115,7 @@ def _shadowed() -> list[Row]:
     return rows
 
 
-def _state(name: str) -> str:
+def _handler_state(name: str) -> str:
     with Capture():
         try:
             _registry.get_handler(name)

@@ -38,7 +38,7 @@ examples:
 """
 
 JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
-_STEP = 1.0  # seconds between two looks at whether a signal has come, at most
+_SIGNAL_CHECK_INTERVAL = 1.0  # seconds between two looks at whether a signal has come, at most
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     with shutdown:
         try:
             while not supervisor.finished:
-                supervisor.step(_STEP)
+                supervisor.step(_SIGNAL_CHECK_INTERVAL)
                 report.show_progress(supervisor)
                 if shutdown.requested:
                     supervisor.stop()
@@ -124,7 +124,7 @@ def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool) 
     if supervisor.is_absent:
         report.note(f"nothing to deliver: there is no outbox {path} yet")
         return 0
-    report.note(_summary(report, supervisor.summary, path))
+    report.note(_delivery_summary(report, supervisor.summary, path))
     return int(strict and (report.has_trouble or report.delivered < report.entries))
 
 
@@ -190,7 +190,7 @@ class Report:
 _REST = {"waiting": "kept", "claimed": "kept", "failed": "given up, kept in failed/"}
 
 
-def _summary(report: Report, summary: dict[str, Any] | None, path: str) -> str:
+def _delivery_summary(report: Report, summary: dict[str, Any] | None, path: str) -> str:
     text = f"{report.delivered} of {report.entries} delivered" if report.entries else "nothing was due"
     if summary is None:
         return text

@@ -110,7 +110,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Send; return the exit status."""
     pairs = handler_options.selected_handlers(args)
-    event = None if args.files else _event(args)
+    event = None if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     if not pairs:
@@ -119,10 +119,10 @@ def run(args: argparse.Namespace) -> int:
         if event:
             terminal.print_out(terminal.visible(str(event.uid)))
         return int(args.strict)
-    sending = _Sending(args, pairs)
+    sending = _Command(args, pairs)
     try:
         if event:
-            results = [sending.send(event, _attachments(args.attachments, args.parser.error))]
+            results = [sending.send(event, _attachments_from_args(args.attachments, args.parser.error))]
         else:
             results = [sending.send_file(path) for path in args.files]
     finally:
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(results) else 1
 
 
-class _Sending:
+class _Command:
     """Sends the events of one command, and prints what became of them."""
 
     def __init__(self, args: argparse.Namespace, pairs: handler_options.Pairs) -> None:
@@ -194,7 +194,7 @@ def _dumped(path: str) -> Event:
     return event
 
 
-def _event(args: argparse.Namespace) -> Event:
+def _event_from_args(args: argparse.Namespace) -> Event:
     """Return the event of the command line, closed.
 
     :raises EventError: a file cannot be attached
@@ -203,13 +203,13 @@ def _event(args: argparse.Namespace) -> Event:
     name, data = arguments.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or terminal.visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
-    _attachments(args.attachments, fail)
+    _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)
     event.close()
     return event
 
 
-def _attachments(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:
+def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:
     """Return the path of each attachment, by name."""
     files: dict[str, str] = {}
     for text in texts:

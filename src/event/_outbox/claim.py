@@ -183,7 +183,7 @@ def _damage(path: str, digest: str) -> str | None:
     try:
         if os.path.islink(path):
             return "is a symbolic link"
-        return None if attachments.sha1(path) == digest else "has changed"
+        return None if attachments.sha1_no_follow(path) == digest else "has changed"
     except _files.NotRegularError:
         return "is not a regular file"
     except FileNotFoundError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     # The path in tmp/, what it holds, and whether it is a directory.
     Written: TypeAlias = "tuple[str, Entry, bool]"
 
-_MOST_THREADS = 8  # that sync side by side
+_MAX_SYNC_THREADS = 8  # that sync side by side
 
 
 class NewEntry:
@@ -83,7 +83,7 @@ class Workspace:
 def put(place: Layout, new: NewEntry) -> Claim:
     """Put an event, as `Outbox.put` describes."""
     place.prepare("tmp", "claimed")
-    claim = _enter(place, _write(place, new))
+    claim = _enter(place, _write_entry(place, new))
     _sync(place, [claim])
     return claim
 
@@ -102,7 +102,7 @@ def put_many(place: Layout, new: Sequence[NewEntry]) -> list[Claim | Exception]:
     return results
 
 
-def _write(place: Layout, new: NewEntry) -> Written:
+def _write_entry(place: Layout, new: NewEntry) -> Written:
     """Write an entry into tmp/, and sync it."""
     entry_id = new.sending or unique_id()
     if not text.is_id(entry_id):
@@ -135,7 +135,7 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
         entry = Entry(entry_id, time.time(), decode_event(content, Event), new.handlers, span=span)
     except ValueError as error:
         raise EventError(f"{new.event!r} cannot be kept: {error}") from error
-    line = text.encode(entry, content)
+    line = text.encode_entry(entry, content)
     if len(line) > text.LARGEST:
         raise EventError(f"{new.event!r} cannot be kept: it has {len(line)} bytes; {text.LARGEST} are the most")
     return entry, line
@@ -180,12 +180,12 @@ def _write_side_by_side(place: Layout, new: Sequence[NewEntry]) -> list[Written 
     def work(numbers: range) -> None:
         for number in numbers:
             try:
-                results[number] = _write(place, new[number])
+                results[number] = _write_entry(place, new[number])
             except Exception as error:
                 results[number] = error
 
     threads = []
-    step = min(len(new), _MOST_THREADS)
+    step = min(len(new), _MAX_SYNC_THREADS)
     for first in range(1, step):
         numbers = range(first, len(new), step)
         thread = Thread(target=copy_context().run, args=(work, numbers), name="event outbox")

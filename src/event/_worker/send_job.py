@@ -54,19 +54,21 @@ if TYPE_CHECKING:
     from event._worker.reporter import Reporter
 
 
-def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
     with Log(reporter, configs):
-        event = _event(job, reporter)
+        event = _event_from_job(job, reporter)
         if event is None:
             return
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
-        given = give(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
+        given = send_to_handlers(
+            handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim
+        )
         if claim and job.get("backlog"):
             _deliver_backlog({d.handler: handlers[d.handler] for d in given if d.ok}, given, job, claim, reporter)
 
@@ -86,7 +88,7 @@ def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
                 pass
 
 
-def give(
+def send_to_handlers(
     handlers: Mapping[str, LazyHandler],
     event: Event,
     job: Mapping[str, Any],
@@ -206,7 +208,7 @@ def is_plain(names: Iterable[str]) -> bool:
     return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
-def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:
+def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
     """Return the event with its files attached; None if it must not be sent without them."""
     content = job["event"]
     if (references := job.get("redact", ())) is not None:

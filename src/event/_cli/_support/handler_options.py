@@ -118,7 +118,7 @@ def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=_timeout_argument,
         help=f"the longest time for giving {what} to all handlers (default: E3_EVENT_TIMEOUT, or else {DEADLINE:g})",
     )
 
@@ -156,7 +156,7 @@ def timeout_seconds(args: argparse.Namespace) -> float:
     return value or DEADLINE
 
 
-def _seconds(text: str) -> float:
+def _timeout_argument(text: str) -> float:
     from argparse import ArgumentTypeError
 
     from event._manager import seconds
