@@ -126,6 +126,7 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
         "event._handler_config",
         "event._files",
         "event._json",
+        "event._redact",
         "event._registry",
         "event.handler",
         "event.handler.file",
@@ -156,14 +157,17 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
     {"error", "_log", "_version"},
-    {"_json", "_files", "_handler_config", "_outcome", "_trace_context"},
+    {
+        *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
+        "_trace_context",
+    },
     {"_event", "_handler"},
-    {"_registry", "_dispatch", "_tracking"},
-    {"_lazy_handler", "_redact"},
+    {"_dispatch", "_tracking"},
+    {"_lazy_handler"},
     {"_outbox"},
     {"_manager"},
     {""},  # the face
-    {"_secrets", "_formats", "_net"},  # of the handlers
+    {"_formats", "_net"},  # of the handlers
     {"_broker"},  # of the handler broker, and of the relay
     {"_process"},  # of run
     {"_worker"},

@@ -1,10 +1,20 @@
-"""Texts without secrets."""
+"""Texts and event data without secrets."""
 
 from __future__ import annotations
 
+import os
+import pathlib
+
 import pytest
 
-from event._redact import without_secrets
+import event
+from event._redact import redact_data, redact_text, says_secret, without_secrets
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_of_the_machine(monkeypatch):
+    for name in [*filter(says_secret, os.environ)]:
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +39,241 @@ def test_a_text_holds_no_secret(text, configs, shown):
 @pytest.mark.parametrize("letter", ["a", "/", "@", " ", ":", "://", "://a:"])
 def test_a_megabyte_of_anything_takes_no_time(letter):
     without_secrets(letter * (1_000_000 // len(letter)), {"acme": "hunter2"})
+
+
+# Event data.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GITHUB_TOKEN", "PGPASSWORD", "MYSQL_PWD", "AWS_SECRET_ACCESS_KEY", "npm_config_token", "APIKEY", "SSHPASS"),
+        *("VAULT_CREDENTIALS", "key", "Deploy-Key", "app.secret", "PASSPHRASE", "AZURE_PAT", "HTTP_AUTH"),
+    ],
+)
+def test_a_name_says_secret(name):
+    assert says_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "HOME", "KEYBOARD", "TOKENIZERS_PARALLELISM", "PWD", "SSH_AUTH_SOCK", "SSH_KEY_PATH"),
+        *("DB_PASSWORD_FILE", "DEPLOY_PUBLIC_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "COMPASS", "E3_EVENT_HANDLERS"),
+    ],
+)
+def test_a_name_does_not_say_secret(name):
+    assert not says_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "shown"),
+    [
+        pytest.param(
+            "hunter2hunter2", "with hunter2hunter2, twice hunter2hunter2", "with ***, twice ***", id="as it is"
+        ),
+        pytest.param("a b/c+d=ef", "GET /?token=a%20b%2Fc%2Bd%3Def", "GET /?token=***", id="in a URL"),
+        pytest.param("it's\ta secret", r"value is 'it\'s\ta secret'", r"value is 'it\'s\ta secret'", id="unknown form"),
+        pytest.param("tab\tseparated", r"value is 'tab\tseparated'", "value is '***'", id="in a repr"),
+        pytest.param("first line of it\nsecond line of it", "only second line of it", "only ***", id="a line of it"),
+        pytest.param("  padded-secret\n", "padded-secret", "***", id="without white space"),
+        pytest.param("staging", "on staging", "on staging", id="too short"),
+    ],
+)
+def test_the_value_of_a_secret_variable_is_replaced(monkeypatch, value, text, shown):
+    monkeypatch.setenv("ACME_TOKEN", value)
+    assert redact_text(text) == shown
+
+
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----"
+# In parts, so that no scanner of repositories takes them for real ones.
+TOKENS = [
+    "gh" + "p_" + "a" * 36,
+    "github" + "_pat_" + "1" * 22 + "_" + "a" * 59,
+    "gl" + "pat-" + "x" * 20,
+    "gl" + "rt-t1_" + "x" * 20,
+    "xo" + "xb-123456789012-abcdefABCDEF",
+    "xo" + "xe.xo" + "xp-1-Mi0yLTEyMzQ1",
+    "xa" + "pp-1-A0123456789-abcdef",
+    "AK" + "IA" + "A" * 16,
+    "AS" + "IA" + "B" * 16,
+]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_token_of_a_well_known_service_is_replaced(token):
+    assert redact_text(f"curl -H 'X: {token}' https://x.test") == "curl -H 'X: ***' https://x.test"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param(
+            "https://hooks.slack.com/services/T0/B0/XXX", "https://hooks.slack.com/services/***", id="webhook"
+        ),
+        pytest.param("git clone https://u:p@h.test/x", "git clone https://u:***@h.test/x", id="a URL's password"),
+        pytest.param("mail a@b.test", "mail a@b.test", id="an address"),
+        pytest.param("glibc-2.36.9000-57-gabcdef0123", "glibc-2.36.9000-57-gabcdef0123", id="a version"),
+        pytest.param("AK" + "IA" + "A" * 17, "AK" + "IA" + "A" * 17, id="too long for AWS"),
+        pytest.param(
+            f"a {PEM} b",
+            "a -----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY----- b",
+            id="a private key",
+        ),
+        pytest.param(PEM[:-35], "-----BEGIN RSA PRIVATE KEY-----***", id="a private key without its end"),
+        pytest.param(PEM[5:], "***-----END RSA PRIVATE KEY-----", id="a private key without its beginning"),
+        pytest.param(CERTIFICATE, CERTIFICATE, id="a certificate"),
+        pytest.param("-----BEGIN no more", "-----BEGIN no more", id="no block"),
+        pytest.param("x -----END CERTIFICATE-----", "x -----END CERTIFICATE-----", id="the end of a certificate"),
+    ],
+)
+def test_a_text_without_a_secret_is_left_alone_and_one_with_a_secret_is_not(text, shown):
+    assert redact_text(text) == shown
+
+
+def test_a_reference_adds_a_secret(monkeypatch, tmp_path):
+    monkeypatch.setenv("DEPLOY_PIN", "4711")
+    (tmp_path / "code").write_text("open sesame\n")
+    references = ["env:DEPLOY_PIN", f"file:{tmp_path / 'code'}", "Zwiebel", "env:NOT_SET"]
+    assert redact_text("4711, open sesame, Zwiebel", references) == "***, ***, ***"
+    assert redact_text("4711, open sesame, Zwiebel") == "4711, open sesame, Zwiebel"
+
+
+class Opaque:
+    def __repr__(self):
+        return "Opaque with hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param("hunter2hunter2", "***", id="a text"),
+        pytest.param(["x", ("hunter2hunter2", 1)], ["x", ["***", 1]], id="lists"),
+        pytest.param({"hunter2hunter2": {"a": "hunter2hunter2"}}, {"***": {"a": "***"}}, id="objects"),
+        pytest.param(ValueError("no hunter2hunter2"), "ValueError: no ***", id="an exception"),
+        pytest.param(pathlib.PurePosixPath("/x/hunter2hunter2"), "/x/***", id="a path"),
+        pytest.param(Opaque(), "Opaque with ***", id="any object"),
+    ],
+)
+def test_event_data_holds_no_secret(monkeypatch, value, shown):
+    monkeypatch.setenv("ACME_PASSWORD", "hunter2hunter2")
+    assert redact_data({"uid": "hunter2hunter2", "a": 1, "b": value}) == {"uid": "hunter2hunter2", "a": 1, "b": shown}
+
+
+def test_data_without_a_secret_is_the_same_object(monkeypatch):
+    monkeypatch.setenv("ACME_PASSWORD", "hunter2hunter2")
+    data = {"uid": "u", "a": [1, None, True, ("x",)], "b": {"c": 1.5}, "d": Opaque, "e": {1, 2}}
+    assert redact_data(data) is data
+
+
+def nested(inner, depth):
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def test_deep_data_holds_no_secret(monkeypatch):
+    monkeypatch.setenv("ACME_PASSWORD", "hunter2hunter2")
+    assert "hunter2" not in str(redact_data({"a": nested("hunter2hunter2", 600)}))
+    deep = {"a": nested("nothing", 600)}
+    assert redact_data(deep) is deep
+
+
+def test_data_that_contains_itself_is_left_to_the_handler():
+    loop = {}
+    loop["a"], loop["b"] = loop, loop
+    data = {"loop": loop, "set": Loop()}
+    assert redact_data(data) is data
+
+
+class Loop:
+    """Its natural form contains itself."""
+
+    __dataclass_fields__ = ("me",)
+
+    @property
+    def me(self):
+        return self
+
+
+@pytest.mark.parametrize(
+    "letters",
+    [*"a/@ :-_", "://", "://a:", "ghp_", "glpat-", "xoxb-", "AKIA", "hooks.slack.com/services/", "-----BEGIN ", PEM],
+)
+def test_a_megabyte_of_anything_is_redacted_in_linear_time(letters):
+    redact_text(letters * (1_000_000 // len(letters)))
+
+
+# Where it is applied.
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    monkeypatch.setenv("ACME_TOKEN", "hunter2hunter2")
+    return "hunter2hunter2"
+
+
+class Recorder:
+    def __init__(self):
+        self.seen = []
+
+    def send_event(self, event):
+        self.seen.append(event.as_dict()["note"])
+        return True
+
+    def encode_config(self):
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("redact", "shown"),
+    [(True, "*** 4711"), (False, "hunter2hunter2 4711"), (["4711"], "*** ***"), ("4711", "*** ***")],
+)
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_handler_gets_data_without_secrets(secret, redact, shown, timeout):
+    manager, recorder = event.EventManager(redact=redact, timeout=timeout), Recorder()
+    manager.handlers["recorder"] = recorder
+    sent = event.Event("deploy", note=f"{secret} 4711")
+    assert manager.send_event(sent)
+    assert recorder.seen == [shown]
+    assert sent.note == f"{secret} 4711"
+
+
+def test_an_outbox_holds_no_secret(secret, tmp_path):
+    manager = event.EventManager(outbox=tmp_path / "outbox")
+    manager.handlers["recorder"] = Failing()
+    assert not manager.send_event(event.Event("deploy", note=secret))
+    texts = [path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file()]
+    assert any(b"note" in text for text in texts)
+    assert not any(secret.encode() in text for text in texts)
+
+
+class Failing(Recorder):
+    def send_event(self, event):
+        return False
+
+
+def test_an_event_of_another_library_is_sent_as_it_is():
+    class Foreign:
+        def as_dict(self):
+            return {"note": "x"}
+
+    manager, recorder = event.EventManager(), Recorder()
+    manager.handlers["recorder"] = recorder
+    assert manager.send_event(Foreign())
+    assert recorder.seen == ["x"]
+
+
+def test_the_command_line_sends_no_secret(secret, tmp_path, monkeypatch):
+    from event._worker import EventSender
+
+    sender = EventSender([("file", str(tmp_path))], outbox=None, timeout=60, log=print)
+    content = {"data": {"uid": "u", "name": "n", "note": secret}, "attachments": {}, "closed": True}
+    assert sender.send(content, sending="s").results[0].ok
+    sender.redact = None
+    assert sender.send({**content, "data": {**content["data"], "name": "open"}}, sending="t").results[0].ok
+    sender.close()
+    texts = {path.name[0]: path.read_text() for path in tmp_path.glob("*.json")}
+    assert secret not in texts["n"]
+    assert secret in texts["o"]

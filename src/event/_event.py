@@ -47,13 +47,14 @@ class Event:
     :param kwargs: more data
     """
 
-    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_delivered", "_formatters", "_sending")
+    __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_delivered", "_formatters", "_redact", "_sending")
 
     _attachments: dict[str, tuple[str, str]]
     _closed: bool
     _data: dict[str, Any]
     _delivered: frozenset[str]  # not set before a part has been delivered
     _formatters: dict[str, Callable[[str, Any], dict[str, Any]]]
+    _redact: tuple[str, ...] | None  # what the manager that sends it replaces, see `redact_in`
     _sending: str | None
 
     def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
@@ -69,6 +70,7 @@ class Event:
         )
         _set_attachments(self, {})
         _set_closed(self, False)
+        _set_redact(self, None)
         _set_sending(self, None)
         _set_formatters(self, self._dates())
 
@@ -105,7 +107,7 @@ class Event:
         :raises AttributeError: the data holds no such value
         """
         self._require_open()
-        if self._data.pop(name, _MISSING) is _MISSING:
+        if self._data.pop(name, _UNSET) is _UNSET:
             raise self._no_attribute(name)
 
     def __getattr__(self, name: str) -> Any:
@@ -142,6 +144,7 @@ class Event:
             "_attachments": self._attachments.copy(),
             "_closed": self._closed,
             "_sending": self._sending,
+            "_redact": self._redact,
             "_delivered": already_delivered(self),
             # Without the defaults, so that they are the shared dict again on the other side.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
@@ -153,6 +156,7 @@ class Event:
         _set_attachments(self, state["_attachments"])
         _set_closed(self, state["_closed"])
         _set_sending(self, state["_sending"])
+        _set_redact(self, state["_redact"])
         _set_delivered(self, state["_delivered"])
         _set_formatters(self, state["_formatters"] or self._dates())
 
@@ -217,7 +221,11 @@ class Event:
                 result.update(formatters[key](key, value))
             else:
                 result[key] = value
-        return result
+        if self._redact is None:
+            return result
+        from event import _redact
+
+        return _redact.redact_data(result, self._redact)
 
     def dump(self, event_dir: str | os.PathLike[str]) -> str:
         """Write the event to a JSON file of its own, which appears whole or not at all.
@@ -315,6 +323,15 @@ def already_delivered(event: Event) -> frozenset[str]:
     return delivered if isinstance(delivered, frozenset) else frozenset()
 
 
+def redact_in(event: Event, references: tuple[str, ...]) -> None:
+    """Replace secrets in what `Event.as_dict` and `Event.dump` return from now on. The data itself stays as it is.
+
+    :param references: secrets in addition to the usual ones, see `event._redact`
+    """
+    if isinstance(event, Event):  # one of e3-core has no place for it
+        _set_redact(event, references)
+
+
 def with_delivered(event: Event, keys: Iterable[str]) -> Event:
     """Return a copy of an event for a handler that has finished some parts of its delivery."""
     copy = type(event).__new__(type(event))
@@ -355,6 +372,7 @@ def decode_event(content: Any, kind: type[E]) -> E:
             "_attachments": {name: (path, digest) for name, (path, digest) in attachments.items()},
             "_closed": closed,
             "_sending": None,
+            "_redact": None,
             "_delivered": frozenset(),
             "_formatters": None,
         },
@@ -375,7 +393,7 @@ def _is_attachment(item: tuple[str, Any]) -> bool:
 _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
 # The last seconds written: both dates of a short event, and each handler's as_dict, ask for the same one.
 _SECONDS: dict[float, str] = {}
-_MISSING = object()
+_UNSET = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 _STEM_MAX = 255 - len(f"-{unique_id()}.json")
 
@@ -385,5 +403,6 @@ _set_attachments = Event.__dict__["_attachments"].__set__
 _set_closed = Event.__dict__["_closed"].__set__
 _set_delivered = Event.__dict__["_delivered"].__set__
 _set_formatters = Event.__dict__["_formatters"].__set__
+_set_redact = Event.__dict__["_redact"].__set__
 _set_sending = Event.__dict__["_sending"].__set__
-_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_delivered", "_formatters", "_sending"})
+_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_delivered", "_formatters", "_redact", "_sending"})

@@ -60,7 +60,7 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_j
         the text of its escape; for what leaves this package
     :raises EventError: a value holds itself, or is nested too deeply; the message names its key
     """
-    text = _encoded(value, indent, sort_keys)
+    text = _encode_value(value, indent, sort_keys)
     if i_json and "\\ud" in text:
         import re
 
@@ -68,7 +68,7 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_j
     return text
 
 
-def _encoded(value: Any, indent: int | None, sort_keys: bool) -> str:
+def _encode_value(value: Any, indent: int | None, sort_keys: bool) -> str:
     try:
         if indent and type(value) is dict and value and _SCALARS.issuperset(map(type, value.values())):
             # The fast encoder of the standard library knows no indentation, but any separator.
@@ -186,7 +186,7 @@ def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, int):
-        return _number(value)
+        return _encode_integer(value)
     if isinstance(value, dict):
         return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
     if isinstance(value, (list, tuple)):
@@ -194,7 +194,7 @@ def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
     return _plain(natural(value), key, above)
 
 
-def _number(value: int) -> int | str:
+def _encode_integer(value: int) -> int | str:
     try:
         int.__repr__(value)
     except ValueError:  # more digits than sys.get_int_max_str_digits() allows
@@ -208,5 +208,5 @@ def _key(key: Any) -> str:
         return str.__str__(key)  # the text of a str that is an Enum too
     if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
-    form = _number(key) if isinstance(key, int) else natural(key)
+    form = _encode_integer(key) if isinstance(key, int) else natural(key)
     return form if isinstance(form, str) else shown(form)

@@ -269,7 +269,7 @@ def test_a_test_event_that_one_handler_refuses_says_which(command, plugin, monke
     assert (status, err) == (1, ["e3-event check: 1 problem"])
     slack, down, file = out[-3:]
     assert slack.startswith("  slack  delivered")
-    assert down == "  down   not delivered: the handler returned False"
+    assert down == "  down   the handler returned False; not delivered"
     assert file.startswith("  file   delivered")
 
 

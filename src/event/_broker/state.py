@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER = "e3-event-relay"
-_LONGEST = 60_000  # characters; all properties of an AMQP message must fit into one frame
-_LONGEST_REASON = 200  # characters
+_MAX_STATE_LENGTH = 60_000  # characters; all properties of an AMQP message must fit into one frame
+_MAX_STORED_REASON = 200  # characters
 _END_OF_TIME = 1e11  # seconds since 1970 UTC
 
 
@@ -52,7 +52,7 @@ class RelayState:
         text = headers.get(HEADER)
         if text is None:
             return cls()
-        state = cls(**_read(text))
+        state = cls(**_decode_state(text))
         if state.pending_handlers is not None:
             # A message that is pending for nobody was not written by a relay.
             pending = [*dict.fromkeys(state.pending_handlers)]
@@ -62,7 +62,7 @@ class RelayState:
     def as_headers(self) -> dict[str, str]:
         """Return the header that holds the state; the longest reasons are cut."""
         content = asdict(self)
-        content["refused"] = {name: reason[:_LONGEST_REASON] for name, reason in self.refused.items()}
+        content["refused"] = {name: reason[:_MAX_STORED_REASON] for name, reason in self.refused.items()}
         return {HEADER: json.dumps(content)}
 
     def begin_anew(self) -> None:
@@ -75,8 +75,8 @@ class RelayState:
         self.refused = {}
 
 
-def _read(text: str) -> dict[str, Any]:
-    if not text.isascii() or len(text) > _LONGEST:
+def _decode_state(text: str) -> dict[str, Any]:
+    if not text.isascii() or len(text) > _MAX_STATE_LENGTH:
         return {}
     try:
         content = json.loads(text)

@@ -126,7 +126,7 @@ class _Step:
         self._sender: EventSender | None = None
         self._starting: Thread | None = None
         self._span = _trace_context.new_span(_trace_context.current_span())
-        self._data = {**_surroundings(args), **_trace_context.to_data(self._span), **data}
+        self._data = {**_start_data(args), **_trace_context.to_data(self._span), **data}
         self._begun = Event(name, **self._data)
 
     def run(self) -> int:
@@ -177,7 +177,7 @@ class _Step:
         event = Event(
             self._begun.name,
             self._begun.uid,
-            **{"begin_time": self._begun.begin_time, **self._data, **_result(exit_result)},
+            **{"begin_time": self._begun.begin_time, **self._data, **_result_data(exit_result)},
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
@@ -200,7 +200,8 @@ class _Step:
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
-                self._print(f"{which}{result.handler}: {handler_options.result_line(result, kept=sent.kept)}")
+                line = handler_options.result_line(result, handler_options.rest_of(sent, result))
+                self._print(f"{which}{result.handler}: {line}")
 
     def _opened_log(self) -> int | None:
         try:
@@ -229,7 +230,7 @@ class _Step:
         terminal.print_err(f"{self._args.parser.prog}: {text}")
 
 
-def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
+def _start_data(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is known before the command begins."""
     command, *rest = args.behind
     data: dict[str, Any] = {"command": command}
@@ -243,7 +244,7 @@ def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
     return data
 
 
-def _result(exit_result: ExitResult) -> dict[str, Any]:
+def _result_data(exit_result: ExitResult) -> dict[str, Any]:
     """Return what is known when the command has ended."""
     data: dict[str, Any] = {
         "outcome": exit_result.outcome,

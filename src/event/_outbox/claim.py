@@ -156,6 +156,10 @@ class Claim:
                 self._write(text.encode_delivery(*self._unwritten))
             return "claimed"
 
+    def exists(self) -> bool:
+        """Return whether the entry is on the disk, in the hands of this process."""
+        return os.path.lexists(self.path)
+
     def _is_done(self) -> bool:
         return not self.entry.pending and not self.entry.has_permanent_failure
 
@@ -193,7 +197,7 @@ def _damage(path: str, digest: str) -> str | None:
     try:
         if os.path.islink(path):
             return "is a symbolic link"
-        return None if attachments.sha1(path) == digest else "has changed"
+        return None if attachments.sha1_no_follow(path) == digest else "has changed"
     except _files.NotRegularError:
         return "is not a regular file"
     except FileNotFoundError:

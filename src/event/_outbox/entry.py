@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
     from event._trace_context import Span
 
-VERSION = 1
-BEGINNING = b'{"version": 1, '  # of what `encode` returns
+ENTRY_VERSION = 1
+BEGINNING = b'{"version": 1, '  # of what `encode_entry` returns
 LARGEST = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
 FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
-LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
+ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
 LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a machine that was off, gives up nothing
 _END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with less does not overflow
 _LONGEST_ERROR = 4000  # characters of an error that the journal keeps
@@ -182,7 +182,7 @@ class Entry:
 
     def is_expired(self, now: float) -> bool:
         """Return whether the entry is old enough, and was tried often enough, to be given up."""
-        return self.attempts >= LEAST_ATTEMPTS and now - self.created > LIFETIME
+        return self.attempts >= LEAST_ATTEMPTS and now - self.created > ENTRY_LIFETIME
 
 
 def is_id(text: str) -> bool:
@@ -204,14 +204,14 @@ def own_text(content: bytes, entry_id: str) -> bytes:
     raise ValueError("it is not among the entries of its file")
 
 
-def encode(entry: Entry, event: dict[str, Any]) -> bytes:
+def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
     """Return the first line of an entry.
 
     :param event: the event's dump
     :raises EventError: the data cannot be written as JSON
     """
     content = {
-        "version": VERSION,
+        "version": ENTRY_VERSION,
         "id": entry.id,
         "created": entry.created,
         "event": event,
@@ -222,7 +222,7 @@ def encode(entry: Entry, event: dict[str, Any]) -> bytes:
     return _json.dumps(content).encode("ascii") + b"\n"
 
 
-def decode(text: bytes) -> Entry:
+def decode_entry(text: bytes) -> Entry:
     """Return the entry that a text describes.
 
     :raises NewerVersionError: a newer release wrote it
@@ -232,8 +232,8 @@ def decode(text: bytes) -> Entry:
     content = _json.loads(first)
     if not isinstance(content, dict) or not isinstance(version := content.get("version"), int):
         raise ValueError("it is not an object with a version")
-    if version > VERSION:
-        raise NewerVersionError(f"its version is {version}; this release reads {VERSION}")
+    if version > ENTRY_VERSION:
+        raise NewerVersionError(f"its version is {version}; this release reads {ENTRY_VERSION}")
     created: Any = content.get("created")
     id_ = content.get("id")
     if not _is_time(created) or not isinstance(id_, str):
@@ -241,7 +241,7 @@ def decode(text: bytes) -> Entry:
     event = decode_event(content.get("event"), Event)
     if not all(_is_file_name(file) for file, _ in event.get_attachments().values()):
         raise ValueError("an attachment must be a file of the entry itself")
-    entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_span(content.get("trace")))
+    entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_entry_span(content.get("trace")))
     for line in journal:
         entry.add(line)
     return entry
@@ -249,7 +249,7 @@ def decode(text: bytes) -> Entry:
 
 def encode_attempt(time: float, attempt: int) -> bytes:
     """Return the journal's line for the beginning of an attempt."""
-    return _line({"time": time, "attempt": attempt})
+    return _json_line({"time": time, "attempt": attempt})
 
 
 def encode_delivery(time: float, delivery: Delivery) -> bytes:
@@ -261,12 +261,12 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
         line["permanent"] = delivery.permanent
     if delivery.done:
         line["done"] = sorted(delivery.done)
-    return _line(line)
+    return _json_line(line)
 
 
 def encode_retry(time: float) -> bytes:
     """Return the journal's line for an operator's retry."""
-    return _line({"time": time, "retry": True})
+    return _json_line({"time": time, "retry": True})
 
 
 def record_of(time: float, delivery: Delivery) -> Record:
@@ -277,7 +277,7 @@ def record_of(time: float, delivery: Delivery) -> Record:
     )
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def _json_line(content: dict[str, Any]) -> bytes:
     return _json.dumps(content).encode("ascii") + b"\n"
 
 
@@ -304,7 +304,7 @@ def _is_file_name(file: str) -> bool:
     return file not in {".", ".."} and not {"/", "\\", ":"} & {*file}
 
 
-def _span(content: Any) -> Span:
+def _entry_span(content: Any) -> Span:
     return (_trace_context.from_data(content) if isinstance(content, dict) else None) or _trace_context.NO_SPAN
 
 

@@ -95,7 +95,7 @@ def read_text(path: str, *, is_directory: bool) -> bytes:
     :raises OSError: it cannot be read now, or the entry is gone
     """
     try:
-        return _read(text_path(path, is_directory=is_directory))
+        return _read_bounded(text_path(path, is_directory=is_directory))
     except FileNotFoundError as error:
         if is_directory and exists(path) and not exists(os.path.join(path, _TEXT)):
             raise DamagedError(f"its file {_TEXT!r} is missing") from error
@@ -110,7 +110,7 @@ def read_entry(path: str) -> Entry:
     :raises OSError: it cannot be read now, or it is gone
     """
     content = read_text(path, is_directory=require_owned(path))
-    return text.decode(text.own_text(content, os.path.basename(path).partition(".")[0]))
+    return text.decode_entry(text.own_text(content, os.path.basename(path).partition(".")[0]))
 
 
 def is_from_newer_release(path: str) -> bool:
@@ -178,7 +178,7 @@ def _open(path: str) -> int:
         raise
 
 
-def _read(path: str) -> bytes:
+def _read_bounded(path: str) -> bytes:
     fd = _open(path)
     try:
         size = os.fstat(fd).st_size
@@ -192,7 +192,7 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def move(source: str, target: str) -> bool:
+def rename_entry(source: str, target: str) -> bool:
     """Rename; return False if the source is not there, because another process was first."""
     try:
         os.rename(source, target)

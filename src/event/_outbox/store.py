@@ -30,8 +30,8 @@ claimed -> where it was       it could not be read, for a reason that may pass
 ============================  =========================================================================================
 
 OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, when it began. On its own machine, an owner
-is dead when no such process runs. Elsewhere it counts as dead when the entry has not been touched for `LEASE` seconds
-by the file server's clock.
+is dead when no such process runs. Elsewhere it counts as dead when the entry has not been touched for `CLAIM_LEASE`
+seconds by the file server's clock.
 
 BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 if it is far. So nothing that is not due is
 ever looked at, and to find an entry by its id takes one look into each of some 200 buckets. An empty bucket is removed.
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from event._outbox.entry import Entry
     from event._trace_context import Span
 
-LEASE = 3600.0  # seconds; longer than any single delivery takes
+CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 BOUND = 1000  # entries of a state that `Outbox.summary` counts, and that `Outbox.find` finds
 _LISTED = ("claimed", "waiting", "failed", "corrupt")
 
@@ -291,19 +291,19 @@ class Outbox:
     def _is_in_delivery(self, candidate: Candidate) -> bool:
         """Return whether the owner of a claim is alive."""
         path = self._layout.place(candidate.name)
-        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.owner, path, LEASE)
+        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.owner, path, CLAIM_LEASE)
 
     def _abandoned(self) -> Iterator[Candidate]:
         """Go through the claims whose owner is dead."""
         for candidate in self._layout.candidates("claimed"):
-            if self._layout.is_abandoned(candidate.owner, self._layout.place(candidate.name), LEASE):
+            if self._layout.is_abandoned(candidate.owner, self._layout.place(candidate.name), CLAIM_LEASE):
                 yield candidate
 
     def _sweep(self) -> None:
         """Remove what dead processes left in tmp/."""
         for name in files.list_names(self._layout.place("tmp")):
             path = self._layout.place("tmp", name)
-            if self._layout.is_abandoned(name.partition(".")[2], path, LEASE):
+            if self._layout.is_abandoned(name.partition(".")[2], path, CLAIM_LEASE):
                 files.remove(path)
 
     def _claimed(self, candidate: Candidate) -> Claim | None:
@@ -317,7 +317,7 @@ class Outbox:
             is_shared = files.is_shared(source)
             if not is_shared:  # the date would be that of others too, and a pass goes by it
                 os.utime(source)  # the lease begins before the claim does
-            if not files.move(source, target):
+            if not files.rename_entry(source, target):
                 return None
         except FileNotFoundError:
             return None
@@ -329,7 +329,7 @@ class Outbox:
                 self._separate(target, entry_id)
             content = files.read_text(target, is_directory=is_directory)
             own = text.own_text(content, entry_id)
-            entry = text.decode(own)
+            entry = text.decode_entry(own)
             if entry.id != entry_id:
                 raise files.DamagedError(f"it names itself {entry.id!r}")
         except (OSError, MemoryError, text.NewerVersionError) as error:
@@ -360,7 +360,7 @@ class Outbox:
         _log.warning("outbox entry %s cannot be read now: %s", candidate.id, error)
         try:
             if candidate.due is None:
-                files.move(path, self._layout.place(candidate.name))
+                files.rename_entry(path, self._layout.place(candidate.name))
             elif files.exists(path):
                 self._layout.make_wait(path, candidate.id, candidate.due)
         except OSError as problem:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from event._outbox.layout import Candidate, Layout
 
 _SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
-_TICK = 0.1  # seconds; no clock that dates files is coarser than that, or an entry may come twice
+_CLOCK_GRANULARITY = 0.1  # seconds; no clock that dates files is coarser than that, or an entry may come twice
 
 
 class Turns:
@@ -41,6 +41,6 @@ class Turns:
         elapsed = time.monotonic() - self._began
         if 0 < since <= elapsed + _SLACK or (since == 0 and candidate.id in self._first):
             return True
-        if elapsed < _TICK:
+        if elapsed < _CLOCK_GRANULARITY:
             self._first.add(candidate.id)
         return False

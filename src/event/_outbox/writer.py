@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     # The path in tmp/, what it holds, and whether it is a directory.
     Written: TypeAlias = "tuple[str, Entry, bool]"
 
-_MOST_THREADS = 8  # that sync side by side
-_SMALL = 8192  # bytes of an entry that may share its file
+_MAX_SYNC_THREADS = 8  # that sync side by side
+_MAX_SHARED = 8192  # bytes of an entry that may share its file
 
 
 class NewEntry:
@@ -88,7 +88,7 @@ class Workspace:
 def put(place: Layout, new: NewEntry) -> Claim:
     """Put an event, as `Outbox.put` describes."""
     place.prepare("tmp", "claimed")
-    claim = _enter(place, _write(place, new))
+    claim = _enter(place, _write_entry(place, new))
     _sync(place, [claim])
     return claim
 
@@ -124,7 +124,7 @@ def _put_together(place: Layout, new: Sequence[NewEntry]) -> dict[int, Claim]:
                 entry, line = _encode(item, _id_of(item), {})
             except Exception:  # noqa: S112
                 continue  # to put it by itself says why
-            if len(line) <= _SMALL:
+            if len(line) <= _MAX_SHARED:
                 small[number] = entry, line
     return _link(place, small) if len(small) > 1 else {}
 
@@ -152,7 +152,7 @@ def _id_of(new: NewEntry) -> str:
     return entry_id
 
 
-def _write(place: Layout, new: NewEntry) -> Written:
+def _write_entry(place: Layout, new: NewEntry) -> Written:
     """Write an entry into tmp/, and sync it."""
     entry_id = _id_of(new)
     path = place.fresh("tmp", entry_id)
@@ -183,7 +183,7 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
         entry = Entry(entry_id, time.time(), decode_event(content, Event), new.handlers, span=span)
     except ValueError as error:
         raise EventError(f"{new.event!r} cannot be kept: {error}") from error
-    line = text.encode(entry, content)
+    line = text.encode_entry(entry, content)
     if len(line) > text.LARGEST:
         raise EventError(f"{new.event!r} cannot be kept: it has {len(line)} bytes; {text.LARGEST} are the most")
     return entry, line
@@ -228,12 +228,12 @@ def _write_side_by_side(place: Layout, new: Sequence[NewEntry]) -> list[Written 
     def work(numbers: range) -> None:
         for number in numbers:
             try:
-                results[number] = _write(place, new[number])
+                results[number] = _write_entry(place, new[number])
             except Exception as error:
                 results[number] = error
 
     threads = []
-    step = min(len(new), _MOST_THREADS)
+    step = min(len(new), _MAX_SYNC_THREADS)
     for first in range(1, step):
         numbers = range(first, len(new), step)
         thread = Thread(target=copy_context().run, args=(work, numbers), name="event outbox")

@@ -5,7 +5,7 @@ behind may keep a pipe open for ever, so the end of the copying is not the end o
 
 =============  ========================================================================================================
 `Tee.start`    the threads begin; `Tee.spawned`: the command has its ends of the pipes
-`Tee.end`      the command has ended: what it wrote, and what comes within `GRACE`, is in the log, which is complete
+`Tee.end`      the command has ended: what it wrote, and what comes within `OUTPUT_TIMEOUT`, is in the log
 `Tee.finish`   that is shown too
 `pass_through` in the witness (see `event._process.signals`), when we have ended: what is left behind still writes to
                where it always did, and does not die of a closed pipe
@@ -26,9 +26,9 @@ from event._process.signals import above_standard
 if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no poll
     from select import POLLIN, POLLOUT, poll
 
-GRACE = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
-_SIZE = 1 << 16  # bytes read at once: what a pipe holds
-_MOST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
+OUTPUT_TIMEOUT = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
+_PIPE_SIZE = 1 << 16  # bytes read at once: what a pipe holds
+_MAX_REST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
 
 
 class Tee:
@@ -69,9 +69,9 @@ class Tee:
         """Complete the log; the command has ended."""
         with self._reading:
             self._ended = True
-            deadline = time.monotonic() + GRACE
+            deadline = time.monotonic() + OUTPUT_TIMEOUT
             for stream in self.streams:
-                left = _MOST
+                left = _MAX_REST
                 while left > 0 and stream.open and _readable(stream.reader, deadline - time.monotonic()):
                     data = self._take(stream)
                     stream.rest += data
@@ -100,7 +100,7 @@ class Tee:
             poller.register(reader, POLLIN)
         while streams:
             for reader, _ in poller.poll():
-                data = os.read(reader, _SIZE)
+                data = os.read(reader, _PIPE_SIZE)
                 if not data or not show(streams[reader].target, data):
                     poller.unregister(reader)
                     os.close(reader)
@@ -121,7 +121,7 @@ class Tee:
 
     def _take(self, stream: _Stream) -> bytes:
         """Read from a pipe, and write it to the log; return it, empty at the pipe's end."""
-        data = os.read(stream.reader, _SIZE)
+        data = os.read(stream.reader, _PIPE_SIZE)
         stream.open = bool(data)
         if self.error is None:
             try:

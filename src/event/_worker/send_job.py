@@ -11,6 +11,7 @@ The job:
 ``outbox``      the outbox's directory, or null
 ``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
+``redact``      secrets to replace in the data beside the usual ones, see `event._redact`; null to replace nothing
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
 
@@ -23,7 +24,7 @@ The reports, in order:
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
 ``begin``       the handlers get the event now
 ``result``      one for each handler, see `report_result`
-``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it
+``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it, or ``lost``
 ``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
 ``log``         at any point: a warning that is none of one handler
 ==============  ==================================================================================================
@@ -37,7 +38,7 @@ import time
 from event import _dispatch, _log, _registry
 from event._event import Event, decode_event
 from event._lazy_handler import LazyHandler
-from event._redact import without_secrets
+from event._redact import redact_data, without_secrets
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -50,19 +51,19 @@ if TYPE_CHECKING:
     from event._worker.reporter import Reporter
 
 
-def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
     with Log(reporter, configs):
-        event = _event(job, reporter)
+        event = _event_from_job(job, reporter)
         if event is None:
             return
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
-        give(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
+        send_to_handlers(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -80,7 +81,7 @@ def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
                 pass
 
 
-def give(
+def send_to_handlers(
     handlers: Mapping[str, LazyHandler],
     event: Event,
     job: Mapping[str, Any],
@@ -108,6 +109,8 @@ def give(
     finally:
         if claim and not untried:
             where = claim.release()
+            if where == "claimed" and not claim.exists():
+                where = "lost"  # the outbox was removed, say
     if where:
         reporter.report("end", where=where)
 
@@ -172,9 +175,11 @@ def is_plain(names: Iterable[str]) -> bool:
     return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
-def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:
+def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
     """Return the event with its files attached; None if it must not be sent without them."""
     content = job["event"]
+    if (references := job.get("redact", ())) is not None:
+        content = {**content, "data": redact_data(content["data"], references)}
     event = decode_event({**content, "closed": False}, Event)
     for name, path in job.get("attach", ()):
         try:

@@ -109,7 +109,7 @@ class S3Handler(EventHandler):
             part = "the event"
             store.put(target, text, "application/json")
         except (OSError, ValueError) as error:  # a ValueError is of a path with a NUL
-            _log.warning("s3: %r is not delivered: %s: %s", event, part, s3.reason(error))
+            _log.warning("s3: %r is not delivered: %s: %s", event, part, s3.s3_reason(error))
             return False
         return True
 

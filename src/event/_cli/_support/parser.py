@@ -61,7 +61,7 @@ def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.Argum
         dest="command", metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
     for name in commands:
-        module = _command(name)
+        module = _import_command(name)
         command = module.add_parser(subparsers)
         command.set_defaults(parser=command, run=module.run)
     return parser
@@ -73,7 +73,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Options and words may stand in any order, and behind ``--`` all are words; a command that has `args.behind` gets
     them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
     """
-    head, tail = _split(argv)
+    head, tail = _split_at_dashes(argv)
     parser = build_parser(head[:1] if head[:1] and head[0] in help_text.COMMANDS else help_text.COMMANDS)
     args, extra = parser.parse_known_args(head)
     unknown = [word for word in extra if word.startswith("-")]
@@ -86,7 +86,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
     """Return what stands before and behind the first ``--``."""
     if "--" not in argv:
         return argv, []
@@ -94,5 +94,5 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:where], argv[where + 1 :]
 
 
-def _command(name: str) -> Any:
+def _import_command(name: str) -> Any:
     return import_module(f"event._cli.{name}")
