@@ -572,6 +572,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._cli._support.terminal",
         "event._cli.run",
         "event._handler_config",
+        "event._places",
         "event._process",
         "event._process.child",
         "event._process.ci",
