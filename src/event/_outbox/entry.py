@@ -45,7 +45,6 @@ FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
 ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
 LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a machine that was off, gives up nothing
-_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with less does not overflow
 _LONGEST_ERROR = 4000  # characters of an error that the journal keeps
 _LONGEST_ID = 128  # characters
 _NONE: frozenset[str] = frozenset()
@@ -163,7 +162,7 @@ class Entry:
             return
         if isinstance(line.get("handler"), str):
             self.journal.append(_record(line))
-        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _is_time(line.get("time")):
+        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _json.is_time(line.get("time")):
             self.attempts, self.last_start = attempt, line["time"]
         elif line.get("retry"):
             for record in self.journal:
@@ -236,7 +235,7 @@ def decode_entry(text: bytes) -> Entry:
         raise NewerVersionError(f"its version is {version}; this release reads {ENTRY_VERSION}")
     created: Any = content.get("created")
     id_ = content.get("id")
-    if not _is_time(created) or not isinstance(id_, str):
+    if not _json.is_time(created) or not isinstance(id_, str):
         raise ValueError("'created' must be a time and 'id' a string")
     event = decode_event(content.get("event"), Event)
     if not all(_is_file_name(file) for file, _ in event.get_attachments().values()):
@@ -287,17 +286,13 @@ def _record(line: dict[str, Any]) -> Record:
         ok=bool(line.get("ok")),
         permanent=bool(line.get("permanent")),
         error=str(line.get("error", "")),
-        time=line["time"] if _is_time(line.get("time")) else None,
+        time=line["time"] if _json.is_time(line.get("time")) else None,
         done=_keys(line.get("done")),
     )
 
 
 def _keys(content: Any) -> frozenset[str]:
     return frozenset(key for key in content if isinstance(key, str)) if isinstance(content, list) else _NONE
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value < _END_OF_TIME
 
 
 def _is_file_name(file: str) -> bool:
