@@ -200,7 +200,11 @@ def test_a_real_time_signal_is_told_by_its_number(run):
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
-        pytest.param(["n", "--frob", "--", "true"], "what is '--frob'?", id="unknown option"),
+        pytest.param(
+            ["n", "--frob", "--", "true"],
+            "unrecognized argument '--frob'; put the command after --",
+            id="unknown option",
+        ),
         pytest.param(["n", "--timeout", "0", "--", "true"], "argument --timeout: ", id="no time"),
         pytest.param(["n", "--outbox", "", "--", "true"], "--outbox: expected a directory", id="no outbox"),
         pytest.param(["n", "--handler", "=x", "--", "true"], "--handler: the name is missing", id="nameless handler"),
@@ -568,6 +572,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._cli._support.terminal",
         "event._cli.run",
         "event._handler_config",
+        "event._places",
         "event._process",
         "event._process.child",
         "event._process.ci",

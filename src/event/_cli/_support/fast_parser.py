@@ -50,7 +50,7 @@ def parse(argv: list[str]) -> Any:
     if words is None or (values["handlers"] and values["env"] != _ENV):
         return None
     if argv[0] == "run":
-        values.update(words=words, behind=tail)
+        values.update(words=words, command_line=tail)
     else:
         values.update(words=[*words, *tail], files=[])
     return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
