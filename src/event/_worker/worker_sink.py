@@ -81,6 +81,7 @@ class WorkerSink:
     def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
         """Deliver the events of a batch; see `Sink.deliver`."""
         given = self._supervisor.give(batch)
+        idle()  # the broker's next messages are read while the worker is busy
         while not given.done.wait(_IDLE):
             if self._ended.is_set():
                 return [SinkResult(Disposition.KEEP, "the worker is gone") for _ in batch]
