@@ -20,11 +20,15 @@ The lines that follow are the journal. It only ever grows, and what is pending f
     {"time": …, "retry": true}                             an operator retries: no failure before is permanent
 
 A reader ignores keys that it does not know, and a line that a crash has torn.
+
+Entries that were put together may be names of one file, which holds the first line of each and no journal. An entry
+gets a file of its own before the first line of its journal is written.
 """
 
 from __future__ import annotations
 
 from event import _json, _trace_context
+from event._backoff import backoff
 from event._event import Event, decode_event
 
 TYPE_CHECKING = False
@@ -165,16 +169,12 @@ class Entry:
             for record in self.journal:
                 record.permanent = False
 
-    def delay(self, chance: float) -> float:
+    def delay(self, chance: float | None = None) -> float:
         """Return how long to wait after the last attempt began, in seconds.
 
-        It doubles from a minute to six hours. It varies by a quarter either way, so that what failed together is not
-        retried together.
-
-        :param chance: a random number from 0 to 1
+        :param chance: a number from 0 to 1 that selects the variation; random by default
         """
-        doubled = FIRST_DELAY * float(1 << min(self.attempts - 1, 20))
-        return min(doubled, LONGEST_DELAY) * (0.75 + chance / 2)
+        return backoff(self.attempts - 1, FIRST_DELAY, LONGEST_DELAY, chance)
 
     def is_expired(self, now: float) -> bool:
         """Return whether the entry is old enough, and was tried often enough, to be given up."""
@@ -184,6 +184,20 @@ class Entry:
 def is_id(text: str) -> bool:
     """Return whether text can be an entry's id, which becomes a file name with more after a dot."""
     return 0 < len(text) <= _LONGEST_ID and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+
+
+def own_text(content: bytes, entry_id: str) -> bytes:
+    """Return the part of a file that is about one entry: all of it, unless entries share the file.
+
+    :raises ValueError: the entry is not among those that share it
+    """
+    if not content.partition(b"\n")[2].startswith(BEGINNING):
+        return content
+    beginning = b'%b"id": "%b"' % (BEGINNING, entry_id.encode())
+    for line in content.splitlines(keepends=True):
+        if line.startswith(beginning):
+            return line
+    raise ValueError("it is not among the entries of its file")
 
 
 def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
