@@ -63,6 +63,8 @@ def clean_surroundings(monkeypatch, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "none")  # a test that wants an outbox chooses it
 
 
 @pytest.hookimpl(wrapper=True)

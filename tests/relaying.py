@@ -229,7 +229,7 @@ class Spy:
 
 def quicken():
     """Have what takes a minute take a moment."""
-    redis_adapter.LEASE = LEASE
+    redis_adapter.MESSAGE_LEASE = LEASE
     redis_adapter.CONSUMER_LIFETIME = 2 * LEASE
     redis_adapter._CLAIM_PAUSE = 0.2
     relay_loop._FIRST_DELAY = 0.02
@@ -266,7 +266,7 @@ class Place:
         os.dup2(log, 2)
         os.environ["TMPDIR"] = os.path.join(self.directory, "temporary")
         outbox = [] if name == "none" else ["--outbox", self.outbox(name)]
-        spawning._command = self._worker
+        spawning._worker_command = self._worker
         status = _cli.main(["relay", "env:BROKER", "--queue", queue, "--timeout", "30", *outbox, *self.handlers()])
         assert status == 0, status
 
@@ -691,7 +691,7 @@ def work(jobs, reports, command, step):
     """Be the worker of a relay."""
     note("F")
     batch = []
-    split = relay_job._split
+    split = relay_job._split_batch
 
     def told_split(job, blob):
         found = split(job, blob)
@@ -709,7 +709,7 @@ def work(jobs, reports, command, step):
 
         return told_finish
 
-    relay_job._split = told_split
+    relay_job._split_batch = told_split
     for kind in (relay_job._Keeping, relay_job._Direct):
         kind.finish = telling(kind.finish)
     if step:

@@ -263,7 +263,7 @@ def test_a_descriptor_that_sendfile_does_not_take_is_read(tmp_path):
     os.write(writing, b"through a pipe")
     os.close(writing)
     target = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
-    _files._copy(reading, target)
+    _files._copy_content(reading, target)
     os.close(target)
     os.close(reading)
     assert (tmp_path / "target").read_bytes() == b"through a pipe"

@@ -117,7 +117,7 @@ def test_a_signal_to_us_long_after_one_to_the_group_is_passed_on(started, monkey
     process = started()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
-    time.sleep(2 * signals.SAME)  # what is tested is that time passes
+    time.sleep(2 * signals.SAME_SIGNAL)  # what is tested is that time passes
     os.kill(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
 
@@ -344,8 +344,8 @@ def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
 
 
 def test_what_is_read_after_the_command_has_ended_is_bounded(here, monkeypatch):
-    monkeypatch.setattr(output, "_MOST", 10)
-    monkeypatch.setattr(output, "_SIZE", 4)
+    monkeypatch.setattr(output, "_MAX_REST", 10)
+    monkeypatch.setattr(output, "_PIPE_SIZE", 4)
     tee = output.Tee([(1, 2)], os.open("log", os.O_WRONLY | os.O_CREAT))
     os.write(tee.writers[1], b"x" * 100)
     tee.end(0.0)

@@ -23,7 +23,7 @@ def state_of(span):
     ],
 )
 def test_a_traceparent_names_a_span(text, flags):
-    span = _trace_context.parse(text)
+    span = _trace_context.parse_traceparent(text)
     assert state_of(span) == (TRACE, SPAN, "", flags, "")
     assert span.sampled is bool(flags & 1)
     assert span.traceparent == f"00-{TRACE}-{SPAN}-{flags:02x}"
@@ -49,22 +49,22 @@ def test_a_traceparent_names_a_span(text, flags):
     ],
 )
 def test_what_is_no_traceparent_names_no_span(text):
-    assert _trace_context.parse(text) is None
+    assert _trace_context.parse_traceparent(text) is None
 
 
 def test_a_span_begun_in_another_is_of_its_trace():
-    parent = _trace_context.parse(f"00-{TRACE}-{PARENT}-02", state="v=1")
+    parent = _trace_context.parse_traceparent(f"00-{TRACE}-{PARENT}-02", state="v=1")
     span = _trace_context.new_span(parent)
     assert state_of(span) == (TRACE, span.span_id, PARENT, 2, "v=1")
     assert span.span_id != PARENT
-    assert state_of(_trace_context.parse(span.traceparent)) == (TRACE, span.span_id, "", 2, "")
+    assert state_of(_trace_context.parse_traceparent(span.traceparent)) == (TRACE, span.span_id, "", 2, "")
 
 
 def test_a_span_begun_in_none_is_the_root_of_a_new_trace():
     spans = [_trace_context.new_span(None) for _ in range(100)]
     assert {(span.parent_id, span.flags, span.state) for span in spans} == {("", 1, "")}
     assert len({span.trace_id for span in spans}) == len({span.span_id for span in spans}) == 100
-    assert all(_trace_context.parse(span.traceparent) for span in spans)
+    assert all(_trace_context.parse_traceparent(span.traceparent) for span in spans)
 
 
 def test_the_same_seed_gives_the_same_span():
@@ -105,7 +105,7 @@ def test_nowhere_is_no_span_whatever_the_environment_says(monkeypatch):
         assert _trace_context.child_environment()["PATH"]
     finally:
         _trace_context.active_span.reset(token)
-    assert _trace_context.parse(_trace_context.NO_SPAN.traceparent) is None
+    assert _trace_context.parse_traceparent(_trace_context.NO_SPAN.traceparent) is None
     assert state_of(_trace_context.current_span()) == (TRACE, SPAN, "", 1, "v=1")
 
 

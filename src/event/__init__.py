@@ -49,6 +49,7 @@ __all__ = [
     "sending_id",
     "track",
     "unique_id",
+    "use_outbox",
 ]
 
 EventError.__module__ = __name__
@@ -96,6 +97,14 @@ def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
     See `EventManager.handler_config_as_env`.
     """
     default_manager.handler_config_as_env(var_name)
+
+
+def use_outbox(path: str | os.PathLike[str] | None = None) -> None:
+    """Have the default manager keep each event on disk until every handler has it.
+
+    Without a path, this is the outbox of the command ``e3-event``. See `EventManager.use_outbox`.
+    """
+    default_manager.use_outbox(path)
 
 
 def track(name: str, **data: Any) -> Tracker:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         def send_event(self, event: Event) -> bool: ...
 
 
-def send(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Outcome:
+def dispatch(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Outcome:
     """Give an event to the handlers; return what each one did."""
     results = {delivery.handler: delivery for delivery in deliveries(handlers, event, timeout)}
     return Outcome(tuple(results[name] for name in handlers))
@@ -37,7 +37,7 @@ def deliveries(handlers: Mapping[str, Handler], event: Event, timeout: float | N
 
 def _in_turn(handlers: Mapping[str, Handler], event: Event) -> Iterator[Delivery]:
     for name, handler in handlers.items():
-        yield _attempt(name, handler, event)
+        yield _call_handler(name, handler, event)
 
 
 def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float) -> Iterator[Delivery]:
@@ -48,12 +48,12 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
     """
     from queue import Empty, SimpleQueue
 
-    deadline = time.monotonic() + min(timeout, _LONGEST)
+    deadline = time.monotonic() + min(timeout, _MAX_TIMEOUT)
     done: SimpleQueue[Delivery] = SimpleQueue()
     waiting: dict[str, Thread] = {}
     for name, handler in handlers.items():
         try:
-            waiting[name] = _start(done, name, handler, event)
+            waiting[name] = _start_thread(done, name, handler, event)
         except NotStartedError as error:
             yield Delivery(name, False, error, 0.0)
     while waiting:
@@ -73,7 +73,7 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
 HUNG_LIMIT = 64
 """How many threads of a process may hang in a handler; one more delivery with a timeout fails at once."""
 
-_LONGEST = 365 * 86400.0  # seconds; a lock takes no timeout without end
+_MAX_TIMEOUT = 365 * 86400.0  # seconds; a lock takes no timeout without end
 _hung: set[Thread] = set()
 
 
@@ -81,7 +81,7 @@ class NotStartedError(EventError):
     """A delivery for which there was no thread."""
 
 
-def _start(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
+def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
     """Give an event to a handler in a thread.
 
     :raises NotStartedError: there is no thread to be had, or too many hang already
@@ -104,13 +104,13 @@ def _start(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Even
 
 def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:
     try:
-        done.put(_attempt(name, handler, event))
+        done.put(_call_handler(name, handler, event))
     except BaseException as error:
         # SystemExit, say: in a thread it would end nothing but the thread, unseen.
         done.put(Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0))
 
 
-def _attempt(name: str, handler: Handler, event: Event) -> Delivery:
+def _call_handler(name: str, handler: Handler, event: Event) -> Delivery:
     start = time.perf_counter()
     error: BaseException | None = None
     start_capture()

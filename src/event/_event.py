@@ -107,7 +107,7 @@ class Event:
         :raises AttributeError: the data holds no such value
         """
         self._require_open()
-        if self._data.pop(name, _MISSING) is _MISSING:
+        if self._data.pop(name, _UNSET) is _UNSET:
             raise self._no_attribute(name)
 
     def __getattr__(self, name: str) -> Any:
@@ -393,7 +393,7 @@ def _is_attachment(item: tuple[str, Any]) -> bool:
 _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
 # The last seconds written: both dates of a short event, and each handler's as_dict, ask for the same one.
 _SECONDS: dict[float, str] = {}
-_MISSING = object()
+_UNSET = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 _STEM_MAX = 255 - len(f"-{unique_id()}.json")
 

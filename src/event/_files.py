@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
+_COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 _NAME_MAX = 255  # bytes, of one path component on every common file system
 _WINDOWS = os.name == "nt"
 _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
@@ -128,7 +128,7 @@ def sha1(path: str) -> str:
     digest = hashlib.sha1(usedforsecurity=False)
     fd = open_regular(path)
     try:
-        view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _CHUNK)))
+        view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _COPY_CHUNK)))
         with open(fd, "rb", buffering=0, closefd=False) as file:
             while size := file.readinto(view):
                 digest.update(view[:size])
@@ -179,7 +179,7 @@ def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
     fd = open_regular(source)
     try:
         status = os.fstat(fd)
-        _replace(target, lambda out: _copy(fd, out), 0o600, like=status, sync=sync)
+        _replace(target, lambda out: _copy_content(fd, out), 0o600, like=status, sync=sync)
     finally:
         os.close(fd)
 
@@ -230,7 +230,7 @@ def _unlink(path: str) -> None:
         pass  # the caller has an error to report already
 
 
-def _copy(source: int, target: int) -> None:
+def _copy_content(source: int, target: int) -> None:
     if sys.platform == "linux":  # elsewhere os.sendfile writes to sockets alone
         try:
             while os.sendfile(target, source, None, 1 << 30):
@@ -238,7 +238,7 @@ def _copy(source: int, target: int) -> None:
             return
         except OSError:
             pass  # not between these two file systems; the loop goes on behind what was sent
-    while chunk := os.read(source, _CHUNK):
+    while chunk := os.read(source, _COPY_CHUNK):
         write_all(target, chunk)
 
 

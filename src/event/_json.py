@@ -1,7 +1,7 @@
-"""Any event data as JSON (RFC 8259): the one encoder, for dumps and for every handler.
+"""Encode any event data as JSON (RFC 8259): the one encoder, for dumps and for all handlers.
 
-What JSON knows takes the fast way, the standard library's C encoder. Only where that refuses (a NaN, a key that is
-no string, a cycle, too deep a nesting) is the value walked here and made plain first.
+The standard library's C encoder handles most events alone. If it refuses a value (a NaN, a key that is not a string,
+a cycle, deep nesting), this module converts the value to plain JSON types first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Their str() is their usual written form, and loses nothing.
+# The str() of these modules' objects is their usual notation, without loss.
 _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pydecimal"})
 
 
@@ -27,6 +27,8 @@ _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pyde
 _ENCODERS: dict[tuple[str | int | None, bool], Callable[[Any], str]] = {}
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+
+_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with smaller times does not overflow
 
 # An escaped backslash, which begins no other escape; a pair of surrogates, which is one character; a surrogate alone.
 _SURROGATES = r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f])"
@@ -60,7 +62,7 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_j
         the text of its escape; for what leaves this package
     :raises EventError: a value holds itself, or is nested too deeply; the message names its key
     """
-    text = _encoded(value, indent, sort_keys)
+    text = _encode_value(value, indent, sort_keys)
     if i_json and "\\ud" in text:
         import re
 
@@ -68,7 +70,7 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_j
     return text
 
 
-def _encoded(value: Any, indent: int | None, sort_keys: bool) -> str:
+def _encode_value(value: Any, indent: int | None, sort_keys: bool) -> str:
     try:
         if indent and type(value) is dict and value and _SCALARS.issuperset(map(type, value.values())):
             # The fast encoder of the standard library knows no indentation, but any separator.
@@ -106,6 +108,11 @@ def loads(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def is_time(value: Any) -> bool:
+    """Return whether a value that was read is a point in time: seconds since 1970 UTC, at most about 5000."""
+    return type(value) in {int, float} and 0 <= value < _END_OF_TIME  # True is an int too
 
 
 def natural(value: Any) -> Any:
@@ -186,7 +193,7 @@ def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, int):
-        return _number(value)
+        return _encode_integer(value)
     if isinstance(value, dict):
         return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
     if isinstance(value, (list, tuple)):
@@ -194,7 +201,7 @@ def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
     return _plain(natural(value), key, above)
 
 
-def _number(value: int) -> int | str:
+def _encode_integer(value: int) -> int | str:
     try:
         int.__repr__(value)
     except ValueError:  # more digits than sys.get_int_max_str_digits() allows
@@ -208,5 +215,5 @@ def _key(key: Any) -> str:
         return str.__str__(key)  # the text of a str that is an Enum too
     if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
-    form = _number(key) if isinstance(key, int) else natural(key)
+    form = _encode_integer(key) if isinstance(key, int) else natural(key)
     return form if isinstance(form, str) else shown(form)

@@ -40,7 +40,7 @@ def get_logger() -> Logger:
 
 def warning(message: str, *args: object) -> None:
     """Log at WARNING; see `error`."""
-    _tell(30, message, args, None)
+    _log_safely(30, message, args, None)
 
 
 def error(message: str, *args: object, cause: BaseException | None = None) -> None:
@@ -51,10 +51,10 @@ def error(message: str, *args: object, cause: BaseException | None = None) -> No
     :param args: for the message, as logging formats it
     :param cause: the exception whose traceback is logged too
     """
-    _tell(40, message, args, cause)
+    _log_safely(40, message, args, cause)
 
 
-def _tell(level: int, message: str, args: tuple[object, ...], cause: BaseException | None) -> None:
+def _log_safely(level: int, message: str, args: tuple[object, ...], cause: BaseException | None) -> None:
     try:
         get_logger().log(level, message, *args, exc_info=cause)
     except Exception as failure:
@@ -81,11 +81,11 @@ def _remember(record: LogRecord) -> bool:
     said = _captured.get(get_ident())
     if said is not None and record.levelno >= _WARNING:
         error = record.exc_info[1] if record.exc_info else None
-        said.append(f"{_message(record)}: {one_line(error)}" if error else _message(record))
+        said.append(f"{_logged_text(record)}: {one_line(error)}" if error else _logged_text(record))
     return True
 
 
-def _message(record: LogRecord) -> str:
+def _logged_text(record: LogRecord) -> str:
     try:
         return " ".join(record.getMessage().split())
     except Exception:  # the arguments do not fit the message

@@ -23,8 +23,8 @@ LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system take that m
 class EventManager:
     """Holds handlers and sends events to them.
 
-    :param outbox: a directory that keeps each event until every handler has taken it; the variable E3_EVENT_OUTBOX
-        where it is None
+    :param outbox: a directory that keeps each event until every handler has taken it, or ``none``; the variable
+        E3_EVENT_OUTBOX where it is None
     :param timeout: how long a sending may take, in seconds; with one, the handlers run side by side, in threads, and
         one that is not done in time has failed. The variable E3_EVENT_TIMEOUT where it is None
     :param redact: whether secrets in an event's data are replaced by ``***`` where the data is written; or further
@@ -42,13 +42,30 @@ class EventManager:
         redact: bool | Iterable[str] = True,
     ) -> None:
         self.handlers: dict[str, EventHandler] = {}
-        outbox = outbox or os.environ.get("E3_EVENT_OUTBOX")
-        self.outbox = _absolute(os.fspath(outbox)) if outbox else None
+        self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
         self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
         self._unloaded: dict[str, str] = {}
+
+    def use_outbox(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Keep each event on disk until every handler has it.
+
+        If the outbox cannot be used, this is logged, and events are sent without it.
+
+        :param path: the outbox's directory; None for the outbox of the command ``e3-event``: the one that
+            E3_EVENT_OUTBOX names, or else the one in the user's home directory
+        """
+        from event import _places
+
+        named = path or os.environ.get("E3_EVENT_OUTBOX")
+        try:
+            self.outbox = named_outbox(named or _places.default_outbox())
+        except EventError as error:
+            _log.warning("events are sent without an outbox: %s", one_line(error))
+            return
+        self._preload()
 
     def send_event(self, event: Event) -> bool:
         """Give an event to every handler, in order.
@@ -83,10 +100,12 @@ class EventManager:
         if self.outbox is None:
             from event import _dispatch
 
-            return _dispatch.send(self.handlers.copy(), event, self.timeout)
+            return _dispatch.dispatch(self.handlers.copy(), event, self.timeout)
         from event._outbox import delivery
 
-        return delivery.send(event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout)
+        return delivery.send_through_outbox(
+            event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout
+        )
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
@@ -161,7 +180,7 @@ class EventManager:
         """
         from event import _handler_config
 
-        pairs = [(name, _encoded(name, handler)) for name, handler in self.handlers.items()]
+        pairs = [(name, _config_of(name, handler)) for name, handler in self.handlers.items()]
         try:
             os.environ[var_name] = _handler_config.format_handlers(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
@@ -177,11 +196,13 @@ class EventManager:
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         # The one place where a handler is made: event.testing overrides it, so that a tested program sends nothing.
-        if self.outbox is not None or self.timeout is not None:
-            # Loaded now, not in the middle of a sending: while one thread imports, another may fork, and the child's
-            # import would wait for ever.
-            from event._outbox import delivery  # noqa: F401
+        self._preload()
         self.handlers[name] = handler(*args, **kwargs)
+
+    def _preload(self) -> None:
+        """Import now what a sending needs: while one thread imports, another may fork, and its import never ends."""
+        if self.outbox is not None or self.timeout is not None:
+            from event._outbox import delivery  # noqa: F401
 
 
 def seconds(value: object, origin: str) -> float:
@@ -217,7 +238,7 @@ def _seconds_of_environment() -> float | None:
         return None
 
 
-def _encoded(name: str, handler: EventHandler) -> str:
+def _config_of(name: str, handler: EventHandler) -> str:
     try:
         return handler.encode_config()
     except KeyboardInterrupt:
@@ -226,7 +247,10 @@ def _encoded(name: str, handler: EventHandler) -> str:
         raise EventError(f"handler {name}: its configuration cannot be written: {one_line(error)}") from error
 
 
-def _absolute(path: str) -> str:
+def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
+    """Return the absolute path of the outbox that an option or a variable names; None for ``none`` and for nothing."""
+    if not name or name == "none":
+        return None
     from event import _files
 
-    return _files.absolute(path)
+    return _files.absolute(os.fspath(name))

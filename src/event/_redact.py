@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 # The errors of these handlers hold no secret, and may quote the directory or the server that they are about.
 _NO_SECRET_IN_ERRORS = frozenset(_registry.BUILTINS)
-_SHORTEST_SECRET = 4  # characters; shorter ones would be masked in every other word
-_SHORTEST_VALUE = 8  # characters of a variable's value; shorter ones are often words such as "true" or "staging"
-_LONGEST_TEXT = 20_000  # characters; more of an error's text helps nobody, and masking must not take long
+_MIN_SECRET_LENGTH = 4  # characters; shorter ones would be masked in every other word
+_MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are often words such as "true" or "staging"
+_MAX_TEXT_LENGTH = 20_000  # characters; more of an error's text helps nobody, and masking must not take long
 _MASK = "***"
 
 # A variable's name says so if one of its words, which "_" separates, ends with one of these, or is one of those.
@@ -52,7 +52,7 @@ _TOKEN_MARKS = (
     *("glpat-", "gldt-", "glrt", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-", "glffct-"),
     *("xox", "xapp-", "AKIA", "ASIA", "hooks.slack.com/services/"),
 )
-_SHORTEST_TOKEN = 20  # characters
+_MIN_TOKEN_LENGTH = 20  # characters
 _PEM_BEGIN, _PEM_END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 _PEM_TITLE_MAX = 60  # characters
 
@@ -62,7 +62,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
 
     :param configs: the configuration of each handler, by name
     """
-    text = text[:_LONGEST_TEXT]
+    text = text[:_MAX_TEXT_LENGTH]
     parts: set[str] = set()
     for name, config in configs.items():
         if _registry.kind(name) not in _NO_SECRET_IN_ERRORS:
@@ -73,7 +73,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
             for whole in (config, value, unquote(value)):  # the last one as a client decodes a URL's password
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
     parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it
-    return _without_userinfo(_without(text, (part for part in parts if len(part) >= _SHORTEST_SECRET)))
+    return _without_userinfo(_without(text, (part for part in parts if len(part) >= _MIN_SECRET_LENGTH)))
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _known_secrets(references: Iterable[str]) -> set[str]:
         if name not in _names:
             _names[name] = says_secret(name)
         if _names[name]:
-            found |= _forms(os.environ.get(name, ""), _SHORTEST_VALUE)
+            found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
     for reference in references:
         found |= _forms(_resolved(reference), 1)
     return found
@@ -133,7 +133,7 @@ def _forms(secret: str, shortest: int) -> set[str]:
     secret = secret.strip()
     if len(secret) < shortest:
         return set()
-    forms = {secret, *(line for line in secret.splitlines() if len(line) >= 2 * _SHORTEST_VALUE)}
+    forms = {secret, *(line for line in secret.splitlines() if len(line) >= 2 * _MIN_VALUE_LENGTH)}
     if not secret.isalnum():
         from urllib.parse import quote
 
@@ -186,7 +186,7 @@ def _redacted_text(text: str, secrets: set[str]) -> str:
     text = _without(text, secrets)
     if _PEM_BEGIN in text or _PEM_END in text:
         text = _without_private_keys(text)
-    if len(text) >= _SHORTEST_TOKEN and any(mark in text for mark in _TOKEN_MARKS):
+    if len(text) >= _MIN_TOKEN_LENGTH and any(mark in text for mark in _TOKEN_MARKS):
         import re
 
         text = re.sub(_WELL_KNOWN, _MASK, text)

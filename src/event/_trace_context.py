@@ -69,7 +69,7 @@ class Span:
 NO_SPAN = Span("0" * 32, "0" * 16, flags=0)
 
 
-def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
+def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
     """Return the span that a traceparent names; None where it is none, as the standard wants it ignored then.
 
     :param parent_id: what the span has, as a traceparent does not tell it; the state likewise
@@ -90,7 +90,7 @@ def parse(traceparent: object, parent_id: str = "", state: str = "") -> Span | N
 
 def current_span(environ: Mapping[str, str] = os.environ) -> Span | None:
     """Return the span that the running code is in, else the one that the process is in; None where there is none."""
-    span = active_span.get() or parse(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
+    span = active_span.get() or parse_traceparent(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
     return None if span is NO_SPAN else span
 
 
@@ -128,7 +128,7 @@ def to_data(span: Span) -> dict[str, str]:
 def from_data(data: Mapping[str, Any]) -> Span | None:
     """Return the span that an event's data holds, as `to_data` wrote it; None where it holds none."""
     traceparent, parent_id, state = map(data.get, KEYS)
-    return parse(traceparent, str(parent_id) if _is_id(parent_id, 16) else "", _state(state))
+    return parse_traceparent(traceparent, str(parent_id) if _is_id(parent_id, 16) else "", _valid_state(state))
 
 
 def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _sample(sampler: str, span: Span) -> int:
     return span.flags & ~_SAMPLED | recorded
 
 
-def _state(text: object) -> str:
+def _valid_state(text: object) -> str:
     """Return a tracestate; empty where it is none, as what no environment and no header could hold."""
     return text if isinstance(text, str) and text.isascii() and text.replace("\t", " ").isprintable() else ""
 

@@ -27,7 +27,7 @@ class RecordedEvent:
 
     def __init__(self, event: Event) -> None:
         self.data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
-        self.attachments = {name: _read(path) for name, (path, _) in event.get_attachments().items()}
+        self.attachments = {name: _read_recorded(path) for name, (path, _) in event.get_attachments().items()}
 
     @property
     def name(self) -> Any:
@@ -149,6 +149,6 @@ def _require(holds: bool, what: str, problem: str, value: str) -> None:
         raise AssertionError(f"{what}: {problem}: {value}")
 
 
-def _read(path: str) -> bytes:
+def _read_recorded(path: str) -> bytes:
     with open(_files.open_regular(path), "rb") as file:
         return file.read()

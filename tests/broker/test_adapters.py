@@ -210,7 +210,7 @@ def crash(queue, count):
 @pytest.fixture
 def short_lease(monkeypatch):
     """Let a lease end soon; the process that is killed has the usual one, of which Redis asks nothing."""
-    monkeypatch.setattr(redis_adapter, "LEASE", 0.2)
+    monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.2)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
 
 
@@ -248,7 +248,7 @@ def test_classic_queue_only_knows_that_a_message_came_back(rabbit):
 
 
 def test_extended_lease_is_not_claimed_by_others(stream, monkeypatch):
-    monkeypatch.setattr(redis_adapter, "LEASE", 1.0)
+    monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 1.0)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.0)
     stream.put(b"1")
     with consumer_of(stream) as consumer, consumer_of(stream) as other:
@@ -262,7 +262,7 @@ def test_extended_lease_is_not_claimed_by_others(stream, monkeypatch):
 
 def test_lease_of_nothing_is_extended(any_queue, monkeypatch):
     for adapter in (redis_adapter, sqs_adapter):
-        monkeypatch.setattr(adapter, "LEASE", 0.0)
+        monkeypatch.setattr(adapter, "MESSAGE_LEASE", 0.0)
     with consumer_of(any_queue) as consumer:
         consumer.keep_alive()
         any_queue.put(b"1")
@@ -270,7 +270,7 @@ def test_lease_of_nothing_is_extended(any_queue, monkeypatch):
 
 
 def test_visibility_of_what_is_held_is_extended(sqs, monkeypatch):
-    monkeypatch.setattr(sqs_adapter, "LEASE", 0.0)
+    monkeypatch.setattr(sqs_adapter, "MESSAGE_LEASE", 0.0)
     monkeypatch.setattr(sqs_adapter, "_VISIBILITY", 1)
     sqs.put(b"1", b"2")
     with consumer_of(sqs) as consumer:
@@ -337,7 +337,7 @@ def test_consumers_of_dead_relays_are_removed(stream, monkeypatch):
 
 
 def test_pending_message_that_was_deleted_is_forgotten(stream, monkeypatch):
-    monkeypatch.setattr(redis_adapter, "LEASE", 0.0)
+    monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.0)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.0)
     stream.put(b"1", b"2")
     stream.client.xgroup_create(stream.name, "e3-event", "0")
@@ -353,7 +353,7 @@ def test_pending_message_that_was_deleted_is_forgotten(stream, monkeypatch):
 
 def test_messages_beyond_the_first_that_others_hold_are_claimed(stream, monkeypatch):
     """XAUTOCLAIM looks at ten times as many as it may return, and says where to go on."""
-    monkeypatch.setattr(redis_adapter, "LEASE", 30.0)
+    monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 30.0)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.0)
     stream.put(*(b"%d" % number for number in range(30)))
     stream.client.xgroup_create(stream.name, "e3-event", "0")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event import Event, EventError
-from event._broker import EventMessage, InlineFile, S3Reference, decode, encode
+from event._broker import EventMessage, InlineFile, S3Reference, decode_message, encode_message
 from event._broker.message import Limits
 from event._trace_context import Span
 
@@ -55,18 +55,18 @@ def content_of(message, name):
 
 def same(one, other):
     """Tell whether two messages hold the same."""
-    return encode(one) == encode(other)
+    return encode_message(one) == encode_message(other)
 
 
 # Both ways
 
 
 def test_the_format_is_the_one_that_is_documented():
-    assert encode(golden()) == GOLDEN.read_bytes()
+    assert encode_message(golden()) == GOLDEN.read_bytes()
 
 
 def test_the_documented_format_is_read():
-    read = decode(GOLDEN.read_bytes())
+    read = decode_message(GOLDEN.read_bytes())
     assert (read.id, read.created) == ("0c5f5d2e-1b", 1700000061.25)
     assert read.event.as_dict() == golden().event.as_dict()
     assert read.event._closed
@@ -80,7 +80,7 @@ def test_keys_that_are_not_known_are_ignored():
     text = content()
     for place in (text, text["trace"], text["event"], text["files"]["0"]):
         place["more"] = {"to": "come"}
-    assert same(decode(json.dumps(text).encode()), golden())
+    assert same(decode_message(json.dumps(text).encode()), golden())
 
 
 DATA = st.recursive(
@@ -112,7 +112,7 @@ def test_what_is_written_is_read(sending, created, name, data, contents, span): 
         for number, (name, file) in enumerate(contents.items())
     }
     event = Event(name, data=data)
-    read = decode(encode(EventMessage(sending, created, event, attachments, files, span)))
+    read = decode_message(encode_message(EventMessage(sending, created, event, attachments, files, span)))
     assert (read.id, read.created, read.attachments) == (sending, created, attachments)
     assert (read.event.name, read.event.data, read.event._closed) == (name, data, False)
     for key, file in contents.items():
@@ -134,16 +134,16 @@ def test_what_is_written_is_read(sending, created, name, data, contents, span): 
 )
 def test_values_that_json_does_not_know_have_their_natural_form(value, expected):
     sent = EventMessage("1", 0.0, Event("compile", value=value), {}, {})
-    body = encode(sent)
+    body = encode_message(sent)
     assert body.isascii()
-    assert decode(body).event.value == expected
+    assert decode_message(body).event.value == expected
 
 
 def test_data_that_holds_itself_is_refused():
     made = Event("compile", loop=[])
     made.loop.append(made.loop)
     with pytest.raises(EventError, match="loop' holds itself"):
-        encode(EventMessage("1", 0.0, made, {}, {}))
+        encode_message(EventMessage("1", 0.0, made, {}, {}))
 
 
 # What is refused
@@ -151,7 +151,7 @@ def test_data_that_holds_itself_is_refused():
 
 def test_a_newer_version_is_told_before_anything_else_is_looked_at():
     with pytest.raises(ValueError, match="its version is 2; this release reads 1"):
-        decode(b'{"version": 2, "shape": "unheard of"}')
+        decode_message(b'{"version": 2, "shape": "unheard of"}')
 
 
 def changed(*place, to):
@@ -229,7 +229,7 @@ BAD_URLS = ["", "http://h/k", 1, True, ["s3://b/k"], {}]
 )
 def test_what_is_no_message_is_refused_with_the_reason(text, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
-        decode(text if isinstance(text, bytes) else json.dumps(text).encode())
+        decode_message(text if isinstance(text, bytes) else json.dumps(text).encode())
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_content_is_decoded_in_pieces():
 )
 def test_message_beyond_a_limit_is_refused(limits, reason):
     with pytest.raises(ValueError, match=reason):
-        decode(GOLDEN.read_bytes(), limits)
+        decode_message(GOLDEN.read_bytes(), limits)
 
 
 def test_attachments_are_counted_as_well_as_files():
@@ -274,33 +274,33 @@ def test_attachments_are_counted_as_well_as_files():
     for number in range(3, 6):
         text["event"]["attachments"][f"a{number}"] = ["0", sha1(LOG)]
     with pytest.raises(ValueError, match="it has 6 attachments; the limit is 5"):
-        decode(json.dumps(text).encode(), Limits(attachments=5))
+        decode_message(json.dumps(text).encode(), Limits(attachments=5))
 
 
 def test_brackets_in_strings_are_no_nesting():
     text = content()
     text["event"]["data"]["note"] = '[{"' * 500 + "\\"
-    assert decode(json.dumps(text).encode()).event.note == '[{"' * 500 + "\\"
+    assert decode_message(json.dumps(text).encode()).event.note == '[{"' * 500 + "\\"
 
 
 @pytest.mark.parametrize("end", ["", "\\"])
 def test_depth_of_hostile_text_is_found_in_one_pass(end):
     body = ("[" * 300 + '"' + '\\"' * 2_000_000 + end).encode()
     with pytest.raises(ValueError, match="nested more than 200 levels"):
-        decode(body)
+        decode_message(body)
 
 
 def test_of_two_values_under_one_key_the_last_one_counts():
     body = GOLDEN.read_bytes()
-    assert decode(body[:-1] + b', "id": "other"}').id == "other"
+    assert decode_message(body[:-1] + b', "id": "other"}').id == "other"
     with pytest.raises(ValueError, match="'id' must be"):
-        decode(body[:-1] + b', "id": 1}')
+        decode_message(body[:-1] + b', "id": 1}')
 
 
 def test_a_reference_is_not_looked_into():
     """Whether a relay may take it from there is the relay's to say."""
     text = changed("files", "0", to={"size": 9, "s3": "s3://elsewhere/../x", "base64": "!"})
-    read = decode(json.dumps(text).encode())
+    read = decode_message(json.dumps(text).encode())
     assert (read.files["0"].url, read.files["0"].size) == ("s3://elsewhere/../x", 9)
 
 
@@ -316,19 +316,19 @@ def test_a_reference_is_not_looked_into():
     ],
 )
 def test_a_trace_that_is_none_is_ignored(trace):
-    assert decode(json.dumps(changed("trace", to=trace)).encode()).span is None
+    assert decode_message(json.dumps(changed("trace", to=trace)).encode()).span is None
 
 
 @pytest.mark.parametrize("state", [..., None, 1, [], {}, "v=\n", "v=\0", "v=ä", "\ud800"])
 def test_a_state_that_is_none_is_ignored(state):
-    span = decode(json.dumps(changed("trace", "tracestate", to=state)).encode()).span
+    span = decode_message(json.dumps(changed("trace", "tracestate", to=state)).encode()).span
     assert (span.traceparent, span.state) == (f"00-{TRACE}-{SPAN}-01", "")
 
 
 def test_without_a_trace_the_message_has_none():
     sent = golden()
     sent.span = None
-    assert "trace" not in json.loads(encode(sent))
+    assert "trace" not in json.loads(encode_message(sent))
 
 
 # Whatever comes
@@ -359,10 +359,10 @@ PLACES = [place for place in places(json.loads(GOLDEN.read_bytes())) if place]
 
 def read_or_refused(body):
     try:
-        read = decode(body)
+        read = decode_message(body)
     except ValueError:
         return
-    assert same(decode(encode(read)), read)
+    assert same(decode_message(encode_message(read)), read)
 
 
 @settings(UNTIMED, max_examples=300)
@@ -398,4 +398,4 @@ def test_a_message_with_other_bytes_is_read_or_refused(changes):
 @given(st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
 def test_anything_else_is_refused(body):
     with pytest.raises(ValueError, match=r"\S"):
-        decode(body)
+        decode_message(body)

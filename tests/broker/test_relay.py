@@ -25,8 +25,8 @@ from event._broker import (
     RelayState,
     SinkResult,
     TooLargeError,
-    decode,
-    encode,
+    decode_message,
+    encode_message,
 )
 from event._broker import (
     redis as redis_adapter,
@@ -54,8 +54,8 @@ NEW = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(module, "_FIRST_DELAY", 0.02)
-    monkeypatch.setattr(module, "_POLL", 0.05)
-    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(module, "_RECEIVE_TIMEOUT", 0.05)
+    monkeypatch.setattr(module, "_MAX_PAUSE", 0.2)
     monkeypatch.setattr(sqs_adapter.SQSConsumer, "poll_interval", 1.0)
 
 
@@ -132,7 +132,7 @@ class Sink:
 
 def uid_of(body):
     try:
-        return decode(body).event.uid
+        return decode_message(body).event.uid
     except ValueError:
         return body.decode("utf-8", "replace")
 
@@ -140,7 +140,7 @@ def uid_of(body):
 def body(uid):
     event = Event("build", uid=uid)
     event.close()
-    return encode(EventMessage(f"id-{uid}".replace(" ", "-"), time.time(), event, {}, {}))
+    return encode_message(EventMessage(f"id-{uid}".replace(" ", "-"), time.time(), event, {}, {}))
 
 
 def state(**content):
@@ -313,7 +313,7 @@ def test_one_message_that_the_disk_has_no_room_for_is_tried_again_and_others_go_
 
 
 def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
-    monkeypatch.setattr(module, "LIFETIME", 0.3)
+    monkeypatch.setattr(module, "MESSAGE_LIFETIME", 0.3)
     stream.put(body("big"), body("1"))
     with running(stream, Sink(big=FULL)) as one:
         _, reason, left = dead_letter(stream)
@@ -557,7 +557,7 @@ def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
 
 
 def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(queue, monkeypatch):
-    monkeypatch.setattr(redis_adapter, "LEASE", 0.5)
+    monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.5)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
     going, go = threading.Event(), threading.Event()
     sink = Sink()

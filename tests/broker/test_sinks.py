@@ -24,14 +24,14 @@ from event._broker import (
     InlineFile,
     OutboxSink,
     S3Reference,
-    encode,
+    encode_message,
 )
 from event._broker import (
     sink as sinks,
 )
 from event._net import s3
 from event._outbox import Outbox
-from event._trace_context import Span, current
+from event._trace_context import Span, active_span
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 SPAN = Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
@@ -46,7 +46,7 @@ def body(uid="1", span=None, **files):
         str(number): InlineFile.of(content) if isinstance(content, bytes) else content
         for number, content in enumerate(files.values())
     }
-    return encode(EventMessage(f"id-{uid}", 1e9, event, names, held, span))
+    return encode_message(EventMessage(f"id-{uid}", 1e9, event, names, held, span))
 
 
 def digest(content):
@@ -264,7 +264,7 @@ class Handler:
 
     def send_event(self, e):
         self.got.append((e.uid, {name: Path(path).read_bytes() for name, (path, _) in e.get_attachments().items()}))
-        self.spans.append(current.get())
+        self.spans.append(active_span.get())
         return self.act(e)
 
 
@@ -349,7 +349,7 @@ def test_failing_report_changes_nothing():
 
 
 def test_idle_is_called_meanwhile_in_the_thread_of_the_caller(monkeypatch):
-    monkeypatch.setattr(sinks, "_IDLE", 0.01)
+    monkeypatch.setattr(sinks, "IDLE_INTERVAL", 0.01)
     idled = threading.Event()
     threads = []
 

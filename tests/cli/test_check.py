@@ -150,7 +150,7 @@ def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
     builtins["knob"] = (__name__, "NoExtra")
     status, out, _ = command("check")
     assert status == 0
-    assert states(out)["frob"][1] == 'not installed: pip install "frob[b]" brings event_surely_missing.a'
+    assert states(out)["frob"][1] == 'event_surely_missing.a not installed; run: pip install "frob[b]"'
     assert states(out)["knob"][1] == "ok"
 
 
@@ -245,7 +245,7 @@ def test_a_plugin_says_what_it_requires(command, plugin):
     plugin("board", GOOD.format(result=True) + "\n    requires = {'event_surely_missing': 'board-client'}\n")
     status, out, _ = command("check")
     assert status == 0
-    assert states(out)["board"][1] == 'not installed: pip install "board-client" brings event_surely_missing'
+    assert states(out)["board"][1] == 'event_surely_missing not installed; run: pip install "board-client"'
 
 
 def test_handlers_can_be_tried_before_they_are_configured(command):
@@ -269,7 +269,7 @@ def test_a_test_event_that_one_handler_refuses_says_which(command, plugin, monke
     assert (status, err) == (1, ["e3-event check: 1 problem"])
     slack, down, file = out[-3:]
     assert slack.startswith("  slack  delivered")
-    assert down == "  down   not delivered: the handler returned False"
+    assert down == "  down   the handler returned False; not delivered"
     assert file.startswith("  file   delivered")
 
 

@@ -39,9 +39,9 @@ def start(*args, **kwargs):
 def test_what_a_handler_does_not_take_is_kept_and_the_line_says_so(command):
     block()
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", *TO_FILES, "--handler", "file:b=other")
-    assert (status, out, len(err)) == (1, ["u"], 2)
-    assert err[0].startswith("file: not delivered: ")
-    assert err[0].endswith("; kept in the outbox")
+    assert (status, out, len(err)) == (0, ["u"], 2)
+    assert err[0].startswith("file: ")
+    assert err[0].endswith("; kept")
     assert err[1].startswith("file:b: delivered")
     assert len(ids()) == 1
 
@@ -55,9 +55,9 @@ def test_an_event_that_everybody_took_leaves_the_outbox_empty(command, monkeypat
 
 def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
-    assert (status, out, len(err)) == (1, ["u"], 2)
-    assert err[0].startswith("late: not loaded: ")
-    assert "; kept in the outbox" in err[0]
+    assert (status, out, len(err)) == (0, ["u"], 2)
+    assert err[0].startswith("late: no handler is named 'late'")
+    assert err[0].endswith("; not loaded (in --handler); kept")
     plugin("late", handler("import pathlib; return pathlib.Path('got').write_text(event.uid + self.config)"))
     status, _, err = command("deliver", "ob", "--all")
     assert (status, len(err)) == (0, 2)
@@ -67,8 +67,8 @@ def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
 
 def test_an_event_for_handlers_none_of_which_loads_is_kept_all_the_same(command):
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1")
-    assert (status, out) == (1, ["u"])
-    assert "; kept in the outbox" in err[0]
+    assert (status, out) == (0, ["u"])
+    assert "; kept" in err[0]
     assert len(ids()) == 1
 
 
@@ -98,15 +98,15 @@ def test_what_a_thread_of_a_handler_logs_is_a_line_of_its_own(command, plugin):
 def test_a_very_long_reason_leaves_room_for_what_becomes_of_the_event(command, plugin):
     plugin("down", handler("raise OSError('x' * 9999)"))
     _, _, err = command("send", "n", "--outbox", "ob", "--handler", "down")
-    assert err[0].endswith("xx; kept in the outbox")
+    assert err[0].endswith("xx; kept")
 
 
 def test_an_event_that_is_refused_for_good_is_put_aside(command, plugin):
     plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict")
-    assert status == 1
+    assert status == 0
     assert "given up, and kept in failed/: no such board" in err[0]
-    assert err[1:] == ["strict: not delivered: no such board"]
+    assert err[1:] == ["strict: no such board; refused for good, kept"]
     assert len(ids(state="failed")) == 1
 
 
@@ -114,16 +114,16 @@ def test_of_two_that_fail_the_one_that_refused_for_good_does_not_wait(command, p
     plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
     block()
     _, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict", *TO_FILES)
-    assert err[0] == "strict: not delivered: no such board"
-    assert err[1].endswith("; kept in the outbox")
+    assert err[0] == "strict: no such board; refused for good, kept"
+    assert err[1].endswith("; kept")
 
 
 def test_a_timeout_ends_a_hung_handler_and_the_others_have_the_event(process, plugin):
     plugin("hung", handler("import threading; threading.Event().wait()"))
-    done = process("send", "n", "--timeout", "0.5", "--outbox", "ob", "--handler", "hung", *TO_FILES)
-    assert done.returncode == 1
+    done = process("send", "n", "--timeout", "5", "--outbox", "ob", "--handler", "hung", *TO_FILES)
+    assert done.returncode == 0
     lines = done.stderr.splitlines()
-    assert lines[0] == "hung: not delivered: TimeoutError: not done within 0.5 s; kept in the outbox"
+    assert lines[0] == "hung: TimeoutError: not done within 5 s; kept"
     assert lines[1].startswith("file: delivered")
 
 
@@ -133,11 +133,11 @@ def test_a_timeout_ends_a_hung_handler_and_the_others_have_the_event(process, pl
         pytest.param(["send", "n", "--timeout", "0", *TO_FILES], "--timeout: the timeout is '0'", id="no time"),
         pytest.param(["send", "n", "--timeout", "soon", *TO_FILES], "--timeout: the timeout is 'soon'", id="a word"),
         pytest.param(["send", "n", "--outbox", "", *TO_FILES], "--outbox: expected a directory", id="no outbox"),
-        pytest.param(["deliver"], "which outbox? give its directory, or set E3_EVENT_OUTBOX", id="which"),
-        pytest.param(["deliver", ""], "expected the outbox's directory", id="empty"),
-        pytest.param(["deliver", "a", "b"], "what is 'b'? expected one OUTBOX", id="two"),
+        pytest.param(["deliver", ""], "--outbox: expected a directory, or none", id="empty"),
+        pytest.param(["deliver", "a", "--outbox", "b"], "the outbox is given twice: 'a' and --outbox b", id="both"),
+        pytest.param(["deliver", "a", "b"], "unrecognized argument 'b'; expected one OUTBOX", id="two"),
         pytest.param(["deliver", "a", "--timeout", "-1"], "--timeout: the timeout is '-1'", id="timeout"),
-        pytest.param(["deliver", "a", "--fast"], "what is '--fast'?", id="unknown option"),
+        pytest.param(["deliver", "a", "--fast"], "unrecognized argument '--fast'", id="unknown option"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):
@@ -162,7 +162,7 @@ def test_what_waits_is_delivered_when_it_is_due_and_not_before(command):
     free()
     status, out, err = command("deliver", "ob")
     assert (status, out, len(err)) == (0, [], 1)
-    assert re.fullmatch(r"e3-event deliver: nothing was due; 1 waits, the next one until \S+Z", err[0])
+    assert re.fullmatch(r"e3-event deliver: nothing was due; 1 waits in \S+/ob, the next one until \S+Z", err[0])
     make_due(entry_id)
     status, _, err = command("deliver", "ob")
     assert status == 0
@@ -179,20 +179,20 @@ def test_the_variable_names_the_outbox(command, monkeypatch):
     assert (status, err[-1]) == (0, "e3-event deliver: 2 of 2 delivered; nothing waits")
 
 
-def test_what_fails_again_is_status_1_and_goes_on_waiting(command):
+def test_strict_is_status_1_if_something_fails_again(command):
     wait_for("a", "b")
-    status, _, err = command("deliver", "ob", "--all", "--timeout", "60")
+    status, _, err = command("deliver", "ob", "--all", "--timeout", "60", "--strict")
     assert (status, len(err)) == (1, 3)
-    assert all(line.endswith("; kept in the outbox") for line in err[:2])
-    assert err[2].startswith("e3-event deliver: 0 of 2 delivered; 2 wait, the next one until ")
+    assert all(line.endswith("; kept") for line in err[:2])
+    assert err[2].startswith(f"e3-event deliver: 0 of 2 delivered; 2 wait in {os.path.abspath('ob')}, the next")
 
 
-def test_an_entry_that_is_damaged_stops_no_other_and_is_status_1(command):
+def test_an_entry_that_is_damaged_stops_no_other_and_is_kept(command):
     damaged, _ = wait_for("a", "b")
     free()
     text_of(path_of(damaged)).write_text("{", "utf-8")
     status, _, err = command("deliver", "ob", "--all")
-    assert status == 1
+    assert status == 0
     assert sum(f"e3-event deliver: outbox entry {damaged} is moved to corrupt" in line for line in err) == 1
     assert err[-1] == "e3-event deliver: 1 of 1 delivered; nothing waits"
     assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
@@ -268,7 +268,7 @@ def test_a_handler_that_exits_does_not_decide_the_status(command, plugin):
     command("send", "n", "--outbox", "ob", "--handler", "gone=1")
     plugin("gone", handler("sys.exit(0)"))
     status, _, err = command("deliver", "ob", "--all")
-    assert status == 1
+    assert status == 0
     assert any("SystemExit: 0" in line for line in err)
     assert len(ids()) == 1
 
@@ -328,7 +328,7 @@ def test_mail_that_a_dead_server_and_a_killed_sender_left_arrives_exactly_once(p
         with raw_server(line.serve) as port:
             monkeypatch.setenv("E3_EVENT_HANDLERS", f"file=events|smtp=s,a@x.test,b@x.test,127.0.0.1:{port}")
             done = process("send", "first", "--uid", "u1")
-            assert (done.returncode, done.stderr.count("; kept in the outbox")) == (1, 1)
+            assert (done.returncode, done.stderr.count("; kept")) == (0, 1)
             line.state = "hung"
             line.reached.clear()
             sender = start("send", "second", "--uid", "u2")
@@ -462,7 +462,7 @@ def test_a_signal_ends_the_watch_after_the_delivery(here, plugin, number, status
 def test_a_second_signal_ends_the_delivery_too_and_the_event_waits(here, plugin):
     process = busy(plugin)
     process.send_signal(signal.SIGTERM)
-    time.sleep(shutdown.SAME + 0.2)  # later: it is another wish
+    time.sleep(shutdown.SAME_REQUEST + 0.2)  # later: it is another wish
     process.send_signal(signal.SIGTERM)
     finish(process)
     assert process.returncode == 130
@@ -534,7 +534,7 @@ def test_the_watch_tries_what_is_not_due_once_and_not_again(here):
     wait_for("stuck")
     process = start("deliver", "ob", "--watch", "--all", stderr=subprocess.PIPE)
     try:
-        assert "stuck: file: not delivered" in line_of(process)
+        assert "stuck: file: NotADirectoryError" in line_of(process)
         (other,) = wait_for("other", handlers=[("file", "later")])
         free("later")
         make_due(other)
@@ -559,8 +559,8 @@ def test_a_plugin_that_ends_the_process_is_asked_when_the_outbox_has_the_event(p
 
 def test_a_plugin_whose_import_hangs_holds_neither_the_sender_nor_what_waits(process, plugin):
     plugin("hangs", "import time; time.sleep(100)\n")
-    done = process("send", "n", "--outbox", "ob", "--timeout", "0.5", "--handler", "hangs", *TO_FILES)
-    assert done.returncode == 1
+    done = process("send", "n", "--outbox", "ob", "--timeout", "5", "--handler", "hangs", *TO_FILES)
+    assert done.returncode == 0
     assert len(stored()) == 1
     done = process("deliver", "ob", "--all", "--timeout", "0.5")
     assert "not done within 0.5 s" in done.stderr

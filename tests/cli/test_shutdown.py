@@ -22,7 +22,7 @@ def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypat
     with shutting:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
-        monkeypatch.setattr(shutdown, "SAME", 0.0)
+        monkeypatch.setattr(shutdown, "SAME_REQUEST", 0.0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert (shutting.status, ends) == (130, [1])

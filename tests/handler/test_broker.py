@@ -30,7 +30,7 @@ import event
 from brokers import RabbitQueue, RedisQueue
 from delivering import deliver
 from event import _files
-from event._broker import InlineFile, decode
+from event._broker import InlineFile, decode_message
 from event._broker import publisher as publisher_module
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
@@ -105,7 +105,7 @@ def taken(server, queue):
 
 
 def messages(server, queue):
-    return [decode(message.body) for message in taken(server, queue)]
+    return [decode_message(message.body) for message in taken(server, queue)]
 
 
 def the_message(server, queue):
@@ -220,7 +220,7 @@ def test_the_message_is_the_event(server, queue, handler, tmp_path):
         made.attach_file(log)
     assert handler.send_event(made)
     (raw,) = taken(server, queue)
-    message = decode(raw.body)
+    message = decode_message(raw.body)
     assert message.event.as_dict() == {**made.as_dict(), "flags": ["a", "b"]}
     assert message.event._closed
     assert message.attachments == {"log": ("0", hashlib.sha1(b"done\n").hexdigest())}
@@ -1068,7 +1068,7 @@ def test_an_event_whose_attachment_s3_does_not_take_waits_and_comes_under_the_sa
 def test_an_event_goes_to_sqs(sqs, files):
     handler = BrokerHandler("sqs://us-east-1", sqs.name)
     assert handler.send_event(event_with(files("log", b"x" * 1000), uid="42"))
-    message = decode(sqs.get()[0])
+    message = decode_message(sqs.get()[0])
     assert (message.event.uid, content_of(message)) == ("42", b"x" * 1000)
 
 

@@ -263,7 +263,7 @@ def test_a_planted_link_among_the_json_files_is_not_read(tmp_path, attach):
 
 def test_a_json_file_that_is_gone_when_it_is_read_is_no_hindrance(tmp_path):
     # Between the listing and the reading: no test can come in there.
-    assert file_handler._identity(file_handler._read(str(tmp_path / "gone"))) is None
+    assert file_handler._identity(file_handler._read_file(str(tmp_path / "gone"))) is None
 
 
 def test_an_event_with_a_uid_of_our_own_that_is_sent_again_has_one_directory(tmp_path, attach):

@@ -177,7 +177,7 @@ def test_an_object_nested_too_deeply_is_json(send):
     for _ in range(500):
         value = {"a": value}
     (name,) = set(send(x=value).attributes) - {"cicd.pipeline.action.name"}
-    assert name == "x" + ".a" * (otel._DEEPEST - 1)
+    assert name == "x" + ".a" * (otel._MAX_ATTRIBUTE_DEPTH - 1)
 
 
 def test_a_key_that_is_empty_is_no_attribute(send):

@@ -172,7 +172,7 @@ def test_a_header_without_end_is_given_up(client):
 
     with raw_server(serve) as port, pytest.raises(http.FAILURES) as error:
         post(client, f"http://127.0.0.1:{port}")
-    assert http.reason(error.value) == "LineTooLong"
+    assert http.http_reason(error.value) == "LineTooLong"
 
 
 def test_a_port_that_speaks_grpc_is_recognized(client):
@@ -183,7 +183,7 @@ def test_a_port_that_speaks_grpc_is_recognized(client):
 
     with raw_server(serve) as port, pytest.raises(http.FAILURES) as error:
         post(client, f"http://127.0.0.1:{port}")
-    assert http.reason(error.value) == "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"
+    assert http.http_reason(error.value) == "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"
 
 
 # Kept connections
@@ -281,7 +281,7 @@ def test_a_server_that_wants_to_close_gets_a_new_connection(client):
 
 
 def test_so_many_connections_are_kept_and_no_more(client, monkeypatch):
-    monkeypatch.setattr(http, "_IDLE", 1)
+    monkeypatch.setattr(http, "_MAX_IDLE", 1)
     together = threading.Barrier(2)
 
     def serve_one(request):
@@ -448,7 +448,7 @@ def test_an_interrupt_while_connecting_leaves_no_socket(client, monkeypatch):
 def test_a_plain_answer_on_a_tls_port_is_a_failure_with_its_reason(client):
     with site() as server, pytest.raises(http.FAILURES) as error:
         post(client, server.url.replace("http:", "https:"))
-    assert http.reason(error.value).startswith(("SSLError", "ConnectionResetError"))
+    assert http.http_reason(error.value).startswith(("SSLError", "ConnectionResetError"))
 
 
 # Repetitions
@@ -460,15 +460,15 @@ def test_a_repetition_waits_longer_each_time(monkeypatch):
     statuses = iter([503, 503, 503, 200])
 
     def answered():
-        return http.Answer(next(statuses), {})
+        return http.Response(next(statuses), {})
 
     assert http.repeated(answered, Deadline(100), {503}).taken
     assert pauses == [1.0, 2.0, 4.0]
 
 
 def test_no_repetition_begins_after_the_deadline():
-    assert http.repeated(lambda: http.Answer(503, {}), Deadline(0.5), {503}).status == 503
-    assert http.repeated(lambda: http.Answer(503, {"Retry-After": "1"}), Deadline(0.5)).status == 503
+    assert http.repeated(lambda: http.Response(503, {}), Deadline(0.5), {503}).status == 503
+    assert http.repeated(lambda: http.Response(503, {"Retry-After": "1"}), Deadline(0.5)).status == 503
 
 
 def test_a_body_arrives_as_it_is(client):

@@ -181,14 +181,14 @@ def test_what_could_run_in_a_browser_is_a_download(server, store, tmp_path, ctyp
     ],
 )
 def test_a_reason_has_no_password(text, expected):
-    assert s3.reason(ValueError(text)) == f"ValueError: {expected}"
+    assert s3.s3_reason(ValueError(text)) == f"ValueError: {expected}"
 
 
 @pytest.mark.timeout(60)  # with a pattern that goes back and forth, minutes
 @pytest.mark.parametrize("character", ["a", "/", "@", " ", ":"])
 def test_a_reason_of_a_megabyte_is_masked_in_one_pass(character):
-    assert "secret" not in s3.reason(ValueError(f"//u:secret@{character * 1_000_000}@"))
-    s3.reason(ValueError(character * 1_000_000))
+    assert "secret" not in s3.s3_reason(ValueError(f"//u:secret@{character * 1_000_000}@"))
+    s3.s3_reason(ValueError(character * 1_000_000))
 
 
 def test_its_owner_alone_may_read_what_was_downloaded(server, store, directory):
@@ -335,7 +335,7 @@ def test_a_server_that_is_down(trouble, monkeypatch):
 
 
 def test_a_server_that_is_silent(trouble, monkeypatch):
-    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch)
         assert trouble().startswith("ReadTimeoutError: Read timeout")
@@ -419,7 +419,7 @@ def test_a_connection_that_ends_within_the_body(store, directory, monkeypatch):
 
 
 def test_a_connection_that_falls_silent_within_the_body(store, directory, monkeypatch):
-    monkeypatch.setattr(s3, "_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
     given_up = threading.Event()
 
     def fall_silent(connection):
@@ -628,7 +628,7 @@ def test_join(url, segments, expected):
     ],
 )
 def test_the_reason_is_one_line_without_a_password(error, expected):
-    assert s3.reason(error) == expected
+    assert s3.s3_reason(error) == expected
 
 
 @pytest.mark.parametrize("kind", [StoreError, NotThereError, ContentError])

@@ -298,7 +298,7 @@ def test_an_entry_that_keeps_killing_its_owners_is_given_up_in_the_end(box, monk
     claim.entry.attempts = 9
     claim.begin()
     abandon(box, claim, age=2 * LEASE)
-    monkeypatch.setattr("event._outbox.entry.LIFETIME", -1.0)
+    monkeypatch.setattr("event._outbox.entry.ENTRY_LIFETIME", -1.0)
     assert taken(box) == []
     assert there(box) == {"failed": [claim.entry.id]}
 

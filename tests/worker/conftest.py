@@ -9,7 +9,7 @@ import pytest
 from cli.conftest import here, plugin  # noqa: F401  # fixtures
 from event import PermanentError
 from event._outbox import Outbox
-from event._worker.protocol import LONGEST_REPORT, FrameReader, encode
+from event._worker.protocol import LONGEST_REPORT, FrameReader, encode_frame
 from event._worker.reporter import Reporter
 from worker.running import register
 
@@ -24,7 +24,7 @@ class Line:
         self.reporter = Reporter(self.jobs, self.reports, os.getppid())
 
     def give(self, job, blob=b""):
-        os.write(self.to_worker, encode(job, blob))
+        os.write(self.to_worker, encode_frame(job, blob))
 
     def heard(self):
         """Return what was reported: the kind and the other values of each."""

@@ -106,7 +106,7 @@ def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open
         f"sys.path[:] = {sys.path!r}\n"
         "from event._worker import child\n"
         "from event._worker import reporter\n"
-        "reporter._LOOK = 0.05\n"
+        "reporter._PARENT_CHECK_INTERVAL = 0.05\n"
         "pid = os.fork()\n"
         "if pid: os._exit(0)\n"
         f"child.main({line.jobs}, {line.reports}, {os.getpid()})\n"
@@ -240,7 +240,7 @@ def test_a_worker_waits_on_as_long_as_the_command_runs(line, monkeypatch):
 
 
 def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
-    monkeypatch.setattr(reporter, "_LOOK", 0.01)
+    monkeypatch.setattr(reporter, "_PARENT_CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(line.reporter, "_command", -1)
     assert line.reporter.next_job() is None
     os.close(line.jobs)

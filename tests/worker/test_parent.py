@@ -13,7 +13,7 @@ import pytest
 from cli.helpers import stored
 from event._event import Event, raw_content
 from event._worker import Worker, parent, receive, spawning, system
-from event._worker.protocol import encode
+from event._worker.protocol import encode_frame
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -175,7 +175,7 @@ def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
 
 
 def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds_its_connection(fake):
-    frame = encode({"report": "result", "id": 0})
+    frame = encode_frame({"report": "result", "id": 0})
     worker, _, _ = fake(f"import os, sys; os.write(int(sys.argv[2]), {frame!r})")
     assert hear(worker) in (["result"], ["result", "alive"])
     hear(worker)
@@ -185,7 +185,7 @@ def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds
 def test_the_report_of_an_earlier_job_is_not_taken_for_one_of_the_last(fake):
     worker, _, reports = fake()
     worker.send({"job": "x"}, deadline=time.monotonic() + SOON)
-    os.write(reports, encode({"report": "done", "id": 0}) + encode({"report": "done", "id": 1}))
+    os.write(reports, encode_frame({"report": "done", "id": 0}) + encode_frame({"report": "done", "id": 1}))
     ((_, report),) = receive([worker], time.monotonic() + SOON)
     assert report == {"report": "done", "id": 1}
 
@@ -201,7 +201,7 @@ def test_receiving_ends_at_its_deadline(fake):
 def test_a_flood_of_reports_ends_too(fake, monkeypatch):
     monkeypatch.setattr(parent, "_MOST_READS", 1)
     worker, _, reports = fake()
-    frame = encode({"report": "log", "id": 0, "text": "x" * 30_000})
+    frame = encode_frame({"report": "log", "id": 0, "text": "x" * 30_000})
     os.write(reports, frame * 2)
     assert len(receive([worker], time.monotonic() + SOON)) == 2
 
@@ -214,7 +214,7 @@ def test_a_worker_that_does_not_take_its_job_is_ended(fake):
 
 def test_last_reports_of_a_worker_that_takes_no_more_jobs_are_heard(fake):
     other, jobs, reports = fake("pass")
-    os.write(reports, encode({"report": "log", "id": 1, "text": "the last"}))
+    os.write(reports, encode_frame({"report": "log", "id": 1, "text": "the last"}))
     os.close(jobs)
     other.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + SOON)
     assert other.ended == ""
@@ -278,7 +278,7 @@ def test_the_memory_of_a_process_that_is_gone_is_none():
 @pytest.mark.parametrize("flag", ["-I", "-S"])
 def test_a_new_interpreter_has_the_flags_of_this_one(flag):
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import spawning; "
-    code += "print(spawning._command(3, 4)[1])"
+    code += "print(spawning._worker_command(3, 4)[1])"
     done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == f"{flag}\n"
 

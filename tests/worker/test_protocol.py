@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event._worker import ProtocolError, protocol
-from event._worker.protocol import FrameReader, encode
+from event._worker.protocol import FrameReader, encode_frame
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -24,7 +24,7 @@ def frames(data, limit=1 << 20, blob=1 << 20):
 
 @given(st.lists(st.tuples(st.dictionaries(st.text(), JSON, max_size=3), st.binary(max_size=50)), max_size=4), st.data())
 def test_frames_come_back_however_they_are_cut(sent, data):
-    stream = b"".join(encode(message, blob) for message, blob in sent)
+    stream = b"".join(encode_frame(message, blob) for message, blob in sent)
     reader, found = FrameReader(1 << 20, 1 << 20), []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
@@ -35,7 +35,7 @@ def test_frames_come_back_however_they_are_cut(sent, data):
 
 
 def test_a_half_of_a_pair_of_surrogates_comes_back():
-    assert frames(encode({"a": "caf\udce9"})) == [({"a": "caf\udce9"}, b"")]
+    assert frames(encode_frame({"a": "caf\udce9"})) == [({"a": "caf\udce9"}, b"")]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_what_is_no_frame_is_an_error_whatever_follows(data):
 
 def test_a_report_holds_no_blob():
     with pytest.raises(ProtocolError):
-        frames(encode({}, b"x"), blob=0)
+        frames(encode_frame({}, b"x"), blob=0)
 
 
 def test_a_frame_that_is_too_long_is_not_written(monkeypatch):
     monkeypatch.setattr(protocol, "LONGEST_JOB", 10)
     with pytest.raises(ValueError, match="a frame of 13 and 1 bytes is too long for the worker"):
-        encode({"a": "1234"}, b"x")
+        encode_frame({"a": "1234"}, b"x")

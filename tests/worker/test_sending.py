@@ -216,11 +216,11 @@ def test_an_entry_that_somebody_else_has_taken_is_not_called_kept(sender, plugin
     assert not send(sender(("crash", ""), outbox="outbox")).kept
 
 
-def test_a_permanent_failure_is_not_kept_for_a_retry(sender, plugin):
+def test_a_permanent_failure_is_kept_for_an_operator(sender, plugin):
     plugin("refuses", "from event import PermanentError\n" + handler("raise PermanentError('no such user')"))
     one = sender(("refuses", ""), outbox="outbox")
     sent = send(one)
-    assert (sent.results[0].permanent, sent.kept) == (True, False)
+    assert (sent.results[0].permanent, sent.kept) == (True, True)
     assert len(one.logged) == 1
 
 

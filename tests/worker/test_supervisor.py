@@ -154,7 +154,7 @@ def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(wat
         watching.step(1000.0)
     pauses = [after - before for before, after in pairwise(starts)]
     assert pauses[:5] == [0.0, 0.0, 2.0, 4.0, 8.0]
-    assert max(pauses) == room._LONGEST_PAUSE
+    assert max(pauses) == room._MAX_RESTART_PAUSE
     assert set(heard.notes) == {"the worker was lost: it broke"}
 
 
@@ -213,7 +213,7 @@ def test_an_entry_between_two_handlers_is_adopted_by_the_next_worker(watching, s
 
 def test_a_worker_that_reports_nothing_is_killed(watching, stage):
     watching.step(0.0)
-    stage.now += TIMEOUT + room.SILENCE + 1
+    stage.now += TIMEOUT + room.SILENT_SECONDS + 1
     watching.step(0.0)
     assert stage.workers[0].ended == "a handler stopped its process"
 

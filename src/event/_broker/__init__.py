@@ -9,8 +9,9 @@ Other rooms use these names only:
 `Sink`, `Incoming`, `SinkResult`,      where a relay's events go, and what becomes of a message
 `Disposition`
 `OutboxSink`, `DirectSink`             sinks of this process; `AttachmentSource` says where S3 attachments may be
-`EventMessage`, `InlineFile`,          the message format, with `encode` and `decode`
-`S3Reference`
+`EventMessage`, `InlineFile`,          the message format
+`S3Reference`, `encode_message`,
+`decode_message`
 `RelayState`                           what relays remember about a message
 `BrokerError`, `RefusedError`,         what goes wrong
 `NotTakenError`, `TooLargeError`
@@ -28,7 +29,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from event._broker.direct_sink import DirectSink
-    from event._broker.message import EventMessage, InlineFile, S3Reference, decode, encode
+    from event._broker.message import EventMessage, InlineFile, S3Reference, decode_message, encode_message
     from event._broker.outbox_sink import OutboxSink
     from event._broker.publisher import PublisherPool
     from event._broker.queue import (
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from event._broker.url import BrokerURL
 
 _MODULES = {
-    "message": ("EventMessage", "InlineFile", "S3Reference", "decode", "encode"),
+    "message": ("EventMessage", "InlineFile", "S3Reference", "decode_message", "encode_message"),
     "publisher": ("PublisherPool",),
     "queue": (
         "DEAD_SUFFIX", "DEFAULT_QUEUE", "BrokerError", "NotTakenError", "OutgoingMessage", "ReceivedMessage",
@@ -93,8 +94,8 @@ __all__ = [
     "TooLargeError",
     "connect_consumer",
     "connect_publisher",
-    "decode",
-    "encode",
+    "decode_message",
+    "encode_message",
     "is_queue_name",
     "load_client",
 ]

@@ -9,10 +9,10 @@ from typing import Any
 import pika
 from pika import spec
 
-from event._broker.amqp_connection import GOODBYE, Connection, declare, left, sorted_error
+from event._broker.amqp_connection import GOODBYE, AMQPConnection, declare, left, sorted_error
 from event._broker.queue import (
-    CONTENT_TYPE,
     DEAD_SUFFIX,
+    MESSAGE_TYPE,
     OPERATION_TIMEOUT,
     BrokerError,
     Masked,
@@ -34,13 +34,13 @@ _CONSUMER_TAG = "e3-event"
 
 def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> AMQPPublisher:
     """Return a connection with a channel in confirm mode; see `queue.connect_publisher`."""
-    connection = Connection(address, min(timeout, OPERATION_TIMEOUT))
+    connection = AMQPConnection(address, min(timeout, OPERATION_TIMEOUT))
     return AMQPPublisher(url, connection)
 
 
 def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> AMQPConsumer:
     """Return a connection that receives from a queue; see `queue.connect_consumer`."""
-    connection = Connection(address, OPERATION_TIMEOUT)
+    connection = AMQPConnection(address, OPERATION_TIMEOUT)
     try:
         return AMQPConsumer(url, connection, queue, prefetch)
     except BaseException:
@@ -51,7 +51,7 @@ def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int
 class AMQPPublisher:
     """A connection that publishes; see `queue.Publisher`."""
 
-    def __init__(self, url: BrokerURL, connection: Connection) -> None:
+    def __init__(self, url: BrokerURL, connection: AMQPConnection) -> None:
         self._url = url
         self._connection = connection
         self._declared: set[str] = set()
@@ -97,7 +97,7 @@ class AMQPPublisher:
     def _publish(self, queue: str, message: OutgoingMessage, end: float) -> None:
         self._answer, self._returned = None, ""
         properties = _BasicProperties(
-            content_type=CONTENT_TYPE, content_encoding="utf-8", delivery_mode=2, headers={**message.headers},
+            content_type=MESSAGE_TYPE, content_encoding="utf-8", delivery_mode=2, headers={**message.headers},
             message_id=message.id or None,
         )  # fmt: skip
         self._channel.basic_publish("", queue, message.body, properties, mandatory=True)
@@ -124,7 +124,7 @@ class AMQPConsumer:
 
     poll_interval = 0.5
 
-    def __init__(self, url: BrokerURL, connection: Connection, queue: str, prefetch: int) -> None:
+    def __init__(self, url: BrokerURL, connection: AMQPConnection, queue: str, prefetch: int) -> None:
         self._url = url
         self._connection = connection
         self._queue = queue

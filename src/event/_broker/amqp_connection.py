@@ -31,7 +31,7 @@ _HEARTBEAT = 30  # seconds
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
 
 
-class Connection:
+class AMQPConnection:
     """An AMQP connection whose waits end at a deadline.
 
     What is given to pika to be called goes through `noted`: pika's loop then stops, and the wait looks anew.
@@ -166,7 +166,7 @@ class _Loop(IOLoop):
                 os.dup2(ours.fileno(), fd, inheritable=False)
 
 
-def declare(connection: Connection, queue: str, end: float) -> None:
+def declare(connection: AMQPConnection, queue: str, end: float) -> None:
     """Make a queue if there is none; an existing one, and whatever its kind, is used as it is.
 
     :param end: the deadline, by `time.monotonic`
@@ -190,7 +190,7 @@ def declare(connection: Connection, queue: str, end: float) -> None:
     _declare(connection, queue, end, arguments=arguments)
 
 
-def _declare(connection: Connection, queue: str, end: float, **options: Any) -> bool:
+def _declare(connection: AMQPConnection, queue: str, end: float, **options: Any) -> bool:
     """Declare a queue; return False if there is none of that name."""
     channel = connection.open_channel(left(end))
     closed: list[BaseException] = []
@@ -233,7 +233,7 @@ def sorted_error(error: BaseException) -> BrokerError | TooLargeError:
     if isinstance(error, (BrokerError, TooLargeError)):
         return error
     cause = _innermost(error)
-    reason = _text(cause)
+    reason = _amqp_error_text(cause)
     code = getattr(cause, "reply_code", 0)
     if code == _PRECONDITION_FAILED and "message size" in reason:
         return TooLargeError(reason)
@@ -261,7 +261,7 @@ def _innermost(error: BaseException) -> BaseException:
         error = inner
 
 
-def _text(error: BaseException) -> str:
+def _amqp_error_text(error: BaseException) -> str:
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return f"{error.reply_code} {error.reply_text}"
     return one_line(error) if str(error) else repr(error)

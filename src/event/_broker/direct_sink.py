@@ -153,7 +153,7 @@ class _Lane:
 
     def _run(self, turn: int, events: dict[int, Unpacked]) -> None:
         for number, item in events.items():
-            delivery = _attempt(self.name, self._handler, item)
+            delivery = _deliver_in_span(self.name, self._handler, item)
             with self._lock:
                 if turn != self._turn:
                     return  # too late: another thread has gone on
@@ -181,11 +181,11 @@ def _is_pending(name: str, incoming: Incoming) -> bool:
     return incoming.pending is None or name in incoming.pending
 
 
-def _attempt(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:
+def _deliver_in_span(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:
     """Give an event to a handler in the span that it was sent in; our own span is not the sender's."""
     token = _trace_context.active_span.set(item.message.span or _trace_context.NO_SPAN)
     try:
-        return next(iter(_dispatch.send({name: handler}, item.event, None)))
+        return next(iter(_dispatch.dispatch({name: handler}, item.event, None)))
     except BaseException as error:  # SystemExit, say
         return Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0)
     finally:

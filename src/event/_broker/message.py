@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 
     from event._trace_context import Span
 
-VERSION = 1
-_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
+MESSAGE_VERSION = 1
+_MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
 _FILE = re.compile(r"[0-9]{1,9}")
-_END_OF_TIME = 1e11  # seconds since 1970 UTC
-_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
+_DECODE_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,9 @@ class InlineFile:
         """
         digest = hashlib.sha1(usedforsecurity=False)
         size = 0
-        for start in range(0, len(self.base64), _CHUNK):
+        for start in range(0, len(self.base64), _DECODE_CHUNK):
             try:
-                chunk = b64decode(self.base64[start : start + _CHUNK], validate=True)
+                chunk = b64decode(self.base64[start : start + _DECODE_CHUNK], validate=True)
             except (ValueError, binascii.Error) as error:
                 raise ValueError("its content is not base64") from error
             size += len(chunk)
@@ -127,20 +126,20 @@ class EventMessage:
     span: Span | None = None
 
 
-def encode(message: EventMessage) -> bytes:
+def encode_message(message: EventMessage) -> bytes:
     """Return a message's body.
 
     :raises EventError: the event's data contains itself
     """
-    content: dict[str, Any] = {"version": VERSION, "id": message.id, "created": message.created}
+    content: dict[str, Any] = {"version": MESSAGE_VERSION, "id": message.id, "created": message.created}
     if message.span:
         content["trace"] = _trace_context.to_data(message.span)
     content["event"] = encode_event(message.event, message.attachments)
-    content["files"] = {name: _encoded(file) for name, file in message.files.items()}
+    content["files"] = {name: _encode_file(file) for name, file in message.files.items()}
     return _json.dumps(content).encode("ascii")
 
 
-def decode(body: bytes, limits: Limits = LIMITS) -> EventMessage:
+def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
     """Return what a message's body holds. The content of its files is checked as it is read.
 
     :raises ValueError: it is not a message of this library, is of a newer release, or exceeds a limit
@@ -149,19 +148,19 @@ def decode(body: bytes, limits: Limits = LIMITS) -> EventMessage:
     content = _json.loads(str(body, "utf-8"))  # from bytes, json would accept UTF-16 too
     if not isinstance(content, dict) or type(version := content.get("version")) is not int or version < 1:
         raise ValueError("it is not an object with a version")
-    if version > VERSION:
-        raise ValueError(f"its version is {version}; this release reads {VERSION}")
+    if version > MESSAGE_VERSION:
+        raise ValueError(f"its version is {version}; this release reads {MESSAGE_VERSION}")
     id_ = content.get("id")
     created: Any = content.get("created")
-    if not isinstance(id_, str) or not _ID.fullmatch(id_):
+    if not isinstance(id_, str) or not _MESSAGE_ID.fullmatch(id_):
         raise ValueError("'id' must be letters, digits and hyphens, 64 at most")
-    if type(created) not in {int, float} or not 0 <= created < _END_OF_TIME:  # True is an int too
+    if not _json.is_time(created):
         raise ValueError("'created' must be a time")
     event = decode_event(content.get("event"), Event)
-    files = _files(content.get("files"), limits)
+    files = _decode_files(content.get("files"), limits)
     attachments = event.get_attachments()
     _check_attachments(attachments, files, limits)
-    return EventMessage(id_, float(created), event, attachments, files, _span(content.get("trace")))
+    return EventMessage(id_, float(created), event, attachments, files, _decode_span(content.get("trace")))
 
 
 def _require_small(body: bytes, limits: Limits) -> None:
@@ -187,13 +186,13 @@ def _depth(body: bytes) -> int:
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|([\[\]{}])', re.DOTALL)
 
 
-def _encoded(file: File) -> dict[str, Any]:
+def _encode_file(file: File) -> dict[str, Any]:
     if isinstance(file, S3Reference):
         return {"size": file.size, "s3": file.url}
     return {"size": file.size, "base64": file.base64}
 
 
-def _files(content: Any, limits: Limits) -> dict[str, File]:
+def _decode_files(content: Any, limits: Limits) -> dict[str, File]:
     if not isinstance(content, dict) or not all(isinstance(file, dict) for file in content.values()):
         raise ValueError("'files' must be an object of objects")
     if len(content) > limits.attachments:
@@ -227,6 +226,6 @@ def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str,
         raise ValueError("several attachments are one file")  # a small message would fill the disk
 
 
-def _span(content: Any) -> Span | None:
+def _decode_span(content: Any) -> Span | None:
     """Return the span around the sending; a malformed one is ignored, as the standard requires."""
     return _trace_context.from_data(content) if isinstance(content, dict) else None

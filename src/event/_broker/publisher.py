@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from event._broker.url import BrokerURL
 
 _ATTEMPTS = 3
-_PAUSE = 0.2  # seconds before the second attempt, then twice as long
+_FIRST_PUBLISH_PAUSE = 0.2  # seconds before the second attempt, then twice as long
 _MOST_KEPT = 4  # connections; each thread that sends at the same time needs one
 _LONGEST_KEPT = 25.0  # seconds unused; a server closes an AMQP connection that is silent for two heartbeats
 _GOODBYE = 1.0  # seconds for all connections together
@@ -47,7 +47,7 @@ class PublisherPool:
         end = time.monotonic() + timeout
         kept = self._take()
         connections = 0  # opened so far
-        pause = _PAUSE
+        pause = _FIRST_PUBLISH_PAUSE
         while True:
             try:
                 return self._attempt(kept, connections, queue, message, end)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_QUEUE = "e3-event"
 DEAD_SUFFIX = ".dead"
-CONTENT_TYPE = "application/vnd.e3-event+json"
+MESSAGE_TYPE = "application/vnd.e3-event+json"
 OPERATION_TIMEOUT = 10.0  # seconds for one exchange with the broker
-LEASE = 60.0  # seconds after which a message of a relay that gives no sign of life is delivered to another one
+MESSAGE_LEASE = 60.0  # seconds after which a message of a relay that gives no sign of life is delivered to another one
 _QUEUE_MAX = 240  # bytes; AMQP allows 255, and there is a QUEUE.dead too
 
 # family -> (the module that must be installed, the adapter)
@@ -174,7 +174,7 @@ def load_client(url: BrokerURL) -> ModuleType:
     from event._handler import import_extra
 
     client, adapter = _ADAPTERS[url.family]
-    import_extra(client, "sqs" if url.family == "sqs" else "broker")
+    import_extra(client, "e3-event[sqs]" if url.family == "sqs" else "e3-event[broker]")
     return import_module(adapter)
 
 

@@ -1,8 +1,8 @@
 """Redis and Valkey, by redis-py: a queue is a stream, and all relays are one consumer group of it.
 
 A message that is read stays in the group's list of pending messages until it is acknowledged, under the name of the
-consumer that has it. If that consumer gives no sign of life for `LEASE` seconds, another one claims it. The consumer
-`RETURNED` has what relays gave back when they ended.
+consumer that has it. If that consumer gives no sign of life for `MESSAGE_LEASE` seconds, another one claims it. The
+consumer `RETURNED` has what relays gave back when they ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from event._broker.queue import (
     DEAD_SUFFIX,
-    LEASE,
+    MESSAGE_LEASE,
     OPERATION_TIMEOUT,
     BrokerError,
     Masked,
@@ -41,18 +41,18 @@ RETURNED = "returned"
 CONSUMER_LIFETIME = 86400.0  # seconds without a sign of life, after which a consumer that holds nothing is removed
 _BODY, _ID = "body", "id"  # fields of a message; the headers are the others
 _NO_LEASE = 10**12  # milliseconds; whoever claims next may have it
-_BEGINNING = b"0-0"  # of a stream
+_STREAM_START = b"0-0"  # of a stream
 _CLAIM_PAUSE = 5.0  # seconds between two looks for messages of dead relays
 
 
 def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> RedisPublisher:
     """Return a connection that has answered; see `queue.connect_publisher`."""
-    return RedisPublisher(url, _connect(address, min(timeout, OPERATION_TIMEOUT), single_connection_client=True))
+    return RedisPublisher(url, _open_client(address, min(timeout, OPERATION_TIMEOUT), single_connection_client=True))
 
 
 def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> RedisConsumer:  # noqa: ARG001  # the port's
     """Return a connection that receives from a queue; see `queue.connect_consumer`."""
-    client = _connect(address, OPERATION_TIMEOUT)
+    client = _open_client(address, OPERATION_TIMEOUT)
     try:
         return RedisConsumer(url, client, queue)
     except BaseException:
@@ -69,7 +69,7 @@ class RedisPublisher:
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the connection has it
         """Append a message to a stream and wait for the answer."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _RedisErrors():
             self._client.xadd(queue, _fields(message.body, message.id, message.headers))
 
     def close(self, timeout: float) -> None:  # noqa: ARG002  # the port's
@@ -95,14 +95,14 @@ class RedisConsumer:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._held: set[bytes] = set()
         self._claim_after = 0.0  # by time.monotonic
-        self._cursor = _BEGINNING
+        self._cursor = _STREAM_START
         self._extended = time.monotonic()
-        with _Sorted():
+        with _RedisErrors():
             self._make_group()
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return messages of dead relays, else new ones; wait for the first one."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _RedisErrors():
             if self._held:
                 self._extend()
             return self._claim(limit) or self._read(limit, wait)
@@ -112,7 +112,7 @@ class RedisConsumer:
         ids = [message.ack_token for message in messages]
         # No transaction: a Redis that is out of memory accepts none, and could not be emptied. If only the first
         # command arrives, whoever claims the message next finds that it is gone.
-        with Masked(self._url, named=False), _Sorted(), self._client.pipeline(transaction=False) as pipeline:
+        with Masked(self._url, named=False), _RedisErrors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.xdel(self._queue, *ids)
             pipeline.xack(self._queue, GROUP, *ids)
             pipeline.execute()
@@ -128,7 +128,7 @@ class RedisConsumer:
 
     def keep_alive(self) -> None:
         """Extend the lease of what is held, if it is time for that."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _RedisErrors():
             self._extend()
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ class RedisConsumer:
         if not found:
             return []
         streams = found.values() if isinstance(found, dict) else [entries for _, entries in found]
-        messages = [_message(id_, fields, 0) for entries in streams for id_, fields in _flat(entries)]
+        messages = [_from_stream(id_, fields, 0) for entries in streams for id_, fields in _flat(entries)]
         self._held.update(message.ack_token for message in messages)
         return messages
 
@@ -169,19 +169,19 @@ class RedisConsumer:
         if time.monotonic() < self._claim_after:
             return []
         self._cursor, found = self._client.xautoclaim(
-            self._queue, GROUP, self._name, int(LEASE * 1000), self._cursor, count=limit
+            self._queue, GROUP, self._name, int(MESSAGE_LEASE * 1000), self._cursor, count=limit
         )[:2]
         deleted = [id_ for id_, fields in found if not fields]
         if deleted:  # pragma: no cover  # Redis 6.2 alone gives them; 7 forgets them itself
             self._client.xack(self._queue, GROUP, *deleted)
         entries = [(id_, fields) for id_, fields in found if fields]
         if not entries:
-            if self._cursor == _BEGINNING:
+            if self._cursor == _STREAM_START:
                 self._claim_after = time.monotonic() + _CLAIM_PAUSE
                 self._remove_dead_consumers()
             return []
         counts = self._delivered(entries[0][0], entries[-1][0], len(entries))
-        messages = [_message(id_, fields, max(counts.get(id_, 1) - 1, 0)) for id_, fields in entries]
+        messages = [_from_stream(id_, fields, max(counts.get(id_, 1) - 1, 0)) for id_, fields in entries]
         self._held.update(message.ack_token for message in messages)
         return messages
 
@@ -195,7 +195,7 @@ class RedisConsumer:
 
     def _extend(self) -> None:
         now = time.monotonic()
-        if now - self._extended < LEASE / 4:
+        if now - self._extended < MESSAGE_LEASE / 4:
             return
         self._extended = now
         if mine := self._pending():
@@ -224,7 +224,7 @@ class RedisConsumer:
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
         # Not in one transaction: Redis goes on after a command of it that fails, and would remove the only copy.
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _RedisErrors():
             try:
                 self._client.xadd(queue, _fields(message.body, message.id, headers))
             except exceptions.ResponseError as error:  # the connection is fine: other messages go on
@@ -232,7 +232,7 @@ class RedisConsumer:
         self.acknowledge([message])
 
 
-class _Sorted:
+class _RedisErrors:
     """Turns errors of redis-py into those of the port."""
 
     def __enter__(self) -> None:
@@ -248,14 +248,14 @@ class _Sorted:
             raise BrokerError(one_line(error)) from error
 
 
-def _connect(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:
+def _open_client(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:
     """Return a client with one connection, which has answered.
 
     :raises BrokerError: the broker could not be reached
     :raises RefusedError: the login is refused
     """
     tls: dict[str, Any] = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True} if address.tls else {}
-    with _Sorted():
+    with _RedisErrors():
         client = redis.Redis(  # which connects, if it has a single connection
             host=address.host, port=address.port, db=int(address.path), username=address.user or None,
             password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
@@ -273,7 +273,7 @@ def _fields(body: bytes, id_: str, headers: Mapping[str, str]) -> dict[Any, Any]
     return {_BODY: body, **({_ID: id_} if id_ else {}), **headers}
 
 
-def _message(id_: bytes, fields: Mapping[bytes, bytes], redelivered: int) -> ReceivedMessage:
+def _from_stream(id_: bytes, fields: Mapping[bytes, bytes], redelivered: int) -> ReceivedMessage:
     texts = {name.decode("utf-8", "replace"): value for name, value in fields.items()}
     body = texts.pop(_BODY, b"")
     headers = {name: value.decode("utf-8", "replace") for name, value in texts.items()}

@@ -1,6 +1,7 @@
 """The relay's loop: from a queue to a sink, in batches.
 
-A relay receives up to `BATCH` messages, gives them to its sink, and acknowledges those that are done with one exchange.
+A relay receives up to `RECEIVE_BATCH` messages, gives them to its sink, and acknowledges those that are done with one
+exchange.
 What a sink wants again goes to the end of the queue, with a `RelayState` in a header. What no further attempt can help
 goes to ``QUEUE.dead``, with the reason in a header; a relay of that queue tries it again.
 
@@ -46,17 +47,17 @@ if TYPE_CHECKING:
             ...
 
 
-BATCH = 100  # messages
+RECEIVE_BATCH = 100  # messages
 REASON_HEADER = "e3-event-reason"
-LIFETIME = 5 * 86400.0  # seconds from the first attempt to the last one
-_POLL = 0.5  # seconds
+MESSAGE_LIFETIME = 5 * 86400.0  # seconds from the first attempt to the last one
+_RECEIVE_TIMEOUT = 0.5  # seconds
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 60.0  # seconds between two attempts
-_LONGEST_PAUSE = 15.0  # seconds in which nothing is received
+_MAX_PAUSE = 15.0  # seconds in which nothing is received
 _PROBE = 5  # messages received after a pause
 _MOST_HELD = 50  # messages
 _LONGEST_HELD = 600.0  # seconds; RabbitMQ closes the channel of a consumer that holds one for half an hour
 _GOING_ROUND = 0.05  # seconds of pause for each message that goes to the end of the queue undue
-_PREFETCH = BATCH + 2 * _MOST_HELD
+_PREFETCH = RECEIVE_BATCH + 2 * _MOST_HELD
 _REMEMBERED = 10_000  # ids of delivered messages
 _REMINDER = 3600.0  # seconds until the same problem is reported again
 
@@ -147,11 +148,11 @@ class Relay:
     def _serve(self, consumer: Consumer, stop: Flag) -> None:
         while not stop.is_set():
             if self._pause_until > time.monotonic():
-                stop.wait(min(self._pause_until - time.monotonic(), _POLL))
+                stop.wait(min(self._pause_until - time.monotonic(), _RECEIVE_TIMEOUT))
                 consumer.keep_alive()
                 continue
             due = self._take_due()
-            limit = _PROBE if self._pauses else max(BATCH - len(due), 1)
+            limit = _PROBE if self._pauses else max(RECEIVE_BATCH - len(due), 1)
             received = consumer.receive(limit, self._wait(consumer, due))
             self._note_connected()
             self._process(consumer, due + self._sort(consumer, received))
@@ -279,7 +280,7 @@ class Relay:
         """Take a sink's result into the state; return what is to become of the message."""
         state = pending.state
         state.first_seen = min(state.first_seen or now, now)  # by our clock: the sender's may be years off
-        is_old = now - state.first_seen > LIFETIME
+        is_old = now - state.first_seen > MESSAGE_LIFETIME
         if result.disposition is Disposition.KEEP:
             state.attempts += 1
             return verdict.given_up(state, result.reason) if is_old else result
@@ -298,7 +299,7 @@ class Relay:
     def _pause(self, reason: str) -> None:
         """Receive nothing for a while: what fails for all of a batch is likely to fail for the next one."""
         self._report_once(f"events cannot be stored, and nothing is received for a while: {reason}")
-        self._pause_until = time.monotonic() + min(_delay(self._pauses), _LONGEST_PAUSE)
+        self._pause_until = time.monotonic() + min(_delay(self._pauses), _MAX_PAUSE)
         self._pauses += 1
 
     def _settle(self, consumer: Consumer, batch: list[_Pending]) -> None:

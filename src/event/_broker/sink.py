@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_IDLE = 1.0  # seconds between two calls of `idle`
+IDLE_INTERVAL = 1.0  # seconds between two calls of `idle`
 
 
 class Disposition(Enum):
@@ -101,7 +101,7 @@ def in_background(work: Callable[[], list[SinkResult]], idle: Callable[[], None]
         run()
         return results
     while thread.is_alive():
-        thread.join(_IDLE)
+        thread.join(IDLE_INTERVAL)
         if thread.is_alive():
             idle()
     return results

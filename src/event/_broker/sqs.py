@@ -10,9 +10,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from event._broker.queue import (
-    CONTENT_TYPE,
     DEAD_SUFFIX,
-    LEASE,
+    MESSAGE_LEASE,
+    MESSAGE_TYPE,
     OPERATION_TIMEOUT,
     BrokerError,
     Masked,
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from event._broker.url import Address, BrokerURL
 
-_POLL = 10  # seconds of one long poll
+_LONG_POLL = 10  # seconds of one long poll
 _BATCH = 10  # messages in one request, as SQS has it
 _RETENTION = 14 * 86400  # seconds, the most that SQS keeps a message
 _LONGEST_DELAY = 900  # seconds, likewise
-_VISIBILITY = int(2 * LEASE)  # seconds
-_ID = "e3-event-id"
+_VISIBILITY = int(2 * MESSAGE_LEASE)  # seconds
+_ID_ATTRIBUTE = "e3-event-id"
 _RECEIVED = "ApproximateReceiveCount"
-_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-_REFUSED = frozenset(
+_NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+_REFUSED_CODES = frozenset(
     {
         "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken",
         "UnrecognizedClientException", "InvalidAccessKeyId", "AuthFailure",
@@ -54,7 +54,7 @@ def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> SQSPu
 
 def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> SQSConsumer:  # noqa: ARG001  # the port's
     """Return a client that receives from a queue; see `queue.connect_consumer`."""
-    return SQSConsumer(url, _client(address, _POLL + OPERATION_TIMEOUT), queue)
+    return SQSConsumer(url, _client(address, _LONG_POLL + OPERATION_TIMEOUT), queue)
 
 
 class SQSPublisher:
@@ -67,7 +67,7 @@ class SQSPublisher:
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the client has it
         """Send a message and wait for the answer."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _SQSErrors():
             if queue not in self._queues:
                 self._queues[queue] = queue_url(self._client, queue)
             try:
@@ -88,7 +88,7 @@ class SQSPublisher:
 class SQSConsumer:
     """A client that receives; see `queue.Consumer`."""
 
-    poll_interval = float(_POLL)
+    poll_interval = float(_LONG_POLL)
 
     def __init__(self, url: BrokerURL, client: Any, queue: str) -> None:
         self._url = url
@@ -96,16 +96,16 @@ class SQSConsumer:
         self._queue = queue
         self._held: dict[str, None] = {}
         self._extended = time.monotonic()
-        with _Sorted():
+        with _SQSErrors():
             self._dead_letters = ""
             self._queue_url = queue_url(client, queue)
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return up to `limit` messages, ten a request; wait for the first ones."""
         messages: list[ReceivedMessage] = []
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _SQSErrors():
             self._extend()
-            seconds = min(-int(-wait // 1), _POLL)
+            seconds = min(-int(-wait // 1), _LONG_POLL)
             while len(messages) < limit and (found := self._receive(min(limit - len(messages), _BATCH), seconds)):
                 messages += found
                 seconds = 0
@@ -113,7 +113,7 @@ class SQSConsumer:
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
         """Delete messages, ten a request."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _SQSErrors():
             for tokens in _tens([message.ack_token for message in messages]):
                 entries = [{"Id": str(number), "ReceiptHandle": token} for number, token in enumerate(tokens)]
                 answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
@@ -124,20 +124,20 @@ class SQSConsumer:
 
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:
         """Send a message once more, and delete the received one."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _SQSErrors():
             _send(self._client, self._queue_url, OutgoingMessage(message.body, message.id, headers), delay)
         self.acknowledge([message])
 
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
         """Send a message to the dead-letter queue, and delete the received one."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _SQSErrors():
             self._dead_letters = self._dead_letters or queue_url(self._client, self._queue + DEAD_SUFFIX)
             _send(self._client, self._dead_letters, OutgoingMessage(message.body, message.id, headers))
         self.acknowledge([message])
 
     def keep_alive(self) -> None:
         """Extend the visibility timeout of what is held, if it is time for that."""
-        with Masked(self._url, named=False), _Sorted():
+        with Masked(self._url, named=False), _SQSErrors():
             self._extend()
 
     def close(self) -> None:
@@ -154,15 +154,15 @@ class SQSConsumer:
             QueueUrl=self._queue_url, MaxNumberOfMessages=limit, WaitTimeSeconds=seconds,
             VisibilityTimeout=_VISIBILITY, MessageAttributeNames=["All"], AttributeNames=[_RECEIVED],
         )  # fmt: skip
-        messages = [_message(content) for content in answer.get("Messages", ())]
+        messages = [_from_sqs(content) for content in answer.get("Messages", ())]
         self._held.update((message.ack_token, None) for message in messages)
         return messages
 
     def _extend(self) -> None:
         now = time.monotonic()
-        if self._held and now - self._extended >= LEASE / 2:
+        if self._held and now - self._extended >= MESSAGE_LEASE / 2:
             self._change_visibility(_VISIBILITY)
-        if not self._held or now - self._extended >= LEASE / 2:
+        if not self._held or now - self._extended >= MESSAGE_LEASE / 2:
             self._extended = now
 
     def _change_visibility(self, seconds: int) -> None:
@@ -174,7 +174,7 @@ class SQSConsumer:
             self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
-class _Sorted:
+class _SQSErrors:
     """Turns errors of boto3 into those of the port."""
 
     def __enter__(self) -> None:
@@ -193,7 +193,7 @@ def _sorted(error: ClientError) -> Exception:
     code, text = str(details.get("Code", "")), one_line(error)
     if "must be shorter than" in text or "longer than" in text or "TooLong" in code:
         return TooLargeError(text)
-    if code in _REFUSED:
+    if code in _REFUSED_CODES:
         return RefusedError(text)
     return NotTakenError(text) if code in _THROTTLED else BrokerError(text)
 
@@ -204,7 +204,7 @@ def queue_url(client: Any, queue: str) -> str:
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") not in _MISSING:
+        if error.response.get("Error", {}).get("Code") not in _NO_SUCH_QUEUE:
             raise
     if not queue.endswith(DEAD_SUFFIX):
         queue_url(client, queue + DEAD_SUFFIX)
@@ -219,12 +219,12 @@ def _queue_name(queue: str) -> str:
 
 def _client(address: Address, timeout: float) -> Any:
     config = Config(connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1})
-    with _Sorted():
+    with _SQSErrors():
         return Session(region_name=address.host or None).client("sqs", config=config)
 
 
 def _send(client: Any, url: str, message: OutgoingMessage, delay: float = 0.0) -> None:
-    headers = {**message.headers, "content-type": CONTENT_TYPE, **({_ID: message.id} if message.id else {})}
+    headers = {**message.headers, "content-type": MESSAGE_TYPE, **({_ID_ATTRIBUTE: message.id} if message.id else {})}
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in headers.items() if value}
     client.send_message(
         QueueUrl=url, MessageBody=message.body.decode("utf-8", "replace"), MessageAttributes=attributes,
@@ -232,11 +232,12 @@ def _send(client: Any, url: str, message: OutgoingMessage, delay: float = 0.0) -
     )  # fmt: skip
 
 
-def _message(content: Mapping[str, Any]) -> ReceivedMessage:
+def _from_sqs(content: Mapping[str, Any]) -> ReceivedMessage:
     attributes: Mapping[str, Any] = content.get("MessageAttributes", {})
     headers = {name: str(value["StringValue"]) for name, value in attributes.items() if "StringValue" in value}
     return ReceivedMessage(
-        content["Body"].encode("utf-8", "surrogatepass"), content["ReceiptHandle"], headers.pop(_ID, ""), headers,
+        content["Body"].encode("utf-8", "surrogatepass"),
+        content["ReceiptHandle"], headers.pop(_ID_ATTRIBUTE, ""), headers,
         max(int(content.get("Attributes", {}).get(_RECEIVED, 1)) - 1, 0),
     )  # fmt: skip
 

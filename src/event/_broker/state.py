@@ -14,14 +14,16 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from event import _json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER = "e3-event-relay"
-_LONGEST = 60_000  # characters; all properties of an AMQP message must fit into one frame
-_LONGEST_REASON = 200  # characters
-_END_OF_TIME = 1e11  # seconds since 1970 UTC
+_MAX_COUNT = 10**11
+_MAX_STATE_LENGTH = 60_000  # characters; all properties of an AMQP message must fit into one frame
+_MAX_STORED_REASON = 200  # characters
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class RelayState:
         text = headers.get(HEADER)
         if text is None:
             return cls()
-        state = cls(**_read(text))
+        state = cls(**_decode_state(text))
         if state.pending_handlers is not None:
             # A message that is pending for nobody was not written by a relay.
             pending = [*dict.fromkeys(state.pending_handlers)]
@@ -62,7 +64,7 @@ class RelayState:
     def as_headers(self) -> dict[str, str]:
         """Return the header that holds the state; the longest reasons are cut."""
         content = asdict(self)
-        content["refused"] = {name: reason[:_LONGEST_REASON] for name, reason in self.refused.items()}
+        content["refused"] = {name: reason[:_MAX_STORED_REASON] for name, reason in self.refused.items()}
         return {HEADER: json.dumps(content)}
 
     def begin_anew(self) -> None:
@@ -75,8 +77,8 @@ class RelayState:
         self.refused = {}
 
 
-def _read(text: str) -> dict[str, Any]:
-    if not text.isascii() or len(text) > _LONGEST:
+def _decode_state(text: str) -> dict[str, Any]:
+    if not text.isascii() or len(text) > _MAX_STATE_LENGTH:
         return {}
     try:
         content = json.loads(text)
@@ -89,15 +91,11 @@ def _read(text: str) -> dict[str, Any]:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _END_OF_TIME
+    return type(value) is int and 0 <= value < _MAX_COUNT
 
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
-
-
-def _is_time(value: Any) -> bool:
-    return type(value) in {int, float} and 0 <= value < _END_OF_TIME
 
 
 def _are_names(value: Any) -> bool:
@@ -112,8 +110,8 @@ _IS_VALID = {
     "attempts": _is_count,
     "crash_count": _is_count,
     "on_trial": _is_flag,
-    "first_seen": _is_time,
-    "due": _is_time,
+    "first_seen": _json.is_time,
+    "due": _json.is_time,
     "pending_handlers": _are_names,
     "refused": _are_reasons,
 }

@@ -66,7 +66,7 @@ class Unpacked:
 def unpack(body: bytes, directory: LazyDirectory, number: int, source: AttachmentSource) -> Unpacked | SinkResult:
     """Return a message's event, with its attachments in a directory; or what is to become of the message."""
     try:
-        message = _message.decode(body)
+        message = _message.decode_message(body)
         attachments: dict[str, tuple[str, str]] = {}
         for name, (file, sha1) in message.attachments.items():
             path = os.path.join(directory.path(), f"{number}-{len(attachments)}")

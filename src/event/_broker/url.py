@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from event.error import EventError
 
 # scheme -> (family, TLS, default port)
-_SCHEMES = {
+_BROKER_SCHEMES = {
     "amqp": ("amqp", False, 5672),
     "amqps": ("amqp", True, 5671),
     "redis": ("redis", False, 6379),
@@ -18,7 +18,7 @@ _SCHEMES = {
     "sqs": ("sqs", True, 443),
 }
 _NO_SECRETS = frozenset({"", "guest"})  # "guest" is RabbitMQ's documented default
-_EXPECTED = "expected amqps://USER:PASSWORD@HOST/VHOST, rediss://…, valkeys://… or sqs://REGION"
+_URL_SYNTAX = "expected amqps://USER:PASSWORD@HOST/VHOST, rediss://…, valkeys://… or sqs://REGION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class BrokerURL:
     """
 
     def __init__(self, url: str) -> None:
-        self.addresses = [_parse(part.strip()) for part in url.split(";")]
+        self.addresses = [_parse_node(part.strip()) for part in url.split(";")]
         self.family = self.addresses[0].family
         if any(address.family != self.family for address in self.addresses):
             raise EventError("broker: the URLs name different kinds of brokers; expected nodes of one broker")
@@ -90,15 +90,15 @@ def _encoded_password(url: str) -> str:
     return urlsplit("//" + url.partition("://")[2]).password or ""
 
 
-def _parse(url: str) -> Address:
+def _parse_node(url: str) -> Address:
     """Return the node that a URL names.
 
     :raises EventError: the URL is wrong; the message holds at most its scheme
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
-    if separator and scheme.isalnum() and scheme not in _SCHEMES:
-        raise EventError(f"broker: the URL's scheme is {scheme}://; {_EXPECTED}")
+    if separator and scheme.isalnum() and scheme not in _BROKER_SCHEMES:
+        raise EventError(f"broker: the URL's scheme is {scheme}://; {_URL_SYNTAX}")
     try:
         parts = urlsplit(f"//{rest}")
         port = parts.port
@@ -108,20 +108,20 @@ def _parse(url: str) -> Address:
     is_cut = "@" in rest[len(parts.netloc) :]
     if (
         not separator
-        or scheme not in _SCHEMES
+        or scheme not in _BROKER_SCHEMES
         or is_cut
         or not url.isprintable()
         or " " in url
         or (rest and not parts.netloc and rest[0] != "/")
     ):
-        raise EventError(f"broker: this is not a broker's URL; {_EXPECTED}, with special characters percent-encoded")
+        raise EventError(f"broker: this is not a broker's URL; {_URL_SYNTAX}, with special characters percent-encoded")
     if parts.query or parts.fragment:
-        raise EventError(f"broker: the URL has a query or a fragment, which is not supported; {_EXPECTED}")
-    return _address(scheme, parts, port)
+        raise EventError(f"broker: the URL has a query or a fragment, which is not supported; {_URL_SYNTAX}")
+    return _address_from_parts(scheme, parts, port)
 
 
-def _address(scheme: str, parts: object, port: int | None) -> Address:
-    family, tls, default_port = _SCHEMES[scheme]
+def _address_from_parts(scheme: str, parts: object, port: int | None) -> Address:
+    family, tls, default_port = _BROKER_SCHEMES[scheme]
     hostname, username, password, netloc, path = (
         getattr(parts, name) or "" for name in ("hostname", "username", "password", "netloc", "path")
     )

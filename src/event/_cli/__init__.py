@@ -54,7 +54,7 @@ def _run(words: list[str], worker: Worker | None) -> int:
 
     command = "e3-event"
     try:
-        args = _parse(words)
+        args = _parse_arguments(words)
         command = args.parser.prog
         args.worker = worker
         module = __import__(f"event._cli.{args.command}", fromlist=["run"])
@@ -69,7 +69,7 @@ def _run(words: list[str], worker: Worker | None) -> int:
     return terminal.flush_out() or status
 
 
-def _parse(words: list[str]) -> Any:
+def _parse_arguments(words: list[str]) -> Any:
     if words and words[0] in _QUICK:
         from event._cli._support import fast_parser
 

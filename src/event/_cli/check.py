@@ -88,13 +88,17 @@ _BROKEN = "broken: "
 
 def _builtins() -> list[Row]:
     ours = f"e3-event {VERSION}"
-    return [(name, ours, _missing_modules(name) or _state(name)) for name in _registry.BUILTINS]
+    return [(name, ours, _missing_modules(name) or _handler_state(name)) for name in _registry.BUILTINS]
 
 
 def _plugins() -> list[Row]:
     points = _registry.plugins()
     return [
-        (name, ", ".join(dict.fromkeys(map(_distribution, points[name]))), _missing_modules(name) or _state(name))
+        (
+            name,
+            ", ".join(dict.fromkeys(map(_distribution, points[name]))),
+            _missing_modules(name) or _handler_state(name),
+        )
         for name in sorted(points)
     ]
 
@@ -111,7 +115,7 @@ def _shadowed() -> list[Row]:
     return rows
 
 
-def _state(name: str) -> str:
+def _handler_state(name: str) -> str:
     with Capture():
         try:
             _registry.get_handler(name)
@@ -125,12 +129,12 @@ def _missing_modules(name: str) -> str | None:
     try:
         requires = dict(getattr(_registry.get_handler(name), "requires", {}))
     except Exception:
-        return None  # it is broken, which _state tells
+        return None  # it is broken, which `_handler_state` reports
     missing = [module for module in requires if not _is_there(module)]
     if not missing:
         return None
     sources = " ".join(dict.fromkeys(f'"{requires[module]}"' for module in missing))
-    return f"not installed: pip install {sources} brings {', '.join(missing)}"
+    return f"{', '.join(missing)} not installed; run: pip install {sources}"
 
 
 def _is_there(module: str) -> bool:
@@ -182,7 +186,7 @@ def _references_of(name: str, config: str, handler: Any) -> str:
 def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     path = handler_options.outbox_path(args)
     if path is None:
-        return ("none", "E3_EVENT_OUTBOX is not set")
+        return ("none", "an event that a handler does not take is lost")
     try:
         counts = outbox_index.count_by_state(Outbox(path))
     except OSError as error:
@@ -208,6 +212,6 @@ def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, handler_options.result_line(result, kept=False)) for result in results]
+    lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
     terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
     return sum(not result.ok for result in results)

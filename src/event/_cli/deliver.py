@@ -27,9 +27,9 @@ hours, and is given up after five days. Several processes may deliver from one o
 
 _EPILOG = """\
 exit status:
-  0  all that was due is delivered, or nothing was due; with --watch: SIGTERM has ended it
-  1  something that was due is not delivered; it waits for the next attempt, or is in failed/
-     or corrupt/ ("e3-event outbox list" shows it)
+  0  every event is delivered or still in the outbox; with --watch: SIGTERM has ended it
+  1  the outbox cannot be used; with --strict: something that was due is not delivered. It waits
+     for the next attempt, or is in failed/ or corrupt/ ("e3-event outbox list" shows it)
   2  the command line is wrong
 
 examples:
@@ -38,7 +38,7 @@ examples:
 """
 
 JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
-_STEP = 1.0  # seconds between two looks at whether a signal has come, at most
+_SIGNAL_CHECK_INTERVAL = 1.0  # seconds between two looks at whether a signal has come, at most
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -51,9 +51,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         usage="e3-event deliver [OUTBOX] [option]...",
     )
     parser.add_argument(
-        "words", nargs="*", metavar="OUTBOX", help="the outbox's directory (default: that of E3_EVENT_OUTBOX)"
+        "words", nargs="*", metavar="OUTBOX", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
     )
-    handler_options.add_timeout(parser, "each event", bounded=True)
+    parser.add_argument("--outbox", metavar="DIR", help="the same as OUTBOX")
+    handler_options.add_timeout(parser, "each event")
     add_jobs(parser)
     parser.add_argument(
         "--watch",
@@ -62,6 +63,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "are being made then are finished first, unless the signal comes again",
     )
     parser.add_argument("--all", action="store_true", help="also what is not due yet")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with status 1 if something that was due is not delivered"
+    )
     return parser
 
 
@@ -79,15 +83,15 @@ def add_jobs(parser: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Deliver; return the exit status."""
-    if len(args.words) > 1:
-        args.parser.error(f"what is {args.words[1]!r}? expected one OUTBOX")
-    path = outbox_index.outbox_from_args(args.words[0] if args.words else None, args).path
+    outbox = outbox_index.outbox_from_args(args.words, args)
+    if outbox is None:
+        return 0
     from event._worker import Supervisor
 
     report = Report(args.parser.prog)
     job = {
         "job": "watch" if args.watch else "deliver",
-        "outbox": path,
+        "outbox": outbox.path,
         "everything": args.all,
         "timeout": handler_options.timeout_seconds(args),
         "jobs": args.jobs,
@@ -98,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     with shutdown:
         try:
             while not supervisor.finished:
-                supervisor.step(_STEP)
+                supervisor.step(_SIGNAL_CHECK_INTERVAL)
                 report.show_progress(supervisor)
                 if shutdown.requested:
                     supervisor.stop()
@@ -109,10 +113,10 @@ def run(args: argparse.Namespace) -> int:
             report.clear()
     if args.watch or shutdown.requested:
         return shutdown.status
-    return _finish(supervisor, report, path)
+    return _finish(supervisor, report, outbox.path, strict=args.strict)
 
 
-def _finish(supervisor: Supervisor, report: Report, path: str) -> int:
+def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool) -> int:
     """Report the end of a single pass; return the exit status."""
     if supervisor.failed:
         report.note(supervisor.failed)
@@ -120,8 +124,8 @@ def _finish(supervisor: Supervisor, report: Report, path: str) -> int:
     if supervisor.is_absent:
         report.note(f"nothing to deliver: there is no outbox {path} yet")
         return 0
-    report.note(_summary(report, supervisor.summary))
-    return 1 if report.has_trouble or report.delivered < report.entries else 0
+    report.note(_delivery_summary(report, supervisor.summary, path))
+    return int(strict and (report.has_trouble or report.delivered < report.entries))
 
 
 class Report:
@@ -148,7 +152,7 @@ class Report:
         self.delivered += where == "delivered"
         for result in entry.results:
             if not (self._quiet and result.ok and not result.said):
-                line = handler_options.result_line(result, kept=where == "waiting")
+                line = handler_options.result_line(result, _REST.get(where, ""))
                 self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
 
     def log(self, text: str) -> None:
@@ -183,7 +187,10 @@ class Report:
         terminal.print_err(text)
 
 
-def _summary(report: Report, summary: dict[str, Any] | None) -> str:
+_REST = {"waiting": "kept", "claimed": "kept", "failed": "given up, kept in failed/"}
+
+
+def _delivery_summary(report: Report, summary: dict[str, Any] | None, path: str) -> str:
     text = f"{report.delivered} of {report.entries} delivered" if report.entries else "nothing was due"
     if summary is None:
         return text
@@ -191,7 +198,7 @@ def _summary(report: Report, summary: dict[str, Any] | None) -> str:
         return f"{text}; nothing waits"
     waits = f"{outbox_index.number(summary['waiting'])} {'waits' if summary['waiting'] == 1 else 'wait'}"
     until = f", the next one until {outbox_index.utc(summary['next_due'])}" if summary["next_due"] else ""
-    return f"{text}; {waits}{until}"
+    return f"{text}; {waits} in {path}{until}"
 
 
 def _number(text: str) -> int:

@@ -48,7 +48,7 @@ exit status:
   1  {}
   2  the command line is wrong
 """
-_MISSING = "an ID is unknown, ambiguous or being delivered; other IDs were processed"
+_NOT_ALL_PROCESSED = "an ID is unknown, ambiguous or being delivered; other IDs were processed"
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -59,41 +59,47 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     below = parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, title="actions", parser_class=type(parser)
     )
-    _add(below, "list", ("list the entries", _LIST, "an entry cannot be read")).set_defaults(act=None)
+    command = _add(below, "list", ("list the entries", _LIST, "an entry cannot be read"), "[OUTBOX]")
+    command.add_argument("words", nargs="*", metavar="OUTBOX", help="the outbox's directory, as with --outbox")
+    command.set_defaults(act=None)
     for name, act, short, description, words in (
         ("show", _show, "show an entry", _SHOW, "ID"),
         ("retry", _retry, "make entries due now", _RETRY, "ID..."),
         ("drop", _drop, "remove entries", _DROP, "ID..."),
     ):
-        command = _add(below, name, (short, description, _MISSING), words)
+        command = _add(below, name, (short, description, _NOT_ALL_PROCESSED), words)
         command.add_argument("words", nargs="*", metavar=words, help='as "list" shows it, or its beginning')
         command.set_defaults(act=act)
     return parser
 
 
-def _add(below: Any, name: str, texts: tuple[str, str, str], words: str = "") -> argparse.ArgumentParser:
+def _add(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argparse.ArgumentParser:
     short, description, problem = texts
     parser: argparse.ArgumentParser = below.add_parser(
         name,
         help=short,
         description=description,
         epilog=_STATUS.format(problem),
-        usage=" ".join(f"e3-event outbox {name} {words} [--outbox DIR]".split()),
+        usage=f"e3-event outbox {name} {words} [--outbox DIR]",
     )
     parser.set_defaults(parser=parser)
-    parser.add_argument("--outbox", metavar="DIR", help="the outbox's directory (default: that of E3_EVENT_OUTBOX)")
+    parser.add_argument(
+        "--outbox", metavar="DIR", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what is asked; return the exit status."""
-    outbox = outbox_index.outbox_from_args(args.outbox, args)
+    outbox = outbox_index.outbox_from_args(args.words if args.act is None else (), args)
+    if outbox is None:
+        return 0 if args.act is None else 1
     if args.act is None:
         return _list(outbox, args)
     if not args.words:
         args.parser.error("the ID is missing")
     if args.act is _show and len(args.words) > 1:
-        args.parser.error(f"what is {args.words[1]!r}? expected one ID")
+        args.parser.error(f"unrecognized argument {args.words[1]!r}; expected one ID")
     if not outbox.exists():
         terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}")
         return 1
@@ -112,7 +118,7 @@ def _list(outbox: Outbox, args: argparse.Namespace) -> int:
             terminal.print_out(_row("ID", "STATE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width])
         counts[candidate.state] += 1
         unreadable = unreadable or isinstance(entry, str)
-        terminal.print_out(_line(candidate, entry)[:width])
+        terminal.print_out(_entry_line(candidate, entry)[:width])
         if terminal._failed:
             break  # nobody reads it any more, as with head
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
@@ -120,7 +126,7 @@ def _list(outbox: Outbox, args: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _line(candidate: Candidate, entry: Entry | str) -> str:
+def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
     word = outbox_index.WORDS[candidate.state]
     if isinstance(entry, str):
         return _row(candidate.id, word, "", "", f"cannot be read: {entry}")
@@ -146,7 +152,7 @@ def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
     """Do what is asked to the entry that a word means; return the exit status."""
     capture = Capture()
     try:
-        candidate = _found(outbox, word)
+        candidate = _find_entry(outbox, word)
         try:
             with capture:
                 done = args.act(outbox, candidate)
@@ -163,7 +169,7 @@ def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
     return 0
 
 
-def _found(outbox: Outbox, word: str) -> Candidate:
+def _find_entry(outbox: Outbox, word: str) -> Candidate:
     """Return the one entry that a word means.
 
     :raises LookupError: there is none, or it is not the only one; the message says so
@@ -191,20 +197,23 @@ def _drop(outbox: Outbox, candidate: Candidate) -> str:
 
 def _show(outbox: Outbox, candidate: Candidate) -> str:
     path = os.path.join(outbox.path, candidate.name)
-    rows = [("id", candidate.id), ("state", _state(candidate)), ("path", path)]
+    rows = [("id", candidate.id), ("state", _state_word(candidate)), ("path", path)]
     try:
         entry = outbox.read(candidate)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         rows.append(("problem", f"it cannot be read: {error}"))
-        return terminal.table([*rows, *_files(path)])
+        return terminal.table([*rows, *_files_row(path)])
     return "\n\n".join(
-        filter(None, [terminal.table(rows + _rows(entry)), _attachments(entry, path), _journal(entry), _data(entry)])
+        filter(
+            None,
+            [terminal.table(rows + _rows(entry)), _attachments_text(entry, path), _journal(entry), _data_text(entry)],
+        )
     )
 
 
-def _files(path: str) -> list[tuple[str, str]]:
+def _files_row(path: str) -> list[tuple[str, str]]:
     return [("files", ", ".join(sorted(os.listdir(path))))] if os.path.isdir(path) else []
 
 
@@ -223,7 +232,7 @@ def _rows(entry: Entry) -> list[tuple[str, str]]:
     ]
 
 
-def _attachments(entry: Entry, path: str) -> str:
+def _attachments_text(entry: Entry, path: str) -> str:
     rows = []
     for name, (file, digest) in entry.event.get_attachments().items():
         try:
@@ -243,11 +252,11 @@ def _journal(entry: Entry) -> str:
     return f"Journal:\n{terminal.table(rows)}" if rows else ""
 
 
-def _data(entry: Entry) -> str:
+def _data_text(entry: Entry) -> str:
     text = _json.dumps(entry.event.as_dict(), indent=2)
     return "Data:\n" + "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _state(candidate: Candidate) -> str:
+def _state_word(candidate: Candidate) -> str:
     word = outbox_index.WORDS[candidate.state]
     return word if candidate.due is None else f"{word}, until {outbox_index.utc(candidate.due)}"

@@ -82,7 +82,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
     handler_options.add_options(parser)
-    add_jobs(handler_options.add_sending_options(parser, "each event", bounded=True))
+    add_jobs(handler_options.add_sending_options(parser, "each event", default="E3_EVENT_OUTBOX, or else none"))
     return parser
 
 
@@ -92,30 +92,30 @@ def run(args: argparse.Namespace) -> int:
     pairs = handler_options.selected_handlers(args)
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    outbox = handler_options.outbox_path(args)
+    outbox = handler_options.outbox_path(args, default=False)
     timeout = handler_options.timeout_seconds(args)
     _loaded, broken = load(pairs, plugins=False)
     for name, reason in broken.items():
         terminal.print_err(f"{name}: not loaded: {reason} (in {handler_options.where_named(args)})")
     if not pairs or (broken and outbox is None):
-        _tell(args.parser.prog, f"nothing is relayed: {_why_not(args, broken)}")
+        _print_problem(args.parser.prog, f"nothing is relayed: {_why_not(args, broken)}")
         return 1
     where = f"; outbox {outbox}" if outbox else ""
-    _tell(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
+    _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
     for library in _LIBRARIES:  # what matters is raised; logging prints the rest if nobody else takes it
         logging.getLogger(library).addHandler(logging.NullHandler())
     stop = SignalFlag()
     shutdown = GracefulShutdown(stop.set)
     with shutdown:
         sink = WorkerSink(_job(args, pairs, outbox, timeout), Report(args.parser.prog, quiet=True))
-        relay = _broker.Relay(url, args.queue, sink, partial(_tell, args.parser.prog))
+        relay = _broker.Relay(url, args.queue, sink, partial(_print_problem, args.parser.prog))
         try:
             relay.run(stop)
             sink.close()
         except KeyboardInterrupt:
             sink.abort()
             shutdown.status = 130
-    _tell(args.parser.prog, _summary(relay.counts))
+    _print_problem(args.parser.prog, _relay_summary(relay.counts))
     return shutdown.status
 
 
@@ -135,12 +135,12 @@ def _job(args: argparse.Namespace, pairs: handler_options.Pairs, outbox: str | N
     }
 
 
-def _summary(counts: RelayCounts) -> str:
+def _relay_summary(counts: RelayCounts) -> str:
     dead = f", {counts.dead_lettered} dead-lettered" if counts.dead_lettered else ""
     return f"{counts.finished - counts.dead_lettered} relayed{dead}"
 
 
-def _tell(prog: str, text: str) -> None:
+def _print_problem(prog: str, text: str) -> None:
     terminal.print_err(f"{prog}: {text}")
 
 
@@ -158,7 +158,7 @@ def _url(args: argparse.Namespace) -> BrokerURL:
     except EventError as error:
         fail(one_line(error))
     if url.has_secret and not _secrets.is_reference(word):
-        _tell(args.parser.prog, "warning: password visible in the process list; use env:NAME or file:PATH")
+        _print_problem(args.parser.prog, "warning: password visible in the process list; use env:NAME or file:PATH")
     return url
 
 
@@ -170,7 +170,7 @@ def _check_source(args: argparse.Namespace) -> None:
     from event._net import s3
 
     try:
-        import_extra("boto3", "s3")
+        import_extra("boto3", "e3-event[s3]")
         s3.location(args.s3)
     except EventError as error:
         args.parser.error(f"--s3: {one_line(error)}")

@@ -93,7 +93,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument(
         "--tail",
         metavar="N",
-        type=_count,
+        type=_line_count,
         default=arguments.TAIL,
         help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
         "%(default)s)",
@@ -107,48 +107,49 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if the command succeeded but the event could not be fully delivered",
     )
-    parser.set_defaults(behind=[])
+    parser.set_defaults(command_line=[])
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
-    if not args.behind:
+    if not args.command_line:
         args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
     step = _Step(args, name, data)
     status = step.run()
-    return 1 if args.strict and step.troubled and not status else status
+    return 1 if args.strict and step.has_problem and not status else status
 
 
 class _Step:
     """One command and its event.
 
-    :ivar troubled: whether something went wrong with the event
+    :ivar has_problem: whether a problem with the event or its log was printed
     """
 
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
-        self.troubled = False
+        self.has_problem = False
         self._args = args
         self._pairs = handler_options.selected_handlers(args)
         self._outbox = handler_options.outbox_path(args)
         self._sender: EventSender | None = None
-        self._starting: Thread | None = None
+        self._start_thread: Thread | None = None
         self._span = _trace_context.new_span(_trace_context.current_span())
-        self._data = {**_surroundings(args), **_trace_context.to_data(self._span), **data}
-        self._begun = Event(name, **self._data)
+        self._data = {**_start_data(args), **_trace_context.to_data(self._span), **data}
+        self._start_event = Event(name, **self._data)
 
     def run(self) -> int:
         """Run the command, and send its events; return the command's exit status."""
-        log = None if self._args.log is None else self._opened_log()
-        environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
-        process = ChildProcess(self._args.behind, environment, log, keep_end=bool(self._args.tail and self._pairs))
+        log = None if self._args.log is None else self._open_log()
+        environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
+        keep_end = bool(self._args.tail and self._pairs)
+        process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         process.start()
-        self._guarded(self._prepare)
+        self._catch_errors(self._prepare)
         exit_result = process.wait()
         self._report_exit(exit_result, process.log_error)
-        self._guarded(lambda: self._end(process, exit_result, attach=log is not None))
-        self._guarded(process.finish)
+        self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
+        self._catch_errors(process.finish)
         if process.show_error:
             self._print(f"the command's output is not complete: {process.show_error.strerror}")
         return exit_result.status or (1 if process.show_error else 0)
@@ -169,40 +170,40 @@ class _Step:
         )
         self._sender.prepare()
         if self._args.start:
-            self._begin(self._sender)
+            self._send_start(self._sender)
 
-    def _begin(self, sender: EventSender) -> None:
+    def _send_start(self, sender: EventSender) -> None:
         """Send the open event while the command runs."""
         from threading import Thread
 
-        self._starting = Thread(
-            target=self._guarded, args=(lambda: self._send(sender, self._begun, "start: "),), daemon=True
+        self._start_thread = Thread(
+            target=self._catch_errors, args=(lambda: self._send(sender, self._start_event, "start: "),), daemon=True
         )
-        self._starting.start()
+        self._start_thread.start()
 
-    def _end(self, process: ChildProcess, exit_result: ExitResult, *, attach: bool) -> None:
+    def _send_end(self, process: ChildProcess, exit_result: ExitResult, *, attach: bool) -> None:
         """Send the closed event, after the open one."""
         sender = self._sender
         if sender is None:
             return
         event = Event(
-            self._begun.name,
-            self._begun.uid,
-            **{"begin_time": self._begun.begin_time, **self._data, **_result(exit_result)},
-            **self._tail(process, exit_result),
+            self._start_event.name,
+            self._start_event.uid,
+            **{"begin_time": self._start_event.begin_time, **self._data, **_result_data(exit_result)},
+            **self._tail_data(process, exit_result),
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
-        if self._starting:
+        if self._start_thread:
             sender.hurry(START_SHARE * sender.timeout)
-            self._starting.join(sender.timeout)
+            self._start_thread.join(sender.timeout)
             sender.hurry(None)
         left = max(deadline - time.monotonic(), START_SHARE / 2 * sender.timeout)
         self._send(sender, event, "", attach=attach, timeout=left)
         sender.close()
 
-    def _tail(self, process: ChildProcess, exit_result: ExitResult) -> dict[str, str]:
-        """Return the end of a failed command's output, as data."""
+    def _tail_data(self, process: ChildProcess, exit_result: ExitResult) -> dict[str, str]:
+        """Return the end of a failed command's output."""
         if exit_result.outcome == "success" or not self._args.tail:
             return {}
         from event._redact import redact_text
@@ -221,11 +222,12 @@ class _Step:
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
-                self._print(f"{which}{result.handler}: {handler_options.result_line(result, kept=sent.kept)}")
+                line = handler_options.result_line(result, handler_options.rest_of(sent, result))
+                self._print(f"{which}{result.handler}: {line}")
 
-    def _opened_log(self) -> int | None:
+    def _open_log(self) -> int | None:
         try:
-            return _opened(self._args.log)
+            return _open_log_file(self._args.log)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self._print(f"--log: {self._args.log!r} cannot be written: {reason}")
@@ -234,25 +236,25 @@ class _Step:
     def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
         if exit_result.error:
             # As a shell does; it is no trouble with the event.
-            terminal.print_err(f"{self._args.parser.prog}: {self._args.behind[0]}: {exit_result.error.strerror}")
+            terminal.print_err(f"{self._args.parser.prog}: {self._args.command_line[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
-    def _guarded(self, work: Callable[[], object]) -> None:
-        """Do what must not keep the command's exit status from being ours, whatever happens."""
+    def _catch_errors(self, work: Callable[[], object]) -> None:
+        """Call `work`; print its error instead of raising it, so that the command's exit status is kept."""
         try:
             work()
         except Exception as error:
             self._print(one_line(error))
 
     def _print(self, text: str) -> None:
-        self.troubled = True
+        self.has_problem = True
         terminal.print_err(f"{self._args.parser.prog}: {text}")
 
 
-def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
+def _start_data(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is known before the command begins."""
-    command, *rest = args.behind
+    command, *rest = args.command_line
     data: dict[str, Any] = {"command": command}
     if args.arguments:
         data["arguments"] = rest
@@ -264,7 +266,7 @@ def _surroundings(args: argparse.Namespace) -> dict[str, Any]:
     return data
 
 
-def _result(exit_result: ExitResult) -> dict[str, Any]:
+def _result_data(exit_result: ExitResult) -> dict[str, Any]:
     """Return what is known when the command has ended."""
     data: dict[str, Any] = {
         "outcome": exit_result.outcome,
@@ -279,7 +281,7 @@ def _result(exit_result: ExitResult) -> dict[str, Any]:
     return data
 
 
-def _count(text: str) -> int:
+def _line_count(text: str) -> int:
     from argparse import ArgumentTypeError
 
     try:
@@ -288,7 +290,7 @@ def _count(text: str) -> int:
         raise ArgumentTypeError(one_line(error)) from error
 
 
-def _opened(path: str) -> int:
+def _open_log_file(path: str) -> int:
     """Open the log, empty; return its descriptor.
 
     :raises OSError: it cannot be written, or is no regular file: a FIFO would hold us until somebody reads it

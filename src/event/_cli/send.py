@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
-    from event._worker import Result
+    from event._worker import Result, Sent
 
 _DESCRIPTION = """\
 Send an event, and print its uid on stdout. For each handler there is a line on stderr: that it
@@ -25,16 +25,15 @@ The event begins now, or at begin_time:=SECONDS (since 1970, UTC), and ends now.
 After "--", an argument may begin with "-" without being an option.
 
 All handlers get the event at once, in a process of their own that is ended after --timeout.
-With an outbox, the event is saved before any handler runs. If a handler fails, the event waits
-there for "e3-event deliver".
+The event is saved in the outbox before any handler runs. If a handler fails, the event waits
+there for the next event that this handler takes, or for "e3-event deliver".
 """
 
 _EPILOG = """\
 exit status:
-  0  every handler took the event
-  1  a handler failed or could not be loaded (the others did get the event, and an outbox
-     keeps it for this one), there was no handler at all, or a file could not be read
-     (nothing was sent)
+  0  every handler took the event, or the outbox keeps it; or no handler is configured
+  1  the event is lost: a handler failed and no outbox keeps the event, or a file could not be
+     read (nothing was sent); with --strict: an event was not delivered to every handler now
   2  the command line is wrong; nothing was sent
 
 examples:
@@ -96,23 +95,34 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
     )
     handler_options.add_options(parser)
-    handler_options.add_sending_options(parser)
+    group = handler_options.add_sending_options(parser)
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with status 1 unless every handler takes the event now",
+    )
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print no line for what goes well, nor if no handler is configured"
+    )
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Send; return the exit status."""
     pairs = handler_options.selected_handlers(args)
-    event = None if args.files else _event(args)
+    event = None if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     if not pairs:
-        terminal.print_err(f"{args.parser.prog}: {handler_options.no_handler_line(args)}")
-        return 1
-    sending = _Sending(args, pairs)
+        if not args.quiet:
+            terminal.print_err(f"{args.parser.prog}: {handler_options.no_handler_line(args)}")
+        if event:
+            terminal.print_out(terminal.visible(str(event.uid)))
+        return int(args.strict)
+    sending = _Command(args, pairs)
     try:
         if event:
-            results = [sending.send(event, _attachments(args.attachments, args.parser.error))]
+            results = [sending.send(event, _attachments_from_args(args.attachments, args.parser.error))]
         else:
             results = [sending.send_file(path) for path in args.files]
     finally:
@@ -120,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(results) else 1
 
 
-class _Sending:
+class _Command:
     """Sends the events of one command, and prints what became of them."""
 
     def __init__(self, args: argparse.Namespace, pairs: handler_options.Pairs) -> None:
@@ -128,6 +138,8 @@ class _Sending:
 
         self._prog = args.parser.prog
         self._source = handler_options.where_named(args)
+        self._quiet = args.quiet
+        self._strict = args.strict
         self._sender = EventSender(
             pairs,
             outbox=handler_options.outbox_path(args),
@@ -138,7 +150,7 @@ class _Sending:
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
-        """Send an event, and show its uid; return whether all handlers took it.
+        """Send an event, and show its uid; return whether that counts as success, see `_EPILOG`.
 
         :param files: the path of each file to attach, by name
         :param about: what a line about a handler begins with
@@ -148,15 +160,16 @@ class _Sending:
             terminal.print_err(f"{self._prog}: {sent.refused}")
             return False
         for result in sent.results:
-            terminal.print_err(f"{about}{result.handler}: {self._line(result, kept=sent.kept)}")
+            if not (self._quiet and result.ok and not result.said):
+                terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}")
         if not sent.kept and not any(result.loaded for result in sent.results):
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
         terminal.print_out(terminal.visible(str(event.uid)))
-        return all(result.ok for result in sent.results)
+        return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
-        """Send a dumped event; return whether all handlers took it."""
+        """Send a dumped event; return the same as `send`."""
         try:
             event = _dumped(path)
         except (EventError, OSError) as error:
@@ -164,9 +177,9 @@ class _Sending:
             return False
         return self.send(event, {}, f"{path}: ")
 
-    def _line(self, result: Result, *, kept: bool) -> str:
-        line = handler_options.result_line(result, kept=kept)
-        return line if result.loaded else f"not loaded{line.removeprefix('not delivered')} (in {self._source})"
+    def _line(self, sent: Sent, result: Result) -> str:
+        rest = handler_options.rest_of(sent, result)
+        return handler_options.result_line(result, rest if result.loaded else f"not loaded (in {self._source}); {rest}")
 
 
 def _dumped(path: str) -> Event:
@@ -178,7 +191,7 @@ def _dumped(path: str) -> Event:
     return event
 
 
-def _event(args: argparse.Namespace) -> Event:
+def _event_from_args(args: argparse.Namespace) -> Event:
     """Return the event of the command line, closed.
 
     :raises EventError: a file cannot be attached
@@ -187,13 +200,13 @@ def _event(args: argparse.Namespace) -> Event:
     name, data = arguments.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or terminal.visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
-    _attachments(args.attachments, fail)
+    _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)
     event.close()
     return event
 
 
-def _attachments(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:
+def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:
     """Return the path of each attachment, by name."""
     files: dict[str, str] = {}
     for text in texts:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Form: TypeAlias = Literal["whole", "compressed", "end", "empty", "left out"]
 
 COMPRESSIBLE = 512 << 20  # bytes of a file that are compressed in the hope that it fits: some seconds
-_CHUNK = 1 << 20  # bytes
-_BEGINNING = 1 << 13  # bytes that show whether a file is text
+_COMPRESS_CHUNK = 1 << 20  # bytes
+_TEXT_PROBE = 1 << 13  # bytes that show whether a file is text
 _SMALLEST_END = 1 << 10  # bytes; less of a log helps nobody
 _PARTIAL_LINE = 1 << 12  # bytes; a longer first line of a log's end is kept, though it has no beginning
 
@@ -111,7 +111,7 @@ def _whole(file: File, room: int) -> Attachment:
         return Attachment(file, "empty")
     if file.size > _capacity(file, room):
         return Attachment(file, "left out")
-    return Attachment(file, "whole", _read(file, 0, file.size))
+    return Attachment(file, "whole", _read_part(file, 0, file.size))
 
 
 def _compressed(file: File, room: int) -> Attachment:
@@ -122,7 +122,7 @@ def _compressed(file: File, room: int) -> Attachment:
     with open(_files.open_regular(file.path), "rb") as source:
         # Not more than there was: a log may grow meanwhile.
         left = file.size if file.size <= COMPRESSIBLE else 0
-        while size <= most and (chunk := source.read(min(_CHUNK, left))):
+        while size <= most and (chunk := source.read(min(_COMPRESS_CHUNK, left))):
             left -= len(chunk)
             packed.append(packer.compress(chunk))
             size += len(packed[-1])
@@ -136,7 +136,7 @@ def _end(file: File, room: int) -> Attachment:
     size = _capacity(file, room)
     if size < _SMALLEST_END:
         return Attachment(file, "left out")
-    return Attachment(file, "end", _from_line_start(_read(file, file.size - size, size)))
+    return Attachment(file, "end", _from_line_start(_read_part(file, file.size - size, size)))
 
 
 def _from_line_start(text: bytes) -> bytes:
@@ -165,10 +165,10 @@ def _overhead(file: File) -> int:
 
 
 def _is_text(file: File) -> bool:
-    return b"\0" not in _read(file, 0, _BEGINNING)
+    return b"\0" not in _read_part(file, 0, _TEXT_PROBE)
 
 
-def _read(file: File, start: int, size: int) -> bytes:
+def _read_part(file: File, start: int, size: int) -> bytes:
     with open(_files.open_regular(file.path), "rb") as source:
         source.seek(start)
         return source.read(size)

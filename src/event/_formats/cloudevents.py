@@ -65,7 +65,7 @@ def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") 
     """
     data = event.as_dict()
     envelope: dict[str, Any] = {
-        **_attributes(sending, source or _source(data), (kind or TYPE).replace("{name}", str(data.get("name")))),
+        **_attributes(sending, source or _source_uri(data), (kind or TYPE).replace("{name}", str(data.get("name")))),
         **_subject(data),
         "time": _time(data),
         "datacontenttype": "application/json",
@@ -89,12 +89,12 @@ def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEV
     number, version_key, has_type, has_cancel = _CDEVENTS[version]
     finished = data.get("end_time") is not None or "outcome" in data
     kind = f"dev.cdevents.taskrun.{'finished' if finished else 'started'}.{number}"
-    subject = _clean(data.get("uid")) or sending
+    subject = _attribute_text(data.get("uid")) or sending
     when = _time(data) or _rfc3339(_now())
-    attributes = _attributes(sending, source or _source(data), kind)
+    attributes = _attributes(sending, source or _source_uri(data), kind)
     context: dict[str, Any] = {version_key: version, "timestamp": when}
     context.update((key, value) for key, value in attributes.items() if key != "specversion")
-    content = {"taskName": str(data.get("name")), **(_result(data, has_cancel) if finished else {})}
+    content = {"taskName": str(data.get("name")), **(_outcome_fields(data, has_cancel) if finished else {})}
     cdevent = {
         "context": context,
         "subject": {"id": subject, **({"type": "taskRun"} if has_type else {}), "content": content},
@@ -111,10 +111,10 @@ def is_uri_reference(text: str) -> bool:
 
 
 def _attributes(sending: str, source: str, kind: str) -> Attributes:
-    return {"specversion": "1.0", "id": sending, "source": source, "type": _clean(kind)}
+    return {"specversion": "1.0", "id": sending, "source": source, "type": _attribute_text(kind)}
 
 
-def _source(data: dict[str, Any]) -> str:
+def _source_uri(data: dict[str, Any]) -> str:
     """Return where an event comes from; never the machine that sends it, which may be another one at each attempt."""
     host = data.get("host")
     return f"{SOURCE}/{_NOT_IN_URI.sub('-', host)}" if host and isinstance(host, str) else SOURCE
@@ -122,11 +122,11 @@ def _source(data: dict[str, Any]) -> str:
 
 def _subject(data: dict[str, Any]) -> dict[str, str]:
     """Return the attribute ``subject``, which must not be empty where it is there."""
-    uid = _clean(data.get("uid"))
+    uid = _attribute_text(data.get("uid"))
     return {"subject": uid} if uid else {}
 
 
-def _clean(value: Any) -> str:
+def _attribute_text(value: Any) -> str:
     """Return a value as an attribute may have it: no control characters, nothing that Unicode does not assign."""
     text = "" if value is None else str(value)
     return "".join(c if c.isprintable() else " " for c in text).strip()
@@ -181,7 +181,7 @@ def _size(path: str) -> int | None:
         return None
 
 
-def _result(data: dict[str, Any], has_cancel: bool) -> dict[str, str]:
+def _outcome_fields(data: dict[str, Any], has_cancel: bool) -> dict[str, str]:
     """Return the ``outcome`` of a finished taskrun, and its ``errors`` where there are any.
 
     An event without an outcome has told of no failure. A word that CDEvents does not know is an ``error``.

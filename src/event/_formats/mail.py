@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 40 << 20  # bytes of a mail, after base64; few servers take more
 
-_LINE_MAX = 900  # characters; RFC 5322 allows 998 bytes in a line
+_MAX_LINE_LENGTH = 900  # characters; RFC 5322 allows 998 bytes in a line
 _VALUE_MAX = 200  # characters of one value in the text for people
 _VALUES_MAX = 50
 _PIECES = re.compile(r"(?:%..|.){1,20}")  # of a percent-encoded name
@@ -136,7 +136,10 @@ class Mail:
     def _summary(self, attachments: list[Attachment], size: int) -> str:
         """Return the text for people: the data, a line each, and what became of the attachments."""
         data = self._data
-        lines = [f"{_short(str(key))}: {_short(_as_text(value))}" for key, value in list(data.items())[:_VALUES_MAX]]
+        lines = [
+            f"{_shorten_value(str(key))}: {_shorten_value(_as_text(value))}"
+            for key, value in list(data.items())[:_VALUES_MAX]
+        ]
         if len(data) > _VALUES_MAX:
             lines.append(f"... and {len(data) - _VALUES_MAX} more in the attached event")
         lines += [_note(attachment, size) for attachment in attachments]
@@ -157,7 +160,7 @@ def _message_id(sending: str, sender: str) -> str:
 def _mailbox_field(box: Mailbox, address: str) -> _Folded:
     if not box.name:
         return _Folded(address)
-    is_short = box.name.isascii() and len(box.name) < _LINE_MAX
+    is_short = box.name.isascii() and len(box.name) < _MAX_LINE_LENGTH
     name = quoted(box.name) if is_short else Header(box.name, "utf-8", header_name="To").encode(linesep="\r\n")
     return _Folded(f"{name} <{address}>")
 
@@ -190,7 +193,7 @@ def _file_name(name: str) -> str:
 
 def _note(attachment: Attachment, limit: int) -> str:
     """Return a line about an attachment."""
-    file, name = attachment.file, _short(attachment.file_name)
+    file, name = attachment.file, _shorten_value(attachment.file_name)
     if attachment.form == "whole":
         return f"attached: {name} ({file.size} bytes)"
     if attachment.form == "empty":
@@ -210,6 +213,6 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else _json.dumps(value)
 
 
-def _short(text: str) -> str:
+def _shorten_value(text: str) -> str:
     text = on_one_line(text[: 4 * _VALUE_MAX])
     return text if len(text) <= _VALUE_MAX else f"{text[:_VALUE_MAX]}..."

@@ -31,7 +31,7 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """What a server answered.
 
     :ivar body: at most `BODY` bytes; nothing if it is compressed, since nobody asked for that
@@ -56,7 +56,7 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None without one that is understood."""
-        return _seconds(self.headers.get("Retry-After", "").strip())
+        return _retry_after(self.headers.get("Retry-After", "").strip())
 
     def __str__(self) -> str:
         """Return the status in the words of RFC 9110: a server's own words may repeat the URL."""
@@ -127,7 +127,7 @@ class Connection(http.client.HTTPConnection):
 
     def exchange(
         self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline, linger: float | None
-    ) -> Answer:
+    ) -> Response:
         """Post, and return the answer; afterwards `sock` is None if the connection cannot serve again."""
         self._deadline = deadline
         self.answered = False
@@ -144,7 +144,7 @@ class Connection(http.client.HTTPConnection):
         sock: Any = self.sock  # getresponse() forgets it if the server wants to close the connection
         with self.getresponse() as response:
             self.answered = True
-            answer = Answer(response.status, response.headers)
+            answer = Response(response.status, response.headers)
             if linger is None:
                 _read_body(response, answer)
             else:
@@ -179,7 +179,7 @@ class Connection(http.client.HTTPConnection):
                 raise OSError(f"the proxy refuses the connection: {in_words(response.status)}")
 
 
-def _read_body(response: http.client.HTTPResponse, answer: Answer) -> None:
+def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
     """Read an answer's body, but no more than `BODY` bytes.
 
     :raises ConnectionError: it broke off
@@ -196,7 +196,7 @@ def in_words(status: int) -> str:
     return f"{status} {http.client.responses.get(status, '')}".rstrip()
 
 
-def _seconds(text: str) -> float | None:
+def _retry_after(text: str) -> float | None:
     if text.isascii() and text.isdecimal():
         return float(text)
     from email.utils import parsedate_to_datetime

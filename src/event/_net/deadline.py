@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_CHUNK = 1 << 16  # bytes sent in one operation
+_SEND_CHUNK = 1 << 16  # bytes sent in one operation
 _CONNECT = 3.0  # seconds for an address that is not the last one; two lost SYNs are repeated within that time
 
 
@@ -77,7 +77,7 @@ class Socket(socket.socket):
         view = memoryview(data)
         while view:
             self.settimeout(self.deadline.left())
-            view = view[self.send(view[:_CHUNK], flags) :]
+            view = view[self.send(view[:_SEND_CHUNK], flags) :]
 
 
 class TLSSocket(Socket, ssl.SSLSocket):

@@ -13,7 +13,7 @@ from collections import deque
 from functools import lru_cache
 
 from event._net import proxies
-from event._net.connection import BODY, FAILURES, Answer, Connection, Route, in_words
+from event._net.connection import BODY, FAILURES, Connection, Response, Route, in_words
 from event._net.url import Target
 from event.error import EventError, one_line
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from event._net.deadline import Deadline
 
-__all__ = ["BODY", "FAILURES", "Answer", "Client", "Target", "in_words", "reason", "repeated"]
+__all__ = ["BODY", "FAILURES", "Client", "Response", "Target", "http_reason", "in_words", "repeated"]
 
-_IDLE = 10  # connections kept to one server
-_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
+_MAX_IDLE = 10  # connections kept to one server
+_FIRST_POST_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
 _UNASKED_PAUSE = 1.0  # the same, if the server does not say how long
 
 
@@ -65,7 +65,7 @@ class Client:
         deadline: Deadline,
         *,
         linger: float | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request; return the answer.
 
         If the server has closed a kept connection without an answer, the request is repeated once on a new one.
@@ -94,7 +94,7 @@ class Client:
         headers: Mapping[str, str],
         deadline: Deadline,
         linger: float | None,
-    ) -> Answer:
+    ) -> Response:
         try:
             answer = connection.exchange(target, body, headers, deadline, linger)
         except BaseException:
@@ -120,7 +120,7 @@ class Client:
 
     def _keep(self, connection: Connection) -> None:
         connections = self._idle.setdefault(connection.route, deque())
-        if connection.sock is None or len(connections) >= _IDLE:
+        if connection.sock is None or len(connections) >= _MAX_IDLE:
             connection.close()
         else:
             connections.append(connection)
@@ -139,7 +139,7 @@ class Client:
         return self._context
 
 
-def repeated(post: Callable[[], Answer], deadline: Deadline, unasked: Container[int] = ()) -> Answer:
+def repeated(post: Callable[[], Response], deadline: Deadline, unasked: Container[int] = ()) -> Response:
     """Post until the server takes it, refuses it, or asks for no pause that ends before the deadline.
 
     :param post: sends the request
@@ -153,14 +153,14 @@ def repeated(post: Callable[[], Answer], deadline: Deadline, unasked: Container[
             pause = _UNASKED_PAUSE * factor
         if answer.taken or not answer.temporary or pause is None:
             return answer
-        pause = max(pause, _PAUSE * factor)
+        pause = max(pause, _FIRST_POST_PAUSE * factor)
         if not deadline.allows(pause):
             return answer
         time.sleep(pause)
         factor *= 2
 
 
-def reason(error: BaseException) -> str:
+def http_reason(error: BaseException) -> str:
     """Return on one line why no answer came, without the server's own words."""
     if isinstance(error, http.client.BadStatusLine) and _is_http_2(str(error.args[0])):
         return "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     # From the start; with STARTTLS or not at all; with STARTTLS if the server offers it.
     Encryption: TypeAlias = Literal["tls", "starttls", "opportunistic"]
 
-_SCHEMES: dict[str, Encryption] = {"smtps": "tls", "smtp+starttls": "starttls", "smtp": "opportunistic"}
-_PORTS: dict[Encryption, int] = {"tls": 465, "starttls": 587, "opportunistic": 25}
-_EXPECTED = (
+_MAIL_SCHEMES: dict[str, Encryption] = {"smtps": "tls", "smtp+starttls": "starttls", "smtp": "opportunistic"}
+_MAIL_PORTS: dict[Encryption, int] = {"tls": 465, "starttls": 587, "opportunistic": 25}
+_SERVER_SYNTAX = (
     "expected HOST, HOST:PORT, [IPV6]:PORT or a URL: smtps://HOST, smtp+starttls://HOST or smtp://HOST, in which"
     " USER:env:NAME@ or USER:file:PATH@ may precede HOST"
 )
@@ -49,11 +49,11 @@ class MailServer:
 
         :raises EventError: it is none of these; the message does not contain it
         """
-        scheme, user, password, place = _split(text)
-        encryption = _SCHEMES[scheme] if scheme else _default_encryption()
+        scheme, user, password, place = _split_server(text)
+        encryption = _MAIL_SCHEMES[scheme] if scheme else _default_encryption()
         host, port = _host_and_port(place)
         shown = f"{scheme}://{place}" if scheme else text.strip()
-        return cls(host, port or _PORTS[encryption], encryption, shown, user, password)
+        return cls(host, port or _MAIL_PORTS[encryption], encryption, shown, user, password)
 
     @property
     def tls_name(self) -> str:
@@ -77,29 +77,29 @@ def features() -> set[str]:
 
 def password_of(text: str) -> str:
     """Return the password, or the reference to it, in a server's URL; empty without one."""
-    return _split(text)[2]
+    return _split_server(text)[2]
 
 
 def with_absolute_reference(text: str) -> str:
     """Return a server with the file that holds its password as an absolute path, for another directory."""
-    scheme, user, password, place = _split(text)
+    scheme, user, password, place = _split_server(text)
     absolute = _secrets.absolute_reference(password)
     if absolute == password:
         return text
     return f"{scheme}://{quote(user, safe='')}:{quote(absolute, safe='/:~')}@{place}"
 
 
-def _split(text: str) -> tuple[str, str, str, str]:
+def _split_server(text: str) -> tuple[str, str, str, str]:
     """Return the scheme, the user, the password and the host with its port; the first three may be empty."""
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
         if "@" in text:
-            raise EventError(f"smtp: a server without a scheme contains an '@'; {_EXPECTED}")
+            raise EventError(f"smtp: a server without a scheme contains an '@'; {_SERVER_SYNTAX}")
         return "", "", "", text.strip()
     account, at, place = rest.removesuffix("/").rpartition("@")
     user, _, password = map(unquote, account.partition(":"))
-    if scheme not in _SCHEMES or (at and not (user and password)):
-        raise EventError(f"smtp: a server's URL is not understood; {_EXPECTED}")
+    if scheme not in _MAIL_SCHEMES or (at and not (user and password)):
+        raise EventError(f"smtp: a server's URL is not understood; {_SERVER_SYNTAX}")
     return scheme, user, password, place
 
 
@@ -120,9 +120,9 @@ def _host_and_port(place: str) -> tuple[str, int]:
     try:
         name = hostname.to_ascii(host) if valid else ""
     except ValueError as error:
-        raise EventError(f"smtp: a server's name is invalid: {error}; {_EXPECTED}") from error
+        raise EventError(f"smtp: a server's name is invalid: {error}; {_SERVER_SYNTAX}") from error
     if not name:
-        raise EventError(f"smtp: a server is not understood; {_EXPECTED}")
+        raise EventError(f"smtp: a server is not understood; {_SERVER_SYNTAX}")
     return name, int(port or 0)
 
 

@@ -23,7 +23,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from event import _log
-from event._net.http import FAILURES, Answer, Client, Target, in_words, reason, repeated
+from event._net.http import FAILURES, Client, Response, Target, http_reason, in_words, repeated
 from event.error import EventError, PermanentError
 
 TYPE_CHECKING = False
@@ -47,9 +47,9 @@ _PROTOBUF = "application/x-protobuf"
 _TRACES = "/v1/traces"  # OTLP/HTTP's path for spans
 _RECEIVER = "http://localhost:4318"
 _GRPC_PORT = 4317
-_TIMEOUT = 10.0  # seconds
+_OTLP_TIMEOUT = 10.0  # seconds
 _LONGEST_TIMEOUT = 60.0  # seconds; what OTEL_EXPORTER_OTLP_TIMEOUT can ask for
-_LONGEST_REASON = 500  # characters of what a receiver says
+_MAX_RECEIVER_TEXT = 500  # characters of what a receiver says
 _RETRYABLE = frozenset({407, 408, 421, 425, 429})  # the 4xx after which another attempt may succeed
 _REPEATED = frozenset({429, 502, 503, 504})  # as OTLP says
 _IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # what a header's name may hold beside letters and digits (RFC 9110, 5.6.2)
@@ -80,8 +80,8 @@ def make_span(  # noqa: PLR0913  # what a span has
         context=SpanContext(int(place.trace_id, 16), int(place.span_id, 16), False, flags, state),
         parent=parent,
         kind=SpanKind.INTERNAL if parent else SpanKind.SERVER,
-        resource=_surroundings().merge(Resource(resource, SCHEMA)),
-        attributes=_bounded(attributes),
+        resource=_resource().merge(Resource(resource, SCHEMA)),
+        attributes=_limit_attributes(attributes),
         status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, error),
         start_time=times[0],
         end_time=times[1],
@@ -189,7 +189,7 @@ def parse_headers(text: str) -> dict[str, str]:
     return headers
 
 
-def _judge(answer: Answer, count: int, headers: Mapping[str, str]) -> None:
+def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
     """Return if a receiver has taken all spans.
 
     :raises EventError: it has not
@@ -198,7 +198,7 @@ def _judge(answer: Answer, count: int, headers: Mapping[str, str]) -> None:
     if not answer.taken:
         said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
         permanent = 400 <= answer.status < 500 and answer.status not in _RETRYABLE
-        text = _printable(f"{in_words(answer.status)}: {said}", headers).rstrip(": ")
+        text = _receiver_text(f"{in_words(answer.status)}: {said}", headers).rstrip(": ")
         raise (PermanentError if permanent else EventError)(text)
     try:
         partial = ExportTraceServiceResponse.FromString(answer.body if is_protobuf else b"").partial_success
@@ -207,14 +207,14 @@ def _judge(answer: Answer, count: int, headers: Mapping[str, str]) -> None:
     if partial.rejected_spans:
         # The protocol forbids to send the same request again.
         which = "the span" if count == 1 else f"{partial.rejected_spans} of {count} spans"
-        raise PermanentError(f"the receiver has rejected {which}: {_printable(partial.error_message, headers)}")
+        raise PermanentError(f"the receiver has rejected {which}: {_receiver_text(partial.error_message, headers)}")
     if partial.error_message:
-        _log.warning("otel: the receiver warns: %s", _printable(partial.error_message, headers))
+        _log.warning("otel: the receiver warns: %s", _receiver_text(partial.error_message, headers))
 
 
 def _why(error: BaseException, target: Target) -> str:
     hint = "; this port usually speaks OTLP over gRPC, the one for HTTP is usually 4318"
-    return _printable(reason(error), {}) + (hint if target.port == _GRPC_PORT else "")
+    return _receiver_text(http_reason(error), {}) + (hint if target.port == _GRPC_PORT else "")
 
 
 def _status_message(body: bytes) -> str:
@@ -227,14 +227,14 @@ def _status_message(body: bytes) -> str:
     return message
 
 
-def _printable(text: str, headers: Mapping[str, str]) -> str:
+def _receiver_text(text: str, headers: Mapping[str, str]) -> str:
     """Return a receiver's words as a log may contain them: without what we have sent in a header."""
-    text = text[: 10 * _LONGEST_REASON]
+    text = text[: 10 * _MAX_RECEIVER_TEXT]
     for value in headers.values():
         secret = value.rpartition(" ")[2]  # without "Bearer"
         if len(secret) > 7:
             text = text.replace(secret, "***")
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON]).split())
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:_MAX_RECEIVER_TEXT]).split())
 
 
 def _variable(name: str) -> str:
@@ -254,7 +254,7 @@ def _default_target() -> Target:
 def _timeout(text: str) -> float:
     """Return the seconds that OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds, leaves."""
     if not text:
-        return _TIMEOUT
+        return _OTLP_TIMEOUT
     try:
         return min(float(text) / 1000, _LONGEST_TIMEOUT)
     except ValueError:
@@ -277,19 +277,19 @@ def _compression(name: str) -> tuple[str, Callable[[bytes], bytes] | None]:
     raise EventError("otel: OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none")
 
 
-_found: dict[tuple[str | None, ...], Resource] = {}
+_resources: dict[tuple[str | None, ...], Resource] = {}
 
 
-def _surroundings() -> Resource:
+def _resource() -> Resource:
     """Return the resource that the variables describe; making it anew costs more than a span."""
     key = (os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
-    if key not in _found:
-        _found.clear()
-        _found[key] = Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
-    return _found[key]
+    if key not in _resources:
+        _resources.clear()
+        _resources[key] = Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
+    return _resources[key]
 
 
-def _bounded(attributes: Mapping[str, Any]) -> BoundedAttributes:
+def _limit_attributes(attributes: Mapping[str, Any]) -> BoundedAttributes:
     """Return a span's attributes within the limits of the variables; without one, there is none."""
     count, length = (_limit(name) for name in ("COUNT", "VALUE_LENGTH"))
     kept = list(attributes.items())[:count]

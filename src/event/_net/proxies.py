@@ -53,14 +53,14 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
 def _covers(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
-    address = _address(host)
+    address = _ip_address(host)
     if "/" in entry:
         return address is not None and _in_network(address, entry)
     name, wanted = _split_port(entry)
     if wanted and wanted != str(port):
         return False
     if address is not None:
-        return address == _address(name)
+        return address == _ip_address(name)
     name = name.removeprefix("*").strip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
 
@@ -76,7 +76,7 @@ def _split_port(entry: str) -> tuple[str, str]:
     return entry, ""
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(text.partition("%")[0])
     except ValueError:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # An access point stands in a bucket's place by its ARN, which may hold slashes of its own; the AWS command line takes
 # it in an s3:// URL.
-_URL = re.compile(r"s3://(arn:[^/]+(?:/[^/]+)?[:/]accesspoint[:/][^:/]+|[^/]+)(?:/(.*))?", re.DOTALL)
+_S3_URL = re.compile(r"s3://(arn:[^/]+(?:/[^/]+)?[:/]accesspoint[:/][^:/]+|[^/]+)(?:/(.*))?", re.DOTALL)
 
 # What a bucket and an object can be called; a lone surrogate has no UTF-8.
 _BUCKET = re.compile(r"arn:.+|[A-Za-z0-9._-]{1,255}")
@@ -38,11 +38,11 @@ _HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpe
 
 # The codes, not the status 404 alone: it is also what a multipart upload that got lost is answered, and a role of the
 # single sign-on that does not exist.
-_MISSING = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
+_NO_SUCH_OBJECT = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
 
-_CHUNK = 1 << 20  # bytes of a download in memory
-_CONNECT_TIMEOUT = 10  # seconds
-_READ_TIMEOUT = 60  # seconds without a byte
+_DOWNLOAD_CHUNK = 1 << 20  # bytes of a download in memory
+_S3_CONNECT_TIMEOUT = 10  # seconds
+_S3_READ_TIMEOUT = 60  # seconds without a byte
 
 
 class StoreError(OSError):
@@ -79,7 +79,7 @@ class Store:
     _client: tuple[int, S3Client] | None = None
 
     def __init__(self, profile: str | None = None, sse: str = "") -> None:
-        import_extra("boto3", "s3")
+        import_extra("boto3", "e3-event[s3]")
         self.profile = profile or None
         self.sse = sse
 
@@ -189,7 +189,7 @@ class Store:
         # The mode "standard" makes three attempts, unless AWS_MAX_ATTEMPTS says otherwise; botocore's own default
         # makes five, with a minute to connect for each.
         mode: Any = os.environ.get("AWS_RETRY_MODE", "standard")  # botocore refuses a wrong one
-        config = Config(connect_timeout=_CONNECT_TIMEOUT, read_timeout=_READ_TIMEOUT, retries={"mode": mode})
+        config = Config(connect_timeout=_S3_CONNECT_TIMEOUT, read_timeout=_S3_READ_TIMEOUT, retries={"mode": mode})
         # A session of our own: boto3.client() shares one, which is not made for threads.
         return Session(profile_name=self.profile).client("s3", config=config)
 
@@ -224,7 +224,7 @@ def location(url: str) -> tuple[str, str]:
 
     :raises EventError: it is no such URL, or a segment is ``.`` or ``..``
     """
-    match = _URL.fullmatch(url) if isinstance(url, str) else None
+    match = _S3_URL.fullmatch(url) if isinstance(url, str) else None
     segments = [segment for segment in (match[2] or "").split("/") if segment] if match else []
     if match is None or not {".", ".."}.isdisjoint(segments):
         shown = _masked(repr(url))
@@ -242,7 +242,7 @@ def join(url: str, *segments: str) -> str:
     return "/".join(filter(None, ["s3:/", bucket, key, *segments]))
 
 
-def reason(error: Exception) -> str:
+def s3_reason(error: Exception) -> str:
     """Return on one line why it failed, without the user and password of a URL."""
     return str(error) if isinstance(error, StoreError) else _masked(one_line(error))
 
@@ -287,8 +287,8 @@ def _asked(act: Callable[[], _Result]) -> _Result:
     # A ValueError is what botocore raises for an endpoint's URL or a number that it finds in the environment; an
     # OSError, for a program that is to bring the credentials. Without the cause: a traceback would show the password.
     except (OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
-        missing = isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _MISSING
-        raise (NotThereError if missing else StoreError)(reason(error)) from None
+        missing = isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _NO_SUCH_OBJECT
+        raise (NotThereError if missing else StoreError)(s3_reason(error)) from None
 
 
 def _receive(body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str) -> None:
@@ -299,7 +299,7 @@ def _receive(body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str
     """
     digest = hashlib.sha1(usedforsecurity=False)
     received = 0
-    while chunk := _asked(lambda: body.read(_CHUNK)):
+    while chunk := _asked(lambda: body.read(_DOWNLOAD_CHUNK)):
         received += len(chunk)
         if received > size:
             raise ContentError(f"s3: {url!r} holds more than {size} bytes")

@@ -66,9 +66,9 @@ def hand_over(
     :param sender: an address for the envelope; the recipients likewise
     :param compose: return the mail; it is called with the bytes that the server takes, None if it does not say
     :return: the recipients who do not have the mail
-    :raises Exception: there was no session; `reason` says why. `compose` may raise too
+    :raises Exception: there was no session; `smtp_reason` says why. `compose` may raise too
     """
-    client = _connect(server, deadline)
+    client = _open_session(server, deadline)
     try:
         if hasattr(client, "ehlo_or_helo_if_needed"):  # a test's stand-in may have `sendmail` alone
             client.ehlo_or_helo_if_needed()
@@ -81,7 +81,7 @@ def hand_over(
         _leave(client, deadline)
 
 
-def reason(error: Exception) -> str:
+def smtp_reason(error: Exception) -> str:
     """Return on one line why a server did not take a mail."""
     if isinstance(error, smtplib.SMTPResponseException):
         return _answer(error.smtp_code, error.smtp_error)
@@ -89,7 +89,7 @@ def reason(error: Exception) -> str:
         return f"{one_line(error)}; SSL_CERT_FILE may name the certificates of a private authority"
     if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
         return f"{one_line(error)}; a port without TLS needs smtp+starttls://, or smtp_nossl in E3_ENABLE_FEATURE"
-    return _printable(one_line(error))
+    return _server_text(one_line(error))
 
 
 def is_private(sock: socket.socket) -> bool:
@@ -119,9 +119,9 @@ def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[An
     except smtplib.SMTPResponseException as error:
         return dict.fromkeys(recipients, Refusal.answered(error.smtp_code, error.smtp_error, of_mail=True))
     except smtplib.SMTPNotSupportedError as error:
-        return dict.fromkeys(recipients, Refusal(0, reason(error), permanent=True, of_mail=True))
+        return dict.fromkeys(recipients, Refusal(0, smtp_reason(error), permanent=True, of_mail=True))
     except OSError as error:  # smtplib's own errors are too
-        return dict.fromkeys(recipients, Refusal(0, reason(error), permanent=False, of_mail=True))
+        return dict.fromkeys(recipients, Refusal(0, smtp_reason(error), permanent=False, of_mail=True))
     # A test's mock returns anything.
     return {to: Refusal.answered(*why) for to, why in refused.items()} if isinstance(refused, dict) else {}
 
@@ -134,13 +134,13 @@ def _size_limit(client: Any) -> int | None:
     return max(1, int(size) - _ADDED_BY_SERVER)
 
 
-def _connect(server: MailServer, deadline: Deadline) -> Any:
+def _open_session(server: MailServer, deadline: Deadline) -> Any:
     """Return a client that has been greeted, over TLS unless the server's configuration allows less."""
     kind: Any = smtplib.SMTP_SSL if server.encryption == "tls" else smtplib.SMTP  # looked up now: tests replace them
     context = _context(deadline) if server.encryption == "tls" else None
     more: dict[str, Any] = {"context": context} if context else {}
     if isinstance(kind, type) and hasattr(kind, "getreply"):
-        client = _bounded(kind, server, deadline, more)
+        client = _bounded_client(kind, server, deadline, more)
     else:
         client = kind(server.tls_name, server.port, timeout=deadline.left(), **more)
     if server.encryption != "tls":
@@ -158,7 +158,7 @@ def _upgrade(client: Any, server: MailServer, deadline: Deadline) -> None:
         raise
 
 
-def _bounded(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
+def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
     """Return a client whose waits end with the deadline, that of the greeting too, and whose answers are bounded."""
     connected = _connected(server, deadline, more.get("context"))
 
@@ -266,9 +266,9 @@ def _leave(client: Any, deadline: Deadline) -> None:
 
 def _answer(code: int, text: Any) -> str:
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return _printable(f"{code} {text}" if code else text)
+    return _server_text(f"{code} {text}" if code else text)
 
 
-def _printable(text: str) -> str:
+def _server_text(text: str) -> str:
     """Return a server's words for a log: one line, no control characters, not endless."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:500]).split())

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 from event._handler import import_extra
 from event.error import EventError
 
-_PORTS = {"http": 80, "https": 443}
+_HTTP_PORTS = {"http": 80, "https": 443}
 _PATH = "/:@!$&'()*+,;=~%"  # what a path may hold beside letters, digits, "-", "." and "_" (RFC 3986, 3.3)
 
 
@@ -48,11 +48,11 @@ class Target:
     def _parsed(cls, url: str, subject: str) -> Target:
         try:
             parts = urlsplit(url if url.isprintable() and " " not in url else "")
-            if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
+            if parts.scheme in _HTTP_PORTS and parts.hostname and parts.port != 0:
                 return cls(
                     parts.scheme,
                     _ascii_host(unquote(parts.hostname)),
-                    parts.port or _PORTS[parts.scheme],
+                    parts.port or _HTTP_PORTS[parts.scheme],
                     quote(parts.path or "/", _PATH) + (f"?{quote(parts.query, _PATH + '?')}" if parts.query else ""),
                     _authorization(parts.username or "", parts.password or ""),
                 )
@@ -65,7 +65,7 @@ class Target:
     def netloc(self) -> str:
         """The host, in brackets if it is an IPv6 address, and the port unless it is the scheme's."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _HTTP_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def has_secret(self) -> bool:
@@ -93,7 +93,7 @@ def _ascii_host(host: str) -> str:
     """
     if host.isascii():
         return host.lower()
-    name: str = import_extra("idna", "http").encode(host, uts46=True).decode()
+    name: str = import_extra("idna", "e3-event[http]").encode(host, uts46=True).decode()
     return name
 
 

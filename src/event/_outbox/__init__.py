@@ -43,7 +43,7 @@ __all__ = [
     "owner_is_dead",
 ]
 
-_MODULES = {
+_PLACES = {
     "BOUND": "store",
     "Candidate": "layout",
     "Claim": "claim",
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> object:
     """Load a name when it is first used."""
     from importlib import import_module
 
-    if name not in _MODULES:
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     return value

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from event._event import Event
 
-_CHUNK = 1 << 20  # bytes
+_HASH_CHUNK = 1 << 20  # bytes
 _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
@@ -36,7 +36,7 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict
         file = str(len(copies))
         target = os.path.join(directory, file)
         if path.startswith(os.path.join(workspaces, "")):
-            move(path, target)
+            move_synced(path, target)
             copies[name] = [file, expected]
             continue
         try:
@@ -65,7 +65,7 @@ def copy(reading: int, target: str) -> str:
     """
     writing = os.open(target, _CREATE, 0o600)
     try:
-        found = _copy(reading, writing)
+        found = _copy_and_hash(reading, writing)
         _set_attributes(writing, target, os.fstat(reading))
         os.fsync(writing)
     finally:
@@ -73,7 +73,7 @@ def copy(reading: int, target: str) -> str:
     return found
 
 
-def move(source: str, target: str) -> None:
+def move_synced(source: str, target: str) -> None:
     """Move a file that was written for this entry alone; it is on the disk afterwards.
 
     :raises OSError: it cannot be moved
@@ -86,21 +86,21 @@ def move(source: str, target: str) -> None:
     os.rename(source, target)
 
 
-def sha1(path: str) -> str:
+def sha1_no_follow(path: str) -> str:
     """Return the SHA-1 of a regular file, in hex. A symbolic link is not followed.
 
     :raises OSError: it is missing, cannot be read, or is not a regular file
     """
     fd = _files.open_regular(path, follow=False)
     try:
-        return _copy(fd, None)
+        return _copy_and_hash(fd, None)
     finally:
         os.close(fd)
 
 
-def _copy(reading: int, writing: int | None) -> str:
+def _copy_and_hash(reading: int, writing: int | None) -> str:
     state: Any = hashlib.sha1(usedforsecurity=False)
-    while chunk := os.read(reading, _CHUNK):
+    while chunk := os.read(reading, _HASH_CHUNK):
         state.update(chunk)
         if writing is not None:
             _files.write_all(writing, chunk)

@@ -22,18 +22,29 @@ class Claim:
     """An entry that no other process delivers, until it is given back. One thread at a time may use it.
 
     :param torn: whether the entry's text may end within a line
+    :param shared: whether other entries are names of the same file
     :ivar entry: what it holds
     :ivar name: its name in ``claimed/``, for `Outbox.adopt`
     :ivar path: where it is
     """
 
-    def __init__(self, place: Layout, path: str, entry: Entry, *, is_directory: bool, torn: bool = False) -> None:
+    def __init__(  # noqa: PLR0913  # what is known of an entry on disk
+        self,
+        place: Layout,
+        path: str,
+        entry: Entry,
+        *,
+        is_directory: bool,
+        torn: bool = False,
+        shared: bool = False,
+    ) -> None:
         self.entry = entry
         self.name = os.path.basename(path)
         self._layout = place
         self.path = path
         self._is_directory = is_directory
         self._torn = torn
+        self._is_shared = shared
         self._unwritten: tuple[float, Delivery] | None = None
         self._pid = os.getpid()
 
@@ -145,6 +156,10 @@ class Claim:
                 self._write(text.encode_delivery(*self._unwritten))
             return "claimed"
 
+    def exists(self) -> bool:
+        """Return whether the entry is on the disk, in the hands of this process."""
+        return os.path.lexists(self.path)
+
     def _is_done(self) -> bool:
         return not self.entry.pending and not self.entry.has_permanent_failure
 
@@ -166,11 +181,14 @@ class Claim:
             return  # the child of a handler that forked: what it does is not what was done
         line, self._torn = (b"\n" if self._torn else b"") + line, True
         try:
+            if self._is_shared:
+                files.separate(self.path, self._layout.fresh("tmp", self.entry.id), self.entry.id)
+                self._is_shared = False
             if self._is_directory:
                 os.utime(self.path)  # the lease goes by it
             files.append(files.text_path(self.path, is_directory=self._is_directory), line)
             self._torn = False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             # The delivery counts all the same; a later process may make it again, with the same id.
             _log.warning("outbox entry %s: its journal cannot be written: %s", self.entry.id, error)
 
@@ -179,7 +197,7 @@ def _damage(path: str, digest: str) -> str | None:
     try:
         if os.path.islink(path):
             return "is a symbolic link"
-        return None if attachments.sha1(path) == digest else "has changed"
+        return None if attachments.sha1_no_follow(path) == digest else "has changed"
     except _files.NotRegularError:
         return "is not a regular file"
     except FileNotFoundError:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
 
 
-def send(
+def send_through_outbox(
     event: Event, handlers: Mapping[str, EventHandler], unloaded: dict[str, str], outbox: str, timeout: float | None
 ) -> Outcome:
     """Keep an event, give it to the handlers, and forget it when all of them have it.
@@ -31,8 +31,8 @@ def send(
     """
     claim = _put(event, {**unloaded, **_configurations(handlers)}, outbox)
     if claim is None:
-        return _dispatch.send(handlers, event, timeout)
-    return _attempt(claim, handlers, event._as_sent(claim.entry.id), timeout)
+        return _dispatch.dispatch(handlers, event, timeout)
+    return _deliver_claim(claim, handlers, event._as_sent(claim.entry.id), timeout)
 
 
 def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:
@@ -61,7 +61,7 @@ def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
     return configurations
 
 
-def _attempt(claim: Claim, handlers: Handlers, event: Event, timeout: float | None) -> Outcome:
+def _deliver_claim(claim: Claim, handlers: Handlers, event: Event, timeout: float | None) -> Outcome:
     """Give an event to the handlers, note for each one what it did, and hand the entry back on every way out."""
     results: dict[str, Delivery] = {}
     try:

@@ -20,6 +20,9 @@ The lines that follow are the journal. It only ever grows, and what is pending f
     {"time": …, "retry": true}                             an operator retries: no failure before is permanent
 
 A reader ignores keys that it does not know, and a line that a crash has torn.
+
+Entries that were put together may be names of one file, which holds the first line of each and no journal. An entry
+gets a file of its own before the first line of its journal is written.
 """
 
 from __future__ import annotations
@@ -35,14 +38,13 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
     from event._trace_context import Span
 
-VERSION = 1
-BEGINNING = b'{"version": 1, '  # of what `encode` returns
+ENTRY_VERSION = 1
+BEGINNING = b'{"version": 1, '  # of what `encode_entry` returns
 LARGEST = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
 FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
-LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
+ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
 LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a machine that was off, gives up nothing
-_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with less does not overflow
 _LONGEST_ERROR = 4000  # characters of an error that the journal keeps
 _LONGEST_ID = 128  # characters
 _NONE: frozenset[str] = frozenset()
@@ -160,7 +162,7 @@ class Entry:
             return
         if isinstance(line.get("handler"), str):
             self.journal.append(_record(line))
-        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _is_time(line.get("time")):
+        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _json.is_time(line.get("time")):
             self.attempts, self.last_start = attempt, line["time"]
         elif line.get("retry"):
             for record in self.journal:
@@ -179,7 +181,7 @@ class Entry:
 
     def is_expired(self, now: float) -> bool:
         """Return whether the entry is old enough, and was tried often enough, to be given up."""
-        return self.attempts >= LEAST_ATTEMPTS and now - self.created > LIFETIME
+        return self.attempts >= LEAST_ATTEMPTS and now - self.created > ENTRY_LIFETIME
 
 
 def is_id(text: str) -> bool:
@@ -187,14 +189,28 @@ def is_id(text: str) -> bool:
     return 0 < len(text) <= _LONGEST_ID and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
 
 
-def encode(entry: Entry, event: dict[str, Any]) -> bytes:
+def own_text(content: bytes, entry_id: str) -> bytes:
+    """Return the part of a file that is about one entry: all of it, unless entries share the file.
+
+    :raises ValueError: the entry is not among those that share it
+    """
+    if not content.partition(b"\n")[2].startswith(BEGINNING):
+        return content
+    beginning = b'%b"id": "%b"' % (BEGINNING, entry_id.encode())
+    for line in content.splitlines(keepends=True):
+        if line.startswith(beginning):
+            return line
+    raise ValueError("it is not among the entries of its file")
+
+
+def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
     """Return the first line of an entry.
 
     :param event: the event's dump
     :raises EventError: the data cannot be written as JSON
     """
     content = {
-        "version": VERSION,
+        "version": ENTRY_VERSION,
         "id": entry.id,
         "created": entry.created,
         "event": event,
@@ -205,7 +221,7 @@ def encode(entry: Entry, event: dict[str, Any]) -> bytes:
     return _json.dumps(content).encode("ascii") + b"\n"
 
 
-def decode(text: bytes) -> Entry:
+def decode_entry(text: bytes) -> Entry:
     """Return the entry that a text describes.
 
     :raises NewerVersionError: a newer release wrote it
@@ -215,16 +231,16 @@ def decode(text: bytes) -> Entry:
     content = _json.loads(first)
     if not isinstance(content, dict) or not isinstance(version := content.get("version"), int):
         raise ValueError("it is not an object with a version")
-    if version > VERSION:
-        raise NewerVersionError(f"its version is {version}; this release reads {VERSION}")
+    if version > ENTRY_VERSION:
+        raise NewerVersionError(f"its version is {version}; this release reads {ENTRY_VERSION}")
     created: Any = content.get("created")
     id_ = content.get("id")
-    if not _is_time(created) or not isinstance(id_, str):
+    if not _json.is_time(created) or not isinstance(id_, str):
         raise ValueError("'created' must be a time and 'id' a string")
     event = decode_event(content.get("event"), Event)
     if not all(_is_file_name(file) for file, _ in event.get_attachments().values()):
         raise ValueError("an attachment must be a file of the entry itself")
-    entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_span(content.get("trace")))
+    entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_entry_span(content.get("trace")))
     for line in journal:
         entry.add(line)
     return entry
@@ -232,7 +248,7 @@ def decode(text: bytes) -> Entry:
 
 def encode_attempt(time: float, attempt: int) -> bytes:
     """Return the journal's line for the beginning of an attempt."""
-    return _line({"time": time, "attempt": attempt})
+    return _json_line({"time": time, "attempt": attempt})
 
 
 def encode_delivery(time: float, delivery: Delivery) -> bytes:
@@ -244,12 +260,12 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
         line["permanent"] = delivery.permanent
     if delivery.done:
         line["done"] = sorted(delivery.done)
-    return _line(line)
+    return _json_line(line)
 
 
 def encode_retry(time: float) -> bytes:
     """Return the journal's line for an operator's retry."""
-    return _line({"time": time, "retry": True})
+    return _json_line({"time": time, "retry": True})
 
 
 def record_of(time: float, delivery: Delivery) -> Record:
@@ -260,7 +276,7 @@ def record_of(time: float, delivery: Delivery) -> Record:
     )
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def _json_line(content: dict[str, Any]) -> bytes:
     return _json.dumps(content).encode("ascii") + b"\n"
 
 
@@ -270,7 +286,7 @@ def _record(line: dict[str, Any]) -> Record:
         ok=bool(line.get("ok")),
         permanent=bool(line.get("permanent")),
         error=str(line.get("error", "")),
-        time=line["time"] if _is_time(line.get("time")) else None,
+        time=line["time"] if _json.is_time(line.get("time")) else None,
         done=_keys(line.get("done")),
     )
 
@@ -279,15 +295,11 @@ def _keys(content: Any) -> frozenset[str]:
     return frozenset(key for key in content if isinstance(key, str)) if isinstance(content, list) else _NONE
 
 
-def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value < _END_OF_TIME
-
-
 def _is_file_name(file: str) -> bool:
     return file not in {".", ".."} and not {"/", "\\", ":"} & {*file}
 
 
-def _span(content: Any) -> Span:
+def _entry_span(content: Any) -> Span:
     return (_trace_context.from_data(content) if isinstance(content, dict) else None) or _trace_context.NO_SPAN
 
 

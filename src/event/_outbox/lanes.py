@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from event._event import Event
     from event._outbox.claim import Claim
 
-BATCH = 100  # events in one call of `send_events`, at most
+SEND_BATCH = 100  # events in one call of `send_events`, at most
 _QUEUED = 200  # entries of one lane whose content is in memory
-_URGENT = 500  # urgent entries of one lane whose content is in memory: to read one again costs more than to deliver it
+MAX_URGENT = 500  # urgent entries of a lane whose content is in memory: reading one again costs more than delivering it
 RUN = 16  # events that a thread takes from a fast lane at once, to spare the hand-over between threads
-REST = 60.0  # seconds that a lane rests after two timeouts in a row
+LANE_REST = 60.0  # seconds that a lane rests after two timeouts in a row
 _TIMEOUTS = 2  # in a row, before a lane rests
 _BLOCKED = 0.001  # seconds; a handler that waits this long for others is served by several threads
 _FAST = 0.002  # seconds; a handler that takes less is given several events by one thread in turn
@@ -208,7 +208,7 @@ class Lane:
 
     def enqueue(self, work: Work) -> bool:
         """Take work; return False if so much waits that it would fill the memory."""
-        queue, most = (self.urgent, _URGENT) if work.urgent else (self.queue, _QUEUED)
+        queue, most = (self.urgent, MAX_URGENT) if work.urgent else (self.queue, _QUEUED)
         if len(queue) >= most:
             return False
         queue.append(work)
@@ -221,7 +221,7 @@ class Lane:
             return None
         works = [queue.popleft()]
         batch = self.handler.takes_batches and not works[0].alone
-        most = BATCH if batch else RUN if self._seconds < _FAST else 1
+        most = SEND_BATCH if batch else RUN if self._seconds < _FAST else 1
         while queue and len(works) < most and (not batch or _share_a_call(works[0], queue[0])):
             works.append(queue.popleft())
         sending = Sending(self, works, batch=len(works) > 1 and batch)
@@ -243,9 +243,9 @@ class Lane:
 
     def rest(self) -> None:
         """Take nothing for a while."""
-        self.rests_until = time.time() + REST
+        self.rests_until = time.time() + LANE_REST
 
-    def note_answer(self, answer: Answer, events: int) -> None:
+    def note_answer(self, answer: LaneResult, events: int) -> None:
         """Take into account that the handler has answered, and how long it took."""
         self._timeouts = 0
         self._seconds += (answer.seconds / events - self._seconds) * _WEIGHT
@@ -283,7 +283,7 @@ class Lane:
         return self.late(_SLOW)
 
 
-class Answer:
+class LaneResult:
     """What a handler did with what it was given.
 
     :ivar deliveries: one for each event; None if a call for several has failed as a whole
@@ -299,7 +299,7 @@ class Answer:
         self.blocked = blocked
 
 
-def give(lane: Lane, works: Sequence[Work]) -> Answer:
+def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
     """Give a handler one event, or several in one call; return what it did with each."""
     start, busy = time.perf_counter(), time.thread_time()
     _log.start_capture()
@@ -310,8 +310,8 @@ def give(lane: Lane, works: Sequence[Work]) -> Answer:
     finally:
         said = _log.stop_capture()
     seconds, busy = time.perf_counter() - start, time.thread_time() - busy
-    deliveries = [_delivery(lane.name, result, seconds, said) for result in results]
-    return Answer(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
+    deliveries = [_delivery_from_result(lane.name, result, seconds, said) for result in results]
+    return LaneResult(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
 
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
@@ -321,7 +321,7 @@ def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     return lane.handler.send_events([work.event(lane.name) for work in works])
 
 
-def _delivery(name: str, result: bool | BaseException, seconds: float, said: str) -> Delivery:
+def _delivery_from_result(name: str, result: bool | BaseException, seconds: float, said: str) -> Delivery:
     if isinstance(result, BaseException):
         return Delivery(name, False, result, seconds, said)
     return Delivery(name, result, None, seconds, said)

@@ -222,7 +222,7 @@ class Layout:
         :raises OSError: it cannot be moved
         """
         for _ in range(_MOST_RACES):
-            if files.move(path, target):
+            if files.rename_entry(path, target):
                 return
             if not files.exists(path):
                 break
@@ -239,7 +239,7 @@ class Layout:
         """
         self.prepare(state)
         target = self.place(state, entry_id)
-        files.move(path, f"{target}.{unique_id()}" if files.exists(target) else target)
+        files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
     def discard(self, path: str, entry_id: str) -> bool:
         """Remove an entry; return whether it was there.
@@ -254,7 +254,7 @@ class Layout:
             return False
         # Out of sight in one step: half an entry must not be taken for one.
         target = self.fresh("tmp", entry_id)
-        if not files.move(path, target):
+        if not files.rename_entry(path, target):
             return False
         files.remove(target)
         return True

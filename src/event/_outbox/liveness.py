@@ -13,7 +13,7 @@ def current_owner() -> str:
     pid = os.getpid()
     name = _known.get(pid)
     if name is None:
-        name = f"{_machine()}-{pid}-{_start(pid)}"
+        name = f"{_machine()}-{pid}-{_start_time(pid)}"
         _known.clear()  # of what a parent process knew
         _known[pid] = name
     return name
@@ -35,11 +35,11 @@ def owner_is_dead(owner: str) -> bool | None:
         return None
     except OSError:
         pass  # it runs, as another user's
-    present = _start(int(pid))
+    present = _start_time(int(pid))
     return present != start if start and present else None
 
 
-def _start(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """Return when a process began, in ticks since boot (proc(5)): it distinguishes processes that share a number.
 
     :return: "ended" for a process that its parent has not waited for yet; "" if the system does not say

@@ -14,42 +14,27 @@ from threading import Condition, Lock, Thread
 
 from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
-from event._outbox.lanes import BATCH, REST, Lane, Sending, Work, give
+from event._outbox.lanes import LANE_REST, MAX_URGENT, SEND_BATCH, Lane, Sending, Work, send_works
 from event._outcome import Delivery
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from event._outbox.claim import Claim
     from event._outbox.layout import Candidate
+    from event._outbox.reports import Reports
     from event._outbox.store import Outbox
-
-    class Reports(Protocol):
-        """What a pool tells, from several threads."""
-
-        def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
-            """Take note that a handler is about to be given these entries; it may bring down the process."""
-
-        def result(self, claim: Claim, delivery: Delivery) -> None:
-            """Take what a handler did, or that it is given up."""
-
-        def end(self, claim: Claim, where: str) -> None:
-            """Take note that all handlers of an entry have reported; `where` is where it went."""
-
-        def log(self, text: str) -> None:
-            """Take a warning that is not about a single delivery."""
-
 
 JOBS = 8  # sendings to one destination at once; see docs/explanation/speed.md
 MOST_HUNG = 100  # threads that were abandoned and go on; a process has no room for any number
-_MOST_THREADS = 128  # that serve lanes
+_MAX_LANE_THREADS = 128  # that serve lanes
 _OPEN = 2000  # entries whose content is in memory
 _PARKED = 10_000  # claimed entries of which only the name is in memory
 _LANES = 1000  # that are remembered, and their handlers with them
-_TICK = 0.05  # seconds between two looks at the clock
+_CLOCK_INTERVAL = 0.05  # seconds between two looks at the clock
 
 
 class DeliveryPool:
@@ -82,7 +67,7 @@ class DeliveryPool:
         self._stopping = self._closed = False
         self.disk = DiskWatch()
         self._start_thread()  # before a plugin can make that impossible
-        self._clock = Clock(min(_TICK, timeout / 4), self._lock, self._is_serving, self._check)
+        self._clock = Clock(min(_CLOCK_INTERVAL, timeout / 4), self._lock, self._is_serving, self._check)
 
     @property
     def is_exhausted(self) -> bool:
@@ -93,6 +78,11 @@ class DeliveryPool:
     def is_full(self) -> bool:
         """Whether so much waits for handlers that the pool should be given no more."""
         return not self._has_space()
+
+    def has_room_for(self, count: int, seconds: float) -> bool:
+        """Return whether so many urgent entries have room in memory; wait for that if need be."""
+        with self._lock:
+            return self._settled.wait_for(lambda: self._open + count <= MAX_URGENT, seconds)
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
         """Claim entries and give them to their handlers, until there are no more or the pool takes none."""
@@ -209,7 +199,7 @@ class DeliveryPool:
             self._ready.append(lane)
             if self._idle:
                 self._wanted.notify()
-            elif self._threads < _MOST_THREADS:
+            elif self._threads < _MAX_LANE_THREADS:
                 self._start_thread()
 
     def _start_thread(self) -> None:
@@ -253,7 +243,7 @@ class DeliveryPool:
             lane.running.discard(sending)
             works = [work for work in (*sending.given, *sending.rest) if lane.name in work.open]
         for work in works:
-            self._skip(work, lane.name, time.time() + REST)
+            self._skip(work, lane.name, time.time() + LANE_REST)
         return True
 
     def _next(self) -> Sending | list[tuple[str, bool]] | None:
@@ -267,7 +257,7 @@ class DeliveryPool:
                         self._want(lane)
                         return sending
                     if lane.parked:
-                        return [*_emptied(lane.parked, BATCH)]
+                        return [*_emptied(lane.parked, SEND_BATCH)]
                 self._idle += 1
                 self._wanted.wait()
                 self._idle -= 1
@@ -279,7 +269,7 @@ class DeliveryPool:
         lane = sending.lane
         self._reports.begin(lane, [work.claim for work in sending.rest])
         while works := self._following(sending):
-            answer = give(lane, works)
+            answer = send_works(lane, works)
             if os.getpid() != self._pid:
                 # The child of a handler that forked: the entry is its parent's.
                 os._exit(0)  # pragma: no cover  # what it measured is lost with it; test_bad_plugins forks
@@ -374,7 +364,7 @@ class DeliveryPool:
                 self._record(sending.given[0], Delivery(sending.lane.name, False, error, self._timeout))
             if rests:
                 waits = self._send_home(sending.lane)
-                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {REST:g} s"
+                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {LANE_REST:g} s"
                 self._reports.log(f"{text}; {waits} {'entry waits' if waits == 1 else 'entries wait'}")
 
     def _abandon(self, sending: Sending) -> bool:

@@ -37,7 +37,7 @@ class ExitResult:
         self.error = error
         stopped = [number for number in received if number in _STOPPING]
         number = -code if code < 0 else stopped[-1] if stopped and code else 0
-        self.signal = _name(number) if number else None
+        self.signal = _signal_name(number) if number else None
         self.outcome = "success" if not code else "cancel" if stopped or number in _STOPPING else "failure"
 
 
@@ -86,9 +86,9 @@ class ChildProcess:
         code = _status(self._error, self._words[0]) if self._error else self._wait()
         seconds = time.monotonic() - self._began
         if self._tee:
-            from event._process.output import GRACE
+            from event._process.output import OUTPUT_TIMEOUT
 
-            self._tee.end(GRACE if code or self._log is not None else 0.0)
+            self._tee.end(OUTPUT_TIMEOUT if code or self._log is not None else 0.0)
         return ExitResult(code or bool(self.show_error), seconds, self._received(), self._error)
 
     def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
@@ -214,7 +214,7 @@ def _status(error: OSError, command: str) -> int:
     return _NOT_FOUND if missing and not (os.path.dirname(command) and os.path.exists(command)) else _NOT_EXECUTABLE
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal

@@ -31,8 +31,8 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
         if environ.get(mark):
             told = {
                 "system": system,
-                "build_url": _filled(url, environ),
-                "branch": _short(_first(branch, environ)),
+                "build_url": _fill_url(url, environ),
+                "branch": _short_branch(_first(branch, environ)),
                 "commit": _first(commit, environ),
             }
             return {key: value for key, value in told.items() if value}
@@ -82,7 +82,7 @@ def _first(names: str, environ: Mapping[str, str]) -> str:
     return next((environ[name] for name in names.split() if environ.get(name)), "")
 
 
-def _filled(pattern: str, environ: Mapping[str, str]) -> str:
+def _fill_url(pattern: str, environ: Mapping[str, str]) -> str:
     """Return a URL, each ``{NAME}`` replaced by the variable; empty where one of them is not set."""
     text = ""
     for part in pattern.split("{"):
@@ -95,7 +95,7 @@ def _filled(pattern: str, environ: Mapping[str, str]) -> str:
     return text
 
 
-def _short(branch: str) -> str:
+def _short_branch(branch: str) -> str:
     """Return a branch without what Git's references and Jenkins' plugin for Git put before it."""
     for prefix in ("refs/heads/", "refs/tags/", "origin/"):
         branch = branch.removeprefix(prefix)

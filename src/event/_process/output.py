@@ -34,9 +34,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-GRACE = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
-_SIZE = 1 << 16  # bytes read at once: what a pipe holds
-_MOST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
+OUTPUT_TIMEOUT = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
+_PIPE_SIZE = 1 << 16  # bytes read at once: what a pipe holds
+_MAX_REST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
 _NO_READER = frozenset({errno.EPIPE, errno.EBADF})  # nobody wants to read what is written
 
 
@@ -121,7 +121,7 @@ class Tee:
             self._ended = True
             deadline = time.monotonic() + grace
             for stream in self.streams:
-                left = _MOST
+                left = _MAX_REST
                 while left > 0 and stream.open and _readable(stream.reader, deadline - time.monotonic()):
                     data = self._take(stream)
                     stream.rest += data
@@ -151,7 +151,7 @@ class Tee:
             poller.register(reader, POLLIN)
         while streams:
             for reader, _ in poller.poll():
-                data = os.read(reader, _SIZE)
+                data = os.read(reader, _PIPE_SIZE)
                 if not data or show(streams[reader].targets[0], data):
                     poller.unregister(reader)
                     os.close(reader)
@@ -186,7 +186,7 @@ class Tee:
 
     def _take(self, stream: _Stream) -> bytes:
         """Read from a pipe, and write it to the log; return it, empty at the pipe's end."""
-        data = os.read(stream.reader, _SIZE)
+        data = os.read(stream.reader, _PIPE_SIZE)
         stream.open = bool(data)
         self.end_of_output.append(data)
         if self.error is None and self._log is not None:

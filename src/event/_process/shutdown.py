@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Seconds within which two signals are one wish: `timeout`, and others that supervise, signal a process and its group.
-SAME = 0.3
+SAME_REQUEST = 0.3
 
 
 class GracefulShutdown:
@@ -47,5 +47,5 @@ class GracefulShutdown:
             self.status = 130 if number == signal.SIGINT else 0
             if self._wake:
                 self._wake()
-        elif now - self._first > SAME:
+        elif now - self._first > SAME_REQUEST:
             raise KeyboardInterrupt

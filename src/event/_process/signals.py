@@ -7,8 +7,8 @@ one from the other: siginfo has the sender, not the addressee, and macOS does no
 
     a child of ours, in our group, that does nothing but report the signals that it gets.
 
-A signal that the witness got too was the group's. It is given `PATIENCE` to report; else the signal is passed on. The
-witness ends when we end, however we do, since it waits for the end of a pipe that we hold open.
+A signal that the witness got too was the group's. It is given `REPORT_TIMEOUT` to report; else the signal is passed on.
+The witness ends when we end, however we do, since it waits for the end of a pipe that we hold open.
 
 Neither of us has a signal handler: in a storm, one would interrupt itself without end. The signals are blocked, and
 waited for. POSIX alone; on Windows a console's Ctrl-C reaches all its processes, and there is nothing to pass on.
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
             """Follow `Signals.tell_closed`."""
 
 
-PATIENCE = 0.2  # seconds
-SAME = 0.5  # seconds between our signal and the witness's, at most
+REPORT_TIMEOUT = 0.2  # seconds
+SAME_SIGNAL = 0.5  # seconds between our signal and the witness's, at most
 _PASSED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _REPORT = 32  # bytes; a pipe takes so few as a whole
 _AT_ONCE = 0.01  # seconds; a wait that was shorter found the signal there
@@ -138,10 +138,10 @@ class Signals:
 
     def _reached_all(self, number: int, since: float) -> bool:
         """Wait until the witness reports a signal; return whether it has."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + REPORT_TIMEOUT
         while self._witness:
             self._read_reports()
-            if number in self._seen and self._seen[number] >= since - SAME:
+            if number in self._seen and self._seen[number] >= since - SAME_SIGNAL:
                 return True
             if time.monotonic() > deadline:
                 break

@@ -15,9 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-JOBS = {
+JOB_MODULES = {
     "prepare": "event._worker.send_job:prepare",
-    "send": "event._worker.send_job:send",
+    "send": "event._worker.send_job:run_send_job",
     "resume": "event._worker.resume_job:resume",
     "deliver": "event._worker.deliver_job:deliver",
     "watch": "event._worker.deliver_job:watch",
@@ -110,7 +110,7 @@ def run_job(job: dict[str, Any], blob: bytes, reporter: Reporter) -> None:
     :param job: ``job`` names the function; ``limit`` is when the process ends by itself, in seconds, if the command has
         been killed and cannot end it; ``guard`` is when it does so without a beat of its heart
     """
-    place = JOBS[job["job"]]
+    place = JOB_MODULES[job["job"]]
     module, _, name = place.partition(":")
     end_within(float(job.get("limit", 0)))
     function = getattr(__import__(module, fromlist=[name]), name)

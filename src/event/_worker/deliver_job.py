@@ -62,7 +62,7 @@ STATE_INTERVAL = 1.0  # seconds between two reports ``state``
 _DRAIN_LOOK = 0.2  # seconds between two looks at what the command says
 _FLUSH = 0.05  # seconds that a report may wait for others
 _MOST_ITEMS = 50  # in one report
-_LONGEST_TEXT = 1500  # characters of an error in a report
+_MAX_ERROR_LENGTH = 1500  # characters of an error in a report
 _KNOWN_CONFIGS = 200  # whose secrets are left out of what is logged beside the deliveries
 
 
@@ -249,7 +249,9 @@ class _Reports:
         item: list[Any] = ["result", claim.entry.id, delivery.handler]
         if not (self._quiet and delivery.ok and not delivery.said):
             config = {delivery.handler: claim.entry.handlers.get(delivery.handler, "")}
-            error, said = (without_secrets(text, config)[:_LONGEST_TEXT] for text in (delivery.reason, delivery.said))
+            error, said = (
+                without_secrets(text, config)[:_MAX_ERROR_LENGTH] for text in (delivery.reason, delivery.said)
+            )
             result = {"ok": delivery.ok, "seconds": delivery.seconds, "permanent": delivery.permanent}
             item.append({**result, "error": error, "said": said})
         self._add(item)

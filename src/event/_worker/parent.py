@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from event._worker.protocol import LONGEST_REPORT, FrameReader, ProtocolError, encode
+from event._worker.protocol import LONGEST_REPORT, FrameReader, ProtocolError, encode_frame
 from event._worker.system import make_pipes, memory_limit, memory_of
 
 TYPE_CHECKING = False
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
-_LOOK = 0.05  # seconds between two looks at whether a worker lives and how much memory it uses
-_SIZE = 1 << 16  # bytes read at once
+_WATCH_INTERVAL = 0.05  # seconds between two looks at whether a worker lives and how much memory it uses
+_READ_SIZE = 1 << 16  # bytes read at once
 _MOST_READS = (
     1 if sys.platform == "win32" else 64
 )  # reads in a row from one worker, so that a flood does not keep the command from its deadline
@@ -103,7 +103,7 @@ class Worker:
         if not is_more:
             self._job_id += 1
             self.last_report = time.monotonic()
-        view = memoryview(encode({**job, "id": self._job_id}, blob))
+        view = memoryview(encode_frame({**job, "id": self._job_id}, blob))
         while view and not (self.ended or self._is_deaf):
             try:
                 view = view[os.write(self._jobs, view) :]
@@ -139,7 +139,7 @@ class Worker:
             return found
         try:
             for _ in range(_MOST_READS):
-                data = os.read(self._reports, _SIZE)
+                data = os.read(self._reports, _READ_SIZE)
                 if not data:
                     self._end(self._reason())
                     break
@@ -156,7 +156,7 @@ class Worker:
     def look(self) -> list[dict[str, Any]]:
         """Note in `ended` that the process has ended, or that it uses too much memory; return its last reports."""
         now = time.monotonic()
-        if self.ended or now - self._looked < _LOOK:
+        if self.ended or now - self._looked < _WATCH_INTERVAL:
             return []
         self._looked = now
         if self._is_deaf or self._has_exited():
@@ -241,7 +241,7 @@ def receive(workers: Sequence[Worker], deadline: float) -> list[tuple[Worker, di
     :param deadline: by `time.monotonic`
     """
     while serving := [worker for worker in workers if not worker.ended]:
-        wait = min(_LOOK, deadline - time.monotonic())
+        wait = min(_WATCH_INTERVAL, deadline - time.monotonic())
         ready = _wait_readable(serving, max(0.0, wait))
         reports = [(worker, report) for worker in ready for report in worker.read()]
         reports += [(worker, report) for worker in serving for report in worker.look()]

@@ -29,7 +29,7 @@ class ProtocolError(Exception):
     """The other side sent what is not a frame."""
 
 
-def encode(message: Mapping[str, Any], blob: bytes = b"") -> bytes:
+def encode_frame(message: Mapping[str, Any], blob: bytes = b"") -> bytes:
     """Return a frame.
 
     :raises ValueError: the message or the blob is too long, or the message cannot be written as JSON
@@ -70,7 +70,7 @@ class FrameReader:
                 return
             frame = bytes(self._buffer[_HEADER:end])
             del self._buffer[:end]
-            yield _message(frame[:message]), frame[message:]
+            yield _decode_json(frame[:message]), frame[message:]
 
     def _lengths(self) -> tuple[int, int]:
         message, blob = (int.from_bytes(self._buffer[start : start + 4], "big") for start in (0, 4))
@@ -79,7 +79,7 @@ class FrameReader:
         return message, blob
 
 
-def _message(text: bytes) -> dict[str, Any]:
+def _decode_json(text: bytes) -> dict[str, Any]:
     import json
 
     try:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 _MOST_AT_ONCE = 2  # entries
 _START = 5.0  # seconds for a worker to start and to have the entry
-_MARGIN = 0.5  # seconds beyond the timeout
+_TIMEOUT_MARGIN = 0.5  # seconds beyond the timeout
 _MOST_TRIES = 2  # workers that may die before they have the entry
-_END_PATIENCE = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
+_EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 
 
 class OpenEntry:
@@ -103,7 +103,7 @@ class Quarantine:
         """Take a report of one of the workers."""
         case, kind = self._cases[worker], report.get("report")
         if kind == "begin":
-            case.note_begin(str(report.get("claim")), self._timeout + _MARGIN)
+            case.note_begin(str(report.get("claim")), self._timeout + _TIMEOUT_MARGIN)
         elif kind == "result" and case.trying:
             self._note(case.trying, case.entry.given[case.trying], False)
             case.take(Result(case.trying, report))
@@ -172,7 +172,7 @@ class Quarantine:
 
     def _end_spare(self) -> None:
         for worker in self._spare:
-            worker.finish(_END_PATIENCE)
+            worker.finish(_EXIT_TIMEOUT)
         self._spare.clear()
 
 

@@ -30,7 +30,7 @@ import time
 from threading import Thread
 
 from event._broker import AttachmentSource, DirectSink, Incoming, OutboxSink, SinkResult
-from event._broker.message import decode
+from event._broker.message import decode_message
 from event._dispatch import NotStartedError
 from event._lazy_handler import LazyHandler
 from event._outbox import Claim, Outbox
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
     from event._worker.reporter import Reporter
 
-_LONGEST_REASON = 500  # characters
+_MAX_REPORTED_REASON = 500  # characters
+_ROOM_WAIT = 0.1  # seconds that a batch waits for those before it to be delivered
 
 
 def relay(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
@@ -73,7 +74,7 @@ def _serve(reporter: Reporter, taking: _Direct | _Keeping, delivering: Deliverin
     while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
         job, blob = frame
         if job["job"] == "batch":
-            batch = _split(job, blob)
+            batch = _split_batch(job, blob)
             results = taking.sink.deliver(batch, _idle)
             reporter.report("batch", number=job["number"], results=as_lists(results))
             taking.finish()
@@ -87,12 +88,12 @@ def _idle() -> None:
     """Do nothing: the command keeps the broker's connection alive."""
 
 
-def _split(job: dict[str, Any], blob: bytes) -> list[Incoming]:
+def _split_batch(job: dict[str, Any], blob: bytes) -> list[Incoming]:
     batch, start, served = [], 0, job["served"]
     for size, pending in zip(job["sizes"], job["pending"], strict=True):
         body = blob[start : start + size]
         if served and pending is not None:
-            has_it = served.get(_message_id(body), ())
+            has_it = served.get(_id_of_body(body), ())
             batch.append(Incoming(body, [name for name in pending if name not in has_it]))
         else:
             batch.append(Incoming(body, pending))
@@ -100,10 +101,10 @@ def _split(job: dict[str, Any], blob: bytes) -> list[Incoming]:
     return batch
 
 
-def _message_id(body: bytes) -> str:
+def _id_of_body(body: bytes) -> str:
     """Return the id of a message, empty if it is malformed."""
     try:
-        return decode(body).id
+        return decode_message(body).id
     except ValueError:
         return ""
 
@@ -113,15 +114,15 @@ def as_lists(results: Sequence[SinkResult]) -> list[list[Any]]:
     return [
         [
             result.disposition.value,
-            result.reason[:_LONGEST_REASON],
+            result.reason[:_MAX_REPORTED_REASON],
             result.pending,
-            {name: reason[:_LONGEST_REASON] for name, reason in result.refused.items()},
+            {name: reason[:_MAX_REPORTED_REASON] for name, reason in result.refused.items()},
         ]
         for result in results
     ]
 
 
-def _source(job: dict[str, Any]) -> AttachmentSource:
+def _attachment_source(job: dict[str, Any]) -> AttachmentSource:
     if not job["s3"]:
         return AttachmentSource()
     from event._net import s3
@@ -139,7 +140,7 @@ class _Keeping:
         self, job: dict[str, Any], configs: dict[str, str], outbox: Outbox, delivering: Delivering | None = None
     ) -> None:
         elsewhere = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
-        self.sink: Sink = OutboxSink(self, elsewhere, _idle, _source(job))
+        self.sink: Sink = OutboxSink(self, elsewhere, _idle, _attachment_source(job))
         self._outbox = outbox
         self._delivering = delivering
         self._kept: list[Claim] = []
@@ -150,7 +151,9 @@ class _Keeping:
 
     def put_many(self, new: Sequence[NewEntry]) -> list[_Kept | Exception]:
         """Keep events; see `Outbox.put_many`."""
-        claims = self._outbox.put_many(new)
+        # What is delivered at once rarely needs a file of its own; what has to wait does.
+        together = self._delivering is not None and self._delivering.pool.has_room_for(len(new), _ROOM_WAIT)
+        claims = self._outbox.put_many(new, together=together)
         return [_Kept(claim, self._kept) if isinstance(claim, Claim) else claim for claim in claims]
 
     def finish(self) -> None:
@@ -185,7 +188,7 @@ class _Direct:
 
     def __init__(self, job: dict[str, Any], configs: dict[str, str], reporter: Reporter) -> None:
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
-        self._direct = DirectSink(handlers, job["timeout"], self._report, _source(job))
+        self._direct = DirectSink(handlers, job["timeout"], self._report, _attachment_source(job))
         self.sink: Sink = self._direct
         self._configs = configs
         self._reporter = reporter

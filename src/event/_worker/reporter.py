@@ -6,16 +6,16 @@ import os
 import sys
 import time
 
-from event._worker.protocol import LONGEST_BLOB, LONGEST_JOB, LONGEST_REPORT, FrameReader, encode
+from event._worker.protocol import LONGEST_BLOB, LONGEST_JOB, LONGEST_REPORT, FrameReader, encode_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LONGEST_TEXT = 20_000  # characters of one text in a report
+_MAX_REPORT_TEXT = 20_000  # characters of one text in a report
 _DYING = 2.0  # seconds that a process may take to end after its descriptors were closed
-_LOOK = 5.0  # seconds between two looks at whether the command still runs
-_SIZE = 1 << 20  # bytes read at once
+_PARENT_CHECK_INTERVAL = 5.0  # seconds between two looks at whether the command still runs
+_JOB_READ_SIZE = 1 << 20  # bytes read at once
 
 
 class Reporter:
@@ -50,7 +50,7 @@ class Reporter:
         if os.getpid() != self._pid:
             return  # a handler forked, and this is the child of it
         fields = {name: _cut(value) for name, value in fields.items()}
-        frame = encode({"report": kind, "id": self._job_id, **fields})
+        frame = encode_frame({"report": kind, "id": self._job_id, **fields})
         if len(frame) > LONGEST_REPORT:
             raise ValueError(f"a report of {len(frame)} bytes")
         try:
@@ -83,14 +83,16 @@ class Reporter:
             os._exit(0)  # a handler forked, and its child came back from it: the jobs are not for it
         deadline = None if seconds is None else time.monotonic() + seconds
         while not self._waiting:
-            left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
+            left = (
+                _PARENT_CHECK_INTERVAL if deadline is None else min(_PARENT_CHECK_INTERVAL, deadline - time.monotonic())
+            )
             if not _readable(self._jobs, max(0.0, left)):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError
                 if os.getppid() != self._command:
                     return None
             else:
-                data = _read(self._jobs)
+                data = _read_jobs(self._jobs)
                 if not data:
                     return None
                 self._reader.feed(data)
@@ -101,7 +103,7 @@ class Reporter:
 
 
 def _cut(value: Any) -> Any:
-    return value[:_LONGEST_TEXT] if isinstance(value, str) else value
+    return value[:_MAX_REPORT_TEXT] if isinstance(value, str) else value
 
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
@@ -130,8 +132,8 @@ else:
         return bool(poller.poll(seconds * 1000))
 
 
-def _read(fd: int) -> bytes:
+def _read_jobs(fd: int) -> bytes:
     try:
-        return os.read(fd, _SIZE)
+        return os.read(fd, _JOB_READ_SIZE)
     except OSError:
         return b""  # a handler has closed it

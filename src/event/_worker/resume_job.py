@@ -24,7 +24,7 @@ from event import _trace_context
 from event._lazy_handler import LazyHandler
 from event._outbox import Outbox
 from event._outcome import Delivery
-from event._worker.send_job import Log, give
+from event._worker.send_job import Log, send_to_handlers
 from event.error import PartialDeliveryError, PermanentError
 
 TYPE_CHECKING = False
@@ -47,11 +47,13 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
             if result["handler"] in claim.entry.pending:
-                claim.record(_delivery(result))
+                claim.record(_delivery_from_report(result))
         reporter.report("begin", claim=claim.name, heartbeat=reporter.beating)
         token = _trace_context.active_span.set(claim.entry.span)
         try:
-            give(handlers, claim.event("".join(handlers) if len(handlers) == 1 else ""), job, reporter, claim)
+            send_to_handlers(
+                handlers, claim.event("".join(handlers) if len(handlers) == 1 else ""), job, reporter, claim
+            )
         finally:
             _trace_context.active_span.reset(token)
 
@@ -62,7 +64,7 @@ def state_of(outbox: Outbox, entry_id: str) -> str:
     return found[0].state if found else "delivered"
 
 
-def _delivery(result: dict[str, Any]) -> Delivery:
+def _delivery_from_report(result: dict[str, Any]) -> Delivery:
     """Return what a handler did, as another worker or the command has reported it."""
     kind = PermanentError if result["permanent"] else PartialDeliveryError
     error = None if result["ok"] else kind(result["error"], done=result.get("done", ()))

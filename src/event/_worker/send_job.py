@@ -24,7 +24,7 @@ The reports, in order:
 ``not_kept``    the outbox cannot take it: ``reason``; it is sent without
 ``begin``       the handlers get the event now
 ``result``      one for each handler, see `report_result`
-``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it
+``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it, or ``lost``
 ``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
 ``log``         at any point: a warning that is none of one handler
 ==============  ==================================================================================================
@@ -51,19 +51,19 @@ if TYPE_CHECKING:
     from event._worker.reporter import Reporter
 
 
-def send(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job."""
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
     with Log(reporter, configs):
-        event = _event(job, reporter)
+        event = _event_from_job(job, reporter)
         if event is None:
             return
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
-        give(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
+        send_to_handlers(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -81,7 +81,7 @@ def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
                 pass
 
 
-def give(
+def send_to_handlers(
     handlers: Mapping[str, LazyHandler],
     event: Event,
     job: Mapping[str, Any],
@@ -109,6 +109,8 @@ def give(
     finally:
         if claim and not untried:
             where = claim.release()
+            if where == "claimed" and not claim.exists():
+                where = "lost"  # the outbox was removed, say
     if where:
         reporter.report("end", where=where)
 
@@ -173,7 +175,7 @@ def is_plain(names: Iterable[str]) -> bool:
     return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
-def _event(job: dict[str, Any], reporter: Reporter) -> Event | None:
+def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
     """Return the event with its files attached; None if it must not be sent without them."""
     content = job["event"]
     if (references := job.get("redact", ())) is not None:

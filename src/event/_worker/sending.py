@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 OUTBOX_SHARE = 0.5  # of the timeout, for the outbox to take the event, once the worker has begun
 OUTBOX_EXTRA = 1.0  # seconds after the deadline, at most, for sending without an outbox that does not answer
-SILENCE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
+SILENT_SHARE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
 END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
 EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + END_PATIENCE  # seconds
-_LOOK = 0.1  # seconds between two looks at the workers, at most
-_MARGIN = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
+_RECEIVE_INTERVAL = 0.1  # seconds between two looks at the workers, at most
+_MARGIN_SHARE = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
 
 
 class Result:
@@ -58,8 +58,8 @@ class Result:
         """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
         self.handler = handler
         self.ok = report.get("ok") is True
-        self.error = _text(report.get("error"))
-        self.said = _text(report.get("said"))
+        self.error = _text_or_empty(report.get("error"))
+        self.said = _text_or_empty(report.get("said"))
         self.seconds = float(report.get("seconds", 0.0)) if type(report.get("seconds")) in {int, float} else 0.0
         self.permanent = report.get("permanent") is True
         done = report.get("done")
@@ -76,7 +76,7 @@ class Result:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def _text(value: object) -> str:
+def _text_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
@@ -84,7 +84,7 @@ class Sent:
     """What became of one sending.
 
     :ivar results: of each handler, in the order in which they were named; empty if `refused`
-    :ivar kept: whether the outbox has the event for the handlers that have not taken it
+    :ivar kept: whether the outbox has, or had, the event for the handlers that have not taken it
     :ivar refused: why nothing was sent; empty if it was
     :ivar clean: whether no code of the first worker may still run, so that it can take the next event
     """
@@ -251,8 +251,8 @@ class _Sending:
                 "outbox": outbox,
                 "alone": alone or len(names) == 1,
                 "timeout": self._sender.timeout,
-                "deadline": self._deadline - min(_MARGIN * left, 0.5),
-                "interval": min(1.0, self._timeout * SILENCE / 5),
+                "deadline": self._deadline - min(_MARGIN_SHARE * left, 0.5),
+                "interval": min(1.0, self._timeout * SILENT_SHARE / 5),
                 "limit": left + EXTRA,
             },
             deadline=self._deadline,
@@ -263,7 +263,7 @@ class _Sending:
 
     def _next_look(self) -> float:
         """Return when to look at the workers again, though none reports."""
-        looks = [self._end(), time.monotonic() + _LOOK]
+        looks = [self._end(), time.monotonic() + _RECEIVE_INTERVAL]
         return min([*looks, self._outbox_deadline()] if self._outbox else looks)
 
     def _end(self) -> float:
@@ -286,9 +286,7 @@ class _Sending:
             if report.get("heartbeat"):
                 self._beating.add(worker)
         elif kind in {"log", "not_attached"}:
-            # What the outbox could not keep, or has given up, it has logged.
-            self._sent.kept = self._sent.kept and kind != "log"
-            self._sender.log(_text(report.get("text")))
+            self._sender.log(_text_or_empty(report.get("text")))
         elif worker is self.first:
             self._take_of_entry(kind, report)
 
@@ -297,21 +295,21 @@ class _Sending:
         if kind == "taken":
             self._taken = time.monotonic()
         elif kind == "refused":
-            self._sent.refused = _text(report.get("text")) or "refused"
+            self._sent.refused = _text_or_empty(report.get("text")) or "refused"
             self._sent.clean = False
         elif kind == "kept":
             self._outbox = None
-            self._claim = _text(report.get("claim"))
+            self._claim = _text_or_empty(report.get("claim"))
             self._sent.kept = True
-            self._job["sending"] = _text(report.get("entry"))
+            self._job["sending"] = _text_or_empty(report.get("entry"))
         elif kind == "not_kept":
-            self._without_outbox(_text(report.get("reason")))
+            self._without_outbox(_text_or_empty(report.get("reason")))
         elif kind == "end":
             self._claim = ""
-            self._sent.kept = self._sent.kept and report.get("where") != "failed"
+            self._sent.kept = self._sent.kept and report.get("where") != "lost"
 
     def _take_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        name = _text(report.get("handler"))
+        name = _text_or_empty(report.get("handler"))
         owed = self._pending.get(worker, set())
         if name in owed and (worker in self._alone or not report.get("retry")):
             owed.discard(name)
@@ -345,7 +343,7 @@ class _Sending:
         now = time.monotonic()
         if worker is self.first and self._outbox and not worker.ended and now >= self._outbox_deadline():
             worker.kill(f"it did not answer within {now - (self._taken or self._started):.1f} s")
-        elif worker in self._beating and not worker.ended and now - worker.last_report > SILENCE * self._timeout:
+        elif worker in self._beating and not worker.ended and now - worker.last_report > SILENT_SHARE * self._timeout:
             worker.kill("a handler stopped its process")
         if worker.ended and worker in self._pending:
             self._replace(worker)
@@ -401,6 +399,6 @@ class _Sending:
         while not done and not worker.ended and time.monotonic() < deadline:
             for _, report in receive([worker], deadline):
                 done = done or report.get("report") == "done"
-                if report.get("report") == "not_adopted" or report.get("where") in {"delivered", "failed"}:
+                if report.get("where") in {"delivered", "lost"}:
                     self._sent.kept = False
         worker.kill()

@@ -29,7 +29,7 @@ def spawn() -> tuple[int, int, int, Popen[bytes]]:
     return process.pid, to_worker, from_worker, process
 
 
-def _command(jobs: int, reports: int) -> list[str]:
+def _worker_command(jobs: int, reports: int) -> list[str]:
     flags = [flag for flag, is_set in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if is_set]
     return [sys.executable, *flags, "-c", _CODE.format(path=sys.path, jobs=jobs, reports=reports, command=os.getpid())]
 
@@ -44,7 +44,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows
             os.set_inheritable(fd, True)
             handles.append(msvcrt.get_osfhandle(fd))
         code = f"import msvcrt; jobs, reports = (msvcrt.open_osfhandle(h, 0) for h in {handles}); "
-        *command, last = _command(jobs, reports)
+        *command, last = _worker_command(jobs, reports)
         last = last.replace("child.main(", f"{code}child.main(").replace(f"({jobs}, {reports}, ", "(jobs, reports, ")
         return Popen([*command, last], stdin=DEVNULL, close_fds=False)  # noqa: S603  # ourselves
 
@@ -53,5 +53,5 @@ else:
     def _start(jobs: int, reports: int) -> Popen[bytes]:
         # A session of its own: a terminal's Ctrl-C is the command's to answer, and its group can be killed.
         return Popen(  # noqa: S603  # ourselves
-            _command(jobs, reports), stdin=DEVNULL, pass_fds=(jobs, reports), start_new_session=True
+            _worker_command(jobs, reports), stdin=DEVNULL, pass_fds=(jobs, reports), start_new_session=True
         )

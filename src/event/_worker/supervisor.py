@@ -5,7 +5,7 @@ what happens                      what follows
 ================================  ====================================================================================
 the worker dies                   another one goes on; what handlers had then goes into quarantine, see
                                   `event._worker.quarantine`
-a handler kills its own worker    it has failed; the second time in a row, its lane rests for `REST` seconds
+a handler kills its own worker    it has failed; the second time in a row, its lane rests for `WORKER_REST` seconds
 the worker hangs                  it is killed, and the same follows
 the disk does not answer          the worker is killed; ``watch`` tries again later
 the worker grows, ages, or hangs  it finishes what it has begun, while another one goes on
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
     from event._worker.quarantine import Listener
 
-REST = 60.0  # seconds
-SILENCE = 2.0  # seconds beyond the timeout; a worker that reports nothing for so long hangs
+WORKER_REST = 60.0  # seconds
+SILENT_SECONDS = 2.0  # seconds beyond the timeout; a worker that reports nothing for so long hangs
 GUARD = 30.0  # seconds beyond the timeout; a worker that hangs ends by itself, if the command was killed
 DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
 MOST_AGE = 6 * 3600.0  # seconds that a worker serves
 MOST_THREADS = 1000  # in a worker
 MOST_HUNG = 100  # of them, in which a handler hangs
-_END_PATIENCE = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
+_EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 _RELEASE_PATIENCE = 2.0  # seconds to put back what was begun, when a second signal has come
 _START_PATIENCE = 10.0  # seconds for a worker to take a job
 _MOST_STARTS = 5  # in a row without any result, before a single pass gives up
-_LONGEST_PAUSE = 60.0  # seconds between two starts
+_MAX_RESTART_PAUSE = 60.0  # seconds between two starts
 _STATES = frozenset({"state", "alive", "total", "trouble", "idle", "absent"})
-_DEATHS = 2  # of workers of its own, before a lane rests
+_CRASHES_BEFORE_REST = 2  # of workers of its own, before a lane rests
 
 
 class Supervisor:
@@ -145,7 +145,7 @@ class Supervisor:
         now = time.monotonic()
         if now < self._next_start:
             return
-        self._next_start = now + (min(0.5 * 2.0**self._starts, _LONGEST_PAUSE) if self._starts > 1 else 0.0)
+        self._next_start = now + (min(0.5 * 2.0**self._starts, _MAX_RESTART_PAUSE) if self._starts > 1 else 0.0)
         self._starts += 1
         try:
             worker, self._spare = self._spare or Worker.spawn(), None
@@ -227,9 +227,9 @@ class Supervisor:
     def _note_lane(self, handler: str, lane: str, died: bool) -> None:
         """Take note of what became of a worker that had nothing but one handler to do."""
         self._deaths[lane] = self._deaths.get(lane, 0) + 1 if died else 0
-        if self._deaths[lane] >= _DEATHS:
-            self._rests[lane] = time.monotonic() + REST
-            self._listener.log(f"{handler} ended its process twice in a row, and is not tried for {REST:g} s")
+        if self._deaths[lane] >= _CRASHES_BEFORE_REST:
+            self._rests[lane] = time.monotonic() + WORKER_REST
+            self._listener.log(f"{handler} ended its process twice in a row, and is not tried for {WORKER_REST:g} s")
             self._set_lane("rest", lane)
 
     def _set_lane(self, job: str, lane: str) -> None:
@@ -248,7 +248,7 @@ class Supervisor:
         if main and not main.ended and now - self._started > MOST_AGE and not self._once:
             self._drain_main()
         for worker in self._workers():
-            if not worker.ended and now - worker.last_report > self._timeout + SILENCE:
+            if not worker.ended and now - worker.last_report > self._timeout + SILENT_SECONDS:
                 worker.kill("a handler stopped its process")
             if worker.ended:
                 self._bury(worker)
@@ -272,7 +272,7 @@ class Supervisor:
     def _end(self, worker: Worker) -> None:
         """Let a worker end that has done its job."""
         self._forget(worker)
-        worker.finish(_END_PATIENCE)
+        worker.finish(_EXIT_TIMEOUT)
 
     def _bury(self, worker: Worker) -> None:
         """See to what a worker leaves that has died."""

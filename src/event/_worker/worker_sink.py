@@ -17,7 +17,7 @@ from event._process.signal_flag import SignalFlag
 from event._worker.parent import Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.sending import Result
-from event._worker.supervisor import REST, Supervisor
+from event._worker.supervisor import WORKER_REST, Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 BATCH_PATIENCE = 30.0  # seconds for the outbox's disk to take a batch; without an outbox, beyond what handlers may take
 _ALONE_PATIENCE = 10.0  # seconds beyond the timeout, for a message alone
 _IDLE = 1.0  # seconds between two calls of `idle`
-_STEP = 1.0  # seconds between two looks at the workers, at most
-_END_PATIENCE = 2.0  # seconds for a worker to end by itself
-_DEATHS = 2  # in a row, before a handler rests
+_WORKER_CHECK_INTERVAL = 1.0  # seconds between two looks at the workers, at most
+_EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself
+_MAX_CRASHES = 2  # in a row, before a handler rests
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class WorkerSink:
                 if self._abort:
                     supervisor.abort()
                 else:
-                    supervisor.step(_STEP)
+                    supervisor.step(_WORKER_CHECK_INTERVAL)
                     supervisor.go_on()
         finally:
             self._ended.set()
@@ -263,7 +263,7 @@ class _RelaySupervisor(Supervisor):
         batch.done.set()
         if self._alone:
             alone, self._alone = self._alone, None
-            alone.finish(_END_PATIENCE)
+            alone.finish(_EXIT_TIMEOUT)
 
     # Messages alone.
 
@@ -326,8 +326,8 @@ class _RelaySupervisor(Supervisor):
         pending = [trial.handler] if trial.handler else item.pending
         if trial.handler:
             self._crashes[trial.handler] = self._crashes.get(trial.handler, 0) + 1
-            if self._crashes[trial.handler] >= _DEATHS:
-                self._rests[trial.handler] = time.monotonic() + REST
+            if self._crashes[trial.handler] >= _MAX_CRASHES:
+                self._rests[trial.handler] = time.monotonic() + WORKER_REST
             reason = f"{trial.handler}: {reason}"
         if self._job["outbox"] and time.monotonic() > batch.deadline:
             result = SinkResult(Disposition.KEEP, "the outbox does not answer")

@@ -24,14 +24,14 @@ _EXPECTED = (
 
 # White space parts two URLs; a path may hold some too.
 _BETWEEN_URLS = re.compile(r"(?<!\s)\s+(?=env:|file:|[A-Za-z][\w+.-]*://)")
-_URL = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
+_URL_START = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 # What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
 _UNWRITABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 _SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"}  # outcome: name in Apprise's NotifyType
 _LINES_MAX = 30
-_LINE_MAX = 200  # characters of one value in the default body
+_MAX_VALUE_LENGTH = 200  # characters of one value in the default body
 
 _CONNECT_TIMEOUT = 10.0  # seconds; Apprise's 4 are short for a proxy
 _READ_TIMEOUT = 30.0  # seconds without a byte; a service that has got a large attachment takes its time to answer
@@ -62,9 +62,9 @@ class AppriseHandler(EventHandler):
     max_concurrency = 1  # chat services limit how often a client posts
 
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
-        apprise = import_extra("apprise", "apprise")
+        apprise = import_extra("apprise", self.requires["apprise"])
         _load_ahead(apprise)
-        self.urls = _split(urls)
+        self.urls = _split_urls(urls)
         self.title = title
         self.body = body
         for position, url in enumerate(self.urls, 1):
@@ -121,7 +121,7 @@ class AppriseHandler(EventHandler):
                 services.update((label, _Service(label, found, message)) for label, found in _resolved(url, position))
             except EventError as error:
                 failures.append((f"URL {position}", one_line(error)))
-        outcome = _dispatch.send(services, event, self.timeout)
+        outcome = _dispatch.dispatch(services, event, self.timeout)
         failures += [(delivery.handler, delivery.reason) for delivery in outcome if not delivery]
         for label, reason in failures:
             _log.warning("apprise: %r is not delivered to %s: %s", event, label, reason)
@@ -140,7 +140,7 @@ def _file_attachment(apprise: Any) -> Any:
     return type(apprise.AppriseAttachment.instantiate("file:///attachment"))
 
 
-def _split(urls: str | Iterable[str]) -> list[str]:
+def _split_urls(urls: str | Iterable[str]) -> list[str]:
     """Return the URLs and the references one by one, as `AppriseHandler` is given them.
 
     :raises EventError: there is none, or one is neither a URL nor a reference; the message does not hold it
@@ -150,7 +150,7 @@ def _split(urls: str | Iterable[str]) -> list[str]:
     if not found:
         raise EventError(f"apprise: no URL; {_EXPECTED}")
     for position, url in enumerate(found, 1):
-        if not _URL.match(url):
+        if not _URL_START.match(url):
             raise EventError(f"apprise: URL {position} is neither a URL nor a reference; {_EXPECTED}")
     return found
 
@@ -175,8 +175,10 @@ class _Message:
         self.files = [(_one_line(name), path) for name, (path, _) in event.get_attachments().items()]
         self.severity = _SEVERITIES.get(str(data.get("outcome")), "INFO")
         # A service refuses a message that is blank; the event is worth more than the template.
-        self.title = _one_line(_filled(title, data)) or _default_title(data)
-        self.body = _clean(_filled(body, data)).strip() or _default_body(data, self.files) or self.title
+        self.title = _one_line(_fill_template(title, data)) or _default_title(data)
+        self.body = (
+            _without_controls(_fill_template(body, data)).strip() or _default_body(data, self.files) or self.title
+        )
 
     def problem(self) -> str:
         """Return which attachment is missing, no regular file or not readable, and why; empty where none is."""
@@ -189,20 +191,20 @@ class _Message:
 
 
 def _default_title(data: Mapping[str, Any]) -> str:
-    parts = [_one_line(_text(data.get(key))) for key in ("name", "outcome")]
+    parts = [_one_line(_json_text(data.get(key))) for key in ("name", "outcome")]
     return ": ".join(filter(None, parts)) or "event"
 
 
 def _default_body(data: Mapping[str, Any], files: Iterable[tuple[str, str]]) -> str:
     """Return a line for each value, without those of the title and those that are null."""
     shown = {key: value for key, value in data.items() if value is not None and key not in {"name", "outcome"}}
-    lines = [f"{_short(key)}: {_short(_text(value))}" for key, value in list(shown.items())[:_LINES_MAX]]
+    lines = [f"{_shorten(key)}: {_shorten(_json_text(value))}" for key, value in list(shown.items())[:_LINES_MAX]]
     if len(shown) > _LINES_MAX:
         lines.append(f"... and {len(shown) - _LINES_MAX} more")
-    return "\n".join([*lines, *(f"attached: {_short(name)}" for name, _ in files)])
+    return "\n".join([*lines, *(f"attached: {_shorten(name)}" for name, _ in files)])
 
 
-def _filled(template: str, data: Mapping[str, Any]) -> str:
+def _fill_template(template: str, data: Mapping[str, Any]) -> str:
     """Return a template with its fields filled in.
 
     Not `str.format`, which reaches into objects, stops at a missing key, and takes the width of a field from it: a
@@ -216,33 +218,33 @@ def _field(match: re.Match[str], data: Mapping[str, Any]) -> str:
     if key is None:
         return match[0][0]
     if key in data:
-        return _text(data[key])
+        return _json_text(data[key])
     value: Any = data
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             return match[0]
         value = value[part]
-    return _text(value)
+    return _json_text(value)
 
 
-def _text(value: Any) -> str:
+def _json_text(value: Any) -> str:
     """Return a value of JSON for a person: a string as it is, null as nothing."""
     if value is None:
         return ""
     return value if isinstance(value, str) else _json.dumps(value)
 
 
-def _clean(text: str) -> str:
+def _without_controls(text: str) -> str:
     return _UNWRITABLE.sub(" ", text.replace("\r\n", "\n"))
 
 
 def _one_line(text: str) -> str:
-    return " ".join(_clean(text).split())
+    return " ".join(_without_controls(text).split())
 
 
-def _short(text: str) -> str:
-    text = _one_line(text[: 4 * _LINE_MAX])
-    return text if len(text) <= _LINE_MAX else f"{text[:_LINE_MAX]}..."
+def _shorten(text: str) -> str:
+    text = _one_line(text[: 4 * _MAX_VALUE_LENGTH])
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 
 class _Service:
@@ -258,7 +260,7 @@ class _Service:
 
         :raises EventError: the service has not taken it; the message tells the reason and holds nothing of the URL
         """
-        apprise = import_extra("apprise", "apprise")
+        apprise = import_extra("apprise", AppriseHandler.requires["apprise"])
         with _Listener(self._url) as listener:
             # A new one each time: it holds no connection that a fork would share, and reads the secret as it is now.
             one = apprise.Apprise(asset=_asset(apprise))

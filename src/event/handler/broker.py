@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from event._broker import EventMessage, InlineFile, PublisherPool, S3Reference
     from event._net.s3 import Store
 
-_OPTIONS = ("limit", "s3", "profile", "sse", "timeout")
+_BROKER_OPTIONS = ("limit", "s3", "profile", "sse", "timeout")
 _EXPECTED = (
     "expected broker=URL,QUEUE and then limit=..., s3=..., profile=..., sse=..., timeout=... as needed; "
     "all but the URL may be left out"
 )
-_TIMEOUT = 30.0  # seconds
+_PUBLISH_TIMEOUT = 30.0  # seconds
 _SSE = "AES256"
 
 # Bytes of all attachments in one message. They grow by a third there; RabbitMQ 4 accepts 16 MiB, SQS 1 MiB (256 KiB
@@ -81,15 +81,15 @@ class BrokerHandler(EventHandler):
         s3: str = "",
         profile: str | None = None,
         sse: str | None = _SSE,
-        timeout: float = _TIMEOUT,
+        timeout: float = _PUBLISH_TIMEOUT,
     ) -> None:
         self.url = url
-        self.queue = _name(queue)
-        self.limit = None if limit is None else int(_number("limit", limit, "0 or more", 0))
+        self.queue = _checked_queue(queue)
+        self.limit = None if limit is None else int(_number_option("limit", limit, "0 or more", 0))
         self.s3 = s3
         self.profile = profile or ""
         self.sse = sse or ""
-        self.timeout = _number("timeout", timeout, "above 0", 1e-9)
+        self.timeout = _number_option("timeout", timeout, "above 0", 1e-9)
         self._store = self._checked_store()
         self._load_client()
 
@@ -109,7 +109,7 @@ class BrokerHandler(EventHandler):
             config["queue"] = fields[0]
         for position, field in enumerate(fields[1:], 3):
             key, equals, value = field.partition("=")
-            if not equals or key not in _OPTIONS:
+            if not equals or key not in _BROKER_OPTIONS:
                 # Not the field: a secret in the wrong place would be shown.
                 raise EventError(f"broker: value {position} of the configuration is not understood; {_EXPECTED}")
             config[key] = value
@@ -138,7 +138,7 @@ class BrokerHandler(EventHandler):
             return False
         shown = self.url if _secrets.is_reference(self.url) else pool.url.shown
         try:
-            body = _broker.encode(self._message(event, sending, pool.url.family))
+            body = _broker.encode_message(self._message(event, sending, pool.url.family))
             pool.publish(self.queue, _broker.OutgoingMessage(body, sending), self.timeout)
         except PermanentError as error:
             raise PermanentError(f"broker: {shown} refuses {event!r} for good: {one_line(error)}") from error
@@ -218,7 +218,7 @@ class BrokerHandler(EventHandler):
         with file:
             size = os.fstat(file.fileno()).st_size
             if size <= room:
-                data = _read(file, size)
+                data = _read_attachment(file, size)
                 return _broker.InlineFile.of(data), sha1(data, usedforsecurity=False).hexdigest()
             if self._store is None:
                 raise _LeftOutError(f"it has {size} bytes, and the message has room for {room}; s3=s3://... takes it")
@@ -235,8 +235,8 @@ class BrokerHandler(EventHandler):
         return s3.Store(self.profile or None, self.sse)
 
     def _encoded(self, url: str) -> str:
-        usual = {"limit": None, "s3": "", "profile": "", "sse": _SSE, "timeout": _TIMEOUT}
-        options = [f"{key}={value}" for key in _OPTIONS if (value := getattr(self, key)) != usual[key]]
+        usual = {"limit": None, "s3": "", "profile": "", "sse": _SSE, "timeout": _PUBLISH_TIMEOUT}
+        options = [f"{key}={value}" for key in _BROKER_OPTIONS if (value := getattr(self, key)) != usual[key]]
         return _handler_config.join_fields([url, self.queue, *options])
 
 
@@ -244,21 +244,21 @@ class _LeftOutError(Exception):
     """An attachment is left out; the event is published without it."""
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
+def _read_attachment(file: BinaryIO, size: int) -> bytes:
     try:
         return file.read(size)
     except OSError as error:
         raise _LeftOutError(one_line(error)) from error
 
 
-def _name(queue: str) -> str:
+def _checked_queue(queue: str) -> str:
     if not _broker.is_queue_name(queue):
         # Not the name: it may be the rest of a password that contains a comma.
         raise EventError("broker: the queue must have a name of printable characters, 240 bytes at most")
     return queue
 
 
-def _number(what: str, value: float | str, expected: str, least: float) -> float:
+def _number_option(what: str, value: float | str, expected: str, least: float) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):

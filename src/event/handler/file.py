@@ -80,7 +80,9 @@ class FileHandler(EventHandler):
         stem = _files.safe_name(stem, _STEM_MAX)
         own = _identity(_json.dumps(data))
         with os.scandir(self.log_dir) as entries:
-            others = [_read(e.path) for e in entries if _is_json_of(stem, e.name) and e.is_file(follow_symlinks=False)]
+            others = [
+                _read_file(e.path) for e in entries if _is_json_of(stem, e.name) and e.is_file(follow_symlinks=False)
+            ]
         return any(other not in (None, own) for other in map(_identity, others))
 
 
@@ -89,7 +91,7 @@ def _is_json_of(stem: str, name: str) -> bool:
     return name.startswith(f"{stem}-") and name.endswith(".json") and _is_uuid(name[len(stem) + 1 : -len(".json")])
 
 
-def _read(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from event._net.deadline import Deadline
-    from event._net.http import Answer, Client, Target
+    from event._net.http import Client, Response, Target
 
 _FORMATS = ("cloudevents", "cdevents", "json")
-_OPTIONS = ("source", "type", "cdevents", "timeout")
+_HTTP_OPTIONS = ("source", "type", "cdevents", "timeout")
 _EXPECTED = (
     "expected http=URL,FORMAT,SECRET and then source=..., type=..., cdevents=..., timeout=... as needed; "
     "all but the URL may be left out"
 )
-_TIMEOUT = 30.0  # seconds, the upper end of what Standard Webhooks recommends
+_POST_TIMEOUT = 30.0  # seconds, the upper end of what Standard Webhooks recommends
 _LINGER = 2.0  # seconds for the answer's body, which changes nothing
 _SUBJECT = "http: the URL"  # in errors
 
@@ -59,9 +59,9 @@ class HTTPHandler(EventHandler):
         source: str = "",
         type: str = "",  # noqa: A002  # CloudEvents' own name
         cdevents: str = cloudevents.CDEVENTS_DEFAULT,
-        timeout: float = _TIMEOUT,
+        timeout: float = _POST_TIMEOUT,
     ) -> None:
-        import_extra("idna", "http")
+        import_extra("idna", self.requires["idna"])
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
         from event._net import http, webhook  # noqa: F401
 
@@ -71,7 +71,7 @@ class HTTPHandler(EventHandler):
         self.source = _uri_reference(source)
         self.type = type
         self.cdevents = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
-        self.timeout = _seconds(timeout)
+        self.timeout = _timeout_option(timeout)
         self._check_secrets()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class HTTPHandler(EventHandler):
         config.update((name, value) for name, value in zip(("format", "secret"), fields, strict=False) if value)
         for position, field in enumerate(fields[2:], 4):
             key, equals, value = field.partition("=")
-            if not equals or key not in _OPTIONS:
+            if not equals or key not in _HTTP_OPTIONS:
                 # Not the field: a secret in the wrong place would be shown.
                 raise EventError(f"http: value {position} of the configuration is not understood; {_EXPECTED}")
             config[key] = value
@@ -117,7 +117,7 @@ class HTTPHandler(EventHandler):
         content_type, body = self._body(event, sending)
 
         from event._net.deadline import Deadline
-        from event._net.http import FAILURES, Target, reason
+        from event._net.http import FAILURES, Target, http_reason
 
         shown = self._shown()
         try:
@@ -128,7 +128,7 @@ class HTTPHandler(EventHandler):
             _log.warning("http: %r is not posted: %s", event, one_line(error))
             return False
         except FAILURES as error:
-            _log.warning("http: %r is not posted to %s: %s", event, shown, reason(error))
+            _log.warning("http: %r is not posted to %s: %s", event, shown, http_reason(error))
             return False
         if not answer.taken and not answer.temporary:
             raise PermanentError(f"http: {shown} refuses {event!r} for good: {answer}")
@@ -145,7 +145,7 @@ class HTTPHandler(EventHandler):
             text = cloudevents.as_cloudevent(event, sending, self.source, self.type)
         return cloudevents.CONTENT_TYPE, text.encode()
 
-    def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Answer:
+    def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Response:
         """Post, again after each pause that the server asks for and the deadline allows; the last answer counts."""
         from event._net.http import repeated
         from event._net.webhook import sign
@@ -153,7 +153,7 @@ class HTTPHandler(EventHandler):
         secret = _secrets.resolve_secret(self.secret, "http: the signing secret")
         client = self._connected()
 
-        def post() -> Answer:
+        def post() -> Response:
             headers = {"Content-Type": content_type, "User-Agent": "e3-event", **sign(secret, sending, body)}
             return client.post(target, body, headers, deadline, linger=_LINGER)
 
@@ -181,8 +181,8 @@ class HTTPHandler(EventHandler):
             _secrets.warn_if_clear(self.secret, "http: the signing secret")
 
     def _encoded(self, url: str, secret: str) -> str:
-        usual = {"source": "", "type": "", "cdevents": cloudevents.CDEVENTS_DEFAULT, "timeout": _TIMEOUT}
-        options = [f"{key}={getattr(self, key)}" for key in _OPTIONS if getattr(self, key) != usual[key]]
+        usual = {"source": "", "type": "", "cdevents": cloudevents.CDEVENTS_DEFAULT, "timeout": _POST_TIMEOUT}
+        options = [f"{key}={getattr(self, key)}" for key in _HTTP_OPTIONS if getattr(self, key) != usual[key]]
         fields = [url, self.format, secret, *options]
         return _handler_config.join_fields(fields if secret or options else fields[:2])
 
@@ -200,7 +200,7 @@ def _uri_reference(value: str) -> str:
     return value
 
 
-def _seconds(value: float | str) -> float:
+def _timeout_option(value: float | str) -> float:
     try:
         seconds = float(value)
     except (TypeError, ValueError):

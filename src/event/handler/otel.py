@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from event._net.deadline import Deadline
     from event._net.otlp import Exporter, Settings
 
-_DEEPEST = 8  # objects in objects that become attributes; what is deeper is JSON
+_MAX_ATTRIBUTE_DEPTH = 8  # objects in objects that become attributes; what is deeper is JSON
 _LARGEST_INT = 1 << 63
 
 # What the conventions have a name for, by the key of the data ("." between an object's key and its member's). Those of
@@ -82,8 +82,8 @@ class OTelHandler(EventHandler):
     _exporter: Exporter | None = None
 
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
-        for module in self.requires:
-            import_extra(module, "otel")
+        for module, requirement in self.requires.items():
+            import_extra(module, requirement)
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
         from event._net import otlp
 
@@ -228,7 +228,7 @@ class OTelHandler(EventHandler):
         resource = {"service.name": self.service} if self.service else {}
         resource |= {_RESOURCE[key]: flat.pop(key) for key in [*flat] if key in _RESOURCE}
         attributes = {_ATTRIBUTES.get(key, key): value for key, value in flat.items()}
-        name, uid = _text(str(data.get("name"))), _text(str(data.get("uid")))
+        name, uid = _utf8_text(str(data.get("name"))), _utf8_text(str(data.get("uid")))
         if place.parent_id:
             ours = {"cicd.pipeline.task.name": name, "cicd.pipeline.task.run.id": uid}
             result = "cicd.pipeline.task.run.result"
@@ -237,12 +237,12 @@ class OTelHandler(EventHandler):
             ours, result, name = {"cicd.pipeline.action.name": "RUN"}, "cicd.pipeline.result", f"RUN {name}"
         error = None
         if isinstance(outcome := data.get("outcome"), str):
-            ours[result] = _RESULTS.get(outcome, _text(outcome))
+            ours[result] = _RESULTS.get(outcome, _utf8_text(outcome))
             if outcome in _FAILED:
                 ours["error.type"] = str(data.get("signal") or data.get("exit_code") or "_OTHER")
                 error = str(attributes.get("error.message") or attributes.get("error") or "")
         return make_span(
-            place, name, _times(event, data), {**ours, **_attachments(event), **attributes}, resource, error
+            place, name, _times(event, data), {**ours, **_attachment_attributes(event), **attributes}, resource, error
         )
 
 
@@ -257,8 +257,8 @@ def flatten(data: dict[str, Any], prefix: str = "", depth: int = 1) -> dict[str,
     """
     flat: dict[str, Any] = {}
     for key, value in data.items():
-        name = prefix + _text(key)
-        if isinstance(value, dict) and depth < _DEEPEST:
+        name = prefix + _utf8_text(key)
+        if isinstance(value, dict) and depth < _MAX_ATTRIBUTE_DEPTH:
             flat |= flatten(value, f"{name}.", depth + 1)
         elif name and value is not None:
             flat[name] = _attribute(value)
@@ -267,7 +267,7 @@ def flatten(data: dict[str, Any], prefix: str = "", depth: int = 1) -> dict[str,
 
 def _attribute(value: Any) -> Any:
     if isinstance(value, str):
-        return _text(value)
+        return _utf8_text(value)
     if isinstance(value, (bool, float)):
         return value
     if isinstance(value, int):
@@ -279,15 +279,15 @@ def _attribute(value: Any) -> Any:
     return _json.dumps(value)
 
 
-def _attachments(event: Event) -> dict[str, list[str]]:
+def _attachment_attributes(event: Event) -> dict[str, list[str]]:
     attachments = event.get_attachments().copy()  # another thread may attach meanwhile
     if not attachments:
         return {}
-    names, digests = [_text(name) for name in attachments], [digest for _, digest in attachments.values()]
+    names, digests = [_utf8_text(name) for name in attachments], [digest for _, digest in attachments.values()]
     return {"attachments.names": names, "attachments.sha1": digests}
 
 
-def _text(text: str) -> str:
+def _utf8_text(text: str) -> str:
     """Return text as UTF-8 can hold it, and protobuf: a file's name may have surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -301,7 +301,7 @@ def _place(event: Event) -> _trace_context.Span:
 
 def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:
     """Return when an event began and ended, in nanoseconds since 1970 UTC; an open one is the moment it began."""
-    begin, end = (_seconds(getattr(event, key, None), data.get(key)) for key in ("begin_time", "end_time"))
+    begin, end = (_seconds_since_epoch(getattr(event, key, None), data.get(key)) for key in ("begin_time", "end_time"))
     known = [seconds for seconds in (begin, end) if seconds is not None] or [time.time()]
     begin, end = min(known), known[-1]
     duration = data.get("duration")
@@ -311,7 +311,7 @@ def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:
     return round(begin * 1_000_000) * 1000, round(end * 1_000_000) * 1000
 
 
-def _seconds(value: Any, written: Any) -> float | None:
+def _seconds_since_epoch(value: Any, written: Any) -> float | None:
     """Return a date in seconds since 1970 UTC; None where it is none.
 
     :param written: how the date is written, where it is no number

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...]"
-_REFUSED = "refused "  # begins the key of a recipient whom no later attempt must try
+_REFUSED_PREFIX = "refused "  # begins the key of a recipient whom no later attempt must try
 
 
 class SMTPHandler(EventHandler):
@@ -108,13 +108,15 @@ class SMTPHandler(EventHandler):
         finished = already_delivered(event)
         try:
             sender, *recipients = self._addresses()
-            pending = [to for to in recipients if not finished & {to, _REFUSED + to}]
+            pending = [to for to in recipients if not finished & {to, _REFUSED_PREFIX + to}]
             missing = self._mail(event, sender, pending) if pending else {}
         except (EventError, OSError) as error:
             _log.warning("smtp: %r is not mailed: %s", event, one_line(error))
             return False
         earlier = {
-            to: Refusal(0, "on an earlier attempt", permanent=True) for to in recipients if _REFUSED + to in finished
+            to: Refusal(0, "on an earlier attempt", permanent=True)
+            for to in recipients
+            if _REFUSED_PREFIX + to in finished
         }
         return _outcome(event, recipients, earlier | missing)
 
@@ -165,7 +167,7 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
         refused = smtp.hand_over(server, deadline, sender, pending, compose)
     except Exception as error:
         permanent = isinstance(error, PermanentError)
-        refused = dict.fromkeys(pending, Refusal(0, smtp.reason(error), permanent, of_mail=True))
+        refused = dict.fromkeys(pending, Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
     for remark in remarks if len(refused) < len(pending) else ():
         _log.warning("smtp: the mail is not complete: %s", remark)
     _warn_of(server, refused)
@@ -198,7 +200,7 @@ def _outcome(event: Event, recipients: list[str], missing: dict[str, Refusal]) -
     if not delivered and not refused:
         _log.warning("smtp: %r is not mailed to %s: no server took it", event, ", ".join(remaining))
         return False
-    done = [*delivered, *(_REFUSED + to for to in refused)]
+    done = [*delivered, *(_REFUSED_PREFIX + to for to in refused)]
     raise PartialDeliveryError(
         f"smtp: {event!r} is not mailed to {', '.join(remaining)} yet", done=done, remaining=remaining
     )

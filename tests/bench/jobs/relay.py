@@ -55,7 +55,7 @@ def plain_sender():
     """Return what publishes a message of the same size with kombu."""
     from event import _broker
 
-    body = _broker.encode(_broker.EventMessage("0" * 36, time.time(), made(), {}, {}))
+    body = _broker.encode_message(_broker.EventMessage("0" * 36, time.time(), made(), {}, {}))
     connection = kombu.Connection(url, transport_options={"confirm_publish": True} if "amqp" in url else {})
     queue = kombu.Queue(PEER, durable=True)(connection.default_channel)
     queue.declare()

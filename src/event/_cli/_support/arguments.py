@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
-_DEEPEST = 100  # levels; every encoder of every version of Python manages these
+_MAX_JSON_DEPTH = 100  # levels; every encoder of every version of Python manages these
 
 
 TAIL = 30  # lines of a command's output
@@ -36,10 +36,10 @@ def name_and_data(
     name = words[0] if words else ""
     if not name or "=" in name:
         fail("the event's NAME is missing; expected NAME [key=value | key:=json]...")
-    return name, _data(words[1:], reserved, fail)
+    return name, _data_from_args(words[1:], reserved, fail)
 
 
-def _data(words: list[str], reserved: Mapping[str, str], fail: Callable[[str], NoReturn]) -> dict[str, Any]:
+def _data_from_args(words: list[str], reserved: Mapping[str, str], fail: Callable[[str], NoReturn]) -> dict[str, Any]:
     """Return the event's data from key=value and key:=json. No message quotes a value: it may be secret."""
     data: dict[str, Any] = {}
     for word in words:
@@ -74,7 +74,7 @@ def _value(key: str, text: str, fail: Callable[[str], NoReturn]) -> Any:
 def _require_shallow(value: Any) -> None:
     """Raise RecursionError for what some handlers could not write: it would be sent by the others alone."""
     level: list[Any] = [value]
-    for _ in range(_DEEPEST + 1):
+    for _ in range(_MAX_JSON_DEPTH + 1):
         level = [item for item in level if isinstance(item, (dict, list))]
         if not level:
             return

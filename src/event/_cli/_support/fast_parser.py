@@ -47,17 +47,17 @@ def parse(argv: list[str]) -> Any:
         head, tail = argv[1:where], argv[where + 1 :]
     table = _TABLES[argv[0]]
     values: dict[str, Any] = {dest: [] if kind == _LIST else default for dest, kind, default in table.values()}
-    words = _read(head, table, values)
+    words = _read_options(head, table, values)
     if words is None or (values["handlers"] and values["env"] != _ENV):
         return None
     if argv[0] == "run":
-        values.update(words=words, behind=tail)
+        values.update(words=words, command_line=tail)
     else:
         values.update(words=[*words, *tail], files=[])
     return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
 
 
-def _read(head: list[str], table: dict[str, tuple[str, str, Any]], values: dict[str, Any]) -> list[str] | None:
+def _read_options(head: list[str], table: dict[str, tuple[str, str, Any]], values: dict[str, Any]) -> list[str] | None:
     """Enter the options into values; return the other words, None if argparse must read them."""
     words = []
     rest = iter(head)
@@ -80,7 +80,7 @@ def _read(head: list[str], table: dict[str, tuple[str, str, Any]], values: dict[
     return words
 
 
-def _seconds(_before: object, text: str) -> float:
+def _timeout_value(_before: object, text: str) -> float:
     from event._manager import seconds
 
     return seconds(text, "the timeout")
@@ -91,7 +91,7 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     _FLAG: lambda _before, _text: True,
     _TEXT: lambda _before, text: text,
     _LIST: lambda before, text: [*before, text],
-    _SECONDS: _seconds,
+    _SECONDS: _timeout_value,
     _LINES: lambda _before, text: line_count(text),
 }
 _ENV = "E3_EVENT_HANDLERS"
@@ -106,6 +106,9 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
         **_BOTH,
         "--attach": ("attachments", _LIST, ()),
         "--uid": ("uid", _TEXT, None),
+        "--strict": ("strict", _FLAG, False),
+        "--quiet": ("quiet", _FLAG, False),
+        "-q": ("quiet", _FLAG, False),
     },
     "run": {
         **_BOTH,

@@ -13,23 +13,30 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from event._worker import Result
+    from event._worker import Result, Sent
 
 DEADLINE = 30.0  # seconds for one event, for a command that does not wait without end
+OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, or else e3-event/outbox in the user's directory for the state of programs"
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 
 Pairs = list[tuple[str, str]]
 
 
-def result_line(result: Result, *, kept: bool) -> str:
+def result_line(result: Result, rest: str = "") -> str:
     """Return a line about what a handler did, without its name.
 
-    :param kept: whether the outbox keeps the event for it, if it has not taken it
+    :param rest: what becomes of an event that the handler has not taken, such as ``kept``
     """
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    text = f"not delivered: {result.error}"
-    return f"{text[:_ROOM]}; kept in the outbox" if kept and not result.permanent else text
+    return f"{result.error[:_ROOM]}; {rest}" if rest else result.error
+
+
+def rest_of(sent: Sent, result: Result) -> str:
+    """Return what becomes of an event that a handler has not taken, for `result_line`."""
+    if not sent.kept:
+        return "lost"
+    return "refused for good, kept" if result.permanent else "kept"
 
 
 def masked(text: str, configs: Mapping[str, str]) -> str:
@@ -90,43 +97,53 @@ def no_handler_line(args: argparse.Namespace) -> str:
 
 
 def add_sending_options(
-    parser: argparse.ArgumentParser, what: str = "the event", *, bounded: bool = False
+    parser: argparse.ArgumentParser, what: str = "the event", *, default: str = OUTBOX_DEFAULT
 ) -> argparse._ArgumentGroup:
     """Add the options that say how an event is sent, ``outbox`` and ``timeout``; return their group.
 
-    :param bounded: whether `DEADLINE` holds where nothing else does
+    :param default: which outbox is used without the option
     """
     group = parser.add_argument_group("delivery")
     group.add_argument(
         "--outbox",
         metavar="DIR",
-        help=f"keep {what} in this directory until every handler has it (default: that of E3_EVENT_OUTBOX, if any)",
+        help=f"keep {what} in this directory until every handler has it; none for no outbox (default: {default})",
     )
-    add_timeout(group, what, bounded=bounded)
+    add_timeout(group, what)
     return group
 
 
-def add_timeout(parser: argparse._ActionsContainer, what: str, *, bounded: bool = False) -> None:
-    """Add the option ``--timeout``; see `add_sending_options`."""
-    del bounded  # every command is
+def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add the option ``--timeout``."""
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=_timeout_argument,
         help=f"the longest time for giving {what} to all handlers (default: E3_EVENT_TIMEOUT, or else {DEADLINE:g})",
     )
 
 
-def outbox_path(args: argparse.Namespace) -> str | None:
-    """Return the outbox's directory that the option, or else the variable, names; None where there is none."""
-    if args.outbox == "":
-        args.parser.error("--outbox: expected a directory")
-    path = args.outbox or os.environ.get("E3_EVENT_OUTBOX")
-    if not path:
-        return None
-    from event import _files
+def outbox_path(args: argparse.Namespace, *, default: bool = True) -> str | None:
+    """Return the outbox that the option, or the variable, or else the platform names; None for no outbox.
 
-    return _files.absolute(path)  # now: a command may remove the working directory
+    The path is absolute now: a command may remove the working directory.
+
+    :param default: whether the platform counts
+    """
+    if args.outbox == "":
+        args.parser.error("--outbox: expected a directory, or none")
+    from event import _places
+    from event._manager import named_outbox
+
+    if text := args.outbox or os.environ.get("E3_EVENT_OUTBOX"):
+        return named_outbox(text)
+    if not default:
+        return None
+    try:
+        return _places.default_outbox()
+    except EventError as error:
+        terminal.print_err(f"{args.parser.prog}: no outbox is used: {one_line(error)}")
+        return None
 
 
 def timeout_seconds(args: argparse.Namespace) -> float:
@@ -139,7 +156,7 @@ def timeout_seconds(args: argparse.Namespace) -> float:
     return value or DEADLINE
 
 
-def _seconds(text: str) -> float:
+def _timeout_argument(text: str) -> float:
     from argparse import ArgumentTypeError
 
     from event._manager import seconds

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import time
 
+from event._cli._support import handler_options, terminal
 from event._outbox import BOUND, Outbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
 # The word for each state, in the order in which they are listed.
 WORDS = {"claimed": "in delivery", "waiting": "waiting", "failed": "failed", "corrupt": "corrupt"}
 
 
-def outbox_from_args(path: str | None, args: argparse.Namespace) -> Outbox:
-    """Return the outbox that an argument, or else E3_EVENT_OUTBOX, names."""
-    if path == "":
-        args.parser.error("expected the outbox's directory, not an empty argument")
-    chosen = path or os.environ.get("E3_EVENT_OUTBOX") or ""
-    if not chosen:
-        args.parser.error("which outbox? give its directory, or set E3_EVENT_OUTBOX")
-    return Outbox(chosen)
+def outbox_from_args(words: Sequence[str], args: argparse.Namespace) -> Outbox | None:
+    """Return the outbox that is meant; None, after a line that says so, if there is no outbox.
+
+    :param words: what the command line has in the place of the outbox, instead of ``--outbox``
+    """
+    if len(words) > 1:
+        args.parser.error(f"unrecognized argument {words[1]!r}; expected one OUTBOX")
+    if words and args.outbox is not None:
+        args.parser.error(f"the outbox is given twice: {words[0]!r} and --outbox {args.outbox}")
+    if words:
+        args.outbox = words[0]
+    path = handler_options.outbox_path(args)
+    if path is None:
+        terminal.print_err(f"{args.parser.prog}: there is no outbox; give its directory with --outbox")
+    return Outbox(path) if path else None
 
 
 def count_by_state(outbox: Outbox) -> str | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-_LONGEST = 1000  # characters of one line; a server may answer with a whole page
+_MAX_LINE_LENGTH = 1000  # characters of one line; a server may answer with a whole page
 
 
 def visible(text: str) -> str:
@@ -21,14 +21,14 @@ def visible(text: str) -> str:
 def printable_line(text: str) -> str:
     """Return text as one line that a terminal shows as it is, cut where it is very long."""
     text = visible(" ".join(text.split()))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _MAX_LINE_LENGTH else f"{text[: _MAX_LINE_LENGTH - 1]}…"
 
 
 def print_err(text: str) -> None:
     """Write a line to stderr, behind what was shown; where it cannot be written, there is nobody to tell."""
     _flush()
     try:
-        _write(sys.stderr, printable_line(text))
+        _write_line(sys.stderr, printable_line(text))
     except OSError:
         _silence(sys.stderr)
 
@@ -36,7 +36,7 @@ def print_err(text: str) -> None:
 def print_out(text: str) -> None:
     """Write lines to stdout. Where they cannot be written, `flush_out` reports it: what is being done goes on."""
     try:
-        _write(sys.stdout, text)
+        _write_line(sys.stdout, text)
     except OSError as error:
         _failed.append(error)
 
@@ -73,7 +73,7 @@ def _flush() -> None:
             _silence(stream)
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def _write_line(stream: TextIO | None, text: str) -> None:
     if stream is not None:  # None: the process was started with this stream closed
         encoding = stream.encoding or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

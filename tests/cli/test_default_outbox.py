@@ -1,0 +1,99 @@
+"""The commands keep events without being told, and never fail for the outbox's sake."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from cli.helpers import TO_FILES, stored
+from cli.outboxes import block, free, ids
+from event import _places
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: these homes are those of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def default(monkeypatch):
+    monkeypatch.delenv("E3_EVENT_OUTBOX")
+    return _places.default_outbox()
+
+
+def test_an_event_that_fails_is_kept_and_the_other_commands_look_there(command, default):
+    block()
+    status, out, err = command("send", "n", "--uid", "u", *TO_FILES)
+    assert (status, out, err[0].endswith("; kept")) == (0, ["u"], True)
+    assert len(ids(default)) == 1
+    assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
+    assert f"  {default}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt" in command("check")[1]
+    free()
+    assert command("deliver", "--all")[0] == 0
+    assert [data["uid"] for data in stored()] == ["u"]
+
+
+def test_a_step_whose_event_fails_keeps_it_too(process, default):
+    block()
+    done = process("run", "n", *TO_FILES, "--", "sh", "-c", "exit 3")
+    assert done.returncode == 3
+    assert done.stderr.endswith("; kept\n")
+    assert len(ids(default)) == 1
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_none_turns_it_off_and_the_event_is_lost(command, default, monkeypatch, how):
+    block()
+    if how == "variable":
+        monkeypatch.setenv("E3_EVENT_OUTBOX", "none")
+    option = ["--outbox", "none"] if how == "option" else []
+    status, _, err = command("send", "n", *option, *TO_FILES)
+    assert (status, err[0].endswith("; lost")) == (1, True)
+    assert not os.path.exists(default)
+
+
+def test_without_an_outbox_the_commands_for_it_say_so(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "none")
+    for args, status in ((["deliver"], 0), (["outbox", "list"], 0), (["outbox", "show", "x"], 1)):
+        ended, out, err = command(*args)
+        assert (ended, out, len(err)) == (status, [], 1)
+        assert err[0].endswith("there is no outbox; give its directory with --outbox")
+
+
+def test_without_a_home_directory_a_line_says_so_and_the_event_is_sent(command, monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    status, _, err = command("send", "n", *TO_FILES)
+    assert (status, len(err), len(stored())) == (0, 2, 1)
+    assert err[0] == (
+        "e3-event send: no outbox is used: this user has no home directory; "
+        "set E3_EVENT_OUTBOX to a directory, or to none"
+    )
+
+
+def test_an_outbox_that_others_may_change_is_a_line_and_the_event_is_sent(command, default):
+    pathlib.Path(default).mkdir(parents=True)
+    os.chmod(default, 0o777)
+    status, _, err = command("send", "n", *TO_FILES)
+    assert (status, len(err), len(stored())) == (0, 2, 1)
+    assert "is sent without: PermissionError" in err[0]
+
+
+def test_strict_is_status_1_for_an_event_that_is_kept(command):
+    block()
+    assert command("send", "n", "--strict", *TO_FILES)[0] == 1
+    assert command("send", "n", "--strict")[0] == 1
+    free()
+    assert command("send", "n", "--strict", *TO_FILES)[0] == 0
+
+
+def test_quiet_is_silent_unless_something_fails(command):
+    assert command("send", "n", "--uid", "u", "-q", *TO_FILES) == (0, ["u"], [])
+    assert command("send", "n", "--uid", "u", "--quiet") == (0, ["u"], [])
+    assert len(command("send", "n", "-q", "--handler", "fiel=x")[2]) == 1
+
+
+def test_an_event_whose_outbox_was_removed_meanwhile_is_lost(command, plugin, default):
+    from cli.helpers import handler
+
+    plugin("remover", handler(f"import shutil; shutil.rmtree({default!r}); return False"))
+    status, _, err = command("send", "n", "--handler", "remover")
+    assert (status, err[-1].endswith("; lost")) == (1, True)
