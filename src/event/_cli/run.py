@@ -170,6 +170,7 @@ class _Step:
         )
         self._sender.prepare()
         if self._args.start:
+            self._sender.delivers_backlog = False  # the end does
             self._send_start(self._sender)
 
     def _send_start(self, sender: EventSender) -> None:
@@ -197,6 +198,7 @@ class _Step:
         if self._start_thread:
             sender.hurry(START_SHARE * sender.timeout)
             self._start_thread.join(sender.timeout)
+            sender.delivers_backlog = True
             sender.hurry(None)
         left = max(deadline - time.monotonic(), START_SHARE / 2 * sender.timeout)
         self._send(sender, event, "", attach=attach, timeout=left)
@@ -212,7 +214,13 @@ class _Step:
         return {"output_tail": tail} if tail else {}
 
     def _send(
-        self, sender: EventSender, event: Event, which: str, *, attach: bool = False, timeout: float | None = None
+        self,
+        sender: EventSender,
+        event: Event,
+        which: str,
+        *,
+        attach: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Send an event, and print what went wrong.
 

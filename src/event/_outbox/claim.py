@@ -173,7 +173,7 @@ class Claim:
             self._layout.lay_aside(self.path, "failed", entry.id)
             _log.error("outbox entry %s is given up, and kept in failed/: %s", entry.id, entry.last_error)
             return "failed"
-        self.postpone(now + entry.delay(int.from_bytes(os.urandom(2), "big") / 65535))
+        self.postpone(now + entry.delay())
         return "waiting"
 
     def _write(self, line: bytes) -> None:

@@ -376,6 +376,6 @@ def _hear(record: LogRecord) -> bool:
         return True
     if record.levelno >= _WARNING:
         error = record.exc_info[1] if record.exc_info else None
-        said = " ".join(record.getMessage().split())
+        said = _log.record_text(record)
         heard.append(f"{said}: {one_line(error)}" if error else said)
     return False
