@@ -24,7 +24,7 @@ def read_by_argparse(argv):
 
 @given(st.sampled_from(["send", "run", "check"]), st.lists(WORDS, max_size=8))
 def test_what_is_read_is_what_argparse_reads(command, words):
-    quick = fast_parser.parse([command, *words])
+    quick = fast_parser.parse_fast([command, *words])
     if quick is None:
         return
     slow = read_by_argparse([command, *words])
@@ -46,7 +46,7 @@ def test_what_is_read_is_what_argparse_reads(command, words):
     ],
 )
 def test_the_usual_lines_are_read_without_argparse(argv):
-    assert fast_parser.parse(argv) is not None
+    assert fast_parser.parse_fast(argv) is not None
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_usual_lines_are_read_without_argparse(argv):
     ],
 )
 def test_what_is_wrong_or_rare_is_left_to_argparse(argv):
-    assert fast_parser.parse(argv) is None
+    assert fast_parser.parse_fast(argv) is None
 
 
 @pytest.mark.parametrize("command", ["send", "run", "check"])

@@ -73,7 +73,7 @@ def _parse_arguments(words: list[str]) -> Any:
     if words and words[0] in _QUICK:
         from event._cli._support import fast_parser
 
-        if args := fast_parser.parse(words):
+        if args := fast_parser.parse_fast(words):
             return args
     from event._cli._support.parser import parse
 

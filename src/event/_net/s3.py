@@ -173,12 +173,12 @@ class Store:
         client = self.connect()
         body = _asked(lambda: client.get_object(Bucket=bucket, Key=key))["Body"]
         with body:
-            fd = os.open(path, _files._CREATE, 0o600)
+            fd = os.open(path, _files.CREATE_FLAGS, 0o600)
             try:
                 with open(fd, "wb") as file:
                     _receive(body, file, url, size, sha1)
             except BaseException:
-                _files._unlink(path)
+                _files.unlink_quietly(path)
                 raise
 
     def _new_client(self) -> S3Client:

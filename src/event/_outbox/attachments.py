@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _HASH_CHUNK = 1 << 20  # bytes
 _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+_CREATE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 
 def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict[str, list[str]]:
@@ -60,7 +60,7 @@ def copy(reading: int, target: str) -> str:
 
     :raises OSError: the file cannot be read, or the copy cannot be written
     """
-    writing = os.open(target, _CREATE, 0o600)
+    writing = os.open(target, _CREATE_NEW, 0o600)
     try:
         found = _copy_and_hash(reading, writing)
         _set_attributes(writing, target, os.fstat(reading))

@@ -39,7 +39,7 @@ class Arguments:
         self.__dict__.update(values)
 
 
-def parse(argv: list[str]) -> Any:
+def parse_fast(argv: list[str]) -> Any:
     """Return the arguments, as argparse does; None if that must read the line."""
     head, tail, has_tail = argv[1:], [], "--" in argv
     if has_tail:
