@@ -264,16 +264,14 @@ class Event:
         except ValueError as error:
             raise EventError(f"{path} is not a dumped event: {error}") from error
 
-    def _as_sent(self, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> Self:
+    def _as_sent(self, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> Event:
         """Return a copy that belongs to a sending of an outbox.
 
         :param attachments: the copy's own, where they are not this event's
         """
-        copy = type(self).__new__(type(self))
-        Event.__setstate__(copy, Event.__getstate__(self))
+        copy = self if attachments is None else with_attachments(self, attachments)
+        copy = with_delivered(copy, already_delivered(self))
         _set_sending(copy, sending)
-        if attachments is not None:
-            _set_attachments(copy, attachments)
         return copy
 
     def _dates(self) -> Any:
@@ -336,6 +334,13 @@ def with_delivered(event: Event, keys: Iterable[str]) -> Event:
     """Return a copy of an event for a handler that has finished some parts of its delivery."""
     copy = type(event).__new__(type(event))
     Event.__setstate__(copy, {**Event.__getstate__(event), "_delivered": frozenset(keys)})
+    return copy
+
+
+def with_attachments(event: Event, attachments: dict[str, tuple[str, str]]) -> Event:
+    """Return a copy of an event that has other attachments."""
+    copy = with_delivered(event, already_delivered(event))
+    _set_attachments(copy, attachments)
     return copy
 
 

@@ -135,9 +135,9 @@ def test_a_timeout_ends_a_hung_handler_and_the_others_have_the_event(process, pl
         pytest.param(["send", "n", "--outbox", "", *TO_FILES], "--outbox: expected a directory", id="no outbox"),
         pytest.param(["deliver", ""], "--outbox: expected a directory, or none", id="empty"),
         pytest.param(["deliver", "a", "--outbox", "b"], "the outbox is given twice: 'a' and --outbox b", id="both"),
-        pytest.param(["deliver", "a", "b"], "what is 'b'? expected one OUTBOX", id="two"),
+        pytest.param(["deliver", "a", "b"], "unrecognized argument 'b'; expected one OUTBOX", id="two"),
         pytest.param(["deliver", "a", "--timeout", "-1"], "--timeout: the timeout is '-1'", id="timeout"),
-        pytest.param(["deliver", "a", "--fast"], "what is '--fast'?", id="unknown option"),
+        pytest.param(["deliver", "a", "--fast"], "unrecognized argument '--fast'", id="unknown option"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):

@@ -308,9 +308,9 @@ def test_an_unknown_id_is_one_line_and_status_1(command, action):
         pytest.param(["list", "x", *AT], "the outbox is given twice: 'x' and --outbox ob", id="two outboxes"),
         pytest.param(["list", "--outbox", ""], "--outbox: expected a directory, or none", id="empty outbox"),
         pytest.param(["show", *AT], "the ID is missing", id="show what"),
-        pytest.param(["show", "a", "b", *AT], "what is 'b'? expected one ID", id="show two"),
+        pytest.param(["show", "a", "b", *AT], "unrecognized argument 'b'; expected one ID", id="show two"),
         pytest.param(["retry", *AT], "the ID is missing", id="retry what"),
-        pytest.param(["drop", "a", "--force", *AT], "what is '--force'?", id="unknown option"),
+        pytest.param(["drop", "a", "--force", *AT], "unrecognized argument '--force'", id="unknown option"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.words:
         args.parser.error("the ID is missing")
     if args.act is _show and len(args.words) > 1:
-        args.parser.error(f"what is {args.words[1]!r}? expected one ID")
+        args.parser.error(f"unrecognized argument {args.words[1]!r}; expected one ID")
     if not outbox.exists():
         terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}")
         return 1

@@ -39,7 +39,8 @@ The event's data, in addition to your own:
   duration    in seconds
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
-  ci          if a CI system runs the build: "system", "build_url", "branch", "commit"
+  ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
+              "attempt", "pull_request"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
               processes find the uid of this event there
   traceparent the span in a trace (W3C Trace Context), a child of TRACEPARENT's if that is set;
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.behind:
-        args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
+        args.parser.error("the COMMAND is missing; put -- before it, as in: e3-event run compile -- make")
     step = _Step(args, name, data)
     status = step.run()
     return 1 if args.strict and step.troubled and not status else status
@@ -125,6 +126,7 @@ class _Step:
         self._outbox = handler_options.outbox_path(args)
         self._sender: EventSender | None = None
         self._starting: Thread | None = None
+        self._log_file: os.stat_result | None = None
         self._span = _trace_context.new_span(_trace_context.current_span())
         self._data = {**_start_data(args), **_trace_context.to_data(self._span), **data}
         self._begun = Event(name, **self._data)
@@ -140,7 +142,7 @@ class _Step:
         self._report_exit(exit_result, process.log_error)
         self._guarded(lambda: self._end(exit_result, attach=log is not None))
         self._guarded(process.finish)
-        return exit_result.status
+        return self._status_with_output(exit_result.status, process.output_error)
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
@@ -196,7 +198,7 @@ class _Step:
 
         :param which: what a line about it begins with
         """
-        files = [("log", os.path.abspath(self._args.log))] if attach else []
+        files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
@@ -205,7 +207,9 @@ class _Step:
 
     def _opened_log(self) -> int | None:
         try:
-            return _opened(self._args.log)
+            fd = _opened(self._args.log)
+            self._log_file = os.stat(fd)
+            return fd
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self._print(f"--log: {self._args.log!r} cannot be written: {reason}")
@@ -217,6 +221,25 @@ class _Step:
             terminal.print_err(f"{self._args.parser.prog}: {self._args.behind[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
+
+    def _status_with_output(self, status: int, error: OSError | None) -> int:
+        """Return the exit status: as with tee(1), output that could not be written is a failure."""
+        if error is None:
+            return status
+        terminal.print_err(f"{self._args.parser.prog}: the command's output is not complete: {error.strerror}")
+        return status or 1
+
+    def _log_to_attach(self) -> list[tuple[str, str]]:
+        """Return the log's name and path. What has been put in its place is not attached: it may be any file."""
+        path = os.path.abspath(self._args.log)
+        try:
+            if self._log_file and os.path.samestat(self._log_file, os.stat(path)):
+                return [("log", path)]
+            reason = "another file has taken its place"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        self._print(f"--log: {self._args.log!r} is not attached: {reason}")
+        return []
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do what must not keep the command's exit status from being ours, whatever happens."""

@@ -85,6 +85,11 @@ class ChildProcess:
         """Why the log is not complete; None where it is."""
         return self._tee.error if self._tee else self._log_error
 
+    @property
+    def output_error(self) -> OSError | None:
+        """Why the output is not complete, although somebody may read it; None if it is."""
+        return self._tee.show_error if self._tee else None
+
     if sys.platform == "win32":  # pragma: no cover  # platform: Windows
 
         def _spawn(self, tee: Tee | None) -> None:

@@ -36,10 +36,12 @@ class Tee:
 
     :param log: the log's descriptor; it is closed by `end`
     :ivar error: why the log is not complete; None where it is
+    :ivar show_error: why the output is not complete, although somebody may read it; None if it is
     """
 
     def __init__(self, log: int) -> None:
         self.error: OSError | None = None
+        self.show_error: OSError | None = None
         self._log = log
         self._ended = False
         self._reading = Lock()
@@ -85,7 +87,7 @@ class Tee:
         """Show what was not shown yet."""
         for stream in self.streams:
             stream.showing.acquire()
-            show(stream.target, stream.rest)
+            self._show(stream, stream.rest)
 
     @property
     def left_behind(self) -> bool:
@@ -101,7 +103,7 @@ class Tee:
         while streams:
             for reader, _ in poller.poll():
                 data = os.read(reader, _PIPE_SIZE)
-                if not data or not show(streams[reader].target, data):
+                if not data or not self._passed(streams[reader], data):
                     poller.unregister(reader)
                     os.close(reader)
                     del streams[reader]
@@ -116,8 +118,20 @@ class Tee:
                 if not data:
                     return
                 stream.showing.acquire()
-            show(stream.target, data)
+            self._show(stream, data)
             stream.showing.release()
+
+    def _passed(self, stream: _Stream, data: bytes) -> bool:  # pragma: no cover  # runs in the witness
+        try:
+            return show(stream.target, data)
+        except OSError:
+            return False
+
+    def _show(self, stream: _Stream, data: bytes) -> None:
+        try:
+            show(stream.target, data)
+        except OSError as error:
+            self.show_error = self.show_error or error
 
     def _take(self, stream: _Stream) -> bytes:
         """Read from a pipe, and write it to the log; return it, empty at the pipe's end."""
@@ -146,15 +160,20 @@ class _Stream:
 
 
 def show(target: int, data: bytes) -> bool:
-    """Write to stdout or stderr; return False where nobody reads any more."""
+    """Write to stdout or stderr; return False if nobody reads any more, or the stream was closed from the start.
+
+    :raises OSError: it cannot be written for another reason, such as a full disk
+    """
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(target, view) :]
         except BlockingIOError:  # who shares the terminal or the pipe with us has made it so
             _writable(target)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in {errno.EPIPE, errno.EBADF}:
+                return False
+            raise
     return True
 
 

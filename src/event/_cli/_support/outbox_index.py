@@ -22,7 +22,7 @@ def outbox_from_args(words: Sequence[str], args: argparse.Namespace) -> Outbox |
     :param words: what the command line has in the place of the outbox, instead of ``--outbox``
     """
     if len(words) > 1:
-        args.parser.error(f"what is {words[1]!r}? expected one OUTBOX")
+        args.parser.error(f"unrecognized argument {words[1]!r}; expected one OUTBOX")
     if words and args.outbox is not None:
         args.parser.error(f"the outbox is given twice: {words[0]!r} and --outbox {args.outbox}")
     if words:

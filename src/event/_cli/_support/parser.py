@@ -82,8 +82,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     elif not unknown and "words" in args:
         args.words = [*args.words, *extra, *tail]
     elif unknown or extra or tail:
-        args.parser.error(f"what is {(unknown or [*extra, *tail])[0]!r}?")
+        args.parser.error(f"unrecognized argument {(unknown or [*extra, *tail])[0]!r}{_dashes_hint(args, tail)}")
     return args
+
+
+def _dashes_hint(args: argparse.Namespace, tail: list[str]) -> str:
+    """Return what to do if the command of ``run`` was given without ``--``."""
+    return "; put -- before the command, as in: e3-event run NAME -- pytest -q" if "behind" in args and not tail else ""
 
 
 def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
