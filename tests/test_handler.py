@@ -33,12 +33,12 @@ def test_the_parameter_names_are_those_of_e3():
 
 
 def test_an_installed_extra_is_imported():
-    assert import_extra("json", "s3") is json
+    assert import_extra("json", "e3-event[s3]") is json
 
 
 def test_a_missing_extra_is_an_error_with_the_command_that_installs_it():
     with pytest.raises(EventError, match=r'no_such_client is missing .*pip install "e3-event\[s3\]"') as caught:
-        import_extra("no_such_client", "s3")
+        import_extra("no_such_client", "e3-event[s3]")
     assert isinstance(caught.value.__cause__, ImportError)
 
 

@@ -65,16 +65,16 @@ class EventHandler(ABC):
         return ""
 
 
-def import_extra(module: str, extra: str) -> ModuleType:
+def import_extra(module: str, requirement: str) -> ModuleType:
     """Import a third-party module that a handler needs.
 
     :param module: its full name
-    :param extra: the extra of our distribution that brings it
-    :raises EventError: it is not installed; the message holds the command that installs it
+    :param requirement: what pip installs it from, as in the handler's ``requires``
+    :raises EventError: it is not installed; the message contains the command that installs it
     """
     from importlib import import_module
 
     try:
         return import_module(module)
     except ImportError as error:
-        raise EventError(f'{module} is missing ({error}); pip install "e3-event[{extra}]" brings it') from error
+        raise EventError(f'{module} is missing ({error}); install it: pip install "{requirement}"') from error

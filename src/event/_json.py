@@ -1,7 +1,7 @@
-"""Any event data as JSON (RFC 8259): the one encoder, for dumps and for every handler.
+"""Encode any event data as JSON (RFC 8259): the one encoder, for dumps and for all handlers.
 
-What JSON knows takes the fast way, the standard library's C encoder. Only where that refuses (a NaN, a key that is
-no string, a cycle, too deep a nesting) is the value walked here and made plain first.
+The standard library's C encoder handles most events alone. If it refuses a value (a NaN, a key that is not a string,
+a cycle, deep nesting), this module converts the value to plain JSON types first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Their str() is their usual written form, and loses nothing.
+# The str() of these modules' objects is their usual notation, without loss.
 _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pydecimal"})
 
 
@@ -27,6 +27,8 @@ _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pyde
 _ENCODERS: dict[tuple[str | int | None, bool], Callable[[Any], str]] = {}
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+
+_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with smaller times does not overflow
 
 # An escaped backslash, which begins no other escape; a pair of surrogates, which is one character; a surrogate alone.
 _SURROGATES = r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f])"
@@ -106,6 +108,11 @@ def loads(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def is_time(value: Any) -> bool:
+    """Return whether a value that was read is a point in time: seconds since 1970 UTC, at most about 5000."""
+    return type(value) in {int, float} and 0 <= value < _END_OF_TIME  # True is an int too
 
 
 def natural(value: Any) -> Any:

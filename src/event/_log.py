@@ -81,14 +81,15 @@ def _remember(record: LogRecord) -> bool:
     said = _captured.get(get_ident())
     if said is not None and record.levelno >= _WARNING:
         error = record.exc_info[1] if record.exc_info else None
-        said.append(f"{_logged_text(record)}: {one_line(error)}" if error else _logged_text(record))
+        said.append(f"{record_text(record)}: {one_line(error)}" if error else record_text(record))
     return True
 
 
-def _logged_text(record: LogRecord) -> str:
+def record_text(record: LogRecord) -> str:
+    """Return the message of a log record on one line."""
     try:
         return " ".join(record.getMessage().split())
-    except Exception:  # the arguments do not fit the message
+    except Exception:  # the arguments do not fit the message, or their own code failed
         return str(record.msg)
 
 

@@ -35,6 +35,14 @@ def wait_for(*names, handlers=(("file", "events"),), outbox="ob"):
     return [entry_id for entry_id in ids(outbox) if entry_id not in before]
 
 
+def make_due(*entry_ids, outbox="ob"):
+    """Have entries be due now."""
+    bucket = pathlib.Path(outbox, "waiting/30")
+    bucket.mkdir(exist_ok=True)
+    for entry_id in entry_ids:
+        path_of(entry_id, outbox).rename(bucket / entry_id)
+
+
 def ids(outbox="ob", state="waiting"):
     """Return the ids in a state."""
     return [candidate.id for candidate, _ in Outbox(outbox).entries(state)]

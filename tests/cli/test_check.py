@@ -150,7 +150,7 @@ def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
     builtins["knob"] = (__name__, "NoExtra")
     status, out, _ = command("check")
     assert status == 0
-    assert states(out)["frob"][1] == 'not installed: pip install "frob[b]" brings event_surely_missing.a'
+    assert states(out)["frob"][1] == 'event_surely_missing.a not installed; run: pip install "frob[b]"'
     assert states(out)["knob"][1] == "ok"
 
 
@@ -245,7 +245,7 @@ def test_a_plugin_says_what_it_requires(command, plugin):
     plugin("board", GOOD.format(result=True) + "\n    requires = {'event_surely_missing': 'board-client'}\n")
     status, out, _ = command("check")
     assert status == 0
-    assert states(out)["board"][1] == 'not installed: pip install "board-client" brings event_surely_missing'
+    assert states(out)["board"][1] == 'event_surely_missing not installed; run: pip install "board-client"'
 
 
 def test_handlers_can_be_tried_before_they_are_configured(command):

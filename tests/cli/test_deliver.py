@@ -16,7 +16,7 @@ import time
 import pytest
 
 from cli.helpers import TO_FILES, handler, stored
-from cli.outboxes import TRACED_ID, block, free, golden, ids, path_of, text_of, wait_for
+from cli.outboxes import TRACED_ID, block, free, golden, ids, make_due, path_of, text_of, wait_for
 from cli.relays import eventually
 from event import Event, EventManager
 from event._cli import deliver, main
@@ -148,13 +148,6 @@ def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, mess
 
 
 # deliver
-
-
-def make_due(entry_id):
-    """Have an entry be due now."""
-    bucket = pathlib.Path("ob/waiting/30")
-    bucket.mkdir(exist_ok=True)
-    path_of(entry_id).rename(bucket / entry_id)
 
 
 def test_what_waits_is_delivered_when_it_is_due_and_not_before(command):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from event import Event
@@ -22,3 +24,12 @@ def attached(tmp_path):
     e.attach_file(log, "log")
     e.attach_file(log, "../log")
     return e
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Return the inodes of what is synced, in order."""
+    found = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (found.append(os.fstat(fd).st_ino), fsync(fd)))
+    return found

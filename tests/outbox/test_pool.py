@@ -438,3 +438,16 @@ def test_a_defect_of_the_pool_makes_it_exhausted(box, kinds, monkeypatch):
     assert pool.is_exhausted
     pool.close()
     assert reports.logged == ["delivering cannot go on: MemoryError"]
+
+
+def test_a_pool_has_room_for_more_once_what_it_has_is_delivered(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "MAX_URGENT", 2)
+    gate = threading.Event()
+    kinds("slow", lambda e: gate.wait(SECONDS))
+    pool = DeliveryPool(box, TIMEOUT, 2, Reports())
+    for _ in range(2):
+        pool.add(box.put(Event("n"), {"slow": ""}), begun=True, urgent=True)
+    assert not pool.has_room_for(1, 0.0)
+    gate.set()
+    assert pool.has_room_for(2, SECONDS)
+    pool.close()

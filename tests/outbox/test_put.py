@@ -72,15 +72,6 @@ def test_directories_above_an_outbox_are_not_made_for_others_to_write_to(tmp_pat
     assert [stat.S_IMODE(os.stat(tmp_path / path).st_mode) for path in ("a", "a/b")] == [0o755] * 2
 
 
-@pytest.fixture
-def synced(monkeypatch):
-    """Return the inodes of what is synced, in order."""
-    found = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (found.append(os.fstat(fd).st_ino), fsync(fd)))
-    return found
-
-
 @POSIX
 def test_an_entry_without_attachments_takes_two_syncs(box, synced):
     put(box).discard()

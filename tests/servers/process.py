@@ -24,7 +24,7 @@ def program(name, *directories):
         pytest.skip("platform: the tests start, stop and kill servers in the ways of POSIX")
     found = shutil.which(name, path=os.pathsep.join([*directories, os.environ.get("PATH", os.defpath)]))
     if not found:
-        pytest.skip(f"{name} is not installed; apt-get install {name} brings it")
+        pytest.skip(f"{name} is not installed; run: apt-get install {name}")
     return found
 
 

@@ -14,6 +14,7 @@ from event._broker import EventMessage, InlineFile, encode_message
 from event._net import s3
 from event._outbox import Outbox
 from event._outbox.lanes import Lane
+from event._outbox.pool import DeliveryPool
 from event._worker import relay_job
 from outbox.helpers import there, waiting
 from worker.running import Running, register
@@ -100,6 +101,20 @@ def test_a_lane_that_must_wait_is_released_by_a_frame(box, line, taken):
     delivered(running)
     running.stop()
     assert taken == ["1"]
+
+
+@pytest.mark.parametrize(("has_room", "links"), [(True, 2), (False, 1)])
+def test_messages_that_are_delivered_at_once_share_a_file(  # noqa: PLR0913  # what it varies
+    box, line, taken, monkeypatch, has_room, links
+):
+    monkeypatch.setattr(DeliveryPool, "has_room_for", lambda self, count, seconds: has_room)
+    running = relay(line, outbox=box, hold=[Lane("good", "").key])
+    give(running, body("1"), body("2"))
+    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in there(box)["claimed"]] == [links, links]
+    running.tell(job="release", lane=Lane("good", "").key)
+    running.stop(drain=True)
+    assert sorted(taken) == ["1", "2"]
+    assert there(box) == {}
 
 
 def test_a_worker_for_one_message_alone_delivers_nothing_and_leaves_the_entry_due(box, line, taken):

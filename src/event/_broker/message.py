@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MESSAGE_VERSION = 1
 _MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
 _FILE = re.compile(r"[0-9]{1,9}")
-_END_OF_TIME = 1e11  # seconds since 1970 UTC
 _DECODE_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
 
 
@@ -155,7 +154,7 @@ def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
     created: Any = content.get("created")
     if not isinstance(id_, str) or not _MESSAGE_ID.fullmatch(id_):
         raise ValueError("'id' must be letters, digits and hyphens, 64 at most")
-    if type(created) not in {int, float} or not 0 <= created < _END_OF_TIME:  # True is an int too
+    if not _json.is_time(created):
         raise ValueError("'created' must be a time")
     event = decode_event(content.get("event"), Event)
     files = _decode_files(content.get("files"), limits)

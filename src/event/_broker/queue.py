@@ -174,7 +174,7 @@ def load_client(url: BrokerURL) -> ModuleType:
     from event._handler import import_extra
 
     client, adapter = _ADAPTERS[url.family]
-    import_extra(client, "sqs" if url.family == "sqs" else "broker")
+    import_extra(client, "e3-event[sqs]" if url.family == "sqs" else "e3-event[broker]")
     return import_module(adapter)
 
 

@@ -14,14 +14,16 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from event import _json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER = "e3-event-relay"
+_MAX_COUNT = 10**11
 _MAX_STATE_LENGTH = 60_000  # characters; all properties of an AMQP message must fit into one frame
 _MAX_STORED_REASON = 200  # characters
-_END_OF_TIME = 1e11  # seconds since 1970 UTC
 
 
 @dataclass(slots=True)
@@ -89,15 +91,11 @@ def _decode_state(text: str) -> dict[str, Any]:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _END_OF_TIME
+    return type(value) is int and 0 <= value < _MAX_COUNT
 
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
-
-
-def _is_time(value: Any) -> bool:
-    return type(value) in {int, float} and 0 <= value < _END_OF_TIME
 
 
 def _are_names(value: Any) -> bool:
@@ -112,8 +110,8 @@ _IS_VALID = {
     "attempts": _is_count,
     "crash_count": _is_count,
     "on_trial": _is_flag,
-    "first_seen": _is_time,
-    "due": _is_time,
+    "first_seen": _json.is_time,
+    "due": _json.is_time,
     "pending_handlers": _are_names,
     "refused": _are_reasons,
 }

@@ -129,12 +129,12 @@ def _missing_modules(name: str) -> str | None:
     try:
         requires = dict(getattr(_registry.get_handler(name), "requires", {}))
     except Exception:
-        return None  # it is broken, which _state tells
+        return None  # it is broken, which `_handler_state` reports
     missing = [module for module in requires if not _is_there(module)]
     if not missing:
         return None
     sources = " ".join(dict.fromkeys(f'"{requires[module]}"' for module in missing))
-    return f"not installed: pip install {sources} brings {', '.join(missing)}"
+    return f"{', '.join(missing)} not installed; run: pip install {sources}"
 
 
 def _is_there(module: str) -> bool:

@@ -170,7 +170,7 @@ def _check_source(args: argparse.Namespace) -> None:
     from event._net import s3
 
     try:
-        import_extra("boto3", "s3")
+        import_extra("boto3", "e3-event[s3]")
         s3.location(args.s3)
     except EventError as error:
         args.parser.error(f"--s3: {one_line(error)}")

@@ -13,7 +13,7 @@ from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
 from event._process.signals import above_standard
-from event.error import one_line
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ The event's data, in addition to your own:
   duration    in seconds
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
+  output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
   ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
               "attempt", "pull_request"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
@@ -90,6 +91,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help='copy the command\'s stdout and stderr to this file too, and attach it as "log"; the command then writes '
         "to pipes, not to a terminal",
     )
+    group.add_argument(
+        "--tail",
+        metavar="N",
+        type=_line_count,
+        default=arguments.TAIL,
+        help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
+        "%(default)s)",
+    )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
     handler_options.add_options(parser)
@@ -99,50 +108,53 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if the command succeeded but the event could not be fully delivered",
     )
-    parser.set_defaults(behind=[])
+    parser.set_defaults(command_line=[])
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
-    if not args.behind:
-        args.parser.error("the COMMAND is missing; put -- before it, as in: e3-event run compile -- make")
+    if not args.command_line:
+        args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
     step = _Step(args, name, data)
     status = step.run()
-    return 1 if args.strict and step.troubled and not status else status
+    return 1 if args.strict and step.has_problem and not status else status
 
 
 class _Step:
     """One command and its event.
 
-    :ivar troubled: whether something went wrong with the event
+    :ivar has_problem: whether a problem with the event or its log was printed
     """
 
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
-        self.troubled = False
+        self.has_problem = False
         self._args = args
         self._pairs = handler_options.selected_handlers(args)
         self._outbox = handler_options.outbox_path(args)
         self._sender: EventSender | None = None
-        self._starting: Thread | None = None
+        self._start_thread: Thread | None = None
         self._log_file: os.stat_result | None = None
         self._span = _trace_context.new_span(_trace_context.current_span())
         self._data = {**_start_data(args), **_trace_context.to_data(self._span), **data}
-        self._begun = Event(name, **self._data)
+        self._start_event = Event(name, **self._data)
 
     def run(self) -> int:
         """Run the command, and send its events; return the command's exit status."""
-        log = None if self._args.log is None else self._opened_log()
-        environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._begun.uid})
-        process = ChildProcess(self._args.behind, environment, log)
+        log = None if self._args.log is None else self._open_log()
+        environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
+        keep_end = bool(self._args.tail and self._pairs)
+        process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         process.start()
-        self._guarded(self._prepare)
+        self._catch_errors(self._prepare)
         exit_result = process.wait()
         self._report_exit(exit_result, process.log_error)
-        self._guarded(lambda: self._end(exit_result, attach=log is not None))
-        self._guarded(process.finish)
-        return self._status_with_output(exit_result.status, process.output_error)
+        self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
+        self._catch_errors(process.finish)
+        if process.show_error:
+            self._print(f"the command's output is not complete: {process.show_error.strerror}")
+        return exit_result.status or (1 if process.show_error else 0)
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
@@ -160,39 +172,57 @@ class _Step:
         )
         self._sender.prepare()
         if self._args.start:
-            self._begin(self._sender)
+            self._sender.delivers_backlog = False  # the end does
+            self._send_start(self._sender)
 
-    def _begin(self, sender: EventSender) -> None:
+    def _send_start(self, sender: EventSender) -> None:
         """Send the open event while the command runs."""
         from threading import Thread
 
-        self._starting = Thread(
-            target=self._guarded, args=(lambda: self._send(sender, self._begun, "start: "),), daemon=True
+        self._start_thread = Thread(
+            target=self._catch_errors, args=(lambda: self._send(sender, self._start_event, "start: "),), daemon=True
         )
-        self._starting.start()
+        self._start_thread.start()
 
-    def _end(self, exit_result: ExitResult, *, attach: bool) -> None:
+    def _send_end(self, process: ChildProcess, exit_result: ExitResult, *, attach: bool) -> None:
         """Send the closed event, after the open one."""
         sender = self._sender
         if sender is None:
             return
         event = Event(
-            self._begun.name,
-            self._begun.uid,
-            **{"begin_time": self._begun.begin_time, **self._data, **_result_data(exit_result)},
+            self._start_event.name,
+            self._start_event.uid,
+            **{"begin_time": self._start_event.begin_time, **self._data, **_result_data(exit_result)},
+            **self._tail_data(process, exit_result),
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
-        if self._starting:
+        if self._start_thread:
             sender.hurry(START_SHARE * sender.timeout)
-            self._starting.join(sender.timeout)
+            self._start_thread.join(sender.timeout)
+            sender.delivers_backlog = True
             sender.hurry(None)
         left = max(deadline - time.monotonic(), START_SHARE / 2 * sender.timeout)
         self._send(sender, event, "", attach=attach, timeout=left)
         sender.close()
 
+    def _tail_data(self, process: ChildProcess, exit_result: ExitResult) -> dict[str, str]:
+        """Return the end of a failed command's output."""
+        if exit_result.outcome == "success" or not self._args.tail:
+            return {}
+        from event._redact import redact_text
+
+        tail = process.last_lines(self._args.tail, redact_text)
+        return {"output_tail": tail} if tail else {}
+
     def _send(
-        self, sender: EventSender, event: Event, which: str, *, attach: bool = False, timeout: float | None = None
+        self,
+        sender: EventSender,
+        event: Event,
+        which: str,
+        *,
+        attach: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Send an event, and print what went wrong.
 
@@ -205,9 +235,9 @@ class _Step:
                 line = handler_options.result_line(result, handler_options.rest_of(sent, result))
                 self._print(f"{which}{result.handler}: {line}")
 
-    def _opened_log(self) -> int | None:
+    def _open_log(self) -> int | None:
         try:
-            fd = _opened(self._args.log)
+            fd = _open_log_file(self._args.log)
             self._log_file = os.stat(fd)
             return fd
         except (OSError, ValueError) as error:
@@ -218,16 +248,9 @@ class _Step:
     def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
         if exit_result.error:
             # As a shell does; it is no trouble with the event.
-            terminal.print_err(f"{self._args.parser.prog}: {self._args.behind[0]}: {exit_result.error.strerror}")
+            terminal.print_err(f"{self._args.parser.prog}: {self._args.command_line[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
-
-    def _status_with_output(self, status: int, error: OSError | None) -> int:
-        """Return the exit status: as with tee(1), output that could not be written is a failure."""
-        if error is None:
-            return status
-        terminal.print_err(f"{self._args.parser.prog}: the command's output is not complete: {error.strerror}")
-        return status or 1
 
     def _log_to_attach(self) -> list[tuple[str, str]]:
         """Return the log's name and path. What has been put in its place is not attached: it may be any file."""
@@ -241,21 +264,21 @@ class _Step:
         self._print(f"--log: {self._args.log!r} is not attached: {reason}")
         return []
 
-    def _guarded(self, work: Callable[[], object]) -> None:
-        """Do what must not keep the command's exit status from being ours, whatever happens."""
+    def _catch_errors(self, work: Callable[[], object]) -> None:
+        """Call `work`; print its error instead of raising it, so that the command's exit status is kept."""
         try:
             work()
         except Exception as error:
             self._print(one_line(error))
 
     def _print(self, text: str) -> None:
-        self.troubled = True
+        self.has_problem = True
         terminal.print_err(f"{self._args.parser.prog}: {text}")
 
 
 def _start_data(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is known before the command begins."""
-    command, *rest = args.behind
+    command, *rest = args.command_line
     data: dict[str, Any] = {"command": command}
     if args.arguments:
         data["arguments"] = rest
@@ -282,7 +305,16 @@ def _result_data(exit_result: ExitResult) -> dict[str, Any]:
     return data
 
 
-def _opened(path: str) -> int:
+def _line_count(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    try:
+        return arguments.line_count(text)
+    except EventError as error:
+        raise ArgumentTypeError(one_line(error)) from error
+
+
+def _open_log_file(path: str) -> int:
     """Open the log, empty; return its descriptor.
 
     :raises OSError: it cannot be written, or is no regular file: a FIFO would hold us until somebody reads it
@@ -301,5 +333,7 @@ _RESERVED = {
     "name": "it is the first argument",
     "uid": "it is drawn at random",
     "end_time": "it is when the command ends",
-    **dict.fromkeys(("outcome", "exit_code", "signal", "duration", "error"), "it is the result of the command"),
+    **dict.fromkeys(
+        ("outcome", "exit_code", "signal", "duration", "error", "output_tail"), "it is the result of the command"
+    ),
 }

@@ -162,6 +162,9 @@ class _Command:
         for result in sent.results:
             if not (self._quiet and result.ok and not result.said):
                 terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}")
+        if sent.backlog and not self._quiet:
+            counts = ", ".join(f"{count} to {name}" for name, count in sent.backlog.items())
+            terminal.print_err(f"{self._prog}: delivered earlier events from the outbox: {counts}")
         if not sent.kept and not any(result.loaded for result in sent.results):
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False

@@ -13,8 +13,9 @@ from email.utils import format_datetime
 from urllib.parse import quote
 
 from event import _json, sending_id, unique_id
-from event._formats.address import on_one_line, quoted
+from event._formats.address import quoted
 from event._formats.attachments import Attachment, attached_files, fit
+from event._text import on_one_line
 from event.error import PermanentError
 
 TYPE_CHECKING = False

@@ -79,7 +79,7 @@ class Store:
     _client: tuple[int, S3Client] | None = None
 
     def __init__(self, profile: str | None = None, sse: str = "") -> None:
-        import_extra("boto3", "s3")
+        import_extra("boto3", "e3-event[s3]")
         self.profile = profile or None
         self.sse = sse
 

@@ -93,7 +93,7 @@ def _ascii_host(host: str) -> str:
     """
     if host.isascii():
         return host.lower()
-    name: str = import_extra("idna", "http").encode(host, uts46=True).decode()
+    name: str = import_extra("idna", "e3-event[http]").encode(host, uts46=True).decode()
     return name
 
 

@@ -22,18 +22,29 @@ class Claim:
     """An entry that no other process delivers, until it is given back. One thread at a time may use it.
 
     :param torn: whether the entry's text may end within a line
+    :param shared: whether other entries are names of the same file
     :ivar entry: what it holds
     :ivar name: its name in ``claimed/``, for `Outbox.adopt`
     :ivar path: where it is
     """
 
-    def __init__(self, place: Layout, path: str, entry: Entry, *, is_directory: bool, torn: bool = False) -> None:
+    def __init__(  # noqa: PLR0913  # what is known of an entry on disk
+        self,
+        place: Layout,
+        path: str,
+        entry: Entry,
+        *,
+        is_directory: bool,
+        torn: bool = False,
+        shared: bool = False,
+    ) -> None:
         self.entry = entry
         self.name = os.path.basename(path)
         self._layout = place
         self.path = path
         self._is_directory = is_directory
         self._torn = torn
+        self._is_shared = shared
         self._unwritten: tuple[float, Delivery] | None = None
         self._pid = os.getpid()
 
@@ -162,7 +173,7 @@ class Claim:
             self._layout.lay_aside(self.path, "failed", entry.id)
             _log.error("outbox entry %s is given up, and kept in failed/: %s", entry.id, entry.last_error)
             return "failed"
-        self.postpone(now + entry.delay(int.from_bytes(os.urandom(2), "big") / 65535))
+        self.postpone(now + entry.delay())
         return "waiting"
 
     def _write(self, line: bytes) -> None:
@@ -170,11 +181,14 @@ class Claim:
             return  # the child of a handler that forked: what it does is not what was done
         line, self._torn = (b"\n" if self._torn else b"") + line, True
         try:
+            if self._is_shared:
+                files.separate(self.path, self._layout.fresh("tmp", self.entry.id), self.entry.id)
+                self._is_shared = False
             if self._is_directory:
                 os.utime(self.path)  # the lease goes by it
             files.append(files.text_path(self.path, is_directory=self._is_directory), line)
             self._torn = False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             # The delivery counts all the same; a later process may make it again, with the same id.
             _log.warning("outbox entry %s: its journal cannot be written: %s", self.entry.id, error)
 

@@ -20,11 +20,15 @@ The lines that follow are the journal. It only ever grows, and what is pending f
     {"time": …, "retry": true}                             an operator retries: no failure before is permanent
 
 A reader ignores keys that it does not know, and a line that a crash has torn.
+
+Entries that were put together may be names of one file, which holds the first line of each and no journal. An entry
+gets a file of its own before the first line of its journal is written.
 """
 
 from __future__ import annotations
 
 from event import _json, _trace_context
+from event._backoff import backoff
 from event._event import Event, decode_event
 
 TYPE_CHECKING = False
@@ -42,7 +46,6 @@ FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
 ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
 LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a machine that was off, gives up nothing
-_END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with less does not overflow
 _LONGEST_ERROR = 4000  # characters of an error that the journal keeps
 _LONGEST_ID = 128  # characters
 _NONE: frozenset[str] = frozenset()
@@ -160,22 +163,18 @@ class Entry:
             return
         if isinstance(line.get("handler"), str):
             self.journal.append(_record(line))
-        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _is_time(line.get("time")):
+        elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _json.is_time(line.get("time")):
             self.attempts, self.last_start = attempt, line["time"]
         elif line.get("retry"):
             for record in self.journal:
                 record.permanent = False
 
-    def delay(self, chance: float) -> float:
+    def delay(self, chance: float | None = None) -> float:
         """Return how long to wait after the last attempt began, in seconds.
 
-        It doubles from a minute to six hours. It varies by a quarter either way, so that what failed together is not
-        retried together.
-
-        :param chance: a random number from 0 to 1
+        :param chance: a number from 0 to 1 that selects the variation; random by default
         """
-        doubled = FIRST_DELAY * float(1 << min(self.attempts - 1, 20))
-        return min(doubled, LONGEST_DELAY) * (0.75 + chance / 2)
+        return backoff(self.attempts - 1, FIRST_DELAY, LONGEST_DELAY, chance)
 
     def is_expired(self, now: float) -> bool:
         """Return whether the entry is old enough, and was tried often enough, to be given up."""
@@ -185,6 +184,20 @@ class Entry:
 def is_id(text: str) -> bool:
     """Return whether text can be an entry's id, which becomes a file name with more after a dot."""
     return 0 < len(text) <= _LONGEST_ID and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+
+
+def own_text(content: bytes, entry_id: str) -> bytes:
+    """Return the part of a file that is about one entry: all of it, unless entries share the file.
+
+    :raises ValueError: the entry is not among those that share it
+    """
+    if not content.partition(b"\n")[2].startswith(BEGINNING):
+        return content
+    beginning = b'%b"id": "%b"' % (BEGINNING, entry_id.encode())
+    for line in content.splitlines(keepends=True):
+        if line.startswith(beginning):
+            return line
+    raise ValueError("it is not among the entries of its file")
 
 
 def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
@@ -219,7 +232,7 @@ def decode_entry(text: bytes) -> Entry:
         raise NewerVersionError(f"its version is {version}; this release reads {ENTRY_VERSION}")
     created: Any = content.get("created")
     id_ = content.get("id")
-    if not _is_time(created) or not isinstance(id_, str):
+    if not _json.is_time(created) or not isinstance(id_, str):
         raise ValueError("'created' must be a time and 'id' a string")
     event = decode_event(content.get("event"), Event)
     if not all(_is_file_name(file) for file, _ in event.get_attachments().values()):
@@ -270,17 +283,13 @@ def _record(line: dict[str, Any]) -> Record:
         ok=bool(line.get("ok")),
         permanent=bool(line.get("permanent")),
         error=str(line.get("error", "")),
-        time=line["time"] if _is_time(line.get("time")) else None,
+        time=line["time"] if _json.is_time(line.get("time")) else None,
         done=_keys(line.get("done")),
     )
 
 
 def _keys(content: Any) -> frozenset[str]:
     return frozenset(key for key in content if isinstance(key, str)) if isinstance(content, list) else _NONE
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value < _END_OF_TIME
 
 
 def _is_file_name(file: str) -> bool:

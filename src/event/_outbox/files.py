@@ -109,7 +109,8 @@ def read_entry(path: str) -> Entry:
     :raises ValueError: it is damaged; the message says how
     :raises OSError: it cannot be read now, or it is gone
     """
-    return text.decode_entry(read_text(path, is_directory=require_owned(path)))
+    content = read_text(path, is_directory=require_owned(path))
+    return text.decode_entry(text.own_text(content, os.path.basename(path).partition(".")[0]))
 
 
 def is_from_newer_release(path: str) -> bool:
@@ -131,6 +132,27 @@ def is_from_newer_release(path: str) -> bool:
     except (FileNotFoundError, ValueError):
         pass  # it has moved on, or is damaged: whoever claims it finds out
     return False
+
+
+def is_shared(path: str) -> bool:
+    """Return whether other entries are names of the same file."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+
+
+def separate(path: str, temporary: str, entry_id: str) -> None:
+    """Give an entry that shares its file with others a file of its own, which is on the disk afterwards.
+
+    :param temporary: an unused path on the same file system
+    :raises OSError: it cannot be written; the entry is as it was
+    :raises ValueError: the entry is damaged
+    """
+    try:
+        _files.write_new(temporary, text.own_text(read_text(path, is_directory=False), entry_id))
+        os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
 
 
 def append(path: str, line: bytes) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SEND_BATCH = 100  # events in one call of `send_events`, at most
 _QUEUED = 200  # entries of one lane whose content is in memory
-_URGENT = 500  # urgent entries of one lane whose content is in memory: to read one again costs more than to deliver it
+MAX_URGENT = 500  # urgent entries of a lane whose content is in memory: reading one again costs more than delivering it
 RUN = 16  # events that a thread takes from a fast lane at once, to spare the hand-over between threads
 LANE_REST = 60.0  # seconds that a lane rests after two timeouts in a row
 _TIMEOUTS = 2  # in a row, before a lane rests
@@ -208,7 +208,7 @@ class Lane:
 
     def enqueue(self, work: Work) -> bool:
         """Take work; return False if so much waits that it would fill the memory."""
-        queue, most = (self.urgent, _URGENT) if work.urgent else (self.queue, _QUEUED)
+        queue, most = (self.urgent, MAX_URGENT) if work.urgent else (self.queue, _QUEUED)
         if len(queue) >= most:
             return False
         queue.append(work)

@@ -14,34 +14,19 @@ from threading import Condition, Lock, Thread
 
 from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
-from event._outbox.lanes import LANE_REST, SEND_BATCH, Lane, Sending, Work, send_works
+from event._outbox.lanes import LANE_REST, MAX_URGENT, SEND_BATCH, Lane, Sending, Work, send_works
 from event._outcome import Delivery
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from event._outbox.claim import Claim
     from event._outbox.layout import Candidate
+    from event._outbox.reports import Reports
     from event._outbox.store import Outbox
-
-    class Reports(Protocol):
-        """What a pool tells, from several threads."""
-
-        def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
-            """Take note that a handler is about to be given these entries; it may bring down the process."""
-
-        def result(self, claim: Claim, delivery: Delivery) -> None:
-            """Take what a handler did, or that it is given up."""
-
-        def end(self, claim: Claim, where: str) -> None:
-            """Take note that all handlers of an entry have reported; `where` is where it went."""
-
-        def log(self, text: str) -> None:
-            """Take a warning that is not about a single delivery."""
-
 
 JOBS = 8  # sendings to one destination at once; see docs/explanation/speed.md
 MOST_HUNG = 100  # threads that were abandoned and go on; a process has no room for any number
@@ -93,6 +78,11 @@ class DeliveryPool:
     def is_full(self) -> bool:
         """Whether so much waits for handlers that the pool should be given no more."""
         return not self._has_space()
+
+    def has_room_for(self, count: int, seconds: float) -> bool:
+        """Return whether so many urgent entries have room in memory; wait for that if need be."""
+        with self._lock:
+            return self._settled.wait_for(lambda: self._open + count <= MAX_URGENT, seconds)
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
         """Claim entries and give them to their handlers, until there are no more or the pool takes none."""

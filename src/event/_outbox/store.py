@@ -1,6 +1,7 @@
 """The outbox: events on disk until every handler has them. No daemon, no database, no locks.
 
-An entry is one file, or if it has attachments one directory. Where it is, is its state:
+An entry is one file, or if it has attachments one directory. Entries that were put together may be hard links to one
+file, until something is noted about one of them: it then gets a file of its own. Where an entry is, is its state:
 
 =================  ==========================  ========================================================================
 in                 named                       means
@@ -17,7 +18,8 @@ Each move is one rename, which one process alone can win, on NFS too:
 ============================  =========================================================================================
 move                          when
 ============================  =========================================================================================
-tmp -> claimed                put: the event and its attachments are on disk, and synced
+tmp -> claimed                put: the event and its attachments are on disk, and synced; a link for each entry if they
+                              share a file
 claimed -> gone               every handler has it
 claimed -> waiting            handlers are pending: it is due again after a delay
 claimed -> failed, corrupt    another attempt does not help
@@ -46,6 +48,7 @@ from event._outbox import entry as text
 from event._outbox import files, layout, writer
 from event._outbox.claim import Claim
 from event._outbox.layout import Candidate, Layout
+from event._outbox.turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,8 +60,6 @@ if TYPE_CHECKING:
 
 CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 BOUND = 1000  # entries of a state that `Outbox.summary` counts, and that `Outbox.find` finds
-_SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
-_CLOCK_GRANULARITY = 0.1  # seconds; no clock that dates files is coarser than that, or an entry may come twice
 _LISTED = ("claimed", "waiting", "failed", "corrupt")
 
 
@@ -128,12 +129,14 @@ class Outbox:
         new = writer.NewEntry(event, handlers, sending=sending, span=span, strict=strict)
         return writer.put(self._layout, new)
 
-    def put_many(self, new: Sequence[writer.NewEntry]) -> list[Claim | Exception]:
+    def put_many(self, new: Sequence[writer.NewEntry], *, together: bool = False) -> list[Claim | Exception]:
         """Keep several events; the disk syncs them side by side.
 
+        :param together: whether small entries may share a file. That costs least if their first delivery succeeds, and
+            more than a file for each if it does not.
         :return: for each, in order, the claim, or the exception that `put` would have raised
         """
-        return writer.put_many(self._layout, new)
+        return writer.put_many(self._layout, new, together=together)
 
     def workspace(self) -> writer.Workspace:
         """Return a context manager whose value is the path of a directory for attachments.
@@ -157,7 +160,7 @@ class Outbox:
             return
         self._layout.prepare()
         self._sweep()
-        turn = _Pass(self._layout)
+        turn = Turns(self._layout)
         abandoned: dict[str, None] = {}
         for candidate in self._abandoned():
             turn.begin()
@@ -311,7 +314,9 @@ class Outbox:
             if files.is_from_newer_release(source):
                 return None
             is_directory = files.require_owned(source)
-            os.utime(source)  # the lease begins before the claim does
+            is_shared = files.is_shared(source)
+            if not is_shared:  # the date would be that of others too, and a pass goes by it
+                os.utime(source)  # the lease begins before the claim does
             if not files.rename_entry(source, target):
                 return None
         except FileNotFoundError:
@@ -320,8 +325,11 @@ class Outbox:
             _log.warning("outbox entry %s cannot be claimed: %s", entry_id, error)
             return None
         try:
+            if is_shared:
+                self._separate(target, entry_id)
             content = files.read_text(target, is_directory=is_directory)
-            entry = text.decode_entry(content)
+            own = text.own_text(content, entry_id)
+            entry = text.decode_entry(own)
             if entry.id != entry_id:
                 raise files.DamagedError(f"it names itself {entry.id!r}")
         except (OSError, MemoryError, text.NewerVersionError) as error:
@@ -330,7 +338,15 @@ class Outbox:
         except ValueError as error:
             self._dead_letter(target, entry_id, error)
             return None
-        return Claim(self._layout, target, entry, is_directory=is_directory, torn=not content.endswith(b"\n"))
+        torn, shared = not own.endswith(b"\n"), len(own) < len(content)
+        return Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
+
+    def _separate(self, path: str, entry_id: str) -> None:
+        """Give a claimed entry a file of its own, with a date of its own."""
+        try:
+            files.separate(path, self._layout.fresh("tmp", entry_id), entry_id)
+        except OSError:
+            os.utime(path)  # the disk is full, say: to deliver it makes room
 
     def _dead_letter(self, path: str, entry_id: str, error: ValueError) -> None:
         _log.error("outbox entry %s is moved to corrupt/: %s", entry_id, error)
@@ -353,35 +369,3 @@ class Outbox:
     def _tidy(self, candidate: Candidate) -> None:
         if candidate.due is not None:
             self._layout.remove_bucket(candidate.due)
-
-
-class _Pass:
-    """Finds out which entries have had their turn since a pass began, by the clock that dates the files.
-
-    A directory may show a name that comes while it is read. Without this, a pass might not end.
-    """
-
-    def __init__(self, place: Layout) -> None:
-        self._layout = place
-        self._start: float | None = None
-        self._began = 0.0
-        self._first: set[str] = set()  # the ids within the first tick of that clock
-
-    def begin(self) -> float:
-        """Return when the pass began: at the first call."""
-        if self._start is None:
-            self._start, self._began = self._layout.server_time(), time.monotonic()
-        return self._start
-
-    def has_had(self, candidate: Candidate) -> bool:
-        """Return whether an entry has had its turn. If not, this is its turn.
-
-        If its date is in the future, a clock was set back, and it has not.
-        """
-        since = files.last_touched(self._layout.place(candidate.name)) - self.begin()
-        elapsed = time.monotonic() - self._began
-        if 0 < since <= elapsed + _SLACK or (since == 0 and candidate.id in self._first):
-            return True
-        if elapsed < _CLOCK_GRANULARITY:
-            self._first.add(candidate.id)
-        return False

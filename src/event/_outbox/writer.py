@@ -1,4 +1,8 @@
-"""Putting events: each is written into tmp/ and synced, and its rename into claimed/ is synced too."""
+"""Putting events: each is written into tmp/ and synced, and its rename into claimed/ is synced too.
+
+To make and remove a file costs a disk several times as much as a name for a file that there is. So small events that
+are put together are written into one file, of which each gets a name.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     Written: TypeAlias = "tuple[str, Entry, bool]"
 
 _MAX_SYNC_THREADS = 8  # that sync side by side
+_MAX_SHARED = 8192  # bytes of an entry that may share its file
 
 
 class NewEntry:
@@ -88,13 +93,17 @@ def put(place: Layout, new: NewEntry) -> Claim:
     return claim
 
 
-def put_many(place: Layout, new: Sequence[NewEntry]) -> list[Claim | Exception]:
+def put_many(place: Layout, new: Sequence[NewEntry], *, together: bool) -> list[Claim | Exception]:
     """Put several events, as `Outbox.put_many` describes."""
     try:
         place.prepare("tmp", "claimed")
     except OSError as error:
         return [error] * len(new)
-    results = [_entered(place, written) for written in _write_side_by_side(place, new)]
+    shared = _put_together(place, new) if together else {}
+    others = [number for number in range(len(new)) if number not in shared]
+    written = _write_side_by_side(place, [new[number] for number in others])
+    entered: dict[int, Claim | Exception] = {n: _entered(place, one) for n, one in zip(others, written, strict=True)}
+    results = [shared[number] if number in shared else entered[number] for number in range(len(new))]
     try:
         _sync(place, [result for result in results if isinstance(result, Claim)])
     except OSError as error:
@@ -102,11 +111,50 @@ def put_many(place: Layout, new: Sequence[NewEntry]) -> list[Claim | Exception]:
     return results
 
 
-def _write_entry(place: Layout, new: NewEntry) -> Written:
-    """Write an entry into tmp/, and sync it."""
+def _put_together(place: Layout, new: Sequence[NewEntry]) -> dict[int, Claim]:
+    """Put those that may share a file into one, and sync it; return the claim of each by its number in `new`.
+
+    Not all are put if the file system has no links, say. An entry for several handlers would soon need a file of its
+    own, to note who has it.
+    """
+    small: dict[int, tuple[Entry, bytes]] = {}
+    for number, item in enumerate(new):
+        if len(item.handlers) == 1 and not item.event.get_attachments():
+            try:
+                entry, line = _encode(item, _id_of(item), {})
+            except Exception:  # noqa: S112
+                continue  # to put it by itself says why
+            if len(line) <= _MAX_SHARED:
+                small[number] = entry, line
+    return _link(place, small) if len(small) > 1 else {}
+
+
+def _link(place: Layout, small: dict[int, tuple[Entry, bytes]]) -> dict[int, Claim]:
+    claims: dict[int, Claim] = {}
+    path = place.fresh("tmp", unique_id())
+    try:
+        _files.write_new(path, b"".join(line for _, line in small.values()))
+        for number, (entry, _) in small.items():
+            target = place.fresh("claimed", entry.id)
+            os.link(path, target)
+            claims[number] = Claim(place, target, entry, is_directory=False, shared=True)
+    except OSError:
+        pass  # the others are put one by one, which works or says why it does not
+    finally:
+        files.remove(path)
+    return claims
+
+
+def _id_of(new: NewEntry) -> str:
     entry_id = new.sending or unique_id()
     if not text.is_id(entry_id):
         raise EventError(f"{entry_id!r} cannot be the id of a sending: expected letters, digits, '-' and '_'")
+    return entry_id
+
+
+def _write_entry(place: Layout, new: NewEntry) -> Written:
+    """Write an entry into tmp/, and sync it."""
+    entry_id = _id_of(new)
     path = place.fresh("tmp", entry_id)
     has_attachments = bool(new.event.get_attachments())
     try:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from event._worker.reporter import Reporter
 
 _MAX_REPORTED_REASON = 500  # characters
+_ROOM_WAIT = 0.1  # seconds that a batch waits for those before it to be delivered
 
 
 def relay(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
@@ -150,7 +151,9 @@ class _Keeping:
 
     def put_many(self, new: Sequence[NewEntry]) -> list[_Kept | Exception]:
         """Keep events; see `Outbox.put_many`."""
-        claims = self._outbox.put_many(new)
+        # What is delivered at once rarely needs a file of its own; what has to wait does.
+        together = self._delivering is not None and self._delivering.pool.has_room_for(len(new), _ROOM_WAIT)
+        claims = self._outbox.put_many(new, together=together)
         return [_Kept(claim, self._kept) if isinstance(claim, Claim) else claim for claim in claims]
 
     def finish(self) -> None:

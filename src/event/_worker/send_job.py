@@ -12,6 +12,7 @@ The job:
 ``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
 ``redact``      secrets to replace in the data beside the usual ones, see `event._redact`; null to replace nothing
+``backlog``     whether to deliver afterwards what waits in the outbox for the handlers that have taken the event
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
 
@@ -25,6 +26,8 @@ The reports, in order:
 ``begin``       the handlers get the event now
 ``result``      one for each handler, see `report_result`
 ``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it, or ``lost``
+``backlogging``  what waits is delivered now, for so many ``seconds``; all results have been reported
+``backlog``     how many waiting events each handler has taken: ``delivered``
 ``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
 ``log``         at any point: a warning that is none of one handler
 ==============  ==================================================================================================
@@ -43,7 +46,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from event._outbox import Claim
@@ -63,7 +66,11 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
-        send_to_handlers(handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim)
+        given = send_to_handlers(
+            handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim
+        )
+        if claim and job.get("backlog"):
+            _deliver_backlog({d.handler: handlers[d.handler] for d in given if d.ok}, given, job, claim, reporter)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -87,7 +94,7 @@ def send_to_handlers(
     job: Mapping[str, Any],
     reporter: Reporter,
     claim: Claim | None = None,
-) -> None:
+) -> list[Delivery]:
     """Give an event to handlers; report and journal what each one did, and hand the entry back unless told to hold it.
 
     It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
@@ -96,6 +103,7 @@ def send_to_handlers(
     """
     timeout = None if job.get("alone") else max(0.0, job.get("deadline", 0.0) - time.monotonic())
     untried, where = bool(job.get("hold")), ""
+    given: list[Delivery] = []
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
             retry = isinstance(delivery.error, _dispatch.NotStartedError)
@@ -106,6 +114,7 @@ def send_to_handlers(
             if claim and not retry:
                 claim.record(delivery)
             report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
+            given.append(delivery)
     finally:
         if claim and not untried:
             where = claim.release()
@@ -113,6 +122,30 @@ def send_to_handlers(
                 where = "lost"  # the outbox was removed, say
     if where:
         reporter.report("end", where=where)
+    return given
+
+
+def _deliver_backlog(
+    handlers: Mapping[str, LazyHandler],
+    given: Sequence[Delivery],
+    job: Mapping[str, Any],
+    claim: Claim,
+    reporter: Reporter,
+) -> None:
+    """Deliver what waits for the handlers that have taken the event, if all have been tried."""
+    if not handlers or any(isinstance(delivery.error, _dispatch.NotStartedError) for delivery in given):
+        return
+    from event._outbox import Outbox
+    from event._outbox.backlog import LONGEST, Backlog
+
+    backlog = Backlog(Outbox(job["outbox"]), handlers, claim.entry.handlers, max(d.seconds for d in given if d.ok))
+    reporter.report("backlogging", seconds=LONGEST)
+    try:
+        backlog.deliver(min(job["deadline"], time.monotonic() + LONGEST))
+    except OSError as error:
+        reporter.report("log", text=f"the outbox {job['outbox']} cannot be read: {one_line(error)}")
+    if backlog.delivered:
+        reporter.report("backlog", delivered=backlog.delivered)
 
 
 def report_result(delivery: Delivery, handler: LazyHandler, reporter: Reporter, *, retry: bool = False) -> None:

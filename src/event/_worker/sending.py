@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 OUTBOX_SHARE = 0.5  # of the timeout, for the outbox to take the event, once the worker has begun
 OUTBOX_EXTRA = 1.0  # seconds after the deadline, at most, for sending without an outbox that does not answer
+BACKLOG_LIMIT = 2.5  # seconds for delivering what waits; the worker itself stops after 2
 SILENT_SHARE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
 END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
@@ -80,19 +81,25 @@ def _text_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _counts(value: object) -> dict[str, int]:
+    return {k: n for k, n in value.items() if isinstance(n, int)} if isinstance(value, dict) else {}
+
+
 class Sent:
     """What became of one sending.
 
     :ivar results: of each handler, in the order in which they were named; empty if `refused`
     :ivar kept: whether the outbox has, or had, the event for the handlers that have not taken it
     :ivar refused: why nothing was sent; empty if it was
+    :ivar backlog: how many earlier events each handler has taken from the outbox, by name
     :ivar clean: whether no code of the first worker may still run, so that it can take the next event
     """
 
-    __slots__ = ("clean", "kept", "refused", "results")
+    __slots__ = ("backlog", "clean", "kept", "refused", "results")
 
     def __init__(self) -> None:
         self.results: list[Result] = []
+        self.backlog: dict[str, int] = {}
         self.kept = False
         self.refused = ""
         self.clean = True
@@ -106,6 +113,7 @@ class EventSender:
     :param timeout: for one event, in seconds
     :param log: called with a line about each thing that goes wrong outside of a handler
     :param worker: a worker that serves already
+    :ivar delivers_backlog: whether to deliver also what waits in the outbox for the handlers that take an event
     :ivar redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
     """
 
@@ -124,6 +132,7 @@ class EventSender:
         self.log = log
         self.redact: Sequence[str] | None = ()
         self._worker = worker
+        self.delivers_backlog = True
         self.latest = inf  # when every sending must have ended, by `time.monotonic`
 
     def prepare(self) -> None:
@@ -151,6 +160,7 @@ class EventSender:
         :raises ValueError: the event cannot be written as JSON
         """
         job = {"event": event, "redact": self.redact, "attach": attach, "must_attach": must_attach, "sending": sending}
+        job["backlog"] = self.delivers_backlog
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
             sent = one.run(self._take_worker())
@@ -304,6 +314,10 @@ class _Sending:
             self._job["sending"] = _text_or_empty(report.get("entry"))
         elif kind == "not_kept":
             self._without_outbox(_text_or_empty(report.get("reason")))
+        elif kind == "backlogging":
+            self._deadline = min(self._deadline, time.monotonic() + BACKLOG_LIMIT)
+        elif kind == "backlog":
+            self._sent.backlog = _counts(report.get("delivered"))
         elif kind == "end":
             self._claim = ""
             self._sent.kept = self._sent.kept and report.get("where") != "lost"

@@ -62,7 +62,7 @@ class AppriseHandler(EventHandler):
     max_concurrency = 1  # chat services limit how often a client posts
 
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
-        apprise = import_extra("apprise", "apprise")
+        apprise = import_extra("apprise", self.requires["apprise"])
         _load_ahead(apprise)
         self.urls = _split_urls(urls)
         self.title = title
@@ -260,7 +260,7 @@ class _Service:
 
         :raises EventError: the service has not taken it; the message tells the reason and holds nothing of the URL
         """
-        apprise = import_extra("apprise", "apprise")
+        apprise = import_extra("apprise", AppriseHandler.requires["apprise"])
         with _Listener(self._url) as listener:
             # A new one each time: it holds no connection that a fork would share, and reads the secret as it is now.
             one = apprise.Apprise(asset=_asset(apprise))
@@ -376,6 +376,6 @@ def _hear(record: LogRecord) -> bool:
         return True
     if record.levelno >= _WARNING:
         error = record.exc_info[1] if record.exc_info else None
-        said = " ".join(record.getMessage().split())
+        said = _log.record_text(record)
         heard.append(f"{said}: {one_line(error)}" if error else said)
     return False

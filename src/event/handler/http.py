@@ -61,7 +61,7 @@ class HTTPHandler(EventHandler):
         cdevents: str = cloudevents.CDEVENTS_DEFAULT,
         timeout: float = _POST_TIMEOUT,
     ) -> None:
-        import_extra("idna", "http")
+        import_extra("idna", self.requires["idna"])
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
         from event._net import http, webhook  # noqa: F401
 

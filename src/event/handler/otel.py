@@ -82,8 +82,8 @@ class OTelHandler(EventHandler):
     _exporter: Exporter | None = None
 
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
-        for module in self.requires:
-            import_extra(module, "otel")
+        for module, requirement in self.requires.items():
+            import_extra(module, requirement)
         # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
         from event._net import otlp
 

@@ -50,7 +50,7 @@ class S3Handler(EventHandler):
     def __init__(
         self, event_s3_url: str, log_s3_url: str, sse: str | None = "AES256", profile: str | None = None
     ) -> None:
-        import_extra("boto3", "s3")
+        import_extra("boto3", self.requires["boto3"])
         s3.location(event_s3_url)
         s3.location(log_s3_url)
         self.event_s3_url = event_s3_url

@@ -6,6 +6,7 @@ and argparse together.
 
 from __future__ import annotations
 
+from event._cli._support.arguments import TAIL, line_count
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -50,7 +51,7 @@ def parse(argv: list[str]) -> Any:
     if words is None or (values["handlers"] and values["env"] != _ENV):
         return None
     if argv[0] == "run":
-        values.update(words=words, behind=tail)
+        values.update(words=words, command_line=tail)
     else:
         values.update(words=[*words, *tail], files=[])
     return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
@@ -85,12 +86,13 @@ def _timeout_value(_before: object, text: str) -> float:
     return seconds(text, "the timeout")
 
 
-_FLAG, _TEXT, _LIST, _SECONDS = "flag", "text", "list", "seconds"
+_FLAG, _TEXT, _LIST, _SECONDS, _LINES = "flag", "text", "list", "seconds", "lines"
 _KINDS: dict[str, Callable[[Any, str], Any]] = {
     _FLAG: lambda _before, _text: True,
     _TEXT: lambda _before, text: text,
     _LIST: lambda before, text: [*before, text],
     _SECONDS: _timeout_value,
+    _LINES: lambda _before, text: line_count(text),
 }
 _ENV = "E3_EVENT_HANDLERS"
 _BOTH: dict[str, tuple[str, str, Any]] = {
@@ -111,6 +113,7 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
     "run": {
         **_BOTH,
         "--log": ("log", _TEXT, None),
+        "--tail": ("tail", _LINES, TAIL),
         "--arguments": ("arguments", _FLAG, False),
         "--start": ("start", _FLAG, False),
         "--strict": ("strict", _FLAG, False),

@@ -68,31 +68,27 @@ def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.Argum
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the arguments; `args.words` holds the positional ones of a command that takes such.
+    """Return the arguments; `args.words` has the positional ones, if the command takes any.
 
-    Options and words may stand in any order, and behind ``--`` all are words; a command that has `args.behind` gets
-    them there, as they are. argparse has parse_intermixed_args for the first, but not together with commands.
+    Options and words may be mixed; after ``--``, everything is a word. A command that defines `args.command_line` gets
+    the words after ``--`` there, unchanged. argparse has parse_intermixed_args, but not for subcommands.
     """
     head, tail = _split_at_dashes(argv)
     parser = build_parser(head[:1] if head[:1] and head[0] in help_text.COMMANDS else help_text.COMMANDS)
     args, extra = parser.parse_known_args(head)
     unknown = [word for word in extra if word.startswith("-")]
-    if not unknown and "behind" in args:
-        args.words, args.behind = [*args.words, *extra], tail
+    if not unknown and "command_line" in args:
+        args.words, args.command_line = [*args.words, *extra], tail
     elif not unknown and "words" in args:
         args.words = [*args.words, *extra, *tail]
     elif unknown or extra or tail:
-        args.parser.error(f"unrecognized argument {(unknown or [*extra, *tail])[0]!r}{_dashes_hint(args, tail)}")
+        hint = "; put the command after --" if "command_line" in args else ""
+        args.parser.error(f"unrecognized argument {(unknown or [*extra, *tail])[0]!r}{hint}")
     return args
 
 
-def _dashes_hint(args: argparse.Namespace, tail: list[str]) -> str:
-    """Return what to do if the command of ``run`` was given without ``--``."""
-    return "; put -- before the command, as in: e3-event run NAME -- pytest -q" if "behind" in args and not tail else ""
-
-
 def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Return what stands before and behind the first ``--``."""
+    """Return the arguments before and after the first ``--``."""
     if "--" not in argv:
         return argv, []
     where = argv.index("--")

@@ -1,0 +1,100 @@
+"""A sending that succeeds delivers what waits for the same handler, so a farm of short jobs needs no cron."""
+
+from __future__ import annotations
+
+import re
+
+from cli.helpers import TO_FILES, handler, stored
+from cli.outboxes import free, ids, make_due, wait_for
+
+AT = ("--outbox", "ob")
+
+
+def due(*names, **more):
+    """Put events that wait for the file handler, and are due."""
+    waiting = wait_for(*names, **more)
+    make_due(*waiting)
+    return waiting
+
+
+def test_an_event_that_is_taken_brings_those_that_wait_for_the_same_handler(command):
+    due("a", "b")
+    free()
+    status, _, err = command("send", "c", *AT, *TO_FILES)
+    assert (status, ids()) == (0, [])
+    assert sorted(data["name"] for data in stored()) == ["a", "b", "c"]
+    assert err[1] == "e3-event send: delivered earlier events from the outbox: 2 to file"
+
+
+def test_quiet_says_nothing_about_them(command):
+    due("a")
+    free()
+    assert command("send", "c", "-q", *AT, *TO_FILES)[2] == []
+    assert len(stored()) == 2
+
+
+def test_the_event_of_a_step_brings_them_too_without_a_line(process):
+    due("a")
+    free()
+    done = process("run", "c", "--start", *AT, *TO_FILES, "--", "true")
+    assert (done.returncode, done.stderr, ids()) == (0, "", [])
+    assert sorted(data["name"] for data in stored()) == ["a", "c", "c"]
+
+
+def test_what_is_not_due_goes_on_waiting(command):
+    wait_for("a")
+    free()
+    command("send", "c", *AT, *TO_FILES)
+    assert len(ids()) == 1
+
+
+def test_what_waits_for_another_handler_goes_on_waiting(command):
+    due("a")
+    command("send", "c", *AT, "--handler", "file=elsewhere")
+    assert len(ids()) == 1
+
+
+def test_an_event_that_fails_brings_nothing(command, plugin):
+    due("a")
+    command("send", "c", *AT, *TO_FILES)
+    assert len(ids()) == 2
+
+
+def test_a_handler_that_fails_with_one_of_them_gets_no_more(command, plugin, here):
+    plugin("choosy", handler("open('tried', 'a').write(event.name); return event.name == 'good'"))
+    for name in ("bad", "bad", "bad"):
+        command("send", name, *AT, "--handler", "choosy")
+    make_due(*ids())
+    command("send", "good", *AT, "--handler", "choosy")
+    assert (here / "tried").read_text("utf-8") == "badbadbadgoodbad"
+    assert len(ids()) == 3
+
+
+def test_a_handler_that_hangs_with_one_of_them_is_ended_and_the_event_is_delivered(process, plugin, here):
+    plugin(
+        "stuck",
+        handler("import os, threading; return event.name == 'c' or os.path.exists('on') and threading.Event().wait()"),
+    )
+    process("send", "a", *AT, "--handler", "stuck")
+    make_due(*ids())
+    (here / "on").touch()
+    done = process("send", "c", *AT, "--handler", "stuck", "--timeout", "60")
+    assert done.returncode == 0
+    assert re.fullmatch(r"stuck: delivered in \S+ s\n", done.stderr)
+    assert len(ids()) == 1
+
+
+def test_a_handler_that_holds_the_interpreter_with_one_of_them_is_ended_too(process, plugin, here):
+    plugin("stuck", STUCK_IN_C)
+    process("send", "a", *AT, "--handler", "stuck")
+    make_due(*ids())
+    (here / "on").touch()
+    done = process("send", "c", *AT, "--handler", "stuck", "--timeout", "60")
+    assert done.returncode == 0
+    assert re.fullmatch(r"stuck: delivered in \S+ s\n", done.stderr)
+    assert len(ids(state="claimed")) == 1  # of a dead process: the next one takes it over
+
+
+STUCK_IN_C = handler(
+    "import ctypes, os; return event.name == 'c' or os.path.exists('on') and ctypes.PyDLL(None).sleep(600) == 0"
+)

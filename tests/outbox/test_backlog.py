@@ -1,0 +1,124 @@
+"""What waits for handlers that have just taken an event."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from event import Delivery, Event
+from event._outbox import backlog
+from event._outbox.backlog import Backlog
+
+CONFIGS = {"good": "1"}
+FAR = 600.0
+
+
+class Good:
+    def __init__(self, *, ok=True):
+        self.got = []
+        self.ok = ok
+
+    def send_event(self, event):
+        self.got.append(event.name)
+        return self.ok
+
+
+def put(box, name="a", handlers=CONFIGS):
+    """Put an event that waits, and is due."""
+    claim = box.put(Event(name), handlers)
+    claim.postpone(0.0)
+    return claim.entry.id
+
+
+def deliver(box, handlers, configs=CONFIGS, *, pace=0.0, seconds=FAR):
+    made = Backlog(box, handlers, configs, pace)
+    made.deliver(time.monotonic() + seconds)
+    return made.delivered
+
+
+def waiting(box):
+    return [candidate.id for candidate, _ in box.entries("waiting")]
+
+
+def test_each_entry_that_is_due_is_delivered_and_removed(box):
+    put(box, "a")
+    put(box, "b")
+    good = Good()
+    assert deliver(box, {"good": good}) == {"good": 2}
+    assert (sorted(good.got), waiting(box)) == (["a", "b"], [])
+
+
+def test_another_configuration_is_another_handler(box):
+    put(box, handlers={"good": "2"})
+    assert deliver(box, {"good": Good()}) == {}
+    assert len(waiting(box)) == 1
+
+
+def test_an_entry_for_two_handlers_goes_on_waiting_for_the_other(box):
+    entry_id = put(box, handlers={**CONFIGS, "other": ""})
+    assert deliver(box, {"good": Good()}) == {"good": 1}
+    (entry,) = [entry for _, entry in box.entries("waiting")]
+    assert (entry.id, [*entry.pending]) == (entry_id, ["other"])
+
+
+def test_a_handler_that_fails_gets_no_more(box):
+    put(box, "a")
+    put(box, "b")
+    bad = Good(ok=False)
+    assert deliver(box, {"good": bad}) == {}
+    assert (len(bad.got), len(waiting(box))) == (1, 2)
+
+
+def test_nothing_is_begun_that_is_not_likely_to_be_done_in_time(box):
+    put(box)
+    good = Good()
+    assert deliver(box, {"good": good}, pace=FAR + 1) == {}
+    assert good.got == []
+
+
+def test_a_delivery_that_is_slow_makes_the_rest_wait(box, monkeypatch):
+    put(box, "a")
+    put(box, "b")
+    monkeypatch.setattr(
+        backlog._dispatch, "deliveries", lambda handlers, event, timeout: [Delivery("good", True, None, FAR + 1)]
+    )
+    assert deliver(box, {"good": Good()}) == {"good": 1}
+    assert len(waiting(box)) == 1
+
+
+def test_the_search_for_entries_of_the_handler_has_an_end(box, monkeypatch):
+    put(box)
+    monkeypatch.setattr(backlog, "_SEARCH", -1.0)
+    assert deliver(box, {"good": Good()}) == {}
+
+
+def test_a_handler_that_the_outbox_does_not_know_is_left_out(box):
+    put(box)
+    assert deliver(box, {"good": Good()}, {}) == {}
+
+
+def test_an_entry_that_is_damaged_is_left_to_deliver(box):
+    entry_id = put(box)
+    (candidate,) = box.find(entry_id)
+    with open(os.path.join(box.path, candidate.name), "w") as file:
+        file.write("{")
+    assert deliver(box, {"good": Good()}) == {}
+
+
+def test_an_entry_that_another_process_claims_first_is_left_to_it(box, monkeypatch):
+    put(box)
+    monkeypatch.setattr(box, "claim", lambda candidate: None)
+    good = Good()
+    assert deliver(box, {"good": good}) == {}
+    assert good.got == []
+
+
+def test_an_outbox_that_cannot_be_read_is_an_error(box):
+    put(box)
+    os.chmod(box.path, 0o777)
+    if os.name == "nt":
+        pytest.skip("platform: Windows has no such mode")
+    with pytest.raises(OSError, match="can be changed by other users"):
+        deliver(box, {"good": Good()})

@@ -1,0 +1,179 @@
+"""Entries that are put together: hard links to one file, until something is noted about one of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from event import Event, EventError, _files
+from event._outbox import NewEntry
+from outbox.helpers import POSIX, claims, did, lines_of, names, place, put, taken, there, touch
+
+
+def new(number, **handlers):
+    return NewEntry(Event("build", number=number), handlers or {"file": "d"}, sending=f"id-{number}")
+
+
+def put_together(box, count=3):
+    """Put entries that share a file; return their claims."""
+    return box.put_many([new(number) for number in range(count)], together=True)
+
+
+def links(claim):
+    return os.stat(claim.path).st_nlink
+
+
+def number_of(box, claim):
+    """Return what distinguishes the event of a claim from those put with it."""
+    (candidate,) = box.find(claim.entry.id)
+    entry = box.read(candidate)
+    assert entry.id == claim.entry.id
+    return entry.event.number
+
+
+def fill_disk(monkeypatch):
+    """Have room for the name of a new file, and not for its content."""
+
+    def refuse(path, _data):
+        Path(path).touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_files, "write_new", refuse)
+
+
+def test_small_entries_put_together_are_names_of_one_file(box):
+    found = put_together(box)
+    assert there(box) == {"claimed": sorted(claim.name for claim in found)}
+    assert [links(claim) for claim in found] == [3, 3, 3]
+    assert [number_of(box, claim) for claim in found] == [0, 1, 2]
+    assert [claim.event().number for claim in found] == [0, 1, 2]
+
+
+@POSIX
+def test_entries_put_together_take_two_syncs(box, synced):
+    put(box).discard()
+    synced.clear()
+    found = put_together(box, 20)
+    assert synced == [os.stat(found[0].path).st_ino, os.stat(place(box, "claimed")).st_ino]
+
+
+def test_a_delivered_entry_leaves_the_others(box):
+    first, *others = put_together(box)
+    first.record(did("file"))
+    assert first.release() == "delivered"
+    assert there(box) == {"claimed": sorted(claim.name for claim in others)}
+    assert [number_of(box, claim) for claim in others] == [1, 2]
+
+
+def test_a_failed_entry_gets_a_file_of_its_own(box):
+    first, *others = put_together(box)
+    first.record(did("file", ok=False, error=OSError("down")))
+    first.record(did("file", ok=False, error=OSError("still down")))
+    assert [line.get("error") for line in lines_of(first.path)] == [None, "OSError: down", "OSError: still down"]
+    assert (links(first), [links(claim) for claim in others]) == (1, [2, 2])
+    assert first.release() == "waiting"
+    assert [number_of(box, claim) for claim in (first, *others)] == [0, 1, 2]
+    assert names(box, "tmp") == []
+
+
+def test_a_failure_is_not_noted_if_no_file_of_its_own_can_be_written(box, monkeypatch, caplog):
+    first, *_ = put_together(box)
+    fill_disk(monkeypatch)
+    first.record(did("file", ok=False, error=OSError("down")))
+    assert "its journal cannot be written: [Errno 28] No space left on device" in caplog.text
+    assert first.release() == "waiting"
+    assert number_of(box, first) == 0
+    assert names(box, "tmp") == []
+
+
+def test_an_entry_that_is_missing_in_its_file_is_not_noted_on(box, caplog):
+    first, *_ = put_together(box)
+    Path(first.path).write_bytes(Path(first.path).read_bytes().replace(b"id-0", b"id-x"))
+    first.record(did("file", ok=False, error=OSError("down")))
+    assert "its journal cannot be written: it is not among the entries of its file" in caplog.text
+
+
+def test_an_entry_that_is_missing_in_its_file_is_corrupt(box):
+    found = put_together(box)
+    Path(found[0].path).write_bytes(Path(found[0].path).read_bytes().replace(b"id-0", b"id-x"))
+    assert [box.adopt(claim.name) is None for claim in found] == [True, False, False]
+    assert names(box, "corrupt") == ["id-0"]
+
+
+def test_a_claimed_entry_gets_a_file_of_its_own(box):
+    for claim in put_together(box):
+        claim.postpone(1)
+    found = [(claim.entry.event.number, links(claim)) for claim in claims(box)]
+    assert sorted(found) == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_all_entries_of_a_file_have_their_turn_in_one_pass(box):
+    for claim in put_together(box):
+        claim.postpone(1)
+    assert sorted(taken(box)) == ["id-0", "id-1", "id-2"]
+
+
+def test_a_claim_does_not_date_the_other_entries_of_its_file(box):
+    first, second, third = put_together(box)
+    touch(third.path, 100)
+    before = os.stat(third.path).st_mtime
+    assert box.adopt(first.name)
+    assert os.stat(second.path).st_mtime == before
+
+
+def test_an_entry_can_be_claimed_although_the_disk_is_full(box, monkeypatch):
+    first, *_ = put_together(box)
+    touch(first.path, 100)
+    fill_disk(monkeypatch)
+    claim = box.adopt(first.name)
+    assert claim.entry.event.number == 0
+    assert links(claim) == 3
+    assert os.stat(claim.path).st_mtime > time.time() - 50
+
+
+def test_the_last_entry_of_a_file_gets_one_of_its_own_when_it_is_noted_on(box):
+    first, *others = put_together(box)
+    for claim in others:
+        claim.discard()
+    claim = box.adopt(first.name)
+    claim.record(did("file", ok=False, error=OSError("down")))
+    assert [line.get("error", line.get("id")) for line in lines_of(claim.path)] == ["id-0", "OSError: down"]
+
+
+def test_what_may_not_share_a_file_has_its_own(box, attached):
+    large = NewEntry(Event("build", text="x" * 10_000), {"file": "d"}, sending="large")
+    several = new(3, file="d", smtp="s")
+    found = box.put_many([new(0), large, NewEntry(attached, {"file": "d"}), several, new(1)], together=True)
+    assert [os.path.isdir(claim.path) or links(claim) for claim in found] == [2, 1, True, 1, 2]
+
+
+def test_one_small_entry_has_its_own_file(box):
+    (claim,) = put_together(box, 1)
+    assert links(claim) == 1
+
+
+def test_an_event_that_cannot_be_put_stops_none_of_those_put_together(box):
+    bad = NewEntry(Event("build"), {"file": "d"}, sending="..")
+    first, second, third = box.put_many([new(0), bad, new(1)], together=True)
+    assert isinstance(second, EventError)
+    assert sorted([first.name, third.name]) == names(box, "claimed")
+
+
+def test_a_file_system_without_links_has_a_file_for_each_entry(box, monkeypatch):
+    def refuse(*_args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert [links(claim) for claim in put_together(box)] == [1, 1, 1]
+    assert names(box, "tmp") == []
+
+
+def test_none_put_together_is_kept_if_the_last_sync_fails(box, monkeypatch):
+    def refuse(_path):
+        raise OSError(5, "Input/output error")
+
+    put(box).discard()
+    monkeypatch.setattr(_files, "sync_directory", refuse)
+    assert [str(error) for error in put_together(box, 2)] == ["[Errno 5] Input/output error"] * 2
+    assert there(box) == {}
