@@ -10,6 +10,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 _COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 MAX_TEXT = 64 << 20  # bytes of a file that is read whole, such as a dumped event
@@ -19,11 +20,11 @@ _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
 _DEVICES = frozenset(
     {"CON", "CONIN$", "CONOUT$", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in "123456789¹²³")}
 )
-_HEX = frozenset("0123456789abcdef")
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 # O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegularError(OSError):
@@ -74,7 +75,7 @@ def _is_hashed(name: str) -> bool:
     if "~" not in name:
         return False
     name = name.lower()  # where case does not count, capitals would meet it too
-    return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
+    return any(n[-17:-16] == "~" and _HEX_DIGITS.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 
 def absolute(path: str) -> str:
@@ -121,14 +122,19 @@ def _require_regular(mode: int, path: str) -> None:
         raise NotRegularError(f"{path!r} is not a regular file")
 
 
+def new_sha1() -> Any:
+    """Return a SHA-1 object of hashlib, which is imported here, since it loads OpenSSL."""
+    import hashlib
+
+    return hashlib.sha1(usedforsecurity=False)
+
+
 def sha1(path: str) -> str:
     """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex; memory stays at 1 MiB whatever its size.
 
     :raises OSError: as `open_regular`
     """
-    import hashlib
-
-    digest = hashlib.sha1(usedforsecurity=False)
+    digest = new_sha1()
     fd = open_regular(path)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _COPY_CHUNK)))
@@ -137,7 +143,7 @@ def sha1(path: str) -> str:
                 digest.update(view[:size])
     finally:
         os.close(fd)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
@@ -165,7 +171,7 @@ def write_new(path: str, data: bytes) -> None:
 
     :raises OSError: it could not be written; a part of it may be there
     """
-    fd = os.open(path, _CREATE, 0o600)
+    fd = os.open(path, CREATE_FLAGS, 0o600)
     try:
         write_all(fd, data)
         os.fsync(fd)
@@ -197,7 +203,7 @@ def copy_and_hash(source: str, target: str) -> str:
     digest = hashlib.sha1(usedforsecurity=False)
     with (
         open(open_regular(source), "rb", buffering=0) as reading,
-        open(os.open(target, _CREATE, 0o600), "wb", buffering=0) as writing,
+        open(os.open(target, CREATE_FLAGS, 0o600), "wb", buffering=0) as writing,
     ):
         while chunk := reading.read(_COPY_CHUNK):
             digest.update(chunk)
@@ -218,7 +224,7 @@ def _replace(
 ) -> None:
     """Make a temporary file beside path, let fill write to its descriptor, and move it to path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, _CREATE, mode)
+    fd = os.open(temporary, CREATE_FLAGS, mode)
     try:
         try:
             fill(fd)
@@ -230,7 +236,7 @@ def _replace(
             os.close(fd)  # before the move: on NFS a full disk may show only here
         _move(temporary, path)
     except BaseException:
-        _unlink(temporary)
+        unlink_quietly(temporary)
         raise
 
 
@@ -256,7 +262,7 @@ def _move(temporary: str, path: str) -> None:
         os.replace(temporary, path)
 
 
-def _unlink(path: str) -> None:
+def unlink_quietly(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
