@@ -1,4 +1,4 @@
-"""From a handler's name to its class: the built-ins' table first, then the entry points of all distributions."""
+"""Find a handler's class by name: first in the table of built-ins, then among all entry points."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def entry_points() -> list[EntryPoint]:
-    """Return the entry points of both groups; where a distribution's cannot be read, the log names it."""
+    """Return the entry points of both groups; log the distributions whose entry points cannot be read."""
     from importlib import metadata
 
     try:
