@@ -200,7 +200,7 @@ class EventManager:
         self.handlers[name] = handler(*args, **kwargs)
 
     def _preload(self) -> None:
-        """Import what a sending needs now: if a thread forks while another imports, the import in the child never ends."""
+        """Import now what a sending needs: after a fork during an import, the import in the child never ends."""
         if self.outbox is not None or self.timeout is not None:
             from event._outbox import delivery  # noqa: F401
 
