@@ -14,6 +14,9 @@ from event._outbox import Outbox
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
 
+# The other tests run the same code, with coverage.
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("unmeasured_children")]
+
 FOR_EVER = "__import__('threading').Event().wait()"
 STUCK_IN_C = "__import__('re').match('(a+)+$', 'a' * 60 + 'b')"  # it holds the interpreter's lock
 NO_THREADS = """def no(*args): raise RuntimeError("can't start new thread")

@@ -16,6 +16,9 @@ from event._outbox import NewEntry, Outbox
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
 
+# The other tests run the same code, with coverage.
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("unmeasured_children")]
+
 COUNT = 6
 # What another test shows, of the kinds that end, hang, hold the interpreter's lock, and break the protocol.
 KINDS = (
