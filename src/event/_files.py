@@ -12,6 +12,7 @@ from event.error import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
 _COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 _NAME_MAX = 255  # bytes, of one path component on every common file system
@@ -118,14 +119,19 @@ def _require_regular(mode: int, path: str) -> None:
         raise NotRegularError(f"{path!r} is not a regular file")
 
 
+def new_sha1() -> Any:
+    """Return a SHA-1 object of hashlib, which is imported here, since it loads OpenSSL."""
+    import hashlib
+
+    return hashlib.sha1(usedforsecurity=False)
+
+
 def sha1(path: str) -> str:
     """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex; memory stays at 1 MiB whatever its size.
 
     :raises OSError: as `open_regular`
     """
-    import hashlib
-
-    digest = hashlib.sha1(usedforsecurity=False)
+    digest = new_sha1()
     fd = open_regular(path)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _COPY_CHUNK)))
@@ -134,7 +140,7 @@ def sha1(path: str) -> str:
                 digest.update(view[:size])
     finally:
         os.close(fd)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:

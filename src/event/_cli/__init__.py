@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from event._worker import Worker
 
 _WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first job to a copy of this process
-_QUICK = frozenset({"send", "run"})  # whose usual lines are read without argparse
+_QUICK = frozenset({"send", "run", "check"})  # whose usual lines are read without argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:

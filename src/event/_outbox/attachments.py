@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
@@ -11,8 +10,6 @@ from event.error import EventError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from event._event import Event
 
 _HASH_CHUNK = 1 << 20  # bytes
@@ -99,7 +96,7 @@ def sha1_no_follow(path: str) -> str:
 
 
 def _copy_and_hash(reading: int, writing: int | None) -> str:
-    state: Any = hashlib.sha1(usedforsecurity=False)
+    state = _files.new_sha1()
     while chunk := os.read(reading, _HASH_CHUNK):
         state.update(chunk)
         if writing is not None:

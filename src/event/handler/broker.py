@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from hashlib import sha1
 
 from event import (
     Event,
@@ -212,8 +211,9 @@ class BrokerHandler(EventHandler):
         with file:
             size = os.fstat(file.fileno()).st_size
             if size <= room:
-                data = _read_attachment(file, size)
-                return _broker.InlineFile.of(data), sha1(data, usedforsecurity=False).hexdigest()
+                data, digest = _read_attachment(file, size), _files.new_sha1()
+                digest.update(data)
+                return _broker.InlineFile.of(data), digest.hexdigest()
             if self._store is None:
                 raise _LeftOutError(f"it has {size} bytes, and the message has room for {room}; s3=s3://... takes it")
             url = f"{self.s3.rstrip('/')}/{key}"
