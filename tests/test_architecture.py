@@ -165,7 +165,8 @@ ORDER = [
     {"_dispatch", "_tracking"},
     {"_lazy_handler"},
     {"_outbox"},
-    {"_manager"},
+    {"_conditions"},
+    {"_config_file", "_manager"},
     {""},  # the face
     {"_formats", "_net"},  # of the handlers
     {"_broker"},  # of the handler broker, and of the relay
@@ -332,7 +333,10 @@ def test_the_extras_are_those_that_handlers_require():
     extras = pyproject()["optional-dependencies"]
     assert extras.pop("all") == [f"e3-event[{','.join(sorted(extras))}]"]
     needed = {name: requirement(name) for name in BUILTINS if requirement(name)}
-    assert set(needed) == set(extras) - {"sqs"}  # which one URL of the broker handler needs
+    assert set(needed) == set(extras) - {
+        "sqs",
+        "toml",
+    }  # of a broker's URL, of a file
     for extra, requires in needed.items():
         assert set(requires.values()) == {f"e3-event[{extra}]"}
         # Each of these distributions is named as its module, with - for the dot.

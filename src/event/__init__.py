@@ -42,6 +42,7 @@ __all__ = [
     "child_environment",
     "default_manager",
     "handler_config_as_env",
+    "load_handlers_from_config",
     "load_handlers_from_env",
     "logger",
     "send_event",
@@ -89,6 +90,14 @@ def load_handlers_from_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
     See `EventManager.load_handlers_from_env`.
     """
     default_manager.load_handlers_from_env(var_name)
+
+
+def load_handlers_from_config(filename: str | os.PathLike[str] | None = None) -> None:
+    """Add the handlers of a configuration file to the default manager, and use its other settings.
+
+    See `EventManager.load_handlers_from_config`.
+    """
+    default_manager.load_handlers_from_config(filename)
 
 
 def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:

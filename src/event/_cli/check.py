@@ -7,6 +7,7 @@ from importlib import util
 from event import Event, _registry, _secrets, unique_id
 from event._cli._support import handler_options, outbox_index, terminal
 from event._cli._support.handler_loading import load
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._outbox import Outbox
 from event._version import VERSION
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event import EventHandler
+    from event._cli._support.settings import Pairs
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
@@ -66,17 +68,20 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check; return the exit status."""
-    pairs = handler_options.selected_handlers(args)
+    settings = Settings(args)
+    pairs = settings.handlers
     installed = _builtins() + _plugins() + _shadowed()
     terminal.print_out("Installed handlers:\n" + terminal.table(installed))
     loaded, broken = load(pairs, plugins=True)
     entries = _entries(pairs, loaded, broken)
-    terminal.print_out(f"\nHandlers of {handler_options.where_named(args)}:\n{terminal.table(entries) or '  none'}")
-    outbox = _outbox(args)
+    terminal.print_out(f"\nHandlers of {settings.handlers_from}:\n{terminal.table(entries) or '  none'}")
+    outbox = _outbox(settings)
     terminal.print_out("\nOutbox:\n" + terminal.table([outbox]))
-    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox])
+    terminal.print_out("\nSettings:\n" + terminal.table(_origins(settings)))
+    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox]) + len(settings.problems)
     if args.send:
-        problems += _send_test(args, [(name, config) for name, config in dict(pairs).items() if name in loaded])
+        usable = [(name, config) for name, config in dict(pairs).items() if name in loaded]
+        problems += _send_test(args, settings, usable)
     if problems:
         terminal.print_err(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
@@ -155,9 +160,7 @@ def _distribution(point: EntryPoint) -> str:
     return f"{name} {version}" if name else "an unknown distribution"
 
 
-def _entries(
-    pairs: handler_options.Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]
-) -> list[tuple[str, str]]:
+def _entries(pairs: Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     rows = []
     for position, name in enumerate(names):
@@ -183,8 +186,22 @@ def _references_of(name: str, config: str, handler: Any) -> str:
     return _OK
 
 
-def _outbox(args: argparse.Namespace) -> tuple[str, str]:
-    path = handler_options.outbox_path(args)
+def _origins(settings: Settings) -> list[Row]:
+    """Return where each setting comes from, without the handlers' configurations."""
+    redact = "off" if settings.redact is None else f"on, {len(settings.redact)} more" if settings.redact else "on"
+    file = settings.file
+    unused = f"; {', '.join(file.unused)}: when does not hold" if file and file.unused else ""
+    return [
+        ("config file", file.path if file else "none", "E3_EVENT_CONFIG, --config or found" if file else ""),
+        ("handlers", (", ".join(dict(settings.handlers)) or "none") + unused, settings.handlers_from),
+        ("outbox", settings.outbox or "none", settings.outbox_from),
+        ("timeout", f"{settings.timeout:g} s", settings.timeout_from),
+        ("redact", redact, file.path if file and file.redact is not None else "default"),
+    ]
+
+
+def _outbox(settings: Settings) -> tuple[str, str]:
+    path = settings.outbox
     if path is None:
         return ("none", "an event that a handler does not take is lost")
     try:
@@ -196,18 +213,15 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     return (path, f"ok; {counts}")
 
 
-def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
+def _send_test(args: argparse.Namespace, settings: Settings, pairs: Pairs) -> int:
     """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
     if not pairs:
-        named = bool(handler_options.selected_handlers(args))
-        why = "nothing is sent: no handler could be loaded" if named else handler_options.no_handler_line(args)
+        why = "nothing is sent: no handler could be loaded" if settings.handlers else settings.no_handler_line()
         terminal.print_err(f"{args.parser.prog}: {why}")
         return 1
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
-    sender = EventSender(
-        pairs, outbox=None, timeout=handler_options.timeout_seconds(args), log=terminal.print_err, worker=args.worker
-    )
+    sender = EventSender(pairs, outbox=None, timeout=settings.timeout, log=terminal.print_err, worker=args.worker)
     try:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:

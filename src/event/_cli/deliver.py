@@ -54,6 +54,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "words", nargs="*", metavar="OUTBOX", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
     )
     parser.add_argument("--outbox", metavar="DIR", help="the same as OUTBOX")
+    parser.add_argument("--config", metavar="FILE", help="a configuration file (default: that of E3_EVENT_CONFIG)")
     handler_options.add_timeout(parser, "each event")
     add_jobs(parser)
     parser.add_argument(
@@ -83,17 +84,17 @@ def add_jobs(parser: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Deliver; return the exit status."""
-    outbox = outbox_index.outbox_from_args(args.words, args)
-    if outbox is None:
+    settings = outbox_index.settings_from_args(args.words, args, finds_file=False)
+    if settings.outbox is None:
         return 0
     from event._worker import Supervisor
 
     report = Report(args.parser.prog)
     job = {
         "job": "watch" if args.watch else "deliver",
-        "outbox": outbox.path,
+        "outbox": settings.outbox,
         "everything": args.all,
-        "timeout": handler_options.timeout_seconds(args),
+        "timeout": settings.timeout,
         "jobs": args.jobs,
         "quiet": False,
     }
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             report.clear()
     if args.watch or shutdown.requested:
         return shutdown.status
-    return _finish(supervisor, report, outbox.path, strict=args.strict)
+    return _finish(supervisor, report, settings.outbox, strict=args.strict)
 
 
 def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool) -> int:

@@ -91,9 +91,12 @@ def _add(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argp
 
 def run(args: argparse.Namespace) -> int:
     """Do what is asked; return the exit status."""
-    outbox = outbox_index.outbox_from_args(args.words if args.act is None else (), args)
-    if outbox is None:
+    settings = outbox_index.settings_from_args(args.words if args.act is None else (), args)
+    if settings.outbox is None:
         return 0 if args.act is None else 1
+    from event._outbox import Outbox
+
+    outbox = Outbox(settings.outbox)
     if args.act is None:
         return _list(outbox, args)
     if not args.words:

@@ -9,6 +9,7 @@ import time
 
 from event import Event, _trace_context, unique_id
 from event._cli._support import arguments, handler_options, terminal
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
@@ -121,8 +122,8 @@ class _Step:
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self.has_problem = False
         self._args = args
-        self._pairs = handler_options.selected_handlers(args)
-        self._outbox = handler_options.outbox_path(args)
+        self._settings = Settings(args)
+        self.has_problem = bool(self._settings.problems)
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
         self._span = _trace_context.new_span(_trace_context.current_span())
@@ -144,18 +145,21 @@ class _Step:
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
-        if not self._pairs:
-            self._print(handler_options.no_handler_line(self._args))
+        settings = self._settings
+        if not settings.handlers:
+            if not settings.problems:
+                self._print(settings.no_handler_line())
             return
         from event._worker import EventSender
 
         self._sender = EventSender(
-            self._pairs,
-            outbox=self._outbox,
-            timeout=handler_options.timeout_seconds(self._args),
+            settings.handlers,
+            outbox=settings.outbox,
+            timeout=settings.timeout,
             log=self._print,
             worker=self._args.worker,
         )
+        self._sender.redact = settings.redact
         self._sender.prepare()
         if self._args.start:
             self._sender.delivers_backlog = False  # the end does

@@ -6,6 +6,7 @@ import os
 
 from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event.error import EventError, one_line
 
@@ -109,17 +110,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Send; return the exit status."""
-    pairs = handler_options.selected_handlers(args)
+    settings = Settings(args)
     event = None if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
-    if not pairs:
-        if not args.quiet:
-            terminal.print_err(f"{args.parser.prog}: {handler_options.no_handler_line(args)}")
+    if not settings.handlers:
+        if not args.quiet and not settings.problems:
+            terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
         if event:
             terminal.print_out(terminal.visible(str(event.uid)))
-        return int(args.strict)
-    sending = _Command(args, pairs)
+        return int(args.strict or bool(settings.problems))
+    sending = _Command(args, settings)
     try:
         if event:
             results = [sending.send(event, _attachments_from_args(args.attachments, args.parser.error))]
@@ -133,20 +134,21 @@ def run(args: argparse.Namespace) -> int:
 class _Command:
     """Sends the events of one command, and prints what became of them."""
 
-    def __init__(self, args: argparse.Namespace, pairs: handler_options.Pairs) -> None:
+    def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
         from event._worker import EventSender
 
         self._prog = args.parser.prog
-        self._source = handler_options.where_named(args)
+        self._source = settings.handlers_from
         self._quiet = args.quiet
         self._strict = args.strict
         self._sender = EventSender(
-            pairs,
-            outbox=handler_options.outbox_path(args),
-            timeout=handler_options.timeout_seconds(args),
+            settings.handlers,
+            outbox=settings.outbox,
+            timeout=settings.timeout,
             log=terminal.print_err,
             worker=args.worker,
         )
+        self._sender.redact = settings.redact
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:

@@ -95,6 +95,7 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
 _ENV = "E3_EVENT_HANDLERS"
 _BOTH: dict[str, tuple[str, str, Any]] = {
     "--handler": ("handlers", _LIST, ()),
+    "--config": ("config", _TEXT, None),
     "--env": ("env", _TEXT, _ENV),
     "--outbox": ("outbox", _TEXT, None),
     "--timeout": ("timeout", _SECONDS, None),
