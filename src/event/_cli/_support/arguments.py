@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from event.error import EventError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
 _MAX_JSON_DEPTH = 100  # levels; every encoder of every version of Python manages these
+
+
+TAIL = 30  # lines of a command's output
+
+
+def line_count(text: str) -> int:
+    """Return a number of lines.
+
+    :raises EventError: it is no whole number, or negative
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise EventError(f"{text!r} is no number of lines; expected 0 or more")
+    return int(text[:9])
 
 
 def name_and_data(
