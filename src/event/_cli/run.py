@@ -143,7 +143,7 @@ class _Step:
         """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
-        keep_end = bool(self._args.tail and self._pairs)
+        keep_end = bool(self._args.tail and self._settings.handlers)
         process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         process.start()
         self._catch_errors(self._prepare)
