@@ -334,8 +334,8 @@ def test_without_processes_for_a_witness_signals_are_passed_on(here):
 def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
     code = (
         "import os, sys, event._cli as c, event._process.output as t\n"
-        "def start(**args): raise RuntimeError('no more threads')\n"
-        "t.Thread = start\nsys.exit(c.main(sys.argv[1:]))"
+        "def start(*args): raise RuntimeError('no more threads')\n"
+        "t.start_new_thread = start\nsys.exit(c.main(sys.argv[1:]))"
     )
     words = [sys.executable, "-c", code, "run", "n", *TO_FILES, "--log", "log", "--", "echo", "x"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -346,9 +346,9 @@ def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
 def test_what_is_read_after_the_command_has_ended_is_bounded(here, monkeypatch):
     monkeypatch.setattr(output, "_MAX_REST", 10)
     monkeypatch.setattr(output, "_PIPE_SIZE", 4)
-    tee = output.Tee(os.open("log", os.O_WRONLY | os.O_CREAT))
-    os.write(tee.writers[0], b"x" * 100)
-    tee.end()
+    tee = output.Tee([(1, 2)], os.open("log", os.O_WRONLY | os.O_CREAT))
+    os.write(tee.writers[1], b"x" * 100)
+    tee.end(0.0)
     assert pathlib.Path("log").read_bytes() == b"x" * 12
     assert tee.left_behind
     tee.spawned()
@@ -365,7 +365,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
         wait(fd)
 
     monkeypatch.setattr(output, "_writable", read_and_wait)
-    assert output.show(writer, b"x" * 100)
+    assert output.show(writer, b"x" * 100) is None
     assert os.read(reader, 200) == b"x" * 100
     os.close(reader)
     os.close(writer)
@@ -374,10 +374,10 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
 def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
     """As NFS tells only then that a disk is full."""
     log = os.open("log", os.O_WRONLY | os.O_CREAT)
-    tee = output.Tee(log)
+    tee = output.Tee([(1,), (2,)], log)
     os.close(log)
     tee.spawned()
-    tee.end()
+    tee.end(0.0)
     assert tee.error.errno == errno.EBADF
     tee.finish()
 

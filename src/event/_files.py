@@ -12,6 +12,7 @@ from event.error import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
 _COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 _NAME_MAX = 255  # bytes, of one path component on every common file system
@@ -20,11 +21,11 @@ _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
 _DEVICES = frozenset(
     {"CON", "CONIN$", "CONOUT$", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in "123456789¹²³")}
 )
-_HEX = frozenset("0123456789abcdef")
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 # O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegularError(OSError):
@@ -75,7 +76,7 @@ def _is_hashed(name: str) -> bool:
     if "~" not in name:
         return False
     name = name.lower()  # where case does not count, capitals would meet it too
-    return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
+    return any(n[-17:-16] == "~" and _HEX_DIGITS.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 
 def absolute(path: str) -> str:
@@ -118,14 +119,19 @@ def _require_regular(mode: int, path: str) -> None:
         raise NotRegularError(f"{path!r} is not a regular file")
 
 
+def new_sha1() -> Any:
+    """Return a SHA-1 object of hashlib, which is imported here, since it loads OpenSSL."""
+    import hashlib
+
+    return hashlib.sha1(usedforsecurity=False)
+
+
 def sha1(path: str) -> str:
     """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex; memory stays at 1 MiB whatever its size.
 
     :raises OSError: as `open_regular`
     """
-    import hashlib
-
-    digest = hashlib.sha1(usedforsecurity=False)
+    digest = new_sha1()
     fd = open_regular(path)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _COPY_CHUNK)))
@@ -134,7 +140,7 @@ def sha1(path: str) -> str:
                 digest.update(view[:size])
     finally:
         os.close(fd)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
@@ -162,7 +168,7 @@ def write_new(path: str, data: bytes) -> None:
 
     :raises OSError: it could not be written; a part of it may be there
     """
-    fd = os.open(path, _CREATE, 0o600)
+    fd = os.open(path, CREATE_FLAGS, 0o600)
     try:
         write_all(fd, data)
         os.fsync(fd)
@@ -196,7 +202,7 @@ def _replace(
 ) -> None:
     """Make a temporary file beside path, let fill write to its descriptor, and move it to path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, _CREATE, mode)
+    fd = os.open(temporary, CREATE_FLAGS, mode)
     try:
         try:
             fill(fd)
@@ -209,7 +215,7 @@ def _replace(
             os.chmod(temporary, like.st_mode & 0o777)
         _move(temporary, path)
     except BaseException:
-        _unlink(temporary)
+        unlink_quietly(temporary)
         raise
 
 
@@ -223,7 +229,7 @@ def _move(temporary: str, path: str) -> None:
         os.replace(temporary, path)
 
 
-def _unlink(path: str) -> None:
+def unlink_quietly(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:

@@ -270,15 +270,11 @@ class EventManager:
 def seconds(value: object, origin: str) -> float:
     """Return a timeout, in seconds; at most `LONGEST_TIMEOUT`.
 
-    :raises EventError: it is no positive number
+    :raises EventError: it is not a positive number
     """
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what float does not take is the error
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
-    return min(number, LONGEST_TIMEOUT)
+    from event._handler_config import positive_seconds
+
+    return min(positive_seconds(value, origin), LONGEST_TIMEOUT)
 
 
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -373,6 +374,131 @@ def test_a_flood_that_the_command_leaves_behind_does_not_hold_the_event(here):
     assert event_of()["outcome"] == "success"
 
 
+# The end of the output.
+
+BOTH = ["sh", "-c", "echo one; echo two >&2; echo three; exit 3"]
+
+
+def test_a_failure_has_the_last_lines_of_the_output_in_order(run):
+    done = run("--", *BOTH, stderr=subprocess.STDOUT)
+    assert (done.returncode, done.stdout) == (3, "one\ntwo\nthree\n")
+    assert event_of()["output_tail"] == "one\ntwo\nthree"
+
+
+def test_the_last_lines_of_two_streams_are_both_there(run):
+    done = run("--", *BOTH)
+    assert (done.stdout, done.stderr) == ("one\nthree\n", "two\n")
+    assert sorted(event_of()["output_tail"].split()) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize(
+    ("args", "tail"),
+    [
+        pytest.param(["--", "sh", "-c", "echo x"], None, id="success"),
+        pytest.param(["--", "false"], None, id="no output"),
+        pytest.param(["--tail", "0", "--", *BOTH], None, id="none wanted"),
+        pytest.param(["--tail", "1", "--", *BOTH], "three", id="one line"),
+        pytest.param(["--tail=2", "--log", "log", "--", *BOTH], "two\nthree", id="with a log"),
+        pytest.param(["--tail", "0", "--log", "log", "--", *BOTH], None, id="none wanted, with a log"),
+    ],
+)
+def test_the_number_of_lines_is_an_option(run, args, tail):
+    run(*args, stderr=subprocess.STDOUT)
+    assert event_of().get("output_tail") == tail
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "1.5"])
+def test_a_wrong_number_of_lines_is_one_line_and_status_2(run, number):
+    done = run(f"--tail={number}", "--", "true")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"e3-event run: argument --tail: '{number}' is no number of lines; expected 0 or more"
+    )
+
+
+@pytest.mark.parametrize("stderr", ["the same", "a file", "a pipe"])
+def test_a_command_whose_stdout_is_a_file_writes_to_it_itself(run, here, stderr):
+    (here / "out").write_text("before\n")
+    places = {"the same": subprocess.STDOUT, "a file": (here / "err").open("ab"), "a pipe": subprocess.PIPE}
+    with open("out", "ab") as out, places["a file"]:
+        command = "test -f /dev/stdout || exit 9; echo one; echo two >&2; exit 3"
+        assert run("--", "sh", "-c", command, stdout=out, stderr=places[stderr]).returncode == 3
+    assert event_of()["output_tail"] == "one\ntwo"
+    assert (here / "out").read_text().startswith("before\none\n")
+
+
+def test_the_end_of_stderr_comes_last(run, here):
+    with open("err", "ab") as err:
+        run("--", "sh", "-c", "echo two >&2; echo one; exit 3", stderr=err)
+    assert event_of()["output_tail"] == "one\ntwo"
+
+
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        pytest.param(">&-", id="closed"),
+        pytest.param("> /dev/full", id="full"),
+        pytest.param("> /dev/null", id="thrown away"),
+        pytest.param("> file", id="a file with a limit"),
+        pytest.param("| true", id="a pipe that nobody reads"),
+    ],
+)
+@pytest.mark.parametrize("command", ["head -c 3000000 /dev/zero", "echo x", "yes | head -c 3000000"])
+def test_the_command_ends_as_it_does_without_us(here, redirection, command):
+    if command == "echo x" and "|" in redirection:
+        pytest.skip("it depends on which is faster")
+    step = f'"$0" -m event run n --handler file=events -- sh -c "{command}"'
+    ends = [
+        subprocess.run(
+            ["bash", "-c", f"ulimit -f 1000; {line} {redirection}; exit ${{PIPESTATUS[0]}}", sys.executable],
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+        for line in (f'sh -c "{command}"', step)
+    ]
+    assert ends[0] == ends[1]
+    assert event_of()["exit_code"] == ends[1]
+
+
+def test_a_pipe_that_nobody_reads_is_the_commands_from_the_start(here):
+    reader, writer = os.pipe()
+    os.close(reader)
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--", "sh", "-c", "echo x; echo still >&2"]
+    done = subprocess.run(args, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_an_output_that_is_not_complete_is_a_failure_with_a_log_too(here):
+    line = '"$0" -m event run n --handler file=events --log log -- echo x > /dev/full'
+    done = subprocess.run(["sh", "-c", line, sys.executable], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "e3-event run: the command's output is not complete: No space left on device\n"
+    assert (here / "log").read_text() == "x\n"
+
+
+def test_what_is_left_behind_writes_on_to_where_it_always_did(here):
+    os.mkfifo("gate")
+    args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--"]
+    args += ["sh", "-c", "{ read x < gate; echo late; } & echo soon"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
+        pathlib.Path("gate").write_text("go\n")
+        assert process.stdout.read() == b"soon\nlate\n"
+
+
+def test_the_last_lines_hold_no_secret(run, monkeypatch):
+    monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
+    run("--", "sh", "-c", "echo $NPM_TOKEN; printf 'a\\rb\\n\\033[31mred\\351'; exit 1", errors="replace")
+    assert event_of()["output_tail"] == "***\nb\nred\ufffd"
+
+
+def test_without_descriptors_for_a_pipe_the_command_writes_to_ours(process, here):
+    line = 'ulimit -n 6; exec "$0" -m event run n --handler file=events -- sh -c "echo x; exit 3"'
+    done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (3, b"x\n")
+
+
 # The event.
 
 
@@ -571,12 +697,15 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._cli._support.handler_options",
         "event._cli._support.terminal",
         "event._cli.run",
+        "event._files",
         "event._handler_config",
         "event._places",
         "event._process",
         "event._process.child",
         "event._process.ci",
+        "event._process.output",
         "event._process.signals",
+        "event._process.tail",
         "event._trace_context",
         "event._worker",
         "event._worker.parent",

@@ -15,12 +15,12 @@ held besides. After `verdict.MOST_CRASHES` it is dead-lettered.
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from event._backoff import backoff
 from event._broker import verdict
 from event._broker.queue import BrokerError, NotTakenError, TooLargeError, connect_consumer
 from event._broker.sink import Disposition, Incoming, SinkResult
@@ -372,6 +372,5 @@ def _keep_alive(consumer: Consumer) -> None:
 
 
 def _delay(failures: int) -> float:
-    """Return the seconds to wait after some failures; they vary, so that not all relays try again together."""
-    longest = min(_FIRST_DELAY * float(1 << min(max(failures, 0), 16)), _LONGEST_DELAY)
-    return longest * random.uniform(0.75, 1.25)  # noqa: S311  # not a secret
+    """Return the seconds to wait after some failures."""
+    return backoff(failures, _FIRST_DELAY, _LONGEST_DELAY)

@@ -14,7 +14,7 @@ from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
 from event._process.signals import above_standard
-from event.error import one_line
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._process.child import ExitResult
-    from event._worker import EventSender
+    from event._worker import EventSender, Result
 
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
@@ -40,6 +40,7 @@ The event's data, in addition to your own:
   duration    in seconds
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
+  output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
   ci          if a CI system runs the build: "system", "build_url", "branch", "commit"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
               processes find the uid of this event there
@@ -90,6 +91,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help='copy the command\'s stdout and stderr to this file too, and attach it as "log"; the command then writes '
         "to pipes, not to a terminal",
     )
+    group.add_argument(
+        "--tail",
+        metavar="N",
+        type=_line_count,
+        default=arguments.TAIL,
+        help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
+        "%(default)s)",
+    )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
     handler_options.add_options(parser)
@@ -99,6 +108,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if the command succeeded but the event could not be fully delivered",
     )
+    handler_options.add_output_options(parser.add_argument_group("output"))
     parser.set_defaults(command_line=[])
     return parser
 
@@ -134,22 +144,27 @@ class _Step:
         """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
-        process = ChildProcess(self._args.command_line, environment, log)
+        keep_end = bool(self._args.tail and self._settings.handlers)
+        process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         process.start()
         self._catch_errors(self._prepare)
         exit_result = process.wait()
         self._report_exit(exit_result, process.log_error)
-        self._catch_errors(lambda: self._send_end(exit_result, attach=log is not None))
+        self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
         self._catch_errors(process.finish)
-        return exit_result.status
+        if process.show_error:
+            self._print(f"the command's output is not complete: {process.show_error.strerror}")
+        return exit_result.status or (1 if process.show_error else 0)
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
         settings = self._settings
         if not settings.handlers:
-            if not settings.problems:
+            if not settings.problems and not self._args.quiet:
                 self._print(settings.no_handler_line())
             return
+        if self._args.verbose:
+            settings.print_origins()
         from event._worker import EventSender
 
         self._sender = EventSender(
@@ -174,7 +189,7 @@ class _Step:
         )
         self._start_thread.start()
 
-    def _send_end(self, exit_result: ExitResult, *, attach: bool) -> None:
+    def _send_end(self, process: ChildProcess, exit_result: ExitResult, *, attach: bool) -> None:
         """Send the closed event, after the open one."""
         sender = self._sender
         if sender is None:
@@ -183,6 +198,7 @@ class _Step:
             self._start_event.name,
             self._start_event.uid,
             **{"begin_time": self._start_event.begin_time, **self._data, **_result_data(exit_result)},
+            **self._tail_data(process, exit_result),
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
@@ -194,6 +210,15 @@ class _Step:
         left = max(deadline - time.monotonic(), START_SHARE / 2 * sender.timeout)
         self._send(sender, event, "", attach=attach, timeout=left)
         sender.close()
+
+    def _tail_data(self, process: ChildProcess, exit_result: ExitResult) -> dict[str, str]:
+        """Return the end of a failed command's output."""
+        if exit_result.outcome == "success" or not self._args.tail:
+            return {}
+        from event._redact import redact_text
+
+        tail = process.last_lines(self._args.tail, redact_text)
+        return {"output_tail": tail} if tail else {}
 
     def _send(
         self,
@@ -211,9 +236,9 @@ class _Step:
         files = [("log", os.path.abspath(self._args.log))] if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
-            if not result.ok or result.said:
+            if not result.ok or result.said or self._args.verbose:
                 line = handler_options.result_line(result, handler_options.rest_of(sent, result))
-                self._print(f"{which}{result.handler}: {line}")
+                self._print_result(result, f"{which}{result.handler}: {line}")
 
     def _open_log(self) -> int | None:
         try:
@@ -236,6 +261,12 @@ class _Step:
             work()
         except Exception as error:
             self._print(one_line(error))
+
+    def _print_result(self, result: Result, text: str) -> None:
+        if result.ok and not result.said:
+            terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
+        else:
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self.has_problem = True
@@ -271,6 +302,15 @@ def _result_data(exit_result: ExitResult) -> dict[str, Any]:
     return data
 
 
+def _line_count(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    try:
+        return arguments.line_count(text)
+    except EventError as error:
+        raise ArgumentTypeError(one_line(error)) from error
+
+
 def _open_log_file(path: str) -> int:
     """Open the log, empty; return its descriptor.
 
@@ -290,5 +330,7 @@ _RESERVED = {
     "name": "it is the first argument",
     "uid": "it is drawn at random",
     "end_time": "it is when the command ends",
-    **dict.fromkeys(("outcome", "exit_code", "signal", "duration", "error"), "it is the result of the command"),
+    **dict.fromkeys(
+        ("outcome", "exit_code", "signal", "duration", "error", "output_tail"), "it is the result of the command"
+    ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from event import _text
 from event._net import hostname
 from event.error import EventError
 
@@ -84,7 +85,7 @@ def parse_mailbox(text: str) -> Mailbox:
         # A URL may contain a password: a server in the place of an address.
         shown = "a URL" if "://" in text else repr(text)
         raise EventError(f"smtp: {shown} is no mail address; expected one such as Jane Doe <jane@example.com>")
-    return Mailbox(on_one_line(name), address)
+    return Mailbox(_text.on_one_line(name), address)
 
 
 def format_mailboxes(boxes: Iterable[Mailbox]) -> str:
@@ -95,12 +96,6 @@ def format_mailboxes(boxes: Iterable[Mailbox]) -> str:
 def quoted(name: str) -> str:
     """Return a display name, in quotes if it contains what an address list uses (RFC 5322, 3.2.4)."""
     return name if _PLAIN_NAME.fullmatch(name) else '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
-
-
-def on_one_line(text: str) -> str:
-    """Return text without line breaks, control characters and lone surrogates."""
-    text = "".join(c if c.isprintable() else "?" if "\ud800" <= c <= "\udfff" else " " for c in text)
-    return " ".join(text.split())
 
 
 def _elements(text: str) -> Iterator[str]:

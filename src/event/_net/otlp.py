@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from event import _log
 from event._net.http import FAILURES, Client, Response, Target, http_reason, in_words, repeated
+from event._text import on_one_line
 from event.error import EventError, PermanentError
 
 TYPE_CHECKING = False
@@ -234,7 +235,7 @@ def _receiver_text(text: str, headers: Mapping[str, str]) -> str:
         secret = value.rpartition(" ")[2]  # without "Bearer"
         if len(secret) > 7:
             text = text.replace(secret, "***")
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:_MAX_RECEIVER_TEXT]).split())
+    return on_one_line(text[:_MAX_RECEIVER_TEXT])
 
 
 def _variable(name: str) -> str:

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from event import _log
 from event._net.deadline import Socket, TLSSocket, connect, start_tls
 from event._net.mail_server import features
+from event._text import on_one_line
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -271,4 +272,4 @@ def _answer(code: int, text: Any) -> str:
 
 def _server_text(text: str) -> str:
     """Return a server's words for a log: one line, no control characters, not endless."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:500]).split())
+    return on_one_line(text[:500])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
@@ -11,13 +10,11 @@ from event.error import EventError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from event._event import Event
 
 _HASH_CHUNK = 1 << 20  # bytes
 _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+_CREATE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 
 def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict[str, list[str]]:
@@ -63,7 +60,7 @@ def copy(reading: int, target: str) -> str:
 
     :raises OSError: the file cannot be read, or the copy cannot be written
     """
-    writing = os.open(target, _CREATE, 0o600)
+    writing = os.open(target, _CREATE_NEW, 0o600)
     try:
         found = _copy_and_hash(reading, writing)
         _set_attributes(writing, target, os.fstat(reading))
@@ -99,7 +96,7 @@ def sha1_no_follow(path: str) -> str:
 
 
 def _copy_and_hash(reading: int, writing: int | None) -> str:
-    state: Any = hashlib.sha1(usedforsecurity=False)
+    state = _files.new_sha1()
     while chunk := os.read(reading, _HASH_CHUNK):
         state.update(chunk)
         if writing is not None:

@@ -28,6 +28,7 @@ gets a file of its own before the first line of its journal is written.
 from __future__ import annotations
 
 from event import _json, _trace_context
+from event._backoff import backoff
 from event._event import Event, decode_event
 
 TYPE_CHECKING = False
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 ENTRY_VERSION = 1
 BEGINNING = b'{"version": 1, '  # of what `encode_entry` returns
-LARGEST = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
+MAX_ENTRY_SIZE = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
 FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
 ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
@@ -168,16 +169,12 @@ class Entry:
             for record in self.journal:
                 record.permanent = False
 
-    def delay(self, chance: float) -> float:
+    def delay(self, chance: float | None = None) -> float:
         """Return how long to wait after the last attempt began, in seconds.
 
-        It doubles from a minute to six hours. It varies by a quarter either way, so that what failed together is not
-        retried together.
-
-        :param chance: a random number from 0 to 1
+        :param chance: a number from 0 to 1 that selects the variation; random by default
         """
-        doubled = FIRST_DELAY * float(1 << min(self.attempts - 1, 20))
-        return min(doubled, LONGEST_DELAY) * (0.75 + chance / 2)
+        return backoff(self.attempts - 1, FIRST_DELAY, LONGEST_DELAY, chance)
 
     def is_expired(self, now: float) -> bool:
         """Return whether the entry is old enough, and was tried often enough, to be given up."""

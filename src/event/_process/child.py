@@ -10,9 +10,9 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from event._process.output import Tee
+    from event._process.output import Output, Tee
     from event._process.signals import Signals
 
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 of POSIX
@@ -37,7 +37,7 @@ class ExitResult:
         self.error = error
         stopped = [number for number in received if number in _STOPPING]
         number = -code if code < 0 else stopped[-1] if stopped and code else 0
-        self.signal = _signal_name(number) if number else None
+        self.signal = _name_of_signal(number) if number else None
         self.outcome = "success" if not code else "cancel" if stopped or number in _STOPPING else "failure"
 
 
@@ -46,23 +46,32 @@ class ChildProcess:
 
     :param words: the command and its arguments; no shell is asked, and the command is looked up in PATH
     :param environ: its environment variables
-    :param log: a descriptor to copy its stdout and stderr to; None to have it write to ours directly
+    :param log: a descriptor to copy its stdout and stderr to; None for no log
+    :param keep_end: whether `last_lines` will be asked for; see `event._process.output.Output`
     """
 
-    def __init__(self, words: Sequence[str], environ: Mapping[str, str], log: int | None = None) -> None:
+    def __init__(
+        self, words: Sequence[str], environ: Mapping[str, str], log: int | None = None, *, keep_end: bool = False
+    ) -> None:
         self._words = list(words)
         self._environ = {name: value for name, value in environ.items() if name}
         self._error: OSError | None = None
-        self._tee: Tee | None = None
+        self._output: Output | None = None
+        self._log = log
         self._log_error: OSError | None = None
-        if log is not None:
-            from event._process.output import Tee
+        if log is not None or keep_end:
+            from event._process.output import Output
 
             try:
-                self._tee = Tee(log)
+                self._output = Output(log)
             except OSError as error:  # too many files are open
-                os.close(log)
                 self._log_error = error
+                if log is not None:
+                    os.close(log)
+
+    @property
+    def _tee(self) -> Tee | None:
+        return self._output.tee if self._output else None
 
     def start(self) -> None:
         """Start the command. That it cannot be started is told by `wait`."""
@@ -77,13 +86,30 @@ class ChildProcess:
         code = _status(self._error, self._words[0]) if self._error else self._wait()
         seconds = time.monotonic() - self._began
         if self._tee:
-            self._tee.end()
-        return ExitResult(code, seconds, self._received(), self._error)
+            from event._process.output import OUTPUT_TIMEOUT
+
+            self._tee.end(OUTPUT_TIMEOUT if code or self._log is not None else 0.0)
+        return ExitResult(code or bool(self.show_error), seconds, self._received(), self._error)
+
+    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
+        """Return the last lines of the command's output, when it has ended; empty if none were kept.
+
+        :param count: of lines
+        :param redact: replaces secrets in a text
+        """
+        return self._output.last_lines(count, redact) if self._output else ""
 
     @property
     def log_error(self) -> OSError | None:
-        """Why the log is not complete; None where it is."""
+        """Why the log is not complete; None where it is, or where there is none."""
+        if self._log is None:
+            return None
         return self._tee.error if self._tee else self._log_error
+
+    @property
+    def show_error(self) -> OSError | None:
+        """Why stdout or stderr did not get all of the output; None where they did, or nobody reads it."""
+        return self._tee.show_error if self._tee else None
 
     if sys.platform == "win32":  # pragma: no cover  # platform: Windows
 
@@ -95,10 +121,12 @@ class ChildProcess:
             self._signals: list[int] = []
             for number in _STOPPING:
                 signal.signal(number, lambda number, _frame: self._signals.append(number))
-            stdout, stderr = (tee.start() if tee else None) or (None, None)
+            writers = tee.start() if tee else {}
             program = which(self._words[0]) or self._words[0]  # with an ending of PATHEXT
             try:
-                self._popen = Popen([program, *self._words[1:]], env=self._environ, stdout=stdout, stderr=stderr)  # noqa: S603  # what the user asks for
+                self._popen = Popen(  # noqa: S603  # what the user asks for
+                    [program, *self._words[1:]], env=self._environ, stdout=writers.get(1), stderr=writers.get(2)
+                )
             finally:
                 if tee:
                     tee.spawned()
@@ -122,8 +150,10 @@ class ChildProcess:
             from event._process.signals import Signals
 
             self._signals = signals = Signals()
-            signals.begin(tee.pass_through if tee else None, tee.writers if tee else ())
-            writers = tee.start() if tee else ()  # while the signals are blocked: the threads leave them to this one
+            signals.begin(tee, tee.writers.values() if tee else ())
+            if tee:
+                tee.on_closed = signals.tell_closed
+            writers = tee.start() if tee else {}  # while the signals are blocked: the threads leave them to this one
             try:
                 if not self._words[0]:  # execvp says so; Python does not
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -150,10 +180,10 @@ class ChildProcess:
             self._signals.end(wait=self._tee is None or not self._tee.left_behind)
 
 
-def _posix_spawn(words: list[str], environ: dict[str, str], writers: Iterable[int], mask: Iterable[int]) -> int:
+def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int, int], mask: Iterable[int]) -> int:
     """Start a command as execvp would; return its process id.
 
-    :param writers: descriptors that become its stdout and stderr
+    :param writers: descriptors that become its stdout (1) and stderr (2)
     """
 
     def spawn(program: str, words: list[str]) -> int:
@@ -161,7 +191,7 @@ def _posix_spawn(words: list[str], environ: dict[str, str], writers: Iterable[in
             program,
             words,
             environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(writers, 1)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in writers.items()],
             setsigmask=mask,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
         )
@@ -184,7 +214,7 @@ def _status(error: OSError, command: str) -> int:
     return _NOT_FOUND if missing and not (os.path.dirname(command) and os.path.exists(command)) else _NOT_EXECUTABLE
 
 
-def _signal_name(number: int) -> str:
+def _name_of_signal(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal

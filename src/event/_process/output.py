@@ -1,75 +1,125 @@
-"""Both output streams of a command: shown where they would have gone, and copied to a log.
+"""A command's output: shown where it would have gone, copied to a log, and its end kept.
 
-The command writes into two pipes, and a thread copies each one, as the bytes come. A process that the command leaves
-behind may keep a pipe open for ever, so the end of the copying is not the end of the pipes:
+A pipe takes the place of stdout or stderr, and a thread copies what comes. If stdout and stderr are one file, they
+share a pipe, so that the order is kept. A process that the command leaves behind may keep a pipe open for ever, so the
+end of the copying is not the end of the pipes:
 
-=============  ========================================================================================================
-`Tee.start`    the threads begin; `Tee.spawned`: the command has its ends of the pipes
-`Tee.end`      the command has ended: what it wrote, and what comes within `OUTPUT_TIMEOUT`, is in the log
-`Tee.finish`   that is shown too
-`pass_through` in the witness (see `event._process.signals`), when we have ended: what is left behind still writes to
-               where it always did, and does not die of a closed pipe
-=============  ========================================================================================================
+==================  ===================================================================================================
+`Tee.start`         the threads begin
+`Tee.spawned`       the command has its ends of the pipes
+`Tee.end`           the command has ended: what it wrote, and what comes within the grace period, is kept
+`Tee.finish`        that is shown too
+`Tee.pass_through`  in the witness (see `event._process.signals`), when we have ended: what is left behind still writes
+                    to where it always did, and does not die of a closed pipe
+==================  ===================================================================================================
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import time
-from threading import Lock, Thread
+from _thread import allocate_lock, start_new_thread  # as threading has them, which costs an import
 
 from event import _files
 from event._process.signals import above_standard
+from event._process.tail import FileEnd, Ring, last_lines
 
 if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no poll
     from select import POLLIN, POLLOUT, poll
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 OUTPUT_TIMEOUT = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
 _PIPE_SIZE = 1 << 16  # bytes read at once: what a pipe holds
 _MAX_REST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
+_NO_READER = frozenset({errno.EPIPE, errno.EBADF})  # nobody wants to read what is written
+
+
+class Output:
+    """A command's output, and its end.
+
+    With a log, both streams become pipes. Without one, the command must notice nothing: it keeps a terminal, a device,
+    a closed descriptor and a file, whose end is read from the file itself. Pipes and sockets become pipes of ours.
+
+    :param log: a descriptor to copy the output to; `Tee.end` closes it
+    :ivar tee: copies the output; None if there is nothing to copy
+    :raises OSError: too many files are open; the log is still open
+    """
+
+    def __init__(self, log: int | None) -> None:
+        self._ends: list[Ring | FileEnd] = []
+        piped: list[tuple[int, ...]] = []
+        for targets in [(1, 2)] if _is_one_file(1, 2) else [(1,), (2,)]:
+            if log is not None:
+                piped.append(targets)
+            elif end := _file_end(targets[0]):
+                self._ends.append(end)
+            elif _is_unnoticed(targets[0]):
+                piped.append(targets)
+        self.tee = Tee(piped, log) if piped else None
+        if self.tee:  # the end of stderr, which says why a command failed, comes last
+            self._ends.insert(0 if 1 in piped[0] else 1, self.tee.end_of_output)
+
+    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
+        """Return the last lines of the output, when the command has ended; see `event._process.tail.last_lines`."""
+        return last_lines([end.content() for end in self._ends], count, redact)
 
 
 class Tee:
-    """Copies what is written to two pipes to stdout, to stderr and to a log.
+    """Copies what is written to pipes to stdout, to stderr, to a log, and to a ring.
 
-    :param log: the log's descriptor; it is closed by `end`
+    :param piped: for each pipe, the descriptors that it takes the place of
+    :param log: the log's descriptor; None for no log: then a command whose output nobody reads any more finds a closed
+        pipe, as it does without us
     :ivar error: why the log is not complete; None where it is
+    :ivar show_error: why stdout or stderr did not get all, other than that nobody reads it; None where it did
+    :ivar on_closed: called with the number of a stream that nobody reads any more
+    :ivar end_of_output: the last bytes
     """
 
-    def __init__(self, log: int) -> None:
+    def __init__(self, piped: Sequence[tuple[int, ...]], log: int | None) -> None:
         self.error: OSError | None = None
+        self.show_error: OSError | None = None
+        self.on_closed: Callable[[int], None] | None = None
+        self.end_of_output = Ring()
         self._log = log
         self._ended = False
-        self._reading = Lock()
-        self.streams = [_Stream(1), _Stream(2)]
+        self._reading = allocate_lock()
+        self.streams = [_Stream(targets) for targets in piped]
 
     @property
-    def writers(self) -> tuple[int, ...]:
-        """The pipes' ends for the command's stdout and stderr."""
-        return tuple(stream.writer for stream in self.streams)
+    def writers(self) -> dict[int, int]:
+        """The pipe's end for the command's stdout (1) and stderr (2); one may be missing."""
+        return {target: stream.writer for stream in self.streams for target in stream.targets}
 
-    def start(self) -> tuple[int, ...]:
+    def start(self) -> dict[int, int]:
         """Begin to copy; return `writers`, or nothing where that is impossible."""
         try:
-            for stream in self.streams:
-                Thread(target=self._copy, args=(stream,), daemon=True).start()
+            for number in range(len(self.streams)):
+                start_new_thread(self._copy, (number,))
         except RuntimeError as error:  # there may be no more threads
             self.error = OSError(errno.EAGAIN, str(error))
-            return ()
+            return {}
         return self.writers
 
     def spawned(self) -> None:
         """Close our ends of the pipes: the command has its own."""
-        for writer in self.writers:
-            os.close(writer)
+        for stream in self.streams:
+            os.close(stream.writer)
 
-    def end(self) -> None:
-        """Complete the log; the command has ended."""
+    def end(self, grace: float) -> None:
+        """Complete the log and the ring; the command has ended.
+
+        :param grace: for what processes that it has left behind write, in seconds
+        """
         with self._reading:
             self._ended = True
-            deadline = time.monotonic() + OUTPUT_TIMEOUT
+            deadline = time.monotonic() + grace
             for stream in self.streams:
                 left = _MAX_REST
                 while left > 0 and stream.open and _readable(stream.reader, deadline - time.monotonic()):
@@ -77,7 +127,8 @@ class Tee:
                     stream.rest += data
                     left -= len(data)
             try:
-                os.close(self._log)
+                if self._log is not None:
+                    os.close(self._log)
             except OSError as error:  # on NFS a full disk may show only here
                 self.error = self.error or error
 
@@ -85,7 +136,7 @@ class Tee:
         """Show what was not shown yet."""
         for stream in self.streams:
             stream.showing.acquire()
-            show(stream.target, stream.rest)
+            self._show(stream, stream.rest)
 
     @property
     def left_behind(self) -> bool:
@@ -95,18 +146,27 @@ class Tee:
     def pass_through(self) -> None:  # pragma: no cover  # runs in the witness, which ends without a word to coverage
         """Show what comes until nobody writes any more, or nobody reads."""
         poller = poll()
-        streams = {stream.reader: stream for stream in self.streams}
+        streams = {stream.reader: stream for stream in self.streams if stream.open}
         for reader in streams:
             poller.register(reader, POLLIN)
         while streams:
             for reader, _ in poller.poll():
                 data = os.read(reader, _PIPE_SIZE)
-                if not data or not show(streams[reader].target, data):
+                if not data or show(streams[reader].targets[0], data):
                     poller.unregister(reader)
                     os.close(reader)
                     del streams[reader]
 
-    def _copy(self, stream: _Stream) -> None:
+    def close_reader(self, number: int) -> None:
+        """Close a pipe: who writes to it finds that nobody reads it."""
+        with self._reading:
+            stream = self.streams[number]
+            if stream.open and not self._ended:
+                stream.open = False
+                os.close(stream.reader)
+
+    def _copy(self, number: int) -> None:
+        stream = self.streams[number]
         while True:
             _readable(stream.reader, None)
             with self._reading:
@@ -116,46 +176,84 @@ class Tee:
                 if not data:
                     return
                 stream.showing.acquire()
-            show(stream.target, data)
+            is_shown = self._show(stream, data)
             stream.showing.release()
+            if self._log is None and not is_shown:
+                self.close_reader(number)
+                if self.on_closed:
+                    self.on_closed(number)
+                return
 
     def _take(self, stream: _Stream) -> bytes:
         """Read from a pipe, and write it to the log; return it, empty at the pipe's end."""
         data = os.read(stream.reader, _PIPE_SIZE)
         stream.open = bool(data)
-        if self.error is None:
+        self.end_of_output.append(data)
+        if self.error is None and self._log is not None:
             try:
                 _files.write_all(self._log, data)
             except OSError as error:
                 self.error = error
         return data
 
+    def _show(self, stream: _Stream, data: bytes) -> bool:
+        error = show(stream.targets[0], data)
+        if error and error.errno not in _NO_READER:
+            self.show_error = error
+        return not error
+
 
 class _Stream:
-    """A pipe in place of stdout or stderr.
+    """A pipe in place of stdout, of stderr or of both.
 
-    :param target: the descriptor that it stands for
+    :param targets: the descriptors that it takes the place of
     """
 
-    def __init__(self, target: int) -> None:
-        self.target = target
+    def __init__(self, targets: tuple[int, ...]) -> None:
+        self.targets = targets
         self.reader, self.writer = map(above_standard, os.pipe())
         self.open = True
         self.rest = b""
-        self.showing = Lock()
+        self.showing = allocate_lock()
 
 
-def show(target: int, data: bytes) -> bool:
-    """Write to stdout or stderr; return False where nobody reads any more."""
+def show(target: int, data: bytes) -> OSError | None:
+    """Write to stdout or stderr; return why that is impossible, None if it is done."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(target, view) :]
         except BlockingIOError:  # who shares the terminal or the pipe with us has made it so
             _writable(target)
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
+
+
+def _is_one_file(one: int, other: int) -> bool:
+    try:
+        a, b = os.fstat(one), os.fstat(other)
+    except OSError:  # one is closed
+        return False
+    return bool(a.st_ino) and os.path.samestat(a, b)  # Windows knows no number for a pipe
+
+
+def _file_end(target: int) -> FileEnd | None:
+    try:
+        return FileEnd(target) if stat.S_ISREG(os.fstat(target).st_mode) else None
+    except OSError:
+        return None
+
+
+def _is_unnoticed(target: int) -> bool:
+    """Return whether a command notices nothing if a pipe of ours takes the place of stdout or stderr."""
+    try:
+        found = os.fstat(target)
+        if stat.S_ISCHR(found.st_mode):
+            return os.path.samestat(found, os.stat(os.devnull)) and not os.isatty(target)
+    except OSError:  # it is closed
+        return False
+    return not _has_no_reader(target)
 
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
@@ -178,6 +276,9 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll
     def _writable(fd: int) -> None:  # noqa: ARG001  # the other platforms' signature
         time.sleep(0.01)
 
+    def _has_no_reader(fd: int) -> bool:  # noqa: ARG001  # the other platforms' signature
+        return False
+
 else:
 
     def _readable(fd: int, seconds: float | None) -> bool:
@@ -186,6 +287,9 @@ else:
 
     def _writable(fd: int) -> None:
         _polled(fd, POLLOUT, None)
+
+    def _has_no_reader(fd: int) -> bool:
+        return _polled(fd, 0, 0.0)  # errors are always reported
 
     def _polled(fd: int, what: int, seconds: float | None) -> bool:
         poller = poll()

@@ -25,6 +25,17 @@ from _thread import start_new_thread  # as threading has it, which costs an impo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    class Heir(Protocol):
+        """What the witness does in our place."""
+
+        def pass_through(self) -> None:
+            """Go on when we have ended."""
+
+        def close_reader(self, number: int) -> None:
+            """Follow `Signals.tell_closed`."""
+
 
 REPORT_TIMEOUT = 0.2  # seconds
 SAME_SIGNAL = 0.5  # seconds between our signal and the witness's, at most
@@ -52,17 +63,17 @@ class Signals:
         self._lifeline = -1
         self._seen: dict[int, float] = {}
 
-    def begin(self, inherit: Callable[[], None] | None = None, foreign: Iterable[int] = ()) -> None:
+    def begin(self, heir: Heir | None = None, foreign: Iterable[int] = ()) -> None:
         """Take the signals over: from now on they wait for `wait`.
 
-        :param inherit: what the witness does when we have ended; with it, it holds on to our stdout and stderr
+        :param heir: what the witness does when we have ended; with it, it holds on to our stdout and stderr
         :param foreign: descriptors that the witness must not hold
         """
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._numbers, signal.SIGCHLD})
         # Ignored, as it may be from the start, it would not come, and take the command's exit status away.
         signal.signal(signal.SIGCHLD, _NOTHING)
         try:
-            self._start_witness(inherit, foreign)
+            self._start_witness(heir, foreign)
         except OSError:
             pass  # there may be no more processes: without a witness, all is passed on
         self._last = time.monotonic()
@@ -99,15 +110,18 @@ class Signals:
                 os.kill(self._witness, signal.SIGKILL)  # it may have been stopped
                 os.waitpid(self._witness, 0)
 
-    def _start_witness(self, inherit: Callable[[], None] | None, foreign: Iterable[int]) -> None:
+    def tell_closed(self, number: int) -> None:
+        """Have the witness close its copy of a pipe too."""
+        if self._witness:
+            os.write(self._lifeline, bytes([number]))
+
+    def _start_witness(self, heir: Heir | None, foreign: Iterable[int]) -> None:
         lifeline, self._lifeline = map(above_standard, os.pipe())
         self._reports, reports = map(above_standard, os.pipe())
         try:
             self._witness = os.fork()
             if not self._witness:  # pragma: no cover  # it ends without a word to coverage
-                for fd in (self._lifeline, self._reports, *foreign):
-                    os.close(fd)
-                _watch(self._numbers, reports, lifeline, inherit)
+                _watch(self._numbers, reports, lifeline, heir, {self._lifeline, self._reports, *foreign})
         finally:
             os.close(lifeline)
             os.close(reports)
@@ -144,20 +158,25 @@ class Signals:
 
 
 def _watch(  # pragma: no cover  # the witness; it ends without a word to coverage
-    numbers: Iterable[int], reports: int, lifeline: int, inherit: Callable[[], None] | None
+    numbers: Iterable[int], reports: int, lifeline: int, heir: Heir | None, foreign: Iterable[int]
 ) -> None:
-    """Report signals, and exit when the lifeline ends."""
+    """Report signals, and exit when the lifeline ends.
+
+    :param foreign: descriptors that are not ours
+    """
 
     def live() -> None:
         try:
-            os.read(lifeline, 1)  # nothing is ever written
-            if inherit:
-                inherit()
+            while closed := os.read(lifeline, 1):
+                if heir:
+                    heir.close_reader(closed[0])
+            if heir:
+                heir.pass_through()
         finally:
             os._exit(0)
 
     try:
-        for fd in range(1 if inherit else 3):
+        for fd in (*foreign, *range(1 if heir else 3)):
             try:
                 os.close(fd)  # who waits for the end of our output must not wait for the witness
             except OSError:

@@ -35,7 +35,7 @@ class Capture(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record's message, unless a Delivery has it."""
         if not _log.is_capturing():
-            self._heard(_record_text(record))
+            self._heard(_log.record_text(record))
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -61,12 +61,5 @@ class Capture(logging.Handler):
         record = self._before[1](*args[:6], None, *args[7:], **more)
         record.stack_info = None
         if error and error[1]:
-            record.msg, record.args = f"{_record_text(record)}: {one_line(error[1])}", ()
+            record.msg, record.args = f"{_log.record_text(record)}: {one_line(error[1])}", ()
         return record
-
-
-def _record_text(record: logging.LogRecord) -> str:
-    try:
-        return " ".join(record.getMessage().split())
-    except Exception:  # the arguments do not fit the message, or their own code failed
-        return str(record.msg)

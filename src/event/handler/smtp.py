@@ -15,18 +15,18 @@ from event import (
     _secrets,
     already_delivered,
 )
-from event._formats.address import format_mailboxes, parse_mailbox, parse_mailboxes
-from event._formats.mail import Mail
-from event._net import smtp
-from event._net.deadline import Deadline
-from event._net.mail_server import MailServer, password_of, with_absolute_reference
-from event._net.smtp import Refusal
 from event.error import one_line
 
+# A method imports what it needs of the mail rooms: with the email package, that costs more than a whole `check`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
+
+    from event._formats.mail import Mail
+    from event._net.deadline import Deadline
+    from event._net.mail_server import MailServer
+    from event._net.smtp import Refusal
 
 _EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...]"
 _REFUSED_PREFIX = "refused "  # begins the key of a recipient whom no later attempt must try
@@ -57,6 +57,9 @@ class SMTPHandler(EventHandler):
     def __init__(
         self, subject: str, from_addr: str, to_addr: str | Iterable[str], smtp_servers: str | Iterable[str]
     ) -> None:
+        from event._formats.address import format_mailboxes, parse_mailboxes
+        from event._net.mail_server import MailServer, password_of
+
         self.default_subject = subject
         self.from_addr = from_addr
         self.to_addr = to_addr if isinstance(to_addr, str) else format_mailboxes(parse_mailboxes(to_addr))
@@ -74,6 +77,8 @@ class SMTPHandler(EventHandler):
     @property
     def passwords(self) -> list[str]:
         """The passwords in the servers' URLs, or the references to them."""
+        from event._net.mail_server import password_of
+
         return [password for password in map(password_of, self._servers()) if password]
 
     @classmethod
@@ -93,6 +98,8 @@ class SMTPHandler(EventHandler):
 
     def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        from event._net.mail_server import with_absolute_reference
+
         return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
 
     def send_event(self, event: Event) -> bool:
@@ -105,6 +112,8 @@ class SMTPHandler(EventHandler):
         :raises PartialDeliveryError: another attempt may reach some of them
         :raises PermanentError: no attempt will; some recipients are refused for good
         """
+        from event._net.smtp import Refusal
+
         finished = already_delivered(event)
         try:
             sender, *recipients = self._addresses()
@@ -122,6 +131,11 @@ class SMTPHandler(EventHandler):
 
     def _mail(self, event: Event, sender: str, pending: list[str]) -> dict[str, Refusal]:
         """Mail an event to those who do not have it; return those who still do not."""
+        from event._formats.address import parse_mailbox, parse_mailboxes
+        from event._formats.mail import Mail
+        from event._net.deadline import Deadline
+        from event._net.mail_server import MailServer
+
         mail = Mail(event, self.subject, parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr))
         missing: dict[str, Refusal] = {}
         end = time.monotonic() + self.timeout
@@ -141,6 +155,8 @@ class SMTPHandler(EventHandler):
 
         :raises EventError: one is invalid
         """
+        from event._formats.address import parse_mailbox, parse_mailboxes
+
         sender, recipients = parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr)
         return [sender.wire_address, *dict.fromkeys(box.wire_address for box in recipients)]
 
@@ -156,6 +172,8 @@ class SMTPHandler(EventHandler):
 
 def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str], mail: Mail) -> dict[str, Refusal]:
     """Give a mail to a server; return the recipients whom it did not take."""
+    from event._net import smtp
+
     remarks: list[str] = []
 
     def compose(limit: int | None) -> bytes:
@@ -167,7 +185,7 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
         refused = smtp.hand_over(server, deadline, sender, pending, compose)
     except Exception as error:
         permanent = isinstance(error, PermanentError)
-        refused = dict.fromkeys(pending, Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
+        refused = dict.fromkeys(pending, smtp.Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
     for remark in remarks if len(refused) < len(pending) else ():
         _log.warning("smtp: the mail is not complete: %s", remark)
     _warn_of(server, refused)

@@ -1,4 +1,4 @@
-"""Read the usual command lines of `send` and `run` without argparse, which costs as much as a send.
+"""Read the usual command lines of `send`, `run` and `check` without argparse, which costs as much as a send.
 
 What is not usual, and all that is wrong, is left to argparse: it has the messages and the help. A test holds the table
 and argparse together.
@@ -6,6 +6,7 @@ and argparse together.
 
 from __future__ import annotations
 
+from event._cli._support.arguments import TAIL, line_count
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ class Arguments:
         self.__dict__.update(values)
 
 
-def parse(argv: list[str]) -> Any:
+def parse_fast(argv: list[str]) -> Any:
     """Return the arguments, as argparse does; None if that must read the line."""
     head, tail, has_tail = argv[1:], [], "--" in argv
     if has_tail:
@@ -49,8 +50,13 @@ def parse(argv: list[str]) -> Any:
     words = _read_options(head, table, values)
     if words is None or (values["handlers"] and values["env"] != _ENV):
         return None
+    if values.get("quiet") and values.get("verbose"):
+        return None
     if argv[0] == "run":
         values.update(words=words, command_line=tail)
+    elif argv[0] == "check":
+        if words or has_tail:
+            return None
     else:
         values.update(words=[*words, *tail], files=[])
     return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
@@ -85,12 +91,13 @@ def _timeout_value(_before: object, text: str) -> float:
     return seconds(text, "the timeout")
 
 
-_FLAG, _TEXT, _LIST, _SECONDS = "flag", "text", "list", "seconds"
+_FLAG, _TEXT, _LIST, _SECONDS, _LINES = "flag", "text", "list", "seconds", "lines"
 _KINDS: dict[str, Callable[[Any, str], Any]] = {
     _FLAG: lambda _before, _text: True,
     _TEXT: lambda _before, text: text,
     _LIST: lambda before, text: [*before, text],
     _SECONDS: _timeout_value,
+    _LINES: lambda _before, text: line_count(text),
 }
 _ENV = "E3_EVENT_HANDLERS"
 _BOTH: dict[str, tuple[str, str, Any]] = {
@@ -99,6 +106,10 @@ _BOTH: dict[str, tuple[str, str, Any]] = {
     "--env": ("env", _TEXT, _ENV),
     "--outbox": ("outbox", _TEXT, None),
     "--timeout": ("timeout", _SECONDS, None),
+    "--quiet": ("quiet", _FLAG, False),
+    "-q": ("quiet", _FLAG, False),
+    "--verbose": ("verbose", _FLAG, False),
+    "-v": ("verbose", _FLAG, False),
 }
 _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
     "send": {
@@ -106,14 +117,15 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
         "--attach": ("attachments", _LIST, ()),
         "--uid": ("uid", _TEXT, None),
         "--strict": ("strict", _FLAG, False),
-        "--quiet": ("quiet", _FLAG, False),
-        "-q": ("quiet", _FLAG, False),
+        "--json": ("json", _FLAG, False),
     },
     "run": {
         **_BOTH,
         "--log": ("log", _TEXT, None),
+        "--tail": ("tail", _LINES, TAIL),
         "--arguments": ("arguments", _FLAG, False),
         "--start": ("start", _FLAG, False),
         "--strict": ("strict", _FLAG, False),
     },
+    "check": {**_BOTH, "--send": ("send", _FLAG, False)},
 }

@@ -25,7 +25,21 @@ def result_line(result: Result, rest: str = "") -> str:
         return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    return f"{result.error[:_ROOM]}; {rest}" if rest else result.error
+    error = _cause(result)[:_ROOM]
+    return f"{error}; {rest}" if rest else error
+
+
+def _cause(result: Result) -> str:
+    """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
+    kind = result.handler.partition(":")[0].partition("@")[0]
+    text = result.error.removeprefix(f"{kind}: ")
+    head, errno, rest = text.partition("[Errno ")
+    number, bracket, tail = rest.partition("] ")
+    if not errno or not bracket or not number.isdecimal():
+        return text
+    # "a:9 took no mail: ConnectionRefusedError: [Errno 111] Connection refused"
+    before, colon, name = head.removesuffix(": ").rpartition(": ")
+    return f"{before}{colon}{tail}" if name.endswith("Error") and name.isalpha() else f"{head}{tail}"
 
 
 def rest_of(sent: Sent, result: Result) -> str:
@@ -71,6 +85,15 @@ def add_config(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="the configuration file, or none (default: E3_EVENT_CONFIG, or else e3-event.toml or pyproject.toml in "
         "the working directory or one above it)",
+    )
+
+
+def add_output_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options ``--quiet`` and ``--verbose``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="print also which settings are used, and where each comes from"
     )
 
 

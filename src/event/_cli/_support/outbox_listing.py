@@ -41,7 +41,7 @@ class _LinePrinter:
     """Prints a table, whose head comes with the first entry."""
 
     def __init__(self) -> None:
-        self._width = _width()
+        self._width = _line_width()
         self._is_first = True
 
     def add(self, candidate: Candidate, entry: Entry | str) -> None:
@@ -120,7 +120,7 @@ def _row(*cells: str) -> str:
     return "{:<36}  {:<11}  {:<20}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
 
 
-def _width() -> int:
+def _line_width() -> int:
     """Return how much of a line is shown: on a terminal, where it would wrap, what fits."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
