@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     outbox = Outbox(settings.outbox)
     if not takes_outbox:
         _check_ids(args)
-    if not outbox.exists():
+    if not outbox.exists() and not (args.action == "list" and args.json):
         terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}{' yet' if takes_outbox else ''}")
         return 0 if takes_outbox else 1
     if args.action == "list":
@@ -178,17 +178,18 @@ def _act(outbox: Outbox, args: argparse.Namespace, candidate: Candidate, word: s
     """Do what is asked to an entry; return the exit status."""
     capture = Capture()
     try:
-        with capture:
-            done = _ACTIONS[args.action](outbox, candidate, args)
+        try:
+            with capture:
+                done = _ACTIONS[args.action](outbox, candidate, args)
+        finally:
+            for text in capture.said:
+                terminal.print_err(f"{args.parser.prog}: {text}")
     except LookupError as error:
         terminal.print_err(f"{args.parser.prog}: {error.args[0]}")
         return 1
     except OSError as error:
         terminal.print_err(f"{args.parser.prog}: {word}: {one_line(error)}")
         return 1
-    finally:
-        for text in capture.said:
-            terminal.print_err(f"{args.parser.prog}: {text}")
     terminal.print_out(done)
     return 0
 

@@ -106,6 +106,8 @@ _BOTH: dict[str, tuple[str, str, Any]] = {
     "--env": ("env", _TEXT, _ENV),
     "--outbox": ("outbox", _TEXT, None),
     "--timeout": ("timeout", _SECONDS, None),
+}
+_OUTPUT: dict[str, tuple[str, str, Any]] = {
     "--quiet": ("quiet", _FLAG, False),
     "-q": ("quiet", _FLAG, False),
     "--verbose": ("verbose", _FLAG, False),
@@ -114,6 +116,7 @@ _BOTH: dict[str, tuple[str, str, Any]] = {
 _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
     "send": {
         **_BOTH,
+        **_OUTPUT,
         "--attach": ("attachments", _LIST, ()),
         "--uid": ("uid", _TEXT, None),
         "--strict": ("strict", _FLAG, False),
@@ -121,11 +124,12 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
     },
     "run": {
         **_BOTH,
+        **_OUTPUT,
         "--log": ("log", _TEXT, None),
         "--tail": ("tail", _LINES, TAIL),
         "--arguments": ("arguments", _FLAG, False),
         "--start": ("start", _FLAG, False),
         "--strict": ("strict", _FLAG, False),
     },
-    "check": {**_BOTH, "--send": ("send", _FLAG, False)},
+    "check": {**_BOTH, "--send": ("send", _FLAG, False), "--json": ("json", _FLAG, False)},
 }

@@ -33,13 +33,12 @@ def _cause(result: Result) -> str:
     """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
     kind = result.handler.partition(":")[0].partition("@")[0]
     text = result.error.removeprefix(f"{kind}: ")
-    head, errno, rest = text.partition("[Errno ")
-    number, bracket, tail = rest.partition("] ")
-    if not errno or not bracket or not number.isdecimal():
-        return text
     # "a:9 took no mail: ConnectionRefusedError: [Errno 111] Connection refused"
+    head, _, rest = text.partition("[Errno ")
+    number, _, reason = rest.partition("] ")
     before, colon, name = head.removesuffix(": ").rpartition(": ")
-    return f"{before}{colon}{tail}" if name.endswith("Error") and name.isalpha() else f"{head}{tail}"
+    is_error = number.isdecimal() and name.isalpha() and name.endswith("Error")
+    return f"{before}{colon}{reason}" if is_error else text
 
 
 def rest_of(sent: Sent, result: Result) -> str:
