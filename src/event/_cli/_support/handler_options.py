@@ -33,7 +33,7 @@ def _cause(result: Result) -> str:
     """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
     kind = result.handler.partition(":")[0].partition("@")[0]
     text = result.error.removeprefix(f"{kind}: ")
-    # "a:9 took no mail: ConnectionRefusedError: [Errno 111] Connection refused"
+    # As in: a:9 took no mail, ConnectionRefusedError, "[Errno 111] Connection refused", each after a colon.
     head, _, rest = text.partition("[Errno ")
     number, _, reason = rest.partition("] ")
     before, colon, name = head.removesuffix(": ").rpartition(": ")
