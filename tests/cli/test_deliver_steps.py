@@ -82,9 +82,9 @@ def test_what_is_not_known_of_the_end_is_left_out(command, play):
     assert (status, err) == (0, ["e3-event deliver: nothing was due"])
 
 
-def test_what_the_outbox_says_makes_status_1(command, play):
+def test_what_the_outbox_says_makes_status_1_with_strict(command, play):
     play(lambda listener: listener.log("the disk is full"), summary={"waiting": 0})
-    status, _, err = command("deliver", "ob")
+    status, _, err = command("deliver", "ob", "--strict")
     assert (status, err[0]) == (1, "e3-event deliver: the disk is full")
 
 

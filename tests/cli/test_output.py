@@ -59,7 +59,8 @@ def test_send_prints_a_file_that_cannot_be_attached(command):
 def test_the_outbox_is_listed_and_shown(command, here):
     (here / "log").write_text("x", "utf-8")
     assert printed(command("outbox", "list", "--json", "--outbox", str(here / "none"))[1])["entries"] == []
-    (waiting, broken) = wait_for("a", "b")
+    (waiting,) = wait_for("a")
+    (broken,) = wait_for("b")
     path = next(here.glob(f"ob/waiting/*/{broken}"))
     path.write_text("{", "utf-8")
     listed = {entry["id"]: entry for entry in printed(command("outbox", "list", "--json", "ob")[1])["entries"]}

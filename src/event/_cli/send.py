@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import Event, unique_id
-from event._cli._support import arguments, handler_options, json_output, terminal
+from event._cli._support import arguments, handler_options, terminal
 from event._cli._support.settings import Settings
 from event._event import raw_content
 from event.error import EventError, one_line
@@ -168,7 +168,8 @@ class _Command:
         :param about: what a line about a handler begins with
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
-        self.events.append(_as_dict(event, sent))
+        if self._json:
+            self.events.append(_as_dict(event, sent))
         if sent.refused:
             terminal.print_err(f"{self._prog}: {sent.refused}")
             return False
@@ -203,6 +204,8 @@ class _Command:
 
 def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
     """Return what became of an event, for ``--json``."""
+    from event._cli._support import json_output
+
     delivered = bool(sent.results) and all(result.ok for result in sent.results)
     state = "delivered" if delivered else "kept" if sent.kept else "lost"
     content: dict[str, Any] = {**_named(event), "state": state}
@@ -217,6 +220,8 @@ def _named(event: Event) -> dict[str, Any]:
 
 
 def _print_json(events: list[dict[str, Any]]) -> None:
+    from event._cli._support import json_output
+
     json_output.print_json(events=events)
 
 
