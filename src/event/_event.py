@@ -340,6 +340,14 @@ def with_delivered(event: Event, keys: Iterable[str]) -> Event:
     return copy
 
 
+def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
+    """Return a copy of an event that has other attachments."""
+    copy = type(event).__new__(type(event))
+    Event.__setstate__(copy, Event.__getstate__(event))
+    _set_attachments(copy, attachments)
+    return copy
+
+
 def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the content of a dump, its attachments being at other paths perhaps."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}

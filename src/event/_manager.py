@@ -129,13 +129,17 @@ class EventManager:
         :raises EventError: the file's content is not an event
         :raises OSError: the file could not be read
         """
-        from event import _files
+        from event._verified import verified_copy
 
         event = Event.load(filename)
-        if problem := _files.changed(event.get_attachments()):
-            _log.error("%s is not sent: %s", os.fsdecode(filename), problem)
+        if not event.get_attachments():
+            return self.send_event(event)
+        try:
+            with verified_copy(event) as copy:
+                return self.send_event(copy)
+        except EventError as error:
+            _log.error("%s is not sent: %s", os.fsdecode(filename), one_line(error))
             return False
-        return self.send_event(event)
 
     def get_handler(self, name: str) -> Any:
         """Return the class of a handler.

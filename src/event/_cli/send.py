@@ -189,13 +189,15 @@ class _Command:
 
     def send_file(self, path: str) -> bool:
         """Send a dumped event; return the same as `send`."""
+        from event._verified import verified_copy
+
         try:
-            event = _dumped(path)
+            with verified_copy(Event.load(path)) as event:
+                return self.send(event, {}, f"{path}: ")
         except (EventError, OSError) as error:
             terminal.print_err(f"{path}: not sent: {one_line(error)}")
             self.events.append({"file": path, "state": "lost", "error": one_line(error), "results": []})
             return False
-        return self.send(event, {}, f"{path}: ")
 
     def _line(self, sent: Sent, result: Result) -> str:
         rest = handler_options.rest_of(sent, result)
@@ -253,15 +255,6 @@ class _StandardInput:
         """Remove the file; what keeps the event has its own copy."""
         if self._path:
             os.unlink(self._path)
-
-
-def _dumped(path: str) -> Event:
-    event = Event.load(path)
-    from event import _files
-
-    if problem := _files.changed(event.get_attachments()):
-        raise EventError(problem)
-    return event
 
 
 def _event_from_args(args: argparse.Namespace) -> Event:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from event import _files, _log
 from event.error import EventError
@@ -63,7 +62,7 @@ def copy(reading: int, target: str) -> str:
     writing = os.open(target, _CREATE_NEW, 0o600)
     try:
         found = _copy_and_hash(reading, writing)
-        _set_attributes(writing, target, os.fstat(reading))
+        _files.set_attributes(writing, target, os.fstat(reading), 0o400)  # its owner can read it in any case
         os.fsync(writing)
     finally:
         os.close(writing)  # on NFS, a full disk may be reported only here
@@ -102,11 +101,3 @@ def _copy_and_hash(reading: int, writing: int | None) -> str:
         if writing is not None:
             _files.write_all(writing, chunk)
     return str(state.hexdigest())
-
-
-def _set_attributes(fd: int, path: str, like: os.stat_result) -> None:
-    """Give a file the permission bits and the time of another; its owner can read it in any case."""
-    mode = stat.S_IMODE(like.st_mode) & 0o777 | 0o400
-    times = (like.st_atime_ns, like.st_mtime_ns)
-    os.utime(fd if os.utime in os.supports_fd else path, ns=times)
-    os.chmod(fd if os.chmod in os.supports_fd else path, mode)
