@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from event._tracking import Tracker
 
+    __version__: str
     logger: logging.Logger
 
 __all__ = [
@@ -164,6 +165,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
             from event._log import get_logger
 
             return get_logger()
+        if name == "__version__":
+            from event._version import VERSION
+
+            return VERSION
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

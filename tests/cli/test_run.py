@@ -711,6 +711,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._cli._support.arguments",
         "event._cli._support.fast_parser",
         "event._cli._support.handler_options",
+        "event._cli._support.settings",
         "event._cli._support.terminal",
         "event._cli.run",
         "event._files",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secrets, unique_id
-from event._cli._support import handler_options, outbox_index, terminal
+from event._cli._support import handler_options, json_output, outbox_index, terminal
 from event._cli._support.handler_loading import load
 from event._cli._support.settings import Settings
 from event._event import raw_content
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from event import EventHandler
     from event._cli._support.settings import Pairs
+    from event._worker import Result
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
@@ -63,28 +64,58 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--send", action="store_true", help="send a test event, and say which handler took it")
     handler_options.add_options(parser)
     handler_options.add_sending_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Check; return the exit status."""
     settings = Settings(args)
-    pairs = settings.handlers
     installed = _builtins() + _plugins() + _shadowed()
-    terminal.print_out("Installed handlers:\n" + terminal.table(installed))
-    loaded, broken = load(pairs, plugins=True)
-    entries = _entries(pairs, loaded, broken)
-    terminal.print_out(f"\nHandlers of {settings.handlers_from}:\n{terminal.table(entries) or '  none'}")
+    loaded, broken = load(settings.handlers, plugins=True)
+    entries = _entries(settings.handlers, loaded, broken)
     outbox = _outbox(settings)
-    terminal.print_out("\nOutbox:\n" + terminal.table([outbox]))
-    terminal.print_out("\nSettings:\n" + terminal.table(_origins(settings)))
+    if not args.json:
+        _print_text(settings, installed, entries, outbox)
     problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox]) + len(settings.problems)
+    results = None
     if args.send:
-        usable = [(name, config) for name, config in dict(pairs).items() if name in loaded]
-        problems += _send_test(args, settings, usable)
+        results = _send_test(args, settings, loaded)
+        problems += sum(not result.ok for result in results) or not results
+    if args.json:
+        _print_json(settings, installed, entries, outbox, results)
     if problems:
         terminal.print_err(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
+
+
+def _print_text(
+    settings: Settings, installed: list[Row], entries: list[tuple[str, str]], outbox: tuple[str, str]
+) -> None:
+    for title, rows in (
+        ("Installed handlers", installed),
+        (f"\nHandlers of {settings.handlers_from}", entries),
+        ("\nOutbox", [outbox]),
+        ("\nSettings", settings.rows()),
+    ):
+        terminal.print_out(f"{title}:\n{terminal.table(rows) or '  none'}")
+
+
+def _print_json(
+    settings: Settings,
+    installed: list[Row],
+    entries: list[tuple[str, str]],
+    outbox: tuple[str, str],
+    results: list[Result] | None,
+) -> None:
+    json_output.print_json(
+        installed=[{"handler": name, "distribution": dist, "state": state} for name, dist, state in installed],
+        handlers=[{"handler": name, "state": state} for name, state in entries],
+        outbox={"path": settings.outbox, "state": outbox[1]},
+        settings={name: {"value": value, "from": origin or None} for name, value, origin in settings.rows()},
+        test=None if results is None else [json_output.result_as_dict(result, "lost") for result in results],
+        problems=settings.problems,
+    )
 
 
 _OK = "ok"
@@ -186,20 +217,6 @@ def _references_of(name: str, config: str, handler: Any) -> str:
     return _OK
 
 
-def _origins(settings: Settings) -> list[Row]:
-    """Return where each setting comes from, without the handlers' configurations."""
-    redact = "off" if settings.redact is None else f"on, {len(settings.redact)} more" if settings.redact else "on"
-    file = settings.file
-    unused = f"; {', '.join(file.unused)}: when does not hold" if file and file.unused else ""
-    return [
-        ("config file", file.path if file else "none", "E3_EVENT_CONFIG, --config or found" if file else ""),
-        ("handlers", (", ".join(dict(settings.handlers)) or "none") + unused, settings.handlers_from),
-        ("outbox", settings.outbox or "none", settings.outbox_from),
-        ("timeout", f"{settings.timeout:g} s", settings.timeout_from),
-        ("redact", redact, file.path if file and file.redact is not None else "default"),
-    ]
-
-
 def _outbox(settings: Settings) -> tuple[str, str]:
     path = settings.outbox
     if path is None:
@@ -213,12 +230,13 @@ def _outbox(settings: Settings) -> tuple[str, str]:
     return (path, f"ok; {counts}")
 
 
-def _send_test(args: argparse.Namespace, settings: Settings, pairs: Pairs) -> int:
-    """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
+def _send_test(args: argparse.Namespace, settings: Settings, loaded: Mapping[str, EventHandler]) -> list[Result]:
+    """Send a test event to the handlers that were loaded; return what each did."""
+    pairs = [(name, config) for name, config in dict(settings.handlers).items() if name in loaded]
     if not pairs:
         why = "nothing is sent: no handler could be loaded" if settings.handlers else settings.no_handler_line()
         terminal.print_err(f"{args.parser.prog}: {why}")
-        return 1
+        return []
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
     sender = EventSender(pairs, outbox=None, timeout=settings.timeout, log=terminal.print_err, worker=args.worker)
@@ -226,6 +244,7 @@ def _send_test(args: argparse.Namespace, settings: Settings, pairs: Pairs) -> in
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
-    terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
-    return sum(not result.ok for result in results)
+    if not args.json:
+        lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
+        terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
+    return results

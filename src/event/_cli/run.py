@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._process.child import ExitResult
-    from event._worker import EventSender
+    from event._worker import EventSender, Result
 
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
@@ -109,6 +109,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if the command succeeded but the event could not be fully delivered",
     )
+    handler_options.add_output_options(parser.add_argument_group("output"))
     parser.set_defaults(command_line=[])
     return parser
 
@@ -161,9 +162,11 @@ class _Step:
         """Do, while the command runs, what need not wait for its end."""
         settings = self._settings
         if not settings.handlers:
-            if not settings.problems:
+            if not settings.problems and not self._args.quiet:
                 self._print(settings.no_handler_line())
             return
+        if self._args.verbose:
+            settings.print_origins()
         from event._worker import EventSender
 
         self._sender = EventSender(
@@ -235,9 +238,9 @@ class _Step:
         files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
-            if not result.ok or result.said:
+            if not result.ok or result.said or self._args.verbose:
                 line = handler_options.result_line(result, handler_options.rest_of(sent, result))
-                self._print(f"{which}{result.handler}: {line}")
+                self._print_result(result, f"{which}{result.handler}: {line}")
 
     def _open_log(self) -> int | None:
         try:
@@ -274,6 +277,12 @@ class _Step:
             work()
         except Exception as error:
             self._print(one_line(error))
+
+    def _print_result(self, result: Result, text: str) -> None:
+        if result.ok and not result.said:
+            terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
+        else:
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self.has_problem = True

@@ -25,7 +25,20 @@ def result_line(result: Result, rest: str = "") -> str:
         return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    return f"{result.error[:_ROOM]}; {rest}" if rest else result.error
+    error = _cause(result)[:_ROOM]
+    return f"{error}; {rest}" if rest else error
+
+
+def _cause(result: Result) -> str:
+    """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
+    kind = result.handler.partition(":")[0].partition("@")[0]
+    text = result.error.removeprefix(f"{kind}: ")
+    # As in: a:9 took no mail, ConnectionRefusedError, "[Errno 111] Connection refused", each after a colon.
+    head, _, rest = text.partition("[Errno ")
+    number, _, reason = rest.partition("] ")
+    before, colon, name = head.removesuffix(": ").rpartition(": ")
+    is_error = number.isdecimal() and name.isalpha() and name.endswith("Error")
+    return f"{before}{colon}{reason}" if is_error else text
 
 
 def rest_of(sent: Sent, result: Result) -> str:
@@ -71,6 +84,15 @@ def add_config(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="the configuration file, or none (default: E3_EVENT_CONFIG, or else e3-event.toml or pyproject.toml in "
         "the working directory or one above it)",
+    )
+
+
+def add_output_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options ``--quiet`` and ``--verbose``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="print also which settings are used, and where each comes from"
     )
 
 

@@ -57,6 +57,24 @@ class Settings:
             f"set it, as in {variable}=file=events, or give --handler file=events"
         )
 
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return the name, the value and the origin of each setting, without the handlers' configurations."""
+        redact = "off" if self.redact is None else f"on, {len(self.redact)} more" if self.redact else "on"
+        file = self.file
+        unused = f"; {', '.join(file.unused)}: when does not hold" if file and file.unused else ""
+        return [
+            ("config file", file.path if file else "none", "E3_EVENT_CONFIG, --config or found" if file else ""),
+            ("handlers", (", ".join(dict(self.handlers)) or "none") + unused, self.handlers_from),
+            ("outbox", self.outbox or "none", self.outbox_from),
+            ("timeout", f"{self.timeout:g} s", self.timeout_from),
+            ("redact", redact, file.path if file and file.redact is not None else "default"),
+        ]
+
+    def print_origins(self) -> None:
+        """Print each setting, and where it comes from, to stderr."""
+        for name, value, origin in self.rows():
+            terminal.print_err(f"{self._args.parser.prog}: {name}: {value}{f' ({origin})' if origin else ''}")
+
     def _read_file(self, *, finds_file: bool) -> ConfigFile | None:
         named = getattr(self._args, "config", None) or os.environ.get("E3_EVENT_CONFIG")
         if named == "none" or not (named or finds_file):
