@@ -1,6 +1,6 @@
 """The names of entries in an outbox, and the moves between them.
 
-Which state an entry is in, and which move leads where, is in the table at the head of `event._outbox.store`.
+The docstring of `event._outbox.store` has the tables of states and moves.
 """
 
 from __future__ import annotations
