@@ -162,7 +162,7 @@ ORDER = [
         "_trace_context",
     },
     {"_event", "_handler"},
-    {"_dispatch", "_tracking"},
+    {"_dispatch", "_tracking", "_verified"},
     {"_lazy_handler"},
     {"_outbox"},
     {"_manager"},

@@ -160,3 +160,135 @@ def test_what_a_system_does_not_tell_is_left_out():
     """A URL with a hole in it leads nowhere."""
     assert ci.build({"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com"}) == {"system": "github"}
     assert ci.build({"JENKINS_URL": "x", "GIT_COMMIT": SHA}) == {"system": "jenkins", "commit": SHA}
+
+
+ACTIONS = "https://github.com/octocat/Hello-World/actions/runs/1658821493"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        pytest.param(
+            {**GITHUB, "GITHUB_JOB": "test", "GITHUB_RUN_ATTEMPT": "2"},
+            {"system": "github", "build_url": ACTIONS, "branch": "main", "commit": SHA, "job": "test", "attempt": "2"},
+            id="GitHub",
+        ),
+        pytest.param({**GITHUB, "GITEA_ACTIONS": "true"}, {"system": "gitea", "commit": SHA}, id="Gitea"),
+        pytest.param({**GITHUB, "FORGEJO_ACTIONS": "true"}, {"system": "forgejo", "commit": SHA}, id="Forgejo"),
+        pytest.param(
+            {
+                **GITLAB,
+                "CI_COMMIT_SHA": "0" * 40,
+                "CI_MERGE_REQUEST_SOURCE_BRANCH_SHA": SHA,
+                "CI_JOB_NAME": "unit",
+                "CI_MERGE_REQUEST_IID": "7",
+            },
+            {"system": "gitlab", "commit": SHA, "job": "unit", "pull_request": "7"},
+            id="GitLab, merged result",
+        ),
+        pytest.param(
+            {
+                **AZURE,
+                "BUILD_SOURCEVERSION": "0" * 40,
+                "SYSTEM_PULLREQUEST_SOURCECOMMITID": SHA,
+                "SYSTEM_JOBDISPLAYNAME": "Unit tests",
+                "SYSTEM_JOBATTEMPT": "1",
+                "SYSTEM_PULLREQUEST_PULLREQUESTID": "12",
+            },
+            {"system": "azure", "commit": SHA, "job": "Unit tests", "attempt": "1", "pull_request": "12"},
+            id="Azure, pull request",
+        ),
+        pytest.param(
+            {**TRAVIS, "TRAVIS_PULL_REQUEST": "false"}, {"system": "travis", "pull_request": None}, id="Travis, branch"
+        ),
+        pytest.param(
+            {"CIRCLECI": "true", "CIRCLE_JOB": "b", "CIRCLE_PULL_REQUEST": "https://github.com/a/b/pull/9"},
+            {"system": "circleci", "job": "b", "pull_request": "9"},
+            id="CircleCI, pull request",
+        ),
+        pytest.param(
+            {"TEAMCITY_VERSION": "2025.1", "BUILD_VCS_NUMBER": SHA, "TEAMCITY_BUILDCONF_NAME": "Unit"},
+            {"system": "teamcity", "commit": SHA, "job": "Unit"},
+            id="TeamCity",
+        ),
+        pytest.param(
+            {
+                "CI": "woodpecker",
+                "CI_PIPELINE_URL": "https://ci.example.com/repos/1/pipeline/8",
+                "CI_COMMIT_SOURCE_BRANCH": "fix",
+                "CI_COMMIT_BRANCH": "main",
+                "CI_COMMIT_SHA": SHA,
+                "CI_COMMIT_PULL_REQUEST": "3",
+            },
+            {
+                "system": "woodpecker",
+                "build_url": "https://ci.example.com/repos/1/pipeline/8",
+                "branch": "fix",
+                "commit": SHA,
+                "pull_request": "3",
+            },
+            id="Woodpecker",
+        ),
+        pytest.param(
+            {"DRONE": "true", "DRONE_BUILD_LINK": "https://drone.example.com/a/b/4", "DRONE_COMMIT_SHA": SHA},
+            {"system": "drone", "build_url": "https://drone.example.com/a/b/4", "commit": SHA},
+            id="Drone",
+        ),
+        pytest.param(
+            {
+                "CODEBUILD_BUILD_ID": "p:1",
+                "CODEBUILD_WEBHOOK_HEAD_REF": "refs/heads/fix",
+                "CODEBUILD_RESOLVED_SOURCE_VERSION": SHA,
+            },
+            {"system": "codebuild", "branch": "fix", "commit": SHA},
+            id="CodeBuild",
+        ),
+        pytest.param(
+            {
+                "APPVEYOR": "True",
+                "APPVEYOR_URL": "https://ci.appveyor.com",
+                "APPVEYOR_ACCOUNT_NAME": "a",
+                "APPVEYOR_PROJECT_SLUG": "b",
+                "APPVEYOR_BUILD_ID": "5",
+                "APPVEYOR_REPO_COMMIT": "0" * 40,
+                "APPVEYOR_PULL_REQUEST_HEAD_COMMIT": SHA,
+                "APPVEYOR_PULL_REQUEST_NUMBER": "6",
+            },
+            {
+                "system": "appveyor",
+                "build_url": "https://ci.appveyor.com/project/a/b/builds/5",
+                "commit": SHA,
+                "pull_request": "6",
+            },
+            id="AppVeyor, pull request",
+        ),
+        pytest.param(
+            {"SEMAPHORE": "true", "SEMAPHORE_GIT_SHA": "0" * 40, "SEMAPHORE_GIT_PR_SHA": SHA},
+            {"system": "semaphore", "commit": SHA},
+            id="Semaphore, pull request",
+        ),
+        pytest.param(
+            {"bamboo_buildKey": "A-B-JOB1", "bamboo_planRepository_revision": SHA, "bamboo_shortJobName": "Unit"},
+            {"system": "bamboo", "commit": SHA, "job": "Unit"},
+            id="Bamboo",
+        ),
+    ],
+)
+def test_a_system_tells_more_of_its_build(environ, expected):
+    found = ci.build(environ)
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_the_commit_of_a_pull_request_on_github_is_its_heads(tmp_path):
+    payload = tmp_path / "event.json"
+    payload.write_text(f'{{"pull_request": {{"number": 5, "head": {{"sha": "{SHA}"}}}}}}')
+    found = ci.build({**GITHUB, "GITHUB_SHA": "0" * 40, "GITHUB_EVENT_PATH": str(payload)})
+    assert (found["commit"], found["pull_request"]) == (SHA, "5")
+
+
+@pytest.mark.parametrize("payload", ["", "[]", "{}", '{"pull_request": {"head": 1}}', "[" * 9000])
+def test_a_payload_without_a_pull_request_changes_nothing(tmp_path, payload):
+    path = tmp_path / "event.json"
+    path.write_text(payload)
+    found = ci.build({**GITHUB, "GITHUB_EVENT_PATH": str(path)})
+    assert (found["commit"], found.get("pull_request")) == (SHA, None)

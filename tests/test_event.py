@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError
-from event._event import with_delivered
+from event._event import with_delivered, with_sending
 from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
@@ -660,7 +660,7 @@ def test_without_an_outbox_each_sending_has_an_id_of_its_own():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_the_id_of_a_sending_stays_with_the_event_and_its_copies(duplicate):
     e = Event("build", target="arm")
-    sent = e._as_sent("an-id", {"log": ("path", "digest")})
+    sent = with_sending(e, "an-id", {"log": ("path", "digest")})
     assert event.sending_id(duplicate(sent)) == event.sending_id(sent) == "an-id"
     assert (sent.uid, sent.target, sent.get_attachments()) == (e.uid, "arm", {"log": ("path", "digest")})
     assert e.get_attachments() == {}
@@ -678,7 +678,7 @@ def test_nothing_is_delivered_before_the_first_attempt():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_what_is_delivered_stays_with_the_event_and_its_copies(duplicate):
     e = Event("build", target="arm")
-    again = with_delivered(e._as_sent("an-id"), ["ann"])
+    again = with_delivered(with_sending(e, "an-id"), ["ann"])
     assert event.already_delivered(duplicate(again)) == event.already_delivered(again) == frozenset({"ann"})
     assert (event.sending_id(again), again.target) == ("an-id", "arm")
     assert event.already_delivered(e) == frozenset()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import sys
+import zipfile
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -233,3 +236,39 @@ def test_plugins_lists_what_is_not_ours_by_name(site):
 
 def test_an_entry_point_of_no_distribution_has_an_unknown_origin():
     assert _registry.origin(EntryPoint("acme", "acme:Handler", E3_GROUP)) == "an unknown distribution"
+
+
+def test_the_metadata_are_not_read_where_no_other_distribution_declares_a_handler(tmp_path, monkeypatch):
+    site = Site(tmp_path, monkeypatch)
+    site.distribution("e3-event", (OWN_GROUP, "file", "event.handler.file:FileHandler"))
+    site.distribution("other", ("console_scripts", "other", "other:main"))
+    tmp_path.joinpath("old.egg-info").write_text("Name: old\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing")])
+    monkeypatch.setattr("importlib.metadata.entry_points", None)
+    monkeypatch.setattr("importlib.metadata.distributions", None)
+    assert _registry.entry_points() == []
+
+
+@pytest.mark.parametrize("suffix", ["dist-info", "egg-info"])
+def test_a_plugin_is_found_in_an_archive(tmp_path, monkeypatch, suffix):
+    archive = tmp_path / "plugins.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        metadata = "PKG-INFO" if suffix == "egg-info" else "METADATA"
+        file.writestr(f"acme-1.0.{suffix}/{metadata}", "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+        file.writestr(f"acme-1.0.{suffix}/entry_points.txt", f"[{E3_GROUP}]\nacme = acme:Handler\n")
+    monkeypatch.setattr(sys, "path", [str(archive)])
+    assert list(_registry.plugins()) == ["acme"]
+
+
+def test_a_plugin_is_found_by_a_finder_of_its_own(tmp_path, monkeypatch):
+    class Hidden(metadata.DistributionFinder):
+        def find_distributions(self, context=None):
+            return metadata.MetadataPathFinder.find_distributions(
+                metadata.DistributionFinder.Context(path=[str(tmp_path)])
+            )
+
+    site = Site(tmp_path, monkeypatch)
+    site.plugin("acme")
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Hidden()])
+    assert list(_registry.plugins()) == ["acme"]

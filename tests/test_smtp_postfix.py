@@ -8,7 +8,7 @@ import random
 import pytest
 
 import event
-from event._event import with_delivered
+from event._event import with_delivered, with_sending
 from event.handler.smtp import SMTPHandler
 from servers.postfix import postfix_server
 
@@ -39,7 +39,7 @@ def test_a_recipient_who_does_not_exist_costs_the_others_no_copies(postfix):
     already = postfix.mails(ANN)
     done = ()
     for _ in range(4):
-        sent = with_delivered(event.Event("compile")._as_sent("sending-1"), done)
+        sent = with_delivered(with_sending(event.Event("compile"), "sending-1"), done)
         with pytest.raises(event.PermanentError, match=f"{BOB} .550 5.1.1 .*User unknown") as raised:
             handler_for(postfix, ANN, BOB).send_event(sent)
         done = raised.value.done

@@ -264,18 +264,6 @@ class Event:
         except ValueError as error:
             raise EventError(f"{path} is not a dumped event: {error}") from error
 
-    def _as_sent(self, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> Self:
-        """Return a copy that belongs to a sending of an outbox.
-
-        :param attachments: the copy's own, where they are not this event's
-        """
-        copy = type(self).__new__(type(self))
-        Event.__setstate__(copy, Event.__getstate__(self))
-        _set_sending(copy, sending)
-        if attachments is not None:
-            _set_attachments(copy, attachments)
-        return copy
-
     def _dates(self) -> Any:
         formatter = self.format_date
         return _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter)
@@ -332,10 +320,31 @@ def redact_in(event: Event, references: tuple[str, ...]) -> None:
         _set_redact(event, references)
 
 
+def with_sending(event: E, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> E:
+    """Return a copy of an event that has the id of a sending; see `sending_id`.
+
+    :param attachments: the attachments of the copy; by default, those of the event
+    """
+    copy = type(event).__new__(type(event))
+    Event.__setstate__(copy, Event.__getstate__(event))
+    _set_sending(copy, sending)
+    if attachments is not None:
+        _set_attachments(copy, attachments)
+    return copy
+
+
 def with_delivered(event: Event, keys: Iterable[str]) -> Event:
     """Return a copy of an event for a handler that has finished some parts of its delivery."""
     copy = type(event).__new__(type(event))
     Event.__setstate__(copy, {**Event.__getstate__(event), "_delivered": frozenset(keys)})
+    return copy
+
+
+def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
+    """Return a copy of an event that has other attachments."""
+    copy = type(event).__new__(type(event))
+    Event.__setstate__(copy, Event.__getstate__(event))
+    _set_attachments(copy, attachments)
     return copy
 
 

@@ -7,24 +7,24 @@ import os
 import stat
 import sys
 
-from event.error import one_line
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 _COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
+MAX_TEXT = 64 << 20  # bytes of a file that is read whole, such as a dumped event
 _NAME_MAX = 255  # bytes, of one path component on every common file system
 _WINDOWS = os.name == "nt"
 _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
 _DEVICES = frozenset(
     {"CON", "CONIN$", "CONOUT$", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in "123456789¹²³")}
 )
-_HEX = frozenset("0123456789abcdef")
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 # O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegularError(OSError):
@@ -75,7 +75,7 @@ def _is_hashed(name: str) -> bool:
     if "~" not in name:
         return False
     name = name.lower()  # where case does not count, capitals would meet it too
-    return any(n[-17:-16] == "~" and _HEX.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
+    return any(n[-17:-16] == "~" and _HEX_DIGITS.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 
 def absolute(path: str) -> str:
@@ -104,12 +104,16 @@ def open_regular(path: str, *, follow: bool = True) -> int:
     return fd
 
 
-def read_regular(path: str, *, follow: bool = True) -> bytes:
+def read_regular(path: str, *, follow: bool = True, limit: int = MAX_TEXT) -> bytes:
     """Return a regular file's content.
 
-    :raises OSError: as `open_regular`
+    :param limit: in bytes; a file that somebody else has made may be larger than the memory
+    :raises OSError: as `open_regular`; or the file is larger
     """
     with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"the file has {size} bytes; expected {limit} at most", path)
         return file.read()
 
 
@@ -118,14 +122,19 @@ def _require_regular(mode: int, path: str) -> None:
         raise NotRegularError(f"{path!r} is not a regular file")
 
 
+def new_sha1() -> Any:
+    """Return a SHA-1 object of hashlib, which is imported here, since it loads OpenSSL."""
+    import hashlib
+
+    return hashlib.sha1(usedforsecurity=False)
+
+
 def sha1(path: str) -> str:
     """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex; memory stays at 1 MiB whatever its size.
 
     :raises OSError: as `open_regular`
     """
-    import hashlib
-
-    digest = hashlib.sha1(usedforsecurity=False)
+    digest = new_sha1()
     fd = open_regular(path)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _COPY_CHUNK)))
@@ -134,7 +143,7 @@ def sha1(path: str) -> str:
                 digest.update(view[:size])
     finally:
         os.close(fd)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
@@ -162,7 +171,7 @@ def write_new(path: str, data: bytes) -> None:
 
     :raises OSError: it could not be written; a part of it may be there
     """
-    fd = os.open(path, _CREATE, 0o600)
+    fd = os.open(path, CREATE_FLAGS, 0o600)
     try:
         write_all(fd, data)
         os.fsync(fd)
@@ -184,6 +193,25 @@ def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
         os.close(fd)
 
 
+def copy_and_hash(source: str, target: str) -> str:
+    """Copy a regular file to a new one, and return the SHA-1 (FIPS 180-4) of the copy, in hex. It is read once.
+
+    :raises OSError: as `open_regular` for source; target cannot be written, or exists
+    """
+    import hashlib
+
+    digest = hashlib.sha1(usedforsecurity=False)
+    with (
+        open(open_regular(source), "rb", buffering=0) as reading,
+        open(os.open(target, CREATE_FLAGS, 0o600), "wb", buffering=0) as writing,
+    ):
+        while chunk := reading.read(_COPY_CHUNK):
+            digest.update(chunk)
+            write_all(writing.fileno(), chunk)
+        set_attributes(writing.fileno(), target, os.fstat(reading.fileno()))
+    return digest.hexdigest()
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of data to a descriptor; one os.write may take less, as on a disk that is nearly full."""
     view = memoryview(data)
@@ -196,21 +224,32 @@ def _replace(
 ) -> None:
     """Make a temporary file beside path, let fill write to its descriptor, and move it to path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, _CREATE, mode)
+    fd = os.open(temporary, CREATE_FLAGS, mode)
     try:
         try:
             fill(fd)
+            if like is not None:
+                set_attributes(fd, temporary, like)
             if sync:
                 os.fsync(fd)
         finally:
             os.close(fd)  # before the move: on NFS a full disk may show only here
-        if like is not None:
-            os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
-            os.chmod(temporary, like.st_mode & 0o777)
         _move(temporary, path)
     except BaseException:
-        _unlink(temporary)
+        unlink_quietly(temporary)
         raise
+
+
+def set_attributes(fd: int, path: str, like: os.stat_result, mode: int = 0) -> None:
+    """Give an open file the modification time and the permission bits of another.
+
+    By its descriptor where the system can: another user may have put a link to a foreign file at the path.
+
+    :param path: the path of the open file
+    :param mode: permission bits that the file gets in any case
+    """
+    os.utime(fd if os.utime in os.supports_fd else path, ns=(like.st_atime_ns, like.st_mtime_ns))
+    os.chmod(fd if os.chmod in os.supports_fd else path, stat.S_IMODE(like.st_mode) & 0o777 | mode)
 
 
 def _move(temporary: str, path: str) -> None:
@@ -223,7 +262,7 @@ def _move(temporary: str, path: str) -> None:
         os.replace(temporary, path)
 
 
-def _unlink(path: str) -> None:
+def unlink_quietly(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
@@ -291,15 +330,10 @@ def is_directory(path: str) -> bool:
     return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
-def changed(attachments: Mapping[str, tuple[str, str]]) -> str | None:
-    """Return why files are not what their SHA-1 says; None where they are.
+def is_own_directory(path: str) -> bool:
+    """Return whether path is a directory of this user, not a symbolic link to one.
 
-    :param attachments: name -> (path, SHA-1 in hex)
+    Another user could replace what is in a directory of theirs while it is written.
     """
-    for name, (path, digest) in attachments.items():
-        try:
-            if sha1(path) != digest:
-                return f"attachment {name!r}: {path} has changed"
-        except (OSError, ValueError) as error:
-            return f"attachment {name!r}: {one_line(error)}"
-    return None
+    status = os.lstat(path)
+    return stat.S_ISDIR(status.st_mode) and (_WINDOWS or status.st_uid == os.geteuid())

@@ -1,4 +1,4 @@
-"""What a handler is."""
+"""The base class of handlers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EventHandler(ABC):
     Derive from it, or write any class with these methods, and register the class as an entry point of the group
     ``e3.event.handler``. The configuration is the text after the name in E3_EVENT_HANDLERS.
 
-    Some more names are optional. The first two are for `e3-event deliver` and `e3-event relay`, which often have many
+    More names are optional. The first two are for `e3-event deliver` and `e3-event relay`, which often have many
     events for one handler:
 
     ``send_events(events: Sequence[Event]) -> Sequence[bool | BaseException]``
@@ -47,9 +47,9 @@ class EventHandler(ABC):
 
     @abstractmethod
     def send_event(self, event: Event) -> bool:
-        """Take an event.
+        """Deliver an event.
 
-        :return: whether the event was delivered; an exception counts as False, and the log tells its reason
+        :return: whether the event was delivered. An exception counts as False and is logged
         """
 
     @classmethod
@@ -61,7 +61,7 @@ class EventHandler(ABC):
         return {}
 
     def encode_config(self) -> str:
-        """Return the configuration that decode_config turns into this handler again."""
+        """Return a configuration from which `decode_config` makes an equal handler."""
         return ""
 
 

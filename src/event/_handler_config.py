@@ -1,11 +1,17 @@
-"""The variable's syntax, both ways: ``name=config|name=config|name``. Pure functions.
+"""Read and write configurations: ``name=config|name=config|name`` of E3_EVENT_HANDLERS, and the fields of a config.
 
-A value of a built-in handler may hold what the syntax uses. Such a character is percent-encoded (as RFC 3986 does it),
-and only such a one, so that any other configuration is written as e3-core writes it. An escape is ``%2C``, ``%7C`` or
-``%25``; any other ``%`` stands for itself.
+A value may contain a character that the syntax uses. Only such a character is percent-encoded (RFC 3986), so that all
+other configurations are written as e3-core writes them. The escapes are ``%2C``, ``%7C`` and ``%25``; any other ``%``
+is an ordinary character.
 """
 
 from __future__ import annotations
+
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
 
 _ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
 
@@ -50,6 +56,44 @@ def join_fields(fields: list[str], *, last_whole: bool = False) -> str:
     if last_whole:
         quoted[-1] = quote(fields[-1], comma=False)
     return ",".join(quoted)
+
+
+def decode_options(
+    handler: str, fields: Sequence[str], known: Collection[str], position: int, syntax: str
+) -> dict[str, str]:
+    """Return the options that ``key=value`` fields hold.
+
+    :param handler: the name of the handler, for the error
+    :param fields: the last fields of a configuration
+    :param known: the keys that the handler has
+    :param position: the position of the first field in the configuration, for the error
+    :param syntax: what was expected, such as ``expected http=URL[,key=value...]``
+    :raises EventError: a field is not ``key=value``, or its key is unknown
+    """
+    options: dict[str, str] = {}
+    for number, field in enumerate(fields, position):
+        key, equals, value = field.partition("=")
+        if not equals or key not in known:
+            # Not the field: it may be a secret in the wrong place.
+            raise EventError(f"{handler}: value {number} of the configuration is not understood; {syntax}")
+        options[key] = value
+    return options
+
+
+def positive_seconds(value: object, origin: str) -> float:
+    """Return a number of seconds.
+
+    :param value: a number, or a string that contains one
+    :param origin: what the value is, for the error
+    :raises EventError: it is not a positive number
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what float does not take is the error
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
+    return number
 
 
 def quote(value: str, *, comma: bool = True) -> str:

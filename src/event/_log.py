@@ -22,7 +22,7 @@ _WARNING = 30  # logging.WARNING
 
 _captured: dict[int, list[str]] = {}
 
-# Called when the logger is fetched: a process that captures the log need not import logging before.
+# Called when the logger is first fetched, so that a process that captures the log can import logging that late.
 before_first_use: Callable[[], None] | None = None
 
 
@@ -46,10 +46,10 @@ def warning(message: str, *args: object) -> None:
 def error(message: str, *args: object, cause: BaseException | None = None) -> None:
     """Log at ERROR.
 
-    Reporting a failure must not become one: what a log handler, a filter or a late import raises goes no further.
+    An exception of a log handler, a filter or a late import is not raised: logging a failure must not fail.
 
-    :param args: for the message, as logging formats it
-    :param cause: the exception whose traceback is logged too
+    :param args: the arguments of the message, as for logging
+    :param cause: an exception to log with its traceback
     """
     _log_safely(40, message, args, cause)
 
@@ -60,24 +60,24 @@ def _log_safely(level: int, message: str, args: tuple[object, ...], cause: BaseE
     except Exception as failure:
         try:
             sys.stderr.write(f"event: {message % args} (and logging failed: {one_line(failure)})\n")
-        except Exception:  # noqa: S110  # there is nobody left to tell
+        except Exception:  # noqa: S110  # there is no other place to report to
             pass
 
 
 def start_capture() -> None:
-    """Begin to remember what this thread logs."""
+    """Start capturing the messages of the current thread."""
     if "logging" in sys.modules:
-        get_logger()  # a plugin may log to the logger without having asked us for it
+        get_logger()  # a plugin may log to it without calling this module
     _captured[get_ident()] = []
 
 
 def stop_capture() -> str:
-    """Return what this thread has logged since `start_capture`, at WARNING and above, on one line; stop remembering."""
+    """Stop capturing and return this thread's messages at WARNING and above, joined by ``; ``."""
     return "; ".join(_captured.pop(get_ident(), ()))
 
 
 def _remember(record: LogRecord) -> bool:
-    """Let every record through; a filter, since a handler would keep the record from stderr where none is set up."""
+    """Capture a record and let it pass. A filter does this: a handler would disable logging's output to stderr."""
     said = _captured.get(get_ident())
     if said is not None and record.levelno >= _WARNING:
         error = record.exc_info[1] if record.exc_info else None
@@ -94,5 +94,5 @@ def record_text(record: LogRecord) -> str:
 
 
 def is_capturing() -> bool:
-    """Return whether what this thread logs is remembered."""
+    """Return whether the messages of the current thread are captured."""
     return get_ident() in _captured

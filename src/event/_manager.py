@@ -117,13 +117,17 @@ class EventManager:
         :raises EventError: the file's content is not an event
         :raises OSError: the file could not be read
         """
-        from event import _files
+        from event._verified import verified_copy
 
         event = Event.load(filename)
-        if problem := _files.changed(event.get_attachments()):
-            _log.error("%s is not sent: %s", os.fsdecode(filename), problem)
+        if not event.get_attachments():
+            return self.send_event(event)
+        try:
+            with verified_copy(event) as copy:
+                return self.send_event(copy)
+        except EventError as error:
+            _log.error("%s is not sent: %s", os.fsdecode(filename), one_line(error))
             return False
-        return self.send_event(event)
 
     def get_handler(self, name: str) -> Any:
         """Return the class of a handler.
@@ -208,15 +212,11 @@ class EventManager:
 def seconds(value: object, origin: str) -> float:
     """Return a timeout, in seconds; at most `LONGEST_TIMEOUT`.
 
-    :raises EventError: it is no positive number
+    :raises EventError: it is not a positive number
     """
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what float does not take is the error
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
-    return min(number, LONGEST_TIMEOUT)
+    from event._handler_config import positive_seconds
+
+    return min(positive_seconds(value, origin), LONGEST_TIMEOUT)
 
 
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:

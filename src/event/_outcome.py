@@ -1,4 +1,4 @@
-"""What became of a sending, for each handler."""
+"""The result of a sending, for each handler."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """What one handler did with an event.
+    """The result of one handler for an event.
 
     :ivar handler: the handler's name
-    :ivar ok: whether it took the event
-    :ivar error: the exception that it raised; None where it took the event or returned a false value
+    :ivar ok: whether the handler delivered the event
+    :ivar error: the exception that it raised; None if it delivered the event or returned a false value
     :ivar seconds: how long it took
-    :ivar said: what the handler logged meanwhile, at WARNING and above, on one line
-    :ivar timed_out: whether it was not done within the timeout; it may still run
+    :ivar said: the handler's log messages at WARNING and above, on one line
+    :ivar timed_out: whether it exceeded the timeout; it may still be running
     """
 
     __slots__ = ("error", "handler", "ok", "said", "seconds", "timed_out")
@@ -31,29 +31,29 @@ class Delivery:
         self.timed_out = False
 
     def __bool__(self) -> bool:
-        """Return whether the handler took the event."""
+        """Return whether the handler delivered the event."""
         return self.ok
 
     @property
     def reason(self) -> str:
-        """Why the handler did not take the event, on one line; empty where it did."""
+        """Why the handler did not deliver the event, on one line; empty if it did."""
         if self.ok:
             return ""
         return one_line(self.error) if self.error else self.said or "the handler returned False"
 
     @property
     def permanent(self) -> bool:
-        """Whether no later attempt can succeed."""
+        """Whether the failure is permanent: no later attempt can succeed."""
         return isinstance(self.error, PermanentError)
 
     @property
     def done(self) -> frozenset[str]:
         """The keys of the parts that need no further attempt; see `event.PartialDeliveryError`."""
-        done = getattr(self.error, "done", None)  # an error of a plugin may have anything there
+        done = getattr(self.error, "done", None)  # in a plugin's error, it may be of any type
         return done if isinstance(done, frozenset) else frozenset()
 
     def __str__(self) -> str:
-        """Return one line for a person."""
+        """Return the result on one line."""
         if self.ok:
             return f"{self.handler}: delivered in {self.seconds:.3f} s"
         return f"{self.handler}: not delivered: {self.reason}"
@@ -63,7 +63,7 @@ class Delivery:
 
 
 class Outcome:
-    """What all handlers did with an event, in their order; true where all of them took it.
+    """The results of all handlers for an event, in their order. It is true if all handlers delivered the event.
 
     :ivar deliveries: a tuple, one `Delivery` for each handler
     """
@@ -74,11 +74,11 @@ class Outcome:
         self.deliveries = deliveries
 
     def __bool__(self) -> bool:
-        """Return whether every handler took the event; true where there are none."""
+        """Return whether all handlers delivered the event; True if there are no handlers."""
         return all(self.deliveries)
 
     def __iter__(self) -> Iterator[Delivery]:
-        """Go through the deliveries."""
+        """Iterate over the deliveries."""
         return iter(self.deliveries)
 
     def __len__(self) -> int:
@@ -94,9 +94,9 @@ class Outcome:
 
 
 def taken(answer: object) -> bool:
-    """Return whether a handler's answer means that it has delivered the event.
+    """Return whether a handler's return value means that it has delivered the event.
 
-    :raises TypeError: the handler is a coroutine function, whose work nobody would wait for
+    :raises TypeError: `send_event` is a coroutine function, which nothing would await
     """
     if answer is True:
         return True

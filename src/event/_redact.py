@@ -115,11 +115,11 @@ def _known_secrets(references: Iterable[str]) -> set[str]:
         if _names[name]:
             found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
     for reference in references:
-        found |= _forms(_resolved(reference), 1)
+        found |= _forms(_secret_of(reference), 1)
     return found
 
 
-def _resolved(reference: str) -> str:
+def _secret_of(reference: str) -> str:
     from event import _secrets
 
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -59,7 +62,12 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def entry_points() -> list[EntryPoint]:
-    """Return the entry points of both groups; where a distribution's cannot be read, the log names it."""
+    """Return the entry points of both groups that other distributions declare, and ours if there are such.
+
+    If the entry points of a distribution cannot be read, the log names it.
+    """
+    if not _may_have_plugins():
+        return []
     from importlib import metadata
 
     try:
@@ -76,6 +84,38 @@ def entry_points() -> list[EntryPoint]:
                 where = getattr(distribution, "_path", "a distribution")
                 _log.warning("the entry points of %s cannot be read: %s", where, one_line(error))
         return found
+
+
+def _may_have_plugins() -> bool:
+    """Return whether another distribution may declare a handler; if not, importlib.metadata need not be imported.
+
+    That import costs more than all else of `e3-event check`. The files are those of the entry points specification:
+    https://packaging.python.org/en/latest/specifications/entry-points/
+    """
+    from importlib.machinery import PathFinder
+
+    if any(hasattr(finder, "find_distributions") for finder in sys.meta_path if finder is not PathFinder):
+        return True
+    return any(map(_may_hold_plugins, sys.path))
+
+
+def _may_hold_plugins(path: str) -> bool:
+    try:
+        with os.scandir(path or ".") as found:
+            names = [item.name for item in found if item.name.endswith((".dist-info", ".egg-info"))]
+        return any(_names_a_group(os.path.join(path, name)) for name in names if not name.startswith("e3_event-"))
+    except FileNotFoundError:
+        return False
+    except OSError:  # a zip file, or a directory that cannot be read
+        return True
+
+
+def _names_a_group(metadata: str) -> bool:
+    try:
+        with open(os.path.join(metadata, "entry_points.txt"), "rb") as file:
+            return b"event.handler" in file.read()
+    except (FileNotFoundError, NotADirectoryError):  # most have none; an old egg-info is a file
+        return False
 
 
 _UNKNOWN = "an unknown distribution"

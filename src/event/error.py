@@ -1,8 +1,8 @@
 """The errors of this package.
 
-Every function here raises `EventError` for what its caller can mend: a bad name, a bad configuration, a malformed
-file, a closed event. The message names the subject, its value and what was expected. Trouble of the operating
-system stays an `OSError`, and a wrong call stays a `TypeError`.
+`EventError` reports what the caller can fix: a bad name, a bad configuration, a malformed file, a closed event. Its
+message names the subject, the value and what was expected. Errors of the operating system remain `OSError`, and wrong
+calls remain `TypeError`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class E3Error(Exception):
-    """An error that gathers messages.
+    """An error with one or more messages.
 
-    Catch it where a script wants to stop with a readable reason.
+    Catch it to stop a script with a readable reason.
 
     :param message: the message, or several
-    :param origin: what the error is about; it stands before the message in `str()`
+    :param origin: what the error is about; `str()` puts it before the message
     """
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None) -> None:
@@ -42,28 +42,28 @@ class E3Error(Exception):
         return self
 
     def __str__(self) -> str:
-        """Return the last message, after the origin where there is one."""
+        """Return the last message, after the origin if there is one."""
         message = self.messages[-1] if self.messages else type(self).__name__
         return f"{self.origin}: {message}\n" if self.origin else message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with all messages, also those added later."""
+        """Pickle and copy with all messages, including those added later."""
         return _reduced(self)
 
 
 if not TYPE_CHECKING:
     try:
-        # Where e3-core is installed, its class is the base, so that the `except E3Error` of a script written for it
-        # goes on catching what we raise.
+        # If e3-core is installed, its class is the base: `except E3Error` of a script written for e3-core then also
+        # catches the errors of this package.
         from e3.error import E3Error
     except ImportError:
         pass
 
 
 class EventError(E3Error):
-    """What went wrong with an event, a handler or a configuration.
+    """An event, a handler or a configuration cannot be used.
 
-    The caller mends what the message names; trying again without a change fails again.
+    Fix the cause named in the message; retrying unchanged will fail again.
 
     :param message: the message, or several
     :param origin: what the error is about
@@ -75,13 +75,13 @@ class EventError(E3Error):
 
 
 class PermanentError(EventError):
-    """A delivery that no later attempt can make: the destination has refused this event for good.
+    """The destination has refused this event permanently, so no later attempt can deliver it.
 
-    A handler raises it. The outbox then does not try again, but keeps the event as a failed entry for an operator.
+    Handlers raise it. The outbox then does not retry; it keeps the event as a failed entry for an operator.
 
     :param message: the message, or several
     :param origin: what the error is about
-    :param done: the parts that were delivered all the same; see `PartialDeliveryError`
+    :param done: the parts that were delivered nevertheless; see `PartialDeliveryError`
     """
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None, *, done: Iterable[str] = ()) -> None:
@@ -92,8 +92,8 @@ class PermanentError(EventError):
 class PartialDeliveryError(EventError):
     """Some parts of a delivery are finished; a later attempt can finish the others.
 
-    A handler with several destinations raises it, such as the recipients of a mail. The outbox keeps `done`, and gives
-    it back on the next attempt: `event.already_delivered`.
+    A handler with several destinations raises it, such as the recipients of a mail. The outbox stores `done`; on the
+    next attempt, `event.already_delivered` returns it.
 
     :param message: the message, or several
     :param origin: what the error is about
@@ -116,7 +116,7 @@ class PartialDeliveryError(EventError):
 
 
 def shown(value: object) -> str:
-    """Return a value's repr, or its type and address where its own code fails."""
+    """Return the repr of a value, or its type and address if its `__repr__` fails."""
     try:
         return repr(value)
     except KeyboardInterrupt:
@@ -131,7 +131,7 @@ def _reduced(error: E3Error) -> tuple[Any, ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says on one line: all messages of ours, ``Type: message`` of any other."""
+    """Return an error on one line: all messages of an `E3Error`, ``Type: message`` for any other."""
     if isinstance(error, E3Error):
         text = "; ".join(error.messages) or type(error).__name__
     else:

@@ -392,23 +392,36 @@ def test_late_result_of_a_handler_is_dropped():
     assert sorted(uid for uid, _ in handler.got) == ["1", "2"]
 
 
-def test_result_that_comes_just_as_its_event_is_given_up_counts_no_more(monkeypatch):
+def test_wait_that_ends_just_as_the_handler_is_done_gives_up_nothing(monkeypatch):
     class Late(queue.SimpleQueue):
         waited = False
 
         def get(self, timeout):
-            """Say at first that nothing has come in time, though the results of both events have."""
+            """Say at first that nothing has come in time, though the handler has finished."""
             if self.waited:
                 return super().get(timeout=timeout)
             self.waited = True
-            until(lambda: self.qsize() == 2)
-            time.sleep(0.2)  # by now, no result of the handler's is in time
+            until(lambda: self.qsize() == 1)
             raise queue.Empty
 
     monkeypatch.setattr(queue, "SimpleQueue", Late)
-    one, two = deliver(direct(timeout=0.1, a=Handler()), body("1"), body("2"))
-    assert outcomes([one]) == [(REQUEUE, ["a"], "a: TimeoutError: not done within 0.1 s")]
+    assert [result.disposition for result in deliver(direct(a=Handler()), body("1"), body("2"))] == [ACK, ACK]
+
+
+def test_event_that_takes_too_long_holds_up_none_after_it():
+    go = threading.Event()
+    handler = Handler(lambda e: e.uid != "1" or go.wait(60))
+    one, two = deliver(direct(timeout=0.5, a=handler), body("1"), body("2"))
+    go.set()
+    assert outcomes([one]) == [(REQUEUE, ["a"], "a: TimeoutError: not done within 0.5 s")]
     assert two.disposition is ACK
+
+
+def test_last_event_that_takes_too_long_has_failed():
+    go = threading.Event()
+    (one,) = deliver(direct(timeout=0.1, a=Handler(lambda e: go.wait(60))), body("1"))
+    go.set()
+    assert outcomes([one]) == [(REQUEUE, ["a"], "a: TimeoutError: not done within 0.1 s")]
 
 
 def test_attachments_are_removed_afterwards(monkeypatch, tmp_path):

@@ -378,7 +378,7 @@ def test_no_progress_is_written_where_nobody_sees_it(process):
 
 
 def test_a_terminal_that_does_not_tell_its_width_is_80_wide(capsys):
-    assert deliver._width() == 80
+    assert deliver._terminal_width() == 80
 
 
 class Terminal:

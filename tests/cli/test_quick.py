@@ -22,9 +22,9 @@ def read_by_argparse(argv):
         return None
 
 
-@given(st.sampled_from(["send", "run"]), st.lists(WORDS, max_size=8))
+@given(st.sampled_from(["send", "run", "check"]), st.lists(WORDS, max_size=8))
 def test_what_is_read_is_what_argparse_reads(command, words):
-    quick = fast_parser.parse([command, *words])
+    quick = fast_parser.parse_fast([command, *words])
     if quick is None:
         return
     slow = read_by_argparse([command, *words])
@@ -42,10 +42,11 @@ def test_what_is_read_is_what_argparse_reads(command, words):
         ),
         pytest.param(["send", "n", "--env", "V", "--outbox", "o", "--", "-c=3"], id="words after --"),
         pytest.param(["run", "n", "--start", "--strict", "--arguments", "--log", "l", "--", "make", "-j"], id="run"),
+        pytest.param(["check", "--send", "--handler", "file=d"], id="check"),
     ],
 )
 def test_the_usual_lines_are_read_without_argparse(argv):
-    assert fast_parser.parse(argv) is not None
+    assert fast_parser.parse_fast(argv) is not None
 
 
 @pytest.mark.parametrize(
@@ -57,14 +58,16 @@ def test_the_usual_lines_are_read_without_argparse(argv):
         pytest.param(["send", "n", "--uid", "--attach"], id="an option as a value"),
         pytest.param(["send", "n", "--timeout", "0"], id="no time"),
         pytest.param(["send", "n", "--handler", "a", "--env", "V"], id="options that exclude each other"),
+        pytest.param(["check", "n"], id="a word too many"),
+        pytest.param(["check", "--"], id="dashes without need"),
         pytest.param(["run", "n", "--start=1"], id="a value for a flag"),
     ],
 )
 def test_what_is_wrong_or_rare_is_left_to_argparse(argv):
-    assert fast_parser.parse(argv) is None
+    assert fast_parser.parse_fast(argv) is None
 
 
-@pytest.mark.parametrize("command", ["send", "run"])
+@pytest.mark.parametrize("command", ["send", "run", "check"])
 def test_no_option_is_forgotten(command):
     (command_parser,) = (
         action.choices[command]

@@ -18,20 +18,12 @@ import pytest
 import event
 from cli.helpers import TO_FILES, handler, stored
 from event._outbox import Outbox
+from event._process import ci
 
 if os.name == "nt":
     pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)
 
-CI_MARKS = [
-    "GITHUB_ACTIONS",
-    "GITLAB_CI",
-    "JENKINS_URL",
-    "BUILDKITE",
-    "CIRCLECI",
-    "TF_BUILD",
-    "TRAVIS",
-    "BITBUCKET_BUILD_NUMBER",
-]
+CI_MARKS = {mark.partition("=")[0] for mark, *_ in ci._SYSTEMS.values()}
 HUNG = """import threading
         threading.Thread(target=threading.Event().wait, daemon=False).start()
         threading.Event().wait()"""
@@ -201,6 +193,7 @@ def test_a_real_time_signal_is_told_by_its_number(run):
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
+        pytest.param(["tests", "pytest", "-q"], "unrecognized argument '-q'; put the command after --", id="no --"),
         pytest.param(
             ["n", "--frob", "--", "true"],
             "unrecognized argument '--frob'; put the command after --",
@@ -273,6 +266,29 @@ def test_a_disk_that_fills_up_ends_the_log_and_nothing_else(here):
     assert done.stdout == "".join(f"{n}\n" for n in range(1, 600_001))
     assert done.stderr == "e3-event run: --log: 'log' is not complete: File too large\n"
     assert event_of()["outcome"] == "success"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="platform: Linux has a disk that is always full")
+def test_output_that_cannot_be_written_is_a_failure_of_a_command_that_succeeded(run, here):
+    with open("/dev/full", "w") as full:
+        done = run("--log", "log", "--", "seq", "99999", stdout=full)
+        failed = run("--log", "log", "--", "sh", "-c", "seq 99999; exit 7", stdout=full)
+    assert (done.returncode, failed.returncode) == (1, 7)
+    assert done.stderr == "e3-event run: the command's output is not complete: No space left on device\n"
+    assert (here / "log").read_text().endswith("99999\n")
+
+
+def test_what_takes_the_place_of_the_log_is_not_attached(run, here):
+    (here / "secret").write_text("of the host")
+    done = run("--log", "log", "--", "ln", "-sf", "secret", "log")
+    assert done.returncode == 0
+    assert done.stderr == "e3-event run: --log: 'log' is not attached: another file has taken its place\n"
+    assert not [*here.glob("events/n-*/*")]
+
+
+def test_a_log_that_the_command_removes_is_not_attached(run):
+    done = run("--log", "log", "--", "rm", "log")
+    assert done.stderr == "e3-event run: --log: 'log' is not attached: No such file or directory\n"
 
 
 def test_without_descriptors_for_the_log_the_command_runs(process, here, monkeypatch):

@@ -153,6 +153,7 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
         "event._cli._support.terminal",
         "event._cli.send",
         "event._handler_config",
+        "event._places",
         "event._worker",
         "event._worker.parent",
         "event._worker.protocol",

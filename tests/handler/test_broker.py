@@ -1156,11 +1156,11 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"limit": "much"}, "limit is 'much'; expected a number, 0 or more", id="limit"),
         pytest.param({"limit": -1}, "limit is -1; expected a number, 0 or more", id="negative-limit"),
         pytest.param({"s3": "builds"}, "the URL is 'builds'; expected s3://BUCKET/PREFIX", id="s3"),
-        pytest.param({"timeout": "soon"}, "timeout is 'soon'; expected a number, above 0", id="timeout"),
-        pytest.param({"timeout": 0}, "timeout is 0; expected a number, above 0", id="no-time"),
-        pytest.param({"timeout": float("nan")}, "timeout is nan; expected a number, above 0", id="nan"),
-        pytest.param({"timeout": float("inf")}, "timeout is inf; expected a number, above 0", id="endless"),
-        pytest.param({"timeout": None}, "timeout is None; expected a number, above 0", id="none"),
+        pytest.param({"timeout": "soon"}, "timeout is 'soon'; expected a positive number", id="timeout"),
+        pytest.param({"timeout": 0}, "timeout is 0; expected a positive number", id="no-time"),
+        pytest.param({"timeout": float("nan")}, "timeout is nan; expected a positive number", id="nan"),
+        pytest.param({"timeout": float("inf")}, "timeout is inf; expected a positive number", id="endless"),
+        pytest.param({"timeout": None}, "timeout is None; expected a positive number", id="none"),
     ],
 )
 def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError, _files
+from event._event import with_sending
 from event.handler import file as file_handler
 from event.handler.file import FileHandler
 
@@ -414,11 +415,11 @@ def test_a_retry_of_a_sending_replaces_its_files_and_another_sending_does_not(tm
     handler = FileHandler(tmp_path / "events")
     e = attach("build", "u", {"log": b"compiled"})
     for _ in range(3):
-        assert handler.send_event(e._as_sent("0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10"))
+        assert handler.send_event(with_sending(e, "0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10"))
     (path,) = jsons(tmp_path / "events")
     assert path.name == "build-u-0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10.json"
     assert copies(tmp_path / "events") == [b"compiled"]
-    assert handler.send_event(e._as_sent(event.unique_id()))
+    assert handler.send_event(with_sending(e, event.unique_id()))
     assert handler.send_event(e)
     assert len(jsons(tmp_path / "events")) == 3
     assert copies(tmp_path / "events") == [b"compiled"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import event
+from event._event import with_sending
 from event._net import s3
 from event.handler.s3 import S3Handler
 from servers.s3 import SECRET, answering, listening, s3_server
@@ -103,7 +104,7 @@ def test_a_second_sending_is_an_object_of_its_own(store, handler):
 def test_a_retry_of_a_sending_replaces_its_objects(store, handler, tmp_path):
     made = make_event(tmp_path, files=["build.log"])
     for _ in range(3):
-        assert handler.send_event(made._as_sent("an-id"))
+        assert handler.send_event(with_sending(made, "an-id"))
     assert [key.rpartition(made.uid)[2] for key in store.keys("events")] == ["-an-id.s3"]
     assert len(store.keys("logs")) == 1
 

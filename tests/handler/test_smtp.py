@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 
 import event
-from event._event import with_delivered
+from event._event import with_delivered, with_sending
 from event._formats import attachments
 from event._formats import mail as mail_format
 from event._formats.address import parse_mailboxes
@@ -738,7 +738,7 @@ def test_a_slow_server_that_hangs_up_after_the_mail_has_taken_it(monkeypatch, ca
 
 def delivered(sent, *keys, sending="sending-1"):
     """Return an event as an outbox gives it to a handler that has delivered some parts."""
-    return with_delivered(sent._as_sent(sending), keys)
+    return with_delivered(with_sending(sent, sending), keys)
 
 
 def partial(handler, sent):

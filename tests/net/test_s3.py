@@ -240,8 +240,8 @@ def test_a_body_without_an_end_does_not_fill_the_disk(store, directory, monkeypa
             pass  # it has heard enough
 
     sizes = []
-    unlink = _files._unlink
-    monkeypatch.setattr(_files, "_unlink", lambda path: sizes.append(os.path.getsize(path)) or unlink(path))
+    unlink = _files.unlink_quietly
+    monkeypatch.setattr(_files, "unlink_quietly", lambda path: sizes.append(os.path.getsize(path)) or unlink(path))
 
     with talking(talk) as endpoint:
         lead_to(endpoint, monkeypatch)

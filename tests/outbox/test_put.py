@@ -165,7 +165,7 @@ def test_an_event_that_could_not_be_read_back_is_refused(box):
 
 
 def test_an_event_that_is_too_large_is_refused(box, monkeypatch):
-    monkeypatch.setattr("event._outbox.entry.LARGEST", 5000)
+    monkeypatch.setattr("event._outbox.entry.MAX_ENTRY_SIZE", 5000)
     put(box, Event("build", text="x" * 4000)).discard()
     with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; 5000 are the most"):
         put(box, Event("build", text="x" * 5000))
@@ -283,7 +283,7 @@ def test_several_events_are_put_with_one_sync_of_the_directory(box, attached, sy
 
 
 def test_an_event_that_cannot_be_put_stops_none_of_the_others(box, monkeypatch):
-    monkeypatch.setattr("event._outbox.entry.LARGEST", 5000)
+    monkeypatch.setattr("event._outbox.entry.MAX_ENTRY_SIZE", 5000)
     good, bad = NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("build", text="x" * 6000), {"file": "d"})
     first, second, third = box.put_many([good, bad, good])
     assert isinstance(second, EventError)

@@ -259,7 +259,7 @@ def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
     [
         ("alive", {"memory": 1 << 60, "threads": 1, "hung": 0}),
         ("alive", {"memory": 1, "threads": room.MOST_THREADS + 1, "hung": 0}),
-        ("alive", {"memory": 1, "threads": 1, "hung": room.MOST_HUNG + 1}),
+        ("alive", {"memory": 1, "threads": 1, "hung": room.MAX_HUNG_THREADS + 1}),
         ("state", {"disk": 0.0, "exhausted": True}),
     ],
 )

@@ -12,7 +12,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from queue import SimpleQueue
     from threading import Thread
 
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from event._broker.sink import Incoming
 
 
+_LONGEST_WAIT = 3600.0  # seconds; a lock takes no infinite one
+
+
 class DirectSink:
     """Gives events to handlers: to each handler one after another, to all handlers side by side.
 
     :param timeout: for one event and one handler, in seconds
-    :param report: called with each delivery
+    :param report: called with each delivery, in the thread of its handler
     """
 
     def __init__(
@@ -65,21 +68,21 @@ class DirectSink:
         from queue import SimpleQueue
 
         deliveries: dict[int, list[Delivery]] = {number: [] for number in events}
-        done: SimpleQueue[tuple[int, Delivery]] = SimpleQueue()
+
+        def note(number: int, delivery: Delivery) -> None:
+            deliveries[number].append(delivery)
+            try:
+                self._report(events[number][0].message, delivery)
+            except Exception:  # noqa: S110  # the event is delivered all the same
+                pass
+
+        done: SimpleQueue[_Lane] = SimpleQueue()
         lanes = []
         for name, handler in self._handlers.items():
             work = {n: item for n, (item, incoming) in events.items() if _is_pending(name, incoming)}
             if work:
-                lanes.append(_Lane(name, handler, work, self._timeout, done, self._overdue.append))
-        left = sum(len(lane.left) for lane in lanes)
-        while left:
-            for number, delivery in _next(done, lanes):
-                deliveries[number].append(delivery)
-                left -= 1
-                try:
-                    self._report(events[number][0].message, delivery)
-                except Exception:  # noqa: S110  # the event is delivered all the same
-                    pass
+                lanes.append(_Lane(name, handler, work, self._timeout, note, done.put, self._overdue.append))
+        _wait_for_lanes(lanes, done)
         return deliveries
 
     def _result(self, incoming: Incoming, deliveries: list[Delivery]) -> SinkResult:
@@ -96,8 +99,10 @@ class _Lane:
     """Gives events to one handler, one after another, in a thread. If one takes too long, another thread goes on.
 
     :ivar name: the handler's
+    :param note: called with the number of an event and its delivery, mostly in the lane's thread
+    :param finish: called with the lane when all its deliveries are noted
     :param leave: called with a thread that is left behind
-    :ivar left: the events that are not reported; only the thread that reads `done` changes it
+    :ivar left: the events whose deliveries are not noted
     """
 
     def __init__(  # noqa: PLR0913  # what a lane is made of
@@ -106,7 +111,8 @@ class _Lane:
         handler: _dispatch.Handler,
         events: dict[int, Unpacked],
         timeout: float,
-        done: SimpleQueue[tuple[int, Delivery]],
+        note: Callable[[int, Delivery], None],
+        finish: Callable[[_Lane], None],
         leave: Callable[[Thread], None],
     ) -> None:
         from threading import Lock
@@ -116,8 +122,9 @@ class _Lane:
         self._leave = leave
         self._handler = handler
         self._timeout = timeout
-        self._done = done
-        self._lock = Lock()  # of the two below
+        self._note = note
+        self._finish = finish
+        self._lock = Lock()  # of `left` and the two below
         self._started = 0.0
         self._turn = 0  # of the thread that may report
         self._start()
@@ -126,17 +133,17 @@ class _Lane:
         """Return when the event that is being delivered has failed; infinity if all are reported."""
         return self._started + self._timeout if self.left else float("inf")
 
-    def skip_overdue(self) -> Iterator[tuple[int, Delivery]]:
+    def skip_overdue(self) -> None:
         """Leave an event that takes too long to its thread, and go on with the next one in another thread."""
         with self._lock:
             if self.deadline() > time.monotonic():
                 return
             self._turn += 1
-        self._leave(self._thread)
-        number = next(iter(self.left))
-        del self.left[number]
-        self._start()
-        yield number, Delivery(self.name, False, TimeoutError(f"not done within {self._timeout:g} s"), self._timeout)
+            self._leave(self._thread)
+            error = TimeoutError(f"not done within {self._timeout:g} s")
+            self._note_next(Delivery(self.name, False, error, self._timeout))
+        if self.left:
+            self._start()
 
     def _start(self) -> None:
         from threading import Thread
@@ -148,33 +155,39 @@ class _Lane:
             self._thread.start()
         except RuntimeError as error:  # too many threads
             failure = _dispatch.NotStartedError(f"not tried: no thread can be started ({one_line(error)})")
-            for number in self.left:
-                self._done.put((number, Delivery(self.name, False, failure, 0.0)))
+            while self.left:
+                self._note_next(Delivery(self.name, False, failure, 0.0))
 
     def _run(self, turn: int, events: dict[int, Unpacked]) -> None:
-        for number, item in events.items():
+        for item in events.values():
             delivery = _deliver_in_span(self.name, self._handler, item)
             with self._lock:
                 if turn != self._turn:
                     return  # too late: another thread has gone on
                 self._started = time.monotonic()
-                self._done.put((number, delivery))
+                self._note_next(delivery)
+
+    def _note_next(self, delivery: Delivery) -> None:
+        """Note the delivery of the first event that is left."""
+        number = next(iter(self.left))
+        self._note(number, delivery)
+        del self.left[number]
+        if not self.left:
+            self._finish(self)
 
 
-def _next(done: SimpleQueue[tuple[int, Delivery]], lanes: list[_Lane]) -> Iterator[tuple[int, Delivery]]:
-    """Yield deliveries that have ended; wait for the first one, or until one has taken too long."""
+def _wait_for_lanes(lanes: list[_Lane], done: SimpleQueue[_Lane]) -> None:
+    """Wait until all lanes have finished; an event that takes too long is left to its thread."""
     from queue import Empty
 
-    deadline = min(lane.deadline() for lane in lanes)
-    try:
-        number, delivery = done.get(timeout=max(deadline - time.monotonic(), 0.0))
-    except Empty:
-        for lane in lanes:
-            yield from lane.skip_overdue()
-        return
-    lane = next(lane for lane in lanes if lane.name == delivery.handler)
-    if lane.left.pop(number, None) is not None:
-        yield number, delivery
+    finished: set[_Lane] = set()
+    while len(finished) < len(lanes):
+        deadline = min(lane.deadline() for lane in lanes)
+        try:
+            finished.add(done.get(timeout=min(max(deadline - time.monotonic(), 0.0), _LONGEST_WAIT)))
+        except Empty:
+            for lane in lanes:
+                lane.skip_overdue()
 
 
 def _is_pending(name: str, incoming: Incoming) -> bool:

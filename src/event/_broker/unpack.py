@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from event._broker import message as _message
 from event._broker.sink import Disposition, SinkResult, failed
+from event._event import with_sending
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -72,7 +73,7 @@ def unpack(body: bytes, directory: LazyDirectory, number: int, source: Attachmen
             path = os.path.join(directory.path(), f"{number}-{len(attachments)}")
             _save(message.files[file], path, sha1, source)
             attachments[name] = (path, sha1)
-        return Unpacked(message, message.event._as_sent(message.id, attachments))
+        return Unpacked(message, with_sending(message.event, message.id, attachments))
     except ValueError as error:
         return SinkResult(Disposition.DEAD_LETTER, f"it is not an event's message: {one_line(error)}")
     except LaterError as error:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from event._worker import Worker
 
 _WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first job to a copy of this process
-_QUICK = frozenset({"send", "run"})  # whose usual lines are read without argparse
+_QUICK = frozenset({"send", "run", "check"})  # whose usual lines are read without argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def _parse_arguments(words: list[str]) -> Any:
     if words and words[0] in _QUICK:
         from event._cli._support import fast_parser
 
-        if args := fast_parser.parse(words):
+        if args := fast_parser.parse_fast(words):
             return args
     from event._cli._support.parser import parse
 

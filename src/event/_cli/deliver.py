@@ -37,7 +37,7 @@ examples:
   e3-event deliver outbox --all --timeout 30
 """
 
-JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
+DEFAULT_JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
 _SIGNAL_CHECK_INTERVAL = 1.0  # seconds between two looks at whether a signal has come, at most
 
 
@@ -75,7 +75,7 @@ def add_jobs(parser: argparse._ActionsContainer) -> None:
         "--jobs",
         metavar="N",
         type=_number,
-        default=JOBS,
+        default=DEFAULT_JOBS,
         help="give each handler up to N events at once, if it waits for its server and takes several "
         "(default: %(default)s)",
     )
@@ -179,7 +179,8 @@ class Report:
 
     def _progress(self, text: str) -> None:
         self.clear()
-        self._shown = terminal.printable_line(text)[: _width() - 1]  # a full line would wrap, and could not be removed
+        most = _terminal_width() - 1  # a full line would wrap, and could not be removed
+        self._shown = terminal.printable_line(text)[:most]
         _raw(self._shown)
 
     def _tell(self, text: str) -> None:
@@ -213,7 +214,7 @@ def _number(text: str) -> int:
 _MOST_JOBS = 100
 
 
-def _width() -> int:
+def _terminal_width() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):

@@ -110,7 +110,7 @@ def _list(outbox: Outbox, args: argparse.Namespace) -> int:
     if not outbox.exists():
         terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path} yet")
         return 0
-    width = _width()
+    width = _line_width()
     counts = dict.fromkeys(outbox_index.WORDS, 0)
     unreadable = False
     for candidate, entry in outbox.entries():
@@ -140,7 +140,7 @@ def _row(*cells: str) -> str:
     return "{:<36}  {:<11}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
 
 
-def _width() -> int:
+def _line_width() -> int:
     """Return how much of a line is shown: on a terminal, where it would wrap, what fits."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000

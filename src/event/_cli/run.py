@@ -40,7 +40,8 @@ The event's data, in addition to your own:
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
   output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
-  ci          if a CI system runs the build: "system", "build_url", "branch", "commit"
+  ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
+              "attempt", "pull_request"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
               processes find the uid of this event there
   traceparent the span in a trace (W3C Trace Context), a child of TRACEPARENT's if that is set;
@@ -134,6 +135,7 @@ class _Step:
         self._outbox = handler_options.outbox_path(args)
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
+        self._log_file: os.stat_result | None = None
         self._span = _trace_context.new_span(_trace_context.current_span())
         self._data = {**_start_data(args), **_trace_context.to_data(self._span), **data}
         self._start_event = Event(name, **self._data)
@@ -226,7 +228,7 @@ class _Step:
 
         :param which: what a line about it begins with
         """
-        files = [("log", os.path.abspath(self._args.log))] if attach else []
+        files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
             if not result.ok or result.said:
@@ -235,7 +237,9 @@ class _Step:
 
     def _open_log(self) -> int | None:
         try:
-            return _open_log_file(self._args.log)
+            fd = _open_log_file(self._args.log)
+            self._log_file = os.stat(fd)
+            return fd
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self._print(f"--log: {self._args.log!r} cannot be written: {reason}")
@@ -247,6 +251,18 @@ class _Step:
             terminal.print_err(f"{self._args.parser.prog}: {self._args.command_line[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
+
+    def _log_to_attach(self) -> list[tuple[str, str]]:
+        """Return the log's name and path. What has been put in its place is not attached: it may be any file."""
+        path = os.path.abspath(self._args.log)
+        try:
+            if self._log_file and os.path.samestat(self._log_file, os.stat(path)):
+                return [("log", path)]
+            reason = "another file has taken its place"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        self._print(f"--log: {self._args.log!r} is not attached: {reason}")
+        return []
 
     def _catch_errors(self, work: Callable[[], object]) -> None:
         """Call `work`; print its error instead of raising it, so that the command's exit status is kept."""

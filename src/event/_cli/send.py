@@ -173,25 +173,18 @@ class _Command:
 
     def send_file(self, path: str) -> bool:
         """Send a dumped event; return the same as `send`."""
+        from event._verified import verified_copy
+
         try:
-            event = _dumped(path)
+            with verified_copy(Event.load(path)) as event:
+                return self.send(event, {}, f"{path}: ")
         except (EventError, OSError) as error:
             terminal.print_err(f"{path}: not sent: {one_line(error)}")
             return False
-        return self.send(event, {}, f"{path}: ")
 
     def _line(self, sent: Sent, result: Result) -> str:
         rest = handler_options.rest_of(sent, result)
         return handler_options.result_line(result, rest if result.loaded else f"not loaded (in {self._source}); {rest}")
-
-
-def _dumped(path: str) -> Event:
-    event = Event.load(path)
-    from event import _files
-
-    if problem := _files.changed(event.get_attachments()):
-        raise EventError(problem)
-    return event
 
 
 def _event_from_args(args: argparse.Namespace) -> Event:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 40 << 20  # bytes of a mail, after base64; few servers take more
 
-_MAX_LINE_LENGTH = 900  # characters; RFC 5322 allows 998 bytes in a line
+_MAX_MAIL_LINE = 900  # characters; RFC 5322 allows 998 bytes in a line
 _PIECES = re.compile(r"(?:%..|.){1,20}")  # of a percent-encoded name
 
 
@@ -206,7 +206,7 @@ def _message_id(sending: str, sender: str) -> str:
 def _mailbox_field(box: Mailbox, address: str) -> _Folded:
     if not box.name:
         return _Folded(address)
-    is_short = box.name.isascii() and len(box.name) < _MAX_LINE_LENGTH
+    is_short = box.name.isascii() and len(box.name) < _MAX_MAIL_LINE
     name = quoted(box.name) if is_short else Header(box.name, "utf-8", header_name="To").encode(linesep="\r\n")
     return _Folded(f"{name} <{address}>")
 

@@ -6,7 +6,6 @@ may bring, and failures that a caller tells apart without knowing botocore, and 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 
@@ -174,12 +173,12 @@ class Store:
         client = self.connect()
         body = _asked(lambda: client.get_object(Bucket=bucket, Key=key))["Body"]
         with body:
-            fd = os.open(path, _files._CREATE, 0o600)
+            fd = os.open(path, _files.CREATE_FLAGS, 0o600)
             try:
                 with open(fd, "wb") as file:
                     _receive(body, file, url, size, sha1)
             except BaseException:
-                _files._unlink(path)
+                _files.unlink_quietly(path)
                 raise
 
     def _new_client(self) -> S3Client:
@@ -209,7 +208,7 @@ class _Part:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self.left = size
-        self.digest = hashlib.sha1(usedforsecurity=False)
+        self.digest = _files.new_sha1()
 
     def read(self, size: int = -1) -> bytes:
         """Return the next ones."""
@@ -297,7 +296,7 @@ def _receive(body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str
     :raises ContentError: it is not what was announced
     :raises StoreError: it breaks off
     """
-    digest = hashlib.sha1(usedforsecurity=False)
+    digest = _files.new_sha1()
     received = 0
     while chunk := _asked(lambda: body.read(_DOWNLOAD_CHUNK)):
         received += len(chunk)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 
 from event import _files, _log
 from event.error import EventError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from event._event import Event
 
 _HASH_CHUNK = 1 << 20  # bytes
 _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+_CREATE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 
 def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict[str, list[str]]:
@@ -63,10 +59,10 @@ def copy(reading: int, target: str) -> str:
 
     :raises OSError: the file cannot be read, or the copy cannot be written
     """
-    writing = os.open(target, _CREATE, 0o600)
+    writing = os.open(target, _CREATE_NEW, 0o600)
     try:
         found = _copy_and_hash(reading, writing)
-        _set_attributes(writing, target, os.fstat(reading))
+        _files.set_attributes(writing, target, os.fstat(reading), 0o400)  # its owner can read it in any case
         os.fsync(writing)
     finally:
         os.close(writing)  # on NFS, a full disk may be reported only here
@@ -99,17 +95,9 @@ def sha1_no_follow(path: str) -> str:
 
 
 def _copy_and_hash(reading: int, writing: int | None) -> str:
-    state: Any = hashlib.sha1(usedforsecurity=False)
+    state = _files.new_sha1()
     while chunk := os.read(reading, _HASH_CHUNK):
         state.update(chunk)
         if writing is not None:
             _files.write_all(writing, chunk)
     return str(state.hexdigest())
-
-
-def _set_attributes(fd: int, path: str, like: os.stat_result) -> None:
-    """Give a file the permission bits and the time of another; its owner can read it in any case."""
-    mode = stat.S_IMODE(like.st_mode) & 0o777 | 0o400
-    times = (like.st_atime_ns, like.st_mtime_ns)
-    os.utime(fd if os.utime in os.supports_fd else path, ns=times)
-    os.chmod(fd if os.chmod in os.supports_fd else path, mode)

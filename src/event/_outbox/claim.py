@@ -6,7 +6,7 @@ import os
 import time
 
 from event import _files, _log
-from event._event import with_delivered
+from event._event import with_delivered, with_sending
 from event._outbox import attachments, files
 from event._outbox import entry as text
 
@@ -59,7 +59,7 @@ class Claim:
         """
         kept = self.entry.event.get_attachments()
         own = {name: (os.path.join(self.path, file), digest) for name, (file, digest) in kept.items()}
-        event = self.entry.event._as_sent(self.entry.id, own)
+        event = with_sending(self.entry.event, self.entry.id, own)
         done = self.entry.delivered_parts(handler)
         return with_delivered(event, done) if done else event
 

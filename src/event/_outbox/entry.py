@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 ENTRY_VERSION = 1
 BEGINNING = b'{"version": 1, '  # of what `encode_entry` returns
-LARGEST = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
+MAX_ENTRY_SIZE = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
 FIRST_DELAY = 60.0  # seconds
 LONGEST_DELAY = 6 * 3600.0  # seconds
 ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,

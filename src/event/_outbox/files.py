@@ -182,8 +182,8 @@ def _read_bounded(path: str) -> bytes:
     fd = _open(path)
     try:
         size = os.fstat(fd).st_size
-        if size > text.LARGEST:
-            raise DamagedError(f"its text has {size} bytes; {text.LARGEST} are the most")
+        if size > text.MAX_ENTRY_SIZE:
+            raise DamagedError(f"its text has {size} bytes; {text.MAX_ENTRY_SIZE} are the most")
         parts = []
         while part := os.read(fd, size + 1):
             parts.append(part)

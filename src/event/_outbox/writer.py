@@ -184,8 +184,8 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
     except ValueError as error:
         raise EventError(f"{new.event!r} cannot be kept: {error}") from error
     line = text.encode_entry(entry, content)
-    if len(line) > text.LARGEST:
-        raise EventError(f"{new.event!r} cannot be kept: it has {len(line)} bytes; {text.LARGEST} are the most")
+    if len(line) > text.MAX_ENTRY_SIZE:
+        raise EventError(f"{new.event!r} cannot be kept: it has {len(line)} bytes; {text.MAX_ENTRY_SIZE} are the most")
     return entry, line
 
 

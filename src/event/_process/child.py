@@ -37,7 +37,7 @@ class ExitResult:
         self.error = error
         stopped = [number for number in received if number in _STOPPING]
         number = -code if code < 0 else stopped[-1] if stopped and code else 0
-        self.signal = _signal_name(number) if number else None
+        self.signal = _name_of_signal(number) if number else None
         self.outcome = "success" if not code else "cancel" if stopped or number in _STOPPING else "failure"
 
 
@@ -214,7 +214,7 @@ def _status(error: OSError, command: str) -> int:
     return _NOT_FOUND if missing and not (os.path.dirname(command) and os.path.exists(command)) else _NOT_EXECUTABLE
 
 
-def _signal_name(number: int) -> str:
+def _name_of_signal(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal

@@ -1,8 +1,9 @@
-"""The CI system that runs us, and what it says of its build: pure functions of the environment.
+"""The CI system that runs us, and what its environment variables say of the build.
 
 Each system documents its variables:
 
-- GitHub Actions (Gitea's and Forgejo's set the same): https://docs.github.com/actions/reference/variables-reference
+- GitHub Actions: https://docs.github.com/actions/reference/variables-reference; Gitea and Forgejo set the same ones,
+  and one of their own
 - GitLab: https://docs.gitlab.com/ci/variables/predefined_variables/
 - Jenkins, and its plugin for Git: https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables
 - Buildkite: https://buildkite.com/docs/pipelines/configure/environment-variables
@@ -10,6 +11,13 @@ Each system documents its variables:
 - Azure Pipelines: https://learn.microsoft.com/azure/devops/pipelines/build/variables
 - Travis CI: https://docs.travis-ci.com/user/environment-variables/
 - Bitbucket Pipelines: https://support.atlassian.com/bitbucket-cloud/docs/variables-and-secrets/
+- TeamCity: https://www.jetbrains.com/help/teamcity/predefined-build-parameters.html
+- Drone: https://docs.drone.io/pipeline/environment/reference/
+- Woodpecker: https://woodpecker-ci.org/docs/usage/environment
+- AWS CodeBuild: https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-env-vars.html
+- AppVeyor: https://www.appveyor.com/docs/environment-variables/
+- Semaphore: https://docs.semaphoreci.com/reference/env-vars
+- Bamboo: https://confluence.atlassian.com/bamboo/bamboo-variables-289277087.html
 """
 
 from __future__ import annotations
@@ -17,65 +25,199 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 
 def build(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the ``system``, ``build_url``, ``branch`` and ``commit`` of the build that runs us.
+    """Return what the CI system says of the build.
 
-    What the system does not tell is left out; outside of CI, the dict is empty. For a pull request, ``branch`` is the
-    one that it would merge, where the system tells it.
+    ``system``, ``build_url``, ``branch``, ``commit``, ``job``, ``attempt`` and ``pull_request`` (its number); a value
+    that the system does not provide is left out. Outside of CI, the dict is empty.
+
+    For a pull request, ``branch`` and ``commit`` are those of its head, not of the temporary merge that is built.
 
     :param environ: the environment variables
     """
-    for system, (mark, url, branch, commit) in _SYSTEMS.items():
-        if environ.get(mark):
-            told = {
-                "system": system,
-                "build_url": _fill_url(url, environ),
-                "branch": _short_branch(_first(branch, environ)),
-                "commit": _first(commit, environ),
-            }
-            return {key: value for key, value in told.items() if value}
+    for name, (mark, url, *sources) in _SYSTEMS.items():
+        if _matches(mark, environ):
+            values = {"build_url": _fill_url(url, environ), **_values(sources, environ)}
+            if mark.endswith("_ACTIONS"):
+                values |= _of_github_payload(environ)
+            return {"system": name, **{key: value for key, value in values.items() if value}}
     return {}
 
 
-# By which variable a system is known, its build's URL, and where the branch and the commit stand: the first of these
-# that is set. Jenkins comes last, since its agents may run in an environment that another system has left.
+# Those that set the variables of others too come first. Jenkins comes last, since its agents may run in an environment
+# that another system has left.
+#
+# By what each is known, a variable or NAME=VALUE; the build's URL, with {NAME} for a variable; and where the branch,
+# the commit, the job, the attempt and the pull request are: the first of these variables that is set.
+_GITHUB = (
+    "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}",
+    "GITHUB_HEAD_REF GITHUB_REF_NAME",
+    "GITHUB_SHA",
+    "GITHUB_JOB",
+    "GITHUB_RUN_ATTEMPT",
+    "",
+)
 _SYSTEMS = {
-    "github": (
-        "GITHUB_ACTIONS",
-        "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}",
-        "GITHUB_HEAD_REF GITHUB_REF_NAME",
-        "GITHUB_SHA",
-    ),
+    "forgejo": ("FORGEJO_ACTIONS", *_GITHUB),
+    "gitea": ("GITEA_ACTIONS", *_GITHUB),
+    "github": ("GITHUB_ACTIONS", *_GITHUB),
     "gitlab": (
         "GITLAB_CI",
         "{CI_JOB_URL}",
         "CI_COMMIT_BRANCH CI_MERGE_REQUEST_SOURCE_BRANCH_NAME CI_COMMIT_REF_NAME",
-        "CI_COMMIT_SHA",
+        "CI_MERGE_REQUEST_SOURCE_BRANCH_SHA CI_COMMIT_SHA",
+        "CI_JOB_NAME",
+        "",
+        "CI_MERGE_REQUEST_IID",
     ),
-    "buildkite": ("BUILDKITE", "{BUILDKITE_BUILD_URL}", "BUILDKITE_BRANCH", "BUILDKITE_COMMIT"),
-    "circleci": ("CIRCLECI", "{CIRCLE_BUILD_URL}", "CIRCLE_BRANCH", "CIRCLE_SHA1"),
+    "buildkite": (
+        "BUILDKITE",
+        "{BUILDKITE_BUILD_URL}",
+        "BUILDKITE_BRANCH",
+        "BUILDKITE_COMMIT",
+        "BUILDKITE_LABEL BUILDKITE_STEP_KEY",
+        "BUILDKITE_RETRY_COUNT",
+        "BUILDKITE_PULL_REQUEST",
+    ),
+    "circleci": (
+        "CIRCLECI",
+        "{CIRCLE_BUILD_URL}",
+        "CIRCLE_BRANCH",
+        "CIRCLE_SHA1",
+        "CIRCLE_JOB",
+        "",
+        "CIRCLE_PULL_REQUEST",
+    ),
     "azure": (
         "TF_BUILD",
         "{SYSTEM_TEAMFOUNDATIONCOLLECTIONURI}{SYSTEM_TEAMPROJECT}/_build/results?buildId={BUILD_BUILDID}",
         "SYSTEM_PULLREQUEST_SOURCEBRANCH BUILD_SOURCEBRANCH",
-        "BUILD_SOURCEVERSION",
+        "SYSTEM_PULLREQUEST_SOURCECOMMITID BUILD_SOURCEVERSION",
+        "SYSTEM_JOBDISPLAYNAME SYSTEM_JOBNAME",
+        "SYSTEM_JOBATTEMPT",
+        "SYSTEM_PULLREQUEST_PULLREQUESTNUMBER SYSTEM_PULLREQUEST_PULLREQUESTID",
     ),
     "travis": (
         "TRAVIS",
         "{TRAVIS_JOB_WEB_URL}",
         "TRAVIS_PULL_REQUEST_BRANCH TRAVIS_BRANCH",
         "TRAVIS_PULL_REQUEST_SHA TRAVIS_COMMIT",
+        "TRAVIS_JOB_NAME TRAVIS_JOB_NUMBER",
+        "",
+        "TRAVIS_PULL_REQUEST",
     ),
     "bitbucket": (
         "BITBUCKET_BUILD_NUMBER",
         "https://bitbucket.org/{BITBUCKET_REPO_FULL_NAME}/pipelines/results/{BITBUCKET_BUILD_NUMBER}",
         "BITBUCKET_BRANCH",
         "BITBUCKET_COMMIT",
+        "",
+        "BITBUCKET_STEP_RUN_NUMBER",
+        "BITBUCKET_PR_ID",
     ),
-    "jenkins": ("JENKINS_URL", "{BUILD_URL}", "CHANGE_BRANCH BRANCH_NAME GIT_BRANCH", "GIT_COMMIT"),
+    "teamcity": ("TEAMCITY_VERSION", "{BUILD_URL}", "", "BUILD_VCS_NUMBER", "TEAMCITY_BUILDCONF_NAME", "", ""),
+    "woodpecker": (
+        "CI=woodpecker",
+        "{CI_PIPELINE_URL}",
+        "CI_COMMIT_SOURCE_BRANCH CI_COMMIT_BRANCH",
+        "CI_COMMIT_SHA",
+        "CI_STEP_NAME",
+        "",
+        "CI_COMMIT_PULL_REQUEST",
+    ),
+    "drone": (
+        "DRONE",
+        "{DRONE_BUILD_LINK}",
+        "DRONE_SOURCE_BRANCH DRONE_COMMIT_BRANCH",
+        "DRONE_COMMIT_SHA",
+        "DRONE_STEP_NAME",
+        "",
+        "DRONE_PULL_REQUEST",
+    ),
+    "codebuild": (
+        "CODEBUILD_BUILD_ID",
+        "{CODEBUILD_BUILD_URL}",
+        "CODEBUILD_WEBHOOK_HEAD_REF",
+        "CODEBUILD_RESOLVED_SOURCE_VERSION",
+        "",
+        "",
+        "",
+    ),
+    "appveyor": (
+        "APPVEYOR",
+        "{APPVEYOR_URL}/project/{APPVEYOR_ACCOUNT_NAME}/{APPVEYOR_PROJECT_SLUG}/builds/{APPVEYOR_BUILD_ID}",
+        "APPVEYOR_PULL_REQUEST_HEAD_REPO_BRANCH APPVEYOR_REPO_BRANCH",
+        "APPVEYOR_PULL_REQUEST_HEAD_COMMIT APPVEYOR_REPO_COMMIT",
+        "APPVEYOR_JOB_NAME",
+        "",
+        "APPVEYOR_PULL_REQUEST_NUMBER",
+    ),
+    "semaphore": (
+        "SEMAPHORE",
+        "{SEMAPHORE_ORGANIZATION_URL}/workflows/{SEMAPHORE_WORKFLOW_ID}",
+        "SEMAPHORE_GIT_PR_BRANCH SEMAPHORE_GIT_WORKING_BRANCH SEMAPHORE_GIT_BRANCH",
+        "SEMAPHORE_GIT_PR_SHA SEMAPHORE_GIT_SHA",
+        "SEMAPHORE_JOB_NAME",
+        "",
+        "SEMAPHORE_GIT_PR_NUMBER",
+    ),
+    "bamboo": (
+        "bamboo_buildKey",
+        "{bamboo_buildResultsUrl}",
+        "bamboo_repository_pr_sourceBranch bamboo_planRepository_branchName",
+        "bamboo_planRepository_revision",
+        "bamboo_shortJobName",
+        "",
+        "bamboo_repository_pr_key",
+    ),
+    "jenkins": (
+        "JENKINS_URL",
+        "{BUILD_URL}",
+        "CHANGE_BRANCH BRANCH_NAME GIT_BRANCH",
+        "GIT_COMMIT",
+        "JOB_NAME",
+        "",
+        "CHANGE_ID",
+    ),
 }
+_MAX_PAYLOAD = 1 << 20  # bytes; GitHub's are smaller
+
+
+def _matches(mark: str, environ: Mapping[str, str]) -> bool:
+    name, equals, value = mark.partition("=")
+    return environ.get(name) == value if equals else bool(environ.get(name))
+
+
+def _values(sources: list[str], environ: Mapping[str, str]) -> dict[str, str]:
+    branch, commit, job, attempt, pull_request = (_first(names, environ) for names in sources)
+    number = pull_request.rpartition("/")[2]  # CircleCI has a URL
+    return {
+        "branch": _short_branch(branch),
+        "commit": commit,
+        "job": job,
+        "attempt": attempt,
+        "pull_request": "" if number == "false" else number,
+    }
+
+
+def _of_github_payload(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what only the file about a pull request says: GITHUB_SHA is the merge that GitHub makes for the build."""
+    path = environ.get("GITHUB_EVENT_PATH")
+    if not path:
+        return {}
+    import json
+
+    from event import _files
+
+    try:
+        content = _files.read_regular(path, limit=_MAX_PAYLOAD)
+        pull_request: Any = json.loads(content)["pull_request"]
+        return {"commit": str(pull_request["head"]["sha"]), "pull_request": str(pull_request["number"])}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}  # not a pull request
 
 
 def _first(names: str, environ: Mapping[str, str]) -> str:

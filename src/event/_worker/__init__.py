@@ -18,9 +18,11 @@ How reports flow: a job is one frame, ``{"job": NAME, …}``. The worker runs th
 ``reporter.report(KIND, …)`` as often as it likes; each call is one frame, ``{"report": KIND, …}``. When the function
 has returned, the worker reports ``done``. Frames of one worker arrive in order.
 
-How to add a job: write a module with a function ``run(job, blob, reporter)`` and enter it in `child.JOBS`. The function
-runs in the worker's main thread. It may start threads; `Reporter.report` may be called from any of them. While it runs,
-the worker reports ``alive`` about once a second, so a command that no longer hears from a worker knows that it hangs.
+How to add a job: write a module with a function ``run(job, blob, reporter)`` and enter it in `child.JOB_MODULES`. The
+function runs in the worker's main thread. It may start threads; `Reporter.report` may be called from any of them. While
+it runs, the worker reports ``alive`` about once a second. A command that no longer receives reports knows that the
+worker hangs.
+
 A job that takes several frames, such as a relay's batches, reads the further ones with ``reporter.next_job()``.
 """
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from event._worker.reporter import Reporter
 
 _MAX_REPORTED_REASON = 500  # characters
-_ROOM_WAIT = 0.1  # seconds that a batch waits for those before it to be delivered
+_ROOM_WAIT = 0.001  # seconds for each event of a batch, in which those before it may be delivered
 
 
 def relay(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
@@ -143,6 +143,7 @@ class _Keeping:
         self.sink: Sink = OutboxSink(self, elsewhere, _idle, _attachment_source(job))
         self._outbox = outbox
         self._delivering = delivering
+        self._has_one_handler = len(configs) == 1
         self._kept: list[Claim] = []
 
     def workspace(self) -> AbstractContextManager[str]:
@@ -151,10 +152,14 @@ class _Keeping:
 
     def put_many(self, new: Sequence[NewEntry]) -> list[_Kept | Exception]:
         """Keep events; see `Outbox.put_many`."""
-        # What is delivered at once rarely needs a file of its own; what has to wait does.
-        together = self._delivering is not None and self._delivering.pool.has_room_for(len(new), _ROOM_WAIT)
-        claims = self._outbox.put_many(new, together=together)
+        claims = self._outbox.put_many(new, together=self._may_share(len(new)))
         return [_Kept(claim, self._kept) if isinstance(claim, Claim) else claim for claim in claims]
+
+    def _may_share(self, count: int) -> bool:
+        """Return whether entries may share a file: what is delivered at once rarely needs one of its own."""
+        if self._delivering is None or not self._has_one_handler:
+            return False
+        return self._delivering.pool.has_room_for(count, count * _ROOM_WAIT)
 
     def finish(self) -> None:
         """Have what was kept delivered, now that the command knows of it."""

@@ -39,7 +39,7 @@ import sys
 import time
 
 from event import _dispatch, _log, _registry
-from event._event import Event, decode_event
+from event._event import Event, decode_event, with_sending
 from event._lazy_handler import LazyHandler
 from event._redact import redact_data, without_secrets
 from event.error import EventError, one_line
@@ -67,7 +67,7 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
         reporter.report("begin", heartbeat=reporter.beating)
         given = send_to_handlers(
-            handlers, event._as_sent(claim.entry.id if claim else job["sending"]), job, reporter, claim
+            handlers, with_sending(event, claim.entry.id if claim else job["sending"]), job, reporter, claim
         )
         if claim and job.get("backlog"):
             _deliver_backlog({d.handler: handlers[d.handler] for d in given if d.ok}, given, job, claim, reporter)

@@ -8,8 +8,12 @@ from subprocess import DEVNULL, Popen
 
 from event._worker.system import make_pipes
 
-# The same path, so that the worker finds what the command has found.
-_CODE = "import sys; sys.path[:] = {path!r}; from event._worker import child; child.main({jobs}, {reports}, {command})"
+# The same path, so that the worker finds what the command has found; and this package, whatever the path holds.
+_CODE = (
+    "import sys; sys.path[:] = [{own!r}, *{path!r}]; import event; del sys.path[0]; "
+    "from event._worker import child; child.main({jobs}, {reports}, {command})"
+)
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where this package is
 
 
 def spawn() -> tuple[int, int, int, Popen[bytes]]:
@@ -31,7 +35,8 @@ def spawn() -> tuple[int, int, int, Popen[bytes]]:
 
 def _worker_command(jobs: int, reports: int) -> list[str]:
     flags = [flag for flag, is_set in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if is_set]
-    return [sys.executable, *flags, "-c", _CODE.format(path=sys.path, jobs=jobs, reports=reports, command=os.getpid())]
+    code = _CODE.format(own=_OWN, path=sys.path, jobs=jobs, reports=reports, command=os.getpid())
+    return [sys.executable, *flags, "-c", code]
 
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows

@@ -35,7 +35,7 @@ GUARD = 30.0  # seconds beyond the timeout; a worker that hangs ends by itself, 
 DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
 MOST_AGE = 6 * 3600.0  # seconds that a worker serves
 MOST_THREADS = 1000  # in a worker
-MOST_HUNG = 100  # of them, in which a handler hangs
+MAX_HUNG_THREADS = 100  # of them, in which a handler hangs
 _EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 _RELEASE_PATIENCE = 2.0  # seconds to put back what was begun, when a second signal has come
 _START_PATIENCE = 10.0  # seconds for a worker to take a job
@@ -305,7 +305,7 @@ def _is_too_large(report: Mapping[str, Any]) -> bool:
     return (
         int(report["memory"]) > memory_limit() // 2
         or int(report["threads"]) > MOST_THREADS
-        or int(report["hung"]) > MOST_HUNG
+        or int(report["hung"]) > MAX_HUNG_THREADS
     )
 
 

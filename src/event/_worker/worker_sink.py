@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BATCH_PATIENCE = 30.0  # seconds for the outbox's disk to take a batch; without an outbox, beyond what handlers may take
 _ALONE_PATIENCE = 10.0  # seconds beyond the timeout, for a message alone
 _IDLE = 1.0  # seconds between two calls of `idle`
+_FIRST_IDLE = 0.005  # seconds before the first one, which takes the broker's next messages while the worker is busy
 _WORKER_CHECK_INTERVAL = 1.0  # seconds between two looks at the workers, at most
 _EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself
 _MAX_CRASHES = 2  # in a row, before a handler rests
@@ -81,7 +82,9 @@ class WorkerSink:
     def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
         """Deliver the events of a batch; see `Sink.deliver`."""
         given = self._supervisor.give(batch)
-        while not given.done.wait(_IDLE):
+        pause = _FIRST_IDLE
+        while not given.done.wait(pause):
+            pause = _IDLE
             if self._ended.is_set():
                 return [SinkResult(Disposition.KEEP, "the worker is gone") for _ in batch]
             idle()

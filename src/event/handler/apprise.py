@@ -68,7 +68,7 @@ class AppriseHandler(EventHandler):
         for position, url in enumerate(self.urls, 1):
             _secrets.warn_if_clear(url, f"apprise: URL {position}")
             try:
-                found = list(_resolved(url, position))
+                found = list(_resolved_urls(url, position))
             except EventError:  # what is not there yet may be when the event is sent
                 continue
             for label, resolved in found:
@@ -116,7 +116,9 @@ class AppriseHandler(EventHandler):
         services: dict[str, _Service] = {}
         for position, url in enumerate(self.urls, 1):
             try:
-                services.update((label, _Service(label, found, message)) for label, found in _resolved(url, position))
+                services.update(
+                    (label, _Service(label, found, message)) for label, found in _resolved_urls(url, position)
+                )
             except EventError as error:
                 failures.append((f"URL {position}", one_line(error)))
         outcome = _dispatch.dispatch(services, event, self.timeout)
@@ -153,7 +155,7 @@ def _split_urls(urls: str | Iterable[str]) -> list[str]:
     return found
 
 
-def _resolved(url: str, position: int) -> Iterator[tuple[str, str]]:
+def _resolved_urls(url: str, position: int) -> Iterator[tuple[str, str]]:
     """Yield what messages call it and the URL, for each one that a reference leads to.
 
     :raises EventError: the reference leads to nothing

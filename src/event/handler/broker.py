@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from hashlib import sha1
 
 from event import (
     Event,
@@ -85,11 +84,11 @@ class BrokerHandler(EventHandler):
     ) -> None:
         self.url = url
         self.queue = _checked_queue(queue)
-        self.limit = None if limit is None else int(_number_option("limit", limit, "0 or more", 0))
+        self.limit = None if limit is None else _limit_option(limit)
         self.s3 = s3
         self.profile = profile or ""
         self.sse = sse or ""
-        self.timeout = _number_option("timeout", timeout, "above 0", 1e-9)
+        self.timeout = _handler_config.positive_seconds(timeout, "broker: the timeout")
         self._store = self._checked_store()
         self._load_client()
 
@@ -107,13 +106,7 @@ class BrokerHandler(EventHandler):
         config: dict[str, Any] = {"url": url}
         if fields and fields[0]:
             config["queue"] = fields[0]
-        for position, field in enumerate(fields[1:], 3):
-            key, equals, value = field.partition("=")
-            if not equals or key not in _BROKER_OPTIONS:
-                # Not the field: a secret in the wrong place would be shown.
-                raise EventError(f"broker: value {position} of the configuration is not understood; {_EXPECTED}")
-            config[key] = value
-        return config
+        return config | _handler_config.decode_options("broker", fields[1:], _BROKER_OPTIONS, 3, _EXPECTED)
 
     def encode_config(self) -> str:
         """Return ``url,queue``, and then as ``key=value`` what differs from the default."""
@@ -218,8 +211,9 @@ class BrokerHandler(EventHandler):
         with file:
             size = os.fstat(file.fileno()).st_size
             if size <= room:
-                data = _read_attachment(file, size)
-                return _broker.InlineFile.of(data), sha1(data, usedforsecurity=False).hexdigest()
+                data, digest = _read_attachment(file, size), _files.new_sha1()
+                digest.update(data)
+                return _broker.InlineFile.of(data), digest.hexdigest()
             if self._store is None:
                 raise _LeftOutError(f"it has {size} bytes, and the message has room for {room}; s3=s3://... takes it")
             url = f"{self.s3.rstrip('/')}/{key}"
@@ -258,11 +252,11 @@ def _checked_queue(queue: str) -> str:
     return queue
 
 
-def _number_option(what: str, value: float | str, expected: str, least: float) -> float:
+def _limit_option(value: float | str) -> int:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
-    if not least <= number < float("inf"):
-        raise EventError(f"broker: {what} is {value!r}; expected a number, {expected}")
-    return number
+    if not 0 <= number < float("inf"):
+        raise EventError(f"broker: limit is {value!r}; expected a number, 0 or more")
+    return int(number)

@@ -62,15 +62,17 @@ class FileHandler(EventHandler):
         """Make the directory of an event's attachments; return its path.
 
         ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` are two events with one stem. The second one's directory
-        bears a hash, as does that of an event whose place a file or a symbolic link has taken.
+        bears a hash, as does that of an event whose place a file, a symbolic link or another user has taken.
         """
         directory = os.path.join(self.log_dir, _files.safe_name(stem, _STEM_MAX))
-        if _files.make_directory(directory) or (_files.is_directory(directory) and not self._is_foreign(stem, data)):
+        if _files.make_directory(directory) or (
+            _files.is_own_directory(directory) and not self._is_foreign(stem, data)
+        ):
             return directory
         identity = f"{data.get('name')}\0{data.get('uid')}"
         directory = os.path.join(self.log_dir, _files.hashed_name(identity, _STEM_MAX))
-        if not _files.make_directory(directory) and not _files.is_directory(directory):
-            raise FileExistsError(f"{directory} is in the way: it is no directory")
+        if not _files.make_directory(directory) and not _files.is_own_directory(directory):
+            raise FileExistsError(f"{directory} is in the way: it is not a directory of this user")
         return directory
 
     def _is_foreign(self, stem: str, data: dict[str, Any]) -> bool:
@@ -93,8 +95,7 @@ def _is_json_of(stem: str, name: str) -> bool:
 
 def _read_file(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return _files.read_regular(path, follow=False)
     except OSError:
         return b""
 

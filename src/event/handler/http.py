@@ -71,7 +71,7 @@ class HTTPHandler(EventHandler):
         self.source = _uri_reference(source)
         self.type = type
         self.cdevents = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
-        self.timeout = _timeout_option(timeout)
+        self.timeout = _handler_config.positive_seconds(timeout, "http: the timeout")
         self._check_secrets()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,21 +82,15 @@ class HTTPHandler(EventHandler):
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``url,format,secret[,key=value...]``.
 
-        :raises EventError: a value behind the secret is no ``key=value``, or its key is none of ours
+        :raises EventError: a value after the secret is not ``key=value``, or its key is unknown
         """
         url, *fields = _handler_config.split_fields(_config_str)
         config: dict[str, Any] = {"url": url}
         config.update((name, value) for name, value in zip(("format", "secret"), fields, strict=False) if value)
-        for position, field in enumerate(fields[2:], 4):
-            key, equals, value = field.partition("=")
-            if not equals or key not in _HTTP_OPTIONS:
-                # Not the field: a secret in the wrong place would be shown.
-                raise EventError(f"http: value {position} of the configuration is not understood; {_EXPECTED}")
-            config[key] = value
-        return config
+        return config | _handler_config.decode_options("http", fields[2:], _HTTP_OPTIONS, 4, _EXPECTED)
 
     def encode_config(self) -> str:
-        """Return ``url,format,secret``, and behind it as ``key=value`` what differs from the default."""
+        """Return ``url,format,secret``, and then as ``key=value`` what differs from the default."""
         return self._encoded(self.url, self.secret)
 
     def config_for_outbox(self) -> str:
@@ -198,13 +192,3 @@ def _uri_reference(value: str) -> str:
     if not cloudevents.is_uri_reference(value):
         raise EventError(f"http: the source is {value!r}; expected a URI reference, such as /ci/nightly")
     return value
-
-
-def _timeout_option(value: float | str) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise EventError(f"http: the timeout is {value!r}; expected a positive number of seconds")
-    return seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from mimetypes import guess_type
 
 from event import Event, EventError, EventHandler, _files, _handler_config, _json, _log, sending_id, unique_id
 from event._handler import import_extra
@@ -148,6 +147,8 @@ def _join(url: str, prefix: str, uid: str, ending: str = "") -> str:
 
 def _guess_type(path: str, name: str) -> tuple[str | None, str | None]:
     """Return the media type and the content coding that a file's name suggests, or else its attachment's."""
+    from mimetypes import guess_type
+
     # "./", since guess_type reads a name such as "data:x" as a URL.
     guess = guess_type(f"./{os.path.basename(path)}")
     return guess if any(guess) else guess_type(f"./{name}")

@@ -15,19 +15,18 @@ from event import (
     _secrets,
     already_delivered,
 )
-from event._formats.address import format_mailboxes, parse_mailbox, parse_mailboxes
-from event._formats.mail import Mail, content_of
-from event._formats.template import Templates
-from event._net import smtp
-from event._net.deadline import Deadline
-from event._net.mail_server import MailServer, password_of, with_absolute_reference
-from event._net.smtp import Refusal
 from event.error import one_line
 
+# A method imports what it needs of the mail rooms: with the email package, that costs more than a whole `check`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
+
+    from event._formats.mail import Mail
+    from event._net.deadline import Deadline
+    from event._net.mail_server import MailServer
+    from event._net.smtp import Refusal
 
 _EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...][,title=TITLE][,body=BODY]"
 _TEMPLATES = ("title=", "body=")  # no server begins so
@@ -70,6 +69,9 @@ class SMTPHandler(EventHandler):
         title: str = "",
         body: str = "",
     ) -> None:
+        from event._formats.address import format_mailboxes, parse_mailboxes
+        from event._net.mail_server import MailServer, password_of
+
         self.default_subject = subject
         self.from_addr = from_addr
         self.to_addr = to_addr if isinstance(to_addr, str) else format_mailboxes(parse_mailboxes(to_addr))
@@ -89,6 +91,8 @@ class SMTPHandler(EventHandler):
     @property
     def passwords(self) -> list[str]:
         """The passwords in the servers' URLs, or the references to them."""
+        from event._net.mail_server import password_of
+
         return [password for password in map(password_of, self._servers()) if password]
 
     @classmethod
@@ -115,6 +119,8 @@ class SMTPHandler(EventHandler):
 
     def config_for_outbox(self) -> str:
         """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        from event._net.mail_server import with_absolute_reference
+
         return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
 
     def send_event(self, event: Event) -> bool:
@@ -127,6 +133,8 @@ class SMTPHandler(EventHandler):
         :raises PartialDeliveryError: another attempt may reach some of them
         :raises PermanentError: no attempt will; some recipients are refused for good
         """
+        from event._net.smtp import Refusal
+
         finished = already_delivered(event)
         try:
             sender, *recipients = self._addresses()
@@ -144,6 +152,12 @@ class SMTPHandler(EventHandler):
 
     def _mail(self, event: Event, sender: str, pending: list[str]) -> dict[str, Refusal]:
         """Mail an event to those who do not have it; return those who still do not."""
+        from event._formats.address import parse_mailbox, parse_mailboxes
+        from event._formats.mail import Mail, content_of
+        from event._formats.template import Templates
+        from event._net.deadline import Deadline
+        from event._net.mail_server import MailServer
+
         content = content_of(event, self.subject, Templates(self.title, self.body))
         mail = Mail(content, parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr))
         missing: dict[str, Refusal] = {}
@@ -164,6 +178,8 @@ class SMTPHandler(EventHandler):
 
         :raises EventError: one is invalid
         """
+        from event._formats.address import parse_mailbox, parse_mailboxes
+
         sender, recipients = parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr)
         return [sender.wire_address, *dict.fromkeys(box.wire_address for box in recipients)]
 
@@ -181,6 +197,8 @@ class SMTPHandler(EventHandler):
 
 def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str], mail: Mail) -> dict[str, Refusal]:
     """Give a mail to a server; return the recipients whom it did not take."""
+    from event._net import smtp
+
     remarks: list[str] = []
 
     def compose(limit: int | None) -> bytes:
@@ -192,7 +210,7 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
         refused = smtp.hand_over(server, deadline, sender, pending, compose)
     except Exception as error:
         permanent = isinstance(error, PermanentError)
-        refused = dict.fromkeys(pending, Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
+        refused = dict.fromkeys(pending, smtp.Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
     for remark in remarks if len(refused) < len(pending) else ():
         _log.warning("smtp: the mail is not complete: %s", remark)
     _warn_of(server, refused)

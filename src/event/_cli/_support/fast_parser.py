@@ -1,4 +1,4 @@
-"""Read the usual command lines of `send` and `run` without argparse, which costs as much as a send.
+"""Read the usual command lines of `send`, `run` and `check` without argparse, which costs as much as a send.
 
 What is not usual, and all that is wrong, is left to argparse: it has the messages and the help. A test holds the table
 and argparse together.
@@ -39,7 +39,7 @@ class Arguments:
         self.__dict__.update(values)
 
 
-def parse(argv: list[str]) -> Any:
+def parse_fast(argv: list[str]) -> Any:
     """Return the arguments, as argparse does; None if that must read the line."""
     head, tail, has_tail = argv[1:], [], "--" in argv
     if has_tail:
@@ -52,6 +52,9 @@ def parse(argv: list[str]) -> Any:
         return None
     if argv[0] == "run":
         values.update(words=words, command_line=tail)
+    elif argv[0] == "check":
+        if words or has_tail:
+            return None
     else:
         values.update(words=[*words, *tail], files=[])
     return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
@@ -118,4 +121,5 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
         "--start": ("start", _FLAG, False),
         "--strict": ("strict", _FLAG, False),
     },
+    "check": {**_BOTH, "--send": ("send", _FLAG, False)},
 }

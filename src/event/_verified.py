@@ -1,0 +1,44 @@
+"""Attachments of a dumped event: private copies whose checksums are those of the dump.
+
+A dump names paths and checksums. Whoever can write a dump, or replace a file after a check, could otherwise make a
+handler send any file that this user can read. Each file is copied and hashed in one pass, and handlers get the copy.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from event import _files
+from event._event import with_attachments
+from event.error import EventError, one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from event._event import Event
+
+
+@contextmanager
+def verified_copy(event: Event) -> Generator[Event]:
+    """Yield the event with copies of its attachments, which exist inside the ``with`` block.
+
+    :raises EventError: a file is missing, not readable or has another checksum; the message says which
+    """
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="e3-event-", ignore_cleanup_errors=True) as directory:
+        copies: dict[str, tuple[str, str]] = {}
+        for name, (path, digest) in event.get_attachments().items():
+            # In a directory of its own, since handlers read a file's type from its name.
+            own = os.path.join(directory, str(len(copies)))
+            copies[name] = (os.path.join(own, os.path.basename(path)), digest)
+            try:
+                os.mkdir(own)
+                found = _files.copy_and_hash(path, copies[name][0])
+            except (OSError, ValueError) as error:
+                raise EventError(f"attachment {name!r}: {one_line(error)}") from error
+            if found != digest:
+                raise EventError(f"attachment {name!r}: {path} has changed")
+        yield with_attachments(event, copies)

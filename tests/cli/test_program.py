@@ -1,0 +1,77 @@
+"""The program ``e3-event`` finds its own package, whatever ``PYTHONPATH`` holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import _e3_event
+from cli.helpers import stored
+
+PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX system")
+@pytest.mark.parametrize("module", ["event.py", "event/__init__.py", "json.py", "queue.py"])
+@pytest.mark.parametrize("command", ["send", "run"])
+def test_a_module_of_the_build_does_not_take_the_place_of_ours(tmp_path, monkeypatch, module, command):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "lib" / module
+    path.parent.mkdir(parents=True)
+    path.write_text("raise SystemError('of the build')")
+    step = {"send": [], "run": ["--", "sh", "-c", "echo $PYTHONPATH >&2"]}[command]
+    args = [PROGRAM, command, "n", "--handler", "file=events", *step]
+    done = subprocess.run(args, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "lib"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith({"send": "file: delivered in ", "run": "lib\n"}[command])
+    assert len(stored()) == 1
+
+
+def broken():
+    raise ImportError("no package")
+
+
+@pytest.fixture
+def without_event(monkeypatch):
+    monkeypatch.setattr(_e3_event, "_import_main", broken)
+
+
+def test_without_the_package_the_command_runs(without_event, monkeypatch, capsys):
+    called = []
+    monkeypatch.setattr(os, "execvp", lambda *args: called.append(args))
+    monkeypatch.setattr(sys, "argv", ["e3-event", "run", "n", "--", "make", "-j"])
+    monkeypatch.setattr(sys, "platform", "linux")
+    _e3_event.main()
+    assert called == [("make", ["make", "-j"])]
+    assert capsys.readouterr().err == "e3-event run: the command runs without an event: ImportError: no package\n"
+
+
+@pytest.mark.parametrize(("error", "status"), [(FileNotFoundError(2, "gone"), 127), (PermissionError(13, "no"), 126)])
+def test_without_the_package_a_command_that_cannot_run_has_the_status_of_a_shell(
+    without_event, monkeypatch, capsys, error, status
+):
+    def fail(*_args):
+        raise error
+
+    monkeypatch.setattr(os, "execvp", fail)
+    monkeypatch.setattr(sys, "argv", ["e3-event", "run", "n", "--", "make"])
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert _e3_event.main() == status
+    assert capsys.readouterr().err.endswith(f"e3-event run: make: {error.strerror}\n")
+
+
+@pytest.mark.parametrize("args", [["send", "n"], ["run", "n"], ["run", "n", "--"]])
+def test_without_the_package_any_other_command_fails(without_event, monkeypatch, capsys, args):
+    monkeypatch.setattr(sys, "argv", ["e3-event", *args])
+    assert _e3_event.main() == 1
+    assert capsys.readouterr().err == "e3-event: ImportError: no package\n"
+
+
+def test_the_program_is_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["e3-event", "--version"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert _e3_event.main() == 0
+    assert capsys.readouterr().out.startswith("e3-event ")
