@@ -184,6 +184,7 @@ FOR_HANDLERS = {
         "_formats.notice",
         "_formats.notice_html",
         "_formats.template",
+        "_text",
     ),
     *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
     "_broker",
