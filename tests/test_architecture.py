@@ -178,7 +178,15 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
-    *("_formats.address", "_formats.cloudevents", "_formats.mail"),
+    *(
+        "_formats.address",
+        "_formats.cloudevents",
+        "_formats.mail",
+        "_formats.notice",
+        "_formats.notice_html",
+        "_formats.template",
+        "_text",
+    ),
     *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
     "_broker",
 }

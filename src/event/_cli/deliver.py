@@ -156,7 +156,7 @@ class Report:
         self._shown = ""
 
     def entry(self, entry: OpenEntry, where: str) -> None:
-        """Report what became of an entry."""
+        """Report the result of an entry."""
         if not entry.results and where == "waiting":
             return  # it was put back untried; a line of its own says so if its handler rests
         self.entries += 1

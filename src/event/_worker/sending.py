@@ -284,7 +284,7 @@ class _Sending:
         return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
-        """Return when the outbox must have taken the event."""
+        """Return the deadline for storing the event in the outbox."""
         return min(self._end(), self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._end()
 
     def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
