@@ -45,7 +45,8 @@ EVERY = {
     "file": ('directory = "events"', {"log_dir": "{here}/events"}),
     "logging": ('logger = "build"\nlevel = "ERROR"', {"logger_name": "build", "level": 40}),
     "smtp": (
-        'subject = "Nightly, again"\nfrom = "ci@x.test"\nto = ["a@x.test", "b@x.test"]\nserver = ["one", "file:two"]\ntitle = "{name}, done"\nbody = "x"',
+        'subject = "Nightly, again"\nfrom = "ci@x.test"\nto = ["a@x.test", "b@x.test"]\nserver = ["one", "file:two"]\n'
+        'title = "{name}, done"\nbody = "x"',
         {
             "subject": "Nightly, again",
             "from_addr": "ci@x.test",
