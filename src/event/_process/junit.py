@@ -25,7 +25,7 @@ NAMES = 10
 LONGEST_NAME = 200  # characters
 _PIECE = 1 << 16  # bytes
 _CLOCKS_DIFFER = 2.0  # seconds, between the time of day and that of a file
-_RESULTS = ("failure", "error", "skipped")
+_RESULTS: tuple[str, ...] = ("failure", "error", "skipped")
 
 
 class Summary:
