@@ -510,6 +510,14 @@ def test_the_last_lines_hold_no_secret(run, monkeypatch):
     assert event_of()["output_tail"] == "***\nb\nred\ufffd"
 
 
+@pytest.mark.parametrize(("redact", "tail"), [("false", "hunter2hunter2 4711"), ('["4711"]', "*** ***")])
+def test_a_configuration_file_says_what_is_replaced_in_the_last_lines(run, here, monkeypatch, redact, tail):
+    monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
+    (here / "e3-event.toml").write_text(f"redact = {redact}\n")
+    run("--", "sh", "-c", "echo $NPM_TOKEN 4711; exit 1")
+    assert event_of()["output_tail"] == tail
+
+
 def test_without_descriptors_for_a_pipe_the_command_writes_to_ours(process, here):
     line = 'ulimit -n 6; exec "$0" -m event run n --handler file=events -- sh -c "echo x; exit 3"'
     done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, check=False)

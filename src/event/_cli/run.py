@@ -236,7 +236,8 @@ class _Step:
             return {}
         from event._redact import redact_text
 
-        tail = process.last_lines(self._args.tail, redact_text)
+        secrets = self._settings.redact
+        tail = process.last_lines(self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets))
         return {"output_tail": tail} if tail else {}
 
     def _junit_data(self) -> dict[str, Any]:
