@@ -123,6 +123,7 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
+        "event._dump",
         "event._handler_config",
         "event._files",
         "event._json",

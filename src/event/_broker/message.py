@@ -21,7 +21,8 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
 from event import _json, _trace_context
-from event._event import Event, decode_event, encode_event
+from event._dump import decode_event, encode_event
+from event._event import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from importlib import util
 from event import Event, _registry, _secrets, unique_id
 from event._cli._support import handler_options, outbox_index, terminal
 from event._cli._support.handler_loading import load
-from event._event import raw_content
+from event._dump import raw_content
 from event._outbox import Outbox
 from event._version import VERSION
 from event._worker import EventSender

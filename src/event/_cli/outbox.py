@@ -119,7 +119,7 @@ def _list(outbox: Outbox, args: argparse.Namespace) -> int:
         counts[candidate.state] += 1
         unreadable = unreadable or isinstance(entry, str)
         terminal.print_out(_entry_line(candidate, entry)[:width])
-        if terminal._failed:
+        if terminal.output_failed():
             break  # nobody reads it any more, as with head
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
     terminal.print_err(f"{args.parser.prog}: {', '.join(found) or 'nothing'}")

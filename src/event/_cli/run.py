@@ -9,7 +9,7 @@ import time
 
 from event import Event, _trace_context, unique_id
 from event._cli._support import arguments, handler_options, terminal
-from event._event import raw_content
+from event._dump import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
 from event._process.signals import above_standard
@@ -102,11 +102,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
     handler_options.add_options(parser)
-    group = handler_options.add_sending_options(parser)
-    group.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit with status 1 if the command succeeded but the event could not be fully delivered",
+    handler_options.add_sending_options(
+        parser, strict="if the command succeeded but the event could not be fully delivered"
     )
     parser.set_defaults(command_line=[])
     return parser

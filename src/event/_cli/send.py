@@ -6,7 +6,7 @@ import os
 
 from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
-from event._event import raw_content
+from event._dump import raw_content
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -68,6 +68,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         usage="e3-event send NAME [key=value | key:=json]... [option]...\n"
         "       e3-event send --from-file FILE... [option]...",
     )
+    _add_event_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(parser, strict="unless every handler takes the event now")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print no line for what goes well, nor if no handler is configured"
+    )
+    return parser
+
+
+def _add_event_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -94,17 +104,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
     )
-    handler_options.add_options(parser)
-    group = handler_options.add_sending_options(parser)
-    group.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit with status 1 unless every handler takes the event now",
-    )
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="print no line for what goes well, nor if no handler is configured"
-    )
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,7 +29,8 @@ from __future__ import annotations
 
 from event import _json, _trace_context
 from event._backoff import backoff
-from event._event import Event, decode_event
+from event._dump import decode_event
+from event._event import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
