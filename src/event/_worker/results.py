@@ -19,10 +19,11 @@ class Result:
     :ivar permanent: whether no later attempt can succeed
     :ivar done: the keys of the parts that need no further attempt
     :ivar loaded: whether the handler could be imported and constructed
+    :ivar skipped: whether it did not get the event, since its conditions are not met; `ok` is true then
     :ivar timed_out: whether it was not done within the timeout
     """
 
-    __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "timed_out")
+    __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "skipped", "timed_out")
 
     def __init__(self, handler: str, report: Mapping[str, Any]) -> None:
         """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
@@ -35,6 +36,7 @@ class Result:
         done = report.get("done")
         self.done = [key for key in done if isinstance(key, str)] if isinstance(done, list) else []
         self.loaded = report.get("loaded") is not False
+        self.skipped = report.get("skipped") is True
         self.timed_out = report.get("timed_out") is True
 
     def __repr__(self) -> str:

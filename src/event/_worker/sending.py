@@ -194,6 +194,7 @@ class _Sending:
                 **self._job,
                 "handlers": [(name, self._sender.handlers[name]) for name in names],
                 "outbox": outbox,
+                "first": outbox == self._sender.outbox and not alone,
                 "alone": alone or len(names) == 1,
                 "timeout": self._sender.timeout,
                 "deadline": self._deadline - min(_MARGIN_SHARE * left, 0.5),
@@ -216,7 +217,7 @@ class _Sending:
         return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
-        """Return when the outbox must have taken the event."""
+        """Return the deadline for storing the event in the outbox."""
         return min(self._end(), self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._end()
 
     def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
