@@ -515,6 +515,45 @@ def test_without_descriptors_for_a_pipe_the_command_writes_to_ours(process, here
     assert (done.returncode, done.stdout) == (3, b"x\n")
 
 
+# JUnit reports.
+
+WRITES_REPORT = """import sys
+open('report.xml', 'w').write('<testsuite><testcase name="ok"/><testcase name="bad"><failure/></testcase></testsuite>')
+sys.exit(1)"""
+
+
+def test_the_reports_of_the_command_are_counted(run):
+    done = run("--junit", "*.xml", "--", sys.executable, "-c", WRITES_REPORT)
+    assert (done.returncode, done.stderr) == (1, "")
+    data = event_of()
+    assert [data[key] for key in ("tests", "failures", "errors", "skipped")] == [2, 1, 0, 0]
+    assert data["failing_tests"] == ["bad"]
+
+
+def test_your_own_data_overrides_the_reports(run):
+    run("tests=mine", "--junit", "*.xml", "--", sys.executable, "-c", WRITES_REPORT)
+    assert (event_of()["tests"], event_of()["failures"]) == ("mine", 1)
+
+
+@pytest.mark.parametrize("strict", [[], ["--strict"]])
+def test_a_report_that_is_not_there_is_one_line_and_changes_no_status(run, strict):
+    done = run(*strict, "--junit", "report.xml", "--", "true")
+    assert (done.returncode, done.stderr) == (0, "e3-event run: --junit: 'report.xml': no such report\n")
+    assert "tests" not in event_of()
+
+
+def test_an_error_that_nobody_foresaw_in_a_report_is_one_line(here):
+    code = (
+        "import sys, event._cli as c, event._process.junit as j\n"
+        "def summary(*args): raise LookupError('odd')\n"
+        "j.summary = summary\nsys.exit(c.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "run", "n", *TO_FILES, "--junit", "x", "--", "true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == "e3-event run: --junit: LookupError: odd\n"
+    assert event_of()["outcome"] == "success"
+
+
 # The event.
 
 

@@ -41,6 +41,8 @@ The event's data, in addition to your own:
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
   output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
+  tests, failures, errors, skipped, failing_tests
+              what JUnit reports say, with --junit
   ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
               "attempt", "pull_request"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
@@ -99,6 +101,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=arguments.TAIL,
         help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
         "%(default)s)",
+    )
+    group.add_argument(
+        "--junit",
+        metavar="FILE|GLOB",
+        help="count the tests in the JUnit reports that the command writes, and name the first ten that failed",
     )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
@@ -196,8 +203,13 @@ class _Step:
         event = Event(
             self._start_event.name,
             self._start_event.uid,
-            **{"begin_time": self._start_event.begin_time, **self._data, **_result_data(exit_result)},
-            **self._tail_data(process, exit_result),
+            **{
+                "begin_time": self._start_event.begin_time,
+                **self._junit_data(),
+                **self._data,
+                **_result_data(exit_result),
+                **self._tail_data(process, exit_result),
+            },
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
@@ -218,6 +230,21 @@ class _Step:
 
         tail = process.last_lines(self._args.tail, redact_text)
         return {"output_tail": tail} if tail else {}
+
+    def _junit_data(self) -> dict[str, Any]:
+        """Return what the command's JUnit reports say. What is wrong with one is no problem of the event's."""
+        if self._args.junit is None:
+            return {}
+        try:
+            from event._process import junit
+
+            return junit.summary(self._args.junit, self._start_event.begin_time, self._print_junit)
+        except Exception as error:  # the event matters more
+            self._print_junit(one_line(error))
+            return {}
+
+    def _print_junit(self, text: str) -> None:
+        terminal.print_err(f"{self._args.parser.prog}: --junit: {text}")
 
     def _send(
         self,
