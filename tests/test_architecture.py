@@ -157,7 +157,7 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
-    {"error", "_log", "_version", "_backoff", "_text"},
+    {"error", "_log", "_version", "_backoff", "_dump", "_text"},
     {
         *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
         "_trace_context",

@@ -9,7 +9,7 @@ from event.error import EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -237,9 +237,9 @@ class Event:
         :raises EventError: the data holds itself
         :raises OSError: the file could not be written
         """
-        from event import _dump, _files, _json
+        from event import _files, _json
 
-        content = _dump.encode_event(self, self._attachments)
+        content = encode_event(self, self._attachments)
         stem = _files.safe_name(str(self._data.get("uid")), limit=_files.STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
         _files.write_whole(path, _json.dumps(content).encode("ascii"))
@@ -255,12 +255,12 @@ class Event:
         :raises EventError: the file's content is not an event; the message says why
         :raises OSError: the file could not be read
         """
-        from event import _dump, _files, _json
+        from event import _files, _json
 
         path = os.fsdecode(json_filename)
         try:
             content = _files.read_regular(path)
-            return _dump.decode_event(_json.loads(content.decode()), cls)
+            return decode_event(_json.loads(content.decode()), cls)
         except ValueError as error:
             raise EventError(f"{path} is not a dumped event: {error}") from error
 
@@ -348,6 +348,31 @@ def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
     return copy
 
 
+def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return what is dumped of an event; one of e3-core has the same attribute."""
+    return {"data": event.as_dict(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
+
+
+def raw_content(event: Event) -> dict[str, Any]:
+    """Return a dump's content that keeps dates as numbers, for another process of this package."""
+    return {"data": raw_data(event).copy(), "attachments": event.get_attachments().copy(), "closed": _get_closed(event)}
+
+
+def decode_event(content: Any, kind: type[E]) -> E:
+    """Return the event that a dump's content describes.
+
+    :param kind: the event's class
+    :raises ValueError: it is not a dump's content; the message says why
+    """
+    from event._dump import read_content
+
+    data, attachments, closed = read_content(content)
+    event = kind.__new__(kind)
+    state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
+    Event.__setstate__(event, {**state, "_sending": None, "_redact": None, "_formatters": None})
+    return event
+
+
 def raw_data(event: Event) -> dict[str, Any]:
     """Return the data itself, not a copy. A change of it changes the event, even a closed one."""
     data: dict[str, Any] = _get_data(event)
@@ -362,6 +387,7 @@ _UNSET = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
 # Attributes of an event are its data; these read and write the slots.
+_get_closed = Event.__dict__["_closed"].__get__
 _get_data = Event.__dict__["_data"].__get__
 _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__

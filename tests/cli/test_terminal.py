@@ -153,7 +153,6 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
         "event._cli._support.settings",
         "event._cli._support.terminal",
         "event._cli.send",
-        "event._dump",
         "event._handler_config",
         "event._places",
         "event._worker",

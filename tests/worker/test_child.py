@@ -13,7 +13,7 @@ import pytest
 
 import event
 from cli.helpers import handler, stored
-from event._dump import raw_content
+from event._event import raw_content
 from event._outbox import Outbox
 from event._worker import child, reporter, send_job
 from event._worker.child import Heartbeat

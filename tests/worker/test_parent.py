@@ -11,8 +11,7 @@ import time
 import pytest
 
 from cli.helpers import stored
-from event._dump import raw_content
-from event._event import Event
+from event._event import Event, raw_content
 from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode_frame
 

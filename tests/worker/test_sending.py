@@ -9,8 +9,7 @@ import time
 import pytest
 
 from cli.helpers import handler, stored
-from event._dump import raw_content
-from event._event import Event
+from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
 from event._worker.results import Result

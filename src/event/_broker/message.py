@@ -21,8 +21,7 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 
 from event import _json, _trace_context
-from event._dump import decode_event, encode_event
-from event._event import Event
+from event._event import Event, decode_event, encode_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

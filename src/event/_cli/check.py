@@ -8,7 +8,7 @@ from event import Event, _registry, _secrets, unique_id
 from event._cli._support import handler_options, json_output, outbox_index, terminal
 from event._cli._support.handler_loading import load
 from event._cli._support.settings import Settings
-from event._dump import raw_content
+from event._event import raw_content
 from event._outbox import Outbox
 from event._version import VERSION
 from event._worker import EventSender

@@ -10,7 +10,7 @@ import time
 from event import Event, _trace_context, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._cli._support.settings import Settings
-from event._dump import raw_content
+from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
 from event._process.signals import above_standard

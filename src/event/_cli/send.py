@@ -7,7 +7,7 @@ import os
 from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._cli._support.settings import Settings
-from event._dump import raw_content
+from event._event import raw_content
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False

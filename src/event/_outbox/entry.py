@@ -29,8 +29,7 @@ from __future__ import annotations
 
 from event import _json, _trace_context
 from event._backoff import backoff
-from event._dump import decode_event
-from event._event import Event
+from event._event import Event, decode_event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import os
 import time
 
 from event import _files, _trace_context
-from event._dump import decode_event, encode_event
-from event._event import Event, unique_id
+from event._event import Event, decode_event, encode_event, unique_id
 from event._outbox import attachments, files
 from event._outbox import entry as text
 from event._outbox.claim import Claim
