@@ -193,7 +193,8 @@ def test_a_real_time_signal_is_told_by_its_number(run):
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
-        pytest.param(["tests", "pytest", "-q"], "unrecognized argument '-q'; put the command after --", id="no --"),
+        pytest.param(["tests", "pytest", "-q"], "the COMMAND is missing; put it after --", id="no --"),
+        pytest.param(["tests", "pytest", "-x"], "unrecognized argument '-x'; put the command after --", id="option"),
         pytest.param(
             ["n", "--frob", "--", "true"],
             "unrecognized argument '--frob'; put the command after --",
