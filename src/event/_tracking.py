@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event import _log, _trace_context
-from event._event import Event
+from event._event import Event, raw_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Tracker:
         try:
             outcome = outcome_of(error)
             # Also where the body has closed the event; what it says of its own success counts.
-            event._data.update(outcome if error else {**outcome, **event._data})
+            data = raw_data(event)
+            data.update(outcome if error else {**outcome, **data})
             event.close()
             self._send(event)
         except KeyboardInterrupt:

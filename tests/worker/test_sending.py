@@ -12,7 +12,7 @@ from cli.helpers import handler, stored
 from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
-from event._worker.sending import Result
+from event._worker.results import Result
 from worker.staging import Stage
 
 if os.name == "nt":
@@ -266,6 +266,7 @@ def test_a_report_with_wrong_types_counts_as_a_failure():
         "seconds": 0.0,
         "permanent": False,
         "loaded": True,
+        "skipped": False,
         "timed_out": False,
     }
     assert repr(odd) == "<Result h: not delivered>"

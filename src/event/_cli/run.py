@@ -9,6 +9,7 @@ import time
 
 from event import Event, _trace_context, unique_id
 from event._cli._support import arguments, handler_options, terminal
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._process.child import ExitResult
-    from event._worker import EventSender
+    from event._worker import EventSender, Result
 
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
@@ -40,6 +41,8 @@ The event's data, in addition to your own:
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
   output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
+  tests, failures, errors, skipped, failing_tests
+              what JUnit reports say, with --junit
   ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
               "attempt", "pull_request"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
@@ -69,6 +72,9 @@ examples:
 """
 
 
+_NO_COMMAND = "the COMMAND is missing; put it after --, as in: e3-event run compile -- make"
+
+
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -78,6 +84,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         usage="e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND...",
     )
+    _add_event_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(
+        parser, strict="if the command succeeded but the event could not be fully delivered"
+    )
+    handler_options.add_output_options(parser.add_argument_group("output"))
+    parser.set_defaults(command_line=[])
+    return parser
+
+
+def _add_event_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -99,24 +116,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
         "%(default)s)",
     )
+    group.add_argument(
+        "--junit",
+        metavar="FILE|GLOB",
+        help="count the tests in the JUnit reports that the command writes, and name the first ten that failed",
+    )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
-    handler_options.add_options(parser)
-    group = handler_options.add_sending_options(parser)
-    group.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit with status 1 if the command succeeded but the event could not be fully delivered",
-    )
-    parser.set_defaults(command_line=[])
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
+    if not args.command_line and any("=" not in word for word in args.words[1:]):
+        args.parser.error(_NO_COMMAND)  # which is likelier than data without a value
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.command_line:
-        args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
+        args.parser.error(_NO_COMMAND)
     step = _Step(args, name, data)
     status = step.run()
     return 1 if args.strict and step.has_problem and not status else status
@@ -131,8 +146,8 @@ class _Step:
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self.has_problem = False
         self._args = args
-        self._pairs = handler_options.selected_handlers(args)
-        self._outbox = handler_options.outbox_path(args)
+        self._settings = Settings(args)
+        self.has_problem = bool(self._settings.problems)
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
         self._log_file: os.stat_result | None = None
@@ -144,7 +159,7 @@ class _Step:
         """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
-        keep_end = bool(self._args.tail and self._pairs)
+        keep_end = bool(self._args.tail and self._settings.handlers)
         process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         process.start()
         self._catch_errors(self._prepare)
@@ -158,18 +173,23 @@ class _Step:
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
-        if not self._pairs:
-            self._print(handler_options.no_handler_line(self._args))
+        settings = self._settings
+        if not settings.handlers:
+            if not settings.problems and not self._args.quiet:
+                self._print(settings.no_handler_line())
             return
+        if self._args.verbose:
+            settings.print_origins()
         from event._worker import EventSender
 
         self._sender = EventSender(
-            self._pairs,
-            outbox=self._outbox,
-            timeout=handler_options.timeout_seconds(self._args),
+            settings.handlers,
+            outbox=settings.outbox,
+            timeout=settings.timeout,
             log=self._print,
             worker=self._args.worker,
         )
+        self._sender.redact = settings.redact
         self._sender.prepare()
         if self._args.start:
             self._sender.delivers_backlog = False  # the end does
@@ -192,8 +212,13 @@ class _Step:
         event = Event(
             self._start_event.name,
             self._start_event.uid,
-            **{"begin_time": self._start_event.begin_time, **self._data, **_result_data(exit_result)},
-            **self._tail_data(process, exit_result),
+            **{
+                "begin_time": self._start_event.begin_time,
+                **self._junit_data(),
+                **self._data,
+                **_result_data(exit_result),
+                **self._tail_data(process, exit_result),
+            },
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
@@ -212,8 +237,24 @@ class _Step:
             return {}
         from event._redact import redact_text
 
-        tail = process.last_lines(self._args.tail, redact_text)
+        secrets = self._settings.redact
+        tail = process.last_lines(self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets))
         return {"output_tail": tail} if tail else {}
+
+    def _junit_data(self) -> dict[str, Any]:
+        """Return what the command's JUnit reports say. What is wrong with one is no problem of the event's."""
+        if self._args.junit is None:
+            return {}
+        try:
+            from event._process import junit
+
+            return junit.summary(self._args.junit, self._start_event.begin_time, self._print_junit)
+        except Exception as error:  # the event matters more
+            self._print_junit(one_line(error))
+            return {}
+
+    def _print_junit(self, text: str) -> None:
+        terminal.print_err(f"{self._args.parser.prog}: --junit: {text}")
 
     def _send(
         self,
@@ -231,9 +272,9 @@ class _Step:
         files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
-            if not result.ok or result.said:
+            if not result.ok or result.said or self._args.verbose:
                 line = handler_options.result_line(result, handler_options.rest_of(sent, result))
-                self._print(f"{which}{result.handler}: {line}")
+                self._print_result(result, f"{which}{result.handler}: {line}")
 
     def _open_log(self) -> int | None:
         try:
@@ -270,6 +311,12 @@ class _Step:
             work()
         except Exception as error:
             self._print(one_line(error))
+
+    def _print_result(self, result: Result, text: str) -> None:
+        if result.ok and not result.said:
+            terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
+        else:
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self.has_problem = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from event._worker.parent import Worker
-from event._worker.sending import Result
+from event._worker.results import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         """What is told of entries."""
 
         def entry(self, entry: OpenEntry, where: str) -> None:
-            """Take what became of an entry; `where` is what `Claim.release` returns."""
+            """Receive the result of an entry; `where` is the return value of `Claim.release`."""
 
         def log(self, text: str) -> None:
             """Take what was logged outside of a delivery: something is wrong with the outbox."""

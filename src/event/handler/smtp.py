@@ -20,29 +20,35 @@ from event.error import one_line
 # A method imports what it needs of the mail rooms: with the email package, that costs more than a whole `check`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from event._formats.mail import Mail
+    from event._formats.mail import Mail, MailContent
     from event._net.deadline import Deadline
     from event._net.mail_server import MailServer
     from event._net.smtp import Refusal
 
-_EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...]"
+_EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...][,title=TITLE][,body=BODY]"
+_TEMPLATES = ("title=", "body=")  # no server begins so
 _REFUSED_PREFIX = "refused "  # begins the key of a recipient whom no later attempt must try
 
 
 class SMTPHandler(EventHandler):
-    """Mail each event: a text for people, the data as JSON, and the attachments.
+    """Mail each event: a notice for people, the data as JSON, and the attachments.
 
     The servers are tried in order until one takes the mail. A recipient whom one refuses is tried at the next.
 
-    :param subject: the mail's subject; a subclass may compute one, by overriding the property `subject`
+    :param subject: the mail's subject, which the title follows if the event has an outcome; a subclass may compute one,
+        by overriding the property `subject`
     :param from_addr: the sender, ``builds@example.com`` or ``Builds <builds@example.com>``
     :param to_addr: the recipients, an address list (RFC 5322) such as ``a@example.com, "Doe, Jane" <b@example.com>``,
         or a list of addresses; the attribute is always the string
     :param smtp_servers: a server or several: ``host``, ``host:port``, ``[IPv6]:port``, or a URL such as
         ``smtps://ci:env:SMTP_PASSWORD@host``
+    :param title: a template of the title: text with ``{key}`` for a value of the event's data, ``{key.inner}`` for one
+        inside of it; empty for the notice's own, such as ``tests failed on main (exit 1, 4 min 12 s)``
+    :param body: a template of the text; empty for the notice
+    :ivar pace: seconds from one mail to the next, when `e3-event deliver` or a relay sends many
     :ivar timeout: seconds that a whole sending may take, all servers together; a single wait takes a third at most
     :raises EventError: an address or a server is invalid, or there is none
     """
@@ -53,9 +59,17 @@ class SMTPHandler(EventHandler):
     timeout: float = 60.0
 
     max_concurrency = 1  # a mail server limits the connections of a client
+    pace: float = 1.0
 
-    def __init__(
-        self, subject: str, from_addr: str, to_addr: str | Iterable[str], smtp_servers: str | Iterable[str]
+    def __init__(  # noqa: PLR0913  # four are e3-core's
+        self,
+        subject: str,
+        from_addr: str,
+        to_addr: str | Iterable[str],
+        smtp_servers: str | Iterable[str],
+        *,
+        title: str = "",
+        body: str = "",
     ) -> None:
         from event._formats.address import format_mailboxes, parse_mailboxes
         from event._net.mail_server import MailServer, password_of
@@ -64,6 +78,8 @@ class SMTPHandler(EventHandler):
         self.from_addr = from_addr
         self.to_addr = to_addr if isinstance(to_addr, str) else format_mailboxes(parse_mailboxes(to_addr))
         self.smtp_servers = [smtp_servers] if isinstance(smtp_servers, str) else [*smtp_servers]
+        self.title = title
+        self.body = body
         self._addresses()
         for server in self._servers():
             MailServer.parse(server)
@@ -83,17 +99,24 @@ class SMTPHandler(EventHandler):
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
-        """Return the constructor's arguments from ``subject,from,to,server[,server...]``.
+        """Return the constructor's arguments from ``subject,from,to,server[,server...][,title=TITLE][,body=BODY]``.
 
         :raises EventError: there are fewer values
         """
         fields = _handler_config.split_fields(_config_str)
+        templates: dict[str, str] = {}
+        for template in _TEMPLATES:
+            found = [field for field in fields[3:] if field.startswith(template)]
+            templates |= {template[:-1]: field.removeprefix(template) for field in found}
+            fields[3:] = [field for field in fields[3:] if field not in found]
         if len(fields) < 4:
             raise EventError(f"smtp: {len(fields)} values; {_EXPECTED}")
-        return {"subject": fields[0], "from_addr": fields[1], "to_addr": fields[2], "smtp_servers": fields[3:]}
+        return {"subject": fields[0], "from_addr": fields[1], "to_addr": fields[2], "smtp_servers": fields[3:]} | (
+            templates
+        )
 
     def encode_config(self) -> str:
-        """Return ``subject,from,to,server[,server...]``."""
+        """Return ``subject,from,to,server[,server...][,title=TITLE][,body=BODY]``."""
         return self._encoded(self.smtp_servers)
 
     def config_for_outbox(self) -> str:
@@ -112,13 +135,49 @@ class SMTPHandler(EventHandler):
         :raises PartialDeliveryError: another attempt may reach some of them
         :raises PermanentError: no attempt will; some recipients are refused for good
         """
+        return self._deliver(event, lambda: self._content(event))
+
+    def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
+        """Mail several events: more than five in one mail that lists them, fewer in a mail each, at `pace`.
+
+        :return: for each event what `send_event` returns or raises
+        """
+        from functools import partial
+
+        from event._formats.digest import DIGEST_OVER
+        from event._formats.mail import digest_content
+
+        # Who has a part of an event already must not get it again; a subclass may mail an event in its own way.
+        is_own = type(self).send_event is SMTPHandler.send_event
+        if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
+            return [self._result(self.send_event, event, wait=event is not events[0]) for event in events]
+        content = partial(digest_content, events, self.subject)
+        return [self._result(lambda first: self._deliver(first, content), events[0])] * len(events)
+
+    def _result(self, send: Callable[[Event], bool], event: Event, *, wait: bool = False) -> bool | BaseException:
+        """Return what a sending returns or raises, after a pause if it is not the first one."""
+        if wait:
+            time.sleep(self.pace)
+        try:
+            return send(event)
+        except Exception as error:
+            return error
+
+    def _content(self, event: Event) -> MailContent:
+        from event._formats.mail import content_of
+        from event._formats.template import Templates
+
+        return content_of(event, self.subject, Templates(self.title, self.body))
+
+    def _deliver(self, event: Event, content: Callable[[], MailContent]) -> bool:
+        """Mail what is about an event; see `send_event`."""
         from event._net.smtp import Refusal
 
         finished = already_delivered(event)
         try:
             sender, *recipients = self._addresses()
             pending = [to for to in recipients if not finished & {to, _REFUSED_PREFIX + to}]
-            missing = self._mail(event, sender, pending) if pending else {}
+            missing = self._mail(content(), sender, pending) if pending else {}
         except (EventError, OSError) as error:
             _log.warning("smtp: %r is not mailed: %s", event, one_line(error))
             return False
@@ -129,14 +188,14 @@ class SMTPHandler(EventHandler):
         }
         return _outcome(event, recipients, earlier | missing)
 
-    def _mail(self, event: Event, sender: str, pending: list[str]) -> dict[str, Refusal]:
-        """Mail an event to those who do not have it; return those who still do not."""
+    def _mail(self, content: MailContent, sender: str, pending: list[str]) -> dict[str, Refusal]:
+        """Mail something to those who do not have it; return those who still do not."""
         from event._formats.address import parse_mailbox, parse_mailboxes
         from event._formats.mail import Mail
         from event._net.deadline import Deadline
         from event._net.mail_server import MailServer
 
-        mail = Mail(event, self.subject, parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr))
+        mail = Mail(content, parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr))
         missing: dict[str, Refusal] = {}
         end = time.monotonic() + self.timeout
         servers = self._servers()
@@ -167,7 +226,9 @@ class SMTPHandler(EventHandler):
         return servers
 
     def _encoded(self, servers: list[str]) -> str:
-        return _handler_config.join_fields([self.default_subject, self.from_addr, self.to_addr, *servers])
+        given = zip(_TEMPLATES, (self.title, self.body), strict=True)
+        templates = [f"{name}{template}" for name, template in given if template]
+        return _handler_config.join_fields([self.default_subject, self.from_addr, self.to_addr, *servers, *templates])
 
 
 def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str], mail: Mail) -> dict[str, Refusal]:
