@@ -173,7 +173,7 @@ ORDER = [
     {"_worker"},
     {"handler"},
     {"_cli", "config", "testing"},
-    {"__main__"},
+    {"__main__", "_pyinstaller"},
 ]
 FOR_HANDLERS = {
     *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),

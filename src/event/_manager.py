@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import _log
-from event._event import Event, redact_in
+from event._event import Event, as_own_event, redact_in
 from event._outcome import taken
 from event.error import EventError, one_line
 
@@ -90,6 +90,12 @@ class EventManager:
                 _log.error("handler %s failed on %r", name, event, cause=error)
         return delivered
 
+    async def send_event_async(self, event: Event) -> bool:
+        """Do as `send_event`, in a thread, so that the event loop of asyncio is not blocked."""
+        from event._tracking import in_thread
+
+        return await in_thread(self.send_event, event)
+
     def dispatch(self, event: Event) -> Outcome:
         """Give an event to every handler, as send_event does, and return what became of it for each.
 
@@ -104,7 +110,7 @@ class EventManager:
         from event._outbox import delivery
 
         return delivery.send_through_outbox(
-            event, self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout
+            as_own_event(event), self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout
         )
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:

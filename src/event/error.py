@@ -139,4 +139,14 @@ def one_line(error: BaseException) -> str:
             text = f"{type(error).__name__}: {error}".removesuffix(": ")
         except BaseException:
             text = type(error).__name__
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    r"""Return text with control characters, and what a terminal could not show, as ``\xNN``, ``\n`` or ``\uNNNN``.
+
+    A text of others, in a log or on a terminal, can then neither begin a line of its own nor control the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,7 +7,7 @@ import os
 from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._event import raw_content
-from event.error import EventError, one_line
+from event.error import EventError, one_line, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             terminal.print_err(f"{args.parser.prog}: {handler_options.no_handler_line(args)}")
         if event:
-            terminal.print_out(terminal.visible(str(event.uid)))
+            terminal.print_out(visible(str(event.uid)))
         return int(args.strict)
     sending = _Command(args, pairs)
     try:
@@ -168,7 +168,7 @@ class _Command:
         if not sent.kept and not any(result.loaded for result in sent.results):
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
-        terminal.print_out(terminal.visible(str(event.uid)))
+        terminal.print_out(visible(str(event.uid)))
         return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
@@ -194,7 +194,7 @@ def _event_from_args(args: argparse.Namespace) -> Event:
     """
     fail = args.parser.error
     name, data = arguments.name_and_data(args.words, _RESERVED, fail)
-    if args.uid is not None and (not args.uid.strip() or terminal.visible(args.uid) != args.uid):
+    if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
     _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)
