@@ -58,7 +58,7 @@ EventError.__module__ = __name__
 PartialDeliveryError.__module__ = __name__
 PermanentError.__module__ = __name__
 
-default_manager = EventManager()
+default_manager: EventManager = EventManager()
 
 
 def send_event(event: Event) -> bool:

@@ -43,7 +43,7 @@ class EventManager:
     ) -> None:
         self.handlers: dict[str, EventHandler] = {}
         self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
-        self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
+        self.timeout: float | None = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.

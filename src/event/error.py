@@ -86,7 +86,7 @@ class PermanentError(EventError):
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None, *, done: Iterable[str] = ()) -> None:
         super().__init__(message, origin)
-        self.done = frozenset(done)
+        self.done: frozenset[str] = frozenset(done)
 
 
 class PartialDeliveryError(EventError):
@@ -111,8 +111,8 @@ class PartialDeliveryError(EventError):
         remaining: Iterable[str] = (),
     ) -> None:
         super().__init__(message, origin)
-        self.done = frozenset(done)
-        self.remaining = tuple(remaining)
+        self.done: frozenset[str] = frozenset(done)
+        self.remaining: tuple[str, ...] = tuple(remaining)
 
 
 def shown(value: object) -> str:

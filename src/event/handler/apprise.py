@@ -55,7 +55,7 @@ class AppriseHandler(EventHandler):
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
-    references = ("urls",)
+    references: ClassVar[tuple[str, ...]] = ("urls",)
 
     timeout: float = 60.0
 
@@ -64,7 +64,7 @@ class AppriseHandler(EventHandler):
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
         apprise = import_extra("apprise", self.requires["apprise"])
         _load_ahead(apprise)
-        self.urls = _split_urls(urls)
+        self.urls: list[str] = _split_urls(urls)
         self.title = title
         self.body = body
         for position, url in enumerate(self.urls, 1):
