@@ -79,7 +79,8 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Markers. `pytest -m "not server"` is the loop of a minute; `long` runs only where it is asked for by name.
+# Markers. `pytest -m "not server"` is the loop of a minute: it leaves out what starts a server or takes seconds. `long`
+# runs only where it is asked for by name.
 
 # A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
 # program in another way marks itself.

@@ -1,4 +1,4 @@
-"""One event, many handlers: one after another, or side by side until a deadline."""
+"""Give one event to many handlers: one after another, or in parallel until a deadline."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def dispatch(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Outcome:
-    """Give an event to the handlers; return what each one did."""
+    """Give an event to the handlers; return the result of each."""
     results = {delivery.handler: delivery for delivery in deliveries(handlers, event, timeout)}
     return Outcome(tuple(results[name] for name in handlers))
 
 
 def deliveries(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Iterator[Delivery]:
-    """Give an event to the handlers, side by side where there is a timeout; yield what each one did as it is done.
+    """Give an event to the handlers, in parallel if there is a timeout; yield each result when it is known.
 
     :param timeout: for all together, in seconds
     """
@@ -43,8 +43,8 @@ def _in_turn(handlers: Mapping[str, Handler], event: Event) -> Iterator[Delivery
 def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float) -> Iterator[Delivery]:
     """Give an event to all handlers at once.
 
-    One that is not done in time has failed with a TimeoutError. Its thread is a daemon, so that even a hung one does
-    not keep the process.
+    A handler that exceeds the timeout has failed with a TimeoutError. Its thread is a daemon, so that a hung handler
+    does not keep the process alive.
     """
     from queue import Empty, SimpleQueue
 
@@ -84,7 +84,7 @@ class NotStartedError(EventError):
 def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
     """Give an event to a handler in a thread.
 
-    :raises NotStartedError: there is no thread to be had, or too many hang already
+    :raises NotStartedError: no thread can be started, or too many hang already
     """
     from contextvars import copy_context
     from threading import Thread

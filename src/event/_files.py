@@ -1,4 +1,4 @@
-"""Files: names that stay where they belong, writes that are whole or absent, reads of regular files alone."""
+"""Safe file names, atomic writes, and reads of regular files only."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _DEVICES = frozenset(
 )
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
-# O_NONBLOCK, so that a FIFO put in the place of a file between the check and the opening does not hold us.
+# O_NONBLOCK: if a FIFO replaces the file between the check and the opening, the opening does not block.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegularError(OSError):
-    """A path leads to something other than a regular file: a directory, a FIFO, a device. Name another file."""
+    """The path is not a regular file but a directory, a FIFO or a device. Name another file."""
 
 
 def safe_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return name as one path component that is safe on this system.
 
-    A safe name is returned as it is. Any other has its bad characters replaced, is cut, and bears a hash of the
-    original, so that two different names never become one.
+    A safe name is returned unchanged. In any other name, bad characters are replaced, and a hash of the original is
+    added, so that two different names never become the same.
 
     :param name: any string
     :param limit: the longest result, in bytes
@@ -71,7 +71,7 @@ def _is_device(name: str) -> bool:
 
 
 def _is_hashed(name: str) -> bool:
-    """Tell whether name could have come from `hashed_name`; taken as it is, it could meet one that did."""
+    """Return whether a name looks like one of `hashed_name`, with which it could collide."""
     if "~" not in name:
         return False
     name = name.lower()  # where case does not count, capitals would meet it too
@@ -147,13 +147,12 @@ def sha1(path: str) -> str:
 
 
 def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
-    """Write a file that appears with all of data or not at all, whatever kills the process or fills the disk.
+    """Write a file atomically: it appears with all of data or not at all.
 
-    The directory is made where it is missing. What stood at path is replaced; a symbolic link there is replaced too,
-    not followed.
+    A missing directory is created. An existing file at path is replaced, and so is a symbolic link.
 
-    :param sync: whether the content is to be on the disk itself when this returns, for the power may fail
-    :raises OSError: it could not be written; path is as it was, and nothing is left beside it
+    :param sync: whether to sync the content to disk before returning, in case the power fails
+    :raises OSError: it could not be written; path is unchanged, and no temporary file remains
     """
 
     def fill(fd: int) -> None:
@@ -167,7 +166,7 @@ def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Write a file that is on the disk when this returns, in a directory that nobody else looks into yet.
+    """Write and sync a new file, in a directory that no other process reads yet.
 
     :raises OSError: it could not be written; a part of it may be there
     """
@@ -222,7 +221,7 @@ def write_all(fd: int, data: bytes) -> None:
 def _replace(
     path: str, fill: Callable[[int], None], mode: int, *, like: os.stat_result | None = None, sync: bool
 ) -> None:
-    """Make a temporary file beside path, let fill write to its descriptor, and move it to path."""
+    """Create a temporary file next to path, let `fill` write to its descriptor, and rename it to path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
     fd = os.open(temporary, CREATE_FLAGS, mode)
     try:
@@ -266,7 +265,7 @@ def unlink_quietly(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
-        pass  # the caller has an error to report already
+        pass  # the caller already reports an error
 
 
 def _copy_content(source: int, target: int) -> None:
@@ -282,7 +281,7 @@ def _copy_content(source: int, target: int) -> None:
 
 
 def safe_names(names: Iterable[str]) -> dict[str, str]:
-    """Return a safe name for each name, no two of which are one file where case or normal form does not count."""
+    """Return a safe name for each name, all different also if case and Unicode normal form are ignored."""
     safe: dict[str, str] = {}
     taken = set()
     for name in names:
@@ -301,7 +300,7 @@ def _folded(name: str) -> str:
 
 
 def sync_directory(path: str) -> None:
-    """Have the names in a directory on the disk itself, where the system can: Windows opens no directory."""
+    """Sync the names in a directory to disk. Windows cannot open directories, so this does nothing there."""
     if not _WINDOWS:
         fd = os.open(path, os.O_RDONLY)
         try:
@@ -314,7 +313,7 @@ def sync_directory(path: str) -> None:
 
 
 def make_directory(path: str, mode: int = 0o777) -> bool:
-    """Make a directory, and those above it; return False where something is at path already."""
+    """Create a directory and its parents; return False if path already exists."""
     try:
         os.mkdir(path, mode)
     except FileExistsError:
@@ -326,7 +325,7 @@ def make_directory(path: str, mode: int = 0o777) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Tell whether path is a directory itself, not a symbolic link to one."""
+    """Return whether path is a directory, and not a symbolic link to one."""
     return stat.S_ISDIR(os.lstat(path).st_mode)
 
 

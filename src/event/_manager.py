@@ -70,9 +70,9 @@ class EventManager:
     def send_event(self, event: Event) -> bool:
         """Give an event to every handler, in order.
 
-        A handler that raises has failed: the log tells its name and the traceback, and the next one gets the event.
+        A handler that raises has failed: its name and the traceback are logged, and the next handler gets the event.
 
-        :return: whether all took it; True where there are no handlers
+        :return: whether all handlers delivered it; True if there are no handlers
         """
         if self.outbox is not None or self.timeout is not None:
             return self._send_with_care(event)
@@ -97,9 +97,9 @@ class EventManager:
         return await in_thread(self.send_event, event)
 
     def dispatch(self, event: Event) -> Outcome:
-        """Give an event to every handler, as send_event does, and return what became of it for each.
+        """Give an event to every handler, as `send_event` does, and return the result of each handler.
 
-        Nothing is logged here: the outcome holds the exceptions.
+        Nothing is logged: the outcome contains the exceptions.
         """
         if self.redact is not None:
             redact_in(event, self.redact)
@@ -116,10 +116,10 @@ class EventManager:
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
 
-        Each attachment must still be a regular file with the recorded checksum. Else nothing is sent, and the log
-        tells why.
+        Each attachment must still be a regular file with the recorded checksum. Otherwise nothing is sent, and the
+        reason is logged.
 
-        :return: as send_event; False where nothing was sent
+        :return: as `send_event`; False if nothing was sent
         :raises EventError: the file's content is not an event
         :raises OSError: the file could not be read
         """
@@ -147,7 +147,7 @@ class EventManager:
         return _registry.get_handler(name)
 
     def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Add a handler; one that has the name already is replaced, in its place.
+        """Add a handler, or replace the one of the same name.
 
         :param name: the kind, such as ``file``, or a kind and a label, such as ``file:nightly``
         :param args: for the handler's constructor
@@ -160,10 +160,10 @@ class EventManager:
     def load_handlers_from_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Add the handlers that an environment variable names: ``name=config|name=config|name``.
 
-        A name that comes again wins; handlers that are there stay. All that can be loaded is loaded, even where an
-        entry is wrong. A variable that is unset or empty adds none.
+        If a name occurs twice, the last entry counts. Existing handlers stay. A wrong entry does not prevent the others
+        from being loaded. A variable that is unset or empty adds none.
 
-        :raises EventError: entries could not be loaded; it holds a message for each
+        :raises EventError: entries could not be loaded; it has a message for each
         """
         from event import _handler_config
 
@@ -186,7 +186,7 @@ class EventManager:
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers into an environment variable, for child processes.
 
-        :raises EventError: a handler's name or configuration cannot stand there; the variable is as it was
+        :raises EventError: a handler's name or configuration cannot be written; the variable is unchanged
         """
         from event import _handler_config
 
@@ -197,7 +197,7 @@ class EventManager:
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
 
     def _send_with_care(self, event: Event) -> bool:
-        """Send as dispatch does, and log what send_event logs."""
+        """Send as `dispatch` does, and log failures as `send_event` does."""
         outcome = self.dispatch(event)
         for delivery in outcome:
             if delivery.error:
@@ -205,12 +205,12 @@ class EventManager:
         return bool(outcome)
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
-        # The one place where a handler is made: event.testing overrides it, so that a tested program sends nothing.
+        # The only place that constructs handlers: event.testing overrides it, so that a tested program sends nothing.
         self._preload()
         self.handlers[name] = handler(*args, **kwargs)
 
     def _preload(self) -> None:
-        """Import now what a sending needs: while one thread imports, another may fork, and its import never ends."""
+        """Import now what a sending needs: after a fork during an import, the import in the child never ends."""
         if self.outbox is not None or self.timeout is not None:
             from event._outbox import delivery  # noqa: F401
 

@@ -51,6 +51,7 @@ def main(arguments=None):
             lines += ROWS[name](place, size)
         text = f"{table.markdown(lines)}\n{table.circumstances(place)}\n"
     print(text)
+    print(*table.missed_targets(lines), sep="\n", file=sys.stderr)
     if options.write:
         table.write(options.write, text)
     return 0

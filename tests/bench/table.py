@@ -12,7 +12,7 @@ from pathlib import Path
 
 BEGIN = "<!-- the table: written by python tests/bench --write -->"
 END = "<!-- the table's end -->"
-HEAD = ("what", "ours", "beside it", "e3.event", "reach", "reached")
+HEAD = ("what", "e3-event", "compared with", "e3.event")
 DISTRIBUTIONS = {
     "event": "e3-event",
     "e3.event": "e3-core",
@@ -24,8 +24,7 @@ DISTRIBUTIONS = {
 
 def markdown(lines):
     """Return the table in Markdown."""
-    verdicts = {True: "yes", False: "**no**", None: ""}
-    cells = [HEAD] + [(n.what, n.ours, n.beside, n.e3, n.reach, verdicts[n.reached]) for n in lines]
+    cells = [HEAD] + [(n.what, n.ours, n.beside, n.e3) for n in lines]
     filled = [column for column in zip(*cells, strict=True) if any(column[1:])]
     cells = [*zip(*filled, strict=True)]
     widths = [max(map(len, column)) for column in filled]
@@ -34,6 +33,11 @@ def markdown(lines):
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |\n"
         for row in (cells[0], rule, *cells[1:])
     )
+
+
+def missed_targets(lines):
+    """Return a line of text for each row that misses its target."""
+    return [f"target missed: {n.what}: {n.ours}, {n.beside}; target {n.reach}" for n in lines if n.reached is False]
 
 
 def circumstances(place):

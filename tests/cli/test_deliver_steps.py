@@ -82,10 +82,11 @@ def test_what_is_not_known_of_the_end_is_left_out(command, play):
     assert (status, err) == (0, ["e3-event deliver: nothing was due"])
 
 
-def test_what_the_outbox_says_makes_status_1(command, play):
+@pytest.mark.parametrize(("options", "expected"), [((), 0), (("--strict",), 1)], ids=["usual", "strict"])
+def test_what_the_outbox_says_makes_status_1_if_strict(command, play, options, expected):
     play(lambda listener: listener.log("the disk is full"), summary={"waiting": 0})
-    status, _, err = command("deliver", "ob")
-    assert (status, err[0]) == (1, "e3-event deliver: the disk is full")
+    status, _, err = command("deliver", "ob", *options)
+    assert (status, err[0]) == (expected, "e3-event deliver: the disk is full")
 
 
 def test_the_number_of_jobs_is_one_of_the_options(command, play):

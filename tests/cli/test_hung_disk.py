@@ -31,6 +31,7 @@ def hangs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 
+@pytest.mark.server
 def test_a_pass_over_the_outbox_ends(process, hangs):
     done = process("deliver", "hung-outbox", "--timeout", "1")
     assert done.returncode == 1

@@ -354,6 +354,7 @@ def test_every_line_ends_with_crlf_on_the_wire(monkeypatch, tmp_path, to):
 # --- sizes ---
 
 
+@pytest.mark.server
 def test_attachments_without_room_are_left_out_and_named(secure, tmp_path, caplog):
     big = tmp_path / "big"
     with event.Event("compile", uid="u-1") as sent:
@@ -506,6 +507,7 @@ def test_an_empty_attachment_is_named_and_not_attached(secure, tmp_path, caplog)
     assert not caplog.records
 
 
+@pytest.mark.server
 def test_a_mail_may_be_as_large_as_the_limit_and_no_larger(secure, tmp_path, monkeypatch):
     monkeypatch.setattr(mail_format, "MAX_SIZE", MIB)
     sent = attached(tmp_path, {"a": ("a", b"")})

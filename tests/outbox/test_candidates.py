@@ -124,6 +124,16 @@ def test_an_entry_stays_claimed_if_its_bucket_is_removed_without_end(box, monkey
     assert names(box, "claimed") == [claim.name]
 
 
+def test_an_outbox_whose_empty_directories_are_lost_is_complete(box):
+    """An archive, such as a CI system's artifact, holds files alone."""
+    entry_id, _ = waiting(box, time.time() - 5)
+    for state in ("tmp", "claimed", "failed", "corrupt"):
+        Path(place(box, state)).rmdir()
+    assert box.exists()
+    assert [candidate.id for candidate, _ in box.entries()] == [entry_id]
+    assert taken(box) == [entry_id]
+
+
 def test_an_outbox_that_is_not_there_has_nothing(box, tmp_path):
     assert taken(box) == []
     assert list(box.entries("waiting", "failed")) == []

@@ -12,7 +12,7 @@ import pytest
 
 from outbox import killing
 
-ROUNDS = 520  # four processes are killed in each
+ROUNDS = [130, pytest.param(520, marks=pytest.mark.long)]  # four processes are killed in each
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
 
 
@@ -88,14 +88,16 @@ def check_files(directory, ids):
     return found
 
 
-def test_what_was_accepted_before_a_kill_at_a_random_moment_reaches_every_handler(tmp_path, record_property):
-    run(tmp_path, "random", ROUNDS)
+@pytest.mark.server
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_what_was_accepted_before_a_kill_at_a_random_moment_reaches_every_handler(tmp_path, record_property, rounds):
+    run(tmp_path, "random", rounds)
     counted = check(tmp_path)
     for name, number in counted.items():
         record_property(name, number)
     print(counted)
-    assert counted["killed"] == 4 * ROUNDS
-    assert counted["accepted"] > ROUNDS / 10
+    assert counted["killed"] == 4 * rounds
+    assert counted["accepted"] > rounds / 10
 
 
 @pytest.mark.parametrize("kind", ["send", "deliver"])

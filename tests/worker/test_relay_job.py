@@ -117,6 +117,13 @@ def test_messages_that_are_delivered_at_once_share_a_file(  # noqa: PLR0913  # w
     assert there(box) == {}
 
 
+def test_messages_for_several_handlers_have_files_of_their_own(box, line, taken):
+    running = relay(line, "good", "other", outbox=box, hold=[Lane(name, "").key for name in ("good", "other")])
+    give(running, body("1"), body("2"))
+    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in there(box)["claimed"]] == [1, 1]
+    running.stop()
+
+
 def test_a_worker_for_one_message_alone_delivers_nothing_and_leaves_the_entry_due(box, line, taken):
     running = relay(line, outbox=box, alone=True)
     running.tell(job="rest", lane="another frame")

@@ -89,7 +89,7 @@ class ChildProcess:
             from event._process.output import OUTPUT_TIMEOUT
 
             self._tee.end(OUTPUT_TIMEOUT if code or self._log is not None else 0.0)
-        return ExitResult(code or bool(self.show_error), seconds, self._received(), self._error)
+        return ExitResult(code or (1 if self.show_error else 0), seconds, self._received(), self._error)
 
     def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
         """Return the last lines of the command's output, when it has ended; empty if none were kept.
