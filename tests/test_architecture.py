@@ -177,8 +177,16 @@ ORDER = [
 ]
 FOR_HANDLERS = {
     *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
-    *("_formats.address", "_formats.cloudevents", "_formats.mail"),
-    *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
+    *(
+        "_formats.address",
+        "_formats.cloudevents",
+        "_formats.mail",
+        "_formats.notice",
+        "_formats.notice_html",
+        "_formats.template",
+        "_text",
+    ),
+    *("_net.deadline", "_net.guarded_requests", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
     "_broker",
 }
 
@@ -316,7 +324,7 @@ def test_every_built_in_is_an_entry_point_of_pyproject():
     points = pyproject()["entry-points"]
     assert points["event.handler"] == {name: ":".join(place) for name, place in _registry.BUILTINS.items()}
     # e3-core declares the four names there, and refuses those that are declared twice.
-    assert set(points) == {"event.handler"}
+    assert set(points) == {"event.handler", "pyinstaller40"}
 
 
 def test_every_built_in_is_an_entry_point_of_the_installed_distribution():

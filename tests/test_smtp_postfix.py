@@ -60,7 +60,7 @@ def test_a_non_ascii_recipient_gets_a_mail_without_bare_line_feeds(postfix, tmp_
     assert handler_for(postfix, ZOE).send_event(sent_with(tmp_path, b"one\ntwo\r\n"))
 
     (mail,) = postfix.mails(ZOE)
-    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log"]
+    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log.txt"]
 
 
 def test_no_mail_is_larger_than_the_server_announces(postfix, tmp_path):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import event
 from delivering import deliver
 from event import _log
+from event._formats import notice
 from event._outbox import Outbox
 from event.handler import apprise
 from event.handler.apprise import AppriseHandler
@@ -68,12 +69,12 @@ def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
     made = closed(begin_time="b", outcome="failure", error={"type": "OSError", "message": "no room"}, exit_code=None)
     assert handler.send_event(made) is True
     (message,) = receiver.messages
-    assert message["title"] == "compile: failure"
+    assert message["title"] == "compile failed"
     assert message["message"].splitlines() == [
+        "OSError: no room",
+        "began: b",
+        f"ended: {made.as_dict()['end_time'].replace('T', ' ')} UTC",
         "uid: 42",
-        "begin_time: b",
-        f"end_time: {made.as_dict()['end_time']}",
-        'error: {"type": "OSError", "message": "no room"}',
     ]
     assert message["type"] == "failure"
     assert receiver.posts[0][0] == f"/{TOKEN}"
@@ -115,10 +116,15 @@ def test_the_default_body_is_short_and_says_what_it_leaves_out(handler, receiver
     many = {f"key{number}": "x" * 5000 for number in range(40)}
     assert handler.send_event(closed(**many))
     lines = receiver.messages[0]["message"].splitlines()
-    assert len(lines) == 31
-    assert lines[-1] == "... and 13 more"
+    assert len(receiver.messages[0]["message"]) <= notice.CHAT_MAX
     assert max(map(len, lines)) < 220
     assert lines[5].endswith("xxx...")
+
+
+def test_a_chat_message_has_twelve_values_at_most(handler, receiver):
+    assert handler.send_event(closed(**{f"key{number}": number for number in range(40)}))
+    lines = receiver.messages[0]["message"].splitlines()
+    assert (len(lines), lines[-1]) == (13, "... and 31 more")
 
 
 def test_attachments_arrive_with_their_names_and_their_bytes(handler, receiver, tmp_path):
@@ -145,7 +151,7 @@ def test_a_mail_arrives_with_its_attachment(tmp_path):
     (envelope,) = mailbox.envelopes
     mail = BytesParser(policy=email.policy.default).parsebytes(envelope.content)
     assert envelope.rcpt_tos == ["ann@example.com"]
-    assert mail["Subject"] == "compile: cancel"
+    assert mail["Subject"] == "compile was cancelled"
     assert "note: a < b & c" in mail.get_body(("plain",)).get_content()
     assert [(part.get_filename(), part.get_content()) for part in mail.iter_attachments()] == [("build.txt", "line\n")]
 
@@ -205,7 +211,7 @@ def test_a_template_that_comes_out_blank_gives_way_to_the_default(secret, receiv
     assert handler.send_event(closed(text=None))
     (message,) = receiver.messages
     assert message["title"] == "compile"
-    assert message["message"].startswith("uid: 42\n")
+    assert message["message"].endswith("uid: 42")
 
 
 # URLs.
@@ -545,5 +551,5 @@ def test_the_pages_first_example_runs(receiver, secret, monkeypatch, tmp_path):
     page = PAGE.read_text(encoding="utf-8")
     exec(page.partition("```python\n")[2].partition("```")[0], {})
     (message,) = receiver.messages
-    assert (message["title"], message["type"]) == ("compile: success", "success")
+    assert (message["title"], message["type"]) == ("compile succeeded", "success")
     assert [attachment["filename"] for attachment in message["attachments"]] == ["log"]

@@ -29,7 +29,8 @@ from servers.smtp import PASSWORD, Authority, raw_server, smtp_server
 
 SENDER, ANN, BOB = "builds@example.com", "ann@example.com", "bob@example.com"
 MIB = 1 << 20
-FIELDS = ["Subject", "From", "To", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type"]
+FIELDS = ["Subject", "From", "To", "Date", "Message-ID", "In-Reply-To", "References", "Auto-Submitted"]
+FIELDS += ["MIME-Version", "Content-Type"]
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +94,10 @@ def only_mail(server):
     return parsed(envelope)
 
 
+def text_of(mail):
+    return mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
+
+
 def part_named(mail, name):
     (part,) = [part for part in mail.iter_parts() if part.get_filename() == name]
     return part
@@ -118,11 +123,12 @@ def test_an_event_arrives_over_tls(secure, tmp_path, caplog):
     assert mail["Date"].datetime.tzinfo is not None
     assert mail["Message-ID"].endswith("@example.com>")
     text, data, log = mail.iter_parts()
-    assert (text.get_content_type(), text.get_filename()) == ("text/plain", None)
+    assert (text.get_content_type(), text.get_filename()) == ("multipart/alternative", None)
+    assert [part.get_content_type() for part in text.iter_parts()] == ["text/plain", "text/html"]
     assert (data.get_content_type(), data.get_filename()) == ("application/json", "event")
     assert data["Content-Transfer-Encoding"] == "base64"
     assert event._json.loads(data.get_content()) == sent.as_dict()
-    assert (log.get_filename(), log.get_content_type(), log.get_content()) == ("log", "text/plain", "line\n")
+    assert (log.get_filename(), log.get_content_type(), log.get_content()) == ("log.txt", "text/plain", "line\n")
     assert secure.envelopes[0].mail_from == SENDER
     assert secure.envelopes[0].rcpt_tos == [ANN]
     assert secure.secured == [True]
@@ -143,11 +149,11 @@ def test_a_person_reads_the_data_and_the_attachments_names(secure, tmp_path):
 
     assert handler_for(secure).send_event(sent)
 
-    text = next(only_mail(secure).iter_parts()).get_content().splitlines()
-    assert text[:2] == ["uid: u-1", "name: compile"]
-    assert {"target: arm", 'counts: {"errors": 2}', "lines: one two", "city: Zürich"} <= set(text)
+    text = text_of(only_mail(secure)).splitlines()
+    assert text[0] == "compile"
+    assert {"target: arm", "counts.errors: 2", "lines: one two", "city: Zürich"} <= set(text)
     assert f"long: {'y' * 200}..." in text
-    assert text[-2:] == ["... and 19 more in the attached event", "attached: log (5 bytes)"]
+    assert text[-3:] == ["...: and 16 more", "", "attached: log.txt (5 bytes)"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +171,7 @@ def test_a_person_reads_the_data_and_the_attachments_names(secure, tmp_path):
 def test_an_attachment_arrives_as_it_is_with_its_type(secure, tmp_path, name, file_name, content, kind):  # noqa: PLR0913
     assert handler_for(secure).send_event(attached(tmp_path, {name: (file_name, content)}))
 
-    part = part_named(only_mail(secure), name)
+    part = part_named(only_mail(secure), "log.txt" if (name, kind) == ("log", "text/plain") else name)
     assert part.get_content_type() == kind
     assert part.get_payload(decode=True) == content
     if kind == "text/plain" and content.isascii() is False:
@@ -235,6 +241,36 @@ def test_a_subject_is_one_header_whatever_it_holds(secure, subject, arrives):
     assert mail["Bcc"] is None
     assert mail.keys() == FIELDS
     assert max(map(len, secure.envelopes[0].content.splitlines())) < 998
+
+
+def test_with_an_outcome_the_title_follows_the_subject(secure):
+    assert handler_for(secure).send_event(closed(outcome="failure", exit_code=2, branch="main"))
+
+    mail = only_mail(secure)
+    assert mail["Subject"] == "built: compile failed on main (exit 2)"
+    assert text_of(mail).startswith("compile failed on main (exit 2)\n\nbranch: main\n")
+    assert "<h1" in mail.get_body(("html",)).get_content()
+
+
+def test_templates_replace_the_title_and_the_text(secure):
+    handler = handler_for(secure)
+    handler.title, handler.body = "{name} is {state}", "See {build_url}."
+    assert handler.send_event(closed(state="odd", ci={"build_url": "https://ci.test/7"}))
+
+    mail = only_mail(secure)
+    assert mail["Subject"] == "built: compile is odd"
+    assert text_of(mail) == "See https://ci.test/7.\n"
+    assert "See https://ci.test/7." in mail.get_body(("html",)).get_content()
+
+
+def test_mails_of_the_same_step_are_one_thread(secure):
+    handler = handler_for(secure)
+    for data in ({"branch": "main"}, {"branch": "main", "outcome": "success"}, {"branch": "fix"}):
+        assert handler.send_event(closed(**data))
+
+    first, second, other = map(parsed, secure.envelopes)
+    assert first["References"] == second["References"] == second["In-Reply-To"] != other["References"]
+    assert len({mail["Message-ID"] for mail in (first, second, other)}) == 3
 
 
 def test_a_subclass_computes_the_subject(secure):
@@ -374,7 +410,7 @@ def test_attachments_without_room_are_left_out_and_named(secure, tmp_path, caplo
     names = [part.get_filename() for part in mail.iter_parts()][2:]
     assert names == ["first", "third", "small"]
     assert len(secure.envelopes[0].content) <= mail_format.MAX_SIZE
-    text = next(mail.iter_parts()).get_content()
+    text = text_of(mail)
     assert "left out, no room: second (12582912 bytes; a mail holds 40 MiB)" in text
     assert f"left out, no room: grown ({1 << 40} bytes; a mail holds 40 MiB)" in text
     assert "the mail is not complete: left out, no room: second (12582912 bytes" in warnings_of(caplog)
@@ -418,8 +454,17 @@ def test_the_servers_size_limit_decides_what_fits(monkeypatch, tmp_path, size, f
         assert handler_for(f"127.0.0.1:{port}").send_event(sent)
 
     names = [part.get_filename() for part in email.message_from_bytes(taken[:-5], policy=policy.default).iter_parts()]
-    assert names == [None, "event", "core", "log"] if fits else [None, "event", "log"]
+    assert names == [None, "event", "core", "log.txt"] if fits else [None, "event", "log.txt"]
     assert len(taken) < 300_000 or fits
+
+
+def test_a_mail_without_room_for_html_is_a_text(trusted):
+    with smtp_server(trusted, data_size_limit=4500) as server:
+        assert handler_for(server).send_event(closed(target="arm"))
+
+    mail = only_mail(server)
+    assert mail.get_body(("html",)) is None
+    assert "target: arm" in text_of(mail)
 
 
 def test_a_server_that_takes_less_than_the_data_is_passed_over(trusted, caplog):
@@ -448,11 +493,11 @@ def test_a_text_without_room_is_compressed(trusted, tmp_path, caplog):
         assert handler_for(server).send_event(sent)
 
     mail = only_mail(server)
-    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log.gz", "junit"]
-    packed = part_named(mail, "log.gz")
+    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log.txt.gz", "junit"]
+    packed = part_named(mail, "log.txt.gz")
     assert packed.get_content_type() == "application/gzip"
     assert gzip.decompress(packed.get_payload(decode=True)) == log
-    assert f"attached: log.gz ({len(log)} bytes, compressed)" in next(mail.iter_parts()).get_content()
+    assert f"attached: log.txt.gz ({len(log)} bytes, compressed)" in text_of(mail)
     assert not caplog.records
 
 
@@ -463,13 +508,13 @@ def test_of_a_text_without_room_even_compressed_the_end_is_attached(trusted, tmp
         assert handler_for(server).send_event(sent)
 
     mail = only_mail(server)
-    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log", "other", "small"]
-    for name in ("log", "other"):
+    assert [part.get_filename() for part in mail.iter_parts()] == [None, "event", "log.txt", "other", "small"]
+    for name in ("log.txt", "other"):
         end = part_named(mail, name).get_payload(decode=True)
         assert len(end) > 50_000
         assert log.endswith(b"\n" + end)
         text = f"attached: the last {len(end)} of {len(log)} bytes of {name}; no room for the rest"
-        assert text in next(mail.iter_parts()).get_content()
+        assert text in text_of(mail)
         assert f"the mail is not complete: {text}" in warnings_of(caplog)
     assert len(server.envelopes[0].content) <= 200_000
 
@@ -479,7 +524,7 @@ def test_the_end_of_a_text_begins_with_a_whole_character(trusted, tmp_path):
     with smtp_server(trusted, data_size_limit=200_000) as server:
         assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", log)}))
 
-    assert log.decode().endswith(part_named(only_mail(server), "log").get_payload(decode=True).decode())
+    assert log.decode().endswith(part_named(only_mail(server), "log.txt").get_payload(decode=True).decode())
 
 
 def test_an_end_too_short_to_help_is_left_out(trusted, tmp_path, caplog):
@@ -487,7 +532,7 @@ def test_an_end_too_short_to_help_is_left_out(trusted, tmp_path, caplog):
         assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", noise(1000))}))
 
     assert [part.get_filename() for part in only_mail(server).iter_parts()] == [None, "event"]
-    assert "left out, no room: log" in warnings_of(caplog)
+    assert "left out, no room: log.txt" in warnings_of(caplog)
 
 
 def test_a_text_too_large_to_compress_shows_its_end(trusted, tmp_path, monkeypatch):
@@ -495,7 +540,7 @@ def test_a_text_too_large_to_compress_shows_its_end(trusted, tmp_path, monkeypat
     with smtp_server(trusted, data_size_limit=100_000) as server:
         assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", lines(50_000))}))
 
-    assert lines(50_000).endswith(part_named(only_mail(server), "log").get_payload(decode=True))
+    assert lines(50_000).endswith(part_named(only_mail(server), "log.txt").get_payload(decode=True))
 
 
 def test_an_empty_attachment_is_named_and_not_attached(secure, tmp_path, caplog):
@@ -503,7 +548,7 @@ def test_an_empty_attachment_is_named_and_not_attached(secure, tmp_path, caplog)
 
     mail = only_mail(secure)
     assert [part.get_filename() for part in mail.iter_parts()] == [None, "event"]
-    assert "no output: log (0 bytes, not attached)" in next(mail.iter_parts()).get_content()
+    assert "no output: log.txt (0 bytes, not attached)" in text_of(mail)
     assert not caplog.records
 
 
@@ -513,7 +558,7 @@ def test_a_mail_may_be_as_large_as_the_limit_and_no_larger(secure, tmp_path, mon
     sent = attached(tmp_path, {"a": ("a", b"")})
     path = sent.get_attachments()["a"][0]
     sizes = []
-    for size in range(762_000, 768_000, 500):
+    for size in range(756_000, 766_000, 500):
         os.truncate(path, size)
         assert handler_for(secure).send_event(sent)
         sizes.append((len(parsed(secure.envelopes[-1]).get_payload()), len(secure.envelopes[-1].content)))
@@ -537,7 +582,7 @@ def test_a_log_that_grows_while_it_is_mailed_is_mailed_as_it_was(secure, tmp_pat
     monkeypatch.setattr(mail_format, "fit", grown)
     assert handler_for(secure).send_event(sent)
 
-    assert part_named(only_mail(secure), "log").get_payload(decode=True) == b"first"
+    assert part_named(only_mail(secure), "log.txt").get_payload(decode=True) == b"first"
 
 
 def test_data_that_no_mail_holds_is_a_permanent_failure(secure, monkeypatch):
@@ -1385,8 +1430,19 @@ def test_the_attributes_are_those_of_e3():
         "from_addr": SENDER,
         "to_addr": ANN,
         "smtp_servers": ["mail"],
+        "title": "",
+        "body": "",  # not e3's
     }
     assert handler.subject == "s"
+
+
+def test_templates_are_part_of_the_configuration():
+    config = "s,f@x,t@x,mail,title={name}%2C {outcome},body=Hi"
+    handler = SMTPHandler(**SMTPHandler.decode_config(config))
+    assert (handler.smtp_servers, handler.title, handler.body) == (["mail"], "{name}, {outcome}", "Hi")
+    assert handler.encode_config() == config
+    with pytest.raises(event.EventError, match="3 values; expected smtp=SUBJECT"):
+        SMTPHandler.decode_config("s,f@x,t@x,title=x")
 
 
 @pytest.mark.parametrize("config", ["s,f@x,t@x,mail", "s,f@x,t@x, a , b:25", "50%,f@x,t@x,a,,b", "50%20,f,t,a,"])

@@ -5,7 +5,10 @@ module        holds
 ============= ========================================================================
 `address`     `Mailbox`, `parse_mailboxes`, `format_mailboxes`: mail addresses
 `attachments` `fit`: which attachments a mail has room for, and in which form
-`mail`        `Mail`: an event as a mail
+`notice`      `Notice`: what an event says to a person
+`notice_html` a notice as HTML
+`template`    `fill`: templates for titles and bodies
+`mail`        `Mail`: a notice as a mail
 `cloudevents` `as_cloudevent`, `as_cdevent`, `as_json`: an event as JSON for HTTP
 ============= ========================================================================
 """

@@ -28,11 +28,16 @@ _PARTIAL_LINE = 1 << 12  # bytes; a longer first line of a log's end is kept, th
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An attached file; its size when the mail was begun."""
+    """An attached file.
+
+    :ivar size: when the mail was begun, in bytes
+    :ivar is_log: whether it is a text that is named ``log``, as `Event.attach_file` and ``run --log`` name it
+    """
 
     name: str
     path: str
     size: int
+    is_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,17 @@ class Attachment:
 
     @property
     def file_name(self) -> str:
-        """The name under which the file is attached."""
-        return f"{self.file.name}.gz" if self.form == "compressed" else self.file.name
+        """The name under which the file is attached: ``log.txt`` for a log."""
+        name = f"{self.file.name}.txt" if self.file.is_log else self.file.name
+        return f"{name}.gz" if self.form == "compressed" else name
 
     @property
     def content_type(self) -> str:
         """The type that the file's name suggests, otherwise the attachment's."""
         if self.form == "compressed":
             return "application/gzip"
+        if self.file.is_log:
+            return "text/plain"
         kind, encoding = guess_type(self.file.path) if guess_type(self.file.path)[0] else guess_type(self.file.name)
         if (kind, encoding) == ("application/x-tar", "gzip"):
             return "application/x-tar-gz"
@@ -73,7 +81,8 @@ def attached_files(event: Event) -> list[File]:
     files: list[File] = []
     for name, (path, _) in event.get_attachments().items():
         with open(_files.open_regular(path), "rb") as file:
-            files.append(File(name, path, os.fstat(file.fileno()).st_size))
+            is_log = name == "log" and not guess_type(path)[1] and b"\0" not in file.read(_TEXT_PROBE)
+            files.append(File(name, path, os.fstat(file.fileno()).st_size, is_log))
     return files
 
 
@@ -161,7 +170,7 @@ def _capacity(file: File, room: int) -> int:
 
 def _overhead(file: File) -> int:
     """Return a size that the header of an attachment does not exceed, its line in the mail's text included."""
-    return 700 + 2 * len(quote(file.name, safe="", errors="replace"))
+    return 700 + 4 * len(quote(file.name, safe="", errors="replace"))
 
 
 def _is_text(file: File) -> bool:

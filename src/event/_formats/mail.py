@@ -1,4 +1,4 @@
-"""An event as a mail: a text for people, the data as JSON, and the attachments (RFC 5322, RFC 2045 to 2047)."""
+"""An event as a mail: a notice as text and HTML, the data as JSON, and the attachments (RFC 5322, 2045 to 2047)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from urllib.parse import quote
 from event import _json, sending_id, unique_id
 from event._formats.address import quoted
 from event._formats.attachments import Attachment, attached_files, fit
+from event._formats.notice import notice_of, plain_data, short, text_of, with_templates
+from event._formats.notice_html import html_of
 from event._text import on_one_line
 from event.error import PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from event import Event
     from event._formats.address import Mailbox
+    from event._formats.attachments import File
+    from event._formats.template import Templates
 
 MAX_SIZE = 40 << 20  # bytes of a mail, after base64; few servers take more
 
 _MAX_MAIL_LINE = 900  # characters; RFC 5322 allows 998 bytes in a line
-_VALUE_MAX = 200  # characters of one value in the text for people
-_VALUES_MAX = 50
 _PIECES = re.compile(r"(?:%..|.){1,20}")  # of a percent-encoded name
 
 
@@ -76,27 +78,75 @@ class ComposedMail:
     remarks: list[str]
 
 
-class Mail:
-    """An event as a mail, composed for each server: its size limit decides which attachments fit.
+@dataclass(frozen=True, slots=True)
+class MailContent:
+    """What a mail says, whoever gets it.
 
-    :raises EventError: an address is invalid, or the data contains itself
-    :raises OSError: an attachment is missing, no regular file, or not readable
+    :ivar sending: the id that every attempt has
+    :ivar thread: the same for the mails that belong together
+    :ivar text: returns the text for people, given lines about the attachments
+    :ivar html: returns the same as HTML
+    :ivar json: what is attached under `json_name`
     """
 
-    def __init__(self, event: Event, subject: str, sender: Mailbox, recipients: Sequence[Mailbox]) -> None:
+    subject: str
+    sending: str
+    thread: Sequence[str]
+    text: Callable[[Sequence[str]], str]
+    html: Callable[[Sequence[str]], str]
+    json_name: str
+    json: bytes = field(repr=False)
+    files: Sequence[File]
+
+
+def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
+    """Return what the mail about an event says.
+
+    :param subject: of an event without an outcome; otherwise the notice's title follows it
+    :raises EventError: the data contains itself
+    :raises OSError: an attachment is missing, no regular file, or not readable
+    """
+    values = event.as_dict()
+    data = plain_data(values)
+    notice = with_templates(notice_of(data), templates, data)
+    has_title = bool(templates.title or notice.outcome)
+    branch = next((value for label, value in notice.facts if label == "branch"), "")
+    return MailContent(
+        subject=f"{subject}: {notice.title}" if has_title else str(subject),
+        sending=sending_id(event),
+        thread=(str(subject), str(event.name), branch),
+        text=lambda remarks: text_of(notice, remarks),
+        html=lambda remarks: html_of(notice, remarks),
+        json_name="event",
+        json=_json.dumps(values, i_json=True).encode("ascii"),
+        files=attached_files(event),
+    )
+
+
+class Mail:
+    """A mail, composed for each server: its size limit decides which attachments fit.
+
+    :raises EventError: an address is invalid
+    """
+
+    def __init__(self, content: MailContent, sender: Mailbox, recipients: Sequence[Mailbox]) -> None:
         addresses = [box.wire_address for box in (sender, *recipients)]
         self._policy = _ASCII if "".join(addresses).isascii() else _UTF8
-        self._data = event.as_dict()
-        self._json = _json.dumps(self._data, i_json=True).encode("ascii")
-        self._files = attached_files(event)
+        self._content = content
+        self._files = content.files
+        thread = _message_id("\n".join(content.thread), addresses[0])
         self._fields = {
-            "Subject": on_one_line(str(subject)),
+            "Subject": on_one_line(content.subject),
             "From": _mailbox_field(sender, addresses[0]),
             "To": _Folded(",\r\n ".join(map(_mailbox_field, recipients, addresses[1:]))),
             "Date": format_datetime(datetime.now(timezone.utc)),
-            "Message-ID": _message_id(sending_id(event), addresses[0]),
+            "Message-ID": _message_id(content.sending, addresses[0]),
+            # No mail has this id. Mail programs show those that refer to it as one thread.
+            "In-Reply-To": thread,
+            "References": thread,
             "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office reply
         }
+        self._has_html: bool
         self._composed: tuple[int, ComposedMail] | None = None
 
     def compose(self, limit: int | None) -> ComposedMail:
@@ -112,8 +162,12 @@ class Mail:
         return self._composed[1]
 
     def _compose(self, size: int) -> ComposedMail:
+        self._has_html = True
         none = [Attachment(file, "left out") for file in self._files]
         room = size - len(self._encode(none, size))
+        if room < 0:
+            self._has_html = False  # the text says the same
+            room = size - len(self._encode(none, size))
         if room < 0:
             raise PermanentError(f"the data alone is over {_in_words(size)}, the limit of a mail; attach it as a file")
         attachments = fit(self._files, room)
@@ -124,27 +178,18 @@ class Mail:
         message: Any = EmailMessage(policy=self._policy)  # typed as if it held no parts but messages
         for name, value in self._fields.items():
             message[name] = value
-        message.set_content(self._summary(attachments, size))
+        lines = [_note(attachment, size) for attachment in attachments]
+        message.set_content(self._content.text(lines))
+        if self._has_html:
+            message.add_alternative(self._content.html(lines), subtype="html")
         # Otherwise the library searches the whole mail for the boundary that it has drawn.
         message.make_mixed(boundary=f"=-{unique_id()}")
-        message.attach(_part("application/json", "event", self._json))
+        message.attach(_part("application/json", self._content.json_name, self._content.json))
         for attachment in attachments:
             if attachment.content:
                 message.attach(_part(attachment.content_type, attachment.file_name, attachment.content))
         content: bytes = message.as_bytes()
         return content
-
-    def _summary(self, attachments: list[Attachment], size: int) -> str:
-        """Return the text for people: the data, a line each, and what became of the attachments."""
-        data = self._data
-        lines = [
-            f"{_shorten_value(str(key))}: {_shorten_value(_as_text(value))}"
-            for key, value in list(data.items())[:_VALUES_MAX]
-        ]
-        if len(data) > _VALUES_MAX:
-            lines.append(f"... and {len(data) - _VALUES_MAX} more in the attached event")
-        lines += [_note(attachment, size) for attachment in attachments]
-        return "\n".join(lines) + "\n"
 
 
 def _message_id(sending: str, sender: str) -> str:
@@ -194,7 +239,7 @@ def _file_name(name: str) -> str:
 
 def _note(attachment: Attachment, limit: int) -> str:
     """Return a line about an attachment."""
-    file, name = attachment.file, _shorten_value(attachment.file_name)
+    file, name = attachment.file, short(attachment.file_name)
     if attachment.form == "whole":
         return f"attached: {name} ({file.size} bytes)"
     if attachment.form == "empty":
@@ -208,12 +253,3 @@ def _note(attachment: Attachment, limit: int) -> str:
 
 def _in_words(size: int) -> str:
     return f"{size} bytes" if size % (1 << 20) else f"{size >> 20} MiB"
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else _json.dumps(value)
-
-
-def _shorten_value(text: str) -> str:
-    text = on_one_line(text[: 4 * _VALUE_MAX])
-    return text if len(text) <= _VALUE_MAX else f"{text[:_VALUE_MAX]}..."

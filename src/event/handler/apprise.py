@@ -6,8 +6,13 @@ import os
 import re
 from _thread import get_ident
 
-from event import Event, EventError, EventHandler, _dispatch, _files, _handler_config, _json, _log, _secrets
+from event import Event, EventError, EventHandler, _dispatch, _files, _handler_config, _log, _secrets
+from event._formats.notice import chat_text, clean, notice_of, plain_data, with_templates
+from event._formats.notice_html import chat_html
+from event._formats.template import Templates
 from event._handler import import_extra
+from event._net.guarded_requests import guard
+from event._text import on_one_line
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -22,16 +27,10 @@ _EXPECTED = (
     "expected apprise=URLS[,TITLE[,BODY]], where URLS are env:NAME, file:PATH or SCHEME://..., white space between them"
 )
 
-# White space parts two URLs; a path may hold some too.
-_BETWEEN_URLS = re.compile(r"(?<!\s)\s+(?=env:|file:|[A-Za-z][\w+.-]*://)")
+# White space, a comma or a semicolon separates two URLs; a path may hold some too.
+_BETWEEN_URLS = re.compile(r"(?<![\s,;])[\s,;]+(?=env:|file:|[A-Za-z][\w+.-]*://)")
 _URL_START = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
-_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
-# What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
-_UNWRITABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
-
 _SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"}  # outcome: name in Apprise's NotifyType
-_LINES_MAX = 30
-_MAX_VALUE_LENGTH = 200  # characters of one value in the default body
 
 _CONNECT_TIMEOUT = 10.0  # seconds; Apprise's 4 are short for a proxy
 _READ_TIMEOUT = 30.0  # seconds without a byte; a service that has got a large attachment takes its time to answer
@@ -46,8 +45,8 @@ class AppriseHandler(EventHandler):
 
     :param urls: where the Apprise URLs stand, ``env:NAME`` or ``file:PATH``, or a URL itself; several in a list, or
         with white space between them. A variable or a file may hold several too.
-    :param title: the title's template; empty for the name and the outcome
-    :param body: the body's template; empty for the data, a line for each value
+    :param title: the title's template; empty for one such as ``tests failed on main (exit 1, 4 min 12 s)``
+    :param body: the body's template; empty for the reason, the last lines of the output, the link and the data
     :ivar timeout: seconds that a whole sending may take, all services side by side
     :raises EventError: Apprise is not installed, there is no URL, or one is none that Apprise takes; the message says
         which, and does not hold it
@@ -86,6 +85,8 @@ class AppriseHandler(EventHandler):
         fields = _handler_config.split_fields(_config_str, 3)
         if not fields[0].strip():
             raise EventError(f"apprise: no URL; {_EXPECTED}")
+        if any(map(_URL_START.match, fields[1:2])):
+            raise EventError(f"apprise: the title begins as a URL does; {_EXPECTED}")
         return dict(zip(("urls", "title", "body"), fields, strict=False))
 
     def encode_config(self) -> str:
@@ -110,7 +111,7 @@ class AppriseHandler(EventHandler):
         :return: whether every service has taken the message
         :raises EventError: the data holds itself
         """
-        message = _Message(event, self.title, self.body)
+        message = _Message(event, Templates(self.title, self.body))
         if problem := message.problem():
             _log.warning("apprise: %r is not delivered: %s", event, problem)
             return False
@@ -172,15 +173,13 @@ def _resolved_urls(url: str, position: int) -> Iterator[tuple[str, str]]:
 class _Message:
     """What an event says to a person, for all services."""
 
-    def __init__(self, event: Event, title: str, body: str) -> None:
-        data = _json.loads(_json.dumps(event.as_dict()))
-        self.files = [(_one_line(name), path) for name, (path, _) in event.get_attachments().items()]
-        self.severity = _SEVERITIES.get(str(data.get("outcome")), "INFO")
+    def __init__(self, event: Event, templates: Templates) -> None:
+        data = plain_data(event.as_dict())
+        self.files = [(on_one_line(clean(name)), path) for name, (path, _) in event.get_attachments().items()]
         # A service refuses a message that is blank; the event is worth more than the template.
-        self.title = _one_line(_fill_template(title, data)) or _default_title(data)
-        self.body = (
-            _without_controls(_fill_template(body, data)).strip() or _default_body(data, self.files) or self.title
-        )
+        self.notice = with_templates(notice_of(data), templates, data)
+        self.title = self.notice.title
+        self.severity = _SEVERITIES.get(self.notice.outcome, "INFO")
 
     def problem(self) -> str:
         """Return which attachment is missing, no regular file or not readable, and why; empty where none is."""
@@ -191,62 +190,18 @@ class _Message:
                 return f"attachment {name!r}: {one_line(error)}"
         return ""
 
+    def body_for(self, service: Any) -> tuple[str, str]:
+        """Return the name of a format that a service prefers, and the body in it, within the service's limit.
 
-def _default_title(data: Mapping[str, Any]) -> str:
-    parts = [_one_line(_json_text(data.get(key))) for key in ("name", "outcome")]
-    return ": ".join(filter(None, parts)) or "event"
-
-
-def _default_body(data: Mapping[str, Any], files: Iterable[tuple[str, str]]) -> str:
-    """Return a line for each value, without those of the title and those that are null."""
-    shown = {key: value for key, value in data.items() if value is not None and key not in {"name", "outcome"}}
-    lines = [f"{_shorten(key)}: {_shorten(_json_text(value))}" for key, value in list(shown.items())[:_LINES_MAX]]
-    if len(shown) > _LINES_MAX:
-        lines.append(f"... and {len(shown) - _LINES_MAX} more")
-    return "\n".join([*lines, *(f"attached: {_shorten(name)}" for name, _ in files)])
-
-
-def _fill_template(template: str, data: Mapping[str, Any]) -> str:
-    """Return a template with its fields filled in.
-
-    Not `str.format`, which reaches into objects, stops at a missing key, and takes the width of a field from it: a
-    gigabyte of spaces, say.
-    """
-    return _FIELD.sub(lambda match: _field(match, data), template)
-
-
-def _field(match: re.Match[str], data: Mapping[str, Any]) -> str:
-    key = match[1]
-    if key is None:
-        return match[0][0]
-    if key in data:
-        return _json_text(data[key])
-    value: Any = data
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return match[0]
-        value = value[part]
-    return _json_text(value)
-
-
-def _json_text(value: Any) -> str:
-    """Return a value of JSON for a person: a string as it is, null as nothing."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else _json.dumps(value)
-
-
-def _without_controls(text: str) -> str:
-    return _UNWRITABLE.sub(" ", text.replace("\r\n", "\n"))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(_without_controls(text).split())
-
-
-def _shorten(text: str) -> str:
-    text = _one_line(text[: 4 * _MAX_VALUE_LENGTH])
-    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
+        :param service: Apprise's
+        """
+        preferred = service.notify_format
+        kind = str(getattr(preferred[0] if isinstance(preferred, tuple) else preferred, "value", preferred)).upper()
+        room = service.body_maxlen - (0 if service.title_maxlen else len(self.title) + 1)
+        names = [name for name, _ in self.files]
+        if kind == "HTML" and not self.notice.body:
+            return kind, chat_html(self.notice, names, room)
+        return "TEXT" if self.notice.body else kind, chat_text(self.notice, names, room) or self.title
 
 
 class _Service:
@@ -266,11 +221,13 @@ class _Service:
         with _Listener(self._url) as listener:
             # A new one each time: it holds no connection that a fork would share, and reads the secret as it is now.
             one = apprise.Apprise(asset=_asset(apprise))
-            one.add(listener.service(apprise, self._label))
+            service = listener.service(apprise, self._label)
+            one.add(service)
+            kind, body = self._message.body_for(service)
             if not one.notify(
                 title=self._message.title,
-                body=self._message.body,
-                body_format=apprise.NotifyFormat.TEXT,
+                body=body,
+                body_format=getattr(apprise.NotifyFormat, kind),
                 notify_type=getattr(apprise.NotifyType, self._message.severity),
                 attach=self._attachments(apprise),
             ):
@@ -333,9 +290,11 @@ class _Listener:
         from contextlib import suppress
 
         service: Any = None
-        with suppress(Exception):  # 1.6 has them for what is no URL at all
+        with suppress(ValueError, TypeError, AttributeError):  # 1.6 has them for what is no URL at all
             service = apprise.Apprise.instantiate(self._url, asset=_asset(apprise))
-        if service is None:
+        if service is not None:
+            guard(type(service).__module__)
+        else:
             # What Apprise says of a URL as a whole shows the ends of its parts.
             said = "; ".join(text for text in map(self._masked, _heard[get_ident()]) if "://" not in text)
             raise EventError(

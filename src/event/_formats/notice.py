@@ -1,0 +1,298 @@
+"""What an event says to a person, for mail and chat alike: what happened, why, and where to look.
+
+A notice answers in this order: what failed and how (the title), the reason, the tests that failed, the last lines of
+the output, the link to the CI job, who and what, and then the rest of the data. `event._formats.notice_html` draws it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from event import _json
+from event._formats.template import as_text, fill
+from event._text import on_one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from event._formats.template import Templates
+
+    Facts = list[tuple[str, str]]
+
+VALUE_MAX = 200  # characters of one value
+VALUES_MAX = 50
+CHAT_MAX = 1800  # characters of a chat message that are read, not scrolled over
+CHAT_TAIL = 10  # lines of the output
+CHAT_TESTS = 3
+CHAT_FACTS = 12
+
+_VERBS = {"success": "succeeded", "failure": "failed", "cancel": "was cancelled"}  # of each outcome
+_WHO = ("by", "author", "user", "actor")
+_TESTS = ("tests", "failures", "errors", "skipped", "failing_tests")
+# What the title, the other parts, or nobody needs to read.
+_SHOWN_ELSEWHERE = frozenset(
+    {"name", "outcome", "exit_code", "signal", "duration", "error", "output_tail", "branch", "commit", "build_url"}
+    | {"begin_time", "end_time", "traceparent", "parent_span_id", "tracestate", *_WHO}
+)
+# What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
+_UNWRITABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_UTC = "%Y-%m-%dT%H:%M:%S"  # as `Event.format_date` writes it
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The parts of a notice, all of them without control characters.
+
+    :ivar title: one line
+    :ivar outcome: success, failure or cancel; empty if the event has none
+    :ivar reason: why it failed, or empty
+    :ivar tests: how many tests failed, and which, a line each
+    :ivar tail: the last lines of the output, or empty
+    :ivar link: the URL of the CI job, or empty
+    :ivar facts: label and text: who, branch, commit, when
+    :ivar others: the rest of the data
+    :ivar body: a text in place of all of these but the title; empty for none
+    """
+
+    title: str
+    outcome: str
+    reason: str
+    tests: Sequence[str]
+    tail: str
+    link: str
+    facts: Sequence[tuple[str, str]]
+    others: Sequence[tuple[str, str]]
+    body: str = ""
+
+
+def plain_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event's data, made of what JSON knows.
+
+    :raises EventError: the data contains itself
+    """
+    plain: dict[str, Any] = _json.loads(_json.dumps(data))
+    return plain
+
+
+def notice_of(data: Mapping[str, Any]) -> Notice:
+    """Return the notice of an event.
+
+    :param data: as `plain_data` returns it
+    """
+    ci = data["ci"] if isinstance(data.get("ci"), dict) else {}
+    found = {**ci, **{key: value for key, value in data.items() if value not in (None, "")}}
+    has_tests = isinstance(data.get("tests"), int)
+    return Notice(
+        title=title_of(found),
+        outcome=outcome_of(data),
+        reason=_reason(data.get("error")),
+        tests=_tests(data) if has_tests else [],
+        tail=clean(as_text(data.get("output_tail"))).rstrip(),
+        link=_link(found.get("build_url")),
+        facts=_facts(found),
+        others=_others(data, {*_SHOWN_ELSEWHERE, *(_TESTS if has_tests else ())}),
+    )
+
+
+def with_templates(notice: Notice, templates: Templates, data: Mapping[str, Any]) -> Notice:
+    """Return a notice with the title and the body of templates; one that comes out blank changes nothing."""
+    title = on_one_line(clean(fill(templates.title, data)))
+    return replace(notice, title=title or notice.title, body=clean(fill(templates.body, data)).strip())
+
+
+def outcome_of(data: Mapping[str, Any]) -> str:
+    """Return an event's outcome, empty if it has none of the three."""
+    outcome = data.get("outcome")
+    return outcome if isinstance(outcome, str) and outcome in _VERBS else ""
+
+
+def title_of(data: Mapping[str, Any]) -> str:
+    """Return one line: ``tests failed on main (exit 1, 4 min 12 s)``."""
+    words = [short(as_text(data.get("name"))) or "event"]
+    outcome = outcome_of(data)
+    if outcome:
+        words.append(_VERBS[outcome])
+    elif "command" in data and not data.get("end_time"):
+        words.append("started")
+    elif data.get("outcome"):
+        words[0] += f": {short(as_text(data['outcome']))}"
+    if (outcome or words[-1] == "started") and data.get("branch"):
+        words.append(f"on {short(as_text(data['branch']))}")
+    how = ", ".join(_how(data)) if outcome else ""
+    return " ".join(words) + (f" ({how})" if how else "")
+
+
+def clean(text: str) -> str:
+    """Return text with what no service takes as spaces; line ends stay."""
+    return _UNWRITABLE.sub(" ", text.replace("\r\n", "\n"))
+
+
+def short(text: str) -> str:
+    """Return text on one line, cut if it is long."""
+    text = on_one_line(clean(text[: 4 * VALUE_MAX]))
+    return text if len(text) <= VALUE_MAX else f"{text[:VALUE_MAX]}..."
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration: ``0.4 s``, ``12 s``, ``4 min 12 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def text_of(notice: Notice, remarks: Sequence[str] = ()) -> str:
+    """Return a notice as plain text.
+
+    :param remarks: lines about the attachments
+    """
+    tail = [f"    {line}".rstrip() for line in notice.tail.split("\n")] if notice.tail else []
+    parts = [
+        [notice.title],
+        [notice.reason] if notice.reason else [],
+        notice.tests,
+        ["Last lines of the output:", "", *tail] if tail else [],
+        [notice.link] if notice.link else [],
+        _as_lines(notice.facts),
+        _as_lines(notice.others),
+    ]
+    blocks = [[notice.body] if notice.body else [], [*remarks]] if notice.body else [*parts, [*remarks]]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def chat_text(notice: Notice, files: Sequence[str], limit: int) -> str:
+    """Return the body of a chat message, whose title is the notice's: short, with the end of the output as code.
+
+    :param files: the names of the attachments
+    :param limit: characters that the service takes
+    """
+    if notice.body:
+        return notice.body
+    limit = min(limit, CHAT_MAX)
+    head, foot = ("\n".join(lines) for lines in chat_lines(notice, files))
+    tail = chat_tail(notice, limit - len(head) - len(foot) - len("\n```\n\n```\n")).replace("```", "'''")
+    code = f"```\n{tail}\n```" if tail else ""
+    text = "\n".join(filter(None, [head, code, foot]))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def chat_lines(notice: Notice, files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what is in a chat message before the end of the output, and after it."""
+    facts = _as_lines([*notice.facts, *notice.others])
+    if len(facts) > CHAT_FACTS:
+        facts[CHAT_FACTS:] = [f"... and {len(facts) - CHAT_FACTS} more"]
+    before = [notice.reason, *notice.tests[: CHAT_TESTS + 1]]
+    after = [notice.link, *facts, *(f"attached: {short(name)}" for name in files)]
+    return [*filter(None, before)], [*filter(None, after)]
+
+
+def chat_tail(notice: Notice, room: int) -> str:
+    """Return as many of the last lines of the output as there is room for, in characters."""
+    return last_that_fit(notice.tail.split("\n")[-CHAT_TAIL:], room)
+
+
+def _as_lines(facts: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{label}: {value}" for label, value in facts]
+
+
+def last_that_fit(lines: Sequence[str], room: int) -> str:
+    """Return as many of the last lines as there is room for, in characters."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return "\n".join(reversed(kept)).strip("\n")
+
+
+def _how(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how it ended: tests, exit status or signal, and duration."""
+    failed = sum(value for value in map(data.get, ("failures", "errors")) if type(value) is int)
+    if failed and type(data.get("tests")) is int:
+        yield f"{failed} of {data['tests']} tests"
+    if signal := data.get("signal"):
+        yield short(as_text(signal))
+    elif type(data.get("exit_code")) is int and data["exit_code"]:
+        yield f"exit {data['exit_code']}"
+    seconds = _seconds(data)
+    if seconds is not None:
+        yield in_words(seconds)
+
+
+def _seconds(data: Mapping[str, Any]) -> float | None:
+    duration = data.get("duration")
+    if isinstance(duration, (int, float)):
+        return float(duration) if 0 <= duration < 1e9 else None
+    begin, end = _time(data.get("begin_time")), _time(data.get("end_time"))
+    if begin is None or end is None:
+        return None
+    seconds = (end - begin).total_seconds()
+    return seconds if seconds >= 1 else None  # the dates have no fractions
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.strptime(str(value), _UTC)  # noqa: DTZ007  # all of them are UTC
+    except ValueError:
+        return None
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, dict):
+        return short(": ".join(filter(None, (as_text(error.get(key)) for key in ("type", "message")))))
+    return short(as_text(error))
+
+
+def _tests(data: Mapping[str, Any]) -> list[str]:
+    counts = [f"{data['tests']} tests", *(f"{data[key]} {key}" for key in _TESTS[1:4] if data.get(key))]
+    names = data.get("failing_tests")
+    return [", ".join(counts), *(f"- {short(as_text(name))}" for name in (names if isinstance(names, list) else []))]
+
+
+def _link(url: object) -> str:
+    text = on_one_line(as_text(url))
+    return text if text.startswith(("https://", "http://")) and " " not in text else ""
+
+
+def _facts(data: Mapping[str, Any]) -> Facts:
+    who = next((as_text(data[key]) for key in _WHO if data.get(key)), "")
+    facts = [("by", who), *((key, as_text(data.get(key))) for key in ("branch", "commit"))]
+    for label, key in (("began", "begin_time"), ("ended", "end_time")):
+        time = _time(data.get(key))
+        facts.append((label, f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else as_text(data.get(key))))
+    return [(label, short(text)) for label, text in facts if text]
+
+
+def _others(data: Mapping[str, Any], hidden: set[str]) -> Facts:
+    """Return the rest of the data, without objects as JSON; the uid comes last."""
+    rest = {key: value for key, value in data.items() if key not in hidden and key != "uid"}
+    facts = [fact for key, value in {**rest, "uid": data.get("uid")}.items() for fact in _flat(key, value)]
+    shown = [(short(label), short(text)) for label, text in facts if label not in _CI_ELSEWHERE]
+    if len(shown) > VALUES_MAX:
+        shown[VALUES_MAX:] = [("...", f"and {len(shown) - VALUES_MAX} more")]
+    return shown
+
+
+_CI_ELSEWHERE = frozenset({"ci.build_url", "ci.branch", "ci.commit", *(f"ci.{key}" for key in _WHO)})
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield a line for each value inside of a value."""
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            yield from _flat(f"{key}.{inner}", item)
+    elif isinstance(value, list) and not any(isinstance(item, (dict, list)) for item in value):
+        yield key, ", ".join(map(as_text, value))
+    elif isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _flat(f"{key}.{number}", item)
+    elif value is not None:
+        yield key, as_text(value)
