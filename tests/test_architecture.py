@@ -186,7 +186,16 @@ FOR_HANDLERS = {
         "_formats.template",
         "_text",
     ),
-    *("_net.deadline", "_net.guarded_requests", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
+    *(
+        "_net.deadline",
+        "_net.guarded_requests",
+        "_net.http",
+        "_net.mail_server",
+        "_net.otlp",
+        "_net.s3",
+        "_net.smtp",
+        "_net.webhook",
+    ),
     "_broker",
 }
 
