@@ -31,7 +31,7 @@ NAMES = {
 # Ours alone: what EventManager.dispatch returns, what a handler raises and reads, and the way to wrap a piece of work.
 FURTHER = {
     *("Delivery", "Outcome", "PartialDeliveryError", "PermanentError"),
-    *("already_delivered", "child_environment", "sending_id", "track", "use_outbox"),
+    *("already_delivered", "child_environment", "sending_id", "load_handlers_from_config", "track", "use_outbox"),
 }
 
 P, A, K = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -129,7 +129,9 @@ def test_no_public_method_is_missing_from_the_table():
         for name in vars(getattr(event, owner))
         if not name.startswith("_")
     }
-    assert public - set(SIGNATURES) == {"EventManager.dispatch", "EventManager.use_outbox"}
+    assert public - set(SIGNATURES) == {
+        f"EventManager.{name}" for name in ("dispatch", "load_handlers_from_config", "use_outbox")
+    }
 
 
 @pytest.mark.parametrize("path", RETURNS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from event._tracking import Tracker
 
+    __version__: str
     logger: logging.Logger
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "child_environment",
     "default_manager",
     "handler_config_as_env",
+    "load_handlers_from_config",
     "load_handlers_from_env",
     "logger",
     "send_event",
@@ -91,6 +93,14 @@ def load_handlers_from_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
     See `EventManager.load_handlers_from_env`.
     """
     default_manager.load_handlers_from_env(var_name)
+
+
+def load_handlers_from_config(filename: str | os.PathLike[str] | None = None) -> None:
+    """Add the handlers of a configuration file to the default manager, and use its other settings.
+
+    See `EventManager.load_handlers_from_config`.
+    """
+    default_manager.load_handlers_from_config(filename)
 
 
 def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
@@ -157,6 +167,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
             from event._log import get_logger
 
             return get_logger()
+        if name == "__version__":
+            from event._version import VERSION
+
+            return VERSION
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

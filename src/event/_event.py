@@ -255,9 +255,9 @@ class Event:
 
     @classmethod
     def load(cls, json_filename: str | os.PathLike[str]) -> Self:
-        """Return the event that dump wrote, open or closed as it was; dates stay the strings that they are.
+        """Return the event that `dump` wrote. It is open or closed as before; dates are strings.
 
-        Keys of the file that are not known are ignored. The attachments are not read.
+        Unknown keys of the file are ignored. The attachments are not read.
 
         :param json_filename: what dump returned
         :raises EventError: the file's content is not an event; the message says why

@@ -210,7 +210,7 @@ def _encode_integer(value: int) -> int | str:
 
 
 def _key(key: Any) -> str:
-    """Return an object's key, which must be a string: as json.dumps writes it, else as the key reads."""
+    """Return an object's key as a string: as `json.dumps` writes it, or else the key's text."""
     if isinstance(key, str):
         return str.__str__(key)  # the text of a str that is an Enum too
     if key is None or isinstance(key, (bool, float)):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from event._config_file import ConfigFile
     from event._handler import EventHandler
     from event._outcome import Outcome
 
@@ -48,6 +49,7 @@ class EventManager:
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
         self._unloaded: dict[str, str] = {}
+        self._config_path = ""  # of the configuration file that was loaded
 
     def use_outbox(self, path: str | os.PathLike[str] | None = None) -> None:
         """Keep each event on disk until every handler has it.
@@ -79,7 +81,7 @@ class EventManager:
         if self.redact is not None:
             redact_in(event, self.redact)
         delivered = True
-        for name, handler in [*self.handlers.items()]:
+        for name, handler in self._recipients(self.handlers, event).items():
             try:
                 if not taken(handler.send_event(event)):
                     delivered = False
@@ -106,12 +108,22 @@ class EventManager:
         if self.outbox is None:
             from event import _dispatch
 
-            return _dispatch.dispatch(self.handlers.copy(), event, self.timeout)
+            return _dispatch.dispatch(self._recipients(self.handlers, event), event, self.timeout)
         from event._outbox import delivery
 
-        return delivery.send_through_outbox(
-            as_own_event(event), self.handlers.copy(), self._unloaded.copy(), self.outbox, self.timeout
-        )
+        wanted = self._recipients({**self._unloaded, **self.handlers}, event)
+        handlers = {name: handler for name, handler in self.handlers.items() if name in wanted}
+        unloaded = {name: config for name, config in self._unloaded.items() if name in wanted}
+        return delivery.send_through_outbox(as_own_event(event), handlers, unloaded, self.outbox, self.timeout)
+
+    def _recipients(self, handlers: dict[str, Any], event: Event) -> dict[str, Any]:
+        """Return a copy of handlers, without those whose conditions the event does not meet."""
+        if not any("@" in name for name in handlers):
+            return handlers.copy()
+        from event._conditions import skipped
+
+        left_out = skipped(handlers, getattr(event, "_data", {}), self.outbox)
+        return {name: handler for name, handler in handlers.items() if name not in left_out}
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
         """Send the event that dump wrote to a file.
@@ -149,10 +161,11 @@ class EventManager:
     def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Add a handler, or replace the one of the same name.
 
-        :param name: the kind, such as ``file``, or a kind and a label, such as ``file:nightly``
+        :param name: the kind, such as ``file``, or a kind and a label, such as ``file:nightly``; then, after ``@``,
+            which events it gets, such as ``smtp@failure+fixed``
         :param args: for the handler's constructor
         :param kwargs: for the handler's constructor
-        :raises EventError: as get_handler, or the handler does not accept its arguments
+        :raises EventError: as get_handler, or the handler does not accept its arguments, or its conditions are wrong
         :raises TypeError: the constructor takes other arguments
         """
         self._add(name, self.get_handler(name), args, kwargs)
@@ -167,8 +180,49 @@ class EventManager:
         """
         from event import _handler_config
 
+        self._load(_handler_config.parse_handlers(os.environ.get(var_name, "")), var_name)
+
+    def load_handlers_from_config(self, filename: str | os.PathLike[str] | None = None) -> None:
+        """Add the handlers of a configuration file, and use the outbox, timeout and redaction that it names.
+
+        If E3_EVENT_HANDLERS is set, its handlers are added instead of the file's. Likewise, E3_EVENT_OUTBOX and
+        E3_EVENT_TIMEOUT win. If there is no file, nothing else happens.
+
+        :param filename: the file; None for the one that the command ``e3-event`` uses: the one that E3_EVENT_CONFIG
+            names, or else e3-event.toml or pyproject.toml in the working directory or one above it
+        :raises EventError: the file cannot be used, or handlers could not be loaded
+        """
+        from event import _places
+
+        path = os.fspath(filename) if filename else _places.config_file()
+        content = None
+        if path:
+            from event._config_file import read_config_file
+
+            content = read_config_file(path)
+            self._config_path = content.path
+            self._apply(content)
+        if content is None or os.environ.get("E3_EVENT_HANDLERS"):
+            self.load_handlers_from_env()
+        else:
+            self._load(content.handlers, content.path)
+
+    def _apply(self, content: ConfigFile) -> None:
+        """Use the settings of a configuration file that no variable sets."""
+        if content.outbox and not os.environ.get("E3_EVENT_OUTBOX"):
+            self.outbox = named_outbox(content.outbox)
+        if content.timeout and not os.environ.get("E3_EVENT_TIMEOUT"):
+            self.timeout = seconds(content.timeout, "timeout")
+        if content.redact is not None:
+            self.redact = further_secrets(content.redact)
+
+    def _load(self, pairs: Iterable[tuple[str, str]], where: str) -> None:
+        """Add handlers by name and configuration.
+
+        :param where: where they are named
+        """
         errors: dict[str, BaseException] = {}
-        for name, config in dict(_handler_config.parse_handlers(os.environ.get(var_name, ""))).items():
+        for name, config in dict(pairs).items():
             try:
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
@@ -180,11 +234,13 @@ class EventManager:
                 errors[name] = error
                 self._unloaded[name] = config
         if errors:
-            messages = [f"{name}: {one_line(error)} (in {var_name})" for name, error in errors.items()]
+            messages = [f"{name}: {one_line(error)} (in {where})" for name, error in errors.items()]
             raise EventError(messages) from next(iter(errors.values()))
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers into an environment variable, for child processes.
+
+        If a configuration file was loaded, E3_EVENT_CONFIG names it for them: its other settings hold there too.
 
         :raises EventError: a handler's name or configuration cannot be written; the variable is unchanged
         """
@@ -195,6 +251,8 @@ class EventManager:
             os.environ[var_name] = _handler_config.format_handlers(pairs)
         except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
+        if self._config_path:
+            os.environ["E3_EVENT_CONFIG"] = self._config_path
 
     def _send_with_care(self, event: Event) -> bool:
         """Send as `dispatch` does, and log failures as `send_event` does."""
@@ -206,6 +264,10 @@ class EventManager:
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         # The only place that constructs handlers: event.testing overrides it, so that a tested program sends nothing.
+        if "@" in name:
+            from event._conditions import require_memory
+
+            require_memory(name, self.outbox)
         self._preload()
         self.handlers[name] = handler(*args, **kwargs)
 

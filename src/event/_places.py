@@ -1,4 +1,4 @@
-"""Where the outbox is if nothing names one."""
+"""Where the outbox is if nothing names one, and where the configuration file is."""
 
 from __future__ import annotations
 
@@ -29,3 +29,37 @@ def _state_directory() -> str:
 
 
 _STATE = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
+
+
+def config_file(directory: str | None = None) -> str | None:
+    """Return the path of the configuration file; None if there is none.
+
+    It is the one that E3_EVENT_CONFIG names (``none`` for no file), or else ``e3-event.toml``, or ``pyproject.toml``
+    with a table for this package, in the working directory or the nearest directory above it.
+
+    :param directory: where to begin; the working directory if it is None
+    """
+    if named := os.environ.get("E3_EVENT_CONFIG"):
+        return None if named == "none" else named
+    try:
+        directory = os.path.abspath(directory or os.getcwd())
+    except OSError:  # the working directory is gone
+        return None
+    above = ""
+    while directory != above:
+        path = os.path.join(directory, "e3-event.toml")
+        if os.path.isfile(path) or _has_table(path := os.path.join(directory, "pyproject.toml")):
+            return path
+        above, directory = directory, os.path.dirname(directory)
+    return None
+
+
+def _has_table(path: str) -> bool:
+    """Return whether a ``pyproject.toml`` has a table for this package. No parser is imported for it."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return any(b"e3-event" in line and line.lstrip().startswith((b"[tool", b"tool.")) for line in file)
+    except OSError:
+        return False

@@ -31,8 +31,8 @@ GROUPS = ("e3.event.handler", "event.handler")
 
 
 def kind(name: str) -> str:
-    """Return the handler's kind: ``file:nightly`` is a ``file``."""
-    return name.partition(":")[0]
+    """Return the handler's kind: ``file:nightly`` and ``file@failure`` are a ``file``."""
+    return name.partition(":")[0].partition("@")[0]
 
 
 def get_handler(name: str) -> Any:

@@ -55,7 +55,7 @@ def test_a_broken_entry_is_a_line_and_the_others_deliver(command, monkeypatch):
     status, out, err = command("send", "n", "--uid", "u")
     assert (status, out, len(err)) == (1, ["u"], 3)
     assert err[0].startswith("fiel: no handler is named 'fiel', did you mean 'file'?")
-    assert err[1].startswith("logging: logging: 3 values")
+    assert err[1].startswith("logging: 3 values")
     assert all(line.endswith("; not loaded (in E3_EVENT_HANDLERS); lost") for line in err[:2])
     assert err[2].startswith("file: delivered")
     assert len(stored()) == 1

@@ -49,12 +49,12 @@ def in_corrupt(command):
 
 
 def test_the_golden_entry_is_listed(command):
-    golden()
+    due = outbox_index.utc(int(golden().parent.name))
     assert command("outbox", "list", *AT) == (
         0,
         [
-            f"{'ID':<38}STATE        SINCE                 TRIED  EVENT -> PENDING: LAST ERROR",
-            f"{GOLDEN_ID}  waiting      2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
+            f"{'ID':<38}STATE        DUE                   SINCE                 TRIED  EVENT -> PENDING: LAST ERROR",
+            f"{GOLDEN_ID}  waiting      {due}  2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
             "NotADirectoryError: [Errno 20] Not a directory",
         ],
         ["e3-event outbox list: 1 waiting"],

@@ -575,7 +575,7 @@ TROUBLE = pytest.mark.parametrize(
     ("given", "said"),
     [
         pytest.param(["fil=x"], "fil: no handler is named 'fil'", id="unknown handler"),
-        pytest.param(["file"], "file: file: the log directory is ''", id="broken configuration"),
+        pytest.param(["file"], "file: the log directory is ''", id="broken configuration"),
         pytest.param(["broken=hush-hush"], "broken: ", id="a plugin that does not load"),
         pytest.param(["quits=x"], "quits: ", id="a plugin that leaves"),
         pytest.param(["raises=hush-hush"], "raises: ValueError: ***", id="a plugin that raises"),
@@ -711,6 +711,7 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
         "event._cli._support.arguments",
         "event._cli._support.fast_parser",
         "event._cli._support.handler_options",
+        "event._cli._support.settings",
         "event._cli._support.terminal",
         "event._cli.run",
         "event._files",

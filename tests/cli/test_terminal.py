@@ -150,6 +150,7 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
         "event._cli._support.arguments",
         "event._cli._support.fast_parser",
         "event._cli._support.handler_options",
+        "event._cli._support.settings",
         "event._cli._support.terminal",
         "event._cli.send",
         "event._handler_config",

@@ -266,6 +266,7 @@ def test_a_report_with_wrong_types_counts_as_a_failure():
         "seconds": 0.0,
         "permanent": False,
         "loaded": True,
+        "skipped": False,
         "timed_out": False,
     }
     assert repr(odd) == "<Result h: not delivered>"

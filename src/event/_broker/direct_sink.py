@@ -7,12 +7,13 @@ import time
 from event import _dispatch, _trace_context
 from event._broker.sink import Disposition, SinkResult, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
+from event._conditions import skipped
 from event._outcome import Delivery
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from queue import SimpleQueue
     from threading import Thread
 
@@ -67,7 +68,8 @@ class DirectSink:
         """Give events to the handlers that are pending for them; return what each handler did."""
         from queue import SimpleQueue
 
-        deliveries: dict[int, list[Delivery]] = {number: [] for number in events}
+        left_out = {number: _left_out(self._handlers, *found) for number, found in events.items()}
+        deliveries = {number: [Delivery(name, True, None, 0.0) for name in names] for number, names in left_out.items()}
 
         def note(number: int, delivery: Delivery) -> None:
             deliveries[number].append(delivery)
@@ -79,7 +81,11 @@ class DirectSink:
         done: SimpleQueue[_Lane] = SimpleQueue()
         lanes = []
         for name, handler in self._handlers.items():
-            work = {n: item for n, (item, incoming) in events.items() if _is_pending(name, incoming)}
+            work = {
+                number: item
+                for number, (item, incoming) in events.items()
+                if _is_pending(name, incoming) and name not in left_out[number]
+            }
             if work:
                 lanes.append(_Lane(name, handler, work, self._timeout, note, done.put, self._overdue.append))
         _wait_for_lanes(lanes, done)
@@ -192,6 +198,11 @@ def _wait_for_lanes(lanes: list[_Lane], done: SimpleQueue[_Lane]) -> None:
 
 def _is_pending(name: str, incoming: Incoming) -> bool:
     return incoming.pending is None or name in incoming.pending
+
+
+def _left_out(names: Iterable[str], item: Unpacked, incoming: Incoming) -> set[str]:
+    """Return the handlers whose conditions an event does not meet; they count as served."""
+    return skipped(names, item.event._data, None) if incoming.pending is None else set()
 
 
 def _deliver_in_span(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:

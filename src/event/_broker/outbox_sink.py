@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from event import _log, _trace_context
 from event._broker.sink import Disposition, SinkResult, failed, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
+from event._conditions import skipped
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from event import Event
     from event._broker.sink import Incoming
 
 
@@ -49,6 +51,7 @@ class OutboxSink:
 
     :param configurations: the configuration of each handler, by name
     :param wake: called when events were put
+    :param outbox: the directory that holds the last outcomes, see `event._conditions`
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class OutboxSink:
         configurations: Mapping[str, str],
         wake: Callable[[], None],
         source: AttachmentSource = AttachmentSource(),  # noqa: B008  # it is immutable
+        outbox: str | None = None,
     ) -> None:
         self._store = store
+        self._outbox = outbox
         self._configurations = configurations
         self._wake = wake
         self._source = source
@@ -72,8 +77,7 @@ class OutboxSink:
             unpacked = [unpack(incoming.body, directory, number, self._source) for number, incoming in enumerate(batch)]
             entries: dict[int, Any] = {}
             for number, item in enumerate(unpacked):
-                handlers = self._handlers(batch[number])
-                if isinstance(item, Unpacked) and handlers:
+                if isinstance(item, Unpacked) and (handlers := self._handlers(batch[number], item.event)):
                     entries[number] = _new_entry(item, handlers)
             kept = dict(zip(entries, self._store.put_many([*entries.values()]), strict=True)) if entries else {}
             results = [
@@ -84,10 +88,13 @@ class OutboxSink:
             self._wake()
         return results
 
-    def _handlers(self, incoming: Incoming) -> dict[str, str]:
-        """Return the configurations of the handlers that are to get an event."""
+    def _handlers(self, incoming: Incoming, event: Event) -> dict[str, str]:
+        """Return the configurations of the handlers that must get an event."""
         pending = incoming.pending
-        return {name: config for name, config in self._configurations.items() if pending is None or name in pending}
+        if pending is not None:
+            return {name: config for name, config in self._configurations.items() if name in pending}
+        left_out = skipped(self._configurations, event._data, self._outbox)
+        return {name: config for name, config in self._configurations.items() if name not in left_out}
 
     def _result(self, incoming: Incoming, item: Unpacked, kept: Claim | Exception | None) -> SinkResult:
         if isinstance(kept, Exception):

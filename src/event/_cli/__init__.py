@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit status
     """
     words = [*(sys.argv[1:] if argv is None else argv)]
-    if words == ["--version"]:
+    if words in (["--version"], ["-V"]):
         return _show_version()
     if words in (["--help"], ["-h"]):
         return _show_help()

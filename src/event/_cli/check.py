@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secrets, unique_id
-from event._cli._support import handler_options, outbox_index, terminal
+from event._cli._support import handler_options, json_output, outbox_index, terminal
 from event._cli._support.handler_loading import load
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._outbox import Outbox
 from event._version import VERSION
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event import EventHandler
+    from event._cli._support.settings import Pairs
+    from event._worker import Result
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
@@ -61,25 +64,58 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--send", action="store_true", help="send a test event, and say which handler took it")
     handler_options.add_options(parser)
     handler_options.add_sending_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Check; return the exit status."""
-    pairs = handler_options.selected_handlers(args)
+    settings = Settings(args)
     installed = _builtins() + _plugins() + _shadowed()
-    terminal.print_out("Installed handlers:\n" + terminal.table(installed))
-    loaded, broken = load(pairs, plugins=True)
-    entries = _entries(pairs, loaded, broken)
-    terminal.print_out(f"\nHandlers of {handler_options.where_named(args)}:\n{terminal.table(entries) or '  none'}")
-    outbox = _outbox(args)
-    terminal.print_out("\nOutbox:\n" + terminal.table([outbox]))
-    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox])
+    loaded, broken = load(settings.handlers, plugins=True)
+    entries = _entries(settings.handlers, loaded, broken)
+    outbox = _outbox(settings)
+    if not args.json:
+        _print_text(settings, installed, entries, outbox)
+    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox]) + len(settings.problems)
+    results = None
     if args.send:
-        problems += _send_test(args, [(name, config) for name, config in dict(pairs).items() if name in loaded])
+        results = _send_test(args, settings, loaded)
+        problems += sum(not result.ok for result in results) or not results
+    if args.json:
+        _print_json(settings, installed, entries, outbox, results)
     if problems:
         terminal.print_err(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
+
+
+def _print_text(
+    settings: Settings, installed: list[Row], entries: list[tuple[str, str]], outbox: tuple[str, str]
+) -> None:
+    for title, rows in (
+        ("Installed handlers", installed),
+        (f"\nHandlers of {settings.handlers_from}", entries),
+        ("\nOutbox", [outbox]),
+        ("\nSettings", settings.rows()),
+    ):
+        terminal.print_out(f"{title}:\n{terminal.table(rows) or '  none'}")
+
+
+def _print_json(
+    settings: Settings,
+    installed: list[Row],
+    entries: list[tuple[str, str]],
+    outbox: tuple[str, str],
+    results: list[Result] | None,
+) -> None:
+    json_output.print_json(
+        installed=[{"handler": name, "distribution": dist, "state": state} for name, dist, state in installed],
+        handlers=[{"handler": name, "state": state} for name, state in entries],
+        outbox={"path": settings.outbox, "state": outbox[1]},
+        settings={name: {"value": value, "from": origin or None} for name, value, origin in settings.rows()},
+        test=None if results is None else [json_output.result_as_dict(result, "lost") for result in results],
+        problems=settings.problems,
+    )
 
 
 _OK = "ok"
@@ -155,9 +191,7 @@ def _distribution(point: EntryPoint) -> str:
     return f"{name} {version}" if name else "an unknown distribution"
 
 
-def _entries(
-    pairs: handler_options.Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]
-) -> list[tuple[str, str]]:
+def _entries(pairs: Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     rows = []
     for position, name in enumerate(names):
@@ -183,8 +217,8 @@ def _references_of(name: str, config: str, handler: Any) -> str:
     return _OK
 
 
-def _outbox(args: argparse.Namespace) -> tuple[str, str]:
-    path = handler_options.outbox_path(args)
+def _outbox(settings: Settings) -> tuple[str, str]:
+    path = settings.outbox
     if path is None:
         return ("none", "an event that a handler does not take is lost")
     try:
@@ -196,22 +230,21 @@ def _outbox(args: argparse.Namespace) -> tuple[str, str]:
     return (path, f"ok; {counts}")
 
 
-def _send_test(args: argparse.Namespace, pairs: handler_options.Pairs) -> int:
-    """Send a test event; return the number of handlers that did not take it, 1 where there is none."""
+def _send_test(args: argparse.Namespace, settings: Settings, loaded: Mapping[str, EventHandler]) -> list[Result]:
+    """Send a test event to the handlers that were loaded; return what each did."""
+    pairs = [(name, config) for name, config in dict(settings.handlers).items() if name in loaded]
     if not pairs:
-        named = bool(handler_options.selected_handlers(args))
-        why = "nothing is sent: no handler could be loaded" if named else handler_options.no_handler_line(args)
+        why = "nothing is sent: no handler could be loaded" if settings.handlers else settings.no_handler_line()
         terminal.print_err(f"{args.parser.prog}: {why}")
-        return 1
+        return []
     event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
     event.close()
-    sender = EventSender(
-        pairs, outbox=None, timeout=handler_options.timeout_seconds(args), log=terminal.print_err, worker=args.worker
-    )
+    sender = EventSender(pairs, outbox=None, timeout=settings.timeout, log=terminal.print_err, worker=args.worker)
     try:
         results = sender.send(raw_content(event), sending=unique_id()).results
     finally:
         sender.close()
-    lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
-    terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
-    return sum(not result.ok for result in results)
+    if not args.json:
+        lines = [(result.handler, handler_options.result_line(result, "not delivered")) for result in results]
+        terminal.print_out(f"\nTest event {event.uid}:\n" + terminal.table(lines))
+    return results

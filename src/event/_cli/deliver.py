@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from event._cli._support import handler_options, outbox_index, terminal
+from event._cli._support import handler_options, json_output, outbox_index, terminal
 from event._process.shutdown import GracefulShutdown
 
 TYPE_CHECKING = False
@@ -54,6 +54,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "words", nargs="*", metavar="OUTBOX", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
     )
     parser.add_argument("--outbox", metavar="DIR", help="the same as OUTBOX")
+    parser.add_argument("--config", metavar="FILE", help="a configuration file (default: that of E3_EVENT_CONFIG)")
     handler_options.add_timeout(parser, "each event")
     add_jobs(parser)
     parser.add_argument(
@@ -65,6 +66,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="also what is not due yet")
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 if something that was due is not delivered"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
+    parser.add_argument(
+        "--json", action="store_true", help="print what was delivered as JSON, at the end; not with --watch"
     )
     return parser
 
@@ -83,19 +88,21 @@ def add_jobs(parser: argparse._ActionsContainer) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Deliver; return the exit status."""
-    outbox = outbox_index.outbox_from_args(args.words, args)
-    if outbox is None:
+    settings = outbox_index.settings_from_args(args.words, args, finds_file=False)
+    if settings.outbox is None:
         return 0
+    if args.json and args.watch:
+        args.parser.error("--json: not with --watch, which does not end")
     from event._worker import Supervisor
 
-    report = Report(args.parser.prog)
+    report = Report(args.parser.prog, quiet=args.quiet)
     job = {
         "job": "watch" if args.watch else "deliver",
-        "outbox": outbox.path,
+        "outbox": settings.outbox,
         "everything": args.all,
-        "timeout": handler_options.timeout_seconds(args),
+        "timeout": settings.timeout,
         "jobs": args.jobs,
-        "quiet": False,
+        "quiet": args.quiet and not args.json,
     }
     supervisor = Supervisor(job, report, args.worker)
     shutdown = GracefulShutdown()
@@ -113,7 +120,10 @@ def run(args: argparse.Namespace) -> int:
             report.clear()
     if args.watch or shutdown.requested:
         return shutdown.status
-    return _finish(supervisor, report, outbox.path, strict=args.strict)
+    status = _finish(supervisor, report, settings.outbox, strict=args.strict)
+    if args.json:
+        _print_json(supervisor, report, settings.outbox)
+    return status
 
 
 def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool) -> int:
@@ -140,20 +150,29 @@ class Report:
         self.entries = self.delivered = 0
         self.has_trouble = False
         self._prog = prog
+        self.results: list[dict[str, Any]] = []  # for --json
         self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._shown = ""
 
     def entry(self, entry: OpenEntry, where: str) -> None:
-        """Report what became of an entry."""
+        """Report the result of an entry."""
         if not entry.results and where == "waiting":
             return  # it was put back untried; a line of its own says so if its handler rests
         self.entries += 1
         self.delivered += where == "delivered"
         for result in entry.results:
+            self.results.append(
+                {
+                    "entry": entry.id,
+                    "event": entry.name,
+                    **json_output.result_as_dict(result, _REST.get(where, "")),
+                }
+            )
             if not (self._quiet and result.ok and not result.said):
                 line = handler_options.result_line(result, _REST.get(where, ""))
-                self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}")
+                colour = terminal.GREEN if result.ok else terminal.RED
+                self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}", colour)
 
     def log(self, text: str) -> None:
         """Report what was logged outside of a delivery."""
@@ -183,9 +202,23 @@ class Report:
         self._shown = terminal.printable_line(text)[:most]
         _raw(self._shown)
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, colour: str = "") -> None:
         self.clear()
-        terminal.print_err(text)
+        terminal.print_err(text, colour)
+
+
+def _print_json(supervisor: Supervisor, report: Report, path: str) -> None:
+    summary = supervisor.summary or {}
+    due = summary.get("next_due")
+    json_output.print_json(
+        outbox=path,
+        entries=report.entries,
+        delivered=report.delivered,
+        waiting=summary.get("waiting"),
+        next_due=outbox_index.utc(due) if due else None,
+        results=report.results,
+        error=supervisor.failed or None,
+    )
 
 
 _REST = {"waiting": "kept", "claimed": "kept", "failed": "given up, kept in failed/"}

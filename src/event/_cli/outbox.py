@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-from event import _json
-from event._cli._support import handler_options, outbox_index, terminal
+from event._cli._support import handler_options, outbox_index, outbox_listing, terminal
 from event._worker.capture import Capture
 from event.error import one_line
 
@@ -15,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from event._outbox import Candidate, Entry, Outbox
+    from event._outbox import Candidate, Outbox
 
 _DESCRIPTION = """\
 Look at what an outbox holds. You can shorten an ID to any unique prefix; a full ID is found
@@ -32,16 +28,20 @@ An entry is
 
 examples:
   e3-event outbox list
-  e3-event outbox list --outbox outbox
+  e3-event outbox list outbox
+  e3-event outbox prune --older-than 30d
 """
 
-_LIST = "List the entries, one a line, as they are found: the oldest need not be the first."
+_LIST = (
+    "List the entries, one a line: those in delivery, those that wait, in the order in which they are due, the others."
+)
 _SHOW = "Show an entry: the event, the pending handlers, and the result of each attempt."
 _RETRY = """\
 Make entries due now, also failed and corrupt ones. "e3-event deliver" then sends them, also to
 handlers that have failed permanently.
 """
 _DROP = "Delete entries. Pending handlers will never receive these events."
+_PRUNE = "Delete failed and corrupt entries that are old. Entries that wait are left alone."
 _STATUS = """\
 exit status:
   0  done
@@ -54,23 +54,43 @@ _NOT_ALL_PROCESSED = "an ID is unknown, ambiguous or being delivered; other IDs 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command and those beneath it; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "outbox", help="list, show, retry or drop the entries of an outbox", description=_DESCRIPTION, epilog=_EPILOG
+        "outbox",
+        help="list, show, retry, drop or prune the entries of an outbox",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
     )
     below = parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, title="actions", parser_class=type(parser)
     )
     command = _add(below, "list", ("list the entries", _LIST, "an entry cannot be read"), "[OUTBOX]")
-    command.add_argument("words", nargs="*", metavar="OUTBOX", help="the outbox's directory, as with --outbox")
-    command.set_defaults(act=None)
-    for name, act, short, description, words in (
-        ("show", _show, "show an entry", _SHOW, "ID"),
-        ("retry", _retry, "make entries due now", _RETRY, "ID..."),
-        ("drop", _drop, "remove entries", _DROP, "ID..."),
-    ):
-        command = _add(below, name, (short, description, _NOT_ALL_PROCESSED), words)
-        command.add_argument("words", nargs="*", metavar=words, help='as "list" shows it, or its beginning')
-        command.set_defaults(act=act)
+    _add_outbox_word(command)
+    command = _add_for_ids(below, "show", ("show an entry", _SHOW, _NOT_ALL_PROCESSED), "ID")
+    command = _add_for_ids(below, "retry", ("make entries due now", _RETRY, _NOT_ALL_PROCESSED), "ID...")
+    command.add_argument("--all", action="store_true", help="all entries, instead of an ID")
+    command = _add_for_ids(below, "drop", ("remove entries", _DROP, _NOT_ALL_PROCESSED), "ID...")
+    command.add_argument("--failed", action="store_true", help="all failed entries, instead of an ID")
+    command = _add(below, "prune", ("remove old failed entries", _PRUNE, "an entry could not be removed"), "[OUTBOX]")
+    _add_outbox_word(command)
+    command.add_argument(
+        "--older-than",
+        metavar="AGE",
+        type=_age,
+        default=_age("30d"),
+        help="how old, as 30d, 12h or 90m (default: 30d)",
+    )
+    for name in ("list", "show"):
+        below.choices[name].add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_outbox_word(command: argparse.ArgumentParser) -> None:
+    command.add_argument("words", nargs="*", metavar="OUTBOX", help="the outbox's directory, as with --outbox")
+
+
+def _add_for_ids(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argparse.ArgumentParser:
+    command = _add(below, name, texts, words)
+    command.add_argument("words", nargs="*", metavar=words, help='as "list" shows it, or its beginning')
+    return command
 
 
 def _add(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argparse.ArgumentParser:
@@ -91,71 +111,76 @@ def _add(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argp
 
 def run(args: argparse.Namespace) -> int:
     """Do what is asked; return the exit status."""
-    outbox = outbox_index.outbox_from_args(args.words if args.act is None else (), args)
-    if outbox is None:
-        return 0 if args.act is None else 1
-    if args.act is None:
-        return _list(outbox, args)
-    if not args.words:
-        args.parser.error("the ID is missing")
-    if args.act is _show and len(args.words) > 1:
-        args.parser.error(f"unrecognized argument {args.words[1]!r}; expected one ID")
-    if not outbox.exists():
-        terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}")
-        return 1
+    takes_outbox = args.action in {"list", "prune"}
+    settings = outbox_index.settings_from_args(args.words if takes_outbox else (), args)
+    if settings.outbox is None:
+        return 0 if takes_outbox else 1
+    from event._outbox import Outbox
+
+    outbox = Outbox(settings.outbox)
+    if not takes_outbox:
+        _check_ids(args)
+    if not outbox.exists() and not (args.action == "list" and args.json):
+        terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}{' yet' if takes_outbox else ''}")
+        return 0 if takes_outbox else 1
+    if args.action == "list":
+        return outbox_listing.list_entries(outbox, args.parser.prog, as_json=args.json)
+    if args.action == "prune" or _takes_all(args):
+        return _on_all(outbox, args)
     return max(_on_one(outbox, args, word) for word in dict.fromkeys(args.words))
 
 
-def _list(outbox: Outbox, args: argparse.Namespace) -> int:
-    if not outbox.exists():
-        terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path} yet")
-        return 0
-    width = _line_width()
-    counts = dict.fromkeys(outbox_index.WORDS, 0)
-    unreadable = False
-    for candidate, entry in outbox.entries():
-        if not any(counts.values()):
-            terminal.print_out(_row("ID", "STATE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width])
-        counts[candidate.state] += 1
-        unreadable = unreadable or isinstance(entry, str)
-        terminal.print_out(_entry_line(candidate, entry)[:width])
-        if terminal._failed:
-            break  # nobody reads it any more, as with head
-    found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
-    terminal.print_err(f"{args.parser.prog}: {', '.join(found) or 'nothing'}")
-    return 1 if unreadable else 0
+def _check_ids(args: argparse.Namespace) -> None:
+    """Refuse a command line without an ID, or with too many."""
+    if _takes_all(args):
+        if args.words:
+            args.parser.error(
+                f"unrecognized argument {args.words[0]!r}; expected an ID or an option for many, not both"
+            )
+    elif not args.words:
+        args.parser.error("the ID is missing")
+    elif args.action == "show" and len(args.words) > 1:
+        args.parser.error(f"unrecognized argument {args.words[1]!r}; expected one ID")
 
 
-def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
-    word = outbox_index.WORDS[candidate.state]
-    if isinstance(entry, str):
-        return _row(candidate.id, word, "", "", f"cannot be read: {entry}")
-    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}"
-    if error := handler_options.masked(entry.last_error, entry.handlers):
-        about += f": {error}"
-    return _row(candidate.id, word, outbox_index.utc(entry.created), f"{entry.attempts} x", about)
+def _takes_all(args: argparse.Namespace) -> bool:
+    return bool(getattr(args, "all", False) or getattr(args, "failed", False))
 
 
-def _row(*cells: str) -> str:
-    return "{:<36}  {:<11}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
-
-
-def _line_width() -> int:
-    """Return how much of a line is shown: on a terminal, where it would wrap, what fits."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
-    except (OSError, ValueError, AttributeError):
-        return 10_000
+def _on_all(outbox: Outbox, args: argparse.Namespace) -> int:
+    """Do what is asked to all entries that are meant; return the exit status."""
+    states = {"retry": ("waiting", "failed", "corrupt"), "drop": ("failed",), "prune": ("failed", "corrupt")}
+    # A list, since what is retried moves to where it would be found again.
+    candidates = [
+        candidate
+        for candidate, entry in outbox.entries(*states[args.action])
+        if args.action != "prune" or outbox_listing.age(outbox, candidate, entry) > args.older_than
+    ]
+    status = max([_act(outbox, args, candidate, candidate.id) for candidate in candidates], default=0)
+    done = {"retry": "due now", "drop": "dropped", "prune": "dropped"}[args.action]
+    terminal.print_err(f"{args.parser.prog}: {len(candidates)} {'entry' if len(candidates) == 1 else 'entries'} {done}")
+    return status
 
 
 def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
     """Do what is asked to the entry that a word means; return the exit status."""
-    capture = Capture()
     try:
         candidate = _find_entry(outbox, word)
+    except (LookupError, OSError) as error:
+        terminal.print_err(
+            f"{args.parser.prog}: {error.args[0] if isinstance(error, LookupError) else one_line(error)}"
+        )
+        return 1
+    return _act(outbox, args, candidate, word)
+
+
+def _act(outbox: Outbox, args: argparse.Namespace, candidate: Candidate, word: str) -> int:
+    """Do what is asked to an entry; return the exit status."""
+    capture = Capture()
+    try:
         try:
             with capture:
-                done = args.act(outbox, candidate)
+                done = _ACTIONS[args.action](outbox, candidate, args)
         finally:
             for text in capture.said:
                 terminal.print_err(f"{args.parser.prog}: {text}")
@@ -183,80 +208,35 @@ def _find_entry(outbox: Outbox, word: str) -> Candidate:
     return found[0]
 
 
-def _retry(outbox: Outbox, candidate: Candidate) -> str:
+def _retry(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:
     if not outbox.retry(candidate):
         raise LookupError(f"{candidate.id} is being delivered, or cannot be read; it is not retried")
     return f"{candidate.id} is due now"
 
 
-def _drop(outbox: Outbox, candidate: Candidate) -> str:
+def _drop(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:
     if not outbox.drop(candidate):
         raise LookupError(f"{candidate.id} is being delivered; it is not dropped")
     return f"{candidate.id} is dropped"
 
 
-def _show(outbox: Outbox, candidate: Candidate) -> str:
-    path = os.path.join(outbox.path, candidate.name)
-    rows = [("id", candidate.id), ("state", _state_word(candidate)), ("path", path)]
-    try:
-        entry = outbox.read(candidate)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        rows.append(("problem", f"it cannot be read: {error}"))
-        return terminal.table([*rows, *_files_row(path)])
-    return "\n\n".join(
-        filter(
-            None,
-            [terminal.table(rows + _rows(entry)), _attachments_text(entry, path), _journal(entry), _data_text(entry)],
-        )
-    )
+def _show(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> str:
+    if args.json:
+        return outbox_listing.entry_as_json(outbox, candidate)
+    return outbox_listing.entry_as_text(outbox, candidate)
 
 
-def _files_row(path: str) -> list[tuple[str, str]]:
-    return [("files", ", ".join(sorted(os.listdir(path))))] if os.path.isdir(path) else []
+_ACTIONS = {"show": _show, "retry": _retry, "drop": _drop, "prune": _drop}
 
 
-def _rows(entry: Entry) -> list[tuple[str, str]]:
-    failed = entry.finished - entry.delivered
-    return [
-        ("since", outbox_index.utc(entry.created)),
-        ("tried", f"{entry.attempts} x, last at {outbox_index.utc(entry.last_start)}"),
-        ("event", f"{entry.event.name} ({entry.event.uid})"),
-        ("pending", ", ".join(entry.pending) or "none"),
-        *(
-            (word, ", ".join(who))
-            for word, names in (("delivered", entry.delivered), ("failed", failed))
-            if (who := [name for name in entry.handlers if name in names])
-        ),
-    ]
+def _age(text: str) -> float:
+    """Return an age in seconds."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdecimal() and unit in _UNITS):
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"expected an age as 30d, 12h or 90m, not {text!r}")
+    return int(number) * _UNITS[unit]
 
 
-def _attachments_text(entry: Entry, path: str) -> str:
-    rows = []
-    for name, (file, digest) in entry.event.get_attachments().items():
-        try:
-            size = f"{os.lstat(os.path.join(path, file)).st_size} bytes"
-        except OSError as error:
-            size = one_line(error)
-        rows.append((name, file, size, f"SHA-1 {digest}"))
-    return f"Attachments (name, file, size, checksum):\n{terminal.table(rows)}" if rows else ""
-
-
-def _journal(entry: Entry) -> str:
-    rows = []
-    for record in entry.journal:
-        when = "?" if record.time is None else outbox_index.utc(record.time)
-        error = f"not delivered: {handler_options.masked(record.error, entry.handlers)}"
-        rows.append((when, record.handler, "delivered" if record.ok else error))
-    return f"Journal:\n{terminal.table(rows)}" if rows else ""
-
-
-def _data_text(entry: Entry) -> str:
-    text = _json.dumps(entry.event.as_dict(), indent=2)
-    return "Data:\n" + "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _state_word(candidate: Candidate) -> str:
-    word = outbox_index.WORDS[candidate.state]
-    return word if candidate.due is None else f"{word}, until {outbox_index.utc(candidate.due)}"
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0}

@@ -8,6 +8,7 @@ from functools import partial
 from event import _broker, _registry, _secrets
 from event._cli._support import handler_options, terminal
 from event._cli._support.handler_loading import load
+from event._cli._support.settings import Settings
 from event._cli.deliver import Report, add_jobs
 from event._process.shutdown import GracefulShutdown
 from event._process.signal_flag import SignalFlag
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from event._broker import BrokerURL
     from event._broker.relay import RelayCounts
+    from event._cli._support.settings import Pairs
 
 _DESCRIPTION = """\
 Receive the events that the handler "broker" has published, and give each one to the handlers.
@@ -89,16 +91,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Relay; return the exit status."""
     url = _url(args)
-    pairs = handler_options.selected_handlers(args)
+    settings = Settings(args, default_outbox=False, finds_file=False)
+    pairs, outbox, timeout = settings.handlers, settings.outbox, settings.timeout
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    outbox = handler_options.outbox_path(args, default=False)
-    timeout = handler_options.timeout_seconds(args)
     _loaded, broken = load(pairs, plugins=False)
     for name, reason in broken.items():
-        terminal.print_err(f"{name}: not loaded: {reason} (in {handler_options.where_named(args)})")
+        terminal.print_err(f"{name}: not loaded: {reason} (in {settings.handlers_from})")
     if not pairs or (broken and outbox is None):
-        _print_problem(args.parser.prog, f"nothing is relayed: {_why_not(args, broken)}")
+        _print_problem(args.parser.prog, f"nothing is relayed: {_why_not(settings, broken)}")
         return 1
     where = f"; outbox {outbox}" if outbox else ""
     _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     return shutdown.status
 
 
-def _job(args: argparse.Namespace, pairs: handler_options.Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
+def _job(args: argparse.Namespace, pairs: Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
     """Return what the worker is to do; see `event._worker.relay_job`."""
     return {
         "job": "relay",
@@ -176,13 +177,13 @@ def _check_source(args: argparse.Namespace) -> None:
         args.parser.error(f"--s3: {one_line(error)}")
 
 
-def _why_not(args: argparse.Namespace, broken: Mapping[str, str]) -> str:
+def _why_not(settings: Settings, broken: Mapping[str, str]) -> str:
     if broken:
         return "it could not be delivered; with an outbox, events would be kept until they can be"
-    return f"{handler_options.where_named(args)} names no handler"
+    return f"{settings.handlers_from} names no handler"
 
 
-def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: handler_options.Pairs) -> None:
+def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: Pairs) -> None:
     """Refuse a handler that would publish to the queue that is relayed."""
     for name, config in pairs:
         if _registry.kind(name) != "broker":

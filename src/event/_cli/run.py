@@ -9,6 +9,7 @@ import time
 
 from event import Event, _trace_context, unique_id
 from event._cli._support import arguments, handler_options, terminal
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._process.child import ExitResult
-    from event._worker import EventSender
+    from event._worker import EventSender, Result
 
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
@@ -108,6 +109,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if the command succeeded but the event could not be fully delivered",
     )
+    handler_options.add_output_options(parser.add_argument_group("output"))
     parser.set_defaults(command_line=[])
     return parser
 
@@ -131,8 +133,8 @@ class _Step:
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self.has_problem = False
         self._args = args
-        self._pairs = handler_options.selected_handlers(args)
-        self._outbox = handler_options.outbox_path(args)
+        self._settings = Settings(args)
+        self.has_problem = bool(self._settings.problems)
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
         self._log_file: os.stat_result | None = None
@@ -144,7 +146,7 @@ class _Step:
         """Run the command, and send its events; return the command's exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
-        keep_end = bool(self._args.tail and self._pairs)
+        keep_end = bool(self._args.tail and self._settings.handlers)
         process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         process.start()
         self._catch_errors(self._prepare)
@@ -158,18 +160,23 @@ class _Step:
 
     def _prepare(self) -> None:
         """Do, while the command runs, what need not wait for its end."""
-        if not self._pairs:
-            self._print(handler_options.no_handler_line(self._args))
+        settings = self._settings
+        if not settings.handlers:
+            if not settings.problems and not self._args.quiet:
+                self._print(settings.no_handler_line())
             return
+        if self._args.verbose:
+            settings.print_origins()
         from event._worker import EventSender
 
         self._sender = EventSender(
-            self._pairs,
-            outbox=self._outbox,
-            timeout=handler_options.timeout_seconds(self._args),
+            settings.handlers,
+            outbox=settings.outbox,
+            timeout=settings.timeout,
             log=self._print,
             worker=self._args.worker,
         )
+        self._sender.redact = settings.redact
         self._sender.prepare()
         if self._args.start:
             self._sender.delivers_backlog = False  # the end does
@@ -231,9 +238,9 @@ class _Step:
         files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
-            if not result.ok or result.said:
+            if not result.ok or result.said or self._args.verbose:
                 line = handler_options.result_line(result, handler_options.rest_of(sent, result))
-                self._print(f"{which}{result.handler}: {line}")
+                self._print_result(result, f"{which}{result.handler}: {line}")
 
     def _open_log(self) -> int | None:
         try:
@@ -270,6 +277,12 @@ class _Step:
             work()
         except Exception as error:
             self._print(one_line(error))
+
+    def _print_result(self, result: Result, text: str) -> None:
+        if result.ok and not result.said:
+            terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
+        else:
+            self._print(text)
 
     def _print(self, text: str) -> None:
         self.has_problem = True

@@ -6,6 +6,7 @@ import os
 
 from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
+from event._cli._support.settings import Settings
 from event._event import raw_content
 from event.error import EventError, one_line, visible
 
@@ -73,7 +74,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="NAME [key=value | key:=json]...",
-        help="what happened, and the event's data: key=value is a string, key:=json any JSON value",
+        help="what happened, and the event's data: key=value is a string, key:=json any JSON value; a value @FILE is "
+        "the content of a file",
     )
     group.add_argument(
         "--attach",
@@ -81,8 +83,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="[NAME=]PATH",
         action="append",
         default=[],
-        help="attach a file; may be repeated. NAME is what handlers call it (default: the file's name). If a file "
-        "named [NAME=]PATH exists, it is attached",
+        help="attach a file; may be repeated. NAME is what handlers call it (default: the file's name). The path - is "
+        "stdin. If a file named [NAME=]PATH exists, it is attached",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
     group.add_argument(
@@ -101,52 +103,62 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 unless every handler takes the event now",
     )
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="print no line for what goes well, nor if no handler is configured"
-    )
+    group = parser.add_argument_group("output")
+    handler_options.add_output_options(group)
+    group.add_argument("--json", action="store_true", help="print what became of the event as JSON, instead of its uid")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Send; return the exit status."""
-    pairs = handler_options.selected_handlers(args)
+    settings = Settings(args)
     event = None if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
-    if not pairs:
-        if not args.quiet:
-            terminal.print_err(f"{args.parser.prog}: {handler_options.no_handler_line(args)}")
-        if event:
+    if not settings.handlers:
+        if not args.quiet and not settings.problems:
+            terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
+        if args.json:
+            _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
+        elif event:
             terminal.print_out(visible(str(event.uid)))
-        return int(args.strict)
-    sending = _Command(args, pairs)
+        return int(args.strict or bool(settings.problems))
+    if args.verbose:
+        settings.print_origins()
+    sending = _Command(args, settings)
     try:
         if event:
-            results = [sending.send(event, _attachments_from_args(args.attachments, args.parser.error))]
+            with _StandardInput(_attachments_from_args(args.attachments, args.parser.error)) as files:
+                results = [sending.send(event, files)]
         else:
             results = [sending.send_file(path) for path in args.files]
     finally:
         sending.close()
+    if args.json:
+        _print_json(sending.events)
     return 0 if all(results) else 1
 
 
 class _Command:
     """Sends the events of one command, and prints what became of them."""
 
-    def __init__(self, args: argparse.Namespace, pairs: handler_options.Pairs) -> None:
+    def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
         from event._worker import EventSender
 
         self._prog = args.parser.prog
-        self._source = handler_options.where_named(args)
+        self._source = settings.handlers_from
         self._quiet = args.quiet
         self._strict = args.strict
+        self._json = args.json
+        self.events: list[dict[str, Any]] = []  # for --json
         self._sender = EventSender(
-            pairs,
-            outbox=handler_options.outbox_path(args),
-            timeout=handler_options.timeout_seconds(args),
+            settings.handlers,
+            outbox=settings.outbox,
+            timeout=settings.timeout,
             log=terminal.print_err,
             worker=args.worker,
         )
+        self._sender.redact = settings.redact
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
@@ -156,19 +168,23 @@ class _Command:
         :param about: what a line about a handler begins with
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
+        if self._json:
+            self.events.append(_as_dict(event, sent))
         if sent.refused:
             terminal.print_err(f"{self._prog}: {sent.refused}")
             return False
         for result in sent.results:
             if not (self._quiet and result.ok and not result.said):
-                terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}")
+                colour = terminal.GREEN if result.ok else terminal.RED
+                terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}", colour)
         if sent.backlog and not self._quiet:
             counts = ", ".join(f"{count} to {name}" for name, count in sent.backlog.items())
             terminal.print_err(f"{self._prog}: delivered earlier events from the outbox: {counts}")
         if not sent.kept and not any(result.loaded for result in sent.results):
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
-        terminal.print_out(visible(str(event.uid)))
+        if not self._json:
+            terminal.print_out(visible(str(event.uid)))
         return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
@@ -180,11 +196,65 @@ class _Command:
                 return self.send(event, {}, f"{path}: ")
         except (EventError, OSError) as error:
             terminal.print_err(f"{path}: not sent: {one_line(error)}")
+            self.events.append({"file": path, "state": "lost", "error": one_line(error), "results": []})
             return False
 
     def _line(self, sent: Sent, result: Result) -> str:
         rest = handler_options.rest_of(sent, result)
         return handler_options.result_line(result, rest if result.loaded else f"not loaded (in {self._source}); {rest}")
+
+
+def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
+    """Return what became of an event, for ``--json``."""
+    from event._cli._support import json_output
+
+    delivered = bool(sent.results) and all(result.ok for result in sent.results)
+    state = "delivered" if delivered else "kept" if sent.kept else "lost"
+    content: dict[str, Any] = {**_named(event), "state": state}
+    if sent.refused:
+        content["error"] = sent.refused
+    results = [json_output.result_as_dict(result, handler_options.rest_of(sent, result)) for result in sent.results]
+    return {**content, "results": results, "backlog": sent.backlog}
+
+
+def _named(event: Event) -> dict[str, Any]:
+    return {"name": event.name, "uid": event.uid}
+
+
+def _print_json(events: list[dict[str, Any]]) -> None:
+    from event._cli._support import json_output
+
+    json_output.print_json(events=events)
+
+
+class _StandardInput:
+    """Inside a ``with`` block, what ``-`` stands for is a file.
+
+    :param files: the path of each attachment, by name; ``-`` for the content of stdin
+    """
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self._files = files
+        self._path = ""
+
+    def __enter__(self) -> dict[str, str]:
+        """Read stdin to its end, if it is wanted; return the paths."""
+        if "-" not in self._files.values():
+            return self._files
+        import sys
+        from shutil import copyfileobj
+        from tempfile import mkstemp
+
+        fd, self._path = mkstemp(prefix="e3-event-")
+        with open(fd, "wb") as file:
+            if sys.stdin is not None:
+                copyfileobj(sys.stdin.buffer, file)
+        return {name: self._path if path == "-" else path for name, path in self._files.items()}
+
+    def __exit__(self, *_args: object) -> None:
+        """Remove the file; what keeps the event has its own copy."""
+        if self._path:
+            os.unlink(self._path)
 
 
 def _event_from_args(args: argparse.Namespace) -> Event:
@@ -207,13 +277,18 @@ def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) ->
     files: dict[str, str] = {}
     for text in texts:
         name, equals, path = text.partition("=")
+        if text == "-":
+            name, equals, path = "stdin", "=", "-"
         if not equals or os.path.exists(text):
             name, path = os.path.basename(os.path.abspath(text)) or text, text
         if not name or not path:
             fail(f"--attach: {text!r}: expected PATH or NAME=PATH")
         if name in files:
             fail(f"--attach: two files are named {name!r}; give one another name, as in NAME=PATH")
-        if path != text and not os.path.exists(path):
+        if path == "-":
+            if "-" in files.values():
+                fail("--attach: stdin can be attached once only")
+        elif path != text and not os.path.exists(path):
             raise EventError(f"--attach: there is no file {path!r}, and no {text!r}")
         files[name] = path
     return files

@@ -199,7 +199,7 @@ class Store:
 
 
 class _Part:
-    """The next bytes of a file. It cannot go back, so that boto3 keeps for another attempt what it has read.
+    """The next bytes of a file. It is not seekable, so boto3 buffers what it has read for another attempt.
 
     :ivar left: how many of them were not read
     :ivar digest: the SHA-1 of what was read

@@ -1,6 +1,6 @@
 """The names of entries in an outbox, and the moves between them.
 
-Which state an entry is in, and which move leads where, is in the table at the head of `event._outbox.store`.
+The docstring of `event._outbox.store` has the tables of states and moves.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ def _make_root(root: str) -> None:
 
 
 def _make_above(path: str) -> None:
-    """Make a directory in which others cannot rename the outbox, whatever the umask."""
+    """Create a directory in which other users cannot rename the outbox, regardless of the umask."""
     parent = os.path.dirname(path)
     if not files.exists(parent):
         _make_above(parent)

@@ -288,6 +288,13 @@ class Outbox:
         self._tidy(candidate)
         return dropped
 
+    def prepare(self) -> None:
+        """Make the directories that are missing, for this user alone.
+
+        :raises OSError: they cannot be made, or another user could change what is in them
+        """
+        self._layout.prepare()
+
     def require_writable(self) -> None:
         """Raise OSError if no event could be kept here."""
         self._layout.require_writable()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         """What is told of entries."""
 
         def entry(self, entry: OpenEntry, where: str) -> None:
-            """Take what became of an entry; `where` is what `Claim.release` returns."""
+            """Receive the result of an entry; `where` is the return value of `Claim.release`."""
 
         def log(self, text: str) -> None:
             """Take what was logged outside of a delivery: something is wrong with the outbox."""

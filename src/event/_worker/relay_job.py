@@ -140,7 +140,7 @@ class _Keeping:
         self, job: dict[str, Any], configs: dict[str, str], outbox: Outbox, delivering: Delivering | None = None
     ) -> None:
         elsewhere = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
-        self.sink: Sink = OutboxSink(self, elsewhere, _idle, _attachment_source(job))
+        self.sink: Sink = OutboxSink(self, elsewhere, _idle, _attachment_source(job), outbox.path)
         self._outbox = outbox
         self._delivering = delivering
         self._has_one_handler = len(configs) == 1

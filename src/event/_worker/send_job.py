@@ -12,6 +12,7 @@ The job:
 ``timeout``     what errors name as the timeout, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
 ``redact``      secrets to replace in the data beside the usual ones, see `event._redact`; null to replace nothing
+``first``       whether the handlers' conditions are still to be looked at, see `event._conditions`
 ``backlog``     whether to deliver afterwards what waits in the outbox for the handlers that have taken the event
 ``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
 ==============  ==================================================================================================
@@ -64,7 +65,10 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         if event is None:
             return
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
-        claim = _keep(event, handlers, job, reporter) if job.get("outbox") else None
+        for name in _skipped(handlers, event, job):
+            del handlers[name]
+            reporter.report("result", handler=name, ok=True, skipped=True)
+        claim = _keep(event, handlers, job, reporter) if job.get("outbox") and handlers else None
         reporter.report("begin", heartbeat=reporter.beating)
         given = send_to_handlers(
             handlers, with_sending(event, claim.entry.id if claim else job["sending"]), job, reporter, claim
@@ -223,6 +227,15 @@ def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
                 return None
             reporter.report("not_attached", text=one_line(error))
     return decode_event({**content, "attachments": _listed(event)}, Event)
+
+
+def _skipped(names: Iterable[str], event: Event, job: Mapping[str, Any]) -> set[str]:
+    """Return the handlers whose conditions the event does not meet; none on a further attempt, as `job` says."""
+    if not job.get("first") or not any("@" in name for name in names):
+        return set()
+    from event._conditions import skipped
+
+    return skipped(names, event._data, job.get("outbox"))
 
 
 def _listed(event: Event) -> dict[str, list[str]]:

@@ -50,10 +50,11 @@ class Result:
     :ivar permanent: whether no later attempt can succeed
     :ivar done: the keys of the parts that need no further attempt
     :ivar loaded: whether the handler could be imported and constructed
+    :ivar skipped: whether it did not get the event, since its conditions are not met; `ok` is true then
     :ivar timed_out: whether it was not done within the timeout
     """
 
-    __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "timed_out")
+    __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "skipped", "timed_out")
 
     def __init__(self, handler: str, report: Mapping[str, Any]) -> None:
         """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
@@ -66,6 +67,7 @@ class Result:
         done = report.get("done")
         self.done = [key for key in done if isinstance(key, str)] if isinstance(done, list) else []
         self.loaded = report.get("loaded") is not False
+        self.skipped = report.get("skipped") is True
         self.timed_out = report.get("timed_out") is True
 
     def __repr__(self) -> str:
@@ -259,6 +261,7 @@ class _Sending:
                 **self._job,
                 "handlers": [(name, self._sender.handlers[name]) for name in names],
                 "outbox": outbox,
+                "first": outbox == self._sender.outbox and not alone,
                 "alone": alone or len(names) == 1,
                 "timeout": self._sender.timeout,
                 "deadline": self._deadline - min(_MARGIN_SHARE * left, 0.5),
@@ -281,7 +284,7 @@ class _Sending:
         return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
-        """Return when the outbox must have taken the event."""
+        """Return the deadline for storing the event in the outbox."""
         return min(self._end(), self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._end()
 
     def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:

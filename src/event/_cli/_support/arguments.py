@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
+_MAX_FILE_SIZE = 1 << 20  # bytes of a file whose content is data
 _MAX_JSON_DEPTH = 100  # levels; every encoder of every version of Python manages these
 
 
@@ -52,11 +53,28 @@ def _data_from_args(words: list[str], reserved: Mapping[str, str], fail: Callabl
             fail(f"{key!r} cannot be set as data; {reserved[key]}")
         if key in data:
             fail(f"{key!r} is given twice")
+        if text.startswith("@"):
+            text = _content_of(key, text[1:], fail)
         data[key] = _value(key, text, fail) if is_json else text
     begin = data.get("begin_time")
     if type(begin) is int:
         data["begin_time"] = float(begin)  # what $(date +%s) gives; a float is written as a date
     return data
+
+
+def _content_of(key: str, path: str, fail: Callable[[str], NoReturn]) -> str:
+    """Return the text of a file; bytes that are not UTF-8 are replaced."""
+    from event import _files
+
+    try:
+        with open(_files.open_regular(path), "rb") as file:
+            content = file.read(_MAX_FILE_SIZE + 1)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or error
+        fail(f"{key!r}: the file {path!r} cannot be read ({reason}); a text that begins with @ is given as {key}:=JSON")
+    if len(content) > _MAX_FILE_SIZE:
+        fail(f"{key!r}: the file {path!r} is larger than {_MAX_FILE_SIZE} bytes; attach it instead")
+    return content.decode("utf-8", "replace")
 
 
 def _value(key: str, text: str, fail: Callable[[str], NoReturn]) -> Any:

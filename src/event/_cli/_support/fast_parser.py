@@ -50,6 +50,8 @@ def parse_fast(argv: list[str]) -> Any:
     words = _read_options(head, table, values)
     if words is None or (values["handlers"] and values["env"] != _ENV):
         return None
+    if values.get("quiet") and values.get("verbose"):
+        return None
     if argv[0] == "run":
         values.update(words=words, command_line=tail)
     elif argv[0] == "check":
@@ -100,26 +102,34 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
 _ENV = "E3_EVENT_HANDLERS"
 _BOTH: dict[str, tuple[str, str, Any]] = {
     "--handler": ("handlers", _LIST, ()),
+    "--config": ("config", _TEXT, None),
     "--env": ("env", _TEXT, _ENV),
     "--outbox": ("outbox", _TEXT, None),
     "--timeout": ("timeout", _SECONDS, None),
 }
+_OUTPUT: dict[str, tuple[str, str, Any]] = {
+    "--quiet": ("quiet", _FLAG, False),
+    "-q": ("quiet", _FLAG, False),
+    "--verbose": ("verbose", _FLAG, False),
+    "-v": ("verbose", _FLAG, False),
+}
 _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
     "send": {
         **_BOTH,
+        **_OUTPUT,
         "--attach": ("attachments", _LIST, ()),
         "--uid": ("uid", _TEXT, None),
         "--strict": ("strict", _FLAG, False),
-        "--quiet": ("quiet", _FLAG, False),
-        "-q": ("quiet", _FLAG, False),
+        "--json": ("json", _FLAG, False),
     },
     "run": {
         **_BOTH,
+        **_OUTPUT,
         "--log": ("log", _TEXT, None),
         "--tail": ("tail", _LINES, TAIL),
         "--arguments": ("arguments", _FLAG, False),
         "--start": ("start", _FLAG, False),
         "--strict": ("strict", _FLAG, False),
     },
-    "check": {**_BOTH, "--send": ("send", _FLAG, False)},
+    "check": {**_BOTH, "--send": ("send", _FLAG, False), "--json": ("json", _FLAG, False)},
 }

@@ -11,9 +11,10 @@ from event.error import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from event import EventHandler
+    from event._cli._support.settings import Pairs
 
 
-def load(pairs: handler_options.Pairs, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
+def load(pairs: Pairs, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
     """Return the handlers that could be made, and why the others could not, each by name.
 
     :param pairs: the name and the configuration of each

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from event import _handler_config
-from event._cli._support import terminal
+from event._cli._support.settings import DEADLINE
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -15,11 +12,8 @@ if TYPE_CHECKING:
 
     from event._worker import Result, Sent
 
-DEADLINE = 30.0  # seconds for one event, for a command that does not wait without end
 OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, or else e3-event/outbox in the user's directory for the state of programs"
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
-
-Pairs = list[tuple[str, str]]
 
 
 def result_line(result: Result, rest: str = "") -> str:
@@ -27,9 +21,24 @@ def result_line(result: Result, rest: str = "") -> str:
 
     :param rest: what becomes of an event that the handler has not taken, such as ``kept``
     """
+    if result.skipped:
+        return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    return f"{result.error[:_ROOM]}; {rest}" if rest else result.error
+    error = _cause(result)[:_ROOM]
+    return f"{error}; {rest}" if rest else error
+
+
+def _cause(result: Result) -> str:
+    """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
+    kind = result.handler.partition(":")[0].partition("@")[0]
+    text = result.error.removeprefix(f"{kind}: ")
+    # As in: a:9 took no mail, ConnectionRefusedError, "[Errno 111] Connection refused", each after a colon.
+    head, _, rest = text.partition("[Errno ")
+    number, _, reason = rest.partition("] ")
+    before, colon, name = head.removesuffix(": ").rpartition(": ")
+    is_error = number.isdecimal() and name.isalpha() and name.endswith("Error")
+    return f"{before}{colon}{reason}" if is_error else text
 
 
 def rest_of(sent: Sent, result: Result) -> str:
@@ -48,15 +57,17 @@ def masked(text: str, configs: Mapping[str, str]) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which handlers to use."""
-    group = parser.add_argument_group("handlers").add_mutually_exclusive_group()
+    handlers = parser.add_argument_group("handlers")
+    add_config(handlers)
+    group = handlers.add_mutually_exclusive_group()
     group.add_argument(
         "--handler",
         dest="handlers",
         metavar="NAME[=CONFIG]",
         action="append",
         default=[],
-        help="use this handler instead of those in the variable; may be repeated. Add a label to NAME to use one kind "
-        "twice: file:nightly=DIR",
+        help="use this handler instead of those in the variable and the file; may be repeated. Add a label to NAME to "
+        "use one kind twice: file:nightly=DIR. Conditions after @ select its events: smtp@failure+fixed=...",
     )
     group.add_argument(
         "--env",
@@ -66,33 +77,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def selected_handlers(args: argparse.Namespace) -> Pairs:
-    """Return the name and the configuration of each handler that the options, or else the variable, ask for.
-
-    A name may come twice in a variable, where the last one counts.
-    """
-    if not args.handlers:
-        return _handler_config.parse_handlers(os.environ.get(args.env, ""))
-    pairs = [(name.strip(), config) for name, _, config in (text.partition("=") for text in args.handlers)]
-    names = [name for name, _ in pairs]
-    for name in names:
-        if not name:
-            args.parser.error("--handler: the name is missing; expected --handler NAME=CONFIG")
-        if names.count(name) > 1:
-            args.parser.error(f"--handler: {name!r} is given twice; add a label, as in {name}:other=CONFIG")
-    return pairs
+def add_config(parser: argparse._ActionsContainer) -> None:
+    """Add the option ``--config``."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration file, or none (default: E3_EVENT_CONFIG, or else e3-event.toml or pyproject.toml in "
+        "the working directory or one above it)",
+    )
 
 
-def where_named(args: argparse.Namespace) -> str:
-    """Return where the handlers are named."""
-    return "--handler" if args.handlers else terminal.printable_line(args.env)
-
-
-def no_handler_line(args: argparse.Namespace) -> str:
-    """Return what to do about an event that has nowhere to go."""
-    return (
-        f"nothing is sent: {where_named(args)} names no handler; "
-        f"set it, as in {args.env}=file=events, or give --handler file=events"
+def add_output_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options ``--quiet`` and ``--verbose``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="print also which settings are used, and where each comes from"
     )
 
 
@@ -121,39 +121,6 @@ def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
         type=_timeout_argument,
         help=f"the longest time for giving {what} to all handlers (default: E3_EVENT_TIMEOUT, or else {DEADLINE:g})",
     )
-
-
-def outbox_path(args: argparse.Namespace, *, default: bool = True) -> str | None:
-    """Return the outbox that the option, or the variable, or else the platform names; None for no outbox.
-
-    The path is absolute now: a command may remove the working directory.
-
-    :param default: whether the platform counts
-    """
-    if args.outbox == "":
-        args.parser.error("--outbox: expected a directory, or none")
-    from event import _places
-    from event._manager import named_outbox
-
-    if text := args.outbox or os.environ.get("E3_EVENT_OUTBOX"):
-        return named_outbox(text)
-    if not default:
-        return None
-    try:
-        return _places.default_outbox()
-    except EventError as error:
-        terminal.print_err(f"{args.parser.prog}: no outbox is used: {one_line(error)}")
-        return None
-
-
-def timeout_seconds(args: argparse.Namespace) -> float:
-    """Return the timeout that the option, or else the variable, gives; `DEADLINE` if neither does."""
-    value: float | None = args.timeout
-    if value is None:
-        from event import default_manager
-
-        value = default_manager.timeout  # a wrong value of the variable was reported when it was read
-    return value or DEADLINE
 
 
 def _timeout_argument(text: str) -> float:

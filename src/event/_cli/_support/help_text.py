@@ -9,6 +9,7 @@ COMMANDS = {
     "outbox": "show, retry or drop the events in an outbox",
     "relay": "take events from a broker, and deliver them",
     "check": "show which handlers work and where events would go",
+    "completion": "print a completion script for a shell",
 }
 """What each command does; `e3-event COMMAND --help` has more."""
 
@@ -32,15 +33,15 @@ examples:
 
 def text() -> str:
     """Return the help."""
-    commands = "\n".join(f"    {name:<10}{summary}" for name, summary in COMMANDS.items())
+    commands = "\n".join(f"    {name:<12}{summary}" for name, summary in COMMANDS.items())
     return f"""\
-usage: e3-event [-h] [--version] COMMAND ...
+usage: e3-event [-h] [-V] COMMAND ...
 
 {DESCRIPTION}
 
 options:
   -h, --help    show this help message and exit
-  --version     show the version and exit
+  -V, --version show the version and exit
 
 commands:
   COMMAND

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 
-from event._cli._support import handler_options, terminal
-from event._outbox import BOUND, Outbox
+from event._cli._support import terminal
+from event._cli._support.settings import Settings
+from event._outbox import BOUND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from event._outbox import Outbox
+
 # The word for each state, in the order in which they are listed.
 WORDS = {"claimed": "in delivery", "waiting": "waiting", "failed": "failed", "corrupt": "corrupt"}
 
 
-def outbox_from_args(words: Sequence[str], args: argparse.Namespace) -> Outbox | None:
-    """Return the outbox that is meant; None, after a line that says so, if there is no outbox.
+def settings_from_args(words: Sequence[str], args: argparse.Namespace, *, finds_file: bool = True) -> Settings:
+    """Return the settings of a command for an outbox. If there is no outbox, a line says so.
 
     :param words: what the command line has in the place of the outbox, instead of ``--outbox``
+    :param finds_file: as `Settings` takes it
     """
     if len(words) > 1:
         args.parser.error(f"unrecognized argument {words[1]!r}; expected one OUTBOX")
@@ -27,10 +31,10 @@ def outbox_from_args(words: Sequence[str], args: argparse.Namespace) -> Outbox |
         args.parser.error(f"the outbox is given twice: {words[0]!r} and --outbox {args.outbox}")
     if words:
         args.outbox = words[0]
-    path = handler_options.outbox_path(args)
-    if path is None:
+    settings = Settings(args, finds_file=finds_file)
+    if settings.outbox is None:
         terminal.print_err(f"{args.parser.prog}: there is no outbox; give its directory with --outbox")
-    return Outbox(path) if path else None
+    return settings
 
 
 def count_by_state(outbox: Outbox) -> str | None:

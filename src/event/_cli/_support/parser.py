@@ -56,7 +56,7 @@ def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.Argum
         description=help_text.DESCRIPTION,
         epilog=help_text.EPILOG,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )

@@ -21,13 +21,32 @@ def printable_line(text: str) -> str:
     return text if len(text) <= _MAX_LINE_LENGTH else f"{text[: _MAX_LINE_LENGTH - 1]}…"
 
 
-def print_err(text: str) -> None:
-    """Write a line to stderr, behind what was shown; where it cannot be written, there is nobody to tell."""
+def print_err(text: str, colour: str = "") -> None:
+    """Write a line to stderr, behind what was shown; where it cannot be written, there is nobody to tell.
+
+    :param colour: `RED` or `GREEN`, where `has_colours` holds
+    """
     _flush()
+    line = printable_line(text)
     try:
-        _write_line(sys.stderr, printable_line(text))
+        _write_line(sys.stderr, f"{colour}{line}{_PLAIN}" if colour and has_colours(sys.stderr) else line)
     except OSError:
         _silence(sys.stderr)
+
+
+RED, GREEN, _PLAIN = "\033[31m", "\033[32m", "\033[0m"
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """Return whether a stream shows colours: on a terminal, unless NO_COLOR is set; anywhere if FORCE_COLOR is set.
+
+    A terminal of which TERM says that it is ``dumb`` shows none.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def print_out(text: str) -> None:

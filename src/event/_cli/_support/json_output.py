@@ -1,0 +1,38 @@
+"""The output of ``--json``: one JSON document on stdout, whose ``version`` changes with its format.
+
+docs/reference/formats.md describes the documents.
+"""
+
+from __future__ import annotations
+
+from event._cli._support import terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from event._worker import Result
+
+VERSION = 1
+
+
+def print_json(**content: Any) -> None:
+    """Print a document."""
+    from event import _json
+
+    terminal.print_out(_json.dumps({"version": VERSION, **content}, indent=2))
+
+
+def result_as_dict(result: Result, rest: str = "") -> dict[str, Any]:
+    """Return what a handler did.
+
+    :param rest: what becomes of an event that the handler has not taken, such as ``kept``
+    """
+    state = "skipped" if result.skipped else "delivered" if result.ok else rest
+    return {
+        "handler": result.handler,
+        "state": state,
+        "error": result.error or None,
+        "warning": result.said or None if result.ok else None,
+        "seconds": round(result.seconds, 3),
+    }

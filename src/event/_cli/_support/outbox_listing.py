@@ -1,0 +1,237 @@
+"""The entries of an outbox, as text and as JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from event import _json
+from event._cli._support import handler_options, json_output, outbox_index, terminal
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from event._outbox import Candidate, Entry, Outbox
+
+
+def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
+    """List the entries of an outbox; return the exit status.
+
+    Memory does not grow with their number. The waiting ones come in the order in which they are due.
+    """
+    printer = _JSONPrinter(outbox) if as_json else _LinePrinter()
+    counts = dict.fromkeys(outbox_index.WORDS, 0)
+    unreadable = False
+    for candidate, entry in outbox.entries():
+        counts[candidate.state] += 1
+        unreadable = unreadable or isinstance(entry, str)
+        printer.add(candidate, entry)
+        if terminal._failed:
+            break  # nobody reads it any more, as with head
+    printer.close()
+    found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
+    terminal.print_err(f"{prog}: {', '.join(found) or 'nothing'}")
+    return 1 if unreadable else 0
+
+
+class _LinePrinter:
+    """Prints a table, whose head comes with the first entry."""
+
+    def __init__(self) -> None:
+        self._width = _line_width()
+        self._is_first = True
+
+    def add(self, candidate: Candidate, entry: Entry | str) -> None:
+        """Print a line."""
+        if self._is_first:
+            head = _row("ID", "STATE", "DUE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")
+            terminal.print_out(head[: self._width])
+        self._is_first = False
+        terminal.print_out(_entry_line(candidate, entry)[: self._width])
+
+    def close(self) -> None:
+        """Do nothing more."""
+
+
+class _JSONPrinter:
+    """Prints one JSON document, an entry at a time."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._separator = ""
+        head = _json.dumps({"version": json_output.VERSION, "outbox": outbox.path})
+        terminal.print_out(f'{head.removesuffix("}")}, "entries": [')
+
+    def add(self, candidate: Candidate, entry: Entry | str) -> None:
+        """Print an object."""
+        terminal.print_out(self._separator + _json.dumps(_summary_as_dict(candidate, entry)))
+        self._separator = ","
+
+    def close(self) -> None:
+        """End the document."""
+        terminal.print_out("]}")
+
+
+def _summary_as_dict(candidate: Candidate, entry: Entry | str) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "id": candidate.id,
+        "state": outbox_index.WORDS[candidate.state],
+        "due": _due(candidate) or None,
+    }
+    if isinstance(entry, str):
+        return {**content, "problem": entry}
+    return {
+        **content,
+        "created": outbox_index.utc(entry.created),
+        "attempts": entry.attempts,
+        "event": {"name": entry.event.name, "uid": entry.event.uid},
+        "pending": [*entry.pending],
+        "last_error": handler_options.masked(entry.last_error, entry.handlers) or None,
+    }
+
+
+def age(outbox: Outbox, candidate: Candidate, entry: Entry | str) -> float:
+    """Return how old an entry is, in seconds; if it cannot be read, for how long it was not touched."""
+    if isinstance(entry, str):
+        try:
+            return time.time() - os.lstat(os.path.join(outbox.path, candidate.name)).st_mtime
+        except OSError:
+            return 0.0  # it has moved on
+    return time.time() - entry.created
+
+
+def _due(candidate: Candidate) -> str:
+    return "" if candidate.due is None else outbox_index.utc(candidate.due)
+
+
+def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
+    word = outbox_index.WORDS[candidate.state]
+    if isinstance(entry, str):
+        return _row(candidate.id, word, _due(candidate), "", "", f"cannot be read: {entry}")
+    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}"
+    if error := handler_options.masked(entry.last_error, entry.handlers):
+        about += f": {error}"
+    return _row(candidate.id, word, _due(candidate), outbox_index.utc(entry.created), f"{entry.attempts} x", about)
+
+
+def _row(*cells: str) -> str:
+    return "{:<36}  {:<11}  {:<20}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
+
+
+def _line_width() -> int:
+    """Return how much of a line is shown: on a terminal, where it would wrap, what fits."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
+    except (OSError, ValueError, AttributeError):
+        return 10_000
+
+
+def entry_as_json(outbox: Outbox, candidate: Candidate) -> str:
+    """Return all that is known of an entry, as JSON. Configurations are left out: they may hold secrets.
+
+    :raises OSError: it is gone
+    """
+    path = os.path.join(outbox.path, candidate.name)
+    try:
+        entry = outbox.read(candidate)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        content = _summary_as_dict(candidate, str(error))
+    else:
+        content = {**_summary_as_dict(candidate, entry), **_details(entry)}
+    return _json.dumps({"version": json_output.VERSION, **content, "path": path}, indent=2)
+
+
+def _details(entry: Entry) -> dict[str, Any]:
+    return {
+        "delivered": sorted(entry.delivered),
+        "failed": sorted(entry.finished - entry.delivered),
+        "attachments": [
+            {"name": name, "file": file, "sha1": digest}
+            for name, (file, digest) in entry.event.get_attachments().items()
+        ],
+        "journal": [
+            {
+                "time": None if record.time is None else outbox_index.utc(record.time),
+                "handler": record.handler,
+                "ok": record.ok,
+                "error": handler_options.masked(record.error, entry.handlers) or None,
+            }
+            for record in entry.journal
+        ],
+        "data": entry.event.as_dict(),
+    }
+
+
+def entry_as_text(outbox: Outbox, candidate: Candidate) -> str:
+    """Return all that is known of an entry, for a reader. Configurations are left out: they may hold secrets.
+
+    :raises OSError: it is gone
+    """
+    path = os.path.join(outbox.path, candidate.name)
+    rows = [("id", candidate.id), ("state", _state_word(candidate)), ("path", path)]
+    try:
+        entry = outbox.read(candidate)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        rows.append(("problem", f"it cannot be read: {error}"))
+        return terminal.table([*rows, *_files_row(path)])
+    return "\n\n".join(
+        filter(
+            None,
+            [terminal.table(rows + _rows(entry)), _attachments_text(entry, path), _journal(entry), _data_text(entry)],
+        )
+    )
+
+
+def _files_row(path: str) -> list[tuple[str, str]]:
+    return [("files", ", ".join(sorted(os.listdir(path))))] if os.path.isdir(path) else []
+
+
+def _rows(entry: Entry) -> list[tuple[str, str]]:
+    failed = entry.finished - entry.delivered
+    return [
+        ("since", outbox_index.utc(entry.created)),
+        ("tried", f"{entry.attempts} x, last at {outbox_index.utc(entry.last_start)}"),
+        ("event", f"{entry.event.name} ({entry.event.uid})"),
+        ("pending", ", ".join(entry.pending) or "none"),
+        *(
+            (word, ", ".join(who))
+            for word, names in (("delivered", entry.delivered), ("failed", failed))
+            if (who := [name for name in entry.handlers if name in names])
+        ),
+    ]
+
+
+def _attachments_text(entry: Entry, path: str) -> str:
+    rows = []
+    for name, (file, digest) in entry.event.get_attachments().items():
+        try:
+            size = f"{os.lstat(os.path.join(path, file)).st_size} bytes"
+        except OSError as error:
+            size = one_line(error)
+        rows.append((name, file, size, f"SHA-1 {digest}"))
+    return f"Attachments (name, file, size, checksum):\n{terminal.table(rows)}" if rows else ""
+
+
+def _journal(entry: Entry) -> str:
+    rows = []
+    for record in entry.journal:
+        when = "?" if record.time is None else outbox_index.utc(record.time)
+        error = f"not delivered: {handler_options.masked(record.error, entry.handlers)}"
+        rows.append((when, record.handler, "delivered" if record.ok else error))
+    return f"Journal:\n{terminal.table(rows)}" if rows else ""
+
+
+def _data_text(entry: Entry) -> str:
+    text = _json.dumps(entry.event.as_dict(), indent=2)
+    return "Data:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _state_word(candidate: Candidate) -> str:
+    word = outbox_index.WORDS[candidate.state]
+    return word if candidate.due is None else f"{word}, until {outbox_index.utc(candidate.due)}"

@@ -1,0 +1,105 @@
+"""``e3-event completion``: print a script that completes command lines in a shell."""
+
+from __future__ import annotations
+
+from event._cli._support import terminal
+from event._cli._support.parser import build_parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+_DESCRIPTION = """\
+Print a script that completes the commands and options of e3-event in a shell. Load it where
+the shell starts:
+
+  bash   eval "$(e3-event completion bash)"        in ~/.bashrc
+  zsh    eval "$(e3-event completion zsh)"         in ~/.zshrc, after compinit
+  fish   e3-event completion fish | source         in ~/.config/fish/config.fish
+"""
+_EPILOG = """\
+exit status:
+  0  done
+  2  the command line is wrong
+
+examples:
+  e3-event completion bash
+"""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command; return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "completion", help="print a completion script for a shell", description=_DESCRIPTION, epilog=_EPILOG
+    )
+    parser.add_argument("shell", metavar="SHELL", choices=[*_SCRIPTS], help="bash, zsh or fish")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script; return the exit status."""
+    terminal.print_out(_SCRIPTS[args.shell](words_by_command(build_parser())).rstrip())
+    return 0
+
+
+def words_by_command(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
+    """Return what may follow each command: its own commands and its options.
+
+    :return: by the words of the command, such as ``outbox list``; those of e3-event itself are under the empty text
+    """
+    words: dict[str, list[str]] = {"": []}
+    for action in parser._actions:  # argparse has no public way to list them
+        words[""] += [option for option in action.option_strings if option.startswith("--")]
+        if action.choices and not action.option_strings:
+            words[""] += [str(choice) for choice in action.choices]
+            below: Any = action.choices if isinstance(action.choices, dict) else {}
+            for name, command in below.items():
+                for path, more in words_by_command(command).items():
+                    words[f"{name} {path}".strip()] = more
+    return words
+
+
+def _bash(words: dict[str, list[str]]) -> str:
+    cases = "\n".join(f'    "{path}") words="{" ".join(more)}" ;;' for path, more in words.items())
+    return f"""\
+_e3_event() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" path="" word words=""
+  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    case "$word" in
+      --) COMPREPLY=(); return ;;
+      -*) ;;
+      {"|".join(_command_words(words))}) path="${{path:+$path }}$word" ;;
+    esac
+  done
+  case "$path" in
+{cases}
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+}}
+complete -o default -F _e3_event e3-event
+"""
+
+
+def _zsh(words: dict[str, list[str]]) -> str:
+    return f"autoload -Uz bashcompinit && bashcompinit\n{_bash(words)}"
+
+
+def _fish(words: dict[str, list[str]]) -> str:
+    lines = []
+    for path, more in words.items():
+        names = path.split()
+        seen = " ".join(f"; and __fish_seen_subcommand_from {name}" for name in names)
+        condition = seen.removeprefix("; and ") if names else "__fish_use_subcommand"
+        lines += [
+            f"complete -c e3-event -n '{condition}' " + (f"-l {word[2:]}" if word.startswith("--") else f"-a {word}")
+            for word in more
+        ]
+    return "\n".join(lines)
+
+
+def _command_words(words: dict[str, list[str]]) -> list[str]:
+    return sorted({name for path in words for name in path.split()})
+
+
+_SCRIPTS = {"bash": _bash, "zsh": _zsh, "fish": _fish}

@@ -1,0 +1,118 @@
+"""Which events a handler gets: the conditions after ``@`` in its name, as in ``smtp@failure+fixed``.
+
+=============  ==========================================================================================
+``always``     every event; the same as no condition
+``failure``    an event whose ``outcome`` is ``failure``; likewise ``success`` and ``cancel``
+``fixed``      a success, if the last event of the same name and branch was a failure
+``changed``    a success or a failure, if the last one was the other; the first one counts after a success
+=============  ==========================================================================================
+
+An event without an outcome, such as an open one, meets ``always`` alone. A cancelled step says nothing about the
+code, so ``fixed`` and ``changed`` look at the last success or failure before it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from event.error import EventError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
+_WITH_MEMORY = frozenset({"fixed", "changed"})
+_REMEMBERED = frozenset({"failure", "success"})
+_DIRECTORY = "outcomes"  # in the outbox
+
+
+def split_conditions(name: str) -> tuple[str, frozenset[str]]:
+    """Return a handler's name without its conditions, and these.
+
+    :raises EventError: there is no such condition
+    """
+    label, at, text = name.rpartition("@")
+    if not at:
+        return name, frozenset()
+    conditions = frozenset(text.split("+"))
+    for condition in sorted(conditions):
+        if condition not in CONDITIONS:
+            raise EventError(f"{condition!r} is no condition; expected one or several of {', '.join(CONDITIONS)}")
+    return label, conditions
+
+
+def require_memory(name: str, outbox: str | None) -> None:
+    """Raise EventError if a handler's conditions are wrong, or need an outbox and there is none."""
+    _, conditions = split_conditions(name)
+    if outbox is None and (needed := sorted(conditions & _WITH_MEMORY)):
+        raise EventError(f"{needed[0]!r} needs an outbox, which keeps the last outcome; set E3_EVENT_OUTBOX")
+
+
+def skipped(names: Iterable[str], data: Mapping[str, Any], outbox: str | None) -> set[str]:
+    """Return the names of the handlers that do not get an event, and remember its outcome if one of them asks for it.
+
+    :param data: the event's data
+    :param outbox: the directory in which the last outcomes are kept; None for nowhere
+    """
+    conditions = {name: found for name in names if "@" in name and (found := _known_conditions(name))}
+    if not conditions:
+        return set()
+    outcome = str(data.get("outcome") or "")
+    met = {"always", outcome}
+    if outbox is not None and outcome in _REMEMBERED and any(found & _WITH_MEMORY for found in conditions.values()):
+        met |= _met_by_change(outcome, data, outbox)
+    return {name for name, found in conditions.items() if not found & met}
+
+
+def _known_conditions(name: str) -> frozenset[str]:
+    """Return a handler's conditions; none if its name is not one that `add_handler` takes."""
+    try:
+        return split_conditions(name)[1]
+    except EventError:
+        return frozenset()
+
+
+def _met_by_change(outcome: str, data: Mapping[str, Any], outbox: str) -> set[str]:
+    path = os.path.join(outbox, _DIRECTORY, _key(data))
+    last = _last_outcome(path)
+    met = set()
+    if outcome == "success" and last == "failure":
+        met = {"fixed", "changed"}
+    elif outcome == "failure" and last != "failure":
+        met = {"changed"}
+    if last != outcome:
+        _remember(path, outcome)
+    return met
+
+
+def _key(data: Mapping[str, Any]) -> str:
+    """Return the file name for an event's name and branch."""
+    from hashlib import sha256
+
+    ci = data.get("ci")
+    branch = data.get("branch") or (ci.get("branch") if isinstance(ci, dict) else "") or ""
+    return sha256(f"{data.get('name')}\0{branch}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _last_outcome(path: str) -> str:
+    from event import _files
+
+    try:
+        return _files.read_regular(path, follow=False).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _remember(path: str, outcome: str) -> None:
+    from event import _files, _log
+    from event._outbox import Outbox
+
+    directory = os.path.dirname(path)
+    try:
+        Outbox(os.path.dirname(directory)).prepare()
+        _files.make_directory(directory, 0o700)
+        _files.write_whole(path, f"{outcome}\n".encode("ascii"))
+    except OSError as error:
+        _log.warning("the outcome cannot be kept in %s for 'fixed' and 'changed': %s", path, error)

@@ -1,0 +1,299 @@
+"""JSON, colours, quiet and verbose lines, and values from files and stdin."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+import event
+from cli.helpers import TO_FILES, handler, stored
+from cli.outboxes import block, free, ids, make_due, wait_for
+from event._cli._support import handler_options, terminal
+from event._worker import Result
+
+AT = ("--outbox", "ob")
+
+
+def printed(out):
+    """Return the document on stdout."""
+    content = json.loads("\n".join(out))
+    assert content["version"] == 1
+    return content
+
+
+# JSON
+
+
+def test_send_prints_what_became_of_the_event(command):
+    block()
+    status, out, _ = command("send", "n", "--uid", "u", "--json", *AT, *TO_FILES, "--handler", "file:b@failure=x")
+    ((sent),) = printed(out)["events"]
+    assert (status, sent["name"], sent["uid"], sent["state"]) == (0, "n", "u", "kept")
+    failed, skipped = sent["results"]
+    assert (failed["handler"], failed["state"], failed["warning"]) == ("file", "kept", None)
+    assert "Not a directory" in failed["error"] or "exists" in failed["error"]
+    assert (skipped["handler"], skipped["state"], skipped["error"]) == ("file:b@failure", "skipped", None)
+
+
+def test_send_prints_events_that_are_delivered_lost_or_have_no_handler(command, here):
+    (here / "bad.json").write_text("{", "utf-8")
+    path = event.Event("n", uid="u").dump("in")
+    _, out, _ = command("send", "--json", *TO_FILES, "--from-file", path, "bad.json")
+    assert [sent["state"] for sent in printed(out)["events"]] == ["delivered", "lost"]
+    assert [sent["state"] for sent in printed(command("send", "n", "--json")[1])["events"]] == ["no handlers"]
+    assert printed(command("send", "--json", "--from-file", path)[1])["events"] == []
+    block("blocked")
+    lost = printed(command("send", "n", "--json", "--handler", "file=blocked")[1])
+    assert lost["events"][0]["state"] == "lost"
+
+
+def test_send_prints_a_file_that_cannot_be_attached(command):
+    (sent,) = printed(command("send", "n", "--json", "--attach", ".", *TO_FILES)[1])["events"]
+    assert (sent["state"], "is not a regular file" in sent["error"], sent["results"]) == ("lost", True, [])
+
+
+def test_the_outbox_is_listed_and_shown(command, here):
+    (here / "log").write_text("x", "utf-8")
+    assert printed(command("outbox", "list", "--json", "--outbox", str(here / "none"))[1])["entries"] == []
+    (waiting,) = wait_for("a")
+    (broken,) = wait_for("b")
+    path = next(here.glob(f"ob/waiting/*/{broken}"))
+    path.write_text("{", "utf-8")
+    listed = {entry["id"]: entry for entry in printed(command("outbox", "list", "--json", "ob")[1])["entries"]}
+    entry = listed[waiting]
+    assert entry["event"] == {"name": "a", "uid": "u-a"}
+    assert (entry["state"], entry["attempts"], entry["pending"]) == ("waiting", 1, ["file"])
+    assert entry["due"] > entry["created"]
+    assert "Not a directory" in entry["last_error"]
+    assert set(listed[broken]) == {"id", "state", "due", "problem"}
+    shown = printed(command("outbox", "show", waiting, "--json", *AT)[1])
+    assert shown["path"].endswith(waiting)
+    assert (shown["delivered"], shown["failed"], shown["attachments"]) == ([], [], [])
+    assert (shown["journal"][0]["handler"], shown["journal"][0]["ok"], shown["data"]["name"]) == ("file", False, "a")
+    assert "problem" in printed(command("outbox", "show", broken, "--json", *AT)[1])
+
+
+def test_an_entry_that_is_gone_is_one_line(command, monkeypatch):
+    from event._outbox import Outbox
+
+    (entry_id,) = wait_for("a")
+
+    def gone(self, candidate):
+        raise FileNotFoundError(2, "No such file", candidate.name)
+
+    monkeypatch.setattr(Outbox, "read", gone)
+    assert command("outbox", "show", entry_id, "--json", *AT)[:2] == (1, [])
+
+
+def test_deliver_prints_what_was_delivered(command):
+    wait_for("a")
+    status, out, _ = command("deliver", "ob", "--all", "--json", "-q")
+    content = printed(out)
+    assert (status, content["entries"], content["delivered"], content["waiting"]) == (0, 1, 0, 1)
+    assert content["results"][0]["state"] == "kept"
+    assert content["next_due"].endswith("Z")
+    free()
+    status, out, err = command("deliver", "ob", "--all", "--json", "--quiet")
+    content = printed(out)
+    assert (content["delivered"], content["waiting"], content["next_due"], content["error"]) == (1, 0, None, None)
+    assert content["results"][0]["state"] == "delivered"
+    assert err == ["e3-event deliver: 1 of 1 delivered; nothing waits"]
+    assert command("deliver", "ob", "--json", "--watch")[0] == 2
+
+
+def test_check_prints_its_findings(command):
+    status, out, err = command("check", "--json", "--send", "--handler", "file=events", "--handler", "fil=x")
+    content = printed(out)
+    assert (status, err[-1]) == (1, "e3-event check: 1 problem")
+    assert {"handler": "file", "state": "ok"} in content["handlers"]
+    assert content["settings"]["handlers"] == {"value": "file, fil", "from": "--handler"}
+    assert content["test"][0]["state"] == "delivered"
+    assert content["outbox"]["path"] is None
+    assert printed(command("check", "--json")[1])["test"] is None
+
+
+# Lines
+
+
+def test_verbose_shows_the_settings_and_what_goes_well(process):
+    done = process("send", "n", "-v", *TO_FILES)
+    assert "e3-event send: outbox: none (E3_EVENT_OUTBOX)\n" in done.stderr
+    done = process("run", "n", "--verbose", *TO_FILES, "--", "true")
+    assert "e3-event run: timeout: 30 s (default)\n" in done.stderr
+    assert "e3-event run: file: delivered in " in done.stderr
+
+
+def test_quiet_and_verbose_exclude_each_other(command):
+    assert command("send", "n", "-q", "-v")[0] == 2
+
+
+def test_quiet_silences_a_step_without_handlers(process):
+    assert process("run", "n", "-q", "--", "true").stderr == ""
+
+
+def test_a_failure_is_red_and_a_success_green_where_colours_are_shown(command, monkeypatch):
+    block()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, _, err = command("send", "n", *TO_FILES, "--handler", "file:b=b")
+    assert [err[0][:5], err[1][:5]] == [terminal.RED, terminal.GREEN]
+    assert all(line.endswith("\x1b[0m") for line in err)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in "".join(command("send", "n", *TO_FILES)[2])
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "expected"),
+    [
+        pytest.param(None, {}, False, id="closed"),
+        pytest.param(io.StringIO(), {}, False, id="a file"),
+        pytest.param(Terminal(), {"TERM": "xterm"}, True, id="a terminal"),
+        pytest.param(Terminal(), {"TERM": "dumb"}, False, id="a dumb terminal"),
+        pytest.param(Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}, False, id="NO_COLOR"),
+        pytest.param(io.StringIO(), {"FORCE_COLOR": "1"}, True, id="FORCE_COLOR"),
+        pytest.param(None, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, id="both"),
+    ],
+)
+def test_where_colours_are_shown(monkeypatch, stream, variables, expected):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert terminal.has_colours(stream) is expected
+
+
+@pytest.mark.parametrize(
+    ("handler_name", "error", "line"),
+    [
+        ("smtp", "smtp: a:9 took no mail: ConnectionRefusedError: [Errno 111] No", "a:9 took no mail: No"),
+        ("smtp:x@failure", "smtp: full", "full"),
+        ("file", "NotADirectoryError: [Errno 20] Not a directory: 'x'", "Not a directory: 'x'"),
+        ("h", "a [Errno 5] b", "a [Errno 5] b"),
+        ("h", "wrong: [Errno x] b", "wrong: [Errno x] b"),
+        ("h", "smtp: other", "smtp: other"),
+    ],
+)
+def test_a_failure_begins_with_its_cause(handler_name, error, line):
+    result = Result(handler_name, {"error": error})
+    assert handler_options.result_line(result, "kept") == f"{line}; kept"
+    assert handler_options.result_line(result) == line
+
+
+# Values
+
+
+def test_a_value_may_be_the_content_of_a_file(command, here):
+    (here / "notes.txt").write_bytes(b"two\nlines\xff")
+    (here / "data.json").write_text("[1]", "utf-8")
+    assert command("send", "n", "notes=@notes.txt", "data:=@data.json", *TO_FILES)[0] == 0
+    (data,) = stored()
+    assert (data["notes"], data["data"]) == ("two\nlines\ufffd", [1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("a=@gone", "'a': the file 'gone' cannot be read (No such file", id="missing"),
+        pytest.param("a=@.", "'a': the file '.' cannot be read ('.' is not a regular file)", id="a directory"),
+        pytest.param("a=@big", "'a': the file 'big' is larger than 1048576 bytes; attach it instead", id="large"),
+    ],
+)
+def test_a_file_that_cannot_be_a_value_is_a_wrong_command_line(command, here, text, message):
+    (here / "big").write_bytes(b"x" * ((1 << 20) + 1))
+    status, _, err = command("send", "n", text, *TO_FILES)
+    assert (status, message in err[0]) == (2, True)
+
+
+@pytest.mark.parametrize(("option", "name"), [("-", "stdin"), ("log=-", "log")])
+def test_stdin_is_attached(process, here, option, name):
+    done = process("send", "n", "--uid", "u", "--attach", option, *TO_FILES, input="all well\n")
+    assert done.returncode == 0
+    assert (here / "events/n-u" / name).read_text("utf-8") == "all well\n"
+
+
+def test_a_closed_stdin_is_empty(command, here, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert command("send", "n", "--uid", "u", "--attach", "-", *TO_FILES)[0] == 0
+    assert (here / "events/n-u/stdin").read_bytes() == b""
+
+
+def test_stdin_is_attached_once_only(command):
+    status, _, err = command("send", "n", "--attach", "-", "--attach", "log=-", *TO_FILES)
+    assert (status, "--attach: stdin can be attached once only" in err[0]) == (2, True)
+
+
+# The version
+
+
+def test_the_version_has_a_short_option_and_a_name(command):
+    assert command("-V") == command("--version") == (0, [f"e3-event {event.__version__}"], [])
+    assert command("send", "-V")[0] == 2
+
+
+# Many entries
+
+
+def fail(command, plugin, *names):
+    plugin("strict", handler("import event as e; raise e.error.PermanentError('no')"))
+    for name in names:
+        command("send", name, *AT, "--handler", "strict")
+    return ids(state="failed")
+
+
+def test_retry_all_makes_every_entry_due(command, plugin):
+    fail(command, plugin, "f")
+    wait_for("w")
+    free()
+    status, out, err = command("outbox", "retry", "--all", *AT)
+    assert (status, len(out), err) == (0, 2, ["e3-event outbox retry: 2 entries due now"])
+    command("deliver", "ob")
+    assert [data["name"] for data in stored()] == ["w"]
+
+
+def test_drop_failed_leaves_what_waits(command, plugin):
+    fail(command, plugin, "f")
+    wait_for("w")
+    assert command("outbox", "drop", "--failed", *AT)[2] == ["e3-event outbox drop: 1 entry dropped"]
+    assert (len(ids()), ids(state="failed")) == (1, [])
+
+
+def test_prune_removes_what_is_old(command, plugin, here):
+    (old,) = fail(command, plugin, "f")
+    (waiting,) = wait_for("w")
+    assert command("outbox", "prune", "ob")[2] == ["e3-event outbox prune: 0 entries dropped"]
+    make_due(waiting)
+    assert command("outbox", "prune", "ob", "--older-than", "0m")[1] == [f"{old} is dropped"]
+    corrupt = here / "ob/corrupt/x"
+    corrupt.write_text("{", "utf-8")
+    assert command("outbox", "prune", "ob", "--older-than", "1h")[1] == []
+    os.utime(corrupt, (0, 0))
+    assert command("outbox", "prune", "ob", "--older-than", "1d")[1] == ["x is dropped"]
+    assert ids() == [waiting]
+
+
+def test_an_entry_that_moves_on_meanwhile_is_not_old(tmp_path):
+    from event._cli._support.outbox_listing import age
+    from event._outbox import Candidate, Outbox
+
+    assert age(Outbox(tmp_path), Candidate("corrupt", "x", "corrupt/x"), "damaged") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        pytest.param(["prune", "--older-than", "soon"], "expected an age as 30d, 12h or 90m, not 'soon'", id="age"),
+        pytest.param(["prune", "--older-than", "d"], "expected an age as 30d", id="no number"),
+        pytest.param(["retry", "--all", "x"], "unrecognized argument 'x'; expected an ID or an option", id="both"),
+    ],
+)
+def test_a_wrong_command_line_says_what_was_expected(command, args, message):
+    status, _, err = command("outbox", *args, *AT)
+    assert (status, message in err[0]) == (2, True)

@@ -1,0 +1,190 @@
+# tables
+"""Options, variables and the configuration file in the commands."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from cli.helpers import TO_FILES, handler, stored
+from cli.outboxes import block, ids
+from event._cli._support.settings import Settings
+
+TO_EVENTS = '[handlers.file]\ndirectory = "events"\n'
+
+
+@pytest.fixture
+def config(here, monkeypatch):
+    """Write the configuration file of the working directory, which no variable hides."""
+    monkeypatch.delenv("E3_EVENT_OUTBOX")
+
+    def write(text, name="e3-event.toml"):
+        path = here / name
+        path.write_text(text, "utf-8")
+        path.chmod(0o644)
+        return str(path)
+
+    return write
+
+
+def test_send_and_run_use_the_file(command, process, config, here):
+    config(f'outbox = "box"\n{TO_EVENTS}')
+    assert command("send", "a")[0] == 0
+    (here / "sub").mkdir()
+    assert process("run", "b", "--", "true", cwd=here / "sub").returncode == 0
+    assert [data["name"] for data in stored()] == ["a", "b"]
+    assert os.path.isdir("box")
+
+
+def test_an_option_wins_over_the_variable_and_that_over_the_file(command, config, monkeypatch):
+    config(f"timeout = 7\n{TO_EVENTS}")
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=variable")
+    command("send", "a")
+    command("send", "b", "--handler", "file=option")
+    assert [len(stored(place)) for place in ("events", "variable", "option")] == [0, 1, 1]
+
+
+def test_a_variable_that_is_empty_hides_nothing(command, config, monkeypatch):
+    config(TO_EVENTS)
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "")
+    command("send", "a")
+    assert len(stored()) == 1
+
+
+def test_another_variable_is_no_file(command, config):
+    config(TO_EVENTS)
+    assert command("send", "a", "--env", "OTHER")[2][0].startswith("e3-event send: nothing is sent: OTHER names no")
+
+
+def test_a_file_may_be_named_or_none(command, config, monkeypatch):
+    config(TO_EVENTS)
+    named = config('[handlers.file]\ndirectory = "named"\n', "named.toml")
+    command("send", "a", "--config", named)
+    monkeypatch.setenv("E3_EVENT_CONFIG", named)
+    command("send", "b")
+    command("send", "c", "--config", "none")
+    assert (len(stored("named")), len(stored())) == (2, 0)
+
+
+def test_redaction_is_the_file_s_choice(command, config, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
+    config(TO_EVENTS)
+    command("send", "a", "x=hush-hush-hush")
+    config(f"redact = false\n{TO_EVENTS}")
+    command("send", "b", "x=hush-hush-hush")
+    assert [data["x"] for data in stored()] == ["***", "hush-hush-hush"]
+
+
+@pytest.mark.parametrize(("args", "status"), [(["send", "n"], 1), (["run", "n", "--", "sh", "-c", "exit 3"], 3)])
+def test_a_file_that_is_wrong_is_a_line_and_the_command_goes_on(process, config, args, status):
+    path = config("handler = 1\n")
+    done = process(*args)
+    assert done.returncode == status
+    assert done.stderr == f"e3-event {args[0]}: {path}: handler: is unknown; did you mean 'handlers'?\n"
+    assert process(*args[:2], *TO_FILES, *args[2:]).returncode == (status if args[0] == "run" else 0)
+    assert len(stored()) == 1
+
+
+def test_strict_counts_a_file_that_is_wrong(process, config):
+    config("handler = 1\n")
+    assert process("run", "n", "--strict", *TO_FILES, "--", "true").returncode == 1
+
+
+def test_whatever_a_parser_raises_is_a_line(command, config, monkeypatch):
+    config("")
+    monkeypatch.setattr("event._config_file.read_config_file", lambda _path: 1 / 0)
+    assert "e3-event.toml: ZeroDivisionError" in command("send", "n")[2][0]
+
+
+def test_deliver_reads_no_file_that_is_not_named_to_it(command, config, here):
+    path = config('outbox = "box"\n')
+    block()
+    command("send", "n", *TO_FILES)
+    assert len(ids("box")) == 1
+    assert "there is no outbox" in command("deliver")[2][0]
+    assert command("deliver", "--config", path)[2][-1].startswith("e3-event deliver: nothing was due; 1 waits in ")
+    assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
+
+
+def test_check_shows_where_each_value_comes_from(command, config, monkeypatch):
+    path = config(
+        f'timeout = 7\nredact = ["env:X"]\n{TO_EVENTS}[handlers.mail]\ntype = "smtp"\nconfig = "x"\nwhen = "GONE"\n'
+    )
+    status, out, _ = command("check", "--outbox", "ob")
+    rows = [line.split("  ") for line in out[out.index("Settings:") + 1 :]]
+    shown = {row[1]: [cell.strip() for cell in row[2:] if cell.strip()] for row in rows}
+    assert status == 0
+    assert shown == {
+        "config file": [path, "E3_EVENT_CONFIG, --config or found"],
+        "handlers": ["file; smtp:mail: when does not hold", path],
+        "outbox": [str(pathlib.Path("ob").resolve()), "--outbox"],
+        "timeout": ["7 s", path],
+        "redact": ["on, 1 more", path],
+    }
+    config("redact = false\n")
+    monkeypatch.setenv("E3_EVENT_TIMEOUT", "3")
+    assert "  redact       off" in "\n".join(command("check")[1])
+
+
+def test_check_counts_a_file_that_is_wrong(command, config):
+    config("handler = 1\n")
+    status, _, err = command("check")
+    assert (status, err[-1]) == (1, "e3-event check: 1 problem")
+
+
+# Conditions.
+
+
+def test_a_handler_gets_the_events_that_its_conditions_name(process, here):
+    both = ("--outbox", "ob", "--handler", "file@failure+fixed=bad", "--handler", "file:all=events")
+    for status in (0, 1, 0):
+        assert process("run", "n", *both, "--", "sh", "-c", f"exit {status}").stderr == ""
+    assert [data["outcome"] for data in stored("bad")].count("failure") == 1
+    assert (len(stored("bad")), len(stored())) == (2, 3)
+    done = process("send", "n", *both)
+    assert "file@failure+fixed: skipped\n" in done.stderr
+    assert done.returncode == 0
+
+
+def test_an_event_that_every_handler_skips_is_not_kept(command):
+    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "file@failure=bad")
+    assert (status, out, err) == (0, ["u"], ["file@failure: skipped"])
+    assert not os.path.exists("ob")
+
+
+def test_what_waits_is_delivered_whatever_the_conditions(command):
+    block()
+    command("send", "n", "outcome=failure", "--outbox", "ob", "--handler", "file@failure=events")
+    pathlib.Path("events").unlink()
+    assert command("deliver", "ob", "--all")[0] == 0
+    assert len(stored()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        pytest.param("file@weekly", "'weekly' is no condition; ", id="unknown"),
+        pytest.param("file@fixed", "'fixed' needs an outbox, which keeps the last outcome; ", id="no outbox"),
+    ],
+)
+def test_a_handler_whose_conditions_are_wrong_is_a_line_and_the_others_get_the_event(command, name, reason):
+    status, _, err = command("send", "n", "--handler", f"{name}=x", *TO_FILES)
+    assert (status, len(err), len(stored())) == (0, 2, 1)
+    assert err[0].startswith(f"e3-event send: {name}: {reason}")
+    assert err[0].endswith("; not used (in --handler)")
+
+
+def test_a_handler_with_conditions_that_crashes_is_tried_alone(process, plugin):
+    plugin("crash", handler("import os; os._exit(7)"))
+    done = process("send", "n", "outcome=failure", "--handler", "crash@failure", *TO_FILES)
+    assert "crash@failure: its process ended with status 7; lost" in done.stderr
+    assert len(stored()) == 1
+
+
+def test_nothing_of_a_namespace_is_needed_but_its_parser():
+    class Args:
+        parser = None
+
+    assert Settings(Args(), finds_file=False).handlers_from == "E3_EVENT_HANDLERS"

@@ -1,0 +1,349 @@
+# tables
+"""The configuration file: what it may say, how it is found, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+
+import pytest
+
+import event
+from event import _config_file, _places, _registry
+from event._config_file import read_config_file
+from event.error import EventError
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has other permissions")
+ROOT = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: only root gives files to another user"
+)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a file, and return its path."""
+    place = tmp_path / "project"
+    place.mkdir()
+    monkeypatch.chdir(place)
+
+    def make(text, name="e3-event.toml"):
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), "utf-8")
+        path.chmod(0o644)
+        return str(path)
+
+    return make
+
+
+# What it says.
+
+EVERY = {
+    "file": ('directory = "events"', {"log_dir": "{here}/events"}),
+    "logging": ('logger = "build"\nlevel = "ERROR"', {"logger_name": "build", "level": 40}),
+    "smtp": (
+        'subject = "Nightly, again"\nfrom = "ci@x.test"\nto = ["a@x.test", "b@x.test"]\nserver = ["one", "two"]',
+        {
+            "subject": "Nightly, again",
+            "from_addr": "ci@x.test",
+            "to_addr": "a@x.test, b@x.test",
+            "smtp_servers": ["one", "two"],
+        },
+    ),
+    "s3": (
+        'event_url = "s3://a/b"\nlog_url = "s3://c/d"\nprofile = "ci,x"',
+        {"event_s3_url": "s3://a/b", "log_s3_url": "s3://c/d", "sse": "AES256", "profile": "ci,x"},
+    ),
+    "http": (
+        'url = "file:hook"\nevent_type = "test.build"\ntimeout = 5',
+        {"url": "file:{here}/hook", "type": "test.build", "timeout": "5"},
+    ),
+    "apprise": (
+        'urls = ["env:A", "file:b"]\nbody = "x, y"',
+        {"urls": "env:A file:{here}/b", "title": "", "body": "x, y"},
+    ),
+    "otel": (
+        'endpoint = "http://x"\nheaders = ["a=1", "b=2"]',
+        {"endpoint": "http://x", "service": "", "headers": "a=1,b=2"},
+    ),
+    "broker": (
+        'url = "env:B"\nlimit = 100\nprofile = "p"',
+        {"url": "env:B", "limit": "100", "profile": "p"},
+    ),
+}
+
+
+def test_every_built_in_has_named_keys():
+    assert set(_config_file._BUILTIN_KEYS) == set(EVERY) == set(_registry.BUILTINS)
+
+
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_the_named_keys_are_the_arguments_of_the_handler(write, kind):
+    keys, expected = EVERY[kind]
+    path = write(f"[handlers.{kind}]\n{keys}\n")
+    ((name, config),) = read_config_file(path).handlers
+    decoded = _registry.get_handler(name).decode_config(config)
+    here = os.path.dirname(path)
+    assert decoded == {k: v.replace("{here}", here) if isinstance(v, str) else v for k, v in expected.items()}
+
+
+def test_keys_that_are_left_out_leave_nothing_behind(write):
+    assert read_config_file(write('[handlers.http]\nurl = "http://x"\n')).handlers == [("http", "http://x")]
+
+
+def test_a_table_of_another_name_is_a_label(write):
+    path = write('[handlers.mail]\ntype = "file"\ndirectory = "/x"\non = ["failure", "fixed"]\n')
+    assert read_config_file(path).handlers == [("file:mail@failure+fixed", "/x")]
+
+
+def test_a_plugin_has_its_configuration_as_one_text(write):
+    content = read_config_file(write('[handlers.acme]\nconfig = "a=1"\non = "failure"\n[handlers.bare]\n'))
+    assert content.handlers == [("acme@failure", "a=1"), ("bare", "")]
+
+
+def test_a_built_in_may_have_its_configuration_as_one_text(write):
+    assert read_config_file(write('[handlers.file]\nconfig = "/x"\n')).handlers == [("file", "/x")]
+
+
+def test_the_other_settings(write):
+    path = write('outbox = "box"\ntimeout = 2.5\nredact = ["env:X"]\n')
+    content = read_config_file(path)
+    assert content.outbox == os.path.join(os.path.dirname(path), "box")
+    assert (content.timeout, content.redact) == (2.5, ["env:X"])
+    assert repr(content) == f"<ConfigFile {path}: no handlers>"
+
+
+def test_the_outbox_may_be_none_and_redaction_off(write):
+    content = read_config_file(write('outbox = "none"\nredact = false\n'))
+    assert (content.outbox, content.redact, content.timeout) == ("none", False, None)
+
+
+@pytest.mark.parametrize(
+    ("when", "used"),
+    [
+        pytest.param('"CI"', True, id="set"),
+        pytest.param('"!CI"', False, id="not set"),
+        pytest.param('"GONE"', False, id="missing"),
+        pytest.param('"BRANCH=rel-*"', True, id="pattern"),
+        pytest.param('"!BRANCH=rel-*"', False, id="not the pattern"),
+        pytest.param('["CI", "BRANCH=main"]', False, id="all of them"),
+    ],
+)
+@pytest.mark.parametrize("place", ["top", "handler"])
+def test_a_handler_is_used_when_the_surroundings_are_so(write, monkeypatch, when, used, place):
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("BRANCH", "rel-1")
+    monkeypatch.delenv("GONE", raising=False)
+    line = f"when = {when}\n"
+    path = write(f"{line if place == 'top' else ''}[handlers.acme]\n{line if place == 'handler' else ''}")
+    content = read_config_file(path)
+    assert (content.handlers, content.unused) == (([("acme", "")], []) if used else ([], ["acme"]))
+
+
+def test_the_table_of_a_pyproject(write):
+    path = write('[project]\nname = "x"\n[tool.e3-event.handlers.acme]\n', "pyproject.toml")
+    assert read_config_file(path).handlers == [("acme", "")]
+    assert _places.config_file() == path
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param('outbx = "x"', "outbx: is unknown; did you mean 'outbox'?", id="a key"),
+        pytest.param("zzz = 1", "zzz: is unknown; expected one of handlers, outbox, redact, timeout, when", id="far"),
+        pytest.param(
+            '[handlers.smtp]\nsever = "x"', "handlers.smtp.sever: is unknown; did you mean 'server'", id="deep"
+        ),
+        pytest.param(
+            '[handlers.acme]\nurl = "x"', "handlers.acme.url: is unknown; expected one of config, on", id="plugin"
+        ),
+        pytest.param("[handlers.file]", "handlers.file.directory: is missing", id="missing"),
+        pytest.param(
+            '[handlers.file]\ndirectory = ["x"]', "handlers.file.directory: expected a text or a n", id="list"
+        ),
+        pytest.param(
+            '[handlers.smtp]\nsubject = "x"\nfrom = "f"\nto = [1]\nserver = "s"', "smtp.to: expected", id="items"
+        ),
+        pytest.param(
+            '[handlers.smtp]\nsubject = true\nfrom = "f"\nto = "t"\nserver = "s"', "smtp.subject: exp", id="bool"
+        ),
+        pytest.param(
+            '[handlers.file]\nconfig = "x"\ndirectory = "y"', "expected either config or named keys", id="both"
+        ),
+        pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is no condition", id="condition"),
+        pytest.param('[handlers.acme]\nconfig = "a|b"', "handlers.acme: acme: its configuration must be", id="a bar"),
+        pytest.param("handlers = 1", "handlers: expected tables, as in [handlers.mail]", id="no tables"),
+        pytest.param("[handlers]\nmail = 1", "handlers.mail: expected a table, as in [handlers.mail]", id="no table"),
+        pytest.param("timeout = 0", "timeout: is 0; expected a positive number", id="no time"),
+        pytest.param("timeout = true", "timeout: is True; expected a positive number", id="no number"),
+        pytest.param('timeout = "5"', "timeout: is '5'; expected a positive number", id="a text"),
+        pytest.param('outbox = ""', "outbox: expected a text that is not empty", id="empty"),
+        pytest.param("redact = 1", "redact: expected a text or a list of texts", id="redact"),
+        pytest.param("when = [1]", "when: expected a text or a list of texts", id="when"),
+        pytest.param("= 1", "is not TOML: ", id="not TOML"),
+    ],
+)
+def test_what_is_wrong_is_an_error_that_names_the_file_and_the_key(write, text, message):
+    path = write(text)
+    with pytest.raises(EventError) as info:
+        read_config_file(path)
+    assert str(info.value).startswith(f"{path}: ")
+    assert message in str(info.value)
+
+
+def test_a_table_in_pyproject_that_is_none_is_an_error(write):
+    with pytest.raises(EventError, match=r"tool\.e3-event: expected a table"):
+        read_config_file(write('[tool]\ne3-event = "x"\n', "pyproject.toml"))
+    assert read_config_file(write("tool = 1\n", "pyproject.toml")).handlers == []
+
+
+def test_a_file_that_cannot_be_read_is_an_error(write, tmp_path):
+    with pytest.raises(EventError, match=r"gone\.toml: cannot be read: No such file"):
+        read_config_file("gone.toml")
+    with pytest.raises(EventError, match="is not a regular file"):
+        read_config_file(str(tmp_path))
+    path = write("")
+    with open(path, "wb") as file:
+        file.write(b"\xff")
+    with pytest.raises(EventError, match="is not UTF-8"):
+        read_config_file(path)
+    with open(path, "wb") as file:
+        file.write(b"#" * (_config_file._LARGEST + 1))
+    with pytest.raises(EventError, match="is larger than"):
+        read_config_file(path)
+
+
+@POSIX
+@pytest.mark.parametrize("mode", [0o666, 0o646], ids=oct)
+def test_a_file_that_others_may_change_is_refused(write, mode):
+    path = write("")
+    os.chmod(path, mode)
+    with pytest.raises(EventError, match="can be changed by other users; run chmod go-w on it"):
+        read_config_file(path)
+
+
+@ROOT
+def test_the_group_may_change_it_only_if_it_is_the_user_s_own(write):
+    path = write("")
+    os.chmod(path, 0o664)
+    read_config_file(path)
+    os.chown(path, 0, 12345)
+    with pytest.raises(EventError, match="can be changed by other users"):
+        read_config_file(path)
+
+
+@ROOT
+def test_a_file_of_another_user_is_refused(write):
+    path = write("")
+    os.chown(path, 12345, -1)
+    with pytest.raises(EventError, match="belongs to user 12345; expected user 0 or root to own it"):
+        read_config_file(path)
+
+
+def test_a_python_without_a_parser_says_what_to_install(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    with pytest.raises(EventError, match=r'pip install "e3-event\[toml\]" helps'):
+        read_config_file(write(""))
+
+
+# Where it is.
+
+
+def test_it_is_found_in_the_working_directory_or_above(write, tmp_path, monkeypatch):
+    assert _places.config_file() is None
+    path = write("")
+    write("[tool.e3-event]\n", "pyproject.toml")
+    assert _places.config_file() == path
+    os.makedirs("a/b")
+    monkeypatch.chdir("a/b")
+    assert _places.config_file() == path
+    nearest = write("[tool.e3-event]\n", "a/pyproject.toml")
+    assert _places.config_file() == nearest
+
+
+def test_a_pyproject_of_another_tool_is_passed_by(write):
+    write('[project]\ndependencies = ["e3-event"]\n', "pyproject.toml")
+    assert _places.config_file() is None
+
+
+@POSIX
+def test_a_pyproject_that_cannot_be_read_is_passed_by(write, monkeypatch):
+    write("", "pyproject.toml")
+    monkeypatch.setattr("builtins.open", lambda *_args: (_ for _ in ()).throw(PermissionError()))
+    assert _places.config_file() is None
+
+
+@POSIX
+def test_a_working_directory_that_is_gone_has_none(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert _places.config_file() is None
+
+
+def test_the_variable_names_it_or_none(write, monkeypatch):
+    write("")
+    monkeypatch.setenv("E3_EVENT_CONFIG", "none")
+    assert _places.config_file() is None
+    monkeypatch.setenv("E3_EVENT_CONFIG", "/etc/x.toml")
+    assert _places.config_file() == "/etc/x.toml"
+
+
+# The API.
+
+
+def test_the_api_takes_the_handlers_and_the_other_settings(write, tmp_path):
+    path = write('outbox = "box"\ntimeout = 9\nredact = false\n[handlers.file]\ndirectory = "d"\n')
+    event.load_handlers_from_config()
+    manager = event.default_manager
+    assert [*manager.handlers] == ["file"]
+    assert manager.outbox == os.path.join(os.path.dirname(path), "box") or os.environ["E3_EVENT_OUTBOX"] == "none"
+    assert (manager.timeout, manager.redact) == (9, None)
+
+
+def test_the_variables_win(write, monkeypatch, tmp_path):
+    write('outbox = "box"\ntimeout = 9\n[handlers.file]\ndirectory = "d"\n')
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "logging=x")
+    monkeypatch.setenv("E3_EVENT_TIMEOUT", "3")
+    monkeypatch.setenv("E3_EVENT_OUTBOX", str(tmp_path))
+    manager = event.EventManager()
+    manager.load_handlers_from_config()
+    assert ([*manager.handlers], manager.timeout, manager.outbox) == (["logging"], 3, str(tmp_path))
+
+
+def test_the_outbox_of_the_file_counts_if_no_variable_is_set(write, monkeypatch):
+    path = write('outbox = "box"\n')
+    monkeypatch.delenv("E3_EVENT_OUTBOX")
+    event.load_handlers_from_config(path)
+    assert event.default_manager.outbox == os.path.join(os.path.dirname(path), "box")
+
+
+def test_without_a_file_only_the_variable_counts(write, monkeypatch):
+    event.load_handlers_from_config()
+    assert event.default_manager.handlers == {}
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "logging=x")
+    event.load_handlers_from_config()
+    assert [*event.default_manager.handlers] == ["logging"]
+
+
+def test_a_handler_that_does_not_load_is_an_error_that_names_the_file(write):
+    path = write("[handlers.acme]\n")
+    with pytest.raises(EventError) as info:
+        event.load_handlers_from_config()
+    assert str(info.value).endswith(f"(in {path})")
+
+
+def test_child_processes_get_the_handlers_and_the_file(write, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "")
+    monkeypatch.setenv("E3_EVENT_CONFIG", "")
+    path = write('[handlers.mail]\ntype = "file"\ndirectory = "/d"\non = "failure"\n')
+    event.load_handlers_from_config()
+    event.handler_config_as_env()
+    assert os.environ["E3_EVENT_HANDLERS"] == "file:mail@failure=/d"
+    assert os.environ["E3_EVENT_CONFIG"] == path
