@@ -122,3 +122,26 @@ def test_an_outbox_that_cannot_be_read_is_an_error(box):
         pytest.skip("platform: Windows has no such mode")
     with pytest.raises(OSError, match="can be changed by other users"):
         deliver(box, {"good": Good()})
+
+
+def put_failed(box, attempts):
+    """Put an event whose attempts have failed just now, so that it is not due."""
+    claim = box.put(Event("a"), CONFIGS)
+    for attempt in range(attempts):
+        if attempt:
+            claim.begin()
+        claim.record(Delivery("good", ok=False, error=OSError("down"), seconds=0.0))
+    claim.release()
+    assert list(box.candidates()) == []
+
+
+def test_the_first_retry_need_not_be_due(box):
+    put_failed(box, 1)
+    assert deliver(box, {"good": Good()}) == {"good": 1}
+    assert waiting(box) == []
+
+
+def test_a_later_retry_waits_until_it_is_due(box):
+    put_failed(box, 2)
+    assert deliver(box, {"good": Good()}) == {}
+    assert len(waiting(box)) == 1

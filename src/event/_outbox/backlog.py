@@ -1,10 +1,16 @@
-"""Deliver what waits for handlers that have just taken an event: their destinations are up again."""
+"""Deliver what waits for handlers that have just taken an event: their destinations are up again.
+
+That is what is due, and what has been tried once: its first retry need not wait, since the destination has answered.
+An entry that was tried more often waits until it is due, since its failures may be its own.
+"""
 
 from __future__ import annotations
 
 import time
 
 from event import _dispatch, _trace_context
+from event._outbox import layout
+from event._outbox.entry import FIRST_DELAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,11 +22,12 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
 
 LONGEST = 2.0  # seconds that a sending may take for this
+_AHEAD = 2 * FIRST_DELAY  # seconds until all that has been tried once is due
 _SEARCH = 0.05  # seconds for looking at entries in a row that wait for other handlers only
 
 
 class Backlog:
-    """The entries that wait for some handlers, and are due.
+    """The entries that wait for some handlers.
 
     :param handlers: the handlers, by name
     :param configs: their configurations, as entries hold them
@@ -44,7 +51,7 @@ class Backlog:
         :raises OSError: the outbox cannot be read
         """
         found = time.monotonic()
-        for candidate in self._outbox.candidates():
+        for candidate in self._outbox.candidates(ahead=_AHEAD):
             now = time.monotonic()
             if not self._handlers or now + self._pace > deadline or now > found + _SEARCH:
                 return
@@ -56,9 +63,11 @@ class Backlog:
 
     def _is_for_us(self, candidate: Candidate) -> bool:
         try:
-            return bool(self._wanted(self._outbox.read(candidate).pending))
+            entry = self._outbox.read(candidate)
         except (OSError, ValueError):
             return False  # another process has it, or it is damaged: `deliver` reports that
+        may_be_tried = entry.attempts <= 1 or candidate.due is None or layout.is_due(candidate.due, time.time())
+        return may_be_tried and bool(self._wanted(entry.pending))
 
     def _wanted(self, pending: Mapping[str, str]) -> list[str]:
         return [name for name in self._handlers if pending.get(name) == self._configs[name]]

@@ -152,12 +152,13 @@ class Outbox:
         """
         return writer.Workspace(self._layout)
 
-    def candidates(self, *, everything: bool = False) -> Iterator[Candidate]:
+    def candidates(self, *, everything: bool = False, ahead: float = 0.0) -> Iterator[Candidate]:
         """Go through the names of the entries that are due, and of those whose owner is dead. None is claimed.
 
         Memory does not grow with their number. None comes twice, even if it is claimed and given back meanwhile.
 
         :param everything: also what is not due yet
+        :param ahead: also what is due in at most so many seconds
         :raises OSError: the outbox cannot be read, or another user could change it
         """
         if not self.exists():
@@ -172,7 +173,7 @@ class Outbox:
                 abandoned[candidate.id] = None
             yield candidate
         for bucket in self._layout.buckets():
-            if everything or layout.is_due(bucket, time.time()):
+            if everything or layout.is_due(bucket, time.time() + ahead):
                 for candidate in self._layout.bucket(bucket):
                     if candidate.id not in abandoned and not turn.has_had(candidate):
                         yield candidate
