@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from urllib.parse import urlsplit
 
 from event._net.proxies import proxy_for
@@ -36,8 +37,11 @@ class _GuardedRequests:
     def __getattr__(self, name: str) -> Any:
         """Return what `requests` has."""
         if name in {"get", "post", "put", "delete", "patch", "head", "options"}:
-            return lambda url, *args, **kwargs: self.request(name, url, **_named(name, args), **kwargs)
+            return partial(self._send, name)
         return getattr(self._requests, name)
+
+    def _send(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        return self.request(method, url, **_named(method, args), **kwargs)
 
     def request(self, method: str, url: str, **kwargs: Any) -> Any:
         """Send a request; return its answer, which has been read."""
