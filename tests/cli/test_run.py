@@ -193,7 +193,8 @@ def test_a_real_time_signal_is_told_by_its_number(run):
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
-        pytest.param(["tests", "pytest", "-q"], "unrecognized argument '-q'; put the command after --", id="no --"),
+        pytest.param(["tests", "pytest", "-q"], "the COMMAND is missing; put it after --", id="no --"),
+        pytest.param(["tests", "pytest", "-x"], "unrecognized argument '-x'; put the command after --", id="option"),
         pytest.param(
             ["n", "--frob", "--", "true"],
             "unrecognized argument '--frob'; put the command after --",
@@ -509,10 +510,57 @@ def test_the_last_lines_hold_no_secret(run, monkeypatch):
     assert event_of()["output_tail"] == "***\nb\nred\ufffd"
 
 
+@pytest.mark.parametrize(("redact", "tail"), [("false", "hunter2hunter2 4711"), ('["4711"]', "*** ***")])
+def test_a_configuration_file_says_what_is_replaced_in_the_last_lines(run, here, monkeypatch, redact, tail):
+    monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
+    (here / "e3-event.toml").write_text(f"redact = {redact}\n")
+    run("--", "sh", "-c", "echo $NPM_TOKEN 4711; exit 1")
+    assert event_of()["output_tail"] == tail
+
+
 def test_without_descriptors_for_a_pipe_the_command_writes_to_ours(process, here):
     line = 'ulimit -n 6; exec "$0" -m event run n --handler file=events -- sh -c "echo x; exit 3"'
     done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (3, b"x\n")
+
+
+# JUnit reports.
+
+WRITES_REPORT = """import sys
+open('report.xml', 'w').write('<testsuite><testcase name="ok"/><testcase name="bad"><failure/></testcase></testsuite>')
+sys.exit(1)"""
+
+
+def test_the_reports_of_the_command_are_counted(run):
+    done = run("--junit", "*.xml", "--", sys.executable, "-c", WRITES_REPORT)
+    assert (done.returncode, done.stderr) == (1, "")
+    data = event_of()
+    assert [data[key] for key in ("tests", "failures", "errors", "skipped")] == [2, 1, 0, 0]
+    assert data["failing_tests"] == ["bad"]
+
+
+def test_your_own_data_overrides_the_reports(run):
+    run("tests=mine", "--junit", "*.xml", "--", sys.executable, "-c", WRITES_REPORT)
+    assert (event_of()["tests"], event_of()["failures"]) == ("mine", 1)
+
+
+@pytest.mark.parametrize("strict", [[], ["--strict"]])
+def test_a_report_that_is_not_there_is_one_line_and_changes_no_status(run, strict):
+    done = run(*strict, "--junit", "report.xml", "--", "true")
+    assert (done.returncode, done.stderr) == (0, "e3-event run: --junit: 'report.xml': no such report\n")
+    assert "tests" not in event_of()
+
+
+def test_an_error_that_nobody_foresaw_in_a_report_is_one_line(here):
+    code = (
+        "import sys, event._cli as c, event._process.junit as j\n"
+        "def summary(*args): raise LookupError('odd')\n"
+        "j.summary = summary\nsys.exit(c.main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, "run", "n", *TO_FILES, "--junit", "x", "--", "true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == "e3-event run: --junit: LookupError: odd\n"
+    assert event_of()["outcome"] == "success"
 
 
 # The event.

@@ -35,14 +35,14 @@ whether env:NAME and file:PATH lead to something; then the outbox, and how much 
 _EPILOG = """\
 exit status:
   0  all is well
-  1  a handler is broken, an entry of the variable does not load or names a secret that is not
-     there, the outbox cannot be used, or, with --send, a handler did not take the test event
-     or there was no handler at all
+  1  a handler is broken, an entry of E3_EVENT_HANDLERS does not load or names a missing secret,
+     the outbox cannot be used, or, with --send, a handler did not accept the test event or
+     there is no handler
   2  the command line is wrong
 
-The test event goes to the handlers directly; no outbox keeps it. Not broken is a handler whose
-extra is not installed, as long as the variable does not use it, and one that e3-core
-registers under a name of ours.
+The test event goes directly to the handlers, without the outbox. A handler whose extra is
+missing counts as broken only if E3_EVENT_HANDLERS uses it. A handler of e3-core with the name
+of a built-in handler does not count as broken.
 
 examples:
   e3-event check

@@ -41,6 +41,8 @@ The event's data, in addition to your own:
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
   output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
+  tests, failures, errors, skipped, failing_tests
+              what JUnit reports say, with --junit
   ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
               "attempt", "pull_request"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
@@ -68,6 +70,9 @@ examples:
   e3-event run tests --log tests.log --outbox /var/tmp/events -- pytest -q
   e3-event run deploy --start --timeout 10 -- ./deploy.sh production
 """
+
+
+_NO_COMMAND = "the COMMAND is missing; put it after --, as in: e3-event run compile -- make"
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -100,6 +105,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
         "%(default)s)",
     )
+    group.add_argument(
+        "--junit",
+        metavar="FILE|GLOB",
+        help="count the tests in the JUnit reports that the command writes, and name the first ten that failed",
+    )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
     handler_options.add_options(parser)
@@ -116,9 +126,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
+    if not args.command_line and any("=" not in word for word in args.words[1:]):
+        args.parser.error(_NO_COMMAND)  # which is likelier than data without a value
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.command_line:
-        args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
+        args.parser.error(_NO_COMMAND)
     step = _Step(args, name, data)
     status = step.run()
     return 1 if args.strict and step.has_problem and not status else status
@@ -199,8 +211,13 @@ class _Step:
         event = Event(
             self._start_event.name,
             self._start_event.uid,
-            **{"begin_time": self._start_event.begin_time, **self._data, **_result_data(exit_result)},
-            **self._tail_data(process, exit_result),
+            **{
+                "begin_time": self._start_event.begin_time,
+                **self._junit_data(),
+                **self._data,
+                **_result_data(exit_result),
+                **self._tail_data(process, exit_result),
+            },
         )
         event.close()
         deadline = time.monotonic() + sender.timeout
@@ -219,8 +236,24 @@ class _Step:
             return {}
         from event._redact import redact_text
 
-        tail = process.last_lines(self._args.tail, redact_text)
+        secrets = self._settings.redact
+        tail = process.last_lines(self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets))
         return {"output_tail": tail} if tail else {}
+
+    def _junit_data(self) -> dict[str, Any]:
+        """Return what the command's JUnit reports say. What is wrong with one is no problem of the event's."""
+        if self._args.junit is None:
+            return {}
+        try:
+            from event._process import junit
+
+            return junit.summary(self._args.junit, self._start_event.begin_time, self._print_junit)
+        except Exception as error:  # the event matters more
+            self._print_junit(one_line(error))
+            return {}
+
+    def _print_junit(self, text: str) -> None:
+        terminal.print_err(f"{self._args.parser.prog}: --junit: {text}")
 
     def _send(
         self,

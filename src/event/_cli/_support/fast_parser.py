@@ -127,6 +127,7 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
         **_OUTPUT,
         "--log": ("log", _TEXT, None),
         "--tail": ("tail", _LINES, TAIL),
+        "--junit": ("junit", _TEXT, None),
         "--arguments": ("arguments", _FLAG, False),
         "--start": ("start", _FLAG, False),
         "--strict": ("strict", _FLAG, False),

@@ -1,0 +1,162 @@
+"""What a command's JUnit reports say: how many tests ran, how many failed, and which.
+
+The reports come from the build, which may have run anybody's code: they are read as hostile. A report is a regular file
+with no document type, so that no entity can be declared and expanded. It is read in pieces, without a tree in memory,
+and both its size and the number of its elements are limited. A report that cannot be read does not count, and the
+others do.
+"""
+
+from __future__ import annotations
+
+import os
+
+from event._text import on_one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+    from xml.parsers.expat import XMLParserType
+
+LARGEST = 32 << 20  # bytes of all reports together
+MOST_ELEMENTS = 500_000  # of a report; about a second
+MOST_FILES = 1000
+NAMES = 10
+LONGEST_NAME = 200  # characters
+_PIECE = 1 << 16  # bytes
+_CLOCKS_DIFFER = 2.0  # seconds, between the time of day and that of a file
+_RESULTS: tuple[str, ...] = ("failure", "error", "skipped")
+
+
+class Summary:
+    """The counts of all reports.
+
+    :ivar failing: names of tests that failed, the first `NAMES`
+    """
+
+    def __init__(self) -> None:
+        self.tests = 0
+        self.failing: list[str] = []
+        self._counts = dict.fromkeys(_RESULTS, 0)
+        self._elements = 0
+        self._case = ""
+        self._result = ""
+
+    def add(self, other: Summary) -> None:
+        """Add the counts of a report."""
+        self.tests += other.tests
+        self.failing = [*self.failing, *other.failing][:NAMES]
+        for result, count in other._counts.items():
+            self._counts[result] += count
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the counts as an event's data."""
+        counts = {"tests": self.tests, "failures": self._counts["failure"], "errors": self._counts["error"]}
+        data: dict[str, Any] = {**counts, "skipped": self._counts["skipped"]}
+        return {**data, "failing_tests": self.failing} if self.failing else data
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take the beginning of an element.
+
+        :raises ValueError: there are too many
+        """
+        self._elements += 1
+        if self._elements > MOST_ELEMENTS:
+            raise ValueError(f"it has more than {MOST_ELEMENTS} elements")
+        if tag == "testcase":
+            names = (attributes.get("classname", ""), attributes.get("name", ""))
+            self._case = on_one_line("::".join(filter(None, names))[: 2 * LONGEST_NAME])[:LONGEST_NAME]
+            self._result = ""
+        elif tag in self._counts and not self._result:
+            self._result = tag
+
+    def end(self, tag: str) -> None:
+        """Take the end of an element."""
+        if tag != "testcase":
+            return
+        self.tests += 1
+        if self._result:
+            self._counts[self._result] += 1
+        if self._result in {"failure", "error"} and len(self.failing) < NAMES:
+            self.failing.append(self._case)
+        self._result = ""
+
+
+def summary(pattern: str, since: float, remark: Callable[[str], None]) -> dict[str, Any]:
+    """Return what an event's data holds of the reports; nothing if there is none.
+
+    :param pattern: a path, or a glob pattern (``**`` for any directories)
+    :param since: a report that was last changed before is an older run's; seconds since 1970
+    :param remark: called with a line about each report that cannot be read
+    """
+    found = Summary()
+    paths = _paths(pattern)
+    room, read = LARGEST, 0
+    for path in paths[:MOST_FILES]:
+        try:
+            report, size = _read(path, since - _CLOCKS_DIFFER, room)
+        except (OSError, ValueError) as error:
+            remark(f"{path!r}: {getattr(error, 'strerror', None) or error}")
+        else:
+            found.add(report)
+            room -= size
+            read += 1
+    if len(paths) > MOST_FILES:
+        remark(f"{len(paths)} reports; only the first {MOST_FILES} count")
+    if not paths:
+        remark(f"{pattern!r}: no such report")
+    return found.as_data() if read else {}
+
+
+def _paths(pattern: str) -> list[str]:
+    from glob import glob, has_magic
+
+    if os.path.lexists(pattern) or not has_magic(pattern):
+        return [pattern] if os.path.lexists(pattern) else []
+    return sorted(glob(pattern, recursive=True))
+
+
+def _read(path: str, since: float, room: int) -> tuple[Summary, int]:
+    """Return the counts of one report, and its size.
+
+    :raises OSError: it cannot be read
+    :raises ValueError: it is no report, or what it says is not to be believed
+    """
+    from event import _files
+
+    with open(_files.open_regular(path), "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_mtime < since:
+            raise ValueError("it is older than the command")
+        if status.st_size > room:
+            raise ValueError(f"the reports are larger than {LARGEST >> 20} MiB")
+        report = Summary()
+        parser = _parser(report)
+        left = status.st_size
+        while left > 0 and (piece := file.read(min(_PIECE, left))):
+            left -= len(piece)
+            _feed(parser, piece, is_last=False)
+        _feed(parser, b"", is_last=True)
+    return report, status.st_size
+
+
+def _feed(parser: XMLParserType, piece: bytes, *, is_last: bool) -> None:
+    from xml.parsers.expat import ExpatError
+
+    try:
+        parser.Parse(piece, is_last)
+    except ExpatError as error:
+        raise ValueError(f"no XML: {error}") from error
+
+
+def _parser(report: Summary) -> XMLParserType:
+    from xml.parsers.expat import ParserCreate
+
+    def refuse(*_args: object) -> None:
+        raise ValueError("a document type is not accepted in a report")
+
+    parser = ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = report.start
+    parser.EndElementHandler = report.end
+    return parser
