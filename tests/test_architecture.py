@@ -123,6 +123,7 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
+        "event._dump",
         "event._handler_config",
         "event._files",
         "event._json",
@@ -156,7 +157,7 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
-    {"error", "_log", "_version", "_backoff", "_text"},
+    {"error", "_log", "_version", "_backoff", "_dump", "_text"},
     {
         *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
         "_trace_context",

@@ -248,7 +248,7 @@ class Event:
         from event import _files, _json
 
         content = encode_event(self, self._attachments)
-        stem = _files.safe_name(str(self._data.get("uid")), limit=_STEM_MAX)
+        stem = _files.safe_name(str(self._data.get("uid")), limit=_files.STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
         _files.write_whole(path, _json.dumps(content).encode("ascii"))
         return path
@@ -390,13 +390,13 @@ def as_own_event(event: Any) -> Event:
 
 
 def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return the content of a dump, its attachments being at other paths perhaps."""
-    return {"data": event.as_dict(), "attachments": attachments, "closed": event._closed}
+    """Return what is dumped of an event; one of e3-core has the same attribute."""
+    return {"data": event.as_dict(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
 
 
 def raw_content(event: Event) -> dict[str, Any]:
-    """Return what `decode_event` makes the same event of, dates and all; for another process of ours."""
-    return {"data": event._data.copy(), "attachments": event.get_attachments().copy(), "closed": event._closed}
+    """Return a dump's content that keeps dates as numbers, for another process of this package."""
+    return {"data": raw_data(event).copy(), "attachments": event.get_attachments().copy(), "closed": _get_closed(event)}
 
 
 def decode_event(content: Any, kind: type[E]) -> E:
@@ -405,39 +405,19 @@ def decode_event(content: Any, kind: type[E]) -> E:
     :param kind: the event's class
     :raises ValueError: it is not a dump's content; the message says why
     """
-    if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")
-    data, attachments, closed = (content.get(key) for key in ("data", "attachments", "closed"))
-    if not isinstance(data, dict) or "uid" not in data or "name" not in data:
-        raise ValueError("'data' must be an object with a 'uid' and a 'name'")
-    if not isinstance(attachments, dict) or not all(map(_is_attachment, attachments.items())):
-        raise ValueError("'attachments' must be an object of name: [path, SHA-1], all non-empty strings without NUL")
-    if not isinstance(closed, bool):
-        raise ValueError("'closed' must be true or false")
+    from event._dump import read_content
+
+    data, attachments, closed = read_content(content)
     event = kind.__new__(kind)
-    Event.__setstate__(
-        event,
-        {
-            "_data": data,
-            "_attachments": {name: (path, digest) for name, (path, digest) in attachments.items()},
-            "_closed": closed,
-            "_sending": None,
-            "_redact": None,
-            "_delivered": frozenset(),
-            "_formatters": None,
-            "_subclass": {},
-        },
-    )
+    state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
+    Event.__setstate__(event, {**state, "_sending": None, "_redact": None, "_formatters": None, "_subclass": {}})
     return event
 
 
-def _is_attachment(item: tuple[str, Any]) -> bool:
-    name, value = item
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(text, str) and text and "\0" not in text for text in (name, *value))
-    )
+def raw_data(event: Event) -> dict[str, Any]:
+    """Return the data itself, not a copy. A change of it changes the event, even a closed one."""
+    data: dict[str, Any] = _get_data(event)
+    return data
 
 
 # Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
@@ -447,9 +427,10 @@ _SECONDS: dict[float, str] = {}
 _UNSET = object()
 _SLOT = type(Event.__dict__["_data"])
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
-_STEM_MAX = 255 - len(f"-{unique_id()}.json")
 
-# Event's own __setattr__ writes data; these write the slots.
+# Attributes of an event are its data; these read and write the slots.
+_get_closed = Event.__dict__["_closed"].__get__
+_get_data = Event.__dict__["_data"].__get__
 _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__
 _set_closed = Event.__dict__["_closed"].__set__

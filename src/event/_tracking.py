@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from event import _log, _trace_context
-from event._event import Event
+from event._event import Event, raw_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def _generator(function: Any, track: Callable[[], Tracker]) -> Any:
 
 def _finish(event: Event, error: BaseException | None) -> None:
     """Set the outcome, and close the event. If the body has closed it, what it says of its own success counts."""
-    outcome = outcome_of(error)
-    event._data.update(outcome if error else {**outcome, **event._data})
+    outcome, data = outcome_of(error), raw_data(event)
+    data.update(outcome if error else {**outcome, **data})
     event.close()
 
 

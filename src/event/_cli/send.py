@@ -69,6 +69,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         usage="e3-event send NAME [key=value | key:=json]... [option]...\n"
         "       e3-event send --from-file FILE... [option]...",
     )
+    _add_event_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(parser, strict="unless every handler takes the event now")
+    group = parser.add_argument_group("output")
+    handler_options.add_output_options(group)
+    group.add_argument("--json", action="store_true", help="print what became of the event as JSON, instead of its uid")
+    return parser
+
+
+def _add_event_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -96,17 +106,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
     )
-    handler_options.add_options(parser)
-    group = handler_options.add_sending_options(parser)
-    group.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit with status 1 unless every handler takes the event now",
-    )
-    group = parser.add_argument_group("output")
-    handler_options.add_output_options(group)
-    group.add_argument("--json", action="store_true", help="print what became of the event as JSON, instead of its uid")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

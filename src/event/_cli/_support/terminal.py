@@ -57,6 +57,11 @@ def print_out(text: str) -> None:
         _failed.append(error)
 
 
+def output_failed() -> bool:
+    """Return whether something could not be written to stdout, for example because its reader has gone away."""
+    return bool(_failed)
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as lines of aligned columns, two spaces apart and indented by two."""
     cells = [[printable_line(cell) for cell in row] for row in rows]
