@@ -181,6 +181,7 @@ FOR_HANDLERS = {
     *(
         "_formats.address",
         "_formats.cloudevents",
+        "_formats.digest",
         "_formats.mail",
         "_formats.notice",
         "_formats.notice_html",

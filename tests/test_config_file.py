@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import event
 from event import _config_file, _places, _registry
 from event._config_file import read_config_file
 from event.error import EventError
+from event.handler import broker, http
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has other permissions")
 ROOT = pytest.mark.skipif(
@@ -43,12 +45,15 @@ EVERY = {
     "file": ('directory = "events"', {"log_dir": "{here}/events"}),
     "logging": ('logger = "build"\nlevel = "ERROR"', {"logger_name": "build", "level": 40}),
     "smtp": (
-        'subject = "Nightly, again"\nfrom = "ci@x.test"\nto = ["a@x.test", "b@x.test"]\nserver = ["one", "two"]',
+        'subject = "Nightly, again"\nfrom = "ci@x.test"\nto = ["a@x.test", "b@x.test"]\nserver = ["one", "file:two"]\n'
+        'title = "{name}, done"\nbody = "x"',
         {
             "subject": "Nightly, again",
             "from_addr": "ci@x.test",
             "to_addr": "a@x.test, b@x.test",
-            "smtp_servers": ["one", "two"],
+            "smtp_servers": ["one", "file:{here}/two"],
+            "title": "{name}, done",
+            "body": "x",
         },
     ),
     "s3": (
@@ -74,6 +79,13 @@ EVERY = {
 }
 
 
+def test_every_option_of_a_handler_has_a_named_key():
+    for kind, module in (("http", http), ("broker", broker)):
+        options = {_config_file._WRITTEN.get(key, key) for key in _config_file._BUILTIN_KEYS[kind].options}
+        (known,) = (value for name, value in vars(module).items() if name.endswith("_OPTIONS"))
+        assert options == set(known)
+
+
 def test_every_built_in_has_named_keys():
     assert set(_config_file._BUILTIN_KEYS) == set(EVERY) == set(_registry.BUILTINS)
 
@@ -85,7 +97,7 @@ def test_the_named_keys_are_the_arguments_of_the_handler(write, kind):
     ((name, config),) = read_config_file(path).handlers
     decoded = _registry.get_handler(name).decode_config(config)
     here = os.path.dirname(path)
-    assert decoded == {k: v.replace("{here}", here) if isinstance(v, str) else v for k, v in expected.items()}
+    assert json.dumps(decoded) == json.dumps(expected).replace("{here}", here)
 
 
 def test_keys_that_are_left_out_leave_nothing_behind(write):

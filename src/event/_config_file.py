@@ -189,6 +189,7 @@ _BUILTIN_KEYS = {
         ("subject", "from", "to", "server"),
         {"subject": "", "from": "", "to": ""},
         several="server",
+        options=("title", "body"),
     ),
     "s3": _Keys(("event_url", "log_url"), {"event_url": "", "log_url": "", "sse": "AES256", "profile": ""}, whole=True),
     "http": _Keys(("url",), {"url": "", "format": "", "secret": ""}, options=_HTTP_OPTIONS),

@@ -20,7 +20,7 @@ class EventHandler(ABC):
     Derive from it, or write any class with these methods, and register the class as an entry point of the group
     ``e3.event.handler``. The configuration is the text after the name in E3_EVENT_HANDLERS.
 
-    More names are optional. The first two are for `e3-event deliver` and `e3-event relay`, which often have many
+    More names are optional. The first three are for `e3-event deliver` and `e3-event relay`, which often have many
     events for one handler:
 
     ``send_events(events: Sequence[Event]) -> Sequence[bool | BaseException]``
@@ -31,6 +31,9 @@ class EventHandler(ABC):
     ``max_concurrency: int``
         How many calls may run at once, in as many threads; 1 for a destination that wants one at a time. Without it,
         there is no limit.
+
+    ``pace: float``
+        Seconds from one call to the next, for a destination that wants no flood.
 
     ``config_for_outbox() -> str``
         Return the configuration to store in an outbox. A process in another working directory may read it later, so

@@ -37,9 +37,9 @@ ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEA
 SPAN = Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
 
 
-def body(uid="1", span=None, **files):
+def body(uid="1", span=None, outcome=None, **files):
     """Return a message's body; bytes are attachments in it, an S3Reference is one elsewhere."""
-    event = Event("build", uid=uid)
+    event = Event("build", uid=uid, outcome=outcome)
     event.close()
     names = {name: (str(number), digest(content)) for number, (name, content) in enumerate(files.items())}
     held = {
@@ -442,3 +442,27 @@ def test_temporary_directory_that_cannot_be_made_keeps_the_message(monkeypatch):
 
 def test_messages_are_not_shown():
     assert "secret" not in repr(Incoming(json.dumps("secret").encode()))
+
+
+# Conditions
+
+
+def test_relay_decides_for_its_own_handlers_which_events_they_get():
+    handlers = {"a@failure": Handler(), "b": Handler()}
+    results = deliver(direct(**handlers), body("1", outcome="success"), body("2", outcome="failure"))
+    assert outcomes(results) == [(ACK, [], "")] * 2
+    assert [[uid for uid, _ in handler.got] for handler in handlers.values()] == [["2"], ["1", "2"]]
+
+
+def test_relay_gives_an_event_that_comes_again_to_those_that_it_waits_for():
+    handlers = {"a@failure": Handler()}
+    assert outcomes(deliver(direct(**handlers), body("1"), pending=["a@failure"])) == [(ACK, [], "")]
+    assert len(handlers["a@failure"].got) == 1
+
+
+def test_relay_with_an_outbox_keeps_the_last_outcome_there(tmp_path):
+    box = Outbox(tmp_path / "outbox")
+    sink = OutboxSink(box, {"a@fixed": "x"}, lambda: None, outbox=box.path)
+    results = deliver(sink, body("1", outcome="failure"), body("2", outcome="success"), body("3", outcome="success"))
+    assert outcomes(results) == [(ACK, [], "")] * 3
+    assert [claim.entry.event.uid for claim in claims(box)] == ["2"]

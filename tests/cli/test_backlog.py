@@ -1,4 +1,4 @@
-"""A sending that succeeds delivers what waits for the same handler, so a farm of short jobs needs no cron."""
+"""A sending that succeeds also delivers what waits for the same handler: a farm of short jobs needs no cron."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def due(*names, **more):
     return waiting
 
 
-def test_an_event_that_is_taken_brings_those_that_wait_for_the_same_handler(command):
+def test_after_an_event_is_taken_those_that_wait_for_the_same_handler_are_delivered(command):
     due("a", "b")
     free()
     status, _, err = command("send", "c", *AT, *TO_FILES)
@@ -33,7 +33,7 @@ def test_quiet_says_nothing_about_them(command):
     assert len(stored()) == 2
 
 
-def test_the_event_of_a_step_brings_them_too_without_a_line(process):
+def test_after_the_event_of_a_step_they_are_delivered_too_without_a_line(process):
     due("a")
     free()
     done = process("run", "c", "--start", *AT, *TO_FILES, "--", "true")
@@ -54,7 +54,7 @@ def test_what_waits_for_another_handler_goes_on_waiting(command):
     assert len(ids()) == 1
 
 
-def test_an_event_that_fails_brings_nothing(command, plugin):
+def test_after_an_event_that_fails_nothing_else_is_tried(command, plugin):
     due("a")
     command("send", "c", *AT, *TO_FILES)
     assert len(ids()) == 2

@@ -119,9 +119,8 @@ def test_check_prints_its_findings(command):
 # Lines
 
 
-def test_verbose_shows_the_settings_and_what_goes_well(process):
-    done = process("send", "n", "-v", *TO_FILES)
-    assert "e3-event send: outbox: none (E3_EVENT_OUTBOX)\n" in done.stderr
+def test_verbose_shows_the_settings_and_what_goes_well(command, process):
+    assert "e3-event send: outbox: none (E3_EVENT_OUTBOX)" in command("send", "n", "-v", *TO_FILES)[2]
     done = process("run", "n", "--verbose", *TO_FILES, "--", "true")
     assert "e3-event run: timeout: 30 s (default)\n" in done.stderr
     assert "e3-event run: file: delivered in " in done.stderr

@@ -193,7 +193,8 @@ def test_a_real_time_signal_is_told_by_its_number(run):
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
         pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
-        pytest.param(["tests", "pytest", "-q"], "unrecognized argument '-q'; put the command after --", id="no --"),
+        pytest.param(["tests", "pytest", "-q"], "the COMMAND is missing; put it after --", id="no --"),
+        pytest.param(["tests", "pytest", "-x"], "unrecognized argument '-x'; put the command after --", id="option"),
         pytest.param(
             ["n", "--frob", "--", "true"],
             "unrecognized argument '--frob'; put the command after --",
@@ -507,6 +508,14 @@ def test_the_last_lines_hold_no_secret(run, monkeypatch):
     monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
     run("--", "sh", "-c", "echo $NPM_TOKEN; printf 'a\\rb\\n\\033[31mred\\351'; exit 1", errors="replace")
     assert event_of()["output_tail"] == "***\nb\nred\ufffd"
+
+
+@pytest.mark.parametrize(("redact", "tail"), [("false", "hunter2hunter2 4711"), ('["4711"]', "*** ***")])
+def test_a_configuration_file_says_what_is_replaced_in_the_last_lines(run, here, monkeypatch, redact, tail):
+    monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
+    (here / "e3-event.toml").write_text(f"redact = {redact}\n")
+    run("--", "sh", "-c", "echo $NPM_TOKEN 4711; exit 1")
+    assert event_of()["output_tail"] == tail
 
 
 def test_without_descriptors_for_a_pipe_the_command_writes_to_ours(process, here):

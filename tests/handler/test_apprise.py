@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from email.parser import BytesParser
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from event import _log
 from event._formats import notice
 from event._outbox import Outbox
 from event.handler import apprise
+from event.handler import apprise as apprise_handler
 from event.handler.apprise import AppriseHandler
 from servers.json_receiver import json_receiver
 from servers.smtp import raw_server, smtp_server
@@ -176,6 +178,47 @@ def test_characters_that_no_service_can_write_become_spaces(secret):
         ((_, _, body),) = receiver.posts
     assert b"<Subject>co m pile</Subject>" in body
     assert b"text: a [1mb c" in body
+
+
+# Many events.
+
+
+def test_more_than_five_events_that_wait_are_one_message(handler, receiver):
+    events = [closed(outcome="success") for _ in range(5)] + [closed(outcome="failure", exit_code=2)]
+    assert handler.send_events(events) == [True] * 6
+    (message,) = receiver.messages
+    assert (message["title"], message["type"]) == ("6 events: 1 failed, 5 succeeded", "failure")
+    assert message["message"].splitlines()[0].startswith("compile failed (exit 2), ")
+
+
+def test_a_digest_says_what_it_leaves_out(handler, receiver):
+    assert handler.send_events([closed(f"step{number}" * 20) for number in range(90)]) == [True] * 90
+    (message,) = receiver.messages
+    assert len(message["message"]) <= notice.CHAT_MAX
+    assert message["message"].endswith(" more")
+
+
+def test_up_to_five_events_that_wait_are_a_message_each(handler, receiver):
+    assert handler.send_events([closed() for _ in range(5)]) == [True] * 5
+    assert len(receiver.messages) == 5
+
+
+def test_a_subclass_that_sends_in_its_own_way_gets_each_event(handler):
+    class Own(AppriseHandler):
+        def send_event(self, event):
+            raise LookupError(event.uid)
+
+    results = Own(handler.urls).send_events([closed() for _ in range(6)])
+    assert [type(result) for result in results] == [LookupError] * 6
+
+
+def test_messages_to_one_service_keep_the_pace_that_apprise_gives_it(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    for url in ("ntfy://paced", "ntfy://paced", "ntfy://other"):
+        apprise_handler._keep_pace(url, 5.5)
+    assert pauses[0] == pauses[2] == 0.0
+    assert 5.0 < pauses[1] <= 5.5
 
 
 # Templates.

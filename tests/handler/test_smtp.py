@@ -273,6 +273,54 @@ def test_mails_of_the_same_step_are_one_thread(secure):
     assert len({mail["Message-ID"] for mail in (first, second, other)}) == 3
 
 
+def test_more_than_five_events_that_wait_are_one_mail(secure, tmp_path):
+    events = [closed(outcome="success") for _ in range(6)]
+    events += [attached(tmp_path, {"log": ("f", b"x")}, outcome="failure", exit_code=2)]
+    assert handler_for(secure).send_events(events) == [True] * 7
+
+    mail = only_mail(secure)
+    assert mail["Subject"] == "built: 7 events: 1 failed, 6 succeeded"
+    lines = text_of(mail).splitlines()
+    assert lines[0].startswith("compile failed (exit 2)")
+    assert lines[-1] == "not attached: the files of these events (1)"
+    _, data = mail.iter_parts()
+    assert (data.get_content_type(), data.get_filename()) == ("application/json", "events")
+    assert event._json.loads(data.get_content()) == [each.as_dict() for each in events]
+
+
+def test_up_to_five_events_that_wait_are_a_mail_each_at_a_pace(secure, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    assert handler_for(secure).send_events([closed() for _ in range(5)]) == [True] * 5
+    assert len(secure.envelopes) == 5
+    assert pauses == [1.0] * 4
+
+
+def test_events_that_some_recipients_have_are_mailed_one_by_one(secure, monkeypatch):
+    monkeypatch.setattr(SMTPHandler, "pace", 0.0)
+    events = [closed() for _ in range(6)]
+    events[3] = with_delivered(events[3], [ANN])
+    assert handler_for(secure).send_events(events) == [True] * 6
+    assert len(secure.envelopes) == 5
+
+
+def test_a_subclass_that_mails_in_its_own_way_gets_each_event(secure, monkeypatch):
+    class Own(SMTPHandler):
+        pace = 0.0
+
+        def send_event(self, event):
+            raise LookupError(event.uid)
+
+    results = Own("s", SENDER, ANN, "mail").send_events([closed() for _ in range(6)])
+    assert [type(result) for result in results] == [LookupError] * 6
+
+
+def test_a_digest_that_is_refused_is_refused_for_each_event(caplog):
+    results = handler_for("127.0.0.1:9").send_events([closed() for _ in range(6)])
+    assert results == [False] * 6
+    assert "no server took it" in warnings_of(caplog)
+
+
 def test_a_subclass_computes_the_subject(secure):
     class Mine(SMTPHandler):
         @property

@@ -12,7 +12,7 @@ from delivering import SECONDS, Reports, deliver
 from event import Event, PermanentError, _registry
 from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
-from event._outbox.lanes import Lane
+from event._outbox.lanes import Lane, Recipient
 from event._outbox.pool import DeliveryPool
 from outbox.helpers import there
 
@@ -102,6 +102,20 @@ def test_a_handler_with_send_events_gets_batches_of_at_most_a_hundred(box, kinds
     assert all(outcome for _, outcome in deliver(box))
     assert 1 < max(sizes) <= 100
     assert there(box) == {}
+
+
+@pytest.mark.parametrize(("pace", "second"), [(7.0, 7.0), (None, 0.0), ("odd", 0.0)])
+def test_a_handler_is_called_at_its_pace(kinds, monkeypatch, pace, second):
+    kinds("paced", **({} if pace is None else {"pace": pace}))
+    recipient = Recipient("paced", "")
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    recipient.wait_turn()
+    recipient.load()
+    recipient.wait_turn()
+    recipient.wait_turn()
+    assert pauses[:2] == [0.0, 0.0]
+    assert second - 1 < pauses[2] <= second
 
 
 def test_each_event_of_a_batch_has_its_own_result(box, kinds):

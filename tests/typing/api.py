@@ -24,6 +24,7 @@ from event import (
     child_environment,
     default_manager,
     handler_config_as_env,
+    load_handlers_from_config,
     load_handlers_from_env,
     logger,
     send_event,
@@ -31,6 +32,7 @@ from event import (
     sending_id,
     track,
     unique_id,
+    use_outbox,
 )
 from event.error import E3Error
 from event.handler.file import FileHandler
@@ -132,6 +134,11 @@ def the_default_manager(e: Event, path: Path) -> None:
     add_handler("file:nightly", log_dir=path)
     add_handler("smtp", "subject", "ci@example.com", ["dev@example.com"], smtp_servers=["mail.example.com"])
     load_handlers_from_env()
+    load_handlers_from_config()
+    load_handlers_from_config(Path("e3-event.toml"))
+    use_outbox()
+    use_outbox("outbox")
+    assert_type(event.__version__, str)
     load_handlers_from_env("OTHER")
     load_handlers_from_env(var_name="OTHER")
     handler_config_as_env()

@@ -72,6 +72,9 @@ examples:
 """
 
 
+_NO_COMMAND = "the COMMAND is missing; put it after --, as in: e3-event run compile -- make"
+
+
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -123,9 +126,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
+    if not args.command_line and any("=" not in word for word in args.words[1:]):
+        args.parser.error(_NO_COMMAND)  # which is likelier than data without a value
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.command_line:
-        args.parser.error("the COMMAND is missing; put it after --, as in: e3-event run compile -- make")
+        args.parser.error(_NO_COMMAND)
     step = _Step(args, name, data)
     status = step.run()
     return 1 if args.strict and step.has_problem and not status else status
@@ -231,7 +236,8 @@ class _Step:
             return {}
         from event._redact import redact_text
 
-        tail = process.last_lines(self._args.tail, redact_text)
+        secrets = self._settings.redact
+        tail = process.last_lines(self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets))
         return {"output_tail": tail} if tail else {}
 
     def _junit_data(self) -> dict[str, Any]:

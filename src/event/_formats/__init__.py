@@ -7,6 +7,7 @@ module        holds
 `attachments` `fit`: which attachments a mail has room for, and in which form
 `notice`      `Notice`: what an event says to a person
 `notice_html` a notice as HTML
+`digest`      `digest_of`: one notice about many events
 `template`    `fill`: templates for titles and bodies
 `mail`        `Mail`: a notice as a mail
 `cloudevents` `as_cloudevent`, `as_cdevent`, `as_json`: an event as JSON for HTTP

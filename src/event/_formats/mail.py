@@ -15,6 +15,7 @@ from urllib.parse import quote
 from event import _json, sending_id, unique_id
 from event._formats.address import quoted
 from event._formats.attachments import Attachment, attached_files, fit
+from event._formats.digest import digest_of
 from event._formats.notice import notice_of, plain_data, short, text_of, with_templates
 from event._formats.notice_html import html_of
 from event._text import on_one_line
@@ -120,6 +121,27 @@ def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
         json_name="event",
         json=_json.dumps(values, i_json=True).encode("ascii"),
         files=attached_files(event),
+    )
+
+
+def digest_content(events: Sequence[Event], subject: str) -> MailContent:
+    """Return what one mail about many events says. Their files are not attached.
+
+    :raises EventError: the data of one contains itself
+    """
+    values = [event.as_dict() for event in events]
+    notice = digest_of([*map(plain_data, values)])
+    files = sum(len(event.get_attachments()) for event in events)
+    missing = [f"not attached: the files of these events ({files})"] if files else []
+    return MailContent(
+        subject=f"{subject}: {notice.title}",
+        sending="\n".join(map(sending_id, events)),
+        thread=(str(subject), "digest"),
+        text=lambda remarks: text_of(notice, [*missing, *remarks]),
+        html=lambda remarks: html_of(notice, [*missing, *remarks]),
+        json_name="events",
+        json=_json.dumps(values, i_json=True).encode("ascii"),
+        files=[],
     )
 
 

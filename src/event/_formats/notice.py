@@ -60,12 +60,12 @@ class Notice:
 
     title: str
     outcome: str
-    reason: str
-    tests: Sequence[str]
-    tail: str
-    link: str
-    facts: Sequence[tuple[str, str]]
-    others: Sequence[tuple[str, str]]
+    reason: str = ""
+    tests: Sequence[str] = ()
+    tail: str = ""
+    link: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    others: Sequence[tuple[str, str]] = ()
     body: str = ""
 
 
@@ -83,8 +83,7 @@ def notice_of(data: Mapping[str, Any]) -> Notice:
 
     :param data: as `plain_data` returns it
     """
-    ci = data["ci"] if isinstance(data.get("ci"), dict) else {}
-    found = {**ci, **{key: value for key, value in data.items() if value not in (None, "")}}
+    found = with_ci(data)
     has_tests = isinstance(data.get("tests"), int)
     return Notice(
         title=title_of(found),
@@ -96,6 +95,17 @@ def notice_of(data: Mapping[str, Any]) -> Notice:
         facts=_facts(found),
         others=_others(data, {*_SHOWN_ELSEWHERE, *(_TESTS if has_tests else ())}),
     )
+
+
+def with_ci(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event's values that are not empty, and those in ``ci`` under their own names."""
+    ci = data["ci"] if isinstance(data.get("ci"), dict) else {}
+    return {**ci, **{key: value for key, value in data.items() if value not in (None, "")}}
+
+
+def end_of(data: Mapping[str, Any]) -> str:
+    """Return when an event ended, or began if it has not ended; empty if it has no dates."""
+    return _date(data.get("end_time") or data.get("begin_time"))
 
 
 def with_templates(notice: Notice, templates: Templates, data: Mapping[str, Any]) -> Notice:
@@ -245,6 +255,11 @@ def _time(value: object) -> datetime | None:
         return None
 
 
+def _date(value: object) -> str:
+    time = _time(value)
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else as_text(value)
+
+
 def _reason(error: object) -> str:
     if isinstance(error, dict):
         return short(": ".join(filter(None, (as_text(error.get(key)) for key in ("type", "message")))))
@@ -265,9 +280,7 @@ def _link(url: object) -> str:
 def _facts(data: Mapping[str, Any]) -> Facts:
     who = next((as_text(data[key]) for key in _WHO if data.get(key)), "")
     facts = [("by", who), *((key, as_text(data.get(key))) for key in ("branch", "commit"))]
-    for label, key in (("began", "begin_time"), ("ended", "end_time")):
-        time = _time(data.get(key))
-        facts.append((label, f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else as_text(data.get(key))))
+    facts += [("began", _date(data.get("begin_time"))), ("ended", _date(data.get("end_time")))]
     return [(label, short(text)) for label, text in facts if text]
 
 

@@ -49,6 +49,7 @@ class Recipient(LazyHandler):
         self.max_concurrency: int | None = None
         self.is_made = self.takes_batches = False
         self._loading = Lock()
+        self._turn = 0.0  # when the next call may begin, by `time.monotonic`
 
     def load(self) -> Any:
         """Return the handler.
@@ -69,6 +70,15 @@ class Recipient(LazyHandler):
         finally:
             self.is_made = True
             self._loading.release()
+
+    def wait_turn(self) -> None:
+        """Wait until the handler's `pace` allows the next call."""
+        pace = getattr(self._handler, "pace", 0.0) if self.is_made else 0.0
+        pace = pace if isinstance(pace, (int, float)) else 0.0
+        now = time.monotonic()
+        turn = max(now, self._turn)
+        self._turn = turn + pace
+        time.sleep(turn - now)
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
         """Give the handler several events; return for each whether it was delivered, or why not.
@@ -316,6 +326,7 @@ def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     _trace_context.active_span.set(works[0].claim.entry.span)  # the event's, not ours
+    lane.handler.wait_turn()
     if len(works) == 1:
         return [taken(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from _thread import get_ident
 
 from event import Event, EventError, EventHandler, _dispatch, _files, _handler_config, _log, _secrets
-from event._formats.notice import chat_text, clean, notice_of, plain_data, with_templates
+from event._formats.digest import DIGEST_OVER, digest_of
+from event._formats.notice import CHAT_MAX, chat_text, clean, notice_of, plain_data, with_templates
 from event._formats.notice_html import chat_html
 from event._formats.template import Templates
 from event._handler import import_extra
@@ -16,7 +18,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from logging import LogRecord
     from typing import Any, ClassVar
 
@@ -100,6 +102,22 @@ class AppriseHandler(EventHandler):
             fields.pop()
         return _handler_config.join_fields(fields, last_whole=len(fields) == 3)
 
+    def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
+        """Send several events: more than five in one message that lists them, fewer in a message each.
+
+        :return: for each event what `send_event` returns or raises
+        """
+        if len(events) <= DIGEST_OVER or type(self).send_event is not AppriseHandler.send_event:
+            return [self._result(self.send_event, event) for event in events]
+        return [self._result(lambda first: self._send(first, _Digest(events)), events[0])] * len(events)
+
+    def _result(self, send: Callable[[Event], bool], event: Event) -> bool | BaseException:
+        """Return what a sending returns or raises."""
+        try:
+            return send(event)
+        except Exception as error:
+            return error
+
     def send_event(self, event: Event) -> bool:
         """Send an event to all services, side by side.
 
@@ -108,7 +126,10 @@ class AppriseHandler(EventHandler):
         :return: whether every service has taken the message
         :raises EventError: the data holds itself
         """
-        message = _Message(event, Templates(self.title, self.body))
+        return self._send(event, _Message(event, Templates(self.title, self.body)))
+
+    def _send(self, event: Event, message: _Message) -> bool:
+        """Send a message to all services; see `send_event`."""
         if problem := message.problem():
             _log.warning("apprise: %r is not delivered: %s", event, problem)
             return False
@@ -201,6 +222,22 @@ class _Message:
         return "TEXT" if self.notice.body else kind, chat_text(self.notice, names, room) or self.title
 
 
+class _Digest(_Message):
+    """What many events say, for all services. Their files are not attached."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._events = [plain_data(event.as_dict()) for event in events]
+        self.files = []
+        self.notice = digest_of(self._events)
+        self.title = self.notice.title
+        self.severity = _SEVERITIES.get(self.notice.outcome, "INFO")
+
+    def body_for(self, service: Any) -> tuple[str, str]:
+        """Return TEXT, and as many lines as there is room for; see `_Message.body_for`."""
+        room = service.body_maxlen - (0 if service.title_maxlen else len(self.title) + 1)
+        return "TEXT", digest_of(self._events, min(room, CHAT_MAX)).body
+
+
 class _Service:
     """One URL, as a handler of its own: `_dispatch` runs all of them side by side."""
 
@@ -221,6 +258,7 @@ class _Service:
             service = listener.service(apprise, self._label)
             one.add(service)
             kind, body = self._message.body_for(service)
+            _keep_pace(self._url, service.request_rate_per_sec)
             if not one.notify(
                 title=self._message.title,
                 body=body,
@@ -239,6 +277,20 @@ class _Service:
             file.dirty_path = path  # its constructor expands what looks like a variable, on Windows
             attachments.add(file)
         return attachments
+
+
+def _keep_pace(url: str, seconds: float) -> None:
+    """Wait until a service has had the pause that Apprise gives it from one message to the next.
+
+    Apprise itself knows only of the messages of one object, and each message has one of its own.
+    """
+    now = time.monotonic()
+    turn = max(now, _turns.get(url, 0.0))
+    _turns[url] = turn + seconds
+    time.sleep(turn - now)
+
+
+_turns: dict[str, float] = {}  # when a URL may be used again, by `time.monotonic`
 
 
 def _asset(apprise: Any) -> Any:

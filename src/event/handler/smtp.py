@@ -20,10 +20,10 @@ from event.error import one_line
 # The constructor imports the mail rooms, not this module: with the email package, they cost more than a whole `check`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from event._formats.mail import Mail
+    from event._formats.mail import Mail, MailContent
     from event._net.deadline import Deadline
     from event._net.mail_server import MailServer
     from event._net.smtp import Refusal
@@ -48,6 +48,7 @@ class SMTPHandler(EventHandler):
     :param title: a template of the title: text with ``{key}`` for a value of the event's data, ``{key.inner}`` for one
         inside of it; empty for the notice's own, such as ``tests failed on main (exit 1, 4 min 12 s)``
     :param body: a template of the text; empty for the notice
+    :ivar pace: seconds from one mail to the next, when `e3-event deliver` or a relay sends many
     :ivar timeout: seconds that a whole sending may take, all servers together; a single wait takes a third at most
     :raises EventError: an address or a server is invalid, or there is none
     """
@@ -58,6 +59,7 @@ class SMTPHandler(EventHandler):
     timeout: float = 60.0
 
     max_concurrency = 1  # a mail server limits the connections of a client
+    pace: float = 1.0
 
     def __init__(  # noqa: PLR0913  # four are e3-core's
         self,
@@ -135,13 +137,49 @@ class SMTPHandler(EventHandler):
         :raises PartialDeliveryError: another attempt may reach some of them
         :raises PermanentError: no attempt will; some recipients are refused for good
         """
+        return self._deliver(event, lambda: self._content(event))
+
+    def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
+        """Mail several events: more than five in one mail that lists them, fewer in a mail each, at `pace`.
+
+        :return: for each event what `send_event` returns or raises
+        """
+        from functools import partial
+
+        from event._formats.digest import DIGEST_OVER
+        from event._formats.mail import digest_content
+
+        # Who has a part of an event already must not get it again; a subclass may mail an event in its own way.
+        is_own = type(self).send_event is SMTPHandler.send_event
+        if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
+            return [self._result(self.send_event, event, wait=event is not events[0]) for event in events]
+        content = partial(digest_content, events, self.subject)
+        return [self._result(lambda first: self._deliver(first, content), events[0])] * len(events)
+
+    def _result(self, send: Callable[[Event], bool], event: Event, *, wait: bool = False) -> bool | BaseException:
+        """Return what a sending returns or raises, after a pause if it is not the first one."""
+        if wait:
+            time.sleep(self.pace)
+        try:
+            return send(event)
+        except Exception as error:
+            return error
+
+    def _content(self, event: Event) -> MailContent:
+        from event._formats.mail import content_of
+        from event._formats.template import Templates
+
+        return content_of(event, self.subject, Templates(self.title, self.body))
+
+    def _deliver(self, event: Event, content: Callable[[], MailContent]) -> bool:
+        """Mail what is about an event; see `send_event`."""
         from event._net.smtp import Refusal
 
         finished = already_delivered(event)
         try:
             sender, *recipients = self._addresses()
             pending = [to for to in recipients if not finished & {to, _REFUSED_PREFIX + to}]
-            missing = self._mail(event, sender, pending) if pending else {}
+            missing = self._mail(content(), sender, pending) if pending else {}
         except (EventError, OSError) as error:
             _log.warning("smtp: %r is not mailed: %s", event, one_line(error))
             return False
@@ -152,15 +190,13 @@ class SMTPHandler(EventHandler):
         }
         return _outcome(event, recipients, earlier | missing)
 
-    def _mail(self, event: Event, sender: str, pending: list[str]) -> dict[str, Refusal]:
-        """Mail an event to those who do not have it; return those who still do not."""
+    def _mail(self, content: MailContent, sender: str, pending: list[str]) -> dict[str, Refusal]:
+        """Mail something to those who do not have it; return those who still do not."""
         from event._formats.address import parse_mailbox, parse_mailboxes
-        from event._formats.mail import Mail, content_of
-        from event._formats.template import Templates
+        from event._formats.mail import Mail
         from event._net.deadline import Deadline
         from event._net.mail_server import MailServer
 
-        content = content_of(event, self.subject, Templates(self.title, self.body))
         mail = Mail(content, parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr))
         missing: dict[str, Refusal] = {}
         end = time.monotonic() + self.timeout

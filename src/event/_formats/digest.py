@@ -1,0 +1,48 @@
+"""One notice about many events, for a destination that would be flooded otherwise."""
+
+from __future__ import annotations
+
+from event._formats.notice import Notice, end_of, outcome_of, short, title_of, with_ci
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+DIGEST_OVER = 5  # events that wait for one handler; more are one notice
+
+# In the order in which they are listed.
+_COUNTED = {"failure": "failed", "cancel": "cancelled", "": "without an outcome", "success": "succeeded"}
+
+
+def digest_of(events: Sequence[Mapping[str, Any]], limit: int | None = None) -> Notice:
+    """Return one notice with a line for each event, failures first.
+
+    :param events: the data of each, as `event._formats.notice.plain_data` returns it
+    :param limit: characters that the lines may have; None for no limit
+    """
+    outcomes = [outcome_of(data) for data in events]
+    counts = [f"{outcomes.count(outcome)} {word}" for outcome, word in _COUNTED.items() if outcome in outcomes]
+    order = [*_COUNTED]
+    ranked = sorted(events, key=lambda data: order.index(outcome_of(data)))
+    return Notice(
+        title=f"{len(events)} events: {', '.join(counts)}",
+        outcome=next(outcome for outcome in order if outcome in outcomes),
+        body=_within([_line(data) for data in ranked], limit),
+    )
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    found = with_ci(data)
+    when = end_of(found)
+    return short(f"{title_of(found)}{', ' * bool(when)}{when}")
+
+
+def _within(lines: Sequence[str], limit: int | None) -> str:
+    if limit is None or sum(map(len, lines)) + len(lines) <= limit:
+        return "\n".join(lines)
+    kept, room = 0, limit - len(f"... and {len(lines)} more")
+    while kept < len(lines) and len(lines[kept]) + 1 <= room:
+        room -= len(lines[kept]) + 1
+        kept += 1
+    return "\n".join([*lines[:kept], f"... and {len(lines) - kept} more"])
