@@ -123,6 +123,7 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
+        "event._dump",
         "event._handler_config",
         "event._files",
         "event._json",
@@ -156,7 +157,7 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
-    {"error", "_log", "_version", "_backoff", "_text"},
+    {"error", "_log", "_version", "_backoff", "_dump", "_text"},
     {
         *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
         "_trace_context",
@@ -174,7 +175,7 @@ ORDER = [
     {"_worker"},
     {"handler"},
     {"_cli", "config", "testing"},
-    {"__main__"},
+    {"__main__", "_pyinstaller"},
 ]
 FOR_HANDLERS = {
     *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
@@ -188,7 +189,16 @@ FOR_HANDLERS = {
         "_formats.template",
         "_text",
     ),
-    *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
+    *(
+        "_net.deadline",
+        "_net.guarded_requests",
+        "_net.http",
+        "_net.mail_server",
+        "_net.otlp",
+        "_net.s3",
+        "_net.smtp",
+        "_net.webhook",
+    ),
     "_broker",
 }
 
@@ -326,7 +336,7 @@ def test_every_built_in_is_an_entry_point_of_pyproject():
     points = pyproject()["entry-points"]
     assert points["event.handler"] == {name: ":".join(place) for name, place in _registry.BUILTINS.items()}
     # e3-core declares the four names there, and refuses those that are declared twice.
-    assert set(points) == {"event.handler"}
+    assert set(points) == {"event.handler", "pyinstaller40"}
 
 
 def test_every_built_in_is_an_entry_point_of_the_installed_distribution():

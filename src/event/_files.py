@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
 MAX_TEXT = 64 << 20  # bytes of a file that is read whole, such as a dumped event
 _NAME_MAX = 255  # bytes, of one path component on every common file system
+STEM_MAX = _NAME_MAX - len("-.json") - 36  # bytes before the unique id of a file {stem}-{unique id}.json
 _WINDOWS = os.name == "nt"
 _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
 _DEVICES = frozenset(

@@ -158,6 +158,7 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
         "event._worker",
         "event._worker.parent",
         "event._worker.protocol",
+        "event._worker.results",
         "event._worker.system",
         "event._worker.sending",
     }

@@ -12,7 +12,7 @@ from cli.helpers import handler, stored
 from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
-from event._worker.sending import Result
+from event._worker.results import Result
 from worker.staging import Stage
 
 if os.name == "nt":

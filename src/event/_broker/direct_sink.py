@@ -8,6 +8,7 @@ from event import _dispatch, _trace_context
 from event._broker.sink import Disposition, SinkResult, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event._conditions import skipped
+from event._event import raw_data
 from event._outcome import Delivery
 from event.error import one_line
 
@@ -202,7 +203,7 @@ def _is_pending(name: str, incoming: Incoming) -> bool:
 
 def _left_out(names: Iterable[str], item: Unpacked, incoming: Incoming) -> set[str]:
     """Return the handlers whose conditions an event does not meet; they count as served."""
-    return skipped(names, item.event._data, None) if incoming.pending is None else set()
+    return skipped(names, raw_data(item.event), None) if incoming.pending is None else set()
 
 
 def _deliver_in_span(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:

@@ -9,6 +9,7 @@ from event import _log, _trace_context
 from event._broker.sink import Disposition, SinkResult, failed, in_background
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event._conditions import skipped
+from event._event import raw_data
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -93,7 +94,7 @@ class OutboxSink:
         pending = incoming.pending
         if pending is not None:
             return {name: config for name, config in self._configurations.items() if name in pending}
-        left_out = skipped(self._configurations, event._data, self._outbox)
+        left_out = skipped(self._configurations, raw_data(event), self._outbox)
         return {name: config for name, config in self._configurations.items() if name not in left_out}
 
     def _result(self, incoming: Incoming, item: Unpacked, kept: Claim | Exception | None) -> SinkResult:

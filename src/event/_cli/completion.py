@@ -49,7 +49,7 @@ def words_by_command(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
     :return: by the words of the command, such as ``outbox list``; those of e3-event itself are under the empty text
     """
     words: dict[str, list[str]] = {"": []}
-    for action in parser._actions:  # argparse has no public way to list them
+    for action in parser._actions:  # noqa: SLF001  # argparse has no public way to list them
         words[""] += [option for option in action.option_strings if option.startswith("--")]
         if action.choices and not action.option_strings:
             words[""] += [str(choice) for choice in action.choices]

@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def add_jobs(parser: argparse._ActionsContainer) -> None:
+def add_jobs(parser: handler_options.Options) -> None:
     """Add the option ``--jobs``."""
     parser.add_argument(
         "--jobs",

@@ -84,6 +84,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         usage="e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND...",
     )
+    _add_event_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(
+        parser, strict="if the command succeeded but the event could not be fully delivered"
+    )
+    handler_options.add_output_options(parser.add_argument_group("output"))
+    parser.set_defaults(command_line=[])
+    return parser
+
+
+def _add_event_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -112,16 +123,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
     group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
-    handler_options.add_options(parser)
-    group = handler_options.add_sending_options(parser)
-    group.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit with status 1 if the command succeeded but the event could not be fully delivered",
-    )
-    handler_options.add_output_options(parser.add_argument_group("output"))
-    parser.set_defaults(command_line=[])
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

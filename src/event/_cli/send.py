@@ -8,7 +8,7 @@ from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._cli._support.settings import Settings
 from event._event import raw_content
-from event.error import EventError, one_line
+from event.error import EventError, one_line, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         usage="e3-event send NAME [key=value | key:=json]... [option]...\n"
         "       e3-event send --from-file FILE... [option]...",
     )
+    _add_event_options(parser)
+    handler_options.add_options(parser)
+    handler_options.add_sending_options(parser, strict="unless every handler takes the event now")
+    group = parser.add_argument_group("output")
+    handler_options.add_output_options(group)
+    group.add_argument("--json", action="store_true", help="print what became of the event as JSON, instead of its uid")
+    return parser
+
+
+def _add_event_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -96,17 +106,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
     )
-    handler_options.add_options(parser)
-    group = handler_options.add_sending_options(parser)
-    group.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit with status 1 unless every handler takes the event now",
-    )
-    group = parser.add_argument_group("output")
-    handler_options.add_output_options(group)
-    group.add_argument("--json", action="store_true", help="print what became of the event as JSON, instead of its uid")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
         elif event:
-            terminal.print_out(terminal.visible(str(event.uid)))
+            terminal.print_out(visible(str(event.uid)))
         return int(args.strict or bool(settings.problems))
     if args.verbose:
         settings.print_origins()
@@ -184,7 +183,7 @@ class _Command:
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
         if not self._json:
-            terminal.print_out(terminal.visible(str(event.uid)))
+            terminal.print_out(visible(str(event.uid)))
         return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
@@ -264,7 +263,7 @@ def _event_from_args(args: argparse.Namespace) -> Event:
     """
     fail = args.parser.error
     name, data = arguments.name_and_data(args.words, _RESERVED, fail)
-    if args.uid is not None and (not args.uid.strip() or terminal.visible(args.uid) != args.uid):
+    if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
     _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from event._worker.protocol import ProtocolError as ProtocolError
     from event._worker.quarantine import OpenEntry as OpenEntry
     from event._worker.reporter import Reporter as Reporter
+    from event._worker.results import Result as Result
+    from event._worker.results import Sent as Sent
     from event._worker.sending import EventSender as EventSender
-    from event._worker.sending import Result as Result
-    from event._worker.sending import Sent as Sent
     from event._worker.supervisor import Supervisor as Supervisor
     from event._worker.worker_sink import WorkerSink as WorkerSink
 
@@ -52,8 +52,8 @@ _PLACES = {
     "ProtocolError": "protocol",
     "Reporter": "reporter",
     "EventSender": "sending",
-    "Result": "sending",
-    "Sent": "sending",
+    "Result": "results",
+    "Sent": "results",
 }
 
 if not TYPE_CHECKING:

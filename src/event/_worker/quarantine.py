@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from event._worker.parent import Worker
-from event._worker.sending import Result
+from event._worker.results import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ import sys
 import time
 
 from event import _dispatch, _log, _registry
-from event._event import Event, decode_event, with_sending
+from event._event import Event, decode_event, raw_data, with_sending
 from event._lazy_handler import LazyHandler
 from event._redact import redact_data, without_secrets
 from event.error import EventError, one_line
@@ -235,7 +235,7 @@ def _skipped(names: Iterable[str], event: Event, job: Mapping[str, Any]) -> set[
         return set()
     from event._conditions import skipped
 
-    return skipped(names, event._data, job.get("outbox"))
+    return skipped(names, raw_data(event), job.get("outbox"))
 
 
 def _listed(event: Event) -> dict[str, list[str]]:

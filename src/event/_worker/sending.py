@@ -19,6 +19,7 @@ import time
 from math import inf
 
 from event._worker.parent import Worker, receive
+from event._worker.results import Result, Sent, counts_by_name, text_or_empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,74 +38,6 @@ END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with 
 EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + END_PATIENCE  # seconds
 _RECEIVE_INTERVAL = 0.1  # seconds between two looks at the workers, at most
 _MARGIN_SHARE = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
-
-
-class Result:
-    """What one handler did with one event.
-
-    :ivar handler: the handler's name
-    :ivar ok: whether it took the event
-    :ivar error: why it did not, on one line; empty if it did
-    :ivar said: what it logged meanwhile
-    :ivar seconds: how long it took
-    :ivar permanent: whether no later attempt can succeed
-    :ivar done: the keys of the parts that need no further attempt
-    :ivar loaded: whether the handler could be imported and constructed
-    :ivar skipped: whether it did not get the event, since its conditions are not met; `ok` is true then
-    :ivar timed_out: whether it was not done within the timeout
-    """
-
-    __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "skipped", "timed_out")
-
-    def __init__(self, handler: str, report: Mapping[str, Any]) -> None:
-        """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
-        self.handler = handler
-        self.ok = report.get("ok") is True
-        self.error = _text_or_empty(report.get("error"))
-        self.said = _text_or_empty(report.get("said"))
-        self.seconds = float(report.get("seconds", 0.0)) if type(report.get("seconds")) in {int, float} else 0.0
-        self.permanent = report.get("permanent") is True
-        done = report.get("done")
-        self.done = [key for key in done if isinstance(key, str)] if isinstance(done, list) else []
-        self.loaded = report.get("loaded") is not False
-        self.skipped = report.get("skipped") is True
-        self.timed_out = report.get("timed_out") is True
-
-    def __repr__(self) -> str:
-        """Return the handler and whether it took the event."""
-        return f"<Result {self.handler}: {'delivered' if self.ok else 'not delivered'}>"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as the job ``resume`` takes it."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-def _text_or_empty(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _counts(value: object) -> dict[str, int]:
-    return {k: n for k, n in value.items() if isinstance(n, int)} if isinstance(value, dict) else {}
-
-
-class Sent:
-    """What became of one sending.
-
-    :ivar results: of each handler, in the order in which they were named; empty if `refused`
-    :ivar kept: whether the outbox has, or had, the event for the handlers that have not taken it
-    :ivar refused: why nothing was sent; empty if it was
-    :ivar backlog: how many earlier events each handler has taken from the outbox, by name
-    :ivar clean: whether no code of the first worker may still run, so that it can take the next event
-    """
-
-    __slots__ = ("backlog", "clean", "kept", "refused", "results")
-
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-        self.backlog: dict[str, int] = {}
-        self.kept = False
-        self.refused = ""
-        self.clean = True
 
 
 class EventSender:
@@ -299,7 +232,7 @@ class _Sending:
             if report.get("heartbeat"):
                 self._beating.add(worker)
         elif kind in {"log", "not_attached"}:
-            self._sender.log(_text_or_empty(report.get("text")))
+            self._sender.log(text_or_empty(report.get("text")))
         elif worker is self.first:
             self._take_of_entry(kind, report)
 
@@ -308,25 +241,25 @@ class _Sending:
         if kind == "taken":
             self._taken = time.monotonic()
         elif kind == "refused":
-            self._sent.refused = _text_or_empty(report.get("text")) or "refused"
+            self._sent.refused = text_or_empty(report.get("text")) or "refused"
             self._sent.clean = False
         elif kind == "kept":
             self._outbox = None
-            self._claim = _text_or_empty(report.get("claim"))
+            self._claim = text_or_empty(report.get("claim"))
             self._sent.kept = True
-            self._job["sending"] = _text_or_empty(report.get("entry"))
+            self._job["sending"] = text_or_empty(report.get("entry"))
         elif kind == "not_kept":
-            self._without_outbox(_text_or_empty(report.get("reason")))
+            self._without_outbox(text_or_empty(report.get("reason")))
         elif kind == "backlogging":
             self._deadline = min(self._deadline, time.monotonic() + BACKLOG_LIMIT)
         elif kind == "backlog":
-            self._sent.backlog = _counts(report.get("delivered"))
+            self._sent.backlog = counts_by_name(report.get("delivered"))
         elif kind == "end":
             self._claim = ""
             self._sent.kept = self._sent.kept and report.get("where") != "lost"
 
     def _take_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        name = _text_or_empty(report.get("handler"))
+        name = text_or_empty(report.get("handler"))
         owed = self._pending.get(worker, set())
         if name in owed and (worker in self._alone or not report.get("retry")):
             owed.discard(name)

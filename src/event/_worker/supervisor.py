@@ -19,7 +19,7 @@ import time
 
 from event._worker.parent import Worker, receive
 from event._worker.quarantine import OpenEntry, Quarantine
-from event._worker.sending import Result
+from event._worker.results import Result
 from event._worker.system import memory_limit
 
 TYPE_CHECKING = False

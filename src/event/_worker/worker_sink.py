@@ -16,7 +16,7 @@ from event._broker import Disposition, Incoming, SinkResult
 from event._process.signal_flag import SignalFlag
 from event._worker.parent import Worker
 from event._worker.quarantine import OpenEntry
-from event._worker.sending import Result
+from event._worker.results import Result
 from event._worker.supervisor import WORKER_REST, Supervisor
 
 TYPE_CHECKING = False

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 
-from event import Event, EventError, EventHandler, _files, _handler_config, _json, sending_id, unique_id
+from event import Event, EventError, EventHandler, _files, _handler_config, _json, sending_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_STEM_MAX = 255 - len(f"-{unique_id()}.json")
 
 
 class FileHandler(EventHandler):
@@ -24,7 +22,7 @@ class FileHandler(EventHandler):
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        self.log_dir = os.fspath(log_dir)
+        self.log_dir: str = os.fspath(log_dir)
         if not self.log_dir or "\0" in self.log_dir:
             raise EventError(f"file: the log directory is {self.log_dir!r}; expected a directory, as in file=DIR")
 
@@ -54,7 +52,7 @@ class FileHandler(EventHandler):
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         for name, safe in _files.safe_names(attachments).items():
             _files.copy_whole(attachments[name][0], os.path.join(directory, safe))
-        path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _STEM_MAX)}-{sending_id(event)}.json")
+        path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _files.STEM_MAX)}-{sending_id(event)}.json")
         _files.write_whole(path, text.encode("ascii"))
         return True
 
@@ -64,13 +62,13 @@ class FileHandler(EventHandler):
         ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` are two events with one stem. The second one's directory
         bears a hash, as does that of an event whose place a file, a symbolic link or another user has taken.
         """
-        directory = os.path.join(self.log_dir, _files.safe_name(stem, _STEM_MAX))
+        directory = os.path.join(self.log_dir, _files.safe_name(stem, _files.STEM_MAX))
         if _files.make_directory(directory) or (
             _files.is_own_directory(directory) and not self._is_foreign(stem, data)
         ):
             return directory
         identity = f"{data.get('name')}\0{data.get('uid')}"
-        directory = os.path.join(self.log_dir, _files.hashed_name(identity, _STEM_MAX))
+        directory = os.path.join(self.log_dir, _files.hashed_name(identity, _files.STEM_MAX))
         if not _files.make_directory(directory) and not _files.is_own_directory(directory):
             raise FileExistsError(f"{directory} is in the way: it is not a directory of this user")
         return directory
@@ -79,7 +77,7 @@ class FileHandler(EventHandler):
         """Tell whether an event of another name and uid, but the same stem, has been written here."""
         if _is_random(str(data.get("uid"))):
             return False  # the usual case: such a stem has no second reading, and a directory can be long
-        stem = _files.safe_name(stem, _STEM_MAX)
+        stem = _files.safe_name(stem, _files.STEM_MAX)
         own = _identity(_json.dumps(data))
         with os.scandir(self.log_dir) as entries:
             others = [

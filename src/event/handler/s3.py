@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _EXPECTED = "expected s3=EVENT_URL,LOG_URL,SSE,PROFILE, each URL as s3://BUCKET/PREFIX; SSE and PROFILE may be left out"
-_STEM_MAX = 255 - len(f"-{unique_id()}.s3")
+_OBJECT_NAME_MAX = 255 - len(f"-{unique_id()}.s3")
 
 
 class S3Handler(EventHandler):
@@ -54,8 +54,8 @@ class S3Handler(EventHandler):
         s3.location(log_s3_url)
         self.event_s3_url = event_s3_url
         self.log_s3_url = log_s3_url
-        self.sse = sse or ""
-        self.aws_profile = profile or None
+        self.sse: str = sse or ""
+        self.aws_profile: str | None = profile or None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copy and pickle keep: all but the store, which is this handler's own."""
@@ -142,7 +142,7 @@ def _join(url: str, prefix: str, uid: str, ending: str = "") -> str:
     """Return the URL of an object or folder beneath url; each segment of what the event says is made safe."""
     *folders, stem = prefix.split("/")
     safe = [_files.safe_name(folder) for folder in folders if folder]
-    return s3.join(url, *safe, _files.safe_name(stem + uid, _STEM_MAX) + ending)
+    return s3.join(url, *safe, _files.safe_name(stem + uid, _OBJECT_NAME_MAX) + ending)
 
 
 def _guess_type(path: str, name: str) -> tuple[str | None, str | None]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from event._worker import Result, Sent
 
+    # A parser or a group of options. The type has no public name.
+    Options = argparse._ActionsContainer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
 OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, or else e3-event/outbox in the user's directory for the state of programs"
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 
@@ -77,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config(parser: argparse._ActionsContainer) -> None:
+def add_config(parser: Options) -> None:
     """Add the option ``--config``."""
     parser.add_argument(
         "--config",
@@ -87,7 +90,7 @@ def add_config(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_output_options(parser: argparse._ActionsContainer) -> None:
+def add_output_options(parser: Options) -> None:
     """Add the options ``--quiet`` and ``--verbose``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
@@ -97,11 +100,16 @@ def add_output_options(parser: argparse._ActionsContainer) -> None:
 
 
 def add_sending_options(
-    parser: argparse.ArgumentParser, what: str = "the event", *, default: str = OUTBOX_DEFAULT
-) -> argparse._ArgumentGroup:
-    """Add the options that say how an event is sent, ``outbox`` and ``timeout``; return their group.
+    parser: argparse.ArgumentParser,
+    what: str = "the event",
+    *,
+    default: str = OUTBOX_DEFAULT,
+    strict: str | None = None,
+) -> Options:
+    """Add the options for how an event is sent (``--outbox``, ``--timeout``, perhaps ``--strict``); return their group.
 
     :param default: which outbox is used without the option
+    :param strict: when ``--strict`` makes the exit status 1; None for no such option
     """
     group = parser.add_argument_group("delivery")
     group.add_argument(
@@ -110,10 +118,12 @@ def add_sending_options(
         help=f"keep {what} in this directory until every handler has it; none for no outbox (default: {default})",
     )
     add_timeout(group, what)
+    if strict:
+        group.add_argument("--strict", action="store_true", help=f"exit with status 1 {strict}")
     return group
 
 
-def add_timeout(parser: argparse._ActionsContainer, what: str) -> None:
+def add_timeout(parser: Options, what: str) -> None:
     """Add the option ``--timeout``."""
     parser.add_argument(
         "--timeout",

@@ -29,7 +29,7 @@ def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
         counts[candidate.state] += 1
         unreadable = unreadable or isinstance(entry, str)
         printer.add(candidate, entry)
-        if terminal._failed:
+        if terminal.output_failed():
             break  # nobody reads it any more, as with head
     printer.close()
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
