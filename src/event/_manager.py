@@ -276,6 +276,7 @@ class EventManager:
         from event import _redact  # noqa: F401
 
         if self.outbox is not None or self.timeout is not None:
+            from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
 
 
