@@ -15,6 +15,8 @@ import recipes
 from recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
 from servers.smtp import PASSWORD
 
+pytestmark = pytest.mark.server
+
 RECIPES = {"github", "gitlab", "jenkins", "docker", "cron", "systemd", "shell", "powershell"}
 NOTHING_SENT = "nothing is sent: E3_EVENT_HANDLERS names no handler"
 

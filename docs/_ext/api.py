@@ -18,7 +18,8 @@ GROUPS: dict[str, dict[str, list[str]]] = {
     "event": {
         "Send events": ["send_event", "track", "Event", "send_event_from_file"],
         "Configure handlers": [
-            *("add_handler", "load_handlers_from_env", "handler_config_as_env", "use_outbox"),
+            *("add_handler", "load_handlers_from_env", "load_handlers_from_config", "handler_config_as_env"),
+            "use_outbox",
             *("default_manager", "EventManager"),
         ],
         "Results and errors": ["Outcome", "Delivery", "EventError", "logger"],

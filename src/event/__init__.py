@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from event._tracking import Tracker
 
-    __version__: str
     logger: logging.Logger
+    __version__: str
 
 __all__ = [
     "Delivery",
