@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from logging import Logger, LogRecord
 
-_WARNING = 30  # logging.WARNING
+WARNING = 30  # logging.WARNING, which a start of Python has not imported
 
 _captured: dict[int, list[str]] = {}
 
@@ -79,7 +79,7 @@ def stop_capture() -> str:
 def _remember(record: LogRecord) -> bool:
     """Capture a record and let it pass. A filter does this: a handler would disable logging's output to stderr."""
     said = _captured.get(get_ident())
-    if said is not None and record.levelno >= _WARNING:
+    if said is not None and record.levelno >= WARNING:
         error = record.exc_info[1] if record.exc_info else None
         said.append(f"{record_text(record)}: {one_line(error)}" if error else record_text(record))
     return True
