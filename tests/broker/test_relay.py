@@ -228,7 +228,7 @@ def test_dead_letter_is_what_it_was_with_the_reason_in_a_header(any_queue):
     with running(any_queue, sink):
         found, reason, left = dead_letter(any_queue)
     assert (found, left) == (content, {**NEW, "pending_handlers": ["a"]})
-    assert reason.startswith("it is not an event's message \\ud800éé")
+    assert reason.startswith("it is not an event's message ?éé")
     assert len(reason) <= 1005
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
+from event._backoff import backoff
 from event._worker import supervisor as room
 from event._worker.supervisor import Supervisor
 from worker.staging import FakeWorker, Heard, Stage
@@ -147,7 +149,8 @@ def test_a_pass_starts_no_second_worker_while_one_finishes_what_it_has(once, sta
 # Workers that die.
 
 
-def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(watching, stage, heard):
+def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(watching, stage, heard, monkeypatch):
+    monkeypatch.setattr(room, "backoff", partial(backoff, chance=0.5))
     starts = []
     stage.on_spawn = lambda worker: (starts.append(stage.now), worker.kill("it broke"))
     for _ in range(40):
