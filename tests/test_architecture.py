@@ -175,7 +175,7 @@ ORDER = [
     {"_worker"},
     {"handler"},
     {"_cli", "config", "testing"},
-    {"__main__"},
+    {"__main__", "_pyinstaller"},
 ]
 FOR_HANDLERS = {
     *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
@@ -189,7 +189,16 @@ FOR_HANDLERS = {
         "_formats.template",
         "_text",
     ),
-    *("_net.deadline", "_net.http", "_net.mail_server", "_net.otlp", "_net.s3", "_net.smtp", "_net.webhook"),
+    *(
+        "_net.deadline",
+        "_net.guarded_requests",
+        "_net.http",
+        "_net.mail_server",
+        "_net.otlp",
+        "_net.s3",
+        "_net.smtp",
+        "_net.webhook",
+    ),
     "_broker",
 }
 
@@ -327,7 +336,7 @@ def test_every_built_in_is_an_entry_point_of_pyproject():
     points = pyproject()["entry-points"]
     assert points["event.handler"] == {name: ":".join(place) for name, place in _registry.BUILTINS.items()}
     # e3-core declares the four names there, and refuses those that are declared twice.
-    assert set(points) == {"event.handler"}
+    assert set(points) == {"event.handler", "pyinstaller40"}
 
 
 def test_every_built_in_is_an_entry_point_of_the_installed_distribution():

@@ -130,7 +130,7 @@ def test_no_public_method_is_missing_from_the_table():
         if not name.startswith("_")
     }
     assert public - set(SIGNATURES) == {
-        f"EventManager.{name}" for name in ("dispatch", "load_handlers_from_config", "use_outbox")
+        f"EventManager.{name}" for name in ("dispatch", "load_handlers_from_config", "send_event_async", "use_outbox")
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import threading
 
@@ -101,3 +102,29 @@ def test_to_listen_does_not_import_logging(monkeypatch):
     _log.start_capture()
     assert "logging" not in sys.modules
     assert _log.stop_capture() == ""
+
+
+FORGED = "one\n::add-path::/x\x1b[2J"
+
+
+def test_no_text_of_others_begins_a_line_of_the_log_or_controls_the_terminal(capfd):
+    code = (
+        f"import event; from event import _log; text = {FORGED!r}\n"
+        "class Raising:\n"
+        "    def send_event(self, _event):\n"
+        "        raise OSError(text) from ValueError(text)\n"
+        "e = event.Event(text, text, **{text: 1}); e.attach_file(__import__('os').__file__, text)\n"
+        "event.default_manager.handlers[text] = Raising(); event.send_event(e); print(repr(e))\n"
+        "_log.warning('%s %s', text, OSError(text))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    out, err = capfd.readouterr()
+    assert "\x1b" not in out + err
+    assert not [line for line in (out + err).splitlines() if line.startswith("::")]
+    assert r"OSError: one\n::add-path::/x\x1b[2J" in err
+
+
+def test_a_traceback_that_cannot_be_shown_is_left_to_logging(monkeypatch, caplog):
+    monkeypatch.setattr("traceback.format_exception", lambda _error: 1 / 0)
+    _log.error("no", cause=ValueError("v"))
+    assert caplog.records[0].exc_text is None or "ValueError" in caplog.records[0].exc_text

@@ -8,6 +8,7 @@ import contextvars
 import functools
 import inspect
 import os
+import threading
 
 import pytest
 
@@ -346,3 +347,99 @@ def test_an_interrupt_while_it_is_sent_passes():
     event.default_manager.handlers["refuses"] = Refuses(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), event.track("compile"):
         pass
+
+
+def test_tasks_that_share_a_tracker_have_events_of_their_own(recorder):
+    tracker = event.track("t")
+
+    async def work(number, error, turn, following):
+        with tracker as e:
+            e.number = number
+            await turn.wait()
+            following.set()
+            if error:
+                raise error
+
+    async def main():
+        turns = [asyncio.Event() for _ in range(3)]
+        works = [
+            work(0, None, turns[0], turns[1]),
+            work(1, ValueError("v"), turns[1], turns[2]),
+            work(2, None, turns[2], asyncio.Event()),
+        ]
+        tasks = [asyncio.create_task(one) for one in works]
+        await asyncio.sleep(0)  # each has begun
+        turns[0].set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    assert [(e.number, e.outcome) for e in recorder.events] == [(0, "success"), (1, "failure"), (2, "success")]
+
+
+class Waits(event.EventHandler):
+    """Holds each sending until the event loop has done something else."""
+
+    def __init__(self):
+        self.loop_runs = threading.Event()
+        self.held = []
+
+    def send_event(self, e):
+        self.held.append(self.loop_runs.wait(60))
+        return True
+
+
+@pytest.fixture
+def waits():
+    event.default_manager.handlers["waits"] = made = Waits()
+    return made
+
+
+async def with_block():
+    async with event.track("t"):
+        pass
+
+
+@event.track("t")
+async def decorated():
+    pass
+
+
+async def sent():
+    assert await event.default_manager.send_event_async(event.Event("e"))
+
+
+@pytest.mark.parametrize("work", [with_block, decorated, sent])
+def test_sending_does_not_block_the_event_loop(waits, work):
+    async def main():
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        waits.loop_runs.set()
+        await task
+
+    asyncio.run(main())
+    assert waits.held == [True]
+
+
+def test_a_coroutine_outside_of_asyncio_sends_too(recorder):
+    with pytest.raises(StopIteration):
+        with_block().send(None)
+    assert the_event(recorder).outcome == "success"
+
+
+def test_a_task_that_is_cancelled_while_it_sends_ends_cancelled(waits):
+    async def main():
+        task = asyncio.create_task(with_block())
+        while not waits.held and not task.done():
+            await asyncio.sleep(0)
+            task.cancel()
+            waits.loop_runs.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_failure_of_an_asynchronous_sending_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(event.default_manager, "send_event", lambda _event: 1 / 0)
+    asyncio.run(with_block())
+    assert "event t could not be sent" in caplog.text

@@ -12,6 +12,8 @@ Create an event, attach files and send it. Handlers deliver it to its destinatio
 
 from __future__ import annotations
 
+import time  # noqa: F401  # tests of scripts replace `event.time`
+
 from event._event import Event, already_delivered, sending_id, unique_id
 from event._handler import EventHandler
 from event._manager import EventManager
@@ -58,7 +60,7 @@ EventError.__module__ = __name__
 PartialDeliveryError.__module__ = __name__
 PermanentError.__module__ = __name__
 
-default_manager = EventManager()
+default_manager: EventManager = EventManager()
 
 
 def send_event(event: Event) -> bool:

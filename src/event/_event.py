@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
-from event.error import EventError, shown
+from event.error import EventError, shown, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar
 
     E = TypeVar("E", bound="Event")
+
+
+# Tests of scripts replace `event.unique_id` and `event.time`, as those of e3.event do; so they are looked up there.
+_face: Any = sys.modules["event"]
 
 
 def unique_id() -> str:
@@ -61,9 +66,9 @@ class Event:
         _set_data(
             self,
             {
-                "uid": unique_id() if uid is None else uid,
+                "uid": _face.unique_id() if uid is None else uid,
                 "name": name,
-                "begin_time": time.time(),
+                "begin_time": _face.time.time(),
                 "end_time": None,
                 **kwargs,
             },
@@ -130,11 +135,11 @@ class Event:
         """Return the name, the uid, whether the event is closed and what it holds; no values, which may be secret."""
         data = self._data
         state = "closed" if self._closed else "open"
-        parts = [f"{shown(data.get('name'))} {shown(data.get('uid')).strip(chr(39))}", state]
+        parts = [f"{visible(shown(data.get('name')))} {visible(shown(data.get('uid'))).strip(chr(39))}", state]
         if extra := [key for key in data if key not in _FRESH]:
-            parts.append(f"data: {', '.join(extra)}")
+            parts.append(f"data: {visible(', '.join(map(str, extra)))}")
         if self._attachments:
-            parts.append(f"attachments: {', '.join(self._attachments)}")
+            parts.append(f"attachments: {visible(', '.join(self._attachments))}")
         return f"<{type(self).__name__} {'; '.join(parts)}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,6 +153,7 @@ class Event:
             "_delivered": already_delivered(self),
             # Without the defaults, so that they are the shared dict again on the other side.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
+            "_subclass": _subclass_state(self),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -159,6 +165,8 @@ class Event:
         _set_redact(self, state["_redact"])
         _set_delivered(self, state["_delivered"])
         _set_formatters(self, state["_formatters"] or self._dates())
+        for name, value in state["_subclass"].items():
+            object.__setattr__(self, name, value)
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
         """Return the attachments: name -> (absolute path, SHA-1 in hex)."""
@@ -194,7 +202,7 @@ class Event:
     def close(self) -> None:
         """Set end_time, and freeze the data and the attachments. Closing again changes nothing."""
         if not self._closed:
-            self._data["end_time"] = time.time()
+            self._data["end_time"] = _face.time.time()
             _set_closed(self, True)
 
     @staticmethod
@@ -266,11 +274,11 @@ class Event:
 
     def _dates(self) -> Any:
         formatter = self.format_date
-        return _DATES if formatter is Event.format_date else dict.fromkeys(_DATES, formatter)
+        return _DATES if formatter is _DATES["begin_time"] else dict.fromkeys(_DATES, formatter)
 
     def _title(self) -> str:
         name, uid = (x if isinstance(x, str) else shown(x) for x in map(self._data.get, ("name", "uid")))
-        return f"event {name} ({uid})"
+        return visible(f"event {name} ({uid})")
 
     def _require_open(self) -> None:
         if self._closed:
@@ -298,7 +306,8 @@ def sending_id(event: Event) -> str:
     An event that an outbox keeps has the same id on every attempt, so that a repeated delivery can replace the one
     before. Without an outbox, every call returns a new one.
     """
-    return getattr(event, "_sending", None) or unique_id()  # an event of e3-core has none
+    sending: str = getattr(event, "_sending", None) or _face.unique_id()  # an event of e3-core has none
+    return sending
 
 
 def already_delivered(event: Event) -> frozenset[str]:
@@ -348,6 +357,38 @@ def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
     return copy
 
 
+def _subclass_state(event: Event) -> dict[str, Any]:
+    """Return what a subclass keeps in an event beside the data, in ``__dict__`` or in slots of its own."""
+    if type(event) is Event:
+        return {}
+    state: dict[str, Any] = {}
+    for kind in type(event).__mro__:
+        if not issubclass(Event, kind):
+            for name, member in vars(kind).items():
+                if name == "__dict__":
+                    state.update(object.__getattribute__(event, name))
+                elif type(member) is _SLOT:
+                    try:
+                        state[name] = member.__get__(event)
+                    except AttributeError:
+                        pass  # not set
+    return state
+
+
+def as_own_event(event: Any) -> Event:
+    """Return an event as an `Event`: one of e3-core, say, as what its public methods return.
+
+    :raises EventError: its data is not a dict with a uid and a name
+    """
+    if isinstance(event, Event):
+        return event
+    attachments = {name: [path, digest] for name, (path, digest) in event.get_attachments().items()}
+    try:
+        return decode_event({"data": event.as_dict(), "attachments": attachments, "closed": True}, Event)
+    except ValueError as error:
+        raise EventError(f"the {type(event).__name__} is not an event: {error}") from error
+
+
 def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what is dumped of an event; one of e3-core has the same attribute."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
@@ -369,7 +410,7 @@ def decode_event(content: Any, kind: type[E]) -> E:
     data, attachments, closed = read_content(content)
     event = kind.__new__(kind)
     state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
-    Event.__setstate__(event, {**state, "_sending": None, "_redact": None, "_formatters": None})
+    Event.__setstate__(event, {**state, "_sending": None, "_redact": None, "_formatters": None, "_subclass": {}})
     return event
 
 
@@ -384,6 +425,7 @@ _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
 # The last seconds written: both dates of a short event, and each handler's as_dict, ask for the same one.
 _SECONDS: dict[float, str] = {}
 _UNSET = object()
+_SLOT = type(Event.__dict__["_data"])
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
 # Attributes of an event are its data; these read and write the slots.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from _thread import get_ident  # as threading has it, which costs an import
 
-from event.error import one_line
+from event.error import one_line, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,13 +55,23 @@ def error(message: str, *args: object, cause: BaseException | None = None) -> No
 
 
 def _log_safely(level: int, message: str, args: tuple[object, ...], cause: BaseException | None) -> None:
+    args = tuple(map(_visible_argument, args))
     try:
-        get_logger().log(level, message, *args, exc_info=cause)
+        # A test of a script may have replaced `event.logger`, as those of e3.event do.
+        logger = vars(sys.modules["event"]).get("logger") or get_logger()
+        logger.log(level, message, *args, exc_info=cause)
     except Exception as failure:
         try:
             sys.stderr.write(f"event: {message % args} (and logging failed: {one_line(failure)})\n")
         except Exception:  # noqa: S110  # there is no other place to report to
             pass
+
+
+def _visible_argument(value: object) -> object:
+    """Return an argument of a message, safe to print: a text of others could control a terminal, or forge a line."""
+    if isinstance(value, str):
+        return visible(value)
+    return visible(str(value)) if isinstance(value, OSError) else value
 
 
 def start_capture() -> None:
@@ -78,6 +88,8 @@ def stop_capture() -> str:
 
 def _remember(record: LogRecord) -> bool:
     """Capture a record and let it pass. A filter does this: a handler would disable logging's output to stderr."""
+    if record.exc_info and record.exc_info[1] and not record.exc_text:
+        record.exc_text = _visible_traceback(record.exc_info[1])
     said = _captured.get(get_ident())
     if said is not None and record.levelno >= WARNING:
         error = record.exc_info[1] if record.exc_info else None
@@ -96,3 +108,19 @@ def record_text(record: LogRecord) -> str:
 def is_capturing() -> bool:
     """Return whether the messages of the current thread are captured."""
     return get_ident() in _captured
+
+
+def _visible_traceback(error: BaseException) -> str | None:
+    """Return a traceback as logging shows it, each message of an exception on one line."""
+    from traceback import format_exception
+
+    try:
+        return "\n".join(map(_visible_item, format_exception(error)))
+    except Exception:
+        return None  # logging does it in its own way
+
+
+def _visible_item(item: str) -> str:
+    item = item.removesuffix("\n")
+    is_frame = item.startswith(("  File ", "\n"))  # a frame, or what joins two tracebacks
+    return "\n".join(map(visible, item.split("\n"))) if is_frame else visible(item)

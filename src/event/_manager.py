@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import _log
-from event._event import Event, redact_in
+from event._event import Event, as_own_event, redact_in
 from event._outcome import taken
 from event.error import EventError, one_line
 
@@ -44,7 +44,7 @@ class EventManager:
     ) -> None:
         self.handlers: dict[str, EventHandler] = {}
         self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
-        self.timeout = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
+        self.timeout: float | None = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
         # events for it.
@@ -92,6 +92,12 @@ class EventManager:
                 _log.error("handler %s failed on %r", name, event, cause=error)
         return delivered
 
+    async def send_event_async(self, event: Event) -> bool:
+        """Do as `send_event`, in a thread, so that the event loop of asyncio is not blocked."""
+        from event._tracking import in_thread
+
+        return await in_thread(self.send_event, event)
+
     def dispatch(self, event: Event) -> Outcome:
         """Give an event to every handler, as `send_event` does, and return the result of each handler.
 
@@ -108,7 +114,7 @@ class EventManager:
         wanted = self._recipients({**self._unloaded, **self.handlers}, event)
         handlers = {name: handler for name, handler in self.handlers.items() if name in wanted}
         unloaded = {name: config for name, config in self._unloaded.items() if name in wanted}
-        return delivery.send_through_outbox(event, handlers, unloaded, self.outbox, self.timeout)
+        return delivery.send_through_outbox(as_own_event(event), handlers, unloaded, self.outbox, self.timeout)
 
     def _recipients(self, handlers: dict[str, Any], event: Event) -> dict[str, Any]:
         """Return a copy of handlers, without those whose conditions the event does not meet."""

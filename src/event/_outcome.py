@@ -23,12 +23,12 @@ class Delivery:
     __slots__ = ("error", "handler", "ok", "said", "seconds", "timed_out")
 
     def __init__(self, handler: str, ok: bool, error: BaseException | None, seconds: float, said: str = "") -> None:
-        self.handler = handler
-        self.ok = ok
-        self.error = error
-        self.seconds = seconds
-        self.said = said
-        self.timed_out = False
+        self.handler: str = handler
+        self.ok: bool = ok
+        self.error: BaseException | None = error
+        self.seconds: float = seconds
+        self.said: str = said
+        self.timed_out: bool = False
 
     def __bool__(self) -> bool:
         """Return whether the handler delivered the event."""
@@ -71,7 +71,7 @@ class Outcome:
     __slots__ = ("deliveries",)
 
     def __init__(self, deliveries: tuple[Delivery, ...]) -> None:
-        self.deliveries = deliveries
+        self.deliveries: tuple[Delivery, ...] = deliveries
 
     def __bool__(self) -> bool:
         """Return whether all handlers delivered the event; True if there are no handlers."""

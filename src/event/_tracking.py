@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from event import _log, _trace_context
 from event._event import Event, raw_data
 
@@ -24,8 +26,8 @@ _CANCELLATIONS = frozenset({"KeyboardInterrupt", "CancelledError", "GeneratorExi
 class Tracker:
     """What `event.track` returns: a context manager, and a decorator.
 
-    As a context manager it gives the event. As a decorator it makes an event for each call, of a function or of a
-    coroutine function.
+    As a context manager, also with ``async with``, it gives the event. As a decorator it makes an event for each call,
+    of a function or of a coroutine function. Tasks and threads may share it.
 
     :param send: what the finished event is given to
     """
@@ -34,14 +36,14 @@ class Tracker:
         self._send = send
         self._name = name
         self._data = data
-        # The event and the span around it; more than one where a tracker is used within itself.
-        self._begun: list[tuple[Event, _trace_context.Span | None]] = []
+        # The event, its span and the span around it, for each use that has begun: within itself, or at the same time.
+        self._begun: list[tuple[Event, _trace_context.Span, _trace_context.Span | None]] = []
 
     def __enter__(self) -> Event:
         """Make the event; return it."""
         span = _trace_context.new_span(_trace_context.current_span())
         event = Event(self._name, **{**_trace_context.to_data(span), **self._data})
-        self._begun.append((event, _trace_context.active_span.get()))
+        self._begun.append((event, span, _trace_context.active_span.get()))
         _trace_context.active_span.set(span)
         return event
 
@@ -49,20 +51,46 @@ class Tracker:
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
-        event, around = self._begun.pop()
-        # Not the token's reset: it raises where a generator is closed in another context than it was begun in.
-        _trace_context.active_span.set(around)
+        event = self._end()
         try:
-            outcome = outcome_of(error)
-            # Also where the body has closed the event; what it says of its own success counts.
-            data = raw_data(event)
-            data.update(outcome if error else {**outcome, **data})
-            event.close()
+            _finish(event, error)
             self._send(event)
-        except KeyboardInterrupt:
-            if error is None:
+        except BaseException as failure:
+            self._report(failure, error)
+
+    async def __aenter__(self) -> Event:
+        """Make the event; return it."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        """Do as `__exit__`, and send the event in a thread, so that the event loop is not blocked."""
+        event = self._end()
+        try:
+            _finish(event, error)
+            await in_thread(self._send, event)
+        except BaseException as failure:
+            if is_cancellation(failure):
                 raise
-        except BaseException as failure:  # SystemExit too: a handler must not end a build that goes well, nor hide why
+            self._report(failure, error)
+
+    def _end(self) -> Event:
+        """Return the event whose work ends."""
+        active = _trace_context.active_span.get()
+        # A generator may be closed in another context than it was begun in; then the last use ends.
+        begun = next((begun for begun in reversed(self._begun) if begun[1] is active), self._begun[-1])
+        self._begun.remove(begun)
+        event, _, around = begun
+        # Not the token's reset: it raises in another context.
+        _trace_context.active_span.set(around)
+        return event
+
+    def _report(self, failure: BaseException, error: BaseException | None) -> None:
+        """Log why the event was not sent. SystemExit too: a handler must neither end a build nor hide why it ends."""
+        if isinstance(failure, KeyboardInterrupt) and error is None:
+            raise failure
+        if not isinstance(failure, KeyboardInterrupt):
             _log.error("event %s could not be sent", self._name, cause=failure)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -92,7 +120,7 @@ def _function(function: Any, track: Callable[[], Tracker]) -> Any:
 
 def _coroutine(function: Any, track: Callable[[], Tracker]) -> Any:
     async def call(*args: Any, **kwargs: Any) -> Any:
-        with track():
+        async with track():
             return await function(*args, **kwargs)
 
     return call
@@ -104,6 +132,30 @@ def _generator(function: Any, track: Callable[[], Tracker]) -> Any:
             return (yield from function(*args, **kwargs))
 
     return call
+
+
+def _finish(event: Event, error: BaseException | None) -> None:
+    """Set the outcome, and close the event. If the body has closed it, what it says of its own success counts."""
+    outcome, data = outcome_of(error), raw_data(event)
+    data.update(outcome if error else {**outcome, **data})
+    event.close()
+
+
+async def in_thread(send: Callable[[Event], T], event: Event) -> T:
+    """Send in a thread of asyncio; in another event loop, or without one, right here."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        asyncio.get_running_loop()  # type: ignore[union-attr]  # None has no loop
+    except (AttributeError, RuntimeError):
+        return send(event)
+    from asyncio import to_thread
+
+    return await to_thread(send, event)
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether an event loop has cancelled a task."""
+    return any(base.__name__ in {"CancelledError", "GeneratorExit"} for base in type(error).__mro__)
 
 
 def _flags(function: Any) -> int:

@@ -86,7 +86,7 @@ class PermanentError(EventError):
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None, *, done: Iterable[str] = ()) -> None:
         super().__init__(message, origin)
-        self.done = frozenset(done)
+        self.done: frozenset[str] = frozenset(done)
 
 
 class PartialDeliveryError(EventError):
@@ -111,8 +111,8 @@ class PartialDeliveryError(EventError):
         remaining: Iterable[str] = (),
     ) -> None:
         super().__init__(message, origin)
-        self.done = frozenset(done)
-        self.remaining = tuple(remaining)
+        self.done: frozenset[str] = frozenset(done)
+        self.remaining: tuple[str, ...] = tuple(remaining)
 
 
 def shown(value: object) -> str:
@@ -139,4 +139,14 @@ def one_line(error: BaseException) -> str:
             text = f"{type(error).__name__}: {error}".removesuffix(": ")
         except BaseException:
             text = type(error).__name__
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    r"""Return text with control characters, and what a terminal could not show, as ``\xNN``, ``\n`` or ``\uNNNN``.
+
+    A text of others, in a log or on a terminal, can then neither begin a line of its own nor control the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

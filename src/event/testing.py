@@ -27,7 +27,9 @@ class RecordedEvent:
 
     def __init__(self, event: Event) -> None:
         self.data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
-        self.attachments = {name: _read_recorded(path) for name, (path, _) in event.get_attachments().items()}
+        self.attachments: dict[str, bytes] = {
+            name: _read_recorded(path) for name, (path, _) in event.get_attachments().items()
+        }
 
     @property
     def name(self) -> Any:

@@ -41,8 +41,9 @@ def test_after_the_event_of_a_step_they_are_delivered_too_without_a_line(process
     assert sorted(data["name"] for data in stored()) == ["a", "c", "c"]
 
 
-def test_what_is_not_due_goes_on_waiting(command):
+def test_what_has_failed_again_and_is_not_due_goes_on_waiting(command):
     wait_for("a")
+    command("deliver", "ob", "--all")
     free()
     command("send", "c", *AT, *TO_FILES)
     assert len(ids()) == 1

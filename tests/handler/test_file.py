@@ -423,3 +423,41 @@ def test_a_retry_of_a_sending_replaces_its_files_and_another_sending_does_not(tm
     assert handler.send_event(e)
     assert len(jsons(tmp_path / "events")) == 3
     assert copies(tmp_path / "events") == [b"compiled"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: root alone gives files away")
+def test_a_directory_of_another_user_is_not_written(tmp_path, attach):
+    event_ = attach("a", "b", {"log": b"x"})
+    stem = f"{event_.name}-{event_.uid}"
+    foreign = tmp_path / "events" / stem
+    foreign.mkdir(parents=True)
+    os.chown(foreign, 12345, 12345)
+    handler = FileHandler(tmp_path / "events")
+    assert handler.send_event(event_)
+    assert list(foreign.iterdir()) == []
+
+
+def test_a_huge_json_file_that_another_wrote_is_not_read(tmp_path):
+    sent = Event("a", "b")
+    FileHandler(tmp_path).send_event(sent)
+    planted = tmp_path / "a-b-00000000-0000-4000-8000-000000000000.json"
+    planted.touch()
+    os.truncate(planted, 1 << 33)
+    assert FileHandler(tmp_path).send_event(sent)
+
+
+def test_a_dump_that_is_huge_is_an_error(tmp_path):
+    (tmp_path / "dump.json").touch()
+    os.truncate(tmp_path / "dump.json", 1 << 33)
+    with pytest.raises(OSError, match="8589934592 bytes; expected 67108864 at most"):
+        Event.load(tmp_path / "dump.json")
+
+
+@pytest.mark.skipif(os.chmod not in os.supports_fd, reason="platform: permission bits are set by path")
+def test_permission_bits_and_time_are_set_by_descriptor(tmp_path, attach, monkeypatch):
+    """By path, another user could have put a link there."""
+    sent = attach("a", "b", {"log": b"x"})
+    set_attributes = _files.set_attributes
+    monkeypatch.setattr(_files, "set_attributes", lambda fd, _path, *args: set_attributes(fd, "nowhere", *args))
+    assert FileHandler(tmp_path / "events").send_event(sent)
+    assert copies(tmp_path / "events") == [b"x"]

@@ -77,10 +77,11 @@ class Mailbox:
 
 
 @contextmanager
-def smtp_server(tls=None, family=socket.AF_INET, **more):
+def smtp_server(tls=None, family=socket.AF_INET, port=0, **more):
     """Run a server; give its Mailbox, which has the `port` too.
 
     :param tls: the context of a server that speaks TLS from the start
+    :param port: one that `servers.process.free_port` has found, so that a client can try it before the server runs
     :param more: `refuse` (addresses, or what each is answered), `refuse_data` and `most` (recipients in a transaction)
         of Mailbox; what else aiosmtpd's SMTP takes
     """
@@ -88,7 +89,7 @@ def smtp_server(tls=None, family=socket.AF_INET, **more):
     more = {"enable_SMTPUTF8": True, "data_size_limit": 64 << 20, "hostname": "localhost", **more}
     if more.get("auth_required"):
         more["authenticator"] = mailbox.check
-    listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
+    listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", port), family=family)
     mailbox.port = listener.getsockname()[1]
     loop = asyncio.new_event_loop()
     talks = []

@@ -136,7 +136,7 @@ def encode_message(message: EventMessage) -> bytes:
         content["trace"] = _trace_context.to_data(message.span)
     content["event"] = encode_event(message.event, message.attachments)
     content["files"] = {name: _encode_file(file) for name, file in message.files.items()}
-    return _json.dumps(content).encode("ascii")
+    return _json.dumps(content, i_json=True).encode("ascii")
 
 
 def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:

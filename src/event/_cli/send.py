@@ -8,7 +8,7 @@ from event import Event, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._cli._support.settings import Settings
 from event._event import raw_content
-from event.error import EventError, one_line
+from event.error import EventError, one_line, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
         elif event:
-            terminal.print_out(terminal.visible(str(event.uid)))
+            terminal.print_out(visible(str(event.uid)))
         return int(args.strict or bool(settings.problems))
     if args.verbose:
         settings.print_origins()
@@ -183,7 +183,7 @@ class _Command:
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
         if not self._json:
-            terminal.print_out(terminal.visible(str(event.uid)))
+            terminal.print_out(visible(str(event.uid)))
         return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
@@ -263,7 +263,7 @@ def _event_from_args(args: argparse.Namespace) -> Event:
     """
     fail = args.parser.error
     name, data = arguments.name_and_data(args.words, _RESERVED, fail)
-    if args.uid is not None and (not args.uid.strip() or terminal.visible(args.uid) != args.uid):
+    if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
     _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)

@@ -13,6 +13,7 @@ from event._formats.notice import CHAT_MAX, chat_text, clean, notice_of, plain_d
 from event._formats.notice_html import chat_html
 from event._formats.template import Templates
 from event._handler import import_extra
+from event._net.guarded_requests import guard
 from event._text import on_one_line
 from event.error import one_line
 
@@ -28,8 +29,8 @@ _EXPECTED = (
     "expected apprise=URLS[,TITLE[,BODY]], where URLS are env:NAME, file:PATH or SCHEME://..., white space between them"
 )
 
-# White space parts two URLs; a path may hold some too.
-_BETWEEN_URLS = re.compile(r"(?<!\s)\s+(?=env:|file:|[A-Za-z][\w+.-]*://)")
+# White space, a comma or a semicolon separates two URLs; a path may hold some too.
+_BETWEEN_URLS = re.compile(r"(?<![\s,;])[\s,;]+(?=env:|file:|[A-Za-z][\w+.-]*://)")
 _URL_START = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
 _SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"}  # outcome: name in Apprise's NotifyType
 
@@ -54,7 +55,7 @@ class AppriseHandler(EventHandler):
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
-    references = ("urls",)
+    references: ClassVar[tuple[str, ...]] = ("urls",)
 
     timeout: float = 60.0
 
@@ -63,7 +64,7 @@ class AppriseHandler(EventHandler):
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
         apprise = import_extra("apprise", self.requires["apprise"])
         _load_ahead(apprise)
-        self.urls = _split_urls(urls)
+        self.urls: list[str] = _split_urls(urls)
         self.title = title
         self.body = body
         for position, url in enumerate(self.urls, 1):
@@ -85,6 +86,8 @@ class AppriseHandler(EventHandler):
         fields = _handler_config.split_fields(_config_str, 3)
         if not fields[0].strip():
             raise EventError(f"apprise: no URL; {_EXPECTED}")
+        if any(map(_URL_START.match, fields[1:2])):
+            raise EventError(f"apprise: the title begins as a URL does; {_EXPECTED}")
         return dict(zip(("urls", "title", "body"), fields, strict=False))
 
     def encode_config(self) -> str:
@@ -338,9 +341,11 @@ class _Listener:
         from contextlib import suppress
 
         service: Any = None
-        with suppress(Exception):  # 1.6 has them for what is no URL at all
+        with suppress(ValueError, TypeError, AttributeError):  # 1.6 has them for what is no URL at all
             service = apprise.Apprise.instantiate(self._url, asset=_asset(apprise))
-        if service is None:
+        if service is not None:
+            guard(type(service).__module__)
+        else:
             # What Apprise says of a URL as a whole shows the ends of its parts.
             said = "; ".join(text for text in map(self._masked, _heard[get_ident()]) if "://" not in text)
             raise EventError(

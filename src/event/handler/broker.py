@@ -65,7 +65,7 @@ class BrokerHandler(EventHandler):
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("pika", "redis"), "e3-event[broker]")
-    references = ("url",)
+    references: ClassVar[tuple[str, ...]] = ("url",)
 
     # The URL that the pool is for, and the pool. A class attribute, so that a copy and an unpickled handler start
     # without one.
@@ -83,12 +83,12 @@ class BrokerHandler(EventHandler):
         timeout: float = _PUBLISH_TIMEOUT,
     ) -> None:
         self.url = url
-        self.queue = _checked_queue(queue)
-        self.limit = None if limit is None else _limit_option(limit)
+        self.queue: str = _checked_queue(queue)
+        self.limit: int | None = None if limit is None else _limit_option(limit)
         self.s3 = s3
-        self.profile = profile or ""
-        self.sse = sse or ""
-        self.timeout = _handler_config.positive_seconds(timeout, "broker: the timeout")
+        self.profile: str = profile or ""
+        self.sse: str = sse or ""
+        self.timeout: float = _handler_config.positive_seconds(timeout, "broker: the timeout")
         self._store = self._checked_store()
         self._load_client()
 

@@ -22,7 +22,7 @@ class FileHandler(EventHandler):
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        self.log_dir = os.fspath(log_dir)
+        self.log_dir: str = os.fspath(log_dir)
         if not self.log_dir or "\0" in self.log_dir:
             raise EventError(f"file: the log directory is {self.log_dir!r}; expected a directory, as in file=DIR")
 

@@ -45,7 +45,7 @@ class HTTPHandler(EventHandler):
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
-    references = ("url", "secret")
+    references: ClassVar[tuple[str, ...]] = ("url", "secret")
 
     # A class attribute, so that a copy and an unpickled handler start without one.
     _client: Client | None = None
@@ -66,12 +66,12 @@ class HTTPHandler(EventHandler):
         from event._net import http, webhook  # noqa: F401
 
         self.url = url
-        self.format = _one_of("the format", format, _FORMATS)
+        self.format: str = _one_of("the format", format, _FORMATS)
         self.secret = secret
-        self.source = _uri_reference(source)
+        self.source: str = _uri_reference(source)
         self.type = type
-        self.cdevents = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
-        self.timeout = _handler_config.positive_seconds(timeout, "http: the timeout")
+        self.cdevents: str = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
+        self.timeout: float = _handler_config.positive_seconds(timeout, "http: the timeout")
         self._check_secrets()
 
     def __getstate__(self) -> dict[str, Any]:

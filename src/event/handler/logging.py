@@ -23,8 +23,8 @@ class LoggingHandler(EventHandler):
 
     def __init__(self, logger_name: str = "", level: int | str = logging.DEBUG) -> None:
         self.logger_name = logger_name
-        self.level = _level(level)
-        self.log = logging.getLogger(logger_name)
+        self.level: int = _level(level)
+        self.log: logging.Logger = logging.getLogger(logger_name)
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:

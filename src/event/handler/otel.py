@@ -74,7 +74,7 @@ class OTelHandler(EventHandler):
         ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
         "e3-event[otel]",
     )
-    references = ("endpoint", "headers")
+    references: ClassVar[tuple[str, ...]] = ("endpoint", "headers")
 
     timeout: float | None = None
 

@@ -54,8 +54,8 @@ class S3Handler(EventHandler):
         s3.location(log_s3_url)
         self.event_s3_url = event_s3_url
         self.log_s3_url = log_s3_url
-        self.sse = sse or ""
-        self.aws_profile = profile or None
+        self.sse: str = sse or ""
+        self.aws_profile: str | None = profile or None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copy and pickle keep: all but the store, which is this handler's own."""

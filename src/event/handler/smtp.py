@@ -21,7 +21,7 @@ from event.error import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+    from typing import Any, ClassVar
 
     from event._formats.mail import Mail, MailContent
     from event._net.deadline import Deadline
@@ -54,7 +54,7 @@ class SMTPHandler(EventHandler):
     """
 
     # What may be given by reference: `e3-event check` looks for it.
-    references = ("passwords",)
+    references: ClassVar[tuple[str, ...]] = ("passwords",)
 
     timeout: float = 60.0
 
@@ -76,8 +76,8 @@ class SMTPHandler(EventHandler):
 
         self.default_subject = subject
         self.from_addr = from_addr
-        self.to_addr = to_addr if isinstance(to_addr, str) else format_mailboxes(parse_mailboxes(to_addr))
-        self.smtp_servers = [smtp_servers] if isinstance(smtp_servers, str) else [*smtp_servers]
+        self.to_addr: str = to_addr if isinstance(to_addr, str) else format_mailboxes(parse_mailboxes(to_addr))
+        self.smtp_servers: list[str] = [smtp_servers] if isinstance(smtp_servers, str) else [*smtp_servers]
         self.title = title
         self.body = body
         self._addresses()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from event.error import visible
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
 _MAX_LINE_LENGTH = 1000  # characters of one line; a server may answer with a whole page
-
-
-def visible(text: str) -> str:
-    r"""Return text with what a terminal would act upon, or could not show, written as ``\xNN``, ``\n``, ``\uNNNN``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable_line(text: str) -> str:

@@ -1,0 +1,89 @@
+"""The package `requests` as the services of Apprise use it, under the rules of our own HTTP client.
+
+By itself it sends passwords of ``.netrc`` to any server, follows redirects to other hosts, where a POST becomes a GET,
+reads answers of any size, and has rules of its own for ``NO_PROXY``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from urllib.parse import urlsplit
+
+from event._net.proxies import proxy_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MAX_ANSWER = 1 << 20  # bytes
+_PORTS = {"http": 80, "https": 443}
+
+
+def guard(module: str) -> None:
+    """Have a module that has imported `requests` use it under our rules."""
+    namespace = vars(sys.modules[module])
+    if getattr(namespace.get("requests"), "__name__", "") == "requests":
+        namespace["requests"] = _GuardedRequests(namespace["requests"])
+
+
+class _GuardedRequests:
+    """What takes the place of `requests`: the functions that send are guarded, all else is its own."""
+
+    def __init__(self, requests: Any) -> None:
+        self._requests = requests
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what `requests` has."""
+        if name in {"get", "post", "put", "delete", "patch", "head", "options"}:
+            return partial(self._send, name)
+        return getattr(self._requests, name)
+
+    def _send(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        return self.request(method, url, **_named(method, args), **kwargs)
+
+    def request(self, method: str, url: str, **kwargs: Any) -> Any:
+        """Send a request; return its answer, which has been read."""
+        kwargs.update(allow_redirects=False, stream=True)
+        if kwargs.get("verify") in {None, True}:
+            kwargs["verify"] = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        with self._requests.Session() as session:
+            session.trust_env = False  # neither .netrc nor its rules for proxies
+            session.proxies = _proxies(url)
+            answer = session.request(method, url, **kwargs)
+            answer.raw = _Bounded(answer.raw)
+            answer.content  # noqa: B018  # reads it, while the session is open
+            return answer
+
+
+def _named(method: str, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what `requests` calls the arguments that follow the URL."""
+    names = {"get": ("params",), "post": ("data", "json")}.get(method, ("data",))
+    return dict(zip(names, args, strict=False))
+
+
+def _proxies(url: str) -> dict[str, str]:
+    parts = urlsplit(url)
+    proxy = proxy_for(parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
+    return {parts.scheme: proxy} if proxy else {}
+
+
+class _Bounded:
+    """The beginning of an answer."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._left = _MAX_ANSWER
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._raw.read(min(size, self._left), decode_content=True) if self._left else b""
+        self._left -= min(len(data), self._left)
+        return data
+
+    def close(self) -> None:
+        """Close the connection, of which more may come."""
+        self._raw.close()
+
+    def release_conn(self) -> None:
+        """Do nothing: the connection serves once."""

@@ -1,0 +1,134 @@
+"""What the services of Apprise send follows the rules of our own HTTP client."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import importlib
+import pkgutil
+import sys
+import threading
+import types
+
+import pytest
+
+from event import Event, EventError
+from event._net.guarded_requests import guard
+
+apprise = pytest.importorskip("apprise")
+from event.handler.apprise import AppriseHandler  # noqa: E402  # it needs the extra
+
+pytestmark = pytest.mark.filterwarnings("default")  # of Apprise
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    answer = (200, {}, b"")
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.server.requests.append((self.command, self.path, self.headers))
+        status, headers, body = self.server.answer
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST  # noqa: N815  # the library's names
+
+    def log_message(self, *_args):
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        server.requests = []
+        server.answer = (200, {}, b"")
+        server.url = f"localhost:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_netrc_gives_a_service_no_password(site, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert AppriseHandler(f"json://{site.url}").send_event(Event("e"))
+    assert site.requests[0][2]["Authorization"] is None
+
+
+def test_a_redirect_is_a_failure(site):
+    site.answer = (301, {"Location": "/elsewhere"}, b"")
+    assert not AppriseHandler(f"json://{site.url}").send_event(Event("e"))
+    assert [method for method, _, _ in site.requests] == ["POST"]
+
+
+def test_one_rule_for_proxies(site, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://{site.url}")
+    assert AppriseHandler("json://192.0.2.1/a").send_event(Event("e"))
+    assert site.requests[0][1] == "http://192.0.2.1/a"
+    monkeypatch.setenv("http_proxy", "http://localhost:1")
+    monkeypatch.setenv("no_proxy", site.url)
+    assert AppriseHandler(f"json://{site.url}").send_event(Event("e"))
+
+
+@pytest.fixture
+def requests():
+    import requests
+
+    module = sys.modules["guarded"] = types.ModuleType("guarded")
+    module.requests = requests
+    guard("guarded")
+    yield module.requests
+    guard("guarded")  # a second time changes nothing
+    assert module.requests is not requests
+    del sys.modules["guarded"]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_answer_is_read_up_to_a_limit(site, requests, compressed):
+    body = bytes(3 << 20)
+    site.answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(body)) if compressed else (200, {}, body)
+    answer = requests.get(f"http://{site.url}", {"a": "b"})
+    assert len(answer.content) == 1 << 20
+    assert site.requests[0][1] == "/?a=b"
+
+
+def test_the_other_names_and_arguments_are_those_of_requests(site, requests):
+    assert requests.codes.ok == 200
+    assert requests.put(f"http://{site.url}", b"x", verify=False).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["json://a,json://b", "json://a;json://b", "json://a , json://b"])
+def test_a_comma_or_a_semicolon_separates_urls(text):
+    assert AppriseHandler(text).urls == ["json://a", "json://b"]
+
+
+def test_a_url_in_the_place_of_the_title_is_an_error():
+    with pytest.raises(EventError, match="the title begins as a URL does"):
+        AppriseHandler.decode_config("json://a,json://b")
+
+
+def test_every_service_that_sends_with_requests_can_be_guarded():
+    """It calls the module's functions, and makes no session of its own."""
+    plugins = importlib.import_module("apprise.plugins")
+    found = 0
+    for module in pkgutil.walk_packages(plugins.__path__, "apprise.plugins."):
+        namespace = vars(importlib.import_module(module.name))
+        found += getattr(namespace.get("requests"), "__name__", "") == "requests"
+    assert found > 50
+
+
+def test_why_apprise_raises_is_the_reason(monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise DeprecationWarning("old")
+
+    monkeypatch.setattr(apprise.Apprise, "instantiate", fail)
+    with pytest.raises(EventError, match="DeprecationWarning: old"):
+        AppriseHandler("json://localhost")

@@ -1,0 +1,339 @@
+"""Runs the recipes of docs/howto/ci as their systems run them, as far as that is possible without these systems.
+
+Real are the shell steps, the installation, `e3-event` and the mail server. Simulated are the systems' files and
+variables, `make`, `docker`, and what GitHub and GitLab do with artifacts.
+"""
+
+from __future__ import annotations
+
+import email
+import json
+import os
+import re
+import shutil
+import subprocess
+import venv
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pages
+from servers.process import free_port
+from servers.smtp import PASSWORD, smtp_server
+
+PAGES = pages.CHECKOUT / "docs" / "howto" / "ci"
+
+
+def block(page, kind, containing=""):
+    """Return the only fenced block of a page that has this kind and contains a text."""
+    (found,) = (text for shown, text, _ in pages.blocks(PAGES / f"{page}.md") if shown == kind and containing in text)
+    return found
+
+
+class Done(NamedTuple):
+    """How a shell ended."""
+
+    status: int
+    output: str
+
+
+class Machine:
+    """A machine with a home, a checkout that has the wheels, and a Python without `e3-event`.
+
+    :param directory: where it is
+    :param wheels: the directory of wheels
+    :param programs: where the python is whose pip installs, since the machine's own Python has none
+    """
+
+    def __init__(self, directory, wheels, programs):
+        self.directory = directory
+        self.home, self.checkout = directory / "home", directory / "checkout"
+        self.home.mkdir(parents=True)
+        (self.checkout / "ci").mkdir(parents=True)
+        (self.checkout / "ci" / "wheels").symlink_to(wheels)
+        venv.create(directory / "python", with_pip=False, symlinks=True)
+        self.programs = directory / "python" / "bin"
+        pip = f'exec "{programs}/python" -m pip --disable-pip-version-check --python "{self.programs}/python" "$@"'
+        self.program("pip", pip)
+        self.step_ends(0)
+
+    def program(self, name, script):
+        """Put a program of a shell script on the machine."""
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def step_ends(self, status):
+        """Have `make`, `docker` and the nightly job end with a status."""
+        for name in ("make", "docker", "nightly"):
+            self.program(name, f'echo "{name} has run"; exit {status}')
+
+    def run(self, *command, **variables):
+        """Run a command in the checkout, with these variables and few others."""
+        path = f"{self.programs}{os.pathsep}/usr/local/bin:/usr/bin:/bin"
+        done = subprocess.run(
+            command,
+            cwd=self.checkout,
+            env={"HOME": str(self.home), "PATH": path, "LC_ALL": "C.UTF-8", **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout)
+
+    def waiting(self, outbox=None):
+        """Return the number of entries that wait in an outbox, by default in that of the machine's user."""
+        outbox = outbox or self.home / ".local" / "state" / "e3-event" / "outbox"
+        return len(list(outbox.glob("waiting/*/*")))
+
+
+class Mail:
+    """A mail server that is down until `up` is entered, and that wants a password.
+
+    :ivar secrets: the variables that a user of the recipes stores at the CI system
+    :ivar mailbox: the Mailbox of the last `up`
+    """
+
+    def __init__(self):
+        self.holder, self.port = free_port()
+        self.secrets = {"E3_EVENT_HANDLERS": self.handler("env:SMTP_PASSWORD"), "SMTP_PASSWORD": PASSWORD}
+        self.mailbox = None
+
+    def handler(self, password):
+        return f"smtp=Build,ci@corp.test,dev@corp.test,smtp://ci:{password}@127.0.0.1:{self.port}"
+
+    @contextmanager
+    def up(self):
+        """Run the server; give its Mailbox."""
+        with smtp_server(port=self.port, auth_required=True) as self.mailbox:
+            yield self.mailbox
+            assert set(self.mailbox.logins) <= {("ci", PASSWORD)}
+
+
+def mailed(mailbox):
+    """Return the names of the events that a mailbox got, sorted."""
+    return sorted(_event_of(envelope.content)["name"] for envelope in mailbox.envelopes)
+
+
+def _event_of(content):
+    (data,) = (part for part in email.message_from_bytes(content).walk() if part.get_filename() == "event")
+    return json.loads(data.get_payload(decode=True))
+
+
+# GitHub Actions
+
+_INPUTS = {
+    "actions/checkout@v4": set(),
+    "actions/setup-python@v5": {"python-version"},
+    "actions/upload-artifact@v4": {"name", "path"},
+    "actions/download-artifact@v4": {"pattern", "path", "merge-multiple"},
+}
+_SHELLS = {
+    None: ["bash", "-e"],
+    "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"],
+    "python": ["python"],
+}
+_JOB_KEYS = {"needs", "if", "continue-on-error", "runs-on", "env", "outputs", "steps"}
+_STEP_KEYS = {"id", "if", "name", "uses", "with", "run", "shell", "env"}
+
+
+class GitHub:
+    """Runs a workflow's jobs, one machine each. Artifacts stay for the run's next attempt.
+
+    :param new_machine: makes a machine
+    :param secrets: those of the repository; none for a fork's pull request
+    """
+
+    def __init__(self, workflow, new_machine, secrets):
+        assert {"name", "jobs"} <= set(workflow)
+        self.jobs = workflow["jobs"]
+        self.new_machine = new_machine
+        self.secrets = secrets
+        self.artifacts = {}
+        self.outputs = {}
+        self.attempt = 0
+
+    def run(self, *names):
+        """Run all jobs, or these again; return name -> Job, of those that were not skipped."""
+        self.attempt += 1
+        ran = {}
+        for name, job in self.jobs.items():
+            assert set(job) <= _JOB_KEYS
+            needs = job.get("needs", [])
+            needed = {other: self.outputs[other] for other in ([needs] if type(needs) is str else needs)}
+            context = {
+                f"needs.{other}.outputs.{key}": value for other in needed for key, value in needed[other].items()
+            }
+            if (names and name not in names) or not self.holds(job.get("if", "always()"), context, False):
+                self.outputs.setdefault(name, {})
+                continue
+            ran[name] = Job(self, name, job).run()
+            self.outputs[name] = {
+                key: self.filled(text, ran[name].context) for key, text in job.get("outputs", {}).items()
+            }
+        return ran
+
+    def filled(self, text, context):
+        """Return a text with the values of its expressions. One that is unknown here is a mistake."""
+        return re.sub(r"\$\{\{ (.*?) \}\}", lambda found: self.value(found[1], context), str(text))
+
+    def value(self, expression, context):
+        kind, _, name = expression.partition(".")
+        if kind == "secrets":
+            return self.secrets.get(name, "")
+        if kind in {"steps", "needs"}:
+            return context.get(expression, "")
+        return {"strategy.job-index": "0", "github.run_attempt": str(self.attempt), **context}[expression]
+
+    def holds(self, condition, context, failed):
+        """Return whether a step or a job runs."""
+        terms = str(condition).split(" && ")
+        if "always()" not in terms and failed:
+            return False
+        return all(term == "always()" or self.value(term, context) for term in terms)
+
+
+class Job:
+    """A job that runs.
+
+    :ivar status: the status of the first step that failed, or 0
+    :ivar output: what the shell steps printed
+    :ivar summary: the job summary
+    """
+
+    def __init__(self, system, name, job):
+        self.system, self.name, self.job = system, name, job
+        self.machine = system.new_machine()
+        self.context = {"github.job": name}
+        self.status = 0
+        self.output = self.summary = ""
+
+    def run(self):
+        for step in self.job["steps"]:
+            assert set(step) <= _STEP_KEYS
+            assert ("uses" in step) != ("run" in step)
+            if self.system.holds(step.get("if", "true"), {**self.context, "true": "true"}, self.status):
+                self.use(step) if "uses" in step else self.shell(step)
+        return self
+
+    def local(self, text):
+        """Return a text with the machine's own directory in place of /tmp."""
+        return self.system.filled(text, self.context).replace("/tmp/", f"{self.machine.directory}/tmp/")
+
+    def shell(self, step):
+        script, output, summary = (self.machine.directory / name for name in ("script", "output", "summary"))
+        script.write_text(self.local(step["run"]), encoding="utf-8")
+        output.write_text("", encoding="utf-8")
+        variables = {key: self.local(value) for key, value in self.job.get("env", {}).items()}
+        files = {
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "GITHUB_ACTIONS": "true",
+            "CI": "true",
+        }
+        done = self.machine.run(*_SHELLS[step.get("shell")], str(script), **variables, **files)
+        self.output += done.output
+        self.status = self.status or done.status
+        for line in output.read_text(encoding="utf-8").splitlines():
+            key, value = line.split("=")
+            self.context[f"steps.{step['id']}.outputs.{key}"] = value
+        if summary.exists():
+            self.summary = summary.read_text(encoding="utf-8")
+
+    def use(self, step):
+        action = step["uses"]
+        inputs = {key: self.local(value) for key, value in step.get("with", {}).items()}
+        assert set(inputs) <= _INPUTS[action]
+        if "upload" in action:
+            assert inputs["name"] not in self.system.artifacts
+            self.system.artifacts[inputs["name"]] = archived(inputs["path"])
+        elif "download" in action:
+            assert inputs["merge-multiple"] == "True"
+            for name, files in self.system.artifacts.items():
+                if name.startswith(inputs["pattern"].removesuffix("*")):
+                    unpack(files, self.machine.checkout / inputs["path"])
+
+
+def archived(directory):
+    """Return path -> content of the files of a directory: an artifact has neither modes nor empty directories."""
+    paths = (os.path.join(top, name) for top, _, names in os.walk(directory) for name in names)
+    found = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            found[os.path.relpath(path, directory)] = file.read()
+    return found
+
+
+def unpack(files, directory):
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+# GitLab
+
+_GITLAB_JOB_KEYS = {"stage", "script", "after_script", "artifacts", "when", "allow_failure", "before_script"}
+
+
+class GitLab:
+    """Runs a pipeline's jobs, one machine each; each gets the artifacts of the earlier ones.
+
+    :param variables: those of the project; none for a fork
+    """
+
+    def __init__(self, pipeline, new_machine, variables):
+        self.default = pipeline["default"]
+        self.variables = {**pipeline["variables"], **variables}
+        self.jobs = {name: job for name, job in pipeline.items() if name not in {"default", "variables"}}
+        self.new_machine = new_machine
+        self.artifacts = []
+        self.job_id = 0
+
+    def run(self, name):
+        """Run a job; return how its script ended, and what its machine printed."""
+        job = self.jobs[name]
+        assert set(job) <= _GITLAB_JOB_KEYS
+        machine = self.new_machine()
+        for path, files in self.artifacts:
+            shutil.copytree(files, machine.checkout / path)
+        self.job_id += 1
+        own = {"$CI_PROJECT_DIR": str(machine.checkout), "$CI_JOB_ID": str(self.job_id)}
+        variables = {key: _expanded(value, own) for key, value in self.variables.items()}
+        script = "\n".join(self.default["before_script"] + job["script"])
+        done = machine.run("sh", "-xe", "-c", script, GITLAB_CI="true", CI="true", **variables)
+        after = machine.run("sh", "-xe", "-c", "\n".join(job.get("after_script", [])), CI="true", **variables)
+        for path in job.get("artifacts", {}).get("paths", []):
+            assert job["artifacts"]["when"] == "always"
+            if (kept := machine.checkout / _expanded(path, own)).exists():
+                self.artifacts.append((_expanded(path, own), kept))
+        return Done(done.status, done.output + after.output)
+
+
+def _expanded(text, variables):
+    for name, value in variables.items():
+        text = text.replace(name, value)
+    return text
+
+
+# systemd
+
+
+def service(text):
+    """Return the keys and values of a unit's section [Service]."""
+    section = re.search(r"^\[Service\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)[1]
+    return dict(line.split("=", 1) for line in section.splitlines() if line)
+
+
+def start_service(machine, text):
+    """Run the command of a unit, with the variables of its files that are there."""
+    keys = service(text)
+    assert set(keys) <= {"Type", "User", "StateDirectory", "Environment", "EnvironmentFile", "ExecStart"}
+    lines = [keys["Environment"]] if "Environment" in keys else []
+    file = keys["EnvironmentFile"].removeprefix("-")
+    if os.path.exists(file):
+        with open(file, encoding="utf-8") as opened:
+            lines += opened.read().splitlines()
+    return machine.run(*keys["ExecStart"].split(), **dict(line.split("=", 1) for line in lines))
