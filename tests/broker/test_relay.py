@@ -364,7 +364,7 @@ CRASHING = """
 import os, sys, threading
 from event._broker import BrokerURL, DirectSink, Relay, redis, relay, verdict
 
-redis.LEASE = 1.0
+redis.MESSAGE_LEASE = 1.0
 redis._CLAIM_PAUSE = 0.05
 verdict.MOST_CRASHES = 4
 relay._FIRST_DELAY = 0.1
