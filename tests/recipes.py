@@ -23,9 +23,9 @@ from servers.smtp import PASSWORD, smtp_server
 PAGES = pages.CHECKOUT / "docs" / "howto" / "ci"
 
 
-def block(page, kind, containing=""):
-    """Return the only fenced block of a page that has this kind and contains a text."""
-    (found,) = (text for shown, text, _ in pages.blocks(PAGES / f"{page}.md") if shown == kind and containing in text)
+def block(page, kind):
+    """Return the only fenced block of a page that has this kind."""
+    (found,) = (text for shown, text, _ in pages.blocks(PAGES / f"{page}.md") if shown == kind)
     return found
 
 
@@ -69,11 +69,12 @@ class Machine:
 
     def run(self, *command, **variables):
         """Run a command in the checkout, with these variables and few others."""
-        path = f"{self.programs}{os.pathsep}/usr/local/bin:/usr/bin:/bin"
+        home = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / ".local" / "state")}
+        path = f"{self.programs}:/usr/local/bin:/usr/bin:/bin"
         done = subprocess.run(
             command,
             cwd=self.checkout,
-            env={"HOME": str(self.home), "PATH": path, "LC_ALL": "C.UTF-8", **variables},
+            env={**home, "PATH": path, "LC_ALL": "C.UTF-8", **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -98,11 +99,9 @@ class Mail:
 
     def __init__(self):
         self.holder, self.port = free_port()
-        self.secrets = {"E3_EVENT_HANDLERS": self.handler("env:SMTP_PASSWORD"), "SMTP_PASSWORD": PASSWORD}
+        handlers = f"smtp=Build,ci@corp.test,dev@corp.test,smtp://ci:env:SMTP_PASSWORD@127.0.0.1:{self.port}"
+        self.secrets = {"E3_EVENT_HANDLERS": handlers, "SMTP_PASSWORD": PASSWORD}
         self.mailbox = None
-
-    def handler(self, password):
-        return f"smtp=Build,ci@corp.test,dev@corp.test,smtp://ci:{password}@127.0.0.1:{self.port}"
 
     @contextmanager
     def up(self):

@@ -352,8 +352,8 @@ def test_the_trace_shows_the_steps_of_the_build_and_marks_those_that_failed(made
 
 def test_the_mail_shows_the_event_and_its_attachments(made):
     lines = made["mail"].lines
-    assert lines[0] == "Nightly build"
-    assert {"Builds <ci@corp.test>", "dev@corp.test", "outcome: failure", 'failed: ["test_connect"]'} <= set(lines)
+    assert lines[0] == "Nightly build: nightly failed on main"
+    assert {"Builds <ci@corp.test>", "dev@corp.test", "branch: main", "failed: test_connect"} <= set(lines)
     files = {lines[at - 1]: line for at, line in enumerate(lines) if re.fullmatch(r"\d+ bytes", line)}
     assert set(files) == {"event", *letter.FILES}
     assert files["build.log"] == f"{len(letter.FILES['build.log'])} bytes"

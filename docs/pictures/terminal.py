@@ -54,7 +54,7 @@ def fill_outbox(directory: Path) -> None:
     (directory / "later").touch()
     for name in ("compile", "tests"):
         command = ["e3-event", "send", name, "--handler=file=later/events", "--outbox=outbox"]
-        surroundings.run(command, directory, 1)
+        surroundings.run(command, directory, 0)
 
 
 def typed(command: str) -> str:

@@ -273,7 +273,10 @@ class EventManager:
 
     def _preload(self) -> None:
         """Import now what a sending needs: after a fork during an import, the import in the child never ends."""
+        from event import _redact  # noqa: F401
+
         if self.outbox is not None or self.timeout is not None:
+            from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
 
 

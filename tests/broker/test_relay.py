@@ -640,7 +640,7 @@ def test_relay_ends_while_its_broker_is_away(monkeypatch):
 
 
 def test_relay_ends_while_the_disk_is_full(stream, monkeypatch):
-    for name in ("_LONGEST_PAUSE", "_FIRST_DELAY", "_LONGEST_DELAY"):
+    for name in ("_FIRST_DELAY", "_LONGEST_DELAY"):
         monkeypatch.setattr(module, name, 3600.0)
     stream.put(body("1"))
     with running(stream, Sink(**{"1": FULL})) as one:

@@ -407,7 +407,7 @@ def test_what_a_receiver_that_was_down_gets_later_has_the_parent_that_it_was_sen
         down.bind(("127.0.0.1", 0))  # taken, and nobody listens
         nobody = f"http://127.0.0.1:{down.getsockname()[1]}"
         done = command("send", "compile", "--handler", "otel=env:COLLECTOR", COLLECTOR=nobody, **sending)
-    assert (done.returncode, done.stderr.count("; kept in the outbox")) == (1, 1)
+    assert (done.returncode, done.stderr.count("; kept\n")) == (0, 1)
     assert receiver.requests == []
     done = command("deliver", "--all", COLLECTOR=receiver.endpoint, TRACEPARENT=deliverer)
     assert done.returncode == 0, done.stderr

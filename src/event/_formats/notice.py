@@ -40,7 +40,6 @@ _SHOWN_ELSEWHERE = frozenset(
 )
 # What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
 _UNWRITABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
-_UTC = "%Y-%m-%dT%H:%M:%S"  # as `Event.format_date` writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +248,13 @@ def _seconds(data: Mapping[str, Any]) -> float | None:
 
 
 def _time(value: object) -> datetime | None:
+    """Return a time that `Event.format_date` wrote, which is in UTC; None if value is not one."""
+    text = str(value)
     try:
-        return datetime.strptime(str(value), _UTC)  # noqa: DTZ007  # all of them are UTC
+        time = datetime.fromisoformat(text)  # strptime would import more while an event is sent
     except ValueError:
         return None
+    return time if time.tzinfo is None and time.isoformat() == text else None
 
 
 def _date(value: object) -> str:

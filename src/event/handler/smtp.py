@@ -17,7 +17,7 @@ from event import (
 )
 from event.error import one_line
 
-# A method imports what it needs of the mail rooms: with the email package, that costs more than a whole `check`.
+# The constructor imports the mail rooms, not this module: with the email package, they cost more than a whole `check`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,7 +71,9 @@ class SMTPHandler(EventHandler):
         title: str = "",
         body: str = "",
     ) -> None:
+        from event._formats import mail  # noqa: F401  # a sending must import nothing, in case of a fork meanwhile
         from event._formats.address import format_mailboxes, parse_mailboxes
+        from event._net import smtp  # noqa: F401
         from event._net.mail_server import MailServer, password_of
 
         self.default_subject = subject
