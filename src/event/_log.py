@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from logging import Logger, LogRecord
 
-_WARNING = 30  # logging.WARNING
+WARNING = 30  # logging.WARNING, which a start of Python has not imported
 
 _captured: dict[int, list[str]] = {}
 
@@ -91,7 +91,7 @@ def _remember(record: LogRecord) -> bool:
     if record.exc_info and record.exc_info[1] and not record.exc_text:
         record.exc_text = _visible_traceback(record.exc_info[1])
     said = _captured.get(get_ident())
-    if said is not None and record.levelno >= _WARNING:
+    if said is not None and record.levelno >= WARNING:
         error = record.exc_info[1] if record.exc_info else None
         said.append(f"{record_text(record)}: {one_line(error)}" if error else record_text(record))
     return True

@@ -6,9 +6,11 @@ import gc
 import os
 import threading
 import time
+from functools import partial
 
 import pytest
 
+from event._backoff import backoff
 from event._broker import (
     BrokerError,
     BrokerURL,
@@ -74,6 +76,7 @@ class Broker:
 def broker(monkeypatch):
     made = Broker()
     monkeypatch.setattr(module, "connect_publisher", made.connect)
+    monkeypatch.setattr(module, "backoff", partial(backoff, chance=0.5))
     monkeypatch.setattr(module.time, "sleep", lambda seconds: made.done.append(f"{seconds:g} s"))
     return made
 

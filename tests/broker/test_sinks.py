@@ -26,9 +26,6 @@ from event._broker import (
     S3Reference,
     encode_message,
 )
-from event._broker import (
-    sink as sinks,
-)
 from event._net import s3
 from event._outbox import Outbox
 from event._trace_context import Span, active_span
@@ -53,8 +50,8 @@ def digest(content):
     return hashlib.sha1(content).hexdigest() if isinstance(content, bytes) else "0" * 40
 
 
-def deliver(sink, *bodies, pending=None, idle=lambda: None):
-    return sink.deliver([Incoming(each, pending) for each in bodies], idle)
+def deliver(sink, *bodies, pending=None):
+    return sink.deliver([Incoming(each, pending) for each in bodies])
 
 
 def outcomes(results):
@@ -70,7 +67,7 @@ HANDLED = {"smtp": "a", "http": "b"}
 def sink(request, tmp_path):
     source = AttachmentSource("s3://bucket/events/", Store())
     if request.param == "outbox":
-        return OutboxSink(Outbox(tmp_path / "outbox"), HANDLED, lambda: None, source)
+        return OutboxSink(Outbox(tmp_path / "outbox"), HANDLED, source)
     return DirectSink({name: Handler() for name in HANDLED}, 30.0, lambda *_: None, source)
 
 
@@ -145,18 +142,6 @@ def test_pending_handlers_that_the_relay_does_not_have_are_left(sink):
     assert (result.disposition, result.pending) == (ACK, [])
 
 
-def test_without_a_thread_the_caller_does_the_work(sink, monkeypatch):
-    start = threading.Thread.start
-
-    def refuse(self):
-        if self.name == "event relay":
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert deliver(sink, body())[0].disposition is ACK
-
-
 # Into an outbox
 
 
@@ -165,21 +150,9 @@ def box(tmp_path):
     return Outbox(tmp_path / "outbox")
 
 
-class Woken:
-    times = 0
-
-    def __call__(self):
-        self.times += 1
-
-
 @pytest.fixture
-def woken():
-    return Woken()
-
-
-@pytest.fixture
-def outbox_sink(box, woken):
-    return OutboxSink(box, HANDLED, woken)
+def outbox_sink(box):
+    return OutboxSink(box, HANDLED)
 
 
 def claims(box):
@@ -187,14 +160,13 @@ def claims(box):
     return [claim for candidate in box.candidates() if (claim := box.claim(candidate))]
 
 
-def test_events_are_in_the_outbox_under_their_ids_and_due(box, outbox_sink, woken):
+def test_events_are_in_the_outbox_under_their_ids_and_due(box, outbox_sink):
     results = deliver(outbox_sink, body("1", SPAN, log=b"compiled\n", core=bytes(1_000_000)), body("2"))
     assert [result.disposition for result in results] == [ACK, ACK]
     one, two = sorted((claim.entry for claim in claims_now(box)), key=lambda entry: entry.id)
     assert (one.id, one.handlers, one.event.uid) == ("id-1", HANDLED, "1")
     assert one.span.traceparent == SPAN.traceparent
     assert (two.id, two.span.span_id) == ("id-2", "0" * 16)
-    assert woken.times == 1
 
 
 def claims_now(box):
@@ -217,19 +189,18 @@ def test_entry_is_for_pending_handlers_alone(box, outbox_sink):
     assert claim.entry.handlers == {"http": "b"}
 
 
-def test_nothing_is_put_for_strangers_alone(box, outbox_sink, woken):
+def test_nothing_is_put_for_strangers_alone(box, outbox_sink):
     deliver(outbox_sink, body(), pending=["strange"])
     assert claims_now(box) == []
-    assert woken.times == 0
 
 
-def test_outbox_that_cannot_be_written_keeps_the_messages(tmp_path, woken):
+def test_outbox_that_cannot_be_written_keeps_the_messages(tmp_path):
     (tmp_path / "file").touch()
-    results = deliver(OutboxSink(Outbox(tmp_path / "file"), HANDLED, woken), body("1"), body("2", log=b"x"))
+    results = deliver(OutboxSink(Outbox(tmp_path / "file"), HANDLED), body("1"), body("2", log=b"x"))
     assert [result.disposition for result in results] == [KEEP, KEEP]
 
 
-def test_entry_that_cannot_be_handed_over_is_kept_all_the_same(woken, caplog):
+def test_entry_that_cannot_be_handed_over_is_kept_all_the_same(caplog):
     class Claim:
         def postpone(self, due):
             raise OSError(errno.ENOSPC, "no room")
@@ -238,16 +209,16 @@ def test_entry_that_cannot_be_handed_over_is_kept_all_the_same(woken, caplog):
         def put_many(self, new):
             return [Claim() for _ in new]
 
-    assert deliver(OutboxSink(Full("nowhere"), HANDLED, woken), body())[0].disposition is ACK
+    assert deliver(OutboxSink(Full("nowhere"), HANDLED), body())[0].disposition is ACK
     assert "stays claimed" in caplog.text
 
 
-def test_outbox_that_breaks_has_the_messages_dead_lettered(woken):
+def test_outbox_that_breaks_has_the_messages_dead_lettered():
     class Broken(Outbox):
         def put_many(self, new):
             raise ValueError("of a kind that nobody has thought of")
 
-    results = deliver(OutboxSink(Broken("nowhere"), HANDLED, woken), body("1"), body("2"))
+    results = deliver(OutboxSink(Broken("nowhere"), HANDLED), body("1"), body("2"))
     assert [result.disposition for result in results] == [DEAD, DEAD]
 
 
@@ -346,20 +317,6 @@ def test_failing_report_changes_nothing():
     handler = Handler()
     assert deliver(direct(report, a=handler), body())[0].disposition is ACK
     assert len(handler.got) == 1
-
-
-def test_idle_is_called_meanwhile_in_the_thread_of_the_caller(monkeypatch):
-    monkeypatch.setattr(sinks, "IDLE_INTERVAL", 0.01)
-    idled = threading.Event()
-    threads = []
-
-    def idle():
-        threads.append(threading.current_thread())
-        idled.set()
-
-    (result,) = deliver(direct(a=Handler(lambda e: idled.wait(60))), body(), idle=idle)
-    assert result.disposition is ACK
-    assert {*threads} == {threading.current_thread()}
 
 
 def test_handler_without_a_thread_has_failed(monkeypatch):

@@ -9,10 +9,12 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from event import EventError
+from event._backoff import backoff
 from event._net import http
 from event._net.deadline import Deadline
 from event._net.http import Client, Target
@@ -457,6 +459,7 @@ def test_a_plain_answer_on_a_tls_port_is_a_failure_with_its_reason(client):
 def test_a_repetition_waits_longer_each_time(monkeypatch):
     pauses = []
     monkeypatch.setattr(http.time, "sleep", pauses.append)
+    monkeypatch.setattr(http, "backoff", partial(backoff, chance=0.5))
     statuses = iter([503, 503, 503, 200])
 
     def answered():

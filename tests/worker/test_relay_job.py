@@ -208,6 +208,15 @@ def test_a_worker_that_gets_no_more_threads_asks_for_another(line, taken, monkey
     assert taken == []
 
 
+def test_a_worker_in_which_too_many_threads_hang_asks_for_another(line, monkeypatch):
+    monkeypatch.setattr(relay_job, "HUNG_LIMIT", 1)
+    monkeypatch.setattr(relay_job.DirectSink, "hung", property(lambda sink: 1))
+    running = relay(line)
+    give(running, body("1"))
+    assert running.until("state") == {"disk": 0.0, "exhausted": True}
+    running.stop()
+
+
 def test_a_long_reason_is_cut_in_the_report(line, monkeypatch):
     def fail(_event):
         raise ValueError("x" * 5000)

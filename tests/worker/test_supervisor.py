@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
+from event._backoff import backoff
 from event._worker import supervisor as room
 from event._worker.supervisor import Supervisor
 from worker.staging import FakeWorker, Heard, Stage
@@ -147,7 +149,8 @@ def test_a_pass_starts_no_second_worker_while_one_finishes_what_it_has(once, sta
 # Workers that die.
 
 
-def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(watching, stage, heard):
+def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(watching, stage, heard, monkeypatch):
+    monkeypatch.setattr(room, "backoff", partial(backoff, chance=0.5))
     starts = []
     stage.on_spawn = lambda worker: (starts.append(stage.now), worker.kill("it broke"))
     for _ in range(40):
@@ -225,7 +228,7 @@ def test_a_worker_that_reports_nothing_is_killed(watching, stage):
         ("results", {"items": [["end", "e"]]}),
         ("results", {"items": [["result", "e"]]}),
         ("total", {"total": float("inf")}),
-        ("alive", {"memory": float("inf"), "threads": 1, "hung": 0}),
+        ("alive", {"memory": float("inf"), "threads": 1}),
         ("state", {"disk": 10**400, "exhausted": False}),
         ("results", {"items": 5}),
         ("begin", {}),
@@ -243,7 +246,7 @@ def test_a_worker_whose_report_makes_no_sense_is_killed(watching, stage, kind, v
 def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
     watching.step(0.0)
     stage.workers[0].report("weather", text="fine")
-    stage.workers[0].report("alive", memory=1, threads=1, hung=0)
+    stage.workers[0].report("alive", memory=1, threads=1)
     stage.workers[0].report("state", disk=0.0, exhausted=False)
     did(stage.workers[0], ["end", "unknown", "waiting"])
     watching.step(0.0)
@@ -257,9 +260,8 @@ def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("alive", {"memory": 1 << 60, "threads": 1, "hung": 0}),
-        ("alive", {"memory": 1, "threads": room.MOST_THREADS + 1, "hung": 0}),
-        ("alive", {"memory": 1, "threads": 1, "hung": room.MAX_HUNG_THREADS + 1}),
+        ("alive", {"memory": 1 << 60, "threads": 1}),
+        ("alive", {"memory": 1, "threads": room.MOST_THREADS + 1}),
         ("state", {"disk": 0.0, "exhausted": True}),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from event import _dispatch, _trace_context
-from event._broker.sink import Disposition, SinkResult, in_background
+from event._broker.sink import Disposition, SinkResult, failed
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event._conditions import skipped
 from event._event import raw_data
@@ -51,9 +51,12 @@ class DirectSink:
         self._overdue = [thread for thread in self._overdue if thread.is_alive()]
         return len(self._overdue)
 
-    def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
-        """Deliver the events of a batch; see `Sink.deliver`."""
-        return in_background(lambda: self._give_all(batch), idle, len(batch))
+    def deliver(self, batch: Sequence[Incoming]) -> list[SinkResult]:
+        """Deliver the events of a batch; return what is to become of each message, in order. Nothing is raised."""
+        try:
+            return self._give_all(batch)
+        except Exception as error:
+            return [failed(error)] * len(batch)
 
     def _give_all(self, batch: Sequence[Incoming]) -> list[SinkResult]:
         with LazyDirectory(_TemporaryDirectory) as directory:

@@ -6,7 +6,7 @@ import time
 from typing import Any, Protocol
 
 from event import _log, _trace_context
-from event._broker.sink import Disposition, SinkResult, failed, in_background
+from event._broker.sink import Disposition, SinkResult, failed
 from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
 from event._conditions import skipped
 from event._event import raw_data
@@ -14,7 +14,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from event import Event
@@ -51,7 +51,6 @@ class OutboxSink:
     """Puts events into an outbox; whoever delivers from it does the rest.
 
     :param configurations: the configuration of each handler, by name
-    :param wake: called when events were put
     :param outbox: the directory that holds the last outcomes, see `event._conditions`
     """
 
@@ -59,19 +58,20 @@ class OutboxSink:
         self,
         store: EventStore,
         configurations: Mapping[str, str],
-        wake: Callable[[], None],
         source: AttachmentSource = AttachmentSource(),  # noqa: B008  # it is immutable
         outbox: str | None = None,
     ) -> None:
         self._store = store
         self._outbox = outbox
         self._configurations = configurations
-        self._wake = wake
         self._source = source
 
-    def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
-        """Put the events of a batch; see `Sink.deliver`."""
-        return in_background(lambda: self._put_all(batch), idle, len(batch))
+    def deliver(self, batch: Sequence[Incoming]) -> list[SinkResult]:
+        """Put the events of a batch; return what is to become of each message, in order. Nothing is raised."""
+        try:
+            return self._put_all(batch)
+        except Exception as error:
+            return [failed(error)] * len(batch)
 
     def _put_all(self, batch: Sequence[Incoming]) -> list[SinkResult]:
         with LazyDirectory(self._store.workspace) as directory:
@@ -81,13 +81,10 @@ class OutboxSink:
                 if isinstance(item, Unpacked) and (handlers := self._handlers(batch[number], item.event)):
                     entries[number] = _new_entry(item, handlers)
             kept = dict(zip(entries, self._store.put_many([*entries.values()]), strict=True)) if entries else {}
-            results = [
+            return [
                 item if isinstance(item, SinkResult) else self._result(batch[number], item, kept.get(number))
                 for number, item in enumerate(unpacked)
             ]
-        if kept:
-            self._wake()
-        return results
 
     def _handlers(self, incoming: Incoming, event: Event) -> dict[str, str]:
         """Return the configurations of the handlers that must get an event."""

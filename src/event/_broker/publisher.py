@@ -7,6 +7,7 @@ import time
 import weakref
 from dataclasses import dataclass
 
+from event._backoff import backoff
 from event._broker.queue import BrokerError, OutgoingMessage, Publisher, RefusedError, connect_publisher
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _FIRST_PUBLISH_PAUSE = 0.2  # seconds before the second attempt, then twice as long
+_LONGEST_PUBLISH_PAUSE = 30.0  # seconds
 _MOST_KEPT = 4  # connections; each thread that sends at the same time needs one
 _LONGEST_KEPT = 25.0  # seconds unused; a server closes an AMQP connection that is silent for two heartbeats
 _GOODBYE = 1.0  # seconds for all connections together
@@ -47,18 +49,19 @@ class PublisherPool:
         end = time.monotonic() + timeout
         kept = self._take()
         connections = 0  # opened so far
-        pause = _FIRST_PUBLISH_PAUSE
         while True:
             try:
                 return self._attempt(kept, connections, queue, message, end)
             except BrokerError as error:
                 connections += 0 if kept else 1
+                pause = backoff(
+                    connections // len(self.url.addresses) - 1, _FIRST_PUBLISH_PAUSE, _LONGEST_PUBLISH_PAUSE
+                )
                 kept = None  # the other kept ones are likely to be as dead
                 if self._is_final(error, connections) or time.monotonic() + pause >= end:
                     raise
             if connections and connections % len(self.url.addresses) == 0:
                 time.sleep(pause)
-                pause *= 2
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-IDLE_INTERVAL = 1.0  # seconds between two calls of `idle`
-
 
 class Disposition(Enum):
     """What is to become of a message."""
@@ -77,31 +75,3 @@ def failed(error: Exception) -> SinkResult:
         # Without the name of the file, which differs each time.
         return SinkResult(Disposition.KEEP, getattr(error, "strerror", None) or one_line(error))
     return SinkResult(Disposition.DEAD_LETTER, one_line(error))  # something in it; it must not stop the others
-
-
-def in_background(work: Callable[[], list[SinkResult]], idle: Callable[[], None], count: int) -> list[SinkResult]:
-    """Return what work returns, while `idle` is called once a second in this thread.
-
-    An exception of work is the result of all messages.
-    """
-    from threading import Thread
-
-    results: list[SinkResult] = []
-
-    def run() -> None:
-        try:
-            results.extend(work())
-        except Exception as error:
-            results[:] = [failed(error)] * count
-
-    thread = Thread(target=run, name="event relay", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # too many threads
-        run()
-        return results
-    while thread.is_alive():
-        thread.join(IDLE_INTERVAL)
-        if thread.is_alive():
-            idle()
-    return results

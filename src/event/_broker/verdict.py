@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from event._broker.sink import Disposition, SinkResult
+from event._text import on_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,4 +57,4 @@ def left_over(state: RelayState) -> str:
 
 def printable(reason: str) -> str:
     """Return a reason that fits into a header: on one line, not too long, without lone surrogates."""
-    return " ".join(reason.split())[:_LONGEST_REASON].encode("utf-8", "backslashreplace").decode()
+    return on_one_line(reason)[:_LONGEST_REASON]

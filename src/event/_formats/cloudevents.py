@@ -11,6 +11,7 @@ import os
 import re
 
 from event import _json
+from event._text import on_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ def _subject(data: dict[str, Any]) -> dict[str, str]:
 
 def _attribute_text(value: Any) -> str:
     """Return a value as an attribute may have it: no control characters, nothing that Unicode does not assign."""
-    text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    return "" if value is None else on_one_line(str(value))
 
 
 def _time(data: dict[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from functools import lru_cache
 
+from event._backoff import backoff
 from event._net import proxies
 from event._net.connection import BODY, FAILURES, Connection, Response, Route, in_words
 from event._net.url import Target
@@ -28,6 +29,7 @@ __all__ = ["BODY", "FAILURES", "Client", "Response", "Target", "http_reason", "i
 _MAX_IDLE = 10  # connections kept to one server
 _FIRST_POST_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
 _UNASKED_PAUSE = 1.0  # the same, if the server does not say how long
+_LONGEST_PAUSE = 60.0  # seconds
 
 
 class Client:
@@ -145,19 +147,19 @@ def repeated(post: Callable[[], Response], deadline: Deadline, unasked: Containe
     :param post: sends the request
     :param unasked: the statuses after which a request is repeated even if the server does not ask for a pause
     """
-    factor = 1
+    failures = 0
     while True:
         answer = post()
         pause = answer.retry_after
         if pause is None and answer.status in unasked:
-            pause = _UNASKED_PAUSE * factor
+            pause = backoff(failures, _UNASKED_PAUSE, _LONGEST_PAUSE)
         if answer.taken or not answer.temporary or pause is None:
             return answer
-        pause = max(pause, _FIRST_POST_PAUSE * factor)
+        pause = max(pause, backoff(failures, _FIRST_POST_PAUSE, _LONGEST_PAUSE))
         if not deadline.allows(pause):
             return answer
         time.sleep(pause)
-        factor *= 2
+        failures += 1
 
 
 def http_reason(error: BaseException) -> str:

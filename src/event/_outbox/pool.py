@@ -12,6 +12,7 @@ import time
 from collections import deque
 from threading import Condition, Lock, Thread
 
+from event._dispatch import HUNG_LIMIT
 from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
 from event._outbox.lanes import LANE_REST, MAX_URGENT, SEND_BATCH, Lane, Sending, Work, send_works
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from event._outbox.reports import Reports
     from event._outbox.store import Outbox
 
-DEFAULT_JOBS = 8  # sendings to one destination at once; see docs/explanation/speed.md
-MAX_HUNG_THREADS = 100  # threads that were abandoned and go on; a process has no room for any number
 _MAX_LANE_THREADS = 128  # that serve lanes
 _OPEN = 2000  # entries whose content is in memory
 _PARKED = 10_000  # claimed entries of which only the name is in memory
@@ -72,7 +71,7 @@ class DeliveryPool:
     @property
     def is_exhausted(self) -> bool:
         """Whether so many threads hang, or are not to be had, that another process should go on."""
-        return self.hung > MAX_HUNG_THREADS or not self._threads or self._is_broken
+        return self.hung >= HUNG_LIMIT or not self._threads or self._is_broken
 
     @property
     def is_full(self) -> bool:

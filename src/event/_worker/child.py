@@ -68,9 +68,7 @@ class Heartbeat:
         from event._worker.system import memory_of
 
         while not self._over.wait(self._interval):
-            self._reporter.report(
-                "alive", memory=memory_of(os.getpid()), threads=active_count(), hung=self._reporter.hung
-            )
+            self._reporter.report("alive", memory=memory_of(os.getpid()), threads=active_count())
             if self._guard:
                 end_within(self._guard)
 

@@ -213,7 +213,6 @@ class Delivering:
 
     def _report_state(self) -> None:
         while not self._is_over.wait(STATE_INTERVAL):
-            self._reporter.hung = self.pool.hung
             self._reporter.report("state", disk=self.pool.disk.longest_wait(), exhausted=self.pool.is_exhausted)
 
 

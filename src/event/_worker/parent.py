@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
+EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 _WATCH_INTERVAL = 0.05  # seconds between two looks at whether a worker lives and how much memory it uses
 _READ_SIZE = 1 << 16  # bytes read at once
 _MOST_READS = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from event._worker.parent import Worker
+from event._worker.parent import EXIT_TIMEOUT, Worker
 from event._worker.results import Result
 
 TYPE_CHECKING = False
@@ -33,7 +33,6 @@ _MOST_AT_ONCE = 2  # entries
 _START = 5.0  # seconds for a worker to start and to have the entry
 _TIMEOUT_MARGIN = 0.5  # seconds beyond the timeout
 _MOST_TRIES = 2  # workers that may die before they have the entry
-_EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 
 
 class OpenEntry:
@@ -172,7 +171,7 @@ class Quarantine:
 
     def _end_spare(self) -> None:
         for worker in self._spare:
-            worker.finish(_EXIT_TIMEOUT)
+            worker.finish(EXIT_TIMEOUT)
         self._spare.clear()
 
 

@@ -31,7 +31,7 @@ from threading import Thread
 
 from event._broker import AttachmentSource, DirectSink, Incoming, OutboxSink, SinkResult
 from event._broker.message import decode_message
-from event._dispatch import NotStartedError
+from event._dispatch import HUNG_LIMIT, NotStartedError
 from event._lazy_handler import LazyHandler
 from event._outbox import Claim, Outbox
 from event._redact import without_secrets
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from event._broker import EventMessage, Sink
+    from event._broker import EventMessage
     from event._outbox import NewEntry
     from event._outcome import Delivery
     from event._worker.reporter import Reporter
@@ -75,17 +75,13 @@ def _serve(reporter: Reporter, taking: _Direct | _Keeping, delivering: Deliverin
         job, blob = frame
         if job["job"] == "batch":
             batch = _split_batch(job, blob)
-            results = taking.sink.deliver(batch, _idle)
+            results = taking.sink.deliver(batch)
             reporter.report("batch", number=job["number"], results=as_lists(results))
             taking.finish()
         elif delivering:
             delivering.set_lane(**job)
     if delivering:
         delivering.stop(drain=bool(frame and frame[0].get("drain")))
-
-
-def _idle() -> None:
-    """Do nothing: the command keeps the broker's connection alive."""
 
 
 def _split_batch(job: dict[str, Any], blob: bytes) -> list[Incoming]:
@@ -140,7 +136,7 @@ class _Keeping:
         self, job: dict[str, Any], configs: dict[str, str], outbox: Outbox, delivering: Delivering | None = None
     ) -> None:
         elsewhere = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
-        self.sink: Sink = OutboxSink(self, elsewhere, _idle, _attachment_source(job), outbox.path)
+        self.sink = OutboxSink(self, elsewhere, _attachment_source(job), outbox.path)
         self._outbox = outbox
         self._delivering = delivering
         self._has_one_handler = len(configs) == 1
@@ -193,16 +189,14 @@ class _Direct:
 
     def __init__(self, job: dict[str, Any], configs: dict[str, str], reporter: Reporter) -> None:
         handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
-        self._direct = DirectSink(handlers, job["timeout"], self._report, _attachment_source(job))
-        self.sink: Sink = self._direct
+        self.sink = DirectSink(handlers, job["timeout"], self._report, _attachment_source(job))
         self._configs = configs
         self._reporter = reporter
         self._wants_threads = False
 
     def finish(self) -> None:
-        """Note how many threads hang; if no more are to be had, have another worker go on."""
-        self._reporter.hung = self._direct.hung
-        if self._wants_threads:
+        """If too many threads hang, or no more can be started, have another worker go on."""
+        if self._wants_threads or self.sink.hung >= HUNG_LIMIT:
             self._reporter.report("state", disk=0.0, exhausted=True)
 
     def _report(self, message: EventMessage, delivery: Delivery) -> None:

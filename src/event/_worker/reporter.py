@@ -22,7 +22,6 @@ class Reporter:
     """What a job's function uses to talk to the command.
 
     :param command: the command's process id; it is gone once another process is this one's parent
-    :ivar hung: how many threads a handler has not come back from; a job's function counts them
     :ivar beating: whether a thread reports that the process lives
     :ivar exits_at_once: whether nothing that ran here needs the interpreter to end as usual; None if nothing ran
     """
@@ -30,7 +29,6 @@ class Reporter:
     def __init__(self, jobs: int, reports: int, command: int) -> None:
         from _thread import allocate_lock  # as threading has it, which costs an import
 
-        self.hung = 0
         self.beating = False
         self.exits_at_once: bool | None = None
         self._job_id: Any = None

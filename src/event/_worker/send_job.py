@@ -113,7 +113,6 @@ def send_to_handlers(
             retry = isinstance(delivery.error, _dispatch.NotStartedError)
             untried = untried or retry
             if delivery.timed_out:
-                reporter.hung += 1
                 delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
             if claim and not retry:
                 claim.record(delivery)

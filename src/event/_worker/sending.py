@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from math import inf
 
-from event._worker.parent import Worker, receive
+from event._worker.parent import EXIT_TIMEOUT, Worker, receive
 from event._worker.results import Result, Sent, counts_by_name, text_or_empty
 
 TYPE_CHECKING = False
@@ -34,8 +34,7 @@ OUTBOX_EXTRA = 1.0  # seconds after the deadline, at most, for sending without a
 BACKLOG_LIMIT = 2.5  # seconds for delivering what waits; the worker itself stops after 2
 SILENT_SHARE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
-END_PATIENCE = 2.0  # seconds, for a worker to end by itself, as libraries with an atexit function want it
-EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + END_PATIENCE  # seconds
+EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + EXIT_TIMEOUT  # seconds
 _RECEIVE_INTERVAL = 0.1  # seconds between two looks at the workers, at most
 _MARGIN_SHARE = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
 
@@ -116,9 +115,9 @@ class EventSender:
         self.latest = inf if seconds is None else time.monotonic() + seconds
 
     def close(self) -> None:
-        """Let the worker end, within `END_PATIENCE`."""
+        """Let the worker end, within `EXIT_TIMEOUT`."""
         if self._worker:
-            self._worker.finish(END_PATIENCE)
+            self._worker.finish(EXIT_TIMEOUT)
             self._worker = None
 
     def _take_worker(self) -> Worker | None:
@@ -326,7 +325,7 @@ class _Sending:
         self._pending.clear()
 
     def _end_helpers(self) -> None:
-        deadline = time.monotonic() + END_PATIENCE
+        deadline = time.monotonic() + EXIT_TIMEOUT
         for worker in self._alone:
             worker.finish(max(0.0, deadline - time.monotonic()))
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import time
 
-from event._worker.parent import Worker, receive
+from event._backoff import backoff
+from event._worker.parent import EXIT_TIMEOUT, Worker, receive
 from event._worker.quarantine import OpenEntry, Quarantine
 from event._worker.results import Result
 from event._worker.system import memory_limit
@@ -35,8 +36,6 @@ GUARD = 30.0  # seconds beyond the timeout; a worker that hangs ends by itself, 
 DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
 MOST_AGE = 6 * 3600.0  # seconds that a worker serves
 MOST_THREADS = 1000  # in a worker
-MAX_HUNG_THREADS = 100  # of them, in which a handler hangs
-_EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
 _RELEASE_PATIENCE = 2.0  # seconds to put back what was begun, when a second signal has come
 _START_PATIENCE = 10.0  # seconds for a worker to take a job
 _MOST_STARTS = 5  # in a row without any result, before a single pass gives up
@@ -145,7 +144,7 @@ class Supervisor:
         now = time.monotonic()
         if now < self._next_start:
             return
-        self._next_start = now + (min(0.5 * 2.0**self._starts, _MAX_RESTART_PAUSE) if self._starts > 1 else 0.0)
+        self._next_start = now + (backoff(self._starts, 0.5, _MAX_RESTART_PAUSE) if self._starts > 1 else 0.0)
         self._starts += 1
         try:
             worker, self._spare = self._spare or Worker.spawn(), None
@@ -272,7 +271,7 @@ class Supervisor:
     def _end(self, worker: Worker) -> None:
         """Let a worker end that has done its job."""
         self._forget(worker)
-        worker.finish(_EXIT_TIMEOUT)
+        worker.finish(EXIT_TIMEOUT)
 
     def _bury(self, worker: Worker) -> None:
         """See to what a worker leaves that has died."""
@@ -302,11 +301,7 @@ class Supervisor:
 
 def _is_too_large(report: Mapping[str, Any]) -> bool:
     """Return whether a worker that reports ``alive`` has grown so much that another one should go on."""
-    return (
-        int(report["memory"]) > memory_limit() // 2
-        or int(report["threads"]) > MOST_THREADS
-        or int(report["hung"]) > MAX_HUNG_THREADS
-    )
+    return int(report["memory"]) > memory_limit() // 2 or int(report["threads"]) > MOST_THREADS
 
 
 def _release(outbox: str, entries: list[OpenEntry]) -> None:

@@ -14,7 +14,7 @@ from threading import Thread
 
 from event._broker import Disposition, Incoming, SinkResult
 from event._process.signal_flag import SignalFlag
-from event._worker.parent import Worker
+from event._worker.parent import EXIT_TIMEOUT, Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.results import Result
 from event._worker.supervisor import WORKER_REST, Supervisor
@@ -31,7 +31,6 @@ _ALONE_PATIENCE = 10.0  # seconds beyond the timeout, for a message alone
 _IDLE = 1.0  # seconds between two calls of `idle`
 _FIRST_IDLE = 0.005  # seconds before the first one, which takes the broker's next messages while the worker is busy
 _WORKER_CHECK_INTERVAL = 1.0  # seconds between two looks at the workers, at most
-_EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself
 _MAX_CRASHES = 2  # in a row, before a handler rests
 
 
@@ -266,7 +265,7 @@ class _RelaySupervisor(Supervisor):
         batch.done.set()
         if self._alone:
             alone, self._alone = self._alone, None
-            alone.finish(_EXIT_TIMEOUT)
+            alone.finish(EXIT_TIMEOUT)
 
     # Messages alone.
 

@@ -36,7 +36,6 @@ _SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"} 
 
 _CONNECT_TIMEOUT = 10.0  # seconds; Apprise's 4 are short for a proxy
 _READ_TIMEOUT = 30.0  # seconds without a byte; a service that has got a large attachment takes its time to answer
-_WARNING = 30  # logging.WARNING
 
 
 class AppriseHandler(EventHandler):
@@ -387,7 +386,7 @@ def _hear(record: LogRecord) -> bool:
     heard = _heard.get(get_ident())
     if heard is None:
         return True
-    if record.levelno >= _WARNING:
+    if record.levelno >= _log.WARNING:
         error = record.exc_info[1] if record.exc_info else None
         said = _log.record_text(record)
         heard.append(f"{said}: {one_line(error)}" if error else said)
