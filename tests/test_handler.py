@@ -51,4 +51,4 @@ def test_a_handler_has_no_batches_and_no_limit_unless_it_says_so():
 def test_a_destination_that_wants_one_sending_at_a_time_says_so(name, limit):
     handler = EventManager().get_handler(name)
     assert getattr(handler, "max_concurrency", None) == limit
-    assert hasattr(handler, "send_events") == (name == "otel")
+    assert hasattr(handler, "send_events") == (name in {"apprise", "otel", "smtp"})

@@ -260,6 +260,13 @@ def test_a_changed_attachment_is_false_even_without_handlers(manager, dumped, tm
     assert manager.send_event_from_file(dumped) is False
 
 
+def test_a_dumped_event_without_attachments_is_sent(manager, tmp_path):
+    (handler,) = add(manager, a=True)
+    path = event.Event("n", uid="u").dump(tmp_path)
+    assert manager.send_event_from_file(path)
+    assert [e.uid for e in handler.events] == ["u"]
+
+
 def test_a_file_that_is_no_event_is_an_error_that_names_it(manager, tmp_path):
     (handler,) = add(manager, a=True)
     path = tmp_path / "odd.json"

@@ -78,5 +78,5 @@ def test_a_log_larger_than_the_server_takes_is_compressed(postfix, tmp_path):
 
     (mail,) = postfix.mails(ANN)[len(already) :]
     *_, packed = mail.iter_parts()
-    assert packed.get_filename() == "log.gz"
+    assert packed.get_filename() == "log.txt.gz"
     assert gzip.decompress(packed.get_payload(decode=True)) == log

@@ -227,6 +227,10 @@ def test_a_dumped_event_that_is_bad_is_a_line_and_the_others_are_sent(command, h
     assert [data["name"] for data in stored()] == ["good"]
 
 
+def test_a_quiet_send_without_handlers_prints_the_uid_alone(command):
+    assert command("send", "n", "--uid", "u", "--quiet") == (0, ["u"], [])
+
+
 def test_a_dumped_uid_that_would_break_the_line_is_escaped(command, here):
     path = event.Event("n", uid="a\nb").dump("in")
     assert command("send", "--from-file", path, *TO_FILES)[:2] == (0, ["a\\nb"])

@@ -108,6 +108,13 @@ def test_deliver_reads_no_file_that_is_not_named_to_it(command, config, here):
     assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
 
 
+def test_a_relay_without_an_outbox_that_is_named_has_none(config):
+    from event._cli._support import parser
+
+    args = parser.parse(["relay", "redis://localhost"])
+    assert Settings(args, default_outbox=False).outbox is None
+
+
 def test_check_shows_where_each_value_comes_from(command, config, monkeypatch):
     path = config(
         f'timeout = 7\nredact = ["env:X"]\n{TO_EVENTS}[handlers.mail]\ntype = "smtp"\nconfig = "x"\nwhen = "GONE"\n'

@@ -100,6 +100,12 @@ def test_an_answer_is_read_up_to_a_limit(site, requests, compressed):
     assert site.requests[0][1] == "/?a=b"
 
 
+def test_an_answer_can_be_closed_early(site, requests):
+    answer = requests.get(f"http://{site.url}")
+    answer.raw.close()
+    assert answer.status_code == 200
+
+
 def test_the_other_names_and_arguments_are_those_of_requests(site, requests):
     assert requests.codes.ok == 200
     assert requests.put(f"http://{site.url}", b"x", verify=False).status_code == 200

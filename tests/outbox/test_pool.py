@@ -222,6 +222,28 @@ def test_a_slow_destination_does_not_hold_up_another_behind_more_than_memory_hol
     assert there(box) == {}
 
 
+def test_a_handler_that_another_thread_loads_is_not_waited_for(monkeypatch):
+    loading, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __init__(self):
+            loading.set()
+            go_on.wait(SECONDS)
+
+        decode_config = classmethod(lambda cls, text: {})
+
+    monkeypatch.setattr(_registry, "get_handler", lambda name: Slow)
+    lane = Lane("slow", "")
+    thread = threading.Thread(target=lane.handler.load)
+    thread.start()
+    assert loading.wait(SECONDS)
+    with pytest.raises(TimeoutError, match="still being loaded"):
+        lane.handler.load()
+    go_on.set()
+    thread.join(SECONDS)
+    assert isinstance(lane.handler.load(), Slow)
+
+
 def test_a_pool_takes_no_more_than_it_has_room_for(box, kinds, monkeypatch):
     monkeypatch.setattr(pool_module, "_PARKED", 10)
     kinds("slow", lambda e: time.sleep(0.001) or True)
@@ -373,14 +395,21 @@ def test_the_events_of_a_batch_that_hangs_are_tried_alone(box, kinds):
             hold.wait(SECONDS)
         return [True] * len(events)
 
-    hold = threading.Event()
-    kinds("batches", send_events=send_events)
+    hold, alone, fed = threading.Event(), threading.Event(), threading.Event()
+    fed.set()
+    kinds("batches", lambda e: alone.set() or fed.wait(SECONDS), send_events=send_events)
     fill(box, 5, "batches")
-    first, *others = box.candidates()
+    first, second, *others = box.candidates()
     pool = DeliveryPool(box, 2.0, 1, Reports())
-    for candidates in ([first], others):  # a handler takes batches once it is loaded
-        pool.feed(candidates)
-        assert pool.wait(SECONDS)
+    pool.feed([first])  # a handler takes batches once it is loaded
+    assert pool.wait(SECONDS)
+    alone.clear()
+    fed.clear()
+    pool.feed([second])
+    assert alone.wait(SECONDS)  # the only thread is busy: the others wait together
+    pool.feed(others)
+    fed.set()
+    assert pool.wait(SECONDS)
     pool.close()
     hold.set()
     assert there(box) == {}

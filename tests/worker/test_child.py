@@ -465,6 +465,39 @@ def test_a_built_in_that_cannot_be_imported_is_none_of_preparing(line, monkeypat
     child.run_job({"job": "prepare", "handlers": ["smtp"], "outbox": False}, b"", line.reporter)
 
 
+# What `send` does beyond that.
+
+
+def test_a_handler_whose_condition_is_not_met_is_skipped(line, here):
+    reports = run(line, handlers=[["file@failure", "events"]], first=True)
+    assert results(reports) == {"file@failure": {"handler": "file@failure", "ok": True, "skipped": True}}
+    assert not (here / "events").exists()
+
+
+@pytest.mark.parametrize(("redact", "shown"), [([], "***"), (None, "hush-hush-hush")])
+def test_secrets_are_replaced_unless_that_is_off(line, here, monkeypatch, redact, shown):
+    monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
+    made = event.Event("n", x="hush-hush-hush")
+    run(line, event=raw_content(made), redact=redact)
+    assert [data["x"] for data in stored()] == [shown]
+
+
+def test_what_waits_for_a_handler_that_takes_the_event_is_delivered(line, here):
+    Outbox("outbox").put(event.Event("before"), {"file": str(here / "events")}).postpone(0.0)
+    reports = run(line, outbox="outbox", backlog=True)
+    assert ("backlog", {"delivered": {"file": 1}}) in reports
+    assert {data["name"] for data in stored()} == {"before", "n"}
+
+
+def test_an_outbox_that_cannot_be_searched_is_a_line(line, here, monkeypatch):
+    def fail(self, deadline):
+        raise OSError("gone")
+
+    monkeypatch.setattr("event._outbox.backlog.Backlog.deliver", fail)
+    reports = run(line, outbox="outbox", backlog=True)
+    assert ("log", {"text": "the outbox outbox cannot be read: OSError: gone"}) in reports
+
+
 # The job `resume`.
 
 

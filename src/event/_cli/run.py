@@ -175,8 +175,6 @@ class _Step:
         """Do, while the command runs, what need not wait for its end."""
         settings = self._settings
         if not settings.handlers:
-            if not settings.problems and not self._args.quiet:
-                self._print(settings.no_handler_line())
             return
         if self._args.verbose:
             settings.print_origins()
@@ -208,6 +206,8 @@ class _Step:
         """Send the closed event, after the open one."""
         sender = self._sender
         if sender is None:
+            if not (self._settings.handlers or self._settings.problems or self._args.quiet):
+                self._print(self._settings.no_handler_line())
             return
         event = Event(
             self._start_event.name,

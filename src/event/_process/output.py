@@ -157,7 +157,7 @@ class Tee:
                     os.close(reader)
                     del streams[reader]
 
-    def close_reader(self, number: int) -> None:
+    def close_reader(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
         """Close a pipe: who writes to it finds that nobody reads it."""
         with self._reading:
             stream = self.streams[number]
@@ -165,7 +165,7 @@ class Tee:
                 stream.open = False
                 os.close(stream.reader)
 
-    def _copy(self, number: int) -> None:
+    def _copy(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
         stream = self.streams[number]
         while True:
             _readable(stream.reader, None)
@@ -192,7 +192,7 @@ class Tee:
         if self.error is None and self._log is not None:
             try:
                 _files.write_all(self._log, data)
-            except OSError as error:
+            except OSError as error:  # pragma: no cover  # of a `_thread` thread
                 self.error = error
         return data
 

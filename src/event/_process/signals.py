@@ -110,7 +110,7 @@ class Signals:
                 os.kill(self._witness, signal.SIGKILL)  # it may have been stopped
                 os.waitpid(self._witness, 0)
 
-    def tell_closed(self, number: int) -> None:
+    def tell_closed(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
         """Have the witness close its copy of a pipe too."""
         if self._witness:
             os.write(self._lifeline, bytes([number]))
