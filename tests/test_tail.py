@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
 
 import pytest
 
 from event._process import tail
+from event._process.output import Tee
 from event._process.tail import FileEnd, Ring, as_shown, last_lines
+
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: select takes no pipe there")
 
 
 @pytest.mark.parametrize(
@@ -124,3 +129,35 @@ if os.name != "nt":  # platform: a file that is written to cannot be read by its
         monkeypatch.setattr(tail, "_path_of", lambda _: tmp_path / "other")
         with pytest.raises(FileNotFoundError):
             FileEnd(opened(os.O_APPEND))
+
+
+@POSIX
+def test_what_the_command_wrote_last_is_shown_before_the_event_is_sent():
+    reader, target = os.pipe()
+    tee = Tee([(target,)], None)
+    (stream,) = tee.streams
+    os.write(stream.writer, b"last\n")
+    os.close(stream.writer)
+    tee.end(0.0)  # the event is sent next
+    assert select.select([reader], [], [], 60)[0]
+    assert os.read(reader, 10) == b"last\n"
+    tee.finish()
+    os.close(target)
+    assert os.read(reader, 10) == b""
+
+
+@POSIX
+def test_it_is_shown_at_the_end_if_there_is_no_thread_to_be_had(monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("event._process.output.start_new_thread", fail)
+    reader, target = os.pipe()
+    tee = Tee([(target,)], None)
+    (stream,) = tee.streams
+    os.write(stream.writer, b"last\n")
+    os.close(stream.writer)
+    tee.end(0.0)
+    tee.finish()
+    os.close(target)
+    assert os.read(reader, 10) == b"last\n"

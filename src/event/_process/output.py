@@ -7,8 +7,9 @@ end of the copying is not the end of the pipes:
 ==================  ===================================================================================================
 `Tee.start`         the threads begin
 `Tee.spawned`       the command has its ends of the pipes
-`Tee.end`           the command has ended: what it wrote, and what comes within the grace period, is kept
-`Tee.finish`        that is shown too
+`Tee.end`           the command has ended: what it wrote, and what comes within the grace period, is kept, and shown by
+                    further threads
+`Tee.finish`        all is shown
 `Tee.pass_through`  in the witness (see `event._process.signals`), when we have ended: what is left behind still writes
                     to where it always did, and does not die of a closed pipe
 ==================  ===================================================================================================
@@ -131,12 +132,21 @@ class Tee:
                     os.close(self._log)
             except OSError as error:  # on NFS a full disk may show only here
                 self.error = self.error or error
+        try:
+            for stream in self.streams:
+                start_new_thread(self._show_rest, (stream,))  # the last lines must not wait until the event is sent
+        except RuntimeError:
+            pass  # there may be no more threads; `finish` shows them
 
     def finish(self) -> None:
-        """Show what was not shown yet."""
+        """Wait until all is shown."""
         for stream in self.streams:
-            stream.showing.acquire()
-            self._show(stream, stream.rest)
+            self._show_rest(stream)
+
+    def _show_rest(self, stream: _Stream) -> None:
+        with stream.showing:
+            rest, stream.rest = stream.rest, b""
+            self._show(stream, rest)
 
     @property
     def left_behind(self) -> bool:
