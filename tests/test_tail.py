@@ -11,7 +11,6 @@ from event._process import tail
 from event._process.output import Tee
 from event._process.tail import FileEnd, Ring, as_shown, last_lines
 
-
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: select takes no pipe there")
 
 
