@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 import event
 from event import _log
 
@@ -128,3 +130,15 @@ def test_a_traceback_that_cannot_be_shown_is_left_to_logging(monkeypatch, caplog
     monkeypatch.setattr("traceback.format_exception", lambda _error: 1 / 0)
     _log.error("no", cause=ValueError("v"))
     assert caplog.records[0].exc_text is None or "ValueError" in caplog.records[0].exc_text
+
+
+def test_what_is_captured_apart_is_no_part_of_what_is_captured_around_it():
+    _log.start_capture()
+    _log.warning("before")
+    assert _log.capture_apart(lambda: _log.warning("apart")) == (None, "apart")
+    with pytest.raises(ZeroDivisionError):
+        _log.capture_apart(lambda: 1 // 0)
+    _log.warning("after")
+    assert _log.stop_capture() == "before; after"
+    assert _log.capture_apart(lambda: _log.warning("alone")) == (None, "alone")
+    assert not _log.is_capturing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 
@@ -277,3 +278,13 @@ def test_the_command_line_sends_no_secret(secret, tmp_path, monkeypatch):
     texts = {path.name[0]: path.read_text() for path in tmp_path.glob("*.json")}
     assert secret not in texts["n"]
     assert secret in texts["o"]
+
+
+def test_a_secret_is_found_as_json_writes_it(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", 'ab"cd\\ef"ghij')
+    assert redact_text(json.dumps({"key": 'ab"cd\\ef"ghij'})) == '{"key": "***"}'
+
+
+def test_each_line_of_a_secret_is_one(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "line1aaaaaaa\nline2bbbbbbb")
+    assert redact_text("the end: line2bbbbbbb") == "the end: ***"

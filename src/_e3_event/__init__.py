@@ -20,7 +20,10 @@ def main() -> int:
         run = _import_main()
     except Exception as error:
         return _run_without_event(error)
-    return run()
+    status = run()
+    if sys.flags.inspect:  # PYTHONINSPECT: the interpreter would wait for input, and end with another status
+        os._exit(status)
+    return status
 
 
 def _import_main() -> Callable[[], int]:

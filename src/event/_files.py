@@ -147,12 +147,13 @@ def sha1(path: str) -> str:
     return str(digest.hexdigest())
 
 
-def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
+def write_whole(path: str, data: bytes, *, sync: bool = False, mode: int = 0o666) -> None:
     """Write a file atomically: it appears with all of data or not at all.
 
     A missing directory is created. An existing file at path is replaced, and so is a symbolic link.
 
     :param sync: whether to sync the content to disk before returning, in case the power fails
+    :param mode: the permissions of the file, less the umask
     :raises OSError: it could not be written; path is unchanged, and no temporary file remains
     """
 
@@ -160,10 +161,10 @@ def write_whole(path: str, data: bytes, *, sync: bool = False) -> None:
         write_all(fd, data)
 
     try:
-        _replace(path, fill, 0o666, sync=sync)
+        _replace(path, fill, mode, sync=sync)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _replace(path, fill, 0o666, sync=sync)
+        _replace(path, fill, mode, sync=sync)
 
 
 def write_new(path: str, data: bytes) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from logging import Logger, LogRecord
 
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T")
+
 WARNING = 30  # logging.WARNING, which a start of Python has not imported
 
 _captured: dict[int, list[str]] = {}
@@ -84,6 +88,19 @@ def start_capture() -> None:
 def stop_capture() -> str:
     """Stop capturing and return this thread's messages at WARNING and above, joined by ``; ``."""
     return "; ".join(_captured.pop(get_ident(), ()))
+
+
+def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
+    """Return what a function returns and what it has logged, which is no part of what is captured around it."""
+    around = _captured.get(get_ident())
+    start_capture()
+    try:
+        result = act()
+    finally:
+        said = stop_capture()
+        if around is not None:
+            _captured[get_ident()] = around
+    return result, said
 
 
 def _remember(record: LogRecord) -> bool:

@@ -129,15 +129,17 @@ def _secret_of(reference: str) -> str:
 
 
 def _forms(secret: str, shortest: int) -> set[str]:
-    """Return a secret as it is, and as a URL and a repr show it; each line of it, since a log may show one alone."""
+    """Return a secret as texts may show it: as it is, in a URL, a repr or JSON, and each of its lines."""
     secret = secret.strip()
     if len(secret) < shortest:
         return set()
-    forms = {secret, *(line for line in secret.splitlines() if len(line) >= 2 * _MIN_VALUE_LENGTH)}
+    forms = {secret, *(line for line in secret.splitlines() if len(line) >= _MIN_VALUE_LENGTH)}
     if not secret.isalnum():
         from urllib.parse import quote
 
-        forms |= {quote(secret, safe=""), repr(secret)[1:-1]}
+        from event import _json
+
+        forms |= {quote(secret, safe=""), repr(secret)[1:-1], _json.dumps(secret)[1:-1]}
     return forms
 
 

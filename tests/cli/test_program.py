@@ -30,6 +30,16 @@ def test_a_module_of_the_build_does_not_take_the_place_of_ours(tmp_path, monkeyp
     assert len(stored()) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX system")
+def test_an_interpreter_that_would_ask_for_input_ends_with_the_status_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONINSPECT", "1")
+    args = [PROGRAM, "run", "n", "--handler", "file=events", "--", "sh", "-c", "exit 7"]
+    done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    assert len(stored()) == 1
+
+
 def broken():
     raise ImportError("no package")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import threading
 
 import pytest
 
@@ -106,6 +107,27 @@ def test_deliver_reads_no_file_that_is_not_named_to_it(command, config, here):
     assert "there is no outbox" in command("deliver")[2][0]
     assert command("deliver", "--config", path)[2][-1].startswith("e3-event deliver: nothing was due; 1 waits in ")
     assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
+
+
+def test_an_error_about_the_file_shows_no_password(command, config):
+    config('[handlers."http=https://u:hush-hush@h/"]\nurl = 1\n')
+    (line,) = command("send", "a")[2]
+    assert "hush" not in line
+    assert "https://u:***@h/" in line
+
+
+def test_reports_that_cannot_be_found_in_time_are_a_line(command, config, monkeypatch):
+    stuck = threading.Event()
+    monkeypatch.setattr("event._cli.run.JUNIT_TIMEOUT", 0.05)
+    monkeypatch.setattr("event._process.junit.summary", lambda *_args: stuck.wait(60))
+    config(TO_EVENTS)
+    assert command("run", "a", "--junit", "/**/*", "--", "true") == (
+        0,
+        [],
+        ["e3-event run: --junit: not read within 0.05 s"],
+    )
+    stuck.set()
+    assert len(stored()) == 1
 
 
 def test_a_relay_without_an_outbox_that_is_named_has_none(config):

@@ -116,9 +116,10 @@ class AppriseHandler(EventHandler):
     def _result(self, send: Callable[[Event], bool], event: Event) -> bool | BaseException:
         """Return what a sending returns or raises."""
         try:
-            return send(event)
+            is_sent, said = _log.capture_apart(lambda: send(event))
         except Exception as error:
             return error
+        return is_sent or EventError(said)  # the log of a batch would be the reason of each of its events
 
     def send_event(self, event: Event) -> bool:
         """Send an event to all services, side by side.

@@ -161,9 +161,10 @@ class SMTPHandler(EventHandler):
         if wait:
             time.sleep(self.pace)
         try:
-            return send(event)
+            is_sent, said = _log.capture_apart(lambda: send(event))
         except Exception as error:
             return error
+        return is_sent or EventError(said)  # the log of a batch would be the reason of each of its events
 
     def _content(self, event: Event) -> MailContent:
         from event._formats.mail import content_of

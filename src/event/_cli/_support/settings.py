@@ -159,5 +159,8 @@ class Settings:
         return DEADLINE, "default"
 
     def _report(self, text: str) -> None:
+        from event._redact import redact_text
+
+        text = redact_text(text)  # the name of a key may be a configuration by mistake, with a password
         self.problems.append(text)
         terminal.print_err(f"{self._args.parser.prog}: {text}")
