@@ -10,6 +10,7 @@ from hypothesis import settings
 
 import event
 
+_IN_CI = bool(os.environ.get("CI"))
 _OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
 
 
@@ -60,6 +61,7 @@ def clean_surroundings(monkeypatch, tmp_path):
     monkeypatch.setattr(event, "default_manager", event.EventManager())
     for name in [name for name in os.environ if name.startswith(_OURS) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("CI", raising=False)  # a page's `when = "CI"` must hold the same everywhere
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -71,7 +73,7 @@ def clean_surroundings(monkeypatch, tmp_path):
 def pytest_runtest_makereport(item, call):
     """In CI a skipped test is a failure, unless its reason is the platform: "platform: …"."""
     report = yield
-    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+    if report.skipped and _IN_CI and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if "platform: " not in reason:
             report.outcome = "failed"

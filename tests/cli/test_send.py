@@ -227,6 +227,12 @@ def test_a_dumped_event_that_is_bad_is_a_line_and_the_others_are_sent(command, h
     assert [data["name"] for data in stored()] == ["good"]
 
 
+def test_dumped_events_without_handlers_are_a_line(command, here):
+    status, out, (line,) = command("send", "--from-file", dumped("in"))
+    assert (status, out) == (0, [])
+    assert line.startswith("e3-event send: nothing is sent: ")
+
+
 def test_a_quiet_send_without_handlers_prints_the_uid_alone(command):
     assert command("send", "n", "--uid", "u", "--quiet") == (0, ["u"], [])
 

@@ -146,7 +146,7 @@ def at_random(directory, rounds):
         for pid in started:
             assert os.WIFSIGNALED(os.waitpid(pid, 0)[1]), "it ended before it was killed"
             note("K", "-", "-", pid)
-        longest = max(0.004, longest * 0.95) if accepted(place) > number else min(0.03, longest * 1.05)
+        longest = max(0.004, longest * 0.95) if accepted(place) > number else min(1.0, longest * 1.2)
     Tally.round += 1
     finish(place)
 
