@@ -70,7 +70,7 @@ def test_an_event_is_sent_where_stdout_and_stderr_are_closed(here):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: no SIGINT")
-def test_an_interrupt_ends_quietly_with_status_130(here, plugin):
+def test_an_interrupt_ends_quietly_with_status_130(here, plugin, unmeasured_children):
     os.mkfifo("begun")
     plugin("slow", handler("open('begun', 'w').close(); __import__('threading').Event().wait()"))
     args = [sys.executable, "-m", "event", "send", "n", "--handler", "slow", *TO_FILES]
@@ -79,6 +79,14 @@ def test_an_interrupt_ends_quietly_with_status_130(here, plugin):
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 130
+
+
+def test_an_interrupt_of_a_command_is_its_status(command, monkeypatch):
+    def interrupt(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("event._cli.send.run", interrupt)
+    assert command("send", "n") == (130, [], [])
 
 
 def test_an_error_that_nobody_foresaw_is_one_line(command, monkeypatch):
