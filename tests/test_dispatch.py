@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import event
-from event import EventManager, _dispatch
+from event import EventManager, _dispatch, _log
 
 
 class Handler:
@@ -248,3 +248,24 @@ def test_an_awaitable_that_cannot_be_closed_is_not_a_delivery():
     manager = EventManager()
     manager.handlers["h"] = Handler()
     assert manager.send_event(event.Event("n")) is False
+
+
+def warn(text, result):
+    _log.warning("%s", text)
+    return result
+
+
+def test_a_failed_sending_of_a_batch_has_its_own_reason():
+    _log.start_capture()
+    results = [_dispatch.result_in_batch(lambda text=text: warn(text, False)) for text in ("one", "two")]
+    assert [str(result) for result in results] == ["one", "two"]
+    assert _dispatch.result_in_batch(lambda: False) is False
+    assert isinstance(_dispatch.result_in_batch(lambda: 1 // 0), ZeroDivisionError)
+    assert _log.stop_capture() == ""
+
+
+def test_what_a_successful_sending_of_a_batch_logs_is_part_of_the_batch():
+    assert _dispatch.result_in_batch(lambda: warn("not complete", True)) is True
+    _log.start_capture()
+    assert _dispatch.result_in_batch(lambda: warn("not complete", True)) is True
+    assert _log.stop_capture() == "not complete"

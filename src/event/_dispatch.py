@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from event._log import start_capture, stop_capture
+from event._log import add_captured, capture_apart, start_capture, stop_capture
 from event._outcome import Delivery, Outcome, taken
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from queue import SimpleQueue
     from threading import Thread
     from typing import Protocol
@@ -100,6 +100,21 @@ def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, even
     except RuntimeError as error:  # too many threads, or the interpreter is ending
         raise NotStartedError(f"not tried: no thread can be started ({one_line(error)})") from error
     return thread
+
+
+def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
+    """Send one event of a batch; return what `send_events` returns for it.
+
+    What a failed sending logs is its own reason: the log of the batch would become the reason of all its failures.
+    """
+    try:
+        is_sent, said = capture_apart(send)
+    except Exception as error:
+        return error
+    if is_sent:
+        add_captured(said)
+        return True
+    return EventError(said) if said else False
 
 
 def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:

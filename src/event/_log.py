@@ -91,7 +91,7 @@ def stop_capture() -> str:
 
 
 def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
-    """Return what a function returns and what it has logged, which is no part of what is captured around it."""
+    """Return what a function returns and what it logs meanwhile. An outer capture of this thread does not get that."""
     around = _captured.get(get_ident())
     start_capture()
     try:
@@ -101,6 +101,12 @@ def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
         if around is not None:
             _captured[get_ident()] = around
     return result, said
+
+
+def add_captured(said: str) -> None:
+    """Add messages to those that are captured in the current thread, if any are."""
+    if said and (captured := _captured.get(get_ident())) is not None:
+        captured.append(said)
 
 
 def _remember(record: LogRecord) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from _thread import get_ident
+from functools import partial
 
 from event import Event, EventError, EventHandler, _dispatch, _files, _handler_config, _log, _secrets
 from event._formats.digest import DIGEST_OVER, digest_of
@@ -19,7 +20,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from logging import LogRecord
     from typing import Any, ClassVar
 
@@ -110,16 +111,8 @@ class AppriseHandler(EventHandler):
         :return: for each event what `send_event` returns or raises
         """
         if len(events) <= DIGEST_OVER or type(self).send_event is not AppriseHandler.send_event:
-            return [self._result(self.send_event, event) for event in events]
-        return [self._result(lambda first: self._send(first, _Digest(events)), events[0])] * len(events)
-
-    def _result(self, send: Callable[[Event], bool], event: Event) -> bool | BaseException:
-        """Return what a sending returns or raises."""
-        try:
-            is_sent, said = _log.capture_apart(lambda: send(event))
-        except Exception as error:
-            return error
-        return is_sent or EventError(said)  # the log of a batch would be the reason of each of its events
+            return [_dispatch.result_in_batch(partial(self.send_event, event)) for event in events]
+        return [_dispatch.result_in_batch(lambda: self._send(events[0], _Digest(events)))] * len(events)
 
     def send_event(self, event: Event) -> bool:
         """Send an event to all services, side by side.

@@ -10,6 +10,7 @@ from event import (
     EventHandler,
     PartialDeliveryError,
     PermanentError,
+    _dispatch,
     _handler_config,
     _log,
     _secrets,
@@ -152,19 +153,14 @@ class SMTPHandler(EventHandler):
         # Who has a part of an event already must not get it again; a subclass may mail an event in its own way.
         is_own = type(self).send_event is SMTPHandler.send_event
         if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
-            return [self._result(self.send_event, event, wait=event is not events[0]) for event in events]
+            return [self._mail_one(event, is_first=event is events[0]) for event in events]
         content = partial(digest_content, events, self.subject)
-        return [self._result(lambda first: self._deliver(first, content), events[0])] * len(events)
+        return [_dispatch.result_in_batch(lambda: self._deliver(events[0], content))] * len(events)
 
-    def _result(self, send: Callable[[Event], bool], event: Event, *, wait: bool = False) -> bool | BaseException:
-        """Return what a sending returns or raises, after a pause if it is not the first one."""
-        if wait:
+    def _mail_one(self, event: Event, *, is_first: bool) -> bool | BaseException:
+        if not is_first:
             time.sleep(self.pace)
-        try:
-            is_sent, said = _log.capture_apart(lambda: send(event))
-        except Exception as error:
-            return error
-        return is_sent or EventError(said)  # the log of a batch would be the reason of each of its events
+        return _dispatch.result_in_batch(lambda: self.send_event(event))
 
     def _content(self, event: Event) -> MailContent:
         from event._formats.mail import content_of
