@@ -194,23 +194,37 @@ def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
         os.close(fd)
 
 
-def copy_and_hash(source: str, target: str) -> str:
-    """Copy a regular file to a new one, and return the SHA-1 (FIPS 180-4) of the copy, in hex. It is read once.
+def copy_and_hash(reading: int, target: str, *, mode: int = 0, sync: bool = False) -> str:
+    """Copy an open file to a new one, with its permission bits and modification time; return the SHA-1 of the copy.
 
-    :raises OSError: as `open_regular` for source; target cannot be written, or exists
+    The file is read once.
+
+    :param mode: permission bits that the copy gets in any case
+    :param sync: whether to sync the copy to disk before returning
+    :raises OSError: the file cannot be read; target cannot be written, or exists
     """
-    import hashlib
+    writing = os.open(target, CREATE_FLAGS, 0o600)
+    try:
+        digest = hash_open(reading, writing)
+        set_attributes(writing, target, os.fstat(reading), mode)
+        if sync:
+            os.fsync(writing)
+    finally:
+        os.close(writing)  # on NFS a full disk may show only here
+    return digest
 
-    digest = hashlib.sha1(usedforsecurity=False)
-    with (
-        open(open_regular(source), "rb", buffering=0) as reading,
-        open(os.open(target, CREATE_FLAGS, 0o600), "wb", buffering=0) as writing,
-    ):
-        while chunk := reading.read(_COPY_CHUNK):
-            digest.update(chunk)
-            write_all(writing.fileno(), chunk)
-        set_attributes(writing.fileno(), target, os.fstat(reading.fileno()))
-    return digest.hexdigest()
+
+def hash_open(reading: int, writing: int | None = None) -> str:
+    """Read an open file to its end; return its SHA-1 (FIPS 180-4), in hex.
+
+    :param writing: a descriptor that gets the content meanwhile
+    """
+    digest = new_sha1()
+    while chunk := os.read(reading, _COPY_CHUNK):
+        digest.update(chunk)
+        if writing is not None:
+            write_all(writing, chunk)
+    return str(digest.hexdigest())
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -138,8 +138,6 @@ class EventManager:
         from event._verified import verified_copy
 
         event = Event.load(filename)
-        if not event.get_attachments():
-            return self.send_event(event)
         try:
             with verified_copy(event) as copy:
                 return self.send_event(copy)

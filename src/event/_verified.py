@@ -26,6 +26,9 @@ def verified_copy(event: Event) -> Generator[Event]:
 
     :raises EventError: a file is missing, not readable or has another checksum; the message says which
     """
+    if not event.get_attachments():
+        yield event
+        return
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory(prefix="e3-event-", ignore_cleanup_errors=True) as directory:
@@ -36,9 +39,17 @@ def verified_copy(event: Event) -> Generator[Event]:
             copies[name] = (os.path.join(own, os.path.basename(path)), digest)
             try:
                 os.mkdir(own)
-                found = _files.copy_and_hash(path, copies[name][0])
+                found = _copied(path, copies[name][0])
             except (OSError, ValueError) as error:
                 raise EventError(f"attachment {name!r}: {one_line(error)}") from error
             if found != digest:
                 raise EventError(f"attachment {name!r}: {path} has changed")
         yield with_attachments(event, copies)
+
+
+def _copied(path: str, target: str) -> str:
+    reading = _files.open_regular(path)
+    try:
+        return _files.copy_and_hash(reading, target)
+    finally:
+        os.close(reading)

@@ -11,9 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from event._event import Event
 
-_HASH_CHUNK = 1 << 20  # bytes
 _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_CREATE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 
 def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict[str, list[str]]:
@@ -43,30 +41,13 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict
             _log.warning("attachment %r of %r is not kept in the outbox: %s", name, event, error)
             continue
         try:
-            found = copy(reading, target)
+            found = _files.copy_and_hash(reading, target, mode=0o400, sync=True)  # its owner can read it in any case
         finally:
             os.close(reading)
         if strict and found != expected:
             raise EventError(f"attachment {name!r} of {event!r} has changed since it was attached: {path}")
         copies[name] = [file, found]
     return copies
-
-
-def copy(reading: int, target: str) -> str:
-    """Copy an open file, with its permission bits and modification time; return the SHA-1 of the copy.
-
-    The file is read once, and the copy is on the disk afterwards.
-
-    :raises OSError: the file cannot be read, or the copy cannot be written
-    """
-    writing = os.open(target, _CREATE_NEW, 0o600)
-    try:
-        found = _copy_and_hash(reading, writing)
-        _files.set_attributes(writing, target, os.fstat(reading), 0o400)  # its owner can read it in any case
-        os.fsync(writing)
-    finally:
-        os.close(writing)  # on NFS, a full disk may be reported only here
-    return found
 
 
 def move_synced(source: str, target: str) -> None:
@@ -89,15 +70,6 @@ def sha1_no_follow(path: str) -> str:
     """
     fd = _files.open_regular(path, follow=False)
     try:
-        return _copy_and_hash(fd, None)
+        return _files.hash_open(fd)
     finally:
         os.close(fd)
-
-
-def _copy_and_hash(reading: int, writing: int | None) -> str:
-    state = _files.new_sha1()
-    while chunk := os.read(reading, _HASH_CHUNK):
-        state.update(chunk)
-        if writing is not None:
-            _files.write_all(writing, chunk)
-    return str(state.hexdigest())
