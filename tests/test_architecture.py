@@ -163,6 +163,7 @@ ORDER = [
         "_trace_context",
     },
     {"_event", "_handler"},
+    {"_event_copies"},
     {"_dispatch", "_tracking", "_verified"},
     {"_lazy_handler"},
     {"_outbox"},

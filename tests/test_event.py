@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError
-from event._event import with_delivered, with_sending
+from event._event_copies import with_delivered, with_sending
 from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)

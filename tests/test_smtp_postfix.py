@@ -8,7 +8,7 @@ import random
 import pytest
 
 import event
-from event._event import with_delivered, with_sending
+from event._event_copies import with_delivered, with_sending
 from event.handler.smtp import SMTPHandler
 from servers.postfix import postfix_server
 

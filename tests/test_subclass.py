@@ -10,7 +10,7 @@ import pytest
 
 import event
 from event import Event, EventManager
-from event._event import as_own_event
+from event._event_copies import as_own_event
 from event._outbox import Outbox
 
 

@@ -329,34 +329,6 @@ def redact_in(event: Event, references: tuple[str, ...]) -> None:
         _set_redact(event, references)
 
 
-def with_sending(event: E, sending: str, attachments: dict[str, tuple[str, str]] | None = None) -> E:
-    """Return a copy of an event that has the id of a sending; see `sending_id`.
-
-    :param attachments: the attachments of the copy; by default, those of the event
-    """
-    copy = type(event).__new__(type(event))
-    Event.__setstate__(copy, Event.__getstate__(event))
-    _set_sending(copy, sending)
-    if attachments is not None:
-        _set_attachments(copy, attachments)
-    return copy
-
-
-def with_delivered(event: Event, keys: Iterable[str]) -> Event:
-    """Return a copy of an event for a handler that has finished some parts of its delivery."""
-    copy = type(event).__new__(type(event))
-    Event.__setstate__(copy, {**Event.__getstate__(event), "_delivered": frozenset(keys)})
-    return copy
-
-
-def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
-    """Return a copy of an event that has other attachments."""
-    copy = type(event).__new__(type(event))
-    Event.__setstate__(copy, Event.__getstate__(event))
-    _set_attachments(copy, attachments)
-    return copy
-
-
 def _subclass_state(event: Event) -> dict[str, Any]:
     """Return what a subclass keeps in an event beside the data, in ``__dict__`` or in slots of its own."""
     if type(event) is Event:
@@ -373,20 +345,6 @@ def _subclass_state(event: Event) -> dict[str, Any]:
                     except AttributeError:
                         pass  # not set
     return state
-
-
-def as_own_event(event: Any) -> Event:
-    """Return an event as an `Event`: one of e3-core, say, as what its public methods return.
-
-    :raises EventError: its data is not a dict with a uid and a name
-    """
-    if isinstance(event, Event):
-        return event
-    attachments = {name: [path, digest] for name, (path, digest) in event.get_attachments().items()}
-    try:
-        return decode_event({"data": event.as_dict(), "attachments": attachments, "closed": True}, Event)
-    except ValueError as error:
-        raise EventError(f"the {type(event).__name__} is not an event: {error}") from error
 
 
 def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from event import _log
-from event._event import Event, as_own_event, redact_in
+from event._event import Event, redact_in
 from event._outcome import taken
 from event.error import EventError, one_line
 
@@ -114,7 +114,7 @@ class EventManager:
         wanted = self._recipients({**self._unloaded, **self.handlers}, event)
         handlers = {name: handler for name, handler in self.handlers.items() if name in wanted}
         unloaded = {name: config for name, config in self._unloaded.items() if name in wanted}
-        return delivery.send_through_outbox(as_own_event(event), handlers, unloaded, self.outbox, self.timeout)
+        return delivery.send_through_outbox(event, handlers, unloaded, self.outbox, self.timeout)
 
     def _recipients(self, handlers: dict[str, Any], event: Event) -> dict[str, Any]:
         """Return a copy of handlers, without those whose conditions the event does not meet."""

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 
 from event import _files
-from event._event import with_attachments
+from event._event_copies import with_attachments
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False

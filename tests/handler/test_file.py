@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError, _files
-from event._event import with_sending
+from event._event_copies import with_sending
 from event.handler import file as file_handler
 from event.handler.file import FileHandler
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import event
-from event._event import with_sending
+from event._event_copies import with_sending
 from event._net import s3
 from event.handler.s3 import S3Handler
 from servers.s3 import SECRET, answering, listening, s3_server

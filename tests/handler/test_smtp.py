@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 
 import event
-from event._event import with_delivered, with_sending
+from event._event_copies import with_delivered, with_sending
 from event._formats import attachments
 from event._formats import mail as mail_format
 from event._formats.address import parse_mailboxes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from event._broker import message as _message
 from event._broker.sink import Disposition, SinkResult, failed
-from event._event import with_sending
+from event._event_copies import with_sending
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ import os
 import time
 
 from event import _files, _log
-from event._event import with_delivered, with_sending
+from event._event_copies import with_delivered, with_sending
 from event._outbox import attachments, files
 from event._outbox import entry as text
 

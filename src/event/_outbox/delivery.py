@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event import _dispatch, _log
-from event._event import with_sending
+from event._event_copies import as_own_event, with_sending
 from event._outbox.store import Outbox
 from event._outcome import Outcome
 from event.error import one_line
@@ -27,9 +27,10 @@ def send_through_outbox(
     """Keep an event, give it to the handlers, and forget it when all of them have it.
 
     :param unloaded: the configuration of each handler that could not be loaded: it gets the event once it can be
-    :param outbox: the outbox's directory; where it cannot keep the event, the log tells, and the handlers get it anyway
+    :param outbox: the outbox's directory; if it cannot keep the event, this is logged, and the handlers get it anyway
     :param timeout: for all handlers together, in seconds; None for as long as each one takes
     """
+    event = as_own_event(event)
     claim = _put(event, {**unloaded, **_configurations(handlers)}, outbox)
     if claim is None:
         return _dispatch.dispatch(handlers, event, timeout)

@@ -40,7 +40,8 @@ import sys
 import time
 
 from event import _dispatch, _log, _registry
-from event._event import Event, decode_event, raw_data, with_sending
+from event._event import Event, decode_event, raw_data
+from event._event_copies import with_sending
 from event._lazy_handler import LazyHandler
 from event._redact import redact_data, without_secrets
 from event.error import EventError, one_line
