@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import event
 from cli.helpers import TO_FILES, handler, stored
-from event._cli import main
+from event._cli import interrupt_again, main
 
 BUFFERING = pytest.mark.parametrize("unbuffered", [pytest.param("", id="buffered"), pytest.param("1", id="unbuffered")])
 
@@ -79,6 +80,31 @@ def test_an_interrupt_ends_quietly_with_status_130(here, plugin, unmeasured_chil
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 130
+
+
+class _InterruptedInCallback:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch):
+    def work():
+        _InterruptedInCallback()
+        return threading.Event().wait(60)
+
+    monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_any_other_error_that_python_ignores_is_printed(monkeypatch, capsys):
+    class Broken:
+        def __del__(self):
+            raise ValueError("no interrupt")
+
+    monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
+    Broken()
+    assert "ValueError: no interrupt" in capsys.readouterr().err
 
 
 def test_an_interrupt_of_a_command_is_its_status(command, monkeypatch):

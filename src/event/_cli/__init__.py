@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from _thread import interrupt_main, start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from event._worker import Worker
 
 _WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first job to a copy of this process
-_QUICK = frozenset({"send", "run", "check"})  # whose usual lines are read without argparse
+_WITH_FAST_PARSER = frozenset({"send", "run", "check"})  # argparse reads only their unusual arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _show_version()
     if words in (["--help"], ["-h"]):
         return _show_help()
+    if argv is None:
+        sys.unraisablehook = interrupt_again
     worker = None
     if argv is None and sys.platform == "linux" and words and words[0] in _WITH_WORKER:
         # Here, before any thread runs: both processes go on side by side, and share what both need.
@@ -49,6 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker.kill()
 
 
+def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Raise a KeyboardInterrupt again that Python ignores because it came in a callback, as at the end of an import."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        start_new_thread(interrupt_main, ())  # by another thread, so that it comes after this function
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def _run(words: list[str], worker: Worker | None) -> int:
     from event._cli._support import terminal
 
@@ -70,7 +81,7 @@ def _run(words: list[str], worker: Worker | None) -> int:
 
 
 def _parse_arguments(words: list[str]) -> Any:
-    if words and words[0] in _QUICK:
+    if words and words[0] in _WITH_FAST_PARSER:
         from event._cli._support import fast_parser
 
         if args := fast_parser.parse_fast(words):
