@@ -90,7 +90,8 @@ class _InterruptedInCallback:
 def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch):
     def work():
         _InterruptedInCallback()
-        return threading.Event().wait(60)
+        for _ in range(1200):
+            threading.Event().wait(0.05)  # as the command waits for its worker
 
     monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
     with pytest.raises(KeyboardInterrupt):
