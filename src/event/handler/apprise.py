@@ -127,7 +127,7 @@ class AppriseHandler(EventHandler):
     def _send(self, event: Event, message: _Message) -> bool:
         """Send a message to all services; see `send_event`."""
         if problem := message.problem():
-            _log.warning("apprise: %r is not delivered: %s", event, problem)
+            _log.not_delivered(event, f"apprise: {problem}")
             return False
         failures: list[tuple[str, str]] = []
         services: dict[str, _Service] = {}
@@ -137,11 +137,11 @@ class AppriseHandler(EventHandler):
                     (label, _Service(label, found, message)) for label, found in _resolved_urls(url, position)
                 )
             except EventError as error:
-                failures.append((f"URL {position}", one_line(error)))
+                failures.append((f"URL {position}", one_line(error).removeprefix("apprise: ")))
         outcome = _dispatch.dispatch(services, event, self.timeout)
         failures += [(delivery.handler, delivery.reason) for delivery in outcome if not delivery]
         for label, reason in failures:
-            _log.warning("apprise: %r is not delivered to %s: %s", event, label, reason)
+            _log.not_delivered(event, f"apprise: {label}: {reason}")
         return not failures
 
 
