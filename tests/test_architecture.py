@@ -183,6 +183,7 @@ FOR_HANDLERS = {
     *(
         "_formats.address",
         "_formats.cloudevents",
+        "_formats.chat",
         "_formats.digest",
         "_formats.mail",
         "_formats.notice",
