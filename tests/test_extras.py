@@ -75,7 +75,9 @@ def test_the_table_names_every_module_that_imports_of_an_extra():
     assert {path for path, modules in NEEDED.items() if modules} == set(EXTRAS)
 
 
-@pytest.mark.parametrize(("path", "extra"), [(path, extra) for path, found in EXTRAS.items() for extra in found])
+@pytest.mark.parametrize(
+    ("path", "extra"), [(path, extra) for path, found in EXTRAS.items() for extra in sorted(found)]
+)
 def test_an_extra_names_what_its_modules_import(path, extra):
     assert {*map(distribution_of, NEEDED[path])} <= distributions(project()["optional-dependencies"][extra])
 
