@@ -121,11 +121,30 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
         "event._handler_config",
         "event._files",
         "event._json",
+        "event._json_plain",
         "event._redact",
         "event._registry",
         "event.handler",
         "event.handler.file",
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is a new interpreter")
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        pytest.param(["send", "n", "target=arm"], set(), id="send"),
+        pytest.param(["run", "n", "--", "true"], {"collections", "enum", "functools"}, id="run, which needs signal"),
+    ],
+)
+def test_the_command_sends_an_event_without_heavy_modules(tmp_path, arguments, heavy):
+    own = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from event._cli import main; sys.exit(main())"
+    options = ["--handler", f"file={tmp_path / 'events'}", "--outbox", str(tmp_path / "ob")]
+    command = [sys.executable, "-I", "-S", "-X", "importtime", "-c", own, arguments[0], *options, *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # both processes print to stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"event._outbox.writer", "event.handler.file", f"event._cli.{arguments[0]}"} <= imported
+    assert imported & HEAVY == heavy
 
 
 def test_what_talks_to_s3_loads_no_client_before_it_is_used():
@@ -153,7 +172,17 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 ORDER = [
     {"error", "_log", "_version", "_backoff", "_dump", "_text"},
     {
-        *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
+        *(
+            "_json",
+            "_json_plain",
+            "_files",
+            "_handler_config",
+            "_outcome",
+            "_places",
+            "_redact",
+            "_registry",
+            "_secrets",
+        ),
         "_trace_context",
     },
     {"_event", "_handler"},
