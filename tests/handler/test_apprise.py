@@ -404,7 +404,7 @@ def test_a_service_that_refuses_makes_a_failure_with_its_reason_and_the_others_a
     with json_receiver(503) as bad, json_receiver(401) as worse:
         ports = (bad.port, receiver.port, worse.port)
         handler = AppriseHandler(secret(*(f"json://ann:{TOKEN}@127.0.0.1:{port}/{TOKEN}" for port in ports)))
-        with pytest.raises(event.PartialDeliveryError, match="URL 1 of env:BUILD_URLS: .*; URL 3 of env:BUILD_URLS: "):
+        with pytest.raises(event.PartialDeliveryError, match=r"URL 1 of env:BUILD_URLS: .*; URL 3 of env:BUILD_URLS: "):
             handler.send_event(closed())
         assert [len(one.posts) for one in (bad, receiver, worse)] == [1, 1, 1]
     reasons = [record.getMessage().partition("apprise: ")[2] for record in caplog.records]
