@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from logging import Logger, LogRecord
+    from typing import Any
 
     from typing_extensions import TypeVar
 
@@ -78,7 +79,7 @@ def _log_safely(
     try:
         # A test of a script may have replaced `event.logger`, as those of e3.event do.
         logger = vars(sys.modules["event"]).get("logger") or get_logger()
-        more = {} if captured is None else {"extra": {_CAPTURED: captured}}
+        more: dict[str, Any] = {} if captured is None else {"extra": {_CAPTURED: captured}}
         logger.log(level, message, *args, exc_info=cause, **more)
     except Exception as failure:
         try:
