@@ -54,7 +54,7 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
 # By what each is known, a variable or NAME=VALUE; the build's URL, with {NAME} for a variable; and where the branch,
 # the commit, the job, the attempt, the pull request and the actor are: the first of these variables that is set.
 #
-# Jenkins has BUILD_USER_ID with its plugin "build user vars" only. Travis CI and TeamCity name nobody, Bitbucket a UUID.
+# Jenkins has BUILD_USER_ID only with its plugin "build user vars". Travis CI and TeamCity name nobody.
 _GITHUB = (
     "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}",
     "GITHUB_HEAD_REF GITHUB_REF_NAME",
