@@ -12,7 +12,6 @@ Every pattern takes linear time. Where no text looks like holding a secret, `re`
 from __future__ import annotations
 
 import os
-from operator import is_ as _is
 
 from event import _handler_config, _registry
 from event.error import EventError
@@ -103,6 +102,9 @@ def says_secret(name: str) -> bool:
     return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)
 
 
+# What a URL, a repr and JSON leave as it is: the unreserved characters of RFC 3986, section 2.3.
+_UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
 _names: dict[str, bool] = {}  # of variables, as `says_secret` judges them
 
 
@@ -134,7 +136,7 @@ def _forms(secret: str, shortest: int) -> set[str]:
     if len(secret) < shortest:
         return set()
     forms = {secret, *(line for line in secret.splitlines() if len(line) >= _MIN_VALUE_LENGTH)}
-    if not secret.isalnum():
+    if not _UNQUOTED.issuperset(secret):
         from urllib.parse import quote
 
         from event import _json
@@ -172,16 +174,20 @@ def _redacted(value: Any, secrets: set[str]) -> Any:
         return value
     if type(value) is dict:
         items = {_redacted(key, secrets): _redacted(item, secrets) for key, item in value.items()}
-        is_same = all(map(_is, items, value)) and all(map(_is, items.values(), value.values()))
+        is_same = _are_same(items, value) and _are_same(items.values(), value.values())
         return value if is_same else items
     if type(value) in {list, tuple}:
         found = [_redacted(item, secrets) for item in value]
-        return value if all(map(_is, found, value)) else found
+        return value if _are_same(found, value) else found
     from event import _json
 
     plain = _json.loads(_json.dumps(value))  # what handlers write
     redacted = _redacted(plain, secrets)
     return value if redacted is plain else redacted
+
+
+def _are_same(found: Iterable[Any], values: Iterable[Any]) -> bool:
+    return all(one is other for one, other in zip(found, values, strict=True))
 
 
 def _redacted_text(text: str, secrets: set[str]) -> str:
