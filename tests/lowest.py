@@ -19,6 +19,11 @@ else:
 CHECKOUT = Path(__file__).parents[1]
 
 
+def project():
+    """Return the table of that name in pyproject.toml."""
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
 def constraints(project):
     """Return a line "NAME==VERSION" for each requirement "NAME>=VERSION" of the package and of its extras."""
     extras = project["optional-dependencies"]
@@ -28,10 +33,9 @@ def constraints(project):
 
 def main():
     """Run pip."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "lowest.txt"
-        file.write_text("\n".join(constraints(project)), encoding="utf-8")
+        file.write_text("\n".join(constraints(project())), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--constraint", str(file), f"{CHECKOUT}[all]"]
         subprocess.run([*command, "--group", f"{CHECKOUT}/pyproject.toml:test"], check=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,6 @@ import pytest
 import event
 import lowest
 from event import _registry
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pytest brings it there
 
 PACKAGE = Path(event.__path__[0])
 CHECKOUT = Path(__file__).parent.parent
@@ -127,11 +121,30 @@ def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path)
         "event._handler_config",
         "event._files",
         "event._json",
+        "event._json_plain",
         "event._redact",
         "event._registry",
         "event.handler",
         "event.handler.file",
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is a new interpreter")
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        pytest.param(["send", "n", "target=arm"], set(), id="send"),
+        pytest.param(["run", "n", "--", "true"], {"collections", "enum", "functools"}, id="run, which needs signal"),
+    ],
+)
+def test_the_command_sends_an_event_without_heavy_modules(tmp_path, arguments, heavy):
+    own = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from event._cli import main; sys.exit(main())"
+    options = ["--handler", f"file={tmp_path / 'events'}", "--outbox", str(tmp_path / "ob")]
+    command = [sys.executable, "-I", "-S", "-X", "importtime", "-c", own, arguments[0], *options, *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # both processes print to stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"event._outbox.writer", "event.handler.file", f"event._cli.{arguments[0]}"} <= imported
+    assert imported & HEAVY == heavy
 
 
 def test_what_talks_to_s3_loads_no_client_before_it_is_used():
@@ -159,7 +172,17 @@ def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heav
 ORDER = [
     {"error", "_log", "_version", "_backoff", "_dump", "_text"},
     {
-        *("_json", "_files", "_handler_config", "_outcome", "_places", "_redact", "_registry", "_secrets"),
+        *(
+            "_json",
+            "_json_plain",
+            "_files",
+            "_handler_config",
+            "_outcome",
+            "_places",
+            "_redact",
+            "_registry",
+            "_secrets",
+        ),
         "_trace_context",
     },
     {"_event", "_handler"},
@@ -183,6 +206,7 @@ FOR_HANDLERS = {
     *(
         "_formats.address",
         "_formats.cloudevents",
+        "_formats.chat",
         "_formats.digest",
         "_formats.mail",
         "_formats.notice",
@@ -306,11 +330,6 @@ def test_the_package_of_the_handlers_imports_nothing():
 BUILTINS = set(_registry.BUILTINS)
 
 
-def pyproject():
-    with open(CHECKOUT / "pyproject.toml", "rb") as file:
-        return tomllib.load(file)["project"]
-
-
 def requirement(name):
     return getattr(_registry.get_handler(name), "requires", None)
 
@@ -334,7 +353,7 @@ def test_every_built_in_has_a_file_and_every_file_is_a_built_in():
 
 
 def test_every_built_in_is_an_entry_point_of_pyproject():
-    points = pyproject()["entry-points"]
+    points = lowest.project()["entry-points"]
     assert points["event.handler"] == {name: ":".join(place) for name, place in _registry.BUILTINS.items()}
     # e3-core declares the four names there, and refuses those that are declared twice.
     assert set(points) == {"event.handler", "pyinstaller40"}
@@ -347,21 +366,6 @@ def test_every_built_in_is_an_entry_point_of_the_installed_distribution():
     assert {p.name: p.value for p in points} == {n: ":".join(place) for n, place in _registry.BUILTINS.items()}
     assert {p.group for p in points} == {"event.handler"}
     assert all(p.load() is _registry.get_handler(p.name) for p in points)
-
-
-def test_the_extras_are_those_that_handlers_require():
-    extras = pyproject()["optional-dependencies"]
-    assert extras.pop("all") == [f"e3-event[{','.join(sorted(extras))}]"]
-    needed = {name: requirement(name) for name in BUILTINS if requirement(name)}
-    assert set(needed) == set(extras) - {
-        "sqs",
-        "toml",
-    }  # of a broker's URL, of a file
-    for extra, requires in needed.items():
-        assert set(requires.values()) == {f"e3-event[{extra}]"}
-        # Each of these distributions is named as its module, with - for the dot.
-        brought = {re.split(r"[>\[]", line)[0].replace("-", ".") for line in extras[extra]}
-        assert brought == set(requires)
 
 
 @pytest.mark.parametrize("name", sorted(BUILTINS))
@@ -391,18 +395,3 @@ def test_the_modules_say_which_typing_names_they_use_to_the_type_checker_alone()
 
 def test_the_wheel_says_that_it_is_typed():
     assert (PACKAGE / "py.typed").is_file()
-
-
-# The lowest versions, which `tox -e lowest` tests.
-
-
-def test_the_lowest_version_of_each_dependency_and_of_each_extra_is_taken():
-    extras = {"a": ["one[x,y]>=1.2"], "b": ["two>=3", "one[x,y]>=1.2"], "all": ["e3-event[a,b]"]}
-    project = {"dependencies": ["three-four>=5.6"], "optional-dependencies": extras}
-    assert lowest.constraints(project) == ["one==1.2", "three-four==5.6", "two==3"]
-
-
-def test_every_dependency_declares_its_lowest_version():
-    lines = lowest.constraints(pyproject())
-    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+(; python_version < '3.\d+')?", line)] == []
-    assert len({line.partition("==")[0] for line in lines}) == len(lines), "one of them is declared with two versions"

@@ -413,3 +413,26 @@ def test_indented_text_is_that_of_the_standard_library(value, sort_keys):
     if sort_keys and 1 in value and None in value:
         sort_keys = False
     assert _json.dumps(value, indent=2, sort_keys=sort_keys) == json.dumps(value, indent=2, sort_keys=sort_keys)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.text('ab "\\\n\x7f'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('ab"'), inner, max_size=3),
+)
+
+
+@LAYOUTS
+@given(PLAIN)
+def test_a_process_without_json_writes_the_same_text(layout, value):
+    expected = _json.dumps(value, **layout)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delitem(sys.modules, "json")
+        assert _json.dumps(value, **layout) == expected
+
+
+def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
+    monkeypatch.delitem(sys.modules, "json")
+    value = {}
+    value["again"] = value
+    with pytest.raises(EventError, match=r"'again\.again' holds itself"):
+        _json.dumps({"again": value})

@@ -1,4 +1,4 @@
-"""What an event says to a person, in mail and chat."""
+"""What an event says to a recipient, in mail and chat."""
 
 from __future__ import annotations
 

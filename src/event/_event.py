@@ -354,7 +354,8 @@ def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict
 
 def raw_content(event: Event) -> dict[str, Any]:
     """Return a dump's content that keeps dates as numbers, for another process of this package."""
-    return {"data": raw_data(event).copy(), "attachments": event.get_attachments().copy(), "closed": _get_closed(event)}
+    attachments = {name: [*attachment] for name, attachment in event.get_attachments().items()}
+    return {"data": raw_data(event).copy(), "attachments": attachments, "closed": _get_closed(event)}
 
 
 def decode_event(content: Any, kind: type[E]) -> E:

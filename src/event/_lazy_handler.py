@@ -62,9 +62,8 @@ class LazyHandler:
         """
         if _registry.kind(self._name) in _registry.BUILTINS:
             try:
-                kind = _registry.get_handler(self._name)
-                if hasattr(kind, "config_for_outbox"):
-                    return str(kind(**kind.decode_config(self.config)).config_for_outbox())
+                if hasattr(_registry.get_handler(self._name), "config_for_outbox"):
+                    return str(self.load().config_for_outbox())
             except Exception:
                 return self.config  # a later process may read it, and this one reports why it could not
         return self.config

@@ -12,7 +12,6 @@ Every pattern takes linear time. Where no text looks like holding a secret, `re`
 from __future__ import annotations
 
 import os
-from operator import is_ as _is
 
 from event import _handler_config, _registry
 from event.error import EventError
@@ -52,8 +51,10 @@ _TOKEN_MARKS = (
     *("glpat-", "gldt-", "glrt", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-", "glffct-"),
     *("xox", "xapp-", "AKIA", "ASIA", "hooks.slack.com/services/"),
 )
+_PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 _MIN_TOKEN_LENGTH = 20  # characters
 _PEM_BEGIN, _PEM_END, _DASHES = "-----BEGIN ", "-----END ", "-----"
+_MARKS = ("@", _DASHES, *_TOKEN_MARKS)
 _PEM_TITLE_MAX = 60  # characters
 
 
@@ -82,6 +83,8 @@ def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[st
     :param references: further secrets, see `redact_text`
     """
     secrets = _known_secrets(references)
+    if _is_harmless(data, secrets):
+        return data
     found = {key: value if key == "uid" else _redacted_top(value, secrets) for key, value in data.items()}
     return data if all(found[key] is value for key, value in data.items()) else found
 
@@ -103,20 +106,32 @@ def says_secret(name: str) -> bool:
     return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)
 
 
-_names: dict[str, bool] = {}  # of variables, as `says_secret` judges them
+# What a URL, a repr and JSON leave as it is: the unreserved characters of RFC 3986, section 2.3.
+_UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+_known_names: set[str] = set()  # of variables,
+_secret_names: set[str] = set()  # and those of them that `says_secret` is true of
 
 
 def _known_secrets(references: Iterable[str]) -> set[str]:
     """Return the secrets of the environment and of references, in all forms in which a text may show them."""
     found: set[str] = set()
-    for name in os.environ:
-        if name not in _names:
-            _names[name] = says_secret(name)
-        if _names[name]:
-            found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
+    names = {*os.environ}
+    _secret_names.update(filter(says_secret, names.difference(_known_names)))
+    _known_names.update(names)
+    for name in names.intersection(_secret_names):
+        found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
     for reference in references:
         found |= _forms(_secret_of(reference), 1)
     return found
+
+
+def _is_harmless(data: dict[str, Any], secrets: set[str]) -> bool:
+    """Return whether data holds plain values alone, and no beginning of what is replaced. Most events are such."""
+    if not _PLAIN_TYPES.issuperset(map(type, data.values())):
+        return False
+    text = "\n".join([value for value in data.values() if type(value) is str])
+    return not any(mark in text for mark in _MARKS) and not any(secret in text for secret in secrets)
 
 
 def _secret_of(reference: str) -> str:
@@ -134,7 +149,7 @@ def _forms(secret: str, shortest: int) -> set[str]:
     if len(secret) < shortest:
         return set()
     forms = {secret, *(line for line in secret.splitlines() if len(line) >= _MIN_VALUE_LENGTH)}
-    if not secret.isalnum():
+    if not _UNQUOTED.issuperset(secret):
         from urllib.parse import quote
 
         from event import _json
@@ -172,16 +187,20 @@ def _redacted(value: Any, secrets: set[str]) -> Any:
         return value
     if type(value) is dict:
         items = {_redacted(key, secrets): _redacted(item, secrets) for key, item in value.items()}
-        is_same = all(map(_is, items, value)) and all(map(_is, items.values(), value.values()))
+        is_same = _are_same(items, value) and _are_same(items.values(), value.values())
         return value if is_same else items
     if type(value) in {list, tuple}:
         found = [_redacted(item, secrets) for item in value]
-        return value if all(map(_is, found, value)) else found
+        return value if _are_same(found, value) else found
     from event import _json
 
     plain = _json.loads(_json.dumps(value))  # what handlers write
     redacted = _redacted(plain, secrets)
     return value if redacted is plain else redacted
+
+
+def _are_same(found: Iterable[Any], values: Iterable[Any]) -> bool:
+    return all(one is other for one, other in zip(found, values, strict=True))
 
 
 def _redacted_text(text: str, secrets: set[str]) -> str:

@@ -56,7 +56,7 @@ if not TYPE_CHECKING:
         # If e3-core is installed, its class is the base: `except E3Error` of a script written for e3-core then also
         # catches the errors of this package.
         from e3.error import E3Error
-    except ImportError:
+    except Exception:  # noqa: S110  # there is none, or a module of the build has its name
         pass
 
 

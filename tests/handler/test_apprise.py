@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -221,6 +222,51 @@ def test_messages_to_one_service_keep_the_pace_that_apprise_gives_it(monkeypatch
     assert 5.0 < pauses[1] <= 5.5
 
 
+def test_messages_that_wait_arrive_at_the_pace_of_their_service(secret, receiver, monkeypatch):
+    from apprise.plugins.custom_json import NotifyJSON
+
+    monkeypatch.setattr(NotifyJSON, "request_rate_per_sec", 0.3)
+    handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}/paced"))
+    begin = time.monotonic()
+    assert handler.send_events([closed() for _ in range(2)]) == [True] * 2
+    assert AppriseHandler(handler.urls).send_event(closed())  # another object, the same service
+    assert time.monotonic() - begin >= 0.6
+
+
+def test_event_data_mentions_nobody_but_a_template_may(secret, receiver, tmp_path):
+    (tmp_path / "f").write_text("x")
+    made = event.Event("@everyone", outcome="failure", error="<!here>", by="<@U1>", ci={"actor": "@bob"})
+    made.attach_file(tmp_path / "f", "@here")
+    url = f"json://127.0.0.1:{receiver.port}"
+    assert AppriseHandler(secret(url)).send_event(made)
+    assert AppriseHandler(secret(url), body="@oncall: {name}").send_event(made)
+    assert AppriseHandler(secret(url)).send_events([made] * 6) == [True] * 6
+    default, own, digest = receiver.messages
+    for text in (default["title"], default["message"], digest["message"]):
+        assert not re.search(r"@[\w*]|!here", text)
+    assert "attached: @\u034fhere" in default["message"]
+    assert own["message"] == "@oncall: @\u034feveryone"
+
+
+@pytest.mark.parametrize("text", ["<!channel>", "!channel>", "!\tchannel>", "<@U123ABC>", "a@U123ABC>", "@U123ABC|x>"])
+def test_slack_gets_no_mention(receiver, monkeypatch, text):
+    from apprise.plugins.slack import NotifySlack
+
+    monkeypatch.setattr(NotifySlack, "webhook_url", f"http://127.0.0.1:{receiver.port}")
+    AppriseHandler("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#c").send_event(closed(note=text))
+    assert not re.search(r"<!channel|<@U123", receiver.posts[0][2].decode())
+
+
+@pytest.mark.parametrize("text", ["@everyone", "<@123>", "<@&123>", "x@here"])
+def test_discord_gets_no_mention(receiver, monkeypatch, text):
+    from apprise.plugins.discord import NotifyDiscord
+
+    monkeypatch.setattr(NotifyDiscord, "notify_url", f"http://127.0.0.1:{receiver.port}")
+    AppriseHandler(f"discord://{'1' * 18}/{'a' * 64}").send_event(closed(note=text))
+    assert not re.search(r"@everyone|@here|@&?123", receiver.posts[0][2].decode())
+    assert "allow_mentions" not in receiver.messages[0]
+
+
 # Templates.
 
 
@@ -330,19 +376,22 @@ def test_a_reference_that_leads_nowhere_fails_when_sending_and_the_others_are_tr
     handler = AppriseHandler(urls)
     os.environ["BLANK"] = "  "
     try:
-        assert handler.send_event(closed()) is False
+        with pytest.raises(event.PartialDeliveryError) as caught:
+            handler.send_event(closed())
     finally:
         del os.environ["BLANK"]
+    assert caught.value.remaining == ("URL 1", "URL 2", "URL 3")
     assert len(receiver.posts) == 1
-    assert "URL 1: apprise: env:NOT_SET is not set or empty" in caplog.text
-    assert f"URL 2: apprise: file:{tmp_path}/missing cannot be read" in caplog.text
-    assert "URL 3: apprise: env:BLANK holds no URL" in caplog.text
+    assert "URL 1: env:NOT_SET is not set or empty" in caplog.text
+    assert f"URL 2: file:{tmp_path}/missing cannot be read" in caplog.text
+    assert "URL 3: env:BLANK holds no URL" in caplog.text
 
 
 def test_a_url_that_has_become_bad_fails_when_sending(secret, receiver, caplog):
     handler = AppriseHandler("env:BUILD_URLS")
     secret(f"nosuch://{TOKEN}", f"json://127.0.0.1:{receiver.port}")
-    assert handler.send_event(closed()) is False
+    with pytest.raises(event.PartialDeliveryError):
+        handler.send_event(closed())
     assert "URL 1 of env:BUILD_URLS is none that Apprise takes" in caplog.text
     assert TOKEN not in caplog.text
     assert len(receiver.posts) == 1
@@ -355,9 +404,10 @@ def test_a_service_that_refuses_makes_a_failure_with_its_reason_and_the_others_a
     with json_receiver(503) as bad, json_receiver(401) as worse:
         ports = (bad.port, receiver.port, worse.port)
         handler = AppriseHandler(secret(*(f"json://ann:{TOKEN}@127.0.0.1:{port}/{TOKEN}" for port in ports)))
-        assert handler.send_event(closed()) is False
+        with pytest.raises(event.PartialDeliveryError, match=r"URL 1 of env:BUILD_URLS: .*; URL 3 of env:BUILD_URLS: "):
+            handler.send_event(closed())
         assert [len(one.posts) for one in (bad, receiver, worse)] == [1, 1, 1]
-    reasons = [record.getMessage().partition("not delivered to ")[2] for record in caplog.records]
+    reasons = [record.getMessage().partition("apprise: ")[2] for record in caplog.records]
     assert reasons[0].startswith("URL 1 of env:BUILD_URLS: Failed to send JSON POST notification: ")
     assert "error=503" in reasons[0]
     assert "URL 3 of env:BUILD_URLS: " in reasons[1]
@@ -449,7 +499,8 @@ def test_a_service_that_drips_is_left_at_the_deadline(secret, receiver, caplog):
     with raw_server(drip) as port:
         handler = AppriseHandler(secret(f"json://127.0.0.1:{port}", f"json://127.0.0.1:{receiver.port}"))
         handler.timeout = 1.0
-        assert handler.send_event(closed()) is False
+        with pytest.raises(event.PartialDeliveryError):
+            handler.send_event(closed())
     assert "URL 1 of env:BUILD_URLS: TimeoutError: not done within 1 s" in caplog.text
     assert len(receiver.posts) == 1
 
@@ -549,6 +600,40 @@ def test_an_event_that_no_service_takes_waits_in_the_outbox_without_the_secret(s
     ((_, outcome),) = deliver(Outbox(str(tmp_path / "outbox")), everything=True)
     assert outcome
     assert len(receiver.posts) == 2
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_only_services_that_lack_an_event_are_tried_on_the_next_attempt(secret, receiver, monkeypatch, tmp_path, count):
+    with json_receiver(503) as other:
+        urls = [f"json://127.0.0.1:{one.port}/{TOKEN}" for one in (receiver, other)]
+        monkeypatch.setenv("E3_EVENT_HANDLERS", f"apprise={secret(*urls)}")
+        manager = event.EventManager(outbox=str(tmp_path / "outbox"))
+        manager.load_handlers_from_env()
+        for _ in range(count):
+            assert not manager.send_event(closed())
+        secret(*reversed(urls))  # a service keeps its mark wherever its URL is
+        assert not any(outcome for _, outcome in deliver(Outbox(str(tmp_path / "outbox")), everything=True))
+        kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+        assert TOKEN.encode() not in kept
+        other.status = 200
+        assert all(outcome for _, outcome in deliver(Outbox(str(tmp_path / "outbox")), everything=True))
+        assert (len(receiver.posts), len(other.posts)) == (count, 3 * count)
+
+
+def test_the_services_of_a_digest_that_have_it_do_not_get_the_events_again(secret, receiver):
+    with json_receiver(503) as other:
+        handler = AppriseHandler(secret(*(f"json://127.0.0.1:{one.port}" for one in (receiver, other))))
+        results = handler.send_events([closed() for _ in range(6)])
+    assert [len(result.done) for result in results] == [1] * 6
+    assert (len(receiver.posts), len(other.posts)) == (1, 1)
+
+
+@pytest.mark.parametrize("between", [",", ";", " , ", "\n\n", " ", ";\n"])
+def test_the_same_characters_separate_urls_in_a_secret_as_in_the_configuration(secret, receiver, between):
+    url = f"json://127.0.0.1:{receiver.port}"
+    handler = AppriseHandler(secret(f"{url}/a b{between}{url}/c"))
+    assert handler.send_event(closed())
+    assert sorted(path for path, _, _ in receiver.posts) == ["/a%20b", "/c"]
 
 
 # Processes.

@@ -190,7 +190,7 @@ def test_a_long_text_is_cut(line):
 
 def test_a_report_that_is_too_long_is_an_error(line):
     with pytest.raises(ValueError, match="a report of "):
-        line.reporter.report("log", lines=["x" * 1000] * 2000)
+        line.reporter.report("log", lines=[f"{number:01000}" for number in range(2000)])
 
 
 def test_what_a_forked_process_reports_is_not_heard_and_it_gets_no_job(line, monkeypatch):

@@ -31,18 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook = interrupt_again
     worker = None
     if argv is None and sys.platform == "linux" and words and words[0] in _WITH_WORKER:
-        # Here, before any thread runs: both processes go on side by side, and share what both need.
-        import json  # noqa: F401
-
-        from event._worker.parent import Worker
-
-        try:
-            worker = Worker.fork()
-        except OSError:
-            pass  # there may be no more processes; the command tries again when it needs one
-        else:
-            if worker is None:
-                return 0  # this is the worker, and its work is done
+        worker, is_over = _fork_worker(words[0])
+        if is_over:
+            return 0
     try:
         return _run(words, worker)
     except KeyboardInterrupt:
@@ -50,6 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if worker:
             worker.kill()
+
+
+def _fork_worker(command: str) -> tuple[Worker | None, bool]:
+    """Start the worker, before any thread runs: both processes go on side by side.
+
+    :return: the worker, and whether this is the worker and its work is done
+    """
+    from event._worker.parent import Worker
+
+    # `signal` takes long to import. A signal ends `send`, and its worker; the other commands need it on both sides.
+    ignores_signals = command != "send"
+    if ignores_signals:
+        import signal  # noqa: F401
+    try:
+        worker = Worker.fork(ignores_signals=ignores_signals)
+    except OSError:  # there may be no more processes; the command tries again when it needs one
+        return None, False
+    return worker, worker is None
 
 
 def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:

@@ -5,9 +5,11 @@ module        holds
 ============= ========================================================================
 `address`     `Mailbox`, `parse_mailboxes`, `format_mailboxes`: mail addresses
 `attachments` `fit`: which attachments a mail has room for, and in which form
-`notice`      `Notice`: what an event says to a person
+`notice`      `Notice`: what an event says to a recipient
 `notice_html` a notice as HTML
 `digest`      `digest_of`: one notice about many events
+`chat`        `ChatMessage`: a notice for chat services
+`mentions`    `without_mentions`: event data that mentions nobody in a chat
 `template`    `fill`: templates for titles and bodies
 `mail`        `Mail`: a notice as a mail
 `cloudevents` `as_cloudevent`, `as_cdevent`, `as_json`: an event as JSON for HTTP

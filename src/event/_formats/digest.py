@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event._formats.notice import Notice, end_of, outcome_of, short, title_of, with_ci
+from event._formats.notice import Notice, end_of, known_outcome, short, title_of, with_ci
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ def digest_of(events: Sequence[Mapping[str, Any]], limit: int | None = None) -> 
     :param events: the data of each, as `event._formats.notice.plain_data` returns it
     :param limit: characters that the lines may have; None for no limit
     """
-    outcomes = [outcome_of(data) for data in events]
+    outcomes = [known_outcome(data) for data in events]
     counts = [f"{outcomes.count(outcome)} {word}" for outcome, word in _COUNTED.items() if outcome in outcomes]
     order = [*_COUNTED]
-    ranked = sorted(events, key=lambda data: order.index(outcome_of(data)))
+    ranked = sorted(events, key=lambda data: order.index(known_outcome(data)))
     return Notice(
         title=f"{len(events)} events: {', '.join(counts)}",
         outcome=next(outcome for outcome in order if outcome in outcomes),

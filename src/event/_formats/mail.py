@@ -155,7 +155,6 @@ class Mail:
         addresses = [box.wire_address for box in (sender, *recipients)]
         self._policy = _ASCII if "".join(addresses).isascii() else _UTF8
         self._content = content
-        self._files = content.files
         thread = _message_id("\n".join(content.thread), addresses[0])
         self._fields = {
             "Subject": on_one_line(content.subject),
@@ -168,7 +167,6 @@ class Mail:
             "References": thread,
             "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office reply
         }
-        self._has_html: bool
         self._composed: tuple[int, ComposedMail] | None = None
 
     def compose(self, limit: int | None) -> ComposedMail:
@@ -184,25 +182,25 @@ class Mail:
         return self._composed[1]
 
     def _compose(self, size: int) -> ComposedMail:
-        self._has_html = True
-        none = [Attachment(file, "left out") for file in self._files]
-        room = size - len(self._encode(none, size))
+        none = [Attachment(file, "left out") for file in self._content.files]
+        with_html = True
+        room = size - len(self._encode(none, size, with_html=True))
         if room < 0:
-            self._has_html = False  # the text says the same
-            room = size - len(self._encode(none, size))
+            with_html = False  # the text says the same
+            room = size - len(self._encode(none, size, with_html=False))
         if room < 0:
             raise PermanentError(f"the data alone is over {_in_words(size)}, the limit of a mail; attach it as a file")
-        attachments = fit(self._files, room)
+        attachments = fit(self._content.files, room)
         remarks = [_note(a, size) for a in attachments if a.form in {"end", "left out"}]
-        return ComposedMail(self._encode(attachments, size), remarks)
+        return ComposedMail(self._encode(attachments, size, with_html=with_html), remarks)
 
-    def _encode(self, attachments: list[Attachment], size: int) -> bytes:
+    def _encode(self, attachments: list[Attachment], size: int, *, with_html: bool) -> bytes:
         message: Any = EmailMessage(policy=self._policy)  # typed as if it held no parts but messages
         for name, value in self._fields.items():
             message[name] = value
         lines = [_note(attachment, size) for attachment in attachments]
         message.set_content(self._content.text(lines))
-        if self._has_html:
+        if with_html:
             message.add_alternative(self._content.html(lines), subtype="html")
         # Otherwise the library searches the whole mail for the boundary that it has drawn.
         message.make_mixed(boundary=f"=-{unique_id()}")

@@ -1,4 +1,4 @@
-"""What an event says to a person, for mail and chat alike: what happened, why, and where to look.
+"""What an event says to a recipient, for mail and chat alike: what happened, why, and where to look.
 
 A notice answers in this order: what failed and how (the title), the reason, the tests that failed, the last lines of
 the output, the link to the CI job, who and what, and then the rest of the data. `event._formats.notice_html` draws it.
@@ -33,7 +33,7 @@ CHAT_FACTS = 12
 _VERBS = {"success": "succeeded", "failure": "failed", "cancel": "was cancelled"}  # of each outcome
 _WHO = ("by", "author", "user", "actor")
 _TESTS = ("tests", "failures", "errors", "skipped", "failing_tests")
-# What the title, the other parts, or nobody needs to read.
+# Values that the notice shows elsewhere, and those that help no recipient.
 _SHOWN_ELSEWHERE = frozenset(
     {"name", "outcome", "exit_code", "signal", "duration", "error", "output_tail", "branch", "commit", "build_url"}
     | {"begin_time", "end_time", "traceparent", "parent_span_id", "tracestate", *_WHO}
@@ -86,7 +86,7 @@ def notice_of(data: Mapping[str, Any]) -> Notice:
     has_tests = isinstance(data.get("tests"), int)
     return Notice(
         title=title_of(found),
-        outcome=outcome_of(data),
+        outcome=known_outcome(data),
         reason=_reason(data.get("error")),
         tests=_tests(data) if has_tests else [],
         tail=clean(as_text(data.get("output_tail"))).rstrip(),
@@ -113,7 +113,7 @@ def with_templates(notice: Notice, templates: Templates, data: Mapping[str, Any]
     return replace(notice, title=title or notice.title, body=clean(fill(templates.body, data)).strip())
 
 
-def outcome_of(data: Mapping[str, Any]) -> str:
+def known_outcome(data: Mapping[str, Any]) -> str:
     """Return an event's outcome, empty if it has none of the three."""
     outcome = data.get("outcome")
     return outcome if isinstance(outcome, str) and outcome in _VERBS else ""
@@ -122,7 +122,7 @@ def outcome_of(data: Mapping[str, Any]) -> str:
 def title_of(data: Mapping[str, Any]) -> str:
     """Return one line: ``tests failed on main (exit 1, 4 min 12 s)``."""
     words = [short(as_text(data.get("name"))) or "event"]
-    outcome = outcome_of(data)
+    outcome = known_outcome(data)
     if outcome:
         words.append(_VERBS[outcome])
     elif "command" in data and not data.get("end_time"):

@@ -60,9 +60,7 @@ _PLACES = {
 
 def __getattr__(name: str) -> object:
     """Load a name when it is first used."""
-    from importlib import import_module
-
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    value = globals()[name] = getattr(__import__(f"{__name__}.{_PLACES[name]}", fromlist=[name]), name)
     return value

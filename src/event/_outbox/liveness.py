@@ -54,11 +54,13 @@ def _start_time(pid: int) -> str:
 
 def _machine() -> str:
     """Return an id of the boot and the process namespace, or else of the host: within it, processes see each other."""
-    from hashlib import sha256
-
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            name = file.read().strip() + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        name = f"{sys.platform} {os.uname().nodename if hasattr(os, 'uname') else os.environ.get('COMPUTERNAME', '')}"
-    return sha256(name.encode()).hexdigest()[:16]
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            boot = file.read().replace(b"-", b"")
+        namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+        return f"{int(boot[:16], 16) ^ int(namespace):016x}"  # no hashlib: its import costs more than to send an event
+    except (OSError, ValueError):
+        from hashlib import sha256
+
+        host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+        return sha256(f"{sys.platform} {host}".encode()).hexdigest()[:16]

@@ -73,15 +73,17 @@ class Heartbeat:
                 end_within(self._guard)
 
 
-def main(jobs: int, reports: int, command: int) -> None:
+def main(jobs: int, reports: int, command: int, *, ignores_signals: bool = True) -> None:
     """Serve until the command has no more jobs; then the interpreter may end as it likes.
 
     :param jobs: the descriptor that jobs arrive on
     :param reports: the descriptor that reports go to
     :param command: the process id of the command
+    :param ignores_signals: whether SIGINT and SIGTERM are the command's to answer
     """
     _detach()
-    _leave_signals_to_the_command()
+    if ignores_signals:
+        _ignore_signals()
     _preload()
     reporter = Reporter(jobs, reports, command)
     last: Any = 0
@@ -162,7 +164,7 @@ def _detach() -> None:
     sys.stdout = sys.stderr
 
 
-def _leave_signals_to_the_command() -> None:
+def _ignore_signals() -> None:
     """Do nothing about what asks the command to end: systemd, for one, signals all processes of a service."""
     import signal
 

@@ -64,11 +64,12 @@ class Worker:
     if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no fork
 
         @classmethod
-        def fork(cls) -> Worker | None:
+        def fork(cls, *, ignores_signals: bool = True) -> Worker | None:
             """Start a worker as a copy of this process; return None in the copy, once its work is over.
 
             This process must not have started a thread yet. The copy imports what jobs need while this process goes on.
 
+            :param ignores_signals: as `child.main` takes it
             :raises OSError: it could not be started
             """
             pipes = make_pipes()
@@ -86,7 +87,7 @@ class Worker:
                     os.close(from_worker)
                     from event._worker import child
 
-                    child.main(jobs, reports, command)
+                    child.main(jobs, reports, command, ignores_signals=ignores_signals)
                 except BaseException:
                     os._exit(1)  # it must not go on as the command
                 return None
@@ -99,7 +100,7 @@ class Worker:
 
         :param deadline: when to give up, by `time.monotonic`
         :param is_more: whether this is a further frame of the job that the worker has
-        :raises ValueError: the job is too long, or cannot be written as JSON
+        :raises ValueError: the job is too long, or holds what a frame cannot
         """
         if not is_more:
             self._job_id += 1

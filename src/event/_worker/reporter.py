@@ -43,7 +43,7 @@ class Reporter:
     def report(self, kind: str, **fields: Any) -> None:
         """Send a report; once the command is gone, nobody hears it.
 
-        :param fields: the values of JSON; a text that is very long is cut
+        :param fields: what `encode_frame` takes; a text that is very long is cut
         """
         if os.getpid() != self._pid:
             return  # a handler forked, and this is the child of it

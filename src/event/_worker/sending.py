@@ -16,7 +16,6 @@ No sending takes longer than its timeout and `EXTRA` seconds.
 from __future__ import annotations
 
 import time
-from math import inf
 
 from event._worker.parent import EXIT_TIMEOUT, Worker, receive
 from event._worker.results import Result, Sent, counts_by_name, text_or_empty
@@ -36,6 +35,7 @@ SILENT_SHARE = 0.4  # of the timeout; a worker that reports nothing for so long 
 RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
 EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + EXIT_TIMEOUT  # seconds
 _RECEIVE_INTERVAL = 0.1  # seconds between two looks at the workers, at most
+_NEVER = float("inf")
 _MARGIN_SHARE = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
 
 
@@ -67,12 +67,12 @@ class EventSender:
         self.redact: Sequence[str] | None = ()
         self._worker = worker
         self.delivers_backlog = True
-        self.latest = inf  # when every sending must have ended, by `time.monotonic`
+        self.latest = _NEVER  # when every sending must have ended, by `time.monotonic`
 
     def prepare(self) -> None:
         """Have the worker import what it will need; this does not wait."""
         if self._worker:
-            job = {"job": "prepare", "handlers": [*self.handlers], "outbox": self.outbox is not None}
+            job = {"job": "prepare", "alone": True, "handlers": [*self.handlers], "outbox": self.outbox is not None}
             self._worker.send(job, deadline=time.monotonic())
 
     def send(
@@ -112,7 +112,7 @@ class EventSender:
 
         :param seconds: how long it may still take; None for as long as its timeout says
         """
-        self.latest = inf if seconds is None else time.monotonic() + seconds
+        self.latest = _NEVER if seconds is None else time.monotonic() + seconds
 
     def close(self) -> None:
         """Let the worker end, within `EXIT_TIMEOUT`."""

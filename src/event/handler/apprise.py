@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from _thread import get_ident
+from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 
-from event import Event, EventError, EventHandler, _dispatch, _files, _handler_config, _log, _secrets
-from event._formats.digest import DIGEST_OVER, digest_of
-from event._formats.notice import CHAT_MAX, chat_text, clean, notice_of, plain_data, with_templates
-from event._formats.notice_html import chat_html
+from event import (
+    Event,
+    EventError,
+    EventHandler,
+    PartialDeliveryError,
+    _dispatch,
+    _handler_config,
+    _log,
+    _secrets,
+    already_delivered,
+)
+from event._formats.chat import digest_about, message_about
+from event._formats.digest import DIGEST_OVER
 from event._formats.template import Templates
 from event._handler import import_extra
 from event._net.guarded_requests import guard
-from event._text import on_one_line
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -26,12 +35,15 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from event._formats.chat import ChatMessage
+
 _EXPECTED = (
     "expected apprise=URLS[,TITLE[,BODY]], where URLS are env:NAME, file:PATH or SCHEME://..., white space between them"
 )
 
 # White space, a comma or a semicolon separates two URLs; a path may hold some too.
 _BETWEEN_URLS = re.compile(r"(?<![\s,;])[\s,;]+(?=env:|file:|[A-Za-z][\w+.-]*://)")
+_SEPARATORS = " \t\r\n\f\v,;"
 _URL_START = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
 _SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"}  # outcome: name in Apprise's NotifyType
 
@@ -43,15 +55,14 @@ class AppriseHandler(EventHandler):
     """Sends each event as a message with title, body, severity and attachments.
 
     A template is text with ``{key}`` for a value of the event's data, ``{key.inner}`` for one inside of it, ``{{`` and
-    ``}}`` for braces. A key that the event does not have stands as it is written.
+    ``}}`` for braces. An unknown key stays as it is.
 
-    :param urls: where the Apprise URLs stand, ``env:NAME`` or ``file:PATH``, or a URL itself; several in a list, or
-        with white space between them. A variable or a file may hold several too.
+    :param urls: references to the Apprise URLs, ``env:NAME`` or ``file:PATH``, or the URLs themselves; several in a
+        list, or separated by white space, commas or semicolons. A variable or a file may contain several too.
     :param title: the title's template; empty for one such as ``tests failed on main (exit 1, 4 min 12 s)``
     :param body: the body's template; empty for the reason, the last lines of the output, the link and the data
-    :ivar timeout: seconds that a whole sending may take, all services side by side
-    :raises EventError: Apprise is not installed, there is no URL, or one is none that Apprise takes; the message says
-        which, and does not hold it
+    :ivar timeout: seconds for a whole sending, to all services in parallel
+    :raises EventError: Apprise is not installed, there is no URL, or Apprise rejects one; the error names its position
     """
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
@@ -110,39 +121,55 @@ class AppriseHandler(EventHandler):
 
         :return: for each event what `send_event` returns or raises
         """
-        if len(events) <= DIGEST_OVER or type(self).send_event is not AppriseHandler.send_event:
+        # A service that has one of them already must not get it again; a subclass may send an event in its own way.
+        is_own = type(self).send_event is AppriseHandler.send_event
+        if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
             return [_dispatch.result_in_batch(partial(self.send_event, event)) for event in events]
-        return [_dispatch.result_in_batch(lambda: self._send(events[0], _Digest(events)))] * len(events)
+        return [_dispatch.result_in_batch(lambda: self._send(events[0], digest_about(events)))] * len(events)
 
     def send_event(self, event: Event) -> bool:
-        """Send an event to all services, side by side.
+        """Send an event to all services that do not have it yet, in parallel.
 
-        Each reason for a failure is logged as a warning. No service gets anything where an attachment cannot be read.
+        Each reason for a failure is logged as a warning. If an attachment cannot be read, no service gets the event.
 
-        :return: whether every service has taken the message
-        :raises EventError: the data holds itself
+        :return: whether every service has taken the message; False if none has
+        :raises PartialDeliveryError: some have; another attempt may reach the others
+        :raises EventError: the data contains itself
         """
-        return self._send(event, _Message(event, Templates(self.title, self.body)))
+        return self._send(event, message_about(event, Templates(self.title, self.body)))
 
-    def _send(self, event: Event, message: _Message) -> bool:
-        """Send a message to all services; see `send_event`."""
+    def _send(self, event: Event, message: ChatMessage) -> bool:
+        """Send a message to the services; see `send_event`."""
         if problem := message.problem():
-            _log.warning("apprise: %r is not delivered: %s", event, problem)
+            _log.not_delivered(event, f"apprise: {problem}")
             return False
-        failures: list[tuple[str, str]] = []
+        services, failures = self._services(message)
+        finished = already_delivered(event)
+        pending = {label: service for label, service in services.items() if service.key not in finished}
+        outcome = _dispatch.dispatch(pending, event, self.timeout)
+        failures |= {delivery.handler: delivery.reason for delivery in outcome if not delivery}
+        for label, reason in failures.items():
+            _log.not_delivered(event, f"apprise: {label}: {reason}")
+        delivered = finished | {service.key for label, service in services.items() if label not in failures}
+        if not failures or not delivered:
+            return not failures
+        raise PartialDeliveryError(
+            f"apprise: {'; '.join(f'{label}: {reason}' for label, reason in failures.items())}",
+            done=delivered,
+            remaining=failures,
+        )
+
+    def _services(self, message: ChatMessage) -> tuple[dict[str, _Service], dict[str, str]]:
+        """Return the services by their labels, and why a reference leads to none."""
         services: dict[str, _Service] = {}
+        failures: dict[str, str] = {}
         for position, url in enumerate(self.urls, 1):
             try:
-                services.update(
-                    (label, _Service(label, found, message)) for label, found in _resolved_urls(url, position)
-                )
+                found = _resolved_urls(url, position)
+                services |= {label: _Service(label, resolved, message) for label, resolved in found}
             except EventError as error:
-                failures.append((f"URL {position}", one_line(error)))
-        outcome = _dispatch.dispatch(services, event, self.timeout)
-        failures += [(delivery.handler, delivery.reason) for delivery in outcome if not delivery]
-        for label, reason in failures:
-            _log.warning("apprise: %r is not delivered to %s: %s", event, label, reason)
-        return not failures
+                failures[f"URL {position}"] = one_line(error).removeprefix("apprise: ")
+        return services, failures
 
 
 def _load_ahead(apprise: Any) -> None:
@@ -163,7 +190,7 @@ def _split_urls(urls: str | Iterable[str]) -> list[str]:
     :raises EventError: there is none, or one is neither a URL nor a reference; the message does not hold it
     """
     texts = [urls] if isinstance(urls, str) else [*urls]
-    found = [url for text in texts if text.strip() for url in _BETWEEN_URLS.split(text.strip())]
+    found = [url for text in texts for url in _split(text)]
     if not found:
         raise EventError(f"apprise: no URL; {_EXPECTED}")
     for position, url in enumerate(found, 1):
@@ -172,94 +199,55 @@ def _split_urls(urls: str | Iterable[str]) -> list[str]:
     return found
 
 
+def _split(text: str) -> list[str]:
+    return _BETWEEN_URLS.split(text.strip(_SEPARATORS)) if text.strip(_SEPARATORS) else []
+
+
 def _resolved_urls(url: str, position: int) -> Iterator[tuple[str, str]]:
-    """Yield what messages call it and the URL, for each one that a reference leads to.
+    """Yield the label for messages and the URL, for each URL that a reference leads to.
 
     :raises EventError: the reference leads to nothing
     """
-    found = _secrets.resolve_secret(url, "apprise").split()
+    lines = _secrets.resolve_secret(url, "apprise").splitlines()
+    found = [resolved for line in lines for resolved in _split(line)]
     if not found:
         raise EventError(f"apprise: {url} holds no URL")
     for number, resolved in enumerate(found, 1):
         yield f"URL {number} of {url}" if _secrets.is_reference(url) else f"URL {position}", resolved
 
 
-class _Message:
-    """What an event says to a person, for all services."""
-
-    def __init__(self, event: Event, templates: Templates) -> None:
-        data = plain_data(event.as_dict())
-        self.files = [(on_one_line(clean(name)), path) for name, (path, _) in event.get_attachments().items()]
-        # A service refuses a message that is blank; the event is worth more than the template.
-        self.notice = with_templates(notice_of(data), templates, data)
-        self.title = self.notice.title
-        self.severity = _SEVERITIES.get(self.notice.outcome, "INFO")
-
-    def problem(self) -> str:
-        """Return which attachment is missing, no regular file or not readable, and why; empty where none is."""
-        for name, path in self.files:
-            try:
-                os.close(_files.open_regular(path))
-            except OSError as error:
-                return f"attachment {name!r}: {one_line(error)}"
-        return ""
-
-    def body_for(self, service: Any) -> tuple[str, str]:
-        """Return the name of a format that a service prefers, and the body in it, within the service's limit.
-
-        :param service: Apprise's
-        """
-        preferred = service.notify_format
-        kind = str(getattr(preferred[0] if isinstance(preferred, tuple) else preferred, "value", preferred)).upper()
-        room = service.body_maxlen - (0 if service.title_maxlen else len(self.title) + 1)
-        names = [name for name, _ in self.files]
-        if kind == "HTML" and not self.notice.body:
-            return kind, chat_html(self.notice, names, room)
-        return "TEXT" if self.notice.body else kind, chat_text(self.notice, names, room) or self.title
-
-
-class _Digest(_Message):
-    """What many events say, for all services. Their files are not attached."""
-
-    def __init__(self, events: Sequence[Event]) -> None:
-        self._events = [plain_data(event.as_dict()) for event in events]
-        self.files = []
-        self.notice = digest_of(self._events)
-        self.title = self.notice.title
-        self.severity = _SEVERITIES.get(self.notice.outcome, "INFO")
-
-    def body_for(self, service: Any) -> tuple[str, str]:
-        """Return TEXT, and as many lines as there is room for; see `_Message.body_for`."""
-        room = service.body_maxlen - (0 if service.title_maxlen else len(self.title) + 1)
-        return "TEXT", digest_of(self._events, min(room, CHAT_MAX)).body
-
-
+@dataclass(frozen=True, slots=True)
 class _Service:
     """One URL, as a handler of its own: `_dispatch` runs all of them side by side."""
 
-    def __init__(self, label: str, url: str, message: _Message) -> None:
-        self._label = label
-        self._url = url
-        self._message = message
+    label: str
+    url: str = field(repr=False)
+    message: ChatMessage
+
+    @property
+    def key(self) -> str:
+        """Return the URL's mark in the outbox's journal: too short to confirm a guess of what the URL contains."""
+        return sha256(self.url.encode("utf-8", "replace")).hexdigest()[:8]
 
     def send_event(self, event: Event) -> bool:  # noqa: ARG002  # a handler's signature
         """Send the message.
 
-        :raises EventError: the service has not taken it; the message tells the reason and holds nothing of the URL
+        :raises EventError: the service has not taken it; the error is the reason and contains nothing of the URL
         """
         apprise = import_extra("apprise", AppriseHandler.requires["apprise"])
-        with _Listener(self._url) as listener:
+        with _Listener(self.url) as listener:
             # A new one each time: it holds no connection that a fork would share, and reads the secret as it is now.
             one = apprise.Apprise(asset=_asset(apprise))
-            service = listener.service(apprise, self._label)
+            service = listener.service(apprise, self.label)
             one.add(service)
-            kind, body = self._message.body_for(service)
-            _keep_pace(self._url, service.request_rate_per_sec)
+            limit = service.body_maxlen - (0 if service.title_maxlen else len(self.message.title) + 1)
+            kind, body = self.message.body(_preferred_format(service), limit)
+            _keep_pace(self.url, service.request_rate_per_sec)
             if not one.notify(
-                title=self._message.title,
+                title=self.message.title,
                 body=body,
                 body_format=getattr(apprise.NotifyFormat, kind),
-                notify_type=getattr(apprise.NotifyType, self._message.severity),
+                notify_type=getattr(apprise.NotifyType, _SEVERITIES.get(self.message.outcome, "INFO")),
                 attach=self._attachments(apprise),
             ):
                 raise EventError(listener.reason() or "the service did not say why")
@@ -268,11 +256,18 @@ class _Service:
     def _attachments(self, apprise: Any) -> Any:
         """Return the attachments as Apprise takes them; a set for each service, since they keep a state."""
         attachments = apprise.AppriseAttachment()
-        for name, path in self._message.files:
+        for name, path in self.message.files:
             file = _file_attachment(apprise)(path=path, name=name)
             file.dirty_path = path  # its constructor expands what looks like a variable, on Windows
             attachments.add(file)
         return attachments
+
+
+def _preferred_format(service: Any) -> str:
+    """Return the name in Apprise's NotifyFormat."""
+    preferred = service.notify_format
+    first = preferred[0] if isinstance(preferred, tuple) else preferred
+    return str(getattr(first, "value", first)).upper()
 
 
 def _keep_pace(url: str, seconds: float) -> None:

@@ -1,0 +1,93 @@
+"""An event as a chat message."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from event import _files
+from event._formats.digest import digest_of
+from event._formats.mentions import without_mentions
+from event._formats.notice import CHAT_MAX, chat_text, clean, notice_of, plain_data, with_templates
+from event._formats.notice_html import chat_html
+from event._text import on_one_line
+from event.error import one_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from event import Event
+    from event._formats.notice import Notice
+    from event._formats.template import Templates
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """What all chat services get. Event data mentions nobody in it; a template may.
+
+    :ivar files: name and path of each attachment
+    :ivar events: the data of each event that the message lists; empty if it is about one event
+    """
+
+    notice: Notice
+    files: Sequence[tuple[str, str]] = ()
+    events: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        return self.notice.title
+
+    @property
+    def outcome(self) -> str:
+        """The outcome: success, failure, cancel, or empty."""
+        return self.notice.outcome
+
+    def problem(self) -> str:
+        """Return which attachment is missing, no regular file or not readable, and why; empty if none is."""
+        for name, path in self.files:
+            try:
+                os.close(_files.open_regular(path))
+            except OSError as error:
+                return f"attachment {name!r}: {one_line(error)}"
+        return ""
+
+    def body(self, preferred: str, limit: int) -> tuple[str, str]:
+        """Return a format, and the body in it.
+
+        :param preferred: the format that a service prefers: TEXT, MARKDOWN or HTML
+        :param limit: characters that the service takes
+        """
+        if self.events:
+            return "TEXT", digest_of(self.events, min(limit, CHAT_MAX)).body
+        names = [without_mentions(name) for name, _ in self.files]
+        if preferred == "HTML" and not self.notice.body:
+            return preferred, chat_html(self.notice, names, limit)
+        return "TEXT" if self.notice.body else preferred, chat_text(self.notice, names, limit) or self.title
+
+
+def message_about(event: Event, templates: Templates) -> ChatMessage:
+    """Return the message about an event.
+
+    :raises EventError: the data contains itself
+    """
+    data = _chat_data(event)
+    files = [(on_one_line(clean(name)), path) for name, (path, _) in event.get_attachments().items()]
+    # A template that comes out blank changes nothing: a service refuses a blank message.
+    return ChatMessage(with_templates(notice_of(data), templates, data), files)
+
+
+def digest_about(events: Sequence[Event]) -> ChatMessage:
+    """Return the message that lists many events. Their files are not attached.
+
+    :raises EventError: the data of one contains itself
+    """
+    found = [*map(_chat_data, events)]
+    return ChatMessage(digest_of(found), events=found)
+
+
+def _chat_data(event: Event) -> dict[str, Any]:
+    data: dict[str, Any] = without_mentions(plain_data(event.as_dict()))
+    return data

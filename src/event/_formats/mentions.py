@@ -1,0 +1,41 @@
+"""Event data in a chat: it mentions nobody."""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_JOINER = "\u034f"  # the combining grapheme joiner: invisible, and `on_one_line` keeps it
+
+# In this order: a URL; the part of a mail address after its local part; what begins a mention. Discord, Slack, Teams,
+# Mattermost, Telegram, Zulip and Matrix use @NAME and <@ID>, Slack also <!channel>, Lark <at ...>, Google Chat
+# <users/all>. Apprise completes `!channel>` and `@ID>` to the forms of Slack, with any white space in them.
+_PATTERN = re.compile(
+    r"https?://[^\s<>!]+"
+    r"|(?<=\w)@(?!everyone|here)[\w-]+\.\w"
+    r"|@|!(?=[^\S\n]*(?:channel|here|everyone|group|subteam)\b)|<(?=at\b|users/)",
+    re.IGNORECASE,
+)
+
+
+def without_mentions(value: Any) -> Any:
+    """Return a value of JSON in whose texts no chat service finds a mention, such as ``@everyone`` or ``<!channel>``.
+
+    An invisible character follows the sign that would begin it. In a URL, ``%40`` replaces ``@``. Mail addresses
+    stay as they are.
+    """
+    if isinstance(value, str):
+        return _PATTERN.sub(_defused, value)
+    if isinstance(value, dict):
+        return {without_mentions(key): without_mentions(item) for key, item in value.items()}
+    return [*map(without_mentions, value)] if isinstance(value, list) else value
+
+
+def _defused(found: re.Match[str]) -> str:
+    text = found[0]
+    if len(text) == 1:
+        return text + _JOINER
+    return text if text.startswith("@") else text.replace("@", "%40")

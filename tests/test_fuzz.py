@@ -1,0 +1,269 @@
+"""Every reader of the words of others returns what it promises, or raises the error that it documents.
+
+The profile ``thorough`` tries more inputs; see tests/conftest.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from contextlib import suppress
+from email.message import Message
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from event import Event, EventError, _conditions, _handler_config, _json
+from event._broker import EventMessage, decode_message
+from event._broker.url import BrokerURL
+from event._config_file import ConfigFile, read_config_file
+from event._formats.address import format_mailboxes, parse_mailboxes
+from event._formats.chat import message_about
+from event._formats.mentions import without_mentions
+from event._formats.template import Templates
+from event._net import connection, hostname, http, proxies, s3, smtp, webhook
+from event._net.mail_server import MailServer
+from event._net.url import Target
+from event._outbox import entry
+from event._process import junit
+from event._process.tail import last_lines
+from event._redact import redact_text, without_secrets
+from event._trace_context import Span, from_data, parse_traceparent
+from event.error import visible
+from event.handler.apprise import AppriseHandler
+from event.handler.http import HTTPHandler
+from event.handler.s3 import S3Handler
+from event.handler.smtp import SMTPHandler
+
+TEXTS = st.text(st.characters(exclude_categories=()))  # lone surrogates, too
+# What means something to one of the readers is likelier than chance.
+WORDS = st.sampled_from(
+    [*":/@,;|%=&?#[]<>\"'\\ \n\0", "://", "env:", "file:", "smtp", "amqp", "https", "localhost", "::1"]
+)
+LIKELY = st.lists(WORDS | TEXTS, max_size=8).map("".join)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=8,
+)
+SECRET = "hunter2hunter2"
+SLOW = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+
+
+def nearly(whole):
+    """Return a strategy of objects that differ from a valid one in a value, or lack it."""
+    keys = st.sampled_from(sorted(whole))
+    changed = st.builds(lambda key, value: {**whole, key: value}, keys, JSON)
+    return changed | st.builds(lambda key: {name: value for name, value in whole.items() if name != key}, keys) | JSON
+
+
+DUMP = {"data": {"uid": "u", "name": "n"}, "attachments": {"log": ["log", "0" * 40]}, "closed": True}
+ENTRY = {
+    "version": entry.ENTRY_VERSION,
+    "id": "a",
+    "created": 1.5,
+    "event": DUMP,
+    "handlers": [{"name": "file", "config": "d"}],
+    "trace": {},
+}
+
+
+# What is read back.
+
+
+@SLOW
+@given(nearly(DUMP))
+def test_a_dump(tmp_path, content):
+    (tmp_path / "dump.json").write_text(json.dumps(content), encoding="ascii")
+    with suppress(EventError):
+        loaded = Event.load(tmp_path / "dump.json")
+        assert isinstance(loaded.as_dict(), dict)
+        assert all(isinstance(name, str) for name in loaded.get_attachments())
+
+
+@SLOW
+@given(st.binary() | LIKELY.map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_a_dump_of_any_bytes(tmp_path, content):
+    (tmp_path / "dump.json").write_bytes(content)
+    with pytest.raises(EventError):
+        Event.load(tmp_path / "dump.json")
+
+
+@given(nearly(ENTRY).map(lambda content: json.dumps(content).encode()) | st.binary(), st.lists(st.binary(), max_size=3))
+def test_an_entry_of_the_outbox(first, journal):
+    with suppress(ValueError):
+        decoded = entry.decode_entry(b"\n".join([first, *journal]))
+        assert isinstance(decoded, entry.Entry)
+        assert isinstance(decoded.pending, dict)
+
+
+@given(st.binary() | JSON.map(lambda content: json.dumps(content).encode()))
+def test_a_line_of_a_journal(line):
+    decoded = entry.decode_entry(json.dumps(ENTRY).encode())
+    decoded.add(line)
+    assert decoded.pending in ({}, {"file": "d"})
+
+
+@given(st.binary() | JSON.map(lambda content: json.dumps(content).encode()))
+def test_a_message_of_a_broker(body):
+    with suppress(ValueError, EventError):
+        assert isinstance(decode_message(body), EventMessage)
+
+
+@given(LIKELY, LIKELY, LIKELY)
+@example("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "", "\n")
+def test_a_trace_context(parent, parent_id, state):
+    for span in (parse_traceparent(parent, parent_id, state), from_data({"traceparent": parent, "tracestate": state})):
+        assert span is None or (isinstance(span, Span) and parse_traceparent(span.traceparent) is not None)
+
+
+# Configurations.
+
+
+@pytest.mark.parametrize("handler", [AppriseHandler, HTTPHandler, S3Handler, SMTPHandler])
+@given(config=LIKELY)
+def test_a_configuration(handler, config):
+    with suppress(EventError):
+        again = handler(**handler.decode_config(config))
+        encoded = again.encode_config()
+        assert handler(**handler.decode_config(encoded)).encode_config() == encoded
+
+
+@given(LIKELY)
+def test_the_variable_of_handlers(text):
+    pairs = _handler_config.parse_handlers(text)
+    with suppress(ValueError):  # a name that only an API can give, not a variable
+        again = _handler_config.format_handlers(pairs)
+        assert _handler_config.format_handlers(_handler_config.parse_handlers(again)) == again
+    for name, _ in pairs:
+        with suppress(EventError):
+            _conditions.split_conditions(name)
+
+
+@SLOW
+@given(st.dictionaries(LIKELY, LIKELY | st.integers() | st.booleans(), max_size=3), st.binary())
+def test_a_configuration_file(tmp_path, values, rest):
+    lines = [f"{_json.dumps(key)} = {_json.dumps(value)}\n" for key, value in values.items()]
+    path = tmp_path / "e3-event.toml"
+    for content in ("".join(lines).encode("utf-8", "replace"), b"[handlers]\n" + "".join(lines).encode(), rest):
+        path.write_bytes(content)
+        with suppress(EventError):
+            assert isinstance(read_config_file(str(path)), ConfigFile)
+
+
+@given(LIKELY)
+def test_a_url(text):
+    for read in (Target.parse, lambda url, _: MailServer.parse(url), lambda url, _: BrokerURL(url)):
+        with suppress(EventError):
+            repr(read(text, "x"))
+    with suppress(EventError):
+        bucket, key = s3.location(f"s3://{text}")
+        assert bucket
+        assert not {".", ".."} & {*key.split("/")}
+
+
+@given(LIKELY)
+def test_the_name_of_a_host(text):
+    with suppress(ValueError):
+        assert hostname.to_ascii(text).isascii()
+
+
+@given(LIKELY, LIKELY)
+def test_the_hosts_without_a_proxy(no_proxy, host):
+    assert proxies.bypasses(no_proxy, host, 80) in {True, False}
+    assert proxies.bypasses(f"{no_proxy},host.test", "a.host.test", 80)
+
+
+@given(LIKELY | st.binary(min_size=24, max_size=64).map(lambda key: key.hex()))
+def test_the_secret_of_a_webhook(text):
+    with suppress(EventError):
+        assert all(24 <= len(key) <= 64 for key in webhook.keys(text))
+
+
+@given(LIKELY)
+def test_an_address_list(text):
+    with suppress(EventError):
+        boxes = parse_mailboxes(text)
+        assert parse_mailboxes(format_mailboxes(boxes)) == boxes
+
+
+# What servers answer.
+
+
+@given(st.binary())
+def test_an_answer_of_http(answer):
+    """Whatever it is, the caller gets a response or one of the failures that it expects."""
+    import io
+
+    sock = SimpleNamespace(makefile=lambda *_args: io.BytesIO(answer))
+    with suppress(*http.FAILURES), connection._Response(sock, method="POST") as response:
+        response.begin()
+        assert 200 <= response.status <= 999
+        response.read(1000)
+
+
+@given(LIKELY)
+def test_the_header_retry_after(text):
+    headers = Message()
+    headers["Retry-After"] = text.replace("\n", " ").replace("\r", " ").encode("ascii", "replace").decode()
+    pause = connection.Response(503, headers).retry_after
+    assert pause is None or pause >= 0
+
+
+@given(st.integers(), LIKELY | st.binary(), st.sampled_from([OSError, ssl.SSLError, ValueError]))
+def test_what_a_mail_server_says(code, text, kind):
+    for said in (smtp.Refusal.answered(code, text).reason, smtp.smtp_reason(kind(str(text)))):
+        assert said.isprintable()
+
+
+# Texts for people.
+
+
+@given(LIKELY, LIKELY)
+def test_no_secret_is_left_in_a_text(before, after):
+    text = f"{before}{SECRET}{after}"
+    assert SECRET not in without_secrets(text, {"acme": SECRET})
+    assert SECRET not in redact_text(text, [SECRET])
+    assert SECRET not in s3.s3_reason(ValueError(f"https://u:{SECRET}@h.test"))
+    assert visible(text).isprintable()
+
+
+@given(JSON)
+def test_event_data_mentions_nobody_and_stays_the_same_otherwise(value):
+    found = json.dumps(without_mentions(value))
+    assert "@everyone" not in found
+    assert json.dumps(without_mentions(json.loads(found))).count("@") == found.count("@")
+
+
+@given(
+    st.dictionaries(st.sampled_from(["name", "outcome", "error", "ci", "tests", "output_tail"]) | TEXTS, JSON), LIKELY
+)
+def test_a_chat_message(data, template):
+    made = Event("n", uid="u")
+    for name, value in data.items():
+        made._data[name] = value
+    for templates in (Templates(), Templates(template, template)):
+        message = message_about(made, templates)
+        assert message.title
+        assert message.title.isprintable()
+        for kind in ("TEXT", "MARKDOWN", "HTML"):
+            assert message.body(kind, 2000)[1].encode() or template
+
+
+@SLOW
+@given(LIKELY, st.binary())
+def test_a_junit_report(tmp_path, name, content):
+    report = tmp_path / "report.xml"
+    quoted = json.dumps(name).replace("<", "&lt;").encode()
+    for text in (b"<testsuite><testcase name=" + quoted + b"><failure/></testcase></testsuite>", content):
+        report.write_bytes(text)
+        remarks = []
+        assert isinstance(junit.summary(str(report), 0, remarks.append), dict)
+
+
+@given(st.lists(st.binary(), max_size=3))
+def test_the_end_of_an_output(ends):
+    assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f]", last_lines(ends, 10, redact_text))

@@ -1,0 +1,160 @@
+"""Every reader of the words of others takes linear time: eight times as long for a text that is eight times as long."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from event import Event, _conditions, _handler_config, _json, _secrets, error
+from event._broker import decode_message
+from event._broker.url import BrokerURL
+from event._config_file import read_config_file
+from event._formats import cloudevents
+from event._formats.address import parse_mailbox, parse_mailboxes
+from event._formats.mentions import without_mentions
+from event._formats.notice import chat_text, notice_of, text_of
+from event._formats.notice_html import chat_html, html_of
+from event._formats.template import fill
+from event._net import hostname, proxies, s3, smtp, webhook
+from event._net.connection import Response
+from event._net.mail_server import MailServer
+from event._net.url import Target
+from event._outbox import entry
+from event._process import junit
+from event._process.tail import as_shown, last_lines
+from event._redact import redact_text, without_secrets
+from event._text import on_one_line
+from event._trace_context import parse_traceparent
+from event.error import EventError
+from event.handler import apprise
+
+SIZES = (1 << 14, 1 << 17, 1 << 20)  # characters; eight times as many each
+MOST = 30  # times; linear is 8, quadratic 64
+SOON = 0.004  # seconds of CPU time; what takes less is measured as this much
+
+
+def notice(text):
+    found = notice_of({"name": text, "error": text, "output_tail": text, "build_url": f"http://{text}", "by": text})
+    return [text_of(found), html_of(found), chat_text(found, [text], 2000), chat_html(found, [text], 2000)]
+
+
+def in_file(read):
+    """Return a reader that finds a text in a file."""
+
+    def read_file(text):
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "file"
+            path.write_bytes(text.encode("utf-8", "replace"))
+            return read(str(path))
+
+    return read_file
+
+
+def masked_by_apprise(text):
+    listener = apprise._Listener("slack://aB1/x2y3z4w5/longer-token")
+    return listener._masked(text)
+
+
+READERS = {
+    "a line": on_one_line,
+    "a visible text": error.visible,
+    "an error on one line": lambda text: error.one_line(ValueError(text)),
+    "secrets of a text": redact_text,
+    "secrets of an error": lambda text: without_secrets(text, {"acme": "hunter2"}),
+    "secrets in a URL of S3": lambda text: s3.s3_reason(ValueError(text)),
+    "secrets in what Apprise logs": masked_by_apprise,
+    "mentions": without_mentions,
+    "a notice": notice,
+    "a template": lambda text: fill(text, {"a": "b"}),
+    "the output of a command": as_shown,
+    "the end of an output": lambda text: last_lines([text.encode()], 10, redact_text),
+    "JSON": _json.loads,
+    "a text in JSON": lambda text: _json.loads(_json.dumps(text)),
+    "a message": lambda text: decode_message(text.encode()),
+    "an entry": lambda text: entry.decode_entry(text.encode()),
+    "a trace": lambda text: parse_traceparent(text, text, text),
+    "E3_EVENT_HANDLERS": _handler_config.parse_handlers,
+    "fields": lambda text: [*map(_handler_config.unquote, _handler_config.split_fields(text))],
+    "conditions": _conditions.split_conditions,
+    "a reference": lambda text: _secrets.resolve_secret(f"env:{text}", "x"),
+    "mail addresses": parse_mailboxes,
+    "a mail address": parse_mailbox,
+    "a mail server": MailServer.parse,
+    "the URL of a mail server": lambda text: MailServer.parse(f"smtps://{text}"),
+    "what a mail server says": lambda text: smtp.Refusal.answered(550, text.encode()),
+    "a URL": lambda text: Target.parse(f"https://{text}", "x"),
+    "a host": hostname.to_ascii,
+    "a URL of S3": lambda text: s3.location(f"s3://{text}"),
+    "an access point": lambda text: s3.location(f"s3://arn:{text}"),
+    "the URL of a broker": lambda text: BrokerURL(f"amqp://{text}"),
+    "URLs for Apprise": lambda text: apprise._split_urls([text, f"a://{text}"]),
+    "NO_PROXY": lambda text: proxies.bypasses(text.replace(" ", ","), "host.test", 80),
+    "Retry-After": lambda text: Response(429, {"Retry-After": text}).retry_after,
+    "a webhook's secret": lambda text: webhook.keys(f"whsec_{text}"),
+    "a JUnit report": in_file(lambda path: junit.summary(path, 0, print)),
+    "the values of a JUnit report": lambda text: in_file(lambda path: junit.summary(path, 0, print))(
+        f'<testsuite><testcase name="{text}"><failure/></testcase></testsuite>'
+    ),
+    "a configuration file": in_file(read_config_file),
+    "the values of a configuration file": lambda text: in_file(read_config_file)(f"timeout = '{text}'"),
+    "a dump": in_file(Event.load),
+    "a CloudEvent": lambda text: cloudevents.as_cloudevent(Event(text, source=text, a=text), "id", text, text),
+}
+
+
+def cpu_seconds(read, text):
+    begin = time.process_time()
+    with suppress(EventError, ValueError):
+        read(text)
+    return time.process_time() - begin
+
+
+def assert_linear(read, letters, sizes=SIZES, soon=SOON):
+    limit = None
+    for size in sizes:
+        text = letters * (size // len(letters))
+        seconds = cpu_seconds(read, text)
+        if limit and seconds > limit:
+            seconds = min(seconds, cpu_seconds(read, text))  # it may have been the garbage collector's time
+        assert not limit or seconds <= limit, f"{size} characters"
+        limit = MOST * max(seconds, soon)
+
+
+@pytest.mark.parametrize("letters", [*"a/@ :"])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_megabyte_is_read_in_linear_time(read, letters):
+    assert_linear(read, letters)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "letters",
+    [
+        *"\"'\\()<>[]{},;.%=&#?!*|-_\n\t\r\b\x1b\0\ud800\u00df",
+        "://",
+        "a:",
+        "a@",
+        ", ",
+        "a ",
+        "(a",
+        '"a',
+        "<a",
+        "{a",
+        "a.",
+        "\x1b[",
+    ],
+)
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_megabyte_of_other_letters_is_read_in_linear_time(read, letters):
+    assert_linear(read, letters)
+
+
+def test_a_reader_that_takes_quadratic_time_is_found():
+    pattern = re.compile("a*b")
+    with pytest.raises(AssertionError, match="16384 characters"):
+        assert_linear(pattern.search, "a", sizes=(1 << 11, 1 << 14), soon=0)
