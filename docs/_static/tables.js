@@ -1,6 +1,8 @@
 // On a narrow screen, the rows of a wide table are shown as blocks (event.css). A table is wide if it has three columns or
 // more, or long code in its first column. With three columns or more, each cell needs the heading of its column.
 const LONG = 12;
+// Code in a line of text that is not longer than this does not break, so that "--strict" stays on one line.
+const UNBROKEN = 20;
 
 function isWide(table) {
   const rows = [...table.tBodies[0].rows];
@@ -10,6 +12,9 @@ function isWide(table) {
   return !onlyCode && codes.some((code) => code.textContent.length > LONG);
 }
 
+for (const code of document.querySelectorAll("article code.literal")) {
+  if (code.textContent.length <= UNBROKEN) code.style.whiteSpace = "nowrap";
+}
 for (const table of document.querySelectorAll("article table.docutils")) {
   if (!isWide(table)) continue;
   table.classList.add("wide");
