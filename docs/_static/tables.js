@@ -2,7 +2,9 @@
 // more, or long code in its first column. With three columns or more, each cell needs the heading of its column.
 const LONG = 12;
 // Code in a line of text that is not longer than this does not break, so that "--strict" stays on one line.
-const UNBROKEN = 20;
+const UNBROKEN = 14;
+// Code that is longer than this may break anywhere, also in the first column of a table on a wide screen.
+const BROKEN = 48;
 
 function isWide(table) {
   const rows = [...table.tBodies[0].rows];
@@ -14,6 +16,7 @@ function isWide(table) {
 
 for (const code of document.querySelectorAll("article code.literal")) {
   if (code.textContent.length <= UNBROKEN) code.style.whiteSpace = "nowrap";
+  if (code.textContent.length > BROKEN) code.style.overflowWrap = "anywhere";
 }
 for (const table of document.querySelectorAll("article table.docutils")) {
   if (!isWide(table)) continue;
