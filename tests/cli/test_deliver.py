@@ -118,17 +118,6 @@ def test_of_two_that_fail_the_one_that_refused_for_good_does_not_wait(command, p
     assert err[1].endswith("; kept")
 
 
-@pytest.mark.server
-def test_a_timeout_ends_a_hung_handler_and_the_others_have_the_event(process, plugin):
-    plugin("hung", handler("import threading; threading.Event().wait()"))
-    # Long enough for the healthy handler on a busy machine: the test waits, and computes nothing.
-    done = process("send", "n", "--timeout", "20", "--outbox", "ob", "--handler", "hung", *TO_FILES)
-    assert done.returncode == 0
-    lines = done.stderr.splitlines()
-    assert lines[0] == "hung: not done within 20 s; kept"
-    assert lines[1].startswith("file: delivered")
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
