@@ -39,7 +39,11 @@ def split_conditions(name: str) -> tuple[str, frozenset[str]]:
     conditions = frozenset(text.split("+"))
     for condition in sorted(conditions):
         if condition not in CONDITIONS:
-            raise EventError(f"{condition!r} is no condition; expected one or several of {', '.join(CONDITIONS)}")
+            from difflib import get_close_matches
+
+            close = get_close_matches(condition, CONDITIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one or several of {', '.join(CONDITIONS)}"
+            raise EventError(f"{condition!r} is no condition; {hint}")
     return label, conditions
 
 
