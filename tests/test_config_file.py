@@ -388,7 +388,10 @@ def test_child_processes_get_the_handlers_and_the_file(write, monkeypatch):
     assert os.environ["E3_EVENT_CONFIG"] == path
 
 
-def test_the_api_uses_the_rest_of_a_file_with_mistakes_and_keeps_events_for_the_wrong_handler(write, tmp_path):
+def test_the_api_uses_the_rest_of_a_file_with_mistakes_and_keeps_events_for_the_wrong_handler(
+    write, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("E3_EVENT_OUTBOX")
     path = write(
         f'outbox = "{tmp_path.as_posix()}/ob"\ntimeuot = 1\n[handlers.logging]\n[handlers.file]\ndirectry = "x"\n'
     )
