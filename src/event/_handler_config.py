@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 _MISTAKE = "\0"  # begins what is kept in the place of a configuration that is wrong; no configuration holds it
+CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 _ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
 
 
@@ -62,6 +63,25 @@ def format_handlers(pairs: list[tuple[str, str]]) -> str:
         if not isinstance(config, str) or "|" in config or "\0" in config:
             raise ValueError(f"{name}: its configuration must be a string without '|' and NUL")
     return "|".join(f"{name}={config}" for name, config in pairs)
+
+
+def split_conditions(name: str) -> tuple[str, frozenset[str]]:
+    """Return a handler's name without its conditions, and these.
+
+    :raises EventError: there is no such condition
+    """
+    label, at, text = name.rpartition("@")
+    if not at:
+        return name, frozenset()
+    conditions = frozenset(text.split("+"))
+    for condition in sorted(conditions):
+        if condition not in CONDITIONS:
+            from difflib import get_close_matches
+
+            close = get_close_matches(condition, CONDITIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one or several of {', '.join(CONDITIONS)}"
+            raise EventError(f"{condition!r} is no condition; {hint}")
+    return label, conditions
 
 
 def mistake(reason: str) -> str:

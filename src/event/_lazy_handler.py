@@ -48,7 +48,7 @@ class LazyHandler:
             try:
                 _handler_config.require_right(self.config)
                 if "@" in self._name:
-                    from event._conditions import split_conditions
+                    from event._handler_config import split_conditions
 
                     split_conditions(self._name)
                 kind = _registry.get_handler(self._name)
