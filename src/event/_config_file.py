@@ -250,11 +250,9 @@ def _full_name(name: str, table: Mapping[str, Any], where: str) -> tuple[str, st
     kind = _text(table, "type", where) or name
     full_name = kind if kind == name else f"{kind}:{name}"
     if conditions := _texts(table, "on", where):
-        from event._handler_config import split_conditions
-
         full_name = f"{full_name}@{'+'.join(conditions)}"
         try:
-            split_conditions(full_name)
+            _handler_config.split_conditions(full_name)
         except EventError as error:
             raise EventError(f"{where}.on: {one_line(error)}") from error
     return kind, full_name

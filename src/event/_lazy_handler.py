@@ -48,9 +48,7 @@ class LazyHandler:
             try:
                 _handler_config.require_right(self.config)
                 if "@" in self._name:
-                    from event._handler_config import split_conditions
-
-                    split_conditions(self._name)
+                    _handler_config.split_conditions(self._name)
                 kind = _registry.get_handler(self._name)
                 self._handler = kind(**kind.decode_config(self.config))
             except KeyboardInterrupt:
