@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from event._formats.notice import notice_of
 from event._process import ci
 
 SHA = "ffac537e6cbbf934b08745a378932722df287a53"
@@ -277,6 +278,34 @@ ACTIONS = "https://github.com/octocat/Hello-World/actions/runs/1658821493"
 def test_a_system_tells_more_of_its_build(environ, expected):
     found = ci.build(environ)
     assert {key: found.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "variable"),
+    [
+        pytest.param(GITHUB, "GITHUB_ACTOR", id="GitHub"),
+        pytest.param({**GITHUB, "FORGEJO_ACTIONS": "true"}, "GITHUB_ACTOR", id="Forgejo"),
+        pytest.param(GITLAB, "GITLAB_USER_LOGIN", id="GitLab"),
+        pytest.param({"BUILDKITE": "true"}, "BUILDKITE_BUILD_CREATOR", id="Buildkite"),
+        pytest.param({"CIRCLECI": "true"}, "CIRCLE_USERNAME", id="CircleCI"),
+        pytest.param(AZURE, "BUILD_REQUESTEDFOR", id="Azure"),
+        pytest.param({"CI": "woodpecker", "CI_COMMIT_AUTHOR": "bob"}, "CI_PIPELINE_AUTHOR", id="Woodpecker"),
+        pytest.param({"DRONE": "true"}, "DRONE_COMMIT_AUTHOR", id="Drone"),
+        pytest.param({"CODEBUILD_BUILD_ID": "p:1"}, "CODEBUILD_INITIATOR", id="CodeBuild"),
+        pytest.param({"APPVEYOR": "True"}, "APPVEYOR_REPO_COMMIT_AUTHOR", id="AppVeyor"),
+        pytest.param({"SEMAPHORE": "true"}, "SEMAPHORE_GIT_COMMIT_AUTHOR", id="Semaphore"),
+        pytest.param({"bamboo_buildKey": "A-B-JOB1"}, "bamboo_ManualBuildTriggerReason_userName", id="Bamboo"),
+        pytest.param({**JENKINS, "CHANGE_AUTHOR": "bob"}, "BUILD_USER_ID", id="Jenkins, with the plugin"),
+        pytest.param(JENKINS, "CHANGE_AUTHOR", id="Jenkins, pull request"),
+    ],
+)
+def test_who_started_the_build_is_its_actor(environ, variable):
+    assert ci.build({**environ, variable: "ann"})["actor"] == "ann"
+
+
+def test_the_notice_shows_who_started_the_build():
+    notice = notice_of({"name": "tests", "ci": ci.build({**GITHUB, "GITHUB_ACTOR": "ann"})})
+    assert ("by", "ann") in notice.facts
 
 
 def test_the_commit_of_a_pull_request_on_github_is_its_heads(tmp_path):

@@ -67,3 +67,10 @@ def test_the_outbox_keeps_a_directory_as_seen_from_elsewhere_and_anything_else_a
     assert LazyHandler("file", "").encode_config() == ""
     assert LazyHandler("smtp", "s,a@b,c@d,h").encode_config() == "s,a@b,c@d,h"
     assert LazyHandler("logging", "build,ERROR").encode_config() == "build,ERROR"
+
+
+def test_a_warning_of_a_handler_that_is_made_for_the_outbox_comes_once(caplog):
+    handler = LazyHandler("smtp", "s,a@b,c@d,smtp://u:secret@h")
+    handler.encode_config()
+    handler.load()
+    assert len(caplog.messages) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from event import Event, _conditions, _handler_config, _json, _secrets, error
+from event import Event, _handler_config, _json, _secrets, error
 from event._broker import decode_message
 from event._broker.url import BrokerURL
 from event._config_file import read_config_file
@@ -80,7 +80,7 @@ READERS = {
     "a trace": lambda text: parse_traceparent(text, text, text),
     "E3_EVENT_HANDLERS": _handler_config.parse_handlers,
     "fields": lambda text: [*map(_handler_config.unquote, _handler_config.split_fields(text))],
-    "conditions": _conditions.split_conditions,
+    "conditions": _handler_config.split_conditions,
     "a reference": lambda text: _secrets.resolve_secret(f"env:{text}", "x"),
     "mail addresses": parse_mailboxes,
     "a mail address": parse_mailbox,

@@ -142,3 +142,15 @@ def test_what_is_captured_apart_is_no_part_of_what_is_captured_around_it():
     assert _log.stop_capture() == "before; after"
     assert _log.capture_apart(lambda: _log.warning("alone")) == (None, "alone")
     assert not _log.is_capturing()
+
+
+def test_the_log_names_the_undelivered_event_and_the_result_has_the_reason_alone(caplog):
+    def fail():
+        _log.not_delivered("EVENT", "smtp: no\x1b room")
+        _log.not_delivered("EVENT", "smtp: nobody took it", is_logged=True)
+
+    assert _log.capture_apart(fail) == (None, r"smtp: no\x1b room")
+    assert caplog.messages == [
+        r"smtp: no\x1b room; 'EVENT' is not delivered",
+        "smtp: nobody took it; 'EVENT' is not delivered",
+    ]

@@ -1,6 +1,10 @@
 // On a narrow screen, the rows of a wide table are shown as blocks (event.css). A table is wide if it has three columns or
 // more, or long code in its first column. With three columns or more, each cell needs the heading of its column.
 const LONG = 12;
+// Code in a line of text that is not longer than this does not break, so that "--strict" stays on one line.
+const UNBROKEN = 14;
+// Code that is longer than this may break anywhere, also in the first column of a table on a wide screen.
+const BROKEN = 48;
 
 function isWide(table) {
   const rows = [...table.tBodies[0].rows];
@@ -10,6 +14,10 @@ function isWide(table) {
   return !onlyCode && codes.some((code) => code.textContent.length > LONG);
 }
 
+for (const code of document.querySelectorAll("article code.literal")) {
+  if (code.textContent.length <= UNBROKEN) code.style.whiteSpace = "nowrap";
+  if (code.textContent.length > BROKEN) code.style.overflowWrap = "anywhere";
+}
 for (const table of document.querySelectorAll("article table.docutils")) {
   if (!isWide(table)) continue;
   table.classList.add("wide");

@@ -17,12 +17,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from logging import Logger, LogRecord
+    from typing import Any
 
     from typing_extensions import TypeVar
 
     T = TypeVar("T")
 
 WARNING = 30  # logging.WARNING, which a start of Python has not imported
+_CAPTURED = "event_captured"  # the attribute of a record that holds what is captured instead of its message
 
 _captured: dict[int, list[str]] = {}
 
@@ -44,7 +46,15 @@ def get_logger() -> Logger:
 
 def warning(message: str, *args: object) -> None:
     """Log at WARNING; see `error`."""
-    _log_safely(30, message, args, None)
+    _log_safely(WARNING, message, args)
+
+
+def not_delivered(event: object, reason: str, *, is_logged: bool = False) -> None:
+    """Log at WARNING why an event is not delivered. What a thread captures has the reason without the event.
+
+    :param is_logged: whether the cause was logged before, so that the capture needs no further line
+    """
+    _log_safely(WARNING, "%s; %r is not delivered", (reason, event), captured="" if is_logged else visible(reason))
 
 
 def error(message: str, *args: object, cause: BaseException | None = None) -> None:
@@ -58,12 +68,19 @@ def error(message: str, *args: object, cause: BaseException | None = None) -> No
     _log_safely(40, message, args, cause)
 
 
-def _log_safely(level: int, message: str, args: tuple[object, ...], cause: BaseException | None) -> None:
+def _log_safely(
+    level: int,
+    message: str,
+    args: tuple[object, ...],
+    cause: BaseException | None = None,
+    captured: str | None = None,
+) -> None:
     args = tuple(map(_visible_argument, args))
     try:
         # A test of a script may have replaced `event.logger`, as those of e3.event do.
         logger = vars(sys.modules["event"]).get("logger") or get_logger()
-        logger.log(level, message, *args, exc_info=cause)
+        more: dict[str, Any] = {} if captured is None else {"extra": {_CAPTURED: captured}}
+        logger.log(level, message, *args, exc_info=cause, **more)
     except Exception as failure:
         try:
             sys.stderr.write(f"event: {message % args} (and logging failed: {one_line(failure)})\n")
@@ -116,7 +133,10 @@ def _remember(record: LogRecord) -> bool:
     said = _captured.get(get_ident())
     if said is not None and record.levelno >= WARNING:
         error = record.exc_info[1] if record.exc_info else None
-        said.append(f"{record_text(record)}: {one_line(error)}" if error else record_text(record))
+        text = getattr(record, _CAPTURED, None)
+        text = record_text(record) if text is None else " ".join(text.split())
+        if text:
+            said.append(f"{text}: {one_line(error)}" if error else text)
     return True
 
 

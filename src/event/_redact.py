@@ -51,8 +51,10 @@ _TOKEN_MARKS = (
     *("glpat-", "gldt-", "glrt", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-", "glffct-"),
     *("xox", "xapp-", "AKIA", "ASIA", "hooks.slack.com/services/"),
 )
+_PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 _MIN_TOKEN_LENGTH = 20  # characters
 _PEM_BEGIN, _PEM_END, _DASHES = "-----BEGIN ", "-----END ", "-----"
+_MARKS = ("@", _DASHES, *_TOKEN_MARKS)
 _PEM_TITLE_MAX = 60  # characters
 
 
@@ -64,7 +66,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
     text = text[:_MAX_TEXT_LENGTH]
     parts: set[str] = set()
     for name, config in configs.items():
-        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS:
+        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS and not _handler_config.is_mistake(config):
             import re
             from urllib.parse import unquote
 
@@ -81,6 +83,8 @@ def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[st
     :param references: further secrets, see `redact_text`
     """
     secrets = _known_secrets(references)
+    if _is_harmless(data, secrets):
+        return data
     found = {key: value if key == "uid" else _redacted_top(value, secrets) for key, value in data.items()}
     return data if all(found[key] is value for key, value in data.items()) else found
 
@@ -105,20 +109,29 @@ def says_secret(name: str) -> bool:
 # What a URL, a repr and JSON leave as it is: the unreserved characters of RFC 3986, section 2.3.
 _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
-_names: dict[str, bool] = {}  # of variables, as `says_secret` judges them
+_known_names: set[str] = set()  # of variables,
+_secret_names: set[str] = set()  # and those of them that `says_secret` is true of
 
 
 def _known_secrets(references: Iterable[str]) -> set[str]:
     """Return the secrets of the environment and of references, in all forms in which a text may show them."""
     found: set[str] = set()
-    for name in os.environ:
-        if name not in _names:
-            _names[name] = says_secret(name)
-        if _names[name]:
-            found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
+    names = {*os.environ}
+    _secret_names.update(filter(says_secret, names.difference(_known_names)))
+    _known_names.update(names)
+    for name in names.intersection(_secret_names):
+        found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
     for reference in references:
         found |= _forms(_secret_of(reference), 1)
     return found
+
+
+def _is_harmless(data: dict[str, Any], secrets: set[str]) -> bool:
+    """Return whether data holds plain values alone, and no beginning of what is replaced. Most events are such."""
+    if not _PLAIN_TYPES.issuperset(map(type, data.values())):
+        return False
+    text = "\n".join([value for value in data.values() if type(value) is str])
+    return not any(mark in text for mark in _MARKS) and not any(secret in text for secret in secrets)
 
 
 def _secret_of(reference: str) -> str:

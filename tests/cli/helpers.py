@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 HANDLER = """\
 import logging, sys
@@ -31,3 +32,13 @@ def stored(path="events"):
 
 
 TO_FILES = ("--handler", "file=events")
+
+# As C code that does not release the interpreter's lock. It waits, and takes no processor time from other tests.
+HOLDS_THE_LOCK = "__import__('ctypes').PyDLL(None).pause()"
+
+
+def side_by_side(run, names):
+    """Call a function with each name, all at the same time; return the results by name."""
+    names = [*names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        return dict(zip(names, pool.map(run, names), strict=True))

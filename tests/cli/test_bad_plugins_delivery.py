@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cli.helpers import handler, stored
+from cli.helpers import handler, side_by_side, stored
 from cli.relays import Queue, eventually, started
 from cli.test_bad_plugins import DELIVERING, EATS_MEMORY, FAILING
 from event import Event
@@ -31,13 +31,22 @@ KINDS = (
     "garbage to each descriptor",
 )
 BAD = {name: FAILING[name][0] for name in KINDS} | DELIVERING
-PLUGINS = pytest.mark.parametrize("source", BAD.values(), ids=BAD)
 
 
-def fill():
-    """Put events that are due, each for a healthy handler and the bad one; return the outbox."""
-    box = Outbox("outbox")
-    handlers = {"file": os.path.abspath("events"), "hostile": "secret"}
+@pytest.fixture
+def zoo(here, plugin):
+    """Install the bad plugins; return their kinds by the name of the handler, which is that of a directory too."""
+    kinds = {f"hostile{number}": kind for number, kind in enumerate(BAD)}
+    for name, kind in kinds.items():
+        plugin(name, BAD[kind])
+        (here / name).mkdir()
+    return kinds
+
+
+def fill(place, *bad):
+    """Put events that are due, each for a healthy handler and bad ones; return the outbox."""
+    box = Outbox(place / "outbox")
+    handlers = {"file": str(place / "events"), **dict.fromkeys(bad, "secret")}
     for claim in box.put_many([NewEntry(Event("n", uid=f"u-{number}"), handlers) for number in range(COUNT)]):
         claim.postpone(1)
     return box
@@ -47,50 +56,60 @@ def is_claimed(box):
     return any(True for _ in box.entries("claimed"))
 
 
-@PLUGINS
-def test_a_pass_delivers_all_to_the_healthy_handler_and_ends(process, plugin, source):
-    plugin("hostile", source)
-    box = fill()
-    done = process("deliver", "outbox", "--timeout", "1")
-    assert len(stored()) == COUNT
-    assert not is_claimed(box)
-    left = [entry for _, entry in box.entries("waiting")]
-    assert done.returncode == 0  # what is left is kept
-    assert all(set(entry.pending) == {"hostile"} for entry in left)
-    assert bool(left) == (source not in DELIVERING.values())
-    assert f"e3-event deliver: {COUNT - len(left)} of {COUNT} delivered" in done.stderr
-    assert "secret" not in done.stderr
+def test_pass_delivers_all_to_the_healthy_handler_and_ends(here, process, zoo):
+    def run(name):
+        box = fill(here / name, name)
+        return box, process("deliver", "outbox", "--timeout", "5", cwd=here / name)
+
+    for name, (box, done) in side_by_side(run, zoo).items():
+        kind = zoo[name]
+        assert len(stored(here / name / "events")) == COUNT, kind
+        assert not is_claimed(box), kind
+        left = [entry for _, entry in box.entries("waiting")]
+        assert (kind, done.returncode) == (kind, 0)  # what is left is kept
+        assert all(set(entry.pending) == {name} for entry in left), kind
+        assert bool(left) == (kind in KINDS), kind
+        assert f"e3-event deliver: {COUNT - len(left)} of {COUNT} delivered" in done.stderr, kind
+        assert "secret" not in done.stderr, kind
 
 
-@PLUGINS
-def test_a_watch_delivers_all_to_the_healthy_handler_and_goes_on(here, plugin, source):
-    plugin("hostile", source)
+def delivered(place):
+    return {event["uid"] for event in stored(place / "events")}
+
+
+ALL = {f"u-{number}" for number in range(COUNT)}
+
+
+def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, zoo):
     with started("deliver", "--watch", "outbox", "--timeout", "1") as watch:
-        box = fill()
-        eventually(lambda: len(stored()) == COUNT, "the healthy handler has all")
-        box.put(Event("later", uid="later"), {"file": os.path.abspath("events")}).postpone(1)
-        eventually(lambda: len(stored()) == COUNT + 1, "it gets what comes later")
+        box = fill(here, *zoo)
+        eventually(lambda: delivered(here) == ALL, "the healthy handler has all")
+        box.put(Event("n", uid="u-later"), {"file": str(here / "events")}).postpone(1)
+        eventually(lambda: delivered(here) == {*ALL, "u-later"}, "it gets what comes later")
         assert watch.end(signal.SIGTERM) == 0
     assert not is_claimed(box)
 
 
-@PLUGINS
 @pytest.mark.parametrize("options", [("--outbox", "outbox"), ()], ids=["outbox", "no outbox"])
-def test_a_relay_delivers_all_to_the_healthy_handler_and_goes_on(here, plugin, rabbit, source, options):
-    plugin("hostile", source)
-    handlers = ("--handler", "file=events", "--handler", "hostile=secret")
-    queue = Queue(rabbit.server.url)
-    with started("relay", queue.url, "--queue", queue.name, *handlers, "--timeout", "1", *options) as relay:
-        queue.send(*(f"n{number}" for number in range(COUNT)))
-        eventually(lambda: len({event["uid"] for event in stored()}) == COUNT, "the healthy handler has all")
-        queue.send("later")
-        eventually(lambda: len({event["uid"] for event in stored()}) == COUNT + 1, "it gets what comes later")
-        assert relay.end(signal.SIGTERM) == 0
-    assert "secret" not in relay.text
+def test_relay_delivers_all_to_the_healthy_handler_and_goes_on(here, zoo, rabbit, options):
+    def run(name):
+        place, kind = here / name, zoo[name]
+        queue = Queue(rabbit.server.url)
+        handlers = ("--handler", "file=events", "--handler", f"{name}=secret")
+        chosen = ("--queue", queue.name, *handlers, "--timeout", "1", *options)
+        with started("relay", queue.url, *chosen, cwd=place) as relay:
+            queue.send(*(str(number) for number in range(COUNT)))
+            eventually(lambda: delivered(place) == ALL, f"{kind}: the healthy handler has all")
+            queue.send("later")
+            eventually(lambda: delivered(place) == {*ALL, "u-later"}, f"{kind}: it gets what comes later")
+            assert relay.end(signal.SIGTERM) == 0, kind
+        assert "secret" not in relay.text, kind
+
+    side_by_side(run, zoo)
 
 
-def test_memory_that_a_handler_eats_is_taken_back(process, plugin):
+def test_memory_that_a_handler_eats_is_taken_back(here, process, plugin):
     plugin("hostile", handler(EATS_MEMORY))
-    fill()
+    fill(here, "hostile")
     process("deliver", "outbox", "--timeout", "3")
     assert len(stored()) == COUNT

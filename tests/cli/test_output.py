@@ -172,9 +172,11 @@ def test_where_colours_are_shown(monkeypatch, stream, variables, expected):
 @pytest.mark.parametrize(
     ("handler_name", "error", "line"),
     [
-        ("smtp", "smtp: a:9 took no mail: ConnectionRefusedError: [Errno 111] No", "a:9 took no mail: No"),
+        ("smtp", "smtp: a:9: ConnectionRefusedError: [Errno 111] Connection refused", "a:9: connection refused"),
+        ("smtp", "smtp: a: gaierror: [Errno -2] No; smtp: b: OSError: [Errno 5] No", "a: no; b: no"),
+        ("http", "TimeoutError: not done within 5 s", "not done within 5 s"),
         ("smtp:x@failure", "smtp: full", "full"),
-        ("file", "NotADirectoryError: [Errno 20] Not a directory: 'x'", "Not a directory: 'x'"),
+        ("file", "NotADirectoryError: [Errno 20] Not a directory: 'x'", "not a directory: 'x'"),
         ("h", "a [Errno 5] b", "a [Errno 5] b"),
         ("h", "wrong: [Errno x] b", "wrong: [Errno x] b"),
         ("h", "smtp: other", "smtp: other"),

@@ -14,7 +14,7 @@ import time
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
+from cli.helpers import HOLDS_THE_LOCK, TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
 from event._outbox import Outbox
@@ -109,7 +109,7 @@ def test_the_variables_name_handlers_outbox_and_timeout(broker, relaying, plugin
     env = {"E3_EVENT_HANDLERS": "file=events|hung", "E3_EVENT_OUTBOX": "ob", "E3_EVENT_TIMEOUT": "0.3"}
     broker.send("a")
     process = relaying(env=env)
-    assert process.line("a: hung: ").endswith("a: hung: TimeoutError: not done within 0.3 s; kept")
+    assert process.line("a: hung: ").endswith("a: hung: not done within 0.3 s; kept")
     assert uids() == ["u-a"]
     assert process.end(signal.SIGTERM) == 0
     assert len(ids()) == 1
@@ -317,7 +317,7 @@ def test_refused_event_is_dead_lettered_and_a_relay_of_that_queue_tries_it_again
 @pytest.mark.parametrize(
     ("send", "told"),
     [
-        pytest.param("import threading; threading.Event().wait()", "TimeoutError: not done within 0.5 s", id="hangs"),
+        pytest.param("import threading; threading.Event().wait()", "not done within 0.5 s", id="hangs"),
         pytest.param("raise ValueError('no')", "ValueError: no", id="raises"),
         pytest.param("sys.exit(3)", "SystemExit: 3", id="exits"),
         pytest.param("return None", "", id="fails"),
@@ -355,7 +355,7 @@ def test_a_plugin_that_ends_its_process_does_not_end_the_relay(broker, relaying,
     assert len(ids()) + len(ids(state="claimed")) == 1
 
 
-STUCK = handler("import re\n        return event.name != 'a' or bool(re.match('(a+)+$', 'a' * 60 + 'b'))")
+STUCK = handler(f"return event.name != 'a' or bool({HOLDS_THE_LOCK})")
 
 
 def test_a_plugin_that_lets_no_other_thread_run_does_not_end_the_relay(broker, relaying, plugin):
@@ -363,7 +363,7 @@ def test_a_plugin_that_lets_no_other_thread_run_does_not_end_the_relay(broker, r
     plugin("stuck", STUCK)
     broker.send("a")
     process = relaying("--outbox", "ob", "--handler", "stuck", "--timeout", "1", *TO_FILES)
-    process.line("stuck: TimeoutError")
+    process.line("stuck: not done")
     broker.send("b")
     eventually(lambda: "u-b" in uids(), "the next one")
     assert process.end(signal.SIGTERM) == 0

@@ -483,14 +483,14 @@ def test_what_may_pass_is_left_to_a_later_attempt(caplog, status):
     with site(status) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
-    assert f"is not posted to {server.url}: {status}" in caplog.text
+    assert f"http: {server.url}: {status}" in caplog.text
 
 
 @pytest.mark.parametrize("status", [300, 301, 304, 308, 400, 401, 403, 404, 405, 410, 413, 422])
 def test_what_will_not_pass_is_refused_for_good(status):
     with (
         site(Answer(status, {"Location": "/elsewhere", "Retry-After": "0"}, b"")) as server,
-        pytest.raises(event.PermanentError, match=rf"refuses <Event 'compile' .*> for good: {status} "),
+        pytest.raises(event.PermanentError, match=rf"^http: {server.url}: {status} "),
     ):
         HTTPHandler(server.url).send_event(event.Event("compile"))
     assert [request.path for request in server.requests] == ["/"]
@@ -604,8 +604,9 @@ def test_a_server_that_does_not_answer_is_given_up(caplog, serve, why, scheme):
         handler = HTTPHandler(f"{scheme}://127.0.0.1:{port}", timeout=0.3 if serve in (drip, silence) else 30)
         assert not handler.send_event(event.Event("compile"))
     assert len(caplog.records) == 1
-    message = caplog.records[0].message
-    assert f"is not posted to {scheme}://127.0.0.1:{port}: " in message
+    message, _, about = caplog.records[0].message.partition("; ")
+    assert re.fullmatch("<Event 'compile' .*> is not delivered", about)
+    assert f"http: {scheme}://127.0.0.1:{port}: " in message
     assert TOKEN not in message
     if scheme == "http":
         assert re.search(why, message)
@@ -733,7 +734,7 @@ def test_a_proxy_without_a_user_gets_no_credentials(server, monkeypatch):
 def test_a_proxy_that_cannot_be_is_a_failure(monkeypatch, caplog, proxy):
     monkeypatch.setenv("https_proxy", proxy)
     assert not HTTPHandler("https://hooks.invalid/").send_event(event.Event("compile"))
-    assert "is not posted to https://hooks.invalid: " in caplog.text
+    assert "http: https://hooks.invalid: " in caplog.text
     assert "passw0rd" not in caplog.text
 
 

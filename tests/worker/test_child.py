@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import event
-from cli.helpers import handler, stored
+from cli.helpers import HOLDS_THE_LOCK, handler, stored
 from event._event import raw_content
 from event._outbox import Outbox
 from event._worker import child, reporter, send_job
@@ -173,7 +173,7 @@ def test_a_worker_without_stderr_works(line, here):
 
 
 def test_a_process_ends_by_itself_after_its_limit_though_a_handler_holds_the_interpreter(line, here, plugin):
-    plugin("stuck", handler("import re; re.match('(a+)+$', 'a' * 60 + 'b')"))
+    plugin("stuck", handler(HOLDS_THE_LOCK))
     line.give(job(handlers=[["stuck", ""]], limit=0.5))
     process = worker(line)
     process.communicate(timeout=60)

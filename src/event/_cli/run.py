@@ -45,7 +45,7 @@ The event's data, in addition to your own:
   tests, failures, errors, skipped, failing_tests
               what JUnit reports say, with --junit
   ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
-              "attempt", "pull_request"
+              "attempt", "pull_request", "actor"
   parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
               processes find the uid of this event there
   traceparent the span in a trace (W3C Trace Context), a child of TRACEPARENT's if that is set;

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 def build(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the CI system says of the build.
 
-    ``system``, ``build_url``, ``branch``, ``commit``, ``job``, ``attempt`` and ``pull_request`` (its number); a value
-    that the system does not provide is left out. Outside of CI, the dict is empty.
+    ``system``, ``build_url``, ``branch``, ``commit``, ``job``, ``attempt``, ``pull_request`` (its number) and
+    ``actor`` (who started the build, or else the commit's author); a value that the system does not provide is left
+    out. Outside of CI, the dict is empty.
 
     For a pull request, ``branch`` and ``commit`` are those of its head, not of the temporary merge that is built.
 
@@ -51,7 +52,9 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
 # that another system has left.
 #
 # By what each is known, a variable or NAME=VALUE; the build's URL, with {NAME} for a variable; and where the branch,
-# the commit, the job, the attempt and the pull request are: the first of these variables that is set.
+# the commit, the job, the attempt, the pull request and the actor are: the first of these variables that is set.
+#
+# Jenkins has BUILD_USER_ID only with its plugin "build user vars". Travis CI and TeamCity name nobody.
 _GITHUB = (
     "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}",
     "GITHUB_HEAD_REF GITHUB_REF_NAME",
@@ -59,6 +62,7 @@ _GITHUB = (
     "GITHUB_JOB",
     "GITHUB_RUN_ATTEMPT",
     "",
+    "GITHUB_ACTOR",
 )
 _SYSTEMS = {
     "forgejo": ("FORGEJO_ACTIONS", *_GITHUB),
@@ -72,6 +76,7 @@ _SYSTEMS = {
         "CI_JOB_NAME",
         "",
         "CI_MERGE_REQUEST_IID",
+        "GITLAB_USER_LOGIN",
     ),
     "buildkite": (
         "BUILDKITE",
@@ -81,6 +86,7 @@ _SYSTEMS = {
         "BUILDKITE_LABEL BUILDKITE_STEP_KEY",
         "BUILDKITE_RETRY_COUNT",
         "BUILDKITE_PULL_REQUEST",
+        "BUILDKITE_BUILD_CREATOR",
     ),
     "circleci": (
         "CIRCLECI",
@@ -90,6 +96,7 @@ _SYSTEMS = {
         "CIRCLE_JOB",
         "",
         "CIRCLE_PULL_REQUEST",
+        "CIRCLE_USERNAME",
     ),
     "azure": (
         "TF_BUILD",
@@ -99,6 +106,7 @@ _SYSTEMS = {
         "SYSTEM_JOBDISPLAYNAME SYSTEM_JOBNAME",
         "SYSTEM_JOBATTEMPT",
         "SYSTEM_PULLREQUEST_PULLREQUESTNUMBER SYSTEM_PULLREQUEST_PULLREQUESTID",
+        "BUILD_REQUESTEDFOR",
     ),
     "travis": (
         "TRAVIS",
@@ -108,6 +116,7 @@ _SYSTEMS = {
         "TRAVIS_JOB_NAME TRAVIS_JOB_NUMBER",
         "",
         "TRAVIS_PULL_REQUEST",
+        "",
     ),
     "bitbucket": (
         "BITBUCKET_BUILD_NUMBER",
@@ -117,8 +126,9 @@ _SYSTEMS = {
         "",
         "BITBUCKET_STEP_RUN_NUMBER",
         "BITBUCKET_PR_ID",
+        "",
     ),
-    "teamcity": ("TEAMCITY_VERSION", "{BUILD_URL}", "", "BUILD_VCS_NUMBER", "TEAMCITY_BUILDCONF_NAME", "", ""),
+    "teamcity": ("TEAMCITY_VERSION", "{BUILD_URL}", "", "BUILD_VCS_NUMBER", "TEAMCITY_BUILDCONF_NAME", "", "", ""),
     "woodpecker": (
         "CI=woodpecker",
         "{CI_PIPELINE_URL}",
@@ -127,6 +137,7 @@ _SYSTEMS = {
         "CI_STEP_NAME",
         "",
         "CI_COMMIT_PULL_REQUEST",
+        "CI_PIPELINE_AUTHOR CI_COMMIT_AUTHOR",
     ),
     "drone": (
         "DRONE",
@@ -136,6 +147,7 @@ _SYSTEMS = {
         "DRONE_STEP_NAME",
         "",
         "DRONE_PULL_REQUEST",
+        "DRONE_COMMIT_AUTHOR",
     ),
     "codebuild": (
         "CODEBUILD_BUILD_ID",
@@ -145,6 +157,7 @@ _SYSTEMS = {
         "",
         "",
         "",
+        "CODEBUILD_INITIATOR",
     ),
     "appveyor": (
         "APPVEYOR",
@@ -154,6 +167,7 @@ _SYSTEMS = {
         "APPVEYOR_JOB_NAME",
         "",
         "APPVEYOR_PULL_REQUEST_NUMBER",
+        "APPVEYOR_REPO_COMMIT_AUTHOR",
     ),
     "semaphore": (
         "SEMAPHORE",
@@ -163,6 +177,7 @@ _SYSTEMS = {
         "SEMAPHORE_JOB_NAME",
         "",
         "SEMAPHORE_GIT_PR_NUMBER",
+        "SEMAPHORE_GIT_COMMIT_AUTHOR",
     ),
     "bamboo": (
         "bamboo_buildKey",
@@ -172,6 +187,7 @@ _SYSTEMS = {
         "bamboo_shortJobName",
         "",
         "bamboo_repository_pr_key",
+        "bamboo_ManualBuildTriggerReason_userName",
     ),
     "jenkins": (
         "JENKINS_URL",
@@ -181,6 +197,7 @@ _SYSTEMS = {
         "JOB_NAME",
         "",
         "CHANGE_ID",
+        "BUILD_USER_ID CHANGE_AUTHOR",
     ),
 }
 _MAX_PAYLOAD = 1 << 20  # bytes; GitHub's are smaller
@@ -192,7 +209,7 @@ def _matches(mark: str, environ: Mapping[str, str]) -> bool:
 
 
 def _values(sources: list[str], environ: Mapping[str, str]) -> dict[str, str]:
-    branch, commit, job, attempt, pull_request = (_first(names, environ) for names in sources)
+    branch, commit, job, attempt, pull_request, actor = (_first(names, environ) for names in sources)
     number = pull_request.rpartition("/")[2]  # CircleCI has a URL
     return {
         "branch": _short_branch(branch),
@@ -200,6 +217,7 @@ def _values(sources: list[str], environ: Mapping[str, str]) -> dict[str, str]:
         "job": job,
         "attempt": attempt,
         "pull_request": "" if number == "false" else number,
+        "actor": actor,
     }
 
 

@@ -141,7 +141,7 @@ class AppriseHandler(EventHandler):
     def _send(self, event: Event, message: ChatMessage) -> bool:
         """Send a message to the services; see `send_event`."""
         if problem := message.problem():
-            _log.warning("apprise: %r is not delivered: %s", event, problem)
+            _log.not_delivered(event, f"apprise: {problem}")
             return False
         services, failures = self._services(message)
         finished = already_delivered(event)
@@ -149,12 +149,12 @@ class AppriseHandler(EventHandler):
         outcome = _dispatch.dispatch(pending, event, self.timeout)
         failures |= {delivery.handler: delivery.reason for delivery in outcome if not delivery}
         for label, reason in failures.items():
-            _log.warning("apprise: %r is not delivered to %s: %s", event, label, reason)
+            _log.not_delivered(event, f"apprise: {label}: {reason}")
         delivered = finished | {service.key for label, service in services.items() if label not in failures}
         if not failures or not delivered:
             return not failures
         raise PartialDeliveryError(
-            f"apprise: {event!r} is not delivered to {', '.join(failures)} yet",
+            f"apprise: {'; '.join(f'{label}: {reason}' for label, reason in failures.items())}",
             done=delivered,
             remaining=failures,
         )
@@ -168,7 +168,7 @@ class AppriseHandler(EventHandler):
                 found = _resolved_urls(url, position)
                 services |= {label: _Service(label, resolved, message) for label, resolved in found}
             except EventError as error:
-                failures[f"URL {position}"] = one_line(error)
+                failures[f"URL {position}"] = one_line(error).removeprefix("apprise: ")
         return services, failures
 
 

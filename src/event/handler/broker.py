@@ -127,16 +127,16 @@ class BrokerHandler(EventHandler):
         try:
             pool = self._connect(_secrets.resolve_secret(self.url, "broker: the URL"))
         except EventError as error:  # the secret is missing, or a new one is not a URL
-            _log.warning("broker: %r is not published: %s", event, one_line(error))
+            _log.not_delivered(event, one_line(error))
             return False
         shown = self.url if _secrets.is_reference(self.url) else pool.url.shown
         try:
             body = _broker.encode_message(self._message(event, sending, pool.url.family))
             pool.publish(self.queue, _broker.OutgoingMessage(body, sending), self.timeout)
         except PermanentError as error:
-            raise PermanentError(f"broker: {shown} refuses {event!r} for good: {one_line(error)}") from error
+            raise PermanentError(f"broker: {shown}: {one_line(error)}") from error
         except OSError as error:  # of the broker, or of S3
-            _log.warning("broker: %r is not published to %s: %s", event, shown, error)
+            _log.not_delivered(event, f"broker: {shown}: {error}")
             return False
         return True
 

@@ -119,15 +119,15 @@ class HTTPHandler(EventHandler):
             shown = shown or target.shown
             answer = self._post(target, content_type, body, sending, Deadline(self.timeout))
         except EventError as error:
-            _log.warning("http: %r is not posted: %s", event, one_line(error))
+            _log.not_delivered(event, one_line(error))
             return False
         except FAILURES as error:
-            _log.warning("http: %r is not posted to %s: %s", event, shown, http_reason(error))
+            _log.not_delivered(event, f"http: {shown}: {http_reason(error)}")
             return False
         if not answer.taken and not answer.temporary:
-            raise PermanentError(f"http: {shown} refuses {event!r} for good: {answer}")
+            raise PermanentError(f"http: {shown}: {answer}")
         if not answer.taken:
-            _log.warning("http: %r is not posted to %s: %s", event, shown, answer)
+            _log.not_delivered(event, f"http: {shown}: {answer}")
         return answer.taken
 
     def _body(self, event: Event, sending: str) -> tuple[str, bytes]:

@@ -128,20 +128,13 @@ class OTelHandler(EventHandler):
         :raises PermanentError: the receiver has refused the span for good
         :raises EventError: the data contains itself
         """
-        from event._net.deadline import Deadline
-
         span = self._span_of(event)
-        if span is None:
-            return True
-        try:
-            settings = self._settings()
-            self._connected().export([span], settings, Deadline(settings.timeout))
-        except PermanentError as error:
-            raise _refused(event, error) from error
-        except EventError as error:
-            _log.warning("otel: %r is not delivered: %s", event, one_line(error))
-            return False
-        return True
+        problem = self._export_all({0: span}).get(0) if span else None
+        if isinstance(problem, PermanentError):
+            raise problem
+        if problem:
+            _log.not_delivered(event, one_line(problem))
+        return problem is None
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
         """Export the spans of several events in one request.
@@ -160,14 +153,8 @@ class OTelHandler(EventHandler):
             except Exception as error:
                 results[number] = error
         if spans:
-            problems = self._export_all(spans)
-            for number, problem in problems.items():
-                permanent = isinstance(problem, PermanentError)
-                results[number] = (
-                    _refused(events[number], problem)
-                    if permanent
-                    else EventError(f"otel: {events[number]!r} is not delivered: {one_line(problem)}")
-                )
+            for number, problem in self._export_all(spans).items():
+                results[number] = problem
         return results
 
     def _export_all(self, spans: Mapping[int, ReadableSpan]) -> dict[int, EventError]:
@@ -189,7 +176,8 @@ class OTelHandler(EventHandler):
         try:
             self._connected().export(spans, settings, deadline)
         except EventError as error:
-            return error
+            where = self.endpoint if _secrets.is_reference(self.endpoint) else settings.target.shown
+            return type(error)(f"otel: {where}: {one_line(error)}")
         return None
 
     def _settings(self) -> Settings:
@@ -325,7 +313,3 @@ def _seconds_since_epoch(value: Any, written: Any) -> float | None:
             return None
         value = date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp()
     return value if 0 <= value < _LARGEST_INT / 1e9 else None
-
-
-def _refused(event: Event, error: EventError) -> PermanentError:
-    return PermanentError(f"otel: {event!r} is refused: {one_line(error)}")

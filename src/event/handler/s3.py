@@ -98,17 +98,17 @@ class S3Handler(EventHandler):
         target = _join(self.event_s3_url, prefix, str(getattr(event, "uid", None)), f"-{sending_id(event)}.s3")
         text = _json.dumps({"attachments": stored, "event": event.as_dict()}, i_json=True).encode("ascii")
 
-        part = "the event"
+        part = self.event_s3_url
         try:
             store = self._connect()
             for name, (path, _) in event.get_attachments().items():
                 part = f"attachment {name!r}"
                 sent = stored[name]
                 store.upload(path, sent["s3_url"], sent["ctype"] or "application/octet-stream", sent["encoding"])
-            part = "the event"
+            part = self.event_s3_url
             store.put(target, text, "application/json")
         except (OSError, ValueError) as error:  # a ValueError is of a path with a NUL
-            _log.warning("s3: %r is not delivered: %s: %s", event, part, s3.s3_reason(error))
+            _log.not_delivered(event, f"s3: {part}: {s3.s3_reason(error)}")
             return False
         return True
 

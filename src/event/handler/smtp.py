@@ -178,7 +178,7 @@ class SMTPHandler(EventHandler):
             pending = [to for to in recipients if not finished & {to, _REFUSED_PREFIX + to}]
             missing = self._mail(content(), sender, pending) if pending else {}
         except (EventError, OSError) as error:
-            _log.warning("smtp: %r is not mailed: %s", event, one_line(error))
+            _log.not_delivered(event, f"smtp: {one_line(error).removeprefix('smtp: ')}")
             return False
         earlier = {
             to: Refusal(0, "on an earlier attempt", permanent=True)
@@ -259,7 +259,7 @@ def _both(earlier: Refusal, later: Refusal) -> Refusal:
 
 def _warn_of(server: MailServer, refused: dict[str, Refusal]) -> None:
     for reason in dict.fromkeys(why.reason for why in refused.values() if why.of_mail):
-        _log.warning("smtp: %s took no mail: %s", server.shown, reason)
+        _log.warning("smtp: %s: %s", server.shown, reason)
     for recipient, why in refused.items():
         if not why.of_mail:
             _log.warning("smtp: %s refused %s: %s", server.shown, recipient, why.reason)
@@ -274,11 +274,10 @@ def _outcome(event: Event, recipients: list[str], missing: dict[str, Refusal]) -
         return True
     if not remaining:
         reasons = ", ".join(f"{to} ({missing[to].reason})" for to in refused)
-        raise PermanentError(f"smtp: {event!r} is refused for good for {reasons}", done=delivered)
+        raise PermanentError(f"smtp: refused for {reasons}", done=delivered)
     if not delivered and not refused:
-        _log.warning("smtp: %r is not mailed to %s: no server took it", event, ", ".join(remaining))
+        _log.not_delivered(event, f"smtp: no server took the mail for {', '.join(remaining)}", is_logged=True)
         return False
     done = [*delivered, *(_REFUSED_PREFIX + to for to in refused)]
-    raise PartialDeliveryError(
-        f"smtp: {event!r} is not mailed to {', '.join(remaining)} yet", done=done, remaining=remaining
-    )
+    reasons = ", ".join(f"{to} ({missing[to].reason})" for to in remaining)
+    raise PartialDeliveryError(f"smtp: not yet mailed to {reasons}", done=done, remaining=remaining)

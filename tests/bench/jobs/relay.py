@@ -20,6 +20,8 @@ import event
 
 QUEUE = "e3-event"
 PEER = "plain"  # its queue: kombu keeps lists in Redis, and declares classic queues
+# What an event takes through a broker depends on the kind of its queue: the latencies compare two of one kind.
+QUORUM = ("plain-quorum", {"x-queue-type": "quorum"})
 
 what, url, *rest = sys.argv[1:]
 os.environ["BENCH_URL"] = url
@@ -37,7 +39,7 @@ def sender():
     return event.default_manager.get_handler("broker")("env:BENCH_URL", QUEUE).send_event
 
 
-def taker(take):
+def taker(take, name=PEER, arguments=None):
     """Return a connection whose drain_events gives each message to take, and acknowledges it."""
     connection = kombu.Connection(url)
     channel = connection.default_channel
@@ -47,23 +49,24 @@ def taker(take):
         take(body)
         message.ack()
 
-    kombu.Consumer(channel, [kombu.Queue(PEER, durable=True)], callbacks=[note], accept=None).consume()
+    queue = kombu.Queue(name, durable=True, queue_arguments=arguments)
+    kombu.Consumer(channel, [queue], callbacks=[note], accept=None).consume()
     return connection
 
 
-def plain_sender():
+def plain_sender(name=PEER, arguments=None):
     """Return what publishes a message of the same size with kombu."""
     from event import _broker
 
     body = _broker.encode_message(_broker.EventMessage("0" * 36, time.time(), made(), {}, {}))
     connection = kombu.Connection(url, transport_options={"confirm_publish": True} if "amqp" in url else {})
-    queue = kombu.Queue(PEER, durable=True)(connection.default_channel)
+    queue = kombu.Queue(name, durable=True, queue_arguments=arguments)(connection.default_channel)
     queue.declare()
     producer = kombu.Producer(connection.default_channel)
 
     def send(_event):
         producer.publish(
-            body, routing_key=PEER, content_type="application/data", content_encoding="binary", delivery_mode=2
+            body, routing_key=name, content_type="application/data", content_encoding="binary", delivery_mode=2
         )
         return True
 
@@ -88,7 +91,7 @@ def consume(count):
 
 def echo(directory):
     """Make a file for each message, until stdin ends."""
-    connection = taker(lambda body: open(os.path.join(directory, f"{time.time_ns()}.json"), "w").close())
+    connection = taker(lambda body: open(os.path.join(directory, f"{time.time_ns()}.json"), "w").close(), *QUORUM)
     print("ready", flush=True)
     while not select.select([0], [], [], 0)[0]:
         try:
@@ -123,7 +126,7 @@ JOBS = {
     "consume": consume,
     "echo": echo,
     "latency": latency,
-    "latency-plain": lambda directory, count: latency(directory, count, plain_sender),
+    "latency-plain": lambda directory, count: latency(directory, count, lambda: plain_sender(*QUORUM)),
 }
 result = JOBS[what](*rest)
 if result is not None:

@@ -28,20 +28,19 @@ def result_line(result: Result, rest: str = "") -> str:
         return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    error = _cause(result)[:_ROOM]
+    error = _cause(result)
     return f"{error}; {rest}" if rest else error
 
 
 def _cause(result: Result) -> str:
     """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
+    import re  # the command has loaded it, for JSON
+
     kind = result.handler.partition(":")[0].partition("@")[0]
-    text = result.error.removeprefix(f"{kind}: ")
-    # As in: a:9 took no mail, ConnectionRefusedError, "[Errno 111] Connection refused", each after a colon.
-    head, _, rest = text.partition("[Errno ")
-    number, _, reason = rest.partition("] ")
-    before, colon, name = head.removesuffix(": ").rpartition(": ")
-    is_error = number.isdecimal() and name.isalpha() and name.endswith("Error")
-    return f"{before}{colon}{reason}" if is_error else text
+    text = f"; {result.error[:_ROOM]}".replace(f"; {kind}: ", "; ")[2:].rstrip(".")
+    text = text.removeprefix("TimeoutError: ")
+    # As in "ConnectionRefusedError: [Errno 111] Connection refused", perhaps after a place and a colon.
+    return re.sub(r"\b[A-Za-z]{1,60}: \[Errno -?[0-9]{1,9}\] (.)", lambda found: found[1].lower(), text)
 
 
 def rest_of(sent: Sent, result: Result) -> str:
