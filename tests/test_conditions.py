@@ -7,7 +7,7 @@ import os
 import pytest
 
 import event
-from event import _conditions
+from event import _conditions, _handler_config
 from event.error import EventError
 from event.testing import RecordingHandler
 
@@ -77,8 +77,8 @@ def test_an_outbox_with_outcomes_is_an_outbox(box):
 
 
 def test_a_name_and_its_conditions_are_told_apart():
-    assert _conditions.split_conditions("smtp:mail") == ("smtp:mail", frozenset())
-    assert _conditions.split_conditions("smtp:mail@fixed+failure") == ("smtp:mail", {"fixed", "failure"})
+    assert _handler_config.split_conditions("smtp:mail") == ("smtp:mail", frozenset())
+    assert _handler_config.split_conditions("smtp:mail@fixed+failure") == ("smtp:mail", {"fixed", "failure"})
 
 
 # The API.

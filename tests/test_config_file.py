@@ -13,6 +13,8 @@ import pytest
 import event
 from event import _config_file, _places, _registry
 from event._config_file import read_config_file
+from event._handler_config import is_mistake
+from event._outbox import Outbox
 from event.error import EventError
 from event.handler import broker, http
 
@@ -197,14 +199,39 @@ def test_the_table_of_a_pyproject(write):
         pytest.param("redact = 1", "redact: expected a text or a list of texts", id="redact"),
         pytest.param("when = [1]", "when: expected a text or a list of texts", id="when"),
         pytest.param("= 1", "is not TOML: ", id="not TOML"),
+        pytest.param('[handlers."a|b"]\nx = 1', "handlers.a|b.x: is unknown", id="no name"),
     ],
 )
-def test_what_is_wrong_is_an_error_that_names_the_file_and_the_key(write, text, message):
+def test_what_is_wrong_is_reported_with_the_file_and_the_key(write, text, message):
     path = write(text)
-    with pytest.raises(EventError) as info:
-        read_config_file(path)
-    assert str(info.value).startswith(f"{path}: ")
-    assert message in str(info.value)
+    (reason,) = mistakes_in(path)
+    assert reason.startswith(f"{path}: ")
+    assert message in reason
+
+
+def mistakes_in(path):
+    """Return what is wrong in a file, wherever it is reported."""
+    try:
+        content = read_config_file(path)
+    except EventError as error:
+        return [str(error)]
+    return [*content.problems, *(config[1:] for _, config in content.handlers if is_mistake(config))]
+
+
+def test_a_mistake_leaves_the_rest_of_the_file_in_use(write):
+    path = write(
+        'outbx = "x"\ntimeout = -1\noutbox = "o"\n[handlers.good]\n[handlers.mail]\ntype = "smtp"\nsever = 1\n'
+        'on = "failure"\n[handlers.late]\nwhen = 1\n[handlers]\nnone = 1\n'
+    )
+    content = read_config_file(path)
+    assert content.outbox == os.path.join(os.path.dirname(path), "o")
+    assert [problem.partition(": ")[2].partition(":")[0] for problem in content.problems] == ["outbx", "timeout"]
+    assert [(name, is_mistake(config)) for name, config in content.handlers] == [
+        ("good", False),
+        ("smtp:mail@failure", True),
+        ("late", True),
+        ("none", True),
+    ]
 
 
 def test_a_table_in_pyproject_that_is_none_is_an_error(write):
@@ -359,3 +386,23 @@ def test_child_processes_get_the_handlers_and_the_file(write, monkeypatch):
     event.handler_config_as_env()
     assert os.environ["E3_EVENT_HANDLERS"] == "file:mail@failure=/d"
     assert os.environ["E3_EVENT_CONFIG"] == path
+
+
+def test_the_api_uses_the_rest_of_a_file_with_mistakes_and_keeps_events_for_the_wrong_handler(
+    write, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("E3_EVENT_OUTBOX")
+    path = write(
+        f'outbox = "{tmp_path.as_posix()}/ob"\ntimeuot = 1\n[handlers.logging]\n[handlers.file]\ndirectry = "x"\n'
+    )
+    manager = event.EventManager()
+    with pytest.raises(EventError) as info:
+        manager.load_handlers_from_config(path)
+    assert [message.removeprefix(f"{path}: ").partition(":")[0] for message in info.value.messages] == [
+        "timeuot",
+        "file",
+    ]
+    assert [*manager.handlers] == ["logging"]
+    assert manager.dispatch(event.Event("n"))
+    ((_, entry),) = Outbox(manager.outbox).entries("waiting")
+    assert [*entry.pending] == ["file"]

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from event import Event, EventError, _conditions, _handler_config, _json
+from event import Event, EventError, _handler_config, _json
 from event._broker import EventMessage, decode_message
 from event._broker.url import BrokerURL
 from event._config_file import ConfigFile, read_config_file
@@ -140,7 +140,7 @@ def test_the_variable_of_handlers(text):
         assert _handler_config.format_handlers(_handler_config.parse_handlers(again)) == again
     for name, _ in pairs:
         with suppress(EventError):
-            _conditions.split_conditions(name)
+            _handler_config.split_conditions(name)
 
 
 @SLOW

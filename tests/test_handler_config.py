@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from event import _handler_config
+from event.error import EventError
 
 # Rich in what the syntax uses, so that escapes meet each other.
 TEXT = st.text(st.sampled_from("%%2257CcBb|,,= aé\n")) | st.text()
@@ -132,3 +133,26 @@ def test_unquote_reads_three_escapes_alone(written, value):
 )
 def test_split_fields(config, most, fields):
     assert _handler_config.split_fields(config, most) == fields
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        ("file=a|logging=b|smtp=s,a@b,c@d,h,title=x=y|broker=amqp://h,q,s3=s3://b", []),
+        (
+            "file=a|file=b|file=c",
+            ["'file' comes twice, and the last one counts; add a label to use both: file:other=CONFIG"],
+        ),
+        ("file=a,logging:x=b", ["'file' seems to hold the handler 'logging:x'; separate handlers by '|'"]),
+        ("http=u, s3=s3://b", ["'http' seems to hold the handler 's3'; separate handlers by '|'"]),
+    ],
+)
+def test_entries_that_were_probably_meant_otherwise(value, lines):
+    assert _handler_config.doubtful(_handler_config.parse_handlers(value)) == lines
+
+
+def test_a_mistake_takes_the_place_of_a_configuration():
+    wrong = _handler_config.mistake("x is unknown")
+    with pytest.raises(EventError, match="x is unknown"):
+        _handler_config.require_right(wrong)
+    _handler_config.require_right("x")

@@ -392,9 +392,9 @@ def test_i_json_has_no_lone_surrogate(value, expected, indent):
     assert json.loads(_json.dumps(value, indent=indent)) == value
 
 
-def test_a_megabyte_of_escapes_is_searched_in_one_pass():
+def test_many_escapes_are_searched_in_one_pass():
     for piece in ("\\", "\udce9", "\ud83d", "\\ud8"):
-        value = piece * (1_000_000 // len(piece))
+        value = piece * (100_000 // len(piece))
         assert json.loads(_json.dumps(value, i_json=True)) == value.encode("utf-8", "backslashreplace").decode()
 
 

@@ -616,3 +616,10 @@ def test_a_built_in_handler_comes_back_from_the_variable_as_it_went_in(kind, dat
     assert [vars(handler) for handler in other.handlers.values()] == [
         vars(handler) for handler in one.handlers.values()
     ]
+
+
+def test_a_name_that_comes_twice_in_the_variable_is_a_warning(manager, monkeypatch, caplog):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=one|file=two")
+    manager.load_handlers_from_env()
+    assert manager.handlers["file"].log_dir == "two"
+    assert caplog.messages[0].startswith("E3_EVENT_HANDLERS: 'file' comes twice, and the last one counts; ")

@@ -39,6 +39,22 @@ def test_without_a_home_directory_the_error_says_what_to_set(monkeypatch):
         _places.default_outbox()
 
 
+@POSIX
+def test_the_home_of_another_user_is_not_used(monkeypatch):
+    import pwd
+
+    monkeypatch.setattr(_places, "_owner", lambda _path: os.geteuid() + 1)
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    assert _places.default_outbox() == os.path.join(_places._STATE.replace("~", home), "e3-event/outbox")
+    monkeypatch.setattr("pwd.getpwuid", lambda _user: {}["a container's user"])
+    assert _places.default_outbox().startswith(os.environ["HOME"])
+
+
+@POSIX
+def test_the_owner_is_that_of_the_nearest_directory(tmp_path):
+    assert _places._owner(str(tmp_path / "a" / "b")) == os.stat(tmp_path).st_uid
+
+
 def no_home(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
 

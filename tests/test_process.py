@@ -371,6 +371,24 @@ def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
     os.close(writer)
 
 
+def test_show_returns_why_nothing_can_be_written():
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert output.show(writer, b"x").errno == errno.EPIPE
+    os.close(writer)
+    assert output.show(writer, b"x").errno == errno.EBADF
+
+
+@pytest.mark.parametrize(("number", "noted"), [(errno.ENOSPC, errno.ENOSPC), (errno.EPIPE, None)])
+def test_output_that_cannot_be_shown_is_an_error_if_somebody_reads_it(monkeypatch, number, noted):
+    monkeypatch.setattr(output, "show", lambda *_args: OSError(number, "no"))
+    tee = output.Tee([(1,)], None)
+    tee.spawned()
+    tee.finish()
+    assert (tee.show_error and tee.show_error.errno) == noted
+    os.close(tee.streams[0].reader)
+
+
 def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
     """As NFS tells only then that a disk is full."""
     log = os.open("log", os.O_WRONLY | os.O_CREAT)

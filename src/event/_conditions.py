@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 
+from event._handler_config import split_conditions
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -22,25 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 _WITH_MEMORY = frozenset({"fixed", "changed"})
 _REMEMBERED = frozenset({"failure", "success"})
 _DIRECTORY = "outcomes"  # in the outbox
-
-
-def split_conditions(name: str) -> tuple[str, frozenset[str]]:
-    """Return a handler's name without its conditions, and these.
-
-    :raises EventError: there is no such condition
-    """
-    label, at, text = name.rpartition("@")
-    if not at:
-        return name, frozenset()
-    conditions = frozenset(text.split("+"))
-    for condition in sorted(conditions):
-        if condition not in CONDITIONS:
-            raise EventError(f"{condition!r} is no condition; expected one or several of {', '.join(CONDITIONS)}")
-    return label, conditions
 
 
 def require_memory(name: str, outbox: str | None) -> None:

@@ -25,22 +25,27 @@ class ConfigFile:
     """What a configuration file says.
 
     :ivar path: the file's absolute path
+    :ivar applies: whether the file's own ``when`` holds, or is wrong
     :ivar handlers: the name and the configuration of each handler, as in E3_EVENT_HANDLERS
     :ivar unused: the names of the handlers whose ``when`` does not hold
     :ivar outbox: the outbox's absolute path, or ``none``; None if the file does not say
     :ivar timeout: in seconds; None if the file does not say
     :ivar redact: as `event.EventManager` takes it; None if the file does not say
+    :ivar problems: what is wrong outside of the handlers, a line each. A handler that is wrong has the reason in the
+        place of its configuration; see `event._handler_config.mistake`
     """
 
-    __slots__ = ("handlers", "outbox", "path", "redact", "timeout", "unused")
+    __slots__ = ("applies", "handlers", "outbox", "path", "problems", "redact", "timeout", "unused")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.handlers: list[tuple[str, str]] = []
         self.unused: list[str] = []
+        self.applies = True
         self.outbox: str | None = None
         self.timeout: float | None = None
         self.redact: bool | list[str] | None = None
+        self.problems: list[str] = []
 
     def __repr__(self) -> str:
         """Return the path and the names; no configuration, which may hold a secret."""
@@ -48,44 +53,67 @@ class ConfigFile:
 
 
 def read_config_file(path: str) -> ConfigFile:
-    """Return what a configuration file says.
+    """Return what a configuration file says. What is wrong in it does not prevent the rest from being used.
 
-    :raises EventError: it cannot be read, others may change it, or it is not as expected; the message begins with the
-        path, and names the key
+    :raises EventError: it cannot be read, others may change it, or it is not TOML; the message begins with the path
     """
     path = os.path.abspath(path)
     try:
         content = _parsed(_content(path), path)
-        _refuse_unknown(content, _TOP_KEYS, "")
-        return _interpreted(path, content)
     except EventError as error:
         raise EventError(f"{path}: {one_line(error)}") from error
-
-
-def _interpreted(path: str, content: Mapping[str, Any]) -> ConfigFile:
     made = ConfigFile(path)
-    directory = os.path.dirname(path)
+    for read in (_refuse_unknown_top, _read_outbox, _read_timeout, _read_redact, _read_when, _read_handlers):
+        try:
+            read(content, made)
+        except EventError as error:
+            made.problems.append(f"{path}: {one_line(error)}")
+    return made
+
+
+def _refuse_unknown_top(content: Mapping[str, Any], _made: ConfigFile) -> None:
+    _refuse_unknown(content, _TOP_KEYS, "")
+
+
+def _read_outbox(content: Mapping[str, Any], made: ConfigFile) -> None:
     if (outbox := _text(content, "outbox", "")) is not None:
+        directory = os.path.dirname(made.path)
         made.outbox = outbox if outbox == "none" else os.path.join(directory, os.path.expanduser(outbox))
+
+
+def _read_timeout(content: Mapping[str, Any], made: ConfigFile) -> None:
     if "timeout" in content:
         made.timeout = _seconds(content["timeout"])
+
+
+def _read_redact(content: Mapping[str, Any], made: ConfigFile) -> None:
     if "redact" in content:
         redact = content["redact"]
         made.redact = redact if isinstance(redact, bool) else _texts(content, "redact", "")
-    holds = _holds(content, "")
+
+
+def _read_when(content: Mapping[str, Any], made: ConfigFile) -> None:
+    made.applies = _holds(content, "")
+
+
+def _read_handlers(content: Mapping[str, Any], made: ConfigFile) -> None:
     handlers = content.get("handlers", {})
     if not isinstance(handlers, dict):
         raise EventError("handlers: expected tables, as in [handlers.mail]")
     for name, table in handlers.items():
         where = f"handlers.{name}"
-        if not isinstance(table, dict):
-            raise EventError(f"{where}: expected a table, as in [{where}]")
-        full_name, config = _handler(name, table, where, directory)
-        if _holds(table, where) and holds:
+        try:
+            if not isinstance(table, dict):
+                raise EventError(f"{where}: expected a table, as in [{where}]")
+            full_name, config = _handler(name, table, where, os.path.dirname(made.path))
+            is_used = _holds(table, where) and made.applies
+        except EventError as error:
+            _add_mistake(made, _name_despite(name, table), f"{made.path}: {one_line(error)}")
+            continue
+        if is_used:
             made.handlers.append((full_name, config))
         else:
             made.unused.append(full_name)
-    return made
 
 
 # Reading.
@@ -202,16 +230,7 @@ _WRITTEN = {"event_type": "type"}  # the handler's name of an option whose own n
 
 def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) -> tuple[str, str]:
     """Return a handler's name and configuration, as E3_EVENT_HANDLERS has them."""
-    kind = _text(table, "type", where) or name
-    full_name = kind if kind == name else f"{kind}:{name}"
-    if conditions := _texts(table, "on", where):
-        from event._conditions import split_conditions
-
-        full_name = f"{full_name}@{'+'.join(conditions)}"
-        try:
-            split_conditions(full_name)
-        except EventError as error:
-            raise EventError(f"{where}.on: {one_line(error)}") from error
+    kind, full_name = _full_name(name, table, where)
     keys = _BUILTIN_KEYS.get(kind)
     _refuse_unknown(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where)
     config = _text(table, "config", where)
@@ -224,6 +243,36 @@ def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) ->
     except ValueError as error:
         raise EventError(f"{where}: {error}") from error
     return full_name, config or ""
+
+
+def _full_name(name: str, table: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return a handler's kind, and its name with label and conditions."""
+    kind = _text(table, "type", where) or name
+    full_name = kind if kind == name else f"{kind}:{name}"
+    if conditions := _texts(table, "on", where):
+        full_name = f"{full_name}@{'+'.join(conditions)}"
+        try:
+            _handler_config.split_conditions(full_name)
+        except EventError as error:
+            raise EventError(f"{where}.on: {one_line(error)}") from error
+    return kind, full_name
+
+
+def _add_mistake(made: ConfigFile, name: str, reason: str) -> None:
+    try:
+        _handler_config.format_handlers([(name, "")])
+    except ValueError:  # no handler can have that name
+        made.problems.append(reason)
+    else:
+        made.handlers.append((name, _handler_config.mistake(reason)))
+
+
+def _name_despite(name: str, table: Any) -> str:
+    """Return the name of a handler whose table is wrong, as far as it is known."""
+    try:
+        return _full_name(name, table, "")[1]
+    except (EventError, AttributeError):  # an AttributeError of what is no table
+        return name
 
 
 def _encoded(keys: _Keys, table: Mapping[str, Any], where: str, directory: str) -> str:

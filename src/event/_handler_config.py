@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+_MISTAKE = "\0"  # begins what is kept in the place of a configuration that is wrong; no configuration holds it
+CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 _ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
 
 
@@ -20,6 +22,33 @@ def parse_handlers(value: str) -> list[tuple[str, str]]:
     """Return the (name, configuration) pairs, in order; spaces around names and blank entries do not count."""
     pairs = (entry.partition("=")[::2] for entry in value.split("|") if entry.strip())
     return [(name.strip(), config) for name, config in pairs]
+
+
+def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
+    """Return a line about each entry that was probably meant otherwise: a name that comes twice, a wrong separator."""
+    names = [name for name, _ in pairs]
+    lines = [
+        f"{name!r} comes twice, and the last one counts; add a label to use both: {name}:other=CONFIG"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    for name, config in pairs:
+        if other := swallowed_handler(name, config):
+            lines.append(f"{name!r} seems to hold the handler {other!r}; separate handlers by '|'")
+    return lines
+
+
+def swallowed_handler(name: str, config: str) -> str:
+    """Return the name of a handler that begins after a ``,`` or ``|`` in a configuration; empty if there is none."""
+    from event import _registry
+
+    for part in config.replace("|", ",").split(",")[1:]:
+        other, equals, _ = part.partition("=")
+        kind = _registry.kind(other.strip())
+        # The broker's own option s3= is none.
+        if equals and kind in _registry.BUILTINS and (kind, _registry.kind(name)) != ("s3", "broker"):
+            return other.strip()
+    return ""
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:
@@ -34,6 +63,41 @@ def format_handlers(pairs: list[tuple[str, str]]) -> str:
         if not isinstance(config, str) or "|" in config or "\0" in config:
             raise ValueError(f"{name}: its configuration must be a string without '|' and NUL")
     return "|".join(f"{name}={config}" for name, config in pairs)
+
+
+def split_conditions(name: str) -> tuple[str, frozenset[str]]:
+    """Return a handler's name without its conditions, and these.
+
+    :raises EventError: there is no such condition
+    """
+    label, at, text = name.rpartition("@")
+    if not at:
+        return name, frozenset()
+    conditions = frozenset(text.split("+"))
+    for condition in sorted(conditions):
+        if condition not in CONDITIONS:
+            from difflib import get_close_matches
+
+            close = get_close_matches(condition, CONDITIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one or several of {', '.join(CONDITIONS)}"
+            raise EventError(f"{condition!r} is no condition; {hint}")
+    return label, conditions
+
+
+def mistake(reason: str) -> str:
+    """Return what takes the place of a configuration that is wrong, so that an outbox keeps the handler's events."""
+    return _MISTAKE + reason
+
+
+def is_mistake(config: str) -> bool:
+    """Return whether a configuration is the reason why there is none."""
+    return config.startswith(_MISTAKE)
+
+
+def require_right(config: str) -> None:
+    """Raise EventError, with the reason, if a configuration is a mistake."""
+    if is_mistake(config):
+        raise EventError(config.removeprefix(_MISTAKE))
 
 
 def split_fields(config: str, most: int = -1) -> list[str]:

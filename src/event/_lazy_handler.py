@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event import _registry
+from event import _handler_config, _registry
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -46,6 +46,9 @@ class LazyHandler:
             raise self.load_error
         if self._handler is None:
             try:
+                _handler_config.require_right(self.config)
+                if "@" in self._name:
+                    _handler_config.split_conditions(self._name)
                 kind = _registry.get_handler(self._name)
                 self._handler = kind(**kind.decode_config(self.config))
             except KeyboardInterrupt:

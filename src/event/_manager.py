@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from event import _log
 from event._event import Event, redact_in
@@ -11,7 +12,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from event._config_file import ConfigFile
@@ -171,20 +172,24 @@ class EventManager:
     def load_handlers_from_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Add the handlers that an environment variable names: ``name=config|name=config|name``.
 
-        If a name occurs twice, the last entry counts. Existing handlers stay. A wrong entry does not prevent the others
-        from being loaded. A variable that is unset or empty adds none.
+        If a name occurs twice, the last entry counts, and a warning is logged. Existing handlers stay. A wrong entry
+        does not prevent the others from being loaded. A variable that is unset or empty adds none.
 
         :raises EventError: entries could not be loaded; it has a message for each
         """
         from event import _handler_config
 
-        self._load(_handler_config.parse_handlers(os.environ.get(var_name, "")), var_name)
+        pairs = _handler_config.parse_handlers(os.environ.get(var_name, ""))
+        for line in _handler_config.doubtful(pairs):
+            _log.warning("%s: %s", var_name, line)
+        self._load(pairs, var_name)
 
     def load_handlers_from_config(self, filename: str | os.PathLike[str] | None = None) -> None:
         """Add the handlers of a configuration file, and use the outbox, timeout and redaction that it names.
 
         If E3_EVENT_HANDLERS is set, its handlers are added instead of the file's. Likewise, E3_EVENT_OUTBOX and
-        E3_EVENT_TIMEOUT win. If there is no file, nothing else happens.
+        E3_EVENT_TIMEOUT win. If there is no file, nothing else happens. A wrong key does not prevent the rest of the
+        file from being used; an outbox keeps the events for the handler that has it.
 
         :param filename: the file; None for the one that the command ``e3-event`` uses: the one that E3_EVENT_CONFIG
             names, or else e3-event.toml or pyproject.toml in the working directory or one above it
@@ -203,7 +208,7 @@ class EventManager:
         if content is None or os.environ.get("E3_EVENT_HANDLERS"):
             self.load_handlers_from_env()
         else:
-            self._load(content.handlers, content.path)
+            self._load(content.handlers, content.path, content.problems)
 
     def _apply(self, content: ConfigFile) -> None:
         """Use the settings of a configuration file that no variable sets."""
@@ -214,14 +219,18 @@ class EventManager:
         if content.redact is not None:
             self.redact = further_secrets(content.redact)
 
-    def _load(self, pairs: Iterable[tuple[str, str]], where: str) -> None:
+    def _load(self, pairs: Iterable[tuple[str, str]], where: str, problems: Sequence[str] = ()) -> None:
         """Add handlers by name and configuration.
 
         :param where: where they are named
+        :param problems: what else is wrong there
         """
+        from event import _handler_config
+
         errors: dict[str, BaseException] = {}
         for name, config in dict(pairs).items():
             try:
+                _handler_config.require_right(config)
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
                 self._add(name, handler, (), handler.decode_config(config))
@@ -231,9 +240,9 @@ class EventManager:
             except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
                 errors[name] = error
                 self._unloaded[name] = config
-        if errors:
-            messages = [f"{name}: {one_line(error)} (in {where})" for name, error in errors.items()]
-            raise EventError(messages) from next(iter(errors.values()))
+        messages = [*problems, *(f"{name}: {one_line(error)} (in {where})" for name, error in errors.items())]
+        if messages:
+            raise EventError(messages) from next(iter(errors.values()), None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers into an environment variable, for child processes.
@@ -276,6 +285,8 @@ class EventManager:
         if self.outbox is not None or self.timeout is not None:
             from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
+        if "event._json" in sys.modules:  # of a handler that writes JSON, or of the outbox
+            from event import _json_plain  # noqa: F401
 
 
 def seconds(value: object, origin: str) -> float:

@@ -23,9 +23,33 @@ def _state_directory() -> str:
         state = os.environ.get("XDG_STATE_HOME", "")
         # The specification has a relative path ignored.
         path = state if os.path.isabs(state) else os.path.expanduser(_STATE)
+        if os.path.isabs(path) and _owner(path) not in {os.geteuid(), 0}:
+            path = _state_of_own_home() or path
     if not os.path.isabs(path):
         raise EventError("this user has no home directory; set E3_EVENT_OUTBOX to a directory, or to none")
     return path
+
+
+def _owner(path: str) -> int:
+    """Return the user who owns a directory, or the nearest one above it that exists.
+
+    :param path: an absolute path
+    """
+    while True:
+        try:
+            return os.stat(path).st_uid
+        except OSError:
+            path = os.path.dirname(path)
+
+
+def _state_of_own_home() -> str:
+    """Return this user's directory, when HOME is another user's, as with sudo; empty if this user has no home."""
+    from pwd import getpwuid
+
+    try:
+        return _STATE.replace("~", getpwuid(os.geteuid()).pw_dir, 1)
+    except KeyError:
+        return ""
 
 
 _STATE = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"

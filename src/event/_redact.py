@@ -66,7 +66,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
     text = text[:_MAX_TEXT_LENGTH]
     parts: set[str] = set()
     for name, config in configs.items():
-        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS:
+        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS and not _handler_config.is_mistake(config):
             import re
             from urllib.parse import unquote
 

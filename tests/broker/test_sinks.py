@@ -283,6 +283,17 @@ def test_handlers_that_have_not_got_it_are_left_with_the_reason():
     }
 
 
+def test_batch_for_which_there_is_no_memory_is_kept(monkeypatch):
+    def fail(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr("event._broker.direct_sink.skipped", fail)
+    handler = Handler()
+    results = deliver(direct(a=handler), body("1"), body("2"))
+    assert outcomes(results) == [(KEEP, None, "MemoryError")] * 2
+    assert handler.got == []
+
+
 def test_refusal_alone_is_not_tried_again():
     (result,) = deliver(direct(a=Handler(), b=Handler(refuses)), body())
     assert (result.disposition, result.pending, result.refused) == (ACK, [], {"b": "nobody of that name"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_an_interpreter_that_would_ask_for_input_ends_with_the_status_of_the_com
     done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
     assert len(stored()) == 1
+
+
+def test_with_pythoninspect_the_program_ends_before_the_interpreter_asks_for_input(monkeypatch):
+    ended = []
+    monkeypatch.setattr(_e3_event, "_import_main", lambda: lambda: 7)
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(inspect=1))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    assert _e3_event.main() == 7
+    assert ended == [7]
 
 
 def broken():

@@ -200,9 +200,41 @@ def test_what_waits_is_delivered_whatever_the_conditions(command):
 )
 def test_a_handler_whose_conditions_are_wrong_is_a_line_and_the_others_get_the_event(command, name, reason):
     status, _, err = command("send", "n", "--handler", f"{name}=x", *TO_FILES)
-    assert (status, len(err), len(stored())) == (0, 2, 1)
+    assert (status, len(err), len(stored())) == (1, 2, 1)
     assert err[0].startswith(f"e3-event send: {name}: {reason}")
-    assert err[0].endswith("; not used (in --handler)")
+    assert err[0].endswith(" (in --handler); lost")
+
+
+def test_an_outbox_keeps_the_event_for_a_handler_whose_condition_is_wrong(command):
+    status, _, err = command("send", "n", "--handler", "smtp@failrue=x", *TO_FILES, "--outbox", "ob")
+    assert (status, len(stored())) == (0, 1)
+    assert err[0] == "smtp@failrue: 'failrue' is no condition; did you mean 'failure'?; not loaded (in --handler); kept"
+    assert "1 waits" in command("deliver", "ob", "--all")[2][-1]
+
+
+def test_an_outbox_keeps_the_event_for_a_handler_that_is_wrong_in_the_file_until_it_is_right(command, config):
+    path = config(f'[handlers.other]\ntype = "file"\ndirectry = "events"\n{TO_EVENTS}')
+    status, _, err = command("send", "n", "--outbox", "ob")
+    assert (status, len(stored()), len(err)) == (0, 1, 2)
+    reason = f"{path}: handlers.other.directry: is unknown; did you mean 'directory'?"
+    assert err[0] == f"file:other: {reason}; kept"
+    config(f'[handlers.other]\ntype = "file"\ndirectory = "other"\n{TO_EVENTS}')
+    assert command("send", "n", "--outbox", "ob")[2][-1].endswith("earlier events from the outbox: 1 to file:other")
+    assert (len(stored()), len(stored("other"))) == (2, 2)
+
+
+def test_without_an_outbox_the_event_for_a_handler_that_is_wrong_is_lost(command, config):
+    config(f"[handlers.other]\nx = 1\n{TO_EVENTS}")
+    status, _, err = command("send", "n", "--outbox", "none")
+    assert (status, len(stored())) == (1, 1)
+    assert err[0].endswith("; lost")
+
+
+def test_a_mistake_outside_of_the_handlers_is_a_line_and_changes_no_status(command, config):
+    config(f"timeuot = 1\n{TO_EVENTS}")
+    status, _, err = command("send", "n")
+    assert (status, len(stored())) == (0, 1)
+    assert err[0].endswith("timeuot: is unknown; did you mean 'timeout'?")
 
 
 def test_a_handler_with_conditions_that_crashes_is_tried_alone(process, plugin):
@@ -217,3 +249,23 @@ def test_nothing_of_a_namespace_is_needed_but_its_parser():
         parser = None
 
     assert Settings(Args(), finds_file=False).handlers_from == "E3_EVENT_HANDLERS"
+
+
+@pytest.mark.parametrize(
+    ("option", "right"),
+    [
+        ("file=d1|file=d2", "--handler file=CONFIG --handler file:other=CONFIG"),
+        ("file=ev1,logging=builds", "--handler file=CONFIG --handler logging=CONFIG"),
+    ],
+)
+def test_a_wrong_separator_of_handlers_is_an_error_with_the_right_spelling(command, option, right):
+    status, _, (line, *_) = command("send", "n", "--handler", option)
+    assert status == 2
+    assert right in line
+
+
+def test_a_doubtful_entry_of_the_variable_is_a_warning(command, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "file=other|file=events")
+    status, _, err = command("send", "n")
+    assert (status, len(stored())) == (0, 1)
+    assert err[0].startswith("e3-event send: E3_EVENT_HANDLERS: 'file' comes twice, and the last one counts; ")

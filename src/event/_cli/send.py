@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         sending.close()
     if args.json:
         _print_json(sending.events)
-    return 0 if all(results) else 1
+    return 0 if all(results) and not settings.dropped else 1
 
 
 class _Command:
@@ -200,7 +200,8 @@ class _Command:
 
     def _line(self, sent: Sent, result: Result) -> str:
         rest = handler_options.rest_of(sent, result)
-        return handler_options.result_line(result, rest if result.loaded else f"not loaded (in {self._source}); {rest}")
+        is_named = result.loaded or self._source in result.error
+        return handler_options.result_line(result, rest if is_named else f"not loaded (in {self._source}); {rest}")
 
 
 def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from event import _dispatch, _trace_context
+from event import _dispatch, _handler_config, _trace_context
 from event._outbox import layout
 from event._outbox.entry import FIRST_DELAY
 
@@ -70,7 +70,12 @@ class Backlog:
         return may_be_tried and bool(self._wanted(entry.pending))
 
     def _wanted(self, pending: Mapping[str, str]) -> list[str]:
-        return [name for name in self._handlers if pending.get(name) == self._configs[name]]
+        # What was kept while the configuration was wrong is delivered with the right one.
+        return [
+            name
+            for name in self._handlers
+            if name in pending and (pending[name] == self._configs[name] or _handler_config.is_mistake(pending[name]))
+        ]
 
     def _give(self, claim: Claim, deadline: float) -> None:
         try:

@@ -22,8 +22,7 @@ Pairs = list[tuple[str, str]]
 class Settings:
     """The settings of a command, each with its origin. An option wins over a variable, and a variable over the file.
 
-    A file that cannot be used, or a handler whose conditions are wrong, is a line on stderr; the command goes on
-    without it.
+    What is wrong is a line on stderr; the command goes on without it.
 
     :param default_outbox: whether there is an outbox if nothing names one
     :param finds_file: whether a configuration file counts that is only found, not named
@@ -34,10 +33,12 @@ class Settings:
     :ivar timeout: in seconds
     :ivar redact: as `EventSender.redact`
     :ivar problems: the lines that were printed
+    :ivar dropped: the handlers that get no event, since they are wrong and there is no outbox
     """
 
     def __init__(self, args: argparse.Namespace, *, default_outbox: bool = True, finds_file: bool = True) -> None:
         self.problems: list[str] = []
+        self.dropped: list[str] = []
         self._args = args
         self.file = self._read_file(finds_file=finds_file)
         self.outbox, self.outbox_from = self._find_outbox(default=default_outbox)
@@ -85,24 +86,28 @@ class Settings:
         from event._config_file import read_config_file
 
         try:
-            return read_config_file(path)
+            file = read_config_file(path)
         except Exception as error:  # also what a parser raises for what nobody writes
             self._report(one_line(error) if isinstance(error, EventError) else f"{path}: {one_line(error)}")
             return None
+        for problem in file.problems:
+            self._report(problem)
+        return file
 
     def _find_handlers(self) -> tuple[Pairs, str]:
         pairs, where = self._named_handlers()
-        if not any("@" in name for name, _ in pairs):
-            return pairs, where
+        if self.outbox is not None or not any("@" in name for name, _ in pairs):
+            return pairs, where  # the outbox keeps the events for a handler whose conditions are wrong
         from event._conditions import require_memory
 
         usable = []
         for name, config in pairs:
             try:
-                require_memory(name, self.outbox)
+                require_memory(name, None)
                 usable.append((name, config))
             except EventError as error:
-                self._report(f"{name}: {one_line(error)}; not used (in {where})")
+                self.dropped.append(name)
+                self._report(f"{name}: {one_line(error)} (in {where}); lost")
         return usable, where
 
     def _named_handlers(self) -> tuple[Pairs, str]:
@@ -112,7 +117,10 @@ class Settings:
         value = os.environ.get(variable, "")
         if self.file and not value and variable == "E3_EVENT_HANDLERS":
             return self.file.handlers, self.file.path
-        return _handler_config.parse_handlers(value), terminal.printable_line(variable)
+        pairs = _handler_config.parse_handlers(value)
+        for line in _handler_config.doubtful(pairs):
+            self._print(f"{variable}: {line}")
+        return pairs, terminal.printable_line(variable)
 
     def _handlers_of_options(self, options: list[str]) -> Pairs:
         pairs = [(name.strip(), config) for name, _, config in (text.partition("=") for text in options)]
@@ -122,6 +130,12 @@ class Settings:
                 self._args.parser.error("--handler: the name is missing; expected --handler NAME=CONFIG")
             if names.count(name) > 1:
                 self._args.parser.error(f"--handler: {name!r} is given twice; add a label, as in {name}:other=CONFIG")
+        for name, config in pairs:
+            if other := _handler_config.swallowed_handler(name, config):
+                self._args.parser.error(
+                    f"--handler: {name!r} seems to hold the handler {other!r}; give each its own option: "
+                    f"--handler {name}=CONFIG --handler {other}{':other' * (other == name)}=CONFIG"
+                )
         return pairs
 
     def _find_outbox(self, *, default: bool) -> tuple[str | None, str]:
@@ -159,8 +173,11 @@ class Settings:
         return DEADLINE, "default"
 
     def _report(self, text: str) -> None:
+        self.problems.append(self._print(text))
+
+    def _print(self, text: str) -> str:
         from event._redact import redact_text
 
         text = redact_text(text)  # the name of a key may be a configuration by mistake, with a password
-        self.problems.append(text)
         terminal.print_err(f"{self._args.parser.prog}: {text}")
+        return text
