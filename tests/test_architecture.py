@@ -144,7 +144,7 @@ def test_the_command_sends_an_event_without_heavy_modules(tmp_path, arguments, h
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # both processes print to stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"event._outbox.writer", "event.handler.file", f"event._cli.{arguments[0]}"} <= imported
-    assert imported & HEAVY == heavy
+    assert imported & HEAVY <= heavy
 
 
 def test_what_talks_to_s3_loads_no_client_before_it_is_used():

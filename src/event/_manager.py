@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from event import _log
 from event._event import Event, redact_in
@@ -284,6 +285,8 @@ class EventManager:
         if self.outbox is not None or self.timeout is not None:
             from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
+        if "event._json" in sys.modules:  # of a handler that writes JSON, or of the outbox
+            from event import _json_plain  # noqa: F401
 
 
 def seconds(value: object, origin: str) -> float:

@@ -102,13 +102,14 @@ def _elements(text: str) -> Iterator[str]:
     """Give the elements of an address list; those of a group, ``NAME: ADDRESS, …;``, without its name."""
     parts: list[str] = _TOKEN.findall(text)
     last_end = len(parts) - 1 - parts[::-1].index(";") if ";" in parts else -1
-    element, in_group = "", False
+    element: list[str] = []  # to add to a text takes quadratic time in some interpreters, and under coverage
+    in_group = False
     for position, part in enumerate(parts):
         if part == ":" and not in_group and position < last_end:
-            element, in_group = "", True
+            element, in_group = [], True
         elif part == "," or (part == ";" and in_group):
-            yield element
-            element, in_group = "", in_group and part == ","
+            yield "".join(element)
+            element, in_group = [], in_group and part == ","
         else:
-            element += part
-    yield element
+            element.append(part)
+    yield "".join(element)
