@@ -182,11 +182,21 @@ def test_an_entry_that_is_damaged_stops_no_other_and_is_kept(command):
     assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
 
 
-def test_where_there_is_no_outbox_there_is_nothing_to_deliver(command, here):
-    assert command("deliver", "ob") == (
+def test_where_there_is_no_outbox_there_is_nothing_to_deliver(command, here, monkeypatch):
+    monkeypatch.setenv("E3_EVENT_OUTBOX", str(here / "ob"))
+    assert command("deliver") == (
         0,
         [],
         [f"e3-event deliver: nothing to deliver: there is no outbox {here / 'ob'} yet"],
+    )
+
+
+@pytest.mark.parametrize("args", [["ob"], ["--outbox", "ob"]])
+def test_an_outbox_that_is_named_must_exist(command, here, args):
+    assert command("deliver", *args) == (
+        1,
+        [],
+        [f"e3-event deliver: nothing to deliver: there is no directory {here / 'ob'} yet"],
     )
 
 

@@ -118,7 +118,7 @@ def test_an_error_about_the_file_shows_no_password(command, config):
 
 def test_reports_that_cannot_be_found_in_time_are_a_line(command, config, monkeypatch):
     stuck = threading.Event()
-    monkeypatch.setattr("event._cli.run.JUNIT_TIMEOUT", 0.05)
+    monkeypatch.setattr("event._process.junit.JUNIT_TIMEOUT", 0.05)
     monkeypatch.setattr("event._process.junit.summary", lambda *_args: stuck.wait(60))
     config(TO_EVENTS)
     assert command("run", "a", "--junit", "/**/*", "--", "true") == (

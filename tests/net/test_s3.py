@@ -4,12 +4,14 @@ import copy
 import hashlib
 import os
 import pickle
+import signal
 import stat
 import subprocess
 import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -341,6 +343,79 @@ def test_a_server_that_is_silent(trouble, monkeypatch):
         assert trouble().startswith("ReadTimeoutError: Read timeout")
 
 
+@pytest.mark.parametrize("said", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"])
+def test_a_server_that_drips_is_left_at_the_deadline(trouble, monkeypatch, said):
+    monkeypatch.setattr(s3, "_S3_TOTAL_TIMEOUT", 0.5)
+    ended = threading.Event()
+
+    def drip(connection):
+        connection.sendall(said)
+        with suppress(OSError):
+            while not ended.wait(0.2):
+                connection.sendall(b"x")
+
+    with talking(drip) as endpoint:
+        lead_to(endpoint, monkeypatch)
+        try:
+            assert trouble().startswith("TimeoutError: ")
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize("method", ["put", "upload"])
+def test_an_endless_answer_is_read_up_to_a_limit(store, tmp_path, directory, monkeypatch, method):
+    sent = 0
+
+    def talk(connection):
+        nonlocal sent
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(OSError):
+            while sent < 64 * MIB:
+                connection.sendall(bytes(MIB))
+                sent += MIB
+
+    (tmp_path / "file").write_bytes(HELLO)
+    with talking(talk) as endpoint:
+        lead_to(endpoint, monkeypatch)
+        with pytest.raises(StoreError):
+            use(store, method, tmp_path / "file", directory)
+    assert sent < 64 * MIB
+
+
+def test_an_answer_that_breaks_off_is_tried_again(store, monkeypatch):
+    with talking(lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")) as endpoint:
+        lead_to(endpoint, monkeypatch)
+        with pytest.raises(StoreError, match="HTTPClientError: An HTTP Client raised an unhandled exception"):
+            store.put(URL, HELLO, "text/plain")
+
+
+def test_without_a_thread_a_call_is_made_in_the_callers(server, store, directory, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "event s3":
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)  # one of the server's
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        store.put(URL, HELLO, "text/plain")
+    assert download(store, directory) == HELLO
+
+
+def test_one_rule_for_proxies(store, monkeypatch):
+    with answering(200) as (proxy, requests):
+        lead_to("http://s3.test", monkeypatch)
+        monkeypatch.setenv("http_proxy", proxy)
+        store.put(URL, HELLO, "text/plain")
+        monkeypatch.setenv("no_proxy", "127.0.0.0/8")
+        store.put(URL, HELLO, "text/plain")
+        lead_to(proxy, monkeypatch)
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        Store().put(URL, HELLO, "text/plain")
+    assert [headers["Host"] for _, headers in requests] == ["s3.test"] * 2 + [proxy.partition("://")[2]]
+
+
 @pytest.mark.parametrize("status", [403, 500, 503])
 def test_a_server_that_refuses(trouble, monkeypatch, status):
     with answering(status) as (endpoint, requests):
@@ -508,7 +583,8 @@ def test_an_interruption_leaves_no_file(server, store, directory, monkeypatch):
 
     def interrupted(*args, **kwargs):
         assert (directory / "downloaded").exists()
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # it reaches the main thread, which waits
+        return b""
 
     store.put(URL, HELLO, "text/plain")
     monkeypatch.setattr(StreamingBody, "read", interrupted)

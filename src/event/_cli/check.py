@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 List every handler that is installed, with its distribution and whether it works; then what
-the variable names (the names only, never a configuration), whether each of these loads, and
-whether env:NAME and file:PATH lead to something; then the outbox, and how much is in it.
+E3_EVENT_HANDLERS names (the names only, never a configuration), whether each of these loads,
+and whether each env:NAME and file:PATH can be read; then the outbox, and how much is in it.
 """
 
 _EPILOG = """\

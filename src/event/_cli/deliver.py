@@ -28,8 +28,9 @@ hours, and is given up after five days. Several processes may deliver from one o
 _EPILOG = """\
 exit status:
   0  every event is delivered or still in the outbox; with --watch: SIGTERM has ended it
-  1  the outbox cannot be used; with --strict: something that was due is not delivered. It waits
-     for the next attempt, or is in failed/ or corrupt/ ("e3-event outbox list" shows it)
+  1  the outbox cannot be used, or you named a directory that does not exist; with --strict:
+     something that was due is not delivered. It waits for the next attempt, or is in failed/ or
+     corrupt/ ("e3-event outbox list" shows it)
   2  the command line is wrong
 
 examples:
@@ -63,11 +64,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="stay, and deliver what comes and what falls due, until SIGTERM or SIGINT (Ctrl-C); the deliveries that "
         "are being made then are finished first, unless the signal comes again",
     )
-    parser.add_argument("--all", action="store_true", help="also what is not due yet")
+    parser.add_argument("--all", action="store_true", help="deliver everything now, ignoring the schedule")
     parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 if something that was due is not delivered"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print problems only")
     parser.add_argument(
         "--json", action="store_true", help="print what was delivered as JSON, at the end; not with --watch"
     )
@@ -120,20 +121,24 @@ def run(args: argparse.Namespace) -> int:
             report.clear()
     if args.watch or shutdown.requested:
         return shutdown.status
-    status = _finish(supervisor, report, settings.outbox, strict=args.strict)
+    status = _finish(supervisor, report, settings.outbox, strict=args.strict, named=args.outbox is not None)
     if args.json:
         _print_json(supervisor, report, settings.outbox)
     return status
 
 
-def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool) -> int:
-    """Report the end of a single pass; return the exit status."""
+def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool, named: bool) -> int:
+    """Report the end of a single pass; return the exit status.
+
+    :param named: whether the command line names the outbox, whose directory must exist then
+    """
     if supervisor.failed:
         report.note(supervisor.failed)
         return 1
     if supervisor.is_absent:
-        report.note(f"nothing to deliver: there is no outbox {path} yet")
-        return 0
+        is_mistyped = named and not os.path.isdir(path)
+        report.note(f"nothing to deliver: there is no {'directory' if is_mistyped else 'outbox'} {path} yet")
+        return int(is_mistyped)
     report.note(_delivery_summary(report, supervisor.summary, path))
     return int(strict and (report.has_trouble or report.delivered < report.entries))
 
@@ -172,7 +177,7 @@ class Report:
             if not (self._quiet and result.ok and not result.said):
                 line = handler_options.result_line(result, _REST.get(where, ""))
                 colour = terminal.GREEN if result.ok else terminal.RED
-                self._tell(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}", colour)
+                self._print(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}", colour)
 
     def log(self, text: str) -> None:
         """Report what was logged outside of a delivery."""
@@ -181,7 +186,7 @@ class Report:
 
     def note(self, text: str) -> None:
         """Write a line about the command itself."""
-        self._tell(f"{self._prog}: {text}")
+        self._print(f"{self._prog}: {text}")
 
     def show_progress(self, supervisor: Supervisor) -> None:
         """Show on a terminal how far it is; the next text replaces it."""
@@ -202,7 +207,7 @@ class Report:
         self._shown = terminal.printable_line(text)[:most]
         _raw(self._shown)
 
-    def _tell(self, text: str, colour: str = "") -> None:
+    def _print(self, text: str, colour: str = "") -> None:
         self.clear()
         terminal.print_err(text, colour)
 

@@ -51,6 +51,7 @@ exit status:
 examples:
   E3_EVENT_HANDLERS='file=/srv/events|smtp=Nightly,ci@example.com,dev@example.com,mail.example.com'
   export E3_EVENT_HANDLERS
+  # The broker's URL is in BROKER_URL, the queue is e3-event:
   e3-event relay env:BROKER_URL --outbox /var/lib/e3-event/outbox
   e3-event relay amqps://relay@rabbit.example.com/ci --queue nightly
   e3-event relay env:BROKER_URL --queue e3-event.dead
@@ -73,14 +74,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="URL",
-        help="the broker, as for the handler broker; prefer env:NAME or file:PATH: others see a command line",
+        help="the broker's URL, as for the handler broker. Prefer env:NAME or file:PATH, since others can see the "
+        "command line",
     )
     group.add_argument("--queue", default=_broker.DEFAULT_QUEUE, help="the queue (default: %(default)s)")
     group.add_argument(
         "--s3",
         metavar="URL",
         default="",
-        help="fetch attachments that are in S3 from beneath this URL, s3://BUCKET/PREFIX, as the producers have it",
+        help="the S3 location of large attachments, s3://BUCKET/PREFIX; the same as s3= of the handlers that publish",
     )
     group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
     handler_options.add_options(parser)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from event._process.child import ExitResult
     from event._worker import EventSender, Result
 
-JUNIT_TIMEOUT = 10.0  # seconds, to find and read the reports of --junit
 START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
 
 _DESCRIPTION = """\
@@ -113,7 +112,7 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         "--tail",
         metavar="N",
         type=_line_count,
-        default=arguments.TAIL,
+        default=arguments.DEFAULT_TAIL,
         help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
         "%(default)s)",
     )
@@ -145,7 +144,6 @@ class _Step:
     """
 
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
-        self.has_problem = False
         self._args = args
         self._settings = Settings(args)
         self.has_problem = bool(self._settings.problems)
@@ -246,28 +244,9 @@ class _Step:
         """Return what the command's JUnit reports say. What is wrong with one is no problem of the event's."""
         if self._args.junit is None:
             return {}
-        from threading import Thread
+        from event._process import junit
 
-        found: dict[str, Any] = {}
-        remarks: list[str] = []
-
-        def read() -> None:
-            try:
-                from event._process import junit
-
-                found.update(junit.summary(self._args.junit, self._start_event.begin_time, remarks.append))
-            except Exception as error:  # the event matters more
-                remarks.append(one_line(error))
-
-        # A pattern may match a whole file system, and a file system may not answer.
-        reading = Thread(target=read, name="event junit", daemon=True)
-        reading.start()
-        reading.join(JUNIT_TIMEOUT)
-        if reading.is_alive():
-            found, remarks = {}, [f"not read within {JUNIT_TIMEOUT:g} s"]
-        for remark in remarks:
-            self._print_junit(remark)
-        return found
+        return junit.summary_in_time(self._args.junit, self._start_event.begin_time, self._print_junit)
 
     def _print_junit(self, text: str) -> None:
         terminal.print_err(f"{self._args.parser.prog}: --junit: {text}")

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from urllib.parse import urlsplit
 
-from event._net.proxies import proxy_for
+from event._net.proxies import proxies_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _MAX_ANSWER = 1 << 20  # bytes
-_PORTS = {"http": 80, "https": 443}
 
 
 def guard(module: str) -> None:
@@ -50,7 +48,7 @@ class _GuardedRequests:
             kwargs["verify"] = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         with self._requests.Session() as session:
             session.trust_env = False  # neither .netrc nor its rules for proxies
-            session.proxies = _proxies(url)
+            session.proxies = proxies_for(url)
             answer = session.request(method, url, **kwargs)
             answer.raw = _Bounded(answer.raw)
             answer.content  # noqa: B018  # reads it, while the session is open
@@ -61,12 +59,6 @@ def _named(method: str, args: tuple[Any, ...]) -> dict[str, Any]:
     """Return what `requests` calls the arguments that follow the URL."""
     names = {"get": ("params",), "post": ("data", "json")}.get(method, ("data",))
     return dict(zip(names, args, strict=False))
-
-
-def _proxies(url: str) -> dict[str, str]:
-    parts = urlsplit(url)
-    proxy = proxy_for(parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
-    return {parts.scheme: proxy} if proxy else {}
 
 
 class _Bounded:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
+_PORTS = {"http": 80, "https": 443}
 _VARIABLES = tuple(
     name for proxy in ("http", "https", "all", "no") for name in (f"{proxy}_proxy", f"{proxy.upper()}_PROXY")
 )
@@ -22,6 +24,13 @@ _VARIABLES = tuple(
 def surroundings() -> tuple[str | None, ...]:
     """Return the variables that `proxy_for` depends on; while they stay the same, so does its result."""
     return tuple(map(os.environ.get, _VARIABLES))
+
+
+def proxies_for(url: str) -> dict[str, str]:
+    """Return the proxy for a URL, by the URL's scheme, as `requests` and botocore take it; empty if there is none."""
+    parts = urlsplit(url)
+    proxy = proxy_for(parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
+    return {parts.scheme: proxy} if proxy else {}
 
 
 def proxy_for(scheme: str, host: str, port: int) -> str | None:

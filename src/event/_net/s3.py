@@ -1,7 +1,7 @@
 """Amazon S3, or a store that speaks its protocol: objects by their URLs, put, uploaded and downloaded.
 
-boto3 speaks the protocol. What it lacks stands here: a client that a fork does not break, a limit on what a download
-may bring, and failures that a caller tells apart without knowing botocore, and may log: they hold no passwords.
+boto3 speaks the protocol. This module adds what it lacks: a client that survives a fork, a total timeout, limits on
+what is read, and errors that a caller can distinguish without knowing botocore, and log: they contain no password.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, BinaryIO, TypeVar
 
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.httpsession import URLLib3Session
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
+
+    from event._net.deadline import Deadline
 
     _Result = TypeVar("_Result")
 
@@ -41,7 +45,10 @@ _NO_SUCH_OBJECT = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuch
 
 _DOWNLOAD_CHUNK = 1 << 20  # bytes of a download in memory
 _S3_CONNECT_TIMEOUT = 10  # seconds
-_S3_READ_TIMEOUT = 60  # seconds without a byte
+_S3_READ_TIMEOUT = 30  # seconds without a byte
+_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, all attempts together; and what its size takes
+_S3_LEAST_SPEED = 1 << 18  # bytes a second
+_MAX_ANSWER = 1 << 20  # bytes; only an object's content is longer
 
 
 class StoreError(OSError):
@@ -94,7 +101,7 @@ class Store:
         :raises StoreError: a setting of AWS cannot be: a profile that does not exist, an endpoint that is no URL
         """
         if self._client is None or self._client[0] != os.getpid():
-            self._client = (os.getpid(), _asked(self._new_client))
+            self._client = (os.getpid(), _translated(self._new_client))
         return self._client[1]
 
     def put(self, url: str, data: bytes, content_type: str) -> None:
@@ -108,7 +115,7 @@ class Store:
         bucket, key = location(url)
         client = self.connect()
         headers = self._headers(content_type)
-        _asked(lambda: client.put_object(Bucket=bucket, Key=key, Body=data, **headers))
+        _asked(lambda: client.put_object(Bucket=bucket, Key=key, Body=data, **headers), _deadline(len(data)))
 
     def upload(self, path: str, url: str, content_type: str, encoding: str | None = None) -> None:
         """Store a regular file's content as an object, in the place of what is there; 8 MiB of it are in memory.
@@ -123,7 +130,7 @@ class Store:
         """
         target = location(url)
         with open(_files.open_regular(path), "rb") as file:
-            self._upload(file, target, content_type, encoding)
+            self._upload(file, os.fstat(file.fileno()).st_size, target, self._headers(content_type, encoding))
 
     def upload_open(self, file: BinaryIO, size: int, url: str, content_type: str) -> tuple[int, str]:
         """Store the next bytes of an open file as an object, in the place of what is there; 8 MiB of it are in memory.
@@ -138,10 +145,10 @@ class Store:
         :raises StoreError: any other failure of the store, or of reading
         """
         part = _Part(file, size)
-        self._upload(part, location(url), content_type)
+        self._upload(part, size, location(url), self._headers(content_type))
         return size - part.left, part.digest.hexdigest()
 
-    def _upload(self, file: Any, target: tuple[str, str], content_type: str, encoding: str | None = None) -> None:
+    def _upload(self, file: Any, size: int, target: tuple[str, str], headers: dict[str, Any]) -> None:
         client = self.connect()
 
         from boto3.s3.transfer import TransferConfig
@@ -149,10 +156,9 @@ class Store:
         # Without threads one part of a large file is in memory, not ten, and an event that is sent while the
         # interpreter ends, when no thread may start any more, still goes out.
         config = TransferConfig(use_threads=False)
-        headers = self._headers(content_type, encoding)
-        if content_type not in _HARMLESS:
+        if headers["ContentType"] not in _HARMLESS:
             headers["ContentDisposition"] = "attachment"
-        _asked(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config))
+        _asked(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config), _deadline(size))
 
     def download(self, url: str, path: str, size: int, sha1: str) -> None:
         """Write an object's content, as it was stored, to a new file that its owner alone may read.
@@ -171,17 +177,19 @@ class Store:
         """
         bucket, key = _object(url)
         client = self.connect()
-        body = _asked(lambda: client.get_object(Bucket=bucket, Key=key))["Body"]
+        deadline = _deadline(size)
+        body = _asked(lambda: client.get_object(Bucket=bucket, Key=key), deadline)["Body"]
         with body:
             fd = os.open(path, _files.CREATE_FLAGS, 0o600)
             try:
                 with open(fd, "wb") as file:
-                    _receive(body, file, url, size, sha1)
+                    _receive(body, file, url, size, sha1, deadline)
             except BaseException:
                 _files.unlink_quietly(path)
                 raise
 
     def _new_client(self) -> S3Client:
+        import botocore.session
         from boto3 import Session
         from botocore.config import Config
 
@@ -190,12 +198,84 @@ class Store:
         mode: Any = os.environ.get("AWS_RETRY_MODE", "standard")  # botocore refuses a wrong one
         config = Config(connect_timeout=_S3_CONNECT_TIMEOUT, read_timeout=_S3_READ_TIMEOUT, retries={"mode": mode})
         # A session of our own: boto3.client() shares one, which is not made for threads.
-        return Session(profile_name=self.profile).client("s3", config=config)
+        core = botocore.session.Session()
+        client = Session(profile_name=self.profile, botocore_session=core).client("s3", config=config)
+        sender: Any = _Sender(core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True)
+        client.meta.events.register_last("before-send.s3", sender.send)
+        return client
 
     def _headers(self, ctype: str, encoding: str | None = None) -> dict[str, Any]:
         """Return what is said of an object beside its content."""
         headers = {"ContentType": ctype, "ContentEncoding": encoding, "ServerSideEncryption": self.sse}
         return {name: value for name, value in headers.items() if value}
+
+
+class _Sender:
+    """Sends a client's requests, under the rules of our own HTTP client: its proxies, and answers of bounded size.
+
+    :param verify: whether to check certificates, or the file with those to trust
+    """
+
+    def __init__(self, verify: bool | str) -> None:
+        self._verify = verify
+        self._sessions: dict[str, URLLib3Session] = {}  # by proxy
+
+    def send(self, request: AWSPreparedRequest, **_kwargs: Any) -> AWSResponse:
+        """Return the answer, which has been read unless it is an object's content."""
+        from botocore.exceptions import HTTPClientError
+        from urllib3.exceptions import HTTPError
+
+        is_content, request.stream_output = request.stream_output, True
+        answer = self._session(request.url).send(request)
+        request.stream_output = is_content
+        answer.raw = _Stream(answer.raw)
+        if not is_content:
+            try:
+                answer.content  # noqa: B018  # it keeps what it reads
+            except HTTPError as error:
+                raise HTTPClientError(error=error) from error
+        return answer
+
+    def _session(self, url: str) -> URLLib3Session:
+        from botocore import httpsession
+
+        from event._net.proxies import proxies_for
+
+        proxies = proxies_for(url)
+        key = "".join(proxies.values())
+        if key not in self._sessions:
+            new_session: Any = httpsession.URLLib3Session  # its annotations are too narrow
+            self._sessions[key] = new_session(self._verify, proxies, (_S3_CONNECT_TIMEOUT, _S3_READ_TIMEOUT))
+        return self._sessions[key]
+
+
+class _Stream:
+    """What comes from a server: an object's content, or an answer, of which only the beginning is read."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more will be read."""
+        return bool(self._raw.closed)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, without waiting for as many as were asked for."""
+        data: bytes = self._raw.read1(size)
+        return data
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield the beginning, in parts."""
+        left = _MAX_ANSWER
+        while left and (data := self.read(left)):
+            left -= len(data)
+            yield data
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, unless all that came on it was read."""
+        self._raw.close()
 
 
 class _Part:
@@ -273,7 +353,50 @@ def _object(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _asked(act: Callable[[], _Result]) -> _Result:
+def _deadline(size: int) -> Deadline:
+    """Return the deadline for an object of some bytes."""
+    from event._net.deadline import Deadline
+
+    return Deadline(_S3_TOTAL_TIMEOUT + size / _S3_LEAST_SPEED)
+
+
+def _asked(act: Callable[[], _Result], deadline: Deadline) -> _Result:
+    """Return what a call of botocore's returns.
+
+    botocore limits each wait, not their number. So the call runs in a thread, which is left alone at the deadline.
+
+    :raises StoreError: it failed, or is not done by the deadline
+    """
+    from event import _dispatch
+
+    call = _Call(act)
+    nothing: Any = None
+    (delivery,) = _dispatch.deliveries({"s3": call}, nothing, deadline.left())
+    if isinstance(delivery.error, _dispatch.NotStartedError) and delivery.error.__cause__:
+        return _translated(act)  # no thread can be started: the interpreter is ending
+
+    def result() -> Any:
+        if delivery.error is not None:
+            raise delivery.error
+        return call.result
+
+    value: _Result = _translated(result)
+    return value
+
+
+class _Call:
+    """A call, as a handler that `_dispatch` can run."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self._act = act
+        self.result: Any = None
+
+    def send_event(self, event: object) -> bool:  # noqa: ARG002  # a handler's signature
+        self.result = self._act()
+        return True
+
+
+def _translated(act: Callable[[], _Result]) -> _Result:
     """Return what a call of botocore's returns.
 
     :raises StoreError: it failed
@@ -290,7 +413,9 @@ def _asked(act: Callable[[], _Result]) -> _Result:
         raise (NotThereError if missing else StoreError)(s3_reason(error)) from None
 
 
-def _receive(body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str) -> None:
+def _receive(  # noqa: PLR0913  # what is announced of an object
+    body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str, deadline: Deadline
+) -> None:
     """Write what comes to a file.
 
     :raises ContentError: it is not what was announced
@@ -298,7 +423,8 @@ def _receive(body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str
     """
     digest = _files.new_sha1()
     received = 0
-    while chunk := _asked(lambda: body.read(_DOWNLOAD_CHUNK)):
+    while chunk := _translated(lambda: body.read(_DOWNLOAD_CHUNK)):
+        _translated(deadline.left)
         received += len(chunk)
         if received > size:
             raise ContentError(f"s3: {url!r} holds more than {size} bytes")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from event._text import on_one_line
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
     from xml.parsers.expat import XMLParserType
 
+JUNIT_TIMEOUT = 10.0  # seconds, to find and read the reports
 LARGEST = 32 << 20  # bytes of all reports together
 MOST_ELEMENTS = 500_000  # of a report; about a second
 MOST_FILES = 1000
@@ -80,6 +82,32 @@ class Summary:
         if self._result in {"failure", "error"} and len(self.failing) < NAMES:
             self.failing.append(self._case)
         self._result = ""
+
+
+def summary_in_time(pattern: str, since: float, remark: Callable[[str], None]) -> dict[str, Any]:
+    """Return the same as `summary`, within `JUNIT_TIMEOUT` and whatever happens: the event matters more.
+
+    A pattern may match a whole file system, and a file system may not answer.
+    """
+    from threading import Thread
+
+    found: dict[str, Any] = {}
+    remarks: list[str] = []
+
+    def read() -> None:
+        try:
+            found.update(summary(pattern, since, remarks.append))
+        except Exception as error:
+            remarks.append(one_line(error))
+
+    reading = Thread(target=read, name="event junit", daemon=True)
+    reading.start()
+    reading.join(JUNIT_TIMEOUT)
+    if reading.is_alive():
+        found, remarks = {}, [f"not read within {JUNIT_TIMEOUT:g} s"]
+    for text in remarks:
+        remark(text)
+    return found
 
 
 def summary(pattern: str, since: float, remark: Callable[[str], None]) -> dict[str, Any]:

@@ -182,6 +182,8 @@ class _Sending:
         try:
             worker = worker or Worker.spawn()
         except OSError as error:
+            if outbox:
+                self._sender.log(f"the event cannot be kept in the outbox {outbox}: no worker can be started")
             for name in names:
                 self._results[name] = Result(name, {"error": f"no worker can be started: {error.strerror}"})
             return None

@@ -9,11 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
+DEFAULT_TAIL = 30  # lines of a command's output
 _MAX_FILE_SIZE = 1 << 20  # bytes of a file whose content is data
 _MAX_JSON_DEPTH = 100  # levels; every encoder of every version of Python manages these
-
-
-TAIL = 30  # lines of a command's output
 
 
 def line_count(text: str) -> int:

@@ -6,7 +6,7 @@ and argparse together.
 
 from __future__ import annotations
 
-from event._cli._support.arguments import TAIL, line_count
+from event._cli._support.arguments import DEFAULT_TAIL, line_count
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -126,7 +126,7 @@ _TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
         **_BOTH,
         **_OUTPUT,
         "--log": ("log", _TEXT, None),
-        "--tail": ("tail", _LINES, TAIL),
+        "--tail": ("tail", _LINES, DEFAULT_TAIL),
         "--junit": ("junit", _TEXT, None),
         "--arguments": ("arguments", _FLAG, False),
         "--start": ("start", _FLAG, False),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     # A parser or a group of options. The type has no public name.
     Options = argparse._ActionsContainer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
-OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, or else e3-event/outbox in the user's directory for the state of programs"
+OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, or else e3-event/outbox in the user's state directory"
 _ROOM = 900  # characters of a reason, so that what stands behind it is seen
 
 
@@ -68,8 +68,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=CONFIG]",
         action="append",
         default=[],
-        help="use this handler instead of those in the variable and the file; may be repeated. Add a label to NAME to "
-        "use one kind twice: file:nightly=DIR. Conditions after @ select its events: smtp@failure+fixed=...",
+        help="use this handler instead of those in E3_EVENT_HANDLERS and the file; may be repeated. Add a label to "
+        "NAME to use one kind twice: file:nightly=DIR. Conditions after @ select its events: smtp@failure+fixed=...",
     )
     group.add_argument(
         "--env",
@@ -92,7 +92,7 @@ def add_config(parser: Options) -> None:
 def add_output_options(parser: Options) -> None:
     """Add the options ``--quiet`` and ``--verbose``."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("-q", "--quiet", action="store_true", help="print no line for what goes well")
+    group.add_argument("-q", "--quiet", action="store_true", help="print problems only")
     group.add_argument(
         "-v", "--verbose", action="store_true", help="print also which settings are used, and where each comes from"
     )

@@ -27,7 +27,7 @@ examples:
   e3-event check
   e3-event send compile target=arm errors:=0 --attach build.log
 
-"e3-event COMMAND --help" shows the options of a command. "python -m event" is the same command.
+"e3-event COMMAND --help" shows the options of a command. "python -m event" runs it too.
 """
 
 
