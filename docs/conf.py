@@ -36,10 +36,10 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
-# What stands between single backticks in a docstring: a link where it names something of ours, else code.
+# Text in single backticks in a docstring is a link if it is a public name of this package, else code.
 default_role = "py:obj"
 
-# What event.track returns: its two uses are described there, and its name is nobody's.
+# The type that event.track returns is private; the description of event.track covers it.
 nitpick_ignore = [("py:class", "_tracking.Tracker")]
 
 copybutton_prompt_text = r"\$ "

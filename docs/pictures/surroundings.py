@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 
 TESTS = Path(__file__).parents[2] / "tests"
-# What would bring the maker's own handlers, trace, certificates or passwords into a picture.
+# Variables that would put your own handlers, trace, certificates or passwords into a picture.
 FOREIGN = ("E3_EVENT_", "E3_ENABLE_", "OTEL_", "TRACEPARENT", "TRACESTATE", "SSL_CERT_", "NETRC")
 
 

@@ -12,14 +12,14 @@ SANS_ADVANCE, MONO_ADVANCE = 0.56, 0.6
 
 
 def escaped(text: object) -> str:
-    """Return text as it stands between tags; what XML cannot hold, a control character say, becomes U+FFFD."""
+    """Return text for use between tags. A character that XML does not allow becomes U+FFFD."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text)))
 
 
 def element(name: str, *content: str, **attributes: object) -> str:
     """Return an element around markup.
 
-    :param attributes: ``font_size`` stands for ``font-size``, and ``class_`` for ``class``
+    :param attributes: ``font_size`` becomes ``font-size``, and ``class_`` becomes ``class``
     """
     pairs = ((key.rstrip("_").replace("_", "-"), number(value)) for key, value in attributes.items())
     start = "".join(f" {key}={quoteattr(value)}" for key, value in pairs)
@@ -58,7 +58,7 @@ def width_of(words: str, size: float) -> float:
 
 
 def card(height: float, class_: str = "card") -> str:
-    """Return the background: the picture brings its own, since the page may be light or dark."""
+    """Return the background. The picture has its own, because the page may be light or dark."""
     return element("rect", class_=class_, x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=10)
 
 

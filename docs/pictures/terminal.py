@@ -58,7 +58,7 @@ def fill_outbox(directory: Path) -> None:
 
 
 def typed(command: str) -> str:
-    """Return a command as a shell shows it, its further lines behind the second prompt."""
+    """Return a command as a shell shows it, with the second prompt before its further lines."""
     return "$ " + command.replace("\n", "\n> ")
 
 

@@ -87,7 +87,7 @@ def problem_of(span: Any) -> str | None:
 
 
 def nested(steps: list[Step], parent: str = "", depth: int = 0) -> list[tuple[Step, int]]:
-    """Return each step and how deep it is, those within it behind it, in the order in which they begin."""
+    """Return each step and its depth. The steps within a step follow it, in the order of their start."""
     rows = []
     for one in sorted(steps, key=lambda step: step.begin):
         if one.parent == parent:
@@ -171,7 +171,7 @@ def branch(depth: int, y: float, above: float | None) -> str:
 
 
 def label(one: Step, depth: int, y: float) -> list[str]:
-    """Return a step's name and kind; a cross stands before what failed, since a colour alone tells not everybody."""
+    """Return a step's name and kind. A cross marks a failed step, because not everyone sees the colour."""
     x, kind_at = NAMES + INDENT * depth, LEFT - 16
     failed = one.problem is not None
     cross = svg.element("path", class_="cross", d=f"M{x + 1} {y - 4}l8 8m0-8l-8 8") if failed else ""
@@ -181,7 +181,7 @@ def label(one: Step, depth: int, y: float) -> list[str]:
 
 
 def bar(one: Step, scale: Scale, y: float) -> list[str]:
-    """Return a step's bar, and what is to say about it where there is room: behind it, before it, or in it."""
+    """Return a step's bar and its label, which is after, before or in the bar, depending on the room."""
     begin, end = scale.x(one.begin), scale.x(one.end)
     failed = one.problem is not None
     place = {"x": begin, "y": y - BAR / 2, "width": max(end - begin, 2.0), "height": BAR, "rx": 4}

@@ -1,4 +1,4 @@
-"""Brings events to a build board: an HTTP server that shows what the builds do."""
+"""Post events to a build board: an HTTP server that shows the state of the builds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from event import Event, EventError, EventHandler
 
 
 class BoardHandler(EventHandler):
-    """Posts each event to a board, as JSON.
+    """Posts each event to a board as JSON.
 
-    :param url: where to post
-    :param timeout: seconds to wait for the board
-    :raises EventError: url is no HTTP address
+    :param url: the board's address
+    :param timeout: how long to wait for the board, in seconds
+    :raises EventError: url is not an HTTP address
     """
 
     def __init__(self, url: str, timeout: float = 10.0) -> None:
@@ -42,7 +42,7 @@ class BoardHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Post the event.
 
-        :raises OSError: the board cannot be reached, or refuses; the manager logs it
+        :raises OSError: the board cannot be reached or refuses the event; the manager logs the reason
         """
         body = json.dumps(event.as_dict(), default=str).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})

@@ -1,14 +1,14 @@
-# `sleep` stands for the work.
+# `sleep` simulates the work.
 e3-event run fetch -- sleep 0.8
 
-# The parts are compiled side by side.
+# Compile the parts at the same time.
 e3-event run compile -- sh -c '
     e3-event run core -- sleep 1.6 &
     e3-event run gui -- sleep 2.4 &
     e3-event run docs -- sleep 1.1 &
     wait'
 
-# The report is made whatever the tests say.
+# Send the report even if the tests fail.
 failed=0
 e3-event run tests -- python tests.py || failed=1
 e3-event run report -- sleep 0.5

@@ -1,4 +1,4 @@
-"""The handler against a real HTTP server of this machine."""
+"""Test the handler with a real HTTP server on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from event.testing import check_handler
 
 @pytest.fixture
 def board():
-    """Yield a board's address and what was posted to it."""
+    """Yield a board's address and the events that it received."""
     posts = []
 
     class Board(BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ def board():
         thread.join()
 
 
-def test_an_event_reaches_the_board_through_the_variable(board, monkeypatch):
+def test_handler_from_the_environment_posts_the_event(board, monkeypatch):
     url, posts = board
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"board={url},5")
     manager = EventManager()
@@ -45,17 +45,17 @@ def test_an_event_reaches_the_board_through_the_variable(board, monkeypatch):
     assert posts[0]["target"] == "arm"
 
 
-def test_a_board_that_refuses_is_a_failure(board):
+def test_refused_event_is_not_delivered(board):
     manager = EventManager()
     manager.add_handler("board", board[0])
     assert manager.send_event(Event("refused")) is False
 
 
-def test_the_configuration_keeps_its_promises():
+def test_configuration_passes_check_handler():
     check_handler(BoardHandler, "https://board.example.com/events,2.5")
 
 
 @pytest.mark.parametrize("config", ["", "ftp://board.example.com", "https://board.example.com,soon"])
-def test_a_bad_configuration_is_an_error(config):
+def test_bad_configuration_raises_event_error(config):
     with pytest.raises(EventError, match="expected"):
         BoardHandler(**BoardHandler.decode_config(config))
