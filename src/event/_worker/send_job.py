@@ -129,9 +129,10 @@ def send_to_handlers(
             untried = untried or retry
             if delivery.timed_out:
                 delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
+            # Reported first: if another handler now ends the process, the command journals it.
+            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             if claim and not retry:
                 claim.record(delivery)
-            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             given.append(delivery)
     finally:
         if claim and not untried:
