@@ -213,7 +213,7 @@ def test_html_without_failing_names_has_no_list():
 
 
 def test_a_chat_message_is_short_with_the_tail_as_code():
-    assert chat_text(notice_of({**FAILED, "output_tail": "a\n```\nb"}), ["log"], 2000) == (
+    assert chat_text(notice_of({**FAILED, "output_tail": "a\n```\nb"}), ["attached: log"], 2000) == (
         "OSError: no room\n```\na\n'''\nb\n```\nhttps://ci.test/7\nby: ann\nbranch: main\ncommit: 4f1c\n"
         "began: 2026-11-28 12:00:05 UTC\nended: 2026-11-28 12:04:17 UTC\nci.system: github\ntarget: arm\nparts: a, 1\n"
         "matrix.1.os: linux\nmatrix.2: 2\nuid: u-1\nattached: log"
@@ -234,7 +234,7 @@ def test_a_chat_message_has_the_last_lines():
 
 
 def test_a_chat_message_in_html_has_the_tail_as_code_and_escapes_the_data():
-    text = chat_html(notice_of(FAILED), ["<log>"], 2000)
+    text = chat_html(notice_of(FAILED), ["attached: <log>"], 2000)
     assert "<pre>one\n\n&lt;two&gt; &amp; three</pre>" in text
     assert text.startswith("OSError: no room<br/>\n<pre>")
     assert text.endswith("attached: &lt;log&gt;")

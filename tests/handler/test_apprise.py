@@ -131,7 +131,7 @@ def test_a_chat_message_has_twelve_values_at_most(handler, receiver):
 
 
 def test_attachments_arrive_with_their_names_and_their_bytes(handler, receiver, tmp_path):
-    contents = {"build.log": b"warning: unused\n", "odd 100%25 ?&#\u00e9.bin": bytes(range(256)), "empty": b""}
+    contents = {"build.log": b"warning: unused\n", "odd 100%25 ?&#\u00e9.bin": bytes(range(256))}
     made = event.Event("compile")
     for number, (name, content) in enumerate(contents.items()):
         path = tmp_path / f"$HOME %20 {number}"
@@ -140,7 +140,17 @@ def test_attachments_arrive_with_their_names_and_their_bytes(handler, receiver, 
     assert handler.send_event(made)
     (message,) = receiver.messages
     assert {a["filename"]: base64.b64decode(a["base64"]) for a in message["attachments"]} == contents
-    assert message["message"].splitlines()[-3:] == [f"attached: {name}" for name in contents]
+    assert message["message"].splitlines()[-2:] == [f"attached: {name}" for name in contents]
+
+
+def test_an_empty_attachment_is_named_and_not_attached(handler, receiver, tmp_path):
+    (tmp_path / "log").write_bytes(b"")
+    made = event.Event("compile")
+    made.attach_file(tmp_path / "log")
+    assert handler.send_event(made)
+    (message,) = receiver.messages
+    assert message["attachments"] == []
+    assert message["message"].splitlines()[-1] == "no output: log (0 bytes, not attached)"
 
 
 def test_a_mail_arrives_with_its_attachment(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 
 from event import _files
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 class ChatMessage:
     """What all chat services get. Event data mentions nobody in it; a template may.
 
-    :ivar files: name and path of each attachment
+    :ivar files: name and path of each attachment that is not empty: some services refuse a message with an empty one
+    :ivar empty: the names of the others
     :ivar events: the data of each event that the message lists; empty if it is about one event
     """
 
     notice: Notice
     files: Sequence[tuple[str, str]] = ()
+    empty: Sequence[str] = ()
     events: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -62,10 +65,11 @@ class ChatMessage:
         """
         if self.events:
             return "TEXT", digest_of(self.events, min(limit, CHAT_MAX)).body
-        names = [without_mentions(name) for name, _ in self.files]
+        remarks = [f"attached: {without_mentions(name)}" for name, _ in self.files]
+        remarks += [f"no output: {without_mentions(name)} (0 bytes, not attached)" for name in self.empty]
         if preferred == "HTML" and not self.notice.body:
-            return preferred, chat_html(self.notice, names, limit)
-        return "TEXT" if self.notice.body else preferred, chat_text(self.notice, names, limit) or self.title
+            return preferred, chat_html(self.notice, remarks, limit)
+        return "TEXT" if self.notice.body else preferred, chat_text(self.notice, remarks, limit) or self.title
 
 
 def message_about(event: Event, templates: Templates) -> ChatMessage:
@@ -76,7 +80,17 @@ def message_about(event: Event, templates: Templates) -> ChatMessage:
     data = _chat_data(event)
     files = [(on_one_line(clean(name)), path) for name, (path, _) in event.get_attachments().items()]
     # A template that comes out blank changes nothing: a service refuses a blank message.
-    return ChatMessage(with_templates(notice_of(data), templates, data), files)
+    notice = with_templates(notice_of(data), templates, data)
+    empty = [name for name, path in files if _is_empty(path)]
+    return ChatMessage(notice, [file for file in files if file[0] not in empty], empty)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False  # `ChatMessage.problem` says why
+    return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
 def digest_about(events: Sequence[Event]) -> ChatMessage:

@@ -176,29 +176,29 @@ def text_of(notice: Notice, remarks: Sequence[str] = ()) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def chat_text(notice: Notice, files: Sequence[str], limit: int) -> str:
+def chat_text(notice: Notice, remarks: Sequence[str], limit: int) -> str:
     """Return the body of a chat message, whose title is the notice's: short, with the end of the output as code.
 
-    :param files: the names of the attachments
+    :param remarks: lines about the attachments
     :param limit: characters that the service takes
     """
     if notice.body:
         return notice.body
     limit = min(limit, CHAT_MAX)
-    head, foot = ("\n".join(lines) for lines in chat_lines(notice, files))
+    head, foot = ("\n".join(lines) for lines in chat_lines(notice, remarks))
     tail = chat_tail(notice, limit - len(head) - len(foot) - len("\n```\n\n```\n")).replace("```", "'''")
     code = f"```\n{tail}\n```" if tail else ""
     text = "\n".join(filter(None, [head, code, foot]))
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def chat_lines(notice: Notice, files: Sequence[str]) -> tuple[list[str], list[str]]:
+def chat_lines(notice: Notice, remarks: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return what is in a chat message before the end of the output, and after it."""
     facts = _as_lines([*notice.facts, *notice.others])
     if len(facts) > CHAT_FACTS:
         facts[CHAT_FACTS:] = [f"... and {len(facts) - CHAT_FACTS} more"]
     before = [notice.reason, *notice.tests[: CHAT_TESTS + 1]]
-    after = [notice.link, *facts, *(f"attached: {short(name)}" for name in files)]
+    after = [notice.link, *facts, *map(short, remarks)]
     return [*filter(None, before)], [*filter(None, after)]
 
 

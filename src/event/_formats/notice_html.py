@@ -77,14 +77,14 @@ overflow-wrap:anywhere">{_unbroken(escape(notice.title))}</h1></div>
 """
 
 
-def chat_html(notice: Notice, files: Sequence[str], limit: int) -> str:
+def chat_html(notice: Notice, remarks: Sequence[str], limit: int) -> str:
     """Return the body of a chat message in the few tags that chats know.
 
-    :param files: the names of the attachments
+    :param remarks: lines about the attachments
     :param limit: characters that the service takes
     """
     limit = min(limit, CHAT_MAX)
-    lines = chat_lines(notice, files)
+    lines = chat_lines(notice, remarks)
     before, after = ("<br/>\n".join(map(escape, some)) for some in lines)
     room = limit - len(before) - len(after) - len("<br/>\n<pre></pre><br/>\n")
     tail = escape(chat_tail(notice, room))

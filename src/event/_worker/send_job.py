@@ -61,6 +61,8 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
+    if any(not config and _registry.kind(name) == "logging" for name, config in configs.items()):
+        _show_logged_events()
     with Log(reporter, configs):
         event = _event_from_job(job, reporter)
         if event is None:
@@ -76,6 +78,18 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         )
         if claim and job.get("backlog"):
             _deliver_backlog({d.handler: handlers[d.handler] for d in given if d.ok}, given, job, claim, reporter)
+
+
+def _show_logged_events() -> None:
+    """Print to stderr what the handler ``logging`` logs, since nobody has configured logging in this process."""
+    import logging
+
+    root = logging.getLogger()
+    if not root.handlers:
+        shown = logging.StreamHandler(sys.stderr)
+        shown.addFilter(lambda record: hasattr(record, "event") or record.levelno >= logging.WARNING)
+        root.addHandler(shown)
+        root.setLevel(logging.DEBUG)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -115,9 +129,10 @@ def send_to_handlers(
             untried = untried or retry
             if delivery.timed_out:
                 delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
+            # Reported first: if another handler now ends the process, the command journals it.
+            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             if claim and not retry:
                 claim.record(delivery)
-            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             given.append(delivery)
     finally:
         if claim and not untried:
