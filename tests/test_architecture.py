@@ -215,8 +215,8 @@ FOR_HANDLERS = {
         "_text",
     ),
     *(
+        "_net.apprise_service",
         "_net.deadline",
-        "_net.guarded_requests",
         "_net.http",
         "_net.mail_server",
         "_net.otlp",

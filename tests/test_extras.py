@@ -20,6 +20,7 @@ EXTRAS = {
     "_broker/redis.py": {"broker"},
     "_broker/sqs.py": {"sqs"},
     "_cli/relay.py": {"s3"},
+    "_net/apprise_service.py": {"apprise"},
     "_net/guarded_requests.py": {"apprise"},
     "_net/otlp.py": {"otel"},
     "_net/s3.py": {"s3"},

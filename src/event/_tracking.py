@@ -9,7 +9,7 @@ from event._event import Event, raw_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from types import TracebackType
     from typing import Any
 
@@ -155,7 +155,12 @@ async def in_thread(send: Callable[[Event], T], event: Event) -> T:
 
 def is_cancellation(error: BaseException) -> bool:
     """Return whether an event loop has cancelled a task."""
-    return any(base.__name__ in {"CancelledError", "GeneratorExit"} for base in type(error).__mro__)
+    return _has_base(error, {"CancelledError", "GeneratorExit"})
+
+
+def _has_base(error: BaseException, names: Container[str]) -> bool:
+    """Return whether an error is of a class with one of these names, which need not be imported."""
+    return any(base.__name__ in names for base in type(error).__mro__)
 
 
 def _flags(function: Any) -> int:
@@ -179,7 +184,7 @@ def outcome_of(error: BaseException | None) -> dict[str, Any]:
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return {"outcome": "success"}
     kind = type(error)
-    if any(base.__name__ in _CANCELLATIONS for base in kind.__mro__):
+    if _has_base(error, _CANCELLATIONS):
         return {"outcome": "cancel"}
     try:
         message = str(error)

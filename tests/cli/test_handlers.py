@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+import event
 from cli.helpers import TO_FILES, handler, stored
 from event._cli._support import handler_options
 
@@ -184,3 +185,16 @@ def test_a_plugin_that_quotes_its_configuration_gives_no_secret_away(process, pl
 )
 def test_a_url_that_an_error_quotes_shows_no_password_whoever_has_configured_it(text, shown):
     assert handler_options.masked(text, {}) == shown
+
+
+def test_logging_without_a_configuration_prints_each_event(process, here):
+    files = [event.Event(name).dump(here / "dumps") for name in ("first", "second")]
+    done = process("send", "--handler", "logging", "--from-file", *files)
+    assert [done.stderr.count(f'"name": "{name}"') for name in ("first", "second")] == [1, 1]
+
+
+def test_logging_without_a_configuration_prints_no_debugging_of_others(process, plugin):
+    plugin("chatty", handler("import logging; logging.getLogger('lib').debug('noise'); return True"))
+    done = process("send", "n", "--handler", "logging", "--handler", "chatty")
+    assert '"name": "n"' in done.stderr
+    assert "noise" not in done.stderr

@@ -22,9 +22,8 @@ import event
 from delivering import deliver
 from event import _log
 from event._formats import notice
+from event._net import apprise_service
 from event._outbox import Outbox
-from event.handler import apprise
-from event.handler import apprise as apprise_handler
 from event.handler.apprise import AppriseHandler
 from servers.json_receiver import json_receiver
 from servers.smtp import raw_server, smtp_server
@@ -227,7 +226,7 @@ def test_messages_to_one_service_keep_the_pace_that_apprise_gives_it(monkeypatch
     pauses = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     for url in ("ntfy://paced", "ntfy://paced", "ntfy://other"):
-        apprise_handler._keep_pace(url, 5.5)
+        apprise_service.keep_pace(url, 5.5)
     assert pauses[0] == pauses[2] == 0.0
     assert 5.0 < pauses[1] <= 5.5
 
@@ -461,7 +460,7 @@ def test_nothing_of_a_url_is_ever_logged_but_its_host(secret, caplog, capfd, rec
     ],
 )
 def test_the_parts_of_a_url_are_masked(url, said, expected):
-    with pytest.raises(event.EventError, match=r"boom") as caught, apprise._Listener(url):
+    with pytest.raises(event.EventError, match=r"boom") as caught, apprise_service.Listener(url):
         raise ValueError(f"boom; {said}")
     assert str(caught.value).removeprefix("ValueError: boom; ") == expected
     assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
@@ -479,7 +478,7 @@ def test_the_parts_of_a_url_are_masked(url, said, expected):
 def test_a_host_is_told_where_it_is_one(url, expected):
     import apprise as package
 
-    with apprise._Listener(url) as listener:
+    with apprise_service.Listener(url) as listener:
         listener.service(package, "URL 1")
         logging.getLogger("apprise").warning("no way to [%s]", url.partition("://")[2])
         assert listener.reason() == f"no way to [{expected}]"
@@ -492,7 +491,7 @@ def test_what_apprise_logs_for_others_goes_where_it_went(handler, caplog):
 
 
 def test_an_exception_that_apprise_logs_is_part_of_the_reason():
-    with apprise._Listener(f"json://{TOKEN}") as listener:
+    with apprise_service.Listener(f"json://{TOKEN}") as listener:
         try:
             raise OSError(f"at {TOKEN}")
         except OSError:
@@ -526,7 +525,7 @@ def test_a_service_that_drips_is_left_at_the_deadline(secret, receiver, caplog):
 def test_each_wait_is_limited(url, expected):
     import apprise as package
 
-    with apprise._Listener(url) as listener:
+    with apprise_service.Listener(url) as listener:
         service = listener.service(package, "URL 1")
     assert service.request_timeout == expected
 

@@ -92,6 +92,18 @@ def test_where_no_worker_can_be_started_each_handler_has_failed(sender, monkeypa
     ]
 
 
+def test_the_log_says_why_the_event_is_not_kept_if_no_worker_can_be_started(sender, monkeypatch):
+    def refuse():
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(Worker, "spawn", refuse)
+    one = sender(FILE, outbox="ob")
+    said = []
+    one.log = said.append
+    assert not send(one).kept
+    assert said == ["the event cannot be kept in the outbox ob: no worker can be started"]
+
+
 def test_those_that_a_crash_has_kept_from_reporting_get_a_worker_each(sender, plugin):
     plugin("crash", handler("import os; os._exit(3)"))
     one = sender(("crash", ""), FILE, ("crash:b", ""), outbox="outbox")

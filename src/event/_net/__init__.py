@@ -5,6 +5,7 @@ module        holds
 ============= ========================================================================
 `deadline`    `Deadline`, and sockets each of whose waits ends with one
 `hostname`    `to_ascii`: a host name as DNS knows it (IDNA 2008)
+`apprise_service` `AppriseService`: a service that Apprise knows, which gets one message
 `guarded_requests` `guard`: the package requests, in the services of Apprise, under our rules
 `http`        `Client`, `Target`, `Response`: POST over kept connections
 `proxies`     `proxy_for`: the one rule for ``HTTPS_PROXY``, ``NO_PROXY`` and their kin

@@ -61,6 +61,8 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
+    if any(not config and _registry.kind(name) == "logging" for name, config in configs.items()):
+        _show_logged_events()
     with Log(reporter, configs):
         event = _event_from_job(job, reporter)
         if event is None:
@@ -77,6 +79,18 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         if claim and job.get("backlog"):
             working = {each.handler: handlers[each.handler] for each in deliveries if each.ok}
             _deliver_backlog(working, deliveries, job, claim, reporter)
+
+
+def _show_logged_events() -> None:
+    """Print the events that the handler ``logging`` logs to stderr, unless logging is configured."""
+    import logging
+
+    root = logging.getLogger()
+    if not root.handlers:
+        shown = logging.StreamHandler(sys.stderr)
+        shown.addFilter(lambda record: hasattr(record, "event") or record.levelno >= logging.WARNING)
+        root.addHandler(shown)
+        root.setLevel(logging.DEBUG)
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
@@ -117,9 +131,10 @@ def send_to_handlers(
             untried = untried or retry
             if delivery.timed_out:
                 delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
+            # Report before journaling: if another handler ends the process now, the command journals the result.
+            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             if claim and not retry:
                 claim.record(delivery)
-            report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             results.append(delivery)
     finally:
         if claim and not untried:
