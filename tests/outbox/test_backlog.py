@@ -90,7 +90,7 @@ def test_a_delivery_that_is_slow_makes_the_rest_wait(box, monkeypatch):
 
 def test_the_search_for_entries_of_the_handler_has_an_end(box, monkeypatch):
     put(box)
-    monkeypatch.setattr(backlog, "_SEARCH", -1.0)
+    monkeypatch.setattr(backlog, "_SEARCH_LIMIT", -1.0)
     assert deliver(box, {"good": Good()}) == {}
 
 

@@ -245,7 +245,7 @@ def test_a_handler_that_another_thread_loads_is_not_waited_for(monkeypatch):
 
 
 def test_a_pool_takes_no_more_than_it_has_room_for(box, kinds, monkeypatch):
-    monkeypatch.setattr(pool_module, "_PARKED", 10)
+    monkeypatch.setattr(pool_module, "_MAX_PARKED", 10)
     kinds("slow", lambda e: time.sleep(0.001) or True)
     fill(box, 300, "slow")
     assert len(deliver(box, jobs=8)) == 300
@@ -334,7 +334,7 @@ def test_an_entry_that_cannot_be_put_back_stays_claimed_until_the_process_ends(b
 
 
 def test_lanes_that_are_not_used_any_more_are_forgotten(box, kinds, monkeypatch):
-    monkeypatch.setattr(pool_module, "_LANES", 1)
+    monkeypatch.setattr(pool_module, "_MAX_LANES", 1)
     pool = DeliveryPool(box, TIMEOUT, 2, Reports())
     for name in ("a", "b", "c"):
         kinds(name)
