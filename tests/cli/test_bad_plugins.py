@@ -46,7 +46,7 @@ FAILING = {
         LATE,
     ),
     "exits at import": (f"raise SystemExit(3)\n{handler()}", "handler 'hostile' "),
-    "garbage to each descriptor": (handler(GARBAGE), "it broke the protocol of workers"),
+    "garbage to each descriptor": (handler(GARBAGE), "it sent an invalid report"),
     "closes each descriptor": (handler("import os; os.closerange(0, 100); return True"), "it closed its connection"),
     "raises KeyboardInterrupt": (handler("raise KeyboardInterrupt"), "KeyboardInterrupt"),
 }

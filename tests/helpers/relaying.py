@@ -737,7 +737,7 @@ def work(jobs, reports, command, step):
         return told_finish
 
     relay_job._split_batch = told_split
-    for kind in (relay_job._Keeping, relay_job._Direct):
+    for kind in (relay_job._OutboxTarget, relay_job._HandlerTarget):
         kind.finish = telling(kind.finish)
     if step:
         Death.tells = True

@@ -296,7 +296,7 @@ def test_a_lane_that_rests_puts_its_entries_back(box, kinds):
     given = kinds("suspect")
     fill(box, 3, "suspect")
     pool = DeliveryPool(box, TIMEOUT, 2, Reports())
-    pool.rest(Lane("suspect", "").key)
+    pool.pause(Lane("suspect", "").key)
     pool.feed(box.candidates())
     assert pool.wait(SECONDS)
     pool.close()
@@ -311,7 +311,7 @@ def test_a_lane_that_rests_while_it_is_held_gives_its_entries_back(box, kinds):
     key = Lane("suspect", "").key
     pool = DeliveryPool(box, TIMEOUT, 2, Reports(), held=[key])
     pool.feed(box.candidates())
-    pool.rest(key)
+    pool.pause(key)
     assert pool.wait(SECONDS)
     pool.close()
     assert (given, len(there(box)["waiting"])) == ([], 3)
@@ -325,7 +325,7 @@ def test_an_entry_that_cannot_be_put_back_stays_claimed_until_the_process_ends(b
     fill(box, 1, "suspect")
     reports = Reports()
     pool = DeliveryPool(box, TIMEOUT, 2, reports)
-    pool.rest(Lane("suspect", "").key)
+    pool.pause(Lane("suspect", "").key)
     monkeypatch.setattr(Claim, "postpone", full)
     pool.feed(box.candidates())
     assert pool.wait(SECONDS)
@@ -356,7 +356,7 @@ def test_a_thread_that_finds_nothing_more_in_a_lane_goes_on(box, kinds, monkeypa
     assert begun.wait(SECONDS)
     fill(box, 1, "other", prefix="o")
     pool.feed(box.candidates())
-    pool.rest(Lane("other", "").key)  # the lane wants a thread, and is empty when it gets it
+    pool.pause(Lane("other", "").key)  # the lane wants a thread, and is empty when it gets it
     hold.set()
     assert pool.wait(SECONDS)
     kinds("third")

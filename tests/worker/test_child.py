@@ -249,7 +249,7 @@ def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
 
 def test_a_heartbeat_reports_memory_and_threads(line):
     with Heartbeat(line.reporter, 0.01):
-        assert line.reporter.beating
+        assert line.reporter.has_heartbeat
         while not (heard := line.heard()):
             pass
     kind, values = heard[0]
@@ -262,7 +262,7 @@ def test_a_heartbeat_of_an_earlier_job_counts_for_no_later_one(line):
     """A handler alone has no heartbeat. Reported as one, its silence would end it long before its timeout."""
     with Heartbeat(line.reporter, 60):
         pass
-    assert not line.reporter.beating
+    assert not line.reporter.has_heartbeat
 
 
 def test_each_beat_puts_off_the_end_that_the_process_makes_of_itself(line, monkeypatch):
@@ -282,7 +282,7 @@ def test_without_a_thread_there_is_no_heartbeat(line, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with Heartbeat(line.reporter, 0.01):
-        assert not line.reporter.beating
+        assert not line.reporter.has_heartbeat
 
 
 def test_the_timer_is_one_of_c_and_can_be_stopped(monkeypatch):

@@ -177,9 +177,9 @@ def test_a_lane_that_is_held_waits_until_it_is_released(box, line, taken):
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_lane_that_rests_is_not_tried(box, line, taken, at_once):
     waiting(box, good="")
-    running = deliver(box, line, **({"rest": [KEY]} if at_once else {"hold": [KEY]}))
+    running = deliver(box, line, **({"pause": [KEY]} if at_once else {"hold": [KEY]}))
     if not at_once:
-        running.tell(job="rest", lane=KEY)
+        running.tell(job="pause", lane=KEY)
     running.until("idle")
     running.stop()
     assert taken == []
@@ -252,7 +252,7 @@ def test_to_drain_delivers_what_is_due(box, taken, delivering):
 
 
 def test_frames_that_come_while_it_drains_are_followed(box, line, taken, monkeypatch):
-    monkeypatch.setattr(deliver_job, "_DRAIN_LOOK", 0.01)
+    monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(job(box, hold=[KEY]), line.reporter)
     waiting(box, e=Event("n", uid="u"), good="")
     timer = threading.Timer(0.1, line.give, [{"job": "release", "lane": KEY}])
@@ -263,7 +263,7 @@ def test_frames_that_come_while_it_drains_are_followed(box, line, taken, monkeyp
 
 
 def test_to_drain_ends_when_the_command_is_gone(box, line, taken, monkeypatch):
-    monkeypatch.setattr(deliver_job, "_DRAIN_LOOK", 0.01)
+    monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(job(box, hold=[KEY]), line.reporter)
     waiting(box, good="")
     os.close(line.to_worker)
@@ -282,12 +282,12 @@ def test_to_drain_an_outbox_that_cannot_be_read_is_trouble(tmp_path, line):
 
 
 def test_many_results_are_sent_at_once(line, monkeypatch):
-    monkeypatch.setattr(deliver_job, "_FLUSH", 1000.0)
+    monkeypatch.setattr(deliver_job, "_FLUSH_DELAY", 1000.0)
     reports = deliver_job._Reports(line.reporter, quiet=False)
-    for number in range(deliver_job._MOST_ITEMS):
+    for number in range(deliver_job._MAX_ITEMS):
         reports.ended(str(number), "waiting")
     ((kind, values),) = line.heard()
-    assert (kind, len(values["items"])) == ("results", deliver_job._MOST_ITEMS)
+    assert (kind, len(values["items"])) == ("results", deliver_job._MAX_ITEMS)
 
 
 def test_what_the_pool_says_is_a_log_line(line):

@@ -71,7 +71,7 @@ def test_a_worker_does_its_job_and_ends_by_itself(here):
     assert len(stored()) == 2
     worker.finish(SOON)
     worker.kill()
-    assert worker.read() == worker.look() == []
+    assert worker.read() == worker.check() == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
@@ -80,7 +80,7 @@ def test_a_forked_worker_never_goes_on_as_the_command(here):
         "import os, sys, time; from event._worker import Worker; from event._worker import child\n"
         "child.main = lambda *fds: 1 / 0\n"
         "worker = Worker.fork()\n"
-        "while not worker.ended: worker.look()\n"
+        "while not worker.ended: worker.check()\n"
         "print(worker.ended)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -154,13 +154,13 @@ def test_a_process_without_standard_streams_has_pipes_above_them():
         ),
         pytest.param(
             "import os, sys, time; os.write(int(sys.argv[2]), b'garbage!' * 99); time.sleep(1000)",
-            "it broke the protocol of workers (a frame of 1734439522 and 1634166049 bytes)",
+            "it sent an invalid report (a frame of 1734439522 and 1634166049 bytes)",
             id="garbage",
         ),
     ],
 )
 def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
-    monkeypatch.setattr(parent, "_KILL_PATIENCE", 1.0 if "closed" in reason else SOON)
+    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 1.0 if "closed" in reason else SOON)
     worker, _, reports = fake(code)
     os.close(reports)
     assert hear(worker) == []
@@ -201,7 +201,7 @@ def test_receiving_ends_at_its_deadline(fake):
 
 
 def test_a_flood_of_reports_ends_too(fake, monkeypatch):
-    monkeypatch.setattr(parent, "_MOST_READS", 1)
+    monkeypatch.setattr(parent, "_MAX_READS", 1)
     worker, _, reports = fake()
     frame = encode_frame({"report": "log", "id": 0, "text": "x" * 30_000})
     os.write(reports, frame * 2)
@@ -244,7 +244,7 @@ def test_killing_ends_the_processes_of_handlers_too(fake):
 def test_a_process_that_cannot_be_killed_is_not_waited_for(fake, monkeypatch):
     """As one that waits for a dead disk."""
     worker, _, _ = fake()
-    monkeypatch.setattr(parent, "_KILL_PATIENCE", 0.01)
+    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.01)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *args: None)
         patched.setattr(os, "kill", lambda *args: None)

@@ -39,7 +39,7 @@ class Ward:
     def step(self):
         for worker in self.quarantine.workers:
             for report in worker.read():
-                self.quarantine.take(worker, report)
+                self.quarantine.handle_report(worker, report)
         self.quarantine.watch()
 
     def die(self, worker, *, begun=True):

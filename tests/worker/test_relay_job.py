@@ -126,7 +126,7 @@ def test_messages_for_several_handlers_have_files_of_their_own(box, line, taken)
 
 def test_a_worker_for_one_message_alone_delivers_nothing_and_leaves_the_entry_due(box, line, taken):
     running = relay(line, outbox=box, alone=True)
-    running.tell(job="rest", lane="another frame")
+    running.tell(job="pause", lane="another frame")
     assert dispositions(give(running, body("1"))) == [ACK]
     running.stop()
     assert taken == []

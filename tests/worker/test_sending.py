@@ -205,7 +205,7 @@ def test_an_outbox_that_does_not_answer_is_left_out_and_logged(sender, here, plu
 
 def test_where_journaling_has_no_end_either_the_entry_stays_claimed(sender, plugin, monkeypatch):
     plugin("crash", handler("import os; os._exit(3)"))
-    monkeypatch.setattr(sending, "RESUME_PATIENCE", 0.0)
+    monkeypatch.setattr(sending, "RESUME_TIMEOUT", 0.0)
     assert send(sender(("crash", ""), outbox="outbox")).kept
     ((candidate, _),) = Outbox("outbox").entries()
     assert candidate.state == "claimed"

@@ -126,14 +126,14 @@ def test_a_pass_fails_if_no_worker_can_be_started(once, stage):
 
 
 def test_a_pass_fails_once_workers_have_died_again_and_again_for_no_handler(once, stage, heard):
-    for _ in range(room._MOST_STARTS):
+    for _ in range(room._MAX_STARTS):
         assert not once.failed
         stage.now += 100.0
         once.step(0.0)
         die(once, stage.workers[-1])
     assert once.failed == "the worker was lost: its process ended with SIGSEGV"
     assert once.finished
-    assert len(stage.workers) == room._MOST_STARTS
+    assert len(stage.workers) == room._MAX_STARTS
 
 
 def test_a_pass_starts_no_second_worker_while_one_finishes_what_it_has(once, stage):
@@ -191,11 +191,11 @@ def test_a_handler_that_kills_two_workers_of_its_own_rests_and_a_line_says_so(wa
     for worker in alone:
         worker.kill("its process ended with SIGSEGV")
     steps(watching)
-    assert frames(main) == [("rest", "lane-a")]
+    assert frames(main) == [("pause", "lane-a")]
     assert "a ended its process twice in a row, and is not tried for 60 s" in heard.logged
     die(watching, main)
     watching.step(0.0)
-    assert stage.workers[-1].jobs[0]["rest"] == ["lane-a"]
+    assert stage.workers[-1].jobs[0]["pause"] == ["lane-a"]
 
 
 def test_an_entry_between_two_handlers_is_adopted_by_the_next_worker(watching, stage, heard):
@@ -240,7 +240,7 @@ def test_a_worker_whose_report_makes_no_sense_is_killed(watching, stage, kind, v
     watching.step(0.0)
     stage.workers[0].report(kind, **values)
     watching.step(0.0)
-    assert stage.workers[0].ended.startswith("it broke the protocol of workers")
+    assert stage.workers[0].ended.startswith("it sent an invalid report")
 
 
 def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
@@ -261,7 +261,7 @@ def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
     ("kind", "values"),
     [
         ("alive", {"memory": 1 << 60, "threads": 1}),
-        ("alive", {"memory": 1, "threads": room.MOST_THREADS + 1}),
+        ("alive", {"memory": 1, "threads": room.MAX_THREADS + 1}),
         ("state", {"disk": 0.0, "exhausted": True}),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_worker_that_has_grown_finishes_while_another_goes_on(watching, stage,
 
 def test_a_worker_of_a_great_age_is_renewed(watching, stage):
     watching.step(0.0)
-    stage.now += room.MOST_AGE + 1
+    stage.now += room.MAX_AGE + 1
     stage.workers[0].last_report = stage.now
     steps(watching)
     assert frames(stage.workers[0]) == [("stop", "")]

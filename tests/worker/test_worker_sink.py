@@ -10,7 +10,7 @@ import pytest
 
 from event._broker import Disposition, Incoming
 from event._worker import parent, worker_sink
-from event._worker.worker_sink import BATCH_PATIENCE, WorkerSink
+from event._worker.worker_sink import BATCH_TIMEOUT, WorkerSink
 from worker.staging import Heard, Stage
 
 if os.name == "nt":
@@ -43,12 +43,12 @@ class Relay:
     def turn(self, count=1):
         for _ in range(count):
             self.supervisor.step(0.0)
-            self.supervisor.go_on()
+            self.supervisor.advance()
 
     def give(self, *pending, count=1):
         """Give a batch, of as many messages as there are lists of pending handlers."""
         lists = pending or [None] * count
-        batch = self.supervisor.give([Incoming(f"m{number}".encode(), names) for number, names in enumerate(lists)])
+        batch = self.supervisor.submit([Incoming(f"m{number}".encode(), names) for number, names in enumerate(lists)])
         self.turn(2)
         return batch
 
@@ -115,21 +115,21 @@ def test_a_worker_whose_results_make_no_sense_is_killed(keeping, stage, results)
     keeping.give()
     stage.workers[0].report("batch", number=1, results=results)
     keeping.turn()
-    assert stage.workers[0].ended == "it broke the protocol of workers (ValueError)"
+    assert stage.workers[0].ended == "it sent an invalid report (ValueError)"
 
 
 def test_a_batch_stays_at_the_broker_if_no_worker_can_be_started(keeping, stage):
     stage.refusal = OSError(11, "no more processes")
     batch = keeping.give(count=2)
     assert not batch.done.is_set()
-    stage.now += BATCH_PATIENCE + 1
+    stage.now += BATCH_TIMEOUT + 1
     keeping.turn()
     assert outcomes(batch) == [(KEEP, "no worker can be started", None)] * 2
 
 
 def test_a_batch_stays_at_the_broker_if_the_outbox_does_not_answer(keeping, stage):
     batch = keeping.give()
-    stage.now += BATCH_PATIENCE + 1
+    stage.now += BATCH_TIMEOUT + 1
     stage.workers[0].last_report = stage.now
     keeping.turn(2)
     assert stage.workers[0].ended == "it did not take a batch in time"
@@ -138,7 +138,7 @@ def test_a_batch_stays_at_the_broker_if_the_outbox_does_not_answer(keeping, stag
 
 def test_without_an_outbox_a_worker_has_the_timeout_for_each_message(direct, stage):
     batch = direct.give(count=3)
-    stage.now += BATCH_PATIENCE + 3 * TIMEOUT - 1
+    stage.now += BATCH_TIMEOUT + 3 * TIMEOUT - 1
     stage.workers[0].last_report = stage.now
     direct.turn()
     assert stage.workers[0].ended == ""
@@ -324,36 +324,36 @@ def test_a_sink_that_was_aborted_leaves_messages_at_the_broker(sink, monkeypatch
     monkeypatch.setattr(worker_sink, "_IDLE", 0.01)
     sink.abort()
     results = sink.deliver([Incoming(b"m"), Incoming(b"n")], lambda: None)
-    assert [(result.disposition, result.reason) for result in results] == [(KEEP, "the worker is gone")] * 2
+    assert [(result.disposition, result.reason) for result in results] == [(KEEP, "the worker has stopped")] * 2
 
 
-# The bell.
+# The wake_up.
 
 
 @pytest.fixture
-def bell():
-    made = worker_sink._Bell()
+def wake_up():
+    made = worker_sink._WakeUp()
     yield made
     os.close(made._read)
     os.close(made._write)
 
 
-def test_a_bell_ends_the_wait_for_workers(bell):
-    threading.Timer(0.05, bell.ring).start()
-    assert parent.receive([bell], time.monotonic() + SECONDS) == [(bell, {"report": "bell"})]
-    assert bell.read() == []
+def test_wake_up_ends_the_wait_for_workers(wake_up):
+    threading.Timer(0.05, wake_up.wake).start()
+    assert parent.receive([wake_up], time.monotonic() + SECONDS) == [(wake_up, {"report": "wake"})]
+    assert wake_up.read() == []
 
 
-def test_a_bell_that_rings_all_the_time_holds_up_nobody(bell):
+def test_constant_wake_ups_delay_no_worker(wake_up):
     for _ in range(1 << 17):
-        bell.ring()
-    assert bell.read()
+        wake_up.wake()
+    assert wake_up.read()
 
 
-def test_a_bell_rings_where_a_pipe_cannot_be_set_not_to_block(monkeypatch):
+def test_wake_up_works_if_a_pipe_cannot_be_nonblocking(monkeypatch):
     monkeypatch.delattr(os, "set_blocking")
-    bell = worker_sink._Bell()
-    bell.ring()
-    assert bell.read()
-    os.close(bell._read)
-    os.close(bell._write)
+    wake_up = worker_sink._WakeUp()
+    wake_up.wake()
+    assert wake_up.read()
+    os.close(wake_up._read)
+    os.close(wake_up._write)

@@ -29,7 +29,7 @@ SEND_BATCH = 100  # events in one call of `send_events`, at most
 _QUEUED = 200  # entries of one lane whose content is in memory
 MAX_URGENT = 500  # urgent entries of a lane whose content is in memory: reading one again costs more than delivering it
 RUN = 16  # events that a thread takes from a fast lane at once, to spare the hand-over between threads
-LANE_REST = 60.0  # seconds that a lane rests after two timeouts in a row
+TIMEOUT_PAUSE = 60.0  # seconds that a lane rests after two timeouts in a row
 _TIMEOUTS = 2  # in a row, before a lane rests
 _BLOCKED = 0.001  # seconds; a handler that waits this long for others is served by several threads
 _FAST = 0.002  # seconds; a handler that takes less is given several events by one thread in turn
@@ -251,9 +251,9 @@ class Lane:
         self.queue.clear()
         return works
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Take nothing for a while."""
-        self.rests_until = time.time() + LANE_REST
+        self.rests_until = time.time() + TIMEOUT_PAUSE
 
     def note_answer(self, answer: LaneResult, events: int) -> None:
         """Take into account that the handler has answered, and how long it took."""
@@ -266,7 +266,7 @@ class Lane:
         self._timeouts += 1
         rested = self.rests_until > time.time()
         if self._timeouts >= _TIMEOUTS:
-            self.rest()
+            self.pause()
         return self._timeouts >= _TIMEOUTS and not rested
 
     def late(self, timeout: float) -> list[Sending]:

@@ -15,7 +15,7 @@ from threading import Condition, Lock, Thread
 from event._dispatch import HUNG_LIMIT
 from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
-from event._outbox.lanes import LANE_REST, MAX_URGENT, SEND_BATCH, Lane, Sending, Work, send_works
+from event._outbox.lanes import MAX_URGENT, SEND_BATCH, TIMEOUT_PAUSE, Lane, Sending, Work, send_works
 from event._outcome import Delivery
 from event.error import one_line
 
@@ -54,7 +54,7 @@ class DeliveryPool:
         self._reports = reports
         self._pid = os.getpid()
         self._held = {*held}
-        self._resting: set[str] = set()
+        self._paused: set[str] = set()
         self._is_broken = False
         self._lock = Lock()
         self._wanted = Condition(self._lock)  # a lane wants a thread
@@ -129,12 +129,12 @@ class DeliveryPool:
         for work, name in works:
             self._skip(work, name, time.time())
 
-    def rest(self, key: str) -> None:
+    def pause(self, key: str) -> None:
         """Have a lane take nothing for a while, since its handler brings down the process."""
         for lane in self._set_free(key):
-            lane.rest()
+            lane.pause()
             self._send_home(lane)
-        self._resting.add(key)
+        self._paused.add(key)
 
     def release(self, key: str) -> None:
         """Serve a lane that was held."""
@@ -178,9 +178,9 @@ class DeliveryPool:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if lane.is_used}
             lane = self._lanes[name, config] = Lane(name, config)
             lane.is_held = lane.key in self._held
-            if lane.key in self._resting:
-                self._resting.discard(lane.key)
-                lane.rest()
+            if lane.key in self._paused:
+                self._paused.discard(lane.key)
+                lane.pause()
         return lane
 
     def _enter(self, lane: Lane, work: Work, now: float) -> None:
@@ -242,7 +242,7 @@ class DeliveryPool:
             lane.running.discard(sending)
             works = [work for work in (*sending.given, *sending.rest) if lane.name in work.open]
         for work in works:
-            self._skip(work, lane.name, time.time() + LANE_REST)
+            self._skip(work, lane.name, time.time() + TIMEOUT_PAUSE)
         return True
 
     def _next(self) -> Sending | list[tuple[str, bool]] | None:
@@ -363,7 +363,7 @@ class DeliveryPool:
                 self._record(sending.given[0], Delivery(sending.lane.name, False, error, self._timeout))
             if rests:
                 waits = self._send_home(sending.lane)
-                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {LANE_REST:g} s"
+                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {TIMEOUT_PAUSE:g} s"
                 self._reports.log(f"{text}; {waits} {'entry waits' if waits == 1 else 'entries wait'}")
 
     def _abandon(self, sending: Sending) -> bool:
