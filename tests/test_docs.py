@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import event
-import pages
 from event import _broker, _registry
+from helpers import pages
 from servers.otlp import otlp_receiver
 from servers.smtp import PASSWORD, Authority, smtp_server
 

@@ -8,7 +8,7 @@ import pytest
 
 import event
 from event._lazy_handler import LazyHandler
-from plugins import Site
+from helpers.plugins import Site
 
 COUNTS = """
 import sys

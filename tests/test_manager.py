@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import event
 from event import EventError, EventManager
-from plugins import DUCK, Site
+from helpers.plugins import DUCK, Site
 
 VARIABLE = "E3_EVENT_HANDLERS"
 

@@ -13,12 +13,12 @@ import pytest
 
 import gallery
 import letter
-import pages
 import surroundings
 import svg
 import terminal
 import waterfall
 from event import _registry
+from helpers import pages
 from waterfall import Step
 
 MADE = ("trace", "mail", "check")

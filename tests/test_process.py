@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.test_run import waiting
 from event._process import child, output, signals
+from helpers.commands import TO_FILES, handler, stored
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-import pages
+from helpers import pages
 
 README = pages.CHECKOUT / "README.md"
 

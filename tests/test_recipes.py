@@ -10,9 +10,8 @@ import subprocess
 import pytest
 import yaml
 
-import pages
-import recipes
-from recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
+from helpers import pages, recipes
+from helpers.recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
 from servers.smtp import PASSWORD
 
 pytestmark = pytest.mark.server

@@ -14,7 +14,7 @@ import pytest
 
 import event
 from event import _registry
-from plugins import DUCK, E3_GROUP, HANDLER, OWN_GROUP, Site
+from helpers.plugins import DUCK, E3_GROUP, HANDLER, OWN_GROUP, Site
 
 
 @pytest.fixture

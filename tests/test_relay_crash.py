@@ -18,7 +18,7 @@ import pytest
 
 from servers.process import program
 
-relaying = Path(__file__).with_name("relaying.py")
+relaying = Path(__file__).with_name("helpers") / "relaying.py"
 CONTENT = b"0123456789abcdef" * 1024
 PROGRAMS = {"redis": "redis-server", "rabbitmq": "rabbitmq-server"}
 SHORT = {"rounds": 12, "redis": 1, "rabbitmq": 1}

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from brokers import RabbitQueue, RedisQueue
+from helpers.brokers import RabbitQueue, RedisQueue
 from servers.process import program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server

@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from brokers import DEAD, until
 from event._broker import (
     BrokerError,
     BrokerURL,
@@ -31,6 +30,7 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
+from helpers.brokers import DEAD, until
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from brokers import DEAD as DEAD_SUFFIX
-from brokers import until
 from event import Event
 from event._broker import (
     BrokerError,
@@ -37,6 +35,8 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
+from helpers.brokers import DEAD as DEAD_SUFFIX
+from helpers.brokers import until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 HEADER, REASON = "e3-event-relay", "e3-event-reason"

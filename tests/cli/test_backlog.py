@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import free, ids, make_due, wait_for
+from helpers.commands import TO_FILES, handler, stored
 
 AT = ("--outbox", "ob")
 

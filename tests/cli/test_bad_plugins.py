@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from cli.helpers import HOLDS_THE_LOCK, handler, side_by_side, stored
 from event._outbox import Outbox
+from helpers.commands import HOLDS_THE_LOCK, handler, side_by_side, stored
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)

@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from cli.helpers import handler, side_by_side, stored
 from cli.relays import Queue, eventually, started
 from cli.test_bad_plugins import DELIVERING, EATS_MEMORY, FAILING
 from event import Event
 from event._outbox import NewEntry, Outbox
+from helpers.commands import handler, side_by_side, stored
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)

@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
-from cli.helpers import TO_FILES, stored
 from cli.outboxes import block, free, ids
 from event import _places
+from helpers.commands import TO_FILES, stored
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: these homes are those of POSIX")
 
@@ -92,7 +92,7 @@ def test_quiet_is_silent_unless_something_fails(command):
 
 
 def test_an_event_whose_outbox_was_removed_meanwhile_is_lost(command, plugin, default):
-    from cli.helpers import handler
+    from helpers.commands import handler
 
     plugin("remover", handler(f"import shutil; shutil.rmtree({default!r}); return False"))
     status, _, err = command("send", "n", "--handler", "remover")

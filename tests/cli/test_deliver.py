@@ -15,12 +15,12 @@ import time
 
 import pytest
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import TRACED_ID, block, free, golden, ids, make_due, path_of, text_of, wait_for
 from cli.relays import eventually
 from event import Event, EventManager
 from event._cli import deliver, main
 from event._process import shutdown
+from helpers.commands import TO_FILES, handler, stored
 from servers.smtp import raw_server, smtp_server
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX signals and terminals")

@@ -9,8 +9,8 @@ import re
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from event._cli._support import handler_options
+from helpers.commands import TO_FILES, handler, stored
 
 
 def test_handlers_come_from_the_variable(command, monkeypatch):

@@ -13,10 +13,10 @@ import sys
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, text_of, wait_for
 from event._cli._support import outbox_index
 from event._outbox import Candidate, Outbox
+from helpers.commands import TO_FILES, handler, stored
 
 AT = ("--outbox", "ob")
 

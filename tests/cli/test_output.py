@@ -10,10 +10,10 @@ import sys
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import block, free, ids, make_due, wait_for
 from event._cli._support import handler_options, terminal
 from event._worker import Result
+from helpers.commands import TO_FILES, handler, stored
 
 AT = ("--outbox", "ob")
 

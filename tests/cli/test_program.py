@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import _e3_event
-from cli.helpers import stored
+from helpers.commands import stored
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
 

@@ -14,10 +14,10 @@ import time
 import pytest
 
 import event
-from cli.helpers import HOLDS_THE_LOCK, TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
 from event._outbox import Outbox
+from helpers.commands import HOLDS_THE_LOCK, TO_FILES, handler, stored
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 

@@ -16,9 +16,9 @@ import time
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from event._outbox import Outbox
 from event._process import ci
+from helpers.commands import TO_FILES, handler, stored
 
 if os.name == "nt":
     pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)

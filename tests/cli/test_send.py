@@ -14,7 +14,7 @@ import uuid
 import pytest
 
 import event
-from cli.helpers import TO_FILES, stored
+from helpers.commands import TO_FILES, stored
 
 
 def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here):

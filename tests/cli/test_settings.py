@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import block, ids
 from event._cli._support.settings import Settings
+from helpers.commands import TO_FILES, handler, stored
 
 TO_EVENTS = '[handlers.file]\ndirectory = "events"\n'
 

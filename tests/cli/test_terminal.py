@@ -12,8 +12,8 @@ import threading
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from event._cli import interrupt_again, main
+from helpers.commands import TO_FILES, handler, stored
 
 BUFFERING = pytest.mark.parametrize("unbuffered", [pytest.param("", id="buffered"), pytest.param("1", id="unbuffered")])
 

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import event
-from delivering import deliver
 from event import _log
 from event._formats import notice
 from event._net import apprise_service
 from event._outbox import Outbox
 from event.handler.apprise import AppriseHandler
+from helpers.delivering import deliver
 from servers.json_receiver import json_receiver
 from servers.smtp import raw_server, smtp_server
 

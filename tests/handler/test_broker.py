@@ -27,13 +27,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import event
-from brokers import RabbitQueue, RedisQueue
-from delivering import deliver
 from event import _files
 from event._broker import InlineFile, decode_message
 from event._broker import publisher as publisher_module
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
+from helpers.brokers import RabbitQueue, RedisQueue
+from helpers.delivering import deliver
 from servers.process import free_port
 from servers.rabbitmq import LARGEST
 from servers.s3 import listening

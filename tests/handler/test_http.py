@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import event
-from delivering import deliver
 from event._formats import cloudevents
 from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
+from helpers.delivering import deliver
 from servers.http import Answer, site
 from servers.smtp import Authority, raw_server
 

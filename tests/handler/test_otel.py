@@ -16,11 +16,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
-from delivering import deliver
 from event import _trace_context
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
+from helpers.delivering import deliver
 from servers.otlp import PROTOBUF, otlp_receiver, partial_success
 from servers.smtp import Authority, raw_server
 

@@ -16,7 +16,7 @@ from e3.event.handler.logging import LoggingHandler as E3LoggingHandler
 import event
 from event.handler.file import FileHandler
 from event.handler.logging import LoggingHandler
-from plugins import E3_GROUP, OWN_GROUP, Site
+from helpers.plugins import E3_GROUP, OWN_GROUP, Site
 
 NAMES = ("file", "logging", "smtp", "s3")
 

@@ -11,7 +11,7 @@ from shutil import rmtree
 import pytest
 
 from event import Event, PermanentError
-from outbox.helpers import (
+from helpers.entries import (
     POSIX,
     ROOT,
     abandon,

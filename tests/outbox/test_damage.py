@@ -10,7 +10,7 @@ import pytest
 
 from event import Event
 from event._outbox import Outbox
-from outbox.helpers import (
+from helpers.entries import (
     POSIX,
     ROOT,
     STATES,

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import event
-from delivering import SECONDS, deliver
 from event import Event, EventManager, PermanentError, _lazy_handler, _registry, _trace_context
 from event._outbox import Outbox
 from event._outbox.pool import DeliveryPool
-from outbox.helpers import POSIX, ROOT, STATES, names, path_of, text_of
-from plugins import Site
+from helpers.delivering import SECONDS, deliver
+from helpers.entries import POSIX, ROOT, STATES, names, path_of, text_of
+from helpers.plugins import Site
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
 
@@ -446,7 +446,7 @@ from event import _registry
 from event._outbox import Outbox
 
 sys.path.insert(0, sys.argv[4])
-from delivering import deliver
+from helpers.delivering import deliver
 
 class Board:
     def __init__(self, path): self.path = path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from event import Event, _trace_context
 from event._outbox import Candidate, NewerVersionError, Outbox
-from outbox.helpers import lines_of, put
+from helpers.entries import lines_of, put
 
 UNTIMED = settings(deadline=None)
 CREATED = 1780000000.5

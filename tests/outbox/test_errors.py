@@ -10,7 +10,7 @@ import pytest
 
 from event import Event
 from event._outbox import Outbox
-from outbox.helpers import POSIX, claims, did, names, path_of, place, put, taken, there, waiting
+from helpers.entries import POSIX, claims, did, names, path_of, place, put, taken, there, waiting
 
 ERRNOS = [
     getattr(errno, name)

@@ -9,7 +9,7 @@ import pytest
 
 from event import Event, PermanentError
 from event._outbox import BOUND, Candidate, Outbox
-from outbox.helpers import (
+from helpers.entries import (
     LEASE,
     abandon,
     candidate_of,

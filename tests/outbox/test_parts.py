@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import event
-from delivering import deliver
 from event import Event, EventManager
 from event._outbox import Outbox
-from plugins import Site
+from helpers.delivering import deliver
+from helpers.plugins import Site
 
 # A handler with two destinations, each of which is down if a file says so. It
 # writes down who got the event, and what it was told of earlier attempts.

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from delivering import SECONDS, Reports, deliver
 from event import Event, PermanentError, _registry
 from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
 from event._outbox.lanes import Lane, Recipient
 from event._outbox.pool import DeliveryPool
-from outbox.helpers import there
+from helpers.delivering import SECONDS, Reports, deliver
+from helpers.entries import there
 
 TIMEOUT = 30.0
 

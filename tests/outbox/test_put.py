@@ -12,7 +12,7 @@ import pytest
 import event
 from event import Event, EventError, _files, _trace_context
 from event._outbox import NewEntry, Outbox, current_owner
-from outbox.helpers import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
+from helpers.entries import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
 
 
 def test_an_entry_without_attachments_is_one_file(box):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from event import Event, EventError, _files
 from event._outbox import NewEntry
-from outbox.helpers import POSIX, claims, did, lines_of, names, place, put, taken, there, touch
+from helpers.entries import POSIX, claims, did, lines_of, names, place, put, taken, there, touch
 
 
 def new(number, **handlers):

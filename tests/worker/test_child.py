@@ -12,12 +12,12 @@ import threading
 import pytest
 
 import event
-from cli.helpers import HOLDS_THE_LOCK, handler, stored
 from event._event import raw_content
 from event._outbox import Outbox
 from event._worker import child, reporter, send_job
 from event._worker.child import Heartbeat
 from event._worker.protocol import ProtocolError
+from helpers.commands import HOLDS_THE_LOCK, handler, stored
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)

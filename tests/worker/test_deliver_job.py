@@ -14,7 +14,7 @@ from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import deliver_job
 from event._worker.deliver_job import Delivering
-from outbox.helpers import abandon, ended, later, there, waiting
+from helpers.entries import abandon, ended, later, there, waiting
 from worker.running import Running, register
 
 if os.name == "nt":

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from cli.helpers import stored
 from event._event import Event, raw_content
 from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode_frame
+from helpers.commands import stored
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)

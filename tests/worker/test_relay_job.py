@@ -16,7 +16,7 @@ from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import relay_job
-from outbox.helpers import there, waiting
+from helpers.entries import there, waiting
 from worker.running import Running, register
 
 if os.name == "nt":

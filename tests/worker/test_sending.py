@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from cli.helpers import handler, stored
 from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
 from event._worker.results import Result
+from helpers.commands import handler, stored
 from worker.staging import Stage
 
 if os.name == "nt":
