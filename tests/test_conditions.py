@@ -86,7 +86,7 @@ def test_a_name_and_its_conditions_are_told_apart():
 
 @pytest.mark.parametrize("name", ["file@weekly", "file@", "file@failure+", "file:x@y"])
 def test_an_unknown_condition_is_an_error_when_the_handler_is_added(name, tmp_path):
-    with pytest.raises(EventError, match="is no condition; expected one or several of always, failure"):
+    with pytest.raises(EventError, match="is not a condition; expected one or several of always, failure"):
         event.add_handler(name, str(tmp_path))
 
 

@@ -13,7 +13,7 @@ import pytest
 import event
 from event import _config_file, _places, _registry
 from event._config_file import read_config_file
-from event._handler_config import is_mistake
+from event._handler_config import is_invalid_config
 from event._outbox import Outbox
 from event.error import EventError
 from event.handler import broker, http
@@ -188,7 +188,7 @@ def test_the_table_of_a_pyproject(write):
         pytest.param(
             '[handlers.file]\nconfig = "x"\ndirectory = "y"', "expected either config or named keys", id="both"
         ),
-        pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is no condition", id="condition"),
+        pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is not a condition", id="condition"),
         pytest.param('[handlers.acme]\nconfig = "a|b"', "handlers.acme: acme: its configuration must be", id="a bar"),
         pytest.param("handlers = 1", "handlers: expected tables, as in [handlers.mail]", id="no tables"),
         pytest.param("[handlers]\nmail = 1", "handlers.mail: expected a table, as in [handlers.mail]", id="no table"),
@@ -215,7 +215,7 @@ def mistakes_in(path):
         content = read_config_file(path)
     except EventError as error:
         return [str(error)]
-    return [*content.problems, *(config[1:] for _, config in content.handlers if is_mistake(config))]
+    return [*content.problems, *(config[1:] for _, config in content.handlers if is_invalid_config(config))]
 
 
 def test_a_mistake_leaves_the_rest_of_the_file_in_use(write):
@@ -226,7 +226,7 @@ def test_a_mistake_leaves_the_rest_of_the_file_in_use(write):
     content = read_config_file(path)
     assert content.outbox == os.path.join(os.path.dirname(path), "o")
     assert [problem.partition(": ")[2].partition(":")[0] for problem in content.problems] == ["outbx", "timeout"]
-    assert [(name, is_mistake(config)) for name, config in content.handlers] == [
+    assert [(name, is_invalid_config(config)) for name, config in content.handlers] == [
         ("good", False),
         ("smtp:mail@failure", True),
         ("late", True),

@@ -152,7 +152,7 @@ def test_entries_that_were_probably_meant_otherwise(value, lines):
 
 
 def test_a_mistake_takes_the_place_of_a_configuration():
-    wrong = _handler_config.mistake("x is unknown")
+    wrong = _handler_config.invalid_config("x is unknown")
     with pytest.raises(EventError, match="x is unknown"):
-        _handler_config.require_right(wrong)
-    _handler_config.require_right("x")
+        _handler_config.require_valid_config(wrong)
+    _handler_config.require_valid_config("x")

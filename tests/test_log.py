@@ -53,7 +53,7 @@ def test_an_exception_that_was_not_there_is_left_out():
 
 def test_the_logger_is_listened_to_once():
     assert _log.get_logger() is _log.get_logger() is logging.getLogger("event")
-    assert _log.get_logger().filters.count(_log._remember) == 1
+    assert _log.get_logger().filters.count(_log._capture_record) == 1
 
 
 class Broken(logging.Handler):

@@ -417,7 +417,7 @@ BROKEN = {
     "file=": "log directory",
     "file:x": "log directory",
     "unimportable=1": "unimportable_plugin:Handler of unimportable-plugin) fails to import: SystemExit: 3",
-    "nothing=1": "is no handler",
+    "nothing=1": "is not a handler",
     "twice=1": "registered more than once",
     "refuses=1": "ValueError: refused",
     "odd=1": "TypeError",

@@ -9,12 +9,12 @@ import pathlib
 import pytest
 
 import event
-from event._redact import redact_data, redact_text, says_secret, without_secrets
+from event._redact import is_secret_name, redact_data, redact_text, without_secrets
 
 
 @pytest.fixture(autouse=True)
 def no_secrets_of_the_machine(monkeypatch):
-    for name in [*filter(says_secret, os.environ)]:
+    for name in [*filter(is_secret_name, os.environ)]:
         monkeypatch.delenv(name)
 
 
@@ -53,7 +53,7 @@ def test_a_megabyte_of_anything_takes_no_time(letter):
     ],
 )
 def test_a_name_says_secret(name):
-    assert says_secret(name)
+    assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_name_says_secret(name):
     ],
 )
 def test_a_name_does_not_say_secret(name):
-    assert not says_secret(name)
+    assert not is_secret_name(name)
 
 
 @pytest.mark.parametrize(

@@ -131,14 +131,14 @@ def test_an_interrupt_while_a_plugin_is_imported_passes(site):
 )
 def test_a_plugin_that_is_no_handler_is_an_error_that_names_it(site, source):
     site.plugin("acme", source)
-    with pytest.raises(event.EventError, match=r"acme_plugin:Handler of acme-plugin\) is no handler.*send_event"):
+    with pytest.raises(event.EventError, match=r"acme_plugin:Handler of acme-plugin\) is not a handler.*send_event"):
         _registry.get_handler("acme")
 
 
 def test_a_module_is_no_handler(site):
     site.module("acme_plugin", "def send_event(event):\n    return True\n")
     site.distribution("acme-plugin", (E3_GROUP, "acme", "acme_plugin"))
-    with pytest.raises(event.EventError, match="is no handler"):
+    with pytest.raises(event.EventError, match="is not a handler"):
         _registry.get_handler("acme")
 
 

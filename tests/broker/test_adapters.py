@@ -14,7 +14,7 @@ import pytest
 from event._broker import (
     BrokerError,
     BrokerURL,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     RefusedError,
     TooLargeError,
@@ -423,7 +423,7 @@ def test_full_queue_rejects_and_the_connection_stays(rabbit):
     rabbit.make({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"})
     publisher = connect_publisher(rabbit.url, 0, 10.0)
     publisher.publish(rabbit.name, OutgoingMessage(b"1"), 10.0)
-    with pytest.raises(NotTakenError, match="rejected the message; the queue may be full"):
+    with pytest.raises(NotAcceptedError, match="rejected the message; the queue may be full"):
         publisher.publish(rabbit.name, OutgoingMessage(b"2"), 10.0)
     assert rabbit.get()[0] == b"1"
     publisher.publish(rabbit.name, OutgoingMessage(b"3"), 10.0)
@@ -525,15 +525,15 @@ def test_full_redis_takes_nothing_and_can_be_emptied(stream):
         publisher = connect_publisher(stream.url, 0, 5.0)
         stream.client.config_set("maxmemory", 1)
         try:
-            with pytest.raises(NotTakenError, match="accepts nothing at the moment"):
+            with pytest.raises(NotAcceptedError, match="accepts nothing at the moment"):
                 publisher.publish(stream.name, OutgoingMessage(b"3"), 5.0)
             for move in (consumer.requeue, consumer.dead_letter):
-                with pytest.raises(NotTakenError):
+                with pytest.raises(NotAcceptedError):
                     move(messages[0], {})
             consumer.acknowledge(messages)
             with consumer_of(stream) as other:
                 assert other.receive(1, 0.0) == []
-            with pytest.raises(NotTakenError):  # there is no room for a new stream
+            with pytest.raises(NotAcceptedError):  # there is no room for a new stream
                 connect_consumer(stream.url, f"{stream.name}-new")
         finally:
             stream.client.config_set("maxmemory", 0)
@@ -628,7 +628,7 @@ def test_message_stays_received_while_no_connection_can_publish_it(rabbit, monke
     with consumer_of(rabbit) as consumer:
         (message,) = receive(consumer)
         monkeypatch.setattr("event._broker.amqp.connect_publisher", refuse)
-        with pytest.raises(NotTakenError, match="nobody there"):
+        with pytest.raises(NotAcceptedError, match="nobody there"):
             consumer.requeue(message, {})
         consumer.acknowledge([message])
     assert rabbit.size() == 0
@@ -640,7 +640,7 @@ def test_message_stays_received_while_its_queue_is_full(rabbit):
     with consumer_of(rabbit, prefetch=1) as consumer:
         (message,) = receive(consumer)
         rabbit.put(b"2")
-        with pytest.raises(NotTakenError, match="the queue may be full"):
+        with pytest.raises(NotAcceptedError, match="the queue may be full"):
             consumer.requeue(message, {})
         consumer.acknowledge([message])
         assert bodies(receive(consumer)) == [b"2"]
@@ -658,7 +658,7 @@ def test_message_stays_if_its_dead_letter_queue_is_a_key_of_another_type(stream)
     stream.client.set(stream.name + DEAD, "a string")
     with consumer_of(stream) as consumer:
         (message,) = receive(consumer)
-        with pytest.raises(NotTakenError, match="WRONGTYPE"):
+        with pytest.raises(NotAcceptedError, match="WRONGTYPE"):
             consumer.dead_letter(message, {"reason": "z"})
     assert stream.size() == 1
 
@@ -691,7 +691,7 @@ class FailingSQS:
 
 @pytest.mark.parametrize(
     ("code", "error"),
-    [("AccessDenied", RefusedError), ("RequestThrottled", NotTakenError), ("InternalError", BrokerError)],
+    [("AccessDenied", RefusedError), ("RequestThrottled", NotAcceptedError), ("InternalError", BrokerError)],
 )
 def test_errors_of_sqs_are_sorted(code, error):
     publisher = sqs_adapter.SQSPublisher(BrokerURL("sqs://"), FailingSQS(code))

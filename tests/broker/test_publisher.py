@@ -14,7 +14,7 @@ from event._backoff import backoff
 from event._broker import (
     BrokerError,
     BrokerURL,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     PublisherPool,
     RefusedError,
@@ -121,7 +121,7 @@ def test_attempts_and_pauses(broker, url, errors, done, ok):
 
 
 def test_message_that_was_not_accepted_is_published_again(broker):
-    broker.errors = [None, NotTakenError("full")]
+    broker.errors = [None, NotAcceptedError("full")]
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     assert broker.done == [0, "publish", "0.2 s", 1, "publish"]
@@ -163,7 +163,7 @@ def test_kept_connection_that_fails_does_not_count(broker):
 
 
 def test_connection_that_was_long_unused_is_closed(broker, monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_KEPT", 0.0)
+    monkeypatch.setattr(module, "_MAX_IDLE_SECONDS", 0.0)
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     publish(pool)

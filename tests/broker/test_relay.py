@@ -18,7 +18,7 @@ from event._broker import (
     Disposition,
     EventMessage,
     Incoming,
-    NotTakenError,
+    NotAcceptedError,
     Relay,
     RelayState,
     SinkResult,
@@ -224,11 +224,11 @@ def test_refused_event_is_dead_lettered_when_the_others_have_it_and_tried_from_t
 def test_dead_letter_is_what_it_was_with_the_reason_in_a_header(any_queue):
     content = body("1")
     any_queue.put(content, headers=state(pending_handlers=["a"], attempts=5, first_seen=1e9))
-    sink = Sink(**{"1": SinkResult(DEAD, "it is not\n an event's message \ud800" + "é" * 2000)})
+    sink = Sink(**{"1": SinkResult(DEAD, "it is not\n an e3-event message \ud800" + "é" * 2000)})
     with running(any_queue, sink):
         found, reason, left = dead_letter(any_queue)
     assert (found, left) == (content, {**NEW, "pending_handlers": ["a"]})
-    assert reason.startswith("it is not an event's message ?éé")
+    assert reason.startswith("it is not an e3-event message ?éé")
     assert len(reason) <= 1005
 
 
@@ -243,7 +243,7 @@ def test_event_is_pending_for_handlers_that_another_relay_has(queue):
 def test_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeypatch):
     now = time.time()
     monkeypatch.setattr(module.time, "time", lambda: now)
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(module, "_MAX_DELAY", 0.05)
     queue.put(body("old"), headers=state(first_seen=now - 5 * 86400 - 1, attempts=7000, refused={"b": "no"}))
     queue.put(body("dated by a clock that was set back"), headers=state(first_seen=now + 1e9))
     sink = Sink(old=LATER, **{"dated by a clock that was set back": LATER})
@@ -270,7 +270,7 @@ def test_message_that_comes_twice_is_delivered_once(queue):
 
 
 def test_relay_remembers_so_many(stream, monkeypatch):
-    monkeypatch.setattr(module, "_REMEMBERED", 1)
+    monkeypatch.setattr(module, "_MAX_REMEMBERED", 1)
     sink = Sink()
     with running(stream, sink) as one:
         for number, uid in enumerate("1221", 1):
@@ -301,7 +301,7 @@ def test_message_that_is_not_due_holds_up_none_after_it(queue):
 
 
 def test_date_far_in_the_future_is_a_minute_at_most(stream, monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.3)
+    monkeypatch.setattr(module, "_MAX_DELAY", 0.3)
     stream.put(body("1"), headers=state(due=9e10))
     start = time.monotonic()
     with running(stream, Sink()) as one:
@@ -320,7 +320,7 @@ def test_one_message_that_the_disk_has_no_room_for_is_tried_again_and_others_go_
         del sink.results["big"]
         until(lambda: one.finished == 4)
     assert is_empty(queue)
-    assert {*one.reported} <= {"events cannot be stored, and nothing is received for a while: No space left on device"}
+    assert {*one.reported} <= {"events cannot be stored; receiving is paused: No space left on device"}
 
 
 def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
@@ -335,7 +335,7 @@ def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
 
 
 def test_kept_message_goes_back_before_the_broker_asks_for_it(queue, monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_HELD", 0.0)
+    monkeypatch.setattr(module, "_MAX_HELD_SECONDS", 0.0)
     sink = Sink(big=[FULL] * 3)
     queue.put(body("big"))
     with running(queue, sink) as one:
@@ -355,7 +355,7 @@ def test_full_disk_pauses_the_relay_and_loses_nothing(queue):
         until(lambda: one.finished == 130)
     assert {*sink.got} == {*uids}
     assert is_empty(queue)
-    assert one.reported == ["events cannot be stored, and nothing is received for a while: No space left on device"]
+    assert one.reported == ["events cannot be stored; receiving is paused: No space left on device"]
 
 
 # Crashes
@@ -366,7 +366,7 @@ from event._broker import BrokerURL, DirectSink, Relay, redis, relay, verdict
 
 redis.MESSAGE_LEASE = 1.0
 redis._CLAIM_PAUSE = 0.05
-verdict.MOST_CRASHES = 4
+verdict.MAX_CRASHES = 4
 relay._FIRST_DELAY = 0.1
 url, queue, path = sys.argv[1:]
 
@@ -413,7 +413,7 @@ def test_message_is_dead_lettered_after_relay_crashes_and_others_are_delivered(q
         assert crashes < 10
     content, reason, left = dead_letter(queue)
     assert uid_of(content) == "killer"
-    assert (reason, left) == ("4 relays or workers have crashed with it", NEW)
+    assert (reason, left) == ("4 relays or workers crashed while they processed it", NEW)
     assert crashes == 4
 
 
@@ -423,7 +423,7 @@ def test_message_is_dead_lettered_after_eight_crashes_of_its_worker(stream):
     stream.put(body("killer"), body("1"))
     with running(stream, sink):
         _, reason, left = dead_letter(stream)
-    assert (reason, left) == ("8 relays or workers have crashed with it", NEW)
+    assert (reason, left) == ("8 relays or workers crashed while they processed it", NEW)
     assert sink.got.count("killer") == 8
     alone = [batch for batch in sink.batches if "killer" in batch][2:]
     assert alone == [["killer"]] * 6, "after two crashes it is tried alone"
@@ -451,7 +451,7 @@ def test_suspect_is_tried_until_it_has_crashed_eight_relays(rabbit, crashes, on_
 )
 def test_message_of_a_broker_that_does_not_count_goes_back_with_its_crashes(rabbit, monkeypatch, content, expected):
     monkeypatch.setattr(module, "_FIRST_DELAY", 3600.0)
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 3600.0)
+    monkeypatch.setattr(module, "_MAX_DELAY", 3600.0)
     rabbit.make({"x-queue-type": "classic"})
     rabbit.put(body("1"), headers=state(**content))
     with rabbit.channel() as channel:
@@ -527,7 +527,7 @@ def fail(monkeypatch):
     return prepare
 
 
-@pytest.mark.parametrize("error", [NotTakenError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
+@pytest.mark.parametrize("error", [NotAcceptedError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
 def test_message_that_cannot_be_requeued_is_not_delivered_again_meanwhile(queue, fail, error):
     errors = fail(*[error] * 3)
     sink = Sink(**{"1": [LATER]})
@@ -536,11 +536,11 @@ def test_message_that_cannot_be_requeued_is_not_delivered_again_meanwhile(queue,
         until(lambda: one.finished == 1)
     assert (sink.got, errors) == (["1", "1"], [])
     assert is_empty(queue)
-    assert one.reported == [f"a message cannot be put into {queue.name}, and is kept until it can: {error}"]
+    assert one.reported == [f"a message cannot be put into {queue.name}, and is kept for now: {error}"]
 
 
 def test_message_that_cannot_be_dead_lettered_is_kept_and_others_go_on(queue, fail):
-    errors = fail(*[NotTakenError("full")] * 4)
+    errors = fail(*[NotAcceptedError("full")] * 4)
     queue.put(b"bad", body("1"))
     sink = Sink(bad=SinkResult(DEAD, "no"))
     with running(queue, sink) as one:
@@ -548,11 +548,11 @@ def test_message_that_cannot_be_dead_lettered_is_kept_and_others_go_on(queue, fa
         assert dead_letter(queue)[0] == b"bad"
     assert sink.got.count("bad") == 1
     assert errors == []
-    assert one.reported[0] == f"a message cannot be put into {queue.name}.dead, and is kept until it can: full"
+    assert one.reported[0] == f"a message cannot be put into {queue.name}.dead, and is kept for now: full"
 
 
 def test_many_that_cannot_be_dead_lettered_leave_room_for_others(queue, fail):
-    fail(*[NotTakenError("full")] * 100_000, only_dead=True)
+    fail(*[NotAcceptedError("full")] * 100_000, only_dead=True)
     queue.put(*[b"bad"] * 120, body("1"))
     sink = Sink(bad=SinkResult(DEAD, "no"))
     with running(queue, sink) as one:
@@ -562,8 +562,8 @@ def test_many_that_cannot_be_dead_lettered_leave_room_for_others(queue, fail):
 
 
 def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_HELD", 0)
-    errors = fail(NotTakenError("full"))
+    monkeypatch.setattr(module, "_MAX_HELD", 0)
+    errors = fail(NotAcceptedError("full"))
     stream.put(body("1"), headers=state(due=time.time() + 3600))
     with running(stream, Sink()):
         until(lambda: not errors)
@@ -640,7 +640,7 @@ def test_relay_ends_while_its_broker_is_away(monkeypatch):
 
 
 def test_relay_ends_while_the_disk_is_full(stream, monkeypatch):
-    for name in ("_FIRST_DELAY", "_LONGEST_DELAY"):
+    for name in ("_FIRST_DELAY", "_MAX_DELAY"):
         monkeypatch.setattr(module, name, 3600.0)
     stream.put(body("1"))
     with running(stream, Sink(**{"1": FULL})) as one:

@@ -86,12 +86,12 @@ class Store:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param(b"\xff", "it is not an event's message: ", id="bytes"),
-        pytest.param(b"[" * 100_000, "it is not an event's message: ", id="deep"),
-        pytest.param(b'{"version": 99}', "it is not an event's message: ValueError: its version is 99", id="newer"),
+        pytest.param(b"\xff", "it is not an e3-event message: ", id="bytes"),
+        pytest.param(b"[" * 100_000, "it is not an e3-event message: ", id="deep"),
+        pytest.param(b'{"version": 99}', "it is not an e3-event message: ValueError: its version is 99", id="newer"),
         pytest.param(
             body(log=b"x").replace(b'"eA=="', b'"eQ=="'),
-            "it is not an event's message: ValueError: its SHA-1",
+            "it is not an e3-event message: ValueError: its SHA-1",
             id="sha1",
         ),
         pytest.param(body(core=S3Reference(7, "s3://b/\ud800")), "an attachment is at s3://b/", id="place"),
@@ -130,7 +130,7 @@ def test_attachment_in_s3_is_fetched(sink):
 
 def test_attachments_elsewhere_are_refused_without_a_place(tmp_path):
     (result,) = deliver(DirectSink({}, 1.0, lambda *_: None), body(core=S3Reference(7, "s3://b/1")))
-    assert result.reason == "an attachment is at s3://b/1, and this relay fetches none from there (--s3)"
+    assert result.reason == "an attachment is at s3://b/1, which is outside of --s3"
 
 
 def test_pending_handlers_that_the_relay_does_not_have_are_left(sink):

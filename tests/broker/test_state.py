@@ -114,5 +114,5 @@ def test_long_reasons_are_cut_to_fit_into_a_header():
 def test_begin_anew_forgets_all_but_pending_handlers(pending, expected):
     state = RelayState.from_headers({NAME: json.dumps(FULL)})
     state.pending_handlers = pending
-    state.begin_anew()
+    state.reset()
     assert fields(state) == {**EMPTY, "pending_handlers": expected}

@@ -92,8 +92,8 @@ def test_columns_are_aligned(command, plugin):
         pytest.param("import frob_is_missing\n", "fails to import: ModuleNotFoundError", id="an import fails"),
         pytest.param("def (:\n", "fails to import: SyntaxError", id="a syntax error"),
         pytest.param("raise SystemExit('bye')\n", "fails to import: SystemExit: bye", id="it exits"),
-        pytest.param("Handler = 3\n", "is no handler", id="no class"),
-        pytest.param("class Handler: pass\n", "is no handler", id="no send_event"),
+        pytest.param("Handler = 3\n", "is not a handler", id="no class"),
+        pytest.param("class Handler: pass\n", "is not a handler", id="no send_event"),
         pytest.param("class Other: pass\n", "fails to import: AttributeError", id="no such attribute"),
     ],
 )

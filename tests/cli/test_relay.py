@@ -301,12 +301,12 @@ def test_refused_event_is_dead_lettered_and_a_relay_of_that_queue_tries_it_again
     assert process.end(signal.SIGTERM) == 0
     assert process.lines[-2] == RELAYED.format("0") + ", 3 dead-lettered"
     assert sum("refused for good: strict: no such board" in line for line in process.lines) == 2
-    assert sum("it is not an event's message" in line for line in process.lines) == 1
+    assert sum("it is not an e3-event message" in line for line in process.lines) == 1
     (here / "strict").unlink()
     broker.name += ".dead"
     process = relaying("--handler", "strict", *TO_FILES)
     eventually(lambda: (here / "a").exists() and (here / "b").exists(), "they are delivered")
-    process.line(".dead.dead: it is not an event's message")
+    process.line(".dead.dead: it is not an e3-event message")
     assert process.end(signal.SIGTERM) == 0
     assert uids() == ["u-a", "u-b"]
 
@@ -561,7 +561,7 @@ def test_while_the_outbox_cannot_be_used_nothing_is_acknowledged(broker, relayin
     (here / "ob").write_text("in the way", "utf-8")
     broker.send("a", "b")
     process = relaying("--outbox", "ob", *TO_FILES)
-    process.line("nothing is received for a while: ")
+    process.line("receiving is paused: ")
     assert process.end(signal.SIGTERM) == 0
     assert process.lines[-2] == RELAYED.format(0)
     eventually(lambda: broker.waiting() == 2, "they are the broker's")
@@ -589,7 +589,7 @@ def test_while_the_disk_is_full_nothing_is_acknowledged(broker, relaying, here):
     limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (1000, limits[1]))
     broker.send("b", attachment=attachment)
-    assert "File too large" in process.line("nothing is received for a while: ")
+    assert "File too large" in process.line("receiving is paused: ")
     eventually(lambda: os.listdir("ob/tmp") == [], "nothing is left there; a look at the clock is, for a moment")
     broker.send("c")
     resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)

@@ -194,7 +194,7 @@ def test_what_waits_is_delivered_whatever_the_conditions(command):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        pytest.param("file@weekly", "'weekly' is no condition; ", id="unknown"),
+        pytest.param("file@weekly", "'weekly' is not a condition; ", id="unknown"),
         pytest.param("file@fixed", "'fixed' needs an outbox, which keeps the last outcome; ", id="no outbox"),
     ],
 )
@@ -208,7 +208,9 @@ def test_a_handler_whose_conditions_are_wrong_is_a_line_and_the_others_get_the_e
 def test_an_outbox_keeps_the_event_for_a_handler_whose_condition_is_wrong(command):
     status, _, err = command("send", "n", "--handler", "smtp@failrue=x", *TO_FILES, "--outbox", "ob")
     assert (status, len(stored())) == (0, 1)
-    assert err[0] == "smtp@failrue: 'failrue' is no condition; did you mean 'failure'?; not loaded (in --handler); kept"
+    assert (
+        err[0] == "smtp@failrue: 'failrue' is not a condition; did you mean 'failure'?; not loaded (in --handler); kept"
+    )
     assert "1 waits" in command("deliver", "ob", "--all")[2][-1]
 
 

@@ -665,7 +665,7 @@ def test_what_is_published_is_let_go_of_at_once(server, queue, hidden):
 
 
 def test_a_connection_that_was_long_not_used_is_not_relied_on(server, queue, hidden, monkeypatch):
-    monkeypatch.setattr(publisher_module, "_LONGEST_KEPT", 0.0)
+    monkeypatch.setattr(publisher_module, "_MAX_IDLE_SECONDS", 0.0)
     with Proxy(server) as proxy:
         handler = BrokerHandler(hidden(proxy.url()), queue)
         assert handler.send_event(finished())

@@ -74,7 +74,8 @@ class Backlog:
         return [
             name
             for name in self._handlers
-            if name in pending and (pending[name] == self._configs[name] or _handler_config.is_mistake(pending[name]))
+            if name in pending
+            and (pending[name] == self._configs[name] or _handler_config.is_invalid_config(pending[name]))
         ]
 
     def _deliver_entry(self, claim: Claim, deadline: float) -> None:

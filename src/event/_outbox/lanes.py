@@ -14,7 +14,7 @@ from threading import Lock
 
 from event import _log, _trace_context
 from event._lazy_handler import LazyHandler
-from event._outcome import Delivery, taken
+from event._outcome import Delivery, is_delivered
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -330,7 +330,7 @@ def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     _trace_context.active_span.set(works[0].claim.entry.span)  # the span in which the event was sent
     lane.handler.wait_turn()
     if len(works) == 1:
-        return [taken(lane.handler.send_event(works[0].event(lane.name)))]
+        return [is_delivered(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])
 
 
