@@ -20,7 +20,7 @@ from event._formats.mentions import without_mentions
 from event._formats.notice import chat_text, notice_of, text_of
 from event._formats.notice_html import chat_html, html_of
 from event._formats.template import fill
-from event._net import hostname, proxies, s3, smtp, webhook
+from event._net import apprise_service, hostname, proxies, s3, smtp, webhook
 from event._net.connection import Response
 from event._net.mail_server import MailServer
 from event._net.url import Target
@@ -31,7 +31,6 @@ from event._redact import redact_text, without_secrets
 from event._text import on_one_line
 from event._trace_context import parse_traceparent
 from event.error import EventError
-from event.handler import apprise
 
 SIZES = (1 << 14, 1 << 17, 1 << 20)  # characters; eight times as many each
 MOST = 30  # times; linear is 8, quadratic 64
@@ -56,7 +55,7 @@ def in_file(read):
 
 
 def masked_by_apprise(text):
-    listener = apprise._Listener("slack://aB1/x2y3z4w5/longer-token")
+    listener = apprise_service.Listener("slack://aB1/x2y3z4w5/longer-token")
     return listener._masked(text)
 
 
