@@ -447,7 +447,7 @@ def test_an_outbox_whose_link_leads_nowhere_is_a_problem(command):
     os.symlink("gone", "ob")
     status, out, _ = command("check", *AT)
     assert status == 1
-    assert outbox_of(out).endswith("ob is no directory")
+    assert outbox_of(out).endswith("ob is not a directory")
 
 
 def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):

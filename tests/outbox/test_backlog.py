@@ -90,7 +90,7 @@ def test_slow_delivery_leaves_the_rest_for_later(box, monkeypatch):
 
 def test_search_for_entries_of_a_handler_is_bounded(box, monkeypatch):
     put(box)
-    monkeypatch.setattr(backlog, "_SEARCH", -1.0)
+    monkeypatch.setattr(backlog, "_SEARCH_LIMIT", -1.0)
     assert deliver(box, {"good": Good()}) == {}
 
 

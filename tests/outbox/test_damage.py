@@ -100,12 +100,12 @@ def test_symbolic_link_instead_of_a_state_directory_is_not_followed(box, tmp_pat
     os.rename(place(box, state), tmp_path / "away")
     os.symlink(place(other, "waiting"), place(box, state))
     before = snapshot(other.path)
-    with pytest.raises(NotADirectoryError, match="is no directory"):
+    with pytest.raises(NotADirectoryError, match="is not a directory"):
         taken(box, everything=True)
     assert kept not in [candidate.id for candidate, _ in box.entries(*STATES[1:])]
     assert box.find(kept[:8]) == []
     if state in ("tmp", "claimed"):
-        with pytest.raises(NotADirectoryError, match="is no directory"):
+        with pytest.raises(NotADirectoryError, match="is not a directory"):
             put(box)
     else:
         claim = put(box)
@@ -251,7 +251,7 @@ def test_entry_text_above_the_size_limit_is_not_read(box, monkeypatch):
     assert taken(box) == []
     assert sum(sizes) < 1000
     ((_, reason),) = box.entries("corrupt")
-    assert reason == f"its text has {8 << 30} bytes; {64 << 20} are the most"
+    assert reason == f"its text has {8 << 30} bytes; the limit is {64 << 20}"
 
 
 @pytest.mark.parametrize("state", ["waiting", "claimed", "failed"])

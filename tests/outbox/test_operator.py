@@ -206,7 +206,7 @@ def test_outbox_that_cannot_be_created_is_not_writable(tmp_path, monkeypatch):
     Outbox(tmp_path / "a" / "b" / "outbox").require_writable()
     (tmp_path / "file").touch()
     for path in ("file", "file/outbox"):
-        with pytest.raises(NotADirectoryError, match="file is no directory"):
+        with pytest.raises(NotADirectoryError, match="file is not a directory"):
             Outbox(tmp_path / path).require_writable()
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     with pytest.raises(PermissionError, match="is not writable"):

@@ -245,7 +245,7 @@ def test_pool_does_not_wait_for_a_handler_loaded_by_another_thread(monkeypatch):
 
 
 def test_full_pool_takes_no_more_entries(box, kinds, monkeypatch):
-    monkeypatch.setattr(pool_module, "_PARKED", 10)
+    monkeypatch.setattr(pool_module, "_MAX_PARKED", 10)
     kinds("slow", lambda e: time.sleep(0.001) or True)
     fill(box, 300, "slow")
     assert len(deliver(box, jobs=8)) == 300
@@ -334,7 +334,7 @@ def test_entry_that_cannot_be_released_stays_claimed(box, kinds, monkeypatch):
 
 
 def test_unused_lanes_are_removed(box, kinds, monkeypatch):
-    monkeypatch.setattr(pool_module, "_LANES", 1)
+    monkeypatch.setattr(pool_module, "_MAX_LANES", 1)
     pool = DeliveryPool(box, TIMEOUT, 2, Reports())
     for name in ("a", "b", "c"):
         kinds(name)

@@ -167,7 +167,7 @@ def test_event_that_cannot_be_read_back_is_refused(box):
 def test_event_above_the_size_limit_is_refused(box, monkeypatch):
     monkeypatch.setattr("event._outbox.entry.MAX_ENTRY_SIZE", 5000)
     put(box, Event("build", text="x" * 4000)).discard()
-    with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; 5000 are the most"):
+    with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; the limit is 5000"):
         put(box, Event("build", text="x" * 5000))
     assert there(box) == {}
 
