@@ -40,15 +40,19 @@ def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 def swallowed_handler(name: str, config: str) -> str:
     """Return the name of a handler that begins after a ``,`` or ``|`` in a configuration; empty if there is none."""
-    from event import _registry
-
     for part in config.replace("|", ",").split(",")[1:]:
         other, equals, _ = part.partition("=")
-        kind = _registry.kind(other.strip())
-        # The broker's own option s3= is none.
-        if equals and kind in _registry.BUILTINS and (kind, _registry.kind(name)) != ("s3", "broker"):
+        if equals and _is_builtin(other.strip(), name):
             return other.strip()
     return ""
+
+
+def _is_builtin(other: str, name: str) -> bool:
+    from event import _registry
+
+    kind = _registry.kind(other)
+    is_option = kind == "s3" and _registry.kind(name) == "broker"
+    return kind in _registry.BUILTINS and not is_option
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:
