@@ -40,15 +40,20 @@ def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 def swallowed_handler(name: str, config: str) -> str:
     """Return the name of a handler that follows a ``,`` or ``|`` in a configuration; empty if there is none."""
-    from event import _registry
-
     for part in config.replace("|", ",").split(",")[1:]:
         other, equals, _ = part.partition("=")
-        kind = _registry.kind(other.strip())
-        # The handler `broker` has an option s3=.
-        if equals and kind in _registry.BUILTINS and (kind, _registry.kind(name)) != ("s3", "broker"):
+        if equals and _is_builtin(other.strip(), name):
             return other.strip()
     return ""
+
+
+def _is_builtin(other: str, name: str) -> bool:
+    """Return whether `other` is a built-in handler, and not the option ``s3=`` of the handler `broker`."""
+    from event import _registry
+
+    kind = _registry.kind(other)
+    is_option = kind == "s3" and _registry.kind(name) == "broker"
+    return kind in _registry.BUILTINS and not is_option
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:

@@ -275,8 +275,9 @@ class EventManager:
             from event._conditions import require_memory
 
             require_memory(name, self.outbox)
+        made = handler(*args, **kwargs)
         self._preload()
-        self.handlers[name] = handler(*args, **kwargs)
+        self.handlers[name] = made
 
     def _preload(self) -> None:
         """Import now what a sending needs: after a fork during an import, the import in the child never ends."""

@@ -337,7 +337,7 @@ def test_a_server_that_is_down(trouble, monkeypatch):
 
 
 def test_a_server_that_is_silent(trouble, monkeypatch):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch)
         assert trouble().startswith("ReadTimeoutError: Read timeout")
@@ -494,7 +494,7 @@ def test_a_connection_that_ends_within_the_body(store, directory, monkeypatch):
 
 
 def test_a_connection_that_falls_silent_within_the_body(store, directory, monkeypatch):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     given_up = threading.Event()
 
     def fall_silent(connection):

@@ -60,7 +60,7 @@ def fake():
                 pass
 
 
-def test_a_worker_does_its_job_and_ends_by_itself(here):
+def test_worker_exits_after_its_job(here):
     worker = Worker.spawn()
     worker.send(job(), deadline=time.monotonic() + SOON)
     assert hear(worker) == ["taken", "begin", "result", "done"]
@@ -75,7 +75,7 @@ def test_a_worker_does_its_job_and_ends_by_itself(here):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_a_forked_worker_never_goes_on_as_the_command(here):
+def test_forked_worker_never_continues_as_the_command(here):
     code = (
         "import os, sys, time; from event._worker import Worker; from event._worker import child\n"
         "child.main = lambda *fds: 1 / 0\n"
@@ -88,7 +88,7 @@ def test_a_forked_worker_never_goes_on_as_the_command(here):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_the_command_goes_on_with_the_other_ends_of_the_pipes(monkeypatch):
+def test_command_keeps_the_other_ends_of_the_pipes(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
     monkeypatch.setattr(os, "fork", lambda: process.pid)
     worker = Worker.fork()
@@ -99,7 +99,7 @@ def test_the_command_goes_on_with_the_other_ends_of_the_pipes(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_the_copy_serves_until_its_end_and_does_nothing_else(monkeypatch):
+def test_forked_copy_only_serves_jobs_until_it_exits(monkeypatch):
     from event._worker import child
 
     served = []
@@ -118,7 +118,7 @@ def test_the_copy_serves_until_its_end_and_does_nothing_else(monkeypatch):
     assert served[1:] == [1]
 
 
-def test_where_no_process_can_start_no_descriptor_is_left(monkeypatch):
+def test_failed_start_leaks_no_descriptor(monkeypatch):
     def refuse(*args, **kwargs):
         raise BlockingIOError(11, "no more processes")
 
@@ -159,7 +159,7 @@ def test_a_process_without_standard_streams_has_pipes_above_them():
         ),
     ],
 )
-def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
+def test_worker_reports_why_it_stopped(fake, code, reason, monkeypatch):
     monkeypatch.setattr(parent, "_KILL_TIMEOUT", 1.0 if "closed" in reason else SOON)
     worker, _, reports = fake(code)
     os.close(reports)
@@ -167,7 +167,7 @@ def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
     assert worker.ended == reason
 
 
-def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
+def test_pipes_avoid_the_standard_streams(monkeypatch):
     from event._process import signals
 
     pipes = iter([(0, 7), (8, 2)])
@@ -176,7 +176,7 @@ def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
     assert system.make_pipes() == (100, 7, 8, 102)
 
 
-def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds_its_connection(fake):
+def test_reports_of_a_dead_worker_are_read_from_an_inherited_connection(fake):
     frame = encode_frame({"report": "result", "id": 0})
     worker, _, _ = fake(f"import os, sys; os.write(int(sys.argv[2]), {frame!r})")
     assert hear(worker) in (["result"], ["result", "alive"])
@@ -184,7 +184,7 @@ def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds
     assert worker.ended == "its process ended with status 0"
 
 
-def test_the_report_of_an_earlier_job_is_not_taken_for_one_of_the_last(fake):
+def test_report_of_an_earlier_job_is_not_attributed_to_the_last(fake):
     worker, _, reports = fake()
     worker.send({"job": "x"}, deadline=time.monotonic() + SOON)
     os.write(reports, encode_frame({"report": "done", "id": 0}) + encode_frame({"report": "done", "id": 1}))
@@ -200,7 +200,7 @@ def test_receiving_ends_at_its_deadline(fake):
     assert receive([worker], time.monotonic() + SOON) == []
 
 
-def test_a_flood_of_reports_ends_too(fake, monkeypatch):
+def test_receiving_ends_at_its_deadline_during_a_flood_of_reports(fake, monkeypatch):
     monkeypatch.setattr(parent, "_MAX_READS", 1)
     worker, _, reports = fake()
     frame = encode_frame({"report": "log", "id": 0, "text": "x" * 30_000})
@@ -208,13 +208,13 @@ def test_a_flood_of_reports_ends_too(fake, monkeypatch):
     assert len(receive([worker], time.monotonic() + SOON)) == 2
 
 
-def test_a_worker_that_does_not_take_its_job_is_ended(fake):
+def test_worker_that_does_not_read_its_job_is_killed(fake):
     worker, _, _ = fake()
     worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + 0.05)
     assert worker.ended == "it did not take its job in time"
 
 
-def test_last_reports_of_a_worker_that_takes_no_more_jobs_are_heard(fake):
+def test_last_reports_of_a_stopped_worker_are_read(fake):
     other, jobs, reports = fake("pass")
     os.write(reports, encode_frame({"report": "log", "id": 1, "text": "the last"}))
     os.close(jobs)
@@ -226,7 +226,7 @@ def test_last_reports_of_a_worker_that_takes_no_more_jobs_are_heard(fake):
     assert other.ended.startswith("its process ended")
 
 
-def test_killing_ends_the_processes_of_handlers_too(fake):
+def test_kill_ends_child_processes_of_handlers(fake):
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     code = f"import os, time; os.fork(); os.write({writer}, b'x'); time.sleep(1000)"
@@ -241,7 +241,7 @@ def test_killing_ends_the_processes_of_handlers_too(fake):
         os.close(fd)
 
 
-def test_a_process_that_cannot_be_killed_is_not_waited_for(fake, monkeypatch):
+def test_process_that_cannot_be_killed_does_not_block(fake, monkeypatch):
     """As one that waits for a dead disk."""
     worker, _, _ = fake()
     monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.01)
@@ -254,7 +254,7 @@ def test_a_process_that_cannot_be_killed_is_not_waited_for(fake, monkeypatch):
     os.waitpid(worker.pid, 0)
 
 
-def test_where_nobody_tells_how_a_process_ended_it_has_ended(fake, monkeypatch):
+def test_process_with_unknown_exit_status_has_ended(fake, monkeypatch):
     worker, _, _ = fake("pass")
     monkeypatch.setattr(os, "waitpid", lambda *args: (_ for _ in ()).throw(ChildProcessError()))
     hear(worker)
@@ -264,7 +264,7 @@ def test_where_nobody_tells_how_a_process_ended_it_has_ended(fake, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
-def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
+def test_worker_above_its_memory_limit_is_killed(fake, monkeypatch):
     monkeypatch.setattr(system, "MEMORY_LIMIT", 1 << 20)
     worker, _, _ = fake()
     hear(worker)
@@ -272,7 +272,7 @@ def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
     assert worker.ended.endswith(" MiB of memory")
 
 
-def test_the_memory_of_a_process_that_is_gone_is_none():
+def test_ended_process_has_no_memory_figure():
     assert system.memory_of(-1) == 0
     assert system.memory_limit() <= system.MEMORY_LIMIT
 
@@ -285,7 +285,7 @@ def test_a_new_interpreter_has_the_flags_of_this_one(flag):
     assert done.stdout == f"{flag}\n"
 
 
-def test_the_room_has_these_names():
+def test_package_exports_the_documented_names():
     import event._worker as room
 
     assert room.Worker is Worker

@@ -95,7 +95,7 @@ ACKED = ("ack", "", None, {})
 # Whole batches.
 
 
-def test_a_batch_is_given_to_the_worker_and_its_results_come_back(keeping, stage):
+def test_sink_passes_a_batch_to_the_worker_and_returns_its_results(keeping, stage):
     batch = keeping.give(None, ["a"])
     (worker,) = stage.workers
     frame = worker.jobs[1]
@@ -104,14 +104,14 @@ def test_a_batch_is_given_to_the_worker_and_its_results_come_back(keeping, stage
     assert outcomes(batch) == [(ACK, "", None), (DEAD, "malformed", ["a"])]
 
 
-def test_the_results_of_another_batch_are_ignored(keeping, stage):
+def test_results_of_another_batch_are_ignored(keeping, stage):
     batch = keeping.give()
     keeping.answer(stage.workers[0], ACKED, number=7)
     assert not batch.done.is_set()
 
 
 @pytest.mark.parametrize("results", [[], [["other", "", None, {}]], [["ack"]]])
-def test_a_worker_whose_results_make_no_sense_is_killed(keeping, stage, results):
+def test_worker_with_invalid_results_is_killed(keeping, stage, results):
     keeping.give()
     stage.workers[0].report("batch", number=1, results=results)
     keeping.turn()
@@ -136,7 +136,7 @@ def test_a_batch_stays_at_the_broker_if_the_outbox_does_not_answer(keeping, stag
     assert outcomes(batch) == [(KEEP, "the outbox does not answer", None)]
 
 
-def test_without_an_outbox_a_worker_has_the_timeout_for_each_message(direct, stage):
+def test_worker_without_an_outbox_has_the_timeout_per_message(direct, stage):
     batch = direct.give(count=3)
     stage.now += BATCH_TIMEOUT + 3 * TIMEOUT - 1
     stage.workers[0].last_report = stage.now
@@ -163,7 +163,7 @@ def delivery(worker, handler, **values):
     worker.report("delivery", entry="id", name="n", handler=handler, **values)
 
 
-def test_what_failed_or_has_something_to_say_is_told(direct, stage):
+def test_failures_and_warnings_are_logged(direct, stage):
     direct.turn()
     (worker,) = stage.workers
     delivery(worker, "a", ok=True)
@@ -173,7 +173,7 @@ def test_what_failed_or_has_something_to_say_is_told(direct, stage):
     assert direct.heard.entries == [("id", "", [("a", "")]), ("id", "", [("b", "no")])]
 
 
-def test_who_has_the_event_is_known_when_it_is_tried_again(direct, stage):
+def test_retry_knows_which_handlers_already_delivered(direct, stage):
     direct.give()
     delivery(stage.workers[0], "a", ok=True)
     delivery(stage.workers[0], "b", ok=False, error="no")
@@ -198,7 +198,7 @@ def test_each_message_of_a_dead_worker_is_put_into_the_outbox_alone(keeping, sta
     assert worker.ended == "it was asked to end"
 
 
-def test_a_message_that_kills_its_own_worker_goes_back_as_one_that_crashes(keeping, stage):
+def test_message_that_kills_its_own_worker_is_requeued_with_a_crash_count(keeping, stage):
     batch = keeping.give(["a"], None)
     keeping.lose()
     keeping.kill_alone()
@@ -209,7 +209,7 @@ def test_a_message_that_kills_its_own_worker_goes_back_as_one_that_crashes(keepi
     assert keeping.heard.notes == [f"a message was put back: {DEATH}"]
 
 
-def test_a_message_alone_that_the_outbox_does_not_answer_for_stays_at_the_broker(keeping, stage):
+def test_single_message_stays_at_the_broker_if_the_outbox_hangs(keeping, stage):
     batch = keeping.give()
     keeping.lose()
     worker, _ = keeping.alone()
@@ -219,7 +219,7 @@ def test_a_message_alone_that_the_outbox_does_not_answer_for_stays_at_the_broker
     assert outcomes(batch) == [(KEEP, "the outbox does not answer", None)]
 
 
-def test_without_an_outbox_each_handler_is_tried_alone_and_the_results_are_one(direct, stage):
+def test_results_of_handlers_tried_alone_are_merged(direct, stage):
     batch = direct.give()
     direct.lose()
     worker, pending = direct.alone()
@@ -232,7 +232,7 @@ def test_without_an_outbox_each_handler_is_tried_alone_and_the_results_are_one(d
     assert (combined.refused, combined.crashed) == ({"a": "refused"}, True)
 
 
-def test_handlers_that_this_relay_does_not_have_stay_pending(direct, stage):
+def test_handlers_unknown_to_this_relay_stay_pending(direct, stage):
     batch = direct.give(["a", "elsewhere"])
     direct.lose()
     worker, pending = direct.alone()
@@ -241,7 +241,7 @@ def test_handlers_that_this_relay_does_not_have_stay_pending(direct, stage):
     assert outcomes(batch) == [(ACK, "", ["elsewhere"])]
 
 
-def test_a_message_stays_at_the_broker_if_no_worker_can_be_started_for_it(keeping, stage):
+def test_single_message_stays_at_the_broker_if_no_worker_can_be_started(keeping, stage):
     batch = keeping.give()
     stage.refusal = OSError(11, "no more processes")
     keeping.lose()
@@ -320,7 +320,7 @@ def test_the_broker_is_kept_alive_while_a_batch_is_delivered(sink, stage, monkey
     assert result.disposition is ACK
 
 
-def test_a_sink_that_was_aborted_leaves_messages_at_the_broker(sink, monkeypatch):
+def test_aborted_sink_leaves_messages_at_the_broker(sink, monkeypatch):
     monkeypatch.setattr(worker_sink, "_IDLE", 0.01)
     sink.abort()
     results = sink.deliver([Incoming(b"m"), Incoming(b"n")], lambda: None)
