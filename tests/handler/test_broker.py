@@ -832,9 +832,9 @@ def scheme(server):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_private_certificate_authority_is_trusted_if_configured(
+def test_private_certificate_authority_is_trusted_if_configured(  # noqa: PLR0913
     server, scheme, queue, hidden, tmp_path, monkeypatch, host
-):  # noqa: PLR0913
+):
     authority = Authority(tmp_path)
     with Proxy(server, authority.context(host)) as proxy:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)

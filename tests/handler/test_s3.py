@@ -292,7 +292,7 @@ def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
 
 
 def test_silent_server_does_not_block(handler, monkeypatch, caplog):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False

@@ -337,7 +337,7 @@ def test_server_that_is_down_is_an_error(trouble, monkeypatch):
 
 
 def test_silent_server_is_an_error_at_the_timeout(trouble, monkeypatch):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch)
         assert trouble().startswith("ReadTimeoutError: Read timeout")
@@ -494,7 +494,7 @@ def test_connection_closed_within_the_body_is_an_error(store, directory, monkeyp
 
 
 def test_connection_silent_within_the_body_is_an_error(store, directory, monkeypatch):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     given_up = threading.Event()
 
     def fall_silent(connection):
