@@ -97,7 +97,7 @@ def test_an_unknown_row_is_a_usage_error_that_names_the_rows(tmp_path):
     assert "memory" in errors
 
 
-def test_one_row_is_measured_and_nothing_is_left_in_the_temporary_directory(tmp_path, monkeypatch):
+def test_single_row_is_measured_without_leftover_files(tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))

@@ -36,7 +36,7 @@ def test_an_error_reads_as_its_last_message_after_its_origin(kind, message, orig
 
 
 @BOTH
-def test_an_origin_without_a_message_stands_before_the_class_name(kind):
+def test_origin_without_a_message_precedes_the_class_name(kind):
     assert str(kind([], "o")) == f"o: {kind.__name__}\n"
 
 

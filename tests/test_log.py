@@ -84,7 +84,7 @@ def test_failing_log_handler_without_stderr_is_ignored(monkeypatch):
         event.logger.removeHandler(broken)
 
 
-def test_what_is_logged_has_its_level_and_its_traceback(caplog):
+def test_log_record_has_its_level_and_traceback(caplog):
     error = ValueError("why")
     _log.error("%s", "a", cause=error)
     _log.warning("b")
@@ -92,7 +92,7 @@ def test_what_is_logged_has_its_level_and_its_traceback(caplog):
     assert caplog.records[0].exc_info[1] is error
 
 
-def test_who_captures_the_log_is_called_before_the_logger_is_fetched(monkeypatch):
+def test_before_first_use_is_called_on_the_first_log(monkeypatch):
     calls = []
     monkeypatch.setattr(_log, "before_first_use", lambda: calls.append("first"))
     _log.warning("x")

@@ -440,7 +440,7 @@ def broken_plugins(site):
 
 @pytest.mark.usefixtures("broken_plugins")
 @pytest.mark.parametrize("entry", BROKEN)
-def test_an_entry_that_cannot_be_loaded_is_an_error_and_the_others_are_loaded(manager, monkeypatch, entry):
+def test_unloadable_entry_is_an_error_and_others_are_loaded(manager, monkeypatch, entry):
     add(manager, mine=True)
     monkeypatch.setenv(VARIABLE, f"file:first=a|{entry}|file:last=b")
     with pytest.raises(EventError) as caught:
@@ -454,7 +454,7 @@ def test_an_entry_that_cannot_be_loaded_is_an_error_and_the_others_are_loaded(ma
 
 
 @pytest.mark.usefixtures("broken_plugins")
-def test_one_error_carries_a_message_for_each_entry_that_could_not_be_loaded(manager, monkeypatch):
+def test_error_has_a_message_for_each_entry_that_could_not_be_loaded(manager, monkeypatch):
     monkeypatch.setenv("OTHER", "|".join([*BROKEN, "file:last=b"]))
     with pytest.raises(EventError) as caught:
         manager.load_handlers_from_env("OTHER")

@@ -97,7 +97,7 @@ def workflow():
     return yaml.safe_load(block("github", "yaml"))
 
 
-def test_github_delivers_the_event_of_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
+def test_github_delivers_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
     run = GitHub(workflow(), failing(new_machine), mail.secrets)
     jobs = run.run()
     assert jobs["test"].status == 3
@@ -149,7 +149,7 @@ def pipeline():
     return yaml.safe_load(block("gitlab", "yaml"))
 
 
-def test_gitlab_delivers_the_event_of_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
+def test_gitlab_delivers_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
     run = GitLab(pipeline(), failing(new_machine), mail.secrets)
     test = run.run("test")
     assert test.status == 3

@@ -149,7 +149,7 @@ def test_a_module_is_no_handler(site):
         pytest.param(([E3_GROUP], [OWN_GROUP]), id="each in its group"),
     ],
 )
-def test_one_name_of_two_distributions_is_an_error_that_names_both(site, groups):
+def test_name_in_two_distributions_is_an_error_with_both(site, groups):
     site.plugin("acme", distribution="acme-one", groups=groups[0])
     site.plugin("acme", distribution="acme-two", groups=groups[1])
     with pytest.raises(event.EventError, match="'acme' is registered more than once") as caught:
@@ -170,7 +170,7 @@ def test_two_distributions_may_register_the_same_object_by_two_paths(site):
     assert _registry.get_handler("acme").__module__ == "acme_one"
 
 
-def test_one_object_may_be_registered_in_both_groups(site):
+def test_object_can_be_registered_in_both_groups(site):
     site.plugin("acme", groups=[E3_GROUP, OWN_GROUP])
     assert _registry.get_handler("acme").__module__ == "acme_plugin"
 

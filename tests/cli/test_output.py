@@ -134,7 +134,7 @@ def test_quiet_silences_a_step_without_handlers(process):
     assert process("run", "n", "-q", "--", "true").stderr == ""
 
 
-def test_a_failure_is_red_and_a_success_green_where_colours_are_shown(command, monkeypatch):
+def test_failure_is_red_and_success_green_if_colours_are_shown(command, monkeypatch):
     block()
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, _, err = command("send", "n", *TO_FILES, "--handler", "file:b=b")

@@ -137,7 +137,7 @@ def test_relay_has_no_default_outbox(config):
     assert Settings(args, default_outbox=False).outbox is None
 
 
-def test_check_shows_where_each_value_comes_from(command, config, monkeypatch):
+def test_check_shows_the_source_of_each_value(command, config, monkeypatch):
     path = config(
         f'timeout = 7\nredact = ["env:X"]\n{TO_EVENTS}[handlers.mail]\ntype = "smtp"\nconfig = "x"\nwhen = "GONE"\n'
     )

@@ -148,7 +148,7 @@ def test_entry_that_may_not_share_a_file_has_its_own(box, attached):
     assert [os.path.isdir(claim.path) or links(claim) for claim in found] == [2, 1, True, 1, 2]
 
 
-def test_one_small_entry_has_its_own_file(box):
+def test_single_small_entry_has_its_own_file(box):
     (claim,) = put_together(box, 1)
     assert links(claim) == 1
 

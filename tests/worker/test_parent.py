@@ -278,7 +278,7 @@ def test_ended_process_has_no_memory_figure():
 
 
 @pytest.mark.parametrize("flag", ["-I", "-S"])
-def test_a_new_interpreter_has_the_flags_of_this_one(flag):
+def test_new_interpreter_has_the_flags_of_its_parent(flag):
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import spawning; "
     code += "print(spawning._worker_command(3, 4)[1])"
     done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, check=True, timeout=60)
