@@ -301,10 +301,10 @@ def _in_utc(second: float) -> str:
 
 
 def sending_id(event: Event) -> str:
-    """Return the id of the sending that a handler is asked to make, for the name of what it makes.
+    """Return an id for this sending of an event. Handlers use it in the names of the files that they create.
 
-    An event that an outbox keeps has the same id on every attempt, so that a repeated delivery can replace the one
-    before. Without an outbox, every call returns a new one.
+    With an outbox, every attempt to deliver the event has the same id. A retry can then replace the files of an earlier
+    attempt. Without an outbox, every call returns a new id.
     """
     sending: str = getattr(event, "_sending", None) or _face.unique_id()  # an event of e3-core has none
     return sending

@@ -1,8 +1,8 @@
 """The errors of this package.
 
-`EventError` reports what the caller can fix: a bad name, a bad configuration, a malformed file, a closed event. Its
-message names the subject, the value and what was expected. Errors of the operating system remain `OSError`, and wrong
-calls remain `TypeError`.
+`EventError` reports a mistake that the caller can fix, such as an invalid name or configuration, a malformed file or a
+closed event. Its message contains the subject, the value and the expected form. Operating system errors are `OSError`,
+and calls with wrong arguments are `TypeError`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class E3Error(Exception):
     """An error with one or more messages.
 
-    Catch it to stop a script with a readable reason.
+    Catch it to exit a script with a readable message.
 
     :param message: the message, or several
-    :param origin: what the error is about; `str()` puts it before the message
+    :param origin: the subject of the error; `str()` prefixes the message with it
     """
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None) -> None:
@@ -32,7 +32,7 @@ class E3Error(Exception):
             self.__iadd__(message)
 
     def __iadd__(self, other: str | list[str] | E3Error) -> Self:
-        """Add a message, several, or those of another error."""
+        """Add a message, several messages, or the messages of another error."""
         if isinstance(other, E3Error):
             self.messages += other.messages
         elif isinstance(other, str):
@@ -53,10 +53,10 @@ class E3Error(Exception):
 
 if not TYPE_CHECKING:
     try:
-        # If e3-core is installed, its class is the base: `except E3Error` of a script written for e3-core then also
-        # catches the errors of this package.
+        # If e3-core is installed, use its class as the base. `except E3Error` in a script for e3-core then also catches
+        # the errors of this package.
         from e3.error import E3Error
-    except Exception:  # noqa: S110  # there is none, or a module of the build has its name
+    except Exception:  # noqa: S110  # e3-core is not installed, or the build has a module named e3
         pass
 
 
@@ -70,18 +70,18 @@ class EventError(E3Error):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with all messages; e3-core's base class would drop those added later."""
+        """Pickle and copy with all messages. e3-core's base class would drop those added later."""
         return _reduced(self)
 
 
 class PermanentError(EventError):
-    """The destination has refused this event permanently, so no later attempt can deliver it.
+    """The destination has refused this event permanently: no retry can deliver it.
 
-    Handlers raise it. The outbox then does not retry; it keeps the event as a failed entry for an operator.
+    Handlers raise it. The outbox then stops the retries and keeps the event as a failed entry, for you to inspect.
 
     :param message: the message, or several
     :param origin: what the error is about
-    :param done: the parts that were delivered nevertheless; see `PartialDeliveryError`
+    :param done: the parts that were delivered; see `PartialDeliveryError`
     """
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None, *, done: Iterable[str] = ()) -> None:
@@ -90,16 +90,16 @@ class PermanentError(EventError):
 
 
 class PartialDeliveryError(EventError):
-    """Some parts of a delivery are finished; a later attempt can finish the others.
+    """Some parts of a delivery are finished, and a retry can finish the others.
 
-    A handler with several destinations raises it, such as the recipients of a mail. The outbox stores `done`; on the
-    next attempt, `event.already_delivered` returns it.
+    A handler with several destinations raises it, for example if some recipients of a mail did not get it. The outbox
+    stores `done`. On the next attempt, `event.already_delivered` returns it.
 
     :param message: the message, or several
     :param origin: what the error is about
-    :param done: a key for each part that needs no further attempt, those of earlier attempts included. A key is any
-        string that means the same on the next attempt. It must not contain a secret
-    :param remaining: what a later attempt must deliver, for a log
+    :param done: a key for each part that needs no further attempt, including those of earlier attempts. A key is any
+        string that has the same meaning on the next attempt. It must not contain a secret
+    :param remaining: the parts that a retry must deliver, for log messages
     """
 
     def __init__(
@@ -143,9 +143,9 @@ def one_line(error: BaseException) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return text with control characters, and what a terminal could not show, as ``\xNN``, ``\n`` or ``\uNNNN``.
+    r"""Return text with each unprintable character escaped, as ``\xNN``, ``\n`` or ``\uNNNN``.
 
-    A text of others, in a log or on a terminal, can then neither begin a line of its own nor control the terminal.
+    Text from elsewhere can then neither start a new line in a log nor send control sequences to a terminal.
     """
     if text.isprintable():
         return text

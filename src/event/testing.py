@@ -1,4 +1,4 @@
-"""Test code that sends events: record the events and send none of them."""
+"""Test code that sends events: record the events instead of sending them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RecordingHandler(EventHandler):
 
 
 class _RecordingManager(EventManager):
-    """Checks the handlers that the tested code adds, but makes none: no test sends a mail."""
+    """Checks the handlers that the tested code adds, without creating them, so that no test sends a mail."""
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
         from inspect import signature
@@ -77,16 +77,16 @@ class _RecordingManager(EventManager):
         signature(handler).bind(*args, **kwargs)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
-        os.environ[var_name] = ""  # child processes send nothing out either
+        os.environ[var_name] = ""  # child processes must not send events either
 
 
 @contextmanager
 def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]:
-    """Replace the default manager by one that only records, until the ``with`` block ends.
+    """Record the events that the ``with`` block sends through the default manager, instead of sending them.
 
-    Handlers that the code in the block adds, or loads from E3_EVENT_HANDLERS, are looked up and their configuration is
-    checked. A wrong name, configuration or argument list still fails. But no handler is created, and nothing leaves the
-    process. All threads share the default manager.
+    The code in the block may add handlers, or load them from E3_EVENT_HANDLERS. Their names, configurations and
+    arguments are checked, and a wrong one still raises. But no handler is created, and no event leaves the process. All
+    threads share the default manager.
 
     :param result: what the recorder returns for each event; False simulates a destination that accepts nothing
     :return: the recorder
@@ -102,20 +102,22 @@ def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]
 
 
 def check_handler(handler: type[EventHandler], config: str, *, secrets: Iterable[str] = ()) -> None:
-    """Check that a handler treats its configuration correctly. Call it in the tests of your handler.
+    """Check that a handler reads and writes its configuration correctly. Call it in the tests of your handler.
 
-    - `decode_config` and the constructor accept the configuration, and `encode_config` returns one that makes the same
-      handler again.
-    - The configuration can be part of E3_EVENT_HANDLERS: it contains no vertical bar and no NUL.
-    - `config_for_outbox`, if the handler has it, does not depend on the working directory.
-    - A copy that `pickle` makes has the same configuration.
-    - No secret is in ``repr(handler)`` or in the configuration.
+    It checks that
+
+    - `decode_config` and the constructor accept the configuration,
+    - `encode_config` returns a configuration that creates an equal handler,
+    - the configuration can be part of E3_EVENT_HANDLERS: it contains no vertical bar and no NUL,
+    - `config_for_outbox`, if the handler has it, does not depend on the working directory,
+    - a pickled copy has the same configuration, and
+    - neither ``repr(handler)`` nor the configuration contains a secret.
 
     :param handler: the class
     :param config: a configuration, as in E3_EVENT_HANDLERS
-    :param secrets: texts that must not be shown
-    :raises AssertionError: one of these does not hold; the message says which
-    :raises Exception: what the handler's own code raises
+    :param secrets: texts that must not appear
+    :raises AssertionError: a check fails; the message names it
+    :raises Exception: the handler's own code raises
     """
     import pickle
     from tempfile import TemporaryDirectory

@@ -56,7 +56,7 @@ def test_without_an_outbox_the_commands_for_it_say_so(command, monkeypatch):
     for args, status in ((["deliver"], 0), (["outbox", "list"], 0), (["outbox", "show", "x"], 1)):
         ended, out, err = command(*args)
         assert (ended, out, len(err)) == (status, [], 1)
-        assert err[0].endswith("there is no outbox; give its directory with --outbox")
+        assert err[0].endswith("no outbox is configured; give its directory with --outbox")
 
 
 def test_without_a_home_directory_a_line_says_so_and_the_event_is_sent(command, monkeypatch):

@@ -429,7 +429,7 @@ def test_a_wrong_number_of_lines_is_one_line_and_status_2(run, number):
     done = run(f"--tail={number}", "--", "true")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        f"e3-event run: argument --tail: '{number}' is no number of lines; expected 0 or more"
+        f"e3-event run: argument --tail: '{number}' is not a number of lines; expected 0 or more"
     )
 
 

@@ -105,7 +105,7 @@ def test_deliver_reads_no_file_that_is_not_named_to_it(command, config, here):
     command("send", "n", *TO_FILES)
     assert len(ids("box")) == 1
     assert "there is no outbox" in command("deliver")[2][0]
-    assert command("deliver", "--config", path)[2][-1].startswith("e3-event deliver: nothing was due; 1 waits in ")
+    assert command("deliver", "--config", path)[2][-1].startswith("e3-event deliver: nothing was due; 1 waiting in ")
     assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
 
 
@@ -209,7 +209,7 @@ def test_an_outbox_keeps_the_event_for_a_handler_whose_condition_is_wrong(comman
     status, _, err = command("send", "n", "--handler", "smtp@failrue=x", *TO_FILES, "--outbox", "ob")
     assert (status, len(stored())) == (0, 1)
     assert err[0] == "smtp@failrue: 'failrue' is no condition; did you mean 'failure'?; not loaded (in --handler); kept"
-    assert "1 waits" in command("deliver", "ob", "--all")[2][-1]
+    assert "1 waiting" in command("deliver", "ob", "--all")[2][-1]
 
 
 def test_an_outbox_keeps_the_event_for_a_handler_that_is_wrong_in_the_file_until_it_is_right(command, config):
