@@ -64,7 +64,7 @@ def test_nothing_is_written_unless_a_handler_asks_for_the_last_outcome(box):
 def test_an_outbox_that_cannot_be_used_is_a_warning(tmp_path, caplog):
     (tmp_path / "outbox").write_text("in the way")
     assert wanted("h@changed", str(tmp_path / "outbox"), F) == [True]
-    assert "the outcome cannot be kept in " in caplog.text
+    assert "cannot be saved in " in caplog.text
 
 
 def test_an_outbox_with_outcomes_is_an_outbox(box):

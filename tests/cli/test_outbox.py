@@ -207,7 +207,7 @@ def test_the_golden_entry_is_shown(command, here):
     assert (status, err) == (0, [])
     assert out == [
         f"  id         {GOLDEN_ID}",
-        "  state      waiting, until 2026-05-28T20:28:00Z",
+        "  state      waiting, due at 2026-05-28T20:28:00Z",
         f"  path       {here / path}",
         "  since      2026-05-28T20:26:40Z",
         "  tried      2 x, last at 2026-05-28T20:27:40Z",

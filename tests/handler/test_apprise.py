@@ -393,7 +393,7 @@ def test_a_reference_that_leads_nowhere_fails_when_sending_and_the_others_are_tr
     assert len(receiver.posts) == 1
     assert "URL 1: env:NOT_SET is not set or empty" in caplog.text
     assert f"URL 2: file:{tmp_path}/missing cannot be read" in caplog.text
-    assert "URL 3: env:BLANK holds no URL" in caplog.text
+    assert "URL 3: env:BLANK contains no URL" in caplog.text
 
 
 def test_a_url_that_has_become_bad_fails_when_sending(secret, receiver, caplog):
