@@ -150,7 +150,7 @@ def moto():
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory):
     """Return the programs of an environment that has this package; it is made once for all tests of a run."""
-    import pages
+    from helpers import pages
 
     if os.name == "nt":
         pytest.skip("platform: the sessions of the pages are those of a POSIX shell")
@@ -161,7 +161,7 @@ def programs(tmp_path_factory):
 @pytest.fixture
 def own_programs(programs, tmp_path, monkeypatch):
     """Return the programs of an environment of the test's own, which it may install into."""
-    import pages
+    from helpers import pages
 
     for name, value in pages.BUILDING.items():
         monkeypatch.setenv(name, value)
@@ -188,7 +188,7 @@ def once_a_run(tmp_path_factory, name, make):
 @pytest.fixture
 def rabbit(rabbitmq):
     """A queue of RabbitMQ."""
-    from brokers import RabbitQueue
+    from helpers.brokers import RabbitQueue
 
     made = RabbitQueue(rabbitmq)
     yield made
@@ -198,7 +198,7 @@ def rabbit(rabbitmq):
 @pytest.fixture
 def stream(redis):
     """A queue of Redis."""
-    from brokers import RedisQueue
+    from helpers.brokers import RedisQueue
 
     made = RedisQueue(redis)
     yield made
@@ -208,7 +208,7 @@ def stream(redis):
 @pytest.fixture
 def sqs(moto, monkeypatch):
     """A queue of SQS."""
-    from brokers import SQSQueue
+    from helpers.brokers import SQSQueue
 
     for name, value in moto.environment.items():
         monkeypatch.setenv(name, value)

@@ -99,20 +99,20 @@ def loaded(script, *arguments, before=""):
     return words(code, *arguments)
 
 
-def test_a_fresh_process_has_loaded_nothing_that_would_hide_what_we_import():
+def test_fresh_process_has_loaded_no_module_that_event_imports():
     assert not HEAVY & words("print(*sys.modules)")
 
 
-def test_importing_event_loads_its_core_and_nothing_that_python_has_not():
+def test_import_event_loads_only_its_core():
     names = loaded("import event")
     assert names - STARTED == CORE
 
 
-def test_the_logger_loads_logging_alone():
+def test_logger_loads_only_logging():
     assert loaded("event.logger", before="import event, logging") == set()
 
 
-def test_a_send_to_a_file_loads_json_and_hashlib_and_its_handler_alone(tmp_path):
+def test_send_to_a_file_loads_only_json_hashlib_and_its_handler(tmp_path):
     log = tmp_path / "build.log"
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
@@ -147,12 +147,12 @@ def test_the_command_sends_an_event_without_heavy_modules(tmp_path, arguments, h
     assert imported & HEAVY <= heavy
 
 
-def test_what_talks_to_s3_loads_no_client_before_it_is_used():
+def test_s3_modules_load_no_client_before_use():
     names = loaded("import event._net.s3", before="import event, hashlib, errno, re")
     assert names == {"event._files", "event._net", "event._net.s3"}
 
 
-def test_a_custom_handler_loads_importlib_metadata_and_nothing_else_that_is_heavy(tmp_path):
+def test_custom_handler_loads_no_heavy_module_but_importlib_metadata(tmp_path):
     info = tmp_path / "acme-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
@@ -294,7 +294,7 @@ def test_the_graph_is_read_from_the_sources():
         pytest.param({"a": {"a"}}, ["a"], id="itself"),
     ],
 )
-def test_a_circle_is_found(graph, expected):
+def test_import_cycle_is_detected(graph, expected):
     assert circle(graph) == expected
 
 
@@ -302,7 +302,7 @@ def test_every_module_has_its_place_in_the_order():
     assert [module for module in FILES if row(module) is None] == []
 
 
-def test_no_arrow_runs_back():
+def test_no_import_goes_against_the_order():
     back = [
         f"event.{module} imports event.{other}"
         for module, others in arrows().items()
@@ -312,11 +312,11 @@ def test_no_arrow_runs_back():
     assert back == []
 
 
-def test_no_arrow_leads_in_a_circle():
+def test_no_import_cycle_exists():
     assert circle(arrows()) == []
 
 
-def test_handlers_import_what_they_may_and_never_each_other():
+def test_handlers_import_only_allowed_modules_and_never_each_other():
     wrong = {m: others - FOR_HANDLERS for m, others in arrows().items() if m.startswith("handler.")}
     assert {module: others for module, others in wrong.items() if others} == {}
 
@@ -338,7 +338,7 @@ def stems(directory, pattern):
     return {path.stem for path in (CHECKOUT / directory).glob(pattern)}
 
 
-def test_every_handler_that_takes_references_tells_check_which():
+def test_every_handler_with_references_lists_them():
     resolving = {
         path.stem
         for path in (PACKAGE / "handler").glob("*.py")
@@ -369,7 +369,7 @@ def test_every_built_in_is_an_entry_point_of_the_installed_distribution():
 
 
 @pytest.mark.parametrize("name", sorted(BUILTINS))
-def test_a_handler_that_imports_of_an_extra_says_so_to_the_command_line(name):
+def test_every_handler_that_needs_an_extra_declares_it(name):
     source = FILES[f"handler.{name}"].read_text(encoding="utf-8")
     assert ("import_extra" in source or "load_client" in source) == bool(requirement(name))
 
@@ -382,7 +382,7 @@ def test_every_built_in_has_a_test_file():
     assert stems("tests/handler", "test_*.py") == {f"test_{name}" for name in BUILTINS}
 
 
-def test_the_modules_say_which_typing_names_they_use_to_the_type_checker_alone():
+def test_typing_names_are_only_imported_for_type_checkers():
     """`from typing import Any` outside of `if TYPE_CHECKING:` would double what `import event` costs."""
     for module, path in FILES.items():
         if module.startswith("_broker."):
@@ -393,5 +393,5 @@ def test_the_modules_say_which_typing_names_they_use_to_the_type_checker_alone()
             assert not names & {"typing", "typing_extensions"}, module
 
 
-def test_the_wheel_says_that_it_is_typed():
+def test_wheel_is_marked_as_typed():
     assert (PACKAGE / "py.typed").is_file()

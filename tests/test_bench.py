@@ -56,7 +56,7 @@ def smoke(tmp_path_factory):
 
 
 @all_rows
-def test_a_tiny_round_measures_every_row(smoke):
+def test_tiny_benchmark_round_measures_every_row(smoke):
     output, _ = smoke
     assert rows(output)
     for line in output.splitlines():
@@ -65,7 +65,7 @@ def test_a_tiny_round_measures_every_row(smoke):
 
 
 @all_rows
-def test_the_table_is_written_between_the_markers_and_nothing_else_changes(smoke):
+def test_table_is_written_only_between_the_markers(smoke):
     output, page = smoke
     before = PAGE.read_text(encoding="utf-8")
     assert output.strip() in page
@@ -81,7 +81,7 @@ def test_the_pages_show_every_row_that_the_benchmark_measures(smoke):
     assert [sizes.sub("", row) for row in shown] == [sizes.sub("", row) for row in rows(output)]
 
 
-def test_a_page_without_markers_is_refused_and_left_alone(tmp_path):
+def test_page_without_markers_is_refused_and_unchanged(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("no table here\n", encoding="utf-8")
     status, _, errors = bench("memory", "--smoke", "--write", str(page), cwd=tmp_path)
@@ -97,7 +97,7 @@ def test_an_unknown_row_is_a_usage_error_that_names_the_rows(tmp_path):
     assert "memory" in errors
 
 
-def test_one_row_is_measured_and_nothing_is_left_in_the_temporary_directory(tmp_path, monkeypatch):
+def test_single_row_is_measured_without_leftover_files(tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))

@@ -141,7 +141,7 @@ TRAVIS = {
         pytest.param({**JENKINS, **GITLAB}, "gitlab", "https://gitlab.example.com/a/b/-/jobs/50", "v1", id="two"),
     ],
 )
-def test_a_system_tells_its_build(environ, system, url, branch):
+def test_build_is_read_from_the_environment_of_each_system(environ, system, url, branch):
     assert ci.build(environ) == {"system": system, "build_url": url, "branch": branch, "commit": SHA}
 
 
@@ -153,11 +153,11 @@ def test_a_system_tells_its_build(environ, system, url, branch):
         pytest.param({"GITHUB_ACTIONS": "", "GITHUB_SHA": SHA}, id="an empty mark"),
     ],
 )
-def test_outside_of_a_known_system_nothing_is_told(environ):
+def test_no_build_is_found_outside_a_known_system(environ):
     assert ci.build(environ) == {}
 
 
-def test_what_a_system_does_not_tell_is_left_out():
+def test_missing_build_variables_are_omitted():
     """A URL with a hole in it leads nowhere."""
     assert ci.build({"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com"}) == {"system": "github"}
     assert ci.build({"JENKINS_URL": "x", "GIT_COMMIT": SHA}) == {"system": "jenkins", "commit": SHA}
@@ -275,7 +275,7 @@ ACTIONS = "https://github.com/octocat/Hello-World/actions/runs/1658821493"
         ),
     ],
 )
-def test_a_system_tells_more_of_its_build(environ, expected):
+def test_build_details_are_read_from_the_environment_of_each_system(environ, expected):
     found = ci.build(environ)
     assert {key: found.get(key) for key in expected} == expected
 
@@ -299,7 +299,7 @@ def test_a_system_tells_more_of_its_build(environ, expected):
         pytest.param(JENKINS, "CHANGE_AUTHOR", id="Jenkins, pull request"),
     ],
 )
-def test_who_started_the_build_is_its_actor(environ, variable):
+def test_user_who_started_the_build_is_its_actor(environ, variable):
     assert ci.build({**environ, variable: "ann"})["actor"] == "ann"
 
 

@@ -40,7 +40,7 @@ S, F, C = "success", "failure", "cancel"
         pytest.param("h@weekly", [S, None], [1, 1], id="unknown, which add_handler refuses"),
     ],
 )
-def test_an_event_meets_the_conditions_or_not(box, name, outcomes, expected):
+def test_conditions_select_events(box, name, outcomes, expected):
     assert wanted(name, box, *outcomes) == [bool(one) for one in expected]
 
 
@@ -52,16 +52,16 @@ def test_each_name_and_branch_has_its_own_last_outcome(box):
     assert wanted("h@fixed", box, S, ci="odd") == [True]
 
 
-def test_without_an_outbox_nothing_was_before(box):
+def test_last_outcome_is_unknown_without_an_outbox(box):
     assert wanted("h@changed+fixed", None, F, S) == [False, False]
 
 
-def test_nothing_is_written_unless_a_handler_asks_for_the_last_outcome(box):
+def test_outcomes_are_stored_only_if_a_handler_needs_the_last_one(box):
     wanted("h@failure", box, F)
     assert not os.path.exists(box)
 
 
-def test_an_outbox_that_cannot_be_used_is_a_warning(tmp_path, caplog):
+def test_unusable_outbox_is_a_warning(tmp_path, caplog):
     (tmp_path / "outbox").write_text("in the way")
     assert wanted("h@changed", str(tmp_path / "outbox"), F) == [True]
     assert "cannot be saved in " in caplog.text
@@ -76,7 +76,7 @@ def test_an_outbox_with_outcomes_is_an_outbox(box):
     assert sum(Outbox(box).summary().counts.values()) == 1
 
 
-def test_a_name_and_its_conditions_are_told_apart():
+def test_handler_name_and_conditions_are_separated():
     assert _handler_config.split_conditions("smtp:mail") == ("smtp:mail", frozenset())
     assert _handler_config.split_conditions("smtp:mail@fixed+failure") == ("smtp:mail", {"fixed", "failure"})
 
@@ -86,7 +86,7 @@ def test_a_name_and_its_conditions_are_told_apart():
 
 @pytest.mark.parametrize("name", ["file@weekly", "file@", "file@failure+", "file:x@y"])
 def test_an_unknown_condition_is_an_error_when_the_handler_is_added(name, tmp_path):
-    with pytest.raises(EventError, match="is no condition; expected one or several of always, failure"):
+    with pytest.raises(EventError, match="is not a condition; expected one or several of always, failure"):
         event.add_handler(name, str(tmp_path))
 
 
@@ -98,7 +98,7 @@ def test_a_condition_that_needs_an_outbox_is_an_error_without_one(tmp_path):
 
 
 @pytest.mark.parametrize("outbox", [True, False], ids=["outbox", "no outbox"])
-def test_a_handler_that_is_skipped_counts_as_served(tmp_path, outbox):
+def test_skipped_handler_counts_as_success(tmp_path, outbox):
     manager = event.EventManager(outbox=tmp_path / "outbox" if outbox else None)
     manager.add_handler("file@failure", str(tmp_path / "a"))
     manager.add_handler("file@success", str(tmp_path / "b"))
@@ -107,7 +107,7 @@ def test_a_handler_that_is_skipped_counts_as_served(tmp_path, outbox):
     assert [len([*tmp_path.glob(f"{place}/*.json")]) for place in "ab"] == [1, 1]
 
 
-def test_a_handler_that_could_not_be_loaded_is_skipped_too(tmp_path, monkeypatch):
+def test_unloadable_handler_is_skipped_by_its_conditions(tmp_path, monkeypatch):
     from event._outbox import Outbox
 
     monkeypatch.setenv("E3_EVENT_HANDLERS", "late@failure=x")
@@ -121,7 +121,7 @@ def test_a_handler_that_could_not_be_loaded_is_skipped_too(tmp_path, monkeypatch
     assert [*entry.pending] == ["late@failure"]
 
 
-def test_a_handler_that_was_put_there_by_hand_gets_every_event():
+def test_handler_assigned_directly_gets_every_event():
     handler = RecordingHandler()
     event.default_manager.handlers["a@b"] = handler
     assert event.send_event(event.Event("n"))

@@ -13,7 +13,7 @@ import pytest
 import event
 from event import _config_file, _places, _registry
 from event._config_file import read_config_file
-from event._handler_config import is_mistake
+from event._handler_config import is_invalid_config
 from event._outbox import Outbox
 from event.error import EventError
 from event.handler import broker, http
@@ -102,7 +102,7 @@ def test_the_named_keys_are_the_arguments_of_the_handler(write, kind):
     assert json.dumps(decoded) == json.dumps(expected).replace("{here}", here)
 
 
-def test_keys_that_are_left_out_leave_nothing_behind(write):
+def test_omitted_keys_add_nothing_to_the_configuration(write):
     assert read_config_file(write('[handlers.http]\nurl = "http://x"\n')).handlers == [("http", "http://x")]
 
 
@@ -116,11 +116,11 @@ def test_a_plugin_has_its_configuration_as_one_text(write):
     assert content.handlers == [("acme@failure", "a=1"), ("bare", "")]
 
 
-def test_a_built_in_may_have_its_configuration_as_one_text(write):
+def test_built_in_handler_can_have_its_configuration_as_one_text(write):
     assert read_config_file(write('[handlers.file]\nconfig = "/x"\n')).handlers == [("file", "/x")]
 
 
-def test_the_other_settings(write):
+def test_other_settings_are_read(write):
     path = write('outbox = "box"\ntimeout = 2.5\nredact = ["env:X"]\n')
     content = read_config_file(path)
     assert content.outbox == os.path.join(os.path.dirname(path), "box")
@@ -128,7 +128,7 @@ def test_the_other_settings(write):
     assert repr(content) == f"<ConfigFile {path}: no handlers>"
 
 
-def test_the_outbox_may_be_none_and_redaction_off(write):
+def test_outbox_and_redaction_can_be_disabled(write):
     content = read_config_file(write('outbox = "none"\nredact = false\n'))
     assert (content.outbox, content.redact, content.timeout) == ("none", False, None)
 
@@ -145,7 +145,7 @@ def test_the_outbox_may_be_none_and_redaction_off(write):
     ],
 )
 @pytest.mark.parametrize("place", ["top", "handler"])
-def test_a_handler_is_used_when_the_surroundings_are_so(write, monkeypatch, when, used, place):
+def test_handler_is_used_if_its_environment_condition_is_met(write, monkeypatch, when, used, place):
     monkeypatch.setenv("CI", "true")
     monkeypatch.setenv("BRANCH", "rel-1")
     monkeypatch.delenv("GONE", raising=False)
@@ -155,7 +155,7 @@ def test_a_handler_is_used_when_the_surroundings_are_so(write, monkeypatch, when
     assert (content.handlers, content.unused) == (([("acme", "")], []) if used else ([], ["acme"]))
 
 
-def test_the_table_of_a_pyproject(write):
+def test_table_in_pyproject_is_read(write):
     path = write('[project]\nname = "x"\n[tool.e3-event.handlers.acme]\n', "pyproject.toml")
     assert read_config_file(path).handlers == [("acme", "")]
     assert _places.config_file() == path
@@ -188,7 +188,7 @@ def test_the_table_of_a_pyproject(write):
         pytest.param(
             '[handlers.file]\nconfig = "x"\ndirectory = "y"', "expected either config or named keys", id="both"
         ),
-        pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is no condition", id="condition"),
+        pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is not a condition", id="condition"),
         pytest.param('[handlers.acme]\nconfig = "a|b"', "handlers.acme: acme: its configuration must be", id="a bar"),
         pytest.param("handlers = 1", "handlers: expected tables, as in [handlers.mail]", id="no tables"),
         pytest.param("[handlers]\nmail = 1", "handlers.mail: expected a table, as in [handlers.mail]", id="no table"),
@@ -202,7 +202,7 @@ def test_the_table_of_a_pyproject(write):
         pytest.param('[handlers."a|b"]\nx = 1', "handlers.a|b.x: is unknown", id="no name"),
     ],
 )
-def test_what_is_wrong_is_reported_with_the_file_and_the_key(write, text, message):
+def test_error_is_reported_with_the_file_and_the_key(write, text, message):
     path = write(text)
     (reason,) = mistakes_in(path)
     assert reason.startswith(f"{path}: ")
@@ -215,10 +215,10 @@ def mistakes_in(path):
         content = read_config_file(path)
     except EventError as error:
         return [str(error)]
-    return [*content.problems, *(config[1:] for _, config in content.handlers if is_mistake(config))]
+    return [*content.problems, *(config[1:] for _, config in content.handlers if is_invalid_config(config))]
 
 
-def test_a_mistake_leaves_the_rest_of_the_file_in_use(write):
+def test_mistake_does_not_disable_the_rest_of_the_file(write):
     path = write(
         'outbx = "x"\ntimeout = -1\noutbox = "o"\n[handlers.good]\n[handlers.mail]\ntype = "smtp"\nsever = 1\n'
         'on = "failure"\n[handlers.late]\nwhen = 1\n[handlers]\nnone = 1\n'
@@ -226,7 +226,7 @@ def test_a_mistake_leaves_the_rest_of_the_file_in_use(write):
     content = read_config_file(path)
     assert content.outbox == os.path.join(os.path.dirname(path), "o")
     assert [problem.partition(": ")[2].partition(":")[0] for problem in content.problems] == ["outbx", "timeout"]
-    assert [(name, is_mistake(config)) for name, config in content.handlers] == [
+    assert [(name, is_invalid_config(config)) for name, config in content.handlers] == [
         ("good", False),
         ("smtp:mail@failure", True),
         ("late", True),
@@ -234,7 +234,7 @@ def test_a_mistake_leaves_the_rest_of_the_file_in_use(write):
     ]
 
 
-def test_a_table_in_pyproject_that_is_none_is_an_error(write):
+def test_value_instead_of_the_table_in_pyproject_is_an_error(write):
     with pytest.raises(EventError, match=r"tool\.e3-event: expected a table"):
         read_config_file(write('[tool]\ne3-event = "x"\n', "pyproject.toml"))
     assert read_config_file(write("tool = 1\n", "pyproject.toml")).handlers == []
@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_read_is_an_error(write, tmp_path):
 
 @POSIX
 @pytest.mark.parametrize("mode", [0o666, 0o646], ids=oct)
-def test_a_file_that_others_may_change_is_refused(write, mode):
+def test_file_writable_by_others_is_refused(write, mode):
     path = write("")
     os.chmod(path, mode)
     with pytest.raises(EventError, match="can be changed by other users; run chmod go-w on it"):
@@ -266,7 +266,7 @@ def test_a_file_that_others_may_change_is_refused(write, mode):
 
 
 @ROOT
-def test_the_group_may_change_it_only_if_it_is_the_user_s_own(write):
+def test_group_writable_file_is_accepted_only_for_the_own_group(write):
     path = write("")
     os.chmod(path, 0o664)
     read_config_file(path)
@@ -283,7 +283,7 @@ def test_a_file_of_another_user_is_refused(write):
         read_config_file(path)
 
 
-def test_a_python_without_a_parser_says_what_to_install(write, monkeypatch):
+def test_python_without_a_toml_parser_is_an_error_with_the_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setitem(sys.modules, "tomli", None)
     with pytest.raises(EventError, match=r'pip install "e3-event\[toml\]" helps'):
@@ -293,7 +293,7 @@ def test_a_python_without_a_parser_says_what_to_install(write, monkeypatch):
 # Where it is.
 
 
-def test_it_is_found_in_the_working_directory_or_above(write, tmp_path, monkeypatch):
+def test_file_is_found_in_the_working_directory_or_above(write, tmp_path, monkeypatch):
     assert _places.config_file() is None
     path = write("")
     write("[tool.e3-event]\n", "pyproject.toml")
@@ -305,20 +305,20 @@ def test_it_is_found_in_the_working_directory_or_above(write, tmp_path, monkeypa
     assert _places.config_file() == nearest
 
 
-def test_a_pyproject_of_another_tool_is_passed_by(write):
+def test_pyproject_without_the_table_is_skipped(write):
     write('[project]\ndependencies = ["e3-event"]\n', "pyproject.toml")
     assert _places.config_file() is None
 
 
 @POSIX
-def test_a_pyproject_that_cannot_be_read_is_passed_by(write, monkeypatch):
+def test_unreadable_pyproject_is_skipped(write, monkeypatch):
     write("", "pyproject.toml")
     monkeypatch.setattr("builtins.open", lambda *_args: (_ for _ in ()).throw(PermissionError()))
     assert _places.config_file() is None
 
 
 @POSIX
-def test_a_working_directory_that_is_gone_has_none(tmp_path, monkeypatch):
+def test_removed_working_directory_has_no_file(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -326,7 +326,7 @@ def test_a_working_directory_that_is_gone_has_none(tmp_path, monkeypatch):
     assert _places.config_file() is None
 
 
-def test_the_variable_names_it_or_none(write, monkeypatch):
+def test_environment_variable_sets_or_disables_the_file(write, monkeypatch):
     write("")
     monkeypatch.setenv("E3_EVENT_CONFIG", "none")
     assert _places.config_file() is None
@@ -337,7 +337,7 @@ def test_the_variable_names_it_or_none(write, monkeypatch):
 # The API.
 
 
-def test_the_api_takes_the_handlers_and_the_other_settings(write, tmp_path):
+def test_api_uses_the_handlers_and_the_other_settings(write, tmp_path):
     path = write('outbox = "box"\ntimeout = 9\nredact = false\n[handlers.file]\ndirectory = "d"\n')
     event.load_handlers_from_config()
     manager = event.default_manager
@@ -346,7 +346,7 @@ def test_the_api_takes_the_handlers_and_the_other_settings(write, tmp_path):
     assert (manager.timeout, manager.redact) == (9, None)
 
 
-def test_the_variables_win(write, monkeypatch, tmp_path):
+def test_environment_variables_override_the_file(write, monkeypatch, tmp_path):
     write('outbox = "box"\ntimeout = 9\n[handlers.file]\ndirectory = "d"\n')
     monkeypatch.setenv("E3_EVENT_HANDLERS", "logging=x")
     monkeypatch.setenv("E3_EVENT_TIMEOUT", "3")
@@ -356,14 +356,14 @@ def test_the_variables_win(write, monkeypatch, tmp_path):
     assert ([*manager.handlers], manager.timeout, manager.outbox) == (["logging"], 3, str(tmp_path))
 
 
-def test_the_outbox_of_the_file_counts_if_no_variable_is_set(write, monkeypatch):
+def test_outbox_of_the_file_is_used_if_no_variable_is_set(write, monkeypatch):
     path = write('outbox = "box"\n')
     monkeypatch.delenv("E3_EVENT_OUTBOX")
     event.load_handlers_from_config(path)
     assert event.default_manager.outbox == os.path.join(os.path.dirname(path), "box")
 
 
-def test_without_a_file_only_the_variable_counts(write, monkeypatch):
+def test_only_the_variable_is_used_without_a_file(write, monkeypatch):
     event.load_handlers_from_config()
     assert event.default_manager.handlers == {}
     monkeypatch.setenv("E3_EVENT_HANDLERS", "logging=x")
@@ -371,7 +371,7 @@ def test_without_a_file_only_the_variable_counts(write, monkeypatch):
     assert [*event.default_manager.handlers] == ["logging"]
 
 
-def test_a_handler_that_does_not_load_is_an_error_that_names_the_file(write):
+def test_unloadable_handler_is_an_error_with_the_file(write):
     path = write("[handlers.acme]\n")
     with pytest.raises(EventError) as info:
         event.load_handlers_from_config()
@@ -388,9 +388,7 @@ def test_child_processes_get_the_handlers_and_the_file(write, monkeypatch):
     assert os.environ["E3_EVENT_CONFIG"] == path
 
 
-def test_the_api_uses_the_rest_of_a_file_with_mistakes_and_keeps_events_for_the_wrong_handler(
-    write, tmp_path, monkeypatch
-):
+def test_api_stores_events_for_an_invalid_handler_of_the_file(write, tmp_path, monkeypatch):
     monkeypatch.delenv("E3_EVENT_OUTBOX")
     path = write(
         f'outbox = "{tmp_path.as_posix()}/ob"\ntimeuot = 1\n[handlers.logging]\n[handlers.file]\ndirectry = "x"\n'

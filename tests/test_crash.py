@@ -190,7 +190,7 @@ except OSError as error:
 
 
 @POSIX
-def test_a_disk_that_fills_up_later_leaves_what_was_there_whole(tmp_path, attachment):
+def test_existing_files_stay_complete_if_the_disk_fills_up(tmp_path, attachment):
     directory = tmp_path / "d"
     command = [sys.executable, "-c", FULL_LATER, directory, attachment]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -201,7 +201,7 @@ def test_a_disk_that_fills_up_later_leaves_what_was_there_whole(tmp_path, attach
 
 
 @POSIX
-def test_a_disk_that_is_full_for_the_json_alone_leaves_no_json(tmp_path):
+def test_no_json_is_left_if_the_disk_is_full_for_it(tmp_path):
     small = tmp_path / "small"
     small.write_bytes(b"small")
     directory = tmp_path / "d"
@@ -259,7 +259,7 @@ def test_eight_processes_send_into_one_directory_at_once(tmp_path, attachment):
     assert len([path for path in directory.iterdir() if path.is_dir()]) == 161
 
 
-def test_the_signal_that_cannot_be_caught_is_what_kills():
+def test_processes_are_killed_with_sigkill():
     with subprocess.Popen([sys.executable, "-c", "print('x', flush=True); input()"], stdin=subprocess.PIPE) as process:
         process.kill()
     assert process.returncode == (1 if os.name == "nt" else -signal.SIGKILL)

@@ -30,7 +30,7 @@ def test_a_digest_counts_the_outcomes_and_lists_the_failures_first():
     assert text_of(notice, ["not attached"]) == f"{notice.body}\n\nnot attached\n"
 
 
-def test_a_digest_of_successes_is_one():
+def test_digest_of_successes_is_a_success():
     assert digest_of(EVENTS[:1]).outcome == "success"
 
 

@@ -48,7 +48,7 @@ def run(code):
     return done.stdout
 
 
-def test_without_a_deadline_there_are_no_threads():
+def test_no_thread_is_started_without_a_timeout():
     code = """
 import sys
 before = set(sys.modules)
@@ -61,7 +61,7 @@ print({"threading", "queue", "logging"} & set(sys.modules) - before)
     assert run(code) == "set()\n"
 
 
-def test_with_a_deadline_every_handler_has_a_thread_of_its_own():
+def test_every_handler_has_its_own_thread_with_a_timeout():
     together = threading.Barrier(3)  # passes where all three run at once
     m = manager(30, **dict.fromkeys("abc", lambda e: together.wait(20) is not None))
     outcome = m.dispatch(event.Event("x"))
@@ -73,7 +73,7 @@ def test_with_a_deadline_every_handler_has_a_thread_of_its_own():
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_the_outcome_is_the_same_in_turn_and_side_by_side(timeout, caplog):
+def test_outcome_is_the_same_sequentially_and_in_parallel(timeout, caplog):
     error = ValueError("no")
     m = manager(timeout, a=yes, b=lambda e: 0, c=raises(error), d=yes)
     outcome = m.dispatch(event.Event("x"))
@@ -91,7 +91,7 @@ def test_the_outcome_is_the_same_in_turn_and_side_by_side(timeout, caplog):
     assert manager(timeout, a=yes).send_event(event.Event("x")) is True
 
 
-def test_a_handler_that_is_not_done_in_time_has_failed(caplog):
+def test_handler_that_times_out_has_failed(caplog):
     hold = threading.Event()
     m = manager(0.05, hung=lambda e: hold.wait(30), quick=yes)
     try:
@@ -105,7 +105,7 @@ def test_a_handler_that_is_not_done_in_time_has_failed(caplog):
         hold.set()
 
 
-def test_a_hung_handler_does_not_keep_the_process():
+def test_hung_handler_does_not_block_process_exit():
     code = """
 import event, threading
 m = event.EventManager(timeout=0.05)
@@ -123,7 +123,7 @@ def test_an_exit_in_a_thread_is_a_failure(error):
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_exit_in_turn_passes(error):
+def test_exit_in_a_sequential_delivery_propagates(error):
     with pytest.raises(type(error)):
         manager(a=raises(error)).dispatch(event.Event("x"))
 
@@ -154,12 +154,12 @@ def test_the_number_of_threads_that_hang_is_bounded(monkeypatch):
     assert manager(30, c=yes).send_event(event.Event("x"))
 
 
-def test_a_deadline_beyond_all_bounds_is_none():
+def test_huge_timeout_means_no_deadline():
     assert manager(1e300, a=yes).send_event(event.Event("x"))
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_what_a_handler_logs_is_the_reason_of_its_false(timeout):
+def test_log_of_a_handler_is_the_reason_of_its_failure(timeout):
     def act(e):
         event.logger.info("trying")
         event.logger.warning("%s is full", "the mailbox")
@@ -172,7 +172,7 @@ def test_what_a_handler_logs_is_the_reason_of_its_false(timeout):
     assert b.reason == "the handler returned False"
 
 
-def test_each_handler_has_its_own_reason_side_by_side():
+def test_each_parallel_handler_has_its_own_reason():
     together = threading.Barrier(2)
 
     def act(what):
@@ -187,7 +187,7 @@ def test_each_handler_has_its_own_reason_side_by_side():
     assert [d.reason for d in manager(30, a=act("one"), b=act("two")).dispatch(event.Event("x"))] == ["one", "two"]
 
 
-def test_deliveries_come_as_they_are_done():
+def test_deliveries_are_returned_as_they_finish():
     first = threading.Event()
     handlers = {"late": Handler(lambda e: first.wait(30)), "early": Handler(yes)}
     done = _dispatch.deliveries(handlers, event.Event("x"), 30)
@@ -203,7 +203,7 @@ def test_a_timeout_is_a_positive_number(value):
         EventManager(timeout=value)
 
 
-def test_the_surroundings_give_a_timeout(monkeypatch, caplog):
+def test_environment_variable_sets_the_timeout(monkeypatch, caplog):
     monkeypatch.setenv("E3_EVENT_TIMEOUT", "2.5")
     assert EventManager().timeout == 2.5
     assert EventManager(timeout=1).timeout == 1.0
@@ -214,7 +214,7 @@ def test_the_surroundings_give_a_timeout(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("timeout", ["1e10", "1e300"])
-def test_a_timeout_that_no_timer_takes_delivers_all_the_same(timeout, tmp_path, monkeypatch):
+def test_timeout_above_the_timer_limit_still_delivers(timeout, tmp_path, monkeypatch):
     monkeypatch.setenv("E3_EVENT_TIMEOUT", timeout)
     manager = EventManager()
     assert 1e6 < manager.timeout < 4_294_967  # what timers take on Windows
@@ -255,7 +255,7 @@ def warn(text, result):
     return result
 
 
-def test_a_failed_sending_of_a_batch_has_its_own_reason():
+def test_failed_event_of_a_batch_has_its_own_reason():
     _log.start_capture()
     results = [_dispatch.result_in_batch(lambda text=text: warn(text, False)) for text in ("one", "two")]
     assert [str(result) for result in results] == ["one", "two"]
@@ -264,7 +264,7 @@ def test_a_failed_sending_of_a_batch_has_its_own_reason():
     assert _log.stop_capture() == ""
 
 
-def test_what_a_successful_sending_of_a_batch_logs_is_part_of_the_batch():
+def test_log_of_a_successful_batch_delivery_belongs_to_the_batch():
     assert _dispatch.result_in_batch(lambda: warn("not complete", True)) is True
     _log.start_capture()
     assert _dispatch.result_in_batch(lambda: warn("not complete", True)) is True

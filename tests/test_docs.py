@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import event
-import pages
 from event import _broker, _registry
+from helpers import pages
 from servers.otlp import otlp_receiver
 from servers.smtp import PASSWORD, Authority, smtp_server
 
@@ -40,16 +40,16 @@ def directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in WITH_SERVERS | INSTALLING])
-def test_the_examples_of_a_page_do_what_it_shows(page, programs, directory):
+def test_examples_of_a_page_print_what_it_shows(page, programs, directory):
     pages.run(DOCS / page, directory, programs)
 
 
 @pytest.mark.parametrize("page", sorted(INSTALLING))
-def test_a_page_that_installs_a_package_does_so_in_an_environment_of_its_own(page, own_programs, directory):
+def test_page_that_installs_a_package_uses_its_own_environment(page, own_programs, directory):
     pages.run(DOCS / page, directory, own_programs)
 
 
-def test_the_s3_page_works_with_a_server_of_this_machine(programs, directory, moto, monkeypatch):
+def test_s3_page_works_with_a_local_server(programs, directory, moto, monkeypatch):
     page = DOCS / "reference/handlers/s3.md"
     (shown,) = (json.loads(text) for kind, text, _ in pages.blocks(page) if kind == "json")
     (directory / "build.txt").write_text("done\n")
@@ -65,7 +65,7 @@ def test_the_s3_page_works_with_a_server_of_this_machine(programs, directory, mo
     assert stored == shown
 
 
-def test_the_mail_page_works_with_servers_of_this_machine(programs, directory, monkeypatch):
+def test_mail_page_works_with_local_servers(programs, directory, monkeypatch):
     authority = Authority(directory)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     monkeypatch.setenv("SMTP_PASSWORD", "")  # and so it is unset again after the page has set it
@@ -91,12 +91,12 @@ def test_the_mail_page_works_with_servers_of_this_machine(programs, directory, m
     assert relay.secured == [True]
 
 
-def test_the_smtp_page_makes_a_handler(programs, directory):
+def test_smtp_page_creates_a_handler(programs, directory):
     pages.run(DOCS / "reference/handlers/smtp.md", directory, programs)
     assert event.default_manager.handlers["smtp"].smtp_servers == ["mail.example.com", "backup.example.com:465"]
 
 
-def test_the_otel_page_works_with_a_receiver_of_this_machine(programs, directory):
+def test_otel_page_works_with_a_local_receiver(programs, directory):
     with otlp_receiver() as receiver:
         substitutes = [("http://localhost:4318", receiver.endpoint)]
         pages.run(DOCS / "reference/handlers/otel.md", directory, programs, substitutes)
@@ -120,14 +120,14 @@ waiting = pytest.mark.timeout(150)
 
 
 @waiting
-def test_the_broker_page_works_with_servers_of_this_machine(broker, directory, monkeypatch):
+def test_broker_page_works_with_local_servers(broker, directory, monkeypatch):
     (directory / "build.txt").write_text("done\n")
     monkeypatch.setenv("BROKER_URL", broker[0][1])  # for what is Python; the page shows how a shell has it
     assert pages.run(DOCS / "reference/handlers/broker.md", directory, OWN_PROGRAMS, broker) == 2
 
 
 @waiting
-def test_the_relay_page_works_with_servers_of_this_machine(broker, directory, moto, monkeypatch):
+def test_relay_page_works_with_local_servers(broker, directory, moto, monkeypatch):
     moto.reset("attachments")
     for name, value in moto.environment.items():
         monkeypatch.setenv(name, value)
@@ -136,7 +136,7 @@ def test_the_relay_page_works_with_servers_of_this_machine(broker, directory, mo
     assert re.fullmatch(r"builds/[0-9a-f-]{36}/core", key)
 
 
-def test_the_message_of_the_formats_page_is_one():
+def test_message_on_the_formats_page_is_valid():
     (shown,) = (text for kind, text, _ in pages.blocks(DOCS / "reference/formats.md") if '"files"' in text)
     message = _broker.decode_message(shown.encode())
     assert json.loads(_broker.encode_message(message)) == json.loads(shown)
@@ -171,5 +171,5 @@ def test_the_design_page_shows_every_module_and_no_other():
         pytest.param("a.c", "abc\n", False, id="a dot is a dot"),
     ],
 )
-def test_what_is_shown_is_what_is_printed(shown, printed, same):
+def test_shown_output_matches_printed_output(shown, printed, same):
     assert pages.matches(shown.splitlines(), printed) is same

@@ -36,7 +36,7 @@ def test_an_error_reads_as_its_last_message_after_its_origin(kind, message, orig
 
 
 @BOTH
-def test_an_origin_without_a_message_stands_before_the_class_name(kind):
+def test_origin_without_a_message_precedes_the_class_name(kind):
     assert str(kind([], "o")) == f"o: {kind.__name__}\n"
 
 
@@ -47,7 +47,7 @@ def test_the_message_is_required(kind):
 
 
 @BOTH
-def test_a_message_several_and_another_error_can_be_added(kind):
+def test_messages_and_errors_can_be_added(kind):
     error = same = kind("m", "here")
     error += "n"
     error += ["o", "p"]
@@ -57,7 +57,7 @@ def test_a_message_several_and_another_error_can_be_added(kind):
     assert (error.origin, str(error)) == ("here", "here: r\n")
 
 
-def test_adding_leaves_the_added_one_and_the_given_list_alone():
+def test_adding_does_not_change_the_added_error_or_list():
     given, other = ["a"], E3Error("b")
     error = EventError(given)
     error += other
@@ -87,7 +87,7 @@ def test_an_error_pickles_with_messages_added_later_and_its_attributes(kind, pro
 
 @BOTH
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
-def test_a_copy_goes_its_own_way(kind, duplicate):
+def test_copied_error_is_independent(kind, duplicate):
     error = kind("a")
     other = duplicate(error)
     other += "b"
@@ -110,7 +110,7 @@ def test_a_permanent_error_is_an_event_error_with_the_public_name():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
-def test_what_is_shown_of_a_value_whose_code_fails_is_its_type(error):
+def test_value_whose_repr_fails_is_shown_as_its_type(error):
     class Odd:
         def __repr__(self):
             raise error
@@ -133,11 +133,11 @@ def test_what_is_shown_of_a_value_whose_code_fails_is_its_type(error):
         pytest.param(WithoutText(), "WithoutText", id="another whose text fails"),
     ],
 )
-def test_one_line_says_all_on_one_line(error, line):
+def test_one_line_joins_all_messages(error, line):
     assert one_line(error) == line
 
 
-def test_where_e3_core_is_installed_its_class_is_the_base(tmp_path):
+def test_base_class_is_that_of_e3_core_if_installed(tmp_path):
     package = tmp_path / "e3"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -157,14 +157,14 @@ def test_where_e3_core_is_installed_its_class_is_the_base(tmp_path):
 
 @pytest.mark.parametrize("kind", [event.PartialDeliveryError, PermanentError])
 @pytest.mark.parametrize("duplicate", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_an_error_keeps_the_parts_that_are_done(kind, duplicate):
+def test_error_keeps_the_finished_parts(kind, duplicate):
     error = duplicate(kind("bob is missing", done=["ann", "ann"]))
 
     assert error.done == frozenset({"ann"})
     assert str(error) == "bob is missing"
 
 
-def test_a_partial_delivery_names_what_remains_and_is_not_permanent():
+def test_partial_delivery_lists_the_rest_and_is_not_permanent():
     error = pickle.loads(pickle.dumps(event.PartialDeliveryError("bob is missing", remaining=["bob"])))
 
     assert (error.done, error.remaining) == (frozenset(), ("bob",))

@@ -120,21 +120,21 @@ def test_the_names_and_kinds_of_parameters_are_those_of_e3():
     assert [*inspect.signature(Event.load).parameters] == ["json_filename"]
 
 
-def test_keyword_arguments_may_replace_the_four_and_keep_the_order():
+def test_keyword_arguments_can_replace_the_four_and_keep_the_order():
     e = Event("a", "u", end_time=2.0, begin_time=1.0, x=0)
     assert e._data == {"uid": "u", "name": "a", "begin_time": 1.0, "end_time": 2.0, "x": 0}
     assert [*e._data] == ["uid", "name", "begin_time", "end_time", "x"]
     assert Event(uid="u", name="a", self=1).as_dict()["self"] == 1
 
 
-def test_what_is_set_is_read_in_order():
+def test_values_are_read_in_the_order_they_were_set():
     e = Event("a", b=1)
     e.z, e.y, e.b = 1, 2, 3
     assert [*e.as_dict()][4:] == ["b", "z", "y"]
     assert (e.z, e.y, e.b) == (1, 2, 3)
 
 
-def test_a_missing_attribute_names_the_class_and_itself():
+def test_missing_attribute_is_an_error_with_class_and_name():
     with pytest.raises(AttributeError, match=r"'Build'.*'colour'"):
         _ = Build("arm").colour
     assert getattr(Event("a"), "colour", None) is None
@@ -156,11 +156,11 @@ def test_a_value_can_be_deleted_while_the_event_is_open():
         del e.name
 
 
-def test_dir_lists_the_data_beside_the_methods():
+def test_dir_lists_data_and_methods():
     assert {"colour", "uid", "attach_file"} <= {*dir(Event("a", colour=1))}
 
 
-def test_repr_shows_what_the_event_is_and_no_values(log_file):
+def test_repr_shows_the_state_but_no_values(log_file):
     e = Event("compile", "u1", password="s3cr3t")
     e.attach_file(log_file)
     assert repr(e) == "<Event 'compile' u1; open; data: password; attachments: log>"
@@ -195,7 +195,7 @@ def test_closing_sets_the_end_and_closing_again_changes_nothing():
     assert e.end_time == end
 
 
-def test_leaving_with_closes_and_an_exception_passes():
+def test_with_block_closes_the_event_and_exceptions_propagate():
     with Event("a") as e:
         assert not e._closed
         e.x = 1
@@ -225,7 +225,7 @@ def test_leaving_with_closes_and_an_exception_passes():
         pytest.param(-62135596800.0, "0001-01-01T00:00:00", id="year 1", marks=POSIX),
     ],
 )
-def test_a_float_date_is_written_in_utc_and_anything_else_left_alone(monkeypatch, value, written):
+def test_float_date_is_formatted_in_utc_and_other_values_unchanged(monkeypatch, value, written):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     if hasattr(time, "tzset"):
         time.tzset()
@@ -238,13 +238,13 @@ def test_a_float_date_is_written_in_utc_and_anything_else_left_alone(monkeypatch
         time.tzset()
 
 
-def test_nan_is_left_alone():
+def test_nan_date_is_unchanged():
     assert math.isnan(Event.format_date("k", math.nan)["k"])
 
 
 @UNTIMED
 @given(st.floats(0, 4e9))
-def test_a_date_is_that_of_datetime(value):
+def test_date_format_equals_datetime(value):
     expected = datetime.datetime.fromtimestamp(math.floor(value), datetime.timezone.utc)
     assert Event.format_date("k", value)["k"] == f"{expected:%Y-%m-%dT%H:%M:%S}"
 
@@ -256,7 +256,7 @@ def test_as_dict_is_a_fresh_dict():
     assert e.as_dict() is not e.as_dict()
 
 
-def test_what_a_formatter_returns_is_merged_in_place():
+def test_formatter_result_is_merged_in_place():
     e = Event("a", x=1, y=2)
     seen = []
     e.set_formatter("x", lambda key, value: seen.append((key, value)) or {"x1": value, "x2": value})
@@ -267,7 +267,7 @@ def test_what_a_formatter_returns_is_merged_in_place():
     assert "x1" not in Event("b", x=1).as_dict(), "another event got the formatter"
 
 
-def test_a_formatter_may_be_set_after_closing_and_replace_a_date_s():
+def test_formatter_can_be_set_after_closing():
     e = Event("a", begin_time=1.0)
     e.close()
     e.set_formatter("begin_time", lambda key, value: {key: f"t{value}"})
@@ -275,7 +275,7 @@ def test_a_formatter_may_be_set_after_closing_and_replace_a_date_s():
     assert e.begin_time == 1.0
 
 
-def test_a_formatter_s_exception_passes(tmp_path):
+def test_exception_of_a_formatter_propagates(tmp_path):
     def fail(key, value):
         raise ZeroDivisionError(key)
 
@@ -288,7 +288,7 @@ def test_a_formatter_s_exception_passes(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def test_a_subclass_may_format_dates_its_own_way():
+def test_subclass_can_format_dates():
     assert Build("arm").as_dict()["Build.begin_time"] == "then"
 
 
@@ -308,7 +308,7 @@ def test_an_attachment_is_recorded_with_its_checksum(log_file, kind):
     assert e.get_attachments() == {"log": expected, "again": expected}
 
 
-def test_a_later_change_of_directory_does_not_matter(log_file, monkeypatch):
+def test_relative_attachment_survives_a_change_of_directory(log_file, monkeypatch):
     monkeypatch.chdir(log_file.parent)
     e = Event("a")
     e.attach_file("build.log")
@@ -316,7 +316,7 @@ def test_a_later_change_of_directory_does_not_matter(log_file, monkeypatch):
     assert e.get_attachments()["log"][0] == str(log_file)
 
 
-def test_the_last_of_one_name_wins_with_a_warning(log_file, tmp_path, caplog):
+def test_last_attachment_of_a_name_replaces_the_first_with_a_warning(log_file, tmp_path, caplog):
     other = tmp_path / "other"
     other.write_bytes(b"other")
     e = Event("a", "u")
@@ -353,7 +353,7 @@ def refused(path, **kwargs):
     return str(caught.value)
 
 
-def test_what_cannot_be_attached_is_an_error_that_says_which(tmp_path, log_file):
+def test_unattachable_path_is_an_error_with_the_path(tmp_path, log_file):
     assert "none' to event a (u): no such file" in refused(tmp_path / "none")
     assert f"{str(tmp_path)!r} is not a regular file" in refused(tmp_path)
     assert "not a regular file" in refused("")
@@ -414,7 +414,7 @@ def test_too_deep_a_nesting_names_its_key(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def test_trouble_of_the_system_stays_an_oserror(tmp_path, log_file):
+def test_system_error_stays_an_oserror(tmp_path, log_file):
     with pytest.raises(OSError, match=r"build\.log"):
         Event("a").dump(log_file)
     with pytest.raises(FileNotFoundError):
@@ -436,7 +436,7 @@ PLAIN = st.recursive(
 @given(st.text(), st.text(), st.dictionaries(st.text(), PLAIN), st.booleans())
 @example("..", "\0", {"_data": 1, "end_time": 1.5, "name": ["x"]}, True)
 @example("a", "\ud800", {"_closed": "x", "dump": 1, "\udcff": "\udcff"}, False)
-def test_what_is_dumped_is_loaded(name, uid, data, close):
+def test_dump_and_load_round_trip(name, uid, data, close):
     e = Event(name, uid)
     for key, value in data.items():
         setattr(e, key, value)
@@ -458,7 +458,7 @@ def test_what_is_dumped_is_loaded(name, uid, data, close):
     assert loaded._closed is close
 
 
-def test_a_loaded_event_goes_on_where_it_was(tmp_path, log_file):
+def test_loaded_event_continues_in_its_state(tmp_path, log_file):
     e = Event("a", begin_time=0.0)
     e.attach_file(log_file)
     loaded = Event.load(json_filename=pathlib.Path(e.dump(tmp_path)))
@@ -473,7 +473,7 @@ def test_a_loaded_event_goes_on_where_it_was(tmp_path, log_file):
         again.x = 2
 
 
-def test_load_gives_the_class_that_it_is_called_on(tmp_path):
+def test_load_returns_an_instance_of_its_class(tmp_path):
     loaded = Build.load(Event("a", "u").dump(tmp_path))
     assert type(loaded) is Build
     assert "Build.begin_time" in loaded.as_dict()
@@ -489,7 +489,7 @@ def dumped(data='{"uid": "u", "name": "a"}', attachments="{}", closed="true"):
     return f'{{"data": {data}, "attachments": {attachments}, "closed": {closed}}}'.encode()
 
 
-def test_the_malformed_ones_are_near_a_good_one(tmp_path):
+def test_malformed_files_differ_little_from_a_valid_one(tmp_path):
     (tmp_path / "f").write_bytes(dumped(attachments='{"log": ["/p", "s"]}'))
     assert Event.load(tmp_path / "f").get_attachments() == {"log": ("/p", "s")}
 
@@ -518,7 +518,7 @@ def test_the_malformed_ones_are_near_a_good_one(tmp_path):
         pytest.param(dumped(closed="null"), "'closed'", id="closed null"),
     ],
 )
-def test_a_malformed_file_is_an_error_that_names_it_and_what_is_wrong(tmp_path, content, reason):
+def test_malformed_file_is_an_error_with_path_and_reason(tmp_path, content, reason):
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(EventError, match=r"bad\.json") as caught:
@@ -573,7 +573,7 @@ def test_a_dump_of_e3_is_loaded():
     assert loaded._closed
 
 
-def test_our_own_values_keep_their_form_on_disk(tmp_path):
+def test_values_unknown_to_e3_keep_their_format_on_disk(tmp_path):
     e = golden()
     e._data.update(
         path=pathlib.PurePosixPath("src/main.adb"), tags={"b", "a"}, note="caf\u00e9", raw=b"\xff", rate=math.nan
@@ -596,7 +596,7 @@ COPIES = pytest.mark.parametrize(
 
 @COPIES
 @pytest.mark.parametrize("make", [lambda: Event("a", "u", x=[1]), lambda: Build("arm")], ids=["Event", "subclass"])
-def test_a_copy_is_equal_and_goes_its_own_way(duplicate, make, log_file):
+def test_copied_event_is_equal_and_independent(duplicate, make, log_file):
     e = make()
     e.attach_file(log_file)
     e.set_formatter("name", Event.format_date)
@@ -636,7 +636,7 @@ def test_events_travel_between_processes(method, log_file):
 
 
 @METHODS
-def test_processes_send_what_they_are_given(method, tmp_path, log_file):
+def test_processes_send_pickled_events(method, tmp_path, log_file):
     events = [Event("a", str(number)) for number in range(8)]
     for e in events:
         e.attach_file(log_file)
@@ -651,7 +651,7 @@ def test_processes_send_what_they_are_given(method, tmp_path, log_file):
 # The sending.
 
 
-def test_without_an_outbox_each_sending_has_an_id_of_its_own():
+def test_each_sending_without_an_outbox_has_its_own_id():
     e = Event("build")
     assert event.sending_id(e) != event.sending_id(e)
     assert re.fullmatch(UUID4, event.sending_id(e))
@@ -676,7 +676,7 @@ def test_nothing_is_delivered_before_the_first_attempt():
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
-def test_what_is_delivered_stays_with_the_event_and_its_copies(duplicate):
+def test_delivered_parts_stay_with_the_event_and_its_copies(duplicate):
     e = Event("build", target="arm")
     again = with_delivered(with_sending(e, "an-id"), ["ann"])
     assert event.already_delivered(duplicate(again)) == event.already_delivered(again) == frozenset({"ann"})

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-import pages
+from helpers import pages
 
 EXAMPLE = pages.CHECKOUT / "docs" / "examples" / "build-board"
 

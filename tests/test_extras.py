@@ -24,6 +24,7 @@ EXTRAS = {
     "_net/guarded_requests.py": {"apprise"},
     "_net/otlp.py": {"otel"},
     "_net/s3.py": {"s3"},
+    "_net/s3_transport.py": {"s3"},
     "_net/url.py": {"http", "otel"},
     "handler/apprise.py": {"apprise"},
     "handler/http.py": {"http"},

@@ -100,7 +100,7 @@ def named(path):
     return found
 
 
-def test_the_public_names_are_the_contract_s_and_five_of_ours():
+def test_public_names_are_those_of_the_contract_and_five_more():
     assert set(event.__all__) == NAMES | FURTHER
     assert len(event.__all__) == len(set(event.__all__))
 
@@ -122,7 +122,7 @@ def test_parameters_have_the_contract_s_names_kinds_and_defaults(path):
     assert [(p.name, p.kind, p.default) for p in parameters if p not in further] == SIGNATURES[path]
 
 
-def test_no_public_method_is_missing_from_the_table():
+def test_table_has_every_public_method():
     public = {
         f"{owner}.{name}"
         for owner in ("Event", "EventHandler", "EventManager")
@@ -154,7 +154,7 @@ def test_a_handler_without_send_event_cannot_be_made():
         type("Incomplete", (event.EventHandler,), {})()
 
 
-def test_a_handler_has_no_configuration_unless_it_says_so():
+def test_handler_has_no_configuration_by_default():
     class Handler(event.EventHandler):
         def send_event(self, event):
             return True
@@ -163,7 +163,7 @@ def test_a_handler_has_no_configuration_unless_it_says_so():
     assert Handler().encode_config() == ""
 
 
-def test_the_errors_are_related_and_bear_the_face_s_name():
+def test_errors_are_related_and_have_the_public_module_name():
     assert issubclass(event.EventError, E3Error)
     assert event.EventError.__module__ == "event"
     assert f"{event.EventError.__module__}.{event.EventError.__qualname__}".encode() in pickle.dumps(
@@ -181,7 +181,7 @@ def test_the_logger_is_logging_s_own():
     assert event.logger.name == "event"
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error_that_names_it():
+def test_missing_name_is_an_attribute_error_with_the_name():
     with pytest.raises(AttributeError, match="module 'event' has no attribute 'loger'"):
         _ = event.loger
     with pytest.raises(ImportError, match="loger"):
@@ -218,7 +218,7 @@ class Stub:
         pytest.param(lambda: event.handler_config_as_env("V"), ("handler_config_as_env", ("V",), {}), id="write V"),
     ],
 )
-def test_functions_look_the_default_manager_up_when_called(monkeypatch, call, expected):
+def test_functions_look_up_the_default_manager_when_called(monkeypatch, call, expected):
     stub = Stub()
     monkeypatch.setattr(event, "default_manager", stub)
     result = call()

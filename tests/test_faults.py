@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pages import CHECKOUT
+from helpers.pages import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "explanation" / "faults.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| fault |")]

@@ -52,7 +52,7 @@ def test_a_safe_name_is_one_component_within_the_limit(name, limit):
 
 @UNTIMED
 @given(st.sets(NAMES, max_size=20))
-def test_two_names_never_become_one(names):
+def test_different_names_stay_different(names):
     names |= {_files.safe_name(name) for name in names}  # a name that looks like another's safe form
     assert len({_files.safe_name(name) for name in names}) == len(names)
 
@@ -60,7 +60,7 @@ def test_two_names_never_become_one(names):
 @pytest.mark.parametrize(
     "name", ["log", "build.log", "a b", ".hidden", "café", "a~b", "x~0123456789abcdeg", "tar.gz~", "日本"]
 )
-def test_a_good_name_stays_as_it_is(name):
+def test_safe_name_is_unchanged(name):
     assert _files.safe_name(name) == name
 
 
@@ -79,7 +79,7 @@ def test_a_good_name_stays_as_it_is(name):
         pytest.param("x~0123456789abcdef.log", r"x~0123456789abcdef~[0-9a-f]{16}\.log", id="looks hashed, extension"),
     ],
 )
-def test_a_bad_name_is_cleaned_and_bears_a_hash(name, pattern):
+def test_unsafe_name_is_cleaned_and_gets_a_hash(name, pattern):
     assert re.fullmatch(pattern, _files.safe_name(name))
 
 
@@ -92,7 +92,7 @@ def test_a_bad_name_is_cleaned_and_bears_a_hash(name, pattern):
         *("COM¹", "lpt³.log"),
     ],
 )
-def test_windows_takes_no_device_and_no_forbidden_character(name):
+def test_device_names_and_forbidden_characters_are_replaced_on_windows(name):
     safe = _files.safe_name(name)
     assert safe != name
     assert not {*':*?"<>|'} & {*safe}
@@ -102,7 +102,7 @@ def test_windows_takes_no_device_and_no_forbidden_character(name):
 
 @UNTIMED
 @given(NAMES)
-def test_windows_gets_a_component_that_it_takes(name):
+def test_name_is_a_valid_component_on_windows(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_files, "_WINDOWS", True)
         patch.setattr(_files, "_FORBIDDEN", frozenset('/\\:*?"<>|'))
@@ -121,7 +121,7 @@ def folded(name):
 @example(["log", "LOG", "Log"])
 @example(["caf\u00e9", "cafe\u0301", "CAFE\u0301"])
 @example(["stra\u00dfe", "strasse"])
-def test_names_stay_apart_where_case_and_normal_form_do_not_count(names):
+def test_names_stay_different_without_case_and_normal_form(names):
     safe = _files.safe_names(names)
     assert [*safe] == names
     assert len({folded(name) for name in safe.values()}) == len(names)
@@ -129,7 +129,7 @@ def test_names_stay_apart_where_case_and_normal_form_do_not_count(names):
         check_component(name, 255)
 
 
-def test_a_name_in_capitals_does_not_meet_the_hash_of_another():
+def test_upper_case_name_does_not_collide_with_a_hash():
     hashed = _files.hashed_name("x/y")
     rival = hashed[:-16] + hashed[-16:].upper()
     for names in ([rival, "x/y"], ["x/y", rival]):
@@ -183,7 +183,7 @@ def test_only_a_regular_file_is_opened(tmp_path, monkeypatch, make):
 
 
 @POSIX
-def test_a_fifo_that_takes_the_file_s_place_before_the_opening_does_not_hold_us(tmp_path, monkeypatch):
+def test_fifo_that_replaces_the_file_does_not_block(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "odd")
     (tmp_path / "file").touch()
     regular = os.stat(tmp_path / "file")
@@ -216,7 +216,7 @@ def test_write_whole_makes_the_directories_and_replaces(tmp_path):
 
 
 @POSIX
-def test_write_whole_gives_the_mode_that_the_umask_leaves(tmp_path):
+def test_write_whole_respects_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         _files.write_whole(str(tmp_path / "f"), b"")
@@ -269,7 +269,7 @@ def test_a_descriptor_that_sendfile_does_not_take_is_read(tmp_path):
     assert (tmp_path / "target").read_bytes() == b"through a pipe"
 
 
-def test_what_os_write_leaves_is_written_too(monkeypatch):
+def test_partial_writes_are_continued(monkeypatch):
     taken = []
 
     def sparing(_fd, data):
@@ -281,14 +281,14 @@ def test_what_os_write_leaves_is_written_too(monkeypatch):
     assert b"".join(taken) == b"0123456789"
 
 
-def test_a_directory_in_the_way_stays_and_leaves_nothing_beside(tmp_path):
+def test_directory_at_the_target_is_kept_and_no_file_is_left(tmp_path):
     (tmp_path / "d").mkdir()
     with pytest.raises(OSError, match="d"):
         _files.write_whole(str(tmp_path / "d"), b"x")
     assert sorted(os.listdir(tmp_path)) == ["d", "home"]
 
 
-def test_a_missing_source_leaves_the_target_as_it_was(tmp_path):
+def test_missing_source_keeps_the_target(tmp_path):
     (tmp_path / "target").write_bytes(b"old")
     with pytest.raises(FileNotFoundError):
         _files.copy_whole(str(tmp_path / "none"), str(tmp_path / "target"))
@@ -313,7 +313,7 @@ def test_windows_replaces_a_read_only_file(tmp_path, monkeypatch):
     assert target.read_bytes() == b"new"
 
 
-def test_elsewhere_a_refusal_passes_and_leaves_nothing_beside(tmp_path, monkeypatch):
+def test_refused_replacement_propagates_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(_files, "_WINDOWS", False)
     monkeypatch.setattr(_files.os, "replace", replace_as_windows_does)
     target = tmp_path / "target"
@@ -325,7 +325,7 @@ def test_elsewhere_a_refusal_passes_and_leaves_nothing_beside(tmp_path, monkeypa
     assert sorted(os.listdir(tmp_path)) == ["home", "target"]
 
 
-def test_a_temporary_file_that_is_gone_does_not_hide_the_error(tmp_path, monkeypatch):
+def test_missing_temporary_file_does_not_hide_the_error(tmp_path, monkeypatch):
     def lose(source, _target):
         os.unlink(source)
         raise OSError(errno.EIO, "lost")
@@ -335,7 +335,7 @@ def test_a_temporary_file_that_is_gone_does_not_hide_the_error(tmp_path, monkeyp
         _files.write_whole(str(tmp_path / "f"), b"x")
 
 
-def test_make_directory_says_whether_it_was_made(tmp_path):
+def test_make_directory_returns_whether_it_was_created(tmp_path):
     path = tmp_path / "a" / "b"
     assert _files.make_directory(str(path))
     assert not _files.make_directory(str(path))
@@ -362,7 +362,7 @@ print(used() - before)
 
 @POSIX
 @pytest.mark.skipif(sys.platform == "darwin", reason="platform: ru_maxrss counts bytes there")
-def test_a_big_file_is_attached_and_copied_in_little_memory(tmp_path):
+def test_large_file_is_attached_and_copied_with_little_memory(tmp_path):
     small, big = tmp_path / "small", tmp_path / "big"
     small.write_bytes(b"x")
     with open(big, "wb") as file:
@@ -377,7 +377,7 @@ def test_a_big_file_is_attached_and_copied_in_little_memory(tmp_path):
 # On the disk itself.
 
 
-def test_what_is_to_be_synced_is_and_nothing_else(tmp_path, monkeypatch):
+def test_only_requested_files_are_synced(tmp_path, monkeypatch):
     synced = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
@@ -398,7 +398,7 @@ def test_windows_opens_no_directory(tmp_path, windows):
 
 
 @POSIX
-def test_a_link_is_not_followed_where_that_is_asked(tmp_path):
+def test_symbolic_link_is_not_followed_on_request(tmp_path):
     (tmp_path / "f").write_bytes(b"x")
     (tmp_path / "l").symlink_to("f")
     with pytest.raises(OSError, match="l'"):
@@ -411,7 +411,7 @@ def test_a_link_is_not_followed_where_that_is_asked(tmp_path):
 
 @POSIX
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
-def test_a_file_system_that_syncs_no_directories_is_taken_as_it_is(tmp_path, monkeypatch, code):
+def test_file_system_without_directory_sync_is_accepted(tmp_path, monkeypatch, code):
     def refuse(fd):
         raise OSError(code, "refused")
 
@@ -429,7 +429,7 @@ def test_a_directory_that_cannot_be_synced_is_an_error(tmp_path, monkeypatch):
         _files.sync_directory(str(tmp_path))
 
 
-def test_a_path_is_absolute_as_long_as_there_is_a_working_directory(tmp_path, monkeypatch):
+def test_path_is_absolute_if_a_working_directory_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert _files.absolute("a") == str(tmp_path / "a")
 

@@ -76,7 +76,7 @@ ENTRY = {
 
 @SLOW
 @given(nearly(DUMP))
-def test_a_dump(tmp_path, content):
+def test_mutated_dump_is_loaded_or_refused(tmp_path, content):
     (tmp_path / "dump.json").write_text(json.dumps(content), encoding="ascii")
     with suppress(EventError):
         loaded = Event.load(tmp_path / "dump.json")
@@ -86,14 +86,14 @@ def test_a_dump(tmp_path, content):
 
 @SLOW
 @given(st.binary() | LIKELY.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_a_dump_of_any_bytes(tmp_path, content):
+def test_random_bytes_as_a_dump_are_refused(tmp_path, content):
     (tmp_path / "dump.json").write_bytes(content)
     with pytest.raises(EventError):
         Event.load(tmp_path / "dump.json")
 
 
 @given(nearly(ENTRY).map(lambda content: json.dumps(content).encode()) | st.binary(), st.lists(st.binary(), max_size=3))
-def test_an_entry_of_the_outbox(first, journal):
+def test_mutated_outbox_entry_is_read_or_refused(first, journal):
     with suppress(ValueError):
         decoded = entry.decode_entry(b"\n".join([first, *journal]))
         assert isinstance(decoded, entry.Entry)
@@ -101,21 +101,21 @@ def test_an_entry_of_the_outbox(first, journal):
 
 
 @given(st.binary() | JSON.map(lambda content: json.dumps(content).encode()))
-def test_a_line_of_a_journal(line):
+def test_any_journal_line_is_read_or_skipped(line):
     decoded = entry.decode_entry(json.dumps(ENTRY).encode())
     decoded.add(line)
     assert decoded.pending in ({}, {"file": "d"})
 
 
 @given(st.binary() | JSON.map(lambda content: json.dumps(content).encode()))
-def test_a_message_of_a_broker(body):
+def test_mutated_broker_message_is_read_or_refused(body):
     with suppress(ValueError, EventError):
         assert isinstance(decode_message(body), EventMessage)
 
 
 @given(LIKELY, LIKELY, LIKELY)
 @example("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "", "\n")
-def test_a_trace_context(parent, parent_id, state):
+def test_any_trace_context_is_parsed_or_ignored(parent, parent_id, state):
     for span in (parse_traceparent(parent, parent_id, state), from_data({"traceparent": parent, "tracestate": state})):
         assert span is None or (isinstance(span, Span) and parse_traceparent(span.traceparent) is not None)
 
@@ -125,7 +125,7 @@ def test_a_trace_context(parent, parent_id, state):
 
 @pytest.mark.parametrize("handler", [AppriseHandler, HTTPHandler, S3Handler, SMTPHandler])
 @given(config=LIKELY)
-def test_a_configuration(handler, config):
+def test_any_handler_configuration_round_trips_or_is_refused(handler, config):
     with suppress(EventError):
         again = handler(**handler.decode_config(config))
         encoded = again.encode_config()
@@ -133,7 +133,7 @@ def test_a_configuration(handler, config):
 
 
 @given(LIKELY)
-def test_the_variable_of_handlers(text):
+def test_any_handlers_variable_round_trips_or_is_refused(text):
     pairs = _handler_config.parse_handlers(text)
     with suppress(ValueError):  # a name that only an API can give, not a variable
         again = _handler_config.format_handlers(pairs)
@@ -145,7 +145,7 @@ def test_the_variable_of_handlers(text):
 
 @SLOW
 @given(st.dictionaries(LIKELY, LIKELY | st.integers() | st.booleans(), max_size=3), st.binary())
-def test_a_configuration_file(tmp_path, values, rest):
+def test_any_configuration_file_is_read_or_refused(tmp_path, values, rest):
     lines = [f"{_json.dumps(key)} = {_json.dumps(value)}\n" for key, value in values.items()]
     path = tmp_path / "e3-event.toml"
     for content in ("".join(lines).encode("utf-8", "replace"), b"[handlers]\n" + "".join(lines).encode(), rest):
@@ -155,7 +155,7 @@ def test_a_configuration_file(tmp_path, values, rest):
 
 
 @given(LIKELY)
-def test_a_url(text):
+def test_any_url_is_parsed_or_refused(text):
     for read in (Target.parse, lambda url, _: MailServer.parse(url), lambda url, _: BrokerURL(url)):
         with suppress(EventError):
             repr(read(text, "x"))
@@ -166,25 +166,25 @@ def test_a_url(text):
 
 
 @given(LIKELY)
-def test_the_name_of_a_host(text):
+def test_any_host_name_is_ascii_or_refused(text):
     with suppress(ValueError):
         assert hostname.to_ascii(text).isascii()
 
 
 @given(LIKELY, LIKELY)
-def test_the_hosts_without_a_proxy(no_proxy, host):
+def test_any_no_proxy_value_is_accepted(no_proxy, host):
     assert proxies.bypasses(no_proxy, host, 80) in {True, False}
     assert proxies.bypasses(f"{no_proxy},host.test", "a.host.test", 80)
 
 
 @given(LIKELY | st.binary(min_size=24, max_size=64).map(lambda key: key.hex()))
-def test_the_secret_of_a_webhook(text):
+def test_any_webhook_secret_is_valid_or_refused(text):
     with suppress(EventError):
         assert all(24 <= len(key) <= 64 for key in webhook.keys(text))
 
 
 @given(LIKELY)
-def test_an_address_list(text):
+def test_any_address_list_round_trips_or_is_refused(text):
     with suppress(EventError):
         boxes = parse_mailboxes(text)
         assert parse_mailboxes(format_mailboxes(boxes)) == boxes
@@ -194,7 +194,7 @@ def test_an_address_list(text):
 
 
 @given(st.binary())
-def test_an_answer_of_http(answer):
+def test_any_http_response_is_read_or_an_expected_failure(answer):
     """Whatever it is, the caller gets a response or one of the failures that it expects."""
     import io
 
@@ -206,7 +206,7 @@ def test_an_answer_of_http(answer):
 
 
 @given(LIKELY)
-def test_the_header_retry_after(text):
+def test_any_retry_after_header_is_ignored_or_not_negative(text):
     headers = Message()
     headers["Retry-After"] = text.replace("\n", " ").replace("\r", " ").encode("ascii", "replace").decode()
     pause = connection.Response(503, headers).retry_after
@@ -214,7 +214,7 @@ def test_the_header_retry_after(text):
 
 
 @given(st.integers(), LIKELY | st.binary(), st.sampled_from([OSError, ssl.SSLError, ValueError]))
-def test_what_a_mail_server_says(code, text, kind):
+def test_any_mail_server_reply_is_shown_as_printable_text(code, text, kind):
     for said in (smtp.Refusal.answered(code, text).reason, smtp.smtp_reason(kind(str(text)))):
         assert said.isprintable()
 
@@ -232,7 +232,7 @@ def test_no_secret_is_left_in_a_text(before, after):
 
 
 @given(JSON)
-def test_event_data_mentions_nobody_and_stays_the_same_otherwise(value):
+def test_mentions_are_removed_and_other_data_unchanged(value):
     found = json.dumps(without_mentions(value))
     assert "@everyone" not in found
     assert json.dumps(without_mentions(json.loads(found))).count("@") == found.count("@")
@@ -241,7 +241,7 @@ def test_event_data_mentions_nobody_and_stays_the_same_otherwise(value):
 @given(
     st.dictionaries(st.sampled_from(["name", "outcome", "error", "ci", "tests", "output_tail"]) | TEXTS, JSON), LIKELY
 )
-def test_a_chat_message(data, template):
+def test_any_event_data_makes_a_chat_message(data, template):
     made = Event("n", uid="u")
     for name, value in data.items():
         made._data[name] = value
@@ -255,7 +255,7 @@ def test_a_chat_message(data, template):
 
 @SLOW
 @given(LIKELY, st.binary())
-def test_a_junit_report(tmp_path, name, content):
+def test_any_junit_report_is_summarized(tmp_path, name, content):
     report = tmp_path / "report.xml"
     quoted = json.dumps(name).replace("<", "&lt;").encode()
     for text in (b"<testsuite><testcase name=" + quoted + b"><failure/></testcase></testsuite>", content):
@@ -265,5 +265,5 @@ def test_a_junit_report(tmp_path, name, content):
 
 
 @given(st.lists(st.binary(), max_size=3))
-def test_the_end_of_an_output(ends):
+def test_any_output_tail_has_no_control_characters(ends):
     assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f]", last_lines(ends, 10, redact_text))

@@ -42,13 +42,13 @@ def test_a_missing_extra_is_an_error_with_the_command_that_installs_it():
     assert isinstance(caught.value.__cause__, ImportError)
 
 
-def test_a_handler_has_no_batches_and_no_limit_unless_it_says_so():
+def test_handler_has_no_batches_and_no_limit_by_default():
     assert not hasattr(Sink(), "send_events")
     assert not hasattr(Sink(), "max_concurrency")
 
 
 @pytest.mark.parametrize(("name", "limit"), [("smtp", 1), ("apprise", 1), ("http", None), ("otel", None), ("s3", None)])
-def test_a_destination_that_wants_one_sending_at_a_time_says_so(name, limit):
+def test_handler_can_limit_its_concurrency(name, limit):
     handler = EventManager().get_handler(name)
     assert getattr(handler, "max_concurrency", None) == limit
     assert hasattr(handler, "send_events") == (name in {"apprise", "otel", "smtp"})

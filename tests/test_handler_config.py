@@ -25,7 +25,7 @@ UNTIMED = settings(deadline=None, max_examples=5 * settings.default.max_examples
 @example("%25%7c,", False)
 @example("%2|", True)
 @example("%,", True)
-def test_a_value_comes_back_from_its_quoted_form(value, comma):
+def test_quoted_value_round_trips(value, comma):
     quoted = _handler_config.quote(value, comma=comma)
     assert _handler_config.unquote(quoted) == value
     assert "|" not in quoted
@@ -34,7 +34,7 @@ def test_a_value_comes_back_from_its_quoted_form(value, comma):
 
 @UNTIMED
 @given(st.text(st.sampled_from("%%2257CcBb= aé\n")) | st.text())
-def test_a_value_without_separators_and_escapes_is_written_as_it_is(value):
+def test_value_without_separators_and_escapes_is_not_quoted(value):
     upper = value.upper()
     if not any(mark in upper for mark in ("|", ",", "%2C", "%7C", "%25")):
         assert _handler_config.quote(value) == value
@@ -43,25 +43,25 @@ def test_a_value_without_separators_and_escapes_is_written_as_it_is(value):
 
 @UNTIMED
 @given(st.lists(TEXT, min_size=1))
-def test_fields_come_back(fields):
+def test_fields_round_trip(fields):
     assert _handler_config.split_fields(_handler_config.join_fields(fields)) == fields
 
 
 @UNTIMED
 @given(st.lists(TEXT, min_size=1, max_size=5))
-def test_fields_whose_last_one_keeps_its_commas_come_back(fields):
+def test_fields_with_commas_in_the_last_round_trip(fields):
     assert _handler_config.split_fields(_handler_config.join_fields(fields, last_whole=True), len(fields)) == fields
 
 
 @UNTIMED
 @given(st.lists(st.tuples(NAMES, CONFIGS)))
-def test_pairs_come_back(pairs):
+def test_pairs_round_trip(pairs):
     assert _handler_config.parse_handlers(_handler_config.format_handlers(pairs)) == pairs
 
 
 @UNTIMED
 @given(st.text())
-def test_whatever_is_parsed_has_names_without_separators(value):
+def test_parsed_names_have_no_separators(value):
     for name, config in _handler_config.parse_handlers(value):
         assert name == name.strip()
         assert not {"|", "="} & {*name}
@@ -100,7 +100,7 @@ def test_parse_splits_the_variable(value, pairs):
         pytest.param("a", None, id="None"),
     ],
 )
-def test_join_refuses_what_would_not_come_back_and_keeps_secrets(name, config):
+def test_join_refuses_values_that_do_not_round_trip_and_hides_secrets(name, config):
     with pytest.raises(ValueError, match=r"name|configuration") as caught:
         _handler_config.format_handlers([("ok", ""), (name, config)])
     assert repr(name)[1:-1] in str(caught.value)
@@ -117,7 +117,7 @@ def test_join_refuses_what_would_not_come_back_and_keeps_secrets(name, config):
         pytest.param("%2525", "%25", id="read once, not twice"),
     ],
 )
-def test_unquote_reads_three_escapes_alone(written, value):
+def test_unquote_reads_only_three_escapes(written, value):
     assert _handler_config.unquote(written) == value
 
 
@@ -131,7 +131,7 @@ def test_unquote_reads_three_escapes_alone(written, value):
         pytest.param("a%2Cb,c", 2, ["a,b", "c"], id="decoded after splitting"),
     ],
 )
-def test_split_fields(config, most, fields):
+def test_split_fields_returns_unquoted_fields(config, most, fields):
     assert _handler_config.split_fields(config, most) == fields
 
 
@@ -147,12 +147,12 @@ def test_split_fields(config, most, fields):
         ("http=u, s3=s3://b", ["'http' seems to hold the handler 's3'; separate handlers by '|'"]),
     ],
 )
-def test_entries_that_were_probably_meant_otherwise(value, lines):
+def test_doubtful_entries_are_reported(value, lines):
     assert _handler_config.doubtful(_handler_config.parse_handlers(value)) == lines
 
 
-def test_a_mistake_takes_the_place_of_a_configuration():
-    wrong = _handler_config.mistake("x is unknown")
+def test_mistake_replaces_a_configuration():
+    wrong = _handler_config.invalid_config("x is unknown")
     with pytest.raises(EventError, match="x is unknown"):
-        _handler_config.require_right(wrong)
-    _handler_config.require_right("x")
+        _handler_config.require_valid_config(wrong)
+    _handler_config.require_valid_config("x")

@@ -44,7 +44,7 @@ def two(first):
 
 
 @pytest.mark.parametrize("error", [Panic("p"), GeneratorExit(), ValueError("v")], ids=lambda e: type(e).__name__)
-def test_whatever_a_handler_raises_the_next_one_gets_the_event(error, caplog):
+def test_next_handler_gets_the_event_after_any_exception(error, caplog):
     manager = two(Failing(error))
     assert manager.send_event(event.Event("e")) is False
     assert len(manager.handlers["second"].events) == 1
@@ -53,7 +53,7 @@ def test_whatever_a_handler_raises_the_next_one_gets_the_event(error, caplog):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("timeout", [None, 60])
-def test_what_ends_the_program_passes(error, timeout):
+def test_exceptions_that_end_the_program_propagate(error, timeout):
     manager = EventManager(timeout=timeout)
     manager.handlers["first"] = Failing(error)
     if timeout:  # in a thread it could end nothing
@@ -107,7 +107,7 @@ def test_an_event_that_cannot_be_shown_can_fail_and_be_logged(caplog):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="platform: resource limits")
-def test_no_file_descriptor_left_stops_no_handler():
+def test_lack_of_file_descriptors_stops_no_handler():
     script = """
 import os, resource, event
 class Bad:
@@ -150,7 +150,7 @@ class GivesUp:
 
 
 @pytest.mark.parametrize("where", ["decode", "construct"])
-def test_a_plugin_that_gives_up_while_it_is_loaded_stops_no_other(where, tmp_path, monkeypatch):
+def test_plugin_that_raises_on_import_does_not_stop_others(where, tmp_path, monkeypatch):
     manager = EventManager()
     real = manager.get_handler
     monkeypatch.setattr(manager, "get_handler", lambda name: GivesUp if name == "odd" else real(name))
@@ -160,7 +160,7 @@ def test_a_plugin_that_gives_up_while_it_is_loaded_stops_no_other(where, tmp_pat
     assert list(manager.handlers) == ["file"]
 
 
-def test_an_interrupt_while_a_plugin_is_loaded_or_written_passes(monkeypatch):
+def test_interrupt_while_a_plugin_is_loaded_or_encoded_propagates(monkeypatch):
     class Interrupted(GivesUp):
         @classmethod
         def decode_config(cls, config):
@@ -179,7 +179,7 @@ def test_an_interrupt_while_a_plugin_is_loaded_or_written_passes(monkeypatch):
         manager.handler_config_as_env("V")
 
 
-def test_a_plugin_that_gives_up_while_it_is_written_is_named():
+def test_plugin_that_raises_on_encode_is_named():
     manager = EventManager()
     manager.handlers["odd"] = GivesUp()
     with pytest.raises(EventError, match="handler odd: its configuration cannot be written"):
@@ -187,7 +187,7 @@ def test_a_plugin_that_gives_up_while_it_is_written_is_named():
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: FIFOs")
-def test_a_dump_that_is_no_file_is_not_waited_for(tmp_path):
+def test_dump_that_is_no_file_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "x.json")
     for odd in (tmp_path / "x.json", "/dev/zero"):
         with pytest.raises(OSError, match="is not a regular file"):
@@ -206,7 +206,7 @@ def test_an_event_without_its_name_or_uid_is_still_stored(key, tmp_path):
 
 
 @pytest.mark.parametrize("surroundings", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
-def test_what_sending_needs_is_loaded_when_the_handler_is_added(surroundings, tmp_path):
+def test_modules_for_sending_are_loaded_by_add_handler(surroundings, tmp_path):
     """A thread that imports when another forks leaves the child's import waiting for ever."""
     script = f"""
 import sys, event
@@ -237,7 +237,7 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encoding
         pytest.param("otel", lambda: otlp_receiver(), id="otel"),
     ],
 )
-def test_what_a_further_handler_needs_is_loaded_when_it_is_added(handler, server, surroundings, tmp_path):
+def test_modules_of_a_further_handler_are_loaded_when_added(handler, server, surroundings, tmp_path):
     """As above."""
     script = f"""
 import sys, event
@@ -266,7 +266,7 @@ def test_no_password_in_a_server_reaches_a_message():
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_level_of_the_configuration_is_not_shown(monkeypatch):
+def test_invalid_level_of_a_configuration_is_not_shown(monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "logging=x,hunter2")
     with pytest.raises(EventError) as caught:
         event.load_handlers_from_env()

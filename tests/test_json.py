@@ -202,7 +202,7 @@ class NoRepr:
         pytest.param({10**5000: 1}, r"\{'0x[0-9a-f]+': 1\}", id="an endless number for a key"),
     ],
 )
-def test_an_odd_value_does_not_lose_the_others(value, form, layout):
+def test_unusual_value_does_not_lose_the_others(value, form, layout):
     content = json.loads(_json.dumps({"odd": value, "other": 1}, **layout))
     assert content["other"] == 1
     assert re.fullmatch(form, str(content["odd"]), re.DOTALL)
@@ -212,11 +212,11 @@ def test_elements_that_have_no_order_are_kept():
     assert sorted(json.loads(_json.dumps({1, "a"})), key=str) == [1, "a"]
 
 
-def test_an_object_that_cannot_even_be_shown_does_not_stop_the_event():
+def test_object_without_a_working_repr_does_not_stop_the_event():
     assert "Broken object at" in json.loads(_json.dumps([Broken()]))[0]
 
 
-def test_an_object_that_json_would_need_to_open_is_shown():
+def test_dataclass_with_an_unserializable_field_is_shown():
     assert "lock" in json.loads(_json.dumps(Point(1, pathlib.PurePosixPath("p"), threading.Lock())))["lock"]
 
 
@@ -243,7 +243,7 @@ def test_an_int_of_too_many_digits_is_written_in_hex():
         pytest.param(datetime.date(2026, 1, 2), "2026-01-02", id="date"),
     ],
 )
-def test_a_key_is_written_as_it_reads(key, written, layout):
+def test_key_is_written_as_its_text(key, written, layout):
     # Two kinds of keys cannot be sorted as they are.
     assert json.loads(_json.dumps({"k": {key: {1}, "z": 1}}, **layout)) == {"k": {written: [1], "z": 1}}
 
@@ -361,13 +361,13 @@ PLAIN = st.recursive(
 
 @UNTIMED
 @given(PLAIN, st.sampled_from([{}, {"indent": 2, "sort_keys": True}]))
-def test_what_json_knows_comes_back(value, layout):
+def test_json_values_round_trip(value, layout):
     assert _json.loads(_json.dumps(value, **layout)) == value
 
 
 @UNTIMED
 @given(PLAIN)
-def test_the_slow_way_writes_what_the_fast_way_writes(value):
+def test_slow_and_fast_encoder_agree(value):
     slow = _json.dumps([value, float("nan")])
     assert slow == json.dumps([value, None])
 
@@ -385,7 +385,7 @@ def test_the_slow_way_writes_what_the_fast_way_writes(value):
         pytest.param("\\\ud800", "\\\\ud800", id="a-backslash-before-one"),
     ],
 )
-def test_i_json_has_no_lone_surrogate(value, expected, indent):
+def test_lone_surrogate_is_replaced_in_i_json(value, expected, indent):
     text = _json.dumps({"key": value, value: [value]}, indent=indent, i_json=True)
     assert json.loads(text) == {"key": expected, expected: [expected]}
     json.loads(text)["key"].encode()  # strict readers do not refuse it

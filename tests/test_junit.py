@@ -95,13 +95,13 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><testsuite><test
         pytest.param("<a>&b;</a>", "no XML: undefined entity", id="an unknown entity"),
     ],
 )
-def test_a_report_that_cannot_be_believed_does_not_count(read, report, reason):
+def test_invalid_report_is_not_counted(read, report, reason):
     data, (remark,) = read("*.xml", a=report, b=REPORT)
     assert data == COUNTS
     assert remark.startswith(f"'a.xml': {reason}")
 
 
-def test_a_report_that_is_not_there_is_a_remark(read):
+def test_missing_report_is_a_remark(read):
     assert read("a.xml") == ({}, ["'a.xml': no such report"])
     assert read("*.xml") == ({}, ["'*.xml': no such report"])
 
@@ -123,7 +123,7 @@ def test_an_older_report_does_not_count(tmp_path):
     assert junit.summary(str(path), path.stat().st_mtime + 1, remarks.append) == COUNTS
 
 
-def test_what_is_read_is_limited(read, monkeypatch):
+def test_size_of_a_report_is_limited(read, monkeypatch):
     monkeypatch.setattr(junit, "LARGEST", len(REPORT) + 10)
     data, remarks = read("*.xml", a=REPORT, b=REPORT)
     assert data == COUNTS
@@ -140,6 +140,6 @@ def test_the_number_of_reports_is_limited(read, monkeypatch):
     assert read("*.xml", a=REPORT, b=REPORT) == (COUNTS, ["2 reports; only the first 1 count"])
 
 
-def test_a_report_that_grows_is_read_as_it_was(read, tmp_path, monkeypatch):
+def test_growing_report_is_read_with_its_size_at_the_start(read, tmp_path, monkeypatch):
     monkeypatch.setattr(junit, "_PIECE", 10)
     assert read("a.xml", a=REPORT) == (COUNTS, [])

@@ -8,7 +8,7 @@ import pytest
 
 import event
 from event._lazy_handler import LazyHandler
-from plugins import Site
+from helpers.plugins import Site
 
 COUNTS = """
 import sys
@@ -33,7 +33,7 @@ def lazy(tmp_path, monkeypatch):
     return lambda config="c": LazyHandler("counts", config)
 
 
-def test_a_handler_is_made_once_and_not_before_its_first_event(lazy):
+def test_handler_is_constructed_once_on_its_first_event(lazy):
     handler = lazy()
     assert handler.send_event(event.Event("n"))
     assert handler.send_event(event.Event("n"))
@@ -41,12 +41,12 @@ def test_a_handler_is_made_once_and_not_before_its_first_event(lazy):
     assert handler.load_error is None
 
 
-def test_one_that_exits_has_failed(lazy):
+def test_handler_that_exits_has_failed(lazy):
     with pytest.raises(event.EventError, match="SystemExit: enough"):
         lazy().send_event(event.Event("quits"))
 
 
-def test_one_that_cannot_be_made_is_not_tried_again(lazy):
+def test_handler_that_cannot_be_constructed_is_not_tried_again(lazy):
     handler = lazy("quits")
     for _ in range(2):
         with pytest.raises(event.EventError, match="SystemExit: no token"):
@@ -54,14 +54,14 @@ def test_one_that_cannot_be_made_is_not_tried_again(lazy):
     assert isinstance(handler.load_error, SystemExit)
 
 
-def test_an_interrupt_is_no_error_of_the_handler(lazy):
+def test_interrupt_is_not_a_handler_error(lazy):
     handler = lazy("stops")
     with pytest.raises(KeyboardInterrupt):
         handler.load()
     assert handler.load_error is None
 
 
-def test_the_outbox_keeps_a_directory_as_seen_from_elsewhere_and_anything_else_as_given(lazy):
+def test_outbox_stores_directories_as_absolute_and_the_rest_unchanged(lazy):
     assert lazy("as given").encode_config() == "as given"
     assert LazyHandler("file", "events").encode_config() == os.path.abspath("events")
     assert LazyHandler("file", "").encode_config() == ""
@@ -69,7 +69,7 @@ def test_the_outbox_keeps_a_directory_as_seen_from_elsewhere_and_anything_else_a
     assert LazyHandler("logging", "build,ERROR").encode_config() == "build,ERROR"
 
 
-def test_a_warning_of_a_handler_that_is_made_for_the_outbox_comes_once(caplog):
+def test_warning_of_a_lazily_constructed_handler_is_logged_once(caplog):
     handler = LazyHandler("smtp", "s,a@b,c@d,smtp://u:secret@h")
     handler.encode_config()
     handler.load()

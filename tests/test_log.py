@@ -13,7 +13,7 @@ import event
 from event import _log
 
 
-def test_what_is_logged_at_warning_and_above_is_heard_on_one_line():
+def test_warnings_and_errors_are_captured_on_one_line():
     _log.start_capture()
     event.logger.info("quiet")
     event.logger.warning("a\n  b %s", "c")
@@ -21,7 +21,7 @@ def test_what_is_logged_at_warning_and_above_is_heard_on_one_line():
     assert _log.stop_capture() == "a b c; d: ValueError: e f"
 
 
-def test_nothing_is_heard_where_nobody_listens():
+def test_nothing_is_captured_without_a_capture():
     event.logger.warning("before")
     _log.start_capture()
     assert _log.stop_capture() == ""
@@ -30,7 +30,7 @@ def test_nothing_is_heard_where_nobody_listens():
     assert _log._captured == {}
 
 
-def test_another_thread_is_not_heard():
+def test_logs_of_another_thread_are_not_captured():
     _log.start_capture()
     thread = threading.Thread(target=event.logger.warning, args=("elsewhere",))
     thread.start()
@@ -38,22 +38,22 @@ def test_another_thread_is_not_heard():
     assert _log.stop_capture() == ""
 
 
-def test_arguments_that_do_not_fit_leave_the_message(monkeypatch):
+def test_message_is_kept_if_its_arguments_do_not_fit(monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
     _log.start_capture()
     event.logger.warning("%d of %d", "one")
     assert _log.stop_capture() == "%d of %d"
 
 
-def test_an_exception_that_was_not_there_is_left_out():
+def test_missing_exception_is_omitted():
     _log.start_capture()
     event.logger.warning("a", exc_info=True)
     assert _log.stop_capture() == "a"
 
 
-def test_the_logger_is_listened_to_once():
+def test_logger_gets_one_capture_handler():
     assert _log.get_logger() is _log.get_logger() is logging.getLogger("event")
-    assert _log.get_logger().filters.count(_log._remember) == 1
+    assert _log.get_logger().filters.count(_log._capture_record) == 1
 
 
 class Broken(logging.Handler):
@@ -61,7 +61,7 @@ class Broken(logging.Handler):
         raise OSError("the log's disk is full")
 
 
-def test_a_log_that_fails_breaks_nothing_and_stderr_tells(capsys):
+def test_failing_log_handler_is_reported_on_stderr(capsys):
     broken = Broken()
     event.logger.addHandler(broken)
     try:
@@ -74,7 +74,7 @@ def test_a_log_that_fails_breaks_nothing_and_stderr_tells(capsys):
     )
 
 
-def test_a_log_that_fails_without_a_stderr_breaks_nothing(monkeypatch):
+def test_failing_log_handler_without_stderr_is_ignored(monkeypatch):
     broken = Broken()
     event.logger.addHandler(broken)
     monkeypatch.setattr("sys.stderr", None)
@@ -84,7 +84,7 @@ def test_a_log_that_fails_without_a_stderr_breaks_nothing(monkeypatch):
         event.logger.removeHandler(broken)
 
 
-def test_what_is_logged_has_its_level_and_its_traceback(caplog):
+def test_log_record_has_its_level_and_traceback(caplog):
     error = ValueError("why")
     _log.error("%s", "a", cause=error)
     _log.warning("b")
@@ -92,14 +92,14 @@ def test_what_is_logged_has_its_level_and_its_traceback(caplog):
     assert caplog.records[0].exc_info[1] is error
 
 
-def test_who_captures_the_log_is_called_before_the_logger_is_fetched(monkeypatch):
+def test_before_first_use_is_called_on_the_first_log(monkeypatch):
     calls = []
     monkeypatch.setattr(_log, "before_first_use", lambda: calls.append("first"))
     _log.warning("x")
     assert calls == ["first"]
 
 
-def test_to_listen_does_not_import_logging(monkeypatch):
+def test_start_capture_does_not_import_logging(monkeypatch):
     monkeypatch.delitem(sys.modules, "logging")
     _log.start_capture()
     assert "logging" not in sys.modules
@@ -132,7 +132,7 @@ def test_a_traceback_that_cannot_be_shown_is_left_to_logging(monkeypatch, caplog
     assert caplog.records[0].exc_text is None or "ValueError" in caplog.records[0].exc_text
 
 
-def test_what_is_captured_apart_is_no_part_of_what_is_captured_around_it():
+def test_nested_capture_is_not_part_of_the_outer_one():
     _log.start_capture()
     _log.warning("before")
     assert _log.capture_apart(lambda: _log.warning("apart")) == (None, "apart")
@@ -144,7 +144,7 @@ def test_what_is_captured_apart_is_no_part_of_what_is_captured_around_it():
     assert not _log.is_capturing()
 
 
-def test_the_log_names_the_undelivered_event_and_the_result_has_the_reason_alone(caplog):
+def test_log_has_the_event_and_the_result_only_the_reason(caplog):
     def fail():
         _log.not_delivered("EVENT", "smtp: no\x1b room")
         _log.not_delivered("EVENT", "smtp: nobody took it", is_logged=True)

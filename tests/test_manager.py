@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import event
 from event import EventError, EventManager
-from plugins import DUCK, Site
+from helpers.plugins import DUCK, Site
 
 VARIABLE = "E3_EVENT_HANDLERS"
 
@@ -78,7 +78,7 @@ def test_every_handler_gets_the_event_in_the_order_of_adding(manager):
 
 @pytest.mark.parametrize("result", [False, None, 0, "", []])
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_one_false_result_makes_the_whole_false_and_stops_nobody(manager, result, position):
+def test_false_result_makes_the_total_false_and_stops_no_handler(manager, result, position):
     handlers = add(manager, a=True, b=True, c=True)
     handlers[position].result = result
     assert manager.send_event(event.Event("compile")) is False
@@ -119,7 +119,7 @@ def test_a_handler_that_returns_false_leaves_the_log_to_itself(manager, caplog):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_an_interrupt_and_an_exit_pass(manager, error, caplog):
+def test_interrupt_and_exit_propagate(manager, error, caplog):
     _, second = add(manager, a=error, b=True)
     with pytest.raises(type(error)):
         manager.send_event(event.Event("compile"))
@@ -127,7 +127,7 @@ def test_an_interrupt_and_an_exit_pass(manager, error, caplog):
     assert caplog.records == []
 
 
-def test_handlers_that_come_and_go_while_an_event_is_sent_do_not_count_for_it(manager):
+def test_handlers_changed_during_a_send_do_not_affect_it(manager):
     late = Recorder()
 
     class Changes(Recorder):
@@ -159,7 +159,7 @@ def test_the_arguments_of_a_failed_handler_are_not_logged(manager, site, caplog,
     assert "hunter2" not in caplog.text
 
 
-def test_dispatch_tells_what_became_of_the_event_for_each_handler(manager, caplog):
+def test_dispatch_returns_the_result_of_each_handler(manager, caplog):
     error = RuntimeError("no disk")
     handlers = add(manager, a=True, b=False, c=error, d=NoTruth(), e=1)
     outcome = manager.dispatch(event.Event("compile"))
@@ -173,7 +173,7 @@ def test_dispatch_tells_what_became_of_the_event_for_each_handler(manager, caplo
     assert EventManager().dispatch(event.Event("compile"))
 
 
-def test_dispatch_lets_an_interrupt_pass(manager):
+def test_dispatch_propagates_an_interrupt(manager):
     add(manager, a=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         manager.dispatch(event.Event("compile"))
@@ -201,7 +201,7 @@ def test_a_dumped_event_is_loaded_and_sent(manager, dumped, kind):
     assert list(sent.get_attachments()) == ["first", "log"]
 
 
-def test_a_dumped_event_that_a_handler_does_not_take_is_false(manager, dumped):
+def test_dumped_event_that_is_not_delivered_returns_false(manager, dumped):
     add(manager, a=False)
     assert manager.send_event_from_file(dumped) is False
 
@@ -242,7 +242,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has no FIF
         pytest.param((_fifo, "not a regular file"), id="a FIFO", marks=POSIX),
     ],
 )
-def test_nothing_is_sent_where_an_attachment_is_not_what_it_was(manager, dumped, tmp_path, caplog, spoiled):
+def test_dumped_event_with_a_changed_attachment_is_not_sent(manager, dumped, tmp_path, caplog, spoiled):
     spoil, reason = spoiled
     spoil(tmp_path / "build.log")
     (handler,) = add(manager, a=True)
@@ -255,7 +255,7 @@ def test_nothing_is_sent_where_an_attachment_is_not_what_it_was(manager, dumped,
     assert reason in record.getMessage()
 
 
-def test_a_changed_attachment_is_false_even_without_handlers(manager, dumped, tmp_path):
+def test_changed_attachment_returns_false_even_without_handlers(manager, dumped, tmp_path):
     _change(tmp_path / "build.log")
     assert manager.send_event_from_file(dumped) is False
 
@@ -281,7 +281,7 @@ def test_a_file_that_is_no_event_is_an_error_that_names_it(manager, tmp_path):
 # Adding.
 
 
-def test_add_handler_makes_an_instance_with_the_arguments(manager, tmp_path):
+def test_add_handler_constructs_the_handler_with_its_arguments(manager, tmp_path):
     assert manager.add_handler("file", str(tmp_path)) is None
     manager.add_handler("logging", "builds", level=20)
     assert manager.handlers["file"].log_dir == str(tmp_path)
@@ -305,7 +305,7 @@ def test_adding_a_name_again_replaces_the_handler_in_its_place(manager):
     assert manager.handlers["file"].log_dir == "two"
 
 
-def test_a_label_lets_one_kind_of_handler_stand_twice(manager):
+def test_label_allows_two_handlers_of_one_kind(manager):
     manager.add_handler("file", "one")
     manager.add_handler("file:nightly", "two")
     assert {name: handler.log_dir for name, handler in manager.handlers.items()} == {
@@ -351,7 +351,7 @@ def test_the_variable_adds_handlers_in_order(manager, monkeypatch):
     assert (manager.handlers["logging:again"].logger_name, manager.handlers["logging:again"].level) == ("", 10)
 
 
-def test_another_variable_may_be_named(manager, monkeypatch):
+def test_handlers_can_be_read_from_another_variable(manager, monkeypatch):
     monkeypatch.setenv("OTHER", "file=a")
     monkeypatch.setenv(VARIABLE, "file=b")
     manager.load_handlers_from_env("OTHER")
@@ -381,7 +381,7 @@ def test_blanks_in_the_variable_are_no_error(manager, monkeypatch, value, expect
     assert list(manager.handlers) == expected
 
 
-def test_later_entries_win_and_handlers_already_there_stay(manager, monkeypatch):
+def test_later_entries_override_earlier_ones_and_keep_other_handlers(manager, monkeypatch):
     add(manager, mine=True)
     manager.add_handler("logging", "before")
     before = manager.handlers["logging"]
@@ -417,7 +417,7 @@ BROKEN = {
     "file=": "log directory",
     "file:x": "log directory",
     "unimportable=1": "unimportable_plugin:Handler of unimportable-plugin) fails to import: SystemExit: 3",
-    "nothing=1": "is no handler",
+    "nothing=1": "is not a handler",
     "twice=1": "registered more than once",
     "refuses=1": "ValueError: refused",
     "odd=1": "TypeError",
@@ -440,7 +440,7 @@ def broken_plugins(site):
 
 @pytest.mark.usefixtures("broken_plugins")
 @pytest.mark.parametrize("entry", BROKEN)
-def test_an_entry_that_cannot_be_loaded_is_an_error_and_the_others_are_loaded(manager, monkeypatch, entry):
+def test_unloadable_entry_is_an_error_and_others_are_loaded(manager, monkeypatch, entry):
     add(manager, mine=True)
     monkeypatch.setenv(VARIABLE, f"file:first=a|{entry}|file:last=b")
     with pytest.raises(EventError) as caught:
@@ -454,7 +454,7 @@ def test_an_entry_that_cannot_be_loaded_is_an_error_and_the_others_are_loaded(ma
 
 
 @pytest.mark.usefixtures("broken_plugins")
-def test_one_error_carries_a_message_for_each_entry_that_could_not_be_loaded(manager, monkeypatch):
+def test_error_has_a_message_for_each_entry_that_could_not_be_loaded(manager, monkeypatch):
     monkeypatch.setenv("OTHER", "|".join([*BROKEN, "file:last=b"]))
     with pytest.raises(EventError) as caught:
         manager.load_handlers_from_env("OTHER")
@@ -464,7 +464,7 @@ def test_one_error_carries_a_message_for_each_entry_that_could_not_be_loaded(man
     assert list(manager.handlers) == ["file:last"]
 
 
-def test_a_handler_stays_where_its_new_entry_cannot_be_loaded(manager, monkeypatch):
+def test_handler_is_kept_if_its_new_entry_cannot_be_loaded(manager, monkeypatch):
     manager.add_handler("file", "a")
     before = manager.handlers["file"]
     monkeypatch.setenv(VARIABLE, "file=")
@@ -500,7 +500,7 @@ def test_no_handlers_are_an_empty_variable(manager, monkeypatch):
     assert other.handlers == {}
 
 
-def test_another_variable_may_be_written(manager, monkeypatch):
+def test_handlers_can_be_written_to_another_variable(manager, monkeypatch):
     monkeypatch.setenv("OTHER", "")
     manager.add_handler("file", "a")
     manager.handler_config_as_env(var_name="OTHER")
@@ -534,7 +534,7 @@ class Configured(Recorder):
         pytest.param("acme", "\ud800", id="a lone surrogate"),
     ],
 )
-def test_what_cannot_be_written_is_an_error_that_names_it_and_changes_nothing(manager, monkeypatch, name, config):
+def test_unencodable_handler_is_an_error_with_its_name(manager, monkeypatch, name, config):
     monkeypatch.setenv(VARIABLE, "file=old")
     manager.add_handler("file", "a")
     manager.handlers[name] = Configured(config)
@@ -547,13 +547,13 @@ def test_what_cannot_be_written_is_an_error_that_names_it_and_changes_nothing(ma
 
 
 @pytest.mark.parametrize("var_name", ["", "A=B", "A\0B"])
-def test_a_name_that_no_variable_can_have_is_an_error(manager, var_name):
+def test_invalid_variable_name_is_an_error(manager, var_name):
     manager.add_handler("file", "a")
     with pytest.raises(EventError):
         manager.handler_config_as_env(var_name)
 
 
-def test_a_bar_is_an_error_under_python_o_too():
+def test_bar_in_a_configuration_is_an_error_under_python_o():
     script = """
 import os, event
 class Acme(event.EventHandler):
@@ -600,7 +600,7 @@ BUILT_IN = {
 @pytest.mark.parametrize("kind", BUILT_IN)
 @settings(deadline=None)
 @given(data=st.data())
-def test_a_built_in_handler_comes_back_from_the_variable_as_it_went_in(kind, data):
+def test_built_in_handler_round_trips_through_the_environment(kind, data):
     one, other = EventManager(), EventManager()
     for label in ("", ":x"):
         one.add_handler(kind + label, *data.draw(BUILT_IN[kind]))
@@ -618,7 +618,7 @@ def test_a_built_in_handler_comes_back_from_the_variable_as_it_went_in(kind, dat
     ]
 
 
-def test_a_name_that_comes_twice_in_the_variable_is_a_warning(manager, monkeypatch, caplog):
+def test_duplicate_name_in_the_variable_is_a_warning(manager, monkeypatch, caplog):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=one|file=two")
     manager.load_handlers_from_env()
     assert manager.handlers["file"].log_dir == "two"

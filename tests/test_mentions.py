@@ -25,5 +25,5 @@ from event._formats.mentions import without_mentions
         pytest.param({"@a": ["@b", 1, None]}, {"@|a": ["@|b", 1, None]}, id="inside of values"),
     ],
 )
-def test_a_text_mentions_nobody(text, shown):
+def test_mentions_are_removed_from_a_text(text, shown):
     assert repr(without_mentions(text)).replace("\u034f", "|") == repr(shown)

@@ -69,7 +69,7 @@ attached: log.txt
 """
 
 
-def test_a_text_says_what_failed_why_and_where_in_this_order():
+def test_text_has_failure_reason_and_place_in_order():
     assert text_of(notice_of(FAILED), ["attached: log.txt"]) == TEXT
 
 
@@ -111,7 +111,7 @@ def test_a_text_says_what_failed_why_and_where_in_this_order():
         pytest.param({"name": "a\nb\x1b", "outcome": "failure"}, "a b failed", id="control characters"),
     ],
 )
-def test_a_title_says_what_and_how(data, title):
+def test_title_has_name_and_outcome(data, title):
     assert title_of(data) == title
 
 
@@ -130,11 +130,11 @@ def test_tests_that_failed_are_listed():
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "ftp://x.test", "https://x.test/ a", 5, None])
-def test_a_link_leads_to_a_page_and_nowhere_else(url):
+def test_unsafe_url_is_no_link(url):
     assert notice_of({"name": "n", "build_url": url}).link == ""
 
 
-def test_a_reason_may_be_a_text():
+def test_reason_can_be_a_text():
     assert notice_of({"name": "n", "error": "no\nroom"}).reason == "no room"
     assert notice_of({"name": "n", "ci": "odd"}).others == [("ci", "odd")]
 
@@ -170,7 +170,7 @@ def test_templates_replace_the_title_and_the_body():
     assert unchanged == notice_of(FAILED)
 
 
-def test_plain_data_is_what_json_knows():
+def test_plain_data_has_only_json_types():
     assert plain_data({"a": (1, {2})}) == {"a": [1, [2]]}
 
 
@@ -201,7 +201,7 @@ def test_html_shows_the_outcome(outcome, word):
     assert "Last lines" not in page
 
 
-def test_the_units_of_a_title_stay_with_their_numbers():
+def test_units_in_a_title_are_joined_to_their_numbers():
     assert "(exit 1, 4&nbsp;min 12&nbsp;s)</h1>" in html_of(notice_of(FAILED))
 
 
@@ -240,6 +240,6 @@ def test_a_chat_message_in_html_has_the_tail_as_code_and_escapes_the_data():
     assert text.endswith("attached: &lt;log&gt;")
 
 
-def test_the_last_lines_that_fit_are_whole():
+def test_last_lines_are_only_cut_between_lines():
     assert last_that_fit(["aaa", "bbb", "cc"], 7) == "bbb\ncc"
     assert last_that_fit(["aaa"], 3) == ""

@@ -40,7 +40,7 @@ def test_a_delivery_reads_as_one_line(delivery, text):
         pytest.param((RAISED, TAKEN), False, id="one raised"),
     ],
 )
-def test_an_outcome_is_true_where_every_handler_took_the_event(deliveries, good):
+def test_outcome_is_true_if_every_handler_delivered(deliveries, good):
     outcome = Outcome(deliveries)
     assert bool(outcome) is good
     assert tuple(outcome) == outcome.deliveries == deliveries

@@ -13,12 +13,12 @@ import pytest
 
 import gallery
 import letter
-import pages
 import surroundings
 import svg
 import terminal
 import waterfall
 from event import _registry
+from helpers import pages
 from waterfall import Step
 
 MADE = ("trace", "mail", "check")
@@ -70,12 +70,12 @@ def test_text_is_escaped_between_tags_and_in_attributes():
     assert (drawn.text, drawn.get("id"), len(drawn)) == (HOSTILE, HOSTILE, 0)
 
 
-def test_what_xml_cannot_hold_is_replaced():
+def test_characters_invalid_in_xml_are_replaced():
     drawn = ET.fromstring(svg.text(1, 2, "a\x00b\x1b[1m\ud800\uffffc"))
     assert drawn.text == "a\ufffdb\ufffd[1m\ufffd\ufffdc"
 
 
-def test_a_line_is_cut_where_its_room_ends():
+def test_line_is_cut_at_the_end_of_its_space():
     assert svg.cut("a name", 100, 10) == "a name"
     assert svg.cut("a name that is long", 57, 10) == "a name th…"
     assert svg.cut("a name", -5, 10) == "…"
@@ -88,7 +88,7 @@ def test_monospaced_text_keeps_its_spaces_and_its_width():
     assert float(drawn.get("textLength")) == 36
 
 
-def test_a_picture_says_what_it_is_and_what_it_shows():
+def test_picture_has_a_title_and_a_description():
     assert named(svg.picture(10, HOSTILE, "so & so", "", [])) == (HOSTILE, "so & so")
 
 
@@ -116,19 +116,19 @@ def build():
     return Picture(waterfall.draw(BUILD))
 
 
-def test_a_step_stands_beneath_the_one_around_it_and_in_the_order_of_time():
+def test_step_is_below_its_parent_in_order_of_time():
     order = [(step.name, depth) for step, depth in waterfall.nested(BUILD)]
     assert order == [("RUN build", 0), ("first", 1), ("second", 1), (HOSTILE, 2)]
 
 
-def test_a_name_is_indented_as_deep_as_its_step_is(build):
+def test_name_is_indented_by_the_depth_of_its_step(build):
     x, y = zip(*(values(line, "x", "y") for line in build.all("text", "name")), strict=True)
     failed = 15  # room for the cross
     assert [at - x[0] - failed * (n == 2) for n, at in enumerate(x)] == [0, 17, 17, 34]
     assert list(y) == sorted(y)
 
 
-def test_a_bar_is_where_its_time_is(build):
+def test_position_of_a_bar_is_its_time(build):
     bars = [bar for bar in build.all("rect") if bar.get("class").startswith("bar")]
     (whole_x, whole), (first_x, first), (second_x, second), (_, inner) = (values(bar, "x", "width") for bar in bars)
     assert (whole_x, whole) == (waterfall.LEFT, waterfall.RIGHT - waterfall.LEFT)
@@ -136,7 +136,7 @@ def test_a_bar_is_where_its_time_is(build):
     assert [first_x, second_x] == pytest.approx([whole_x + whole * 0.1, whole_x + whole * 0.6], abs=0.02)
 
 
-def test_what_failed_is_told_by_a_cross_and_words_and_not_by_its_colour_alone(build):
+def test_failure_is_shown_by_a_cross_and_words_not_only_by_colour(build):
     (cross,) = build.all("path", "cross")
     (bar,) = build.all("rect", "bar failed")
     words, name = build.line("2.00 s, failed: exit status 3"), build.line("second")
@@ -151,7 +151,7 @@ def test_names_are_escaped_and_cut(build):
     assert [line.text for line in long.all("text", "name")] == [f"{'x' * 18}…"]
 
 
-def test_the_description_tells_the_trace_in_words(build):
+def test_description_lists_the_trace_in_words(build):
     (description,) = build.all("desc")
     assert description.text.split("; ")[:3] == [
         "RUN build (run): 10.00 s",
@@ -168,7 +168,7 @@ def test_the_description_tells_the_trace_in_words(build):
         pytest.param(220.0, 700.0, None, 229, id="in it, where neither has room"),
     ],
 )
-def test_words_stand_where_they_have_room(begin, end, anchor, x):
+def test_labels_are_placed_with_enough_space(begin, end, anchor, x):
     drawn = ET.fromstring(waterfall.beside("1.00 s, failed", begin, end, 10, ""))
     assert (drawn.get("text-anchor"), float(drawn.get("x"))) == (anchor, x)
 
@@ -207,7 +207,7 @@ def test_a_mail_shows_its_headers_its_text_and_its_files(mail):
     ]
 
 
-def test_a_mail_is_as_high_as_what_it_shows(mail):
+def test_mail_picture_is_as_high_as_its_content(mail):
     (height,) = values(mail.root, "height")
     bottom = max(sum(values(box, "y", "height")) for box in mail.all("rect", "file"))
     assert 10 < height - bottom < 40
@@ -227,7 +227,7 @@ def test_a_long_command_has_one_prompt():
     assert [line.get("class") for line in drawn.all("text")[1:]] == ["prompt", "typed", "typed"]
 
 
-def test_a_terminal_tells_what_was_typed_from_what_was_printed():
+def test_terminal_distinguishes_input_from_output():
     typed = terminal.typed(f"echo {HOSTILE}\nmore").splitlines()
     drawn = Picture(terminal.draw([*typed, "", "$HOME and > are printed", "  done"]))
     assert [line.text for line in drawn.all("text", "prompt")] == ["$", ">"]
@@ -240,12 +240,12 @@ def test_a_terminal_tells_what_was_typed_from_what_was_printed():
 # The committed ones.
 
 
-def test_the_pictures_are_these():
+def test_committed_pictures_are_the_listed_ones():
     assert tuple(gallery.PICTURES) == MADE
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_a_picture_is_well_formed_and_leads_nowhere(name):
+def test_picture_is_well_formed_without_external_references(name):
     content = (STATIC / f"{name}.svg").read_text(encoding="utf-8")
     assert all(named(content))
     assert leads(content) == []
@@ -270,7 +270,7 @@ def leads(content):
         "<text>localhost:34567</text>",
     ],
 )
-def test_what_leads_out_of_a_picture_is_found(inside):
+def test_external_reference_in_a_picture_is_detected(inside):
     assert leads(f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>') != []
 
 
@@ -291,7 +291,7 @@ def test_every_figure_is_a_file_and_has_an_alternative_text():
     assert [(page, path) for page, path, _ in shown if not path.is_file()] == []
 
 
-def test_every_picture_is_shown_on_the_page_of_its_subject_and_on_the_one_that_shows_them_all():
+def test_every_picture_is_on_its_page_and_in_the_gallery():
     shown = {(page, path.name) for page, path, _ in figures() if path.parent == STATIC.resolve()}
     assert {name for page, name in shown if page == "explanation/look.md"} == {f"{name}.svg" for name in MADE}
     assert {
@@ -368,7 +368,7 @@ def test_the_terminal_shows_what_check_prints(made):
     assert lines[-1] == "e3-event check: 1 problem"
 
 
-def test_a_run_that_goes_another_way_makes_no_picture(tmp_path):
+def test_run_with_unexpected_output_creates_no_picture(tmp_path):
     with pytest.raises(RuntimeError, match=r"ends with status 3, not 0:\nwhy"):
         surroundings.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path, 0)
 
@@ -379,7 +379,7 @@ def test_a_run_in_a_directory_of_its_own_has_the_maker_s_modules(tmp_path, monke
     assert printed.strip().split(os.pathsep) == [os.path.abspath("src"), os.path.abspath("/opt/modules")]
 
 
-def test_an_unknown_picture_is_a_usage_error_that_names_those_there_are():
+def test_unknown_picture_is_a_usage_error_with_the_known_names():
     command = [sys.executable, str(DOCS / "pictures"), "trase"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

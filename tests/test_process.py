@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.test_run import waiting
 from event._process import child, output, signals
+from helpers.commands import TO_FILES, handler, stored
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
@@ -85,7 +85,7 @@ LOGS = pytest.mark.parametrize("log", [pytest.param([], id="no log"), pytest.par
 
 @SIGNALS
 @LOGS
-def test_a_signal_to_us_alone_reaches_the_command_once(started, name, log):
+def test_signal_to_run_alone_reaches_the_command_once(started, name, log):
     process = started(*log)
     os.kill(process.pid, getattr(signal, name))
     assert process.stdout.readline().decode() == f"{name}\n"
@@ -103,7 +103,7 @@ def test_a_signal_to_the_whole_group_reaches_the_command_once(started, name, log
     assert rest(process) == (["SIGUSR1"], 5)
 
 
-def test_a_signal_to_us_and_then_to_the_group_reaches_the_command_once(started):
+def test_signal_to_run_and_its_group_reaches_the_command_once(started):
     """As GNU timeout sends it."""
     process = started()
     os.kill(process.pid, signal.SIGTERM)
@@ -113,7 +113,7 @@ def test_a_signal_to_us_and_then_to_the_group_reaches_the_command_once(started):
     assert rest(process) == (["SIGUSR1"], 5)
 
 
-def test_a_signal_to_us_long_after_one_to_the_group_is_passed_on(started, monkeypatch):
+def test_signal_to_run_long_after_one_to_the_group_is_forwarded(started, monkeypatch):
     process = started()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
@@ -122,7 +122,7 @@ def test_a_signal_to_us_long_after_one_to_the_group_is_passed_on(started, monkey
     assert process.stdout.readline() == b"SIGTERM\n"
 
 
-def test_a_storm_of_signals_neither_ends_us_nor_loses_the_event(started):
+def test_many_signals_neither_end_run_nor_lose_the_event(started):
     process = started(
         command=["sh", "-c", "trap : INT TERM HUP; echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; done; exit 3"]
     )
@@ -155,7 +155,7 @@ def test_a_storm_of_signals_neither_ends_us_nor_loses_the_event(started):
         ),
     ],
 )
-def test_a_command_that_was_stopped_tells_so(started, command, status, outcome, name):
+def test_event_of_a_stopped_command_has_its_signal(started, command, status, outcome, name):
     process = started(command=command)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(SECONDS) == status
@@ -163,7 +163,7 @@ def test_a_command_that_was_stopped_tells_so(started, command, status, outcome, 
     assert (data["outcome"], data["signal"], data["exit_code"]) == (outcome, name, status)
 
 
-def test_what_does_not_stop_a_command_does_not_cancel_it(started):
+def test_signal_that_does_not_end_the_command_does_not_cancel_it(started):
     process = started()
     os.kill(process.pid, signal.SIGUSR1)
     assert rest(process) == (["SIGUSR1"], 5)
@@ -171,7 +171,7 @@ def test_what_does_not_stop_a_command_does_not_cancel_it(started):
     assert (data["outcome"], data["signal"]) == ("failure", None)
 
 
-def test_a_signal_that_is_ignored_from_the_start_stays_so(started):
+def test_signal_ignored_at_the_start_stays_ignored(started):
     """As under nohup."""
     process = started(before=["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh"])
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -181,13 +181,13 @@ def test_a_signal_that_is_ignored_from_the_start_stays_so(started):
     assert rest(process) == (["SIGUSR1"], 5)
 
 
-def test_the_status_arrives_where_our_parent_ignores_the_ends_of_its_children(started):
+def test_status_is_known_if_the_parent_ignores_sigchld(started):
     code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     process = started(before=[sys.executable, "-c", code], command=["sh", "-c", "echo ready; exit 6"])
     assert process.wait(SECONDS) == 6
 
 
-def test_signals_that_are_blocked_from_the_start_stay_so_for_the_command(started):
+def test_signals_blocked_at_the_start_stay_blocked_for_the_command(started):
     code = "import os, signal, sys; signal.pthread_sigmask(0, {signal.SIGUSR2}); os.execv(sys.argv[1], sys.argv[1:])"
     told = "import signal; print('ready'); print(*map(int, signal.pthread_sigmask(0, ())))"
     process = started(before=[sys.executable, "-c", code], command=[sys.executable, "-c", told])
@@ -237,7 +237,7 @@ def test_a_terminal_that_hangs_up_does_not_lose_the_event(started, here):
 @pytest.mark.parametrize(
     ("log", "status"), [pytest.param([], 0, id="no log"), pytest.param(["--log", "log"], 1, id="log")]
 )
-def test_the_command_has_the_terminal_itself_unless_it_is_logged(started, log, status):
+def test_command_has_the_terminal_unless_it_is_logged(started, log, status):
     process, master = terminal(started, *log, command=["sh", "-c", "test -t 0 && test -t 1 && test -t 2; echo $?"])
     assert str(status) in shown(master, b"\n")
     assert process.wait(SECONDS) == 0
@@ -267,7 +267,7 @@ def wait_for(path):
         assert time.monotonic() < deadline, f"there is no {path}"
 
 
-def test_signals_while_the_event_is_sent_neither_end_us_nor_lose_it(started, plugin):
+def test_signals_during_the_send_neither_end_run_nor_lose_the_event(started, plugin):
     process = started("--timeout", "1", handlers=plugin, command=["sh", "-c", "echo ready; exec sleep 99"])
     os.kill(process.pid, signal.SIGTERM)
     wait_for("sending")
@@ -279,7 +279,7 @@ def test_signals_while_the_event_is_sent_neither_end_us_nor_lose_it(started, plu
     assert (entry.event.outcome, entry.handlers) == ("cancel", {"hung": "h"})
 
 
-def test_a_kill_while_the_event_is_sent_does_not_lose_it(started, plugin):
+def test_kill_during_the_send_does_not_lose_the_event(started, plugin):
     process = started(handlers=plugin, command=["sh", "-c", "echo ready; exit 3"])
     wait_for("sending")
     process.kill()
@@ -297,7 +297,7 @@ def test_a_signal_while_the_start_is_still_being_sent_reaches_the_command(starte
     assert sorted(entry.event._closed for entry in waiting()) == [False, True]
 
 
-def test_the_output_of_the_command_is_shown_also_when_we_are_killed(started, here):
+def test_output_of_the_command_is_shown_if_run_is_killed(started, here):
     os.mkfifo("gate")
     process = started("--log", "log", command=["sh", "-c", "echo ready; read x < gate; echo late"])
     process.kill()
@@ -306,7 +306,7 @@ def test_the_output_of_the_command_is_shown_also_when_we_are_killed(started, her
     assert process.stdout.read() == b"late\n"
 
 
-def test_no_process_of_ours_stays_behind(started):
+def test_run_leaves_no_process(started):
     process = started(command=["sh", "-c", "echo ready"])
     assert process.wait(SECONDS) == 0
     with pytest.raises(ProcessLookupError):
@@ -316,7 +316,7 @@ def test_no_process_of_ours_stays_behind(started):
 # Where there is no more of something.
 
 
-def test_without_processes_for_a_witness_signals_are_passed_on(here):
+def test_signals_are_forwarded_without_a_witness_process(here):
     code = (
         "import errno, os, sys, event._cli as c\n"
         "def fork(): raise BlockingIOError(errno.EAGAIN, 'no more processes')\n"
@@ -331,7 +331,7 @@ def test_without_processes_for_a_witness_signals_are_passed_on(here):
         assert rest(process) == (["SIGUSR1"], 5)
 
 
-def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
+def test_command_writes_directly_if_no_log_thread_can_be_started(here):
     code = (
         "import os, sys, event._cli as c, event._process.output as t\n"
         "def start(*args): raise RuntimeError('no more threads')\n"
@@ -343,7 +343,7 @@ def test_without_threads_for_the_log_the_command_writes_to_our_streams(here):
     assert done.stderr == "e3-event run: --log: 'log' is not complete: no more threads\n"
 
 
-def test_what_is_read_after_the_command_has_ended_is_bounded(here, monkeypatch):
+def test_output_read_after_the_command_ended_is_limited(here, monkeypatch):
     monkeypatch.setattr(output, "_MAX_REST", 10)
     monkeypatch.setattr(output, "_PIPE_SIZE", 4)
     tee = output.Tee([(1, 2)], os.open("log", os.O_WRONLY | os.O_CREAT))
@@ -354,7 +354,7 @@ def test_what_is_read_after_the_command_has_ended_is_bounded(here, monkeypatch):
     tee.spawned()
 
 
-def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch):
+def test_full_nonblocking_pipe_is_waited_for(monkeypatch):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     size = os.write(writer, bytes(1 << 22))
@@ -380,7 +380,7 @@ def test_show_returns_why_nothing_can_be_written():
 
 
 @pytest.mark.parametrize(("number", "noted"), [(errno.ENOSPC, errno.ENOSPC), (errno.EPIPE, None)])
-def test_output_that_cannot_be_shown_is_an_error_if_somebody_reads_it(monkeypatch, number, noted):
+def test_output_that_cannot_be_shown_is_an_error_if_a_reader_exists(monkeypatch, number, noted):
     monkeypatch.setattr(output, "show", lambda *_args: OSError(number, "no"))
     tee = output.Tee([(1,)], None)
     tee.spawned()

@@ -17,7 +17,7 @@ assert event.send_event(event.Event("packed"))
 """
 
 
-def test_the_hooks_are_where_pyinstaller_is_sent():
+def test_pyinstaller_finds_the_hooks():
     (directory,) = _pyinstaller.hook_directories()
     assert "hook-event.py" in os.listdir(directory)
 

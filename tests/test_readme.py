@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-import pages
+from helpers import pages
 
 README = pages.CHECKOUT / "README.md"
 
@@ -22,7 +22,7 @@ def marked(name):
 
 
 @pytest.mark.server
-def test_the_main_job_runs_in_a_fresh_checkout_and_shows_what_has_arrived(tmp_path):
+def test_main_job_runs_in_a_fresh_checkout(tmp_path):
     for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (pages.CHECKOUT / name).is_dir() else shutil.copy
         copy(pages.CHECKOUT / name, tmp_path / name)
@@ -36,7 +36,7 @@ def test_the_main_job_runs_in_a_fresh_checkout_and_shows_what_has_arrived(tmp_pa
     assert attached.read_bytes() == (tmp_path / "pyproject.toml").read_bytes()
 
 
-def test_the_test_command_is_what_ci_runs():
+def test_test_command_equals_that_of_ci():
     script = pages.CHECKOUT / ".ci" / "run"
     if not script.exists():
         pytest.skip("no .ci here: this is an unpacked sdist")
@@ -44,7 +44,7 @@ def test_the_test_command_is_what_ci_runs():
     assert marked("test command").strip().endswith("tox")
 
 
-def test_the_examples_do_what_the_readme_shows(own_programs, tmp_path, monkeypatch):
+def test_examples_of_the_readme_print_what_it_shows(own_programs, tmp_path, monkeypatch):
     directory = tmp_path / "page"
     directory.mkdir()
     monkeypatch.chdir(directory)

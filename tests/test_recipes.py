@@ -10,9 +10,8 @@ import subprocess
 import pytest
 import yaml
 
-import pages
-import recipes
-from recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
+from helpers import pages, recipes
+from helpers.recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
 from servers.smtp import PASSWORD
 
 pytestmark = pytest.mark.server
@@ -76,7 +75,7 @@ def failing(new_machine):
     return new
 
 
-def test_every_recipe_has_a_page_that_the_index_names_and_refers_to_the_install_page():
+def test_every_recipe_has_an_indexed_page_that_links_to_the_install_page():
     index = (recipes.PAGES.parent / "ci.md").read_text("utf-8")
     assert {page.stem for page in recipes.PAGES.glob("*.md")} == RECIPES | {"install"}
     for name in sorted(RECIPES):
@@ -87,7 +86,7 @@ def test_every_recipe_has_a_page_that_the_index_names_and_refers_to_the_install_
         assert "**What is not delivered" in text
 
 
-def test_the_powershell_recipe_says_that_it_is_untested():
+def test_powershell_recipe_is_marked_as_untested():
     assert "This recipe is untested" in (recipes.PAGES / "powershell.md").read_text("utf-8")
 
 
@@ -98,7 +97,7 @@ def workflow():
     return yaml.safe_load(block("github", "yaml"))
 
 
-def test_github_delivers_the_event_of_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
+def test_github_delivers_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
     run = GitHub(workflow(), failing(new_machine), mail.secrets)
     jobs = run.run()
     assert jobs["test"].status == 3
@@ -150,7 +149,7 @@ def pipeline():
     return yaml.safe_load(block("gitlab", "yaml"))
 
 
-def test_gitlab_delivers_the_event_of_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
+def test_gitlab_delivers_a_failed_step_when_the_mail_server_is_back(new_machine, mail):
     run = GitLab(pipeline(), failing(new_machine), mail.secrets)
     test = run.run("test")
     assert test.status == 3
@@ -180,7 +179,7 @@ def test_gitlab_runs_a_fork_without_secrets(status, new_machine):
     assert run.run("deliver events").status == 0
 
 
-def test_gitlab_keeps_the_event_if_the_password_alone_is_missing(new_machine, mail):
+def test_gitlab_stores_the_event_if_only_the_password_is_missing(new_machine, mail):
     """So it is where the password is protected, and the handlers are not."""
     run = GitLab(pipeline(), new_machine, {"E3_EVENT_HANDLERS": mail.secrets["E3_EVENT_HANDLERS"]})
     with mail.up() as mailbox:
@@ -443,7 +442,7 @@ def test_the_units_are_well_formed(machine, tmp_path):
 # Shell
 
 
-def test_the_shell_script_ends_with_the_status_of_its_step_and_sends_the_event_later(machine, mail):
+def test_shell_script_has_the_status_of_its_step_and_sends_later(machine, mail):
     (machine.checkout / "build.sh").write_text(block("shell", "bash"), encoding="utf-8")
     lines = "".join(f"{name}='{value}'\n" for name, value in mail.secrets.items())
     (machine.home / ".e3-event.env").write_text(lines, encoding="utf-8")

@@ -9,12 +9,12 @@ import pathlib
 import pytest
 
 import event
-from event._redact import redact_data, redact_text, says_secret, without_secrets
+from event._redact import is_secret_name, redact_data, redact_text, without_secrets
 
 
 @pytest.fixture(autouse=True)
 def no_secrets_of_the_machine(monkeypatch):
-    for name in [*filter(says_secret, os.environ)]:
+    for name in [*filter(is_secret_name, os.environ)]:
         monkeypatch.delenv(name)
 
 
@@ -33,12 +33,12 @@ def no_secrets_of_the_machine(monkeypatch):
         pytest.param("x" * 30_000, {}, "x" * 20_000, id="very long"),
     ],
 )
-def test_a_text_holds_no_secret(text, configs, shown):
+def test_secrets_are_replaced_in_a_text(text, configs, shown):
     assert without_secrets(text, configs) == shown
 
 
 @pytest.mark.parametrize("letter", ["a", "/", "@", " ", ":", "://", "://a:"])
-def test_a_megabyte_of_anything_takes_no_time(letter):
+def test_megabyte_of_any_text_is_redacted_quickly(letter):
     without_secrets(letter * (1_000_000 // len(letter)), {"acme": "hunter2"})
 
 
@@ -52,8 +52,8 @@ def test_a_megabyte_of_anything_takes_no_time(letter):
         *("VAULT_CREDENTIALS", "key", "Deploy-Key", "app.secret", "PASSPHRASE", "AZURE_PAT", "HTTP_AUTH"),
     ],
 )
-def test_a_name_says_secret(name):
-    assert says_secret(name)
+def test_name_indicates_a_secret(name):
+    assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_a_name_says_secret(name):
         *("DB_PASSWORD_FILE", "DEPLOY_PUBLIC_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "COMPASS", "E3_EVENT_HANDLERS"),
     ],
 )
-def test_a_name_does_not_say_secret(name):
-    assert not says_secret(name)
+def test_name_indicates_no_secret(name):
+    assert not is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_token_of_a_well_known_service_is_replaced(token):
         pytest.param("x -----END CERTIFICATE-----", "x -----END CERTIFICATE-----", id="the end of a certificate"),
     ],
 )
-def test_a_text_without_a_secret_is_left_alone_and_one_with_a_secret_is_not(text, shown):
+def test_only_texts_with_a_secret_are_changed(text, shown):
     assert redact_text(text) == shown
 
 
@@ -181,7 +181,7 @@ def test_deep_data_holds_no_secret(monkeypatch):
     assert redact_data(deep) is deep
 
 
-def test_data_that_contains_itself_is_left_to_the_handler():
+def test_circular_data_is_left_to_the_handler():
     loop = {}
     loop["a"], loop["b"] = loop, loop
     data = {"loop": loop, "set": Loop()}
@@ -255,7 +255,7 @@ class Failing(Recorder):
         return False
 
 
-def test_an_event_of_another_library_is_sent_as_it_is():
+def test_event_of_another_library_is_sent_unchanged():
     class Foreign:
         def as_dict(self):
             return {"note": "x"}
@@ -280,11 +280,11 @@ def test_the_command_line_sends_no_secret(secret, tmp_path, monkeypatch):
     assert secret in texts["o"]
 
 
-def test_a_secret_is_found_as_json_writes_it(monkeypatch):
+def test_secret_is_found_in_its_json_encoding(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", 'ab"cd\\ef"ghij')
     assert redact_text(json.dumps({"key": 'ab"cd\\ef"ghij'})) == '{"key": "***"}'
 
 
-def test_each_line_of_a_secret_is_one(monkeypatch):
+def test_each_line_of_a_secret_is_a_secret(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "line1aaaaaaa\nline2bbbbbbb")
     assert redact_text("the end: line2bbbbbbb") == "the end: ***"

@@ -14,7 +14,7 @@ import pytest
 
 import event
 from event import _registry
-from plugins import DUCK, E3_GROUP, HANDLER, OWN_GROUP, Site
+from helpers.plugins import DUCK, E3_GROUP, HANDLER, OWN_GROUP, Site
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_plugin_named_like_a_built_in_does_not_take_its_place(site, group):
     assert "file" not in _registry.plugins()
 
 
-def test_a_built_in_is_found_where_the_metadata_cannot_be_read(monkeypatch):
+def test_built_in_handler_is_found_if_the_metadata_cannot_be_read(monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", None)
     assert _registry.get_handler("file").__name__ == "FileHandler"
 
@@ -60,7 +60,7 @@ def test_an_unknown_name_gets_the_closest_one_suggested(site, name, hint):
 
 
 @pytest.mark.parametrize("name", ["", " ", "qqq", ":label", "x\0y", "../file"])
-def test_an_unknown_name_is_an_error_that_names_what_there_is(site, name):
+def test_unknown_name_is_an_error_with_the_known_names(site, name):
     site.plugin("acme")
     with pytest.raises(event.EventError) as caught:
         _registry.get_handler(name)
@@ -77,7 +77,7 @@ def test_a_plugin_need_not_derive_from_our_class(site, group, parameter):
     assert handler.__module__ == "acme_plugin"
 
 
-def test_a_plugin_may_be_a_function_that_has_a_send_event(site):
+def test_plugin_can_be_a_function_with_send_event(site):
     source = DUCK + "\ndef make(*args):\n    return Handler(*args)\nmake.send_event = Handler.send_event\n"
     site.plugin("acme", source, attribute="make")
     assert _registry.get_handler("acme")("there").where == "there"
@@ -113,7 +113,7 @@ def test_a_missing_plugin_module_is_an_error_that_names_it(site):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
-def test_an_interrupt_while_a_plugin_is_imported_passes(site):
+def test_interrupt_while_a_plugin_is_imported_propagates(site):
     site.plugin("acme", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         _registry.get_handler("acme")
@@ -131,14 +131,14 @@ def test_an_interrupt_while_a_plugin_is_imported_passes(site):
 )
 def test_a_plugin_that_is_no_handler_is_an_error_that_names_it(site, source):
     site.plugin("acme", source)
-    with pytest.raises(event.EventError, match=r"acme_plugin:Handler of acme-plugin\) is no handler.*send_event"):
+    with pytest.raises(event.EventError, match=r"acme_plugin:Handler of acme-plugin\) is not a handler.*send_event"):
         _registry.get_handler("acme")
 
 
 def test_a_module_is_no_handler(site):
     site.module("acme_plugin", "def send_event(event):\n    return True\n")
     site.distribution("acme-plugin", (E3_GROUP, "acme", "acme_plugin"))
-    with pytest.raises(event.EventError, match="is no handler"):
+    with pytest.raises(event.EventError, match="is not a handler"):
         _registry.get_handler("acme")
 
 
@@ -149,7 +149,7 @@ def test_a_module_is_no_handler(site):
         pytest.param(([E3_GROUP], [OWN_GROUP]), id="each in its group"),
     ],
 )
-def test_one_name_of_two_distributions_is_an_error_that_names_both(site, groups):
+def test_name_in_two_distributions_is_an_error_with_both(site, groups):
     site.plugin("acme", distribution="acme-one", groups=groups[0])
     site.plugin("acme", distribution="acme-two", groups=groups[1])
     with pytest.raises(event.EventError, match="'acme' is registered more than once") as caught:
@@ -170,7 +170,7 @@ def test_two_distributions_may_register_the_same_object_by_two_paths(site):
     assert _registry.get_handler("acme").__module__ == "acme_one"
 
 
-def test_one_object_may_be_registered_in_both_groups(site):
+def test_object_can_be_registered_in_both_groups(site):
     site.plugin("acme", groups=[E3_GROUP, OWN_GROUP])
     assert _registry.get_handler("acme").__module__ == "acme_plugin"
 
@@ -183,7 +183,7 @@ def test_a_distribution_that_is_found_twice_counts_once(site, tmp_path, monkeypa
     assert _registry.get_handler("acme").__module__ == "acme_plugin"
 
 
-def test_a_plugin_beside_a_broken_one_is_found(site):
+def test_plugin_is_found_next_to_a_broken_one(site):
     site.plugin("acme")
     site.plugin("broken", "raise RuntimeError")
     site.plugin("twice", distribution="twice-one")
@@ -191,7 +191,7 @@ def test_a_plugin_beside_a_broken_one_is_found(site):
     assert _registry.get_handler("acme").__module__ == "acme_plugin"
 
 
-def test_no_cache_decides_what_a_name_means(site):
+def test_plugin_lookup_uses_no_stale_cache(site):
     with pytest.raises(event.EventError):
         _registry.get_handler("acme")
     site.plugin("acme")
@@ -208,7 +208,7 @@ def test_no_lookup_writes_to_the_home_directory(site):
     assert os.listdir(os.environ["HOME"]) == []
 
 
-def test_metadata_that_cannot_be_read_is_named_in_the_log_and_hides_no_other(site, caplog):
+def test_unreadable_metadata_is_logged_and_hides_no_other_plugin(site, caplog):
     site.plugin("acme")
     info = os.path.join(site.directory, "odd-1.0.dist-info")
     os.mkdir(info)
@@ -225,7 +225,7 @@ def test_metadata_that_cannot_be_read_is_named_in_the_log_and_hides_no_other(sit
     assert _registry.get_handler("file").__name__ == "FileHandler"
 
 
-def test_plugins_lists_what_is_not_ours_by_name(site):
+def test_plugins_lists_foreign_handlers_by_name(site):
     site.plugin("acme")
     site.plugin("board", groups=[OWN_GROUP])
     site.plugin("twice", distribution="twice-one")
@@ -238,7 +238,7 @@ def test_an_entry_point_of_no_distribution_has_an_unknown_origin():
     assert _registry.origin(EntryPoint("acme", "acme:Handler", E3_GROUP)) == "an unknown distribution"
 
 
-def test_the_metadata_are_not_read_where_no_other_distribution_declares_a_handler(tmp_path, monkeypatch):
+def test_metadata_are_not_read_if_no_plugin_is_installed(tmp_path, monkeypatch):
     site = Site(tmp_path, monkeypatch)
     site.distribution("e3-event", (OWN_GROUP, "file", "event.handler.file:FileHandler"))
     site.distribution("other", ("console_scripts", "other", "other:main"))

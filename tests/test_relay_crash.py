@@ -18,7 +18,7 @@ import pytest
 
 from servers.process import program
 
-relaying = Path(__file__).with_name("relaying.py")
+relaying = Path(__file__).with_name("helpers") / "relaying.py"
 CONTENT = b"0123456789abcdef" * 1024
 PROGRAMS = {"redis": "redis-server", "rabbitmq": "rabbitmq-server"}
 SHORT = {"rounds": 12, "redis": 1, "rabbitmq": 1}
@@ -192,7 +192,7 @@ def check_files(directory, sendings):
 @pytest.mark.parametrize("amounts", [SHORT, pytest.param(LONG, marks=pytest.mark.long)], ids=["short", "long"])
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 @pytest.mark.parametrize("how", [pytest.param("random", id="three-handlers"), pytest.param("one", id="one-handler")])
-def test_accepted_events_reach_every_handler_whatever_is_killed(directory, record_property, broker, amounts, how):
+def test_accepted_events_reach_every_handler_after_random_kills(directory, record_property, broker, amounts, how):
     rounds, kills = amounts["rounds"], int(os.environ.get("E3_RELAY_KILLS", amounts[broker]))
     report = run(directory, broker, how, rounds, kills)
     counted = check(directory, broker, handlers=("a", "b") if how == "random" else ())
@@ -217,7 +217,7 @@ def test_accepted_events_reach_every_handler_after_a_kill_at_each_step(directory
     assert 0 < counted["repeated"] < 60, "a kill between a step and its record repeats it, and no other does"
 
 
-def test_the_count_finds_what_it_is_there_to_find():
+def test_check_detects_lost_events_and_damage():
     def count(text, *, lazy=False):
         lines = [Line(f"{line} {number}") for number, line in enumerate(text.split("; "))]
         return check_sendings(lines, lazy)

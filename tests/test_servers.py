@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from brokers import RabbitQueue, RedisQueue
+from helpers.brokers import RabbitQueue, RedisQueue
 from servers.process import program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server
@@ -95,7 +95,7 @@ def assert_nothing_runs(directory):
     assert processes(directory) == []
 
 
-def test_a_confirmed_message_outlives_a_kill_and_nobody_answers_until_the_restart(server):
+def test_confirmed_message_survives_a_kill_of_the_server(server):
     queue = queue_at(server)
     queue.put(b"compiled")
     server.kill()
@@ -109,7 +109,7 @@ def test_a_confirmed_message_outlives_a_kill_and_nobody_answers_until_the_restar
     queue.close()
 
 
-def test_a_paused_server_takes_a_connection_and_says_nothing_until_it_goes_on(server):
+def test_paused_server_accepts_a_connection_and_stays_silent(server):
     server.pause()
     with connect(server) as connection:
         connection.sendall(HELLO[type(server)])
@@ -121,7 +121,7 @@ def test_a_paused_server_takes_a_connection_and_says_nothing_until_it_goes_on(se
         assert connection.recv(1)
 
 
-def test_a_server_that_is_told_to_stop_does_its_last_work(server):
+def test_stopped_server_shuts_down_cleanly(server):
     server.stop()
     assert has_ended_well(server)
     with pytest.raises(ConnectionRefusedError):
@@ -129,7 +129,7 @@ def test_a_server_that_is_told_to_stop_does_its_last_work(server):
 
 
 @LINUX
-def test_nothing_runs_after_the_with_block_though_it_failed_and_the_server_was_held_still(tmp_path):
+def test_no_process_is_left_after_a_failed_with_block(tmp_path):
     def fail():
         with redis_server(tmp_path) as server:
             assert processes(tmp_path)
@@ -162,7 +162,7 @@ def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path):
         pytest.param(redis_server, "redis.conf", id="redis"),
     ],
 )
-def test_a_server_that_does_not_start_says_why(run, configuration, tmp_path):
+def test_server_that_does_not_start_is_an_error_with_the_reason(run, configuration, tmp_path):
     starting = run(tmp_path)
     with open(tmp_path / configuration, "a") as file:
         file.write("no_such_setting = 1\n")
@@ -171,7 +171,7 @@ def test_a_server_that_does_not_start_says_why(run, configuration, tmp_path):
 
 
 @LINUX
-def test_nobody_else_gets_the_port_of_a_server_that_is_down(tmp_path):
+def test_port_of_a_stopped_server_is_reserved(tmp_path):
     server = Redis(tmp_path)
     with server.holder, socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", server.port))

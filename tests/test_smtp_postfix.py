@@ -35,7 +35,7 @@ def sent_with(tmp_path, content, name="build.log"):
     return made
 
 
-def test_a_recipient_who_does_not_exist_costs_the_others_no_copies(postfix):
+def test_unknown_recipient_causes_no_duplicates_for_others(postfix):
     already = postfix.mails(ANN)
     done = ()
     for _ in range(4):
@@ -50,7 +50,7 @@ def test_a_recipient_who_does_not_exist_costs_the_others_no_copies(postfix):
     assert done == frozenset({ANN})
 
 
-def test_more_recipients_than_a_transaction_takes_have_one_copy_each(postfix):
+def test_recipients_above_the_transaction_limit_get_one_copy_each(postfix):
     assert handler_for(postfix, *PEOPLE).send_event(event.Event("compile"))
 
     assert [len(postfix.mails(to)) for to in PEOPLE] == [1] * 150
@@ -70,7 +70,7 @@ def test_no_mail_is_larger_than_the_server_announces(postfix, tmp_path):
         assert handler_for(postfix, PEOPLE[0]).send_event(sent_with(tmp_path, content, "core"))
 
 
-def test_a_log_larger_than_the_server_takes_is_compressed(postfix, tmp_path):
+def test_log_above_the_server_limit_is_compressed(postfix, tmp_path):
     log = b"".join(b"%08d compiling\n" % number for number in range(40_000))
     already = postfix.mails(ANN)
 

@@ -81,7 +81,7 @@ def kept(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [WithDict, WithSlots, Both])
-def test_an_outbox_keeps_what_a_subclass_adds(kind, kept):
+def test_outbox_stores_values_added_by_a_subclass(kind, kept):
     (delivered,), waiting = kept(kind("e"))
     assert delivered["extra"] == waiting["extra"] == {"a": 1}
 
@@ -96,7 +96,7 @@ def test_an_outbox_keeps_an_event_of_another_library(kept):
     assert delivered == waiting == {"name": "e", "uid": "u", "value": 3}
 
 
-def test_what_is_not_an_event_is_an_error():
+def test_object_that_is_no_event_is_an_error():
     with pytest.raises(event.EventError, match="the Foreign is not an event: 'data' must be"):
         as_own_event(Foreign({}))
 

@@ -38,7 +38,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: select takes no pi
         pytest.param("\x1b[31", "", id="a sequence without an end"),
     ],
 )
-def test_a_line_is_as_a_terminal_shows_it_in_the_end(line, shown):
+def test_line_is_shown_as_a_terminal_finally_shows_it(line, shown):
     assert as_shown(line) == shown
 
 
@@ -72,7 +72,7 @@ def test_the_last_lines_of_both_streams_are_one_text():
     assert last_lines([b"", b"\n \n"], 3, str) == ""
 
 
-def test_a_long_line_is_cut_and_what_is_no_utf_8_is_replaced():
+def test_long_line_is_cut_and_invalid_utf_8_is_replaced():
     text = last_lines([b"caf\xe9\n" + b"x" * 2000], 9, str)
     assert text == "caf\ufffd\n" + "x" * 497 + "..."
 
@@ -100,7 +100,7 @@ if os.name != "nt":  # platform: a file that is written to cannot be read by its
             os.close(fd)
 
     @pytest.mark.parametrize("flags", [os.O_APPEND, os.O_TRUNC])
-    def test_the_end_of_a_file_is_what_was_written_since(opened, flags):
+    def test_end_of_a_file_is_the_text_written_since(opened, flags):
         fd = opened(flags)
         end = FileEnd(fd)
         os.write(fd, b"one\ntwo\n")
@@ -113,7 +113,7 @@ if os.name != "nt":  # platform: a file that is written to cannot be read by its
         os.write(fd, b"one\n")
         assert end.content() == b"one\n"
 
-    def test_of_a_long_file_the_end_is_read_from_the_beginning_of_a_line(opened):
+    def test_end_of_a_long_file_begins_at_the_start_of_a_line(opened):
         fd = opened(os.O_APPEND)
         end = FileEnd(fd)
         os.write(fd, b"line\n" * tail.KEPT)
@@ -124,7 +124,7 @@ if os.name != "nt":  # platform: a file that is written to cannot be read by its
         os.close(end._reader)
         assert end.content() == b""
 
-    def test_a_file_that_has_another_name_by_now_is_not_taken_for_it(opened, tmp_path, monkeypatch):
+    def test_renamed_file_is_not_mistaken_for_the_original(opened, tmp_path, monkeypatch):
         (tmp_path / "other").touch()
         monkeypatch.setattr(tail, "_path_of", lambda _: tmp_path / "other")
         with pytest.raises(FileNotFoundError):
@@ -132,7 +132,7 @@ if os.name != "nt":  # platform: a file that is written to cannot be read by its
 
 
 @POSIX
-def test_what_the_command_wrote_last_is_shown_before_the_event_is_sent():
+def test_last_output_is_shown_before_the_event_is_sent():
     reader, target = os.pipe()
     tee = Tee([(target,)], None)
     (stream,) = tee.streams
@@ -147,7 +147,7 @@ def test_what_the_command_wrote_last_is_shown_before_the_event_is_sent():
 
 
 @POSIX
-def test_it_is_shown_at_the_end_if_there_is_no_thread_to_be_had(monkeypatch):
+def test_output_is_shown_at_the_end_if_no_thread_can_be_started(monkeypatch):
     def fail(*_args):
         raise RuntimeError("can't start new thread")
 

@@ -27,7 +27,7 @@ def test_the_recorder_gets_what_the_code_sends(tmp_path):
     assert recorded.attachments == {"log": b"ok\n"}
 
 
-def test_what_happens_after_the_sending_changes_nothing(tmp_path):
+def test_changes_after_the_send_do_not_affect_recorded_events(tmp_path):
     log = tmp_path / "build.log"
     log.write_bytes(b"before")
     e = event.Event("compile", files=["a.c"])
@@ -49,14 +49,14 @@ def test_values_have_the_form_that_handlers_write(tmp_path):
     assert handler.events[0].data["targets"] == ["a", "b"]
 
 
-def test_events_stand_in_the_order_of_sending():
+def test_events_are_recorded_in_order():
     with recording() as recorder:
         for name in ("first", "second"):
             event.send_event(event.Event(name))
     assert [recorded.name for recorded in recorder.events] == ["first", "second"]
 
 
-def test_a_recorder_may_play_a_destination_that_fails():
+def test_recorder_can_simulate_a_failing_destination():
     with recording(result=False) as recorder:
         assert event.send_event(event.Event("compile")) is False
     assert len(recorder.events) == 1
@@ -73,7 +73,7 @@ def test_an_attachment_that_is_gone_fails_as_with_a_real_handler(tmp_path):
     assert recorder.events == []
 
 
-def test_the_default_manager_comes_back_also_after_an_error():
+def test_default_manager_is_restored_after_an_error():
     before = event.default_manager
     with pytest.raises(KeyError), recording():
         replaced(before)
@@ -85,7 +85,7 @@ def replaced(before):
     raise KeyError
 
 
-def test_handlers_that_the_code_adds_are_not_made(tmp_path, monkeypatch):
+def test_added_handlers_are_not_constructed(tmp_path, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"file={tmp_path / 'from-variable'}")
     with recording() as recorder:
         event.add_handler("file", tmp_path / "added")
@@ -111,7 +111,7 @@ def test_wrong_arguments_of_a_handler_fail_in_the_block_too():
         event.add_handler("file", "events", "too many")
 
 
-def test_child_processes_send_nothing_out_either(monkeypatch):
+def test_child_processes_send_nothing(monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=events")
     with recording():
         event.handler_config_as_env()

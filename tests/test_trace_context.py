@@ -48,11 +48,11 @@ def test_a_traceparent_names_a_span(text, flags):
         pytest.param(f"00-{TRACE}-{SPAN[1:]}x-01", id="no-hex"),
     ],
 )
-def test_what_is_no_traceparent_names_no_span(text):
+def test_invalid_traceparent_names_no_span(text):
     assert _trace_context.parse_traceparent(text) is None
 
 
-def test_a_span_begun_in_another_is_of_its_trace():
+def test_child_span_has_the_trace_of_its_parent():
     parent = _trace_context.parse_traceparent(f"00-{TRACE}-{PARENT}-02", state="v=1")
     span = _trace_context.new_span(parent)
     assert state_of(span) == (TRACE, span.span_id, PARENT, 2, "v=1")
@@ -60,7 +60,7 @@ def test_a_span_begun_in_another_is_of_its_trace():
     assert state_of(_trace_context.parse_traceparent(span.traceparent)) == (TRACE, span.span_id, "", 2, "")
 
 
-def test_a_span_begun_in_none_is_the_root_of_a_new_trace():
+def test_span_without_a_parent_is_the_root_of_a_new_trace():
     spans = [_trace_context.new_span(None) for _ in range(100)]
     assert {(span.parent_id, span.flags, span.state) for span in spans} == {("", 1, "")}
     assert len({span.trace_id for span in spans}) == len({span.span_id for span in spans}) == 100
@@ -82,11 +82,11 @@ def test_the_same_seed_gives_the_same_span():
         pytest.param({"TRACEPARENT": "17", "TRACESTATE": "v=1"}, None, id="malformed"),
     ],
 )
-def test_the_environment_names_the_span_around(environ, expected):
+def test_current_span_is_read_from_the_environment(environ, expected):
     assert state_of(_trace_context.current_span(environ)) == expected
 
 
-def test_a_span_of_this_process_is_nearer_than_that_of_the_environment():
+def test_span_of_this_process_overrides_that_of_the_environment():
     inner = _trace_context.new_span(None)
     token = _trace_context.active_span.set(inner)
     try:
@@ -95,7 +95,7 @@ def test_a_span_of_this_process_is_nearer_than_that_of_the_environment():
         _trace_context.active_span.reset(token)
 
 
-def test_nowhere_is_no_span_whatever_the_environment_says(monkeypatch):
+def test_no_span_overrides_the_environment(monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     monkeypatch.setenv("TRACESTATE", "v=1")
     token = _trace_context.active_span.set(_trace_context.NO_SPAN)
@@ -119,9 +119,7 @@ def test_nowhere_is_no_span_whatever_the_environment_says(monkeypatch):
         pytest.param(1.5, _trace_context.NO_SPAN, None, id="made elsewhere"),
     ],
 )
-def test_an_event_is_sent_in_the_span_around_but_one_of_a_file_not_in_the_environment_s(
-    monkeypatch, date, current, expected
-):
+def test_dumped_event_ignores_the_span_of_the_environment(monkeypatch, date, current, expected):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     token = _trace_context.active_span.set(current)
     try:
@@ -130,7 +128,7 @@ def test_an_event_is_sent_in_the_span_around_but_one_of_a_file_not_in_the_enviro
         _trace_context.active_span.reset(token)
 
 
-def test_an_event_of_another_library_without_a_date_is_sent_in_the_span_around(monkeypatch):
+def test_event_of_another_library_is_sent_in_the_current_span(monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     assert state_of(_trace_context.span_for(object())) == (TRACE, SPAN, "", 1, "")
 
@@ -147,7 +145,7 @@ def test_an_event_s_data_holds_its_span(span):
     assert state_of(_trace_context.from_data(data)) == state_of(span)
 
 
-def test_the_root_s_data_is_its_traceparent_alone():
+def test_data_of_a_root_span_is_only_its_traceparent():
     assert _trace_context.to_data(_trace_context.Span(TRACE, SPAN)) == {"traceparent": f"00-{TRACE}-{SPAN}-01"}
 
 
@@ -215,7 +213,7 @@ def test_the_sampler_decides_what_is_recorded(monkeypatch, sampler, argument, ex
     assert begun.flags == expected[0 if parent_flags is None else 1 + parent_flags]
 
 
-def test_a_ratio_takes_as_many_traces_as_the_sdk_does(monkeypatch):
+def test_ratio_sampler_agrees_with_the_sdk(monkeypatch):
     sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     for ratio in ("0", "0.25", "0.7", "1"):

@@ -74,7 +74,7 @@ def test_the_event_is_closed_and_sent_with_its_data(recorder):
         pytest.param(GeneratorExit(), "cancel", None, id="a generator that is closed"),
     ],
 )
-def test_the_outcome_tells_how_it_ended_and_the_exception_passes(recorder, error, outcome, told):
+def test_outcome_follows_the_exception_which_propagates(recorder, error, outcome, told):
     with pytest.raises(type(error)) as raised, event.track("compile"):
         raise error
     assert raised.value is error
@@ -86,7 +86,7 @@ def test_the_outcome_tells_how_it_ended_and_the_exception_passes(recorder, error
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b7169203331"
 
 
-def test_a_track_begins_a_trace_and_a_track_within_is_part_of_it(recorder):
+def test_nested_track_belongs_to_the_trace_of_the_outer(recorder):
     with event.track("build") as outer, event.track("compile") as inner:
         pass
     version, trace, span, flags = outer.traceparent.split("-")
@@ -110,7 +110,7 @@ def test_a_track_is_part_of_the_trace_of_its_process(recorder, monkeypatch):
     assert (e.parent_span_id, e.tracestate) == (PARENT, "v=1")
 
 
-def test_a_child_s_environment_names_the_track_around_us(recorder, monkeypatch):
+def test_child_environment_has_the_current_track(recorder, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
     monkeypatch.setenv("TRACESTATE", "v=1")
     assert event.child_environment() == dict(os.environ)
@@ -123,7 +123,7 @@ def test_a_child_s_environment_names_the_track_around_us(recorder, monkeypatch):
     assert os.environ["TRACEPARENT"] == f"00-{TRACE}-{PARENT}-01"
 
 
-def test_tasks_side_by_side_are_parts_of_what_has_started_them(recorder):
+def test_parallel_tasks_are_children_of_their_starter(recorder):
     async def fetch(name):
         with event.track(name) as e:
             await asyncio.sleep(0)  # the other one begins
@@ -138,7 +138,7 @@ def test_tasks_side_by_side_are_parts_of_what_has_started_them(recorder):
     assert found == [(span, True)] * 2
 
 
-def test_a_generator_that_another_context_closes_still_sends_its_event(recorder, caplog):
+def test_generator_closed_in_another_context_sends_its_event(recorder, caplog):
     def work():
         with event.track("compile"):
             yield
@@ -151,7 +151,7 @@ def test_a_generator_that_another_context_closes_still_sends_its_event(recorder,
 
 
 @pytest.mark.parametrize("timeout", [None, 60])
-def test_a_handler_is_in_the_context_of_who_sends(timeout):
+def test_handler_runs_in_the_context_of_the_sender(timeout):
     class Asks(event.EventHandler):
         def send_event(self, _event):
             self.found = event.child_environment().get("TRACEPARENT")
@@ -165,7 +165,7 @@ def test_a_handler_is_in_the_context_of_who_sends(timeout):
 
 
 @pytest.mark.parametrize("close", [True, False])
-def test_what_the_body_says_of_its_outcome_counts_where_it_does_not_fail(recorder, close):
+def test_outcome_set_by_the_body_is_kept_if_it_does_not_fail(recorder, close):
     with event.track("compile") as e:
         e.outcome = "unknown"
         if close:
@@ -184,7 +184,7 @@ def test_an_event_that_the_body_closed_has_an_outcome_too(recorder):
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
-def test_what_a_handler_raises_does_not_hide_why_the_body_failed(error):
+def test_exception_of_a_handler_does_not_hide_that_of_the_body(error):
     class Quits:
         def send_event(self, sent):
             raise error
@@ -194,7 +194,7 @@ def test_what_a_handler_raises_does_not_hide_why_the_body_failed(error):
         raise LookupError("body")
 
 
-def test_an_interrupt_while_a_success_is_sent_passes():
+def test_interrupt_during_the_send_of_a_success_propagates():
     class Interrupted:
         def send_event(self, sent):
             raise KeyboardInterrupt
@@ -204,7 +204,7 @@ def test_an_interrupt_while_a_success_is_sent_passes():
         pass
 
 
-def test_a_tracker_within_itself_sends_both_events(recorder):
+def test_tracker_nested_in_itself_sends_both_events(recorder):
     tracker = event.track("compile")
     with tracker as outer, tracker as inner:
         pass
@@ -225,7 +225,7 @@ def test_a_generator_is_tracked_until_its_end(recorder):
     assert the_event(recorder).outcome == "failure"
 
 
-def test_a_partial_and_an_object_are_tracked_as_what_they_call(recorder):
+def test_partials_and_callable_objects_are_tracked(recorder):
     async def work(_arg):
         raise ValueError("async")
 
@@ -240,7 +240,7 @@ def test_a_partial_and_an_object_are_tracked_as_what_they_call(recorder):
     assert event.track("count")(len)([1, 2]) == 2
 
 
-def test_what_cannot_be_tracked_is_refused_at_once():
+def test_untrackable_object_is_refused_at_once():
     async def stream():
         yield 1
 
@@ -343,13 +343,13 @@ def test_a_sending_that_raises_is_logged(monkeypatch, caplog):
     assert str(record.exc_info[1]) == "no manager"
 
 
-def test_an_interrupt_while_it_is_sent_passes():
+def test_interrupt_during_the_send_propagates():
     event.default_manager.handlers["refuses"] = Refuses(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), event.track("compile"):
         pass
 
 
-def test_tasks_that_share_a_tracker_have_events_of_their_own(recorder):
+def test_tasks_that_share_a_tracker_have_separate_events(recorder):
     tracker = event.track("t")
 
     async def work(number, error, turn, following):
@@ -420,13 +420,13 @@ def test_sending_does_not_block_the_event_loop(waits, work):
     assert waits.held == [True]
 
 
-def test_a_coroutine_outside_of_asyncio_sends_too(recorder):
+def test_coroutine_outside_asyncio_sends(recorder):
     with pytest.raises(StopIteration):
         with_block().send(None)
     assert the_event(recorder).outcome == "success"
 
 
-def test_a_task_that_is_cancelled_while_it_sends_ends_cancelled(waits):
+def test_task_cancelled_during_the_send_ends_cancelled(waits):
     async def main():
         task = asyncio.create_task(with_block())
         while not waits.held and not task.done():

@@ -12,7 +12,7 @@ Create an event, attach files and send it. Handlers deliver it to its destinatio
 
 from __future__ import annotations
 
-import time  # noqa: F401  # tests of scripts replace `event.time`
+import time  # noqa: F401  # tests may replace `event.time`
 
 from event._event import Event, already_delivered, sending_id, unique_id
 from event._handler import EventHandler
@@ -114,7 +114,7 @@ def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
 def use_outbox(path: str | os.PathLike[str] | None = None) -> None:
     """Use an outbox: keep each event on disk until every handler of the default manager has delivered it.
 
-    Without a path, use the outbox of the command ``e3-event``. See `EventManager.use_outbox`.
+    Without a path, use the same outbox as the command ``e3-event``. See `EventManager.use_outbox`.
     """
     default_manager.use_outbox(path)
 
@@ -122,10 +122,10 @@ def use_outbox(path: str | os.PathLike[str] | None = None) -> None:
 def track(name: str, **data: Any) -> Tracker:
     """Send an event that reports a piece of work. Use `track` as a context manager or as a decorator.
 
-    As a context manager, it returns the event. When the work ends, whether it succeeds or fails, the default manager
-    closes and sends the event. The event's ``outcome`` is ``success``, ``failure`` or ``cancel`` (after
-    KeyboardInterrupt, or if the task is cancelled). After a failure, the event also has an ``error`` with ``type`` and
-    ``message``. An exception of the work is raised unchanged. A failed delivery is logged and never raises::
+    When the work ends, the default manager closes and sends the event, whether the work succeeds or fails. The event's
+    ``outcome`` is ``success``, ``failure`` or ``cancel`` (KeyboardInterrupt, a cancelled task). After a failure, the
+    event also has an ``error`` with the exception's ``type`` and ``message``. The exception is raised unchanged. If
+    sending the event fails, the error is logged and not raised::
 
         with event.track("compile", target="arm") as e:
             e.warnings = compile_all()
@@ -159,10 +159,10 @@ def child_environment() -> dict[str, str]:
     return _trace_context.child_environment()
 
 
-if not TYPE_CHECKING:  # a type checker would accept any name as an attribute of this module
+if not TYPE_CHECKING:  # with __getattr__, a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
-        # Created on first use: importing logging would double the import time of this package.
+        # The logger is created on first use: importing logging would double the import time of this package.
         if name == "logger":
             from event._log import get_logger
 

@@ -6,6 +6,6 @@ import sys
 
 from event._cli import main
 
-# A handler that starts processes imports this module again in each of them, under another name.
+# multiprocessing imports this module again in each process that it starts, under another name.
 if __name__ == "__main__":
     sys.exit(main())

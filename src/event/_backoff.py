@@ -1,4 +1,4 @@
-"""The back-off between attempts."""
+"""Calculate the back-off between two attempts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 def backoff(failures: int, first: float, longest: float, chance: float | None = None) -> float:
     """Return how long to wait before the next attempt, in seconds.
 
-    The delay doubles from `first` to `longest`. It varies by a quarter either way, so that deliveries that failed
-    together are not retried together.
+    The delay starts at `first` and doubles with each failure, up to `longest`. It varies randomly by up to 25 %, so
+    that deliveries that failed together are not all retried at the same time.
 
-    :param failures: the attempts that have failed after the first one
+    :param failures: the number of failures after the first one
     :param first: the first delay, in seconds
     :param longest: the longest delay, in seconds
-    :param chance: a number from 0 to 1 that selects the variation; random by default
+    :param chance: a number from 0 to 1 that determines the random part; random by default
     """
     if chance is None:
         chance = int.from_bytes(os.urandom(2), "big") / 65535

@@ -264,7 +264,7 @@ def _add_mistake(made: ConfigFile, name: str, reason: str) -> None:
     except ValueError:  # no handler can have that name
         made.problems.append(reason)
     else:
-        made.handlers.append((name, _handler_config.mistake(reason)))
+        made.handlers.append((name, _handler_config.invalid_config(reason)))
 
 
 def _name_despite(name: str, table: Any) -> str:

@@ -1,11 +1,11 @@
-"""Give one event to many handlers: one after another, or in parallel until a deadline."""
+"""Give one event to several handlers: one after another, or in parallel with a timeout."""
 
 from __future__ import annotations
 
 import time
 
 from event._log import add_captured, capture_apart, start_capture, stop_capture
-from event._outcome import Delivery, Outcome, taken
+from event._outcome import Delivery, Outcome, is_delivered
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 
 def dispatch(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Outcome:
-    """Give an event to the handlers; return the result of each."""
+    """Give an event to the handlers; return the results in the handlers' order. See `deliveries`."""
     results = {delivery.handler: delivery for delivery in deliveries(handlers, event, timeout)}
     return Outcome(tuple(results[name] for name in handlers))
 
 
 def deliveries(handlers: Mapping[str, Handler], event: Event, timeout: float | None) -> Iterator[Delivery]:
-    """Give an event to the handlers, in parallel if there is a timeout; yield each result when it is known.
+    """Give an event to the handlers, and yield each result as soon as it is known.
 
-    :param timeout: for all together, in seconds
+    :param timeout: seconds for all handlers, which then run in parallel; None to call them one after another
     """
-    return _in_turn(handlers, event) if timeout is None else _side_by_side(handlers, event, timeout)
+    return _call_in_sequence(handlers, event) if timeout is None else _call_in_parallel(handlers, event, timeout)
 
 
-def _in_turn(handlers: Mapping[str, Handler], event: Event) -> Iterator[Delivery]:
+def _call_in_sequence(handlers: Mapping[str, Handler], event: Event) -> Iterator[Delivery]:
     for name, handler in handlers.items():
         yield _call_handler(name, handler, event)
 
 
-def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float) -> Iterator[Delivery]:
-    """Give an event to all handlers at once.
+def _call_in_parallel(handlers: Mapping[str, Handler], event: Event, timeout: float) -> Iterator[Delivery]:
+    """Give an event to all handlers in parallel.
 
-    A handler that exceeds the timeout has failed with a TimeoutError. Its thread is a daemon, so that a hung handler
-    does not keep the process alive.
+    If a handler exceeds the timeout, its result is a TimeoutError. Its thread is a daemon thread, so that a hung
+    handler does not keep the process alive.
     """
     from queue import Empty, SimpleQueue
 
@@ -71,14 +71,14 @@ def _side_by_side(handlers: Mapping[str, Handler], event: Event, timeout: float)
 
 
 HUNG_LIMIT = 64
-"""How many threads of a process may hang in a handler; one more delivery with a timeout fails at once."""
+"""How many threads may hang in a handler. Then further deliveries with a timeout fail immediately."""
 
-_MAX_TIMEOUT = 365 * 86400.0  # seconds; a lock takes no timeout without end
+_MAX_TIMEOUT = 365 * 86400.0  # seconds; the timeout of a lock is limited
 _hung: set[Thread] = set()
 
 
 class NotStartedError(EventError):
-    """A delivery for which there was no thread."""
+    """No thread could be started for a delivery."""
 
 
 def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
@@ -92,8 +92,8 @@ def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, even
     _hung.difference_update([thread for thread in _hung if not thread.is_alive()])
     if len(_hung) >= HUNG_LIMIT:
         raise NotStartedError(f"not tried: {len(_hung)} earlier deliveries of this process hang; restart it")
-    # In the caller's context: the track that it is in is the handler's too.
-    work = (_attempt_into, done, name, handler, event)
+    # Copy the caller's context, so that the handler runs in the span of an enclosing `event.track`.
+    work = (_call_into_queue, done, name, handler, event)
     thread = Thread(target=copy_context().run, args=work, name=f"event {name}", daemon=True)
     try:
         thread.start()
@@ -103,9 +103,10 @@ def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, even
 
 
 def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
-    """Send one event of a batch; return what `send_events` returns for it.
+    """Send one event of a batch; return its result for `send_events`.
 
-    What a failed sending logs is its own reason: the log of the batch would become the reason of all its failures.
+    The messages that are logged for this event become the reason for its failure. Otherwise, all failures of the batch
+    would have the same reason: the messages of the entire batch.
     """
     try:
         is_sent, said = capture_apart(send)
@@ -117,11 +118,11 @@ def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
     return EventError(said) if said else False
 
 
-def _attempt_into(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:
+def _call_into_queue(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:
     try:
         done.put(_call_handler(name, handler, event))
     except BaseException as error:
-        # SystemExit, say: in a thread it would end nothing but the thread, unseen.
+        # For example SystemExit, which would end only this thread, without a result.
         done.put(Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0))
 
 
@@ -130,7 +131,7 @@ def _call_handler(name: str, handler: Handler, event: Event) -> Delivery:
     error: BaseException | None = None
     start_capture()
     try:
-        done = taken(handler.send_event(event))
+        done = is_delivered(handler.send_event(event))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as raised:

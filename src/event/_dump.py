@@ -1,4 +1,4 @@
-"""The content of a dumped event: an object with ``data``, ``attachments`` and ``closed``."""
+"""Validate the content of a dumped event: an object with ``data``, ``attachments`` and ``closed``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def read_content(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str]], bool]:
-    """Check what a dump holds; return its data, its attachments and whether the event is closed.
+    """Validate the content of a dump; return the data, the attachments and whether the event is closed.
 
-    :raises ValueError: it is not a dump's content; the message says why
+    :raises ValueError: the content is invalid; the message explains why
     """
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON object")

@@ -1,4 +1,4 @@
-"""An event: named data with attachments, from its making to its closing."""
+"""The class `Event`: named data with attachments."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     E = TypeVar("E", bound="Event")
 
 
-# Tests of scripts replace `event.unique_id` and `event.time`, as those of e3.event do; so they are looked up there.
-_face: Any = sys.modules["event"]
+# Tests may replace `event.unique_id` and `event.time`, so look them up there at each call.
+_package: Any = sys.modules["event"]
 
 
 def unique_id() -> str:
     """Return a new random UUID (RFC 9562, version 4), as 36 characters.
 
-    Nothing of the machine or the clock is in it, and a forked process draws its own.
+    It does not depend on the machine or the clock. Forked processes get different UUIDs.
     """
     number = bytearray(os.urandom(16))
     number[6] = number[6] & 0x0F | 0x40
@@ -36,20 +36,20 @@ def unique_id() -> str:
 
 
 class Event:
-    """Something that happened in a build: named data, which may have files attached.
+    """Something that happened in a build: named data, with optional attached files.
 
-    Every attribute that is set becomes part of the data, in order, and every handler receives it::
+    Every attribute that you set becomes part of the data, in that order, and every handler receives it::
 
         with Event("compile", target="arm") as event:
             event.status = "ok"
             event.attach_file("build.log")
 
-    A fresh event holds `uid`, `name`, `begin_time` (seconds since 1970 UTC) and `end_time` (None), then the keyword
-    arguments, which may replace the last two. Leaving the ``with`` block closes the event; an exception passes.
+    A new event has the data `uid`, `name`, `begin_time` (seconds since 1970 UTC) and `end_time` (None), followed by the
+    keyword arguments, which may replace the two times. Leaving the ``with`` block closes the event.
 
     :param name: what happened
-    :param uid: tells this event from all others; a random UUID where it is None
-    :param kwargs: more data
+    :param uid: a unique id of the event; None for a random UUID
+    :param kwargs: further data
     """
 
     __slots__ = ("__weakref__", "_attachments", "_closed", "_data", "_delivered", "_formatters", "_redact", "_sending")
@@ -57,18 +57,18 @@ class Event:
     _attachments: dict[str, tuple[str, str]]
     _closed: bool
     _data: dict[str, Any]
-    _delivered: frozenset[str]  # not set before a part has been delivered
+    _delivered: frozenset[str]  # set when a part has been delivered
     _formatters: dict[str, Callable[[str, Any], dict[str, Any]]]
-    _redact: tuple[str, ...] | None  # what the manager that sends it replaces, see `redact_in`
+    _redact: tuple[str, ...] | None  # secrets that the sending manager replaces, see `redact_in`
     _sending: str | None
 
     def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
         _set_data(
             self,
             {
-                "uid": _face.unique_id() if uid is None else uid,
+                "uid": _package.unique_id() if uid is None else uid,
                 "name": name,
-                "begin_time": _face.time.time(),
+                "begin_time": _package.time.time(),
                 "end_time": None,
                 **kwargs,
             },
@@ -86,14 +86,14 @@ class Event:
     def __exit__(
         self, _type: type[BaseException] | None, _val: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        """Close the event; an exception passes."""
+        """Close the event. An exception of the block is raised unchanged."""
         self.close()
 
     def set_formatter(self, key: str, fun: Callable[[str, Any], dict[str, Any]]) -> None:
-        """Have as_dict ask a function how a value is written. This works on a closed event too.
+        """Set a function that formats a value for `as_dict`, also for a closed event.
 
         :param key: the attribute
-        :param fun: called with the key and the value; the dict that it returns is merged in the value's place
+        :param fun: called with the key and the value; the items of the dict that it returns replace the value
         """
         _set_formatters(self, {**self._formatters, key: fun})
 
@@ -109,7 +109,7 @@ class Event:
         """Remove a value from the data.
 
         :raises EventError: the event is closed
-        :raises AttributeError: the data holds no such value
+        :raises AttributeError: the data has no such value
         """
         self._require_open()
         if self._data.pop(name, _UNSET) is _UNSET:
@@ -118,9 +118,9 @@ class Event:
     def __getattr__(self, name: str) -> Any:
         """Return a value of the data.
 
-        :raises AttributeError: the data holds no such value
+        :raises AttributeError: the data has no such value
         """
-        if name not in _INTERNALS:  # asked for one only while an instance has not its state yet: copy, pickle
+        if name not in _INTERNALS:  # copy and pickle ask for these before the instance has its state
             try:
                 return self._data[name]
             except KeyError:
@@ -128,11 +128,11 @@ class Event:
         raise self._no_attribute(name)
 
     def __dir__(self) -> Iterable[str]:
-        """List the data beside the methods."""
+        """List the methods and the data."""
         return [*super().__dir__(), *self._data]
 
     def __repr__(self) -> str:
-        """Return the name, the uid, whether the event is closed and what it holds; no values, which may be secret."""
+        """Return the name, uid, state, and the names of data and attachments; no values, which may be secret."""
         data = self._data
         state = "closed" if self._closed else "open"
         parts = [f"{visible(shown(data.get('name')))} {visible(shown(data.get('uid'))).strip(chr(39))}", state]
@@ -143,7 +143,7 @@ class Event:
         return f"<{type(self).__name__} {'; '.join(parts)}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copy and pickle keep. The dicts are new, so that a copy goes its own way."""
+        """Return the state for copy and pickle, with new dicts, so that a copy is independent of the event."""
         return {
             "_data": self._data.copy(),
             "_attachments": self._attachments.copy(),
@@ -151,13 +151,13 @@ class Event:
             "_sending": self._sending,
             "_redact": self._redact,
             "_delivered": already_delivered(self),
-            # Without the defaults, so that they are the shared dict again on the other side.
+            # None for the default formatters, so that the copy shares their dict as well.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
             "_subclass": _subclass_state(self),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what __getstate__ returned."""
+        """Restore the state that `__getstate__` returned."""
         _set_data(self, state["_data"])
         _set_attachments(self, state["_attachments"])
         _set_closed(self, state["_closed"])
@@ -175,10 +175,10 @@ class Event:
     def attach_file(self, path: str | os.PathLike[str], name: str = "log") -> None:
         """Attach a file. It is read now for its checksum, and again by each handler when the event is sent.
 
-        :param path: a regular file; a later change of directory does not matter
-        :param name: what handlers call it; a name that is taken is replaced, with a warning in the log
-        :raises EventError: the event is closed, the file is missing, not regular or not readable, the name is empty
-            or holds a NUL
+        :param path: a regular file; a relative path is made absolute now
+        :param name: the attachment's name; replaces an attachment of the same name, with a warning in the log
+        :raises EventError: the event is closed, the file is missing, not regular or not readable, or the name is empty
+            or contains a NUL
         """
         from event import _files
 
@@ -200,9 +200,9 @@ class Event:
         self._attachments[name] = (absolute, digest)
 
     def close(self) -> None:
-        """Set end_time, and freeze the data and the attachments. Closing again changes nothing."""
+        """Set `end_time`, and make the data and the attachments read-only. Closing again has no effect."""
         if not self._closed:
-            self._data["end_time"] = _face.time.time()
+            self._data["end_time"] = _package.time.time()
             _set_closed(self, True)
 
     @staticmethod
@@ -210,18 +210,18 @@ class Event:
         """Format a point in time.
 
         :param key: the attribute
-        :param value: seconds since 1970-01-01 UTC, as time.time() gives; anything but a float is left alone
-        :return: the key, with ``YYYY-MM-DDTHH:MM:SS`` in UTC (ISO 8601)
+        :param value: seconds since 1970 UTC, as from `time.time`; a value that is not a float is returned unchanged
+        :return: the key with ``YYYY-MM-DDTHH:MM:SS`` in UTC (ISO 8601)
         """
         if isinstance(value, float):
             try:
                 return {key: _in_utc(value // 1)}
             except (ValueError, OverflowError, OSError):
-                pass  # NaN, infinity, or beyond this system's calendar
+                pass  # NaN, infinity, or outside of the range that this system supports
         return {key: value}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the data as it is written: a new dict, with each value that has a formatter formatted."""
+        """Return the data for a destination: a new dict, with formatted dates and without secrets."""
         result = {}
         formatters = self._formatters
         for key, value in self._data.copy().items():
@@ -236,14 +236,14 @@ class Event:
         return _redact.redact_data(result, self._redact)
 
     def dump(self, event_dir: str | os.PathLike[str]) -> str:
-        """Write the event to a JSON file of its own, which appears whole or not at all.
+        """Write the event to a new JSON file, atomically.
 
-        The file holds one object: ``data`` (as_dict), ``attachments`` (name -> [path, SHA-1]) and ``closed``.
+        The file contains one object: ``data`` (from `as_dict`), ``attachments`` (name -> [path, SHA-1]) and ``closed``.
 
-        :param event_dir: the directory; it is made where it is missing
+        :param event_dir: the directory; it is created if it does not exist
         :return: the file's path
-        :raises EventError: the data holds itself
-        :raises OSError: the file could not be written
+        :raises EventError: the data contains itself
+        :raises OSError: the file can't be written
         """
         from event import _files, _json
 
@@ -255,13 +255,13 @@ class Event:
 
     @classmethod
     def load(cls, json_filename: str | os.PathLike[str]) -> Self:
-        """Return the event that `dump` wrote. It is open or closed as before; dates are strings.
+        """Load an event from a file that `dump` wrote. Dates are strings then.
 
-        Unknown keys of the file are ignored. The attachments are not read.
+        Unknown keys of the file are ignored. The attached files are not read.
 
-        :param json_filename: what dump returned
-        :raises EventError: the file's content is not an event; the message says why
-        :raises OSError: the file could not be read
+        :param json_filename: the path that `dump` returned
+        :raises EventError: the content of the file is not an event; the message explains why
+        :raises OSError: the file can't be read
         """
         from event import _files, _json
 
@@ -289,7 +289,7 @@ class Event:
 
 
 def _in_utc(second: float) -> str:
-    """Return how a whole second since 1970 is written."""
+    """Return a time in whole seconds since 1970 UTC as ``YYYY-MM-DDTHH:MM:SS``."""
     text = _SECONDS.get(second)
     if text is None:
         year, month, day, hour, minute, whole = time.gmtime(second)[:6]
@@ -301,19 +301,19 @@ def _in_utc(second: float) -> str:
 
 
 def sending_id(event: Event) -> str:
-    """Return an id for this sending of an event. Handlers use it in the names of the files that they create.
+    """Return the id of the current sending, which a handler can use in the name of a file or an object.
 
-    With an outbox, every attempt to deliver the event has the same id. A retry can then replace the files of an earlier
-    attempt. Without an outbox, every call returns a new id.
+    With an outbox, the id is the same on every attempt, so that a repeated delivery can replace an earlier one. Without
+    an outbox, every call returns a new id.
     """
-    sending: str = getattr(event, "_sending", None) or _face.unique_id()  # an event of e3-core has none
+    sending: str = getattr(event, "_sending", None) or _package.unique_id()  # an event of e3-core has no id
     return sending
 
 
 def already_delivered(event: Event) -> frozenset[str]:
-    """Return the keys of the parts that earlier attempts of this sending have finished, for a handler.
+    """Return the keys of the parts that the handler has delivered in earlier attempts.
 
-    A handler with several destinations names the finished ones in a `PartialDeliveryError`. Without an outbox, and on
+    A handler with several destinations reports the finished ones with `PartialDeliveryError`. Without an outbox, and on
     the first attempt, the set is empty.
     """
     delivered = getattr(event, "_delivered", None)  # an event of e3-core has none
@@ -321,16 +321,16 @@ def already_delivered(event: Event) -> frozenset[str]:
 
 
 def redact_in(event: Event, references: tuple[str, ...]) -> None:
-    """Replace secrets in what `Event.as_dict` and `Event.dump` return from now on. The data itself stays as it is.
+    """Make `Event.as_dict` and `Event.dump` replace secrets from now on, without changing the data itself.
 
     :param references: secrets in addition to the usual ones, see `event._redact`
     """
-    if isinstance(event, Event):  # one of e3-core has no place for it
+    if isinstance(event, Event):  # an event of e3-core does not support this
         _set_redact(event, references)
 
 
 def _subclass_state(event: Event) -> dict[str, Any]:
-    """Return what a subclass keeps in an event beside the data, in ``__dict__`` or in slots of its own."""
+    """Return the attributes that a subclass stores in ``__dict__`` or in its own slots, next to the data."""
     if type(event) is Event:
         return {}
     state: dict[str, Any] = {}
@@ -348,21 +348,21 @@ def _subclass_state(event: Event) -> dict[str, Any]:
 
 
 def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return what is dumped of an event; one of e3-core has the same attribute."""
+    """Return the content of an event's dump; also works for an event of e3-core."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
 
 
 def raw_content(event: Event) -> dict[str, Any]:
-    """Return a dump's content that keeps dates as numbers, for another process of this package."""
+    """Return the content of a dump with dates as numbers, for another process of this package."""
     attachments = {name: [*attachment] for name, attachment in event.get_attachments().items()}
     return {"data": raw_data(event).copy(), "attachments": attachments, "closed": _get_closed(event)}
 
 
 def decode_event(content: Any, kind: type[E]) -> E:
-    """Return the event that a dump's content describes.
+    """Create an event from the content of a dump.
 
     :param kind: the event's class
-    :raises ValueError: it is not a dump's content; the message says why
+    :raises ValueError: the content is invalid; the message explains why
     """
     from event._dump import read_content
 
@@ -374,20 +374,20 @@ def decode_event(content: Any, kind: type[E]) -> E:
 
 
 def raw_data(event: Event) -> dict[str, Any]:
-    """Return the data itself, not a copy. A change of it changes the event, even a closed one."""
+    """Return the data itself, not a copy. Changing it changes the event, even a closed one."""
     data: dict[str, Any] = _get_data(event)
     return data
 
 
-# Shared by all events, until one sets a formatter of its own: a dict for each would be a third of an event's memory.
+# Shared by all events without their own formatters: a dict for each would need a third of an event's memory.
 _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
-# The last seconds written: both dates of a short event, and each handler's as_dict, ask for the same one.
+# A cache: both dates of a short event are often the same second, and each handler formats them.
 _SECONDS: dict[float, str] = {}
 _UNSET = object()
 _SLOT = type(Event.__dict__["_data"])
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
-# Attributes of an event are its data; these read and write the slots.
+# Setting an attribute of an event changes its data, so use these functions to access the slots.
 _get_closed = Event.__dict__["_closed"].__get__
 _get_data = Event.__dict__["_data"].__get__
 _set_data = Event.__dict__["_data"].__set__

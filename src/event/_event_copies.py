@@ -1,4 +1,4 @@
-"""Copies of an event for a sending: an event belongs to its sender, and stays as it is."""
+"""Copy events for sending, so that the caller's event is not changed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound=Event)
 
-Attachments = dict[str, tuple[str, str]]  # the path and the SHA-1 of each, by name
+Attachments = dict[str, tuple[str, str]]  # name -> (path, SHA-1)
 
 
 def with_sending(event: E, sending: str, attachments: Attachments | None = None) -> E:
-    """Return a copy of an event that has the id of a sending; see `event.sending_id`.
+    """Return a copy of an event with the id of a sending; see `event.sending_id`.
 
-    :param attachments: the attachments of the copy; by default, those of the event
+    :param attachments: the attachments of the copy; those of the event by default
     """
     changes: dict[str, Any] = {"_sending": sending}
     if attachments is not None:
@@ -29,19 +29,19 @@ def with_sending(event: E, sending: str, attachments: Attachments | None = None)
 
 
 def with_attachments(event: E, attachments: Attachments) -> E:
-    """Return a copy of an event that has other attachments."""
+    """Return a copy of an event with other attachments."""
     return _copy(event, _attachments=attachments)
 
 
 def with_delivered(event: E, keys: Iterable[str]) -> E:
-    """Return a copy of an event for a handler that has finished some parts of its delivery."""
+    """Return a copy of an event with the parts that a handler has already delivered; see `event.already_delivered`."""
     return _copy(event, _delivered=frozenset(keys))
 
 
 def as_own_event(event: Any) -> Event:
-    """Return an event as an `Event`: one of e3-core, say, as what its public methods return.
+    """Convert an event of another package, such as e3-core, to an `Event`, using its public methods.
 
-    :raises EventError: its data is not a dict with a uid and a name
+    :raises EventError: the event's data is not a dict with a uid and a name
     """
     if isinstance(event, Event):
         return event
@@ -53,7 +53,7 @@ def as_own_event(event: Any) -> Event:
 
 
 def _copy(event: E, **changes: Any) -> E:
-    """Return a copy of an event, with changes to what `Event.__getstate__` returns."""
+    """Return a copy of an event with changes to its state; see `Event.__getstate__`."""
     copy = type(event).__new__(type(event))
     Event.__setstate__(copy, {**Event.__getstate__(event), **changes})
     return copy

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _COPY_CHUNK = 1 << 20  # bytes; a larger buffer hashes and copies no faster
-MAX_TEXT = 64 << 20  # bytes of a file that is read whole, such as a dumped event
-_NAME_MAX = 255  # bytes, of one path component on every common file system
-STEM_MAX = _NAME_MAX - len("-.json") - 36  # bytes before the unique id of a file {stem}-{unique id}.json
+MAX_TEXT = 64 << 20  # bytes of a file that is read into memory, such as a dumped event
+_NAME_MAX = 255  # bytes of one path component on every common file system
+STEM_MAX = _NAME_MAX - len("-.json") - 36  # bytes of STEM in the file name STEM-UNIQUE_ID.json
 _WINDOWS = os.name == "nt"
 _FORBIDDEN = frozenset('/\\:*?"<>|' if _WINDOWS else "/\\")
 _DEVICES = frozenset(
@@ -23,29 +23,29 @@ _DEVICES = frozenset(
 )
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
-# O_NONBLOCK: if a FIFO replaces the file between the check and the opening, the opening does not block.
+# O_NONBLOCK: opening does not block if a FIFO has replaced the file after the check.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotRegularError(OSError):
-    """The path is not a regular file but a directory, a FIFO or a device. Name another file."""
+    """The path is a directory, a FIFO or a device. Use a regular file instead."""
 
 
 def safe_name(name: str, limit: int = _NAME_MAX) -> str:
-    """Return name as one path component that is safe on this system.
+    """Return a name as one path component that is safe on this system.
 
-    A safe name is returned unchanged. In any other name, bad characters are replaced, and a hash of the original is
-    added, so that two different names never become the same.
+    A safe name is returned unchanged. In an unsafe name, invalid characters are replaced and a hash of the name is
+    added, so that different names never have the same result.
 
     :param name: any string
-    :param limit: the longest result, in bytes
+    :param limit: maximum length of the result, in bytes
     """
     return name if _is_safe(name, limit) else hashed_name(name, limit)
 
 
 def hashed_name(name: str, limit: int = _NAME_MAX) -> str:
-    """Return ``STEM~HASH.EXT``: name made safe, with 16 hex digits that tell it from every other name."""
+    """Return ``STEM~HASH.EXT``: a safe form of the name, with 16 hex digits that distinguish it from other names."""
     import hashlib
 
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -72,10 +72,10 @@ def _is_device(name: str) -> bool:
 
 
 def _is_hashed(name: str) -> bool:
-    """Return whether a name looks like one of `hashed_name`, with which it could collide."""
+    """Return whether a name looks like a result of `hashed_name`, and so might be equal to one."""
     if "~" not in name:
         return False
-    name = name.lower()  # where case does not count, capitals would meet it too
+    name = name.lower()  # on a file system that ignores case, capitals could be equal, too
     return any(n[-17:-16] == "~" and _HEX_DIGITS.issuperset(n[-16:]) for n in (name, os.path.splitext(name)[0]))
 
 
@@ -88,12 +88,11 @@ def absolute(path: str) -> str:
 
 
 def open_regular(path: str, *, follow: bool = True) -> int:
-    """Open a regular file for reading; return its descriptor.
+    """Open a regular file for reading; return its file descriptor.
 
-    :param follow: whether a symbolic link may lead to it
-
-    :raises NotRegularError: path leads to a directory, a FIFO, a device or a socket, none of which is opened
-    :raises OSError: it is missing or may not be read
+    :param follow: whether to follow a symbolic link
+    :raises NotRegularError: the path is a directory, a FIFO, a device or a socket, which is not opened
+    :raises OSError: the file is missing or can't be read
     """
     _require_regular(os.stat(path, follow_symlinks=follow).st_mode, path)
     fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
@@ -106,10 +105,10 @@ def open_regular(path: str, *, follow: bool = True) -> int:
 
 
 def read_regular(path: str, *, follow: bool = True, limit: int = MAX_TEXT) -> bytes:
-    """Return a regular file's content.
+    """Return the content of a regular file.
 
-    :param limit: in bytes; a file that somebody else has made may be larger than the memory
-    :raises OSError: as `open_regular`; or the file is larger
+    :param limit: maximum size in bytes, since a file may be larger than the memory
+    :raises OSError: as for `open_regular`, or the file is larger than the limit
     """
     with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -124,16 +123,16 @@ def _require_regular(mode: int, path: str) -> None:
 
 
 def new_sha1() -> Any:
-    """Return a SHA-1 object of hashlib, which is imported here, since it loads OpenSSL."""
+    """Return a new SHA-1 object. Import hashlib only now, because it loads OpenSSL."""
     import hashlib
 
     return hashlib.sha1(usedforsecurity=False)
 
 
 def sha1(path: str) -> str:
-    """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex; memory stays at 1 MiB whatever its size.
+    """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex. Use at most 1 MiB of memory.
 
-    :raises OSError: as `open_regular`
+    :raises OSError: as for `open_regular`
     """
     digest = new_sha1()
     fd = open_regular(path)
@@ -148,13 +147,13 @@ def sha1(path: str) -> str:
 
 
 def write_whole(path: str, data: bytes, *, sync: bool = False, mode: int = 0o666) -> None:
-    """Write a file atomically: it appears with all of data or not at all.
+    """Write a file atomically: readers see all of `data` or no file.
 
-    A missing directory is created. An existing file at path is replaced, and so is a symbolic link.
+    Create a missing directory. Replace an existing file or symbolic link.
 
-    :param sync: whether to sync the content to disk before returning, in case the power fails
-    :param mode: the permissions of the file, less the umask
-    :raises OSError: it could not be written; path is unchanged, and no temporary file remains
+    :param sync: whether to sync the content to disk before returning, in case of a power failure
+    :param mode: the permissions of the file, restricted by the umask
+    :raises OSError: the file can't be written; an existing file is unchanged, and no temporary file remains
     """
 
     def fill(fd: int) -> None:
@@ -168,23 +167,25 @@ def write_whole(path: str, data: bytes, *, sync: bool = False, mode: int = 0o666
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Write and sync a new file, in a directory that no other process reads yet.
+    """Write and sync a new file. This is not atomic, so no other process must read the file meanwhile.
 
-    :raises OSError: it could not be written; a part of it may be there
+    :raises OSError: the file can't be written; part of it may remain
     """
     fd = os.open(path, CREATE_FLAGS, 0o600)
     try:
         write_all(fd, data)
         os.fsync(fd)
     finally:
-        os.close(fd)  # on NFS a full disk may show only here
+        os.close(fd)  # NFS may report a full disk only here
 
 
 def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
-    """Copy a regular file, with its permission bits and modification time, as `write_whole` writes.
+    """Copy a regular file atomically, with its permission bits and modification time; see `write_whole`.
+
+    The target's directory must exist.
 
     :param sync: as for `write_whole`
-    :raises OSError: as `open_regular` for source and `write_whole` for target; the directory is not made
+    :raises OSError: as for `open_regular` (source) and `write_whole` (target)
     """
     fd = open_regular(source)
     try:
@@ -197,11 +198,11 @@ def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
 def copy_and_hash(reading: int, target: str, *, mode: int = 0, sync: bool = False) -> str:
     """Copy an open file to a new one, with its permission bits and modification time; return the SHA-1 of the copy.
 
-    The file is read once.
-
-    :param mode: permission bits that the copy gets in any case
+    :param reading: the file descriptor to read from
+    :param target: the path of the new file
+    :param mode: permission bits to set in addition to those of the original
     :param sync: whether to sync the copy to disk before returning
-    :raises OSError: the file cannot be read; target cannot be written, or exists
+    :raises OSError: the file can't be read, or the target can't be written or already exists
     """
     writing = os.open(target, CREATE_FLAGS, 0o600)
     try:
@@ -210,14 +211,15 @@ def copy_and_hash(reading: int, target: str, *, mode: int = 0, sync: bool = Fals
         if sync:
             os.fsync(writing)
     finally:
-        os.close(writing)  # on NFS a full disk may show only here
+        os.close(writing)  # NFS may report a full disk only here
     return digest
 
 
 def hash_open(reading: int, writing: int | None = None) -> str:
     """Read an open file to its end; return its SHA-1 (FIPS 180-4), in hex.
 
-    :param writing: a descriptor that gets the content meanwhile
+    :param reading: the file descriptor to read from
+    :param writing: a file descriptor to which the content is copied; None for no copy
     """
     digest = new_sha1()
     while chunk := os.read(reading, _COPY_CHUNK):
@@ -228,7 +230,7 @@ def hash_open(reading: int, writing: int | None = None) -> str:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of data to a descriptor; one os.write may take less, as on a disk that is nearly full."""
+    """Write all data to a file descriptor. A single os.write may write less, for example if the disk is nearly full."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -248,7 +250,7 @@ def _replace(
             if sync:
                 os.fsync(fd)
         finally:
-            os.close(fd)  # before the move: on NFS a full disk may show only here
+            os.close(fd)  # before the move, since NFS may report a full disk only here
         _move(temporary, path)
     except BaseException:
         unlink_quietly(temporary)
@@ -256,12 +258,13 @@ def _replace(
 
 
 def set_attributes(fd: int, path: str, like: os.stat_result, mode: int = 0) -> None:
-    """Give an open file the modification time and the permission bits of another.
+    """Set the modification time and the permission bits of an open file to those of another one.
 
-    By its descriptor where the system can: another user may have put a link to a foreign file at the path.
+    Use the file descriptor if the system supports this: another user may have replaced the path by a link.
 
     :param path: the path of the open file
-    :param mode: permission bits that the file gets in any case
+    :param like: the status of the other file
+    :param mode: permission bits to set in addition
     """
     os.utime(fd if os.utime in os.supports_fd else path, ns=(like.st_atime_ns, like.st_mtime_ns))
     os.chmod(fd if os.chmod in os.supports_fd else path, stat.S_IMODE(like.st_mode) & 0o777 | mode)
@@ -273,7 +276,7 @@ def _move(temporary: str, path: str) -> None:
     except PermissionError:
         if not _WINDOWS:
             raise
-        os.chmod(path, stat.S_IWRITE)  # Windows replaces no read-only file
+        os.chmod(path, stat.S_IWRITE)  # Windows does not replace a read-only file
         os.replace(temporary, path)
 
 
@@ -285,19 +288,19 @@ def unlink_quietly(path: str) -> None:
 
 
 def _copy_content(source: int, target: int) -> None:
-    if sys.platform == "linux":  # elsewhere os.sendfile writes to sockets alone
+    if sys.platform == "linux":  # on other platforms, os.sendfile only writes to sockets
         try:
             while os.sendfile(target, source, None, 1 << 30):
                 pass
             return
         except OSError:
-            pass  # not between these two file systems; the loop goes on behind what was sent
+            pass  # not supported by these file systems; the loop copies the rest
     while chunk := os.read(source, _COPY_CHUNK):
         write_all(target, chunk)
 
 
 def safe_names(names: Iterable[str]) -> dict[str, str]:
-    """Return a safe name for each name, all different also if case and Unicode normal form are ignored."""
+    """Return a safe name for each name. The results differ even if case and Unicode normal form are ignored."""
     safe: dict[str, str] = {}
     taken = set()
     for name in names:
@@ -316,13 +319,13 @@ def _folded(name: str) -> str:
 
 
 def sync_directory(path: str) -> None:
-    """Sync the names in a directory to disk. Windows cannot open directories, so this does nothing there."""
+    """Sync the names in a directory to disk. This does nothing on Windows, which can't open directories."""
     if not _WINDOWS:
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
         except OSError as error:
-            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems sync files alone
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems only sync files
                 raise
         finally:
             os.close(fd)
@@ -341,14 +344,14 @@ def make_directory(path: str, mode: int = 0o777) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Return whether path is a directory, and not a symbolic link to one."""
+    """Return whether the path is a directory, but not a symbolic link to one."""
     return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
 def is_own_directory(path: str) -> bool:
-    """Return whether path is a directory of this user, not a symbolic link to one.
+    """Return whether the path is a directory that belongs to this user, but not a symbolic link to one.
 
-    Another user could replace what is in a directory of theirs while it is written.
+    In another user's directory, that user could replace files while they are being written.
     """
     status = os.lstat(path)
     return stat.S_ISDIR(status.st_mode) and (_WINDOWS or status.st_uid == os.geteuid())

@@ -1,8 +1,8 @@
-"""Read and write configurations: ``name=config|name=config|name`` of E3_EVENT_HANDLERS, and the fields of a config.
+"""Parse and format E3_EVENT_HANDLERS (``name=config|name=config|name``), and the fields of a configuration.
 
-A value may contain a character that the syntax uses. Only such a character is percent-encoded (RFC 3986), so that all
-other configurations are written as e3-core writes them. The escapes are ``%2C``, ``%7C`` and ``%25``; any other ``%``
-is an ordinary character.
+Values may contain characters of this syntax. Only these characters are percent-encoded (RFC 3986), so that all other
+configurations have the same form as in e3-core. The escapes are ``%2C``, ``%7C`` and ``%25``. Any other ``%`` is an
+ordinary character.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-_MISTAKE = "\0"  # begins what is kept in the place of a configuration that is wrong; no configuration holds it
+_INVALID_PREFIX = "\0"  # starts the text that replaces an invalid configuration; no configuration contains a NUL
 CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 _ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
 
 
 def parse_handlers(value: str) -> list[tuple[str, str]]:
-    """Return the (name, configuration) pairs, in order; spaces around names and blank entries do not count."""
+    """Return the (name, configuration) pairs, in order. Ignore spaces around names, and blank entries."""
     pairs = (entry.partition("=")[::2] for entry in value.split("|") if entry.strip())
     return [(name.strip(), config) for name, config in pairs]
 
 
 def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
-    """Return a line about each entry that was probably meant otherwise: a name that comes twice, a wrong separator."""
+    """Return a warning for each entry that is probably a mistake: a repeated name or a wrong separator."""
     names = [name for name, _ in pairs]
     lines = [
         f"{name!r} comes twice, and the last one counts; add a label to use both: {name}:other=CONFIG"
@@ -39,23 +39,27 @@ def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 
 def swallowed_handler(name: str, config: str) -> str:
-    """Return the name of a handler that begins after a ``,`` or ``|`` in a configuration; empty if there is none."""
-    from event import _registry
-
+    """Return the name of a handler that follows a ``,`` or ``|`` in a configuration; empty if there is none."""
     for part in config.replace("|", ",").split(",")[1:]:
         other, equals, _ = part.partition("=")
-        kind = _registry.kind(other.strip())
-        # The broker's own option s3= is none.
-        if equals and kind in _registry.BUILTINS and (kind, _registry.kind(name)) != ("s3", "broker"):
+        if equals and _is_builtin(other.strip(), name):
             return other.strip()
     return ""
 
 
-def format_handlers(pairs: list[tuple[str, str]]) -> str:
-    """Return what `parse_handlers` reads as pairs.
+def _is_builtin(other: str, name: str) -> bool:
+    """Return whether `other` is a built-in handler, and not the option ``s3=`` of the handler `broker`."""
+    from event import _registry
 
-    :raises ValueError: a name or a configuration holds what the syntax uses, or cannot stand in a variable; the
-        message says which and why
+    kind = _registry.kind(other)
+    is_option = kind == "s3" and _registry.kind(name) == "broker"
+    return kind in _registry.BUILTINS and not is_option
+
+
+def format_handlers(pairs: list[tuple[str, str]]) -> str:
+    """Format (name, configuration) pairs for `parse_handlers`.
+
+    :raises ValueError: a name or a configuration contains an invalid character; the message explains which and why
     """
     for name, config in pairs:
         if not name.strip() or name != name.strip() or "|" in name or "=" in name or "\0" in name:
@@ -66,9 +70,9 @@ def format_handlers(pairs: list[tuple[str, str]]) -> str:
 
 
 def split_conditions(name: str) -> tuple[str, frozenset[str]]:
-    """Return a handler's name without its conditions, and these.
+    """Split a handler's name, such as ``smtp@failure+changed``, into the name and its conditions.
 
-    :raises EventError: there is no such condition
+    :raises EventError: a condition is unknown
     """
     label, at, text = name.rpartition("@")
     if not at:
@@ -80,41 +84,42 @@ def split_conditions(name: str) -> tuple[str, frozenset[str]]:
 
             close = get_close_matches(condition, CONDITIONS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"expected one or several of {', '.join(CONDITIONS)}"
-            raise EventError(f"{condition!r} is no condition; {hint}")
+            raise EventError(f"{condition!r} is not a condition; {hint}")
     return label, conditions
 
 
-def mistake(reason: str) -> str:
-    """Return what takes the place of a configuration that is wrong, so that an outbox keeps the handler's events."""
-    return _MISTAKE + reason
+def invalid_config(reason: str) -> str:
+    """Return a text that replaces an invalid configuration, so that an outbox keeps the handler's events.
+
+    :param reason: why the configuration is invalid
+    """
+    return _INVALID_PREFIX + reason
 
 
-def is_mistake(config: str) -> bool:
-    """Return whether a configuration is the reason why there is none."""
-    return config.startswith(_MISTAKE)
+def is_invalid_config(config: str) -> bool:
+    """Return whether a configuration is a text from `invalid_config`."""
+    return config.startswith(_INVALID_PREFIX)
 
 
-def require_right(config: str) -> None:
-    """Raise EventError, with the reason, if a configuration is a mistake."""
-    if is_mistake(config):
-        raise EventError(config.removeprefix(_MISTAKE))
+def require_valid_config(config: str) -> None:
+    """Raise EventError with the reason if a configuration is a text from `invalid_config`."""
+    if is_invalid_config(config):
+        raise EventError(config.removeprefix(_INVALID_PREFIX))
 
 
 def split_fields(config: str, most: int = -1) -> list[str]:
-    """Return the comma-separated values of a configuration, decoded.
+    """Split a configuration at its commas, and decode ``%2C``, ``%7C`` and ``%25`` in each value.
 
-    ``%2C``, ``%7C`` and ``%25`` stand for a comma, a vertical bar and a percent sign.
-
-    :param most: the number of values, at most; further commas belong to the last one. Without it, all commas count.
+    :param most: the maximum number of values; further commas are part of the last value. By default, there is no limit.
     """
     return [unquote(field) for field in config.split(",", most - 1 if most > 0 else -1)]
 
 
 def join_fields(fields: list[str], *, last_whole: bool = False) -> str:
-    """Return a configuration that `split_fields` turns into these values again.
+    """Join values to a configuration, which `split_fields` splits into the same values again.
 
     :param fields: the values; commas and vertical bars in them are encoded
-    :param last_whole: leave the commas of the last value as they are, for `split_fields` with `most`
+    :param last_whole: do not encode the commas of the last value; for `split_fields` with `most`
     """
     quoted = [quote(field) for field in fields]
     if last_whole:
@@ -125,34 +130,34 @@ def join_fields(fields: list[str], *, last_whole: bool = False) -> str:
 def decode_options(
     handler: str, fields: Sequence[str], known: Collection[str], position: int, syntax: str
 ) -> dict[str, str]:
-    """Return the options that ``key=value`` fields hold.
+    """Parse ``key=value`` fields.
 
     :param handler: the name of the handler, for the error
     :param fields: the last fields of a configuration
-    :param known: the keys that the handler has
+    :param known: the valid keys
     :param position: the position of the first field in the configuration, for the error
-    :param syntax: what was expected, such as ``expected http=URL[,key=value...]``
+    :param syntax: the expected syntax, such as ``expected http=URL[,key=value...]``
     :raises EventError: a field is not ``key=value``, or its key is unknown
     """
     options: dict[str, str] = {}
     for number, field in enumerate(fields, position):
         key, equals, value = field.partition("=")
         if not equals or key not in known:
-            # Not the field: it may be a secret in the wrong place.
+            # Do not quote the field, which may be a secret in the wrong place.
             raise EventError(f"{handler}: value {number} of the configuration is not understood; {syntax}")
         options[key] = value
     return options
 
 
 def positive_seconds(value: object, origin: str) -> float:
-    """Return a number of seconds.
+    """Convert a value to a positive number of seconds.
 
-    :param value: a number, or a string that contains one
-    :param origin: what the value is, for the error
-    :raises EventError: it is not a positive number
+    :param value: a number, or a string with a number
+    :param origin: the name of the value, for the error
+    :raises EventError: the value is not a positive number
     """
     try:
-        number = float(value)  # type: ignore[arg-type]  # what float does not take is the error
+        number = float(value)  # type: ignore[arg-type]  # other types raise TypeError
     except (TypeError, ValueError):
         number = 0.0
     if not 0 < number < float("inf"):
@@ -161,9 +166,9 @@ def positive_seconds(value: object, origin: str) -> float:
 
 
 def quote(value: str, *, comma: bool = True) -> str:
-    """Return value with its ``|``, its ``,`` and each ``%`` that would read as an escape percent-encoded.
+    """Percent-encode each ``|``, each ``,`` and each ``%`` that would otherwise be the start of an escape.
 
-    :param comma: whether the comma means something in the value's place
+    :param comma: whether to encode commas
     """
     head, *rest = value.split("%")
     value = head + "".join(("%25" if part[:2].upper() in _ESCAPES else "%") + part for part in rest)
@@ -172,7 +177,7 @@ def quote(value: str, *, comma: bool = True) -> str:
 
 
 def unquote(value: str) -> str:
-    """Return what quote was given."""
+    """Decode a value that `quote` has encoded."""
     head, *rest = value.split("%")
     return head + "".join(
         _ESCAPES[part[:2].upper()] + part[2:] if part[:2].upper() in _ESCAPES else f"%{part}" for part in rest

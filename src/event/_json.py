@@ -1,10 +1,10 @@
-"""Encode any event data as JSON (RFC 8259): the one encoder, for dumps and for all handlers.
+"""Encode event data of any type as JSON (RFC 8259), for dumps and for all handlers.
 
-The standard library's C encoder handles most events alone. If it refuses a value (a NaN, a key that is not a string,
-a cycle, deep nesting), `event._json_plain` converts the value to plain JSON types first.
+Most events are encoded by the standard library's C encoder. If it rejects a value (NaN, a key that is not a string, a
+cycle, deep nesting), `event._json_plain` first converts the value to plain JSON types.
 
-To import `json` takes longer than all else that sends an event from the command line. A process that has not imported
-it writes an event of plain texts and numbers without it.
+Importing `json` takes longer than sending an event from the command line. So if `json` is not imported yet, events of
+simple texts and numbers are encoded without it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# json.dumps makes an encoder at each call that has options.
+# A cache: json.dumps would create an encoder at each call with options.
 _ENCODERS: dict[tuple[str | int | None, bool], Callable[[Any], str]] = {}
 
 _CONSTANTS = {None: "null", True: "true", False: "false"}
@@ -27,17 +27,17 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 _END_OF_TIME = 1e11  # seconds since 1970 UTC; arithmetic with smaller times does not overflow
 
-# An escaped backslash, which begins no other escape; a pair of surrogates, which is one character; a surrogate alone.
+# An escaped backslash; a pair of surrogates, which is one character; or (group 1) a lone surrogate.
 _SURROGATES = r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f])"
 
 
 def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_json: bool = False) -> str:
-    r"""Return value as JSON text, ASCII only.
+    r"""Encode a value as JSON text, in ASCII.
 
-    Values that JSON does not know take their natural form:
+    Types that JSON does not have are encoded as follows:
 
     ========================================  ==================================================
-    set, frozenset, other sets                array, sorted where the elements can be
+    set, frozenset, other sets                array, sorted if the elements can be sorted
     deque, range and other sequences          array
     other mappings                            object
     dataclass instance                        object of its fields
@@ -52,12 +52,12 @@ def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_j
     anything else                             string, its ``repr()``
     ========================================  ==================================================
 
-    :param value: what to encode
-    :param indent: spaces for each level; None is one line
-    :param sort_keys: write the keys of each object in order
-    :param i_json: write a lone surrogate, which a file's name can have and strict readers refuse (RFC 7493, 2.1), as
-        the text of its escape; for what leaves this package
-    :raises EventError: a value holds itself, or is nested too deeply; the message names its key
+    :param value: the value to encode
+    :param indent: spaces for each level; None for a single line
+    :param sort_keys: whether to sort the keys of each object
+    :param i_json: whether to replace lone surrogates, which file names may contain, by the text of their escape, for
+        data that other programs read: strict parsers reject lone surrogates (RFC 7493, 2.1)
+    :raises EventError: a value contains itself, or is nested too deeply; the message names its key
     """
     text = _encode_value(value, indent, sort_keys)
     if i_json and "\\ud" in text:
@@ -76,11 +76,11 @@ def _encode_value(value: Any, indent: int | None, sort_keys: bool) -> str:
             pass
     try:
         if indent and type(value) is dict and value and _SCALARS.issuperset(map(type, value.values())):
-            # The fast encoder of the standard library knows no indentation, but any separator.
+            # The C encoder does not support indentation, but accepts any separator.
             separator = f",\n{' ' * indent}"
             return f"{{{separator[1:]}{_encoder(separator, sort_keys)(value)[1:-1]}\n}}"
         return _encoder(indent, sort_keys)(value)
-    except Exception:  # what JSON does not know, or a value whose own code fails
+    except Exception:  # an unsupported type, or an error in a value's own code
         return _encode_unusual(value, indent, sort_keys)
 
 
@@ -92,16 +92,16 @@ def _encode_unusual(value: Any, indent: int | None, sort_keys: bool) -> str:
     plain = to_plain(value)
     try:
         return json.dumps(plain, indent=indent, sort_keys=sort_keys)
-    except RecursionError as error:  # pragma: no cover  # before Python 3.12, to_plain is the first to give up
+    except RecursionError as error:  # pragma: no cover  # before Python 3.12, to_plain raises first
         raise EventError("event data is nested too deeply for JSON") from error
 
 
 def _write_simple(value: Any, step: str, newline: str, sort_keys: bool) -> str:
-    """Return value as `json.dumps` writes it.
+    """Encode a simple value as `json.dumps` would, without importing `json`.
 
-    :param step: what indents a level
-    :param newline: what separates lines of this level; empty for one line
-    :raises ValueError: it needs an encoder
+    :param step: the indentation of a level
+    :param newline: the separator of lines on this level; empty for a single line
+    :raises ValueError: the value is not simple
     """
     kind = type(value)
     if kind is str:
@@ -130,9 +130,9 @@ def _quote_simple(text: str) -> str:
 
 
 def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
-    """Return an encoder.
+    """Return a cached encoder.
 
-    :param layout: the number of spaces for each level, or what separates the values of an object; None for one line
+    :param layout: the number of spaces for each level, or the separator of an object's values; None for a single line
     """
     key = (layout, sort_keys)
     if key not in _ENCODERS:
@@ -148,9 +148,9 @@ def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
 
 
 def loads(text: str | bytes) -> Any:
-    """Return the value that JSON text holds.
+    """Decode JSON text.
 
-    :raises ValueError: the text is no JSON, is no UTF-8, or is nested too deeply; the message says where
+    :raises ValueError: the text is not valid JSON or not UTF-8, or is nested too deeply
     """
     import json
 
@@ -161,5 +161,5 @@ def loads(text: str | bytes) -> Any:
 
 
 def is_time(value: Any) -> bool:
-    """Return whether a value that was read is a point in time: seconds since 1970 UTC, at most about 5000."""
-    return type(value) in {int, float} and 0 <= value < _END_OF_TIME  # True is an int too
+    """Return whether a decoded value is a time: a number of seconds since 1970 UTC, up to about the year 5100."""
+    return type(value) in {int, float} and 0 <= value < _END_OF_TIME  # type(), because isinstance accepts True

@@ -1,4 +1,4 @@
-"""Convert event data that JSON does not know to plain JSON types. Most events need none of this."""
+"""Convert event data of other types to plain JSON types. Most events do not need this."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The str() of these modules' objects is their usual notation, without loss.
+# For the types of these modules, str() returns the usual notation without loss.
 _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pydecimal"})
 
 
 def to_plain(value: Any) -> Any:
-    """Return value made of plain JSON types.
+    """Convert a value to plain JSON types.
 
-    :raises EventError: a value holds itself, or is nested too deeply; the message names its key
+    :raises EventError: a value contains itself, or is nested too deeply; the message names its key
     """
     return _plain(value, "", ())
 
 
 def natural(value: Any) -> Any:
-    """Return the natural form, one level deep, of a value that JSON does not know."""
+    """Convert a value of another type to the form that `event._json.dumps` describes, one level deep."""
     try:
         return _natural(value)
-    except Exception:  # a value's own code failed: the event must still go out
+    except Exception:  # an error in the value's own code must not prevent sending the event
         return shown(value)
 
 
@@ -41,15 +41,15 @@ def _natural(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, UserString):
-        return str(value)  # a sequence, whose items are such sequences without end
+        return str(value)  # as a sequence, its items would again be UserStrings, endlessly
     if isinstance(value, abc.Set):
         return _in_order(value)
     if isinstance(value, abc.Mapping):
         return dict(value.items())
     if isinstance(value, (abc.Sequence, abc.ValuesView)):
-        return list(islice(value, len(value)))  # not list(value): one that never ends would fill the memory
+        return list(islice(value, len(value)))  # not list(value), which may be endless
     if hasattr(kind, "__dataclass_fields__"):
-        # Not dataclasses.asdict: it deep-copies, which fails for a lock or an open file.
+        # dataclasses.asdict makes deep copies, which fails for a lock or an open file.
         return {name: getattr(value, name) for name in kind.__dataclass_fields__ if hasattr(value, name)}
     if isinstance(value, BaseException):
         return f"{kind.__name__}: {str(value).strip()}".removesuffix(": ")
@@ -80,10 +80,10 @@ def _in_order(values: Any) -> list[Any]:
 
 
 def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
-    """Return value made of what JSON knows alone.
+    """Convert a value to plain JSON types.
 
-    :param key: where value stands, for the error
-    :param above: the ids of the containers around value
+    :param key: the path of keys to the value, for the error
+    :param above: the ids of the containers that contain the value
     """
     if id(value) in above:
         raise EventError(f"event data {key!r} holds itself, which JSON cannot express; leave the inner reference out")
@@ -92,9 +92,9 @@ def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
     except EventError:
         raise
     except RecursionError as error:
-        # The path is as deep as the value; its beginning tells enough.
+        # Name only the start of the path, which is as long as the value is deep.
         raise EventError(f"event data {'.'.join(key.split('.')[:3])!r} is nested too deeply for JSON") from error
-    except Exception:  # the value's own code failed: the others must still go out
+    except Exception:  # an error in the value's own code must not prevent sending the other values
         return shown(value)
 
 
@@ -121,9 +121,9 @@ def _encode_integer(value: int) -> int | str:
 
 
 def _key(key: Any) -> str:
-    """Return an object's key as a string: as `json.dumps` writes it, or else the key's text."""
+    """Convert a dict's key to a string, as `json.dumps` does. Keys of other types become their text."""
     if isinstance(key, str):
-        return str.__str__(key)  # the text of a str that is an Enum too
+        return str.__str__(key)  # also for a member of an Enum that is a str
     if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
     form = _encode_integer(key) if isinstance(key, int) else natural(key)

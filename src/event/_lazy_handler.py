@@ -1,4 +1,4 @@
-"""A handler that is imported and constructed when it is first needed."""
+"""A handler that is imported and constructed on first use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class LazyHandler:
     """Handler proxy that imports and constructs the real handler on first use, within the delivery's deadline.
 
-    So no plugin's code runs before the outbox has the event. A handler that leaves with SystemExit or
-    KeyboardInterrupt has failed: in a worker, nobody presses Ctrl-C.
+    So no plugin's code runs before the event is stored in the outbox. If a handler raises SystemExit or
+    KeyboardInterrupt, the delivery has failed: a worker does not get Ctrl-C.
 
     :ivar config: the handler's configuration
-    :ivar load_error: why the handler could not be made; None as long as it was not tried, or if it was made
+    :ivar load_error: why the handler could not be constructed; None if it was, or if `load` was not called yet
     """
 
     def __init__(self, name: str, config: str) -> None:
@@ -38,15 +38,16 @@ class LazyHandler:
             raise EventError(one_line(stop)) from stop
 
     def load(self) -> Any:
-        """Return the handler.
+        """Return the handler; import and construct it at the first call.
 
-        :raises BaseException: whatever its code raises
+        :raises EventError: the configuration is invalid, or there is no such handler
+        :raises BaseException: any other exception of the handler's code
         """
         if self.load_error:
             raise self.load_error
         if self._handler is None:
             try:
-                _handler_config.require_right(self.config)
+                _handler_config.require_valid_config(self.config)
                 if "@" in self._name:
                     _handler_config.split_conditions(self._name)
                 kind = _registry.get_handler(self._name)
@@ -54,19 +55,20 @@ class LazyHandler:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                self.load_error = error  # to make it for the next event would fail again
+                self.load_error = error  # constructing it again for the next event would fail as well
                 raise
         return self._handler
 
     def encode_config(self) -> str:
-        """Return what the outbox keeps: the configuration as it was given, since it is read there first.
+        """Return the configuration to store in the outbox.
 
-        A built-in handler, which cannot hang, may need another one in another directory.
+        This is usually the unchanged configuration, so that no plugin's code must run. Only built-in handlers are
+        loaded to use their `config_for_outbox`.
         """
         if _registry.kind(self._name) in _registry.BUILTINS:
             try:
                 if hasattr(_registry.get_handler(self._name), "config_for_outbox"):
                     return str(self.load().config_for_outbox())
             except Exception:
-                return self.config  # a later process may read it, and this one reports why it could not
+                return self.config  # the delivery reports the error
         return self.config

@@ -1,15 +1,15 @@
-"""The logger of this package, and the capture of what a thread logs.
+"""The logger of this package, and capturing the log messages of a thread.
 
-``logging`` is imported for the first message only, because its import costs more than sending an event.
+``logging`` is imported for the first message, because importing it takes longer than sending an event.
 
-A handler that returns False logs its reason. Between `start_capture` and `stop_capture`, the messages of the current
-thread are collected, so that the result of the delivery can name the reason.
+A handler that returns False logs the reason. `start_capture` and `stop_capture` collect the messages of the current
+thread, so that the result of the delivery includes this reason.
 """
 
 from __future__ import annotations
 
 import sys
-from _thread import get_ident  # as threading has it, which costs an import
+from _thread import get_ident  # importing `threading` is slow
 
 from event.error import one_line, visible
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-WARNING = 30  # logging.WARNING, which a start of Python has not imported
-_CAPTURED = "event_captured"  # the attribute of a record that holds what is captured instead of its message
+WARNING = 30  # logging.WARNING, without importing logging
+_CAPTURED = "event_captured"  # an attribute of a record: the text to capture instead of the message
 
 _captured: dict[int, list[str]] = {}
 
-# Called when the logger is first fetched, so that a process that captures the log can import logging that late.
+# Called before the logger is first used, so that a process that captures the log can import logging at that time.
 before_first_use: Callable[[], None] | None = None
 
 
@@ -39,8 +39,8 @@ def get_logger() -> Logger:
     from logging import getLogger
 
     logger = getLogger("event")
-    if _remember not in logger.filters:
-        logger.addFilter(_remember)
+    if _capture_record not in logger.filters:
+        logger.addFilter(_capture_record)
     return logger
 
 
@@ -50,9 +50,9 @@ def warning(message: str, *args: object) -> None:
 
 
 def not_delivered(event: object, reason: str, *, is_logged: bool = False) -> None:
-    """Log at WARNING why an event is not delivered. What a thread captures has the reason without the event.
+    """Log at WARNING why an event is not delivered. If the thread's messages are captured, capture only the reason.
 
-    :param is_logged: whether the cause was logged before, so that the capture needs no further line
+    :param is_logged: whether the reason was already logged, so that it must not be captured again
     """
     _log_safely(WARNING, "%s; %r is not delivered", (reason, event), captured="" if is_logged else visible(reason))
 
@@ -60,9 +60,10 @@ def not_delivered(event: object, reason: str, *, is_logged: bool = False) -> Non
 def error(message: str, *args: object, cause: BaseException | None = None) -> None:
     """Log at ERROR.
 
-    An exception of a log handler, a filter or a late import is not raised: logging a failure must not fail.
+    Never raise an exception, not even if a log handler or a filter does: logging a failure must not fail.
 
-    :param args: the arguments of the message, as for logging
+    :param message: the message, as for `logging`
+    :param args: the arguments of the message, as for `logging`
     :param cause: an exception to log with its traceback
     """
     _log_safely(40, message, args, cause)
@@ -77,19 +78,19 @@ def _log_safely(
 ) -> None:
     args = tuple(map(_visible_argument, args))
     try:
-        # A test of a script may have replaced `event.logger`, as those of e3.event do.
+        # Tests may replace `event.logger`.
         logger = vars(sys.modules["event"]).get("logger") or get_logger()
         more: dict[str, Any] = {} if captured is None else {"extra": {_CAPTURED: captured}}
         logger.log(level, message, *args, exc_info=cause, **more)
     except Exception as failure:
         try:
             sys.stderr.write(f"event: {message % args} (and logging failed: {one_line(failure)})\n")
-        except Exception:  # noqa: S110  # there is no other place to report to
+        except Exception:  # noqa: S110  # there is no other way to report it
             pass
 
 
 def _visible_argument(value: object) -> object:
-    """Return an argument of a message, safe to print: a text of others could control a terminal, or forge a line."""
+    """Return an argument of a message without control characters, which could control a terminal or forge a line."""
     if isinstance(value, str):
         return visible(value)
     return visible(str(value)) if isinstance(value, OSError) else value
@@ -98,7 +99,7 @@ def _visible_argument(value: object) -> object:
 def start_capture() -> None:
     """Start capturing the messages of the current thread."""
     if "logging" in sys.modules:
-        get_logger()  # a plugin may log to it without calling this module
+        get_logger()  # adds the filter that captures: a plugin may use the logger directly
     _captured[get_ident()] = []
 
 
@@ -108,7 +109,7 @@ def stop_capture() -> str:
 
 
 def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
-    """Return what a function returns and what it logs meanwhile. An outer capture of this thread does not get that."""
+    """Call a function; return its result and the messages that it logs. An outer capture does not get them."""
     around = _captured.get(get_ident())
     start_capture()
     try:
@@ -121,13 +122,16 @@ def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
 
 
 def add_captured(said: str) -> None:
-    """Add messages to those that are captured in the current thread, if any are."""
+    """Add messages to the capture of the current thread, if there is one."""
     if said and (captured := _captured.get(get_ident())) is not None:
         captured.append(said)
 
 
-def _remember(record: LogRecord) -> bool:
-    """Capture a record and let it pass. A filter does this: a handler would disable logging's output to stderr."""
+def _capture_record(record: LogRecord) -> bool:
+    """Capture a record and let it pass.
+
+    This is a filter, because a log handler would disable the default output of `logging` to stderr.
+    """
     if record.exc_info and record.exc_info[1] and not record.exc_text:
         record.exc_text = _visible_traceback(record.exc_info[1])
     said = _captured.get(get_ident())
@@ -144,7 +148,7 @@ def record_text(record: LogRecord) -> str:
     """Return the message of a log record on one line."""
     try:
         return " ".join(record.getMessage().split())
-    except Exception:  # the arguments do not fit the message, or their own code failed
+    except Exception:  # wrong arguments for the message, or an error in their own code
         return str(record.msg)
 
 
@@ -154,16 +158,16 @@ def is_capturing() -> bool:
 
 
 def _visible_traceback(error: BaseException) -> str | None:
-    """Return a traceback as logging shows it, each message of an exception on one line."""
+    """Return a traceback in the format of `logging`, with the message of each exception on one line."""
     from traceback import format_exception
 
     try:
         return "\n".join(map(_visible_item, format_exception(error)))
     except Exception:
-        return None  # logging does it in its own way
+        return None  # logging then formats it
 
 
 def _visible_item(item: str) -> str:
     item = item.removesuffix("\n")
-    is_frame = item.startswith(("  File ", "\n"))  # a frame, or what joins two tracebacks
+    is_frame = item.startswith(("  File ", "\n"))  # a frame, or the text between two tracebacks
     return "\n".join(map(visible, item.split("\n"))) if is_frame else visible(item)

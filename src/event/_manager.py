@@ -7,7 +7,7 @@ import sys
 
 from event import _log
 from event._event import Event, redact_in
-from event._outcome import taken
+from event._outcome import is_delivered
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ class EventManager:
         delivered = True
         for name, handler in self._recipients(self.handlers, event).items():
             try:
-                if not taken(handler.send_event(event)):
+                if not is_delivered(handler.send_event(event)):
                     delivered = False
             except (KeyboardInterrupt, SystemExit):
                 raise
@@ -229,7 +229,7 @@ class EventManager:
         errors: dict[str, BaseException] = {}
         for name, config in dict(pairs).items():
             try:
-                _handler_config.require_right(config)
+                _handler_config.require_valid_config(config)
                 handler = self.get_handler(name)
                 # Not add_handler(name, **config): a handler's constructor may have a parameter called name too.
                 self._add(name, handler, (), handler.decode_config(config))
@@ -275,8 +275,9 @@ class EventManager:
             from event._conditions import require_memory
 
             require_memory(name, self.outbox)
+        made = handler(*args, **kwargs)
         self._preload()
-        self.handlers[name] = handler(*args, **kwargs)
+        self.handlers[name] = made
 
     def _preload(self) -> None:
         """Import the modules that sending needs: after a fork during an import, the child's import would never end."""

@@ -1,4 +1,4 @@
-"""The result of a sending, for each handler."""
+"""The results of sending an event."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """The result of one handler for an event.
+    """The result of one handler for an event. It is true if the handler delivered the event.
 
     :ivar handler: the handler's name
     :ivar ok: whether the handler delivered the event
     :ivar error: the exception that it raised; None if it delivered the event or returned a false value
-    :ivar seconds: how long it took
+    :ivar seconds: how long the delivery took
     :ivar said: the handler's log messages at WARNING and above, on one line
-    :ivar timed_out: whether it exceeded the timeout; it may still be running
+    :ivar timed_out: whether the handler exceeded the timeout; it may still be running
     """
 
     __slots__ = ("error", "handler", "ok", "said", "seconds", "timed_out")
@@ -49,7 +49,7 @@ class Delivery:
     @property
     def done(self) -> frozenset[str]:
         """The keys of the parts that need no further attempt; see `event.PartialDeliveryError`."""
-        done = getattr(self.error, "done", None)  # in a plugin's error, it may be of any type
+        done = getattr(self.error, "done", None)  # may be of any type in a plugin's error
         return done if isinstance(done, frozenset) else frozenset()
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Outcome:
         return f"<Outcome {'; '.join(map(str, self.deliveries)) or 'no handlers'}>"
 
 
-def taken(answer: object) -> bool:
+def is_delivered(answer: object) -> bool:
     """Return whether a handler's return value means that it has delivered the event.
 
     :raises TypeError: `send_event` is a coroutine function, which nothing would await
@@ -102,6 +102,6 @@ def taken(answer: object) -> bool:
         return True
     if hasattr(answer, "__await__"):
         if close := getattr(answer, "close", None):
-            close()  # else Python warns that the coroutine was never awaited
+            close()  # otherwise Python warns that the coroutine was never awaited
         raise TypeError("send_event is async; it must deliver the event before it returns")
     return bool(answer)

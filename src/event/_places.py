@@ -1,4 +1,4 @@
-"""Where the outbox is if nothing names one, and where the configuration file is."""
+"""Find the default outbox and the configuration file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from event.error import EventError
 
 
 def default_outbox() -> str:
-    """Return the outbox that is used if nothing names one: a directory for the state of programs, per user.
+    """Return the path of the default outbox, in the user's directory for application state.
 
     :raises EventError: the user has no home directory
     """
@@ -21,7 +21,7 @@ def _state_directory() -> str:
         path = os.environ.get("LOCALAPPDATA") or os.path.join(os.path.expanduser("~"), "AppData", "Local")
     else:
         state = os.environ.get("XDG_STATE_HOME", "")
-        # The specification has a relative path ignored.
+        # The XDG specification requires that a relative path is ignored.
         path = state if os.path.isabs(state) else os.path.expanduser(_STATE)
         if os.path.isabs(path) and _owner(path) not in {os.geteuid(), 0}:
             path = _state_of_own_home() or path
@@ -31,7 +31,7 @@ def _state_directory() -> str:
 
 
 def _owner(path: str) -> int:
-    """Return the user who owns a directory, or the nearest one above it that exists.
+    """Return the id of the user who owns a directory. If it does not exist, use its nearest existing parent.
 
     :param path: an absolute path
     """
@@ -43,7 +43,10 @@ def _owner(path: str) -> int:
 
 
 def _state_of_own_home() -> str:
-    """Return this user's directory, when HOME is another user's, as with sudo; empty if this user has no home."""
+    """Return the state directory in this user's own home, in case HOME belongs to another user, as with sudo.
+
+    :return: empty if this user has no home directory
+    """
     from pwd import getpwuid
 
     try:
@@ -58,16 +61,16 @@ _STATE = "~/Library/Application Support" if sys.platform == "darwin" else "~/.lo
 def config_file(directory: str | None = None) -> str | None:
     """Return the path of the configuration file; None if there is none.
 
-    It is the one that E3_EVENT_CONFIG names (``none`` for no file), or else ``e3-event.toml``, or ``pyproject.toml``
-    with a table for this package, in the working directory or the nearest directory above it.
+    If E3_EVENT_CONFIG is set, it contains the path, or ``none`` for no file. Otherwise, search the directory and its
+    parents for ``e3-event.toml``, or ``pyproject.toml`` with a table for this package.
 
-    :param directory: where to begin; the working directory if it is None
+    :param directory: the directory in which to start; None for the working directory
     """
     if named := os.environ.get("E3_EVENT_CONFIG"):
         return None if named == "none" else named
     try:
         directory = os.path.abspath(directory or os.getcwd())
-    except OSError:  # the working directory is gone
+    except OSError:  # the working directory no longer exists
         return None
     above = ""
     while directory != above:
@@ -79,7 +82,7 @@ def config_file(directory: str | None = None) -> str | None:
 
 
 def _has_table(path: str) -> bool:
-    """Return whether a ``pyproject.toml`` has a table for this package. No parser is imported for it."""
+    """Return whether a ``pyproject.toml`` has a table for this package, without importing a parser."""
     try:
         if not os.path.isfile(path):
             return False

@@ -1,12 +1,12 @@
-"""Texts without secrets: what errors quote of a configuration, and what an event's data holds.
+"""Replace secrets in errors, which may quote a configuration, and in an event's data.
 
-A secret in an event's data is
+These are secrets in an event's data:
 
-- the value of an environment variable whose name says that it is secret (`says_secret`),
-- what a further reference leads to (``EventManager(redact=…)``),
-- what looks like a token of a well-known service, a private key (PEM), or a password in a URL.
+- the value of an environment variable with a name like NPM_TOKEN (see `is_secret_name`)
+- a secret in ``EventManager(redact=…)``, or the secret that a reference there refers to
+- a token of a well-known service, a private key (PEM), or a password in a URL
 
-Every pattern takes linear time. Where no text looks like holding a secret, `re` is not imported.
+Every pattern takes linear time. If no text seems to contain a secret, `re` is not imported.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-# The errors of these handlers hold no secret, and may quote the directory or the server that they are about.
+# The errors of these handlers never contain secrets, so they need no masking and may name a directory or a server.
 _NO_SECRET_IN_ERRORS = frozenset(_registry.BUILTINS)
-_MIN_SECRET_LENGTH = 4  # characters; shorter ones would be masked in every other word
+_MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would damage ordinary words
 _MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are often words such as "true" or "staging"
-_MAX_TEXT_LENGTH = 20_000  # characters; more of an error's text helps nobody, and masking must not take long
+_MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is fast
 _MASK = "***"
 
-# A variable's name says so if one of its words, which "_" separates, ends with one of these, or is one of those.
+# The value of a variable is secret if a word of its name (separated by "_") has one of these ends or is one of these.
 _SECRET_ENDS = ("TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "KEY", "KEYS", "CREDENTIAL", "CREDENTIALS")
 _SECRET_WORDS = frozenset({"PASS", "SSHPASS", "PWD", "PAT", "JWT", "AUTH", "TOKENS", "PASSWORDS", "SECRETS"})
 _NOT_SECRET_WORDS = frozenset({"PUBLIC"})
-_PLACE_WORDS = frozenset({"FILE", "PATH", "DIR", "SOCK"})  # as the last word: the value only says where the secret is
+_PLACE_WORDS = frozenset({"FILE", "PATH", "DIR", "SOCK"})  # as the last word: the value is the location of the secret
 _NOT_SECRET = frozenset({"PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS"})  # paths
 
-# The password of any URL in a text, whoever has configured it.
+# The password in a URL.
 _USERINFO = r"(://[^\s/@:]*:)[^\s/]+@"
 _WELL_KNOWN = (
     r"(?<![A-Za-z0-9])(?:"
@@ -45,7 +45,7 @@ _WELL_KNOWN = (
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # AWS
     r")|(?<=hooks\.slack\.com/services/)[\w/]+"
 )
-# What every match of the patterns holds; most texts hold none of it.
+# Every match of these patterns contains one of these texts. Most texts contain none of them.
 _TOKEN_MARKS = (
     *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     *("glpat-", "gldt-", "glrt", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-", "glffct-"),
@@ -59,26 +59,26 @@ _PEM_TITLE_MAX = 60  # characters
 
 
 def without_secrets(text: str, configs: Mapping[str, str]) -> str:
-    """Return text without what the configurations hold: a plugin's error may quote a password or a token.
+    """Mask the values of configurations in a text, since a plugin's error may quote a password or a token.
 
     :param configs: the configuration of each handler, by name
     """
     text = text[:_MAX_TEXT_LENGTH]
     parts: set[str] = set()
     for name, config in configs.items():
-        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS and not _handler_config.is_mistake(config):
+        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS and not _handler_config.is_invalid_config(config):
             import re
             from urllib.parse import unquote
 
             value = _handler_config.unquote(config)
-            for whole in (config, value, unquote(value)):  # the last one as a client decodes a URL's password
+            for whole in (config, value, unquote(value)):  # the last form: clients decode the password of a URL
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
-    parts |= {repr(part)[1:-1] for part in parts}  # as a message with %r shows it
+    parts |= {repr(part)[1:-1] for part in parts}  # the form in a message with %r
     return _without_userinfo(_without(text, (part for part in parts if len(part) >= _MIN_SECRET_LENGTH)))
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
-    """Return an event's data without secrets: the same object if it holds none. The ``uid`` stays.
+    """Replace secrets in an event's data, except in the ``uid``. If there are none, return the same object.
 
     :param references: further secrets, see `redact_text`
     """
@@ -90,34 +90,34 @@ def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[st
 
 
 def redact_text(text: str, references: Iterable[str] = ()) -> str:
-    """Return text without secrets.
+    """Replace secrets in a text.
 
-    :param references: further secrets: ``env:NAME``, ``file:PATH``, or the text itself. A reference that leads to
-        nothing counts for nothing.
+    :param references: further secrets: ``env:NAME``, ``file:PATH``, or the secret itself. A reference that can't be
+        resolved is ignored.
     """
     return _redacted_text(text, _known_secrets(references))
 
 
-def says_secret(name: str) -> bool:
-    """Return whether a variable's name says that its value is secret, as ``NPM_TOKEN`` and ``PGPASSWORD`` do."""
+def is_secret_name(name: str) -> bool:
+    """Return whether a variable's value is secret according to its name, such as ``NPM_TOKEN`` or ``PGPASSWORD``."""
     words = name.upper().replace("-", "_").replace(".", "_").split("_")
     if words[-1] in _PLACE_WORDS or name in _NOT_SECRET or _NOT_SECRET_WORDS & {*words}:
         return False
     return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)
 
 
-# What a URL, a repr and JSON leave as it is: the unreserved characters of RFC 3986, section 2.3.
+# Characters that URLs, repr and JSON do not escape: the unreserved characters of RFC 3986, section 2.3.
 _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
-_known_names: set[str] = set()  # of variables,
-_secret_names: set[str] = set()  # and those of them that `says_secret` is true of
+_known_names: set[str] = set()  # a cache: variables that were checked with `is_secret_name`
+_secret_names: set[str] = set()  # the variables for which it returned True
 
 
 def _known_secrets(references: Iterable[str]) -> set[str]:
-    """Return the secrets of the environment and of references, in all forms in which a text may show them."""
+    """Return the secrets from the environment and from references, in all forms in which a text may contain them."""
     found: set[str] = set()
     names = {*os.environ}
-    _secret_names.update(filter(says_secret, names.difference(_known_names)))
+    _secret_names.update(filter(is_secret_name, names.difference(_known_names)))
     _known_names.update(names)
     for name in names.intersection(_secret_names):
         found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
@@ -127,7 +127,7 @@ def _known_secrets(references: Iterable[str]) -> set[str]:
 
 
 def _is_harmless(data: dict[str, Any], secrets: set[str]) -> bool:
-    """Return whether data holds plain values alone, and no beginning of what is replaced. Most events are such."""
+    """Return whether data has only simple values without any sign of a secret, as most events have."""
     if not _PLAIN_TYPES.issuperset(map(type, data.values())):
         return False
     text = "\n".join([value for value in data.values() if type(value) is str])
@@ -144,7 +144,10 @@ def _secret_of(reference: str) -> str:
 
 
 def _forms(secret: str, shortest: int) -> set[str]:
-    """Return a secret as texts may show it: as it is, in a URL, a repr or JSON, and each of its lines."""
+    """Return the forms in which a text may contain a secret: unchanged, its lines, and encoded for URL, repr and JSON.
+
+    :param shortest: the minimum length; a shorter secret has no forms
+    """
     secret = secret.strip()
     if len(secret) < shortest:
         return set()
@@ -159,12 +162,12 @@ def _forms(secret: str, shortest: int) -> set[str]:
 
 
 def _redacted_top(value: Any, secrets: set[str]) -> Any:
-    """Return a value of an event's data without secrets: the same object if it holds none."""
+    """Replace secrets in a value of an event's data. If there are none, return the same object."""
     try:
         return _redacted(value, secrets)
-    except EventError:  # it contains itself: it cannot be written
+    except EventError:  # the value contains itself, so no handler can encode it
         return value
-    except RecursionError:  # a handler may be able to write it all the same
+    except RecursionError:  # too deeply nested for this function, but a handler may be able to encode it
         return _redacted_deep(value, secrets)
 
 
@@ -194,7 +197,7 @@ def _redacted(value: Any, secrets: set[str]) -> Any:
         return value if _are_same(found, value) else found
     from event import _json
 
-    plain = _json.loads(_json.dumps(value))  # what handlers write
+    plain = _json.loads(_json.dumps(value))  # the form that handlers send
     redacted = _redacted(plain, secrets)
     return value if redacted is plain else redacted
 
@@ -229,7 +232,7 @@ def _without_userinfo(text: str) -> str:
 
 
 def _without_private_keys(text: str) -> str:
-    """Return text without private keys (RFC 7468), also if it begins or ends in the middle of one."""
+    """Replace private keys (RFC 7468) in a text, even if the text starts or ends within a key."""
     first, *rest = text.split(_PEM_BEGIN)
     _, end, after = first.partition(_PEM_END)
     if end and "PRIVATE KEY" in after[:_PEM_TITLE_MAX]:
@@ -238,7 +241,10 @@ def _without_private_keys(text: str) -> str:
 
 
 def _without_private_key(block: str) -> str:
-    """Return a PEM block without what it holds if that is a private key; its first dashes are missing."""
+    """Replace the content of a PEM block if it is a private key.
+
+    :param block: the text after ``-----BEGIN ``
+    """
     title, dashes, body = block.partition(_DASHES)
     if not dashes or "PRIVATE KEY" not in title[:_PEM_TITLE_MAX]:
         return _PEM_BEGIN + block

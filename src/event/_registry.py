@@ -1,4 +1,4 @@
-"""From a handler's name to its class: the built-ins' table first, then the entry points of all distributions."""
+"""Find the class of a handler by its name: in the table of built-in handlers, then in the entry points."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from typing import Any
 
-# Our own entry points once more: reading them with importlib.metadata costs more than all the rest of a run. A test
-# holds this table and pyproject.toml together.
+# The same entry points as in pyproject.toml, which a test checks: importing importlib.metadata takes longer than
+# sending an event.
 BUILTINS = {
     "file": ("event.handler.file", "FileHandler"),
     "logging": ("event.handler.logging", "LoggingHandler"),
@@ -25,22 +25,22 @@ BUILTINS = {
     "broker": ("event.handler.broker", "BrokerHandler"),
 }
 
-# The first is where plugins written for e3-core register; the second is where our own pyproject.toml declares the
-# built-ins, since e3-core refuses to load a name that two distributions declare in the first.
+# Plugins for e3-core use the first group. The built-in handlers of this package use the second group, because e3-core
+# does not load a name that two distributions declare in the first group.
 GROUPS = ("e3.event.handler", "event.handler")
 
 
 def kind(name: str) -> str:
-    """Return the handler's kind: ``file:nightly`` and ``file@failure`` are a ``file``."""
+    """Return the kind of a handler: its name without label and conditions, ``file`` for ``file:nightly@failure``."""
     return name.partition(":")[0].partition("@")[0]
 
 
 def get_handler(name: str) -> Any:
     """Return the class of a handler.
 
-    :param name: the kind, with or without a label
-    :raises EventError: there is no such handler, it fails to import, it is no handler, or two distributions register
-        different ones
+    :param name: the handler's name, with or without a label and conditions
+    :raises EventError: there is no such handler, importing it fails, it is not a handler, or two distributions declare
+        different handlers of that name
     """
     key = kind(name)
     if key in BUILTINS:
@@ -53,7 +53,7 @@ def get_handler(name: str) -> Any:
 
 
 def plugins() -> dict[str, list[EntryPoint]]:
-    """Return the entry points that are not our built-ins, by name; one name may have several."""
+    """Return the entry points of other handlers than the built-in ones, by name. A name may have several."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points():
         if point.name not in BUILTINS:
@@ -62,18 +62,18 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def entry_points() -> list[EntryPoint]:
-    """Return the entry points of both groups that other distributions declare, and ours if there are such.
+    """Return the entry points of both groups; none if only this distribution declares some.
 
-    If the entry points of a distribution cannot be read, the log names it.
+    If the entry points of a distribution can't be read, log a warning.
     """
     if not _may_have_plugins():
         return []
     from importlib import metadata
 
     try:
-        points = metadata.entry_points()  # once: each call reads all distributions
+        points = metadata.entry_points()  # called once, because each call reads all distributions
         return [point for group in GROUPS for point in points.select(group=group)]
-    except Exception:  # one damaged distribution hides all others from it
+    except Exception:  # entry_points() fails if a single distribution is damaged
         from event import _log
 
         found: list[EntryPoint] = []
@@ -87,9 +87,9 @@ def entry_points() -> list[EntryPoint]:
 
 
 def _may_have_plugins() -> bool:
-    """Return whether another distribution may declare a handler; if not, importlib.metadata need not be imported.
+    """Return whether another distribution may declare a handler. If not, importlib.metadata need not be imported.
 
-    That import costs more than all else of `e3-event check`. The files are those of the entry points specification:
+    That import takes longer than everything else in `e3-event check`. The files' format is specified at
     https://packaging.python.org/en/latest/specifications/entry-points/
     """
     from importlib.machinery import PathFinder
@@ -106,7 +106,7 @@ def _may_hold_plugins(path: str) -> bool:
         return any(_names_a_group(os.path.join(path, name)) for name in names if not name.startswith("e3_event-"))
     except FileNotFoundError:
         return False
-    except OSError:  # a zip file, or a directory that cannot be read
+    except OSError:  # a zip file, or a directory that can't be read
         return True
 
 
@@ -114,7 +114,7 @@ def _names_a_group(metadata: str) -> bool:
     try:
         with open(os.path.join(metadata, "entry_points.txt"), "rb") as file:
             return b"event.handler" in file.read()
-    except (FileNotFoundError, NotADirectoryError):  # most have none; an old egg-info is a file
+    except (FileNotFoundError, NotADirectoryError):  # most distributions have no such file; an old egg-info is a file
         return False
 
 
@@ -126,7 +126,7 @@ def origin(point: EntryPoint) -> str:
     dist: Any = point.dist
     try:
         return str(dist.name or _UNKNOWN)
-    except Exception:  # damaged metadata; which versions of Python return None there, and which raise, differs
+    except Exception:  # damaged metadata; depending on the version, Python returns None or raises an error
         return _UNKNOWN
 
 
@@ -144,15 +144,15 @@ def _import(point: EntryPoint) -> Any:
         fits = callable(handler) and callable(getattr(handler, "send_event", None))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
+    except BaseException as error:  # also SystemExit: a plugin must not end the program
         raise EventError(f"{_described(point)} fails to import: {one_line(error)}") from error
     if not fits:
-        raise EventError(f"{_described(point)} is no handler: it must be a class with a method send_event(event)")
+        raise EventError(f"{_described(point)} is not a handler: expected a class with a method send_event(event)")
     return handler
 
 
 def _described(point: EntryPoint) -> str:
-    # For errors alone: the distribution's name stands in its metadata, which take the email package to read.
+    # Only for errors, because reading the distribution's name imports the email package.
     return f"handler {point.name!r} ({point.value} of {origin(point)})"
 
 

@@ -1,6 +1,6 @@
-"""Secrets by reference: ``env:NAME`` or ``file:PATH``, resolved when sending.
+"""Secret references: ``env:NAME`` or ``file:PATH``, which are resolved when an event is sent.
 
-The reference may stand in a variable, a log or an outbox; the secret stands in none of them.
+So an environment variable, a log or an outbox contains only the reference, never the secret.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import os
 from event import _log
 from event.error import EventError
 
-_LARGEST = 1 << 16  # bytes; a secret's file is small, and /dev/zero is no secret
+_LARGEST = 1 << 16  # bytes of a file with a secret
 
 
 def is_reference(text: str) -> bool:
-    """Return whether a text refers to a secret: ``env:NAME`` or ``file:PATH``."""
+    """Return whether a text is a secret reference: ``env:NAME`` or ``file:PATH``."""
     return text.startswith(("env:", "file:"))
 
 
 def resolve_secret(reference: str, what: str) -> str:
-    """Return the secret that a reference leads to. Any other text is returned as it is.
+    """Resolve a secret reference. Return any other text unchanged.
 
-    Call it when sending, so that the configuration, the log and the outbox hold only the reference.
+    Call this when an event is sent, so that the configuration, the log and the outbox contain only the reference.
 
-    :param reference: ``env:NAME``, an environment variable, or ``file:PATH``, the content of a file of at most 64 KiB,
-        without white space at its end
-    :param what: what the secret is for, such as ``the board's token``; errors begin with it
-    :raises EventError: there is no such variable or file, or it is empty; the message holds only the reference
+    :param reference: ``env:NAME`` for an environment variable, or ``file:PATH`` for the content of a file (at most
+        64 KiB, without trailing white space)
+    :param what: the purpose of the secret, such as ``the board's token``; errors start with it
+    :raises EventError: the variable or file does not exist or is empty; the message contains only the reference
     """
     kind, _, name = reference.partition(":")
     if not is_reference(reference):
@@ -38,13 +38,13 @@ def resolve_secret(reference: str, what: str) -> str:
 
 
 def absolute_reference(text: str) -> str:
-    """Return a ``file:`` reference with an absolute path, for another working directory; any other text unchanged."""
+    """Make the path of a ``file:`` reference absolute, for another working directory. Return other texts unchanged."""
     kind, _, path = text.partition(":")
     return f"file:{os.path.abspath(os.path.expanduser(path))}" if kind == "file" else text
 
 
 def warn_if_clear(text: str, what: str) -> None:
-    """Log how to do better where a secret is given in clear. The secret itself is not logged."""
+    """Log a warning if a secret is given in clear text instead of as a reference. The secret itself is not logged."""
     if text and not is_reference(text):
         _log.warning("%s is given in clear; use env:NAME or file:PATH", what)
 

@@ -1,13 +1,14 @@
-"""Where an event stands in a trace: W3C Trace Context, as a variable, as an event's data, and back. No third parties.
+"""The position of an event in a trace, as defined by W3C Trace Context: in environment variables and in event data.
 
-The variable TRACEPARENT, ``00-{trace id}-{span id}-{flags}``, tells a process which span it runs in (Trace Context
-level 1, section 3.2; OpenTelemetry's "Environment Variables as Context Propagation Carriers"). TRACESTATE goes with it.
-An event's data holds its own span in the same form, since its delivery may be another process's work, on another day:
+The variable TRACEPARENT (``00-{trace id}-{span id}-{flags}``) contains the span in which a process runs; see Trace
+Context level 1, section 3.2, and OpenTelemetry's "Environment Variables as Context Propagation Carriers". TRACESTATE
+contains vendor data. An event's data contains its own span in the same form, because another process may deliver the
+event later:
 
 ==================  ====================================================================================
-``traceparent``     the event's own span: what its children find in TRACEPARENT
-``parent_span_id``  the span that it is part of, 16 hexadecimal digits; missing where the event is the root
-``tracestate``      TRACESTATE as it was; missing where there was none
+``traceparent``     the event's own span, which its child processes have in TRACEPARENT
+``parent_span_id``  the enclosing span, 16 hexadecimal digits; missing if the event is the root of a trace
+``tracestate``      the unchanged TRACESTATE; missing if there was none
 ==================  ====================================================================================
 """
 
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
 
 KEYS = ("traceparent", "parent_span_id", "tracestate")
 
-# The span that the running code is in, where `event.track` has begun one in this process, or an outbox delivers what
-# was sent in one. Where it is None, the environment tells; where it is NO_SPAN, there is none.
+# The span in which the current code runs: that of `event.track`, or that of an event which an outbox delivers. If it is
+# None, the environment has the span. If it is NO_SPAN, there is no span.
 active_span: ContextVar[Span | None] = ContextVar("event.current_span", default=None)
 
 _SAMPLED = 1
-_KNOWN_FLAGS = 3  # sampled, and level 2's random-trace-id; those that a later level defines are not handed on
+_KNOWN_FLAGS = 3  # sampled, and random-trace-id of level 2; flags of later levels are not passed on
 _HEX = frozenset("0123456789abcdef")  # upper case is not allowed
 
 
 class Span:
-    """A span's place in its trace; all ids are lower-case hexadecimal digits.
+    """The position of a span in its trace. All ids are lower-case hexadecimal digits.
 
     :ivar trace_id: 32 digits, the same for all spans of a trace
     :ivar span_id: 16 digits
-    :ivar parent_id: the span around it; empty where there is none
-    :ivar flags: the trace flags, 1 where the trace is recorded
-    :ivar state: the tracestate, not looked into
+    :ivar parent_id: the span id of the enclosing span; empty if there is none
+    :ivar flags: the trace flags; 1 if the trace is recorded
+    :ivar state: the tracestate, which is not parsed
     """
 
     __slots__ = ("flags", "parent_id", "span_id", "state", "trace_id")
@@ -55,29 +56,30 @@ class Span:
 
     @property
     def sampled(self) -> bool:
-        """Whether who began the trace wants it recorded."""
+        """Whether the trace is recorded."""
         return bool(self.flags & _SAMPLED)
 
     @property
     def traceparent(self) -> str:
-        """The span as TRACEPARENT names it."""
+        """The span in the form of TRACEPARENT."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
 
-# What was sent in no span and is delivered by another process runs in none: the deliverer's TRACEPARENT is not the
-# sender's, and None would have it asked. The ids are those that the standard calls invalid; they never leave us.
+# For an event that was sent in no span and is delivered by another process: it must not use that process's TRACEPARENT.
+# The ids are invalid according to the standard, and are never published.
 NO_SPAN = Span("0" * 32, "0" * 16, flags=0)
 
 
 def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
-    """Return the span that a traceparent names; None where it is none, as the standard wants it ignored then.
+    """Parse a traceparent; return None if it is invalid, since the standard requires to ignore it then.
 
-    :param parent_id: what the span has, as a traceparent does not tell it; the state likewise
+    :param parent_id: the span id of the enclosing span, which a traceparent does not include
+    :param state: the tracestate
     """
     if not isinstance(traceparent, str):
         return None
     version, *fields = traceparent.strip().split("-")
-    # A later version may append fields; ff is no version.
+    # Later versions may append fields. The version ff is invalid.
     if not _is_id(version, 2) or version == "ff" or len(fields) < 3 or (version == "00" and len(fields) > 3):
         return None
     trace_id, span_id, flags = fields[:3]
@@ -89,24 +91,24 @@ def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "")
 
 
 def current_span(environ: Mapping[str, str] = os.environ) -> Span | None:
-    """Return the span that the running code is in, else the one that the process is in; None where there is none."""
+    """Return the span of the current code, or if there is none, that of the process; None if there is none."""
     span = active_span.get() or parse_traceparent(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
     return None if span is NO_SPAN else span
 
 
 def span_for(event: object) -> Span | None:
-    """Return the span that an event is sent in, which is what it is part of where it names none itself.
+    """Return the span in which an event is sent. It is the event's parent, unless the event has its own span.
 
-    The date of an event that was read from a file is a string: our environment need not be the one that it was made in,
-    and is not asked.
+    For an event that was loaded from a file, ignore this process's environment, since another process may have created
+    the event. (The dates of such an event are strings.)
     """
     return current_span({} if isinstance(getattr(event, "begin_time", None), str) else os.environ)
 
 
 def new_span(parent: Span | None, seed: bytes = b"") -> Span:
-    """Return a new span in its parent, or as the root of a new trace.
+    """Create a span in a parent span, or as the root of a new trace.
 
-    :param seed: 24 bytes that the ids are made of; random ones where it is empty
+    :param seed: 24 bytes from which the ids are made; empty for random ids
     """
     ids = (seed or os.urandom(24)).hex()
     span_id, trace_id = ids[:16], ids[16:48]
@@ -120,20 +122,20 @@ def new_span(parent: Span | None, seed: bytes = b"") -> Span:
 
 
 def to_data(span: Span) -> dict[str, str]:
-    """Return what an event's data holds of its span."""
+    """Return a span as items of an event's data."""
     values = (span.traceparent, span.parent_id, span.state)
     return {key: value for key, value in zip(KEYS, values, strict=True) if value}
 
 
 def from_data(data: Mapping[str, Any]) -> Span | None:
-    """Return the span that an event's data holds, as `to_data` wrote it; None where it holds none."""
+    """Return the span from an event's data, see `to_data`; None if the data has no valid span."""
     traceparent, parent_id, state = map(data.get, KEYS)
     return parse_traceparent(traceparent, str(parent_id) if _is_id(parent_id, 16) else "", _valid_state(state))
 
 
 def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return a copy of the environment for child processes: they run in the span, or in none where it is NO_SPAN."""
-    # The standard: a state without the traceparent that it came with is dropped.
+    """Return a copy of the environment for child processes that run in a span, or in no span if it is `NO_SPAN`."""
+    # The standard requires to drop TRACESTATE together with its TRACEPARENT.
     copy = {name: value for name, value in environ.items() if name not in {"TRACEPARENT", "TRACESTATE"}}
     if span is NO_SPAN:
         return copy
@@ -142,13 +144,13 @@ def environment(span: Span, environ: Mapping[str, str] = os.environ) -> dict[str
 
 
 def child_environment() -> dict[str, str]:
-    """Return a copy of the environment, with the span of the track or the delivery around us."""
+    """Return a copy of the environment with the span of the enclosing `event.track` or delivery."""
     span = active_span.get()
     return environment(span) if span else {**os.environ}
 
 
 def _sample(sampler: str, span: Span) -> int:
-    """Return the flags of a span that begins, as the OTEL_TRACES_SAMPLER of OpenTelemetry's SDKs decides."""
+    """Return the flags of a new span according to OTEL_TRACES_SAMPLER, as OpenTelemetry's SDKs determine them."""
     if sampler.startswith("parentbased_") and span.parent_id:
         return span.flags
     recorded = True
@@ -159,7 +161,7 @@ def _sample(sampler: str, span: Span) -> int:
         try:
             ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))
         except ValueError:
-            ratio = 1.0  # the default; the SDKs ignore what they cannot read
+            ratio = 1.0  # the default; the SDKs ignore an invalid value
         recorded = int(span.trace_id[16:], 16) < ratio * 2**64
     elif kind != "always_on":
         return span.flags
@@ -167,7 +169,7 @@ def _sample(sampler: str, span: Span) -> int:
 
 
 def _valid_state(text: object) -> str:
-    """Return a tracestate; empty where it is none, as what no environment and no header could hold."""
+    """Return a tracestate; empty if it can't be the value of an environment variable or a header."""
     return text if isinstance(text, str) and text.isascii() and text.replace("\t", " ").isprintable() else ""
 
 

@@ -1,4 +1,4 @@
-"""An event around a piece of work: begun with it, closed and sent on every way out."""
+"""The implementation of `event.track`: create an event for a piece of work, and send it when the work ends."""
 
 from __future__ import annotations
 
@@ -18,39 +18,44 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
-# inspect.CO_COROUTINE and so on; importing inspect costs more than all else here.
+# inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without importing inspect, which is slow.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _CANCELLATIONS = frozenset({"KeyboardInterrupt", "CancelledError", "GeneratorExit"})
 
 
 class Tracker:
-    """What `event.track` returns: a context manager, and a decorator.
+    """A context manager and a decorator; returned by `event.track`.
 
-    As a context manager, also with ``async with``, it gives the event. As a decorator it makes an event for each call,
-    of a function or of a coroutine function. Tasks and threads may share it.
+    As a context manager, also with ``async with``, it returns the event. As a decorator, it creates an event for each
+    call of the function, which may be a coroutine function. Tasks and threads may share a tracker.
 
-    :param send: what the finished event is given to
+    :param send: called with the finished event
+    :param name: the event's name
+    :param data: the event's data
     """
 
     def __init__(self, send: Callable[[Event], object], name: str, data: dict[str, Any]) -> None:
         self._send = send
         self._name = name
         self._data = data
-        # The event, its span and the span around it, for each use that has begun: within itself, or at the same time.
-        self._begun: list[tuple[Event, _trace_context.Span, _trace_context.Span | None]] = []
+        # The event, its span and the enclosing span for each use that has not ended. Uses may be nested or concurrent.
+        self._active_uses: list[tuple[Event, _trace_context.Span, _trace_context.Span | None]] = []
 
     def __enter__(self) -> Event:
-        """Make the event; return it."""
+        """Create and return the event."""
         span = _trace_context.new_span(_trace_context.current_span())
         event = Event(self._name, **{**_trace_context.to_data(span), **self._data})
-        self._begun.append((event, span, _trace_context.active_span.get()))
+        self._active_uses.append((event, span, _trace_context.active_span.get()))
         _trace_context.active_span.set(span)
         return event
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        """Set the outcome, close the event and send it. The body's exception passes; a failure in here is logged."""
+        """Set the outcome, close the event and send it. An exception of the block is raised unchanged.
+
+        If sending fails, log the error.
+        """
         event = self._end()
         try:
             _finish(event, error)
@@ -59,13 +64,13 @@ class Tracker:
             self._report(failure, error)
 
     async def __aenter__(self) -> Event:
-        """Make the event; return it."""
+        """Create and return the event."""
         return self.__enter__()
 
     async def __aexit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        """Do as `__exit__`, and send the event in a thread, so that the event loop is not blocked."""
+        """Do the same as `__exit__`, but send the event in a thread, so that the event loop is not blocked."""
         event = self._end()
         try:
             _finish(event, error)
@@ -76,18 +81,24 @@ class Tracker:
             self._report(failure, error)
 
     def _end(self) -> Event:
-        """Return the event whose work ends."""
+        """Return the event of the use that ends, and restore the enclosing span."""
         active = _trace_context.active_span.get()
-        # A generator may be closed in another context than it was begun in; then the last use ends.
-        begun = next((begun for begun in reversed(self._begun) if begun[1] is active), self._begun[-1])
-        self._begun.remove(begun)
+        # A generator may be closed in another context than the one in which it was started. Then end the last use.
+        begun = next((begun for begun in reversed(self._active_uses) if begun[1] is active), self._active_uses[-1])
+        self._active_uses.remove(begun)
         event, _, around = begun
-        # Not the token's reset: it raises in another context.
+        # Resetting with the token would raise an error in another context.
         _trace_context.active_span.set(around)
         return event
 
     def _report(self, failure: BaseException, error: BaseException | None) -> None:
-        """Log why the event was not sent. SystemExit too: a handler must neither end a build nor hide why it ends."""
+        """Log why the event was not sent, also for SystemExit: a handler must not end the build.
+
+        Ctrl-C while sending is raised, unless the block has raised an exception, which has priority.
+
+        :param failure: the exception while sending
+        :param error: the exception of the block, or None
+        """
         if isinstance(failure, KeyboardInterrupt) and error is None:
             raise failure
         if not isinstance(failure, KeyboardInterrupt):
@@ -96,7 +107,7 @@ class Tracker:
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function, a coroutine function or a generator function.
 
-        :raises TypeError: it cannot be called, as a classmethod object, or is an asynchronous generator function
+        :raises TypeError: it is not callable, such as a classmethod object, or is an asynchronous generator function
         """
         if not callable(function):
             raise TypeError(f"cannot track {function!r}: it is not callable; put @track beneath @classmethod")
@@ -135,14 +146,14 @@ def _generator(function: Any, track: Callable[[], Tracker]) -> Any:
 
 
 def _finish(event: Event, error: BaseException | None) -> None:
-    """Set the outcome, and close the event. If the body has closed it, what it says of its own success counts."""
+    """Set the outcome and close the event. After a success, data that the block has set is not replaced."""
     outcome, data = outcome_of(error), raw_data(event)
     data.update(outcome if error else {**outcome, **data})
     event.close()
 
 
 async def in_thread(send: Callable[[Event], T], event: Event) -> T:
-    """Send in a thread of asyncio; in another event loop, or without one, right here."""
+    """Send an event in a thread of asyncio. If no asyncio event loop is running, send it in the current thread."""
     asyncio = sys.modules.get("asyncio")
     try:
         asyncio.get_running_loop()  # type: ignore[union-attr]  # None has no loop
@@ -154,17 +165,17 @@ async def in_thread(send: Callable[[Event], T], event: Event) -> T:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether an event loop has cancelled a task."""
+    """Return whether an exception means that an event loop has cancelled the task."""
     return _has_base(error, {"CancelledError", "GeneratorExit"})
 
 
 def _has_base(error: BaseException, names: Container[str]) -> bool:
-    """Return whether an error is of a class with one of these names, which need not be imported."""
+    """Return whether an error's class, or one of its bases, has one of these names. The class need not be imported."""
     return any(base.__name__ in names for base in type(error).__mro__)
 
 
 def _flags(function: Any) -> int:
-    """Return the flags of what a call runs: of a partial's function, of an object's __call__."""
+    """Return the code flags of the function that a call runs: the function of a partial, or an object's `__call__`."""
     from functools import partial
 
     while isinstance(function, partial):
@@ -178,8 +189,8 @@ def _flags(function: Any) -> int:
 def outcome_of(error: BaseException | None) -> dict[str, Any]:
     """Return the ``outcome`` of work that ended with an exception or None: success, failure or cancel.
 
-    A failure has an ``error`` too: its ``type`` and its ``message``. Leaving with SystemExit is a success where the
-    exit status is 0.
+    A failure also has an ``error`` with the exception's ``type`` and ``message``. SystemExit with status 0 is a
+    success.
     """
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return {"outcome": "success"}

@@ -1,7 +1,8 @@
-"""Attachments of a dumped event: private copies whose checksums are those of the dump.
+"""Verify the attachments of a dumped event against their checksums.
 
-A dump names paths and checksums. Whoever can write a dump, or replace a file after a check, could otherwise make a
-handler send any file that this user can read. Each file is copied and hashed in one pass, and handlers get the copy.
+A dump contains the paths and checksums of its attachments. An attacker who can write a dump, or replace a file after a
+check, could make a handler send any file that this user can read. To prevent this, copy and hash each file in one pass,
+and let handlers send the copies.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def verified_copy(event: Event) -> Generator[Event]:
-    """Yield the event with copies of its attachments, which exist inside the ``with`` block.
+    """Yield the event with verified copies of its attachments, which exist inside the ``with`` block.
 
-    :raises EventError: a file is missing, not readable or has another checksum; the message says which
+    :raises EventError: a file is missing, not readable or has another checksum; the message names the attachment
     """
     if not event.get_attachments():
         yield event
@@ -34,7 +35,7 @@ def verified_copy(event: Event) -> Generator[Event]:
     with TemporaryDirectory(prefix="e3-event-", ignore_cleanup_errors=True) as directory:
         copies: dict[str, tuple[str, str]] = {}
         for name, (path, digest) in event.get_attachments().items():
-            # In a directory of its own, since handlers read a file's type from its name.
+            # Each copy has its own directory, so that it can keep its name: handlers derive a file's type from it.
             own = os.path.join(directory, str(len(copies)))
             copies[name] = (os.path.join(own, os.path.basename(path)), digest)
             try:

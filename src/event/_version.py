@@ -1,4 +1,4 @@
-"""The version, in the one place where it is written: pyproject.toml reads it here."""
+"""The version of this package. pyproject.toml reads it from here."""
 
 from __future__ import annotations
 

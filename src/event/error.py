@@ -1,8 +1,8 @@
 """The errors of this package.
 
-`EventError` reports a mistake that the caller can fix, such as an invalid name or configuration, a malformed file or a
-closed event. Its message contains the subject, the value and the expected form. Operating system errors are `OSError`,
-and calls with wrong arguments are `TypeError`.
+`EventError` reports a problem that the caller can fix, such as a wrong name, an invalid configuration, a malformed file
+or a closed event. Its message names the subject, the value and what was expected. Errors of the operating system are
+`OSError`, and calls with wrong arguments raise `TypeError`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class E3Error(Exception):
     """An error with one or more messages.
 
-    Catch it to exit a script with a readable message.
+    Catch it to end a script with a readable message.
 
-    :param message: the message, or several
-    :param origin: the subject of the error; `str()` prefixes the message with it
+    :param message: the message, or a list of messages
+    :param origin: the subject of the error; `str()` puts it before the message
     """
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None) -> None:
@@ -42,21 +42,21 @@ class E3Error(Exception):
         return self
 
     def __str__(self) -> str:
-        """Return the last message, after the origin if there is one."""
+        """Return the last message, prefixed by the origin if there is one."""
         message = self.messages[-1] if self.messages else type(self).__name__
         return f"{self.origin}: {message}\n" if self.origin else message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with all messages, including those added later."""
+        """Support pickle and copy with all messages, including those that were added later."""
         return _reduced(self)
 
 
 if not TYPE_CHECKING:
     try:
-        # If e3-core is installed, use its class as the base. `except E3Error` in a script for e3-core then also catches
+        # If e3-core is installed, use its class as the base, so that `except e3.error.E3Error` in a script also catches
         # the errors of this package.
         from e3.error import E3Error
-    except Exception:  # noqa: S110  # e3-core is not installed, or the build has a module named e3
+    except Exception:  # noqa: S110  # e3-core is not installed, or another module has its name
         pass
 
 
@@ -65,12 +65,12 @@ class EventError(E3Error):
 
     Fix the cause named in the message; retrying unchanged will fail again.
 
-    :param message: the message, or several
-    :param origin: what the error is about
+    :param message: the message, or a list of messages
+    :param origin: the subject of the error
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy with all messages. e3-core's base class would drop those added later."""
+        """Support pickle and copy with all messages. E3-core's base class loses messages that were added later."""
         return _reduced(self)
 
 
@@ -79,9 +79,9 @@ class PermanentError(EventError):
 
     Handlers raise it. The outbox then stops the retries and keeps the event as a failed entry, for you to inspect.
 
-    :param message: the message, or several
-    :param origin: what the error is about
-    :param done: the parts that were delivered; see `PartialDeliveryError`
+    :param message: the message, or a list of messages
+    :param origin: the subject of the error
+    :param done: the parts that were delivered nevertheless; see `PartialDeliveryError`
     """
 
     def __init__(self, message: str | list[str] | None, origin: str | None = None, *, done: Iterable[str] = ()) -> None:
@@ -92,14 +92,14 @@ class PermanentError(EventError):
 class PartialDeliveryError(EventError):
     """Some parts of a delivery are finished, and a retry can finish the others.
 
-    A handler with several destinations raises it, for example if some recipients of a mail did not get it. The outbox
-    stores `done`. On the next attempt, `event.already_delivered` returns it.
+    Raise it in a handler with several destinations, such as the recipients of a mail. The outbox stores `done`; on the
+    next attempt, `event.already_delivered` returns it.
 
-    :param message: the message, or several
-    :param origin: what the error is about
-    :param done: a key for each part that needs no further attempt, including those of earlier attempts. A key is any
-        string that has the same meaning on the next attempt. It must not contain a secret
-    :param remaining: the parts that a retry must deliver, for log messages
+    :param message: the message, or a list of messages
+    :param origin: the subject of the error
+    :param done: a key for each part that needs no further attempt, including those from earlier attempts. A key is any
+        string that identifies the same part on the next attempt. It must not contain a secret.
+    :param remaining: the parts that a later attempt must deliver, for a log
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def _reduced(error: E3Error) -> tuple[Any, ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error on one line: all messages of an `E3Error`, ``Type: message`` for any other."""
+    """Return an error on one line: all messages of an `E3Error`, or ``Type: message`` of another exception."""
     if isinstance(error, E3Error):
         text = "; ".join(error.messages) or type(error).__name__
     else:
@@ -143,9 +143,9 @@ def one_line(error: BaseException) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return text with each unprintable character escaped, as ``\xNN``, ``\n`` or ``\uNNNN``.
+    r"""Escape control characters and other characters that are not printable, as ``\xNN``, ``\n`` or ``\uNNNN``.
 
-    Text from elsewhere can then neither start a new line in a log nor send control sequences to a terminal.
+    So untrusted text in a log or on a terminal can't start a new line or control the terminal.
     """
     if text.isprintable():
         return text

@@ -19,7 +19,7 @@ __all__ = ["RecordedEvent", "RecordingHandler", "check_handler", "recording"]
 class RecordedEvent:
     """A snapshot of an event as a destination would have received it.
 
-    :ivar data: the result of `Event.as_dict`, with every value in the JSON form that the built-in handlers write
+    :ivar data: the result of `Event.as_dict`, with every value in the JSON form that the built-in handlers send
     :ivar attachments: the content of each attached file, by attachment name
     """
 
@@ -47,7 +47,7 @@ class RecordedEvent:
 
 
 class RecordingHandler(EventHandler):
-    """Records every event that it gets.
+    """A handler that records every event.
 
     :param result: what `send_event` returns; False simulates a destination that accepts nothing
     :ivar events: a `RecordedEvent` for each event, the oldest first
@@ -60,8 +60,8 @@ class RecordingHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Record the event.
 
-        :return: the constructor's result
-        :raises OSError: an attached file could not be read
+        :return: the `result` from the constructor
+        :raises OSError: an attached file can't be read
         :raises EventError: the event's data contains itself
         """
         self.events.append(RecordedEvent(event))
@@ -69,7 +69,7 @@ class RecordingHandler(EventHandler):
 
 
 class _RecordingManager(EventManager):
-    """Checks the handlers that the tested code adds, without creating them, so that no test sends a mail."""
+    """Check the handlers that the tested code adds, but do not create them, so that no test sends a mail."""
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
         from inspect import signature
@@ -82,13 +82,13 @@ class _RecordingManager(EventManager):
 
 @contextmanager
 def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]:
-    """Record the events that the ``with`` block sends through the default manager, instead of sending them.
+    """Replace the default manager by one that only records events, until the ``with`` block ends.
 
-    The code in the block may add handlers, or load them from E3_EVENT_HANDLERS. Their names, configurations and
-    arguments are checked, and a wrong one still raises. But no handler is created, and no event leaves the process. All
-    threads share the default manager.
+    If the code in the block adds handlers, or loads them from E3_EVENT_HANDLERS, a wrong name, configuration or
+    argument list still raises an error. But no handler is created, and no event leaves the process. All threads share
+    the default manager.
 
-    :param result: what the recorder returns for each event; False simulates a destination that accepts nothing
+    :param result: the result of the recorder for each event; False simulates a destination that accepts nothing
     :return: the recorder
     """
     manager = _RecordingManager()
@@ -102,22 +102,20 @@ def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]
 
 
 def check_handler(handler: type[EventHandler], config: str, *, secrets: Iterable[str] = ()) -> None:
-    """Check that a handler reads and writes its configuration correctly. Call it in the tests of your handler.
+    """Check that a handler processes its configuration correctly. Call this in the tests of your handler.
 
-    It checks that
-
-    - `decode_config` and the constructor accept the configuration,
-    - `encode_config` returns a configuration that creates an equal handler,
-    - the configuration can be part of E3_EVENT_HANDLERS: it contains no vertical bar and no NUL,
-    - `config_for_outbox`, if the handler has it, does not depend on the working directory,
-    - a pickled copy has the same configuration, and
-    - neither ``repr(handler)`` nor the configuration contains a secret.
+    - `decode_config` and the constructor accept the configuration. `encode_config` returns a configuration for an equal
+      handler.
+    - The configuration can be part of E3_EVENT_HANDLERS: it contains no vertical bar and no NUL.
+    - `config_for_outbox`, if the handler has it, does not depend on the working directory.
+    - A pickled copy of the handler has the same configuration.
+    - ``repr(handler)`` and the configuration contain no secret.
 
     :param handler: the class
     :param config: a configuration, as in E3_EVENT_HANDLERS
-    :param secrets: texts that must not appear
-    :raises AssertionError: a check fails; the message names it
-    :raises Exception: the handler's own code raises
+    :param secrets: texts that must not be shown
+    :raises AssertionError: one of these conditions is not met; the message explains which
+    :raises Exception: any exception of the handler's own code
     """
     import pickle
     from tempfile import TemporaryDirectory

@@ -11,11 +11,10 @@ import time
 
 import pytest
 
-from brokers import DEAD, until
 from event._broker import (
     BrokerError,
     BrokerURL,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     RefusedError,
     TooLargeError,
@@ -31,6 +30,7 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
+from helpers.brokers import DEAD, until
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def test_publishing_declares_queue_and_dead_letter_queue(any_queue):
     assert any_queue.kind == "redis" or any_queue.exists(any_queue.name + DEAD)
 
 
-def test_queue_that_was_removed_is_made_again(any_queue):
+def test_removed_queue_is_created_again(any_queue):
     publisher = connect_publisher(any_queue.url, 0, 10.0)
     publisher.publish(any_queue.name, OutgoingMessage(b"1"), 10.0)
     any_queue.delete()
@@ -99,7 +99,7 @@ def test_queue_that_was_removed_is_made_again(any_queue):
 # Receiving
 
 
-def test_acknowledged_message_is_forgotten(any_queue):
+def test_acknowledged_message_is_removed(any_queue):
     any_queue.put(b"1", b"2", b"3")
     with consumer_of(any_queue) as consumer:
         received = receive(consumer, 3)
@@ -109,7 +109,7 @@ def test_acknowledged_message_is_forgotten(any_queue):
 
 
 @pytest.mark.parametrize("acknowledged", [[0, 1], [1, 2], [1], [2, 0]])
-def test_only_acknowledged_messages_are_forgotten(any_queue, acknowledged):
+def test_only_acknowledged_messages_are_removed(any_queue, acknowledged):
     any_queue.put(b"0", b"1", b"2")
     with consumer_of(any_queue) as consumer:
         received = sorted(receive(consumer, 3), key=lambda message: message.body)
@@ -119,7 +119,7 @@ def test_only_acknowledged_messages_are_forgotten(any_queue, acknowledged):
     assert {any_queue.get()[0] for _ in left} == left
 
 
-def test_batch_is_no_larger_than_asked_for(any_queue):
+def test_batch_has_at_most_the_requested_size(any_queue):
     any_queue.put(*(b"%d" % number for number in range(25)))
     with consumer_of(any_queue) as consumer:
         first = consumer.receive(12, 5.0)
@@ -128,19 +128,19 @@ def test_batch_is_no_larger_than_asked_for(any_queue):
         assert len({*bodies(first), *bodies(rest)}) == 25
 
 
-def test_empty_queue_gives_nothing_in_time(any_queue):
+def test_receive_from_an_empty_queue_ends_at_its_timeout(any_queue):
     with consumer_of(any_queue) as consumer:
         assert consumer.receive(10, 0.0) == []
         assert consumer.receive(10, 0.1) == []
 
 
-def test_missing_queue_is_made(any_queue):
+def test_missing_queue_is_created(any_queue):
     with consumer_of(any_queue) as consumer:
         any_queue.put(b"1")
         assert bodies(receive(consumer)) == [b"1"]
 
 
-def test_closing_gives_back_what_is_not_acknowledged(any_queue):
+def test_close_requeues_unacknowledged_messages(any_queue):
     any_queue.put(b"1", b"2")
     with consumer_of(any_queue) as consumer:
         first = receive(consumer, 2)
@@ -152,7 +152,7 @@ def test_closing_gives_back_what_is_not_acknowledged(any_queue):
         consumer.acknowledge([again])
 
 
-def test_requeued_message_comes_again_with_its_new_headers(any_queue):
+def test_requeued_message_is_redelivered_with_its_new_headers(any_queue):
     any_queue.put(b"1", headers={"old": "x"}, message_id="id-1")
     with consumer_of(any_queue) as consumer:
         (message,) = receive(consumer)
@@ -165,7 +165,7 @@ def test_requeued_message_comes_again_with_its_new_headers(any_queue):
     assert any_queue.size() == 0
 
 
-def test_dead_letter_is_in_the_other_queue_alone(any_queue):
+def test_dead_letter_is_only_in_the_dead_letter_queue(any_queue):
     any_queue.put(b"1")
     with consumer_of(any_queue) as consumer:
         (message,) = receive(consumer)
@@ -175,7 +175,7 @@ def test_dead_letter_is_in_the_other_queue_alone(any_queue):
     assert (body, headers["reason"]) == (b"1", "z")
 
 
-def test_body_comes_as_it_is_whatever_it_is(queue):
+def test_any_bytes_are_received_unchanged(queue):
     for body in (b"", b"\x1f\x8b\x08\0\xff", bytes(range(256))):
         queue.put(body)
         with consumer_of(queue) as consumer:
@@ -215,7 +215,7 @@ def short_lease(monkeypatch):
 
 
 @pytest.mark.usefixtures("short_lease")
-def test_broker_counts_how_often_a_message_came_back_from_crashes(queue):
+def test_broker_counts_redeliveries_after_crashes(queue):
     queue.put(b"1", b"2")
     for number in (1, 2):
         crash(queue, 2)
@@ -235,7 +235,7 @@ def test_sqs_counts_receipts(sqs, monkeypatch):
         assert [receive(consumer)[0].redelivered for _ in range(3)] == [0, 1, 2]
 
 
-def test_classic_queue_only_knows_that_a_message_came_back(rabbit):
+def test_classic_queue_only_reports_that_a_message_was_redelivered(rabbit):
     rabbit.make({"x-queue-type": "classic"})
     rabbit.put(b"1")
     crash(rabbit, 1)
@@ -260,7 +260,7 @@ def test_extended_lease_is_not_claimed_by_others(stream, monkeypatch):
         consumer.acknowledge([message])
 
 
-def test_lease_of_nothing_is_extended(any_queue, monkeypatch):
+def test_extending_the_lease_of_no_message_is_no_error(any_queue, monkeypatch):
     for adapter in (redis_adapter, sqs_adapter):
         monkeypatch.setattr(adapter, "MESSAGE_LEASE", 0.0)
     with consumer_of(any_queue) as consumer:
@@ -269,7 +269,7 @@ def test_lease_of_nothing_is_extended(any_queue, monkeypatch):
         assert bodies(receive(consumer)) == [b"1"]
 
 
-def test_visibility_of_what_is_held_is_extended(sqs, monkeypatch):
+def test_visibility_of_held_messages_is_extended(sqs, monkeypatch):
     monkeypatch.setattr(sqs_adapter, "MESSAGE_LEASE", 0.0)
     monkeypatch.setattr(sqs_adapter, "_VISIBILITY", 1)
     sqs.put(b"1", b"2")
@@ -311,7 +311,7 @@ def test_consumer_is_removed_when_it_closes(stream):
     assert stream.consumers() == set()
 
 
-def test_what_was_given_back_is_counted_as_before(stream, monkeypatch):
+def test_requeued_message_keeps_its_count(stream, monkeypatch):
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.0)
     stream.put(b"1")
     for _ in range(4):
@@ -336,7 +336,7 @@ def test_consumers_of_dead_relays_are_removed(stream, monkeypatch):
         assert stream.size() == 0
 
 
-def test_pending_message_that_was_deleted_is_forgotten(stream, monkeypatch):
+def test_deleted_pending_message_is_skipped(stream, monkeypatch):
     monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.0)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.0)
     stream.put(b"1", b"2")
@@ -364,13 +364,13 @@ def test_messages_beyond_the_first_that_others_hold_are_claimed(stream, monkeypa
         assert bodies(receive(consumer)) == [b"29"]
 
 
-def test_stream_is_not_read_as_a_queue_if_it_is_something_else(stream):
+def test_key_of_another_type_is_not_read_as_a_queue(stream):
     stream.client.lpush(stream.name, "x")
     with pytest.raises(BrokerError, match="WRONGTYPE"):
         connect_consumer(stream.url, stream.name)
 
 
-def test_queue_that_is_removed_meanwhile_is_a_lost_connection(any_queue):
+def test_queue_removed_meanwhile_is_a_lost_connection(any_queue):
     with consumer_of(any_queue) as consumer:
         any_queue.put(b"1")
         receive(consumer)
@@ -392,7 +392,7 @@ def test_queue_that_is_removed_meanwhile_is_a_lost_connection(any_queue):
 # RabbitMQ
 
 
-def test_existing_queue_is_used_as_it_is(rabbit):
+def test_existing_queue_is_used_unchanged(rabbit):
     rabbit.make({"x-queue-type": "classic", "x-max-length": 5})
     publisher = connect_publisher(rabbit.url, 0, 10.0)
     publisher.publish(rabbit.name, OutgoingMessage(b"1"), 10.0)
@@ -423,7 +423,7 @@ def test_full_queue_rejects_and_the_connection_stays(rabbit):
     rabbit.make({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"})
     publisher = connect_publisher(rabbit.url, 0, 10.0)
     publisher.publish(rabbit.name, OutgoingMessage(b"1"), 10.0)
-    with pytest.raises(NotTakenError, match="rejected the message; the queue may be full"):
+    with pytest.raises(NotAcceptedError, match="rejected the message; the queue may be full"):
         publisher.publish(rabbit.name, OutgoingMessage(b"2"), 10.0)
     assert rabbit.get()[0] == b"1"
     publisher.publish(rabbit.name, OutgoingMessage(b"3"), 10.0)
@@ -444,7 +444,7 @@ def test_headers_that_are_not_strings_are_left_out(rabbit, headers):
         assert message.headers == {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
-def test_channel_that_the_broker_closes_is_a_lost_connection(rabbit):
+def test_channel_closed_by_the_broker_is_a_lost_connection(rabbit):
     rabbit.put(b"1")
     with consumer_of(rabbit) as consumer:
         (message,) = receive(consumer)
@@ -468,7 +468,7 @@ def test_channel_that_the_broker_closes_is_a_lost_connection(rabbit):
         pytest.param("stream", "redis://:t0psecret@127.0.0.1:1/", BrokerError, "refused", id="no-redis"),
     ],
 )
-def test_failed_connection_says_why_without_the_password(request, kind, path, error, text):
+def test_failed_connection_reports_the_reason_without_the_password(request, kind, path, error, text):
     queue = request.getfixturevalue(kind)
     url = BrokerURL(path.format(queue.server.port, queue.server.password))
     for connect in (lambda: connect_publisher(url, 0, 5.0), lambda: connect_consumer(url, queue.name)):
@@ -479,7 +479,7 @@ def test_failed_connection_says_why_without_the_password(request, kind, path, er
         assert queue.server.password not in str(raised.value)
 
 
-def test_silent_broker_is_given_up_in_time(queue, monkeypatch):
+def test_silent_broker_is_an_error_at_the_timeout(queue, monkeypatch):
     monkeypatch.setattr(port, "OPERATION_TIMEOUT", 0.5)
     for adapter in ("amqp", "redis"):
         monkeypatch.setattr(f"event._broker.{adapter}.OPERATION_TIMEOUT", 0.5)
@@ -502,7 +502,7 @@ def test_silent_broker_is_given_up_in_time(queue, monkeypatch):
 
 
 @pytest.mark.usefixtures("short_lease")
-def test_redis_that_was_killed_has_what_was_held(stream):
+def test_killed_redis_keeps_held_messages(stream):
     """RabbitMQ takes seconds to start: a test of the relay kills it."""
     stream.put(b"1", b"2")
     consumer = connect_consumer(stream.url, stream.name)
@@ -518,22 +518,22 @@ def test_redis_that_was_killed_has_what_was_held(stream):
         consumer.acknowledge(again)
 
 
-def test_full_redis_takes_nothing_and_can_be_emptied(stream):
+def test_full_redis_rejects_messages_and_can_be_emptied(stream):
     stream.put(b"1", b"2")
     with consumer_of(stream) as consumer:
         messages = receive(consumer, 2)
         publisher = connect_publisher(stream.url, 0, 5.0)
         stream.client.config_set("maxmemory", 1)
         try:
-            with pytest.raises(NotTakenError, match="accepts nothing at the moment"):
+            with pytest.raises(NotAcceptedError, match="accepts nothing at the moment"):
                 publisher.publish(stream.name, OutgoingMessage(b"3"), 5.0)
             for move in (consumer.requeue, consumer.dead_letter):
-                with pytest.raises(NotTakenError):
+                with pytest.raises(NotAcceptedError):
                     move(messages[0], {})
             consumer.acknowledge(messages)
             with consumer_of(stream) as other:
                 assert other.receive(1, 0.0) == []
-            with pytest.raises(NotTakenError):  # there is no room for a new stream
+            with pytest.raises(NotAcceptedError):  # there is no room for a new stream
                 connect_consumer(stream.url, f"{stream.name}-new")
         finally:
             stream.client.config_set("maxmemory", 0)
@@ -544,20 +544,20 @@ def test_full_redis_takes_nothing_and_can_be_emptied(stream):
 # SQS
 
 
-def test_message_that_sqs_does_not_accept_is_too_large(sqs):
+def test_message_rejected_by_sqs_is_too_large(sqs):
     publisher = connect_publisher(sqs.url, 0, 10.0)
     with pytest.raises(TooLargeError):
         publisher.publish(sqs.name, OutgoingMessage(b"x" * (2 << 20)), 10.0)
     publisher.close(1.0)
 
 
-def test_queues_of_sqs_keep_messages_as_long_as_they_can(sqs):
+def test_sqs_queues_have_the_longest_retention(sqs):
     with consumer_of(sqs):
         for queue in (sqs.name, sqs.name + DEAD):
             assert sqs.attributes(queue)["MessageRetentionPeriod"] == str(14 * 86400)
 
 
-def test_requeued_message_is_held_back_by_sqs(sqs):
+def test_sqs_delays_requeued_messages(sqs):
     sqs.put(b"1")
     with consumer_of(sqs) as consumer:
         (message,) = receive(consumer)
@@ -565,7 +565,7 @@ def test_requeued_message_is_held_back_by_sqs(sqs):
         assert consumer.receive(1, 1.0) == []
 
 
-def test_sqs_that_cannot_be_reached_is_an_error_in_time(sqs, monkeypatch):
+def test_unreachable_sqs_is_an_error_at_the_timeout(sqs, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     publisher = connect_publisher(sqs.url, 0, 2.0)
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1"):
@@ -575,7 +575,7 @@ def test_sqs_that_cannot_be_reached_is_an_error_in_time(sqs, monkeypatch):
         connect_consumer(sqs.url, sqs.name)
 
 
-def test_region_that_cannot_be_is_an_error(sqs, monkeypatch):
+def test_invalid_region_is_an_error(sqs, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "no region !")
     with pytest.raises(BrokerError, match=r"(?i)region|endpoint"):
         connect_consumer(BrokerURL("sqs://"), sqs.name)
@@ -608,7 +608,7 @@ def test_abandoned_connection_leaves_no_socket(any_queue):
 # What a relay's own publishing meets
 
 
-def test_dead_letter_queue_that_was_removed_is_made_again(rabbit):
+def test_removed_dead_letter_queue_is_created_again(rabbit):
     rabbit.put(b"1", b"2")
     with consumer_of(rabbit) as consumer:
         one, two = receive(consumer, 2)
@@ -628,7 +628,7 @@ def test_message_stays_received_while_no_connection_can_publish_it(rabbit, monke
     with consumer_of(rabbit) as consumer:
         (message,) = receive(consumer)
         monkeypatch.setattr("event._broker.amqp.connect_publisher", refuse)
-        with pytest.raises(NotTakenError, match="nobody there"):
+        with pytest.raises(NotAcceptedError, match="nobody there"):
             consumer.requeue(message, {})
         consumer.acknowledge([message])
     assert rabbit.size() == 0
@@ -640,7 +640,7 @@ def test_message_stays_received_while_its_queue_is_full(rabbit):
     with consumer_of(rabbit, prefetch=1) as consumer:
         (message,) = receive(consumer)
         rabbit.put(b"2")
-        with pytest.raises(NotTakenError, match="the queue may be full"):
+        with pytest.raises(NotAcceptedError, match="the queue may be full"):
             consumer.requeue(message, {})
         consumer.acknowledge([message])
         assert bodies(receive(consumer)) == [b"2"]
@@ -658,12 +658,12 @@ def test_message_stays_if_its_dead_letter_queue_is_a_key_of_another_type(stream)
     stream.client.set(stream.name + DEAD, "a string")
     with consumer_of(stream) as consumer:
         (message,) = receive(consumer)
-        with pytest.raises(NotTakenError, match="WRONGTYPE"):
+        with pytest.raises(NotAcceptedError, match="WRONGTYPE"):
             consumer.dead_letter(message, {"reason": "z"})
     assert stream.size() == 1
 
 
-def test_group_that_another_relay_makes_first_is_used(stream, monkeypatch):
+def test_group_created_by_another_relay_is_used(stream, monkeypatch):
     stream.put(b"1")
     stream.client.xgroup_create(stream.name, "e3-event", "0")
     monkeypatch.setattr("redis.Redis.xinfo_groups", lambda *_: [])
@@ -691,16 +691,16 @@ class FailingSQS:
 
 @pytest.mark.parametrize(
     ("code", "error"),
-    [("AccessDenied", RefusedError), ("RequestThrottled", NotTakenError), ("InternalError", BrokerError)],
+    [("AccessDenied", RefusedError), ("RequestThrottled", NotAcceptedError), ("InternalError", BrokerError)],
 )
-def test_errors_of_sqs_are_sorted(code, error):
+def test_sqs_errors_are_classified(code, error):
     publisher = sqs_adapter.SQSPublisher(BrokerURL("sqs://"), FailingSQS(code))
     with pytest.raises(error) as raised:
         publisher.publish("q", OutgoingMessage(b"1"), 1.0)
     assert type(raised.value) is error
 
 
-def test_deletion_that_sqs_refuses_is_an_error(sqs):
+def test_deletion_refused_by_sqs_is_an_error(sqs):
     with consumer_of(sqs) as consumer:
         sqs.put(b"1")
         messages = receive(consumer)

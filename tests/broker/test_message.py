@@ -61,11 +61,11 @@ def same(one, other):
 # Both ways
 
 
-def test_the_format_is_the_one_that_is_documented():
+def test_message_has_the_documented_format():
     assert encode_message(golden()) == GOLDEN.read_bytes()
 
 
-def test_the_documented_format_is_read():
+def test_documented_format_is_read():
     read = decode_message(GOLDEN.read_bytes())
     assert (read.id, read.created) == ("0c5f5d2e-1b", 1700000061.25)
     assert read.event.as_dict() == golden().event.as_dict()
@@ -76,7 +76,7 @@ def test_the_documented_format_is_read():
     assert (read.span.traceparent, read.span.state) == (f"00-{TRACE}-{SPAN}-01", "vendor=1")
 
 
-def test_keys_that_are_not_known_are_ignored():
+def test_unknown_keys_are_ignored():
     text = content()
     for place in (text, text["trace"], text["event"], text["files"]["0"]):
         place["more"] = {"to": "come"}
@@ -102,7 +102,7 @@ SPANS = st.none() | st.builds(
 
 @UNTIMED
 @given(IDS, st.floats(0, 1e11, exclude_max=True), st.text(), DATA, st.dictionaries(NAMES, CONTENTS, max_size=3), SPANS)
-def test_what_is_written_is_read(sending, created, name, data, contents, span):  # noqa: PLR0913  # what a message holds
+def test_message_round_trips(sending, created, name, data, contents, span):  # noqa: PLR0913  # what a message holds
     files = {
         str(number): InlineFile.of(file) if isinstance(file, bytes) else file
         for number, file in enumerate(contents.values())
@@ -132,14 +132,14 @@ def test_what_is_written_is_read(sending, created, name, data, contents, span): 
         pytest.param("\ud800", "\\ud800", id="lone-surrogate"),
     ],
 )
-def test_values_that_json_does_not_know_have_their_natural_form(value, expected):
+def test_values_without_a_json_type_have_their_natural_form(value, expected):
     sent = EventMessage("1", 0.0, Event("compile", value=value), {}, {})
     body = encode_message(sent)
     assert body.isascii()
     assert decode_message(body).event.value == expected
 
 
-def test_data_that_holds_itself_is_refused():
+def test_circular_data_is_refused():
     made = Event("compile", loop=[])
     made.loop.append(made.loop)
     with pytest.raises(EventError, match="loop' holds itself"):
@@ -149,7 +149,7 @@ def test_data_that_holds_itself_is_refused():
 # What is refused
 
 
-def test_a_newer_version_is_told_before_anything_else_is_looked_at():
+def test_newer_version_is_reported_before_other_errors():
     with pytest.raises(ValueError, match="its version is 2; this release reads 1"):
         decode_message(b'{"version": 2, "shape": "unheard of"}')
 
@@ -227,7 +227,7 @@ BAD_URLS = ["", "http://h/k", 1, True, ["s3://b/k"], {}]
         bad("several attachments are one file", "event", "attachments", "core", to=["0", sha1(LOG)], name="one"),
     ],
 )
-def test_what_is_no_message_is_refused_with_the_reason(text, reason):
+def test_invalid_message_is_refused_with_the_reason(text, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         decode_message(text if isinstance(text, bytes) else json.dumps(text).encode())
 
@@ -264,7 +264,7 @@ def test_content_is_decoded_in_pieces():
         pytest.param(Limits(nesting=3), "nested more than 3 levels", id="nesting"),
     ],
 )
-def test_message_beyond_a_limit_is_refused(limits, reason):
+def test_message_above_a_limit_is_refused(limits, reason):
     with pytest.raises(ValueError, match=reason):
         decode_message(GOLDEN.read_bytes(), limits)
 
@@ -277,7 +277,7 @@ def test_attachments_are_counted_as_well_as_files():
         decode_message(json.dumps(text).encode(), Limits(attachments=5))
 
 
-def test_brackets_in_strings_are_no_nesting():
+def test_brackets_in_strings_do_not_count_as_nesting():
     text = content()
     text["event"]["data"]["note"] = '[{"' * 500 + "\\"
     assert decode_message(json.dumps(text).encode()).event.note == '[{"' * 500 + "\\"
@@ -290,14 +290,14 @@ def test_depth_of_hostile_text_is_found_in_one_pass(end):
         decode_message(body)
 
 
-def test_of_two_values_under_one_key_the_last_one_counts():
+def test_last_value_of_a_duplicate_key_is_used():
     body = GOLDEN.read_bytes()
     assert decode_message(body[:-1] + b', "id": "other"}').id == "other"
     with pytest.raises(ValueError, match="'id' must be"):
         decode_message(body[:-1] + b', "id": 1}')
 
 
-def test_a_reference_is_not_looked_into():
+def test_reference_is_not_inspected():
     """Whether a relay may take it from there is the relay's to say."""
     text = changed("files", "0", to={"size": 9, "s3": "s3://elsewhere/../x", "base64": "!"})
     read = decode_message(json.dumps(text).encode())
@@ -315,17 +315,17 @@ def test_a_reference_is_not_looked_into():
         {"tracestate": "v=1"},
     ],
 )
-def test_a_trace_that_is_none_is_ignored(trace):
+def test_invalid_trace_is_ignored(trace):
     assert decode_message(json.dumps(changed("trace", to=trace)).encode()).span is None
 
 
 @pytest.mark.parametrize("state", [..., None, 1, [], {}, "v=\n", "v=\0", "v=ä", "\ud800"])
-def test_a_state_that_is_none_is_ignored(state):
+def test_invalid_trace_state_is_ignored(state):
     span = decode_message(json.dumps(changed("trace", "tracestate", to=state)).encode()).span
     assert (span.traceparent, span.state) == (f"00-{TRACE}-{SPAN}-01", "")
 
 
-def test_without_a_trace_the_message_has_none():
+def test_message_sent_without_a_trace_has_none():
     sent = golden()
     sent.span = None
     assert "trace" not in json.loads(encode_message(sent))
@@ -367,7 +367,7 @@ def read_or_refused(body):
 
 @settings(UNTIMED, max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), ANYTHING | st.just(...)), min_size=1, max_size=3))
-def test_a_message_with_other_values_is_read_or_refused(changes):
+def test_message_with_mutated_values_is_read_or_refused(changes):
     text = content()
     for place, to in changes:
         inner = text
@@ -387,7 +387,7 @@ def test_a_message_with_other_values_is_read_or_refused(changes):
 @given(
     st.lists(st.tuples(st.integers(0, len(GOLDEN.read_bytes())), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
 )
-def test_a_message_with_other_bytes_is_read_or_refused(changes):
+def test_message_with_mutated_bytes_is_read_or_refused(changes):
     body = GOLDEN.read_bytes()
     for start, gone, more in changes:
         body = body[:start] + more + body[start + gone :]
@@ -396,6 +396,6 @@ def test_a_message_with_other_bytes_is_read_or_refused(changes):
 
 @UNTIMED
 @given(st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
-def test_anything_else_is_refused(body):
+def test_random_bytes_are_refused(body):
     with pytest.raises(ValueError, match=r"\S"):
         decode_message(body)

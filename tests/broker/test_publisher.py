@@ -14,7 +14,7 @@ from event._backoff import backoff
 from event._broker import (
     BrokerError,
     BrokerURL,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     PublisherPool,
     RefusedError,
@@ -106,7 +106,7 @@ FOUR = f"{THREE};amqp://d"
         pytest.param("amqp://a;amqp://b", [DOWN] * 2, [0, 1, "0.2 s", 2], True, id="the-first-one-again"),
     ],
 )
-def test_attempts_and_pauses(broker, url, errors, done, ok):
+def test_publish_retries_after_the_documented_pauses(broker, url, errors, done, ok):
     broker.errors = [*errors]
     pool = PublisherPool(BrokerURL(url))
     if ok:
@@ -120,8 +120,8 @@ def test_attempts_and_pauses(broker, url, errors, done, ok):
     pool.close()
 
 
-def test_message_that_was_not_accepted_is_published_again(broker):
-    broker.errors = [None, NotTakenError("full")]
+def test_unconfirmed_message_is_published_again(broker):
+    broker.errors = [None, NotAcceptedError("full")]
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     assert broker.done == [0, "publish", "0.2 s", 1, "publish"]
@@ -129,21 +129,21 @@ def test_message_that_was_not_accepted_is_published_again(broker):
     pool.close()
 
 
-def test_message_that_is_too_large_is_not_published_again(broker):
+def test_message_above_the_size_limit_is_not_published_again(broker):
     broker.errors = [None, TooLargeError("large")]
     with pytest.raises(TooLargeError):
         publish(PublisherPool(BrokerURL("amqp://a")))
     assert broker.done == [0, "publish"]
 
 
-def test_nothing_is_tried_again_after_the_deadline(broker):
+def test_publish_is_not_retried_after_the_deadline(broker):
     broker.errors = [DOWN]
     with pytest.raises(BrokerError, match="down"):
         publish(PublisherPool(BrokerURL("amqp://a")), timeout=0.1)
     assert broker.done == [0]
 
 
-def test_kept_connection_is_used_again(broker):
+def test_pooled_connection_is_reused(broker):
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     publish(pool)
@@ -152,7 +152,7 @@ def test_kept_connection_is_used_again(broker):
     assert len(broker.connections[0].closed) == 1
 
 
-def test_kept_connection_that_fails_does_not_count(broker):
+def test_failure_of_a_pooled_connection_does_not_count_as_an_attempt(broker):
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     broker.done.clear()
@@ -162,8 +162,8 @@ def test_kept_connection_that_fails_does_not_count(broker):
     pool.close()
 
 
-def test_connection_that_was_long_unused_is_closed(broker, monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_KEPT", 0.0)
+def test_connection_unused_for_long_is_closed(broker, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_IDLE_SECONDS", 0.0)
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     publish(pool)
@@ -192,7 +192,7 @@ def test_each_node_gets_its_share_of_the_time(broker):
     assert broker.timeouts == pytest.approx([10, 15, 30], abs=1)
 
 
-def test_only_some_connections_are_kept(broker):
+def test_number_of_pooled_connections_is_limited(broker):
     pool = PublisherPool(BrokerURL("amqp://a"))
     barrier = threading.Barrier(6)
     broker.together = lambda: barrier.wait(30)
@@ -206,7 +206,7 @@ def test_only_some_connections_are_kept(broker):
     assert all(len(connection.closed) == 1 for connection in broker.connections)
 
 
-def test_forgotten_pool_closes_its_connections(broker):
+def test_garbage_collected_pool_closes_its_connections(broker):
     pool = PublisherPool(BrokerURL("amqp://a"))
     publish(pool)
     del pool
@@ -214,7 +214,7 @@ def test_forgotten_pool_closes_its_connections(broker):
     assert len(broker.connections[0].closed) == 1
 
 
-def test_all_connections_together_have_a_second_to_close(broker):
+def test_closing_all_connections_takes_at_most_a_second(broker):
     pool = PublisherPool(BrokerURL("amqp://a"))
     barrier = threading.Barrier(2)
     broker.together = lambda: barrier.wait(30)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from brokers import DEAD as DEAD_SUFFIX
-from brokers import until
 from event import Event
 from event._broker import (
     BrokerError,
@@ -20,7 +18,7 @@ from event._broker import (
     Disposition,
     EventMessage,
     Incoming,
-    NotTakenError,
+    NotAcceptedError,
     Relay,
     RelayState,
     SinkResult,
@@ -37,6 +35,8 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
+from helpers.brokers import DEAD as DEAD_SUFFIX
+from helpers.brokers import until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 HEADER, REASON = "e3-event-relay", "e3-event-reason"
@@ -196,7 +196,7 @@ def test_batch_has_a_hundred_messages_at_most(queue):
     assert sink.got == [str(number) for number in range(250)]
 
 
-def test_handlers_that_have_it_do_not_get_it_again_while_others_are_tried(any_queue):
+def test_retry_skips_handlers_that_already_delivered(any_queue):
     sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"])] * 2})
     any_queue.put(body("1"), message_id="id-1")
     with running(any_queue, sink) as one:
@@ -207,7 +207,7 @@ def test_handlers_that_have_it_do_not_get_it_again_while_others_are_tried(any_qu
     assert (one.relay.counts.dead_lettered, one.reported) == (0, [])
 
 
-def test_refused_event_is_dead_lettered_when_the_others_have_it_and_tried_from_there(queue):
+def test_refused_event_is_dead_lettered_and_can_be_relayed_from_there(queue):
     sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"], {"c": "nobody"}), SinkResult(ACK, pending=[])]})
     queue.put(body("1"))
     with running(queue, sink) as one:
@@ -221,18 +221,18 @@ def test_refused_event_is_dead_lettered_when_the_others_have_it_and_tried_from_t
     assert is_empty(queue)
 
 
-def test_dead_letter_is_what_it_was_with_the_reason_in_a_header(any_queue):
+def test_dead_letter_has_the_same_body_and_the_reason_in_a_header(any_queue):
     content = body("1")
     any_queue.put(content, headers=state(pending_handlers=["a"], attempts=5, first_seen=1e9))
-    sink = Sink(**{"1": SinkResult(DEAD, "it is not\n an event's message \ud800" + "é" * 2000)})
+    sink = Sink(**{"1": SinkResult(DEAD, "it is not\n an e3-event message \ud800" + "é" * 2000)})
     with running(any_queue, sink):
         found, reason, left = dead_letter(any_queue)
     assert (found, left) == (content, {**NEW, "pending_handlers": ["a"]})
-    assert reason.startswith("it is not an event's message ?éé")
+    assert reason.startswith("it is not an e3-event message ?éé")
     assert len(reason) <= 1005
 
 
-def test_event_is_pending_for_handlers_that_another_relay_has(queue):
+def test_event_stays_pending_for_handlers_of_another_relay(queue):
     queue.put(body("1"), headers=state(pending_handlers=["a", "x"]))
     with running(queue, Sink(**{"1": SinkResult(ACK, pending=["x"])})):
         _, reason, left = dead_letter(queue)
@@ -240,10 +240,10 @@ def test_event_is_pending_for_handlers_that_another_relay_has(queue):
     assert left == {**NEW, "pending_handlers": ["x"]}
 
 
-def test_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeypatch):
+def test_event_is_dead_lettered_after_five_days_by_the_relay_clock(queue, monkeypatch):
     now = time.time()
     monkeypatch.setattr(module.time, "time", lambda: now)
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(module, "_MAX_DELAY", 0.05)
     queue.put(body("old"), headers=state(first_seen=now - 5 * 86400 - 1, attempts=7000, refused={"b": "no"}))
     queue.put(body("dated by a clock that was set back"), headers=state(first_seen=now + 1e9))
     sink = Sink(old=LATER, **{"dated by a clock that was set back": LATER})
@@ -257,7 +257,7 @@ def test_event_is_given_up_after_five_days_by_the_relays_clock(queue, monkeypatc
     assert json.loads(queue.get()[1][HEADER])["first_seen"] == now
 
 
-def test_message_that_comes_twice_is_delivered_once(queue):
+def test_duplicate_message_is_delivered_once(queue):
     sink = Sink()
     for uid in "1212":
         queue.put(body(uid), message_id=f"id-{uid}")
@@ -269,8 +269,8 @@ def test_message_that_comes_twice_is_delivered_once(queue):
     assert is_empty(queue)
 
 
-def test_relay_remembers_so_many(stream, monkeypatch):
-    monkeypatch.setattr(module, "_REMEMBERED", 1)
+def test_relay_remembers_a_limited_number_of_deliveries(stream, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_REMEMBERED", 1)
     sink = Sink()
     with running(stream, sink) as one:
         for number, uid in enumerate("1221", 1):
@@ -282,7 +282,7 @@ def test_relay_remembers_so_many(stream, monkeypatch):
 # Nothing stops the others
 
 
-def test_message_that_is_not_due_holds_up_none_after_it(queue):
+def test_message_that_is_not_due_does_not_delay_later_ones(queue):
     now = time.time()
     later = state(due=now + 3600, pending_handlers=["a"], attempts=9)
     queue.put(*(body(f"later {number}") for number in range(120)), headers=later)
@@ -300,8 +300,8 @@ def test_message_that_is_not_due_holds_up_none_after_it(queue):
         assert (content["pending_handlers"], content["attempts"]) == (["a"], 9)
 
 
-def test_date_far_in_the_future_is_a_minute_at_most(stream, monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.3)
+def test_due_time_far_in_the_future_waits_at_most_a_minute(stream, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_DELAY", 0.3)
     stream.put(body("1"), headers=state(due=9e10))
     start = time.monotonic()
     with running(stream, Sink()) as one:
@@ -309,7 +309,7 @@ def test_date_far_in_the_future_is_a_minute_at_most(stream, monkeypatch):
     assert time.monotonic() - start >= 0.3
 
 
-def test_one_message_that_the_disk_has_no_room_for_is_tried_again_and_others_go_on(queue):
+def test_message_too_large_for_the_disk_is_retried_and_others_are_delivered(queue):
     sink = Sink(big=FULL)
     queue.put(body("big"), body("1"), body("2"))
     with running(queue, sink) as one:
@@ -320,10 +320,10 @@ def test_one_message_that_the_disk_has_no_room_for_is_tried_again_and_others_go_
         del sink.results["big"]
         until(lambda: one.finished == 4)
     assert is_empty(queue)
-    assert {*one.reported} <= {"events cannot be stored, and nothing is received for a while: No space left on device"}
+    assert {*one.reported} <= {"events cannot be stored; receiving is paused: No space left on device"}
 
 
-def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
+def test_message_that_never_fits_on_the_disk_is_dead_lettered(stream, monkeypatch):
     monkeypatch.setattr(module, "MESSAGE_LIFETIME", 0.3)
     stream.put(body("big"), body("1"))
     with running(stream, Sink(big=FULL)) as one:
@@ -334,8 +334,8 @@ def test_message_that_never_finds_room_is_given_up(stream, monkeypatch):
     assert left == NEW
 
 
-def test_kept_message_goes_back_before_the_broker_asks_for_it(queue, monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_HELD", 0.0)
+def test_held_message_is_requeued_before_its_lease_expires(queue, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_HELD_SECONDS", 0.0)
     sink = Sink(big=[FULL] * 3)
     queue.put(body("big"))
     with running(queue, sink) as one:
@@ -355,7 +355,7 @@ def test_full_disk_pauses_the_relay_and_loses_nothing(queue):
         until(lambda: one.finished == 130)
     assert {*sink.got} == {*uids}
     assert is_empty(queue)
-    assert one.reported == ["events cannot be stored, and nothing is received for a while: No space left on device"]
+    assert one.reported == ["events cannot be stored; receiving is paused: No space left on device"]
 
 
 # Crashes
@@ -366,7 +366,7 @@ from event._broker import BrokerURL, DirectSink, Relay, redis, relay, verdict
 
 redis.MESSAGE_LEASE = 1.0
 redis._CLAIM_PAUSE = 0.05
-verdict.MOST_CRASHES = 4
+verdict.MAX_CRASHES = 4
 relay._FIRST_DELAY = 0.1
 url, queue, path = sys.argv[1:]
 
@@ -391,7 +391,7 @@ Relay(BrokerURL(url), queue, Sink(), print).run(threading.Event())
 """
 
 
-def test_message_is_dead_lettered_after_relay_crashes_and_others_are_delivered(queue, tmp_path):
+def test_message_is_dead_lettered_after_eight_relay_crashes(queue, tmp_path):
     queue.put(body("1"), body("killer"), body("2"), body("3"))
     path = tmp_path / "got"
     crashes = 0
@@ -413,7 +413,7 @@ def test_message_is_dead_lettered_after_relay_crashes_and_others_are_delivered(q
         assert crashes < 10
     content, reason, left = dead_letter(queue)
     assert uid_of(content) == "killer"
-    assert (reason, left) == ("4 relays or workers have crashed with it", NEW)
+    assert (reason, left) == ("4 relays or workers crashed while they processed it", NEW)
     assert crashes == 4
 
 
@@ -423,14 +423,14 @@ def test_message_is_dead_lettered_after_eight_crashes_of_its_worker(stream):
     stream.put(body("killer"), body("1"))
     with running(stream, sink):
         _, reason, left = dead_letter(stream)
-    assert (reason, left) == ("8 relays or workers have crashed with it", NEW)
+    assert (reason, left) == ("8 relays or workers crashed while they processed it", NEW)
     assert sink.got.count("killer") == 8
     alone = [batch for batch in sink.batches if "killer" in batch][2:]
     assert alone == [["killer"]] * 6, "after two crashes it is tried alone"
 
 
 @pytest.mark.parametrize(("crashes", "on_trial"), [(7, False), (8, True), (8, False)])
-def test_suspect_is_tried_until_it_has_crashed_eight_relays(rabbit, crashes, on_trial):
+def test_suspect_message_is_tried_until_eight_crashes(rabbit, crashes, on_trial):
     left = {"pending_handlers": ["a"], "refused": {"c": "no"}}
     rabbit.put(body("1"), headers=state(crash_count=crashes, on_trial=on_trial, **left))
     sink = Sink()
@@ -449,9 +449,9 @@ def test_suspect_is_tried_until_it_has_crashed_eight_relays(rabbit, crashes, on_
         pytest.param({"crash_count": 7, "on_trial": True}, {"crash_count": 7, "on_trial": False}, id="trial"),
     ],
 )
-def test_message_of_a_broker_that_does_not_count_goes_back_with_its_crashes(rabbit, monkeypatch, content, expected):
+def test_crash_count_is_in_the_message_if_the_broker_does_not_count(rabbit, monkeypatch, content, expected):
     monkeypatch.setattr(module, "_FIRST_DELAY", 3600.0)
-    monkeypatch.setattr(module, "_LONGEST_DELAY", 3600.0)
+    monkeypatch.setattr(module, "_MAX_DELAY", 3600.0)
     rabbit.make({"x-queue-type": "classic"})
     rabbit.put(body("1"), headers=state(**content))
     with rabbit.channel() as channel:
@@ -462,7 +462,7 @@ def test_message_of_a_broker_that_does_not_count_goes_back_with_its_crashes(rabb
     assert {name: found[name] for name in expected} == expected
 
 
-def test_suspects_wait_for_their_turn(stream, monkeypatch):
+def test_suspect_messages_are_tried_after_the_others(stream, monkeypatch):
     """Two that are tried by turns; one that is no suspect is not held up."""
     sink = Sink()
     stream.put(body("1"), body("2"), headers=state(crash_count=2))
@@ -473,7 +473,7 @@ def test_suspects_wait_for_their_turn(stream, monkeypatch):
     assert sorted(map(tuple, sink.batches[1:])) == [("1",), ("2",)]
 
 
-def test_crashes_are_forgotten_once_an_attempt_has_ended(stream, monkeypatch):
+def test_crash_count_is_reset_after_a_finished_attempt(stream, monkeypatch):
     monkeypatch.setattr(module, "_FIRST_DELAY", 60.0)
     stream.put(body("1"), headers=state(crash_count=7, on_trial=True))
     sink = Sink(**{"1": LATER})
@@ -527,8 +527,8 @@ def fail(monkeypatch):
     return prepare
 
 
-@pytest.mark.parametrize("error", [NotTakenError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
-def test_message_that_cannot_be_requeued_is_not_delivered_again_meanwhile(queue, fail, error):
+@pytest.mark.parametrize("error", [NotAcceptedError("blocked"), TooLargeError("PRECONDITION_FAILED: size")])
+def test_message_that_cannot_be_requeued_is_held(queue, fail, error):
     errors = fail(*[error] * 3)
     sink = Sink(**{"1": [LATER]})
     queue.put(body("1"))
@@ -536,11 +536,11 @@ def test_message_that_cannot_be_requeued_is_not_delivered_again_meanwhile(queue,
         until(lambda: one.finished == 1)
     assert (sink.got, errors) == (["1", "1"], [])
     assert is_empty(queue)
-    assert one.reported == [f"a message cannot be put into {queue.name}, and is kept until it can: {error}"]
+    assert one.reported == [f"a message cannot be put into {queue.name}, and is kept for now: {error}"]
 
 
-def test_message_that_cannot_be_dead_lettered_is_kept_and_others_go_on(queue, fail):
-    errors = fail(*[NotTakenError("full")] * 4)
+def test_message_that_cannot_be_dead_lettered_is_held_and_others_delivered(queue, fail):
+    errors = fail(*[NotAcceptedError("full")] * 4)
     queue.put(b"bad", body("1"))
     sink = Sink(bad=SinkResult(DEAD, "no"))
     with running(queue, sink) as one:
@@ -548,11 +548,11 @@ def test_message_that_cannot_be_dead_lettered_is_kept_and_others_go_on(queue, fa
         assert dead_letter(queue)[0] == b"bad"
     assert sink.got.count("bad") == 1
     assert errors == []
-    assert one.reported[0] == f"a message cannot be put into {queue.name}.dead, and is kept until it can: full"
+    assert one.reported[0] == f"a message cannot be put into {queue.name}.dead, and is kept for now: full"
 
 
-def test_many_that_cannot_be_dead_lettered_leave_room_for_others(queue, fail):
-    fail(*[NotTakenError("full")] * 100_000, only_dead=True)
+def test_many_held_dead_letters_leave_room_for_others(queue, fail):
+    fail(*[NotAcceptedError("full")] * 100_000, only_dead=True)
     queue.put(*[b"bad"] * 120, body("1"))
     sink = Sink(bad=SinkResult(DEAD, "no"))
     with running(queue, sink) as one:
@@ -561,9 +561,9 @@ def test_many_that_cannot_be_dead_lettered_leave_room_for_others(queue, fail):
     until(lambda: queue.size() == 120)
 
 
-def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_HELD", 0)
-    errors = fail(NotTakenError("full"))
+def test_message_that_is_not_due_is_held_if_it_cannot_be_requeued(stream, fail, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_HELD", 0)
+    errors = fail(NotAcceptedError("full"))
     stream.put(body("1"), headers=state(due=time.time() + 3600))
     with running(stream, Sink()):
         until(lambda: not errors)
@@ -573,7 +573,7 @@ def test_undue_message_that_cannot_go_back_is_kept(stream, fail, monkeypatch):
 # The broker, and the end
 
 
-def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(queue, monkeypatch):
+def test_relay_reconnects_to_a_broker_that_died_during_a_delivery(queue, monkeypatch):
     monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.5)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)
     going, go = threading.Event(), threading.Event()
@@ -600,7 +600,7 @@ def test_broker_is_waited_for_and_may_die_while_an_event_is_delivered(queue, mon
     assert queue.server.password not in str(one.reported)
 
 
-def test_held_messages_come_again_after_a_lost_connection(rabbit):
+def test_held_messages_are_received_again_after_a_lost_connection(rabbit):
     sink = Sink()
     rabbit.put(body("1"), headers=state(due=time.time() + 0.5))
     with running(rabbit, sink) as one:
@@ -608,7 +608,7 @@ def test_held_messages_come_again_after_a_lost_connection(rabbit):
     assert sink.got == ["1"]
 
 
-def test_stopped_relay_ends_its_batch_and_leaves_the_rest(queue):
+def test_stopped_relay_finishes_its_batch_and_leaves_the_rest(queue):
     going, go = threading.Event(), threading.Event()
     sink = Sink()
     sink.act = lambda uid: (going.set(), go.wait(60))
@@ -626,7 +626,7 @@ def test_stopped_relay_ends_its_batch_and_leaves_the_rest(queue):
     assert {uid_of(queue.get()[0]) for _ in range(2)} == {"1", "3"}
 
 
-def test_relay_ends_while_its_broker_is_away(monkeypatch):
+def test_relay_stops_while_its_broker_is_unreachable(monkeypatch):
     from event._broker import BrokerURL
 
     class Away:
@@ -639,8 +639,8 @@ def test_relay_ends_while_its_broker_is_away(monkeypatch):
     assert one.reported[0].startswith("amqp://127.0.0.1:1 cannot be reached: ")
 
 
-def test_relay_ends_while_the_disk_is_full(stream, monkeypatch):
-    for name in ("_FIRST_DELAY", "_LONGEST_DELAY"):
+def test_relay_stops_while_the_disk_is_full(stream, monkeypatch):
+    for name in ("_FIRST_DELAY", "_MAX_DELAY"):
         monkeypatch.setattr(module, name, 3600.0)
     stream.put(body("1"))
     with running(stream, Sink(**{"1": FULL})) as one:
@@ -648,7 +648,7 @@ def test_relay_ends_while_the_disk_is_full(stream, monkeypatch):
     assert stream.size() == 1
 
 
-def test_lost_connection_while_the_sink_works_is_noticed_afterwards(stream, monkeypatch):
+def test_connection_lost_during_a_delivery_is_noticed_afterwards(stream, monkeypatch):
     def lose(self):
         raise BrokerError("lost")
 
@@ -679,7 +679,7 @@ def test_delay_doubles_up_to_a_minute_and_varies(monkeypatch):
         assert len(set(delays)) > 1
 
 
-def test_relay_with_the_sink_for_handlers_delivers_whole_events(any_queue):
+def test_relay_without_an_outbox_delivers_complete_events(any_queue):
     got = []
 
     class Handler:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from brokers import until
 from event import Event, PermanentError
 from event._broker import (
     AttachmentSource,
@@ -29,6 +28,7 @@ from event._broker import (
 from event._net import s3
 from event._outbox import Outbox
 from event._trace_context import Span, active_span
+from helpers.brokers import until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 SPAN = Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
@@ -86,19 +86,19 @@ class Store:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        pytest.param(b"\xff", "it is not an event's message: ", id="bytes"),
-        pytest.param(b"[" * 100_000, "it is not an event's message: ", id="deep"),
-        pytest.param(b'{"version": 99}', "it is not an event's message: ValueError: its version is 99", id="newer"),
+        pytest.param(b"\xff", "it is not an e3-event message: ", id="bytes"),
+        pytest.param(b"[" * 100_000, "it is not an e3-event message: ", id="deep"),
+        pytest.param(b'{"version": 99}', "it is not an e3-event message: ValueError: its version is 99", id="newer"),
         pytest.param(
             body(log=b"x").replace(b'"eA=="', b'"eQ=="'),
-            "it is not an event's message: ValueError: its SHA-1",
+            "it is not an e3-event message: ValueError: its SHA-1",
             id="sha1",
         ),
         pytest.param(body(core=S3Reference(7, "s3://b/\ud800")), "an attachment is at s3://b/", id="place"),
         pytest.param(body(core=S3Reference(7, "s3://bucket/eventsX/1")), "an attachment is at s3://bucket/", id="near"),
     ],
 )
-def test_message_that_cannot_be_delivered_is_dead_lettered_and_others_are_not(sink, content, reason):
+def test_only_the_undeliverable_message_is_dead_lettered(sink, content, reason):
     bad, good = deliver(sink, content, body("2"))
     assert bad.disposition is DEAD
     assert bad.reason.startswith(reason)
@@ -115,7 +115,7 @@ def test_message_that_cannot_be_delivered_is_dead_lettered_and_others_are_not(si
         pytest.param(MemoryError(), KEEP, "MemoryError", id="memory"),
     ],
 )
-def test_attachment_that_cannot_be_fetched(sink, error, disposition, reason):
+def test_unavailable_attachment_is_retried_or_dead_lettered(sink, error, disposition, reason):
     sink._source.store.errors = [error]
     bad, good = deliver(sink, body(core=S3Reference(7, "s3://bucket/events/1")), body("2"))
     assert (bad.disposition, bad.pending) == (disposition, None)
@@ -128,12 +128,12 @@ def test_attachment_in_s3_is_fetched(sink):
     assert (result.disposition, result.pending) == (ACK, [])
 
 
-def test_attachments_elsewhere_are_refused_without_a_place(tmp_path):
+def test_attachments_in_s3_are_refused_without_a_configured_url(tmp_path):
     (result,) = deliver(DirectSink({}, 1.0, lambda *_: None), body(core=S3Reference(7, "s3://b/1")))
-    assert result.reason == "an attachment is at s3://b/1, and this relay fetches none from there (--s3)"
+    assert result.reason == "an attachment is at s3://b/1, which is outside of --s3"
 
 
-def test_pending_handlers_that_the_relay_does_not_have_are_left(sink):
+def test_handlers_unknown_to_the_relay_stay_pending(sink):
     (result,) = deliver(sink, body(), pending=["strange", "http"])
     assert (result.disposition, result.pending) == (ACK, ["strange"])
     (result,) = deliver(sink, body(), pending=["strange"])
@@ -160,7 +160,7 @@ def claims(box):
     return [claim for candidate in box.candidates() if (claim := box.claim(candidate))]
 
 
-def test_events_are_in_the_outbox_under_their_ids_and_due(box, outbox_sink):
+def test_events_are_due_in_the_outbox_under_their_ids(box, outbox_sink):
     results = deliver(outbox_sink, body("1", SPAN, log=b"compiled\n", core=bytes(1_000_000)), body("2"))
     assert [result.disposition for result in results] == [ACK, ACK]
     one, two = sorted((claim.entry for claim in claims_now(box)), key=lambda entry: entry.id)
@@ -183,24 +183,24 @@ def test_attachments_are_written_once(box, outbox_sink, monkeypatch):
     assert os.listdir(os.path.join(box.path, "tmp")) == []
 
 
-def test_entry_is_for_pending_handlers_alone(box, outbox_sink):
+def test_entry_has_only_pending_handlers(box, outbox_sink):
     deliver(outbox_sink, body(), pending=["strange", "http"])
     (claim,) = claims_now(box)
     assert claim.entry.handlers == {"http": "b"}
 
 
-def test_nothing_is_put_for_strangers_alone(box, outbox_sink):
+def test_no_entry_is_put_if_all_handlers_are_unknown(box, outbox_sink):
     deliver(outbox_sink, body(), pending=["strange"])
     assert claims_now(box) == []
 
 
-def test_outbox_that_cannot_be_written_keeps_the_messages(tmp_path):
+def test_messages_are_requeued_if_the_outbox_is_not_writable(tmp_path):
     (tmp_path / "file").touch()
     results = deliver(OutboxSink(Outbox(tmp_path / "file"), HANDLED), body("1"), body("2", log=b"x"))
     assert [result.disposition for result in results] == [KEEP, KEEP]
 
 
-def test_entry_that_cannot_be_handed_over_is_kept_all_the_same(caplog):
+def test_entry_is_stored_even_if_it_cannot_be_handed_over(caplog):
     class Claim:
         def postpone(self, due):
             raise OSError(errno.ENOSPC, "no room")
@@ -213,7 +213,7 @@ def test_entry_that_cannot_be_handed_over_is_kept_all_the_same(caplog):
     assert "stays claimed" in caplog.text
 
 
-def test_outbox_that_breaks_has_the_messages_dead_lettered():
+def test_messages_are_dead_lettered_on_an_unexpected_outbox_error():
     class Broken(Outbox):
         def put_many(self, new):
             raise ValueError("of a kind that nobody has thought of")
@@ -259,7 +259,7 @@ def direct(report=lambda *_: None, timeout=30.0, **handlers):
     return DirectSink(handlers, timeout, report)
 
 
-def test_each_handler_gets_each_event_in_order_and_each_delivery_is_reported():
+def test_each_handler_gets_each_event_in_order():
     handlers = {"a": Handler(), "b": Handler()}
     reported = []
     sink = direct(lambda message, delivery: reported.append((message.id, delivery.handler, delivery.ok)), **handlers)
@@ -271,7 +271,7 @@ def test_each_handler_gets_each_event_in_order_and_each_delivery_is_reported():
     assert sorted(reported) == [(f"id-{n}", name, True) for n in "12" for name in "ab"]
 
 
-def test_handlers_that_have_not_got_it_are_left_with_the_reason():
+def test_failed_handlers_stay_pending_with_the_reason():
     sink = direct(a=Handler(), b=Handler(fails), c=Handler(refuses), d=Handler(breaks), e=Handler(leaves))
     (result,) = deliver(sink, body())
     assert (result.disposition, result.pending) == (REQUEUE, ["b", "d", "e"])
@@ -283,7 +283,7 @@ def test_handlers_that_have_not_got_it_are_left_with_the_reason():
     }
 
 
-def test_batch_for_which_there_is_no_memory_is_kept(monkeypatch):
+def test_batch_is_requeued_on_a_memory_error(monkeypatch):
     def fail(*_args):
         raise MemoryError
 
@@ -294,19 +294,19 @@ def test_batch_for_which_there_is_no_memory_is_kept(monkeypatch):
     assert handler.got == []
 
 
-def test_refusal_alone_is_not_tried_again():
+def test_refused_event_is_not_tried_again():
     (result,) = deliver(direct(a=Handler(), b=Handler(refuses)), body())
     assert (result.disposition, result.pending, result.refused) == (ACK, [], {"b": "nobody of that name"})
 
 
-def test_handlers_that_have_it_do_not_get_it_again():
+def test_redelivery_skips_handlers_that_already_delivered():
     handlers = {"a": Handler(), "b": Handler()}
     (result,) = deliver(direct(**handlers), body(), pending=["b"])
     assert (result.disposition, result.pending) == (ACK, [])
     assert (handlers["a"].got, len(handlers["b"].got)) == ([], 1)
 
 
-def test_handler_that_hangs_holds_up_neither_other_handlers_nor_later_events():
+def test_hung_handler_delays_neither_other_handlers_nor_later_events():
     go = threading.Event()
     hanging, other = Handler(lambda e: e.uid != "1" or go.wait(60)), Handler()
     sink = direct(timeout=0.2, a=hanging, b=other)
@@ -321,7 +321,7 @@ def test_handler_that_hangs_holds_up_neither_other_handlers_nor_later_events():
         go.set()
 
 
-def test_failing_report_changes_nothing():
+def test_failing_report_does_not_change_the_result():
     def report(*_):
         raise OSError("nobody listens")
 
@@ -347,7 +347,7 @@ def test_handler_without_a_thread_has_failed(monkeypatch):
     )
 
 
-def test_late_result_of_a_handler_is_dropped():
+def test_late_result_of_a_handler_is_ignored():
     """The thread that was left behind ends after its event; another one has gone on."""
     go, done = threading.Event(), []
     handler = Handler(lambda e: e.uid != "1" or (go.wait(60), done.append(1)))
@@ -360,7 +360,7 @@ def test_late_result_of_a_handler_is_dropped():
     assert sorted(uid for uid, _ in handler.got) == ["1", "2"]
 
 
-def test_wait_that_ends_just_as_the_handler_is_done_gives_up_nothing(monkeypatch):
+def test_result_that_arrives_at_the_timeout_counts(monkeypatch):
     class Late(queue.SimpleQueue):
         waited = False
 
@@ -376,7 +376,7 @@ def test_wait_that_ends_just_as_the_handler_is_done_gives_up_nothing(monkeypatch
     assert [result.disposition for result in deliver(direct(a=Handler()), body("1"), body("2"))] == [ACK, ACK]
 
 
-def test_event_that_takes_too_long_holds_up_none_after_it():
+def test_event_that_times_out_does_not_delay_later_ones():
     go = threading.Event()
     handler = Handler(lambda e: e.uid != "1" or go.wait(60))
     one, two = deliver(direct(timeout=0.5, a=handler), body("1"), body("2"))
@@ -385,14 +385,14 @@ def test_event_that_takes_too_long_holds_up_none_after_it():
     assert two.disposition is ACK
 
 
-def test_last_event_that_takes_too_long_has_failed():
+def test_last_event_that_times_out_has_failed():
     go = threading.Event()
     (one,) = deliver(direct(timeout=0.1, a=Handler(lambda e: go.wait(60))), body("1"))
     go.set()
     assert outcomes([one]) == [(REQUEUE, ["a"], "a: TimeoutError: not done within 0.1 s")]
 
 
-def test_attachments_are_removed_afterwards(monkeypatch, tmp_path):
+def test_attachments_are_removed_after_delivery(monkeypatch, tmp_path):
     directory = tmp_path / "temporary"
     directory.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(directory))
@@ -401,34 +401,34 @@ def test_attachments_are_removed_afterwards(monkeypatch, tmp_path):
     assert os.listdir(directory) == []
 
 
-def test_temporary_directory_that_cannot_be_made_keeps_the_message(monkeypatch):
+def test_message_is_requeued_if_no_temporary_directory_can_be_made(monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     handler = Handler()
     one, two = deliver(direct(a=handler), body("1", log=b"x"), body("2"))
     assert (one.disposition, two.disposition) == (KEEP, ACK)
 
 
-def test_messages_are_not_shown():
+def test_repr_shows_no_message():
     assert "secret" not in repr(Incoming(json.dumps("secret").encode()))
 
 
 # Conditions
 
 
-def test_relay_decides_for_its_own_handlers_which_events_they_get():
+def test_relay_applies_the_conditions_of_its_handlers():
     handlers = {"a@failure": Handler(), "b": Handler()}
     results = deliver(direct(**handlers), body("1", outcome="success"), body("2", outcome="failure"))
     assert outcomes(results) == [(ACK, [], "")] * 2
     assert [[uid for uid, _ in handler.got] for handler in handlers.values()] == [["2"], ["1", "2"]]
 
 
-def test_relay_gives_an_event_that_comes_again_to_those_that_it_waits_for():
+def test_redelivered_event_goes_to_its_pending_handlers():
     handlers = {"a@failure": Handler()}
     assert outcomes(deliver(direct(**handlers), body("1"), pending=["a@failure"])) == [(ACK, [], "")]
     assert len(handlers["a@failure"].got) == 1
 
 
-def test_relay_with_an_outbox_keeps_the_last_outcome_there(tmp_path):
+def test_relay_stores_the_last_outcome_in_its_outbox(tmp_path):
     box = Outbox(tmp_path / "outbox")
     sink = OutboxSink(box, {"a@fixed": "x"}, lambda: None, outbox=box.path)
     results = deliver(sink, body("1", outcome="failure"), body("2", outcome="success"), body("3", outcome="success"))

@@ -32,7 +32,7 @@ def read(text):
     return fields(RelayState.from_headers({NAME: text}))
 
 
-def test_state_is_read_as_it_was_written():
+def test_state_round_trips():
     assert read(json.dumps(FULL)) == FULL
     state = RelayState.from_headers({NAME: json.dumps(FULL)})
     assert read(state.as_headers()[NAME]) == FULL
@@ -111,8 +111,8 @@ def test_long_reasons_are_cut_to_fit_into_a_header():
         pytest.param(None, None, id="all, as before"),
     ],
 )
-def test_begin_anew_forgets_all_but_pending_handlers(pending, expected):
+def test_begin_anew_keeps_only_pending_handlers(pending, expected):
     state = RelayState.from_headers({NAME: json.dumps(FULL)})
     state.pending_handlers = pending
-    state.begin_anew()
+    state.reset()
     assert fields(state) == {**EMPTY, "pending_handlers": expected}

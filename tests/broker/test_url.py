@@ -82,7 +82,7 @@ def test_address_has_the_defaults_of_its_scheme(url, expected):
         pytest.param("kombu.transport:t0psecret://ci:t0psecret@h", id="no-letters"),
     ],
 )
-def test_malformed_url_is_an_error_that_does_not_show_it(url):
+def test_malformed_url_is_an_error_without_the_url(url):
     with pytest.raises(EventError, match="broker: this is not a broker's URL; expected amqps://") as error:
         BrokerURL(url)
     assert not re.search("t0p|secret", str(error.value))
@@ -101,7 +101,7 @@ def test_malformed_url_is_an_error_that_does_not_show_it(url):
         pytest.param("amqp://h;redis://:t0psecret@h", "different kinds of brokers", id="mixed"),
     ],
 )
-def test_unsupported_url_is_an_error_that_says_why(url, reason):
+def test_unsupported_url_is_an_error_with_the_reason(url, reason):
     with pytest.raises(EventError, match=reason) as error:
         BrokerURL(url)
     assert SECRET not in str(error.value)
@@ -152,7 +152,7 @@ def test_scheme_imports_only_its_client(url, client):
         pytest.param("redis://h/1", "redis://h/2", False, id="another-database"),
     ],
 )
-def test_urls_are_the_same_if_they_lead_to_one_place(one, other, same):
+def test_urls_of_one_queue_are_equal(one, other, same):
     assert BrokerURL(one).is_same(BrokerURL(other)) is same
     assert BrokerURL(other).is_same(BrokerURL(one)) is same
 
@@ -162,7 +162,7 @@ def test_urls_are_the_same_if_they_lead_to_one_place(one, other, same):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8), st.integers(0, 3))
-def test_password_is_masked_in_whatever_form(password, form):
+def test_password_is_masked_in_every_encoding(password, form):
     encoded = quote(password, safe="")
     shown = [password, encoded, repr(password)[1:-1], " ".join(password.split())][form]
     masked = BrokerURL(f"amqp://ci:{encoded}@h").mask(f"<{shown}>")
@@ -170,7 +170,7 @@ def test_password_is_masked_in_whatever_form(password, form):
 
 
 @pytest.mark.parametrize("url", ["amqp://h", "amqp://guest:guest@h", "amqp://ci@h"])
-def test_what_is_no_secret_is_not_masked(url):
+def test_text_without_a_secret_is_not_masked(url):
     assert BrokerURL(url).mask("guest ci h") == "guest ci h"
 
 
@@ -192,7 +192,7 @@ def test_what_is_no_secret_is_not_masked(url):
         ),
     ],
 )
-def test_error_becomes_one_of_ours_without_secrets(error, kind, text):
+def test_client_error_becomes_a_broker_error_without_secrets(error, kind, text):
     with pytest.raises(kind, match=text) as raised, Masked(BrokerURL("amqp://ci:t0psecret@h")):
         raise error
     assert type(raised.value) is kind
@@ -200,7 +200,7 @@ def test_error_becomes_one_of_ours_without_secrets(error, kind, text):
     assert raised.value.__suppress_context__
 
 
-def test_interrupt_passes():
+def test_interrupt_propagates():
     with pytest.raises(KeyboardInterrupt), Masked(BrokerURL("amqp://h")):
         raise KeyboardInterrupt
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import free, ids, make_due, wait_for
+from helpers.commands import TO_FILES, handler, stored
 
 AT = ("--outbox", "ob")
 
@@ -17,7 +17,7 @@ def due(*names, **more):
     return waiting
 
 
-def test_after_an_event_is_taken_those_that_wait_for_the_same_handler_are_delivered(command):
+def test_delivered_event_is_followed_by_the_backlog_of_its_handler(command):
     due("a", "b")
     free()
     status, _, err = command("send", "c", *AT, *TO_FILES)
@@ -26,14 +26,14 @@ def test_after_an_event_is_taken_those_that_wait_for_the_same_handler_are_delive
     assert err[1] == "e3-event send: delivered earlier events from the outbox: 2 to file"
 
 
-def test_quiet_says_nothing_about_them(command):
+def test_quiet_prints_nothing_about_the_backlog(command):
     due("a")
     free()
     assert command("send", "c", "-q", *AT, *TO_FILES)[2] == []
     assert len(stored()) == 2
 
 
-def test_after_the_event_of_a_step_they_are_delivered_too_without_a_line(process):
+def test_event_of_a_step_is_followed_by_the_backlog_without_a_line(process):
     due("a")
     free()
     done = process("run", "c", "--start", *AT, *TO_FILES, "--", "true")
@@ -41,7 +41,7 @@ def test_after_the_event_of_a_step_they_are_delivered_too_without_a_line(process
     assert sorted(data["name"] for data in stored()) == ["a", "c", "c"]
 
 
-def test_what_has_failed_again_and_is_not_due_goes_on_waiting(command):
+def test_backlog_entry_that_is_not_due_stays_pending(command):
     wait_for("a")
     command("deliver", "ob", "--all")
     free()
@@ -49,19 +49,19 @@ def test_what_has_failed_again_and_is_not_due_goes_on_waiting(command):
     assert len(ids()) == 1
 
 
-def test_what_waits_for_another_handler_goes_on_waiting(command):
+def test_backlog_of_another_handler_stays_pending(command):
     due("a")
     command("send", "c", *AT, "--handler", "file=elsewhere")
     assert len(ids()) == 1
 
 
-def test_after_an_event_that_fails_nothing_else_is_tried(command, plugin):
+def test_failed_event_is_not_followed_by_the_backlog(command, plugin):
     due("a")
     command("send", "c", *AT, *TO_FILES)
     assert len(ids()) == 2
 
 
-def test_a_handler_that_fails_with_one_of_them_gets_no_more(command, plugin, here):
+def test_failed_backlog_delivery_is_the_last(command, plugin, here):
     plugin("choosy", handler("open('tried', 'a').write(event.name); return event.name == 'good'"))
     for name in ("bad", "bad", "bad"):
         command("send", name, *AT, "--handler", "choosy")
@@ -71,7 +71,7 @@ def test_a_handler_that_fails_with_one_of_them_gets_no_more(command, plugin, her
     assert len(ids()) == 3
 
 
-def test_a_handler_that_hangs_with_one_of_them_is_ended_and_the_event_is_delivered(process, plugin, here):
+def test_hung_backlog_delivery_is_killed_and_the_event_is_delivered(process, plugin, here):
     plugin(
         "stuck",
         handler("import os, threading; return event.name == 'c' or os.path.exists('on') and threading.Event().wait()"),
@@ -85,7 +85,7 @@ def test_a_handler_that_hangs_with_one_of_them_is_ended_and_the_event_is_deliver
     assert len(ids()) == 1
 
 
-def test_a_handler_that_holds_the_interpreter_with_one_of_them_is_ended_too(process, plugin, here):
+def test_backlog_delivery_that_holds_the_interpreter_is_killed(process, plugin, here):
     plugin("stuck", STUCK_IN_C)
     process("send", "a", *AT, "--handler", "stuck")
     make_due(*ids())

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from cli.helpers import HOLDS_THE_LOCK, handler, side_by_side, stored
 from event._outbox import Outbox
+from helpers.commands import HOLDS_THE_LOCK, handler, side_by_side, stored
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
@@ -46,7 +46,7 @@ FAILING = {
         LATE,
     ),
     "exits at import": (f"raise SystemExit(3)\n{handler()}", "handler 'hostile' "),
-    "garbage to each descriptor": (handler(GARBAGE), "it broke the protocol of workers"),
+    "garbage to each descriptor": (handler(GARBAGE), "it sent an invalid report"),
     "closes each descriptor": (handler("import os; os.closerange(0, 100); return True"), "it closed its connection"),
     "raises KeyboardInterrupt": (handler("raise KeyboardInterrupt"), "KeyboardInterrupt"),
 }
@@ -143,7 +143,7 @@ def test_bad_handlers_of_one_event_do_not_affect_each_other(process, zoo, words)
 
 @pytest.mark.parametrize("source", [FAILING["_exit(0)"][0], FAILING["a segmentation fault"][0]], ids=["exit", "crash"])
 @COMMANDS
-def test_the_healthy_handler_gets_its_event_once_without_an_outbox(process, plugin, step, source):
+def test_healthy_handler_gets_the_event_once_without_an_outbox(process, plugin, step, source):
     words, status = step
     plugin("hostile", source)
     done = give(process, words)
@@ -164,7 +164,7 @@ def program(patch, *words):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
 @COMMANDS
-def test_a_handler_that_eats_memory_is_ended(here, plugin, step):
+def test_handler_above_the_memory_limit_is_killed(here, plugin, step):
     words, status = step
     plugin("hostile", handler(EATS_MEMORY))
     command, name, *rest = words
@@ -188,7 +188,7 @@ if {condition}:
 
 @pytest.mark.parametrize("call", ["rename", "fsync", "mkdir"])
 @COMMANDS
-def test_an_outbox_that_does_not_answer_is_left_out_and_a_line_says_so(process, plugin, step, call):
+def test_hung_outbox_is_reported_and_the_event_sent_directly(process, plugin, step, call):
     """As on a network's file system whose server is gone."""
     words, status = step
     plugin("good", handler("open('delivered', 'w').close(); return True"))
@@ -202,7 +202,7 @@ def test_an_outbox_that_does_not_answer_is_left_out_and_a_line_says_so(process, 
     assert os.path.exists("delivered")
 
 
-def test_the_end_of_a_step_does_not_overtake_its_start_though_that_hangs(process, plugin):
+def test_end_of_a_step_does_not_overtake_its_hung_start(process, plugin):
     send = """import threading
         if not event._closed:
             threading.Event().wait()
@@ -217,7 +217,7 @@ def test_the_end_of_a_step_does_not_overtake_its_start_though_that_hangs(process
     assert len(stored()) == 2
 
 
-def test_a_start_that_kills_its_process_neither_loses_the_end(process, plugin):
+def test_end_of_a_step_is_delivered_if_its_start_crashes_a_handler(process, plugin):
     plugin("hostile", handler("import os\n        event._closed or os._exit(7)\n        return True"))
     done = give(process, ["run", "n", "--", "true"], "--start")
     assert done.returncode == 0

@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from cli.helpers import handler, side_by_side, stored
 from cli.relays import Queue, eventually, started
 from cli.test_bad_plugins import DELIVERING, EATS_MEMORY, FAILING
 from event import Event
 from event._outbox import NewEntry, Outbox
+from helpers.commands import handler, side_by_side, stored
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
@@ -56,7 +56,7 @@ def is_claimed(box):
     return any(True for _ in box.entries("claimed"))
 
 
-def test_pass_delivers_all_to_the_healthy_handler_and_ends(here, process, zoo):
+def test_deliver_sends_all_to_the_healthy_handler_and_exits(here, process, zoo):
     def run(name):
         box = fill(here / name, name)
         return box, process("deliver", "outbox", "--timeout", "5", cwd=here / name)
@@ -91,7 +91,7 @@ def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, zo
 
 
 @pytest.mark.parametrize("options", [("--outbox", "outbox"), ()], ids=["outbox", "no outbox"])
-def test_relay_delivers_all_to_the_healthy_handler_and_goes_on(here, zoo, rabbit, options):
+def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, zoo, rabbit, options):
     def run(name):
         place, kind = here / name, zoo[name]
         queue = Queue(rabbit.server.url)
@@ -108,7 +108,7 @@ def test_relay_delivers_all_to_the_healthy_handler_and_goes_on(here, zoo, rabbit
     side_by_side(run, zoo)
 
 
-def test_memory_that_a_handler_eats_is_taken_back(here, process, plugin):
+def test_memory_used_by_a_handler_is_freed(here, process, plugin):
     plugin("hostile", handler(EATS_MEMORY))
     fill(here, "hostile")
     process("deliver", "outbox", "--timeout", "3")

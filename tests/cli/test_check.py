@@ -56,7 +56,7 @@ def entries(lines, title="Handlers of E3_EVENT_HANDLERS:"):
     return found
 
 
-def test_all_well_with_nothing_configured(command):
+def test_check_succeeds_without_configuration(command):
     status, out, err = command("check")
     assert (status, err) == (0, [])
     assert out[0] == "Installed handlers:"
@@ -64,7 +64,7 @@ def test_all_well_with_nothing_configured(command):
     assert entries(out) == ["  none"]
 
 
-def test_the_real_process_lists_our_handlers_with_our_distribution(process):
+def test_process_lists_built_in_handlers_with_their_distribution(process):
     done = process("check")
     found = states(done.stdout.splitlines())
     assert {"file", "logging", "smtp", "s3"} <= set(found)
@@ -92,8 +92,8 @@ def test_columns_are_aligned(command, plugin):
         pytest.param("import frob_is_missing\n", "fails to import: ModuleNotFoundError", id="an import fails"),
         pytest.param("def (:\n", "fails to import: SyntaxError", id="a syntax error"),
         pytest.param("raise SystemExit('bye')\n", "fails to import: SystemExit: bye", id="it exits"),
-        pytest.param("Handler = 3\n", "is no handler", id="no class"),
-        pytest.param("class Handler: pass\n", "is no handler", id="no send_event"),
+        pytest.param("Handler = 3\n", "is not a handler", id="no class"),
+        pytest.param("class Handler: pass\n", "is not a handler", id="no send_event"),
         pytest.param("class Other: pass\n", "fails to import: AttributeError", id="no such attribute"),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_broken_plugin_is_listed_with_the_reason_and_is_status_1(command, plug
     assert reason in state
 
 
-def test_one_name_in_two_distributions_is_broken_and_both_are_named(command, plugin):
+def test_name_in_two_distributions_is_broken_and_both_are_listed(command, plugin):
     plugin("twice", GOOD.format(result=True), dist="acme_one")
     plugin("twice", GOOD.format(result=True), dist="acme_two", group="event.handler")
     status, out, _ = command("check")
@@ -124,7 +124,7 @@ def test_one_name_in_two_distributions_is_broken_and_both_are_named(command, plu
         pytest.param("e3-core", 0, "not used: 'file' is a built-in handler", id="e3-core, as must be expected"),
     ],
 )
-def test_a_plugin_that_takes_the_name_of_a_built_in_is_told_off(command, plugin, dist, status, state):
+def test_plugin_with_the_name_of_a_built_in_handler_is_reported(command, plugin, dist, status, state):
     plugin("file", GOOD.format(result=True), dist=dist)
     found, out, _ = command("check")
     assert found == status
@@ -141,11 +141,11 @@ def test_damaged_metadata_of_one_distribution_does_not_hide_the_rest(command, pl
     assert states(out)["file"][1] == "ok"
 
 
-def test_an_entry_point_without_a_distribution_has_an_unknown_one():
+def test_entry_point_without_a_distribution_is_listed_as_unknown():
     assert check._distribution(EntryPoint("odd", "m:H", "e3.event.handler")) == "an unknown distribution"
 
 
-def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
+def test_missing_extra_is_reported_but_not_broken(command, builtins):
     builtins["frob"] = (__name__, "Extra")
     builtins["knob"] = (__name__, "NoExtra")
     status, out, _ = command("check")
@@ -154,12 +154,12 @@ def test_a_missing_extra_is_told_but_is_no_breakage(command, builtins):
     assert states(out)["knob"][1] == "ok"
 
 
-def test_a_module_that_is_loaded_without_a_spec_is_there(monkeypatch):
+def test_loaded_module_without_a_spec_is_found(monkeypatch):
     monkeypatch.setitem(sys.modules, "event_specless", types.ModuleType("event_specless"))
     assert check._is_there("event_specless")
 
 
-def test_a_built_in_that_does_not_import_is_broken(command, builtins):
+def test_built_in_handler_that_fails_to_import_is_broken(command, builtins):
     builtins["frob"] = ("event_surely_missing", "Handler")
     status, out, _ = command("check")
     assert status == 1
@@ -201,7 +201,7 @@ def test_each_entry_of_the_variable_is_listed_without_its_configuration(command,
         pytest.param("file:missing", "file:missing cannot be read: No such file or directory", id="file"),
     ],
 )
-def test_a_reference_that_leads_to_nothing_is_a_problem(command, monkeypatch, config, attribute, reference, reason):  # noqa: PLR0913
+def test_unresolved_reference_is_a_problem(command, monkeypatch, config, attribute, reference, reason):  # noqa: PLR0913
     name, _, rest = config.replace("REFERENCE", reference).partition("=")
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"{name}={rest}")
     status, out, err = command("check")
@@ -211,7 +211,7 @@ def test_a_reference_that_leads_to_nothing_is_a_problem(command, monkeypatch, co
 
 
 @loading_apprise
-def test_references_that_lead_somewhere_are_well_and_not_shown(command, monkeypatch):
+def test_resolved_references_are_fine_and_not_shown(command, monkeypatch):
     monkeypatch.setenv("HOOK", "json://127.0.0.1:9/t0psecret")
     with open("key", "w", encoding="utf-8") as file:
         file.write("whsec_dDBwc2VjcmV0\n")
@@ -234,7 +234,7 @@ def test_references_that_lead_somewhere_are_well_and_not_shown(command, monkeypa
         ("references = ('absent',)", "broken: AttributeError: 'Handler' object has no attribute 'absent'"),
     ],
 )
-def test_a_plugins_references_are_followed_as_ours_are(command, plugin, monkeypatch, more, state):
+def test_references_of_a_plugin_are_resolved(command, plugin, monkeypatch, more, state):
     plugin("board", GOOD.format(result=True) + f"\n    {more}\n")
     monkeypatch.setenv("BOARD", "https://board.example.com")
     monkeypatch.setenv("E3_EVENT_HANDLERS", "board")
@@ -242,14 +242,14 @@ def test_a_plugins_references_are_followed_as_ours_are(command, plugin, monkeypa
     assert (status, entries(out)) == (int(state != "ok"), [f"  board  {state}"])
 
 
-def test_a_plugin_says_what_it_requires(command, plugin):
+def test_requirements_of_a_plugin_are_listed(command, plugin):
     plugin("board", GOOD.format(result=True) + "\n    requires = {'event_surely_missing': 'board-client'}\n")
     status, out, _ = command("check")
     assert status == 0
     assert states(out)["board"][1] == 'event_surely_missing not installed; run: pip install "board-client"'
 
 
-def test_handlers_can_be_tried_before_they_are_configured(command):
+def test_handlers_can_be_checked_before_they_are_configured(command):
     status, out, _ = command("check", "--send", "--handler", "file=events")
     assert status == 0
     assert entries(out, "Handlers of --handler:") == ["  file  ok"]
@@ -262,7 +262,7 @@ def test_handlers_can_be_tried_before_they_are_configured(command):
     assert out[-1].startswith("  file  delivered in ")
 
 
-def test_a_test_event_that_one_handler_refuses_says_which(command, plugin, monkeypatch):
+def test_refused_test_event_names_the_handler(command, plugin, monkeypatch):
     plugin("down", GOOD.format(result=False))
     plugin("slack", GOOD.format(result=True))
     monkeypatch.setenv("E3_EVENT_HANDLERS", "slack|down|file=events")
@@ -274,13 +274,13 @@ def test_a_test_event_that_one_handler_refuses_says_which(command, plugin, monke
     assert file.startswith("  file   delivered")
 
 
-def test_a_test_event_without_a_handler_is_a_problem(command):
+def test_test_event_without_a_handler_is_a_problem(command):
     status, _, err = command("check", "--send", "--env", "NONE")
     assert status == 1
     assert err[0].startswith("e3-event check: nothing is sent: NONE names no handler; set it, as in NONE=file=events")
 
 
-def test_without_send_nothing_is_sent(command, monkeypatch):
+def test_check_sends_nothing_without_send(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=events")
     assert command("check")[0] == 0
     assert not os.listdir()

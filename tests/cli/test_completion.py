@@ -13,7 +13,7 @@ from event._cli._support.help_text import COMMANDS
 from event._cli._support.parser import build_parser
 
 
-def test_every_command_and_option_is_known():
+def test_completion_has_every_command_and_option():
     words = completion.words_by_command(build_parser())
     assert set(COMMANDS) <= set(words[""])
     assert {"list", "show", "retry", "drop", "prune"} <= set(words["outbox"])
@@ -23,14 +23,14 @@ def test_every_command_and_option_is_known():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_names_the_commands(command, shell):
+def test_script_contains_the_commands(command, shell):
     status, out, err = command("completion", shell)
     assert (status, err) == (0, [])
     assert "prune" in "\n".join(out)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_shell_reads_the_script(command, shell):
+def test_shell_accepts_the_script(command, shell):
     if not shutil.which(shell):
         pytest.skip(f"platform: {shell} is not installed")
     script = "\n".join(command("completion", shell)[1])

@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
-from cli.helpers import TO_FILES, stored
 from cli.outboxes import block, free, ids
 from event import _places
+from helpers.commands import TO_FILES, stored
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: these homes are those of POSIX")
 
@@ -20,7 +20,7 @@ def default(monkeypatch):
     return _places.default_outbox()
 
 
-def test_an_event_that_fails_is_kept_and_the_other_commands_look_there(command, default):
+def test_failed_event_is_stored_in_the_default_outbox_of_all_commands(command, default):
     block()
     status, out, err = command("send", "n", "--uid", "u", *TO_FILES)
     assert (status, out, err[0].endswith("; kept")) == (0, ["u"], True)
@@ -32,7 +32,7 @@ def test_an_event_that_fails_is_kept_and_the_other_commands_look_there(command, 
     assert [data["uid"] for data in stored()] == ["u"]
 
 
-def test_a_step_whose_event_fails_keeps_it_too(process, default):
+def test_failed_event_of_a_step_is_stored(process, default):
     block()
     done = process("run", "n", *TO_FILES, "--", "sh", "-c", "exit 3")
     assert done.returncode == 3
@@ -41,7 +41,7 @@ def test_a_step_whose_event_fails_keeps_it_too(process, default):
 
 
 @pytest.mark.parametrize("how", ["option", "variable"])
-def test_none_turns_it_off_and_the_event_is_lost(command, default, monkeypatch, how):
+def test_none_turns_the_default_outbox_off(command, default, monkeypatch, how):
     block()
     if how == "variable":
         monkeypatch.setenv("E3_EVENT_OUTBOX", "none")
@@ -51,7 +51,7 @@ def test_none_turns_it_off_and_the_event_is_lost(command, default, monkeypatch, 
     assert not os.path.exists(default)
 
 
-def test_without_an_outbox_the_commands_for_it_say_so(command, monkeypatch):
+def test_outbox_commands_report_a_missing_outbox(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", "none")
     for args, status in ((["deliver"], 0), (["outbox", "list"], 0), (["outbox", "show", "x"], 1)):
         ended, out, err = command(*args)
@@ -59,7 +59,7 @@ def test_without_an_outbox_the_commands_for_it_say_so(command, monkeypatch):
         assert err[0].endswith("no outbox is configured; give its directory with --outbox")
 
 
-def test_without_a_home_directory_a_line_says_so_and_the_event_is_sent(command, monkeypatch):
+def test_missing_home_directory_is_reported_and_the_event_sent(command, monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     status, _, err = command("send", "n", *TO_FILES)
     assert (status, len(err), len(stored())) == (0, 2, 1)
@@ -69,7 +69,7 @@ def test_without_a_home_directory_a_line_says_so_and_the_event_is_sent(command, 
     )
 
 
-def test_an_outbox_that_others_may_change_is_a_line_and_the_event_is_sent(command, default):
+def test_outbox_writable_by_others_is_reported_and_the_event_sent(command, default):
     pathlib.Path(default).mkdir(parents=True)
     os.chmod(default, 0o777)
     status, _, err = command("send", "n", *TO_FILES)
@@ -77,7 +77,7 @@ def test_an_outbox_that_others_may_change_is_a_line_and_the_event_is_sent(comman
     assert "is sent without: PermissionError" in err[0]
 
 
-def test_strict_is_status_1_for_an_event_that_is_kept(command):
+def test_strict_exits_with_1_if_the_event_is_only_stored(command):
     block()
     assert command("send", "n", "--strict", *TO_FILES)[0] == 1
     assert command("send", "n", "--strict")[0] == 1
@@ -91,8 +91,8 @@ def test_quiet_is_silent_unless_something_fails(command):
     assert len(command("send", "n", "-q", "--handler", "fiel=x")[2]) == 1
 
 
-def test_an_event_whose_outbox_was_removed_meanwhile_is_lost(command, plugin, default):
-    from cli.helpers import handler
+def test_failed_event_is_lost_if_its_outbox_was_removed(command, plugin, default):
+    from helpers.commands import handler
 
     plugin("remover", handler(f"import shutil; shutil.rmtree({default!r}); return False"))
     status, _, err = command("send", "n", "--handler", "remover")

@@ -15,12 +15,12 @@ import time
 
 import pytest
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import TRACED_ID, block, free, golden, ids, make_due, path_of, text_of, wait_for
 from cli.relays import eventually
 from event import Event, EventManager
 from event._cli import deliver, main
 from event._process import shutdown
+from helpers.commands import TO_FILES, handler, stored
 from servers.smtp import raw_server, smtp_server
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX signals and terminals")
@@ -36,7 +36,7 @@ def start(*args, **kwargs):
 # send
 
 
-def test_what_a_handler_does_not_take_is_kept_and_the_line_says_so(command):
+def test_undelivered_event_is_stored_and_reported(command):
     block()
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", *TO_FILES, "--handler", "file:b=other")
     assert (status, out, len(err)) == (0, ["u"], 2)
@@ -46,7 +46,7 @@ def test_what_a_handler_does_not_take_is_kept_and_the_line_says_so(command):
     assert len(ids()) == 1
 
 
-def test_an_event_that_everybody_took_leaves_the_outbox_empty(command, monkeypatch):
+def test_event_delivered_by_all_handlers_leaves_the_outbox_empty(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
     status, _, err = command("send", "n", *TO_FILES)
     assert (status, len(err)) == (0, 1)
@@ -65,14 +65,14 @@ def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
     assert len(stored()) == 1
 
 
-def test_an_event_for_handlers_none_of_which_loads_is_kept_all_the_same(command):
+def test_event_is_stored_if_no_handler_loads(command):
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1")
     assert (status, out) == (0, ["u"])
     assert "; kept" in err[0]
     assert len(ids()) == 1
 
 
-def test_an_outbox_that_cannot_keep_the_event_is_a_line_and_the_event_is_sent(command):
+def test_failing_outbox_is_reported_and_the_event_sent(command):
     pathlib.Path("ob").write_text("in the way", "utf-8")
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
     assert (status, len(err)) == (1, 3)
@@ -81,7 +81,7 @@ def test_an_outbox_that_cannot_keep_the_event_is_a_line_and_the_event_is_sent(co
     assert len(stored()) == 1
 
 
-def test_what_a_thread_of_a_handler_logs_is_a_line_of_its_own(command, plugin):
+def test_log_of_a_handler_thread_is_a_separate_line(command, plugin):
     log = "logging.getLogger('event').warning"
     plugin(
         "busy",
@@ -95,13 +95,13 @@ def test_what_a_thread_of_a_handler_logs_is_a_line_of_its_own(command, plugin):
     assert err[2].startswith("busy: delivered")
 
 
-def test_a_very_long_reason_leaves_room_for_what_becomes_of_the_event(command, plugin):
+def test_long_reason_is_shortened_before_the_final_state(command, plugin):
     plugin("down", handler("raise OSError('x' * 9999)"))
     _, _, err = command("send", "n", "--outbox", "ob", "--handler", "down")
     assert err[0].endswith("xx; kept")
 
 
-def test_an_event_that_is_refused_for_good_is_put_aside(command, plugin):
+def test_permanently_refused_event_moves_to_failed(command, plugin):
     plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict")
     assert status == 0
@@ -110,7 +110,7 @@ def test_an_event_that_is_refused_for_good_is_put_aside(command, plugin):
     assert len(ids(state="failed")) == 1
 
 
-def test_of_two_that_fail_the_one_that_refused_for_good_does_not_wait(command, plugin):
+def test_permanent_and_temporary_failure_are_reported_differently(command, plugin):
     plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
     block()
     _, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict", *TO_FILES)
@@ -131,7 +131,7 @@ def test_of_two_that_fail_the_one_that_refused_for_good_does_not_wait(command, p
         pytest.param(["deliver", "a", "--fast"], "unrecognized argument '--fast'", id="unknown option"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):
+def test_wrong_command_line_prints_one_line_and_exits_with_2(command, here, args, message):
     status, out, err = command(*args)
     assert (status, out, len(err)) == (2, [], 1)
     assert message in err[0]
@@ -141,7 +141,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, mess
 # deliver
 
 
-def test_what_waits_is_delivered_when_it_is_due_and_not_before(command):
+def test_entry_is_delivered_when_due_and_not_before(command):
     (entry_id,) = wait_for("n")
     free()
     status, out, err = command("deliver", "ob")
@@ -155,7 +155,7 @@ def test_what_waits_is_delivered_when_it_is_due_and_not_before(command):
     assert [data["uid"] for data in stored()] == ["u-n"]
 
 
-def test_the_variable_names_the_outbox(command, monkeypatch):
+def test_environment_variable_sets_the_outbox(command, monkeypatch):
     wait_for("a", "b")
     free()
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
@@ -163,7 +163,7 @@ def test_the_variable_names_the_outbox(command, monkeypatch):
     assert (status, err[-1]) == (0, "e3-event deliver: 2 of 2 delivered; nothing is waiting")
 
 
-def test_strict_is_status_1_if_something_fails_again(command):
+def test_strict_exits_with_1_if_a_delivery_fails_again(command):
     wait_for("a", "b")
     status, _, err = command("deliver", "ob", "--all", "--timeout", "60", "--strict")
     assert (status, len(err)) == (1, 3)
@@ -171,7 +171,7 @@ def test_strict_is_status_1_if_something_fails_again(command):
     assert err[2].startswith(f"e3-event deliver: 0 of 2 delivered; 2 waiting in {os.path.abspath('ob')}, the next")
 
 
-def test_an_entry_that_is_damaged_stops_no_other_and_is_kept(command):
+def test_damaged_entry_is_kept_and_others_are_delivered(command):
     damaged, _ = wait_for("a", "b")
     free()
     text_of(path_of(damaged)).write_text("{", "utf-8")
@@ -182,7 +182,7 @@ def test_an_entry_that_is_damaged_stops_no_other_and_is_kept(command):
     assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
 
 
-def test_where_there_is_no_outbox_there_is_nothing_to_deliver(command, here, monkeypatch):
+def test_nothing_is_delivered_without_an_outbox(command, here, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", str(here / "ob"))
     assert command("deliver") == (
         0,
@@ -192,7 +192,7 @@ def test_where_there_is_no_outbox_there_is_nothing_to_deliver(command, here, mon
 
 
 @pytest.mark.parametrize("args", [["ob"], ["--outbox", "ob"]])
-def test_an_outbox_that_is_named_must_exist(command, here, args):
+def test_outbox_given_by_path_must_exist(command, here, args):
     assert command("deliver", *args) == (
         1,
         [],
@@ -200,20 +200,20 @@ def test_an_outbox_that_is_named_must_exist(command, here, args):
     )
 
 
-def test_what_is_no_outbox_is_one_line_and_status_1(command):
+def test_directory_that_is_no_outbox_prints_one_line_and_exits_with_1(command):
     pathlib.Path("ob").write_text("", "utf-8")
     status, _, err = command("deliver", "ob")
     assert (status, len(err)) == (1, 1)
     assert err[0].startswith("e3-event deliver: NotADirectoryError")
 
 
-def test_a_directory_that_holds_no_outbox_yet_is_left_as_it_is(command, here):
+def test_directory_without_an_outbox_is_unchanged(command, here):
     (here / "mine").mkdir()
     assert command("deliver", "mine")[0] == 0
     assert not list((here / "mine").iterdir())
 
 
-def test_names_that_are_none_of_ours_are_left_alone(command):
+def test_files_that_are_no_entries_are_ignored(command):
     golden()
     for name in ("junk", ".x", "x.y"):
         pathlib.Path("ob/waiting", name).mkdir()
@@ -222,7 +222,7 @@ def test_names_that_are_none_of_ours_are_left_alone(command):
     assert {"junk", ".x", "x.y"} == set(os.listdir("ob/waiting"))
 
 
-def test_the_golden_entry_is_delivered_to_whom_it_waits_for(command, here):
+def test_golden_entry_is_delivered_to_its_pending_handlers(command, here):
     golden()
     status, _, err = command("deliver", "ob")
     assert status == 0
@@ -233,7 +233,7 @@ def test_the_golden_entry_is_delivered_to_whom_it_waits_for(command, here):
     assert (here / "archive/compile-42/build.log").read_text("utf-8") == "all well\n"
 
 
-def test_the_golden_entry_with_a_span_is_delivered_too(command):
+def test_golden_entry_with_a_span_is_delivered(command):
     golden(entry_id=TRACED_ID)
     assert command("deliver", "ob")[0] == 0
     assert [data["name"] for data in stored()] == ["released"]
@@ -249,7 +249,7 @@ def test_no_secret_of_a_plugin_is_shown(process, plugin):
         assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_what_is_given_up_is_told_without_secrets(command, plugin):
+def test_permanent_failure_is_reported_without_secrets(command, plugin):
     plugin("hook", handler("import event as e; raise e.error.PermanentError('GET ' + self.config)"))
     for args in (["send", "n", "--outbox", "ob", "--handler", "hook=hunter2"], ["deliver", "ob", "--all"]):
         _, _, err = command(*args)
@@ -258,7 +258,7 @@ def test_what_is_given_up_is_told_without_secrets(command, plugin):
     assert sum("given up, and kept in failed/: GET ***" in line for line in err) == 1
 
 
-def test_a_handler_that_exits_does_not_decide_the_status(command, plugin):
+def test_handler_that_exits_does_not_change_the_exit_status(command, plugin):
     command("send", "n", "--outbox", "ob", "--handler", "gone=1")
     plugin("gone", handler("sys.exit(0)"))
     status, _, err = command("deliver", "ob", "--all")
@@ -315,7 +315,7 @@ def pump(source, target):
 
 @pytest.mark.server
 @POSIX
-def test_mail_that_a_dead_server_and_a_killed_sender_left_arrives_exactly_once(process, monkeypatch):
+def test_mail_of_a_killed_sender_arrives_exactly_once(process, monkeypatch):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
     with smtp_server() as mail:
@@ -349,7 +349,7 @@ def test_mail_that_a_dead_server_and_a_killed_sender_left_arrives_exactly_once(p
 
 
 @POSIX
-def test_a_terminal_sees_how_far_it_is_and_is_left_clean(here, plugin, monkeypatch):
+def test_terminal_shows_progress_and_clears_it(here, plugin, monkeypatch):
     plugin("held", handler("open(__import__('os').environ['GATE']).close(); return True", "return {}"))
     wait_for("a", "b", handlers=(("held", "events"),))  # there is no gate yet: it fails
     os.mkfifo("gate")
@@ -378,12 +378,12 @@ def test_a_terminal_sees_how_far_it_is_and_is_left_clean(here, plugin, monkeypat
     ]
 
 
-def test_no_progress_is_written_where_nobody_sees_it(process):
+def test_no_progress_is_written_without_a_terminal(process):
     wait_for("a")
     assert "\r" not in process("deliver", "ob", "--all").stderr
 
 
-def test_a_terminal_that_does_not_tell_its_width_is_80_wide(capsys):
+def test_terminal_of_unknown_width_has_80_columns(capsys):
     assert deliver._terminal_width() == 80
 
 
@@ -403,7 +403,7 @@ class Terminal:
         raise OSError
 
 
-def test_a_terminal_that_has_gone_away_does_not_stop_the_delivery(monkeypatch):
+def test_closed_terminal_does_not_stop_the_delivery(monkeypatch):
     class Pass:
         finished, total = False, 2
 
@@ -445,7 +445,7 @@ def finish(process):
 @pytest.mark.parametrize(
     ("number", "status"), [pytest.param("SIGTERM", 0, id="SIGTERM"), pytest.param("SIGINT", 130, id="SIGINT")]
 )
-def test_a_signal_ends_the_watch_after_the_delivery(here, plugin, number, status):
+def test_signal_ends_watch_after_the_current_delivery(here, plugin, number, status):
     process = busy(plugin)
     process.send_signal(getattr(signal, number))
     time.sleep(0.5)
@@ -458,7 +458,7 @@ def test_a_signal_ends_the_watch_after_the_delivery(here, plugin, number, status
 
 
 @POSIX
-def test_a_second_signal_ends_the_delivery_too_and_the_event_waits(here, plugin):
+def test_second_signal_aborts_the_delivery_and_keeps_the_event(here, plugin):
     process = busy(plugin)
     process.send_signal(signal.SIGTERM)
     time.sleep(shutdown.SAME_REQUEST + 0.2)  # later: it is another wish
@@ -469,7 +469,7 @@ def test_a_second_signal_ends_the_delivery_too_and_the_event_waits(here, plugin)
 
 
 @POSIX
-def test_the_watch_delivers_what_comes_and_what_falls_due(here):
+def test_watch_delivers_new_and_due_entries(here):
     """It begins where there is no outbox yet, sees one appear, an entry come, and one fall due."""
     process = start("deliver", "ob", "--watch", stderr=subprocess.PIPE)
     try:
@@ -488,7 +488,7 @@ def test_the_watch_delivers_what_comes_and_what_falls_due(here):
 
 
 @POSIX
-def test_the_watch_outlives_an_outbox_that_cannot_be_used_for_a_while(here):
+def test_watch_survives_a_temporarily_unusable_outbox(here):
     (first,) = wait_for("first")
     os.rename("ob/tmp", "away")
     pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
@@ -508,7 +508,7 @@ def test_the_watch_outlives_an_outbox_that_cannot_be_used_for_a_while(here):
 
 
 @POSIX
-def test_the_watch_delivers_what_somebody_who_has_died_was_delivering(here):
+def test_watch_delivers_entries_of_a_dead_process(here):
     code = (
         "import event, time; from event._outbox import Outbox; put = Outbox('ob').put; "
         "put(event.Event('waits'), {'file': 'events'}).postpone(0); put(event.Event('n'), {'file': 'events'}); "
@@ -529,7 +529,7 @@ def test_the_watch_delivers_what_somebody_who_has_died_was_delivering(here):
 
 
 @POSIX
-def test_the_watch_tries_what_is_not_due_once_and_not_again(here):
+def test_watch_with_all_tries_each_entry_that_is_not_due_once(here):
     wait_for("stuck")
     process = start("deliver", "ob", "--watch", "--all", stderr=subprocess.PIPE)
     try:
@@ -550,13 +550,13 @@ def line_of(process):
     return process.stderr.readline()
 
 
-def test_a_plugin_that_ends_the_process_is_asked_when_the_outbox_has_the_event(process, plugin):
+def test_event_is_stored_before_a_plugin_ends_the_process(process, plugin):
     plugin("quits", "import os; os._exit(0)\n")
     process("send", "n", "--outbox", "ob", "--handler", "quits")
     assert len(ids()) == 1
 
 
-def test_a_plugin_whose_import_hangs_holds_neither_the_sender_nor_what_waits(process, plugin):
+def test_plugin_with_a_hung_import_blocks_neither_send_nor_deliver(process, plugin):
     plugin("hangs", "import time; time.sleep(100)\n")
     done = process("send", "n", "--outbox", "ob", "--timeout", "5", "--handler", "hangs", *TO_FILES)
     assert done.returncode == 0
@@ -566,7 +566,7 @@ def test_a_plugin_whose_import_hangs_holds_neither_the_sender_nor_what_waits(pro
 
 
 @pytest.mark.parametrize("name", [42, 2026.1, None, {"a": 1}, ["x"]])
-def test_an_event_whose_name_is_no_text_is_delivered_and_holds_up_no_other(command, name):
+def test_event_with_a_name_that_is_no_text_is_delivered(command, name):
     manager = EventManager(outbox="ob")
     manager.add_handler("file", "events")
     pathlib.Path("events").write_text("in the way", encoding="utf-8")

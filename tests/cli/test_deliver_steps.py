@@ -63,33 +63,33 @@ def interrupt(_listener):
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_has_the_supervisor_stop_and_makes_the_status(command, play, number, expected):
+def test_signal_stops_the_supervisor_and_sets_the_exit_status(command, play, number, expected):
     asked = play(nothing, raise_signal(number), nothing)
     status, _, err = command("deliver", "ob", "--watch")
     assert (status, err) == (expected, [])
     assert asked == ["stop", "stop"]
 
 
-def test_a_second_signal_has_the_supervisor_abort(command, play):
+def test_second_signal_aborts_the_supervisor(command, play):
     asked = play(raise_signal(signal.SIGINT), interrupt)
     assert command("deliver", "ob") == (130, [], [])
     assert asked == ["stop", "abort"]
 
 
-def test_what_is_not_known_of_the_end_is_left_out(command, play):
+def test_unknown_summary_counts_are_omitted(command, play):
     play(nothing)
     status, _, err = command("deliver", "ob")
     assert (status, err) == (0, ["e3-event deliver: nothing was due"])
 
 
 @pytest.mark.parametrize(("options", "expected"), [((), 0), (("--strict",), 1)], ids=["usual", "strict"])
-def test_what_the_outbox_says_makes_status_1_if_strict(command, play, options, expected):
+def test_outbox_problem_exits_with_1_if_strict(command, play, options, expected):
     play(lambda listener: listener.log("the disk is full"), summary={"waiting": 0})
     status, _, err = command("deliver", "ob", *options)
     assert (status, err[0]) == (expected, "e3-event deliver: the disk is full")
 
 
-def test_the_number_of_jobs_is_one_of_the_options(command, play):
+def test_number_of_jobs_is_passed_to_the_supervisor(command, play):
     play(nothing)
     assert command("deliver", "ob", "--jobs", "3")[0] == 0
     status, _, err = command("deliver", "ob", "--jobs", "0")
@@ -98,7 +98,7 @@ def test_the_number_of_jobs_is_one_of_the_options(command, play):
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_what_goes_well_and_says_nothing_is_no_line_of_a_quiet_command(capsys, shown):
+def test_quiet_prints_no_line_for_a_success_without_warnings(capsys, shown):
     entry = OpenEntry("e", "claim", "n")
     entry.results.append(Result("file", {"ok": True, "said": "by the way" if shown else ""}))
     deliver.Report("relay", quiet=True).entry(entry, "delivered")
@@ -121,7 +121,7 @@ class Pass:
     finished, total = False, 2
 
 
-def test_a_terminal_sees_what_was_missed_and_each_text_removes_the_one_before(monkeypatch):
+def test_terminal_progress_replaces_the_previous_text(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     report = deliver.Report("deliver")
@@ -136,7 +136,7 @@ def test_a_terminal_sees_what_was_missed_and_each_text_removes_the_one_before(mo
     assert terminal.getvalue() == "1 of 2 done, 1 not delivered\r                            \r"
 
 
-def test_an_entry_that_is_put_back_untried_is_neither_counted_nor_trouble():
+def test_entry_released_untried_is_neither_counted_nor_a_failure():
     report = deliver.Report("deliver")
     report.entry(OpenEntry("e", "claim", "n"), "waiting")
     assert (report.entries, report.has_trouble) == (0, False)

@@ -23,7 +23,7 @@ def read_by_argparse(argv):
 
 
 @given(st.sampled_from(["send", "run", "check"]), st.lists(WORDS, max_size=8))
-def test_what_is_read_is_what_argparse_reads(command, words):
+def test_fast_parser_agrees_with_argparse(command, words):
     quick = fast_parser.parse_fast([command, *words])
     if quick is None:
         return
@@ -45,7 +45,7 @@ def test_what_is_read_is_what_argparse_reads(command, words):
         pytest.param(["check", "--send", "--handler", "file=d"], id="check"),
     ],
 )
-def test_the_usual_lines_are_read_without_argparse(argv):
+def test_common_command_lines_are_parsed_without_argparse(argv):
     assert fast_parser.parse_fast(argv) is not None
 
 
@@ -63,12 +63,12 @@ def test_the_usual_lines_are_read_without_argparse(argv):
         pytest.param(["run", "n", "--start=1"], id="a value for a flag"),
     ],
 )
-def test_what_is_wrong_or_rare_is_left_to_argparse(argv):
+def test_wrong_or_rare_command_lines_are_left_to_argparse(argv):
     assert fast_parser.parse_fast(argv) is None
 
 
 @pytest.mark.parametrize("command", ["send", "run", "check"])
-def test_no_option_is_forgotten(command):
+def test_fast_parser_knows_every_option(command):
     (command_parser,) = (
         action.choices[command]
         for action in parser.build_parser([command])._actions

@@ -9,8 +9,8 @@ import re
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from event._cli._support import handler_options
+from helpers.commands import TO_FILES, handler, stored
 
 
 def test_handlers_come_from_the_variable(command, monkeypatch):
@@ -21,26 +21,26 @@ def test_handlers_come_from_the_variable(command, monkeypatch):
     assert len(stored("a")) == len(stored("b")) == 1
 
 
-def test_another_variable_may_be_named(command, monkeypatch):
+def test_another_variable_can_be_given(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=a")
     monkeypatch.setenv("OTHER", "file=b")
     assert command("send", "n", "--env", "OTHER")[0] == 0
     assert os.listdir() == ["b"]
 
 
-def test_a_handler_option_stands_in_for_the_variable(command, monkeypatch):
+def test_handler_option_replaces_the_variable(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=a")
     assert command("send", "n", "--handler", "file=b")[0] == 0
     assert os.listdir() == ["b"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: Windows allows no such name")
-def test_a_handler_option_is_one_handler_whatever_its_configuration_holds(command):
+def test_handler_option_is_one_handler_with_any_configuration(command):
     assert command("send", "n", "--handler", "file=b|c=d")[0] == 0
     assert os.listdir() == ["b|c=d"]
 
 
-def test_no_handler_at_all_is_no_failure_and_says_what_to_do(command):
+def test_send_without_handlers_succeeds_and_prints_advice(command):
     assert command("send", "n", "--uid", "u") == (
         0,
         ["u"],
@@ -51,7 +51,7 @@ def test_no_handler_at_all_is_no_failure_and_says_what_to_do(command):
     )
 
 
-def test_a_broken_entry_is_a_line_and_the_others_deliver(command, monkeypatch):
+def test_broken_entry_prints_a_line_and_others_deliver(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "fiel=x|logging=a,b,c|file=events")
     status, out, err = command("send", "n", "--uid", "u")
     assert (status, out, len(err)) == (1, ["u"], 3)
@@ -62,7 +62,7 @@ def test_a_broken_entry_is_a_line_and_the_others_deliver(command, monkeypatch):
     assert len(stored()) == 1
 
 
-def test_where_no_handler_loads_nothing_is_sent(command):
+def test_nothing_is_sent_if_no_handler_loads(command):
     status, out, err = command("send", "n", "--handler", "fiel=x")
     assert (status, out) == (1, [])
     assert err[0].endswith("; not loaded (in --handler); lost")
@@ -95,7 +95,7 @@ def test_where_no_handler_loads_nothing_is_sent(command):
         ),
     ],
 )
-def test_a_handler_that_fails_says_why_on_one_line_and_the_next_one_delivers(command, plugin, send, line):
+def test_failed_handler_prints_one_line_and_the_next_delivers(command, plugin, send, line):
     plugin("down", handler(send))
     status, out, err = command("send", "n", "--uid", "u", "--handler", "down", *TO_FILES)
     assert (status, out, len(err)) == (1, ["u"], 2)
@@ -104,21 +104,21 @@ def test_a_handler_that_fails_says_why_on_one_line_and_the_next_one_delivers(com
     assert len(stored()) == 1
 
 
-def test_a_handler_that_exits_while_it_is_loaded_does_not_end_the_command(command, plugin):
+def test_handler_that_exits_on_import_does_not_end_the_command(command, plugin):
     plugin("quits", handler(decode="sys.exit('no token')"))
     status, _, err = command("send", "n", "--handler", "quits", *TO_FILES)
     assert (status, err[0]) == (1, "quits: SystemExit: no token; not loaded (in --handler); lost")
     assert len(stored()) == 1
 
 
-def test_a_warning_of_a_handler_that_delivers_stands_on_its_line(command, plugin):
+def test_warning_of_a_successful_handler_is_on_its_line(command, plugin):
     plugin("half", handler("logging.getLogger('event').warning('b@x refused')\n        return True"))
     status, _, err = command("send", "n", "--handler", "half")
     assert status == 0
     assert re.fullmatch(r"half: delivered in \d\.\d{3} s; warning: b@x refused", err[0])
 
 
-def test_no_log_of_a_plugin_prints_a_traceback_whoever_configured_logging(process, plugin):
+def test_log_of_a_plugin_never_prints_a_traceback(process, plugin):
     send = """logging.basicConfig()
         log = logging.getLogger("acme")
         log.warning("%d", "x")
@@ -138,14 +138,14 @@ def test_no_log_of_a_plugin_prints_a_traceback_whoever_configured_logging(proces
     assert done.stderr.endswith("noisy: it is full; lost\n")
 
 
-def test_stdout_holds_the_uid_alone_even_where_a_plugin_prints(process, plugin):
+def test_stdout_has_only_the_uid_even_if_a_plugin_prints(process, plugin):
     plugin("chatty", "print('importing')\n" + handler("print('sending')\n        return True"))
     done = process("send", "n", "--uid", "u", "--handler", "chatty")
     assert (done.returncode, done.stdout) == (0, "u\n")
     assert done.stderr.startswith("importing\nsending\nchatty: delivered")
 
 
-def test_logging_is_left_as_it_was(command):
+def test_logging_is_unchanged(command):
     log = logging.getLogger("event")
     before = (log.propagate, [*log.handlers], logging.getLogRecordFactory(), logging.raiseExceptions)
     command("send", "n", *TO_FILES)
@@ -164,7 +164,7 @@ def test_logging_is_left_as_it_was(command):
         ),
     ],
 )
-def test_a_plugin_that_quotes_its_configuration_gives_no_secret_away(process, plugin, source):
+def test_plugin_that_quotes_its_configuration_reveals_no_secret(process, plugin, source):
     plugin("hook", source)
     secret = "https://bot:hunter2@hooks.example/T00/abcd1234?x=%2C"
     for args in (["send", "n"], ["check", "--send"]):
@@ -183,17 +183,17 @@ def test_a_plugin_that_quotes_its_configuration_gives_no_secret_away(process, pl
         pytest.param("http://h/a:b@c and u:p@h", "http://h/a:b@c and u:p@h", id="none"),
     ],
 )
-def test_a_url_that_an_error_quotes_shows_no_password_whoever_has_configured_it(text, shown):
+def test_url_in_an_error_shows_no_password(text, shown):
     assert handler_options.masked(text, {}) == shown
 
 
-def test_logging_without_a_configuration_prints_each_event(process, here):
+def test_logging_handler_without_configuration_prints_each_event(process, here):
     files = [event.Event(name).dump(here / "dumps") for name in ("first", "second")]
     done = process("send", "--handler", "logging", "--from-file", *files)
     assert [done.stderr.count(f'"name": "{name}"') for name in ("first", "second")] == [1, 1]
 
 
-def test_logging_without_a_configuration_prints_no_debugging_of_others(process, plugin):
+def test_logging_handler_without_configuration_prints_no_foreign_debug(process, plugin):
     plugin("chatty", handler("import logging; logging.getLogger('lib').debug('noise'); return True"))
     done = process("send", "n", "--handler", "logging", "--handler", "chatty")
     assert '"name": "n"' in done.stderr

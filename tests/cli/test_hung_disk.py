@@ -32,7 +32,7 @@ def hangs(tmp_path, monkeypatch):
 
 
 @pytest.mark.server
-def test_a_pass_over_the_outbox_ends(process, hangs):
+def test_deliver_ends_if_the_disk_hangs(process, hangs):
     done = process("deliver", "hung-outbox", "--timeout", "1")
     assert done.returncode == 1
     assert "the outbox does not answer" in done.stderr

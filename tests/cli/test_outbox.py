@@ -13,10 +13,10 @@ import sys
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, text_of, wait_for
 from event._cli._support import outbox_index
 from event._outbox import Candidate, Outbox
+from helpers.commands import TO_FILES, handler, stored
 
 AT = ("--outbox", "ob")
 
@@ -79,7 +79,7 @@ def test_every_state_is_listed_and_counted(command, plugin):
     assert err == ["e3-event outbox list: 1 in delivery, 1 waiting, 1 failed, 1 corrupt"]
 
 
-def test_an_empty_outbox_and_none_are_no_error(command, here):
+def test_empty_or_missing_outbox_is_no_error(command, here):
     command("send", "n", *AT, *TO_FILES)
     assert command("outbox", "list", *AT) == (0, [], ["e3-event outbox list: nothing"])
     assert command("outbox", "list", "--outbox", "no") == (
@@ -89,7 +89,7 @@ def test_an_empty_outbox_and_none_are_no_error(command, here):
     )
 
 
-def test_a_newer_entry_is_listed_and_left_alone(command):
+def test_newer_entry_is_listed_and_unchanged(command):
     path = golden()
     (path / "entry").write_text('{"version": 99}', "utf-8")
     status, out, _ = command("outbox", "list", *AT)
@@ -107,7 +107,7 @@ def test_an_event_of_many_lines_is_one_line(command):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: no pseudo-terminal")
-def test_a_line_is_cut_where_the_terminal_ends(here):
+def test_line_is_cut_at_the_terminal_width(here):
     wait_for("x" * 300)
     ours, theirs = os.openpty()
     subprocess.run(["stty", "cols", "70"], stdin=theirs, check=True)
@@ -124,7 +124,7 @@ def test_a_line_is_cut_where_the_terminal_ends(here):
     assert [len(line) for line in seen.decode().splitlines()] == [70, 70]
 
 
-def test_the_first_line_is_there_before_the_last_entry_is_read(here):
+def test_first_line_is_printed_before_the_last_entry_is_read(here):
     """A reader that takes one line and leaves ends the list of an outbox that would take long."""
     source = golden()
     for number in range(3000):
@@ -144,7 +144,7 @@ def test_the_first_line_is_there_before_the_last_entry_is_read(here):
     assert sum(map(int, re.findall(r"(\d+) (?:waiting|failed)", rest))) < 3000
 
 
-def test_what_is_written_today_has_the_form_of_the_golden_entry(command, here):
+def test_new_entry_has_the_format_of_the_golden_entry(command, here):
     """The golden file is a contract: another release, and other programs, have written such entries."""
     (here / "build.log").write_text("all well\n", "utf-8")
     block("archive")
@@ -166,7 +166,7 @@ def lines_of(path):
     return [json.loads(line) for line in text_of(path).read_text("ascii").split("\n")[:-1]]
 
 
-def test_what_is_put_within_a_span_today_has_the_form_of_the_golden_entry(command, monkeypatch):
+def test_new_entry_with_a_span_has_the_format_of_the_golden_entry(command, monkeypatch):
     model = lines_of(golden_path(TRACED_ID))[0]
     monkeypatch.setenv("TRACEPARENT", model["trace"]["traceparent"])
     monkeypatch.setenv("TRACESTATE", model["trace"]["tracestate"])
@@ -188,7 +188,7 @@ def shape(value):
     return [shape(item) for item in value] if isinstance(value, list) else type(value)
 
 
-def test_the_page_on_formats_shows_the_golden_entry():
+def test_formats_page_shows_the_golden_entry():
     page = (GOLDEN.parents[2] / "docs/reference/formats.md").read_text("utf-8")
     shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "handlers" in text]
     assert shown == [lines_of(golden_path())[0]]
@@ -233,7 +233,7 @@ def test_the_golden_entry_is_shown(command, here):
     ]
 
 
-def test_an_entry_that_was_never_tried_and_lost_a_file_is_shown(command):
+def test_untried_entry_with_a_missing_file_is_shown(command):
     path = golden()
     first, *_ = (path / "entry").read_text("ascii").split("\n")
     (path / "entry").write_text(f'{first}\n{{"time": "noon", "handler": "other", "ok": false}}\n', "ascii")
@@ -254,7 +254,7 @@ def test_a_permanent_failure_is_shown(command, plugin):
     assert "  failed   strict" in out
 
 
-def test_of_a_corrupt_entry_the_problem_and_the_files_are_shown(command):
+def test_problem_and_files_of_a_corrupt_entry_are_shown(command):
     entry_id, _ = in_corrupt(command)
     status, out, _ = command("outbox", "show", entry_id, *AT)
     assert status == 0
@@ -263,7 +263,7 @@ def test_of_a_corrupt_entry_the_problem_and_the_files_are_shown(command):
     assert len(out) == 4
 
 
-def test_of_a_corrupt_entry_with_attachments_the_files_are_shown(command):
+def test_attachments_of_a_corrupt_entry_are_shown(command):
     path = golden()
     (path / "entry").write_text("{", "ascii")
     assert command("outbox", "show", GOLDEN_ID, *AT)[1][-1] == "  files    0, entry"
@@ -272,7 +272,7 @@ def test_of_a_corrupt_entry_with_attachments_the_files_are_shown(command):
 # An ID
 
 
-def test_the_beginning_of_an_id_is_enough_where_it_fits_one_entry(command):
+def test_unique_id_prefix_is_accepted(command):
     golden()
     copy = shutil.copytree(golden_path(), "ob/waiting/1780000080/8f14e45f-ceea-467f-a0e6-000000000002")
     status, _, err = command("outbox", "show", "8f14", *AT)
@@ -282,14 +282,14 @@ def test_the_beginning_of_an_id_is_enough_where_it_fits_one_entry(command):
     assert command("outbox", "show", "8f14", *AT)[0] == 0
 
 
-def test_a_whole_id_is_that_entry_whatever_else_begins_with_it(command):
+def test_full_id_is_accepted_even_if_it_is_a_prefix_of_another(command):
     golden()
     shutil.copytree(golden_path(), f"ob/waiting/1780000080/{GOLDEN_ID}-more")
     assert command("outbox", "show", GOLDEN_ID, *AT)[0] == 0
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "drop"])
-def test_an_unknown_id_is_one_line_and_status_1(command, action):
+def test_unknown_id_prints_one_line_and_exits_with_1(command, action):
     golden()
     for word in ("zz", "", "../waiting"):
         assert command("outbox", action, word, *AT) == (
@@ -313,14 +313,14 @@ def test_an_unknown_id_is_one_line_and_status_1(command, action):
         pytest.param(["drop", "a", "--force", *AT], "unrecognized argument '--force'", id="unknown option"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_status_2(command, here, args, message):
+def test_wrong_command_line_prints_one_line_and_exits_with_2(command, here, args, message):
     status, out, err = command("outbox", *args)
     assert (status, out, len(err)) == (2, [], 1)
     assert message in err[0]
     assert not list(here.iterdir())
 
 
-def test_there_must_be_an_outbox_to_find_an_id_in(command, here):
+def test_id_in_a_missing_outbox_is_an_error(command, here):
     assert command("outbox", "drop", "a", *AT) == (1, [], [f"e3-event outbox drop: there is no outbox {here / 'ob'}"])
 
 
@@ -336,7 +336,7 @@ def test_several_entries_are_retried_and_a_wrong_id_stops_none(command):
     assert command("deliver", "ob")[2][-1] == "e3-event deliver: 2 of 2 delivered; nothing is waiting"
 
 
-def test_what_was_refused_for_good_is_tried_again(command, plugin, here):
+def test_permanent_failure_is_retried(command, plugin, here):
     entry_id = in_failed(command, plugin)
     assert command("outbox", "retry", entry_id, *AT)[0] == 0
     (module,) = here.parent.glob("site/acme_strict_module.py")
@@ -345,7 +345,7 @@ def test_what_was_refused_for_good_is_tried_again(command, plugin, here):
     assert ids(state="failed") == ids() == []
 
 
-def test_a_corrupt_entry_is_retried_once_it_is_mended(command):
+def test_corrupt_entry_is_retried_after_its_repair(command):
     entry_id, whole = in_corrupt(command)
     status, out, err = command("outbox", "retry", entry_id, *AT)
     assert (status, out) == (1, [])
@@ -369,7 +369,7 @@ def test_entries_of_every_state_are_dropped(command, plugin):
 
 
 @pytest.mark.parametrize("action", ["retry", "drop"])
-def test_what_is_being_delivered_is_left_alone(command, action):
+def test_entry_being_delivered_is_neither_retried_nor_dropped(command, action):
     claim = Outbox("ob").put(event.Event("n"), {"file": "events"})
     status, out, err = command("outbox", action, claim.entry.id, *AT)
     assert (status, out, len(err)) == (1, [], 1)
@@ -377,7 +377,7 @@ def test_what_is_being_delivered_is_left_alone(command, action):
     assert ids(state="claimed") == [claim.entry.id]
 
 
-def test_what_another_process_has_taken_meanwhile_is_one_line(command, monkeypatch):
+def test_entry_claimed_meanwhile_prints_one_line(command, monkeypatch):
     golden()
     moved_on = Candidate("waiting", GOLDEN_ID, f"waiting/30/{GOLDEN_ID}")
     monkeypatch.setattr(Outbox, "find", lambda *_: [moved_on])
@@ -393,11 +393,11 @@ def outbox_of(out):
     return out[out.index("Outbox:") + 1]
 
 
-def test_check_says_that_there_is_no_outbox(command):
+def test_check_reports_a_missing_outbox(command):
     assert outbox_of(command("check")[1]) == "  none  if a handler fails, the event is lost"
 
 
-def test_check_counts_what_an_outbox_holds_and_makes_none(command, plugin, monkeypatch):
+def test_check_counts_entries_and_creates_no_outbox(command, plugin, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob/deep")
     status, out, _ = command("check")
     assert (status, outbox_of(out)) == (
@@ -414,7 +414,7 @@ def test_check_counts_what_an_outbox_holds_and_makes_none(command, plugin, monke
     )
 
 
-def test_an_outbox_that_cannot_be_used_is_a_problem(command):
+def test_unusable_outbox_is_a_problem(command):
     block("ob")
     status, out, err = command("check", *AT)
     assert (status, err) == (1, ["e3-event check: 1 problem"])
@@ -424,7 +424,7 @@ def test_an_outbox_that_cannot_be_used_is_a_problem(command):
 
 
 @pytest.mark.parametrize("state", ["waiting", "tmp"])
-def test_an_outbox_that_is_not_writable_is_a_problem(command, monkeypatch, state):
+def test_unwritable_outbox_is_a_problem(command, monkeypatch, state):
     wait_for("n")
     closed = os.path.abspath(f"ob/{state}")
     # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
@@ -436,18 +436,18 @@ def test_an_outbox_that_is_not_writable_is_a_problem(command, monkeypatch, state
     )
 
 
-def test_an_outbox_is_whole_again_when_it_is_used(command):
+def test_missing_state_directory_is_created_on_use(command):
     wait_for("n")
     os.rmdir("ob/corrupt")
     assert outbox_of(command("check", *AT)[1]) == f"  {there('ob')}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: symbolic links need a privilege")
-def test_an_outbox_whose_link_leads_nowhere_is_a_problem(command):
+def test_outbox_that_is_a_dangling_link_is_a_problem(command):
     os.symlink("gone", "ob")
     status, out, _ = command("check", *AT)
     assert status == 1
-    assert outbox_of(out).endswith("ob is no directory")
+    assert outbox_of(out).endswith("ob is not a directory")
 
 
 def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):
@@ -457,7 +457,7 @@ def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):
     assert not os.path.exists("ob")
 
 
-def test_check_counts_no_further_than_it_must(command):
+def test_check_stops_counting_at_its_limit(command):
     (entry_id,) = wait_for("n")
     path = path_of(entry_id)
     for number in range(1500):
@@ -468,6 +468,6 @@ def test_check_counts_no_further_than_it_must(command):
     ]
 
 
-def test_a_time_beyond_the_calendar_is_not_known():
+def test_time_beyond_the_calendar_is_unknown():
     assert outbox_index.utc(1e300) == "?"
     assert outbox_index.utc(0) == "1970-01-01T00:00:00Z"

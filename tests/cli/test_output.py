@@ -10,10 +10,10 @@ import sys
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import block, free, ids, make_due, wait_for
 from event._cli._support import handler_options, terminal
 from event._worker import Result
+from helpers.commands import TO_FILES, handler, stored
 
 AT = ("--outbox", "ob")
 
@@ -28,7 +28,7 @@ def printed(out):
 # JSON
 
 
-def test_send_prints_what_became_of_the_event(command):
+def test_send_prints_the_outcome_as_json(command):
     block()
     status, out, _ = command("send", "n", "--uid", "u", "--json", *AT, *TO_FILES, "--handler", "file:b@failure=x")
     ((sent),) = printed(out)["events"]
@@ -39,7 +39,7 @@ def test_send_prints_what_became_of_the_event(command):
     assert (skipped["handler"], skipped["state"], skipped["error"]) == ("file:b@failure", "skipped", None)
 
 
-def test_send_prints_events_that_are_delivered_lost_or_have_no_handler(command, here):
+def test_json_shows_delivered_lost_and_unhandled_events(command, here):
     (here / "bad.json").write_text("{", "utf-8")
     path = event.Event("n", uid="u").dump("in")
     _, out, _ = command("send", "--json", *TO_FILES, "--from-file", path, "bad.json")
@@ -56,7 +56,7 @@ def test_send_prints_a_file_that_cannot_be_attached(command):
     assert (sent["state"], "is not a regular file" in sent["error"], sent["results"]) == ("lost", True, [])
 
 
-def test_the_outbox_is_listed_and_shown(command, here):
+def test_json_lists_and_shows_the_outbox(command, here):
     (here / "log").write_text("x", "utf-8")
     assert printed(command("outbox", "list", "--json", "--outbox", str(here / "none"))[1])["entries"] == []
     (waiting,) = wait_for("a")
@@ -77,7 +77,7 @@ def test_the_outbox_is_listed_and_shown(command, here):
     assert "problem" in printed(command("outbox", "show", broken, "--json", *AT)[1])
 
 
-def test_an_entry_that_is_gone_is_one_line(command, monkeypatch):
+def test_vanished_entry_prints_one_line(command, monkeypatch):
     from event._outbox import Outbox
 
     (entry_id,) = wait_for("a")
@@ -89,7 +89,7 @@ def test_an_entry_that_is_gone_is_one_line(command, monkeypatch):
     assert command("outbox", "show", entry_id, "--json", *AT)[:2] == (1, [])
 
 
-def test_deliver_prints_what_was_delivered(command):
+def test_deliver_prints_deliveries_as_json(command):
     wait_for("a")
     status, out, _ = command("deliver", "ob", "--all", "--json", "-q")
     content = printed(out)
@@ -119,7 +119,7 @@ def test_check_prints_its_findings(command):
 # Lines
 
 
-def test_verbose_shows_the_settings_and_what_goes_well(command, process):
+def test_verbose_shows_settings_and_successes(command, process):
     assert "e3-event send: outbox: none (E3_EVENT_OUTBOX)" in command("send", "n", "-v", *TO_FILES)[2]
     done = process("run", "n", "--verbose", *TO_FILES, "--", "true")
     assert "e3-event run: timeout: 30 s (default)\n" in done.stderr
@@ -134,7 +134,7 @@ def test_quiet_silences_a_step_without_handlers(process):
     assert process("run", "n", "-q", "--", "true").stderr == ""
 
 
-def test_a_failure_is_red_and_a_success_green_where_colours_are_shown(command, monkeypatch):
+def test_failure_is_red_and_success_green_if_colours_are_shown(command, monkeypatch):
     block()
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, _, err = command("send", "n", *TO_FILES, "--handler", "file:b=b")
@@ -161,7 +161,7 @@ class Terminal(io.StringIO):
         pytest.param(None, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, id="both"),
     ],
 )
-def test_where_colours_are_shown(monkeypatch, stream, variables, expected):
+def test_colours_depend_on_terminal_and_environment(monkeypatch, stream, variables, expected):
     for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -191,7 +191,7 @@ def test_a_failure_begins_with_its_cause(handler_name, error, line):
 # Values
 
 
-def test_a_value_may_be_the_content_of_a_file(command, here):
+def test_value_can_be_read_from_a_file(command, here):
     (here / "notes.txt").write_bytes(b"two\nlines\xff")
     (here / "data.json").write_text("[1]", "utf-8")
     assert command("send", "n", "notes=@notes.txt", "data:=@data.json", *TO_FILES)[0] == 0
@@ -207,7 +207,7 @@ def test_a_value_may_be_the_content_of_a_file(command, here):
         pytest.param("a=@big", "'a': the file 'big' is larger than 1048576 bytes; attach it instead", id="large"),
     ],
 )
-def test_a_file_that_cannot_be_a_value_is_a_wrong_command_line(command, here, text, message):
+def test_unreadable_value_file_is_a_wrong_command_line(command, here, text, message):
     (here / "big").write_bytes(b"x" * ((1 << 20) + 1))
     status, _, err = command("send", "n", text, *TO_FILES)
     assert (status, message in err[0]) == (2, True)
@@ -226,7 +226,7 @@ def test_a_closed_stdin_is_empty(command, here, monkeypatch):
     assert (here / "events/n-u/stdin").read_bytes() == b""
 
 
-def test_stdin_is_attached_once_only(command):
+def test_stdin_can_be_attached_only_once(command):
     status, _, err = command("send", "n", "--attach", "-", "--attach", "log=-", *TO_FILES)
     assert (status, "--attach: stdin can be attached once only" in err[0]) == (2, True)
 
@@ -234,7 +234,7 @@ def test_stdin_is_attached_once_only(command):
 # The version
 
 
-def test_the_version_has_a_short_option_and_a_name(command):
+def test_version_option_has_a_short_form_and_prints_the_name(command):
     assert command("-V") == command("--version") == (0, [f"e3-event {event.__version__}"], [])
     assert command("send", "-V")[0] == 2
 
@@ -259,14 +259,14 @@ def test_retry_all_makes_every_entry_due(command, plugin):
     assert [data["name"] for data in stored()] == ["w"]
 
 
-def test_drop_failed_leaves_what_waits(command, plugin):
+def test_drop_failed_keeps_waiting_entries(command, plugin):
     fail(command, plugin, "f")
     wait_for("w")
     assert command("outbox", "drop", "--failed", *AT)[2] == ["e3-event outbox drop: 1 entry dropped"]
     assert (len(ids()), ids(state="failed")) == (1, [])
 
 
-def test_prune_removes_what_is_old(command, plugin, here):
+def test_prune_removes_old_entries(command, plugin, here):
     (old,) = fail(command, plugin, "f")
     (waiting,) = wait_for("w")
     assert command("outbox", "prune", "ob")[2] == ["e3-event outbox prune: 0 entries dropped"]
@@ -280,7 +280,7 @@ def test_prune_removes_what_is_old(command, plugin, here):
     assert ids() == [waiting]
 
 
-def test_an_entry_that_moves_on_meanwhile_is_not_old(tmp_path):
+def test_entry_that_moves_meanwhile_is_not_pruned(tmp_path):
     from event._cli._support.outbox_listing import age
     from event._outbox import Candidate, Outbox
 
@@ -295,6 +295,6 @@ def test_an_entry_that_moves_on_meanwhile_is_not_old(tmp_path):
         pytest.param(["retry", "--all", "x"], "unrecognized argument 'x'; an ID cannot be combined", id="both"),
     ],
 )
-def test_a_wrong_command_line_says_what_was_expected(command, args, message):
+def test_wrong_command_line_explains_what_was_expected(command, args, message):
     status, _, err = command("outbox", *args, *AT)
     assert (status, message in err[0]) == (2, True)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import _e3_event
-from cli.helpers import stored
+from helpers.commands import stored
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
 
@@ -18,7 +18,7 @@ PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
 @pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX system")
 @pytest.mark.parametrize("module", ["event.py", "event/__init__.py", "json.py", "queue.py"])
 @pytest.mark.parametrize("command", ["send", "run"])
-def test_a_module_of_the_build_does_not_take_the_place_of_ours(tmp_path, monkeypatch, module, command):
+def test_module_of_the_build_does_not_shadow_the_package(tmp_path, monkeypatch, module, command):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "lib" / module
     path.parent.mkdir(parents=True)
@@ -32,7 +32,7 @@ def test_a_module_of_the_build_does_not_take_the_place_of_ours(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX system")
-def test_an_interpreter_that_would_ask_for_input_ends_with_the_status_of_the_command(tmp_path, monkeypatch):
+def test_interactive_interpreter_exits_with_the_status_of_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONINSPECT", "1")
     args = [PROGRAM, "run", "n", "--handler", "file=events", "--", "sh", "-c", "exit 7"]
@@ -41,7 +41,7 @@ def test_an_interpreter_that_would_ask_for_input_ends_with_the_status_of_the_com
     assert len(stored()) == 1
 
 
-def test_with_pythoninspect_the_program_ends_before_the_interpreter_asks_for_input(monkeypatch):
+def test_program_exits_despite_pythoninspect(monkeypatch):
     ended = []
     monkeypatch.setattr(_e3_event, "_import_main", lambda: lambda: 7)
     monkeypatch.setattr(sys, "flags", SimpleNamespace(inspect=1))
@@ -59,7 +59,7 @@ def without_event(monkeypatch):
     monkeypatch.setattr(_e3_event, "_import_main", broken)
 
 
-def test_without_the_package_the_command_runs(without_event, monkeypatch, capsys):
+def test_run_executes_its_command_without_the_package(without_event, monkeypatch, capsys):
     called = []
     monkeypatch.setattr(os, "execvp", lambda *args: called.append(args))
     monkeypatch.setattr(sys, "argv", ["e3-event", "run", "n", "--", "make", "-j"])
@@ -70,9 +70,7 @@ def test_without_the_package_the_command_runs(without_event, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(("error", "status"), [(FileNotFoundError(2, "gone"), 127), (PermissionError(13, "no"), 126)])
-def test_without_the_package_a_command_that_cannot_run_has_the_status_of_a_shell(
-    without_event, monkeypatch, capsys, error, status
-):
+def test_run_without_the_package_exits_like_a_shell(without_event, monkeypatch, capsys, error, status):
     def fail(*_args):
         raise error
 
@@ -84,13 +82,13 @@ def test_without_the_package_a_command_that_cannot_run_has_the_status_of_a_shell
 
 
 @pytest.mark.parametrize("args", [["send", "n"], ["run", "n"], ["run", "n", "--"]])
-def test_without_the_package_any_other_command_fails(without_event, monkeypatch, capsys, args):
+def test_other_commands_fail_without_the_package(without_event, monkeypatch, capsys, args):
     monkeypatch.setattr(sys, "argv", ["e3-event", *args])
     assert _e3_event.main() == 1
     assert capsys.readouterr().err == "e3-event: ImportError: no package\n"
 
 
-def test_the_program_is_the_command_line(monkeypatch, capsys):
+def test_program_calls_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["e3-event", "--version"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert _e3_event.main() == 0

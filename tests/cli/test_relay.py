@@ -14,10 +14,10 @@ import time
 import pytest
 
 import event
-from cli.helpers import HOLDS_THE_LOCK, TO_FILES, handler, stored
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
 from event._outbox import Outbox
+from helpers.commands import HOLDS_THE_LOCK, TO_FILES, handler, stored
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 
@@ -73,7 +73,7 @@ def uids(path="events"):
 
 @both
 @pytest.mark.parametrize("outbox", [pytest.param(["--outbox", "ob"], id="outbox"), pytest.param([], id="no outbox")])
-def test_what_is_published_reaches_the_handlers_whole_and_sigterm_ends_it(broker, relaying, here, outbox):
+def test_published_events_arrive_complete_and_sigterm_ends_the_relay(broker, relaying, here, outbox):
     attachment = here / "log"
     attachment.write_bytes(os.urandom(100_000))
     broker.send("a", attachment=attachment)
@@ -96,7 +96,7 @@ def test_what_is_published_reaches_the_handlers_whole_and_sigterm_ends_it(broker
 
 
 @both
-def test_sigint_ends_it_with_130(broker, relaying):
+def test_sigint_ends_the_relay_with_status_130(broker, relaying):
     process = relaying("--outbox", "ob", *TO_FILES)
     broker.send("a")
     eventually(lambda: uids() == ["u-a"], "the event is there")
@@ -104,7 +104,7 @@ def test_sigint_ends_it_with_130(broker, relaying):
     assert process.lines[-2] == RELAYED.format(1)
 
 
-def test_the_variables_name_handlers_outbox_and_timeout(broker, relaying, plugin):
+def test_environment_variables_set_handlers_outbox_and_timeout(broker, relaying, plugin):
     plugin("hung", handler("import threading; threading.Event().wait()"))
     env = {"E3_EVENT_HANDLERS": "file=events|hung", "E3_EVENT_OUTBOX": "ob", "E3_EVENT_TIMEOUT": "0.3"}
     broker.send("a")
@@ -139,7 +139,7 @@ def test_the_variables_name_handlers_outbox_and_timeout(broker, relaying, plugin
         pytest.param(["env:URL", "--handler", "file=a", "--handler", "file=b"], "'file' is given twice", id="twice"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_status_2(command, monkeypatch, here, args, message):
+def test_wrong_command_line_prints_one_line_and_exits_with_2(command, monkeypatch, here, args, message):
     monkeypatch.setenv("URL", "redis://u:hunter2@127.0.0.1:9")
     status, out, err = command("relay", *args)
     assert (status, out, len(err)) == (2, [], 1)
@@ -156,7 +156,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(command, monkeypatch, her
         pytest.param("boto3", ["--s3", "s3://bucket/prefix"], "s3", id="boto3"),
     ],
 )
-def test_a_missing_extra_is_one_line_and_status_2(command, monkeypatch, module, args, extra):
+def test_missing_extra_prints_one_line_and_exits_with_2(command, monkeypatch, module, args, extra):
     monkeypatch.setitem(sys.modules, module, None)
     status, _, err = command("relay", "redis://127.0.0.1:9", *args)
     assert (status, len(err)) == (2, 1)
@@ -172,7 +172,7 @@ def test_a_missing_extra_is_one_line_and_status_2(command, monkeypatch, module, 
         pytest.param("file:url", False, id="a file"),
     ],
 )
-def test_a_password_in_clear_is_warned_of_and_never_shown(command, monkeypatch, here, url, warned):
+def test_password_in_the_url_prints_a_warning_and_is_not_shown(command, monkeypatch, here, url, warned):
     monkeypatch.setenv("URL", "redis://:hunter2@127.0.0.1:9")
     (here / "url").write_text("redis://:hunter2@127.0.0.1:9\n", "utf-8")
     status, _, err = command("relay", url)
@@ -183,12 +183,12 @@ def test_a_password_in_clear_is_warned_of_and_never_shown(command, monkeypatch, 
     ]
 
 
-def test_a_place_in_s3_is_looked_for_when_something_is_there(command):
+def test_s3_is_not_contacted_before_the_first_message(command):
     args = ("relay", "redis://127.0.0.1:9", "--s3", "s3://bucket/prefix", "--profile", "ci")
     assert command(*args)[2] == ["e3-event relay: nothing is relayed: E3_EVENT_HANDLERS names no handler"]
 
 
-def test_the_help_tells_how_it_ends(command):
+def test_help_lists_the_exit_statuses(command):
     status, out, _ = command("relay", "--help")
     assert (status, out[0]) == (0, "usage: e3-event relay URL [option]...")
     assert [line[:5].strip() for line in out if line.startswith("  ") and line.strip()[:1].isdigit()] == [
@@ -198,7 +198,7 @@ def test_the_help_tells_how_it_ends(command):
 
 
 @both
-def test_a_wrong_password_is_told_without_it_and_tried_again(broker, relaying, monkeypatch):
+def test_wrong_password_is_reported_without_it_and_retried(broker, relaying, monkeypatch):
     password = broker.url.partition("://")[2].partition("@")[0].rpartition(":")[2]
     monkeypatch.setenv("BROKER", broker.url.replace(password, "hunter2-%41"))
     process = relaying(*TO_FILES)
@@ -211,7 +211,7 @@ def test_a_wrong_password_is_told_without_it_and_tried_again(broker, relaying, m
 
 
 @both
-def test_a_broker_that_comes_later_and_goes_away_meanwhile_is_waited_for(broker, relaying, servers, request):
+def test_relay_waits_for_a_broker_that_is_down(broker, relaying, servers, request):
     server = servers(request.node.callspec.params["broker"])
     broker.send("a")
     server.stop()
@@ -233,14 +233,14 @@ def test_a_broker_that_comes_later_and_goes_away_meanwhile_is_waited_for(broker,
 # The handlers.
 
 
-def test_without_a_handler_nothing_is_taken(broker, command):
+def test_relay_without_handlers_consumes_nothing(broker, command):
     broker.send("a")
     status, _, err = command("relay", "env:BROKER", "--queue", broker.name, "--env", "NONE", "--outbox", "ob")
     assert (status, err) == (1, ["e3-event relay: nothing is relayed: NONE names no handler"])
     assert broker.waiting() == 1
 
 
-def test_without_an_outbox_a_broken_handler_is_a_reason_to_take_nothing(broker, command):
+def test_relay_without_an_outbox_refuses_a_broken_handler(broker, command):
     broker.send("a")
     args = ("relay", "env:BROKER", "--queue", broker.name, *TO_FILES, "--handler", "s3=nonsense", "--handler", "no=x")
     status, _, err = command(*args)
@@ -253,7 +253,7 @@ def test_without_an_outbox_a_broken_handler_is_a_reason_to_take_nothing(broker, 
     assert broker.waiting() == 1
 
 
-def test_with_an_outbox_a_broken_handler_gets_its_events_later(broker, relaying, process, plugin):
+def test_relay_with_an_outbox_stores_events_for_a_broken_handler(broker, relaying, process, plugin):
     broker.send("a", "b")
     running = relaying("--outbox", "ob", *TO_FILES, "--handler", "late=x")
     assert running.line("late: not loaded: ").endswith("(in --handler)")
@@ -266,7 +266,7 @@ def test_with_an_outbox_a_broken_handler_gets_its_events_later(broker, relaying,
     assert uids() == ["u-a", "u-b"]
 
 
-def test_of_what_goes_wrong_no_secret_of_a_plugin_is_shown(broker, relaying, plugin):
+def test_failures_show_no_secret_of_a_plugin(broker, relaying, plugin):
     plugin("hook", handler("logging.getLogger('event').warning(self.config); raise OSError(f'GET {self.config}')"))
     for outbox in ([], ["--outbox", "ob"]):
         broker.send("a")
@@ -277,7 +277,7 @@ def test_of_what_goes_wrong_no_secret_of_a_plugin_is_shown(broker, relaying, plu
 
 
 @both
-def test_without_an_outbox_what_a_handler_does_not_take_comes_again_for_it(broker, relaying, plugin):
+def test_relay_without_an_outbox_requeues_undelivered_events(broker, relaying, plugin):
     try_twice = "import os\n        if os.path.exists(event.name): open('took', 'a').write(event.name); return True"
     plugin("fickle", handler(f"{try_twice}\n        open(event.name, 'w').close(); return False"))
     broker.send("a", "b")
@@ -290,7 +290,7 @@ def test_without_an_outbox_what_a_handler_does_not_take_comes_again_for_it(broke
 
 
 @both
-def test_refused_event_is_dead_lettered_and_a_relay_of_that_queue_tries_it_again(broker, relaying, plugin, here):
+def test_refused_event_is_dead_lettered_and_can_be_relayed_again(broker, relaying, plugin, here):
     refuse = "import os, event as e\n        if os.path.exists('strict'): raise e.error.PermanentError('no such board')"
     plugin("strict", handler(f"{refuse}\n        open(event.name, 'w').close(); return True"))
     (here / "strict").touch()
@@ -301,12 +301,12 @@ def test_refused_event_is_dead_lettered_and_a_relay_of_that_queue_tries_it_again
     assert process.end(signal.SIGTERM) == 0
     assert process.lines[-2] == RELAYED.format("0") + ", 3 dead-lettered"
     assert sum("refused for good: strict: no such board" in line for line in process.lines) == 2
-    assert sum("it is not an event's message" in line for line in process.lines) == 1
+    assert sum("it is not an e3-event message" in line for line in process.lines) == 1
     (here / "strict").unlink()
     broker.name += ".dead"
     process = relaying("--handler", "strict", *TO_FILES)
     eventually(lambda: (here / "a").exists() and (here / "b").exists(), "they are delivered")
-    process.line(".dead.dead: it is not an event's message")
+    process.line(".dead.dead: it is not an e3-event message")
     assert process.end(signal.SIGTERM) == 0
     assert uids() == ["u-a", "u-b"]
 
@@ -323,7 +323,7 @@ def test_refused_event_is_dead_lettered_and_a_relay_of_that_queue_tries_it_again
         pytest.param("return None", "", id="fails"),
     ],
 )
-def test_a_plugin_that_misbehaves_holds_up_nobody(broker, relaying, plugin, send, told):
+def test_misbehaving_plugin_does_not_affect_other_handlers(broker, relaying, plugin, send, told):
     plugin("bad", handler(send))
     broker.send("a", "b")
     process = relaying("--outbox", "ob", "--timeout", "0.5", "--handler", "bad", *TO_FILES)
@@ -358,7 +358,7 @@ def test_a_plugin_that_ends_its_process_does_not_end_the_relay(broker, relaying,
 STUCK = handler(f"return event.name != 'a' or bool({HOLDS_THE_LOCK})")
 
 
-def test_a_plugin_that_lets_no_other_thread_run_does_not_end_the_relay(broker, relaying, plugin):
+def test_plugin_that_holds_the_interpreter_does_not_end_the_relay(broker, relaying, plugin):
     """The deliverer begins anew without it, and its end does not wait for it."""
     plugin("stuck", STUCK)
     broker.send("a")
@@ -369,7 +369,7 @@ def test_a_plugin_that_lets_no_other_thread_run_does_not_end_the_relay(broker, r
     assert process.end(signal.SIGTERM) == 0
 
 
-def test_plugin_that_lets_no_other_thread_run_does_not_end_a_relay_without_an_outbox(broker, relaying, plugin):
+def test_plugin_that_holds_the_interpreter_does_not_end_a_direct_relay(broker, relaying, plugin):
     plugin("stuck", STUCK)
     broker.send("a")
     process = relaying("--handler", "stuck", "--timeout", "1", *TO_FILES)
@@ -379,7 +379,7 @@ def test_plugin_that_lets_no_other_thread_run_does_not_end_a_relay_without_an_ou
     assert broker.waiting() == 1
 
 
-def test_a_handler_reads_nothing_of_what_the_relay_tells(broker, relaying, plugin):
+def test_handler_of_a_relay_has_an_empty_stdin(broker, relaying, plugin):
     plugin("nosy", handler("return sys.stdin.read() == '' and len(open(0, closefd=False).read()) == 0"))
     broker.send("a", "b")
     process = relaying("--outbox", "ob", "--handler", "nosy", *TO_FILES)
@@ -391,7 +391,7 @@ def test_a_handler_reads_nothing_of_what_the_relay_tells(broker, relaying, plugi
 # Circles.
 
 
-def test_a_handler_that_publishes_to_the_queue_itself_is_refused(broker, command):
+def test_handler_that_publishes_to_the_relayed_queue_is_refused(broker, command):
     for url in (broker.url, "env:BROKER"):
         args = ("relay", "env:BROKER", "--queue", broker.name, "--handler", f"broker:x={url},{broker.name}")
         status, _, err = command(*args)
@@ -413,7 +413,7 @@ def test_a_handler_that_publishes_to_another_queue_passes_events_on(broker, rela
 # The end.
 
 
-def test_the_end_delivers_what_is_due(broker, relaying, here, plugin):
+def test_stopping_delivers_due_entries(broker, relaying, here, plugin):
     held = "import os, time\n        while not os.path.exists('go'): time.sleep(0.02)\n        time.sleep(0.2)"
     plugin("held", handler(f"{held}; return True"))
     names = [f"n{number}" for number in range(8)]
@@ -429,7 +429,7 @@ def test_the_end_delivers_what_is_due(broker, relaying, here, plugin):
 
 
 @both
-def test_without_an_outbox_the_end_delivers_what_is_begun_and_gives_back_the_rest(broker, relaying, plugin):
+def test_stopping_a_direct_relay_requeues_events_not_started(broker, relaying, plugin):
     names = [f"n{number}" for number in range(8)]
     plugin("slow", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
     broker.send(*names)
@@ -442,7 +442,7 @@ def test_without_an_outbox_the_end_delivers_what_is_begun_and_gives_back_the_res
 
 
 @both
-def test_a_second_signal_ends_it_at_once_and_the_event_is_given_back(broker, relaying, plugin):
+def test_second_signal_ends_the_relay_and_requeues_the_event(broker, relaying, plugin):
     plugin("hung", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(300)"))
     broker.send("a", "b")
     process = relaying("--handler", "hung", "--timeout", "300")
@@ -454,7 +454,7 @@ def test_a_second_signal_ends_it_at_once_and_the_event_is_given_back(broker, rel
     eventually(lambda: broker.waiting() == 2, "they are there again")
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(broker, relaying, plugin):
+def test_signal_sent_twice_at_once_counts_once(broker, relaying, plugin):
     """As `timeout` sends it, to the process and then to its group."""
     plugin("slow", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
     broker.send("a")
@@ -475,7 +475,7 @@ NOTES = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); "
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_deliverer_too_and_the_event_waits(broker, relaying, plugin, number):
+def test_second_signal_ends_the_worker_and_keeps_the_event(broker, relaying, plugin, number):
     plugin("hung", handler(NOTES + "import time; time.sleep(300)"))
     broker.send("a")
     process = relaying("--outbox", "ob", "--handler", "hung", "--timeout", "300")
@@ -488,7 +488,7 @@ def test_a_second_signal_ends_the_deliverer_too_and_the_event_waits(broker, rela
     assert len(ids()) + len(ids(state="claimed")) == 1
 
 
-def test_a_signal_that_the_deliverer_gets_too_changes_nothing(broker, relaying, plugin):
+def test_signal_to_the_worker_is_ignored(broker, relaying, plugin):
     plugin("slow", handler(NOTES + "import time; time.sleep(1); return True"))
     broker.send("a")
     process = relaying("--outbox", "ob", "--handler", "slow", *TO_FILES, start_new_session=True)
@@ -501,7 +501,7 @@ def test_a_signal_that_the_deliverer_gets_too_changes_nothing(broker, relaying, 
     assert (uids(), ids(state="claimed")) == (["u-a"], [])
 
 
-def test_the_death_of_the_relay_ends_its_deliverer_after_the_delivery_that_is_being_made(broker, relaying, plugin):
+def test_worker_of_a_killed_relay_ends_after_its_delivery(broker, relaying, plugin):
     plugin("slow", handler(NOTES + "import time; time.sleep(2); return True"))
     broker.send("a", "b", "c", "d")
     process = relaying("--outbox", "ob", "--handler", "slow")
@@ -542,7 +542,7 @@ def put(*names, handlers):
         pytest.param("0<&- 1>&- 2>&-", [], id="all, no outbox"),
     ],
 )
-def test_closed_streams_change_nothing(broker, here, closed, outbox):
+def test_relay_works_with_closed_streams(broker, here, closed, outbox):
     broker.send("a")
     command = [sys.executable, "-m", "event", "relay", "env:BROKER", "--queue", broker.name, *outbox, *TO_FILES]
     process = subprocess.Popen(["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *command], stderr=subprocess.DEVNULL)
@@ -557,11 +557,11 @@ def test_closed_streams_change_nothing(broker, here, closed, outbox):
 
 
 @both
-def test_while_the_outbox_cannot_be_used_nothing_is_acknowledged(broker, relaying, here):
+def test_nothing_is_acknowledged_while_the_outbox_is_unusable(broker, relaying, here):
     (here / "ob").write_text("in the way", "utf-8")
     broker.send("a", "b")
     process = relaying("--outbox", "ob", *TO_FILES)
-    process.line("nothing is received for a while: ")
+    process.line("receiving is paused: ")
     assert process.end(signal.SIGTERM) == 0
     assert process.lines[-2] == RELAYED.format(0)
     eventually(lambda: broker.waiting() == 2, "they are the broker's")
@@ -579,7 +579,7 @@ def children_of(pid):
 
 
 @both
-def test_while_the_disk_is_full_nothing_is_acknowledged(broker, relaying, here):
+def test_nothing_is_acknowledged_while_the_disk_is_full(broker, relaying, here):
     attachment = here / "log"
     attachment.write_bytes(b"x" * 50_000)
     process = relaying("--outbox", "ob", *TO_FILES)
@@ -589,7 +589,7 @@ def test_while_the_disk_is_full_nothing_is_acknowledged(broker, relaying, here):
     limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
     resource.prlimit(worker, resource.RLIMIT_FSIZE, (1000, limits[1]))
     broker.send("b", attachment=attachment)
-    assert "File too large" in process.line("nothing is received for a while: ")
+    assert "File too large" in process.line("receiving is paused: ")
     eventually(lambda: os.listdir("ob/tmp") == [], "nothing is left there; a look at the clock is, for a moment")
     broker.send("c")
     resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)

@@ -79,7 +79,7 @@ def test_a_second_signal_aborts_the_sink(command, play):
     assert err[-1] == "e3-event relay: 3 relayed"
 
 
-def test_what_was_dead_lettered_is_counted(command, play):
+def test_dead_lettered_messages_are_counted(command, play):
     class Dead(Counts):
         dead_lettered = 2
 
@@ -88,7 +88,7 @@ def test_what_was_dead_lettered_is_counted(command, play):
     assert (status, err[-1]) == (0, "e3-event relay: 1 relayed, 2 dead-lettered")
 
 
-def test_a_handler_that_is_broken_is_told_and_a_reason_to_take_nothing(command, play):
+def test_broken_handler_is_reported_and_nothing_is_consumed(command, play):
     asked, _ = play()
     status, _, err = command("relay", URL, "--handler", "none=x")
     assert (status, asked) == (1, [])
@@ -96,7 +96,7 @@ def test_a_handler_that_is_broken_is_told_and_a_reason_to_take_nothing(command, 
     assert "with an outbox, events would be kept until they can be" in err[-1]
 
 
-def test_a_handler_that_would_publish_to_the_queue_itself_is_refused(command, play):
+def test_handler_that_publishes_to_the_relayed_queue_is_refused(command, play):
     asked, _ = play()
     status, _, err = command("relay", URL, "--handler", f"broker={URL}")
     assert (status, asked) == (2, [])
@@ -104,7 +104,7 @@ def test_a_handler_that_would_publish_to_the_queue_itself_is_refused(command, pl
 
 
 @pytest.mark.parametrize("config", ["redis://127.0.0.1:10", "nowhere"])
-def test_a_handler_that_publishes_elsewhere_or_is_broken_is_no_circle(command, play, config):
+def test_handler_for_another_queue_or_a_broken_one_is_no_loop(command, play, config):
     asked, _ = play()
     command("relay", URL, "--handler", f"broker={config}", "--outbox", "ob")
     assert asked == ["ended", "close"]

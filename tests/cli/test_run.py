@@ -16,9 +16,9 @@ import time
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from event._outbox import Outbox
 from event._process import ci
+from helpers.commands import TO_FILES, handler, stored
 
 if os.name == "nt":
     pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)
@@ -60,7 +60,7 @@ def waiting(outbox="outbox"):
 # The command.
 
 
-def test_the_command_has_our_streams_and_its_words_as_they_are(run):
+def test_command_inherits_streams_and_gets_its_arguments_unchanged(run):
     done = run("--", sys.executable, "-c", ECHO, "--", "a b", "$HOME", "*", "", input="in")
     assert (done.returncode, done.stdout, done.stderr) == (0, "in ['--', 'a b', '$HOME', '*', '']\n", "err\n")
 
@@ -68,7 +68,7 @@ def test_the_command_has_our_streams_and_its_words_as_they_are(run):
 ECHO = "import sys; print(sys.stdin.read(), sys.argv[1:]); print('err', file=sys.stderr)"
 
 
-def test_the_command_finds_the_descriptors_that_we_were_given(here):
+def test_command_inherits_open_descriptors(here):
     """A makefile's job server is one."""
     line = 'exec 7>seven; "$0" -m event run n --handler file=events -- sh -c "echo x >&7"'
     subprocess.run(["sh", "-c", line, sys.executable], check=True)
@@ -76,11 +76,11 @@ def test_the_command_finds_the_descriptors_that_we_were_given(here):
 
 
 @pytest.mark.parametrize("log", [pytest.param([], id="without a log"), pytest.param(["--log", "log"], id="with a log")])
-def test_a_closed_pipe_ends_the_command_as_it_does_without_us(run, log):
+def test_closed_pipe_ends_the_command_as_without_run(run, log):
     assert run(*log, "--", "sh", "-c", "kill -PIPE $$; exit 3").returncode == 141
 
 
-def test_the_data_tell_how_it_went(run, here):
+def test_data_describe_the_result_of_the_command(run, here):
     assert run("a=1", "b:=[2]", "--", "sh", "-c", "exit 3", "secret").returncode == 3
     data = event_of()
     assert isinstance(data.pop("duration"), float)
@@ -99,18 +99,18 @@ def test_the_data_tell_how_it_went(run, here):
     }
 
 
-def test_the_arguments_stand_in_the_data_where_asked_for(run):
+def test_arguments_are_in_the_data_if_requested(run):
     run("--arguments", "--", "true", "a", "b")
     assert (event_of()["command"], event_of()["arguments"]) == ("true", ["a", "b"])
 
 
-def test_the_words_win_over_what_we_find_ourselves(run):
+def test_given_data_override_automatic_data(run):
     run("host=armhf", "command=c", "begin_time:=0", "--", "true")
     data = event_of()
     assert (data["host"], data["command"], data["begin_time"]) == ("armhf", "c", "1970-01-01T00:00:00")
 
 
-def test_the_build_of_a_ci_system_stands_in_the_data(run):
+def test_ci_build_is_in_the_data(run):
     run("--", "true", env={"JENKINS_URL": "x", "BUILD_URL": "https://ci.example.com/7/", "BRANCH_NAME": "main"})
     assert event_of()["ci"] == {"system": "jenkins", "build_url": "https://ci.example.com/7/", "branch": "main"}
 
@@ -132,7 +132,7 @@ def test_the_build_of_a_ci_system_stands_in_the_data(run):
     ],
 )
 @pytest.mark.parametrize("log", [pytest.param([], id="without a log"), pytest.param(["--log", "log"], id="with a log")])
-def test_the_exit_status_is_the_commands_and_the_event_is_sent(run, words, status, told, log):
+def test_run_exits_with_the_status_of_the_command(run, words, status, told, log):
     pathlib.Path("plain").write_text("#!/bin/sh\n")
     pathlib.Path("orphan").write_text("#!/no/such/interpreter\n")
     pathlib.Path("bare").write_text("exit $1\n")
@@ -150,7 +150,7 @@ def test_the_exit_status_is_the_commands_and_the_event_is_sent(run, words, statu
 
 
 @pytest.mark.parametrize("how", ["option", "variable"])
-def test_a_working_directory_that_is_gone_does_not_keep_the_command_from_running(tmp_path, how):
+def test_command_runs_in_a_removed_working_directory(tmp_path, how):
     chosen = ["--outbox", "ob"] if how == "option" else []
     environment = {**os.environ, **({"E3_EVENT_OUTBOX": "ob"} if how == "variable" else {})}
     events = tmp_path / "events"
@@ -177,7 +177,7 @@ def test_a_working_directory_that_is_gone_does_not_keep_the_command_from_running
     assert len(list(events.glob("*.json"))) == 1
 
 
-def test_a_real_time_signal_is_told_by_its_number(run):
+def test_real_time_signal_is_reported_by_number(run):
     assert run("--", "sh", "-c", "kill -40 $$").returncode == 168
     assert event_of()["signal"] == "SIG40"
 
@@ -205,7 +205,7 @@ def test_a_real_time_signal_is_told_by_its_number(run):
         pytest.param(["n", "--handler", "=x", "--", "true"], "--handler: the name is missing", id="nameless handler"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_status_2_and_runs_nothing(command, args, message):
+def test_wrong_command_line_exits_with_2_and_runs_nothing(command, args, message):
     status, out, err = command("run", *args)
     assert (status, out, len(err)) == (2, [], 1)
     assert message in err[0]
@@ -214,7 +214,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2_and_runs_nothing(command,
 # The log.
 
 
-def test_the_log_holds_every_byte_of_both_streams_and_is_attached(process, here):
+def test_log_has_every_byte_of_both_streams_and_is_attached(process, here):
     code = "import os\nfor i in range(400):\n os.write(1, bytes(range(256)) * 16)\n os.write(2, b'\\xff\\0e' * 100)"
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", sys.executable, "-c", code]
     done = subprocess.run(args, capture_output=True, check=True)
@@ -227,7 +227,7 @@ def test_the_log_holds_every_byte_of_both_streams_and_is_attached(process, here)
     assert attached.read_bytes() == log
 
 
-def test_the_output_is_shown_as_it_comes(here):
+def test_output_is_shown_immediately(here):
     """The command waits for an answer to what it has shown."""
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", "sh", "-c", "echo ?; read x"]
     with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -252,7 +252,7 @@ def test_an_older_log_is_replaced(run, here):
         pytest.param("/dev/null", "not a regular file", id="a device"),
     ],
 )
-def test_a_log_that_cannot_be_written_is_one_line_and_the_command_runs(run, log, reason):
+def test_unwritable_log_prints_one_line_and_the_command_runs(run, log, reason):
     os.mkfifo("fifo")
     done = run("--log", log, "--", "echo", "x")
     assert (done.returncode, done.stdout) == (0, "x\n")
@@ -260,7 +260,7 @@ def test_a_log_that_cannot_be_written_is_one_line_and_the_command_runs(run, log,
     assert event_of()["outcome"] == "success"
 
 
-def test_a_disk_that_fills_up_ends_the_log_and_nothing_else(here):
+def test_full_disk_ends_only_the_log(here):
     args = [sys.executable, "-m", "event", "run", "n", "--log", "log", *TO_FILES, "--", "seq", "600000"]
     line = f"ulimit -f 2048; exec {shlex.join(args)}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_ends_the_log_and_nothing_else(here):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="platform: Linux has a disk that is always full")
-def test_output_that_cannot_be_written_is_a_failure_of_a_command_that_succeeded(run, here):
+def test_output_that_cannot_be_written_fails_a_successful_command(run, here):
     with open("/dev/full", "w") as full:
         done = run("--log", "log", "--", "seq", "99999", stdout=full)
         failed = run("--log", "log", "--", "sh", "-c", "seq 99999; exit 7", stdout=full)
@@ -279,7 +279,7 @@ def test_output_that_cannot_be_written_is_a_failure_of_a_command_that_succeeded(
     assert (here / "log").read_text().endswith("99999\n")
 
 
-def test_what_takes_the_place_of_the_log_is_not_attached(run, here):
+def test_file_that_replaced_the_log_is_not_attached(run, here):
     (here / "secret").write_text("of the host")
     done = run("--log", "log", "--", "ln", "-sf", "secret", "log")
     assert done.returncode == 0
@@ -287,12 +287,12 @@ def test_what_takes_the_place_of_the_log_is_not_attached(run, here):
     assert not [*here.glob("events/n-*/*")]
 
 
-def test_a_log_that_the_command_removes_is_not_attached(run):
+def test_log_removed_by_the_command_is_not_attached(run):
     done = run("--log", "log", "--", "rm", "log")
     assert done.stderr == "e3-event run: --log: 'log' is not attached: No such file or directory\n"
 
 
-def test_without_descriptors_for_the_log_the_command_runs(process, here, monkeypatch):
+def test_command_runs_without_free_descriptors_for_the_log(process, here, monkeypatch):
     """The pipes need four, and the witness of the signals as many."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (6, resource.getrlimit(7)[1]))"
     assert resource.RLIMIT_NOFILE == 7
@@ -304,7 +304,7 @@ def test_without_descriptors_for_the_log_the_command_runs(process, here, monkeyp
 
 
 @pytest.mark.parametrize("which", ["stdout", "stderr"])
-def test_a_reader_that_goes_away_ends_neither_the_command_nor_its_log(run, here, which):
+def test_closed_reader_ends_neither_the_command_nor_its_log(run, here, which):
     reader, writer = os.pipe()
     os.close(reader)
     target = {"stdout": "", "stderr": ">&2"}[which]
@@ -328,7 +328,7 @@ write(b"y" * 60000, 0)  # nobody takes it before we have ended
 """
 
 
-def test_a_reader_that_is_slow_gets_everything_and_the_log_is_complete(here):
+def test_slow_reader_gets_all_output_and_the_log_is_complete(here):
     args = [
         sys.executable,
         "-m",
@@ -352,7 +352,7 @@ def test_a_reader_that_is_slow_gets_everything_and_the_log_is_complete(here):
     assert process.returncode == 0
 
 
-def test_a_stream_that_does_not_block_gets_everything(here):
+def test_nonblocking_stream_gets_all_output(here):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--", "seq", "99999"]
@@ -362,14 +362,14 @@ def test_a_stream_that_does_not_block_gets_everything(here):
     assert process.returncode == 0
 
 
-def test_streams_that_are_closed_stay_so_and_the_log_is_written(here):
+def test_closed_streams_stay_closed_and_the_log_is_written(here):
     line = '"$0" -m event run n --handler file=events --log log -- sh -c "echo x; echo y >&2" <&- >&- 2>&-'
     subprocess.run(["sh", "-c", line, sys.executable], check=True)
     assert sorted((here / "log").read_text().split()) == ["x", "y"]
     assert event_of()["outcome"] == "success"
 
 
-def test_what_the_command_leaves_behind_neither_holds_the_event_nor_loses_its_output(here):
+def test_leftover_process_neither_delays_the_event_nor_loses_output(here):
     """It writes when we have ended, to where it always did."""
     os.mkfifo("gate")
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--"]
@@ -382,7 +382,7 @@ def test_what_the_command_leaves_behind_neither_holds_the_event_nor_loses_its_ou
         assert process.stdout.read() == b"soon\nlate\n"
 
 
-def test_a_flood_that_the_command_leaves_behind_does_not_hold_the_event(here):
+def test_output_flood_of_a_leftover_process_does_not_delay_the_event(here):
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--log", "log", "--"]
     args += ["sh", "-c", "yes & echo $! > pid"]
     with open(os.devnull, "wb") as nowhere, subprocess.Popen(args, stdout=nowhere) as process:
@@ -396,13 +396,13 @@ def test_a_flood_that_the_command_leaves_behind_does_not_hold_the_event(here):
 BOTH = ["sh", "-c", "echo one; echo two >&2; echo three; exit 3"]
 
 
-def test_a_failure_has_the_last_lines_of_the_output_in_order(run):
+def test_failure_event_has_the_last_output_lines_in_order(run):
     done = run("--", *BOTH, stderr=subprocess.STDOUT)
     assert (done.returncode, done.stdout) == (3, "one\ntwo\nthree\n")
     assert event_of()["output_tail"] == "one\ntwo\nthree"
 
 
-def test_the_last_lines_of_two_streams_are_both_there(run):
+def test_failure_event_has_the_last_lines_of_both_streams(run):
     done = run("--", *BOTH)
     assert (done.stdout, done.stderr) == ("one\nthree\n", "two\n")
     assert sorted(event_of()["output_tail"].split()) == ["one", "three", "two"]
@@ -419,13 +419,13 @@ def test_the_last_lines_of_two_streams_are_both_there(run):
         pytest.param(["--tail", "0", "--log", "log", "--", *BOTH], None, id="none wanted, with a log"),
     ],
 )
-def test_the_number_of_lines_is_an_option(run, args, tail):
+def test_number_of_lines_is_an_option(run, args, tail):
     run(*args, stderr=subprocess.STDOUT)
     assert event_of().get("output_tail") == tail
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5"])
-def test_a_wrong_number_of_lines_is_one_line_and_status_2(run, number):
+def test_wrong_number_of_lines_prints_one_line_and_exits_with_2(run, number):
     done = run(f"--tail={number}", "--", "true")
     assert done.returncode == 2
     assert done.stderr.startswith(
@@ -434,7 +434,7 @@ def test_a_wrong_number_of_lines_is_one_line_and_status_2(run, number):
 
 
 @pytest.mark.parametrize("stderr", ["the same", "a file", "a pipe"])
-def test_a_command_whose_stdout_is_a_file_writes_to_it_itself(run, here, stderr):
+def test_command_with_stdout_in_a_file_writes_directly(run, here, stderr):
     (here / "out").write_text("before\n")
     places = {"the same": subprocess.STDOUT, "a file": (here / "err").open("ab"), "a pipe": subprocess.PIPE}
     with open("out", "ab") as out, places["a file"]:
@@ -444,7 +444,7 @@ def test_a_command_whose_stdout_is_a_file_writes_to_it_itself(run, here, stderr)
     assert (here / "out").read_text().startswith("before\none\n")
 
 
-def test_the_end_of_stderr_comes_last(run, here):
+def test_last_lines_of_stderr_follow_those_of_stdout(run, here):
     with open("err", "ab") as err:
         run("--", "sh", "-c", "echo two >&2; echo one; exit 3", stderr=err)
     assert event_of()["output_tail"] == "one\ntwo"
@@ -468,7 +468,7 @@ REDIRECTIONS = {
         if (redirection, command) != ("| true", "echo x")  # which of the two is faster decides
     ],
 )
-def test_the_command_ends_as_it_does_without_us(here, redirection, command):
+def test_command_ends_as_without_run(here, redirection, command):
     step = f'"$0" -m event run n --handler file=events -- sh -c "{command}"'
     ends = [
         subprocess.run(
@@ -482,7 +482,7 @@ def test_the_command_ends_as_it_does_without_us(here, redirection, command):
     assert event_of()["exit_code"] == ends[1]
 
 
-def test_a_pipe_that_nobody_reads_is_the_commands_from_the_start(here):
+def test_pipe_without_a_reader_is_passed_to_the_command(here):
     reader, writer = os.pipe()
     os.close(reader)
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--", "sh", "-c", "echo x; echo still >&2"]
@@ -491,7 +491,7 @@ def test_a_pipe_that_nobody_reads_is_the_commands_from_the_start(here):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
-def test_an_output_that_is_not_complete_is_a_failure_with_a_log_too(here):
+def test_incomplete_output_is_a_failure_with_a_log(here):
     line = '"$0" -m event run n --handler file=events --log log -- echo x > /dev/full'
     done = subprocess.run(["sh", "-c", line, sys.executable], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
@@ -499,7 +499,7 @@ def test_an_output_that_is_not_complete_is_a_failure_with_a_log_too(here):
     assert (here / "log").read_text() == "x\n"
 
 
-def test_what_is_left_behind_writes_on_to_where_it_always_did(here):
+def test_leftover_process_keeps_writing_to_its_streams(here):
     os.mkfifo("gate")
     args = [sys.executable, "-m", "event", "run", "n", *TO_FILES, "--"]
     args += ["sh", "-c", "{ read x < gate; echo late; } & echo soon"]
@@ -509,21 +509,21 @@ def test_what_is_left_behind_writes_on_to_where_it_always_did(here):
         assert process.stdout.read() == b"soon\nlate\n"
 
 
-def test_the_last_lines_hold_no_secret(run, monkeypatch):
+def test_last_lines_contain_no_secret(run, monkeypatch):
     monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
     run("--", "sh", "-c", "echo $NPM_TOKEN; printf 'a\\rb\\n\\033[31mred\\351'; exit 1", errors="replace")
     assert event_of()["output_tail"] == "***\nb\nred\ufffd"
 
 
 @pytest.mark.parametrize(("redact", "tail"), [("false", "hunter2hunter2 4711"), ('["4711"]', "*** ***")])
-def test_a_configuration_file_says_what_is_replaced_in_the_last_lines(run, here, monkeypatch, redact, tail):
+def test_configuration_file_sets_redaction_of_the_last_lines(run, here, monkeypatch, redact, tail):
     monkeypatch.setenv("NPM_TOKEN", "hunter2hunter2")
     (here / "e3-event.toml").write_text(f"redact = {redact}\n")
     run("--", "sh", "-c", "echo $NPM_TOKEN 4711; exit 1")
     assert event_of()["output_tail"] == tail
 
 
-def test_without_descriptors_for_a_pipe_the_command_writes_to_ours(process, here):
+def test_command_writes_directly_without_free_descriptors_for_a_pipe(process, here):
     line = 'ulimit -n 6; exec "$0" -m event run n --handler file=events -- sh -c "echo x; exit 3"'
     done = subprocess.run(["bash", "-c", line, sys.executable], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (3, b"x\n")
@@ -550,13 +550,13 @@ def test_your_own_data_overrides_the_reports(run):
 
 
 @pytest.mark.parametrize("strict", [[], ["--strict"]])
-def test_a_report_that_is_not_there_is_one_line_and_changes_no_status(run, strict):
+def test_missing_report_prints_one_line_and_changes_no_status(run, strict):
     done = run(*strict, "--junit", "report.xml", "--", "true")
     assert (done.returncode, done.stderr) == (0, "e3-event run: --junit: 'report.xml': no such report\n")
     assert "tests" not in event_of()
 
 
-def test_an_error_that_nobody_foresaw_in_a_report_is_one_line(here):
+def test_unexpected_error_in_a_report_prints_one_line(here):
     code = (
         "import sys, event._cli as c, event._process.junit as j\n"
         "def summary(*args): raise LookupError('odd')\n"
@@ -581,7 +581,7 @@ TAPE = """import os, time
         return True"""
 
 
-def test_the_start_is_an_open_event_with_the_same_uid_before_the_end(run, here, plugin):
+def test_start_event_has_the_same_uid_and_is_sent_before_the_end(run, here, plugin):
     plugin("tape", handler(TAPE))
     assert run("--start", "--handler", "tape", "--handler", "file=events", "--", "true").returncode == 0
     (first, is_closed), (second, is_closed_then) = (line.split() for line in (here / "tape").read_text().splitlines())
@@ -592,7 +592,7 @@ def test_the_start_is_an_open_event_with_the_same_uid_before_the_end(run, here, 
     assert begun["command"] == "true"
 
 
-def test_a_start_that_fails_says_so(run, plugin):
+def test_failed_start_event_is_reported(run, plugin):
     plugin("odd", handler("return event._closed"))
     done = run("--start", "--handler", "odd", "--", "true")
     assert (done.returncode, done.stderr) == (
@@ -601,19 +601,19 @@ def test_a_start_that_fails_says_so(run, plugin):
     )
 
 
-def test_processes_of_the_command_find_the_uid_of_its_event(run, here):
+def test_command_environment_has_the_uid_of_its_event(run, here):
     inner = [sys.executable, "-m", "event", "run", "inner", "--handler", "file=inner", "--", "true"]
     assert run("--", *inner).returncode == 0
     assert event_of("inner")["parent"] == event_of()["uid"]
     assert "parent" not in event_of()
 
 
-def test_the_handlers_of_the_variable_get_the_event(run, here):
+def test_handlers_from_the_environment_get_the_event(run, here):
     assert run("--", "true", bare=True, env={"E3_EVENT_HANDLERS": "file=there"}).stderr == ""
     assert event_of("there")["outcome"] == "success"
 
 
-def test_without_handlers_the_command_runs_and_a_line_says_so(run):
+def test_missing_handlers_are_reported_and_the_command_runs(run):
     done = run("--", "echo", "x", bare=True)
     assert (done.returncode, done.stdout) == (0, "x\n")
     assert done.stderr == (
@@ -648,7 +648,7 @@ def plugins(plugin):
 
 
 @TROUBLE
-def test_trouble_is_one_line_and_neither_the_command_nor_the_others_suffer(run, plugins, given, said):
+def test_handler_failure_prints_one_line_and_affects_nothing_else(run, plugins, given, said):
     chosen = [word for text in given for word in ("--handler", text)]
     done = run(*chosen, *(TO_FILES if given[0] != "file" else ["--handler", "file:b=events"]), "--", "echo", "x")
     assert (done.returncode, done.stdout) == (0, "x\n")
@@ -659,7 +659,7 @@ def test_trouble_is_one_line_and_neither_the_command_nor_the_others_suffer(run, 
 
 
 @TROUBLE
-def test_an_outbox_keeps_what_was_not_delivered(run, plugins, given, said):
+def test_undelivered_event_is_stored_in_the_outbox(run, plugins, given, said):
     chosen = [word for text in given for word in ("--handler", text)]
     done = run(*chosen, "--outbox", "outbox", "--", "sh", "-c", "exit 3")
     assert done.returncode == 3
@@ -672,21 +672,21 @@ def test_an_outbox_keeps_what_was_not_delivered(run, plugins, given, said):
     assert entry.event.outcome == "failure"
 
 
-def test_a_relative_directory_is_kept_as_an_absolute_one(run, here):
+def test_relative_directory_is_stored_as_absolute(run, here):
     (here / "file").write_text("in the way")
     run("--handler", "file=file/events", "--outbox", "outbox", "--", "true")
     (entry,) = waiting()
     assert entry.handlers == {"file": f"{here}/file/events"}
 
 
-def test_other_configurations_are_kept_as_they_were_given(run):
+def test_other_configurations_are_stored_unchanged(run):
     config = "s,a@localhost,b@localhost,localhost:1"
     run("--handler", f"smtp={config}", "--outbox", "outbox", "--", "true")
     (entry,) = waiting()
     assert entry.handlers == {"smtp": config}
 
 
-def test_an_outbox_that_cannot_be_used_is_one_line_and_the_event_is_sent_without(run, here):
+def test_unusable_outbox_prints_one_line_and_the_event_is_sent(run, here):
     (here / "file").write_text("in the way")
     done = run("--", "echo", "x", env={"E3_EVENT_OUTBOX": "file/outbox"})
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (0, "x\n", 1)
@@ -694,7 +694,7 @@ def test_an_outbox_that_cannot_be_used_is_one_line_and_the_event_is_sent_without
     assert event_of()["outcome"] == "success"
 
 
-def test_a_wrong_timeout_in_the_environment_is_one_line(run):
+def test_wrong_timeout_in_the_environment_prints_one_line(run):
     done = run("--", "echo", "x", env={"E3_EVENT_TIMEOUT": "soon"})
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (0, "x\n", 1)
     assert "E3_EVENT_TIMEOUT is 'soon'" in done.stderr
@@ -714,7 +714,7 @@ def test_a_wrong_timeout_in_the_environment_is_one_line(run):
         pytest.param([*TO_FILES, "--", "nosuch"], 127, 127, id="not found"),
     ],
 )
-def test_strict_tells_trouble_by_the_exit_status_where_the_command_succeeded(process, args, status, strict):
+def test_strict_exits_with_1_on_delivery_failure_of_a_successful_command(process, args, status, strict):
     assert process("run", "n", *args).returncode == status
     assert process("run", "n", "--strict", *args).returncode == strict
 
@@ -722,7 +722,7 @@ def test_strict_tells_trouble_by_the_exit_status_where_the_command_succeeded(pro
 @pytest.mark.parametrize(
     ("options", "status"), [pytest.param([], 0, id="lenient"), pytest.param(["--strict"], 1, id="strict")]
 )
-def test_a_handler_that_hangs_is_left_at_the_deadline_and_others_are_served(run, plugin, options, status):
+def test_hung_handler_is_abandoned_at_the_timeout_and_others_deliver(run, plugin, options, status):
     """It has also started a thread that keeps an interpreter from ending."""
     plugin("hung", handler(HUNG))
     args = ["--handler", "hung", *TO_FILES, "--outbox", "outbox", "--timeout", "0.5", *options, "--", "echo", "x"]
@@ -734,7 +734,7 @@ def test_a_handler_that_hangs_is_left_at_the_deadline_and_others_are_served(run,
     assert sorted(entry.handlers) == ["file", "hung"]
 
 
-def test_an_error_that_nobody_foresaw_is_one_line_and_the_status_is_the_commands(here):
+def test_unexpected_error_keeps_the_status_of_the_command(here):
     code = (
         "import event._cli as c, event._worker.sending as s, sys\n"
         "s.EventSender.__init__ = lambda *a, **k: 1 / 0\nsys.exit(c.main(sys.argv[1:]))"
@@ -757,7 +757,7 @@ def modules_at_the_start(*args):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
-def test_other_modules_than_those_that_starting_needs_are_imported_while_the_command_runs(here):
+def test_only_modules_needed_to_start_are_imported_before_the_command(here):
     loaded = modules_at_the_start(*TO_FILES)
     assert {name for name in loaded if name.startswith("event.")} == {
         "event._cli._support",
@@ -790,19 +790,19 @@ def test_other_modules_than_those_that_starting_needs_are_imported_while_the_com
 
 
 @pytest.mark.parametrize("most", range(8, 14))
-def test_few_descriptors_block_no_command_that_is_logged(here, most):
+def test_scarce_descriptors_do_not_block_a_logged_command(here, most):
     line = f'ulimit -n {most}; exec "$0" -m event run n --log log --handler file=events -- sh -c "$1"'
     command = "head -c 300000 /dev/zero; exit 3"
     done = subprocess.run(["sh", "-c", line, sys.executable, command], capture_output=True, check=False, timeout=60)
     assert (done.returncode, len(done.stdout)) == (3, 300000), done.stderr
 
 
-def test_a_handler_that_closes_what_is_not_its_own_does_not_change_the_status(run, plugin):
+def test_handler_that_closes_foreign_descriptors_keeps_the_status(run, plugin):
     plugin("closes", handler("import os; os.closerange(3, 100); return True"))
     assert run("--handler", "closes", "--", "sh", "-c", "exit 5").returncode == 5
 
 
-def test_an_outbox_is_found_from_where_the_step_began(here, run):
+def test_relative_outbox_is_resolved_at_the_start_of_the_step(here, run):
     (here / "sub").mkdir()
     os.chdir("sub")
     run("--outbox", "../outbox", "--handler", "smtp=s,a@b.c,d@e.f,127.0.0.1:1", "--", "sh", "-c", "rm -r ../sub")
@@ -812,7 +812,7 @@ def test_an_outbox_is_found_from_where_the_step_began(here, run):
 # The trace.
 
 
-def test_a_run_is_a_span_and_the_command_finds_it(run, monkeypatch):
+def test_run_is_a_span_in_the_environment_of_the_command(run, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01")
     monkeypatch.setenv("TRACESTATE", "v=1")
     done = run("--", "sh", "-c", 'echo "$TRACEPARENT" "$TRACESTATE"')
@@ -822,7 +822,7 @@ def test_a_run_is_a_span_and_the_command_finds_it(run, monkeypatch):
     assert done.stdout.split() == [told["traceparent"], "v=1"]
 
 
-def test_a_run_within_none_begins_a_trace(run):
+def test_run_without_a_parent_span_begins_a_trace(run):
     done = run("--", "sh", "-c", 'echo "$TRACEPARENT"')
     told = event_of()
     assert done.stdout.split() == [told["traceparent"]]
@@ -830,7 +830,7 @@ def test_a_run_within_none_begins_a_trace(run):
     assert "tracestate" not in told
 
 
-def test_a_script_within_a_run_is_beneath_it(run):
+def test_span_of_a_script_is_a_child_of_the_run(run):
     script = "import event; event.add_handler('file', 'inner')\nwith event.track('i'): pass"
     assert run("--", sys.executable, "-c", script).returncode == 0
     outer, inner = event_of(), event_of("inner")

@@ -14,7 +14,7 @@ import uuid
 import pytest
 
 import event
-from cli.helpers import TO_FILES, stored
+from helpers.commands import TO_FILES, stored
 
 
 def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here):
@@ -35,7 +35,7 @@ def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here)
     assert (here / f"events/compile-{uid}/build.log").read_text("utf-8") == "all well\n"
 
 
-def test_the_installed_command_does_what_the_module_does(here):
+def test_installed_command_equals_the_module(here):
     script = os.path.join(os.path.dirname(sys.executable), "e3-event")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,7 +62,7 @@ def test_the_installed_command_does_what_the_module_does(here):
         pytest.param("begin_time:=true", "begin_time", True, id="begin as nonsense"),
     ],
 )
-def test_words_become_data(command, word, key, value):
+def test_key_value_arguments_become_data(command, word, key, value):
     status, _, _ = command("send", "n", word, *TO_FILES)
     assert status == 0
     (data,) = stored()
@@ -70,7 +70,7 @@ def test_words_become_data(command, word, key, value):
     assert type(data[key]) is type(value)
 
 
-def test_words_and_options_stand_in_any_order(command):
+def test_arguments_and_options_can_be_in_any_order(command):
     status, out, _ = command("send", *TO_FILES, "n", "a=1", "--uid", "u", "b=2", "--", "-c=3", "--uid=4")
     assert (status, out) == (0, ["u"])
     (data,) = stored()
@@ -117,7 +117,7 @@ def test_words_and_options_stand_in_any_order(command):
         pytest.param(["send", "n", "a=1", "--from-file", "x"], "--from-file takes no NAME", id="file and name"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_status_2_and_sends_nothing(command, here, args, message):
+def test_wrong_command_line_exits_with_2_and_sends_nothing(command, here, args, message):
     if args[:2] == ["send", "n"] and "--handler" not in args and "--env" not in args:
         args = [*args, *TO_FILES]
     status, out, err = command(*args)
@@ -143,7 +143,7 @@ def test_help_goes_to_stdout_with_examples(command, args):
 
 
 @pytest.mark.parametrize("args", [[], ["send"], ["check"]], ids=["e3-event", "send", "check"])
-def test_each_example_of_the_help_is_a_right_command_line(command, here, plugin, monkeypatch, args):
+def test_each_example_in_the_help_is_a_valid_command_line(command, here, plugin, monkeypatch, args):
     _, out, _ = command(*args, "--help")
     lines = itertools.takewhile(str.strip, out[out.index("examples:") + 1 :])
     examples = re.findall(r"e3-event [^)&\n]*", "\n".join(lines))
@@ -212,7 +212,7 @@ def test_dumped_events_are_sent(command, here):
     assert (here / "events/one-u-one/log").read_text("utf-8") == "x"
 
 
-def test_a_dumped_event_that_is_bad_is_a_line_and_the_others_are_sent(command, here):
+def test_malformed_dumped_event_prints_a_line_and_others_are_sent(command, here):
     (here / "build.log").write_text("x", "utf-8")
     changed = dumped("in", "changed", "build.log")
     (here / "build.log").write_text("y", "utf-8")
@@ -227,13 +227,13 @@ def test_a_dumped_event_that_is_bad_is_a_line_and_the_others_are_sent(command, h
     assert [data["name"] for data in stored()] == ["good"]
 
 
-def test_dumped_events_without_handlers_are_a_line(command, here):
+def test_dumped_events_without_handlers_print_a_line(command, here):
     status, out, (line,) = command("send", "--from-file", dumped("in"))
     assert (status, out) == (0, [])
     assert line.startswith("e3-event send: nothing is sent: ")
 
 
-def test_a_quiet_send_without_handlers_prints_the_uid_alone(command):
+def test_quiet_send_without_handlers_prints_only_the_uid(command):
     assert command("send", "n", "--uid", "u", "--quiet") == (0, ["u"], [])
 
 

@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from cli.helpers import TO_FILES, handler, stored
 from cli.outboxes import block, ids
 from event._cli._support.settings import Settings
+from helpers.commands import TO_FILES, handler, stored
 
 TO_EVENTS = '[handlers.file]\ndirectory = "events"\n'
 
@@ -30,7 +30,7 @@ def config(here, monkeypatch):
     return write
 
 
-def test_send_and_run_use_the_file(command, process, config, here):
+def test_send_and_run_use_the_configuration_file(command, process, config, here):
     config(f'outbox = "box"\n{TO_EVENTS}')
     assert command("send", "a")[0] == 0
     (here / "sub").mkdir()
@@ -39,7 +39,7 @@ def test_send_and_run_use_the_file(command, process, config, here):
     assert os.path.isdir("box")
 
 
-def test_an_option_wins_over_the_variable_and_that_over_the_file(command, config, monkeypatch):
+def test_option_overrides_variable_and_variable_overrides_file(command, config, monkeypatch):
     config(f"timeout = 7\n{TO_EVENTS}")
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=variable")
     command("send", "a")
@@ -47,19 +47,19 @@ def test_an_option_wins_over_the_variable_and_that_over_the_file(command, config
     assert [len(stored(place)) for place in ("events", "variable", "option")] == [0, 1, 1]
 
 
-def test_a_variable_that_is_empty_hides_nothing(command, config, monkeypatch):
+def test_empty_variable_does_not_override_the_file(command, config, monkeypatch):
     config(TO_EVENTS)
     monkeypatch.setenv("E3_EVENT_HANDLERS", "")
     command("send", "a")
     assert len(stored()) == 1
 
 
-def test_another_variable_is_no_file(command, config):
+def test_another_variable_for_handlers_overrides_the_file(command, config):
     config(TO_EVENTS)
     assert command("send", "a", "--env", "OTHER")[2][0].startswith("e3-event send: nothing is sent: OTHER names no")
 
 
-def test_a_file_may_be_named_or_none(command, config, monkeypatch):
+def test_configuration_file_can_be_given_or_disabled(command, config, monkeypatch):
     config(TO_EVENTS)
     named = config('[handlers.file]\ndirectory = "named"\n', "named.toml")
     command("send", "a", "--config", named)
@@ -69,7 +69,7 @@ def test_a_file_may_be_named_or_none(command, config, monkeypatch):
     assert (len(stored("named")), len(stored())) == (2, 0)
 
 
-def test_redaction_is_the_file_s_choice(command, config, monkeypatch):
+def test_configuration_file_sets_redaction(command, config, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
     config(TO_EVENTS)
     command("send", "a", "x=hush-hush-hush")
@@ -79,7 +79,7 @@ def test_redaction_is_the_file_s_choice(command, config, monkeypatch):
 
 
 @pytest.mark.parametrize(("args", "status"), [(["send", "n"], 1), (["run", "n", "--", "sh", "-c", "exit 3"], 3)])
-def test_a_file_that_is_wrong_is_a_line_and_the_command_goes_on(process, config, args, status):
+def test_invalid_file_prints_a_line_and_the_command_continues(process, config, args, status):
     path = config("handler = 1\n")
     done = process(*args)
     assert done.returncode == status
@@ -88,18 +88,18 @@ def test_a_file_that_is_wrong_is_a_line_and_the_command_goes_on(process, config,
     assert len(stored()) == 1
 
 
-def test_strict_counts_a_file_that_is_wrong(process, config):
+def test_strict_exits_with_1_on_an_invalid_file(process, config):
     config("handler = 1\n")
     assert process("run", "n", "--strict", *TO_FILES, "--", "true").returncode == 1
 
 
-def test_whatever_a_parser_raises_is_a_line(command, config, monkeypatch):
+def test_any_error_of_the_parser_prints_a_line(command, config, monkeypatch):
     config("")
     monkeypatch.setattr("event._config_file.read_config_file", lambda _path: 1 / 0)
     assert "e3-event.toml: ZeroDivisionError" in command("send", "n")[2][0]
 
 
-def test_deliver_reads_no_file_that_is_not_named_to_it(command, config, here):
+def test_deliver_reads_only_a_given_file(command, config, here):
     path = config('outbox = "box"\n')
     block()
     command("send", "n", *TO_FILES)
@@ -116,7 +116,7 @@ def test_an_error_about_the_file_shows_no_password(command, config):
     assert "https://u:***@h/" in line
 
 
-def test_reports_that_cannot_be_found_in_time_are_a_line(command, config, monkeypatch):
+def test_report_search_that_times_out_prints_a_line(command, config, monkeypatch):
     stuck = threading.Event()
     monkeypatch.setattr("event._process.junit.JUNIT_TIMEOUT", 0.05)
     monkeypatch.setattr("event._process.junit.summary", lambda *_args: stuck.wait(60))
@@ -130,14 +130,14 @@ def test_reports_that_cannot_be_found_in_time_are_a_line(command, config, monkey
     assert len(stored()) == 1
 
 
-def test_a_relay_without_an_outbox_that_is_named_has_none(config):
+def test_relay_has_no_default_outbox(config):
     from event._cli._support import parser
 
     args = parser.parse(["relay", "redis://localhost"])
     assert Settings(args, default_outbox=False).outbox is None
 
 
-def test_check_shows_where_each_value_comes_from(command, config, monkeypatch):
+def test_check_shows_the_source_of_each_value(command, config, monkeypatch):
     path = config(
         f'timeout = 7\nredact = ["env:X"]\n{TO_EVENTS}[handlers.mail]\ntype = "smtp"\nconfig = "x"\nwhen = "GONE"\n'
     )
@@ -157,7 +157,7 @@ def test_check_shows_where_each_value_comes_from(command, config, monkeypatch):
     assert "  redact       off" in "\n".join(command("check")[1])
 
 
-def test_check_counts_a_file_that_is_wrong(command, config):
+def test_check_counts_an_invalid_file_as_a_problem(command, config):
     config("handler = 1\n")
     status, _, err = command("check")
     assert (status, err[-1]) == (1, "e3-event check: 1 problem")
@@ -166,7 +166,7 @@ def test_check_counts_a_file_that_is_wrong(command, config):
 # Conditions.
 
 
-def test_a_handler_gets_the_events_that_its_conditions_name(process, here):
+def test_handler_gets_only_events_that_meet_its_conditions(process, here):
     both = ("--outbox", "ob", "--handler", "file@failure+fixed=bad", "--handler", "file:all=events")
     for status in (0, 1, 0):
         assert process("run", "n", *both, "--", "sh", "-c", f"exit {status}").stderr == ""
@@ -177,13 +177,13 @@ def test_a_handler_gets_the_events_that_its_conditions_name(process, here):
     assert done.returncode == 0
 
 
-def test_an_event_that_every_handler_skips_is_not_kept(command):
+def test_event_skipped_by_every_handler_is_not_stored(command):
     status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "file@failure=bad")
     assert (status, out, err) == (0, ["u"], ["file@failure: skipped"])
     assert not os.path.exists("ob")
 
 
-def test_what_waits_is_delivered_whatever_the_conditions(command):
+def test_stored_event_is_delivered_regardless_of_conditions(command):
     block()
     command("send", "n", "outcome=failure", "--outbox", "ob", "--handler", "file@failure=events")
     pathlib.Path("events").unlink()
@@ -194,25 +194,27 @@ def test_what_waits_is_delivered_whatever_the_conditions(command):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        pytest.param("file@weekly", "'weekly' is no condition; ", id="unknown"),
+        pytest.param("file@weekly", "'weekly' is not a condition; ", id="unknown"),
         pytest.param("file@fixed", "'fixed' needs an outbox, which keeps the last outcome; ", id="no outbox"),
     ],
 )
-def test_a_handler_whose_conditions_are_wrong_is_a_line_and_the_others_get_the_event(command, name, reason):
+def test_invalid_conditions_print_a_line_and_others_get_the_event(command, name, reason):
     status, _, err = command("send", "n", "--handler", f"{name}=x", *TO_FILES)
     assert (status, len(err), len(stored())) == (1, 2, 1)
     assert err[0].startswith(f"e3-event send: {name}: {reason}")
     assert err[0].endswith(" (in --handler); lost")
 
 
-def test_an_outbox_keeps_the_event_for_a_handler_whose_condition_is_wrong(command):
+def test_event_is_stored_for_a_handler_with_invalid_conditions(command):
     status, _, err = command("send", "n", "--handler", "smtp@failrue=x", *TO_FILES, "--outbox", "ob")
     assert (status, len(stored())) == (0, 1)
-    assert err[0] == "smtp@failrue: 'failrue' is no condition; did you mean 'failure'?; not loaded (in --handler); kept"
+    assert (
+        err[0] == "smtp@failrue: 'failrue' is not a condition; did you mean 'failure'?; not loaded (in --handler); kept"
+    )
     assert "1 waiting" in command("deliver", "ob", "--all")[2][-1]
 
 
-def test_an_outbox_keeps_the_event_for_a_handler_that_is_wrong_in_the_file_until_it_is_right(command, config):
+def test_event_is_stored_until_its_handler_in_the_file_is_fixed(command, config):
     path = config(f'[handlers.other]\ntype = "file"\ndirectry = "events"\n{TO_EVENTS}')
     status, _, err = command("send", "n", "--outbox", "ob")
     assert (status, len(stored()), len(err)) == (0, 1, 2)
@@ -223,14 +225,14 @@ def test_an_outbox_keeps_the_event_for_a_handler_that_is_wrong_in_the_file_until
     assert (len(stored()), len(stored("other"))) == (2, 2)
 
 
-def test_without_an_outbox_the_event_for_a_handler_that_is_wrong_is_lost(command, config):
+def test_event_for_an_invalid_handler_is_lost_without_an_outbox(command, config):
     config(f"[handlers.other]\nx = 1\n{TO_EVENTS}")
     status, _, err = command("send", "n", "--outbox", "none")
     assert (status, len(stored())) == (1, 1)
     assert err[0].endswith("; lost")
 
 
-def test_a_mistake_outside_of_the_handlers_is_a_line_and_changes_no_status(command, config):
+def test_mistake_outside_the_handlers_prints_a_line_and_keeps_the_status(command, config):
     config(f"timeuot = 1\n{TO_EVENTS}")
     status, _, err = command("send", "n")
     assert (status, len(stored())) == (0, 1)
@@ -244,7 +246,7 @@ def test_a_handler_with_conditions_that_crashes_is_tried_alone(process, plugin):
     assert len(stored()) == 1
 
 
-def test_nothing_of_a_namespace_is_needed_but_its_parser():
+def test_settings_only_need_the_parser_of_a_namespace():
     class Args:
         parser = None
 

@@ -16,7 +16,7 @@ if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
 
 
-def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypatch):
+def test_two_signals_at_once_are_one_request_and_a_later_one_another(monkeypatch):
     ends = []
     shutting = shutdown.GracefulShutdown(lambda: ends.append(1))
     with shutting:
@@ -28,13 +28,13 @@ def test_what_is_signalled_twice_at_once_is_one_wish_and_later_another(monkeypat
     assert (shutting.status, ends) == (130, [1])
 
 
-def test_a_signal_that_wakes_nobody_is_noted():
+def test_signal_without_a_waiter_is_remembered():
     with shutdown.GracefulShutdown() as shutting:
         signal.raise_signal(signal.SIGTERM)
     assert (shutting.requested, shutting.status) == (True, 0)
 
 
-def test_a_flag_is_set_and_taken_back():
+def test_flag_is_set_and_cleared():
     flag = SignalFlag()
     assert not flag.wait(0.001)
     flag.set()
@@ -45,7 +45,7 @@ def test_a_flag_is_set_and_taken_back():
     assert not flag.wait(0.001)
 
 
-def test_a_signal_sets_a_flag_at_whatever_step_it_comes():
+def test_signal_sets_a_flag_at_every_step():
     """A flag of threading waits for ever at some of them."""
     flag = SignalFlag()
     before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())

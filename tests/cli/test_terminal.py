@@ -12,14 +12,14 @@ import threading
 import pytest
 
 import event
-from cli.helpers import TO_FILES, handler, stored
 from event._cli import interrupt_again, main
+from helpers.commands import TO_FILES, handler, stored
 
 BUFFERING = pytest.mark.parametrize("unbuffered", [pytest.param("", id="buffered"), pytest.param("1", id="unbuffered")])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: arguments are text on Windows")
-def test_bytes_that_are_no_text_do_not_crash(process, here):
+def test_undecodable_arguments_do_not_crash(process, here):
     odd = os.fsdecode(b"\xff")
     (here / "file").write_text("x", "utf-8")
     done = process("send", f"n{odd}", f"k{odd}=v{odd}", "--attach", f"a{odd}=file", "--handler", f"file:{odd}=events")
@@ -32,7 +32,7 @@ def test_bytes_that_are_no_text_do_not_crash(process, here):
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
-def test_a_uid_that_the_terminal_cannot_show_is_escaped(process):
+def test_unprintable_uid_is_escaped(process):
     env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = process("send", "n", "--uid", "ü", *TO_FILES, env=env)
     assert (done.returncode, done.stdout) == (0, "\\xfc\n")
@@ -40,7 +40,7 @@ def test_a_uid_that_the_terminal_cannot_show_is_escaped(process):
 
 @pytest.mark.parametrize("args", [["send", "n", *TO_FILES], ["check"], ["--version"], ["--help"]], ids=lambda a: a[0])
 @BUFFERING
-def test_a_reader_that_has_gone_away_is_no_error(process, args, unbuffered):
+def test_closed_reader_is_no_error(process, args, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -54,7 +54,7 @@ def test_a_reader_that_has_gone_away_is_no_error(process, args, unbuffered):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="platform: no /dev/full")
 @BUFFERING
-def test_a_uid_that_cannot_be_written_is_one_line_and_status_1(process, unbuffered):
+def test_uid_that_cannot_be_written_exits_with_1(process, unbuffered):
     env = {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         done = process("send", "n", *TO_FILES, stdout=full, env=env)
@@ -64,7 +64,7 @@ def test_a_uid_that_cannot_be_written_is_one_line_and_status_1(process, unbuffer
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: no sh")
-def test_an_event_is_sent_where_stdout_and_stderr_are_closed(here):
+def test_event_is_sent_with_closed_stdout_and_stderr(here):
     line = '"$0" -m event send n --handler file=events >&- 2>&-'
     assert subprocess.run(["sh", "-c", line, sys.executable], check=False).returncode == 0
     assert len(stored()) == 1
@@ -118,7 +118,7 @@ def test_any_other_error_that_python_ignores_is_printed(monkeypatch, capsys):
     assert "ValueError: no interrupt" in capsys.readouterr().err
 
 
-def test_an_interrupt_of_a_command_is_its_status(command, monkeypatch):
+def test_interrupted_command_has_the_status_of_the_interrupt(command, monkeypatch):
     def interrupt(_args):
         raise KeyboardInterrupt
 
@@ -126,19 +126,19 @@ def test_an_interrupt_of_a_command_is_its_status(command, monkeypatch):
     assert command("send", "n") == (130, [], [])
 
 
-def test_an_error_that_nobody_foresaw_is_one_line(command, monkeypatch):
+def test_unexpected_error_prints_one_line(command, monkeypatch):
     monkeypatch.setattr("event._cli.send.run", lambda args: 1 / 0)
     assert command("send", "n") == (1, [], ["e3-event send: ZeroDivisionError: division by zero"])
 
 
-def test_main_takes_the_arguments_of_the_process(monkeypatch, capsys):
+def test_main_uses_the_arguments_of_the_process(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["e3-event", "--version"])
     assert main() == 0
     assert capsys.readouterr().out.startswith("e3-event ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere no worker is forked")
-def test_without_another_process_the_command_tries_again_when_it_needs_one(monkeypatch, here):
+def test_failed_early_worker_start_is_retried_on_demand(monkeypatch, here):
     def no():
         raise OSError(errno.EAGAIN, "no more processes")
 
@@ -149,7 +149,7 @@ def test_without_another_process_the_command_tries_again_when_it_needs_one(monke
 
 
 @pytest.mark.parametrize(("option", "first"), [("--version", "e3-event "), ("--help", "usage: e3-event ")])
-def test_what_stands_behind_version_or_help_does_not_matter(command, option, first):
+def test_arguments_after_version_or_help_are_ignored(command, option, first):
     status, out, err = command(option, "--", "send")
     assert (status, err) == (0, [])
     assert out[0].startswith(first)
@@ -187,7 +187,7 @@ def test_the_help_needs_no_command():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
-def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_process(here):
+def test_send_loads_no_handler_and_no_slow_module_in_its_process(here):
     names = loaded("send", "n", *TO_FILES)
     assert {name for name in names if name.startswith("event")} == {
         "event._cli",
@@ -213,7 +213,7 @@ def test_sending_loads_no_handler_and_nothing_that_costs_much_in_the_commands_pr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
-def test_running_loads_no_handler_and_nothing_that_costs_much_in_the_commands_process(here):
+def test_run_loads_no_handler_and_no_slow_module_in_its_process(here):
     names = loaded("run", "n", *TO_FILES, "--", "true")
     assert not {name for name in names if name.startswith(("event.handler", "event._outbox", "event._dispatch"))}
     assert not {"argparse", "gettext", "hashlib", "importlib.metadata", "logging", "shutil", "subprocess"} & names

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import event
-from delivering import deliver
 from event import _log
 from event._formats import notice
 from event._net import apprise_service
 from event._outbox import Outbox
 from event.handler.apprise import AppriseHandler
+from helpers.delivering import deliver
 from servers.json_receiver import json_receiver
 from servers.smtp import raw_server, smtp_server
 
@@ -98,7 +98,7 @@ def test_the_outcome_is_the_severity(handler, receiver, outcome, expected):
     assert receiver.messages[0]["type"] == expected
 
 
-def test_an_event_without_an_outcome_or_even_a_name_has_a_title(handler, receiver):
+def test_event_without_outcome_and_name_has_a_title(handler, receiver):
     assert handler.send_event(closed())
     nameless = event.Event("compile")
     del nameless.name
@@ -106,7 +106,7 @@ def test_an_event_without_an_outcome_or_even_a_name_has_a_title(handler, receive
     assert [message["title"] for message in receiver.messages] == ["compile", "event"]
 
 
-def test_an_event_without_values_has_its_title_for_a_body(handler, receiver):
+def test_body_of_an_event_without_values_is_its_title(handler, receiver):
     empty = event.Event("compile")
     for key in ("uid", "begin_time", "end_time"):
         delattr(empty, key)
@@ -114,7 +114,7 @@ def test_an_event_without_values_has_its_title_for_a_body(handler, receiver):
     assert receiver.messages[0]["message"] == "compile"
 
 
-def test_the_default_body_is_short_and_says_what_it_leaves_out(handler, receiver):
+def test_default_body_is_short_and_lists_what_it_omits(handler, receiver):
     many = {f"key{number}": "x" * 5000 for number in range(40)}
     assert handler.send_event(closed(**many))
     lines = receiver.messages[0]["message"].splitlines()
@@ -123,7 +123,7 @@ def test_the_default_body_is_short_and_says_what_it_leaves_out(handler, receiver
     assert lines[5].endswith("xxx...")
 
 
-def test_a_chat_message_has_twelve_values_at_most(handler, receiver):
+def test_chat_message_has_at_most_twelve_values(handler, receiver):
     assert handler.send_event(closed(**{f"key{number}": number for number in range(40)}))
     lines = receiver.messages[0]["message"].splitlines()
     assert (len(lines), lines[-1]) == (13, "... and 31 more")
@@ -168,7 +168,7 @@ def test_a_mail_arrives_with_its_attachment(tmp_path):
     assert [(part.get_filename(), part.get_content()) for part in mail.iter_attachments()] == [("build.txt", "line\n")]
 
 
-def test_a_text_that_is_too_long_for_a_service_arrives_in_pieces_with_all_attachments(secret, receiver, tmp_path):
+def test_long_text_is_split_and_keeps_all_attachments(secret, receiver, tmp_path):
     handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), body="{text}")
     made = event.Event("compile", text="x" * 50000)
     for name in ("one", "two"):
@@ -193,7 +193,7 @@ def test_characters_that_no_service_can_write_become_spaces(secret):
 # Many events.
 
 
-def test_more_than_five_events_that_wait_are_one_message(handler, receiver):
+def test_more_than_five_pending_events_are_one_message(handler, receiver):
     events = [closed(outcome="success") for _ in range(5)] + [closed(outcome="failure", exit_code=2)]
     assert handler.send_events(events) == [True] * 6
     (message,) = receiver.messages
@@ -201,19 +201,19 @@ def test_more_than_five_events_that_wait_are_one_message(handler, receiver):
     assert message["message"].splitlines()[0].startswith("compile failed (exit 2), ")
 
 
-def test_a_digest_says_what_it_leaves_out(handler, receiver):
+def test_digest_lists_what_it_omits(handler, receiver):
     assert handler.send_events([closed(f"step{number}" * 20) for number in range(90)]) == [True] * 90
     (message,) = receiver.messages
     assert len(message["message"]) <= notice.CHAT_MAX
     assert message["message"].endswith(" more")
 
 
-def test_up_to_five_events_that_wait_are_a_message_each(handler, receiver):
+def test_up_to_five_pending_events_are_a_message_each(handler, receiver):
     assert handler.send_events([closed() for _ in range(5)]) == [True] * 5
     assert len(receiver.messages) == 5
 
 
-def test_a_subclass_that_sends_in_its_own_way_gets_each_event(handler):
+def test_subclass_with_its_own_send_event_gets_each_event(handler):
     class Own(AppriseHandler):
         def send_event(self, event):
             raise LookupError(event.uid)
@@ -222,7 +222,7 @@ def test_a_subclass_that_sends_in_its_own_way_gets_each_event(handler):
     assert [type(result) for result in results] == [LookupError] * 6
 
 
-def test_messages_to_one_service_keep_the_pace_that_apprise_gives_it(monkeypatch):
+def test_messages_to_one_service_respect_the_rate_limit_of_apprise(monkeypatch):
     pauses = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     for url in ("ntfy://paced", "ntfy://paced", "ntfy://other"):
@@ -231,7 +231,7 @@ def test_messages_to_one_service_keep_the_pace_that_apprise_gives_it(monkeypatch
     assert 5.0 < pauses[1] <= 5.5
 
 
-def test_messages_that_wait_arrive_at_the_pace_of_their_service(secret, receiver, monkeypatch):
+def test_pending_messages_respect_the_rate_limit_of_their_service(secret, receiver, monkeypatch):
     from apprise.plugins.custom_json import NotifyJSON
 
     monkeypatch.setattr(NotifyJSON, "request_rate_per_sec", 0.3)
@@ -242,7 +242,7 @@ def test_messages_that_wait_arrive_at_the_pace_of_their_service(secret, receiver
     assert time.monotonic() - begin >= 0.6
 
 
-def test_event_data_mentions_nobody_but_a_template_may(secret, receiver, tmp_path):
+def test_only_templates_can_mention_users(secret, receiver, tmp_path):
     (tmp_path / "f").write_text("x")
     made = event.Event("@everyone", outcome="failure", error="<!here>", by="<@U1>", ci={"actor": "@bob"})
     made.attach_file(tmp_path / "f", "@here")
@@ -258,7 +258,7 @@ def test_event_data_mentions_nobody_but_a_template_may(secret, receiver, tmp_pat
 
 
 @pytest.mark.parametrize("text", ["<!channel>", "!channel>", "!\tchannel>", "<@U123ABC>", "a@U123ABC>", "@U123ABC|x>"])
-def test_slack_gets_no_mention(receiver, monkeypatch, text):
+def test_slack_message_has_no_mention(receiver, monkeypatch, text):
     from apprise.plugins.slack import NotifySlack
 
     monkeypatch.setattr(NotifySlack, "webhook_url", f"http://127.0.0.1:{receiver.port}")
@@ -267,7 +267,7 @@ def test_slack_gets_no_mention(receiver, monkeypatch, text):
 
 
 @pytest.mark.parametrize("text", ["@everyone", "<@123>", "<@&123>", "x@here"])
-def test_discord_gets_no_mention(receiver, monkeypatch, text):
+def test_discord_message_has_no_mention(receiver, monkeypatch, text):
     from apprise.plugins.discord import NotifyDiscord
 
     monkeypatch.setattr(NotifyDiscord, "notify_url", f"http://127.0.0.1:{receiver.port}")
@@ -304,7 +304,7 @@ def test_a_template_is_filled_with_the_data(secret, receiver, template, expected
     assert message["title"] == " ".join(expected.split())
 
 
-def test_a_template_that_comes_out_blank_gives_way_to_the_default(secret, receiver):
+def test_blank_template_result_is_replaced_by_the_default(secret, receiver):
     handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), title="{text}", body=" {text}\n")
     assert handler.send_event(closed(text=None))
     (message,) = receiver.messages
@@ -315,7 +315,7 @@ def test_a_template_that_comes_out_blank_gives_way_to_the_default(secret, receiv
 # URLs.
 
 
-def test_a_reference_may_hold_several_urls_and_several_references_may_stand(secret, tmp_path):
+def test_several_references_can_each_have_several_urls(secret, tmp_path):
     with json_receiver() as one, json_receiver() as two, json_receiver() as three:
         path = tmp_path / "a file of urls"
         path.write_text(f"json://127.0.0.1:{one.port}\n\tform://127.0.0.1:{two.port}\r\n")
@@ -335,7 +335,7 @@ def test_the_secret_is_read_when_sending(secret, receiver):
     assert [path for path, _, _ in receiver.posts] == ["/first", "/second"]
 
 
-def test_a_url_in_clear_is_taken_with_a_warning_that_does_not_hold_it(receiver, caplog):
+def test_plain_url_is_accepted_with_a_warning_that_hides_it(receiver, caplog):
     with caplog.at_level(logging.DEBUG):
         handler = AppriseHandler(["env:BUILD_URLS", f"json://127.0.0.1:{receiver.port}/{TOKEN}"])
     assert "apprise: URL 2 is given in clear" in caplog.text
@@ -347,7 +347,7 @@ def test_a_url_in_clear_is_taken_with_a_warning_that_does_not_hold_it(receiver, 
 @pytest.mark.parametrize(
     "urls", [pytest.param("", id="empty"), pytest.param(" \n", id="blank"), pytest.param([], id="no element")]
 )
-def test_no_url_is_refused_when_added(urls):
+def test_handler_without_a_url_is_refused_when_added(urls):
     with pytest.raises(event.EventError, match=r"no URL; expected apprise=URLS"):
         AppriseHandler(urls)
 
@@ -362,7 +362,7 @@ def test_no_url_is_refused_when_added(urls):
         pytest.param(f"{TOKEN}", id="no URL"),
     ],
 )
-def test_a_bad_url_is_refused_when_added_by_its_number(secret, caplog, capfd, bad):
+def test_invalid_url_is_refused_by_its_number_when_added(secret, caplog, capfd, bad):
     with caplog.at_level(1), pytest.raises(event.EventError) as caught:
         AppriseHandler(secret("json://localhost", bad))
     with caplog.at_level(1), pytest.raises(event.EventError) as clear:
@@ -374,12 +374,12 @@ def test_a_bad_url_is_refused_when_added_by_its_number(secret, caplog, capfd, ba
     assert TOKEN[:4].lower() not in told.lower()
 
 
-def test_why_a_url_is_refused_is_told_where_that_holds_nothing_of_it(secret):
+def test_reason_for_a_refused_url_is_shown_if_it_reveals_nothing(secret):
     with pytest.raises(event.EventError, match=r"Discord Webhook Token .* was specified"):
         AppriseHandler(secret(f"discord://{TOKEN}"))
 
 
-def test_a_reference_that_leads_nowhere_fails_when_sending_and_the_others_are_tried(secret, receiver, tmp_path, caplog):
+def test_unresolved_reference_fails_on_send_and_others_are_tried(secret, receiver, tmp_path, caplog):
     (tmp_path / "blank").write_text(" ")
     urls = ["env:NOT_SET", f"file:{tmp_path}/missing", "env:BLANK", secret(f"json://127.0.0.1:{receiver.port}")]
     handler = AppriseHandler(urls)
@@ -396,7 +396,7 @@ def test_a_reference_that_leads_nowhere_fails_when_sending_and_the_others_are_tr
     assert "URL 3: env:BLANK contains no URL" in caplog.text
 
 
-def test_a_url_that_has_become_bad_fails_when_sending(secret, receiver, caplog):
+def test_url_that_became_invalid_fails_on_send(secret, receiver, caplog):
     handler = AppriseHandler("env:BUILD_URLS")
     secret(f"nosuch://{TOKEN}", f"json://127.0.0.1:{receiver.port}")
     with pytest.raises(event.PartialDeliveryError):
@@ -409,7 +409,7 @@ def test_a_url_that_has_become_bad_fails_when_sending(secret, receiver, caplog):
 # Failures.
 
 
-def test_a_service_that_refuses_makes_a_failure_with_its_reason_and_the_others_are_tried(secret, receiver, caplog):
+def test_refusing_service_is_a_failure_and_others_are_tried(secret, receiver, caplog):
     with json_receiver(503) as bad, json_receiver(401) as worse:
         ports = (bad.port, receiver.port, worse.port)
         handler = AppriseHandler(secret(*(f"json://ann:{TOKEN}@127.0.0.1:{port}/{TOKEN}" for port in ports)))
@@ -424,14 +424,14 @@ def test_a_service_that_refuses_makes_a_failure_with_its_reason_and_the_others_a
     assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
-def test_the_reason_is_the_outcomes(handler, receiver):
+def test_reason_is_part_of_the_outcome(handler, receiver):
     receiver.status = 500
     _log.start_capture()
     assert not handler.send_event(closed())
     assert "error=500" in _log.stop_capture()
 
 
-def test_nothing_of_a_url_is_ever_logged_but_its_host(secret, caplog, capfd, receiver):
+def test_only_the_host_of_a_url_is_logged(secret, caplog, capfd, receiver):
     receiver.status = 500
     handler = AppriseHandler(
         [
@@ -475,7 +475,7 @@ def test_the_parts_of_a_url_are_masked(url, said, expected):
         pytest.param("discord://example.org/token-of-ours", "***/***", id="a token in the host's place"),
     ],
 )
-def test_a_host_is_told_where_it_is_one(url, expected):
+def test_host_of_a_url_is_shown_if_it_has_one(url, expected):
     import apprise as package
 
     with apprise_service.Listener(url) as listener:
@@ -484,13 +484,13 @@ def test_a_host_is_told_where_it_is_one(url, expected):
         assert listener.reason() == f"no way to [{expected}]"
 
 
-def test_what_apprise_logs_for_others_goes_where_it_went(handler, caplog):
+def test_apprise_logs_of_other_code_are_unchanged(handler, caplog):
     handler.send_event(closed())
     logging.getLogger("apprise").warning("of another")
     assert caplog.messages == ["of another"]
 
 
-def test_an_exception_that_apprise_logs_is_part_of_the_reason():
+def test_exception_logged_by_apprise_is_part_of_the_reason():
     with apprise_service.Listener(f"json://{TOKEN}") as listener:
         try:
             raise OSError(f"at {TOKEN}")
@@ -500,7 +500,7 @@ def test_an_exception_that_apprise_logs_is_part_of_the_reason():
         assert listener.reason() == "Unhandled: OSError: at ***"
 
 
-def test_a_service_that_drips_is_left_at_the_deadline(secret, receiver, caplog):
+def test_dripping_service_is_abandoned_at_the_timeout(secret, receiver, caplog):
     def drip(connection, stopped):
         while not stopped.wait(0.01):
             connection.sendall(b"H")
@@ -522,7 +522,7 @@ def test_a_service_that_drips_is_left_at_the_deadline(secret, receiver, caplog):
         pytest.param("mailto://u:p@h.org", (15, 30.0), id="a service that takes longer"),
     ],
 )
-def test_each_wait_is_limited(url, expected):
+def test_each_wait_has_a_timeout(url, expected):
     import apprise as package
 
     with apprise_service.Listener(url) as listener:
@@ -530,7 +530,7 @@ def test_each_wait_is_limited(url, expected):
     assert service.request_timeout == expected
 
 
-def test_an_attachment_that_has_gone_or_is_no_file_makes_a_failure(handler, receiver, tmp_path, caplog):
+def test_missing_or_irregular_attachment_is_a_failure(handler, receiver, tmp_path, caplog):
     made = event.Event("compile")
     (tmp_path / "log").write_text("x")
     made.attach_file(tmp_path / "log")
@@ -543,7 +543,7 @@ def test_an_attachment_that_has_gone_or_is_no_file_makes_a_failure(handler, rece
     assert receiver.posts == []
 
 
-def test_data_that_holds_itself_is_an_error(handler, receiver):
+def test_circular_data_is_an_error(handler, receiver):
     made = event.Event("compile", ring=[])
     made.ring.append(made.ring)
     with pytest.raises(event.EventError, match="ring"):
@@ -554,7 +554,7 @@ def test_data_that_holds_itself_is_an_error(handler, receiver):
 # The configuration.
 
 
-def test_a_configuration_that_is_written_by_hand_is_read():
+def test_handwritten_configuration_is_read():
     made = AppriseHandler(**AppriseHandler.decode_config("env:A file:/b c,{name}%2C {outcome},See {url}, please"))
     assert (made.urls, made.title, made.body) == (["env:A", "file:/b c"], "{name}, {outcome}", "See {url}, please")
     short = AppriseHandler(**AppriseHandler.decode_config("env:A"))
@@ -573,7 +573,7 @@ def test_a_configuration_without_a_url_is_refused(config):
     st.text(),
     st.text(),
 )
-def test_a_handler_comes_back_as_it_went_into_its_configuration(names, title, body):
+def test_configuration_round_trips(names, title, body):
     made = AppriseHandler([f"file:/nowhere/{name}/x" for name in names], title, body)
     config = made.encode_config()
     again = AppriseHandler(**AppriseHandler.decode_config(config))
@@ -582,20 +582,20 @@ def test_a_handler_comes_back_as_it_went_into_its_configuration(names, title, bo
     assert "|" not in config
 
 
-def test_a_process_elsewhere_gets_absolute_paths(tmp_path, monkeypatch):
+def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = AppriseHandler(["file:urls", "file:~/urls", "env:A"], body="a,b|c")
     home = os.environ["HOME"]
     assert made.config_for_outbox() == f"file:{tmp_path}/urls file:{home}/urls env:A,,a,b%7Cc"
 
 
-def test_copies_and_pickles_send_too(handler, receiver):
+def test_copied_and_pickled_handlers_send(handler, receiver):
     for other in (copy.deepcopy(handler), pickle.loads(pickle.dumps(handler))):
         assert other.send_event(closed())
     assert len(receiver.posts) == 2
 
 
-def test_an_event_that_no_service_takes_waits_in_the_outbox_without_the_secret(secret, receiver, monkeypatch, tmp_path):
+def test_undelivered_event_is_stored_without_the_secret(secret, receiver, monkeypatch, tmp_path):
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"apprise={secret(f'json://127.0.0.1:{receiver.port}/{TOKEN}')}")
     receiver.status = 503
     manager = event.EventManager(outbox=str(tmp_path / "outbox"))
@@ -612,7 +612,7 @@ def test_an_event_that_no_service_takes_waits_in_the_outbox_without_the_secret(s
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_only_services_that_lack_an_event_are_tried_on_the_next_attempt(secret, receiver, monkeypatch, tmp_path, count):
+def test_next_attempt_skips_services_that_already_delivered(secret, receiver, monkeypatch, tmp_path, count):
     with json_receiver(503) as other:
         urls = [f"json://127.0.0.1:{one.port}/{TOKEN}" for one in (receiver, other)]
         monkeypatch.setenv("E3_EVENT_HANDLERS", f"apprise={secret(*urls)}")
@@ -629,7 +629,7 @@ def test_only_services_that_lack_an_event_are_tried_on_the_next_attempt(secret, 
         assert (len(receiver.posts), len(other.posts)) == (count, 3 * count)
 
 
-def test_the_services_of_a_digest_that_have_it_do_not_get_the_events_again(secret, receiver):
+def test_services_that_delivered_a_digest_are_skipped_on_retry(secret, receiver):
     with json_receiver(503) as other:
         handler = AppriseHandler(secret(*(f"json://127.0.0.1:{one.port}" for one in (receiver, other))))
         results = handler.send_events([closed() for _ in range(6)])
@@ -638,7 +638,7 @@ def test_the_services_of_a_digest_that_have_it_do_not_get_the_events_again(secre
 
 
 @pytest.mark.parametrize("between", [",", ";", " , ", "\n\n", " ", ";\n"])
-def test_the_same_characters_separate_urls_in_a_secret_as_in_the_configuration(secret, receiver, between):
+def test_secrets_and_configuration_use_the_same_url_separators(secret, receiver, between):
     url = f"json://127.0.0.1:{receiver.port}"
     handler = AppriseHandler(secret(f"{url}/a b{between}{url}/c"))
     assert handler.send_event(closed())
@@ -650,7 +650,7 @@ def test_the_same_characters_separate_urls_in_a_secret_as_in_the_configuration(s
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_process_sends_too(handler, receiver):
+def test_forked_process_sends(handler, receiver):
     assert handler.send_event(closed())
     child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(not handler.send_event(closed())))
     child.start()
@@ -659,7 +659,7 @@ def test_a_forked_process_sends_too(handler, receiver):
     assert len(receiver.posts) == 2
 
 
-def test_no_thread_is_left_behind(handler):
+def test_send_leaves_no_thread(handler):
     import threading
 
     before = set(threading.enumerate())
@@ -675,7 +675,7 @@ def test_importing_event_and_the_module_loads_no_apprise():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_without_apprise_the_handler_says_what_to_install(monkeypatch):
+def test_missing_apprise_is_an_error_with_the_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(event.EventError, match=r'pip install "e3-event\[apprise\]"'):
         AppriseHandler("env:BUILD_URLS")

@@ -27,13 +27,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import event
-from brokers import RabbitQueue, RedisQueue
-from delivering import deliver
 from event import _files
 from event._broker import InlineFile, decode_message
 from event._broker import publisher as publisher_module
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
+from helpers.brokers import RabbitQueue, RedisQueue
+from helpers.delivering import deliver
 from servers.process import free_port
 from servers.rabbitmq import LARGEST
 from servers.s3 import listening
@@ -213,7 +213,7 @@ class Proxy:
 # What arrives
 
 
-def test_the_message_is_the_event(server, queue, handler, tmp_path):
+def test_message_contains_the_event(server, queue, handler, tmp_path):
     log = tmp_path / "build.log"
     log.write_bytes(b"done\n")
     with event.Event("compile", uid="42", target="ärm", flags={"b", "a"}) as made:
@@ -233,7 +233,7 @@ def test_the_message_is_the_event(server, queue, handler, tmp_path):
         assert properties.delivery_mode == 2
 
 
-def test_the_span_around_the_sending_goes_along(server, queue, handler, monkeypatch):
+def test_current_span_is_in_the_message(server, queue, handler, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     monkeypatch.setenv("TRACESTATE", "v=1")
     assert handler.send_event(finished())
@@ -241,7 +241,7 @@ def test_the_span_around_the_sending_goes_along(server, queue, handler, monkeypa
     assert (span.traceparent, span.state) == (os.environ["TRACEPARENT"], "v=1")
 
 
-def test_events_come_in_order_each_under_an_id_of_its_own(server, queue, handler):
+def test_events_arrive_in_order_with_their_own_ids(server, queue, handler):
     assert all(handler.send_event(finished(number=number)) for number in range(5))
     got = messages(server, queue)
     assert [message.event.number for message in got] == [*range(5)]
@@ -266,7 +266,7 @@ def test_all_attempts_from_an_outbox_have_one_id(server, queue, hidden, tmp_path
     assert {message.id for message in others} - {first.id} == {others[0].id}
 
 
-def test_data_that_holds_itself_is_refused_before_anything_is_published(server, queue, handler):
+def test_circular_data_is_refused_before_publishing(server, queue, handler):
     made = event.Event("compile", loop=[])
     made.loop.append(made.loop)
     with pytest.raises(event.EventError, match="loop' holds itself"):
@@ -278,7 +278,7 @@ def test_data_that_holds_itself_is_refused_before_anything_is_published(server, 
 # Queues
 
 
-def test_a_queue_is_made_durable_where_it_is_missing(rabbitmq, queue, hidden):
+def test_missing_queue_is_created_as_durable(rabbitmq, queue, hidden):
     assert BrokerHandler(hidden(rabbitmq.url), queue).send_event(finished())
     with administered(rabbitmq) as channel:
         # Anything else than it is would be refused.
@@ -293,7 +293,7 @@ def test_a_queue_is_made_durable_where_it_is_missing(rabbitmq, queue, hidden):
         pytest.param(False, {}, id="transient"),
     ],
 )
-def test_a_queue_that_is_there_is_used_as_it_is(rabbitmq, queue, hidden, durable, arguments):  # a table
+def test_existing_queue_is_used_unchanged(rabbitmq, queue, hidden, durable, arguments):  # a table
     handler = BrokerHandler(hidden(rabbitmq.url), queue)
     with administered(rabbitmq) as channel:
         channel.queue_declare(queue, durable=durable, auto_delete=False, arguments=arguments)
@@ -301,7 +301,7 @@ def test_a_queue_that_is_there_is_used_as_it_is(rabbitmq, queue, hidden, durable
         assert channel.queue_declare(queue, passive=True).method.message_count == 1
 
 
-def test_a_queue_that_is_removed_between_two_events_is_made_again(rabbitmq, queue, hidden):
+def test_queue_removed_between_two_events_is_created_again(rabbitmq, queue, hidden):
     handler = BrokerHandler(hidden(rabbitmq.url), queue)
     assert handler.send_event(finished(number=1))
     with administered(rabbitmq) as channel:
@@ -311,7 +311,7 @@ def test_a_queue_that_is_removed_between_two_events_is_made_again(rabbitmq, queu
     assert [message.event.number for message in messages(rabbitmq, queue)] == [2, 3]
 
 
-def test_a_queue_that_is_full_is_a_failure_until_it_is_not(rabbitmq, queue, hidden, caplog):
+def test_full_queue_is_a_failure_until_it_has_room(rabbitmq, queue, hidden, caplog):
     handler = BrokerHandler(hidden(rabbitmq.url), queue)
     with administered(rabbitmq) as channel:
         limit = {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -324,7 +324,7 @@ def test_a_queue_that_is_full_is_a_failure_until_it_is_not(rabbitmq, queue, hidd
     assert handler.send_event(finished(number=3))
 
 
-def test_a_message_that_is_too_large_is_refused_for_good(rabbitmq, queue, hidden, tmp_path):
+def test_message_above_the_size_limit_is_a_permanent_failure(rabbitmq, queue, hidden, tmp_path):
     manager = event.EventManager(outbox=tmp_path / "outbox")
     manager.add_handler("broker", hidden(rabbitmq.url), queue)
     (delivery,) = manager.dispatch(finished(text="x" * LARGEST))
@@ -336,7 +336,7 @@ def test_a_message_that_is_too_large_is_refused_for_good(rabbitmq, queue, hidden
     assert [*deliver(Outbox(manager.outbox), everything=True)] == []
 
 
-def test_a_queue_that_is_not_ours_to_use_is_a_failure(rabbitmq, queue, hidden, caplog):
+def test_forbidden_queue_is_a_failure(rabbitmq, queue, hidden, caplog):
     with administered(rabbitmq) as channel:
         channel.queue_declare(queue, exclusive=True)
         assert not BrokerHandler(hidden(rabbitmq.url), queue).send_event(finished())
@@ -348,7 +348,7 @@ def test_a_queue_that_is_not_ours_to_use_is_a_failure(rabbitmq, queue, hidden, c
 
 @pytest.mark.parametrize("password", ["t0psecret!", "a/b@c:d?e#f", 'it\'s "q"\\n', "two  spaces", "ünïcode", "%41"])
 @pytest.mark.parametrize("reference", [False, True], ids=["clear", "reference"])
-def test_a_wrong_password_is_a_failure_that_does_not_show_it(server, queue, hidden, caplog, password, reference):  # noqa: PLR0913
+def test_wrong_password_is_a_failure_without_the_password(server, queue, hidden, caplog, password, reference):  # noqa: PLR0913
     caplog.set_level(logging.DEBUG)
     url = server.url.replace(server.password, quote(password, safe=""))
     manager = event.EventManager()
@@ -372,7 +372,7 @@ def test_no_client_logs_the_password(server, handler, caplog):
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])
-def test_a_program_without_logging_prints_our_line_alone(nobody, scheme):
+def test_program_without_logging_prints_only_the_line_of_event(nobody, scheme):
     """Without a handler, logging prints warnings and errors on stderr, those of the clients too."""
     code = f"""if True:
         import event
@@ -388,7 +388,7 @@ def test_a_program_without_logging_prints_our_line_alone(nobody, scheme):
     )
 
 
-def test_a_wrong_password_is_told_once_in_a_sending(rabbitmq, queue, hidden):
+def test_wrong_password_is_logged_once_per_event(rabbitmq, queue, hidden):
     """Some lock out whoever says it again and again."""
     with Proxy(rabbitmq) as proxy:
         assert not BrokerHandler(hidden(proxy.url().replace(rabbitmq.password, "wrong")), queue).send_event(finished())
@@ -405,7 +405,7 @@ def test_a_wrong_password_is_told_once_in_a_sending(rabbitmq, queue, hidden):
         pytest.param("amqp://127.0.0.1/", False, id="nobody"),
     ],
 )
-def test_a_password_in_clear_is_warned_of_and_not_shown(caplog, hidden, url, warned):
+def test_plain_password_is_a_warning_that_hides_it(caplog, hidden, url, warned):
     BrokerHandler(hidden(url))
     assert caplog.records == []
     BrokerHandler(url)
@@ -413,7 +413,7 @@ def test_a_password_in_clear_is_warned_of_and_not_shown(caplog, hidden, url, war
     assert "t0psecret" not in caplog.text
 
 
-def test_a_reference_is_resolved_when_an_event_is_sent(server, queue, hidden, caplog, monkeypatch):
+def test_reference_is_resolved_on_send(server, queue, hidden, caplog, monkeypatch):
     handler = BrokerHandler("env:BROKER", queue)
     assert not handler.send_event(finished())
     assert "broker: the URL: env:BROKER is not set" in caplog.text
@@ -429,7 +429,7 @@ def test_a_reference_is_resolved_when_an_event_is_sent(server, queue, hidden, ca
     assert len(messages(server, queue)) == 2
 
 
-def test_an_outbox_holds_references_alone(redis, queue, tmp_path, monkeypatch, nobody):
+def test_outbox_stores_only_references(redis, queue, tmp_path, monkeypatch, nobody):
     monkeypatch.chdir(tmp_path)
     url = tmp_path / "url"
     url.write_text(f"redis://:t0psecret@127.0.0.1:{nobody}")
@@ -449,7 +449,7 @@ def test_an_outbox_holds_references_alone(redis, queue, tmp_path, monkeypatch, n
 # Servers that are not there, silent or slow
 
 
-def test_a_server_that_ends_keeps_what_it_has_and_is_found_again(server, queue, handler, caplog):
+def test_restarted_server_keeps_messages_and_is_reconnected(server, queue, handler, caplog):
     other = BrokerHandler(handler.url, queue)
     assert handler.send_event(finished(number=0))
     # RabbitMQ that is killed may forget a queue that it was just asked to make.
@@ -464,7 +464,7 @@ def test_a_server_that_ends_keeps_what_it_has_and_is_found_again(server, queue, 
 
 
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "not-connected"])
-def test_a_server_that_is_paused_is_given_up_in_time(server, queue, handler, caplog, connected):
+def test_paused_server_is_a_failure_at_the_timeout(server, queue, handler, caplog, connected):
     other = BrokerHandler(handler.url, queue)
     handler.timeout = SHORT
     if connected:
@@ -480,7 +480,7 @@ def test_a_server_that_is_paused_is_given_up_in_time(server, queue, handler, cap
     assert other.send_event(finished())
 
 
-def test_a_broker_that_is_short_of_memory_is_given_up_in_time_and_says_so(rabbitmq, queue, hidden, caplog):
+def test_broker_without_memory_is_a_failure_with_the_reason(rabbitmq, queue, hidden, caplog):
     blocked, unblocked = (method_frame(10, method) for method in (60, 61))
     with Proxy(rabbitmq) as proxy:
         handler = BrokerHandler(hidden(proxy.url()), queue)
@@ -508,7 +508,7 @@ def method_frame(kind, method):
 
 @pytest.mark.parametrize("first", ["nobody", "silent", "wrong-password"])
 @pytest.mark.parametrize("timeout", [2, 30])
-def test_the_next_url_is_tried_where_the_first_one_does_not_do(  # noqa: PLR0913
+def test_next_url_is_tried_if_the_first_fails(  # noqa: PLR0913
     rabbitmq, queue, hidden, nobody, monkeypatch, first, timeout
 ):
     monkeypatch.setattr("event._broker.amqp.OPERATION_TIMEOUT", 1.0)
@@ -526,7 +526,7 @@ def test_the_next_url_is_tried_where_the_first_one_does_not_do(  # noqa: PLR0913
     assert len(messages(rabbitmq, queue)) == 2
 
 
-def test_of_many_urls_each_one_is_tried(redis, queue, hidden, nobody):
+def test_each_of_many_urls_is_tried(redis, queue, hidden, nobody):
     url = ";".join([f"redis://127.0.0.1:{nobody}"] * 4 + [redis.url])
     assert BrokerHandler(hidden(url), queue).send_event(finished())
     assert len(messages(redis, queue)) == 1
@@ -576,7 +576,7 @@ SLOW = [
 
 
 @pytest.mark.parametrize(("scheme", "serve"), SLOW)
-def test_a_server_that_does_not_answer_is_given_up_in_time(queue, caplog, scheme, serve):
+def test_silent_server_is_a_failure_at_the_timeout(queue, caplog, scheme, serve):
     with raw_server(serve) as port:
         handler = BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=SHORT)
         with within(SHORT + SLACK):
@@ -588,7 +588,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(queue, caplog, scheme
 @pytest.mark.parametrize(
     ("scheme", "serve"), [("amqp", hang_up), ("amqp", babble), ("amqp", odd), ("redis", hang_up), ("redis", babble)]
 )
-def test_what_answers_and_is_no_broker_is_a_failure(queue, caplog, scheme, serve):
+def test_server_that_is_no_broker_is_a_failure(queue, caplog, scheme, serve):
     timeout = SHORT if serve is odd else 30  # which serves one after the other
     with raw_server(serve) as port, within(QUICK):
         assert not BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=timeout).send_event(finished())
@@ -606,7 +606,7 @@ def test_what_answers_and_is_no_broker_is_a_failure(queue, caplog, scheme, serve
     ],
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_broker_that_stops_answering_is_given_up_in_time(  # noqa: PLR0913
+def test_broker_that_stops_answering_is_a_failure_at_the_timeout(  # noqa: PLR0913
     rabbitmq, queue, hidden, caplog, instead, tls, tmp_path, monkeypatch
 ):
     authority = Authority(tmp_path)
@@ -624,7 +624,7 @@ def test_a_broker_that_stops_answering_is_given_up_in_time(  # noqa: PLR0913
         assert handler.send_event(finished())
 
 
-def test_a_large_message_to_a_broker_that_does_not_read_on_is_given_up_in_time(rabbitmq, queue, hidden):
+def test_large_message_to_a_stalled_broker_fails_at_the_timeout(rabbitmq, queue, hidden):
     handler = BrokerHandler(hidden(rabbitmq.url), queue)
     assert handler.send_event(finished())
     large = finished(text="x" * (16 << 20))
@@ -650,7 +650,7 @@ def test_one_connection_serves_many_events(server, queue, hidden):
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="platform: counts no references")
-def test_what_is_published_is_let_go_of_at_once(server, queue, hidden):
+def test_published_message_is_freed_at_once(server, queue, hidden):
     handler = BrokerHandler(hidden(server.url), queue)
     published = finished()
     gc.collect()
@@ -664,8 +664,8 @@ def test_what_is_published_is_let_go_of_at_once(server, queue, hidden):
         gc.enable()
 
 
-def test_a_connection_that_was_long_not_used_is_not_relied_on(server, queue, hidden, monkeypatch):
-    monkeypatch.setattr(publisher_module, "_LONGEST_KEPT", 0.0)
+def test_connection_unused_for_long_is_not_reused(server, queue, hidden, monkeypatch):
+    monkeypatch.setattr(publisher_module, "_MAX_IDLE_SECONDS", 0.0)
     with Proxy(server) as proxy:
         handler = BrokerHandler(hidden(proxy.url()), queue)
         assert handler.send_event(finished())
@@ -688,7 +688,7 @@ FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: has no fork
 @FORK
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_forked_process_uses_a_connection_of_its_own(server, queue, hidden, tls, tmp_path, monkeypatch):  # noqa: PLR0913
+def test_forked_process_uses_its_own_connection(server, queue, hidden, tls, tmp_path, monkeypatch):  # noqa: PLR0913
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     scheme = {"amqp": "amqps", "redis": "rediss"}[server.url.partition(":")[0]] if tls else ""
@@ -733,7 +733,7 @@ else:
         pytest.param("nobody", ["first", "last"], id="nobody"),
     ],
 )
-def test_a_forked_process_that_ends_in_its_own_way_leaves_its_parents_connection_alone(server, queue, order, names):
+def test_forked_process_does_not_close_the_connection_of_its_parent(server, queue, order, names):
     assert script(server.url, queue, FORKING, order) == ""
     assert [message.event.name for message in messages(server, queue)] == names
 
@@ -763,7 +763,7 @@ def script(url, queue, text, *arguments):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handler: pickle.loads(pickle.dumps(handler))])
-def test_a_copy_sends_too(redis, queue, hidden, copied):
+def test_copied_handler_sends(redis, queue, hidden, copied):
     handler = BrokerHandler(hidden(redis.url), queue, limit=7, s3="s3://builds", timeout=9)
     assert handler.send_event(finished())
     other = copied(handler)
@@ -802,7 +802,7 @@ def sender(url, queue):
         assert (process.communicate(b"\n")[0], process.returncode) == (b"", 0)
 
 
-def test_a_process_that_ends_has_taken_leave(server, queue):
+def test_process_closes_its_connection_at_exit(server, queue):
     before = server.log.stat().st_size
     with sender(server.url, queue):
         pass
@@ -811,7 +811,7 @@ def test_a_process_that_ends_has_taken_leave(server, queue):
     assert len(messages(server, queue)) == 1
 
 
-def test_a_process_ends_soon_though_the_server_answers_no_more(server, queue):
+def test_process_exits_soon_if_the_server_is_silent(server, queue):
     start = None
     try:
         with sender(server.url, queue):
@@ -832,7 +832,9 @@ def scheme(server):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_private_authority_is_trusted_when_named(server, scheme, queue, hidden, tmp_path, monkeypatch, host):  # noqa: PLR0913
+def test_private_certificate_authority_is_trusted_if_configured(  # noqa: PLR0913
+    server, scheme, queue, hidden, tmp_path, monkeypatch, host
+):
     authority = Authority(tmp_path)
     with Proxy(server, authority.context(host)) as proxy:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
@@ -849,7 +851,7 @@ def test_a_private_authority_is_trusted_when_named(server, scheme, queue, hidden
         pytest.param(["elsewhere.example"], True, "mismatch", id="other-host"),
     ],
 )
-def test_an_untrusted_certificate_gets_nothing(  # noqa: PLR0913
+def test_nothing_is_sent_to_an_untrusted_server(  # noqa: PLR0913
     server, scheme, queue, hidden, tmp_path, monkeypatch, caplog, names, trusted, why
 ):
     authority = Authority(tmp_path)
@@ -899,7 +901,7 @@ def test_attachments_are_in_the_message(redis, queue, made_by, files):
     assert {name: content_of(message, file) for name, (file, _) in message.attachments.items()} == contents
 
 
-def test_all_of_them_together_keep_within_the_limit(redis, queue, made_by, files, caplog):
+def test_attachments_together_respect_the_size_limit(redis, queue, made_by, files, caplog):
     made = event_with(files("a", b"x" * 6), files("b", b"x" * 5), files("c", b"x" * 4), files("d", b""), uid="42")
     assert made_by(limit=10).send_event(made)
     message = the_message(redis, queue)
@@ -916,14 +918,14 @@ def test_all_of_them_together_keep_within_the_limit(redis, queue, made_by, files
     ("scheme", "largest"),
     [pytest.param("redis", 4 << 20, id="redis"), pytest.param("sqs", 150 << 10, id="sqs")],
 )
-def test_the_limit_is_by_default_what_the_broker_takes(files, scheme, largest):
+def test_default_size_limit_is_that_of_the_broker(files, scheme, largest):
     fits, more = files("fits", b"x" * largest), files("more", b"y")
     handler = BrokerHandler(f"{scheme}://h")
     assert [*handler._message(event_with(fits), "1", scheme).attachments] == ["fits"]
     assert [*handler._message(event_with(fits, more), "1", scheme).attachments] == ["fits"]
 
 
-def test_what_is_gone_or_no_file_is_left_out_and_the_event_goes(  # noqa: PLR0913
+def test_missing_or_irregular_attachment_is_omitted(  # noqa: PLR0913
     redis, queue, made_by, files, tmp_path, caplog
 ):
     made = event_with(files("gone", b"1"), files("fifo", b"2"), files("directory", b"3"), files("log", b"4"))
@@ -946,14 +948,14 @@ def test_what_is_gone_or_no_file_is_left_out_and_the_event_goes(  # noqa: PLR091
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="platform: root reads everything")
-def test_what_may_not_be_read_is_left_out(redis, queue, made_by, files, caplog):
+def test_forbidden_attachment_is_omitted(redis, queue, made_by, files, caplog):
     made = event_with(files("log", b"4"))
     os.chmod(made.get_attachments()["log"][0], 0)
     assert made_by().send_event(made)
     assert the_message(redis, queue).files == {}
 
 
-def test_what_cannot_be_read_to_its_end_is_left_out(  # noqa: PLR0913
+def test_attachment_with_a_read_error_is_omitted(  # noqa: PLR0913
     redis, queue, made_by, files, caplog, monkeypatch
 ):
     made = event_with(files("log", b"4"))
@@ -963,7 +965,7 @@ def test_what_cannot_be_read_to_its_end_is_left_out(  # noqa: PLR0913
     assert "attachment 'log' of <Event" in caplog.text
 
 
-def test_what_was_changed_since_is_sent_as_it_is_now(redis, queue, made_by, files):
+def test_changed_attachment_is_sent_with_its_current_content(redis, queue, made_by, files):
     log = files("log", b"started\n")
     made = event_with(log)
     log.write_bytes(b"started\ndone\n")
@@ -989,7 +991,7 @@ def growing(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [None, 0], ids=["message", "s3"])
-def test_a_log_that_grows_meanwhile_is_sent_as_far_as_it_was(redis, queue, made_by, files, s3, growing, limit):  # noqa: PLR0913
+def test_growing_log_is_sent_with_its_size_at_the_start(redis, queue, made_by, files, s3, growing, limit):  # noqa: PLR0913
     content = b"0123456789abcdef" * (600_000 if limit == 0 else 1)  # more than one part of an upload
     log = files("log", content)
     made = event_with(log)
@@ -1013,7 +1015,7 @@ def file_content(s3, message):
     return content
 
 
-def test_what_does_not_fit_goes_to_s3(redis, queue, made_by, files, s3, caplog):  # noqa: PLR0913
+def test_attachments_above_the_size_limit_are_stored_in_s3(redis, queue, made_by, files, s3, caplog):  # noqa: PLR0913
     made = event_with(files("a b.log", b"x" * 11), files("small", b"y"))
     assert made_by(limit=10, s3="s3://builds/ci/").send_event(made)
     message = the_message(redis, queue)
@@ -1027,7 +1029,7 @@ def test_what_does_not_fit_goes_to_s3(redis, queue, made_by, files, s3, caplog):
     assert [record for record in caplog.records if record.name == "event"] == []
 
 
-def test_names_in_s3_stay_beneath_their_place(redis, queue, made_by, files, s3):
+def test_object_names_stay_below_the_configured_url(redis, queue, made_by, files, s3):
     made = event.Event("compile")
     for number, name in enumerate(["../../x", "a/b", "ä", "."]):
         made.attach_file(files(str(number), b"x" * 11), name)
@@ -1039,7 +1041,7 @@ def test_names_in_s3_stay_beneath_their_place(redis, queue, made_by, files, s3):
     assert {file.url for file in message.files.values()} == {f"s3://builds/{key}" for key in keys}
 
 
-def test_an_event_whose_attachment_s3_does_not_take_waits_and_comes_under_the_same_key(  # noqa: PLR0913
+def test_retry_after_an_s3_failure_uses_the_same_key(  # noqa: PLR0913
     redis, queue, hidden, files, s3, caplog, tmp_path, monkeypatch, nobody
 ):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody}")
@@ -1062,7 +1064,7 @@ def test_an_event_whose_attachment_s3_does_not_take_waits_and_comes_under_the_sa
 # SQS
 
 
-def test_an_event_goes_to_sqs(sqs, files):
+def test_event_is_published_to_sqs(sqs, files):
     handler = BrokerHandler("sqs://us-east-1", sqs.name)
     assert handler.send_event(event_with(files("log", b"x" * 1000), uid="42"))
     message = decode_message(sqs.get()[0])
@@ -1093,13 +1095,13 @@ def test_batch_is_published_with_a_result_for_each_event(server, queue, handler)
         pytest.param("env:B,ci,sse=", {"url": "env:B", "queue": "ci", "sse": ""}, id="no-encryption"),
     ],
 )  # fmt: skip
-def test_a_configuration_is_understood(config, arguments):
+def test_configuration_is_parsed(config, arguments):
     assert BrokerHandler.decode_config(config) == arguments
     BrokerHandler(**arguments)
 
 
 @pytest.mark.parametrize("field", ["t0psecret", "t0psecret=1", "=", "", "Limit=1"])
-def test_a_configuration_with_more_is_refused_and_not_shown(field):
+def test_configuration_with_extra_fields_is_refused_and_not_shown(field):
     with pytest.raises(event.EventError, match=r"broker: value 4 of the configuration is not understood; exp") as error:
         BrokerHandler.decode_config(f"env:B,ci,timeout=3,{field}")
     assert "t0psecret" not in str(error.value)
@@ -1119,7 +1121,7 @@ QUEUES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_s
     sse=st.none() | st.text(),
     timeout=st.floats(0.001, 1e9),
 )
-def test_a_handler_comes_back_from_its_configuration(url, queue, **more):
+def test_configuration_round_trips(url, queue, **more):
     handler = BrokerHandler(url, queue, **more)
     config = handler.encode_config()
     assert "|" not in config
@@ -1128,12 +1130,12 @@ def test_a_handler_comes_back_from_its_configuration(url, queue, **more):
     assert (other._store is None) == (handler._store is None)
 
 
-def test_the_configuration_says_no_more_than_it_must():
+def test_configuration_is_minimal():
     assert BrokerHandler("amqp://h").encode_config() == "amqp://h,e3-event"
     assert BrokerHandler("amqp://h", "ci", timeout=5, limit=0).encode_config() == "amqp://h,ci,limit=0,timeout=5.0"
 
 
-def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
+def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert BrokerHandler("file:url").config_for_outbox() == f"file:{os.path.abspath('url')},e3-event"
     assert BrokerHandler("file:~/url").config_for_outbox() == f"file:{os.path.expanduser('~')}/url,e3-event"
@@ -1160,7 +1162,7 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"timeout": None}, "timeout is None; expected a positive number", id="none"),
     ],
 )
-def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):
+def test_invalid_argument_is_an_error_without_secrets(arguments, why):
     with pytest.raises(event.EventError, match=re.escape(why)) as error:
         BrokerHandler(**{"url": "amqp://127.0.0.1/", **arguments})
     assert "t0p" not in str(error.value)
@@ -1168,13 +1170,13 @@ def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):
     assert error.value.__suppress_context__ or error.value.__context__ is None
 
 
-def test_a_missing_library_is_an_error_with_the_pip_line(monkeypatch):
+def test_missing_library_is_an_error_with_the_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "pika", None)
     with pytest.raises(event.EventError, match=r'pip install "e3-event\[broker\]"'):
         BrokerHandler("amqp://h/")
 
 
-def test_a_place_in_s3_needs_boto3(monkeypatch):
+def test_s3_url_requires_boto3(monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(event.EventError, match=r'pip install "e3-event\[s3\]"'):
         BrokerHandler("amqp://h/", s3="s3://builds")

@@ -75,7 +75,7 @@ def test_an_event_becomes_a_json_file_and_a_directory_of_attachments(tmp_path, a
     assert len(os.listdir(log_dir)) == 2
 
 
-def test_the_json_is_indented_and_sorted_as_that_of_e3(tmp_path):
+def test_json_is_indented_and_sorted_as_in_e3(tmp_path):
     loaded = Event.load(DATA / "e3-dump.json")
     loaded._attachments.clear()
     FileHandler(tmp_path / "d").send_event(loaded)
@@ -88,7 +88,7 @@ def test_the_directory_is_made_even_when_empty(tmp_path):
     assert os.listdir(tmp_path / "d" / "a-u") == []
 
 
-def test_mode_and_time_are_kept_and_a_read_only_attachment_is_sent_twice(tmp_path):
+def test_read_only_attachment_keeps_mode_and_time_when_sent_twice(tmp_path):
     source = tmp_path / "source"
     source.write_bytes(b"one")
     source.chmod(0o400)
@@ -109,7 +109,7 @@ def test_mode_and_time_are_kept_and_a_read_only_attachment_is_sent_twice(tmp_pat
     assert len(jsons(tmp_path / "d")) == 2
 
 
-def test_a_path_is_no_glob(tmp_path):
+def test_glob_characters_in_a_path_are_literal(tmp_path):
     source = tmp_path / "[a]*.log"
     try:
         source.write_bytes(b"starred")
@@ -125,7 +125,7 @@ def test_a_path_is_no_glob(tmp_path):
 # Failures.
 
 
-def test_a_missing_attachment_is_an_error_and_no_json_appears(tmp_path, attach):
+def test_missing_attachment_is_an_error_and_writes_no_json(tmp_path, attach):
     e = attach("a", "u", {"first": b"one", "second": b"two"})
     os.unlink(e.get_attachments()["second"][0])
     with pytest.raises(FileNotFoundError):
@@ -133,7 +133,7 @@ def test_a_missing_attachment_is_an_error_and_no_json_appears(tmp_path, attach):
     assert jsons(tmp_path / "d") == []
 
 
-def test_data_that_cannot_be_written_leaves_nothing(tmp_path):
+def test_unwritable_data_leaves_no_file(tmp_path):
     e = Event("a", outer=[])
     e.outer.append(e.outer)
     with pytest.raises(EventError, match="'outer'"):
@@ -141,7 +141,7 @@ def test_data_that_cannot_be_written_leaves_nothing(tmp_path):
     assert not (tmp_path / "d").exists()
 
 
-def test_a_file_in_the_place_of_the_log_directory_is_an_oserror(tmp_path):
+def test_file_instead_of_the_log_directory_is_an_oserror(tmp_path):
     (tmp_path / "d").write_bytes(b"mine")
     with pytest.raises(OSError, match="d"):
         FileHandler(tmp_path / "d").send_event(Event("a"))
@@ -155,7 +155,7 @@ ODD = ["..", ".", "", "/", "../../x", "/etc/x", "a\0b", "a\nb", "x" * 300, "é" 
 
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("uid", ["u", "../..", "x" * 300, ""])
-def test_odd_names_are_stored_and_nothing_leaves_the_directory(tmp_path, attach, name, uid):
+def test_unusual_names_are_stored_inside_the_directory(tmp_path, attach, name, uid):
     e = attach(
         "a",
         "u",
@@ -188,7 +188,7 @@ def test_odd_names_are_stored_and_nothing_leaves_the_directory(tmp_path, attach,
 @example([("a", "b-c"), ("a-b", "c"), ("a-b-c", "")])
 @example([("a-12345678", "1234-1234-1234-123456789012"), ("a", "12345678-1234-1234-1234-123456789012")])
 @example([("a", "12345678-1234-1234-1234-123456789012"), ("a-12345678", "1234-1234-1234-123456789012")])
-def test_nothing_of_another_event_is_overwritten(identities):
+def test_files_of_another_event_are_not_overwritten(identities):
     with tempfile.TemporaryDirectory() as directory:
         log_dir = pathlib.Path(directory, "d")
         handler = FileHandler(log_dir)
@@ -214,7 +214,7 @@ def test_nothing_of_another_event_is_overwritten(identities):
         pytest.param(("a", 1), 7, id="a tuple and a number"),
     ],
 )
-def test_an_event_that_is_sent_again_has_one_directory(tmp_path, attach, name, uid):
+def test_event_sent_twice_has_one_directory(tmp_path, attach, name, uid):
     e = attach("a", "u", {"log": b"x"})
     e.name, e.uid = name, uid
     for _ in range(3):
@@ -223,7 +223,7 @@ def test_an_event_that_is_sent_again_has_one_directory(tmp_path, attach, name, u
     assert copies(tmp_path / "d") == [b"x"]
 
 
-def test_an_event_whose_name_goes_on_is_no_other_reading_of_this_one(tmp_path, attach):
+def test_event_with_a_common_uid_prefix_has_its_own_directory(tmp_path, attach):
     handler = FileHandler(tmp_path / "d")
     handler.send_event(attach("build", "1-retry", {"log": b"retry"}))
     e = attach("build", "1", {"log": b"first"})
@@ -233,7 +233,7 @@ def test_an_event_whose_name_goes_on_is_no_other_reading_of_this_one(tmp_path, a
 
 
 @pytest.mark.parametrize("content", ['{"name": [], "uid": "u"}', '{"name": {"a": 1}, "uid": [2]}'])
-def test_a_json_file_that_another_wrote_does_not_stop_the_sending(tmp_path, attach, content):
+def test_json_file_of_another_program_does_not_stop_the_send(tmp_path, attach, content):
     log_dir = tmp_path / "d"
     e = attach("a", "u", {"log": b"x"})
     FileHandler(log_dir).send_event(e)
@@ -242,7 +242,7 @@ def test_a_json_file_that_another_wrote_does_not_stop_the_sending(tmp_path, atta
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"5"])
-def test_a_foreign_json_file_is_no_hindrance(tmp_path, attach, content):
+def test_malformed_json_file_does_not_stop_the_send(tmp_path, attach, content):
     log_dir = tmp_path / "d"
     e = attach("a", "u", {"log": b"x"})
     FileHandler(log_dir).send_event(e)
@@ -252,7 +252,7 @@ def test_a_foreign_json_file_is_no_hindrance(tmp_path, attach, content):
 
 
 @POSIX
-def test_a_planted_link_among_the_json_files_is_not_read(tmp_path, attach):
+def test_symbolic_link_among_the_json_files_is_not_read(tmp_path, attach):
     log_dir = tmp_path / "d"
     e = attach("a", "u", {"log": b"x"})
     FileHandler(log_dir).send_event(e)
@@ -262,19 +262,19 @@ def test_a_planted_link_among_the_json_files_is_not_read(tmp_path, attach):
     assert copies(log_dir) == [b"x"]
 
 
-def test_a_json_file_that_is_gone_when_it_is_read_is_no_hindrance(tmp_path):
+def test_json_file_removed_meanwhile_does_not_stop_the_send(tmp_path):
     # Between the listing and the reading: no test can come in there.
     assert file_handler._identity(file_handler._read_file(str(tmp_path / "gone"))) is None
 
 
-def test_an_event_with_a_uid_of_our_own_that_is_sent_again_has_one_directory(tmp_path, attach):
+def test_event_with_a_custom_uid_sent_twice_has_one_directory(tmp_path, attach):
     e = attach("a", event.unique_id(), {"log": b"x"})
     for _ in range(2):
         FileHandler(tmp_path / "d").send_event(e)
     assert copies(tmp_path / "d") == [b"x"]
 
 
-def test_attachments_stay_apart_where_case_does_not_count(tmp_path, attach):
+def test_attachments_that_differ_only_in_case_have_different_files(tmp_path, attach):
     e = attach("a", "u", {"log": b"1", "LOG": b"2", "caf\u00e9": b"3", "cafe\u0301": b"4"})
     FileHandler(tmp_path / "d").send_event(e)
     assert copies(tmp_path / "d") == [b"1", b"2", b"3", b"4"]
@@ -282,7 +282,7 @@ def test_attachments_stay_apart_where_case_does_not_count(tmp_path, attach):
     assert len({*names}) == 4
 
 
-def test_a_file_in_the_place_of_the_event_s_directory_stays(tmp_path, attach):
+def test_file_instead_of_the_event_directory_is_kept(tmp_path, attach):
     log_dir = tmp_path / "d"
     log_dir.mkdir()
     (log_dir / "a-u").write_bytes(b"mine")
@@ -313,12 +313,12 @@ def test_a_planted_link_is_not_followed(tmp_path, attach):
 
 
 @POSIX
-def test_links_at_both_places_are_an_error(tmp_path):
+def test_symbolic_links_at_both_places_are_an_error(tmp_path):
     log_dir = tmp_path / "d"
     log_dir.mkdir()
     (log_dir / "a-u").symlink_to(tmp_path / "home")
     (log_dir / _files.hashed_name("a\0u", 213)).symlink_to(tmp_path / "home")
-    with pytest.raises(FileExistsError, match="in the way"):
+    with pytest.raises(FileExistsError, match="is not a directory of this user"):
         FileHandler(log_dir).send_event(Event("a", "u"))
     assert os.listdir(tmp_path / "home") == []
     assert jsons(log_dir) == []
@@ -366,13 +366,13 @@ def test_log_dir_is_shown_as_a_string(tmp_path):
 
 
 @pytest.mark.parametrize("log_dir", ["", "a\0b"])
-def test_a_bad_directory_is_an_error_that_says_what_is_expected(log_dir):
+def test_invalid_directory_is_an_error_with_what_is_expected(log_dir):
     with pytest.raises(EventError, match=f"{log_dir!r}.*file=DIR".replace("\\", r"\\")):
         FileHandler(log_dir)
 
 
 @pytest.mark.parametrize("log_dir", ["/var/log", "a,b", "100%", "C:\\log", "a=b", " a "])
-def test_what_e3_can_write_is_written_as_e3_writes_it(log_dir):
+def test_files_equal_those_of_e3(log_dir):
     assert FileHandler(log_dir).encode_config() == log_dir
     assert FileHandler.decode_config(log_dir) == {"log_dir": log_dir}
 
@@ -381,13 +381,13 @@ def test_what_e3_can_write_is_written_as_e3_writes_it(log_dir):
 @given(
     st.text(st.characters(blacklist_characters="\0"), min_size=1) | st.text(st.sampled_from("%257Cc2|,="), min_size=1)
 )
-def test_a_handler_comes_back_from_its_configuration(log_dir):
+def test_configuration_round_trips(log_dir):
     written = FileHandler(log_dir).encode_config()
     assert "|" not in written
     assert FileHandler(**FileHandler.decode_config(written)).log_dir == log_dir
 
 
-def test_a_handler_comes_back_from_the_variable(monkeypatch):
+def test_handler_round_trips_through_the_environment(monkeypatch):
     monkeypatch.delenv("E3_EVENT_HANDLERS", raising=False)
     event.add_handler("file", "a|b,%7C")
     event.handler_config_as_env()
@@ -397,7 +397,7 @@ def test_a_handler_comes_back_from_the_variable(monkeypatch):
     monkeypatch.delenv("E3_EVENT_HANDLERS")
 
 
-def test_a_bare_name_is_an_error(monkeypatch):
+def test_handler_name_without_configuration_is_an_error(monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file")
     with pytest.raises(EventError, match="file=DIR"):
         event.load_handlers_from_env()
@@ -411,7 +411,7 @@ def test_a_dumped_event_is_sent_with_its_attachments(tmp_path, attach):
     assert hashlib.sha1(b"x").hexdigest() in pathlib.Path(dumped).read_text("ascii")
 
 
-def test_a_retry_of_a_sending_replaces_its_files_and_another_sending_does_not(tmp_path, attach):
+def test_only_a_retry_of_the_same_sending_replaces_files(tmp_path, attach):
     handler = FileHandler(tmp_path / "events")
     e = attach("build", "u", {"log": b"compiled"})
     for _ in range(3):
@@ -437,7 +437,7 @@ def test_a_directory_of_another_user_is_not_written(tmp_path, attach):
     assert list(foreign.iterdir()) == []
 
 
-def test_a_huge_json_file_that_another_wrote_is_not_read(tmp_path):
+def test_huge_json_file_of_another_program_is_not_read(tmp_path):
     sent = Event("a", "b")
     FileHandler(tmp_path).send_event(sent)
     planted = tmp_path / "a-b-00000000-0000-4000-8000-000000000000.json"
@@ -446,7 +446,7 @@ def test_a_huge_json_file_that_another_wrote_is_not_read(tmp_path):
     assert FileHandler(tmp_path).send_event(sent)
 
 
-def test_a_dump_that_is_huge_is_an_error(tmp_path):
+def test_huge_dump_is_an_error(tmp_path):
     (tmp_path / "dump.json").touch()
     os.truncate(tmp_path / "dump.json", 1 << 33)
     with pytest.raises(OSError, match="8589934592 bytes; expected 67108864 at most"):

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import event
-from delivering import deliver
 from event._formats import cloudevents
 from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
+from helpers.delivering import deliver
 from servers.http import Answer, site
 from servers.smtp import Authority, raw_server
 
@@ -82,12 +82,12 @@ def test_the_cloudevents_sdk_receives_what_was_sent(server, tmp_path):
     assert got.get_data() == {**made.as_dict(), "attachments": [listed]}
 
 
-def test_the_content_type_is_that_of_structured_json(server):
+def test_content_type_is_structured_json(server):
     assert HTTPHandler(server.url).send_event(event.Event("compile"))
     assert server.requests[0].headers["content-type"] == "application/cloudevents+json"
 
 
-def test_source_and_type_are_those_that_are_configured(server):
+def test_source_and_type_are_configurable(server):
     handler = HTTPHandler(server.url, source="https://ci.example.com/farm", type="com.example.{name}.done")
     assert handler.send_event(event.Event("compile"))
     got = received(server.requests[0])
@@ -103,7 +103,7 @@ def test_source_and_type_are_those_that_are_configured(server):
         pytest.param(["a"], "/e3-event", id="no-string"),
     ],
 )
-def test_the_source_tells_the_host_that_the_data_tell(server, host, source):
+def test_source_has_the_host_from_the_data(server, host, source):
     assert HTTPHandler(server.url).send_event(event.Event("compile", host=host))
     assert the_json(server)["source"] == source
     assert urlsplit(source).geturl() == source
@@ -129,7 +129,7 @@ NOON = datetime(2026, 1, 31, 12, 0, 0)  # noqa: DTZ001  # one without a zone
         pytest.param(True, None, id="bool"),
     ],
 )
-def test_the_time_is_rfc_3339_or_left_out(value, expected):
+def test_time_is_rfc_3339_or_omitted(value, expected):
     made = event.Event("compile", begin_time=None, end_time=value)
     made.set_formatter("end_time", lambda key, value: {key: value})
     assert json.loads(cloudevents.as_cloudevent(made, "1")).get("time") == expected
@@ -138,7 +138,7 @@ def test_the_time_is_rfc_3339_or_left_out(value, expected):
         assert json.loads(cloudevents.as_cloudevent(made, "1"))["time"] == expected
 
 
-def test_an_open_event_has_the_time_of_its_beginning(server):
+def test_open_event_has_its_begin_time(server):
     assert HTTPHandler(server.url).send_event(event.Event("compile", begin_time=0.0))
     assert the_json(server)["time"] == "1970-01-01T00:00:00Z"
 
@@ -155,7 +155,7 @@ def test_an_event_without_a_uid_has_no_subject(server, uid):
     assert "subject" not in the_json(server)
 
 
-def test_an_attachment_that_has_gone_is_listed_without_size(server, tmp_path):
+def test_missing_attachment_is_listed_without_size(server, tmp_path):
     log = tmp_path / "build.log"
     log.write_bytes(b"")
     made = event.Event("compile")
@@ -165,7 +165,7 @@ def test_an_attachment_that_has_gone_is_listed_without_size(server, tmp_path):
     assert [item["size"] for item in the_json(server)["data"]["attachments"]] == [None]
 
 
-def test_the_events_own_attachments_stay_beside_the_list(server, tmp_path):
+def test_attachments_key_of_the_data_is_kept_next_to_the_list(server, tmp_path):
     log = tmp_path / "build.log"
     log.write_bytes(b"")
     made = event.Event("compile", attachments="three")
@@ -187,7 +187,7 @@ def test_json_is_the_events_data(server, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["cloudevents", "cdevents", "json"])
-def test_data_that_holds_itself_is_refused_before_anything_is_posted(server, kind):
+def test_circular_data_is_refused_before_posting(server, kind):
     made = event.Event("compile", loop=[])
     made.loop.append(made.loop)
     with pytest.raises(event.EventError, match=r"loop' holds itself"):
@@ -196,7 +196,7 @@ def test_data_that_holds_itself_is_refused_before_anything_is_posted(server, kin
 
 
 @pytest.mark.parametrize("kind", ["cloudevents", "cdevents", "json"])
-def test_a_strict_reader_takes_the_name_of_any_file(server, kind):
+def test_any_file_name_is_valid_for_a_strict_reader(server, kind):
     assert HTTPHandler(server.url, kind).send_event(event.Event("compile", file="caf\udce9.c"))
     assert json.dumps(the_json(server), ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
     assert r"caf\\udce9.c" in server.requests[0].body.decode()
@@ -307,7 +307,7 @@ def test_an_event_without_end_and_outcome_is_a_started_taskrun(server, version):
         pytest.param({"outcome": None}, ("error", "outcome: None"), id="null"),
     ],
 )
-def test_the_outcome_is_one_of_cdevents(server, version, data, expected):
+def test_outcome_is_a_cdevents_outcome(server, version, data, expected):
     assert HTTPHandler(server.url, "cdevents", cdevents=version).send_event(finished(**data))
     content = cdevent_of(server, version, "finished")["subject"]["content"]
     assert (content["outcome"], content.get("errors")) == expected
@@ -320,7 +320,7 @@ def test_the_outcome_is_one_of_cdevents(server, version, data, expected):
         pytest.param("0.4.1", {"outcome": "error", "errors": "outcome: cancel"}, id="has-not"),
     ],
 )
-def test_a_cancelled_run_is_an_error_where_cdevents_has_no_cancel(server, version, expected):
+def test_cancelled_run_is_an_error_in_cdevents(server, version, expected):
     assert HTTPHandler(server.url, "cdevents", cdevents=version).send_event(finished(outcome="cancel"))
     assert cdevent_of(server, version, "finished")["subject"]["content"] == {"taskName": "compile", **expected}
 
@@ -337,7 +337,7 @@ def test_an_open_event_with_an_outcome_is_finished(server):
     assert cdevent_of(server, "0.5.1", "finished")["subject"]["content"]["outcome"] == "failure"
 
 
-def test_a_wrong_cdevent_is_found_out():
+def test_invalid_cdevent_is_detected():
     cdevent = json.loads(cloudevents.as_cdevent(finished(), "1"))["data"]
     validated(cdevent, "0.5.1", "finished")
     cdevent["subject"]["content"]["outcome"] = "great"
@@ -366,14 +366,14 @@ def test_two_secrets_make_two_signatures(server):
     Webhook(OTHER_SECRET).verify(request.body, request.headers)
 
 
-def test_a_secret_without_prefix_and_padding_is_taken(server):
+def test_secret_without_prefix_and_padding_is_accepted(server):
     bare = SECRET.removeprefix("whsec_").rstrip("=")
     assert HTTPHandler(server.url, "json", bare).send_event(event.Event("compile"))
     (request,) = server.requests
     Webhook(SECRET).verify(request.body, request.headers)
 
 
-def test_without_a_secret_there_is_an_id_and_no_signature(server):
+def test_request_without_a_secret_has_an_id_and_no_signature(server):
     assert HTTPHandler(server.url).send_event(event.Event("compile"))
     headers = server.requests[0].headers
     assert headers["webhook-id"]
@@ -384,7 +384,7 @@ def test_without_a_secret_there_is_an_id_and_no_signature(server):
 # Secrets
 
 
-def test_references_are_resolved_when_sending(server, monkeypatch, tmp_path):
+def test_references_are_resolved_on_send(server, monkeypatch, tmp_path):
     handler = HTTPHandler("env:HOOK", "json", f"file:{tmp_path / 'key'}")
     monkeypatch.setenv("HOOK", f"{server.url}/{TOKEN}")
     (tmp_path / "key").write_text(f"{SECRET}\n")
@@ -405,7 +405,7 @@ def test_references_are_resolved_when_sending(server, monkeypatch, tmp_path):
         ),
     ],
 )
-def test_a_wrong_reference_fails_with_its_name(server, monkeypatch, caplog, url, secret, why):  # noqa: PLR0913
+def test_unresolved_reference_fails_with_its_name(server, monkeypatch, caplog, url, secret, why):  # noqa: PLR0913
     monkeypatch.setenv("HOOK", server.url)
     monkeypatch.setenv("BAD", f"{TOKEN}!")
     assert not HTTPHandler(url, "json", secret).send_event(event.Event("compile"))
@@ -424,7 +424,7 @@ def test_a_wrong_reference_fails_with_its_name(server, monkeypatch, caplog, url,
         pytest.param({"secret": "env:KEY"}, [], id="reference"),
     ],
 )
-def test_a_secret_in_clear_is_warned_of_and_not_shown(caplog, arguments, warnings):
+def test_plain_secret_is_a_warning_that_hides_it(caplog, arguments, warnings):
     url = f"http://{arguments.get('user', '')}127.0.0.1/{arguments.get('query', '')}"
     HTTPHandler(url, secret=arguments.get("secret", ""))
     assert [warning in record.message for warning, record in zip(warnings, caplog.records, strict=True)] == [
@@ -436,7 +436,7 @@ def test_a_secret_in_clear_is_warned_of_and_not_shown(caplog, arguments, warning
 
 @pytest.mark.parametrize("status", [200, 302, 404, 503])
 @pytest.mark.parametrize("reference", [False, True], ids=["clear", "reference"])
-def test_no_log_and_no_error_holds_the_url(monkeypatch, caplog, status, reference):
+def test_logs_and_errors_do_not_contain_the_url(monkeypatch, caplog, status, reference):
     caplog.set_level(logging.DEBUG)
     words = (TOKEN, "passw0rd", "s3arch", SECRET, base64.b64encode(b"ci:passw0rd").decode())
     with site(Answer(status, {"Location": f"/{TOKEN}", "Retry-After": "1000"}, f"no {TOKEN}".encode())) as server:
@@ -453,7 +453,7 @@ def test_no_log_and_no_error_holds_the_url(monkeypatch, caplog, status, referenc
     assert status == 200 or ("env:HOOK" if reference else server.url) in str(outcome)
 
 
-def test_urllib3_may_log_what_others_do(server, caplog):
+def test_urllib3_logs_requests_of_other_code(server, caplog):
     import urllib3
 
     caplog.set_level(logging.DEBUG)
@@ -473,13 +473,13 @@ def test_a_user_and_a_password_become_the_header_authorization(server):
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_2xx_is_taken(status):
+def test_status_2xx_is_success(status):
     with site(Answer(status, {}, b"")) as server:
         assert HTTPHandler(server.url).send_event(event.Event("compile"))
 
 
 @pytest.mark.parametrize("status", [302, 303, 307, 407, 408, 421, 425, 429, 500, 501, 502, 503, 504, 599])
-def test_what_may_pass_is_left_to_a_later_attempt(caplog, status):
+def test_temporary_error_status_is_retried_later(caplog, status):
     with site(status) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
@@ -487,7 +487,7 @@ def test_what_may_pass_is_left_to_a_later_attempt(caplog, status):
 
 
 @pytest.mark.parametrize("status", [300, 301, 304, 308, 400, 401, 403, 404, 405, 410, 413, 422])
-def test_what_will_not_pass_is_refused_for_good(status):
+def test_permanent_error_status_is_a_permanent_failure(status):
     with (
         site(Answer(status, {"Location": "/elsewhere", "Retry-After": "0"}, b"")) as server,
         pytest.raises(event.PermanentError, match=rf"^http: {server.url}: {status} "),
@@ -496,7 +496,7 @@ def test_what_will_not_pass_is_refused_for_good(status):
     assert [request.path for request in server.requests] == ["/"]
 
 
-def test_a_pause_that_the_server_asks_for_is_made():
+def test_retry_after_within_the_timeout_is_respected():
     busy = [Answer(503, {"Retry-After": "0"}), Answer(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"})]
     with site(*busy, 200) as server:
         assert HTTPHandler(server.url, "json", SECRET).send_event(event.Event("compile"))
@@ -517,20 +517,20 @@ def test_a_pause_that_the_server_asks_for_is_made():
         pytest.param("soon", id="words"),
     ],
 )
-def test_a_pause_beyond_the_deadline_is_left_to_a_later_attempt(caplog, pause):
+def test_retry_after_beyond_the_timeout_is_left_to_a_later_attempt(caplog, pause):
     with site(Answer(503, {"Retry-After": pause}), 200) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
     assert "503 Service Unavailable" in caplog.text
 
 
-def test_a_server_that_asks_for_no_pause_at_all_is_not_hammered():
+def test_retry_after_of_zero_seconds_does_not_flood_the_server():
     with site(Answer(503, {"Retry-After": "0"})) as server:
         assert not HTTPHandler(server.url, timeout=1).send_event(event.Event("compile"))
     assert len(server.requests) <= 4  # after 0, 0.1, 0.3 and 0.7 seconds
 
 
-def test_an_answer_without_end_is_an_answer():
+def test_endless_response_body_does_not_change_the_result():
     def serve(connection, stopped):
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -541,7 +541,7 @@ def test_an_answer_without_end_is_an_answer():
         assert HTTPHandler(f"http://127.0.0.1:{port}").send_event(event.Event("compile"))
 
 
-def test_an_answer_whose_body_breaks_off_is_an_answer():
+def test_truncated_response_body_does_not_change_the_result():
     def serve(connection, stopped):
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
@@ -551,7 +551,7 @@ def test_an_answer_whose_body_breaks_off_is_an_answer():
         assert HTTPHandler(f"http://127.0.0.1:{port}").send_event(event.Event("compile"))
 
 
-def test_an_answer_whose_body_never_comes_is_an_answer(monkeypatch):
+def test_missing_response_body_does_not_change_the_result(monkeypatch):
     monkeypatch.setattr("event.handler.http._LINGER", 0.05)
 
     def serve(connection, stopped):
@@ -599,7 +599,7 @@ def babble(connection, stopped):
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_server_that_does_not_answer_is_given_up(caplog, serve, why, scheme):
+def test_silent_server_is_a_failure_at_the_timeout(caplog, serve, why, scheme):
     with raw_server(serve) as port:
         handler = HTTPHandler(f"{scheme}://127.0.0.1:{port}", timeout=0.3 if serve in (drip, silence) else 30)
         assert not handler.send_event(event.Event("compile"))
@@ -612,7 +612,7 @@ def test_a_server_that_does_not_answer_is_given_up(caplog, serve, why, scheme):
         assert re.search(why, message)
 
 
-def test_a_server_that_drips_over_tls_is_given_up(tmp_path, monkeypatch, caplog):
+def test_dripping_tls_server_is_a_failure_at_the_timeout(tmp_path, monkeypatch, caplog):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     context = authority.context("127.0.0.1")
@@ -634,7 +634,7 @@ def test_a_server_that_drips_over_tls_is_given_up(tmp_path, monkeypatch, caplog)
         pytest.param("http://" + "a" * 64 + ".invalid", "(LocationParseError|Unicode\\w*Error|gaierror)", id="no-name"),
     ],
 )
-def test_no_connection_is_a_failure_with_its_reason(caplog, url, why):
+def test_refused_connection_is_a_failure_with_its_reason(caplog, url, why):
     with site() as server:
         port = server.port
     assert not HTTPHandler(url.format(port=port)).send_event(event.Event("compile"))
@@ -657,7 +657,7 @@ def test_many_threads_share_a_handler(server):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_process_uses_a_connection_of_its_own(server):
+def test_forked_process_uses_its_own_connection(server):
     handler = HTTPHandler(server.url)
     assert handler.send_event(event.Event("compile"))
     child = os.fork()
@@ -669,7 +669,7 @@ def test_a_forked_process_uses_a_connection_of_its_own(server):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handler: pickle.loads(pickle.dumps(handler))])
-def test_a_copy_sends_too(server, copied):
+def test_copied_handler_sends(server, copied):
     handler = HTTPHandler(server.url, "json", SECRET, timeout=7)
     assert handler.send_event(event.Event("compile"))
     other = copied(handler)
@@ -681,7 +681,7 @@ def test_a_copy_sends_too(server, copied):
 # TLS and proxies
 
 
-def test_a_private_authority_is_trusted_when_named(tmp_path, monkeypatch):
+def test_private_certificate_authority_is_trusted_if_configured(tmp_path, monkeypatch):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     with site(tls=authority.context("127.0.0.1")) as server:
@@ -698,7 +698,7 @@ def test_a_private_authority_is_trusted_when_named(tmp_path, monkeypatch):
         pytest.param(["elsewhere.example"], True, "CERTIFICATE_VERIFY_FAILED", id="other-host"),
     ],
 )
-def test_an_untrusted_certificate_gets_nothing(tmp_path, monkeypatch, caplog, names, trusted, why):  # noqa: PLR0913
+def test_nothing_is_sent_to_an_untrusted_server(tmp_path, monkeypatch, caplog, names, trusted, why):  # noqa: PLR0913
     authority = Authority(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
@@ -731,7 +731,7 @@ def test_a_proxy_without_a_user_gets_no_credentials(server, monkeypatch):
 
 
 @pytest.mark.parametrize("proxy", ["socks5://ci:passw0rd@127.0.0.1:1", "http://[ci:passw0rd@"])
-def test_a_proxy_that_cannot_be_is_a_failure(monkeypatch, caplog, proxy):
+def test_invalid_proxy_is_a_failure(monkeypatch, caplog, proxy):
     monkeypatch.setenv("https_proxy", proxy)
     assert not HTTPHandler("https://hooks.invalid/").send_event(event.Event("compile"))
     assert "http: https://hooks.invalid: " in caplog.text
@@ -741,7 +741,7 @@ def test_a_proxy_that_cannot_be_is_a_failure(monkeypatch, caplog, proxy):
 # The outbox
 
 
-def test_a_webhook_that_answers_503_then_200_gets_the_event_once_more_under_the_same_id(tmp_path):
+def test_retry_after_status_503_has_the_same_id(tmp_path):
     with site(503, 200) as server:
         manager = event.EventManager(outbox=tmp_path / "outbox")
         manager.add_handler("http", server.url, secret=SECRET)
@@ -758,7 +758,7 @@ def test_a_webhook_that_answers_503_then_200_gets_the_event_once_more_under_the_
     Webhook(SECRET).verify(second.body, second.headers)
 
 
-def test_an_event_refused_for_good_is_put_aside(tmp_path):
+def test_permanently_refused_event_moves_to_failed(tmp_path):
     with site(404) as server:
         manager = event.EventManager(outbox=tmp_path / "outbox")
         manager.add_handler("http", server.url)
@@ -768,7 +768,7 @@ def test_an_event_refused_for_good_is_put_aside(tmp_path):
     assert len(server.requests) == 1
 
 
-def test_an_outbox_holds_references_alone(server, tmp_path, monkeypatch):
+def test_outbox_stores_only_references(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEY", SECRET)
     Path("hook").write_text(f"{server.url}/{TOKEN}")
@@ -804,13 +804,13 @@ def test_an_outbox_holds_references_alone(server, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_configuration_is_understood(config, arguments):
+def test_configuration_is_parsed(config, arguments):
     assert HTTPHandler.decode_config(config) == arguments
     HTTPHandler(**arguments)
 
 
 @pytest.mark.parametrize("field", [SECRET, "colour=blue", "=", ""])
-def test_a_configuration_with_more_is_refused_and_not_shown(field):
+def test_configuration_with_extra_fields_is_refused_and_not_shown(field):
     with pytest.raises(event.EventError, match=r"value 5 of the configuration is not understood; expected") as error:
         HTTPHandler.decode_config(f"https://h/p,json,env:KEY,timeout=3,{field}")
     assert SECRET not in str(error.value)
@@ -828,7 +828,7 @@ REFERENCES = st.sampled_from(["env:", "file:"]).flatmap(lambda kind: st.text().m
     cdevents=st.sampled_from(cloudevents.CDEVENTS_VERSIONS),
     timeout=st.floats(0, exclude_min=True, allow_infinity=False),
 )
-def test_a_handler_comes_back_from_its_configuration(url, kind, secret, **more):
+def test_configuration_round_trips(url, kind, secret, **more):
     handler = HTTPHandler(url, kind, secret, **more)
     config = handler.encode_config()
     assert "|" not in config
@@ -836,12 +836,12 @@ def test_a_handler_comes_back_from_its_configuration(url, kind, secret, **more):
     assert vars(other) == vars(handler)
 
 
-def test_the_configuration_says_no_more_than_it_must():
+def test_configuration_is_minimal():
     assert HTTPHandler("https://h/p").encode_config() == "https://h/p,cloudevents"
     assert HTTPHandler("https://h/p", timeout=5).encode_config() == "https://h/p,cloudevents,,timeout=5.0"
 
 
-def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
+def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     handler = HTTPHandler("file:hook", "json", "file:~/key")
     home = os.path.expanduser("~")
@@ -877,7 +877,7 @@ def test_an_outbox_gets_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"timeout": None}, "the timeout is None; expected a positive number", id="none"),
     ],
 )
-def test_an_argument_that_cannot_be_is_an_error_without_secrets(arguments, why):
+def test_invalid_argument_is_an_error_without_secrets(arguments, why):
     with pytest.raises(event.EventError, match=re.escape(f"http: {why}")) as error:
         HTTPHandler(**{"url": "https://h/", **arguments})
     assert TOKEN not in str(error.value)
@@ -891,7 +891,7 @@ def test_an_ipv6_address_is_a_host():
     assert (target.shown, target.path) == ("http://[::1]:8080", "/x?y")
 
 
-def test_a_missing_library_is_an_error_with_the_pip_line(monkeypatch):
+def test_missing_library_is_an_error_with_the_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "idna", None)
     with pytest.raises(event.EventError, match=r'pip install "e3-event\[http\]"'):
         HTTPHandler("https://h/")
@@ -907,7 +907,7 @@ def test_loading_the_module_loads_no_library():
 # The page
 
 
-def test_the_page_shows_what_is_posted(monkeypatch, tmp_path, server):
+def test_documentation_shows_the_posted_requests(monkeypatch, tmp_path, server):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build.txt").write_bytes(b"done\n")
     monkeypatch.setenv("BUILD_HOOK", server.url)
@@ -932,7 +932,7 @@ def test_the_page_shows_what_is_posted(monkeypatch, tmp_path, server):
     assert posted == cdevent
 
 
-def test_the_pages_receiver_works(server):
+def test_receiver_of_the_documentation_works(server):
     receiver = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[1]
     names = {"SECRET": SECRET}
     exec(receiver, names)

@@ -33,7 +33,7 @@ def audit():
 
 @pytest.mark.parametrize("name", ["", "builds", "builds.arm"])
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, 25, logging.CRITICAL])
-def test_an_event_is_one_record_of_that_level_on_that_logger(caplog, name, level):
+def test_event_is_one_record_with_the_configured_level_and_logger(caplog, name, level):
     caplog.set_level(logging.DEBUG)
     e = Event("compile", "u", zebra=1, apple="100% {done} %s", path=pathlib.PurePosixPath("a/b"))
     assert LoggingHandler(name, level).send_event(e) is True
@@ -43,7 +43,7 @@ def test_an_event_is_one_record_of_that_level_on_that_logger(caplog, name, level
     assert record.getMessage() == json.dumps({**e.as_dict(), "path": "a/b"}, indent=2)
 
 
-def test_without_arguments_it_is_the_root_logger_at_debug(caplog):
+def test_default_is_the_root_logger_at_debug(caplog):
     caplog.set_level(logging.DEBUG)
     handler = LoggingHandler()
     assert (handler.logger_name, handler.level, handler.log) == ("", logging.DEBUG, logging.getLogger())
@@ -64,7 +64,7 @@ def test_no_work_is_done_when_the_level_is_disabled(caplog):
         LoggingHandler("builds", logging.WARNING).send_event(Unwritable("a"))
 
 
-def test_a_cycle_is_an_error_that_names_the_key(caplog):
+def test_circular_data_is_an_error_with_the_key(caplog):
     caplog.set_level(logging.DEBUG)
     e = Event("a", outer=[])
     e.outer.append(e.outer)
@@ -94,7 +94,7 @@ def test_a_level_that_the_program_added_is_known_by_its_name(audit, name):
 
 
 @pytest.mark.parametrize("level", ["LOUD", "", "Level 5", "1.5", None, float("inf"), []])
-def test_a_bad_level_is_an_error_that_says_what_is_expected(level):
+def test_invalid_level_is_an_error_with_what_is_expected(level):
     with pytest.raises(EventError, match="expected logging=LOGGER_NAME,LEVEL"):
         LoggingHandler("", level)
 
@@ -115,7 +115,7 @@ def test_a_configuration_is_read(config, arguments):
 
 
 @pytest.mark.parametrize("config", ["a,b,c", "a,10,", "a,loud"])
-def test_a_bad_configuration_is_an_error_that_says_what_is_expected(config):
+def test_invalid_configuration_is_an_error_with_what_is_expected(config):
     with pytest.raises(EventError, match="expected logging=LOGGER_NAME,LEVEL"):
         LoggingHandler.decode_config(config)
 
@@ -128,14 +128,14 @@ def test_a_configuration_is_written_as_e3_writes_it():
 
 @UNTIMED
 @given(st.text() | st.text(st.sampled_from("%257Cc2|,=")), st.integers(0, 1000))
-def test_a_handler_comes_back_from_its_configuration(name, level):
+def test_configuration_round_trips(name, level):
     written = LoggingHandler(name, level).encode_config()
     assert "|" not in written
     again = LoggingHandler(**LoggingHandler.decode_config(written))
     assert (again.logger_name, again.level) == (name, level)
 
 
-def test_a_bare_name_in_the_variable_means_the_defaults(monkeypatch):
+def test_handler_name_without_configuration_uses_the_defaults(monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "logging")
     event.load_handlers_from_env()
     handler = event.default_manager.handlers["logging"]
@@ -144,13 +144,13 @@ def test_a_bare_name_in_the_variable_means_the_defaults(monkeypatch):
     assert os.environ["E3_EVENT_HANDLERS"] == "logging=,10"
 
 
-def test_a_lone_surrogate_is_logged_as_text_that_any_stream_takes(caplog):
+def test_lone_surrogate_is_logged_as_encodable_text(caplog):
     caplog.set_level(logging.DEBUG)
     assert LoggingHandler("builds").send_event(event.Event("compile", file="caf\udce9.c"))
     assert r"caf\\udce9.c" in caplog.messages[0]
 
 
-def test_the_record_is_made_by_the_logger_and_goes_through_its_filters(caplog):
+def test_record_passes_the_filters_of_its_logger(caplog):
     caplog.set_level(logging.DEBUG)
     logger = logging.getLogger("builds")
     handler = LoggingHandler("builds", "INFO")

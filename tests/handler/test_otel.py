@@ -16,11 +16,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
-from delivering import deliver
 from event import _trace_context
 from event._outbox import Outbox
 from event.handler import otel
 from event.handler.otel import OTelHandler
+from helpers.delivering import deliver
 from servers.otlp import PROTOBUF, otlp_receiver, partial_success
 from servers.smtp import Authority, raw_server
 
@@ -68,7 +68,7 @@ def kept(made, directory):
 # What is sent
 
 
-def test_an_event_is_a_span_from_its_beginning_to_its_end(receiver):
+def test_event_is_a_span_from_begin_to_end(receiver):
     with event.Event("compile", uid="42", target="arm") as made:
         pass
     assert OTelHandler(receiver.endpoint).send_event(made)
@@ -79,14 +79,14 @@ def test_an_event_is_a_span_from_its_beginning_to_its_end(receiver):
     assert receiver.requests[0][1]["Content-Type"] == PROTOBUF
 
 
-def test_an_event_in_no_trace_is_the_run_of_a_pipeline(send):
+def test_event_without_a_trace_is_a_pipeline_run(send):
     span = send(name="nightly", uid="42", outcome="success")
     assert (span.name, span.pb.kind, span.parent_id) == ("RUN nightly", Message.SPAN_KIND_SERVER, "")
     assert span.attributes == {"cicd.pipeline.action.name": "RUN", "cicd.pipeline.result": "success"}
     assert (span.resource["cicd.pipeline.name"], span.resource["cicd.pipeline.run.id"]) == ("nightly", "42")
 
 
-def test_an_event_in_a_trace_is_the_run_of_a_task(send, monkeypatch):
+def test_event_in_a_trace_is_a_task_run(send, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
     monkeypatch.setenv("TRACESTATE", "v=1")
     span = send(uid="42", outcome="success")
@@ -180,11 +180,11 @@ def test_an_object_nested_too_deeply_is_json(send):
     assert name == "x" + ".a" * (otel._MAX_ATTRIBUTE_DEPTH - 1)
 
 
-def test_a_key_that_is_empty_is_no_attribute(send):
+def test_empty_key_is_no_attribute(send):
     assert set(send(**{"": 1}).attributes) == {"cicd.pipeline.action.name"}
 
 
-def test_what_the_conventions_name_has_that_name(send):
+def test_attributes_use_the_names_of_the_conventions(send):
     span = send(
         command="make", exit_code=3, host="h1", ci={"build_url": "https://ci/1", "branch": "main", "commit": "abc"}
     )
@@ -198,11 +198,11 @@ def test_what_the_conventions_name_has_that_name(send):
     assert (span.resource["vcs.ref.head.name"], span.resource["vcs.ref.head.revision"]) == ("main", "abc")
 
 
-def test_a_value_of_the_data_wins_over_ours(send):
+def test_data_override_automatic_attributes(send):
     assert send(outcome="success", **{"cicd.pipeline.result": "mine"}).attributes["cicd.pipeline.result"] == "mine"
 
 
-def test_every_name_is_one_of_the_conventions(send, monkeypatch):
+def test_every_attribute_name_is_in_the_conventions(send, monkeypatch):
     from importlib import import_module
 
     known = set()
@@ -231,7 +231,7 @@ def test_the_attachments_are_named_with_their_checksums(send, receiver, tmp_path
     assert receiver.spans[0].attributes["attachments.sha1"] == [digest, digest]
 
 
-def test_data_that_holds_itself_is_refused(receiver):
+def test_circular_data_is_refused(receiver):
     made = event.Event("compile", loop=[])
     made.loop.append(made.loop)
     with pytest.raises(event.EventError, match="'loop' holds itself"):
@@ -279,7 +279,7 @@ def test_the_service_is_named(receiver, monkeypatch, service, environ, expected)
         pytest.param(1e12, 1e12, None, id="beyond-64-bits"),
     ],
 )
-def test_a_date_is_understood_or_the_other_one_holds(receiver, begin, end, expected):
+def test_invalid_date_is_replaced_by_the_other_one(receiver, begin, end, expected):
     before = time.time_ns() - 1000
     assert OTelHandler(receiver.endpoint).send_event(event.Event("compile", begin_time=begin, end_time=end))
     times = receiver.spans[0].times
@@ -298,7 +298,7 @@ def test_a_date_is_understood_or_the_other_one_holds(receiver, begin, end, expec
         pytest.param("long", 101, id="no-number"),
     ],
 )
-def test_the_duration_mends_dates_that_have_lost_their_fractions(send, duration, expected):
+def test_duration_restores_fractions_of_dates(send, duration, expected):
     made = event.Event("compile", begin_time="1970-01-01T00:01:40", end_time="1970-01-01T00:01:41", duration=duration)
     with otlp_receiver() as receiver:
         assert OTelHandler(receiver.endpoint).send_event(made)
@@ -308,7 +308,7 @@ def test_the_duration_mends_dates_that_have_lost_their_fractions(send, duration,
 # The trace
 
 
-def test_a_span_that_the_data_names_is_the_one_that_is_sent(send, monkeypatch):
+def test_span_in_the_data_is_exported(send, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{'1' * 32}-{'2' * 16}-01")
     span = send(**_trace_context.to_data(_trace_context.Span(TRACE, SPAN, PARENT, 1, "v=1")), target="arm")
     assert (span.trace_id, span.span_id, span.parent_id, span.pb.trace_state) == (TRACE, SPAN, PARENT, "v=1")
@@ -328,13 +328,13 @@ def test_an_event_within_a_span_of_this_process_is_part_of_it(send, monkeypatch)
     assert (span.trace_id, span.parent_id) == (TRACE, SPAN)
 
 
-def test_two_sendings_are_two_spans_of_two_traces(send):
+def test_two_events_are_spans_of_two_traces(send):
     one, two = send(), send()
     assert one.trace_id != two.trace_id
     assert one.span_id != two.span_id
 
 
-def test_a_trace_that_is_not_recorded_gets_no_span(receiver, monkeypatch):
+def test_unsampled_trace_exports_no_span(receiver, monkeypatch):
     handler = OTelHandler(receiver.endpoint)
     assert handler.send_event(closed(traceparent=f"00-{TRACE}-{SPAN}-00"))
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-00")
@@ -342,7 +342,7 @@ def test_a_trace_that_is_not_recorded_gets_no_span(receiver, monkeypatch):
     assert receiver.requests == []
 
 
-def test_an_open_event_with_a_span_is_left_for_its_finished_form(receiver, tmp_path):
+def test_open_event_with_a_span_is_exported_when_finished(receiver, tmp_path):
     handler = OTelHandler(receiver.endpoint)
     made = event.Event("compile", **_trace_context.to_data(_trace_context.Span(TRACE, SPAN)))
     assert handler.send_event(made)
@@ -353,14 +353,14 @@ def test_an_open_event_with_a_span_is_left_for_its_finished_form(receiver, tmp_p
     assert [span.span_id for span in receiver.spans] == [SPAN]
 
 
-def test_an_open_event_without_a_span_is_a_moment(receiver):
+def test_open_event_without_a_span_has_no_duration(receiver):
     made = event.Event("released")
     assert OTelHandler(receiver.endpoint).send_event(made)
     begin = round(made.begin_time * 1e6) * 1000
     assert receiver.spans[0].times == (begin, begin)
 
 
-def test_an_event_of_another_process_takes_nothing_of_our_environment(receiver, monkeypatch, tmp_path):
+def test_event_of_another_process_ignores_this_environment(receiver, monkeypatch, tmp_path):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
     assert OTelHandler(receiver.endpoint).send_event(kept(closed(), tmp_path))
     assert receiver.spans[0].trace_id != TRACE
@@ -396,7 +396,7 @@ def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-in-none", "in-another"])
-def test_what_a_receiver_that_was_down_gets_later_has_the_parent_that_it_was_sent_in(receiver, tmp_path, deliverer):
+def test_retried_span_keeps_the_parent_of_its_sending(receiver, tmp_path, deliverer):
     def command(*args, **environ):
         environ = {**os.environ, "E3_EVENT_OUTBOX": str(tmp_path / "outbox"), **environ}
         command = [sys.executable, "-m", "event", *args]
@@ -452,7 +452,7 @@ def test_nested_scripts_are_one_trace(receiver, tmp_path):
         pytest.param({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "{}/mine"}, "/mine", id="traces"),
     ],
 )
-def test_the_endpoint_comes_from_the_variables(receiver, monkeypatch, environ, path):
+def test_endpoint_is_set_by_environment_variables(receiver, monkeypatch, environ, path):
     for name, value in environ.items():
         monkeypatch.setenv(name, value.format(receiver.endpoint))
     assert OTelHandler().send_event(closed())
@@ -468,12 +468,12 @@ def test_the_endpoint_comes_from_the_variables(receiver, monkeypatch, environ, p
         pytest.param("?key=1", "/v1/traces?key=1", id="query"),
     ],
 )
-def test_an_endpoint_without_a_path_is_the_receiver_s(receiver, path, expected):
+def test_endpoint_without_a_path_gets_the_default_path(receiver, path, expected):
     assert OTelHandler(receiver.endpoint + path).send_event(closed())
     assert receiver.requests[0][0] == expected
 
 
-def test_the_endpoint_may_be_a_secret(receiver, monkeypatch, caplog):
+def test_endpoint_can_be_a_secret_reference(receiver, monkeypatch, caplog):
     monkeypatch.setenv("COLLECTOR", f"{receiver.endpoint}/{TOKEN}")
     handler = OTelHandler("env:COLLECTOR")
     assert handler.send_event(closed())
@@ -484,7 +484,7 @@ def test_the_endpoint_may_be_a_secret(receiver, monkeypatch, caplog):
     assert TOKEN not in caplog.text
 
 
-def test_the_headers_come_from_a_file_and_from_the_variable(receiver, monkeypatch, tmp_path, caplog):
+def test_headers_are_read_from_a_file_and_the_environment(receiver, monkeypatch, tmp_path, caplog):
     (tmp_path / "headers").write_text(f"Authorization=Bearer%20{TOKEN}, x-tenant=a%2Cb\n")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-more=1")
     assert OTelHandler(receiver.endpoint, headers=f"file:{tmp_path}/headers").send_event(closed())
@@ -518,7 +518,7 @@ def test_a_malformed_header_of_the_variable_is_not_shown(receiver, monkeypatch, 
     assert TOKEN not in caplog.text
 
 
-def test_a_secret_reference_that_leads_nowhere_is_the_reason(receiver, caplog):
+def test_unresolved_reference_is_the_reason(receiver, caplog):
     assert not OTelHandler(receiver.endpoint, headers="env:NOT_THERE").send_event(closed())
     assert "otel: the headers: env:NOT_THERE is not set" in caplog.text
 
@@ -531,7 +531,7 @@ def test_a_secret_reference_that_leads_nowhere_is_the_reason(receiver, caplog):
         pytest.param({"endpoint": f"http://h?k={TOKEN}"}, "the endpoint's password or token", id="token"),
     ],
 )
-def test_a_secret_in_clear_is_warned_of_and_not_shown(caplog, arguments, what):
+def test_plain_secret_is_a_warning_that_hides_it(caplog, arguments, what):
     OTelHandler(**arguments)
     assert what in caplog.text
     assert "use env:NAME or file:PATH" in caplog.text
@@ -539,14 +539,14 @@ def test_a_secret_in_clear_is_warned_of_and_not_shown(caplog, arguments, what):
 
 
 @pytest.mark.parametrize(("name", "encoding"), [("gzip", "gzip"), ("deflate", "deflate"), ("none", None)])
-def test_the_compression_comes_from_the_variables(receiver, monkeypatch, name, encoding):
+def test_compression_is_set_by_environment_variables(receiver, monkeypatch, name, encoding):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", name)
     assert OTelHandler(receiver.endpoint).send_event(closed())
     assert receiver.requests[0][1]["Content-Encoding"] == encoding
     assert len(receiver.spans) == 1
 
 
-def test_a_compression_that_is_unknown_is_a_reason(receiver, monkeypatch, caplog):
+def test_unknown_compression_is_a_failure(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
     assert not OTelHandler(receiver.endpoint).send_event(closed())
     assert "OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none" in caplog.text
@@ -561,7 +561,7 @@ def test_a_compression_that_is_unknown_is_a_reason(receiver, monkeypatch, caplog
         pytest.param("OTEL_EXPORTER_OTLP_TIMEOUT", "3000000", 60, id="ceiling"),
     ],
 )
-def test_the_timeout_is_in_milliseconds_and_has_a_ceiling(monkeypatch, name, text, expected):
+def test_timeout_is_in_milliseconds_and_limited(monkeypatch, name, text, expected):
     from event._net.otlp import Settings
 
     monkeypatch.setenv(name, text)
@@ -569,7 +569,7 @@ def test_the_timeout_is_in_milliseconds_and_has_a_ceiling(monkeypatch, name, tex
     assert Settings.read("", "", 2.0).timeout == 2
 
 
-def test_a_timeout_that_is_no_number_is_a_reason(receiver, monkeypatch, caplog):
+def test_timeout_that_is_no_number_is_a_failure(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10s")
     assert not OTelHandler(receiver.endpoint).send_event(closed())
     assert "OTEL_EXPORTER_OTLP_TIMEOUT is no number; expected milliseconds" in caplog.text
@@ -583,7 +583,7 @@ def test_a_timeout_that_is_no_number_is_a_reason(receiver, monkeypatch, caplog):
         pytest.param("OTEL_TRACES_SAMPLER", "always_off", id="sampled-out"),
     ],
 )
-def test_nothing_is_exported_if_the_variables_say_so(receiver, monkeypatch, name, value):
+def test_environment_variables_can_disable_the_export(receiver, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     handler = OTelHandler(receiver.endpoint)
     assert handler.send_event(closed())
@@ -592,7 +592,7 @@ def test_nothing_is_exported_if_the_variables_say_so(receiver, monkeypatch, name
 
 
 @pytest.mark.parametrize("prefix", ["OTEL_SPAN_ATTRIBUTE", "OTEL_ATTRIBUTE"])
-def test_the_limits_of_attributes_hold(receiver, monkeypatch, prefix):
+def test_attribute_limits_are_respected(receiver, monkeypatch, prefix):
     monkeypatch.setenv(f"{prefix}_COUNT_LIMIT", "2")
     monkeypatch.setenv(f"{prefix}_VALUE_LENGTH_LIMIT", "3")
     assert OTelHandler(receiver.endpoint).send_event(closed(a="long text", b=1, c=2))
@@ -613,7 +613,7 @@ def test_a_proxy_of_the_environment_is_used(receiver, monkeypatch):
     assert receiver.requests[0][0] == "http://collector.test/v1/traces"
 
 
-def test_the_certificate_of_a_private_authority_is_trusted_when_named(monkeypatch, tmp_path, caplog):
+def test_private_certificate_authority_is_trusted_if_configured(monkeypatch, tmp_path, caplog):
     authority = Authority(tmp_path)
     with otlp_receiver(authority.context("127.0.0.1")) as receiver:
         assert not OTelHandler(receiver.endpoint).send_event(closed())
@@ -635,7 +635,7 @@ def test_a_certificate_for_another_host_is_not_trusted(monkeypatch, tmp_path, ca
 # When it fails
 
 
-def test_a_receiver_that_is_busy_is_asked_again(receiver, caplog):
+def test_busy_receiver_is_retried(receiver, caplog):
     receiver.answers = [(503, {"Retry-After": "0"}, b"")]
     assert OTelHandler(receiver.endpoint).send_event(closed())
     assert len(receiver.requests) == 2
@@ -662,7 +662,7 @@ def test_a_receiver_that_is_busy_is_asked_again(receiver, caplog):
         pytest.param((302, {"Location": "/elsewhere"}, b""), "302 Found", id="redirect"),
     ],
 )
-def test_a_failure_that_may_pass_is_false_and_one_warning(receiver, caplog, answer, reason):
+def test_temporary_failure_returns_false_and_logs_one_warning(receiver, caplog, answer, reason):
     receiver.answers = [answer]
     made = closed()
     assert not OTelHandler(receiver.endpoint).send_event(made)
@@ -680,7 +680,7 @@ def test_a_failure_that_may_pass_is_false_and_one_warning(receiver, caplog, answ
         pytest.param(partial_success(1, "too old"), "the receiver has rejected the span: too old", id="rejected"),
     ],
 )
-def test_a_refusal_for_good_is_a_permanent_error(receiver, caplog, answer, reason):
+def test_permanent_refusal_is_a_permanent_error(receiver, caplog, answer, reason):
     receiver.answers = [answer]
     with pytest.raises(event.PermanentError, match=re.escape(f"otel: {receiver.endpoint}: {reason}") + "$"):
         OTelHandler(receiver.endpoint).send_event(closed())
@@ -698,7 +698,7 @@ def test_a_refusal_for_good_is_a_permanent_error(receiver, caplog, answer, reaso
         pytest.param(202, [], id="202"),
     ],
 )
-def test_an_answer_of_success_is_success_whatever_it_says(receiver, caplog, answer, said):
+def test_success_status_is_success_with_any_body(receiver, caplog, answer, said):
     receiver.answers = [answer]
     assert OTelHandler(receiver.endpoint).send_event(closed())
     assert [record.getMessage() for record in caplog.records] == said
@@ -712,7 +712,7 @@ def test_a_token_that_the_receiver_repeats_is_not_shown(receiver, monkeypatch, c
     assert TOKEN not in caplog.text
 
 
-def test_a_receiver_that_is_not_there_is_asked_once_and_costs_no_waiting(monkeypatch, caplog):
+def test_missing_receiver_is_tried_once_without_a_pause(monkeypatch, caplog):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("COLLECTOR", f"http://u:{TOKEN}@127.0.0.1:{port}/{TOKEN}?k={TOKEN}")
@@ -725,13 +725,13 @@ def test_a_receiver_that_is_not_there_is_asked_once_and_costs_no_waiting(monkeyp
     assert waits == []
 
 
-def test_a_connection_that_is_dropped_is_a_reason(caplog):
+def test_dropped_connection_is_a_failure(caplog):
     with raw_server(lambda connection, stopped: connection.close()) as port:
         assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
     assert re.search(r": (RemoteDisconnected|ConnectionResetError|BrokenPipeError): ", caplog.text)
 
 
-def test_an_answer_that_is_no_http_is_a_reason(caplog):
+def test_malformed_http_response_is_a_failure(caplog):
     def serve(connection, stopped):
         connection.recv(1 << 16)
         connection.sendall(b"220 mail.test ESMTP\r\n\r\n")
@@ -749,7 +749,7 @@ def test_an_answer_that_is_no_http_is_a_reason(caplog):
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", id="body"),
     ],
 )
-def test_a_receiver_that_drips_does_not_hold_the_sending(caplog, lead):
+def test_dripping_receiver_does_not_block_the_send(caplog, lead):
     def serve(connection, stopped):
         connection.sendall(lead)
         while not stopped.wait(0.02):
@@ -769,26 +769,26 @@ def test_an_endless_answer_is_not_read_to_its_end(receiver):
 
 
 @pytest.mark.parametrize("timeout", [pytest.param("0", id="zero"), pytest.param("-1", id="negative")])
-def test_a_timeout_that_leaves_no_time_is_a_reason(receiver, monkeypatch, caplog, timeout):
+def test_timeout_without_time_left_is_a_failure(receiver, monkeypatch, caplog, timeout):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", timeout)
     assert not OTelHandler(receiver.endpoint).send_event(closed())
     assert "TimeoutError: the total timeout has expired" in caplog.text
 
 
-def test_a_certificate_that_is_not_there_is_a_reason(receiver, monkeypatch, caplog):
+def test_missing_certificate_is_a_failure(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "not/there")
     assert not OTelHandler(receiver.endpoint.replace("http:", "https:")).send_event(closed())
     assert re.search(r": OSError: .*not/there", caplog.text)
 
 
-def test_a_header_of_the_variable_that_cannot_be_sent_is_a_reason(receiver, monkeypatch, caplog):
+def test_invalid_header_in_the_environment_is_a_failure(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={TOKEN}%0D%0Ax")
     assert not OTelHandler(receiver.endpoint).send_event(closed())
     assert "otel: the headers are not as expected" in caplog.text
     assert TOKEN not in caplog.text
 
 
-def test_a_port_that_speaks_grpc_is_a_reason(caplog):
+def test_grpc_port_is_a_failure(caplog):
     def serve(connection, stopped):
         connection.sendall(bytes.fromhex("000006040000000000000500004000"))
         connection.recv(1 << 16)
@@ -799,7 +799,7 @@ def test_a_port_that_speaks_grpc_is_a_reason(caplog):
     assert ": the port speaks HTTP/2, as gRPC does; expected HTTP/1.1" in caplog.text
 
 
-def test_a_failure_at_the_port_of_grpc_is_explained(monkeypatch, caplog):
+def test_failure_at_the_grpc_port_is_explained(monkeypatch, caplog):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setattr("event._net.otlp._GRPC_PORT", port)
@@ -807,7 +807,7 @@ def test_a_failure_at_the_port_of_grpc_is_explained(monkeypatch, caplog):
     assert "this port usually speaks OTLP over gRPC, the one for HTTP is usually 4318" in caplog.text
 
 
-def test_netrc_gives_the_receiver_no_password(receiver, tmp_path):
+def test_netrc_password_is_not_sent_to_the_receiver(receiver, tmp_path):
     netrc = tmp_path / "home" / ".netrc"
     netrc.write_text("default login ci password passw0rd\n")
     netrc.chmod(0o600)
@@ -815,7 +815,7 @@ def test_netrc_gives_the_receiver_no_password(receiver, tmp_path):
     assert "Authorization" not in receiver.requests[0][1]
 
 
-def test_no_log_holds_the_url(receiver, monkeypatch, caplog):
+def test_logs_do_not_contain_the_url(receiver, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("COLLECTOR", f"{receiver.endpoint}/{TOKEN}?k={TOKEN}")
     assert OTelHandler("env:COLLECTOR").send_event(closed())
@@ -841,7 +841,7 @@ def test_a_batch_of_nothing_to_export_makes_no_request(receiver):
     assert receiver.requests == []
 
 
-def test_an_event_that_cannot_be_exported_does_not_hold_up_the_others(receiver):
+def test_unexportable_event_does_not_affect_the_others(receiver):
     looped = closed(loop=[])
     looped.loop.append(looped.loop)
     first, second, third = OTelHandler(receiver.endpoint).send_events([closed(), looped, closed()])
@@ -850,7 +850,7 @@ def test_an_event_that_cannot_be_exported_does_not_hold_up_the_others(receiver):
     assert len(receiver.spans) == 2
 
 
-def test_a_batch_that_fails_fails_for_all_of_it(receiver, caplog):
+def test_failed_batch_is_a_failure_of_each_event(receiver, caplog):
     receiver.answers = [(503, {"Retry-After": "3600"}, b"")]
     events = [closed(), closed()]
     results = OTelHandler(receiver.endpoint).send_events(events)
@@ -860,7 +860,7 @@ def test_a_batch_that_fails_fails_for_all_of_it(receiver, caplog):
     assert caplog.text == ""
 
 
-def test_a_reference_that_leads_nowhere_fails_for_a_whole_batch(receiver):
+def test_unresolved_reference_fails_the_whole_batch(receiver):
     results = OTelHandler(receiver.endpoint, headers="env:NOT_THERE").send_events([closed(), closed()])
     assert all("env:NOT_THERE is not set" in str(result) for result in results)
     assert receiver.requests == []
@@ -873,7 +873,7 @@ def test_a_reference_that_leads_nowhere_fails_for_a_whole_batch(receiver):
         pytest.param(400, 400, "400 Bad Request", id="refused"),
     ],
 )
-def test_a_batch_of_which_some_are_refused_is_sent_one_by_one(receiver, answer, alone, reason):
+def test_partly_refused_batch_is_sent_one_by_one(receiver, answer, alone, reason):
     receiver.answers = [answer, 200, alone, 200]
     first, second, third = OTelHandler(receiver.endpoint).send_events([closed(), closed(), closed()])
     assert (first, third) == (True, True)
@@ -882,14 +882,14 @@ def test_a_batch_of_which_some_are_refused_is_sent_one_by_one(receiver, answer, 
     assert len(receiver.requests) == 4
 
 
-def test_a_batch_of_one_that_is_refused_is_not_sent_again(receiver):
+def test_refused_batch_of_one_is_not_sent_again(receiver):
     receiver.answers = [partial_success(1, "too old")]
     (result,) = OTelHandler(receiver.endpoint).send_events([closed()])
     assert isinstance(result, event.PermanentError)
     assert len(receiver.requests) == 1
 
 
-def test_a_batch_takes_no_longer_than_a_sending(receiver):
+def test_batch_has_the_timeout_of_one_event(receiver):
     handler = OTelHandler(receiver.endpoint)
     handler.timeout = 0
     results = handler.send_events([closed(), closed()])
@@ -899,13 +899,13 @@ def test_a_batch_takes_no_longer_than_a_sending(receiver):
 # Threads, forks, the end
 
 
-def test_no_thread_is_left(receiver):
+def test_send_leaves_no_thread(receiver):
     before = {thread for thread in threading.enumerate() if "process_request" not in thread.name}
     assert OTelHandler(receiver.endpoint).send_event(closed())
     assert {thread for thread in threading.enumerate() if "process_request" not in thread.name} == before
 
 
-def test_threads_may_share_a_handler(receiver):
+def test_threads_share_a_handler(receiver):
     handler = OTelHandler(receiver.endpoint)
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(handler.send_event, [closed(number=number) for number in range(20)]))
@@ -938,7 +938,7 @@ if hasattr(os, "fork"):
 """
 
 
-def test_a_fork_and_the_end_of_the_interpreter_send_too(receiver):
+def test_handler_sends_after_fork_and_at_interpreter_exit(receiver):
     run = [sys.executable, "-W", "error", "-c", ENDING, receiver.endpoint]
     finished = subprocess.run(run, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")
@@ -963,14 +963,14 @@ def test_a_fork_and_the_end_of_the_interpreter_send_too(receiver):
         pytest.param(",,env:H", {"headers": "env:H"}, id="headers"),
     ],
 )
-def test_the_configuration_goes_both_ways(config, arguments):
+def test_configuration_round_trips(config, arguments):
     handler = OTelHandler(**arguments)
     assert handler.encode_config() == config
     assert vars(OTelHandler(**OTelHandler.decode_config(config))) == vars(handler)
     assert vars(pickle.loads(pickle.dumps(handler))) == vars(handler)
 
 
-def test_the_outbox_holds_absolute_paths(tmp_path, monkeypatch):
+def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     handler = OTelHandler("file:collector", headers="env:H")
     assert handler.config_for_outbox() == f"file:{tmp_path / 'collector'},,env:H"
@@ -987,12 +987,12 @@ def test_the_outbox_holds_absolute_paths(tmp_path, monkeypatch):
         pytest.param("http://[::1", id="no-address"),
     ],
 )
-def test_an_endpoint_that_cannot_be_is_refused(endpoint):
+def test_invalid_endpoint_is_refused(endpoint):
     with pytest.raises(event.EventError, match="otel: the endpoint is none of http:// or https://"):
         OTelHandler(endpoint)
 
 
-def test_a_missing_extra_is_told_when_the_handler_is_added(monkeypatch):
+def test_missing_extra_is_reported_when_the_handler_is_added(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     with pytest.raises(event.EventError, match=r'pip install "e3-event\[otel\]"'):
         OTelHandler()

@@ -69,7 +69,7 @@ def the_json(store, bucket="events"):
 # What is stored
 
 
-def test_the_page_shows_what_is_stored(store, tmp_path, monkeypatch):
+def test_documentation_shows_the_stored_objects(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build.txt").write_bytes(b"done\n")
     store.reset("builds", "logs")
@@ -94,7 +94,7 @@ def test_an_event_without_attachments_is_one_object(store, handler):
     assert the_json(store)["attachments"] == {}
 
 
-def test_a_second_sending_is_an_object_of_its_own(store, handler):
+def test_second_sending_has_its_own_object(store, handler):
     made = event.Event("compile")
     assert handler.send_event(made)
     assert handler.send_event(made)
@@ -109,13 +109,13 @@ def test_a_retry_of_a_sending_replaces_its_objects(store, handler, tmp_path):
     assert len(store.keys("logs")) == 1
 
 
-def test_values_that_json_does_not_know_are_written_as_dump_writes_them(store, handler, tmp_path):
+def test_values_without_a_json_type_are_written_as_by_dump(store, handler, tmp_path):
     assert handler.send_event(event.Event("compile", flags={"b", "a"}, ratio=float("nan"), place=tmp_path))
     data = the_json(store)["event"]
     assert (data["flags"], data["ratio"], data["place"]) == (["a", "b"], None, str(tmp_path))
 
 
-def test_data_that_holds_itself_is_refused_before_anything_is_uploaded(store, handler, tmp_path):
+def test_circular_data_is_refused_before_uploading(store, handler, tmp_path):
     made = make_event(tmp_path, ["log"], loop=[])
     made.loop.append(made.loop)
     with pytest.raises(event.EventError, match=r"'event\.loop' holds itself"):
@@ -150,7 +150,7 @@ def test_the_objects_have_their_content_type(store, handler, tmp_path, file, nam
 
 
 @pytest.mark.parametrize("sse", ["AES256", "aws:kms"])
-def test_every_object_is_encrypted_as_asked(store, tmp_path, sse):
+def test_every_object_has_the_requested_encryption(store, tmp_path, sse):
     made = make_event(tmp_path, ["log"], uid="u-1")
     assert S3Handler("s3://events", "s3://logs", sse).send_event(made)
     assert store.get("logs", "u-1/log")["ServerSideEncryption"] == sse
@@ -170,7 +170,7 @@ def test_a_large_attachment_is_encrypted_and_typed_too(store, handler, tmp_path)
 
 
 @pytest.mark.parametrize("sse", ["", None])
-def test_no_encryption_is_asked_for_without_sse(tmp_path, monkeypatch, sse):
+def test_no_encryption_is_requested_without_sse(tmp_path, monkeypatch, sse):
     with answering(200) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         assert S3Handler("s3://events", "s3://logs", sse).send_event(make_event(tmp_path, ["log"]))
@@ -178,7 +178,7 @@ def test_no_encryption_is_asked_for_without_sse(tmp_path, monkeypatch, sse):
     assert not any("encryption" in name.lower() for _, headers in requests for name in headers)
 
 
-def test_the_encryption_is_the_one_of_now(store, handler, tmp_path):
+def test_changed_encryption_applies_to_the_next_event(store, handler, tmp_path):
     for sse in ("AES256", "aws:kms"):
         handler.sse = sse
         assert handler.send_event(make_event(tmp_path, ["log"], uid="u-1"))
@@ -221,7 +221,7 @@ def test_a_derived_class_sorts_events_into_folders(store, tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["..", ".", "../../x", "a/b", "/abs", "a\\b", "a\nb", "", "é" * 200, "\ud800"])
-def test_nothing_that_an_event_says_leads_out_of_its_folder(store, tmp_path, monkeypatch, bad):
+def test_event_values_cannot_escape_the_folder(store, tmp_path, monkeypatch, bad):
     monkeypatch.setattr(S3Handler, "s3_prefix", lambda self, event: f"{bad}/")
     made = make_event(tmp_path, [bad or "log"], uid=bad)
     assert S3Handler("s3://events/ev", "s3://logs/log").send_event(made)
@@ -236,7 +236,7 @@ def test_nothing_that_an_event_says_leads_out_of_its_folder(store, tmp_path, mon
     assert url == f"s3://logs/{store.keys('logs')[0]}"
 
 
-def test_no_attachment_takes_the_place_of_another(store, handler, tmp_path):
+def test_attachments_do_not_overwrite_each_other(store, handler, tmp_path):
     names = ["log", "LOG", "a/b", "a_b", "a\\b", "..", "../.."]
     made = make_event(tmp_path, names, uid="u-1")
     assert handler.send_event(made)
@@ -263,7 +263,7 @@ def the_warning(caplog):
     return record.getMessage()
 
 
-def test_without_the_attachments_bucket_the_event_is_not_announced(store, handler, tmp_path, caplog):
+def test_event_is_not_written_if_its_attachments_cannot_be(store, handler, tmp_path, caplog):
     store.client.delete_bucket(Bucket="logs")
     made = make_event(tmp_path, ["log"])
     assert handler.send_event(made) is False
@@ -271,19 +271,19 @@ def test_without_the_attachments_bucket_the_event_is_not_announced(store, handle
     assert store.keys("events") == []
 
 
-def test_without_the_events_bucket_the_attachments_are_there_already(store, handler, tmp_path, caplog):
+def test_attachments_are_written_before_the_event(store, handler, tmp_path, caplog):
     store.client.delete_bucket(Bucket="events")
     assert handler.send_event(make_event(tmp_path, ["log"], uid="u-1")) is False
     assert ": NoSuchBucket: " in the_warning(caplog)
     assert store.keys("logs") == ["log/u-1/log"]
 
 
-def test_no_credentials(nowhere, handler, caplog):
+def test_missing_credentials_are_a_failure(nowhere, handler, caplog):
     assert handler.send_event(event.Event("compile")) is False
     assert "NoCredentialsError: Unable to locate credentials" in the_warning(caplog)
 
 
-def test_connection_refused(handler, monkeypatch, caplog):
+def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
     with listening() as endpoint:
         pass
     lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
@@ -291,8 +291,8 @@ def test_connection_refused(handler, monkeypatch, caplog):
     assert f'EndpointConnectionError: Could not connect to the endpoint URL: "{endpoint}/' in the_warning(caplog)
 
 
-def test_a_server_that_is_silent_does_not_hold_us(handler, monkeypatch, caplog):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+def test_silent_server_does_not_block(handler, monkeypatch, caplog):
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False
@@ -324,19 +324,19 @@ def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
         pytest.param({"ENDPOINT_URL": "localhost"}, "ValueError: Invalid endpoint: ", id="endpoint"),
     ],
 )
-def test_a_wrong_setting_is_a_failure_that_the_log_explains(handler, monkeypatch, caplog, settings, reason):
+def test_invalid_setting_is_a_failure_that_the_log_explains(handler, monkeypatch, caplog, settings, reason):
     lead_to("http://127.0.0.1:9", monkeypatch, **settings)
     assert handler.send_event(event.Event("compile")) is False
     assert reason in the_warning(caplog)
 
 
-def test_a_wrong_setting_is_no_fault_of_an_attachment(handler, monkeypatch, tmp_path, caplog):
+def test_invalid_setting_is_not_reported_as_an_attachment_failure(handler, monkeypatch, tmp_path, caplog):
     lead_to("http://127.0.0.1:9", monkeypatch, PROFILE="none")
     assert handler.send_event(make_event(tmp_path, ["log"])) is False
     assert ": ProfileNotFound: " in the_warning(caplog)
 
 
-def test_the_log_keeps_an_endpoints_password_secret(handler, monkeypatch, caplog):
+def test_log_hides_the_password_of_an_endpoint(handler, monkeypatch, caplog):
     with listening() as endpoint:
         pass
     lead_to(endpoint.replace("//", "//user:pa55word@"), monkeypatch, MAX_ATTEMPTS="1")
@@ -346,7 +346,7 @@ def test_the_log_keeps_an_endpoints_password_secret(handler, monkeypatch, caplog
     assert "http://***@127.0.0.1" in message
 
 
-def test_a_missing_attachment(store, handler, tmp_path, caplog):
+def test_missing_attachment_is_a_failure(store, handler, tmp_path, caplog):
     made = make_event(tmp_path, ["first", "second"])
     os.unlink(made.get_attachments()["second"][0])
     assert handler.send_event(made) is False
@@ -354,7 +354,7 @@ def test_a_missing_attachment(store, handler, tmp_path, caplog):
     assert store.keys("events") == []
 
 
-def test_an_attachment_whose_path_no_system_knows(store, handler, tmp_path, caplog):
+def test_attachment_with_an_impossible_path_is_a_failure(store, handler, tmp_path, caplog):
     made = make_event(tmp_path, ["log"])
     made._attachments["log"] = ("a\0b", "")
     assert handler.send_event(made) is False
@@ -362,7 +362,7 @@ def test_an_attachment_whose_path_no_system_knows(store, handler, tmp_path, capl
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
-def test_an_attachment_that_has_become_a_fifo_is_not_read(store, handler, tmp_path, caplog):
+def test_attachment_replaced_by_a_fifo_is_not_read(store, handler, tmp_path, caplog):
     made = make_event(tmp_path, ["log"])
     path = made.get_attachments()["log"][0]
     os.unlink(path)
@@ -392,7 +392,7 @@ def test_one_client_serves_all_sends(store, handler):
 
 
 @pytest.mark.parametrize("again", [lambda h: pickle.loads(pickle.dumps(h)), copy.copy, copy.deepcopy])
-def test_a_handler_that_has_sent_can_be_copied_and_pickled(store, handler, again):
+def test_used_handler_can_be_copied_and_pickled(store, handler, again):
     handler.send_event(event.Event("compile"))
     copied = again(handler)
     assert vars(copied) == {name: value for name, value in vars(handler).items() if name != "_store"}
@@ -423,7 +423,7 @@ assert handler._store._client[1] is client
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
-def test_a_forked_process_makes_a_client_of_its_own(store):
+def test_forked_process_creates_its_own_client(store):
     run(FORK)
     assert {key.split("-")[0] for key in store.keys("events")} == {"before", "child", "after"}
 
@@ -437,7 +437,7 @@ atexit.register(lambda: print(event.send_event(made)))
 """
 
 
-def test_an_event_is_delivered_while_the_interpreter_ends(store, tmp_path):
+def test_event_is_delivered_at_interpreter_exit(store, tmp_path):
     with (tmp_path / "big").open("wb") as file:
         file.truncate(9 << 20)
     assert run(AT_EXIT.format(path=str(tmp_path / "big"))) == "True\n"
@@ -457,7 +457,7 @@ print(tracemalloc.get_traced_memory()[1] >> 20)
 """
 
 
-def test_memory_stays_flat_whatever_the_attachments_size(store, tmp_path):
+def test_memory_does_not_grow_with_the_attachment_size(store, tmp_path):
     with (tmp_path / "big").open("wb") as file:
         file.truncate(128 << 20)
     assert int(run(MEMORY.format(path=str(tmp_path / "big")))) < 40
@@ -476,7 +476,7 @@ def run(script):
 # Configuration
 
 
-def test_the_extra_is_named_where_boto3_is_missing():
+def test_missing_boto3_is_an_error_with_the_extra():
     script = """
 import sys, event
 sys.modules["boto3"] = None
@@ -513,14 +513,14 @@ def test_the_attributes_keep_their_names():
         pytest.param("s3://e,s3://l,AES256,p,q", ["s3://e", "s3://l", "AES256", "p,q"], id="comma-in-profile"),
     ],
 )
-def test_a_configuration_that_e3_writes_is_read_and_written_the_same(config, expected):
+def test_configuration_of_e3_round_trips(config, expected):
     handler = S3Handler(**S3Handler.decode_config(config))
     assert [handler.event_s3_url, handler.log_s3_url, handler.sse, handler.aws_profile] == expected
     assert handler.encode_config() == config
 
 
 @pytest.mark.parametrize("config", ["s3://e,s3://l", "s3://e,s3://l,AES256", "s3://e,s3://l,AES256,"])
-def test_sse_and_profile_may_be_left_out(config):
+def test_sse_and_profile_are_optional(config):
     handler = S3Handler(**S3Handler.decode_config(config))
     assert (handler.sse, handler.aws_profile) == ("AES256", None)
 
@@ -534,7 +534,7 @@ def test_sse_and_profile_may_be_left_out(config):
         pytest.param(("s3://e", "s3://l", "", ""), id="empty"),
     ],
 )
-def test_a_handler_comes_back_from_the_variable_as_it_went_in(arguments):
+def test_handler_round_trips_through_the_environment(arguments):
     event.add_handler("s3", *arguments)
     event.handler_config_as_env()
     manager = event.EventManager()
@@ -543,7 +543,7 @@ def test_a_handler_comes_back_from_the_variable_as_it_went_in(arguments):
 
 
 @pytest.mark.parametrize("config", ["", "s3://e", "s3://e;s3://l"])
-def test_too_few_values_are_an_error_that_says_what_is_expected(config):
+def test_too_few_values_are_an_error_with_what_is_expected(config):
     with pytest.raises(event.EventError, match="no log URL; expected s3=EVENT_URL,LOG_URL,SSE,PROFILE"):
         S3Handler.decode_config(config)
 
@@ -552,14 +552,14 @@ def test_too_few_values_are_an_error_that_says_what_is_expected(config):
     "url",
     ["", "bucket/prefix", "s3://", "s3:///key", "S3://bucket", "https://b/k", "s3://b/a/../c", "s3://b/.", None, 3],
 )
-def test_a_url_that_is_none_of_s3_is_an_error_that_says_what_is_expected(url):
+def test_url_of_another_scheme_is_an_error_with_what_is_expected(url):
     for urls in ((url, "s3://l"), ("s3://e", url)):
         with pytest.raises(event.EventError, match=r"expected s3://BUCKET/PREFIX") as caught:
             S3Handler(*urls)
         assert f"the URL is {url!r};" in str(caught.value)
 
 
-def test_the_error_keeps_a_urls_password_secret():
+def test_error_hides_the_password_of_a_url():
     with pytest.raises(event.EventError) as caught:
         S3Handler("https://AKIA:pa55/word@store/bucket", "s3://l")
     assert "word" not in str(caught.value)
@@ -575,7 +575,7 @@ def test_the_error_keeps_a_urls_password_secret():
         ("s3://arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-1/accesspoint/ap/a", ("accesspoint/ap", "a")),
     ],
 )
-def test_an_access_point_stands_in_a_buckets_place(url, expected):
+def test_access_point_can_replace_a_bucket(url, expected):
     bucket, key = s3.location(url)
     assert bucket.startswith("arn:aws:s3")
     assert bucket.endswith(expected[0])
@@ -583,14 +583,14 @@ def test_an_access_point_stands_in_a_buckets_place(url, expected):
     assert url == f"s3://{bucket}/{key}".rstrip("/")
 
 
-def test_the_variable_leads_to_the_store(store, monkeypatch, tmp_path):
+def test_environment_variable_sets_the_endpoint(store, monkeypatch, tmp_path):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "s3=s3://events/ev,s3://logs/log,AES256,")
     event.load_handlers_from_env()
     assert event.send_event(make_event(tmp_path, ["log"], uid="u-1"))
     assert store.keys("logs") == ["log/u-1/log"]
 
 
-def test_the_profile_brings_the_credentials(store, monkeypatch, tmp_path, caplog):
+def test_profile_provides_the_credentials(store, monkeypatch, tmp_path, caplog):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     credentials = tmp_path / "credentials"

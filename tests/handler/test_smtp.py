@@ -135,7 +135,7 @@ def test_an_event_arrives_over_tls(secure, tmp_path, caplog):
     assert not caplog.records
 
 
-def test_a_person_reads_the_data_and_the_attachments_names(secure, tmp_path):
+def test_mail_text_has_the_data_and_the_attachment_names(secure, tmp_path):
     sent = attached(
         tmp_path,
         {"log": ("x", b"12345")},
@@ -168,7 +168,7 @@ def test_a_person_reads_the_data_and_the_attachments_names(secure, tmp_path):
         pytest.param("log", "a.txt", b"Z\xfcrich\n", "text/plain", id="text of an unknown charset"),
     ],
 )
-def test_an_attachment_arrives_as_it_is_with_its_type(secure, tmp_path, name, file_name, content, kind):  # noqa: PLR0913
+def test_attachment_arrives_unchanged_with_its_type(secure, tmp_path, name, file_name, content, kind):  # noqa: PLR0913
     assert handler_for(secure).send_event(attached(tmp_path, {name: (file_name, content)}))
 
     part = part_named(only_mail(secure), "log.txt" if (name, kind) == ("log", "text/plain") else name)
@@ -178,7 +178,7 @@ def test_an_attachment_arrives_as_it_is_with_its_type(secure, tmp_path, name, fi
         assert part.get_content_charset() == ("utf-8" if b"\xfc" not in content else None)
 
 
-def test_an_attached_mail_arrives_as_it_is(secure, tmp_path):
+def test_attached_mail_arrives_unchanged(secure, tmp_path):
     content = b"From: x@example.com\nSubject: =?utf-8?q?h=C3=A9?=\n\n.\nFrom me\r\nbare\rcr " + b"x" * 2000
 
     assert handler_for(secure).send_event(attached(tmp_path, {"mail.eml": ("mail.eml", content)}))
@@ -212,7 +212,7 @@ def test_an_attachment_keeps_its_name(secure, tmp_path, name):
     assert max(map(len, secure.envelopes[0].content.splitlines())) < 998
 
 
-def test_a_name_that_is_no_text_still_arrives(secure, tmp_path):
+def test_undecodable_attachment_name_arrives(secure, tmp_path):
     assert handler_for(secure).send_event(attached(tmp_path, {"a\udcff": ("f", b"content")}, bad="\ud800"))
 
     assert part_named(only_mail(secure), "a?").get_payload(decode=True) == b"content"
@@ -233,7 +233,7 @@ def test_a_name_that_is_no_text_still_arrives(secure, tmp_path):
         pytest.param(404, "404", id="no string"),
     ],
 )
-def test_a_subject_is_one_header_whatever_it_holds(secure, subject, arrives):
+def test_subject_is_one_header_with_any_text(secure, subject, arrives):
     assert handler_for(secure, subject=subject).send_event(closed())
 
     mail = only_mail(secure)
@@ -273,7 +273,7 @@ def test_mails_of_the_same_step_are_one_thread(secure):
     assert len({mail["Message-ID"] for mail in (first, second, other)}) == 3
 
 
-def test_more_than_five_events_that_wait_are_one_mail(secure, tmp_path):
+def test_more_than_five_pending_events_are_one_mail(secure, tmp_path):
     events = [closed(outcome="success") for _ in range(6)]
     events += [attached(tmp_path, {"log": ("f", b"x")}, outcome="failure", exit_code=2)]
     assert handler_for(secure).send_events(events) == [True] * 7
@@ -288,7 +288,7 @@ def test_more_than_five_events_that_wait_are_one_mail(secure, tmp_path):
     assert event._json.loads(data.get_content()) == [each.as_dict() for each in events]
 
 
-def test_up_to_five_events_that_wait_are_a_mail_each_at_a_pace(secure, monkeypatch):
+def test_up_to_five_pending_events_are_a_mail_each_with_pauses(secure, monkeypatch):
     pauses = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     assert handler_for(secure).send_events([closed() for _ in range(5)]) == [True] * 5
@@ -296,7 +296,7 @@ def test_up_to_five_events_that_wait_are_a_mail_each_at_a_pace(secure, monkeypat
     assert pauses == [1.0] * 4
 
 
-def test_events_that_some_recipients_have_are_mailed_one_by_one(secure, monkeypatch):
+def test_events_delivered_to_some_recipients_are_mailed_one_by_one(secure, monkeypatch):
     monkeypatch.setattr(SMTPHandler, "pace", 0.0)
     events = [closed() for _ in range(6)]
     events[3] = with_delivered(events[3], [ANN])
@@ -304,7 +304,7 @@ def test_events_that_some_recipients_have_are_mailed_one_by_one(secure, monkeypa
     assert len(secure.envelopes) == 5
 
 
-def test_a_subclass_that_mails_in_its_own_way_gets_each_event(secure, monkeypatch):
+def test_subclass_with_its_own_send_event_gets_each_event(secure, monkeypatch):
     class Own(SMTPHandler):
         pace = 0.0
 
@@ -361,7 +361,7 @@ def test_a_subclass_computes_the_subject(secure):
         pytest.param([f'"{"Doe, " * 40}" <{ANN}>', BOB], [(("Doe, " * 40).strip(), ANN), ("", BOB)], id="long"),
     ],
 )
-def test_recipients_are_read_as_a_person_writes_them(secure, to, boxes):
+def test_recipients_can_be_written_like_mail_headers(secure, to, boxes):
     assert handler_for(secure, to=to).send_event(closed())
 
     mail = only_mail(secure)
@@ -398,7 +398,7 @@ def test_a_non_ascii_domain_travels_in_its_ascii_form(secure):
     assert secure.envelopes[0].rcpt_tos == ["ann@xn--bcher-kva.example"]
 
 
-def test_a_domain_is_not_turned_into_another_owners(secure):
+def test_domain_is_not_mapped_to_another_domain(secure):
     assert handler_for(secure, to="ann@straße.test", sender="b@βόλος.test").send_event(closed())
 
     assert secure.envelopes[0].rcpt_tos == ["ann@xn--strae-oqa.test"]
@@ -406,7 +406,7 @@ def test_a_domain_is_not_turned_into_another_owners(secure):
     assert only_mail(secure)["To"] == "ann@xn--strae-oqa.test"
 
 
-def test_a_non_ascii_local_part_travels_where_the_server_allows_it(trusted, caplog):
+def test_non_ascii_local_part_is_sent_if_the_server_supports_it(trusted, caplog):
     with smtp_server(trusted, enable_SMTPUTF8=False) as old, smtp_server(trusted) as new:
         assert handler_for(old, new, to="zoë@example.com", sender="jürg@bücher.example").send_event(closed())
 
@@ -444,7 +444,7 @@ def test_every_line_ends_with_crlf_on_the_wire(monkeypatch, tmp_path, to):
 
 
 @pytest.mark.server
-def test_attachments_without_room_are_left_out_and_named(secure, tmp_path, caplog):
+def test_attachments_without_room_are_omitted_and_listed(secure, tmp_path, caplog):
     big = tmp_path / "big"
     with event.Event("compile", uid="u-1") as sent:
         for name, size in (("first", 20 * MIB), ("second", 12 * MIB), ("third", 5 * MIB), ("small", 10)):
@@ -520,7 +520,7 @@ def test_a_mail_without_room_for_html_is_a_text(trusted):
     assert "target: arm" in text_of(mail)
 
 
-def test_a_server_that_takes_less_than_the_data_is_passed_over(trusted, caplog):
+def test_server_with_a_smaller_limit_than_the_data_is_skipped(trusted, caplog):
     sent = closed(huge="x" * 20_000)
     with smtp_server(trusted, data_size_limit=10_000) as small, smtp_server(trusted) as large:
         assert handler_for(small, large).send_event(sent)
@@ -554,7 +554,7 @@ def test_a_text_without_room_is_compressed(trusted, tmp_path, caplog):
     assert not caplog.records
 
 
-def test_of_a_text_without_room_even_compressed_the_end_is_attached(trusted, tmp_path, caplog):
+def test_text_too_large_even_compressed_is_attached_from_its_end(trusted, tmp_path, caplog):
     log = noise(20_000)
     with smtp_server(trusted, data_size_limit=200_000) as server:
         sent = attached(tmp_path, {"log": ("build.txt", log), "other": ("o.txt", log), "small": ("s", b"small")})
@@ -580,7 +580,7 @@ def test_the_end_of_a_text_begins_with_a_whole_character(trusted, tmp_path):
     assert log.decode().endswith(part_named(only_mail(server), "log.txt").get_payload(decode=True).decode())
 
 
-def test_an_end_too_short_to_help_is_left_out(trusted, tmp_path, caplog):
+def test_useless_short_end_of_a_text_is_omitted(trusted, tmp_path, caplog):
     with smtp_server(trusted, data_size_limit=5000) as server:
         assert handler_for(server).send_event(attached(tmp_path, {"log": ("build.txt", noise(1000))}))
 
@@ -606,7 +606,7 @@ def test_an_empty_attachment_is_named_and_not_attached(secure, tmp_path, caplog)
 
 
 @pytest.mark.server
-def test_a_mail_may_be_as_large_as_the_limit_and_no_larger(secure, tmp_path, monkeypatch):
+def test_mail_can_be_exactly_as_large_as_the_limit(secure, tmp_path, monkeypatch):
     monkeypatch.setattr(mail_format, "MAX_SIZE", MIB)
     sent = attached(tmp_path, {"a": ("a", b"")})
     path = sent.get_attachments()["a"][0]
@@ -622,7 +622,7 @@ def test_a_mail_may_be_as_large_as_the_limit_and_no_larger(secure, tmp_path, mon
     assert len(with_it) < len(sizes)
 
 
-def test_a_log_that_grows_while_it_is_mailed_is_mailed_as_it_was(secure, tmp_path, monkeypatch):
+def test_growing_log_is_mailed_with_its_size_at_the_start(secure, tmp_path, monkeypatch):
     sent = attached(tmp_path, {"log": ("f", b"first")})
     path = sent.get_attachments()["log"][0]
     real = mail_format.fit
@@ -638,7 +638,7 @@ def test_a_log_that_grows_while_it_is_mailed_is_mailed_as_it_was(secure, tmp_pat
     assert part_named(only_mail(secure), "log.txt").get_payload(decode=True) == b"first"
 
 
-def test_data_that_no_mail_holds_is_a_permanent_failure(secure, monkeypatch):
+def test_data_too_large_for_any_mail_is_a_permanent_failure(secure, monkeypatch):
     monkeypatch.setattr(mail_format, "MAX_SIZE", MIB)
 
     with pytest.raises(event.PermanentError, match="the data alone is over 1 MiB"):
@@ -647,7 +647,7 @@ def test_data_that_no_mail_holds_is_a_permanent_failure(secure, monkeypatch):
     assert secure.envelopes == []
 
 
-def test_an_attachment_that_is_gone_is_a_failure(secure, tmp_path, caplog):
+def test_missing_attachment_is_a_failure(secure, tmp_path, caplog):
     sent = attached(tmp_path, {"log": ("f", b"x")})
     os.unlink(sent.get_attachments()["log"][0])
 
@@ -658,7 +658,7 @@ def test_an_attachment_that_is_gone_is_a_failure(secure, tmp_path, caplog):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
-def test_a_fifo_in_the_place_of_an_attachment_is_a_failure(secure, tmp_path, caplog):
+def test_fifo_instead_of_an_attachment_is_a_failure(secure, tmp_path, caplog):
     sent = attached(tmp_path, {"log": ("f", b"x")})
     path = sent.get_attachments()["log"][0]
     os.unlink(path)
@@ -672,7 +672,7 @@ def test_a_fifo_in_the_place_of_an_attachment_is_a_failure(secure, tmp_path, cap
 # --- servers ---
 
 
-def test_the_next_server_takes_what_the_first_does_not(trusted, caplog):
+def test_next_server_is_tried_if_the_first_fails(trusted, caplog):
     with smtp_server(trusted, refuse_data="554 no room") as full, smtp_server(trusted) as good:
         assert handler_for(full, good).send_event(closed())
 
@@ -680,14 +680,14 @@ def test_the_next_server_takes_what_the_first_does_not(trusted, caplog):
     assert f"127.0.0.1:{full.port}: 554 no room" in warnings_of(caplog)
 
 
-def test_the_first_server_that_takes_the_mail_is_the_last(trusted):
+def test_no_server_is_tried_after_the_mail_was_accepted(trusted):
     with smtp_server(trusted) as first, smtp_server(trusted) as second:
         assert handler_for(first, " ", second).send_event(closed())
 
     assert (len(first.envelopes), len(second.envelopes)) == (1, 0)
 
 
-def test_an_unreachable_server_is_passed_over(secure, caplog):
+def test_unreachable_server_is_skipped(secure, caplog):
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
 
@@ -696,13 +696,13 @@ def test_an_unreachable_server_is_passed_over(secure, caplog):
     assert f"127.0.0.1:{port}: ConnectionRefusedError" in warnings_of(caplog)
 
 
-def test_a_host_without_addresses_is_passed_over(secure, caplog):
+def test_host_without_addresses_is_skipped(secure, caplog):
     assert handler_for("no-such-host.invalid", secure).send_event(closed())
 
     assert "no-such-host.invalid: gaierror" in warnings_of(caplog)
 
 
-def test_a_refused_recipient_is_tried_at_the_next_server_and_nobody_is_served_twice(trusted, caplog):
+def test_only_refused_recipients_are_tried_at_the_next_server(trusted, caplog):
     with smtp_server(trusted, refuse=[BOB]) as first, smtp_server(trusted) as second:
         assert handler_for(first, second, to=[ANN, BOB]).send_event(closed())
 
@@ -712,7 +712,7 @@ def test_a_refused_recipient_is_tried_at_the_next_server_and_nobody_is_served_tw
     assert f"127.0.0.1:{first.port} refused {BOB}: 550 no such user here" in warnings_of(caplog)
 
 
-def test_a_recipient_whom_all_refuse_is_refused_for_good(trusted):
+def test_recipient_refused_by_all_servers_is_a_permanent_failure(trusted):
     with (
         smtp_server(trusted, refuse=[BOB]) as first,
         smtp_server(trusted, refuse="all") as second,
@@ -746,7 +746,7 @@ def script(*lines):
     return serve
 
 
-def test_recipients_that_a_server_did_not_hear_of_are_not_served(monkeypatch, caplog):
+def test_recipients_not_sent_to_a_server_are_not_delivered(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     answers = (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"421 \x1b[31mgoing\r\n")
     with raw_server(script(*answers)) as port:
@@ -757,7 +757,7 @@ def test_recipients_that_a_server_did_not_hear_of_are_not_served(monkeypatch, ca
     assert f"refused {BOB}: the server hung up before" in logged
 
 
-def test_a_server_that_greets_with_a_refusal_is_passed_over(monkeypatch, caplog):
+def test_server_that_refuses_in_its_greeting_is_skipped(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     with raw_server(script(b"554 go away\r\n")) as port:
         assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
@@ -765,7 +765,7 @@ def test_a_server_that_greets_with_a_refusal_is_passed_over(monkeypatch, caplog)
     assert f"127.0.0.1:{port}: 554 go away" in warnings_of(caplog)
 
 
-def test_a_slow_server_that_hangs_up_after_the_mail_has_taken_it(monkeypatch, caplog):
+def test_mail_counts_as_accepted_if_the_server_hangs_up_afterwards(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     taken = []
 
@@ -820,7 +820,7 @@ def test_only_missing_recipients_are_tried_on_the_next_attempt(trusted):
     assert {parsed(e)["Message-ID"] for e in server.envelopes} == {"<sending-1@example.com>"}
 
 
-def test_a_recipient_refused_for_good_is_not_asked_for_again(trusted):
+def test_permanently_refused_recipient_is_not_tried_again(trusted):
     answers = {BOB: "550 no such user", "cy@example.com": "450 later"}
     with smtp_server(trusted, refuse=answers) as server:
         handler = handler_for(server, to=[ANN, BOB, "cy@example.com"])
@@ -836,14 +836,14 @@ def test_a_recipient_refused_for_good_is_not_asked_for_again(trusted):
     assert last.value.done == frozenset({ANN, "cy@example.com"})
 
 
-def test_without_any_progress_the_attempt_has_just_failed(trusted, caplog):
+def test_attempt_without_progress_is_a_plain_failure(trusted, caplog):
     with smtp_server(trusted, refuse={ANN: "450 later", BOB: "451 later"}) as server:
         assert not handler_for(server, to=[ANN, BOB]).send_event(closed())
 
     assert f"no server took the mail for {ANN}, {BOB}; " in warnings_of(caplog)
 
 
-def test_when_everybody_has_the_mail_no_server_is_asked():
+def test_no_server_is_contacted_if_all_recipients_have_the_mail():
     with socket.create_server(("127.0.0.1", 0)) as unused:
         nobody = f"127.0.0.1:{unused.getsockname()[1]}"
 
@@ -867,7 +867,7 @@ def test_a_refusal_is_final_only_if_every_server_has_refused(trusted):
         pytest.param("530 login first", False, id="another account may do"),
     ],
 )
-def test_an_answer_to_the_mail_itself_is_final_if_it_is_5xx(trusted, caplog, answer, permanent):
+def test_reply_5xx_to_the_mail_is_final(trusted, caplog, answer, permanent):
     with smtp_server(trusted, refuse_data=answer) as server:
         if permanent:
             with pytest.raises(event.PermanentError, match=f"refused for {ANN} .{answer}"):
@@ -878,7 +878,7 @@ def test_an_answer_to_the_mail_itself_is_final_if_it_is_5xx(trusted, caplog, ans
     assert f": {answer}" in warnings_of(caplog)
 
 
-def test_a_connection_lost_after_the_mail_is_no_answer(monkeypatch, caplog):
+def test_connection_lost_after_the_mail_is_no_reply(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     answers = (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n")
     with raw_server(script(*answers)) as port:
@@ -887,7 +887,7 @@ def test_a_connection_lost_after_the_mail_is_no_answer(monkeypatch, caplog):
     assert "SMTPServerDisconnected" in warnings_of(caplog)
 
 
-def test_recipients_beyond_a_transaction_get_one_of_their_own(trusted):
+def test_recipients_above_the_limit_get_another_transaction(trusted):
     people = [f"user{number}@example.com" for number in range(25)]
     with smtp_server(trusted, most=10) as server:
         assert handler_for(server, to=people).send_event(closed())
@@ -897,7 +897,7 @@ def test_recipients_beyond_a_transaction_get_one_of_their_own(trusted):
     assert len({parsed(e)["Message-ID"] for e in server.envelopes}) == 1
 
 
-def test_a_full_mailbox_does_not_cause_transactions_without_end(trusted):
+def test_full_mailbox_does_not_cause_endless_transactions(trusted):
     with (
         smtp_server(trusted, refuse={BOB: "552 5.2.2 mailbox full"}) as server,
         pytest.raises(event.PermanentError, match="mailbox full"),
@@ -908,7 +908,7 @@ def test_a_full_mailbox_does_not_cause_transactions_without_end(trusted):
 
 
 @pytest.mark.parametrize("sending", ["a b@c>\r\nBcc: eve@example.com", "x" * 500, "\ud800", "ü"])
-def test_an_odd_sending_id_makes_a_message_id_that_is_the_same_each_time(secure, sending):
+def test_unusual_sending_id_has_a_stable_message_id(secure, sending):
     for _ in range(2):
         assert handler_for(secure).send_event(delivered(closed(), sending=sending))
 
@@ -947,7 +947,7 @@ def talking_over(tls, serve):
 
 @pytest.mark.parametrize("serve", [silent, dripping, dripping_lines])
 @pytest.mark.parametrize("tls", [pytest.param(True, id="TLS"), pytest.param(False, id="plain")])
-def test_a_server_that_never_ends_does_not_hold_us(trusted, monkeypatch, tmp_path, caplog, serve, tls):  # noqa: PLR0913
+def test_server_with_endless_replies_does_not_block(trusted, monkeypatch, tmp_path, caplog, serve, tls):  # noqa: PLR0913
     if not tls:
         monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     threads = threading.active_count()
@@ -968,7 +968,7 @@ def dripping_handshake(connection, stopped):
 
 
 @pytest.mark.parametrize("tls", [pytest.param(True, id="TLS"), pytest.param(False, id="plain")])
-def test_a_server_that_takes_a_mail_little_by_little_does_not_hold_us(trusted, monkeypatch, tmp_path, caplog, tls):
+def test_server_that_reads_slowly_does_not_block(trusted, monkeypatch, tmp_path, caplog, tls):
     if not tls:
         monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     swallowed = []
@@ -990,7 +990,7 @@ def test_a_server_that_takes_a_mail_little_by_little_does_not_hold_us(trusted, m
 
 
 @pytest.mark.parametrize("serve", [silent, dripping_handshake])
-def test_a_slow_tls_handshake_does_not_hold_us(trusted, caplog, serve):
+def test_slow_tls_handshake_does_not_block(trusted, caplog, serve):
     with raw_server(serve) as port:
         assert not handler_for(f"127.0.0.1:{port}", timeout=0.5).send_event(closed())
 
@@ -1003,7 +1003,7 @@ def test_a_dripping_server_leaves_time_for_the_next(secure, trusted):
         assert handler.send_event(closed())
 
 
-def test_no_time_is_a_failure(secure, caplog):
+def test_timeout_without_time_left_is_a_failure(secure, caplog):
     handler = handler_for(secure)
     handler.timeout = 0.0
 
@@ -1012,7 +1012,7 @@ def test_no_time_is_a_failure(secure, caplog):
     assert "the total timeout has expired" in warnings_of(caplog)
 
 
-def test_a_server_that_is_silent_at_the_end_has_taken_the_mail(monkeypatch, trusted):
+def test_mail_counts_as_accepted_if_the_server_is_silent_at_quit(monkeypatch, trusted):
     monkeypatch.setattr(smtp, "GOODBYE_TIMEOUT", 0.2)
 
     async def no_answer(*_args):
@@ -1048,7 +1048,7 @@ def test_a_certificate_for_another_host_is_not_trusted(authority, trusted, caplo
 
 
 @pytest.mark.parametrize("names", [["127.0.0.1"], ["mail.example.com"]])
-def test_verification_can_be_turned_off_and_says_so(authority, monkeypatch, caplog, names):
+def test_disabled_verification_logs_a_warning(authority, monkeypatch, caplog, names):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "other, smtp_noverify")
     with smtp_server(authority.context(*names)) as server:
         assert handler_for(server).send_event(closed())
@@ -1057,7 +1057,7 @@ def test_verification_can_be_turned_off_and_says_so(authority, monkeypatch, capl
     assert "smtp_noverify in E3_ENABLE_FEATURE" in warnings_of(caplog)
 
 
-def test_a_plain_server_gets_nothing_unless_allowed(caplog):
+def test_nothing_is_sent_to_a_plain_server_unless_allowed(caplog):
     with smtp_server() as server:
         assert not handler_for(server, timeout=2.0).send_event(closed())
 
@@ -1065,7 +1065,7 @@ def test_a_plain_server_gets_nothing_unless_allowed(caplog):
     assert "smtp_nossl in E3_ENABLE_FEATURE" in warnings_of(caplog)
 
 
-def test_a_plain_server_is_used_where_allowed(plain, caplog):
+def test_plain_server_is_used_if_allowed(plain, caplog):
     assert handler_for(plain).send_event(closed())
 
     assert plain.secured == [False]
@@ -1089,7 +1089,7 @@ def test_starttls_is_verified_and_never_skipped(authority, monkeypatch, caplog):
     assert "certificate verify failed" in warnings_of(caplog)
 
 
-def test_a_refused_starttls_is_no_reason_to_speak_in_the_clear(monkeypatch, caplog):
+def test_refused_starttls_does_not_fall_back_to_plain_text(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     with raw_server(script(b"220 hi\r\n", b"250-hi\r\n250 STARTTLS\r\n", b"454 not now\r\n")) as port:
         assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
@@ -1109,7 +1109,7 @@ def test_a_refused_starttls_is_no_reason_to_speak_in_the_clear(monkeypatch, capl
         pytest.param("a b.example", "[127.0.0.1]", id="no name"),
     ],
 )
-def test_this_machine_names_itself_without_asking_dns(secure, monkeypatch, name, greeting):
+def test_helo_name_needs_no_dns(secure, monkeypatch, name, greeting):
     def forbidden(*_args):
         raise AssertionError("it may take minutes")
 
@@ -1120,7 +1120,7 @@ def test_this_machine_names_itself_without_asking_dns(secure, monkeypatch, name,
     assert secure.greeted == [greeting]
 
 
-def test_over_ipv6_this_machine_names_itself_by_its_address(authority, trusted, monkeypatch):
+def test_helo_name_over_ipv6_is_the_address(authority, trusted, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "ci-7")
     with smtp_server(authority.context("::1"), family=socket.AF_INET6) as server:
         assert handler_for(f"[::1]:{server.port}").send_event(closed())
@@ -1129,7 +1129,7 @@ def test_over_ipv6_this_machine_names_itself_by_its_address(authority, trusted, 
 
 
 @pytest.mark.parametrize("starttls", [False, True])
-def test_a_dot_at_the_end_of_a_servers_name_is_not_part_of_its_certificate(trusted, monkeypatch, starttls):
+def test_trailing_dot_of_a_server_name_is_ignored_in_its_certificate(trusted, monkeypatch, starttls):
     real = socket.getaddrinfo
     asked = []
 
@@ -1159,7 +1159,7 @@ def endless_line(connection, stopped):
 
 
 @pytest.mark.parametrize("serve", [endless_lines, endless_line])
-def test_an_answer_that_never_ends_is_not_read_on(monkeypatch, caplog, serve):
+def test_endless_reply_is_not_read_further(monkeypatch, caplog, serve):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     received = []
     real = deadline.Socket.recv_into
@@ -1207,14 +1207,14 @@ def test_the_account_of_netrc_logs_in(guarded, tmp_path, caplog, name):
     assert not caplog.records
 
 
-def test_the_variable_netrc_names_another_file(guarded, tmp_path, monkeypatch):
+def test_netrc_variable_sets_another_file(guarded, tmp_path, monkeypatch):
     netrc(tmp_path, password="wrong")
     monkeypatch.setenv("NETRC", str(netrc(tmp_path, name="mine")))
 
     assert handler_for(guarded).send_event(closed())
 
 
-def test_a_wrong_password_is_a_failure_that_does_not_show_it(guarded, tmp_path, caplog):
+def test_wrong_password_is_a_failure_without_the_password(guarded, tmp_path, caplog):
     netrc(tmp_path, password="hunter2")
 
     assert not handler_for(guarded).send_event(closed())
@@ -1223,7 +1223,7 @@ def test_a_wrong_password_is_a_failure_that_does_not_show_it(guarded, tmp_path, 
     assert "hunter2" not in caplog.text
 
 
-def test_a_password_that_no_login_takes_is_a_failure_that_does_not_show_it(guarded, monkeypatch, caplog):
+def test_unencodable_password_is_a_failure_without_the_password(guarded, monkeypatch, caplog):
     # Not from a file: Python 3.10's netrc reads ASCII alone.
     monkeypatch.setattr(MailServer, "account", lambda _server: ("ann", "hunter-grün"))
 
@@ -1243,7 +1243,7 @@ def test_a_password_that_no_login_takes_is_a_failure_that_does_not_show_it(guard
         pytest.param("", id="empty"),
     ],
 )
-def test_without_an_account_there_is_no_login(guarded, tmp_path, caplog, content):
+def test_no_login_without_an_account(guarded, tmp_path, caplog, content):
     (tmp_path / "home" / ".netrc").write_text(content)
 
     assert not handler_for(guarded).send_event(closed())
@@ -1268,7 +1268,7 @@ def test_a_netrc_that_cannot_be_read_is_reported_without_its_content(secure, tmp
     assert "hunter2" not in caplog.text
 
 
-def test_an_account_for_a_server_without_login_does_no_harm(secure, tmp_path, caplog):
+def test_account_is_ignored_if_the_server_has_no_login(secure, tmp_path, caplog):
     netrc(tmp_path)
 
     assert handler_for(secure).send_event(closed())
@@ -1277,7 +1277,7 @@ def test_an_account_for_a_server_without_login_does_no_harm(secure, tmp_path, ca
     assert not caplog.records
 
 
-def test_a_password_travels_in_the_clear_on_this_machine_alone(tmp_path, monkeypatch, caplog):
+def test_plain_text_password_is_only_sent_to_this_machine(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     netrc(tmp_path)
     with smtp_server(auth_required=True) as server:
@@ -1300,13 +1300,13 @@ def test_a_plain_server_and_one_with_tls_are_used_together(trusted, monkeypatch,
     assert (first.secured, second.secured) == ([True], [False])
 
 
-def test_a_scheme_wins_over_the_feature_smtp_nossl(secure, monkeypatch):
+def test_scheme_overrides_the_feature_smtp_nossl(secure, monkeypatch):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
 
     assert handler_for(f"smtps://127.0.0.1:{secure.port}").send_event(closed())
 
 
-def test_starttls_is_required_if_the_scheme_says_so(trusted, caplog):
+def test_starttls_is_required_by_its_scheme(trusted, caplog):
     with smtp_server(tls_context=trusted) as good, smtp_server() as bad:
         assert handler_for(f"smtp+starttls://127.0.0.1:{good.port}").send_event(closed())
         assert not handler_for(f"smtp+starttls://127.0.0.1:{bad.port}").send_event(closed())
@@ -1334,14 +1334,14 @@ def test_an_account_in_the_url_logs_in(guarded, tmp_path, monkeypatch, caplog):
     assert not caplog.records
 
 
-def test_a_reference_that_leads_to_nothing_is_a_failure(guarded, caplog):
+def test_unresolved_reference_is_a_failure(guarded, caplog):
     assert not handler_for(f"smtps://ann:env:NO_SUCH@127.0.0.1:{guarded.port}").send_event(closed())
 
     assert f"smtps://127.0.0.1:{guarded.port}: smtp: the password for" in warnings_of(caplog)
     assert "env:NO_SUCH is not set or empty" in warnings_of(caplog)
 
 
-def test_a_password_in_clear_works_with_a_warning_that_does_not_show_it(guarded, caplog):
+def test_plain_password_works_with_a_warning_that_hides_it(guarded, caplog):
     assert handler_for(f"smtps://ann:{PASSWORD}@127.0.0.1:{guarded.port}").send_event(closed())
 
     assert "the password in a server's URL is given in clear" in warnings_of(caplog)
@@ -1417,7 +1417,7 @@ def test_the_feature_smtp_nossl_decides_for_servers_without_a_scheme(monkeypatch
         *("ci:hunter2@mail", "smtps://ci:hunter2@mail:x", "smtps://ci:hunter2@a b", "ci:hunter2"),
     ],
 )
-def test_a_server_that_cannot_be_is_refused_without_showing_it(server):
+def test_invalid_server_is_refused_and_not_shown(server):
     with pytest.raises(event.EventError, match=r"expected HOST, HOST:PORT, \[IPV6\]:PORT or a URL") as error:
         SMTPHandler("s", SENDER, ANN, server)
 
@@ -1453,14 +1453,14 @@ def test_a_host_is_tried_at_all_its_addresses(trusted):
         pytest.param("smtps://ci:hunter2@mail", id="a server in its place"),
     ],
 )
-def test_an_address_that_cannot_be_is_refused(address):
+def test_invalid_address_is_refused(address):
     for sender, to in ((address, ANN), (SENDER, address), (SENDER, [address])):
         with pytest.raises(event.EventError, match="no mail address") as error:
             SMTPHandler("s", sender, to, "mail")
         assert "hunter2" not in str(error.value)
 
 
-def test_an_address_changed_to_what_cannot_be_fails_when_sending(secure, caplog):
+def test_address_changed_to_an_invalid_one_fails_on_send(secure, caplog):
     handler = handler_for(secure)
     handler.to_addr = "eve@x\nBcc: eve@x"
 
@@ -1470,7 +1470,7 @@ def test_an_address_changed_to_what_cannot_be_fails_when_sending(secure, caplog)
 
 
 @pytest.mark.parametrize("servers", ["", " ", [], ["", " "]])
-def test_without_a_server_there_is_no_handler(servers):
+def test_handler_without_a_server_is_refused(servers):
     with pytest.raises(event.EventError, match="no server; expected smtp=SUBJECT,FROM,TO,SERVER"):
         SMTPHandler("s", SENDER, ANN, servers)
 
@@ -1499,7 +1499,7 @@ def test_templates_are_part_of_the_configuration():
 
 
 @pytest.mark.parametrize("config", ["s,f@x,t@x,mail", "s,f@x,t@x, a , b:25", "50%,f@x,t@x,a,,b", "50%20,f,t,a,"])
-def test_a_config_of_e3_is_written_as_it_was(config):
+def test_configuration_of_e3_round_trips(config):
     assert SMTPHandler(**SMTPHandler.decode_config(config)).encode_config() == config
 
 
@@ -1512,7 +1512,7 @@ def test_a_config_of_e3_is_written_as_it_was(config):
         pytest.param([f"Doe, Zoë | <{ANN}>"], f'"Doe%2C Zoë %7C" <{ANN}>', id="name"),
     ],
 )
-def test_a_handler_comes_back_from_its_config(to, written):
+def test_configuration_round_trips(to, written):
     handler = SMTPHandler("100%, a|b %2C", f"Builds, all <{SENDER}>", to, ["[::1]:25", "mail"])
     config = handler.encode_config()
     again = SMTPHandler(**SMTPHandler.decode_config(config))
@@ -1523,12 +1523,12 @@ def test_a_handler_comes_back_from_its_config(to, written):
 
 
 @pytest.mark.parametrize("config", ["", "s", "s,f,t"])
-def test_a_config_that_is_too_short_says_what_is_expected(config):
+def test_short_configuration_is_an_error_with_what_is_expected(config):
     with pytest.raises(event.EventError, match=r"expected smtp=SUBJECT,FROM,TO,SERVER\[,SERVER\.\.\.\]"):
         SMTPHandler.decode_config(config)
 
 
-def test_the_handler_goes_through_the_variable(secure, monkeypatch):
+def test_handler_round_trips_through_the_environment(secure, monkeypatch):
     event.add_handler("smtp", "built", SENDER, [ANN, BOB], f"127.0.0.1:{secure.port}")
     event.handler_config_as_env()
     manager = event.EventManager()
@@ -1545,7 +1545,7 @@ def test_the_handler_goes_through_the_variable(secure, monkeypatch):
     "result", [pytest.param(mock.MagicMock(), id="mock"), pytest.param({}, id="dict"), pytest.param(None, id="None")]
 )
 @pytest.mark.parametrize("kind", ["SMTP_SSL", "SMTP"])
-def test_a_mock_in_the_place_of_the_client_sees_one_sendmail(monkeypatch, tmp_path, kind, result):
+def test_mock_instead_of_the_client_gets_one_sendmail_call(monkeypatch, tmp_path, kind, result):
     if kind == "SMTP":
         monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     netrc(tmp_path, host="mail")
@@ -1562,7 +1562,7 @@ def test_a_mock_in_the_place_of_the_client_sees_one_sendmail(monkeypatch, tmp_pa
     client.return_value.quit.assert_called_once()
 
 
-def test_a_class_in_the_place_of_the_client_needs_no_more_than_sendmail(monkeypatch):
+def test_class_instead_of_the_client_only_needs_sendmail(monkeypatch):
     sent = []
 
     class Client:
@@ -1578,7 +1578,7 @@ def test_a_class_in_the_place_of_the_client_needs_no_more_than_sendmail(monkeypa
     assert sent == [("mail", SENDER, [ANN])]
 
 
-def test_a_mock_that_refuses_is_believed(caplog):
+def test_refusal_by_a_mock_client_is_a_failure(caplog):
     with mock.patch("smtplib.SMTP_SSL") as client:
         client.return_value.sendmail.side_effect = [{ANN: (450, b"no")}, smtplib.SMTPRecipientsRefused({})]
         assert not SMTPHandler("built", SENDER, ANN, ["a", "b"]).send_event(closed())
@@ -1587,14 +1587,14 @@ def test_a_mock_that_refuses_is_believed(caplog):
     assert f"a refused {ANN}: 450 no" in warnings_of(caplog)
 
 
-def test_a_client_that_raises_anything_is_passed_over(caplog):
+def test_server_is_skipped_if_its_client_raises(caplog):
     with mock.patch("smtplib.SMTP_SSL", side_effect=RuntimeError("boom")):
         assert not SMTPHandler("built", SENDER, ANN, "mail").send_event(closed())
 
     assert "mail: RuntimeError: boom" in warnings_of(caplog)
 
 
-def test_an_interruption_while_connecting_passes_and_leaves_no_socket(monkeypatch):
+def test_interrupt_while_connecting_propagates_and_closes_the_socket(monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ import event
 import event.error
 
 
-def test_the_base_class_is_e3_s_own():
+def test_base_class_is_that_of_e3():
     assert event.error.E3Error is e3.error.E3Error
     assert issubclass(event.EventError, e3.error.E3Error)
 
@@ -29,7 +29,7 @@ def test_the_base_class_is_e3_s_own():
         pytest.param(lambda: event.Event("compile").attach_file("nosuch"), id="missing file"),
     ],
 )
-def test_our_errors_are_caught_as_e3_s(fail):
+def test_errors_of_event_are_caught_as_e3_errors(fail):
     caught = None
     try:
         fail()
@@ -44,7 +44,7 @@ TABLE = [("a", None), ("a", "o"), (["a", "b"], None), (["a", "b"], "o"), ([], No
 
 @pytest.mark.parametrize(("message", "origin"), TABLE)
 @pytest.mark.parametrize("added", [None, "c", ["c", "d"], e3.error.E3Error("e"), event.EventError(["f", "g"])])
-def test_ours_reads_as_e3_s_and_survives_a_pickle(message, origin, added):
+def test_error_of_event_reads_like_that_of_e3_and_pickles(message, origin, added):
     ours, theirs = event.EventError(message, origin), e3.error.E3Error(message, origin)
     if added is not None:
         ours += added
@@ -58,7 +58,7 @@ def test_ours_reads_as_e3_s_and_survives_a_pickle(message, origin, added):
         assert (other.messages, other.origin, str(other)) == (ours.messages, ours.origin, str(ours))
 
 
-def test_e3_gathers_ours():
+def test_e3_collects_errors_of_event():
     error = e3.error.E3Error("a")
     error += event.EventError(["b", "c"])
     assert error.messages == ["a", "b", "c"]
@@ -76,7 +76,7 @@ def show(kind):
 """
 
 
-def test_without_e3_the_base_class_behaves_as_e3_s():
+def test_base_class_without_e3_behaves_like_that_of_e3():
     script = "import sys; sys.modules['e3.error'] = None; from event.error import E3Error; import event\n"
     script += f"TABLE = {TABLE!r}\n{SHOW}\nassert E3Error.__module__ == 'event.error'\nprint(list(show(E3Error)))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

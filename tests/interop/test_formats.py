@@ -28,7 +28,7 @@ EACH = [pytest.param(event, e3.event, id="from us to e3"), pytest.param(e3.event
         pytest.param({"uid": "my-uid", "begin_time": 1.5}, id="replaced"),
     ],
 )
-def test_a_dump_is_loaded_by_the_other(tmp_path, maker, reader, closed, data):
+def test_dump_is_loaded_by_the_other_library(tmp_path, maker, reader, closed, data):
     log = tmp_path / "build.log"
     log.write_text("compiled\n")
     e = maker.Event("compile", **data)
@@ -58,7 +58,7 @@ def test_a_dump_s_name_begins_with_the_uid(tmp_path, maker, reader):
 
 
 @pytest.mark.parametrize(("maker", "reader"), EACH)
-def test_a_dump_is_sent_by_the_other(tmp_path, monkeypatch, maker, reader):
+def test_dump_is_sent_by_the_other_library(tmp_path, monkeypatch, maker, reader):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build.log").write_text("compiled\n")
     with maker.Event("compile", uid="1") as e:
@@ -105,7 +105,7 @@ def shown(handler, name):
 
 @pytest.mark.parametrize(("writer", "reader"), EACH)
 @pytest.mark.parametrize("case", CONFIGS, ids=[f"{name}={config}" for name, _, config in CONFIGS])
-def test_a_configuration_is_written_as_the_other_writes_and_reads_it(monkeypatch, writer, reader, case):
+def test_configuration_has_the_same_format_in_both_libraries(monkeypatch, writer, reader, case):
     name, arguments, config = case
     monkeypatch.setenv(VARIABLE, "")
     one, other = writer.EventManager(), reader.EventManager()
@@ -118,7 +118,7 @@ def test_a_configuration_is_written_as_the_other_writes_and_reads_it(monkeypatch
 
 
 @pytest.mark.parametrize(("writer", "reader"), EACH)
-def test_several_handlers_are_written_and_read(monkeypatch, writer, reader):
+def test_several_handlers_round_trip_between_the_libraries(monkeypatch, writer, reader):
     monkeypatch.setenv(VARIABLE, "")
     one, other = writer.EventManager(), reader.EventManager()
     first = {name: (arguments, config) for name, arguments, config in reversed(CONFIGS)}
@@ -132,7 +132,7 @@ def test_several_handlers_are_written_and_read(monkeypatch, writer, reader):
 
 
 @pytest.mark.parametrize(("parent", "child"), [("event", "e3.event"), ("e3.event", "event")])
-def test_a_parent_with_one_has_a_child_with_the_other(tmp_path, monkeypatch, parent, child):
+def test_environment_of_one_library_is_read_by_the_other(tmp_path, monkeypatch, parent, child):
     monkeypatch.setenv(VARIABLE, "")
     manager = sys.modules[parent].EventManager()
     manager.add_handler("file", str(tmp_path / "a, 50%"))
@@ -142,7 +142,7 @@ def test_a_parent_with_one_has_a_child_with_the_other(tmp_path, monkeypatch, par
     assert len(list((tmp_path / "a, 50%").glob("compile-*.json"))) == 1
 
 
-def test_what_only_we_can_write_e3_reads_encoded(monkeypatch):
+def test_values_unknown_to_e3_are_read_by_it_in_encoded_form(monkeypatch):
     """A `|` or a comma where e3-core has no way to write it: the entry is whole, and the value encoded."""
     monkeypatch.setenv(VARIABLE, "")
     ours = event.EventManager()

@@ -16,7 +16,7 @@ from e3.event.handler.logging import LoggingHandler as E3LoggingHandler
 import event
 from event.handler.file import FileHandler
 from event.handler.logging import LoggingHandler
-from plugins import E3_GROUP, OWN_GROUP, Site
+from helpers.plugins import E3_GROUP, OWN_GROUP, Site
 
 NAMES = ("file", "logging", "smtp", "s3")
 
@@ -66,7 +66,7 @@ def log(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_finds_its_own_built_in(e3_manager, name):
+def test_each_library_finds_its_own_built_in_handlers(e3_manager, name):
     assert e3_manager.get_handler(name).__module__ == f"e3.event.handler.{name}"
     assert event.EventManager().get_handler(name).__module__ == f"event.handler.{name}"
 
@@ -90,7 +90,7 @@ assert e3.event.Event is not event.Event
     assert len(list((tmp_path / "out").glob("compile-*.json"))) == 1
 
 
-def test_we_declare_nothing_in_the_group_of_e3():
+def test_no_entry_point_is_declared_in_the_group_of_e3():
     from importlib.metadata import entry_points
 
     assert {p.dist.name for p in entry_points(group=E3_GROUP)} == {"e3-core"}
@@ -124,7 +124,7 @@ print(os.environ["E3_EVENT_HANDLERS"])
 @pytest.mark.parametrize(
     "source", [pytest.param(E3_PLUGIN, id="written for e3"), pytest.param(OUR_PLUGIN, id="written for us")]
 )
-def test_a_plugin_works_with_both(site, tmp_path, log, module, source):
+def test_plugin_works_with_both_libraries(site, tmp_path, log, module, source):
     site.plugin("acme", source)
     where = tmp_path / "events"
     environment = {**os.environ, "PYTHONPATH": site.directory, "E3_EVENT_HANDLERS": f"acme={where},7"}
@@ -140,14 +140,14 @@ def test_a_plugin_works_with_both(site, tmp_path, log, module, source):
     assert done.stdout.strip() == f"acme={where},8"
 
 
-def test_a_plugin_s_class_is_e3_s_and_need_not_be_ours(site):
+def test_plugin_need_not_derive_from_the_class_of_event(site):
     site.plugin("acme", E3_PLUGIN)
     found = event.EventManager().get_handler("acme")
     assert issubclass(found, e3.event.EventHandler)
     assert not issubclass(found, event.EventHandler)
 
 
-def test_a_plugin_that_raises_e3_s_error_has_failed_and_the_log_says_why(site, caplog):
+def test_plugin_that_raises_an_e3_error_has_failed_with_its_reason(site, caplog):
     site.plugin("acme", E3_PLUGIN)
     event.add_handler("acme", "nowhere")
     assert event.send_event(event.Event("compile", target="arm")) is False
@@ -176,7 +176,7 @@ def stored(directory):
 
 @pytest.mark.parametrize("sender", each_manager())
 @pytest.mark.parametrize("maker", each_manager())
-def test_file_handlers_write_the_same_whoever_makes_and_sends_the_event(tmp_path, log, sender, maker):
+def test_file_handlers_of_both_libraries_write_the_same(tmp_path, log, sender, maker):
     with maker.Event("compile", uid="1", begin_time=1.5, target="arm", flags=["-O2", None], count=1) as e:
         e.attach_file(log, "log")
         e.attach_file(log, "again.txt")

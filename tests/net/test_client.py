@@ -70,11 +70,11 @@ def request_of(connection):
         pytest.param("http://BÜCHER.example/", "http://xn--bcher-kva.example", "/", id="idn-in-upper-case"),
     ],
 )
-def test_a_url_is_taken_apart(url, shown, path):
+def test_url_is_parsed(url, shown, path):
     assert (target(url).shown, target(url).path) == (shown, path)
 
 
-def test_an_idn_host_without_the_package_says_which_extra_has_it(monkeypatch):
+def test_idn_host_without_idna_is_an_error_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "idna", None)
     with pytest.raises(EventError, match=r'pip install "e3-event\[http\]"'):
         target("http://bücher.example/")
@@ -83,7 +83,7 @@ def test_an_idn_host_without_the_package_says_which_extra_has_it(monkeypatch):
 @pytest.mark.parametrize(
     "url", ["http://xn--a\u0308.example/", "http://\u200d.example/", "ftp://h", "http://h\ud800/", "http://h:99999/"]
 )
-def test_what_is_no_url_is_an_error_that_does_not_show_it(url):
+def test_invalid_url_is_an_error_without_the_url(url):
     with pytest.raises(EventError, match=r"^the URL is none of http:// or https://; expected https://HOST/PATH$"):
         target(url)
 
@@ -98,7 +98,7 @@ def test_a_password_is_not_sent_to_another_machine_without_tls(host):
 
 
 @pytest.mark.parametrize("host", ["localhost", "ci.localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
-def test_a_password_may_go_to_this_machine_without_tls(host):
+def test_password_can_be_sent_to_this_machine_without_tls(host):
     assert target(f"http://ci:passw0rd@{host}/").authorization
 
 
@@ -121,7 +121,7 @@ def test_a_provisional_answer_is_skipped(client, status):
     assert (answer.status, answer.body) == (200, b"ok")
 
 
-def test_a_redirect_is_an_answer(client):
+def test_redirect_is_a_final_response(client):
     with site(Answer(307, {"Location": "/elsewhere"})) as server:
         assert post(client, server.url).status == 307
         assert len(server.requests) == 1
@@ -135,14 +135,14 @@ def test_a_redirect_is_an_answer(client):
         pytest.param(Answer(200, {"Content-Encoding": "gzip"}, b"bomb"), b"", id="compressed"),
     ],
 )
-def test_an_answer_s_body_is_bounded(client, answer, body):
+def test_response_body_is_limited(client, answer, body):
     with site(answer) as server:
         assert post(client, server.url).body == body
         assert post(client, server.url).body == body
         assert len({request.connection for request in server.requests}) == (2 if len(body) == http.BODY else 1)
 
 
-def test_an_answer_in_chunks_leaves_the_connection_open(client):
+def test_chunked_response_keeps_the_connection_open(client):
     def serve(connection, stopped):
         for _ in range(2):
             request_of(connection)
@@ -153,7 +153,7 @@ def test_an_answer_in_chunks_leaves_the_connection_open(client):
         assert [post(client, url).body, post(client, url).body] == [b"ok!", b"ok!"]
 
 
-def test_an_answer_that_breaks_off_is_none_if_its_body_matters(client):
+def test_truncated_response_is_an_error_if_its_body_is_needed(client):
     def serve(connection, stopped):
         request_of(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
@@ -165,7 +165,7 @@ def test_an_answer_that_breaks_off_is_none_if_its_body_matters(client):
         assert post(client, f"http://127.0.0.1:{port}", linger=5).status == 200
 
 
-def test_a_header_without_end_is_given_up(client):
+def test_endless_header_is_an_error(client):
     def serve(connection, stopped):
         request_of(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -191,7 +191,7 @@ def test_a_port_that_speaks_grpc_is_recognized(client):
 # Kept connections
 
 
-def test_a_connection_that_the_server_closed_meanwhile_is_not_used(client):
+def test_connection_closed_by_the_server_is_not_reused(client):
     closed = threading.Event()
 
     def serve(connection, stopped):
@@ -207,7 +207,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used(client):
         assert post(client, f"http://127.0.0.1:{port}").taken
 
 
-def test_what_the_server_said_unasked_is_not_taken_for_an_answer(client):
+def test_unsolicited_data_is_not_taken_as_a_response(client):
     taken, said = threading.Event(), threading.Event()
     connections = []
 
@@ -246,7 +246,7 @@ def test_a_request_on_a_stale_connection_is_repeated_once(client):
     assert requests[1] == requests[2]
 
 
-def test_a_new_connection_without_an_answer_is_a_failure(client):
+def test_new_connection_without_a_response_is_a_failure(client):
     requests = []
 
     def serve(connection, stopped):
@@ -258,7 +258,7 @@ def test_a_new_connection_without_an_answer_is_a_failure(client):
     assert len(requests) == 1
 
 
-def test_a_request_that_has_an_answer_is_not_repeated(client):
+def test_request_with_a_response_is_not_repeated(client):
     requests = []
 
     def serve(connection, stopped):
@@ -275,14 +275,14 @@ def test_a_request_that_has_an_answer_is_not_repeated(client):
     assert len(requests) == 2
 
 
-def test_a_server_that_wants_to_close_gets_a_new_connection(client):
+def test_connection_close_header_leads_to_a_new_connection(client):
     with site(Answer(200, {"Connection": "close"})) as server:
         assert post(client, server.url).body == b"ok"
         assert post(client, server.url).body == b"ok"
         assert [request.connection for request in server.requests] == [1, 2]
 
 
-def test_so_many_connections_are_kept_and_no_more(client, monkeypatch):
+def test_number_of_pooled_connections_is_limited(client, monkeypatch):
     monkeypatch.setattr(http, "_MAX_IDLE", 1)
     together = threading.Barrier(2)
 
@@ -327,7 +327,7 @@ def test_netrc_is_not_read(client, tmp_path):
     assert [request.headers.get("authorization") for request in server.requests] == [None, "Bearer mine"]
 
 
-def test_a_header_of_the_caller_wins_over_the_url(client):
+def test_header_of_the_caller_overrides_the_url(client):
     with site() as server:
         post(client, server.url.replace("//", "//ci:passw0rd@"), headers={"Authorization": "Bearer mine"})
         assert server.requests[0].headers["authorization"] == "Bearer mine"
@@ -402,7 +402,7 @@ def test_a_proxy_that_opens_no_tunnel_is_a_failure(client, monkeypatch, status):
     assert asked[0].startswith("CONNECT [::1]:443 HTTP/1.1\r\n")
 
 
-def test_a_proxy_may_speak_tls_itself(client, tmp_path, monkeypatch):
+def test_proxy_can_use_tls(client, tmp_path, monkeypatch):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     with site(tls=authority.context("127.0.0.1")) as server:
@@ -411,13 +411,13 @@ def test_a_proxy_may_speak_tls_itself(client, tmp_path, monkeypatch):
         assert [request.path for request in server.requests] == ["http://hooks.invalid/a"]
 
 
-def test_a_proxy_that_speaks_tls_carries_no_tls(client, monkeypatch):
+def test_tls_through_a_tls_proxy_is_an_error(client, monkeypatch):
     monkeypatch.setenv("https_proxy", "https://127.0.0.1:1")
     with pytest.raises(OSError, match="an https:// proxy cannot be used for https:// URLs"):
         post(client, "https://hooks.invalid/a")
 
 
-def test_a_client_certificate_is_shown(tmp_path):
+def test_client_certificate_is_presented(tmp_path):
     authority = Authority(tmp_path)
     mine = authority.authority.issue_cert("client.test")
     key, chain = str(tmp_path / "key.pem"), str(tmp_path / "chain.pem")
@@ -433,7 +433,7 @@ def test_a_client_certificate_is_shown(tmp_path):
             post(Client(authority.path), server.url)
 
 
-def test_certificates_that_cannot_be_loaded_are_named(tmp_path):
+def test_unloadable_certificate_is_an_error_with_its_path(tmp_path):
     with pytest.raises(OSError, match=r"the certificates cannot be loaded \(/not/there\): FileNotFoundError"):
         post(Client("/not/there"), "https://127.0.0.1:1")
 
@@ -447,7 +447,7 @@ def test_an_interrupt_while_connecting_leaves_no_socket(client, monkeypatch):
         post(client, server.url.replace("http:", "https:"))
 
 
-def test_a_plain_answer_on_a_tls_port_is_a_failure_with_its_reason(client):
+def test_plain_response_on_a_tls_port_is_a_failure_with_the_reason(client):
     with site() as server, pytest.raises(http.FAILURES) as error:
         post(client, server.url.replace("http:", "https:"))
     assert http.http_reason(error.value).startswith(("SSLError", "ConnectionResetError"))
@@ -456,7 +456,7 @@ def test_a_plain_answer_on_a_tls_port_is_a_failure_with_its_reason(client):
 # Repetitions
 
 
-def test_a_repetition_waits_longer_each_time(monkeypatch):
+def test_retry_pause_grows_each_time(monkeypatch):
     pauses = []
     monkeypatch.setattr(http.time, "sleep", pauses.append)
     monkeypatch.setattr(http, "backoff", partial(backoff, chance=0.5))
@@ -469,12 +469,12 @@ def test_a_repetition_waits_longer_each_time(monkeypatch):
     assert pauses == [1.0, 2.0, 4.0]
 
 
-def test_no_repetition_begins_after_the_deadline():
+def test_no_retry_starts_after_the_deadline():
     assert http.repeated(lambda: http.Response(503, {}), Deadline(0.5), {503}).status == 503
     assert http.repeated(lambda: http.Response(503, {"Retry-After": "1"}), Deadline(0.5)).status == 503
 
 
-def test_a_body_arrives_as_it_is(client):
+def test_body_arrives_unchanged(client):
     with site() as server:
         post(client, server.url, json.dumps({"a": "ä"}).encode())
         assert server.requests[0].body == b'{"a": "\\u00e4"}'

@@ -11,13 +11,13 @@ from event._net import deadline as deadlines
 from event._net.deadline import Deadline, connect
 
 
-def test_a_wait_ends_with_the_operation_or_with_the_whole():
+def test_wait_ends_at_the_operation_or_total_timeout():
     assert Deadline(100, 5).left() <= 5
     assert 5 < Deadline(100).left() <= 100
     assert Deadline(3, 5).left() <= 3
 
 
-def test_a_deadline_that_has_passed_leaves_nothing():
+def test_passed_deadline_leaves_no_time():
     with pytest.raises(TimeoutError, match="the total timeout has expired"):
         Deadline(0).left()
 
@@ -47,7 +47,7 @@ def full_listener():
 
 
 @pytest.mark.skipif("sys.platform != 'linux'", reason="platform: others refuse a connection that has no room")
-def test_an_address_that_swallows_everything_leaves_time_for_the_next(monkeypatch):
+def test_unresponsive_address_leaves_time_for_the_next(monkeypatch):
     listener, fill = full_listener()
     with socket.create_server(("127.0.0.1", 0)) as server:
         addresses = [listener.getsockname(), server.getsockname()]
@@ -62,7 +62,7 @@ def test_an_address_that_swallows_everything_leaves_time_for_the_next(monkeypatc
         sock.close()
 
 
-def test_the_last_address_says_why_none_was_reached(monkeypatch):
+def test_error_of_the_last_address_is_raised(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         gone = server.getsockname()
     found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", gone)] * 2

@@ -55,7 +55,7 @@ def site(monkeypatch):
         thread.join()
 
 
-def test_netrc_gives_a_service_no_password(site, tmp_path, monkeypatch):
+def test_netrc_password_is_not_sent_to_a_service(site, tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
     netrc.write_text("default login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -69,7 +69,7 @@ def test_a_redirect_is_a_failure(site):
     assert [method for method, _, _ in site.requests] == ["POST"]
 
 
-def test_one_rule_for_proxies(site, monkeypatch):
+def test_proxies_follow_the_same_rules_as_other_handlers(site, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://{site.url}")
     assert AppriseHandler("json://192.0.2.1/a").send_event(Event("e"))
     assert site.requests[0][1] == "http://192.0.2.1/a"
@@ -92,7 +92,7 @@ def requests():
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_an_answer_is_read_up_to_a_limit(site, requests, compressed):
+def test_response_is_read_up_to_a_limit(site, requests, compressed):
     body = bytes(3 << 20)
     site.answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(body)) if compressed else (200, {}, body)
     answer = requests.get(f"http://{site.url}", {"a": "b"})
@@ -100,13 +100,13 @@ def test_an_answer_is_read_up_to_a_limit(site, requests, compressed):
     assert site.requests[0][1] == "/?a=b"
 
 
-def test_an_answer_can_be_closed_early(site, requests):
+def test_response_can_be_closed_early(site, requests):
     answer = requests.get(f"http://{site.url}")
     answer.raw.close()
     assert answer.status_code == 200
 
 
-def test_the_other_names_and_arguments_are_those_of_requests(site, requests):
+def test_other_names_and_arguments_are_those_of_requests(site, requests):
     assert requests.codes.ok == 200
     assert requests.put(f"http://{site.url}", b"x", verify=False).status_code == 200
 
@@ -116,7 +116,7 @@ def test_a_comma_or_a_semicolon_separates_urls(text):
     assert AppriseHandler(text).urls == ["json://a", "json://b"]
 
 
-def test_a_url_in_the_place_of_the_title_is_an_error():
+def test_url_instead_of_the_title_is_an_error():
     with pytest.raises(EventError, match="the title looks like a URL"):
         AppriseHandler.decode_config("json://a,json://b")
 
@@ -131,7 +131,7 @@ def test_every_service_that_sends_with_requests_can_be_guarded():
     assert found > 50
 
 
-def test_why_apprise_raises_is_the_reason(monkeypatch):
+def test_exception_of_apprise_is_the_reason(monkeypatch):
     def fail(*_args, **_kwargs):
         raise DeprecationWarning("old")
 

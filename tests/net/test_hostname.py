@@ -15,11 +15,11 @@ from event._net.hostname import to_ascii
         *("bücher.example", "Bücher。example.", "日本語.jp", "пример.рф", "ü.", "xn--strae-oqa.test", "a.test."),
     ],
 )
-def test_a_name_is_the_one_of_idna_2008(host):
+def test_host_name_is_encoded_with_idna_2008(host):
     assert to_ascii(host) == idna.encode(host, uts46=True).decode()
 
 
-def test_a_name_in_ascii_stays_as_it_is():
+def test_ascii_host_name_is_unchanged():
     assert to_ascii("Mail.Example.com.") == "Mail.Example.com."
     assert to_ascii("") == ""
 
@@ -38,6 +38,6 @@ def test_a_name_in_ascii_stays_as_it_is():
         pytest.param("\udcff.test", id="half of a surrogate pair"),
     ],
 )
-def test_what_is_no_name_is_an_error(host):
+def test_invalid_host_name_is_an_error(host):
     with pytest.raises(ValueError, match=r"."):
         to_ascii(host)

@@ -40,7 +40,7 @@ def test_an_event_goes_through_the_proxy(port, receiver, monkeypatch, handler):
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_a_proxy_that_wants_a_password_is_a_failure_that_may_pass(port, receiver, monkeypatch, caplog, handler):
+def test_proxy_that_requires_a_password_is_a_temporary_failure(port, receiver, monkeypatch, caplog, handler):
     """407 is not the receiver's refusal: a later attempt may have the password."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     assert handler(receiver.port).send_event(Event("compile")) is False
@@ -50,7 +50,7 @@ def test_a_proxy_that_wants_a_password_is_a_failure_that_may_pass(port, receiver
 
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("entry", ["127.0.0.0/8", "127.0.0.1:{port}", "*"])
-def test_no_proxy_names_the_receiver(receiver, monkeypatch, handler, entry):
+def test_receiver_in_no_proxy_is_reached_directly(receiver, monkeypatch, handler, entry):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", entry.format(port=receiver.port))
     assert handler(receiver.port).send_event(Event("compile"))

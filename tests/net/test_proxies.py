@@ -41,7 +41,7 @@ from event._net import proxies
         pytest.param("::1", "127.0.0.1", 80, False, id="ipv6-and-ipv4"),
     ],
 )
-def test_no_proxy_names_a_server(no_proxy, host, port, expected):  # a table
+def test_server_in_no_proxy_is_reached_directly(no_proxy, host, port, expected):  # a table
     assert proxies.bypasses(no_proxy, host, port) == expected
 
 
@@ -59,13 +59,13 @@ def test_no_proxy_names_a_server(no_proxy, host, port, expected):  # a table
         pytest.param({"https_proxy": "p:1", "NO_PROXY": "a.test:80"}, "https", "p:1", id="other-port"),
     ],
 )
-def test_the_variables_name_the_proxy(monkeypatch, environ, scheme, expected):
+def test_environment_variables_set_the_proxy(monkeypatch, environ, scheme, expected):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert proxies.proxy_for(scheme, "a.test", 443) == expected
 
 
-def test_the_surroundings_change_with_each_variable(monkeypatch):
+def test_changed_environment_variables_are_noticed(monkeypatch):
     seen = {proxies.surroundings()}
     for name in ("http_proxy", "HTTPS_PROXY", "all_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "x")

@@ -85,7 +85,7 @@ def lead_to(endpoint, monkeypatch, **more):
         pytest.param(9 * MIB, "-2", id="in-two-parts"),
     ],
 )
-def test_a_file_comes_back_as_it_went(server, store, tmp_path, directory, size, parts):  # noqa: PLR0913  # a table
+def test_file_round_trips(server, store, tmp_path, directory, size, parts):  # noqa: PLR0913  # a table
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
     store.upload(str(tmp_path / "file"), URL, "text/plain")
@@ -94,7 +94,7 @@ def test_a_file_comes_back_as_it_went(server, store, tmp_path, directory, size, 
 
 
 @pytest.mark.parametrize("size", [0, 5, 9 * MIB], ids=["empty", "small", "in-two-parts"])
-def test_of_an_open_file_goes_what_was_asked_for(server, store, tmp_path, directory, size):
+def test_requested_part_of_an_open_file_is_uploaded(server, store, tmp_path, directory, size):
     """It may be written to meanwhile; what is told is what is stored."""
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(b"before" + content + b"behind")
@@ -106,7 +106,7 @@ def test_of_an_open_file_goes_what_was_asked_for(server, store, tmp_path, direct
     assert download(store, directory, content) == content
 
 
-def test_of_an_open_file_that_was_cut_goes_what_is_left(server, store, tmp_path, directory):
+def test_rest_of_a_truncated_open_file_is_uploaded(server, store, tmp_path, directory):
     (tmp_path / "file").write_bytes(HELLO)
     with open(tmp_path / "file", "rb") as file:
         assert store.upload_open(file, 9 * MIB, URL, "text/x") == (len(HELLO), sha1(HELLO))
@@ -114,7 +114,7 @@ def test_of_an_open_file_that_was_cut_goes_what_is_left(server, store, tmp_path,
 
 
 @pytest.mark.parametrize(("size", "step"), [(5, "PutObject"), (9 * MIB, "UploadPart")])
-def test_an_open_file_goes_again_where_the_store_asks_for_it(server, store, tmp_path, directory, size, step):  # noqa: PLR0913
+def test_open_file_is_uploaded_again_on_a_retry(server, store, tmp_path, directory, size, step):  # noqa: PLR0913
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
     busy = [AWSResponse("", 503, {}, SimpleNamespace(stream=lambda: [b""]))]
@@ -125,18 +125,18 @@ def test_an_open_file_goes_again_where_the_store_asks_for_it(server, store, tmp_
     assert download(store, directory, content) == content
 
 
-def test_what_was_put_comes_back(server, store, directory):
+def test_content_round_trips(server, store, directory):
     store.put(URL, HELLO, "text/plain")
     assert download(store, directory) == HELLO
 
 
-def test_what_is_put_takes_the_place_of_what_is_there(server, store, directory):
+def test_put_replaces_an_existing_object(server, store, directory):
     store.put(URL, b"before", "text/plain")
     store.put(URL, HELLO, "text/plain")
     assert download(store, directory) == HELLO
 
 
-def test_a_content_coding_is_not_taken_off(server, store, tmp_path, directory):
+def test_content_encoding_is_not_decoded(server, store, tmp_path, directory):
     content = b"\x1f\x8bno gzip, and so it would not come off"
     (tmp_path / "file").write_bytes(content)
     store.upload(str(tmp_path / "file"), URL, "text/plain", "gzip")
@@ -145,7 +145,7 @@ def test_a_content_coding_is_not_taken_off(server, store, tmp_path, directory):
 
 
 @pytest.mark.parametrize("sse", ["", "AES256"])
-def test_objects_bear_their_type_and_the_encryption_that_is_asked_for(tmp_path, monkeypatch, sse):
+def test_objects_have_their_type_and_the_requested_encryption(tmp_path, monkeypatch, sse):
     (tmp_path / "file").write_bytes(HELLO)
     with answering(200) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
@@ -167,7 +167,7 @@ def test_objects_bear_their_type_and_the_encryption_that_is_asked_for(tmp_path, 
         pytest.param("application/octet-stream", "attachment", id="anything"),
     ],
 )
-def test_what_could_run_in_a_browser_is_a_download(server, store, tmp_path, ctype, expected):
+def test_content_that_a_browser_could_run_is_a_download(server, store, tmp_path, ctype, expected):
     (tmp_path / "file").write_bytes(HELLO)
     store.upload(str(tmp_path / "file"), URL, ctype)
     assert server.get("events", "a/b").get("ContentDisposition") == expected
@@ -193,7 +193,7 @@ def test_a_reason_of_a_megabyte_is_masked_in_one_pass(character):
     s3.s3_reason(ValueError(character * 1_000_000))
 
 
-def test_its_owner_alone_may_read_what_was_downloaded(server, store, directory):
+def test_downloaded_file_is_readable_only_by_its_owner(server, store, directory):
     store.put(URL, HELLO, "text/plain")
     download(store, directory)
     mode = stat.S_IMODE((directory / "downloaded").stat().st_mode)
@@ -214,7 +214,7 @@ def test_its_owner_alone_may_read_what_was_downloaded(server, store, directory):
         pytest.param(5, sha1(b"other"), f"has the SHA-1 {sha1(HELLO)}, not {sha1(b'other')}", id="other"),
     ],
 )
-def test_an_object_that_is_not_what_was_announced_is_refused(server, store, directory, size, digest, why):  # noqa: PLR0913  # a table
+def test_object_that_differs_from_its_reference_is_refused(server, store, directory, size, digest, why):  # noqa: PLR0913  # a table
     store.put(URL, HELLO, "text/plain")
     with pytest.raises(ContentError) as caught:
         store.download(URL, str(directory / "file"), size, digest)
@@ -253,7 +253,7 @@ def test_a_body_without_an_end_does_not_fill_the_disk(store, directory, monkeypa
     assert list(directory.iterdir()) == []
 
 
-def test_what_is_not_wanted_of_a_body_is_not_waited_for(server, store, directory, monkeypatch):
+def test_unneeded_rest_of_a_body_is_not_read(server, store, directory, monkeypatch):
     bodies = []
     receive = s3._receive
     monkeypatch.setattr(s3, "_receive", lambda body, *others: bodies.append(body) or receive(body, *others))
@@ -266,7 +266,7 @@ def test_what_is_not_wanted_of_a_body_is_not_waited_for(server, store, directory
 # Not there
 
 
-def test_an_object_that_is_not_there(server, store, directory):
+def test_missing_object_is_an_error(server, store, directory):
     with pytest.raises(NotThereError, match=r"^NoSuchKey: An error occurred \(NoSuchKey\)") as caught:
         download(store, directory)
     assert not isinstance(caught.value, FileNotFoundError)
@@ -274,7 +274,7 @@ def test_an_object_that_is_not_there(server, store, directory):
 
 
 @pytest.mark.parametrize("method", ["put", "upload", "upload-in-parts", "download"])
-def test_a_bucket_that_is_not_there(server, store, tmp_path, directory, method):
+def test_missing_bucket_is_an_error(server, store, tmp_path, directory, method):
     server.client.delete_bucket(Bucket="events")
     with (tmp_path / "file").open("wb") as file:
         file.truncate(9 * MIB if method == "upload-in-parts" else 3)
@@ -290,7 +290,7 @@ def test_a_bucket_that_is_not_there(server, store, tmp_path, directory, method):
         pytest.param(b"<Error><Code>NoSuchAccessPoint</Code></Error>", "NoSuchAccessPoint", id="access-point"),
     ],
 )
-def test_a_404_that_means_that_it_is_not_there(store, directory, monkeypatch, body, why):
+def test_status_404_for_an_object_means_missing(store, directory, monkeypatch, body, why):
     with answering(404, body) as (endpoint, _):
         lead_to(endpoint, monkeypatch)
         with pytest.raises(NotThereError, match=why):
@@ -329,22 +329,22 @@ def trouble(request, store, tmp_path, directory):
     return trouble
 
 
-def test_a_server_that_is_down(trouble, monkeypatch):
+def test_server_that_is_down_is_an_error(trouble, monkeypatch):
     with listening() as endpoint:
         pass
     lead_to(endpoint, monkeypatch)
     assert trouble().startswith("EndpointConnectionError: Could not connect to the endpoint URL")
 
 
-def test_a_server_that_is_silent(trouble, monkeypatch):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+def test_silent_server_is_an_error_at_the_timeout(trouble, monkeypatch):
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch)
         assert trouble().startswith("ReadTimeoutError: Read timeout")
 
 
 @pytest.mark.parametrize("said", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"])
-def test_a_server_that_drips_is_left_at_the_deadline(trouble, monkeypatch, said):
+def test_dripping_server_is_abandoned_at_the_deadline(trouble, monkeypatch, said):
     monkeypatch.setattr(s3, "_S3_TOTAL_TIMEOUT", 0.5)
     ended = threading.Event()
 
@@ -363,7 +363,7 @@ def test_a_server_that_drips_is_left_at_the_deadline(trouble, monkeypatch, said)
 
 
 @pytest.mark.parametrize("method", ["put", "upload"])
-def test_an_endless_answer_is_read_up_to_a_limit(store, tmp_path, directory, monkeypatch, method):
+def test_endless_response_is_read_up_to_a_limit(store, tmp_path, directory, monkeypatch, method):
     sent = 0
 
     def talk(connection):
@@ -382,14 +382,14 @@ def test_an_endless_answer_is_read_up_to_a_limit(store, tmp_path, directory, mon
     assert sent < 64 * MIB
 
 
-def test_an_answer_that_breaks_off_is_tried_again(store, monkeypatch):
+def test_truncated_response_is_retried(store, monkeypatch):
     with talking(lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")) as endpoint:
         lead_to(endpoint, monkeypatch)
         with pytest.raises(StoreError, match="HTTPClientError: An HTTP Client raised an unhandled exception"):
             store.put(URL, HELLO, "text/plain")
 
 
-def test_without_a_thread_a_call_is_made_in_the_callers(server, store, directory, monkeypatch):
+def test_call_runs_in_the_calling_thread_if_none_can_be_started(server, store, directory, monkeypatch):
     start = threading.Thread.start
 
     def refuse(thread):
@@ -403,7 +403,7 @@ def test_without_a_thread_a_call_is_made_in_the_callers(server, store, directory
     assert download(store, directory) == HELLO
 
 
-def test_one_rule_for_proxies(store, monkeypatch):
+def test_proxies_follow_the_same_rules_as_other_handlers(store, monkeypatch):
     with answering(200) as (proxy, requests):
         lead_to("http://s3.test", monkeypatch)
         monkeypatch.setenv("http_proxy", proxy)
@@ -417,21 +417,21 @@ def test_one_rule_for_proxies(store, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
-def test_a_server_that_refuses(trouble, monkeypatch, status):
+def test_refusal_by_the_server_is_an_error(trouble, monkeypatch, status):
     with answering(status) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         assert f"An error occurred ({status})" in trouble()
     assert len(requests) == 1
 
 
-def test_a_404_about_something_else(trouble, monkeypatch):
+def test_status_404_for_something_else_is_an_error(trouble, monkeypatch):
     with answering(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>") as (endpoint, _):
         lead_to(endpoint, monkeypatch)
         assert "NoSuchUpload" in trouble()
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_a_503_is_tried_again_a_few_times(store, directory, monkeypatch, attempts):
+def test_status_503_is_retried_a_few_times(store, directory, monkeypatch, attempts):
     with answering(503) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         if attempts == 3:
@@ -451,12 +451,12 @@ def test_a_503_is_tried_again_a_few_times(store, directory, monkeypatch, attempt
         pytest.param({"ACCESS_KEY_ID": ""}, "NoCredentialsError: ", id="credentials"),
     ],
 )
-def test_a_setting_that_is_wrong(trouble, monkeypatch, settings, why):
+def test_invalid_setting_is_an_error(trouble, monkeypatch, settings, why):
     lead_to("http://127.0.0.1:9", monkeypatch, **settings)
     assert trouble().startswith(why)
 
 
-def test_a_program_for_the_credentials_that_is_missing_is_not_taken_for_a_file_of_ours(trouble, tmp_path, monkeypatch):
+def test_missing_credential_program_is_not_reported_as_a_missing_file(trouble, tmp_path, monkeypatch):
     config = tmp_path / "config"
     config.write_text(f"[default]\ncredential_process = {tmp_path}/none\n")
     lead_to("http://127.0.0.1:9", monkeypatch, CONFIG_FILE=str(config))
@@ -485,7 +485,7 @@ def spoil(connection):
         raw.write(b"this is no TLS" * 1000)
 
 
-def test_a_connection_that_ends_within_the_body(store, directory, monkeypatch):
+def test_connection_closed_within_the_body_is_an_error(store, directory, monkeypatch):
     with talking(hang_up) as endpoint:
         lead_to(endpoint, monkeypatch)
         with pytest.raises(StoreError, match="IncompleteRead"):
@@ -493,8 +493,8 @@ def test_a_connection_that_ends_within_the_body(store, directory, monkeypatch):
     assert list(directory.iterdir()) == []
 
 
-def test_a_connection_that_falls_silent_within_the_body(store, directory, monkeypatch):
-    monkeypatch.setattr(s3, "_S3_READ_TIMEOUT", 0.2)
+def test_connection_silent_within_the_body_is_an_error(store, directory, monkeypatch):
+    monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     given_up = threading.Event()
 
     def fall_silent(connection):
@@ -512,7 +512,7 @@ def test_a_connection_that_falls_silent_within_the_body(store, directory, monkey
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: a socket is no file descriptor")
-def test_tls_that_breaks_within_the_body(store, tmp_path, directory, monkeypatch):
+def test_tls_failure_within_the_body_is_an_error(store, tmp_path, directory, monkeypatch):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     with talking(spoil, authority) as endpoint:
@@ -532,7 +532,7 @@ def test_after_a_failure_the_next_call_succeeds(server, store, directory):
 # The files
 
 
-def test_what_is_at_the_path_stays(server, store, directory):
+def test_existing_file_at_the_path_is_kept(server, store, directory):
     store.put(URL, HELLO, "text/plain")
     (directory / "downloaded").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
@@ -549,7 +549,7 @@ def test_a_symbolic_link_at_the_path_is_not_followed(server, store, tmp_path, di
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_directory_that_is_missing_is_not_taken_for_the_object(server, store, tmp_path):
+def test_missing_directory_is_not_reported_as_a_missing_object(server, store, tmp_path):
     store.put(URL, HELLO, "text/plain")
     with pytest.raises(FileNotFoundError) as caught:
         download(store, tmp_path / "none")
@@ -615,7 +615,7 @@ print(tracemalloc.get_traced_memory()[1] >> 20)
 """
 
 
-def test_memory_stays_flat_whatever_the_objects_size(server, store, directory):
+def test_memory_does_not_grow_with_the_object_size(server, store, directory):
     content = bytes(32 * MIB)
     store.put(URL, content, "text/plain")
     assert int(run(MEMORY, directory / "file", sha1(content))) < 8
@@ -625,7 +625,7 @@ def test_memory_stays_flat_whatever_the_objects_size(server, store, directory):
 
 
 @pytest.mark.parametrize("url", ["", "https://b/k", "s3://", "s3://b/../k", None])
-def test_what_is_no_url_of_s3_is_refused_by_each(store, tmp_path, url):
+def test_each_function_refuses_an_invalid_s3_url(store, tmp_path, url):
     for act in (
         lambda: store.put(url, HELLO, "text/plain"),
         lambda: store.upload(str(tmp_path / "none"), url, "text/plain"),
@@ -648,7 +648,7 @@ def test_what_is_no_url_of_s3_is_refused_by_each(store, tmp_path, url):
         pytest.param("s3://events/\ud800", id="surrogate"),
     ],
 )
-def test_a_name_that_no_object_can_have_is_refused_for_good(store, tmp_path, url):
+def test_invalid_object_name_is_a_permanent_failure(store, tmp_path, url):
     with pytest.raises(EventError, match=r"expected s3://BUCKET/KEY") as caught:
         store.download(url, str(tmp_path / "file"), 5, sha1(HELLO))
     assert "pa55" not in str(caught.value)
@@ -662,7 +662,7 @@ def test_a_name_that_no_object_can_have_is_refused_for_good(store, tmp_path, url
         pytest.param("k" * 1024, id="longest"),
     ],
 )
-def test_an_object_of_any_name_that_can_be_comes_back(server, store, directory, key):
+def test_object_with_any_valid_name_round_trips(server, store, directory, key):
     store.put(f"s3://events/{key}", HELLO, "text/plain")
     assert server.keys("events") == [key]
     assert download(store, directory, url=f"s3://events/{key}") == HELLO
@@ -675,7 +675,7 @@ def test_an_object_of_any_name_that_can_be_comes_back(server, store, directory, 
         pytest.param("events", "a\nb", id="line-break"),
     ],
 )
-def test_what_moto_does_not_know_may_be_asked_for(bucket, key):
+def test_valid_names_unsupported_by_moto_are_parsed(bucket, key):
     assert s3._object(f"s3://{bucket}/{key}") == (bucket, key)
 
 
@@ -687,7 +687,7 @@ def test_what_moto_does_not_know_may_be_asked_for(bucket, key):
         pytest.param("s3://b/x", [], "s3://b/x", id="nothing"),
     ],
 )
-def test_join(url, segments, expected):
+def test_join_appends_names_to_a_url(url, segments, expected):
     assert s3.join(url, *segments) == expected
 
 
@@ -716,13 +716,13 @@ def test_errors_can_be_pickled(kind):
 # The client
 
 
-def test_the_extra_is_named_where_boto3_is_missing(monkeypatch):
+def test_missing_boto3_is_an_error_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(EventError, match=r'pip install "e3-event\[s3\]"'):
         Store()
 
 
-def test_the_profile_brings_the_credentials(server, tmp_path, monkeypatch):
+def test_profile_provides_the_credentials(server, tmp_path, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     (tmp_path / "credentials").write_text(f"[ci]\naws_access_key_id = AKIACI\naws_secret_access_key = {SECRET}\n")
@@ -733,7 +733,7 @@ def test_the_profile_brings_the_credentials(server, tmp_path, monkeypatch):
             Store(none).put(URL, HELLO, "text/plain")
 
 
-def test_no_client_is_made_before_it_is_needed_and_one_serves_all_calls(server, store, directory):
+def test_one_client_is_created_on_first_use(server, store, directory):
     assert store._client is None
     client = store.connect()
     store.put(URL, HELLO, "text/plain")
@@ -742,7 +742,7 @@ def test_no_client_is_made_before_it_is_needed_and_one_serves_all_calls(server, 
 
 
 @pytest.mark.parametrize("again", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
-def test_a_store_that_was_used_can_be_copied_and_pickled(server, directory, again):
+def test_used_store_can_be_copied_and_pickled(server, directory, again):
     used = Store(sse="AES256")
     used.put(URL, HELLO, "text/plain")
     copied = again(used)
@@ -798,7 +798,7 @@ assert store.connect() is client
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: no fork")
-def test_a_forked_process_makes_a_client_of_its_own(server, directory):
+def test_forked_process_creates_its_own_client(server, directory):
     run(FORK, directory)
     assert {path.name for path in directory.iterdir()} == {"parent", "childs"}
 

@@ -26,7 +26,7 @@ from event import _registry
 from event._outbox import Claim, Outbox
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from delivering import deliver  # beside this script's own directory
+from helpers.delivering import deliver  # next to this script's directory
 
 CONTENT = b"0123456789abcdef" * 4096
 STEPS = (

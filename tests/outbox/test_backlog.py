@@ -56,14 +56,14 @@ def test_another_configuration_is_another_handler(box):
     assert len(waiting(box)) == 1
 
 
-def test_an_entry_for_two_handlers_goes_on_waiting_for_the_other(box):
+def test_entry_for_two_handlers_stays_pending_for_the_other(box):
     entry_id = put(box, handlers={**CONFIGS, "other": ""})
     assert deliver(box, {"good": Good()}) == {"good": 1}
     (entry,) = [entry for _, entry in box.entries("waiting")]
     assert (entry.id, [*entry.pending]) == (entry_id, ["other"])
 
 
-def test_a_handler_that_fails_gets_no_more(box):
+def test_failed_delivery_ends_the_backlog_of_its_handler(box):
     put(box, "a")
     put(box, "b")
     bad = Good(ok=False)
@@ -71,14 +71,14 @@ def test_a_handler_that_fails_gets_no_more(box):
     assert (len(bad.got), len(waiting(box))) == (1, 2)
 
 
-def test_nothing_is_begun_that_is_not_likely_to_be_done_in_time(box):
+def test_no_delivery_starts_without_enough_time_left(box):
     put(box)
     good = Good()
     assert deliver(box, {"good": good}, pace=FAR + 1) == {}
     assert good.got == []
 
 
-def test_a_delivery_that_is_slow_makes_the_rest_wait(box, monkeypatch):
+def test_slow_delivery_leaves_the_rest_for_later(box, monkeypatch):
     put(box, "a")
     put(box, "b")
     monkeypatch.setattr(
@@ -88,18 +88,18 @@ def test_a_delivery_that_is_slow_makes_the_rest_wait(box, monkeypatch):
     assert len(waiting(box)) == 1
 
 
-def test_the_search_for_entries_of_the_handler_has_an_end(box, monkeypatch):
+def test_search_for_entries_of_a_handler_is_bounded(box, monkeypatch):
     put(box)
-    monkeypatch.setattr(backlog, "_SEARCH", -1.0)
+    monkeypatch.setattr(backlog, "_SEARCH_LIMIT", -1.0)
     assert deliver(box, {"good": Good()}) == {}
 
 
-def test_a_handler_that_the_outbox_does_not_know_is_left_out(box):
+def test_unknown_handler_has_no_backlog(box):
     put(box)
     assert deliver(box, {"good": Good()}, {}) == {}
 
 
-def test_an_entry_that_is_damaged_is_left_to_deliver(box):
+def test_backlog_skips_damaged_entries(box):
     entry_id = put(box)
     (candidate,) = box.find(entry_id)
     with open(os.path.join(box.path, candidate.name), "w") as file:
@@ -107,7 +107,7 @@ def test_an_entry_that_is_damaged_is_left_to_deliver(box):
     assert deliver(box, {"good": Good()}) == {}
 
 
-def test_an_entry_that_another_process_claims_first_is_left_to_it(box, monkeypatch):
+def test_backlog_skips_entries_claimed_by_another_process(box, monkeypatch):
     put(box)
     monkeypatch.setattr(box, "claim", lambda candidate: None)
     good = Good()

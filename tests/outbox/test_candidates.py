@@ -10,7 +10,7 @@ import pytest
 
 from event import Event
 from event._outbox import Outbox, files
-from outbox.helpers import (
+from helpers.entries import (
     ELSEWHERE,
     LEASE,
     abandon,
@@ -31,7 +31,7 @@ from outbox.helpers import (
 )
 
 
-def test_what_is_due_is_claimed_and_nothing_else(box):
+def test_only_due_entries_are_claimed(box):
     past, _ = waiting(box, time.time() - 5)
     waiting(box, later())
     put(box)
@@ -41,14 +41,14 @@ def test_what_is_due_is_claimed_and_nothing_else(box):
     assert len(there(box)["waiting"]) == 3
 
 
-def test_what_is_due_now_comes_at_once(box):
+def test_due_entry_is_claimed_at_once(box):
     """A bucket holds what is due at its time, rounded up; what is due already must not wait for the next one."""
     entry_id, _ = waiting(box, time.time())
     assert taken(box) == [entry_id]
 
 
 @pytest.mark.parametrize("ahead", [1, 29, 30, 31, 3600, 3601, 21600])
-def test_nothing_comes_before_it_is_due(box, ahead):
+def test_entry_is_not_claimed_before_it_is_due(box, ahead):
     due = time.time() + ahead
     entry_id, _ = waiting(box, due)
     candidate = candidate_of(box, entry_id)
@@ -57,12 +57,12 @@ def test_nothing_comes_before_it_is_due(box, ahead):
     assert taken(box) == ([] if candidate.due > time.time() else [entry_id])
 
 
-def test_the_oldest_bucket_comes_first(box):
+def test_oldest_bucket_is_read_first(box):
     ids = {due: waiting(box, due)[0] for due in (60_000, 900, 6_000)}
     assert [candidate.id for candidate in box.candidates()] == [ids[due] for due in sorted(ids)]
 
 
-def test_no_bucket_is_read_that_is_not_due(box, monkeypatch):
+def test_buckets_that_are_not_due_are_not_read(box, monkeypatch):
     for ahead in (600, 1200, 1800):
         waiting(box, time.time() + ahead)
     read = []
@@ -80,7 +80,7 @@ def test_an_empty_bucket_is_removed(box):
     assert os.listdir(place(box, "waiting")) == []
 
 
-def test_an_entry_can_move_into_a_bucket_that_is_being_removed(box, monkeypatch):
+def test_entry_can_move_into_a_bucket_during_its_removal(box, monkeypatch):
     claim = put(box)
     rename, removed = os.rename, []
 
@@ -97,7 +97,7 @@ def test_an_entry_can_move_into_a_bucket_that_is_being_removed(box, monkeypatch)
     assert there(box) == {"waiting": [claim.entry.id]}
 
 
-def test_a_bucket_that_others_make_first_is_used(box, monkeypatch):
+def test_bucket_created_by_another_process_is_used(box, monkeypatch):
     claim = put(box)
     mkdir = os.mkdir
 
@@ -110,7 +110,7 @@ def test_a_bucket_that_others_make_first_is_used(box, monkeypatch):
     assert there(box) == {"waiting": [claim.entry.id]}
 
 
-def test_an_entry_stays_claimed_if_its_bucket_is_removed_without_end(box, monkeypatch):
+def test_entry_stays_claimed_if_its_bucket_is_always_removed(box, monkeypatch):
     claim = put(box)
     rename = os.rename
 
@@ -124,7 +124,7 @@ def test_an_entry_stays_claimed_if_its_bucket_is_removed_without_end(box, monkey
     assert names(box, "claimed") == [claim.name]
 
 
-def test_an_outbox_whose_empty_directories_are_lost_is_complete(box):
+def test_outbox_without_its_empty_directories_is_complete(box):
     """An archive, such as a CI system's artifact, holds files alone."""
     entry_id, _ = waiting(box, time.time() - 5)
     for state in ("tmp", "claimed", "failed", "corrupt"):
@@ -134,7 +134,7 @@ def test_an_outbox_whose_empty_directories_are_lost_is_complete(box):
     assert taken(box) == [entry_id]
 
 
-def test_an_outbox_that_is_not_there_has_nothing(box, tmp_path):
+def test_missing_outbox_has_no_candidates(box, tmp_path):
     assert taken(box) == []
     assert list(box.entries("waiting", "failed")) == []
     assert box.find("a") == []
@@ -145,7 +145,7 @@ def test_an_outbox_that_is_not_there_has_nothing(box, tmp_path):
     assert os.listdir(box.path) == []
 
 
-def test_a_state_that_was_removed_is_made_again(box):
+def test_removed_state_directory_is_created_again(box):
     entry_id, _ = waiting(box)
     os.rmdir(place(box, "corrupt"))
     assert taken(box) == [entry_id]
@@ -153,12 +153,12 @@ def test_a_state_that_was_removed_is_made_again(box):
 
 
 @pytest.mark.parametrize("ahead", [13 * 3600, 400 * 86400])
-def test_what_a_clock_since_set_back_has_dated_is_due(box, ahead):
+def test_entry_dated_by_a_clock_that_was_set_back_is_due(box, ahead):
     entry_id, _ = waiting(box, time.time() + ahead)
     assert taken(box) == [entry_id]
 
 
-def test_names_that_are_not_buckets_are_passed_over(box):
+def test_names_that_are_not_buckets_are_skipped(box):
     entry_id, _ = waiting(box)
     for name in ("x", "٣", "-30"):
         Path(place(box, "waiting", name)).mkdir()
@@ -168,7 +168,7 @@ def test_names_that_are_not_buckets_are_passed_over(box):
 # A whole pass.
 
 
-def test_everything_comes_once_also_what_fails_and_is_put_back(box):
+def test_each_entry_is_a_candidate_once_even_if_released(box):
     ids = {waiting(box, later() + 60 * number)[0] for number in range(50)}
     for entry_id in ids:
         touch(path_of(box, entry_id), 1000)
@@ -182,7 +182,7 @@ def test_everything_comes_once_also_what_fails_and_is_put_back(box):
 
 
 @pytest.mark.parametrize("everything", [True, False])
-def test_an_entry_that_is_put_back_does_not_come_again_in_the_same_pass(box, monkeypatch, everything):
+def test_released_entry_is_not_a_candidate_again_in_the_same_pass(box, monkeypatch, everything):
     entry_id, path = waiting(box)
     touch(path, 1000)
     list_names = files.list_names
@@ -201,13 +201,13 @@ def test_an_entry_that_is_put_back_does_not_come_again_in_the_same_pass(box, mon
     assert seen == [entry_id]
 
 
-def test_an_entry_that_was_put_back_by_a_pass_that_ended_comes_in_the_next(box):
+def test_entry_released_by_an_earlier_pass_is_a_candidate_in_the_next(box):
     entry_id, _ = waiting(box, later())
     for _ in range(3):
         assert taken(box, everything=True) == [entry_id]
 
 
-def test_an_entry_that_was_touched_before_the_file_server_s_clock_was_set_back_is_not_held_up(box):
+def test_entry_is_due_after_the_file_server_clock_was_set_back(box):
     entry_id, path = waiting(box)
     touch(path, -86400)
     assert taken(box) == [entry_id]
@@ -215,7 +215,7 @@ def test_an_entry_that_was_touched_before_the_file_server_s_clock_was_set_back_i
     assert taken(box, everything=True) == [entry_id]
 
 
-def test_a_file_server_that_does_not_tell_the_time_holds_up_nothing(box, monkeypatch):
+def test_entries_are_due_if_the_file_server_time_is_unknown(box, monkeypatch):
     entry_id, path = waiting(box)
     touch(path, 1000)
     tmp = place(box, "tmp")
@@ -233,21 +233,21 @@ def test_a_file_server_that_does_not_tell_the_time_holds_up_nothing(box, monkeyp
 # Owners that have died.
 
 
-def test_a_claim_of_a_dead_process_is_taken_over_at_once(box):
+def test_claim_of_a_dead_process_is_taken_over_at_once(box):
     claim = put(box)
     abandon(box, claim, ended())
     expected = [claim.entry.id] if os.name == "posix" else []
     assert taken(box) == expected
 
 
-def test_abandoned_entries_come_first(box):
+def test_abandoned_entries_are_claimed_first(box):
     waits, _ = waiting(box)
     claim = put(box)
     abandon(box, claim, age=2 * LEASE)
     assert taken(box) == [claim.entry.id, waits]
 
 
-def test_a_claim_from_another_machine_holds_for_the_lease(box):
+def test_claim_from_another_machine_is_valid_for_the_lease(box):
     claim = put(box)
     path = abandon(box, claim, age=LEASE - 60)
     assert taken(box, everything=True) == []
@@ -256,7 +256,7 @@ def test_a_claim_from_another_machine_holds_for_the_lease(box):
 
 
 @pytest.mark.parametrize("with_attachments", [True, False])
-def test_a_claim_that_is_written_to_holds_for_another_lease(box, attached, with_attachments):
+def test_write_to_a_claim_renews_its_lease(box, attached, with_attachments):
     claim = put(box, attached if with_attachments else Event("build"), file="d", smtp="s")
     os.utime(claim.path, (1e9, 1e9))
     claim.record(did("file"))
@@ -267,7 +267,7 @@ def test_a_claim_that_is_written_to_holds_for_another_lease(box, attached, with_
     assert taken(box) == [claim.entry.id]
 
 
-def test_an_entry_whose_owner_died_before_it_could_give_it_back_is_settled(box):
+def test_finished_entry_of_a_dead_owner_is_removed(box):
     claim = put(box, file="d", smtp="s")
     claim.record(did("file"))
     claim.record(did("smtp", ok=False))
@@ -287,7 +287,7 @@ def crashed(box):
     return claim.entry
 
 
-def test_an_entry_that_may_have_killed_its_owner_lets_the_others_go_first(box):
+def test_entry_of_a_dead_owner_follows_the_other_due_entries(box):
     entry = crashed(box)
     other, path = waiting(box)
     touch(path, 1000)
@@ -295,7 +295,7 @@ def test_an_entry_that_may_have_killed_its_owner_lets_the_others_go_first(box):
     assert {*there(box)["waiting"]} == {entry.id, other}
 
 
-def test_an_entry_that_may_have_killed_its_owner_comes_last_of_everything(box):
+def test_entry_of_a_dead_owner_is_last_of_all_entries(box):
     entry = crashed(box)
     other, path = waiting(box, later())
     touch(path, 1000)
@@ -303,7 +303,7 @@ def test_an_entry_that_may_have_killed_its_owner_comes_last_of_everything(box):
     assert taken(box) == []
 
 
-def test_an_entry_that_keeps_killing_its_owners_is_given_up_in_the_end(box, monkeypatch):
+def test_entry_that_keeps_killing_its_owners_fails_permanently(box, monkeypatch):
     claim = put(box)
     claim.entry.attempts = 9
     claim.begin()
@@ -313,7 +313,7 @@ def test_an_entry_that_keeps_killing_its_owners_is_given_up_in_the_end(box, monk
     assert there(box) == {"failed": [claim.entry.id]}
 
 
-def test_an_entry_that_another_process_takes_before_its_turn_is_left_to_it(box):
+def test_postponed_entry_claimed_by_another_process_is_skipped(box):
     entry = crashed(box)
     other, path = waiting(box)
     touch(path, 1000)
@@ -323,7 +323,7 @@ def test_an_entry_that_another_process_takes_before_its_turn_is_left_to_it(box):
         os.rename(path_of(box, entry.id), place(box, "claimed", f"{entry.id}.{ELSEWHERE}"))
 
 
-def test_an_entry_that_killed_its_owner_long_ago_comes_at_once(box, monkeypatch):
+def test_entry_of_an_owner_that_died_long_ago_is_claimed_at_once(box, monkeypatch):
     claim = put(box)
     now = time.time
     with monkeypatch.context() as patch:
@@ -333,7 +333,7 @@ def test_an_entry_that_killed_its_owner_long_ago_comes_at_once(box, monkeypatch)
     assert taken(box) == [claim.entry.id]
 
 
-def test_a_clock_that_was_set_back_does_not_hold_up_what_its_owner_left(box, monkeypatch):
+def test_abandoned_entry_is_claimed_after_the_clock_was_set_back(box, monkeypatch):
     claim = put(box)
     now = time.time
     with monkeypatch.context() as patch:
@@ -344,7 +344,7 @@ def test_a_clock_that_was_set_back_does_not_hold_up_what_its_owner_left(box, mon
     assert candidate_of(box, claim.entry.id).due < now() + 300
 
 
-def test_what_dead_processes_left_in_tmp_is_removed(box):
+def test_files_of_dead_processes_in_tmp_are_removed(box):
     put(box).discard()
     for number, (owner, age) in enumerate(
         ((ELSEWHERE, 2 * LEASE), ("", 2 * LEASE), (ELSEWHERE, 0), (current(), 0), (ELSEWHERE, 2 * LEASE))
@@ -363,7 +363,7 @@ def test_what_dead_processes_left_in_tmp_is_removed(box):
 # Two want one.
 
 
-def test_each_entry_is_taken_by_one(box):
+def test_each_entry_is_claimed_by_one_process(box):
     waiting(box)
     (candidate,) = box.candidates()
     first = box.claim(candidate)
@@ -373,7 +373,7 @@ def test_each_entry_is_taken_by_one(box):
 
 
 @pytest.mark.parametrize("moment", ["utime", "rename", "open"])
-def test_an_entry_that_another_process_takes_meanwhile_is_left_to_it(box, monkeypatch, moment, caplog):
+def test_entry_claimed_by_another_process_meanwhile_is_skipped(box, monkeypatch, moment, caplog):
     entry_id, path = waiting(box)
     (candidate,) = box.candidates()
     call = getattr(os, moment)
@@ -390,7 +390,7 @@ def test_an_entry_that_another_process_takes_meanwhile_is_left_to_it(box, monkey
 
 
 @pytest.mark.parametrize("with_attachments", [True, False])
-def test_a_rename_that_a_file_server_repeats_has_succeeded(box, attached, monkeypatch, with_attachments):
+def test_claim_succeeds_if_the_file_server_repeats_the_rename(box, attached, monkeypatch, with_attachments):
     entry_id, _ = waiting(box, e=attached if with_attachments else None)
     rename = os.rename
 
@@ -406,12 +406,12 @@ def test_a_rename_that_a_file_server_repeats_has_succeeded(box, attached, monkey
     assert there(box) == {}
 
 
-def test_two_outboxes_of_one_directory_are_one(box):
+def test_two_outbox_objects_share_one_directory(box):
     entry_id, _ = waiting(box)
     assert taken(Outbox(box.path)) == [entry_id]
 
 
-def test_an_abandoned_entry_that_fails_again_does_not_come_twice_in_a_pass(box):
+def test_abandoned_entry_that_fails_again_is_tried_once_per_pass(box):
     claim = put(box)
     abandon(box, claim, age=2 * LEASE)
     seen = []

@@ -11,7 +11,7 @@ from shutil import rmtree
 import pytest
 
 from event import Event, PermanentError
-from outbox.helpers import (
+from helpers.entries import (
     POSIX,
     ROOT,
     abandon,
@@ -32,7 +32,7 @@ DAY = 86400
 WIDTH = 30  # seconds of a bucket
 
 
-def test_an_entry_leaves_when_every_handler_has_it(box, attached):
+def test_entry_is_removed_after_every_handler_succeeded(box, attached):
     claim = put(box, attached, file="d", smtp="s")
     claim.record(did("file"))
     claim.record(did("smtp"))
@@ -40,7 +40,7 @@ def test_an_entry_leaves_when_every_handler_has_it(box, attached):
     assert there(box) == {}
 
 
-def test_an_entry_waits_for_its_pending_handlers(box):
+def test_entry_stays_for_its_pending_handlers(box):
     claim = put(box, file="d", smtp="s")
     claim.record(did("file"))
     claim.record(did("smtp", ok=False, error=ValueError("down")))
@@ -53,7 +53,7 @@ def test_an_entry_waits_for_its_pending_handlers(box):
     assert taken(box) == []
 
 
-def test_a_success_is_written_while_other_handlers_are_pending(box):
+def test_success_is_journaled_while_other_handlers_are_pending(box):
     """If this process dies now, the handler that has the event does not get it again."""
     claim = put(box, file="d", smtp="s")
     claim.record(did("file"))
@@ -82,7 +82,7 @@ def test_the_journal_has_a_line_for_each_attempt_and_result(box, attached):
         ]
 
 
-def test_an_entry_with_a_permanent_failure_is_given_up_when_the_others_have_it(box, caplog):
+def test_permanent_failure_fails_the_entry_after_the_other_handlers(box, caplog):
     claim = put(box, file="d", smtp="s")
     claim.record(did("smtp", ok=False, error=PermanentError("no such user")))
     assert claim.release() == "waiting"
@@ -104,7 +104,7 @@ def test_an_entry_with_a_permanent_failure_is_given_up_when_the_others_have_it(b
         pytest.param(-10 * DAY, 1000, "waiting", id="from the future, since the clock was set back"),
     ],
 )
-def test_an_entry_is_given_up_after_five_days_and_ten_attempts(box, age, attempts, state):
+def test_entry_fails_after_five_days_and_ten_attempts(box, age, attempts, state):
     claim = put(box)
     claim.entry.created -= age
     claim.entry.attempts = attempts
@@ -112,7 +112,7 @@ def test_an_entry_is_given_up_after_five_days_and_ten_attempts(box, age, attempt
     assert list(there(box)) == [state]
 
 
-def test_a_clock_that_is_ahead_gives_up_nothing(box, monkeypatch):
+def test_clock_that_is_ahead_fails_no_entry(box, monkeypatch):
     """One `deliver` with the clock ten days ahead once moved all entries to failed/."""
     ids = {waiting(box)[0] for _ in range(3)}
     now = time.time
@@ -126,7 +126,7 @@ def test_a_clock_that_is_ahead_gives_up_nothing(box, monkeypatch):
     assert {*taken(box)} == ids  # and none is blocked, since it would be due in ten days
 
 
-def test_a_name_that_is_taken_in_failed_or_corrupt_is_no_obstacle(box, caplog):
+def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
     for state in ("failed", "corrupt"):
         claim = put(box)
         entry_id = claim.entry.id
@@ -142,7 +142,7 @@ def test_a_name_that_is_taken_in_failed_or_corrupt_is_no_obstacle(box, caplog):
         assert [candidate.id for candidate in box.find(second)] == [second]
 
 
-def test_the_same_sending_waits_twice_if_it_was_put_twice(box):
+def test_sending_put_twice_is_two_entries(box):
     """A broker may deliver a message twice; neither entry replaces the other."""
     for e in (Event("a"), Event("b")):
         box.put(e, {"file": "d"}, sending="same").postpone(later())
@@ -153,7 +153,7 @@ def test_the_same_sending_waits_twice_if_it_was_put_twice(box):
 
 
 @pytest.mark.parametrize("state", ["waiting", "failed"])
-def test_a_state_that_was_removed_meanwhile_is_made_again(box, state):
+def test_state_directory_removed_meanwhile_is_created_again(box, state):
     claim = put(box)
     os.rmdir(place(box, state))
     claim.record(did("file", ok=False, error=PermanentError("no") if state == "failed" else None))
@@ -161,7 +161,7 @@ def test_a_state_that_was_removed_meanwhile_is_made_again(box, state):
     assert there(box) == {state: [claim.entry.id]}
 
 
-def test_an_outbox_that_is_removed_meanwhile_breaks_nothing(box, caplog):
+def test_removed_outbox_breaks_neither_record_nor_release(box, caplog):
     claim = put(box)
     rmtree(box.path)
     claim.record(did("file", ok=False))
@@ -169,7 +169,7 @@ def test_an_outbox_that_is_removed_meanwhile_breaks_nothing(box, caplog):
     assert "its journal cannot be written" in caplog.text
 
 
-def test_an_entry_that_cannot_be_moved_breaks_nothing(box, caplog):
+def test_entry_that_cannot_be_moved_stays_claimed(box, caplog):
     claim = put(box)
     os.rmdir(place(box, "waiting"))
     Path(place(box, "waiting")).touch()
@@ -178,7 +178,7 @@ def test_an_entry_that_cannot_be_moved_breaks_nothing(box, caplog):
     assert len(os.listdir(place(box, "claimed"))) == 1
 
 
-def test_an_entry_that_cannot_be_removed_is_not_delivered_again(box, monkeypatch):
+def test_delivered_entry_is_not_delivered_again_if_removal_fails(box, monkeypatch):
     claim = put(box)
     claim.record(did("file"))
     with monkeypatch.context() as patch:
@@ -191,7 +191,7 @@ def test_an_entry_that_cannot_be_removed_is_not_delivered_again(box, monkeypatch
 
 
 @POSIX
-def test_a_forked_child_neither_writes_nor_releases_what_its_parent_has(box):
+def test_forked_child_cannot_write_or_release_a_claim_of_its_parent(box):
     claim = put(box)
     before = Path(claim.path).read_bytes()
     claim._pid += 1  # as it is in a child
@@ -201,7 +201,7 @@ def test_a_forked_child_neither_writes_nor_releases_what_its_parent_has(box):
     assert Path(claim.path).read_bytes() == before
 
 
-def test_a_torn_line_is_followed_by_whole_ones(box):
+def test_torn_journal_line_does_not_damage_the_next(box):
     entry_id, path = waiting(box, file="d", smtp="s")
     with open(path, "ab") as file:
         file.write(b'{"handler": "file", "ok": tr')
@@ -216,7 +216,7 @@ def test_a_torn_line_is_followed_by_whole_ones(box):
     assert (claim.entry.attempts, claim.entry.pending) == (2, {"smtp": "s"})
 
 
-def test_a_line_that_was_written_in_part_is_followed_by_whole_ones(box, monkeypatch, caplog):
+def test_partly_written_journal_line_does_not_damage_the_next(box, monkeypatch, caplog):
     claim = put(box, file="d", smtp="s")
     write = os.write
 
@@ -235,7 +235,7 @@ def test_a_line_that_was_written_in_part_is_followed_by_whole_ones(box, monkeypa
     assert json.loads(first)["id"] == claim.entry.id
 
 
-def test_a_long_error_is_cut(box):
+def test_long_error_is_shortened(box):
     """A server may answer with a whole page, at every attempt for days."""
     claim = put(box)
     claim.record(did("file", ok=False, error=ValueError("x" * 100_000)))
@@ -273,7 +273,7 @@ def test_an_entry_with_a_damaged_attachment_is_dead_lettered(box, attached, dama
     assert reason in caplog.text
 
 
-def test_an_attachment_that_comes_back_at_the_second_look_is_not_missing(box, attached, monkeypatch):
+def test_attachment_found_at_the_second_check_is_not_missing(box, attached, monkeypatch):
     """An NFS client can see a name late."""
     entry_id, _ = waiting(box, e=attached)
     open_ = os.open
@@ -292,7 +292,7 @@ def test_an_attachment_that_comes_back_at_the_second_look_is_not_missing(box, at
 # Adopting.
 
 
-def test_a_claim_is_adopted_by_its_name(box, attached):
+def test_claim_is_adopted_by_name(box, attached):
     claim = put(box, attached, file="d", smtp="s")
     claim.record(did("file"))
     adopted = box.adopt(claim.name)
@@ -305,17 +305,17 @@ def test_a_claim_is_adopted_by_its_name(box, attached):
 
 
 @pytest.mark.parametrize("name", ["", "..", "../waiting/x", "nosuch.owner", "a/b"])
-def test_a_name_that_is_not_of_a_claim_is_not_adopted(box, name):
+def test_name_of_no_claim_is_not_adopted(box, name):
     put(box)
     assert box.adopt(name) is None
 
 
-def test_nothing_is_adopted_in_an_outbox_that_is_not_there(box):
+def test_missing_outbox_has_no_claim_to_adopt(box):
     assert box.adopt("x.y") is None
     assert not os.path.exists(box.path)
 
 
-def test_an_adopted_claim_can_be_finished_by_what_its_owner_had_reported(box):
+def test_results_of_the_first_owner_finish_an_adopted_claim(box):
     claim = put(box)
     adopted = box.adopt(claim.name)
     adopted.record(did("file"))
@@ -324,7 +324,7 @@ def test_an_adopted_claim_can_be_finished_by_what_its_owner_had_reported(box):
 
 
 @ROOT
-def test_the_claim_of_another_user_is_not_adopted(box, caplog):
+def test_claim_of_another_user_is_not_adopted(box, caplog):
     claim = put(box)
     os.chown(claim.path, 12345, -1)
     assert box.adopt(claim.name) is None

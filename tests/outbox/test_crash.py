@@ -90,7 +90,7 @@ def check_files(directory, ids):
 
 @pytest.mark.server
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_what_was_accepted_before_a_kill_at_a_random_moment_reaches_every_handler(tmp_path, record_property, rounds):
+def test_accepted_events_reach_every_handler_after_random_kills(tmp_path, record_property, rounds):
     run(tmp_path, "random", rounds)
     counted = check(tmp_path)
     for name, number in counted.items():
@@ -101,7 +101,7 @@ def test_what_was_accepted_before_a_kill_at_a_random_moment_reaches_every_handle
 
 
 @pytest.mark.parametrize("kind", ["send", "deliver"])
-def test_what_was_accepted_before_a_kill_at_each_step_reaches_every_handler(tmp_path, kind):
+def test_accepted_events_reach_every_handler_after_a_kill_at_each_step(tmp_path, kind):
     steps = int(run(tmp_path, kind))
     assert steps > 50
     counted = [check(tmp_path / str(step)) for step in range(1, steps + 1)]
@@ -114,7 +114,7 @@ def test_what_was_accepted_before_a_kill_at_each_step_reaches_every_handler(tmp_
         assert {count["accepted"] for count in counted} == {0, 1}
 
 
-def test_the_count_finds_what_it_is_there_to_find():
+def test_check_detects_lost_events_and_damage():
     good = ["B s u 1", "D s u 1", "B s u 2", "D s u 2", "R s u 2"]
     assert check_sendings([line.split() for line in good], killed={"1"}) == 1
     for lines, killed in (

@@ -10,7 +10,7 @@ import pytest
 
 from event import Event
 from event._outbox import Outbox
-from outbox.helpers import (
+from helpers.entries import (
     POSIX,
     ROOT,
     STATES,
@@ -47,7 +47,7 @@ def test_an_outbox_of_another_user_is_refused(box, state):
 
 @ROOT
 @pytest.mark.parametrize("state", ["waiting", "failed", "corrupt"])
-def test_an_entry_is_not_moved_into_a_directory_of_another_user(box, state, caplog):
+def test_entry_is_not_moved_into_a_directory_of_another_user(box, state, caplog):
     claim = put(box)
     os.chown(place(box, state), 12345, -1)
     if state == "corrupt":
@@ -77,7 +77,7 @@ def test_an_outbox_that_others_can_write_to_is_refused(box, mode):
 
 
 @ROOT
-def test_an_entry_of_another_user_is_left_alone(box, caplog):
+def test_entry_of_another_user_is_ignored(box, caplog):
     _, path = waiting(box)
     os.chown(path, 12345, -1)
     before = snapshot(box.path)
@@ -93,19 +93,19 @@ def test_an_entry_of_another_user_is_left_alone(box, caplog):
 
 @POSIX
 @pytest.mark.parametrize("state", STATES)
-def test_a_symbolic_link_in_the_place_of_a_state_is_not_followed(box, tmp_path, state):
+def test_symbolic_link_instead_of_a_state_directory_is_not_followed(box, tmp_path, state):
     waiting(box)
     other = Outbox(tmp_path / "other")
     kept, _ = waiting(other)
     os.rename(place(box, state), tmp_path / "away")
     os.symlink(place(other, "waiting"), place(box, state))
     before = snapshot(other.path)
-    with pytest.raises(NotADirectoryError, match="is no directory"):
+    with pytest.raises(NotADirectoryError, match="is not a directory"):
         taken(box, everything=True)
     assert kept not in [candidate.id for candidate, _ in box.entries(*STATES[1:])]
     assert box.find(kept[:8]) == []
     if state in ("tmp", "claimed"):
-        with pytest.raises(NotADirectoryError, match="is no directory"):
+        with pytest.raises(NotADirectoryError, match="is not a directory"):
             put(box)
     else:
         claim = put(box)
@@ -115,7 +115,7 @@ def test_a_symbolic_link_in_the_place_of_a_state_is_not_followed(box, tmp_path, 
 
 @POSIX
 @pytest.mark.parametrize("state", ["tmp", "waiting", "claimed"])
-def test_a_symbolic_link_in_the_place_of_an_entry_is_not_followed(box, tmp_path, state, attached):
+def test_symbolic_link_instead_of_an_entry_is_not_followed(box, tmp_path, state, attached):
     waiting(box)
     other = Outbox(tmp_path / "other")
     _, path = waiting(other, e=attached)
@@ -144,7 +144,7 @@ def test_a_symbolic_link_within_an_entry_is_not_followed(box, attached, tmp_path
 
 
 @POSIX
-def test_a_symbolic_link_that_is_planted_between_two_looks_is_not_followed(box, attached, tmp_path, monkeypatch):
+def test_symbolic_link_planted_between_two_checks_is_not_followed(box, attached, tmp_path, monkeypatch):
     entry_id, path = waiting(box, e=attached)
     (tmp_path / "planted").write_bytes(Path(path, "entry").read_bytes())
     open_ = os.open
@@ -161,7 +161,7 @@ def test_a_symbolic_link_that_is_planted_between_two_looks_is_not_followed(box, 
 
 
 @POSIX
-def test_a_link_that_is_planted_in_the_place_of_a_journal_is_not_followed(box, tmp_path, caplog):
+def test_symbolic_link_planted_instead_of_a_journal_is_not_followed(box, tmp_path, caplog):
     claim = put(box)
     (tmp_path / "planted").write_bytes(b"precious")
     os.unlink(claim.path)
@@ -178,14 +178,14 @@ def edit(path, change):
     text_of(path).write_bytes(b"\n".join([json.dumps(content).encode(), *journal]))
 
 
-def test_an_attachment_of_a_forged_entry_stays_in_the_entry(box, attached, tmp_path):
+def test_forged_entry_cannot_attach_a_file_outside_the_entry(box, attached, tmp_path):
     entry_id, path = waiting(box, e=attached)
     edit(path, lambda content: content["event"]["attachments"]["log"].__setitem__(0, str(tmp_path / "build.log")))
     assert taken(box) == []
     assert there(box) == {"corrupt": [entry_id]}
 
 
-def test_an_id_that_leads_elsewhere_is_not_believed(box):
+def test_entry_id_with_a_path_to_another_directory_is_refused(box):
     entry_id, path = waiting(box)
     edit(path, lambda content: content.update(id="../../elsewhere"))
     assert taken(box) == []
@@ -227,7 +227,7 @@ DAMAGES = [*((damage, False) for damage in SINGLE), *((damage, True) for damage 
 
 
 @pytest.mark.parametrize(("damage", "with_attachments"), [*DAMAGES, pytest.param(_fifo, True, marks=POSIX)])
-def test_a_damaged_entry_goes_to_corrupt_and_stops_nothing(box, attached, damage, with_attachments, caplog):
+def test_damaged_entry_moves_to_corrupt_and_others_are_delivered(box, attached, damage, with_attachments, caplog):
     entry_id, path = waiting(box, e=attached if with_attachments else Event("build"))
     good = {waiting(box)[0], waiting(box)[0]}
     damage(path)
@@ -242,7 +242,7 @@ def test_a_damaged_entry_goes_to_corrupt_and_stops_nothing(box, attached, damage
     assert "corrupt" not in there(box)
 
 
-def test_a_text_that_is_too_large_is_not_read(box, monkeypatch):
+def test_entry_text_above_the_size_limit_is_not_read(box, monkeypatch):
     _, path = waiting(box)
     _huge(path)
     sizes = []
@@ -251,11 +251,11 @@ def test_a_text_that_is_too_large_is_not_read(box, monkeypatch):
     assert taken(box) == []
     assert sum(sizes) < 1000
     ((_, reason),) = box.entries("corrupt")
-    assert reason == f"its text has {8 << 30} bytes; {64 << 20} are the most"
+    assert reason == f"its text has {8 << 30} bytes; the limit is {64 << 20}"
 
 
 @pytest.mark.parametrize("state", ["waiting", "claimed", "failed"])
-def test_a_newer_version_is_left_alone_byte_for_byte(box, state):
+def test_entry_of_a_newer_version_is_unchanged(box, state):
     entry_id, path = waiting(box)
     Path(path).write_text('{"version": 2, "secret": "of a newer release"}\n')
     name = {"waiting": f"0/{entry_id}", "claimed": f"{entry_id}.{ended()}", "failed": entry_id}[state]
@@ -270,14 +270,14 @@ def test_a_newer_version_is_left_alone_byte_for_byte(box, state):
     assert reason == "its version is 2; this release reads 1"
 
 
-def test_a_text_that_begins_in_another_way_is_read_all_the_same(box):
+def test_entry_text_with_another_beginning_is_read(box):
     entry_id, path = waiting(box)
     content = json.loads(Path(path).read_text())
     Path(path).write_text(json.dumps(dict(reversed(content.items()))))
     assert taken(box) == [entry_id]
 
 
-def test_a_file_of_the_state_s_directory_that_is_no_entry_is_left_alone(box, caplog):
+def test_file_in_a_state_directory_that_is_no_entry_is_ignored(box, caplog):
     waiting(box)
     path = place(box, "waiting", "0", "planted")
     if os.name == "posix":

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import event
-from delivering import SECONDS, deliver
 from event import Event, EventManager, PermanentError, _lazy_handler, _registry, _trace_context
 from event._outbox import Outbox
 from event._outbox.pool import DeliveryPool
-from outbox.helpers import POSIX, ROOT, STATES, names, path_of, text_of
-from plugins import Site
+from helpers.delivering import SECONDS, deliver
+from helpers.entries import POSIX, ROOT, STATES, names, path_of, text_of
+from helpers.plugins import Site
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
 
@@ -135,13 +135,13 @@ def run(code, *arguments):
 # Sending.
 
 
-def test_an_event_that_every_handler_took_leaves_nothing(manager, board, box, attached):
+def test_event_delivered_by_every_handler_leaves_no_entry(manager, board, box, attached):
     assert manager.send_event(attached) is True
     assert board.uids == ["u"]
     assert there(box) == {}
 
 
-def test_the_event_is_kept_before_the_first_handler_is_tried(box, attached):
+def test_event_is_stored_before_the_first_handler_runs(box, attached):
     seen = []
 
     def look(e):
@@ -157,7 +157,7 @@ def test_the_event_is_kept_before_the_first_handler_is_tried(box, attached):
     assert second == ("claimed", first[1], {"b": "2"}, first[1])
 
 
-def test_what_could_not_be_delivered_waits_and_comes_with_the_same_id(manager, board, box, attached, tmp_path):
+def test_undelivered_event_is_retried_with_the_same_id(manager, board, box, attached, tmp_path):
     ids = []
     manager.handlers["sees"] = Handler(lambda e: ids.append(event.sending_id(e)) or True, config=ValueError("never"))
     board.is_("down")
@@ -179,7 +179,7 @@ def test_what_could_not_be_delivered_waits_and_comes_with_the_same_id(manager, b
     assert there(box) == {}
 
 
-def test_no_handler_gets_again_what_it_took(board, box, tmp_path):
+def test_retry_skips_handlers_that_already_delivered(board, box, tmp_path):
     m = EventManager(outbox=box.path)
     m.add_handler("board:first", str(board.path))
     m.add_handler("board:second", str(tmp_path / "second"))
@@ -192,12 +192,12 @@ def test_no_handler_gets_again_what_it_took(board, box, tmp_path):
     assert board.lines == Board(tmp_path / "second").lines
 
 
-def test_without_handlers_nothing_is_kept(box):
+def test_event_without_handlers_is_not_stored(box):
     assert EventManager(outbox=box.path).send_event(Event("build")) is True
     assert not os.path.exists(box.path)
 
 
-def test_the_surroundings_give_an_outbox(monkeypatch, box, board):
+def test_environment_variable_sets_the_outbox(monkeypatch, box, board):
     monkeypatch.setenv("E3_EVENT_OUTBOX", box.path)
     m = EventManager()
     m.add_handler("board", str(board.path))
@@ -208,7 +208,7 @@ def test_the_surroundings_give_an_outbox(monkeypatch, box, board):
     assert EventManager().outbox is None
 
 
-def test_what_a_handler_sees_is_a_copy_that_is_the_event(box, attached):
+def test_handler_gets_a_copy_equal_to_the_event(box, attached):
     class Build(Event):
         """An event of one's own."""
 
@@ -222,7 +222,7 @@ def test_what_a_handler_sees_is_a_copy_that_is_the_event(box, attached):
     assert event.sending_id(sent) != event.sending_id(sent)
 
 
-def test_a_handler_of_the_variable_that_could_not_be_loaded_gets_it_later(box, tmp_path, monkeypatch):
+def test_handler_that_could_not_be_loaded_gets_the_event_later(box, tmp_path, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"board={tmp_path}/board")
     m = EventManager(outbox=box.path)
     with pytest.raises(event.EventError):
@@ -235,7 +235,7 @@ def test_a_handler_of_the_variable_that_could_not_be_loaded_gets_it_later(box, t
     assert Board(tmp_path / "board").uids == ["u"]
 
 
-def test_a_handler_that_was_added_by_hand_counts_for_one_that_could_not_be_loaded(box, tmp_path):
+def test_added_handler_replaces_one_that_could_not_be_loaded(box, tmp_path):
     m = EventManager(outbox=box.path)
     m._unloaded["board"] = "from the variable"
     m.handlers["board"] = Handler(lambda e: False, config="by hand")
@@ -252,7 +252,7 @@ def test_a_handler_that_was_added_by_hand_counts_for_one_that_could_not_be_loade
         pytest.param(None, "TypeError: encode_config returned NoneType, not str", id="no text"),
     ],
 )
-def test_a_handler_whose_configuration_cannot_be_written_is_tried_all_the_same(box, board, caplog, config, reason):
+def test_handler_without_encodable_configuration_is_tried(box, board, caplog, config, reason):
     tried = []
     m = EventManager(outbox=box.path)
     m.handlers["odd"] = Handler(lambda e: tried.append(e), config=config)
@@ -263,7 +263,7 @@ def test_a_handler_whose_configuration_cannot_be_written_is_tried_all_the_same(b
     assert there(box) == {}
 
 
-def test_a_handler_that_is_not_kept_does_not_make_an_entry_fail_for_good(box, board):
+def test_handler_that_is_not_stored_fails_no_entry_permanently(box, board):
     m = EventManager(outbox=box.path)
     m.handlers["odd"] = Handler(raises(PermanentError("no")), config=None)
     m.add_handler("board", str(board.path))
@@ -274,7 +274,7 @@ def test_a_handler_that_is_not_kept_does_not_make_an_entry_fail_for_good(box, bo
 # What cannot be kept.
 
 
-def test_where_the_outbox_cannot_be_written_the_event_is_sent_without(tmp_path, board, caplog):
+def test_event_is_sent_directly_if_the_outbox_is_not_writable(tmp_path, board, caplog):
     (tmp_path / "file").touch()
     m = EventManager(outbox=tmp_path / "file")
     m.add_handler("board", str(board.path))
@@ -286,7 +286,7 @@ def test_where_the_outbox_cannot_be_written_the_event_is_sent_without(tmp_path, 
 
 
 @ROOT
-def test_where_the_outbox_is_another_user_s_the_event_is_sent_without(manager, board, box, caplog):
+def test_event_is_sent_directly_if_another_user_owns_the_outbox(manager, board, box, caplog):
     assert manager.send_event(Event("build"))
     os.chown(os.path.join(box.path, "claimed"), 12345, -1)
     assert manager.send_event(Event("build")) is True
@@ -301,7 +301,7 @@ def test_where_the_outbox_is_another_user_s_the_event_is_sent_without(manager, b
         pytest.param(lambda e, log: (e._data["end_time"] and None) or e._data.update(x=e._data), id="a cycle"),
     ],
 )
-def test_an_event_that_cannot_be_written_is_still_tried(manager, board, attached, tmp_path, spoil, caplog):  # noqa: PLR0913  # fixtures
+def test_event_that_cannot_be_stored_is_sent_directly(manager, board, attached, tmp_path, spoil, caplog):  # noqa: PLR0913  # fixtures
     spoil(attached, tmp_path / "build.log")
     assert manager.send_event(attached) is True
     assert board.uids == ["u"]
@@ -309,7 +309,7 @@ def test_an_event_that_cannot_be_written_is_still_tried(manager, board, attached
     assert there(Outbox(manager.outbox)) == {}
 
 
-def test_an_event_is_kept_without_an_attachment_that_is_gone(manager, attached, box, board, tmp_path, caplog):  # noqa: PLR0913  # fixtures
+def test_event_is_stored_without_a_missing_attachment(manager, attached, box, board, tmp_path, caplog):  # noqa: PLR0913  # fixtures
     board.is_("down")
     (tmp_path / "build.log").unlink()
     assert manager.send_event(attached) is False
@@ -318,7 +318,7 @@ def test_an_event_is_kept_without_an_attachment_that_is_gone(manager, attached, 
     assert [bool(outcome) for _, outcome in all_of(box)] == [True]
 
 
-def test_a_handler_that_cannot_be_made_is_tried_once_for_all_entries(box, monkeypatch):
+def test_handler_that_cannot_be_constructed_is_tried_once_per_pass(box, monkeypatch):
     asked = []
     monkeypatch.setattr(_registry, "get_handler", lambda name: asked.append(name) or 1 / 0)
     for _ in range(2):
@@ -329,7 +329,7 @@ def test_a_handler_that_cannot_be_made_is_tried_once_for_all_entries(box, monkey
     assert len(asked) == 1
 
 
-def test_a_handler_that_hangs_while_it_is_made_has_failed(box, board, monkeypatch):
+def test_handler_that_hangs_in_its_constructor_has_failed(box, board, monkeypatch):
     hold = threading.Event()
     monkeypatch.setattr(_registry, "get_handler", lambda name: hold.wait(30))
     box.put(Event("build"), {"board": str(board.path)}).release()
@@ -354,7 +354,7 @@ print(sum(len(os.listdir(os.path.join(box, state))) for state in os.listdir(box)
 
 
 @POSIX
-def test_on_a_full_disk_the_event_is_sent_without(tmp_path):
+def test_event_is_sent_directly_if_the_disk_is_full(tmp_path):
     (tmp_path / "log").write_bytes(b"x" * 100_000)
     done = run(FULL, tmp_path / "outbox", tmp_path / "target", tmp_path / "log")
     assert done.stdout == "u\nTrue\n0\n"
@@ -376,7 +376,7 @@ print(m.send_event(event.Event("build")))
 
 @POSIX
 @pytest.mark.parametrize(("how", "left"), [("takes", {}), ("fails", {"waiting": 1})])
-def test_a_disk_that_is_full_for_the_journal_breaks_nothing(box, how, left):
+def test_delivery_succeeds_if_the_disk_is_full_for_the_journal(box, how, left):
     done = run(FULL_JOURNAL, box.path, how)
     assert done.stdout == f"{how == 'takes'}\n"
     assert ("its journal cannot be written" in done.stderr) == (how == "fails")  # else the entry is gone at once
@@ -387,7 +387,7 @@ def test_a_disk_that_is_full_for_the_journal_breaks_nothing(box, how, left):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_an_interrupt_passes_and_the_event_waits(box, error):
+def test_interrupt_propagates_and_the_event_stays_pending(box, error):
     m = EventManager(outbox=box.path)
     m.handlers.update(a=Handler(config="1"), b=Handler(raises(error), "2"), c=Handler(config="3"))
     with pytest.raises(type(error)):
@@ -421,12 +421,12 @@ print(taken)
 
 
 @FORK
-def test_a_child_that_a_handler_forked_leaves_the_entry_to_its_parent(box):
+def test_child_forked_by_a_handler_does_not_change_the_entry(box):
     assert run(FORKS, box.path).stdout == "claimed ['forks']\nFalse\n"
     assert there(box) == {"waiting": 1}
 
 
-def test_threads_send_through_one_outbox(manager, board, box):
+def test_threads_share_one_outbox(manager, board, box):
     def send(number):
         assert manager.send_event(Event("build", uid=f"{number}"))
 
@@ -446,7 +446,7 @@ from event import _registry
 from event._outbox import Outbox
 
 sys.path.insert(0, sys.argv[4])
-from delivering import deliver
+from helpers.delivering import deliver
 
 class Board:
     def __init__(self, path): self.path = path
@@ -473,7 +473,7 @@ for number in range(25):
 
 
 @POSIX
-def test_eight_processes_put_and_deliver_at_once_each_entry_by_one_at_a_time(tmp_path, box):
+def test_eight_processes_never_deliver_an_entry_at_the_same_time(tmp_path, box):
     command = [sys.executable, "-c", MANY, box.path, str(tmp_path / "journal"), "some", str(Path(__file__).parents[1])]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -511,7 +511,7 @@ def test_eight_processes_put_and_deliver_at_once_each_entry_by_one_at_a_time(tmp
 # A deadline.
 
 
-def test_a_handler_that_is_not_done_in_time_owes_it_still(box):
+def test_handler_that_times_out_stays_pending(box):
     hold = threading.Event()
     m = EventManager(outbox=box.path, timeout=0.05)
     m.handlers.update(hung=Handler(lambda e: hold.wait(30), "1"), quick=Handler(config="2"))
@@ -535,12 +535,12 @@ print(m.send_event(event.Event("build")))
 """
 
 
-def test_a_hung_handler_neither_keeps_the_process_nor_loses_the_event(box):
+def test_hung_handler_neither_blocks_exit_nor_loses_the_event(box):
     assert run(HUNG, box.path).stdout == "False\n"
     assert there(box) == {"waiting": 1}
 
 
-def test_a_hung_server_is_left_at_the_deadline_and_the_mail_waits(box):
+def test_mail_to_a_hung_server_stays_pending_after_the_timeout(box):
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never says a word
@@ -552,7 +552,7 @@ def test_a_hung_server_is_left_at_the_deadline_and_the_mail_waits(box):
     assert (state, entry.last_error) == ("waiting", "TimeoutError: not done within 0.2 s")
 
 
-def test_without_an_outbox_and_a_deadline_none_of_this_is_loaded():
+def test_send_without_outbox_and_timeout_imports_neither():
     code = """
 import sys
 before = set(sys.modules)
@@ -566,7 +566,7 @@ print(heavy & set(sys.modules) - before)
     assert run(code).stdout == "set()\n"
 
 
-def test_an_outbox_alone_brings_no_threads(box):
+def test_send_with_an_outbox_starts_no_thread(box):
     code = """
 import sys
 before = set(sys.modules)
@@ -582,7 +582,7 @@ print({"threading", "queue", "logging", "importlib.metadata"} & set(sys.modules)
 # Delivering.
 
 
-def test_the_handlers_are_made_once_for_all_entries_that_hold_the_same(manager, board, box, monkeypatch):
+def test_handler_is_constructed_once_per_configuration(manager, board, box, monkeypatch):
     board.is_("down")
     for _ in range(5):
         manager.send_event(Event("build"))
@@ -602,7 +602,7 @@ def test_the_handlers_are_made_once_for_all_entries_that_hold_the_same(manager, 
         pytest.param("logging", "a,SHOUT", "expected logging=", id="a configuration that it cannot read"),
     ],
 )
-def test_a_handler_that_cannot_be_made_has_failed_and_the_others_get_it(box, board, name, config, reason):
+def test_handler_that_cannot_be_constructed_fails_and_others_deliver(box, board, name, config, reason):
     claim = box.put(Event("build", uid="u"), {name: config, "board": str(board.path)})
     claim.release()
     ((_, outcome),) = all_of(box)
@@ -618,7 +618,7 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), Panic("no")])
-def test_a_handler_that_gives_up_when_it_is_made_has_failed(box, monkeypatch, error):
+def test_handler_that_raises_in_its_constructor_has_failed(box, monkeypatch, error):
     def give_up(name):
         raise error
 
@@ -629,7 +629,7 @@ def test_a_handler_that_gives_up_when_it_is_made_has_failed(box, monkeypatch, er
     assert there(box) == {"waiting": 1}
 
 
-def test_an_interrupt_while_a_handler_is_asked_for_its_configuration_passes(box):
+def test_interrupt_while_a_handler_encodes_its_configuration_propagates(box):
     def interrupted(*args):
         raise KeyboardInterrupt
 
@@ -641,7 +641,7 @@ def test_an_interrupt_while_a_handler_is_asked_for_its_configuration_passes(box)
         m.send_event(Event("build"))
 
 
-def test_an_interrupt_in_a_thread_of_the_pool_is_a_failure(box, monkeypatch):
+def test_interrupt_in_a_pool_thread_is_a_failure(box, monkeypatch):
     def interrupted(name):
         raise KeyboardInterrupt
 
@@ -652,7 +652,7 @@ def test_an_interrupt_in_a_thread_of_the_pool_is_a_failure(box, monkeypatch):
     assert there(box) == {"waiting": 1}
 
 
-def test_a_file_handler_with_a_relative_directory_is_delivered_from_anywhere(box, tmp_path, monkeypatch):
+def test_relative_directory_of_the_file_handler_is_stored_as_absolute(box, tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     monkeypatch.chdir(tmp_path / "a")
@@ -668,7 +668,7 @@ def test_a_file_handler_with_a_relative_directory_is_delivered_from_anywhere(box
     assert len(list((tmp_path / "a" / "events").glob("*.json"))) == 1
 
 
-def test_a_retry_of_a_file_replaces_it_and_does_not_double(box, tmp_path, attached):
+def test_retry_of_the_file_handler_replaces_its_file(box, tmp_path, attached):
     """As after a kill between the delivery and its record."""
     m = EventManager(outbox=box.path)
     m.add_handler("file", str(tmp_path / "events"))
@@ -683,7 +683,7 @@ def test_a_retry_of_a_file_replaces_it_and_does_not_double(box, tmp_path, attach
 
 
 @pytest.mark.parametrize("how", ["changed", "missing"])
-def test_an_entry_whose_attachment_is_spoiled_goes_to_corrupt_and_stops_nothing(manager, board, attached, how, caplog):
+def test_entry_with_a_damaged_attachment_moves_to_corrupt(manager, board, attached, how, caplog):
     box = Outbox(manager.outbox)
     board.is_("down")
     manager.send_event(attached)
@@ -698,7 +698,7 @@ def test_an_entry_whose_attachment_is_spoiled_goes_to_corrupt_and_stops_nothing(
     assert f"outbox entry {spoiled} is moved to corrupt/" in caplog.text
 
 
-def test_what_is_refused_for_good_goes_to_failed_and_a_person_may_retry_it(manager, board, box):
+def test_permanent_failure_moves_to_failed_and_can_be_retried(manager, board, box):
     board.is_("refuses")
     assert not manager.send_event(Event("build", uid="u"))
     assert there(box) == {"failed": 1}
@@ -716,7 +716,7 @@ def test_what_is_refused_for_good_goes_to_failed_and_a_person_may_retry_it(manag
     assert board.lines == [[entry_id, "u"]]
 
 
-def test_a_delivery_in_the_background_has_a_deadline_too(box, board, monkeypatch):
+def test_background_delivery_has_a_timeout(box, board, monkeypatch):
     hold = threading.Event()
     monkeypatch.setattr(_lazy_handler.LazyHandler, "load", lambda handler: Handler(lambda e: hold.wait(30)))
     box.put(Event("build"), {"board": str(board.path)}).release()
@@ -771,7 +771,7 @@ OTHERS = pytest.mark.parametrize("other", [pytest.param("", id="in none"), pytes
 
 
 @OTHERS
-def test_a_delivery_by_another_process_is_in_the_span_of_the_sending(box, seen, monkeypatch, other):
+def test_delivery_by_another_process_runs_in_the_span_of_the_sender(box, seen, monkeypatch, other):
     put_in_a_process_of_its_own(box, f"00-{TRACE}-{SPAN}-01", "v=1")
     if other:
         monkeypatch.setenv("TRACEPARENT", other)
@@ -782,7 +782,7 @@ def test_a_delivery_by_another_process_is_in_the_span_of_the_sending(box, seen, 
 
 
 @OTHERS
-def test_what_was_sent_in_no_span_is_delivered_in_none(box, seen, monkeypatch, other):
+def test_event_sent_without_a_span_is_delivered_without_one(box, seen, monkeypatch, other):
     put_in_a_process_of_its_own(box, "")
     if other:
         monkeypatch.setenv("TRACEPARENT", other)
@@ -792,7 +792,7 @@ def test_what_was_sent_in_no_span_is_delivered_in_none(box, seen, monkeypatch, o
     assert seen() == [["None"] * 4] * 2
 
 
-def test_what_was_sent_in_a_track_is_delivered_in_it(box, seen, monkeypatch):
+def test_event_sent_in_a_track_is_delivered_in_its_span(box, seen, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     m = EventManager(outbox=box.path)
     m.add_handler("witness")
@@ -812,7 +812,7 @@ def test_each_entry_is_delivered_in_its_own_span(box, seen):
     assert sorted(words[0] for words in seen()) == sorted([*(span.traceparent for span in spans), "None"])
 
 
-def test_who_delivers_stays_in_its_own_span(box):
+def test_deliverer_keeps_its_own_span(box):
     for _ in range(2):
         box.put(Event("build"), {"file": "events"}, span=_trace_context.new_span(None)).release()
     with event.track("delivering") as around:
@@ -820,7 +820,7 @@ def test_who_delivers_stays_in_its_own_span(box):
         assert event.child_environment()["TRACEPARENT"] == around.traceparent
 
 
-def test_an_entry_whose_span_is_malformed_is_delivered_in_none(box, seen, monkeypatch):
+def test_entry_with_a_malformed_span_is_delivered_without_one(box, seen, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", ELSEWHERE)
     claim = box.put(Event("build"), {"witness": ""}, span=_trace_context.new_span(None))
     claim.postpone(time.time() + 1000)
@@ -842,7 +842,7 @@ class Silent:
         return lambda *args: None
 
 
-def test_memory_does_not_grow_with_what_waits(box, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_backlog(box, tmp_path, monkeypatch):
     """2 000 entries: what a delivery holds at its peak is what it holds for 100."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)  # it would take most of the time, and is not asked about
     peaks = []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from event import Event, _trace_context
 from event._outbox import Candidate, NewerVersionError, Outbox
-from outbox.helpers import lines_of, put
+from helpers.entries import lines_of, put
 
 UNTIMED = settings(deadline=None)
 CREATED = 1780000000.5
@@ -58,7 +58,7 @@ def did(handler, *, ok=True, permanent=False):
 RETRY = {"time": CREATED + 2, "retry": True}
 
 
-def test_the_text_is_what_the_docs_say(box):
+def test_entry_text_has_the_documented_format(box):
     claim = box.put(Event("build", uid="u"), {"smtp": "c", "file": "d"}, sending="i")
     (text,) = lines_of(claim.path)
     assert list(text) == ["version", "id", "created", "event", "handlers"]
@@ -76,7 +76,7 @@ WRITING = settings(deadline=None, max_examples=25)
 
 @WRITING
 @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(min_size=1), st.text()))
-def test_what_is_written_is_read(read, handlers, data):
+def test_entry_round_trips(read, handlers, data):
     claim = read.box.put(Event("build", uid="u", data=data), handlers)
     (candidate,) = read.box.find(claim.entry.id)
     again = read.box.read(candidate)
@@ -101,21 +101,21 @@ def ids(span):
         pytest.param(_trace_context.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="a root that is not recorded"),
     ],
 )
-def test_the_span_that_an_event_was_sent_in_is_written_and_read(box, span):
+def test_span_of_the_sender_round_trips(box, span):
     claim = box.put(Event("build"), {"file": "d"}, span=span)
     assert lines_of(claim.path)[0]["trace"] == _trace_context.to_data(span)
     (candidate,) = box.find(claim.entry.id)
     assert ids(box.read(candidate).span) == ids(span)
 
 
-def test_an_entry_that_was_put_in_no_span_says_so(read):
+def test_entry_put_without_a_span_has_none(read):
     assert read().span is _trace_context.NO_SPAN
 
 
 @pytest.mark.parametrize(
     ("number", "span"), [pytest.param(1, _trace_context.NO_SPAN, id="no span"), pytest.param(2, SPAN, id="a span")]
 )
-def test_the_golden_entries_are_read(read, number, span):
+def test_golden_entries_are_read(read, number, span):
     path = GOLDEN / f"8f14e45f-ceea-467f-a0e6-00000000000{number}"
     entry = read.bytes((path / "entry" if path.is_dir() else path).read_bytes())
     assert entry.id == path.name
@@ -144,7 +144,7 @@ def test_the_golden_entries_are_read(read, number, span):
         ),
     ],
 )
-def test_a_malformed_span_is_left_out_and_the_entry_read(read, trace, span):
+def test_malformed_span_is_ignored(read, trace, span):
     entry = read({**TEXT, "trace": trace})
     assert (entry.id, entry.handlers) == ("i", {"smtp": "c", "file": "d"})
     assert ids(entry.span) == ids(span)
@@ -158,17 +158,17 @@ ANYTHING = st.recursive(
 
 @UNTIMED
 @given(ANYTHING)
-def test_an_entry_is_read_whatever_its_span_is(read, trace):
+def test_entry_is_read_with_any_value_as_span(read, trace):
     assert read({**TEXT, "trace": trace}).event.uid == "u"
 
 
-def test_keys_that_are_not_known_are_ignored(read):
+def test_unknown_keys_are_ignored(read):
     text = {**TEXT, "more": 1, "handlers": [{"name": "file", "config": "d", "more": 1}]}
     assert read(text).handlers == {"file": "d"}
     assert read(TEXT, {"time": 1.0, "colour": "red"}).journal == []
 
 
-def test_a_newer_version_is_recognized_before_anything_else_is_looked_at(read):
+def test_newer_version_is_recognized_before_other_errors(read):
     with pytest.raises(NewerVersionError, match="its version is 2; this release reads 1"):
         read({"version": 2, "shape": "unheard of"})
 
@@ -213,7 +213,7 @@ def with_attachment(file):
         pytest.param({**TEXT, "handlers": [{"name": "file", "config": 1}]}, "must be strings", id="a number"),
     ],
 )
-def test_a_text_that_is_not_an_entry_is_refused_with_the_reason(read, text, reason):
+def test_invalid_entry_text_is_refused_with_the_reason(read, text, reason):
     with pytest.raises(ValueError, match=reason):
         read(text)
 
@@ -240,7 +240,7 @@ def test_a_text_that_is_not_an_entry_is_refused_with_the_reason(read, text, reas
         pytest.param([RETRY, did("smtp", ok=False, permanent=True)], {"file": "d"}, True, id="refused again"),
     ],
 )
-def test_what_is_pending_follows_from_the_journal(read, journal, pending, has_permanent_failure):
+def test_pending_handlers_follow_from_the_journal(read, journal, pending, has_permanent_failure):
     entry = read(TEXT, *journal)
     assert entry.pending == pending
     assert entry.has_permanent_failure is has_permanent_failure
@@ -248,7 +248,7 @@ def test_what_is_pending_follows_from_the_journal(read, journal, pending, has_pe
 
 
 @pytest.mark.parametrize("length", range(len(json.dumps(did("smtp")))))
-def test_a_torn_line_is_left_out_and_damages_no_other(read, length):
+def test_torn_journal_line_is_skipped(read, length):
     entry = read(TEXT, did("file"), json.dumps(did("smtp")).encode()[:length], did("smtp", ok=False))
     assert entry.pending == {"smtp": "c"}
     assert [record.handler for record in entry.journal] == ["file", "smtp"]
@@ -272,7 +272,7 @@ def test_a_torn_line_is_left_out_and_damages_no_other(read, length):
         b'{"attempt": 2, "time": "now"}',
     ],
 )
-def test_an_odd_line_changes_nothing(read, line):
+def test_unexpected_journal_line_is_ignored(read, line):
     entry = read(TEXT, line)
     assert (entry.attempts, entry.last_start, entry.journal) == (1, CREATED, [])
 
@@ -283,7 +283,7 @@ def test_a_result_without_a_valid_time_counts(read):
     assert entry.pending == {"smtp": "c"}
 
 
-def test_the_last_error_is_that_of_the_last_failure(read):
+def test_last_error_is_from_the_last_failure(read):
     entry = read(TEXT, did("smtp", ok=False), did("file", ok=False, permanent=True), did("smtp"))
     assert entry.last_error == "gone"
     assert read(TEXT, did("smtp")).last_error == ""

@@ -10,7 +10,7 @@ import pytest
 
 from event import Event
 from event._outbox import Outbox
-from outbox.helpers import POSIX, claims, did, names, path_of, place, put, taken, there, waiting
+from helpers.entries import POSIX, claims, did, names, path_of, place, put, taken, there, waiting
 
 ERRNOS = [
     getattr(errno, name)
@@ -76,7 +76,7 @@ def error_of(number):
     "error",
     [*(pytest.param(error_of(number), id=errno.errorcode[number]) for number in ERRNOS), MemoryError],
 )
-def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(  # noqa: PLR0913
+def test_failure_of_any_system_call_loses_and_damages_no_entry(  # noqa: PLR0913
     tmp_path, attached, monkeypatch, error, with_attachments, fail, caplog
 ):
     caplog.set_level("CRITICAL", "event")
@@ -106,7 +106,7 @@ def test_an_error_of_any_call_of_a_delivery_loses_and_damages_nothing(  # noqa: 
 
 
 @pytest.mark.parametrize("state", ["failed", "corrupt", "waiting"])
-def test_an_entry_that_cannot_be_read_is_put_back_where_it_was(box, monkeypatch, state, caplog):
+def test_unreadable_entry_is_released_unchanged(box, monkeypatch, state, caplog):
     entry_id, path = waiting(box, time.time() + 600)
     if state != "waiting":
         os.rename(path, place(box, state, entry_id))
@@ -129,7 +129,7 @@ def test_an_entry_that_cannot_be_read_is_put_back_where_it_was(box, monkeypatch,
     assert "cannot be read now: [Errno 5] Input/output error" in caplog.text
 
 
-def test_an_entry_that_vanishes_after_it_was_claimed_is_no_concern(box, monkeypatch, caplog):
+def test_entry_that_vanishes_after_the_claim_is_ignored(box, monkeypatch, caplog):
     _, path = waiting(box)
     (candidate,) = box.candidates()
     rename = os.rename
@@ -155,7 +155,7 @@ def exhaust(held):
 
 
 @POSIX
-def test_a_process_without_room_for_another_file_leaves_entries_where_they_are(box, caplog):
+def test_entries_stay_unchanged_if_no_file_descriptor_is_free(box, caplog):
     import resource
 
     for _ in range(50):
@@ -178,7 +178,7 @@ def test_a_process_without_room_for_another_file_leaves_entries_where_they_are(b
     assert len(taken(box)) == 50
 
 
-def test_a_full_disk_does_not_keep_what_waits_from_being_delivered(box, monkeypatch):
+def test_pending_entries_are_delivered_on_a_full_disk(box, monkeypatch):
     """It must be, to make room."""
     entry_id, _ = waiting(box)
 
@@ -191,7 +191,7 @@ def test_a_full_disk_does_not_keep_what_waits_from_being_delivered(box, monkeypa
     assert there(box) == {}
 
 
-def test_a_leftover_that_cannot_be_removed_stops_nothing(box, monkeypatch):
+def test_leftover_that_cannot_be_removed_is_ignored(box, monkeypatch):
     entry_id, _ = waiting(box)
     leftover = place(box, "tmp", "x")
     os.mkdir(leftover)
@@ -204,21 +204,21 @@ def test_a_leftover_that_cannot_be_removed_stops_nothing(box, monkeypatch):
     assert path_of(box, entry_id)
 
 
-def test_a_discard_that_another_process_has_made_is_no_error(box):
+def test_entry_already_discarded_by_another_process_is_no_error(box):
     claim = put(box)
     os.unlink(claim.path)
     claim.record(did("file"))
     assert claim.release() == "delivered"
 
 
-def test_a_directory_that_another_process_has_discarded_is_no_error(box, attached):
+def test_directory_already_discarded_by_another_process_is_no_error(box, attached):
     claim = put(box, attached)
     os.rename(claim.path, f"{claim.path}-2")
     claim.record(did("file"))
     assert claim.release() == "delivered"
 
 
-def test_a_directory_that_another_process_discards_meanwhile_is_no_error(box, attached, monkeypatch):
+def test_directory_discarded_meanwhile_by_another_process_is_no_error(box, attached, monkeypatch):
     claim = put(box, attached)
     claim.record(did("file"))
     rename = os.rename
@@ -233,7 +233,7 @@ def test_a_directory_that_another_process_discards_meanwhile_is_no_error(box, at
     assert names(box, "claimed") == [f"{claim.name}-2"]
 
 
-def test_a_directory_above_that_another_process_makes_first_is_used(tmp_path, monkeypatch):
+def test_parent_directory_created_by_another_process_is_used(tmp_path, monkeypatch):
     mkdir = os.mkdir
 
     def first(path, mode=0o777):
@@ -265,7 +265,7 @@ def test_a_damaged_entry_that_cannot_be_moved_stays_claimed(box, monkeypatch, ca
     assert "stays claimed until this process ends" in caplog.text
 
 
-def test_an_entry_that_can_neither_be_read_nor_be_put_back_stays_claimed(box, monkeypatch, caplog):
+def test_unreadable_entry_stays_claimed_if_it_cannot_be_released(box, monkeypatch, caplog):
     waiting(box)
     (candidate,) = box.candidates()
     rename = os.rename
@@ -282,7 +282,7 @@ def test_an_entry_that_can_neither_be_read_nor_be_put_back_stays_claimed(box, mo
     assert "stays claimed until this process ends" in caplog.text
 
 
-def test_a_newer_entry_that_is_recognized_late_is_put_back(box, monkeypatch):
+def test_newer_entry_recognized_after_the_claim_is_released(box, monkeypatch):
     entry_id, path = waiting(box)
     (candidate,) = box.candidates()
     with open(path, "w") as file:
@@ -292,7 +292,7 @@ def test_a_newer_entry_that_is_recognized_late_is_put_back(box, monkeypatch):
     assert there(box) == {"waiting": [entry_id]}
 
 
-def test_an_entry_that_vanishes_is_left_out_of_the_list(box, monkeypatch):
+def test_vanished_entry_is_not_listed(box, monkeypatch):
     waiting(box)
 
     def vanish(path):

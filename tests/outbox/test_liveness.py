@@ -21,7 +21,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_process_is_named_by_machine_number_and_beginning():
+def test_owner_string_has_machine_pid_and_start_time():
     machine, pid, start = current_owner().split("-")
     assert (len(machine), int(pid)) == (16, os.getpid())
     assert start.isdecimal() or not os.path.exists("/proc/self/stat")
@@ -29,7 +29,7 @@ def test_a_process_is_named_by_machine_number_and_beginning():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
-def test_a_forked_child_is_another():
+def test_forked_child_has_its_own_owner_string():
     code = """
 import os
 from event._outbox import current_owner
@@ -41,7 +41,7 @@ print(os.waitpid(pid, 0)[1], current_owner() == parent)
     assert run(code) == "0 True"
 
 
-def test_a_thread_that_forgets_the_name_meanwhile_does_no_harm(monkeypatch):
+def test_owner_string_is_safe_if_another_thread_clears_its_cache(monkeypatch):
     class Forgetful(dict):
         """As if another thread, which asks first too, clears it at once."""
 
@@ -54,17 +54,17 @@ def test_a_thread_that_forgets_the_name_meanwhile_does_no_harm(monkeypatch):
 
 
 @PROC
-def test_a_process_that_runs_is_not_dead():
+def test_running_process_is_not_dead():
     assert owner_is_dead(current_owner()) is False
 
 
 @POSIX
-def test_a_process_that_has_ended_is_dead_at_once():
+def test_ended_process_is_dead_at_once():
     assert owner_is_dead(run(OWNER)) is True
 
 
 @PROC
-def test_a_process_that_has_ended_is_dead_before_its_parent_has_noticed():
+def test_ended_process_is_dead_before_its_parent_reaps_it():
     code = f"{OWNER}; sys.stdout.flush()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         owner = process.stdout.readline().strip()
@@ -73,13 +73,13 @@ def test_a_process_that_has_ended_is_dead_before_its_parent_has_noticed():
 
 
 @PROC
-def test_a_process_that_has_the_number_of_a_dead_one_is_another():
+def test_process_with_a_reused_pid_is_another_owner():
     machine, pid, start = current_owner().split("-")
     assert owner_is_dead(f"{machine}-{pid}-{int(start) - 1}") is True
 
 
 @POSIX
-def test_a_process_of_another_user_runs(monkeypatch):
+def test_running_process_of_another_user_is_not_dead(monkeypatch):
     def refuse(pid, number):
         raise PermissionError(1, "not permitted")
 
@@ -102,11 +102,11 @@ def local(rest):
         pytest.param("x", id="nonsense"),
     ],
 )
-def test_an_owner_that_cannot_be_checked_is_neither_dead_nor_alive(owner):
+def test_owner_that_cannot_be_checked_is_unknown(owner):
     assert owner_is_dead(owner) is None
 
 
-def test_a_system_without_proc_goes_by_its_name(monkeypatch):
+def test_machine_without_proc_is_identified_by_host_name(monkeypatch):
     def missing(*args, **kwargs):
         raise FileNotFoundError
 

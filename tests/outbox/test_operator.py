@@ -9,7 +9,7 @@ import pytest
 
 from event import Event, PermanentError
 from event._outbox import BOUND, Candidate, Outbox
-from outbox.helpers import (
+from helpers.entries import (
     LEASE,
     abandon,
     candidate_of,
@@ -26,7 +26,7 @@ from outbox.helpers import (
 )
 
 
-def test_a_failed_entry_is_retried_also_for_handlers_that_have_failed_permanently(box):
+def test_retry_of_a_failed_entry_includes_permanent_failures(box):
     claim = put(box, smtp="s")
     claim.record(did("smtp", ok=False, error=PermanentError("no such user")))
     assert claim.release() == "failed"
@@ -51,7 +51,7 @@ def test_a_waiting_entry_is_retried_at_once(box):
 
 @pytest.mark.parametrize("state", ["waiting", "failed", "corrupt"])
 @pytest.mark.parametrize("with_attachments", [True, False])
-def test_an_entry_is_dropped_wherever_it_is_not_being_delivered(box, attached, state, with_attachments):
+def test_entry_that_is_not_being_delivered_is_dropped(box, attached, state, with_attachments):
     entry_id, path = waiting(box, e=attached if with_attachments else Event("build"))
     other, _ = waiting(box, later())
     if state != "waiting":
@@ -63,7 +63,7 @@ def test_an_entry_is_dropped_wherever_it_is_not_being_delivered(box, attached, s
     assert state != "waiting" or len(os.listdir(place(box, "waiting"))) == 1
 
 
-def test_an_entry_that_is_being_delivered_is_neither_dropped_nor_retried(box):
+def test_entry_being_delivered_is_neither_dropped_nor_retried(box):
     claim = put(box)
     candidate = candidate_of(box, claim.entry.id, "claimed")
     assert not box.drop(candidate)
@@ -72,7 +72,7 @@ def test_an_entry_that_is_being_delivered_is_neither_dropped_nor_retried(box):
 
 
 @pytest.mark.parametrize("act", ["drop", "retry"])
-def test_the_claim_of_a_process_that_has_died_is_dropped_or_retried(box, act):
+def test_claim_of_a_dead_process_is_dropped_or_retried(box, act):
     claim = put(box)
     abandon(box, claim, age=2 * LEASE)
     assert getattr(box, act)(candidate_of(box, claim.entry.id, "claimed"))
@@ -87,7 +87,7 @@ def test_the_entries_of_each_state_are_listed(box):
     assert [candidate.state for candidate, _ in box.entries("waiting")] == ["waiting"]
 
 
-def test_an_entry_that_moves_on_while_it_is_looked_at_is_left_out(box):
+def test_entry_that_moves_while_it_is_read_is_not_listed(box):
     _, path = waiting(box)
     other, _ = waiting(box, 7200)
     found = box.entries("waiting")
@@ -100,7 +100,7 @@ def test_an_entry_that_moves_on_while_it_is_looked_at_is_left_out(box):
 # Finding.
 
 
-def test_an_entry_is_found_by_its_whole_id_in_any_state(box):
+def test_entry_is_found_by_full_id_in_any_state(box):
     claimed = put(box)
     waits, path = waiting(box, later())
     failed, other = waiting(box)
@@ -111,7 +111,7 @@ def test_an_entry_is_found_by_its_whole_id_in_any_state(box):
     assert path == place(box, box.find(waits)[0].name)
 
 
-def test_no_directory_of_entries_is_read_to_find_a_whole_id(box, monkeypatch):
+def test_search_for_a_full_id_reads_no_bucket(box, monkeypatch):
     ids = [waiting(box, later() + 60 * number)[0] for number in range(3)]
     read = []
     scandir = os.scandir
@@ -120,7 +120,7 @@ def test_no_directory_of_entries_is_read_to_find_a_whole_id(box, monkeypatch):
     assert sorted(read) == [place(box, "claimed"), place(box, "waiting")]
 
 
-def test_an_entry_is_found_by_the_beginning_of_its_id(box):
+def test_entry_is_found_by_id_prefix(box):
     for sending in ("abc-1", "abc-2", "abd-1"):
         box.put(Event("build"), {"file": "d"}, sending=sending).postpone(1)
     assert sorted(found.id for found in box.find("ab")) == ["abc-1", "abc-2", "abd-1"]
@@ -128,7 +128,7 @@ def test_an_entry_is_found_by_the_beginning_of_its_id(box):
     assert box.find("") == box.find("x") == box.find("../waiting") == box.find("abc-1/") == []
 
 
-def test_a_whole_id_is_that_entry_whatever_else_begins_with_it(box):
+def test_full_id_is_found_even_if_it_is_a_prefix_of_another(box):
     for sending in ("abc", "abc-2"):
         box.put(Event("build"), {"file": "d"}, sending=sending).postpone(1)
     assert [found.id for found in box.find("abc")] == ["abc"]
@@ -148,7 +148,7 @@ def test_a_candidate_knows_its_state_due_time_and_owner(box):
 # Counting.
 
 
-def test_a_summary_counts_each_state_what_is_due_and_what_comes_next(box):
+def test_summary_has_counts_by_state_due_entries_and_next_due_time(box):
     put(box)
     waiting(box, 3600)
     waiting(box, 3600)
@@ -163,7 +163,7 @@ def test_a_summary_counts_each_state_what_is_due_and_what_comes_next(box):
     assert box.summary(1.0).next_due == 3600
 
 
-def test_a_summary_counts_no_further_than_its_bound(box):
+def test_summary_stops_counting_at_its_limit(box):
     entry_id, path = waiting(box)
     for number in range(BOUND + 200):
         os.link(path, f"{path}-{number}")
@@ -175,7 +175,7 @@ def test_a_summary_counts_no_further_than_its_bound(box):
     assert len(box.find(entry_id[:8])) == BOUND
 
 
-def test_an_outbox_changes_when_an_entry_comes_that_is_due(box, monkeypatch):
+def test_outbox_has_changed_if_a_due_entry_was_added(box, monkeypatch):
     waiting(box, later())
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
@@ -191,7 +191,7 @@ def test_an_outbox_changes_when_an_entry_comes_that_is_due(box, monkeypatch):
         before = box.changes()
 
 
-def test_a_state_without_its_directory_is_writable_once_it_is_made(box, monkeypatch):
+def test_missing_state_directory_is_created_and_writable(box, monkeypatch):
     box.require_writable()
     waiting(box)
     os.rmdir(place(box, "corrupt"))
@@ -202,11 +202,11 @@ def test_a_state_without_its_directory_is_writable_once_it_is_made(box, monkeypa
         box.require_writable()
 
 
-def test_an_outbox_that_cannot_be_made_is_not_writable(tmp_path, monkeypatch):
+def test_outbox_that_cannot_be_created_is_not_writable(tmp_path, monkeypatch):
     Outbox(tmp_path / "a" / "b" / "outbox").require_writable()
     (tmp_path / "file").touch()
     for path in ("file", "file/outbox"):
-        with pytest.raises(NotADirectoryError, match="file is no directory"):
+        with pytest.raises(NotADirectoryError, match="file is not a directory"):
             Outbox(tmp_path / path).require_writable()
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     with pytest.raises(PermissionError, match="is not writable"):

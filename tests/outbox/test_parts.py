@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import event
-from delivering import deliver
 from event import Event, EventManager
 from event._outbox import Outbox
-from plugins import Site
+from helpers.delivering import deliver
+from helpers.plugins import Site
 
 # A handler with two destinations, each of which is down if a file says so. It
 # writes down who got the event, and what it was told of earlier attempts.
@@ -68,7 +68,7 @@ def test_next_attempt_learns_which_parts_are_finished(place, tmp_path, failures)
     assert copies(place) == {"ann": 1, "bob": 1}
 
 
-def test_other_handlers_of_the_entry_learn_nothing_of_it(place, tmp_path):
+def test_finished_parts_are_hidden_from_other_handlers(place, tmp_path):
     seen = []
 
     class Other:
@@ -97,7 +97,7 @@ def test_malformed_parts_in_a_journal_count_as_none(place, tmp_path, line):
     assert claim.entry.delivered_parts("parts") == frozenset()
 
 
-def test_worker_that_dies_takes_no_finished_part_along(place, tmp_path, monkeypatch):
+def test_finished_parts_survive_a_dead_worker(place, tmp_path, monkeypatch):
     from event import _cli
 
     Site(tmp_path / "site", monkeypatch).plugin("crash", CRASH)

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from delivering import SECONDS, Reports, deliver
 from event import Event, PermanentError, _registry
 from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
 from event._outbox.lanes import Lane, Recipient
 from event._outbox.pool import DeliveryPool
-from outbox.helpers import there
+from helpers.delivering import SECONDS, Reports, deliver
+from helpers.entries import there
 
 TIMEOUT = 30.0
 
@@ -69,7 +69,7 @@ class Gauge:
         return True
 
 
-def test_a_slow_handler_gets_as_many_events_at_once_as_there_are_jobs(box, kinds):
+def test_slow_handler_gets_one_event_per_job_at_the_same_time(box, kinds):
     gauge = Gauge()
     kinds("slow", gauge)
     fill(box, 30, "slow")
@@ -78,7 +78,7 @@ def test_a_slow_handler_gets_as_many_events_at_once_as_there_are_jobs(box, kinds
     assert there(box) == {}
 
 
-def test_one_job_is_one_sending_at_a_time(box, kinds):
+def test_one_job_delivers_one_event_at_a_time(box, kinds):
     gauge = Gauge()
     kinds("slow", gauge)
     fill(box, 10, "slow")
@@ -87,7 +87,7 @@ def test_one_job_is_one_sending_at_a_time(box, kinds):
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_a_handler_may_limit_how_many_sendings_it_takes_at_once(box, kinds, limit):
+def test_handler_can_limit_its_concurrent_deliveries(box, kinds, limit):
     gauge = Gauge()
     kinds("shy", gauge, max_concurrency=limit)
     fill(box, 20, "shy")
@@ -105,7 +105,7 @@ def test_a_handler_with_send_events_gets_batches_of_at_most_a_hundred(box, kinds
 
 
 @pytest.mark.parametrize(("pace", "second"), [(7.0, 7.0), (None, 0.0), ("odd", 0.0)])
-def test_a_handler_is_called_at_its_pace(kinds, monkeypatch, pace, second):
+def test_handler_calls_respect_its_rate_limit(kinds, monkeypatch, pace, second):
     kinds("paced", **({} if pace is None else {"pace": pace}))
     recipient = Recipient("paced", "")
     pauses = []
@@ -142,7 +142,7 @@ def test_each_event_of_a_batch_has_its_own_result(box, kinds):
         pytest.param(lambda events: (_ for _ in ()).throw(SystemExit(3)), id="an exit"),
     ],
 )
-def test_after_a_batch_that_fails_as_a_whole_each_event_is_tried_alone(box, kinds, answer):
+def test_each_event_of_a_failed_batch_is_tried_alone(box, kinds, answer):
     def act(e):
         if e.uid == "u7":
             raise OSError("it is to blame")
@@ -170,7 +170,7 @@ def test_a_batch_holds_events_of_one_span(box, kinds):
     assert {span and span.traceparent for span, _ in seen} <= {None, *(span.traceparent for span in spans)}
 
 
-def test_a_hung_handler_holds_up_no_other_and_is_left_alone_after_two_timeouts(box, kinds):
+def test_hung_handler_is_paused_after_two_timeouts_and_others_deliver(box, kinds):
     hold = threading.Event()
     kinds("hung", lambda e: hold.wait(SECONDS))
     given = kinds("fine")
@@ -189,7 +189,7 @@ def test_a_hung_handler_holds_up_no_other_and_is_left_alone_after_two_timeouts(b
         pool.close()
 
 
-def test_one_slow_event_holds_up_none_behind_it(box, kinds):
+def test_slow_event_does_not_delay_the_next(box, kinds):
     hold = threading.Event()
     given = kinds("fussy", lambda e: e.uid != "u0" or hold.wait(SECONDS))
     fill(box, 40, "fussy")
@@ -204,7 +204,7 @@ def test_one_slow_event_holds_up_none_behind_it(box, kinds):
     pool.close()
 
 
-def test_a_slow_destination_does_not_hold_up_another_behind_more_than_memory_holds(box, kinds, monkeypatch):
+def test_slow_destination_with_a_large_backlog_does_not_delay_others(box, kinds, monkeypatch):
     hold = threading.Event()
     kinds("slow", lambda e: hold.wait(SECONDS))
     given = kinds("fine")
@@ -222,7 +222,7 @@ def test_a_slow_destination_does_not_hold_up_another_behind_more_than_memory_hol
     assert there(box) == {}
 
 
-def test_a_handler_that_another_thread_loads_is_not_waited_for(monkeypatch):
+def test_pool_does_not_wait_for_a_handler_loaded_by_another_thread(monkeypatch):
     loading, go_on = threading.Event(), threading.Event()
 
     class Slow:
@@ -244,14 +244,14 @@ def test_a_handler_that_another_thread_loads_is_not_waited_for(monkeypatch):
     assert isinstance(lane.handler.load(), Slow)
 
 
-def test_a_pool_takes_no_more_than_it_has_room_for(box, kinds, monkeypatch):
-    monkeypatch.setattr(pool_module, "_PARKED", 10)
+def test_full_pool_takes_no_more_entries(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "_MAX_PARKED", 10)
     kinds("slow", lambda e: time.sleep(0.001) or True)
     fill(box, 300, "slow")
     assert len(deliver(box, jobs=8)) == 300
 
 
-def test_a_stopped_pool_takes_nothing(box, kinds):
+def test_stopped_pool_takes_no_entries(box, kinds):
     given = kinds("good")
     fill(box, 1, "good")
     pool = DeliveryPool(box, TIMEOUT, 1, Reports())
@@ -262,7 +262,7 @@ def test_a_stopped_pool_takes_nothing(box, kinds):
     assert list(there(box)) == ["waiting"]
 
 
-def test_what_was_not_begun_is_put_back_when_the_pool_stops(box, kinds):
+def test_stopped_pool_releases_entries_that_were_not_started(box, kinds):
     hold, begun = threading.Event(), threading.Event()
     given = kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
     fill(box, 300, "slow")
@@ -277,7 +277,7 @@ def test_what_was_not_begun_is_put_back_when_the_pool_stops(box, kinds):
     assert all(entry.attempts == 1 for _, entry in box.entries("waiting"))
 
 
-def test_a_lane_that_is_held_is_served_when_it_is_released(box, kinds):
+def test_held_lane_is_served_after_its_release(box, kinds):
     given = kinds("suspect")
     fine = kinds("fine")
     fill(box, 3, "suspect", "fine")
@@ -292,11 +292,11 @@ def test_a_lane_that_is_held_is_served_when_it_is_released(box, kinds):
     assert len(given) == 3
 
 
-def test_a_lane_that_rests_puts_its_entries_back(box, kinds):
+def test_resting_lane_releases_its_entries(box, kinds):
     given = kinds("suspect")
     fill(box, 3, "suspect")
     pool = DeliveryPool(box, TIMEOUT, 2, Reports())
-    pool.rest(Lane("suspect", "").key)
+    pool.pause(Lane("suspect", "").key)
     pool.feed(box.candidates())
     assert pool.wait(SECONDS)
     pool.close()
@@ -305,19 +305,19 @@ def test_a_lane_that_rests_puts_its_entries_back(box, kinds):
     assert deliver(box) == []  # they are not due
 
 
-def test_a_lane_that_rests_while_it_is_held_gives_its_entries_back(box, kinds):
+def test_held_lane_that_starts_to_rest_releases_its_entries(box, kinds):
     given = kinds("suspect")
     fill(box, 3, "suspect")
     key = Lane("suspect", "").key
     pool = DeliveryPool(box, TIMEOUT, 2, Reports(), held=[key])
     pool.feed(box.candidates())
-    pool.rest(key)
+    pool.pause(key)
     assert pool.wait(SECONDS)
     pool.close()
     assert (given, len(there(box)["waiting"])) == ([], 3)
 
 
-def test_an_entry_that_cannot_be_put_back_stays_claimed_until_the_process_ends(box, kinds, monkeypatch):
+def test_entry_that_cannot_be_released_stays_claimed(box, kinds, monkeypatch):
     def full(self, due):
         raise OSError(errno.ENOSPC, "no space")
 
@@ -325,7 +325,7 @@ def test_an_entry_that_cannot_be_put_back_stays_claimed_until_the_process_ends(b
     fill(box, 1, "suspect")
     reports = Reports()
     pool = DeliveryPool(box, TIMEOUT, 2, reports)
-    pool.rest(Lane("suspect", "").key)
+    pool.pause(Lane("suspect", "").key)
     monkeypatch.setattr(Claim, "postpone", full)
     pool.feed(box.candidates())
     assert pool.wait(SECONDS)
@@ -333,8 +333,8 @@ def test_an_entry_that_cannot_be_put_back_stays_claimed_until_the_process_ends(b
     assert [where for _, where in reports.ended] == ["claimed"]
 
 
-def test_lanes_that_are_not_used_any_more_are_forgotten(box, kinds, monkeypatch):
-    monkeypatch.setattr(pool_module, "_LANES", 1)
+def test_unused_lanes_are_removed(box, kinds, monkeypatch):
+    monkeypatch.setattr(pool_module, "_MAX_LANES", 1)
     pool = DeliveryPool(box, TIMEOUT, 2, Reports())
     for name in ("a", "b", "c"):
         kinds(name)
@@ -345,7 +345,7 @@ def test_lanes_that_are_not_used_any_more_are_forgotten(box, kinds, monkeypatch)
     assert there(box) == {}
 
 
-def test_a_thread_that_finds_nothing_more_in_a_lane_goes_on(box, kinds, monkeypatch):
+def test_thread_with_an_empty_lane_continues_with_another(box, kinds, monkeypatch):
     monkeypatch.setattr(pool_module, "_MAX_LANE_THREADS", 1)
     hold, begun = threading.Event(), threading.Event()
     kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
@@ -356,7 +356,7 @@ def test_a_thread_that_finds_nothing_more_in_a_lane_goes_on(box, kinds, monkeypa
     assert begun.wait(SECONDS)
     fill(box, 1, "other", prefix="o")
     pool.feed(box.candidates())
-    pool.rest(Lane("other", "").key)  # the lane wants a thread, and is empty when it gets it
+    pool.pause(Lane("other", "").key)  # the lane wants a thread, and is empty when it gets it
     hold.set()
     assert pool.wait(SECONDS)
     kinds("third")
@@ -376,7 +376,7 @@ def test_a_pool_has_a_limited_number_of_threads(box, kinds, monkeypatch):
     assert gauge.most == 1
 
 
-def test_an_entry_that_was_dropped_while_it_was_parked_is_left_out(box, kinds, monkeypatch):
+def test_entry_dropped_while_parked_is_skipped(box, kinds, monkeypatch):
     hold = threading.Event()
     given = kinds("slow", lambda e: hold.wait(SECONDS))
     fill(box, 300, "slow")
@@ -389,7 +389,7 @@ def test_an_entry_that_was_dropped_while_it_was_parked_is_left_out(box, kinds, m
     assert 0 < len(given) < 300
 
 
-def test_the_events_of_a_batch_that_hangs_are_tried_alone(box, kinds):
+def test_events_of_a_hung_batch_are_tried_alone(box, kinds):
     def send_events(self, events):
         if len(events) > 1:
             hold.wait(SECONDS)
@@ -415,7 +415,7 @@ def test_the_events_of_a_batch_that_hangs_are_tried_alone(box, kinds):
     assert there(box) == {}
 
 
-def test_an_urgent_entry_goes_before_what_waits(box, kinds):
+def test_urgent_entry_is_delivered_before_queued_entries(box, kinds):
     hold, begun = threading.Event(), threading.Event()
     given = kinds("slow", lambda e: begun.set() or hold.wait(SECONDS))
     fill(box, 5, "slow")
@@ -429,7 +429,7 @@ def test_an_urgent_entry_goes_before_what_waits(box, kinds):
     assert given[1] == "urgent"
 
 
-def test_without_another_thread_those_that_there_are_do_the_work(box, kinds, monkeypatch):
+def test_existing_threads_deliver_if_no_thread_can_be_started(box, kinds, monkeypatch):
     given = kinds("slow", lambda e: time.sleep(0.01) or True)
     fill(box, 20, "slow")
     pool = DeliveryPool(box, TIMEOUT, 8, Reports())
@@ -444,7 +444,7 @@ def test_without_another_thread_those_that_there_are_do_the_work(box, kinds, mon
     assert len(given) == 20
 
 
-def test_a_defect_that_one_entry_brings_out_holds_up_no_other(box, kinds):
+def test_unexpected_error_with_one_entry_does_not_affect_others(box, kinds):
     class Broken(Reports):
         def begin(self, lane, claims):
             if any(claim.entry.id == poison for claim in claims):
@@ -467,7 +467,7 @@ def test_a_defect_that_one_entry_brings_out_holds_up_no_other(box, kinds):
     assert reports.logged == ["fine: not delivered for now: TypeError: a name that is a number"]
 
 
-def test_a_defect_of_the_pool_makes_it_exhausted(box, kinds, monkeypatch):
+def test_unexpected_error_in_the_pool_makes_it_exhausted(box, kinds, monkeypatch):
     class Broken(Reports):
         def begin(self, lane, claims):
             raise MemoryError
@@ -483,7 +483,7 @@ def test_a_defect_of_the_pool_makes_it_exhausted(box, kinds, monkeypatch):
     assert reports.logged == ["delivering cannot go on: MemoryError"]
 
 
-def test_a_pool_has_room_for_more_once_what_it_has_is_delivered(box, kinds, monkeypatch):
+def test_pool_has_room_again_after_deliveries(box, kinds, monkeypatch):
     monkeypatch.setattr(pool_module, "MAX_URGENT", 2)
     gate = threading.Event()
     kinds("slow", lambda e: gate.wait(SECONDS))

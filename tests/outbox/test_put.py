@@ -12,7 +12,7 @@ import pytest
 import event
 from event import Event, EventError, _files, _trace_context
 from event._outbox import NewEntry, Outbox, current_owner
-from outbox.helpers import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
+from helpers.entries import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
 
 
 def test_an_entry_without_attachments_is_one_file(box):
@@ -36,7 +36,7 @@ def test_an_entry_with_attachments_is_a_directory(box, attached):
     assert all(os.path.dirname(copy) == claim.path for copy, _ in sent.get_attachments().values())
 
 
-def test_a_sending_that_succeeds_at_once_writes_no_journal(box):
+def test_immediate_success_writes_no_journal(box):
     claim = put(box)
     before = Path(claim.path).read_bytes()
     claim.record(did("file"))
@@ -47,7 +47,7 @@ def test_a_sending_that_succeeds_at_once_writes_no_journal(box):
 
 @POSIX
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-def test_an_outbox_is_private_to_the_user_whatever_the_umask(tmp_path, umask):
+def test_outbox_is_private_to_the_user_with_any_umask(tmp_path, umask):
     box = Outbox(tmp_path / "above" / "outbox")
     before = os.umask(umask)
     try:
@@ -63,7 +63,7 @@ def test_an_outbox_is_private_to_the_user_whatever_the_umask(tmp_path, umask):
 
 
 @POSIX
-def test_directories_above_an_outbox_are_not_made_for_others_to_write_to(tmp_path):
+def test_parent_directories_of_an_outbox_are_not_writable_by_others(tmp_path):
     before = os.umask(0)
     try:
         put(Outbox(tmp_path / "a" / "b" / "outbox"))
@@ -80,7 +80,7 @@ def test_an_entry_without_attachments_takes_two_syncs(box, synced):
     assert synced == [os.stat(claim.path).st_ino, os.stat(place(box, "claimed")).st_ino]
 
 
-def test_what_is_put_is_synced(box, attached, synced):
+def test_put_entries_are_synced(box, attached, synced):
     claim = put(box, attached)
     assert {os.stat(os.path.join(claim.path, name)).st_ino for name in ("0", "1", "entry")} <= {*synced}
     if os.name == "posix":
@@ -89,7 +89,7 @@ def test_what_is_put_is_synced(box, attached, synced):
         assert synced.index(os.stat(claim.path).st_ino) < synced.index(os.stat(place(box, "claimed")).st_ino)
 
 
-def test_put_keeps_the_content_that_a_file_has_now(box, attached, tmp_path):
+def test_put_stores_the_current_content_of_a_file(box, attached, tmp_path):
     (tmp_path / "build.log").write_bytes(b"more\n")
     claim = put(box, attached)
     (tmp_path / "build.log").unlink()
@@ -97,7 +97,7 @@ def test_put_keeps_the_content_that_a_file_has_now(box, attached, tmp_path):
     assert {Path(copy).read_text() for copy, _ in claim.event().get_attachments().values()} == {"more\n"}
 
 
-def test_a_copy_is_hashed_while_it_is_written(box, attached, monkeypatch, tmp_path):
+def test_attachment_is_hashed_while_it_is_copied(box, attached, monkeypatch, tmp_path):
     """A source that changes between two reads would be kept with the digest of the other content."""
     opened = []
     open_regular = _files.open_regular
@@ -107,7 +107,7 @@ def test_a_copy_is_hashed_while_it_is_written(box, attached, monkeypatch, tmp_pa
 
 
 @POSIX
-def test_a_copy_has_the_permission_bits_and_the_time_of_the_file(box, attached, tmp_path):
+def test_copied_attachment_keeps_permission_bits_and_time(box, attached, tmp_path):
     os.chmod(tmp_path / "build.log", 0o555)
     touch(tmp_path / "build.log", 1000)
     copy = os.stat(os.path.join(put(box, attached).path, "0"))
@@ -115,7 +115,7 @@ def test_a_copy_has_the_permission_bits_and_the_time_of_the_file(box, attached, 
     assert copy.st_mtime_ns == os.stat(tmp_path / "build.log").st_mtime_ns
 
 
-def test_an_attachment_that_cannot_be_read_is_left_out(box, attached, tmp_path, caplog):
+def test_unreadable_attachment_is_omitted(box, attached, tmp_path, caplog):
     (tmp_path / "build.log").unlink()
     claim = put(box, attached)
     assert claim.event().get_attachments() == {}
@@ -123,14 +123,14 @@ def test_an_attachment_that_cannot_be_read_is_left_out(box, attached, tmp_path, 
     assert claim.damage() is None
 
 
-def test_a_strict_put_refuses_an_attachment_that_cannot_be_read(box, attached, tmp_path):
+def test_strict_put_refuses_an_unreadable_attachment(box, attached, tmp_path):
     (tmp_path / "build.log").unlink()
     with pytest.raises(FileNotFoundError):
         box.put(attached, {"file": "d"}, strict=True)
     assert there(box) == {}
 
 
-def test_a_strict_put_refuses_an_attachment_that_has_changed(box, attached, tmp_path):
+def test_strict_put_refuses_a_changed_attachment(box, attached, tmp_path):
     box.put(attached, {"file": "d"}, strict=True).discard()
     (tmp_path / "build.log").write_bytes(b"secrets of another file\n")
     with pytest.raises(EventError, match=r"attachment 'log' of .* has changed since it was attached"):
@@ -138,7 +138,7 @@ def test_a_strict_put_refuses_an_attachment_that_has_changed(box, attached, tmp_
     assert there(box) == {}
 
 
-def test_an_event_of_another_class_is_kept_by_its_public_face(box):
+def test_event_subclass_is_stored_through_its_public_methods(box):
     class Foreign:
         """As an event of another library: no state of ours."""
 
@@ -156,7 +156,7 @@ def test_an_event_of_another_class_is_kept_by_its_public_face(box):
     assert claim.entry.event.name == "foreign"
 
 
-def test_an_event_that_could_not_be_read_back_is_refused(box):
+def test_event_that_cannot_be_read_back_is_refused(box):
     e = Event("build")
     e.set_formatter("name", lambda _key, _value: {})
     with pytest.raises(EventError, match="cannot be kept: 'data' must be an object with a 'uid' and a 'name'"):
@@ -164,21 +164,21 @@ def test_an_event_that_could_not_be_read_back_is_refused(box):
     assert there(box) == {}
 
 
-def test_an_event_that_is_too_large_is_refused(box, monkeypatch):
+def test_event_above_the_size_limit_is_refused(box, monkeypatch):
     monkeypatch.setattr("event._outbox.entry.MAX_ENTRY_SIZE", 5000)
     put(box, Event("build", text="x" * 4000)).discard()
-    with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; 5000 are the most"):
+    with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; the limit is 5000"):
         put(box, Event("build", text="x" * 5000))
     assert there(box) == {}
 
 
 @pytest.mark.parametrize("sending", ["../x", "a.b", "x" * 129, "é", "a b"])
-def test_an_id_that_is_no_file_name_is_refused(box, sending):
+def test_sending_id_that_is_no_file_name_is_refused(box, sending):
     with pytest.raises(EventError, match="cannot be the id of a sending"):
         box.put(Event("build"), {"file": "d"}, sending=sending)
 
 
-def test_a_sending_may_bring_its_own_id(box):
+def test_put_accepts_a_sending_id(box):
     assert box.put(Event("build"), {"file": "d"}, sending="abc-1_X").entry.id == "abc-1_X"
     assert path_of(box, "abc-1_X").startswith(place(box, "claimed", "abc-1_X."))
 
@@ -191,7 +191,7 @@ def read(box, claim):
     return box.read(candidate)
 
 
-def test_an_entry_keeps_the_span_around_the_putting(box, monkeypatch):
+def test_put_stores_the_current_span(box, monkeypatch):
     assert put(box).entry.span is _trace_context.NO_SPAN
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-00")
     monkeypatch.setenv("TRACESTATE", "v=1")
@@ -200,21 +200,21 @@ def test_an_entry_keeps_the_span_around_the_putting(box, monkeypatch):
     assert _trace_context.to_data(read(box, claim).span) == _trace_context.to_data(claim.entry.span)
 
 
-def test_an_entry_keeps_the_span_that_it_is_given(box, monkeypatch):
+def test_put_stores_a_given_span(box, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     given = _trace_context.Span(TRACE, OTHER)
     assert box.put(Event("build"), {"file": "d"}, span=given).entry.span is given
     assert box.put(Event("build"), {"file": "d"}, span=_trace_context.NO_SPAN).entry.span is _trace_context.NO_SPAN
 
 
-def test_a_span_whose_state_is_not_utf_8_is_kept(box, monkeypatch):
+def test_span_with_a_trace_state_that_is_not_utf_8_is_stored(box, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     monkeypatch.setenv("TRACESTATE", "v=\udcff" if os.name == "posix" else "v=\xe9")
     kept = read(box, put(box)).span
     assert (kept.traceparent, kept.state) == (f"00-{TRACE}-{SPAN}-01", "")
 
 
-def test_an_event_that_cannot_be_put_leaves_nothing(box):
+def test_failed_put_leaves_no_file(box):
     loop = Event("loop")
     loop.self = {}
     loop.self["self"] = loop.self
@@ -234,7 +234,7 @@ def breaking(monkeypatch, name):
     monkeypatch.setattr(_files, "sync_directory", fail)
 
 
-def test_an_entry_whose_last_sync_fails_is_not_kept(box, monkeypatch):
+def test_entry_is_removed_if_its_last_sync_fails(box, monkeypatch):
     breaking(monkeypatch, "claimed")
     with pytest.raises(OSError, match="Input/output"):
         put(box)
@@ -242,7 +242,7 @@ def test_an_entry_whose_last_sync_fails_is_not_kept(box, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["rename", "mkdir"])
-def test_an_entry_that_cannot_be_moved_is_not_kept(box, attached, monkeypatch, call):
+def test_entry_is_removed_if_it_cannot_be_moved(box, attached, monkeypatch, call):
     put(box).discard()
 
     def fail(*args):
@@ -257,7 +257,7 @@ def test_an_entry_that_cannot_be_moved_is_not_kept(box, attached, monkeypatch, c
     assert there(box) == {}
 
 
-def test_a_file_in_the_place_of_the_outbox_is_an_error(tmp_path):
+def test_file_instead_of_the_outbox_directory_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         put(Outbox(tmp_path / "file"))
@@ -282,7 +282,7 @@ def test_several_events_are_put_with_one_sync_of_the_directory(box, attached, sy
         assert {os.stat(claim.path).st_ino for claim in put_claims} <= {*synced}
 
 
-def test_an_event_that_cannot_be_put_stops_none_of_the_others(box, monkeypatch):
+def test_failed_event_does_not_stop_the_other_puts(box, monkeypatch):
     monkeypatch.setattr("event._outbox.entry.MAX_ENTRY_SIZE", 5000)
     good, bad = NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("build", text="x" * 6000), {"file": "d"})
     first, second, third = box.put_many([good, bad, good])
@@ -300,11 +300,11 @@ def test_events_are_put_in_the_caller_s_span(box, monkeypatch):
     assert [claim.entry.span for claim in found] == [given] * 5
 
 
-def test_no_events_are_no_error(box):
+def test_put_of_no_events_is_no_error(box):
     assert box.put_many([]) == []
 
 
-def test_none_of_several_events_is_kept_if_their_sync_fails(box, monkeypatch):
+def test_no_event_of_several_is_stored_if_their_sync_fails(box, monkeypatch):
     put(box).discard()
     breaking(monkeypatch, "claimed")
     found = box.put_many([NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("b"), {"file": "d"}, sending="..")])
@@ -312,7 +312,7 @@ def test_none_of_several_events_is_kept_if_their_sync_fails(box, monkeypatch):
     assert there(box) == {}
 
 
-def test_several_events_in_an_outbox_that_cannot_be_made_are_several_errors(tmp_path):
+def test_each_of_several_events_has_an_error_if_the_outbox_is_unusable(tmp_path):
     (tmp_path / "file").touch()
     found = Outbox(tmp_path / "file").put_many([NewEntry(Event("build"), {"file": "d"})] * 2)
     assert [type(error) for error in found] == [NotADirectoryError] * 2
@@ -350,13 +350,13 @@ def test_an_attachment_in_a_workspace_is_moved_into_the_entry(box, synced):
     assert list(there(box)) == ["claimed"]
 
 
-def test_what_is_left_in_a_workspace_is_removed(box):
+def test_leftover_files_of_a_workspace_are_removed(box):
     with box.workspace() as directory:
         in_workspace(directory)
     assert there(box) == {}
 
 
-def test_a_workspace_of_another_outbox_is_copied_from(box, tmp_path):
+def test_attachment_in_a_workspace_of_another_outbox_is_copied(box, tmp_path):
     with Outbox(tmp_path / "other").workspace() as directory:
         e, inode = in_workspace(directory)
         claim = put(box, e)
@@ -364,7 +364,7 @@ def test_a_workspace_of_another_outbox_is_copied_from(box, tmp_path):
     assert os.stat(os.path.join(claim.path, "0")).st_ino != inode
 
 
-def test_a_repr_shows_no_configuration(box):
+def test_repr_shows_no_configuration(box):
     entry_id, _ = waiting(box, smtp="secret")
     new = NewEntry(Event("build"), {"smtp": "secret"})
     claim = put(box, smtp="secret")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from event import Event, EventError, _files
 from event._outbox import NewEntry
-from outbox.helpers import POSIX, claims, did, lines_of, names, place, put, taken, there, touch
+from helpers.entries import POSIX, claims, did, lines_of, names, place, put, taken, there, touch
 
 
 def new(number, **handlers):
@@ -42,7 +42,7 @@ def fill_disk(monkeypatch):
     monkeypatch.setattr(_files, "write_new", refuse)
 
 
-def test_small_entries_put_together_are_names_of_one_file(box):
+def test_small_entries_put_together_are_hard_links_to_one_file(box):
     found = put_together(box)
     assert there(box) == {"claimed": sorted(claim.name for claim in found)}
     assert [links(claim) for claim in found] == [3, 3, 3]
@@ -58,7 +58,7 @@ def test_entries_put_together_take_two_syncs(box, synced):
     assert synced == [os.stat(found[0].path).st_ino, os.stat(place(box, "claimed")).st_ino]
 
 
-def test_a_delivered_entry_leaves_the_others(box):
+def test_delivered_entry_does_not_affect_entries_in_the_same_file(box):
     first, *others = put_together(box)
     first.record(did("file"))
     assert first.release() == "delivered"
@@ -77,7 +77,7 @@ def test_a_failed_entry_gets_a_file_of_its_own(box):
     assert names(box, "tmp") == []
 
 
-def test_a_failure_is_not_noted_if_no_file_of_its_own_can_be_written(box, monkeypatch, caplog):
+def test_failure_is_not_journaled_if_no_separate_file_can_be_written(box, monkeypatch, caplog):
     first, *_ = put_together(box)
     fill_disk(monkeypatch)
     first.record(did("file", ok=False, error=OSError("down")))
@@ -87,14 +87,14 @@ def test_a_failure_is_not_noted_if_no_file_of_its_own_can_be_written(box, monkey
     assert names(box, "tmp") == []
 
 
-def test_an_entry_that_is_missing_in_its_file_is_not_noted_on(box, caplog):
+def test_entry_missing_in_its_shared_file_is_not_journaled(box, caplog):
     first, *_ = put_together(box)
     Path(first.path).write_bytes(Path(first.path).read_bytes().replace(b"id-0", b"id-x"))
     first.record(did("file", ok=False, error=OSError("down")))
     assert "its journal cannot be written: it is not among the entries of its file" in caplog.text
 
 
-def test_an_entry_that_is_missing_in_its_file_is_corrupt(box):
+def test_entry_missing_in_its_shared_file_is_corrupt(box):
     found = put_together(box)
     Path(found[0].path).write_bytes(Path(found[0].path).read_bytes().replace(b"id-0", b"id-x"))
     assert [box.adopt(claim.name) is None for claim in found] == [True, False, False]
@@ -108,13 +108,13 @@ def test_a_claimed_entry_gets_a_file_of_its_own(box):
     assert sorted(found) == [(0, 1), (1, 1), (2, 1)]
 
 
-def test_all_entries_of_a_file_have_their_turn_in_one_pass(box):
+def test_all_entries_of_a_shared_file_are_tried_in_one_pass(box):
     for claim in put_together(box):
         claim.postpone(1)
     assert sorted(taken(box)) == ["id-0", "id-1", "id-2"]
 
 
-def test_a_claim_does_not_date_the_other_entries_of_its_file(box):
+def test_claim_does_not_touch_other_entries_of_its_file(box):
     first, second, third = put_together(box)
     touch(third.path, 100)
     before = os.stat(third.path).st_mtime
@@ -122,7 +122,7 @@ def test_a_claim_does_not_date_the_other_entries_of_its_file(box):
     assert os.stat(second.path).st_mtime == before
 
 
-def test_an_entry_can_be_claimed_although_the_disk_is_full(box, monkeypatch):
+def test_entry_can_be_claimed_on_a_full_disk(box, monkeypatch):
     first, *_ = put_together(box)
     touch(first.path, 100)
     fill_disk(monkeypatch)
@@ -132,7 +132,7 @@ def test_an_entry_can_be_claimed_although_the_disk_is_full(box, monkeypatch):
     assert os.stat(claim.path).st_mtime > time.time() - 50
 
 
-def test_the_last_entry_of_a_file_gets_one_of_its_own_when_it_is_noted_on(box):
+def test_last_entry_of_a_shared_file_gets_its_own_when_journaled(box):
     first, *others = put_together(box)
     for claim in others:
         claim.discard()
@@ -141,26 +141,26 @@ def test_the_last_entry_of_a_file_gets_one_of_its_own_when_it_is_noted_on(box):
     assert [line.get("error", line.get("id")) for line in lines_of(claim.path)] == ["id-0", "OSError: down"]
 
 
-def test_what_may_not_share_a_file_has_its_own(box, attached):
+def test_entry_that_may_not_share_a_file_has_its_own(box, attached):
     large = NewEntry(Event("build", text="x" * 10_000), {"file": "d"}, sending="large")
     several = new(3, file="d", smtp="s")
     found = box.put_many([new(0), large, NewEntry(attached, {"file": "d"}), several, new(1)], together=True)
     assert [os.path.isdir(claim.path) or links(claim) for claim in found] == [2, 1, True, 1, 2]
 
 
-def test_one_small_entry_has_its_own_file(box):
+def test_single_small_entry_has_its_own_file(box):
     (claim,) = put_together(box, 1)
     assert links(claim) == 1
 
 
-def test_an_event_that_cannot_be_put_stops_none_of_those_put_together(box):
+def test_failed_event_does_not_stop_others_put_together(box):
     bad = NewEntry(Event("build"), {"file": "d"}, sending="..")
     first, second, third = box.put_many([new(0), bad, new(1)], together=True)
     assert isinstance(second, EventError)
     assert sorted([first.name, third.name]) == names(box, "claimed")
 
 
-def test_a_file_system_without_links_has_a_file_for_each_entry(box, monkeypatch):
+def test_each_entry_has_its_own_file_without_hard_links(box, monkeypatch):
     def refuse(*_args):
         raise PermissionError(1, "Operation not permitted")
 
@@ -169,7 +169,7 @@ def test_a_file_system_without_links_has_a_file_for_each_entry(box, monkeypatch)
     assert names(box, "tmp") == []
 
 
-def test_none_put_together_is_kept_if_the_last_sync_fails(box, monkeypatch):
+def test_no_entry_put_together_is_stored_if_the_last_sync_fails(box, monkeypatch):
     def refuse(_path):
         raise OSError(5, "Input/output error")
 

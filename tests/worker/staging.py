@@ -32,7 +32,7 @@ class FakeWorker:
     def kill(self, reason="it was ended"):
         self.ended = self.ended or reason
 
-    def finish(self, patience):
+    def finish(self, timeout):
         self.kill("it was asked to end")
 
     def read(self):

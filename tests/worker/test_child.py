@@ -12,12 +12,12 @@ import threading
 import pytest
 
 import event
-from cli.helpers import HOLDS_THE_LOCK, handler, stored
 from event._event import raw_content
 from event._outbox import Outbox
 from event._worker import child, reporter, send_job
 from event._worker.child import Heartbeat
 from event._worker.protocol import ProtocolError
+from helpers.commands import HOLDS_THE_LOCK, handler, stored
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -53,7 +53,7 @@ def results(reports):
 # The main loop.
 
 
-def test_jobs_are_run_one_after_another_until_stop(line, here):
+def test_worker_runs_jobs_one_after_another_until_stop(line, here):
     for number in (1, 2):
         line.give({**job(), "id": number})
     line.give({"job": "stop"})
@@ -62,7 +62,7 @@ def test_jobs_are_run_one_after_another_until_stop(line, here):
     assert len(stored()) == 1
 
 
-def test_a_frame_of_a_job_that_is_over_is_ignored(monkeypatch, line, here):
+def test_frame_of_a_finished_job_is_ignored(monkeypatch, line, here):
     monkeypatch.setattr(child, "_detach", lambda: None)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
     monkeypatch.setattr(os, "_exit", lambda status: None)
@@ -84,7 +84,7 @@ def worker(line):
     )
 
 
-def test_a_worker_ends_when_the_command_closes_the_connection(line):
+def test_worker_ends_when_the_command_closes_the_connection(line):
     process = worker(line)
     os.close(line.to_worker)
     os.close(line.jobs)
@@ -92,14 +92,14 @@ def test_a_worker_ends_when_the_command_closes_the_connection(line):
     assert process.returncode == 0
 
 
-def test_a_worker_that_gets_no_frame_ends(line):
+def test_worker_ends_if_no_frame_arrives(line):
     process = worker(line)
     os.write(line.to_worker, b"\xff" * 16)
     assert process.communicate(timeout=60) == (b"", b"")
     assert process.returncode == 0
 
 
-def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open(line):
+def test_worker_of_a_killed_command_ends_on_an_open_connection(line):
     """Another process holds an end of it, such as the witness of `run`."""
     code = (
         "import os, sys\n"
@@ -117,7 +117,7 @@ def test_a_worker_whose_command_was_killed_ends_though_the_connection_stays_open
     assert os.read(line.from_worker, 1) == b""  # the last one that could write has ended
 
 
-def test_stdout_of_a_worker_is_stderr_and_its_stdin_is_empty(line, here, plugin):
+def test_worker_writes_stdout_to_stderr_and_has_an_empty_stdin(line, here, plugin):
     plugin("chatty", handler("print('out'); print(repr(sys.stdin.read())); return True"))
     line.give(job(handlers=[["chatty", ""]]))
     line.give({"job": "stop"})
@@ -127,7 +127,7 @@ def test_stdout_of_a_worker_is_stderr_and_its_stdin_is_empty(line, here, plugin)
 
 
 @pytest.mark.parametrize("has_stderr", [True, False])
-def test_a_worker_leaves_the_streams_and_the_session_of_the_command(monkeypatch, has_stderr):
+def test_worker_leaves_the_streams_and_session_of_the_command(monkeypatch, has_stderr):
     moved, asked = [], []
 
     def dup2(fd, target):
@@ -150,7 +150,7 @@ def test_a_worker_leaves_the_streams_and_the_session_of_the_command(monkeypatch,
     child._detach()
 
 
-def test_a_worker_keeps_what_it_reads_instead_of_a_stdin_that_was_closed(monkeypatch):
+def test_worker_keeps_its_connection_on_the_descriptor_of_a_closed_stdin(monkeypatch):
     closed = []
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(os, "setsid", lambda: None)
@@ -172,7 +172,7 @@ def test_a_worker_without_stderr_works(line, here):
     assert len(stored()) == 1
 
 
-def test_a_process_ends_by_itself_after_its_limit_though_a_handler_holds_the_interpreter(line, here, plugin):
+def test_process_ends_after_its_limit_if_a_handler_holds_the_interpreter(line, here, plugin):
     plugin("stuck", handler(HOLDS_THE_LOCK))
     line.give(job(handlers=[["stuck", ""]], limit=0.5))
     process = worker(line)
@@ -183,17 +183,17 @@ def test_a_process_ends_by_itself_after_its_limit_though_a_handler_holds_the_int
 # Reports.
 
 
-def test_a_long_text_is_cut(line):
+def test_long_text_is_shortened(line):
     line.reporter.report("log", text="x" * 99_999, count=3)
     assert line.heard() == [("log", {"text": "x" * 20_000, "count": 3})]
 
 
-def test_a_report_that_is_too_long_is_an_error(line):
+def test_report_above_the_size_limit_is_an_error(line):
     with pytest.raises(ValueError, match="a report of "):
         line.reporter.report("log", lines=[f"{number:01000}" for number in range(2000)])
 
 
-def test_what_a_forked_process_reports_is_not_heard_and_it_gets_no_job(line, monkeypatch):
+def test_forked_process_sends_no_reports_and_gets_no_job(line, monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", lambda status: left.append(status) or 1 / 0)
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -204,7 +204,7 @@ def test_what_a_forked_process_reports_is_not_heard_and_it_gets_no_job(line, mon
     assert (line.heard(), left) == ([], [0])
 
 
-def test_a_worker_whose_connection_a_handler_has_closed_ends(line, monkeypatch):
+def test_worker_ends_if_a_handler_closed_its_connection(line, monkeypatch):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     os.close(line.from_worker)
@@ -215,7 +215,7 @@ def test_a_worker_whose_connection_a_handler_has_closed_ends(line, monkeypatch):
     assert left == [1]
 
 
-def test_the_next_job_is_waited_for_within_a_time(line):
+def test_worker_waits_a_limited_time_for_the_next_job(line):
     with pytest.raises(TimeoutError):
         line.reporter.next_job(0.01)
     line.give({"job": "x", "id": 7}, b"blob")
@@ -225,7 +225,7 @@ def test_the_next_job_is_waited_for_within_a_time(line):
         line.reporter.next_job()
 
 
-def test_a_worker_waits_on_as_long_as_the_command_runs(line, monkeypatch):
+def test_worker_waits_as_long_as_the_command_runs(line, monkeypatch):
     looks = []
 
     def is_readable(fd, seconds):
@@ -239,7 +239,7 @@ def test_a_worker_waits_on_as_long_as_the_command_runs(line, monkeypatch):
     assert len(looks) == 2
 
 
-def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
+def test_worker_gets_no_job_after_the_command_died(line, monkeypatch):
     monkeypatch.setattr(reporter, "_PARENT_CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(line.reporter, "_command", -1)
     assert line.reporter.next_job() is None
@@ -249,7 +249,7 @@ def test_no_job_comes_once_the_command_is_gone(line, monkeypatch):
 
 def test_a_heartbeat_reports_memory_and_threads(line):
     with Heartbeat(line.reporter, 0.01):
-        assert line.reporter.beating
+        assert line.reporter.has_heartbeat
         while not (heard := line.heard()):
             pass
     kind, values = heard[0]
@@ -258,14 +258,14 @@ def test_a_heartbeat_reports_memory_and_threads(line):
     assert values["threads"] >= 2
 
 
-def test_a_heartbeat_of_an_earlier_job_counts_for_no_later_one(line):
+def test_heartbeat_of_an_earlier_job_does_not_count_for_a_later_one(line):
     """A handler alone has no heartbeat. Reported as one, its silence would end it long before its timeout."""
     with Heartbeat(line.reporter, 60):
         pass
-    assert not line.reporter.beating
+    assert not line.reporter.has_heartbeat
 
 
-def test_each_beat_puts_off_the_end_that_the_process_makes_of_itself(line, monkeypatch):
+def test_each_heartbeat_postpones_the_exit_timer(line, monkeypatch):
     limits = []
     monkeypatch.setattr(child, "end_within", limits.append)
     heart = Heartbeat(line.reporter, 0.01, guard=30.0)
@@ -276,16 +276,16 @@ def test_each_beat_puts_off_the_end_that_the_process_makes_of_itself(line, monke
     assert limits[0] == 30.0
 
 
-def test_without_a_thread_there_is_no_heartbeat(line, monkeypatch):
+def test_no_heartbeat_is_sent_if_no_thread_can_be_started(line, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with Heartbeat(line.reporter, 0.01):
-        assert not line.reporter.beating
+        assert not line.reporter.has_heartbeat
 
 
-def test_the_timer_is_one_of_c_and_can_be_stopped(monkeypatch):
+def test_exit_timer_runs_in_c_and_can_be_stopped(monkeypatch):
     calls = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *a, **k: calls.append((a, k["exit"])))
     monkeypatch.setattr(faulthandler, "cancel_dump_traceback_later", lambda: calls.append("off"))
@@ -295,7 +295,7 @@ def test_the_timer_is_one_of_c_and_can_be_stopped(monkeypatch):
     assert calls == [((3.0,), True), ((4.0,), True), "off"]
 
 
-def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeypatch, line, here, plugin):
+def test_worker_without_plugins_exits_at_once_and_others_do_not(monkeypatch, line, here, plugin):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(child, "_detach", lambda: None)
@@ -312,7 +312,7 @@ def test_the_end_of_a_plain_worker_is_at_once_and_that_of_another_is_not(monkeyp
     assert left == ["-", 0, "-", "-", "-"]
 
 
-def test_bytes_that_are_no_frame_end_a_worker(monkeypatch, line):
+def test_malformed_frame_ends_a_worker(monkeypatch, line):
     monkeypatch.setattr(child, "_detach", lambda: None)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
     os.write(line.to_worker, b"\xff" * 8)
@@ -321,7 +321,7 @@ def test_bytes_that_are_no_frame_end_a_worker(monkeypatch, line):
         os.fstat(line.reports)
 
 
-def test_a_connection_that_was_closed_meanwhile_ends_a_worker(monkeypatch, line):
+def test_connection_closed_meanwhile_ends_a_worker(monkeypatch, line):
     monkeypatch.setattr(child, "_detach", lambda: None)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
     os.close(line.jobs)
@@ -349,7 +349,7 @@ def test_texts_hold_no_secret(line, here, plugin):
     assert (found["loud"]["error"], found["loud"]["said"]) == ("OSError: ***", "***")
 
 
-def test_with_an_outbox_the_event_is_kept_before_the_handlers_get_it(line, here, plugin):
+def test_event_is_stored_in_the_outbox_before_the_handlers_run(line, here, plugin):
     plugin("down", handler("return False"))
     reports = run(line, handlers=[["file", "events"], ["down", "c"]], outbox="outbox")
     assert kinds(reports) == ["taken", "kept", "begin", "result", "result", "end", "done"]
@@ -359,13 +359,13 @@ def test_with_an_outbox_the_event_is_kept_before_the_handlers_get_it(line, here,
     assert dict(reports)["kept"]["entry"] == candidate.id == "s"
 
 
-def test_what_all_handlers_have_taken_leaves_the_outbox(line, here):
+def test_event_delivered_by_all_handlers_is_removed_from_the_outbox(line, here):
     reports = run(line, outbox="outbox", alone=True)
     assert dict(reports)["end"] == {"where": "delivered"}
     assert list(Outbox("outbox").entries()) == []
 
 
-def test_an_outbox_that_cannot_take_the_event_is_reported_and_it_is_sent_without(line, here):
+def test_outbox_failure_is_reported_and_the_event_is_sent_directly(line, here):
     (here / "file").write_text("in the way")
     reports = run(line, outbox="file/outbox")
     assert kinds(reports) == ["taken", "not_kept", "begin", "result", "done"]
@@ -379,7 +379,7 @@ def test_a_file_is_attached(line, here):
     assert (here / "events/n-u/log").read_text() == "all well"
 
 
-def test_a_file_that_cannot_be_attached_is_missing_or_stops_the_sending(line, here):
+def test_unreadable_file_is_omitted_or_stops_the_send(line, here):
     attach = [["log", "gone.log"]]
     assert kinds(run(line, attach=attach)) == ["taken", "not_attached", "begin", "result", "done"]
     reports = run(line, attach=attach, must_attach=True)
@@ -388,13 +388,13 @@ def test_a_file_that_cannot_be_attached_is_missing_or_stops_the_sending(line, he
     assert len(stored()) == 1
 
 
-def test_a_handler_that_is_late_is_reported_with_the_whole_timeout(line, here, plugin):
+def test_handler_that_times_out_is_reported_with_the_total_timeout(line, here, plugin):
     plugin("slow", handler("__import__('threading').Event().wait(60)"))
     found = results(run(line, handlers=[["slow", ""]], deadline=0.0, timeout=7))
     assert (found["slow"]["timed_out"], found["slow"]["error"]) == (True, "TimeoutError: not done within 7 s")
 
 
-def test_a_handler_without_a_thread_is_for_another_worker_and_the_entry_stays_claimed(line, here, monkeypatch):
+def test_handler_without_a_thread_is_left_to_another_worker(line, here, monkeypatch):
     start = threading.Thread.start
 
     def refuse(thread):
@@ -410,7 +410,7 @@ def test_a_handler_without_a_thread_is_for_another_worker_and_the_entry_stays_cl
     assert candidate.state == "claimed"
 
 
-def test_what_is_logged_outside_of_a_delivery_is_reported_without_secrets(line, here, plugin, monkeypatch):
+def test_log_outside_a_delivery_is_reported_without_secrets(line, here, plugin, monkeypatch):
     plugin("good", handler())
     put = Outbox.put
 
@@ -431,7 +431,7 @@ def test_logging_is_not_imported_for_handlers_that_log_nothing(line, monkeypatch
         assert "logging" not in sys.modules
 
 
-def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plugin, capfd, monkeypatch):
+def test_log_of_other_libraries_during_a_send_has_no_traceback(line, here, plugin, capfd, monkeypatch):
     send = """log = logging.getLogger("acme")
         logging.basicConfig(force=True)
         log.warning("%d", "x")
@@ -453,14 +453,14 @@ def test_what_others_log_while_an_event_is_sent_has_no_traceback(line, here, plu
     assert "Traceback" not in err
 
 
-def test_built_in_handlers_are_imported_ahead_and_no_plugin_is(line, here, plugin):
+def test_prepare_imports_built_in_handlers_and_no_plugin(line, here, plugin):
     plugin("quits", "raise SystemExit")
     child.run_job({"job": "prepare", "handlers": ["file:a", "quits", "smtp"], "outbox": True}, b"", line.reporter)
     child.run_job({"job": "prepare", "handlers": [], "outbox": False, "alone": True}, b"", line.reporter)
     assert {"event.handler.smtp", "event._outbox.store"} <= set(sys.modules)
 
 
-def test_a_built_in_that_cannot_be_imported_is_none_of_preparing(line, monkeypatch):
+def test_prepare_ignores_a_built_in_handler_that_cannot_be_imported(line, monkeypatch):
     monkeypatch.setitem(sys.modules, "event.handler.smtp", None)
     child.run_job({"job": "prepare", "handlers": ["smtp"], "outbox": False}, b"", line.reporter)
 
@@ -475,21 +475,21 @@ def test_a_handler_whose_condition_is_not_met_is_skipped(line, here):
 
 
 @pytest.mark.parametrize(("redact", "shown"), [([], "***"), (None, "hush-hush-hush")])
-def test_secrets_are_replaced_unless_that_is_off(line, here, monkeypatch, redact, shown):
+def test_secrets_are_replaced_unless_redaction_is_off(line, here, monkeypatch, redact, shown):
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
     made = event.Event("n", x="hush-hush-hush")
     run(line, event=raw_content(made), redact=redact)
     assert [data["x"] for data in stored()] == [shown]
 
 
-def test_what_waits_for_a_handler_that_takes_the_event_is_delivered(line, here):
+def test_backlog_of_a_handler_is_delivered_after_the_event(line, here):
     Outbox("outbox").put(event.Event("before"), {"file": str(here / "events")}).postpone(0.0)
     reports = run(line, outbox="outbox", backlog=True)
     assert ("backlog", {"delivered": {"file": 1}}) in reports
     assert {data["name"] for data in stored()} == {"before", "n"}
 
 
-def test_an_outbox_that_cannot_be_searched_is_a_line(line, here, monkeypatch):
+def test_unsearchable_outbox_is_logged(line, here, monkeypatch):
     def fail(self, deadline):
         raise OSError("gone")
 
@@ -518,7 +518,7 @@ def claimed(here):
     return Outbox("outbox").put(made, {"file": "events", "down": "c"})
 
 
-def test_known_results_are_journaled_and_the_rest_waits(line, claimed):
+def test_known_results_are_journaled_and_other_handlers_stay_pending(line, claimed):
     reports = resume(line, claimed.name, results=[result("file", ok=True), result("down"), result("other")])
     assert kinds(reports) == ["begin", "end", "done"]
     ((_, entry),) = Outbox("outbox").entries("waiting")
@@ -526,18 +526,18 @@ def test_known_results_are_journaled_and_the_rest_waits(line, claimed):
     assert not os.path.exists("events")
 
 
-def test_a_permanent_failure_is_journaled_as_one(line, claimed):
+def test_permanent_failure_is_journaled_as_permanent(line, claimed):
     reports = resume(line, claimed.name, results=[result("file", ok=True), result("down", permanent=True)])
     assert dict(reports)["end"] == {"where": "failed"}
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_handlers_that_are_pending_get_the_event(line, claimed, alone):
+def test_only_pending_handlers_get_the_event(line, claimed, alone):
     reports = resume(line, claimed.name, results=[result("down")], handlers=["file", "unknown"], alone=alone)
     assert [*results(reports)] == ["file"]
     assert results(reports)["file"]["ok"]
     assert len(stored()) == 1
 
 
-def test_a_claim_that_is_not_there_is_not_adopted(line, claimed):
+def test_missing_claim_is_not_adopted(line, claimed):
     assert kinds(resume(line, claimed.name + "x")) == ["not_adopted", "done"]

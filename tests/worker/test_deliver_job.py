@@ -14,7 +14,7 @@ from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import deliver_job
 from event._worker.deliver_job import Delivering
-from outbox.helpers import abandon, ended, later, there, waiting
+from helpers.entries import abandon, ended, later, there, waiting
 from worker.running import Running, register
 
 if os.name == "nt":
@@ -56,13 +56,13 @@ def put(box, uid="u", **handlers):
 # A single pass.
 
 
-def test_an_outbox_that_is_not_there_yet_is_reported_as_absent(tmp_path, line):
+def test_missing_outbox_is_reported_as_absent(tmp_path, line):
     running = deliver(Outbox(tmp_path / "none"), line)
     running.until("absent")
     running.stop()
 
 
-def test_what_is_due_is_delivered_and_reported_step_by_step(box, line, taken):
+def test_each_step_of_a_due_delivery_is_reported(box, line, taken):
     entry_id, _ = waiting(box, e=Event("n", uid="u"), good="")
     running = deliver(box, line)
     running.until("idle")
@@ -75,7 +75,7 @@ def test_what_is_due_is_delivered_and_reported_step_by_step(box, line, taken):
     assert taken == ["u"]
 
 
-def test_with_quiet_a_result_holds_what_a_handler_did_only_if_that_needs_a_line(box, line, taken):
+def test_quiet_result_has_only_deliveries_to_print(box, line, taken):
     waiting(box, good="", bad="")
     running = deliver(box, line, quiet=True)
     running.until("idle")
@@ -83,7 +83,7 @@ def test_with_quiet_a_result_holds_what_a_handler_did_only_if_that_needs_a_line(
     assert {item[2]: len(item) for item in running.items() if item[0] == "result"} == {"good": 3, "bad": 4}
 
 
-def test_all_is_tried_if_everything_is_asked_for(box, line, taken):
+def test_everything_option_tries_all_entries(box, line, taken):
     waiting(box, later(), good="")
     running = deliver(box, line, everything=True)
     assert running.until("total") == {"total": 1}
@@ -92,14 +92,14 @@ def test_all_is_tried_if_everything_is_asked_for(box, line, taken):
     assert len(taken) == 1
 
 
-def test_an_outbox_that_is_none_is_trouble(tmp_path, line):
+def test_directory_that_is_no_outbox_is_reported(tmp_path, line):
     (tmp_path / "file").write_text("")
     running = deliver(Outbox(tmp_path / "file"), line)
     assert running.until("trouble")["text"]
     assert "summary" not in kinds(running.stop())
 
 
-def test_a_pass_that_is_told_to_stop_is_not_idle(box, line, monkeypatch):
+def test_stopped_pass_does_not_report_idle(box, line, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     register(monkeypatch, good=lambda _: begun.set() or go_on.wait(60))
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_a_pass_that_is_told_to_stop_is_not_idle(box, line, monkeypatch):
     assert "summary" in kinds(running.end())
 
 
-def test_a_pass_that_its_pool_cannot_end_is_not_idle(box, line, delivering, monkeypatch):
+def test_pass_with_an_exhausted_pool_does_not_report_idle(box, line, delivering, monkeypatch):
     waiting(box, later(), good="")
     monkeypatch.setattr(DeliveryPool, "wait", lambda *_: False)
     delivering.once(everything=False)
@@ -122,7 +122,7 @@ def test_a_pass_that_its_pool_cannot_end_is_not_idle(box, line, delivering, monk
 # What the command knows of workers that have died.
 
 
-def test_a_claim_that_another_worker_takes_care_of_is_left(box, line, taken):
+def test_claim_held_by_another_worker_is_skipped(box, line, taken):
     left, _ = (dead(box, put(box, uid)) for uid in ("left", "free"))
     running = deliver(box, line, leave=[left.partition(".")[0]])
     running.until("idle")
@@ -131,7 +131,7 @@ def test_a_claim_that_another_worker_takes_care_of_is_left(box, line, taken):
     assert there(box) == {"claimed": [left]}
 
 
-def test_an_entry_that_another_worker_has_put_back_is_left_no_longer(box, line, taken):
+def test_entry_released_by_another_worker_is_delivered(box, line, taken):
     entry_id, _ = waiting(box, e=Event("n", uid="back"), good="")
     running = deliver(box, line, leave=[entry_id])
     running.until("idle")
@@ -139,7 +139,7 @@ def test_an_entry_that_another_worker_has_put_back_is_left_no_longer(box, line, 
     assert taken == ["back"]
 
 
-def test_an_entry_of_a_worker_that_has_died_is_adopted_and_goes_on(box, line, taken):
+def test_entry_of_a_dead_worker_is_adopted_and_delivered(box, line, taken):
     claim = put(box)
     running = deliver(box, line, adopt=[[claim.entry.id, dead(box, claim)]])
     adopted = running.until("adopted")
@@ -150,7 +150,7 @@ def test_an_entry_of_a_worker_that_has_died_is_adopted_and_goes_on(box, line, ta
     assert taken == ["u"]
 
 
-def test_an_entry_to_adopt_that_is_done_with_is_reported_as_ended(box, line, taken):
+def test_finished_entry_to_adopt_is_reported_as_ended(box, line, taken):
     gone = put(box, "gone")
     name = gone.name
     gone.postpone(later())
@@ -164,7 +164,7 @@ def test_an_entry_to_adopt_that_is_done_with_is_reported_as_ended(box, line, tak
 # Lanes.
 
 
-def test_a_lane_that_is_held_waits_until_it_is_released(box, line, taken):
+def test_held_lane_waits_for_its_release(box, line, taken):
     waiting(box, e=Event("n", uid="u"), good="")
     running = deliver(box, line, hold=[KEY])
     running.until("total")
@@ -175,25 +175,25 @@ def test_a_lane_that_is_held_waits_until_it_is_released(box, line, taken):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_lane_that_rests_is_not_tried(box, line, taken, at_once):
+def test_resting_lane_is_not_tried(box, line, taken, at_once):
     waiting(box, good="")
-    running = deliver(box, line, **({"rest": [KEY]} if at_once else {"hold": [KEY]}))
+    running = deliver(box, line, **({"pause": [KEY]} if at_once else {"hold": [KEY]}))
     if not at_once:
-        running.tell(job="rest", lane=KEY)
+        running.tell(job="pause", lane=KEY)
     running.until("idle")
     running.stop()
     assert taken == []
     assert [*there(box)] == ["waiting"]
 
 
-def test_a_frame_that_is_unknown_is_ignored(delivering):
+def test_unknown_frame_is_ignored(delivering):
     delivering.set_lane("other", KEY)
 
 
 # To watch.
 
 
-def test_what_comes_while_it_watches_is_delivered(box, line, taken, monkeypatch):
+def test_entry_added_during_watch_is_delivered(box, line, taken, monkeypatch):
     monkeypatch.setattr(deliver_job, "POLL", 0.01)
     running = watch(box, line)
     waiting(box, e=Event("n", uid="late"), good="")
@@ -202,7 +202,7 @@ def test_what_comes_while_it_watches_is_delivered(box, line, taken, monkeypatch)
     assert taken == ["late"]
 
 
-def test_trouble_with_the_outbox_is_reported_once_and_so_is_its_end(box, line, taken, monkeypatch):
+def test_outbox_failure_and_its_recovery_are_each_reported_once(box, line, taken, monkeypatch):
     monkeypatch.setattr(deliver_job, "POLL", 0.01)
     waiting(box, e=Event("n", uid="u"), good="")
     away = f"{box.path}-away"
@@ -220,7 +220,7 @@ def test_trouble_with_the_outbox_is_reported_once_and_so_is_its_end(box, line, t
     assert taken == ["u"]
 
 
-def test_the_state_of_the_disk_and_of_the_pool_is_reported_all_the_time(box, line, monkeypatch):
+def test_state_of_disk_and_pool_is_reported_at_intervals(box, line, monkeypatch):
     monkeypatch.setattr(deliver_job, "STATE_INTERVAL", 0.01)
     running = watch(box, line)
     state = running.until("state")
@@ -231,13 +231,13 @@ def test_the_state_of_the_disk_and_of_the_pool_is_reported_all_the_time(box, lin
 # To add an entry, and to drain.
 
 
-def test_an_entry_that_was_put_just_now_is_delivered(box, line, taken, delivering):
+def test_entry_just_put_is_delivered(box, line, taken, delivering):
     delivering.add(put(box))
     delivering.stop(drain=True)
     assert taken == ["u"]
 
 
-def test_an_entry_for_which_the_pool_has_no_room_waits_and_is_due(box, taken, delivering, monkeypatch):
+def test_entry_stays_due_if_the_pool_is_full(box, taken, delivering, monkeypatch):
     monkeypatch.setattr(type(delivering.pool), "is_full", True)
     delivering.add(put(box))
     assert box.summary().counts["waiting"] == 1
@@ -245,14 +245,14 @@ def test_an_entry_for_which_the_pool_has_no_room_waits_and_is_due(box, taken, de
     delivering.stop()
 
 
-def test_to_drain_delivers_what_is_due(box, taken, delivering):
+def test_drain_delivers_due_entries(box, taken, delivering):
     waiting(box, e=Event("n", uid="u"), good="")
     delivering.stop(drain=True)
     assert taken == ["u"]
 
 
-def test_frames_that_come_while_it_drains_are_followed(box, line, taken, monkeypatch):
-    monkeypatch.setattr(deliver_job, "_DRAIN_LOOK", 0.01)
+def test_frames_during_drain_are_obeyed(box, line, taken, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(job(box, hold=[KEY]), line.reporter)
     waiting(box, e=Event("n", uid="u"), good="")
     timer = threading.Timer(0.1, line.give, [{"job": "release", "lane": KEY}])
@@ -262,8 +262,8 @@ def test_frames_that_come_while_it_drains_are_followed(box, line, taken, monkeyp
     assert taken == ["u"]
 
 
-def test_to_drain_ends_when_the_command_is_gone(box, line, taken, monkeypatch):
-    monkeypatch.setattr(deliver_job, "_DRAIN_LOOK", 0.01)
+def test_drain_ends_if_the_command_died(box, line, taken, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(job(box, hold=[KEY]), line.reporter)
     waiting(box, good="")
     os.close(line.to_worker)
@@ -272,7 +272,7 @@ def test_to_drain_ends_when_the_command_is_gone(box, line, taken, monkeypatch):
     assert [*there(box)] == ["waiting"]
 
 
-def test_to_drain_an_outbox_that_cannot_be_read_is_trouble(tmp_path, line):
+def test_drain_of_an_unreadable_outbox_reports_a_failure(tmp_path, line):
     (tmp_path / "file").write_text("")
     Delivering(job(Outbox(tmp_path / "file")), line.reporter).stop(drain=True)
     assert kinds(line.heard()) == ["trouble"]
@@ -281,16 +281,16 @@ def test_to_drain_an_outbox_that_cannot_be_read_is_trouble(tmp_path, line):
 # Reports.
 
 
-def test_many_results_are_sent_at_once(line, monkeypatch):
-    monkeypatch.setattr(deliver_job, "_FLUSH", 1000.0)
+def test_many_results_are_sent_in_one_frame(line, monkeypatch):
+    monkeypatch.setattr(deliver_job, "_FLUSH_DELAY", 1000.0)
     reports = deliver_job._Reports(line.reporter, quiet=False)
-    for number in range(deliver_job._MOST_ITEMS):
+    for number in range(deliver_job._MAX_ITEMS):
         reports.ended(str(number), "waiting")
     ((kind, values),) = line.heard()
-    assert (kind, len(values["items"])) == ("results", deliver_job._MOST_ITEMS)
+    assert (kind, len(values["items"])) == ("results", deliver_job._MAX_ITEMS)
 
 
-def test_what_the_pool_says_is_a_log_line(line):
+def test_log_of_the_pool_is_a_log_frame(line):
     deliver_job._Reports(line.reporter, quiet=False).log("text")
     assert line.heard() == [("log", {"text": "text"})]
 

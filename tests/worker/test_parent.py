@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from cli.helpers import stored
 from event._event import Event, raw_content
 from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode_frame
+from helpers.commands import stored
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -60,7 +60,7 @@ def fake():
                 pass
 
 
-def test_a_worker_does_its_job_and_ends_by_itself(here):
+def test_worker_exits_after_its_job(here):
     worker = Worker.spawn()
     worker.send(job(), deadline=time.monotonic() + SOON)
     assert hear(worker) == ["taken", "begin", "result", "done"]
@@ -71,16 +71,16 @@ def test_a_worker_does_its_job_and_ends_by_itself(here):
     assert len(stored()) == 2
     worker.finish(SOON)
     worker.kill()
-    assert worker.read() == worker.look() == []
+    assert worker.read() == worker.check() == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_a_forked_worker_never_goes_on_as_the_command(here):
+def test_forked_worker_never_continues_as_the_command(here):
     code = (
         "import os, sys, time; from event._worker import Worker; from event._worker import child\n"
         "child.main = lambda *fds: 1 / 0\n"
         "worker = Worker.fork()\n"
-        "while not worker.ended: worker.look()\n"
+        "while not worker.ended: worker.check()\n"
         "print(worker.ended)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -88,7 +88,7 @@ def test_a_forked_worker_never_goes_on_as_the_command(here):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_the_command_goes_on_with_the_other_ends_of_the_pipes(monkeypatch):
+def test_command_keeps_the_other_ends_of_the_pipes(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
     monkeypatch.setattr(os, "fork", lambda: process.pid)
     worker = Worker.fork()
@@ -99,7 +99,7 @@ def test_the_command_goes_on_with_the_other_ends_of_the_pipes(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_the_copy_serves_until_its_end_and_does_nothing_else(monkeypatch):
+def test_forked_copy_only_serves_jobs_until_it_exits(monkeypatch):
     from event._worker import child
 
     served = []
@@ -118,7 +118,7 @@ def test_the_copy_serves_until_its_end_and_does_nothing_else(monkeypatch):
     assert served[1:] == [1]
 
 
-def test_where_no_process_can_start_no_descriptor_is_left(monkeypatch):
+def test_failed_start_leaks_no_descriptor(monkeypatch):
     def refuse(*args, **kwargs):
         raise BlockingIOError(11, "no more processes")
 
@@ -154,20 +154,20 @@ def test_a_process_without_standard_streams_has_pipes_above_them():
         ),
         pytest.param(
             "import os, sys, time; os.write(int(sys.argv[2]), b'garbage!' * 99); time.sleep(1000)",
-            "it broke the protocol of workers (a frame of 1734439522 and 1634166049 bytes)",
+            "it sent an invalid report (a frame of 1734439522 and 1634166049 bytes)",
             id="garbage",
         ),
     ],
 )
-def test_why_a_worker_serves_no_more_is_told(fake, code, reason, monkeypatch):
-    monkeypatch.setattr(parent, "_KILL_PATIENCE", 1.0 if "closed" in reason else SOON)
+def test_worker_reports_why_it_stopped(fake, code, reason, monkeypatch):
+    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 1.0 if "closed" in reason else SOON)
     worker, _, reports = fake(code)
     os.close(reports)
     assert hear(worker) == []
     assert worker.ended == reason
 
 
-def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
+def test_pipes_avoid_the_standard_streams(monkeypatch):
     from event._process import signals
 
     pipes = iter([(0, 7), (8, 2)])
@@ -176,7 +176,7 @@ def test_the_pipes_are_none_of_the_standard_streams(monkeypatch):
     assert system.make_pipes() == (100, 7, 8, 102)
 
 
-def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds_its_connection(fake):
+def test_reports_of_a_dead_worker_are_read_from_an_inherited_connection(fake):
     frame = encode_frame({"report": "result", "id": 0})
     worker, _, _ = fake(f"import os, sys; os.write(int(sys.argv[2]), {frame!r})")
     assert hear(worker) in (["result"], ["result", "alive"])
@@ -184,7 +184,7 @@ def test_what_a_worker_has_reported_before_it_died_is_heard_though_another_holds
     assert worker.ended == "its process ended with status 0"
 
 
-def test_the_report_of_an_earlier_job_is_not_taken_for_one_of_the_last(fake):
+def test_report_of_an_earlier_job_is_not_attributed_to_the_last(fake):
     worker, _, reports = fake()
     worker.send({"job": "x"}, deadline=time.monotonic() + SOON)
     os.write(reports, encode_frame({"report": "done", "id": 0}) + encode_frame({"report": "done", "id": 1}))
@@ -200,21 +200,21 @@ def test_receiving_ends_at_its_deadline(fake):
     assert receive([worker], time.monotonic() + SOON) == []
 
 
-def test_a_flood_of_reports_ends_too(fake, monkeypatch):
-    monkeypatch.setattr(parent, "_MOST_READS", 1)
+def test_receiving_ends_at_its_deadline_during_a_flood_of_reports(fake, monkeypatch):
+    monkeypatch.setattr(parent, "_MAX_READS", 1)
     worker, _, reports = fake()
     frame = encode_frame({"report": "log", "id": 0, "text": "x" * 30_000})
     os.write(reports, frame * 2)
     assert len(receive([worker], time.monotonic() + SOON)) == 2
 
 
-def test_a_worker_that_does_not_take_its_job_is_ended(fake):
+def test_worker_that_does_not_read_its_job_is_killed(fake):
     worker, _, _ = fake()
     worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + 0.05)
     assert worker.ended == "it did not take its job in time"
 
 
-def test_last_reports_of_a_worker_that_takes_no_more_jobs_are_heard(fake):
+def test_last_reports_of_a_stopped_worker_are_read(fake):
     other, jobs, reports = fake("pass")
     os.write(reports, encode_frame({"report": "log", "id": 1, "text": "the last"}))
     os.close(jobs)
@@ -226,7 +226,7 @@ def test_last_reports_of_a_worker_that_takes_no_more_jobs_are_heard(fake):
     assert other.ended.startswith("its process ended")
 
 
-def test_killing_ends_the_processes_of_handlers_too(fake):
+def test_kill_ends_child_processes_of_handlers(fake):
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     code = f"import os, time; os.fork(); os.write({writer}, b'x'); time.sleep(1000)"
@@ -241,10 +241,10 @@ def test_killing_ends_the_processes_of_handlers_too(fake):
         os.close(fd)
 
 
-def test_a_process_that_cannot_be_killed_is_not_waited_for(fake, monkeypatch):
+def test_process_that_cannot_be_killed_does_not_block(fake, monkeypatch):
     """As one that waits for a dead disk."""
     worker, _, _ = fake()
-    monkeypatch.setattr(parent, "_KILL_PATIENCE", 0.01)
+    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.01)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *args: None)
         patched.setattr(os, "kill", lambda *args: None)
@@ -254,7 +254,7 @@ def test_a_process_that_cannot_be_killed_is_not_waited_for(fake, monkeypatch):
     os.waitpid(worker.pid, 0)
 
 
-def test_where_nobody_tells_how_a_process_ended_it_has_ended(fake, monkeypatch):
+def test_process_with_unknown_exit_status_has_ended(fake, monkeypatch):
     worker, _, _ = fake("pass")
     monkeypatch.setattr(os, "waitpid", lambda *args: (_ for _ in ()).throw(ChildProcessError()))
     hear(worker)
@@ -264,7 +264,7 @@ def test_where_nobody_tells_how_a_process_ended_it_has_ended(fake, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
-def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
+def test_worker_above_its_memory_limit_is_killed(fake, monkeypatch):
     monkeypatch.setattr(system, "MEMORY_LIMIT", 1 << 20)
     worker, _, _ = fake()
     hear(worker)
@@ -272,20 +272,20 @@ def test_a_worker_that_uses_too_much_memory_is_ended(fake, monkeypatch):
     assert worker.ended.endswith(" MiB of memory")
 
 
-def test_the_memory_of_a_process_that_is_gone_is_none():
+def test_ended_process_has_no_memory_figure():
     assert system.memory_of(-1) == 0
     assert system.memory_limit() <= system.MEMORY_LIMIT
 
 
 @pytest.mark.parametrize("flag", ["-I", "-S"])
-def test_a_new_interpreter_has_the_flags_of_this_one(flag):
+def test_new_interpreter_has_the_flags_of_its_parent(flag):
     code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import spawning; "
     code += "print(spawning._worker_command(3, 4)[1])"
     done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == f"{flag}\n"
 
 
-def test_the_room_has_these_names():
+def test_package_exports_the_documented_names():
     import event._worker as room
 
     assert room.Worker is Worker

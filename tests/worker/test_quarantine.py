@@ -39,7 +39,7 @@ class Ward:
     def step(self):
         for worker in self.quarantine.workers:
             for report in worker.read():
-                self.quarantine.take(worker, report)
+                self.quarantine.handle_report(worker, report)
         self.quarantine.watch()
 
     def die(self, worker, *, begun=True):
@@ -66,7 +66,7 @@ def answer(worker, **result):
     worker.report("done")
 
 
-def test_each_handler_gets_the_entry_alone_and_then_it_is_put_back(ward, stage):
+def test_entry_is_released_after_each_handler_tried_it_alone(ward, stage):
     ward.add("e", "a", "b")
     assert ward.quarantine.lanes == {"lane-a", "lane-b"}
     assert ward.quarantine.ids == ["e"]
@@ -89,7 +89,7 @@ def test_each_handler_gets_the_entry_alone_and_then_it_is_put_back(ward, stage):
     assert ward.quarantine.ids == []
 
 
-def test_a_handler_that_kills_its_own_worker_has_failed_and_the_outbox_is_told(ward, stage):
+def test_crash_of_a_handler_alone_is_journaled_as_its_failure(ward, stage):
     ward.add("e", "a", "b")
     ward.step()
     ward.die(stage.workers[0])
@@ -101,7 +101,7 @@ def test_a_handler_that_kills_its_own_worker_has_failed_and_the_outbox_is_told(w
     assert job["handlers"] == ["b"]
 
 
-def test_a_worker_that_dies_before_it_has_the_entry_counts_against_no_handler(ward, stage):
+def test_worker_that_dies_before_the_entry_counts_against_no_handler(ward, stage):
     ward.add("e", "a")
     ward.step()
     ward.die(stage.workers[0], begun=False)
@@ -112,7 +112,7 @@ def test_a_worker_that_dies_before_it_has_the_entry_counts_against_no_handler(wa
     assert len(stage.workers) == 2
 
 
-def test_a_worker_that_dies_once_the_entry_is_put_back_has_done_its_work(ward, stage):
+def test_worker_that_dies_after_the_release_is_not_replaced(ward, stage):
     ward.add("e")
     ward.step()
     stage.workers[0].report("end", where="failed")
@@ -121,7 +121,7 @@ def test_a_worker_that_dies_once_the_entry_is_put_back_has_done_its_work(ward, s
     assert ward.heard.entries == [("e", "failed", [])]
 
 
-def test_a_worker_that_dies_when_no_handler_has_the_entry_is_replaced(ward, stage):
+def test_worker_that_dies_between_handlers_is_replaced(ward, stage):
     ward.add("e")
     ward.step()
     ward.die(stage.workers[0])
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_when_no_handler_has_the_entry_is_replaced(ward, stag
     assert ward.lanes == []
 
 
-def test_a_worker_that_is_not_done_in_time_is_killed(ward, stage):
+def test_worker_that_exceeds_its_deadline_is_killed(ward, stage):
     ward.add("e", "a")
     ward.step()
     stage.workers[0].report("begin", claim="new.claim")
@@ -140,7 +140,7 @@ def test_a_worker_that_is_not_done_in_time_is_killed(ward, stage):
     assert ward.lanes == [("lane-a", True)]
 
 
-def test_a_handler_that_had_journaled_its_delivery_is_not_tried_again(ward, stage):
+def test_handler_with_a_journaled_delivery_is_not_tried_again(ward, stage):
     ward.add("e", "a", "b")
     ward.step()
     stage.workers[0].report("begin", claim="new.claim")
@@ -150,7 +150,7 @@ def test_a_handler_that_had_journaled_its_delivery_is_not_tried_again(ward, stag
     assert ward.lanes == []
 
 
-def test_an_entry_that_is_gone_is_reported_as_what_became_of_it(ward, stage):
+def test_vanished_entry_is_reported_as_gone(ward, stage):
     ward.add("e", "a")
     ward.step()
     stage.workers[0].report("not_adopted")
@@ -159,14 +159,14 @@ def test_an_entry_that_is_gone_is_reported_as_what_became_of_it(ward, stage):
     assert ward.heard.entries == [("e", "gone", [])]
 
 
-def test_a_handler_whose_lane_rests_is_not_tried(ward, stage):
+def test_handler_with_a_resting_lane_is_not_tried(ward, stage):
     ward.resting.add("lane-a")
     ward.add("e", "a", "b")
     ward.step()
     assert stage.workers[0].jobs[0]["handlers"] == ["b"]
 
 
-def test_two_entries_are_tried_at_once_and_the_others_wait(ward, stage):
+def test_two_entries_are_tried_at_the_same_time(ward, stage):
     for entry_id in "abc":
         ward.add(entry_id)
     ward.step()
@@ -178,7 +178,7 @@ def test_two_entries_are_tried_at_once_and_the_others_wait(ward, stage):
     assert stage.workers[0].jobs[1]["claim"] == "c.claim"
 
 
-def test_an_entry_for_which_no_worker_can_be_started_stays_claimed(ward, stage):
+def test_entry_stays_claimed_if_no_worker_can_be_started(ward, stage):
     stage.refusal = OSError(11, "no more processes")
     ward.add("e", "a")
     ward.step()
@@ -186,7 +186,7 @@ def test_an_entry_for_which_no_worker_can_be_started_stays_claimed(ward, stage):
     assert ward.heard.entries == [("e", "claimed", [])]
 
 
-def test_what_is_logged_is_told_and_what_is_unknown_is_ignored(ward, stage):
+def test_logs_are_forwarded_and_unknown_reports_ignored(ward, stage):
     ward.add("e")
     ward.step()
     stage.workers[0].report("log", text="the disk is full")
@@ -197,7 +197,7 @@ def test_what_is_logged_is_told_and_what_is_unknown_is_ignored(ward, stage):
     assert ward.lanes == []
 
 
-def test_to_give_up_kills_the_workers_and_returns_what_is_not_done(ward, stage):
+def test_abort_kills_the_workers_and_returns_unfinished_entries(ward, stage):
     for entry_id in "abc":
         ward.add(entry_id)
     ward.step()

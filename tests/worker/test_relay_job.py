@@ -16,7 +16,7 @@ from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import relay_job
-from outbox.helpers import there, waiting
+from helpers.entries import there, waiting
 from worker.running import Running, register
 
 if os.name == "nt":
@@ -67,7 +67,7 @@ def delivered(running):
 # With an outbox.
 
 
-def test_a_batch_is_put_into_the_outbox_and_delivered_from_there(box, line, taken):
+def test_batch_is_delivered_from_the_outbox(box, line, taken):
     running = relay(line, outbox=box)
     assert dispositions(give(running, body("1"), b"malformed")) == [ACK, DEAD]
     delivered(running)
@@ -77,7 +77,7 @@ def test_a_batch_is_put_into_the_outbox_and_delivered_from_there(box, line, take
     assert there(box) == {}
 
 
-def test_an_attachment_of_a_message_is_kept_with_the_event(box, line, taken):
+def test_attachment_of_a_message_is_stored_with_the_event(box, line, taken):
     running = relay(line, outbox=box, alone=True)
     assert dispositions(give(running, body("1", log=b"compiled"))) == [ACK]
     running.stop()
@@ -85,7 +85,7 @@ def test_an_attachment_of_a_message_is_kept_with_the_event(box, line, taken):
     assert [*entry.event.get_attachments()] == ["log"]
 
 
-def test_what_waits_in_the_outbox_is_delivered_too(box, line, taken):
+def test_backlog_of_the_outbox_is_delivered(box, line, taken):
     waiting(box, e=Event("n", uid="u"), good="")
     running = relay(line, outbox=box)
     delivered(running)
@@ -93,7 +93,7 @@ def test_what_waits_in_the_outbox_is_delivered_too(box, line, taken):
     assert taken == ["u"]
 
 
-def test_a_lane_that_must_wait_is_released_by_a_frame(box, line, taken):
+def test_held_lane_is_released_by_a_frame(box, line, taken):
     key = Lane("good", "").key
     running = relay(line, outbox=box, hold=[key])
     give(running, body("1"))
@@ -104,7 +104,7 @@ def test_a_lane_that_must_wait_is_released_by_a_frame(box, line, taken):
 
 
 @pytest.mark.parametrize(("has_room", "links"), [(True, 2), (False, 1)])
-def test_messages_that_are_delivered_at_once_share_a_file(  # noqa: PLR0913  # what it varies
+def test_messages_with_room_in_the_pool_share_a_file(  # noqa: PLR0913  # what it varies
     box, line, taken, monkeypatch, has_room, links
 ):
     monkeypatch.setattr(DeliveryPool, "has_room_for", lambda self, count, seconds: has_room)
@@ -117,23 +117,23 @@ def test_messages_that_are_delivered_at_once_share_a_file(  # noqa: PLR0913  # w
     assert there(box) == {}
 
 
-def test_messages_for_several_handlers_have_files_of_their_own(box, line, taken):
+def test_messages_for_several_handlers_have_separate_files(box, line, taken):
     running = relay(line, "good", "other", outbox=box, hold=[Lane(name, "").key for name in ("good", "other")])
     give(running, body("1"), body("2"))
     assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in there(box)["claimed"]] == [1, 1]
     running.stop()
 
 
-def test_a_worker_for_one_message_alone_delivers_nothing_and_leaves_the_entry_due(box, line, taken):
+def test_worker_for_a_single_message_only_stores_the_entry(box, line, taken):
     running = relay(line, outbox=box, alone=True)
-    running.tell(job="rest", lane="another frame")
+    running.tell(job="pause", lane="another frame")
     assert dispositions(give(running, body("1"))) == [ACK]
     running.stop()
     assert taken == []
     assert box.summary().due == 1
 
 
-def test_a_message_that_the_outbox_does_not_take_is_not_acknowledged(tmp_path, line, taken):
+def test_message_is_not_acknowledged_if_the_outbox_fails(tmp_path, line, taken):
     (tmp_path / "outbox").write_text("in the way")
     running = relay(line, outbox=Outbox(tmp_path / "outbox"), alone=True)
     ((disposition, reason, *_),) = give(running, body("1"))
@@ -142,7 +142,7 @@ def test_a_message_that_the_outbox_does_not_take_is_not_acknowledged(tmp_path, l
     running.stop()
 
 
-def test_the_job_ends_when_the_command_is_gone(box, line, taken):
+def test_relay_job_ends_if_the_command_died(box, line, taken):
     running = relay(line, outbox=box)
     os.close(line.to_worker)
     assert running.end()[-1][0] == "summary"
@@ -151,7 +151,7 @@ def test_the_job_ends_when_the_command_is_gone(box, line, taken):
 # Without one.
 
 
-def test_each_handler_gets_the_event_at_once_and_what_it_did_is_reported(line, taken):
+def test_each_handler_result_is_reported_without_an_outbox(line, taken):
     running = relay(line, "good", "bad", "refusing")
     ((disposition, reason, pending, refused),) = give(running, body("1"))
     reports = running.stop()
@@ -167,14 +167,14 @@ def test_each_handler_gets_the_event_at_once_and_what_it_did_is_reported(line, t
     assert {(values["entry"], values["name"]) for values in deliveries.values()} == {("id-1", "build")}
 
 
-def test_only_the_handlers_that_are_pending_get_it(line, taken):
+def test_only_pending_handlers_get_the_event(line, taken):
     running = relay(line, "good", "bad")
     assert dispositions(give(running, body("1"), pending=[["good"]])) == [ACK]
     running.stop()
     assert taken == ["1"]
 
 
-def test_a_handler_that_has_been_served_does_not_get_it_again(line, taken):
+def test_finished_handler_does_not_get_the_event_again(line, taken):
     running = relay(line, "good")
     served = {"id-1": ["good"]}
     results = give(running, body("1"), body("2"), body("1"), b"malformed", pending=[["good"]] * 4, served=served)
@@ -183,7 +183,7 @@ def test_a_handler_that_has_been_served_does_not_get_it_again(line, taken):
     assert taken == ["2"]
 
 
-def test_attachments_are_fetched_only_from_beneath_the_url_that_is_configured(line, taken, monkeypatch):
+def test_attachments_are_only_fetched_below_the_configured_url(line, taken, monkeypatch):
     stores = []
     monkeypatch.setattr(s3, "Store", lambda profile: stores.append(profile))
     running = relay(line, s3="s3://bucket/events/", profile="ci")
@@ -192,7 +192,7 @@ def test_attachments_are_fetched_only_from_beneath_the_url_that_is_configured(li
     assert stores == ["ci"]
 
 
-def test_a_worker_that_gets_no_more_threads_asks_for_another(line, taken, monkeypatch):
+def test_worker_that_cannot_start_threads_asks_for_a_new_worker(line, taken, monkeypatch):
     start = threading.Thread.start
 
     def refuse(thread):
@@ -208,7 +208,7 @@ def test_a_worker_that_gets_no_more_threads_asks_for_another(line, taken, monkey
     assert taken == []
 
 
-def test_a_worker_in_which_too_many_threads_hang_asks_for_another(line, monkeypatch):
+def test_worker_with_too_many_hung_threads_asks_for_a_new_worker(line, monkeypatch):
     monkeypatch.setattr(relay_job, "HUNG_LIMIT", 1)
     monkeypatch.setattr(relay_job.DirectSink, "hung", property(lambda sink: 1))
     running = relay(line)
@@ -217,7 +217,7 @@ def test_a_worker_in_which_too_many_threads_hang_asks_for_another(line, monkeypa
     running.stop()
 
 
-def test_a_long_reason_is_cut_in_the_report(line, monkeypatch):
+def test_long_reason_is_shortened_in_the_report(line, monkeypatch):
     def fail(_event):
         raise ValueError("x" * 5000)
 

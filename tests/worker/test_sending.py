@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from cli.helpers import handler, stored
 from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
 from event._worker.results import Result
+from helpers.commands import handler, stored
 from worker.staging import Stage
 
 if os.name == "nt":
@@ -56,7 +56,7 @@ def waiting():
     return [entry for _, entry in Outbox("outbox").entries()]
 
 
-def test_a_worker_serves_one_event_after_another(sender):
+def test_worker_serves_one_event_after_another(sender):
     one = sender(FILE)
     assert summary(send(one)) == [("file", True, "")]
     (first, sent) = (one._worker, send(one, sending="t"))
@@ -65,7 +65,7 @@ def test_a_worker_serves_one_event_after_another(sender):
     assert len(stored()) == 2
 
 
-def test_a_worker_that_is_there_is_used_and_prepares(sender):
+def test_existing_worker_is_reused_and_prepares(sender):
     worker = Worker.spawn()
     one = sender(FILE, worker=worker)
     one.prepare()
@@ -73,7 +73,7 @@ def test_a_worker_that_is_there_is_used_and_prepares(sender):
     assert one._worker is worker
 
 
-def test_a_worker_that_has_died_meanwhile_is_replaced(sender):
+def test_dead_worker_is_replaced_before_the_next_event(sender):
     worker = Worker.spawn()
     one = sender(FILE, worker=worker)
     worker.kill()
@@ -81,7 +81,7 @@ def test_a_worker_that_has_died_meanwhile_is_replaced(sender):
     sender(FILE).prepare()  # without a worker there is nothing to prepare
 
 
-def test_where_no_worker_can_be_started_each_handler_has_failed(sender, monkeypatch):
+def test_each_handler_fails_if_no_worker_can_be_started(sender, monkeypatch):
     def refuse():
         raise OSError(11, "no more processes")
 
@@ -92,7 +92,7 @@ def test_where_no_worker_can_be_started_each_handler_has_failed(sender, monkeypa
     ]
 
 
-def test_the_log_says_why_the_event_is_not_kept_if_no_worker_can_be_started(sender, monkeypatch):
+def test_log_explains_a_lost_event_if_no_worker_can_be_started(sender, monkeypatch):
     def refuse():
         raise OSError(24, "too many open files")
 
@@ -104,7 +104,7 @@ def test_the_log_says_why_the_event_is_not_kept_if_no_worker_can_be_started(send
     assert said == ["the event cannot be kept in the outbox ob: no worker can be started"]
 
 
-def test_those_that_a_crash_has_kept_from_reporting_get_a_worker_each(sender, plugin):
+def test_handlers_without_a_report_after_a_crash_get_a_worker_each(sender, plugin):
     plugin("crash", handler("import os; os._exit(3)"))
     one = sender(("crash", ""), FILE, ("crash:b", ""), outbox="outbox")
     sent = send(one)
@@ -135,7 +135,7 @@ WHEN_IT_IS = "import os, signal, time\n        while not os.path.exists('under w
         pytest.param("os.kill(os.getpid(), signal.SIGSTOP)", "TimeoutError: not done within 12 s", id="it stops"),
     ],
 )
-def test_a_handler_that_was_under_way_when_its_worker_died_delivers_in_another(sender, plugin, end, reason):
+def test_running_handler_of_a_dead_worker_delivers_in_another(sender, plugin, end, reason):
     plugin("fine", handler(UNDER_WAY))
     plugin("hostile", handler(WHEN_IT_IS + end), dist="acme_other")
     assert summary(send(sender(("fine", ""), ("hostile", ""), timeout=12.0))) == [
@@ -145,20 +145,20 @@ def test_a_handler_that_was_under_way_when_its_worker_died_delivers_in_another(s
     assert os.path.exists("delivered")
 
 
-def test_a_handler_that_crashes_alone_is_not_tried_twice(sender, plugin):
+def test_handler_that_crashes_alone_is_tried_once(sender, plugin):
     plugin("crash", handler("open('tries', 'a').write('x'); import os; os._exit(3)"))
     assert summary(send(sender(("crash", "")))) == [("crash", False, "its process ended with status 3")]
     assert pathlib.Path("tries").read_text() in ("x", "")
 
 
-def test_a_worker_that_reports_nothing_more_hangs_and_holds_up_no_other_handler(sender, plugin):
+def test_silent_worker_is_replaced_and_other_handlers_deliver(sender, plugin):
     plugin("stops", handler("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
     sent = send(sender(("stops", ""), FILE, timeout=8.0))
     assert summary(sent) == [("stops", False, "TimeoutError: not done within 8 s"), ("file", True, "")]
     assert sent.results[0].timed_out
 
 
-def test_a_handler_that_hangs_alone_is_ended_at_the_deadline_and_the_event_waits(sender, plugin):
+def test_handler_that_hangs_alone_is_killed_and_stays_pending(sender, plugin):
     plugin("hangs", handler("__import__('threading').Event().wait()"))
     sent = send(sender(("hangs", ""), outbox="outbox", timeout=3.0))
     assert summary(sent) == [("hangs", False, "TimeoutError: not done within 3 s")]
@@ -166,14 +166,14 @@ def test_a_handler_that_hangs_alone_is_ended_at_the_deadline_and_the_event_waits
     assert len(waiting()) == 1
 
 
-def test_a_worker_with_a_handler_that_hangs_takes_no_other_event(sender, plugin):
+def test_worker_with_a_hung_handler_takes_no_other_event(sender, plugin):
     plugin("hangs", handler("__import__('threading').Event().wait()"))
     one = sender(("hangs", ""), FILE, timeout=3.0)
     assert [ok for _, ok, _ in summary(send(one))] == [False, True]
     assert one._worker is None
 
 
-def test_a_handler_without_a_thread_gets_the_event_in_a_worker_of_its_own(sender, plugin):
+def test_handler_without_a_thread_runs_in_its_own_worker(sender, plugin):
     source = 'def no(*args): raise RuntimeError("can\'t start new thread")\n'
     source += "import threading; threading.Thread.start = no\n"
     plugin("thief", handler() + source)
@@ -182,7 +182,7 @@ def test_a_handler_without_a_thread_gets_the_event_in_a_worker_of_its_own(sender
     assert waiting() == []
 
 
-def test_an_outbox_that_cannot_be_used_is_left_out_and_logged(sender, here):
+def test_unusable_outbox_is_logged_and_the_event_sent_directly(sender, here):
     (here / "file").write_text("in the way")
     one = sender(FILE, outbox="file/outbox")
     sent = send(one)
@@ -193,7 +193,7 @@ def test_an_outbox_that_cannot_be_used_is_left_out_and_logged(sender, here):
     )
 
 
-def test_an_outbox_that_does_not_answer_is_left_out_and_logged(sender, here, plugin, tmp_path):
+def test_hung_outbox_is_logged_and_the_event_sent_directly(sender, here, plugin, tmp_path):
     plugin("good", handler())
     site = pathlib.Path(os.environ["PYTHONPATH"])
     (site / "sitecustomize.py").write_text("import os, threading\nos.fsync = lambda fd: threading.Event().wait()\n")
@@ -203,15 +203,15 @@ def test_an_outbox_that_does_not_answer_is_left_out_and_logged(sender, here, plu
     assert "it did not answer within 3." in one.logged[0]
 
 
-def test_where_journaling_has_no_end_either_the_entry_stays_claimed(sender, plugin, monkeypatch):
+def test_entry_stays_claimed_if_journaling_hangs(sender, plugin, monkeypatch):
     plugin("crash", handler("import os; os._exit(3)"))
-    monkeypatch.setattr(sending, "RESUME_PATIENCE", 0.0)
+    monkeypatch.setattr(sending, "RESUME_TIMEOUT", 0.0)
     assert send(sender(("crash", ""), outbox="outbox")).kept
     ((candidate, _),) = Outbox("outbox").entries()
     assert candidate.state == "claimed"
 
 
-def test_where_no_worker_can_be_started_for_journaling_the_entry_stays_claimed(sender, plugin, monkeypatch):
+def test_entry_stays_claimed_if_no_worker_can_journal(sender, plugin, monkeypatch):
     plugin("crash", handler("import os; os._exit(3)"))
     worker = Worker.spawn()
 
@@ -223,12 +223,12 @@ def test_where_no_worker_can_be_started_for_journaling_the_entry_stays_claimed(s
     assert len(waiting()) == 1
 
 
-def test_an_entry_that_somebody_else_has_taken_is_not_called_kept(sender, plugin):
+def test_entry_claimed_by_another_process_is_not_reported_as_stored(sender, plugin):
     plugin("crash", handler("import os, shutil; shutil.rmtree('outbox'); os._exit(3)"))
     assert not send(sender(("crash", ""), outbox="outbox")).kept
 
 
-def test_a_permanent_failure_is_kept_for_an_operator(sender, plugin):
+def test_permanent_failure_is_stored_for_an_operator(sender, plugin):
     plugin("refuses", "from event import PermanentError\n" + handler("raise PermanentError('no such user')"))
     one = sender(("refuses", ""), outbox="outbox")
     sent = send(one)
@@ -236,7 +236,7 @@ def test_a_permanent_failure_is_kept_for_an_operator(sender, plugin):
     assert len(one.logged) == 1
 
 
-def test_a_file_that_is_missing_is_logged_or_stops_the_sending(sender):
+def test_missing_file_is_logged_or_stops_the_send(sender):
     one = sender(FILE, outbox="outbox")
     sent = send(one, attach=[("log", "gone")])
     assert (summary(sent), one.logged) == ([("file", True, "")], ["cannot attach 'gone' to event n (u): no such file"])
@@ -245,7 +245,7 @@ def test_a_file_that_is_missing_is_logged_or_stops_the_sending(sender):
     assert send(one, sending="t").results[0].ok
 
 
-def test_a_sending_can_be_told_to_hurry(sender, plugin):
+def test_hurry_shortens_a_running_send(sender, plugin):
     plugin("hangs", handler("__import__('threading').Event().wait()"))
     one = sender(("hangs", ""), timeout=600.0)
     one.hurry(1.0)
@@ -290,7 +290,7 @@ def test_a_report_with_wrong_types_counts_as_a_failure():
 # Workers that the test plays.
 
 
-def test_a_handler_that_its_worker_has_not_tried_is_tried_alone_and_may_time_out_there(monkeypatch):
+def test_untried_handler_is_tried_alone_and_can_time_out(monkeypatch):
     stage = Stage(monkeypatch)
 
     def answer(worker):

@@ -67,7 +67,7 @@ def die(supervisor, worker, reason="its process ended with SIGSEGV"):
 # A single pass.
 
 
-def test_a_pass_ends_when_all_is_tried_and_knows_what_waits(once, stage, heard):
+def test_pass_ends_after_all_entries_and_counts_pending_ones(once, stage, heard):
     once.step(0.0)
     (worker,) = stage.workers
     assert worker.jobs[0]["job"] == "deliver"
@@ -90,14 +90,14 @@ def test_a_pass_ends_when_all_is_tried_and_knows_what_waits(once, stage, heard):
     assert len(stage.workers) == 1
 
 
-def test_a_worker_that_serves_already_gets_the_job(stage, heard):
+def test_running_worker_gets_the_job(stage, heard):
     worker = FakeWorker(stage)
     Supervisor(job("deliver"), heard, worker).step(0.0)
     assert worker.jobs
     assert stage.workers == []
 
 
-def test_an_outbox_that_is_absent_ends_the_pass(once, stage):
+def test_absent_outbox_ends_the_pass(once, stage):
     once.step(0.0)
     stage.workers[0].report("absent")
     once.step(0.0)
@@ -108,7 +108,7 @@ def test_an_outbox_that_is_absent_ends_the_pass(once, stage):
     ("kind", "values"),
     [("trouble", {"text": "it is not a directory"}), ("state", {"disk": 1000.0, "exhausted": False})],
 )
-def test_an_outbox_that_fails_ends_the_pass(once, stage, kind, values):
+def test_failing_outbox_ends_the_pass(once, stage, kind, values):
     once.step(0.0)
     stage.workers[0].report(kind, **values)
     once.step(0.0)
@@ -125,18 +125,18 @@ def test_a_pass_fails_if_no_worker_can_be_started(once, stage):
     assert once.finished
 
 
-def test_a_pass_fails_once_workers_have_died_again_and_again_for_no_handler(once, stage, heard):
-    for _ in range(room._MOST_STARTS):
+def test_pass_fails_after_repeated_worker_deaths_without_a_handler(once, stage, heard):
+    for _ in range(room._MAX_STARTS):
         assert not once.failed
         stage.now += 100.0
         once.step(0.0)
         die(once, stage.workers[-1])
     assert once.failed == "the worker was lost: its process ended with SIGSEGV"
     assert once.finished
-    assert len(stage.workers) == room._MOST_STARTS
+    assert len(stage.workers) == room._MAX_STARTS
 
 
-def test_a_pass_starts_no_second_worker_while_one_finishes_what_it_has(once, stage):
+def test_pass_starts_no_second_worker_while_one_finishes(once, stage):
     once.step(0.0)
     stage.workers[0].report("state", disk=0.0, exhausted=True)
     steps(once)
@@ -149,7 +149,7 @@ def test_a_pass_starts_no_second_worker_while_one_finishes_what_it_has(once, sta
 # Workers that die.
 
 
-def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(watching, stage, heard, monkeypatch):
+def test_workers_that_die_at_once_are_restarted_with_back_off(watching, stage, heard, monkeypatch):
     monkeypatch.setattr(room, "backoff", partial(backoff, chance=0.5))
     starts = []
     stage.on_spawn = lambda worker: (starts.append(stage.now), worker.kill("it broke"))
@@ -161,7 +161,7 @@ def test_workers_that_die_at_once_are_started_at_longer_and_longer_intervals(wat
     assert set(heard.notes) == {"the worker was lost: it broke"}
 
 
-def test_what_a_handler_had_goes_into_quarantine_and_its_lane_is_held_meanwhile(watching, stage, heard):
+def test_entry_of_a_crash_is_quarantined_and_its_lane_held(watching, stage, heard):
     watching.step(0.0)
     begin(stage.workers[0], "e")
     watching.step(0.0)
@@ -178,7 +178,7 @@ def test_what_a_handler_had_goes_into_quarantine_and_its_lane_is_held_meanwhile(
     assert heard.notes == []
 
 
-def test_a_handler_that_kills_two_workers_of_its_own_rests_and_a_line_says_so(watching, stage, heard):
+def test_handler_that_kills_two_workers_rests_and_is_logged(watching, stage, heard):
     watching.step(0.0)
     begin(stage.workers[0], "e", "f")
     watching.step(0.0)
@@ -191,14 +191,14 @@ def test_a_handler_that_kills_two_workers_of_its_own_rests_and_a_line_says_so(wa
     for worker in alone:
         worker.kill("its process ended with SIGSEGV")
     steps(watching)
-    assert frames(main) == [("rest", "lane-a")]
+    assert frames(main) == [("pause", "lane-a")]
     assert "a ended its process twice in a row, and is not tried for 60 s" in heard.logged
     die(watching, main)
     watching.step(0.0)
-    assert stage.workers[-1].jobs[0]["rest"] == ["lane-a"]
+    assert stage.workers[-1].jobs[0]["pause"] == ["lane-a"]
 
 
-def test_an_entry_between_two_handlers_is_adopted_by_the_next_worker(watching, stage, heard):
+def test_entry_between_two_handlers_is_adopted_by_the_next_worker(watching, stage, heard):
     watching.step(0.0)
     begin(stage.workers[0], "e")
     did(stage.workers[0], ["result", "e", "a", {"ok": True}])
@@ -214,7 +214,7 @@ def test_an_entry_between_two_handlers_is_adopted_by_the_next_worker(watching, s
     assert heard.entries == [("e", "delivered", [("a", "")])]
 
 
-def test_a_worker_that_reports_nothing_is_killed(watching, stage):
+def test_silent_worker_is_killed(watching, stage):
     watching.step(0.0)
     stage.now += TIMEOUT + room.SILENT_SECONDS + 1
     watching.step(0.0)
@@ -236,14 +236,14 @@ def test_a_worker_that_reports_nothing_is_killed(watching, stage):
         ("adopted", {}),
     ],
 )
-def test_a_worker_whose_report_makes_no_sense_is_killed(watching, stage, kind, values):
+def test_worker_with_an_invalid_report_is_killed(watching, stage, kind, values):
     watching.step(0.0)
     stage.workers[0].report(kind, **values)
     watching.step(0.0)
-    assert stage.workers[0].ended.startswith("it broke the protocol of workers")
+    assert stage.workers[0].ended.startswith("it sent an invalid report")
 
 
-def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
+def test_unknown_report_is_ignored(watching, stage, heard):
     watching.step(0.0)
     stage.workers[0].report("weather", text="fine")
     stage.workers[0].report("alive", memory=1, threads=1)
@@ -261,11 +261,11 @@ def test_a_report_that_is_unknown_is_ignored(watching, stage, heard):
     ("kind", "values"),
     [
         ("alive", {"memory": 1 << 60, "threads": 1}),
-        ("alive", {"memory": 1, "threads": room.MOST_THREADS + 1}),
+        ("alive", {"memory": 1, "threads": room.MAX_THREADS + 1}),
         ("state", {"disk": 0.0, "exhausted": True}),
     ],
 )
-def test_a_worker_that_has_grown_finishes_while_another_goes_on(watching, stage, heard, kind, values):
+def test_worker_that_has_grown_finishes_while_a_new_one_continues(watching, stage, heard, kind, values):
     watching.step(0.0)
     stage.workers[0].report(kind, **values)
     steps(watching)
@@ -281,16 +281,16 @@ def test_a_worker_that_has_grown_finishes_while_another_goes_on(watching, stage,
     assert heard.logged == ["the last words"]
 
 
-def test_a_worker_of_a_great_age_is_renewed(watching, stage):
+def test_old_worker_is_replaced(watching, stage):
     watching.step(0.0)
-    stage.now += room.MOST_AGE + 1
+    stage.now += room.MAX_AGE + 1
     stage.workers[0].last_report = stage.now
     steps(watching)
     assert frames(stage.workers[0]) == [("stop", "")]
     assert len(stage.workers) == 2
 
 
-def test_an_outbox_that_fails_is_noted_and_watched_on(watching, stage, heard):
+def test_watch_logs_a_failing_outbox_and_continues(watching, stage, heard):
     watching.step(0.0)
     stage.workers[0].report("trouble", text="it is not a directory")
     stage.workers[0].report("trouble", text="")
@@ -302,7 +302,7 @@ def test_an_outbox_that_fails_is_noted_and_watched_on(watching, stage, heard):
 # To stop.
 
 
-def test_to_stop_lets_the_worker_finish(watching, stage):
+def test_stop_lets_the_worker_finish(watching, stage):
     watching.step(0.0)
     watching.stop()
     watching.stop()
@@ -315,14 +315,14 @@ def test_to_stop_lets_the_worker_finish(watching, stage):
     assert len(stage.workers) == 1
 
 
-def test_to_stop_before_a_worker_was_started_starts_none(watching, stage):
+def test_stop_before_the_first_worker_starts_none(watching, stage):
     watching.stop()
     watching.step(0.0)
     assert watching.finished
     assert stage.workers == []
 
 
-def test_what_a_worker_leaves_that_dies_while_it_stops_is_put_back(watching, stage):
+def test_entries_of_a_worker_that_dies_during_stop_are_released(watching, stage):
     watching.step(0.0)
     begin(stage.workers[0], "e")
     did(stage.workers[0], ["result", "e", "a", {"ok": True}])
@@ -337,7 +337,7 @@ def test_what_a_worker_leaves_that_dies_while_it_stops_is_put_back(watching, sta
     assert [result["handler"] for result in put_back["results"]] == ["a"]
 
 
-def test_to_abort_kills_the_workers_and_puts_back_what_they_had(watching, stage):
+def test_abort_kills_the_workers_and_releases_their_entries(watching, stage):
     watching.step(0.0)
     begin(stage.workers[0], "e", "f")
     watching.step(0.0)
@@ -349,13 +349,13 @@ def test_to_abort_kills_the_workers_and_puts_back_what_they_had(watching, stage)
     assert stage.workers[1].ended == "it was ended"
 
 
-def test_to_abort_without_entries_starts_no_worker(watching, stage):
+def test_abort_without_entries_starts_no_worker(watching, stage):
     watching.abort()
     assert watching.finished
     assert stage.workers == []
 
 
-def test_what_cannot_be_put_back_stays_claimed(watching, stage):
+def test_entries_that_cannot_be_released_stay_claimed(watching, stage):
     watching.step(0.0)
     begin(stage.workers[0], "e")
     watching.step(0.0)

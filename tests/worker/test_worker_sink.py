@@ -10,7 +10,7 @@ import pytest
 
 from event._broker import Disposition, Incoming
 from event._worker import parent, worker_sink
-from event._worker.worker_sink import BATCH_PATIENCE, WorkerSink
+from event._worker.worker_sink import BATCH_TIMEOUT, WorkerSink
 from worker.staging import Heard, Stage
 
 if os.name == "nt":
@@ -43,12 +43,12 @@ class Relay:
     def turn(self, count=1):
         for _ in range(count):
             self.supervisor.step(0.0)
-            self.supervisor.go_on()
+            self.supervisor.advance()
 
     def give(self, *pending, count=1):
         """Give a batch, of as many messages as there are lists of pending handlers."""
         lists = pending or [None] * count
-        batch = self.supervisor.give([Incoming(f"m{number}".encode(), names) for number, names in enumerate(lists)])
+        batch = self.supervisor.submit([Incoming(f"m{number}".encode(), names) for number, names in enumerate(lists)])
         self.turn(2)
         return batch
 
@@ -95,7 +95,7 @@ ACKED = ("ack", "", None, {})
 # Whole batches.
 
 
-def test_a_batch_is_given_to_the_worker_and_its_results_come_back(keeping, stage):
+def test_sink_passes_a_batch_to_the_worker_and_returns_its_results(keeping, stage):
     batch = keeping.give(None, ["a"])
     (worker,) = stage.workers
     frame = worker.jobs[1]
@@ -104,41 +104,41 @@ def test_a_batch_is_given_to_the_worker_and_its_results_come_back(keeping, stage
     assert outcomes(batch) == [(ACK, "", None), (DEAD, "malformed", ["a"])]
 
 
-def test_the_results_of_another_batch_are_ignored(keeping, stage):
+def test_results_of_another_batch_are_ignored(keeping, stage):
     batch = keeping.give()
     keeping.answer(stage.workers[0], ACKED, number=7)
     assert not batch.done.is_set()
 
 
 @pytest.mark.parametrize("results", [[], [["other", "", None, {}]], [["ack"]]])
-def test_a_worker_whose_results_make_no_sense_is_killed(keeping, stage, results):
+def test_worker_with_invalid_results_is_killed(keeping, stage, results):
     keeping.give()
     stage.workers[0].report("batch", number=1, results=results)
     keeping.turn()
-    assert stage.workers[0].ended == "it broke the protocol of workers (ValueError)"
+    assert stage.workers[0].ended == "it sent an invalid report (ValueError)"
 
 
 def test_a_batch_stays_at_the_broker_if_no_worker_can_be_started(keeping, stage):
     stage.refusal = OSError(11, "no more processes")
     batch = keeping.give(count=2)
     assert not batch.done.is_set()
-    stage.now += BATCH_PATIENCE + 1
+    stage.now += BATCH_TIMEOUT + 1
     keeping.turn()
     assert outcomes(batch) == [(KEEP, "no worker can be started", None)] * 2
 
 
 def test_a_batch_stays_at_the_broker_if_the_outbox_does_not_answer(keeping, stage):
     batch = keeping.give()
-    stage.now += BATCH_PATIENCE + 1
+    stage.now += BATCH_TIMEOUT + 1
     stage.workers[0].last_report = stage.now
     keeping.turn(2)
     assert stage.workers[0].ended == "it did not take a batch in time"
     assert outcomes(batch) == [(KEEP, "the outbox does not answer", None)]
 
 
-def test_without_an_outbox_a_worker_has_the_timeout_for_each_message(direct, stage):
+def test_worker_without_an_outbox_has_the_timeout_per_message(direct, stage):
     batch = direct.give(count=3)
-    stage.now += BATCH_PATIENCE + 3 * TIMEOUT - 1
+    stage.now += BATCH_TIMEOUT + 3 * TIMEOUT - 1
     stage.workers[0].last_report = stage.now
     direct.turn()
     assert stage.workers[0].ended == ""
@@ -163,7 +163,7 @@ def delivery(worker, handler, **values):
     worker.report("delivery", entry="id", name="n", handler=handler, **values)
 
 
-def test_what_failed_or_has_something_to_say_is_told(direct, stage):
+def test_failures_and_warnings_are_logged(direct, stage):
     direct.turn()
     (worker,) = stage.workers
     delivery(worker, "a", ok=True)
@@ -173,7 +173,7 @@ def test_what_failed_or_has_something_to_say_is_told(direct, stage):
     assert direct.heard.entries == [("id", "", [("a", "")]), ("id", "", [("b", "no")])]
 
 
-def test_who_has_the_event_is_known_when_it_is_tried_again(direct, stage):
+def test_retry_knows_which_handlers_already_delivered(direct, stage):
     direct.give()
     delivery(stage.workers[0], "a", ok=True)
     delivery(stage.workers[0], "b", ok=False, error="no")
@@ -198,7 +198,7 @@ def test_each_message_of_a_dead_worker_is_put_into_the_outbox_alone(keeping, sta
     assert worker.ended == "it was asked to end"
 
 
-def test_a_message_that_kills_its_own_worker_goes_back_as_one_that_crashes(keeping, stage):
+def test_message_that_kills_its_own_worker_is_requeued_with_a_crash_count(keeping, stage):
     batch = keeping.give(["a"], None)
     keeping.lose()
     keeping.kill_alone()
@@ -209,7 +209,7 @@ def test_a_message_that_kills_its_own_worker_goes_back_as_one_that_crashes(keepi
     assert keeping.heard.notes == [f"a message was put back: {DEATH}"]
 
 
-def test_a_message_alone_that_the_outbox_does_not_answer_for_stays_at_the_broker(keeping, stage):
+def test_single_message_stays_at_the_broker_if_the_outbox_hangs(keeping, stage):
     batch = keeping.give()
     keeping.lose()
     worker, _ = keeping.alone()
@@ -219,7 +219,7 @@ def test_a_message_alone_that_the_outbox_does_not_answer_for_stays_at_the_broker
     assert outcomes(batch) == [(KEEP, "the outbox does not answer", None)]
 
 
-def test_without_an_outbox_each_handler_is_tried_alone_and_the_results_are_one(direct, stage):
+def test_results_of_handlers_tried_alone_are_merged(direct, stage):
     batch = direct.give()
     direct.lose()
     worker, pending = direct.alone()
@@ -232,7 +232,7 @@ def test_without_an_outbox_each_handler_is_tried_alone_and_the_results_are_one(d
     assert (combined.refused, combined.crashed) == ({"a": "refused"}, True)
 
 
-def test_handlers_that_this_relay_does_not_have_stay_pending(direct, stage):
+def test_handlers_unknown_to_this_relay_stay_pending(direct, stage):
     batch = direct.give(["a", "elsewhere"])
     direct.lose()
     worker, pending = direct.alone()
@@ -241,7 +241,7 @@ def test_handlers_that_this_relay_does_not_have_stay_pending(direct, stage):
     assert outcomes(batch) == [(ACK, "", ["elsewhere"])]
 
 
-def test_a_message_stays_at_the_broker_if_no_worker_can_be_started_for_it(keeping, stage):
+def test_single_message_stays_at_the_broker_if_no_worker_can_be_started(keeping, stage):
     batch = keeping.give()
     stage.refusal = OSError(11, "no more processes")
     keeping.lose()
@@ -320,40 +320,40 @@ def test_the_broker_is_kept_alive_while_a_batch_is_delivered(sink, stage, monkey
     assert result.disposition is ACK
 
 
-def test_a_sink_that_was_aborted_leaves_messages_at_the_broker(sink, monkeypatch):
+def test_aborted_sink_leaves_messages_at_the_broker(sink, monkeypatch):
     monkeypatch.setattr(worker_sink, "_IDLE", 0.01)
     sink.abort()
     results = sink.deliver([Incoming(b"m"), Incoming(b"n")], lambda: None)
-    assert [(result.disposition, result.reason) for result in results] == [(KEEP, "the worker is gone")] * 2
+    assert [(result.disposition, result.reason) for result in results] == [(KEEP, "the worker has stopped")] * 2
 
 
-# The bell.
+# The wake_up.
 
 
 @pytest.fixture
-def bell():
-    made = worker_sink._Bell()
+def wake_up():
+    made = worker_sink._WakeUp()
     yield made
     os.close(made._read)
     os.close(made._write)
 
 
-def test_a_bell_ends_the_wait_for_workers(bell):
-    threading.Timer(0.05, bell.ring).start()
-    assert parent.receive([bell], time.monotonic() + SECONDS) == [(bell, {"report": "bell"})]
-    assert bell.read() == []
+def test_wake_up_ends_the_wait_for_workers(wake_up):
+    threading.Timer(0.05, wake_up.wake).start()
+    assert parent.receive([wake_up], time.monotonic() + SECONDS) == [(wake_up, {"report": "wake"})]
+    assert wake_up.read() == []
 
 
-def test_a_bell_that_rings_all_the_time_holds_up_nobody(bell):
+def test_constant_wake_ups_delay_no_worker(wake_up):
     for _ in range(1 << 17):
-        bell.ring()
-    assert bell.read()
+        wake_up.wake()
+    assert wake_up.read()
 
 
-def test_a_bell_rings_where_a_pipe_cannot_be_set_not_to_block(monkeypatch):
+def test_wake_up_works_if_a_pipe_cannot_be_nonblocking(monkeypatch):
     monkeypatch.delattr(os, "set_blocking")
-    bell = worker_sink._Bell()
-    bell.ring()
-    assert bell.read()
-    os.close(bell._read)
-    os.close(bell._write)
+    wake_up = worker_sink._WakeUp()
+    wake_up.wake()
+    assert wake_up.read()
+    os.close(wake_up._read)
+    os.close(wake_up._write)

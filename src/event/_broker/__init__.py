@@ -1,27 +1,33 @@
-"""Message brokers: publishing events to a queue, and relaying them from there.
+"""Message brokers: publish events to a queue, and relay them from a queue to handlers.
 
-Other rooms use these names only:
+Other packages use only these names:
 
 =====================================  ==============================================================================
-`BrokerURL`                            a broker's URL: checked, compared, shown without secrets
-`PublisherPool`                        publishes, with confirmation, retries and failover; `OutgoingMessage` is what
-`Relay`                                from a queue to a `Sink`, until it is told to stop
-`Sink`, `Incoming`, `SinkResult`,      where a relay's events go, and what becomes of a message
-`Disposition`
-`OutboxSink`, `DirectSink`             sinks of this process; `AttachmentSource` says where S3 attachments may be
-`EventMessage`, `InlineFile`,          the message format
-`S3Reference`, `encode_message`,
-`decode_message`
-`RelayState`                           what relays remember about a message
-`BrokerError`, `RefusedError`,         what goes wrong
-`NotTakenError`, `TooLargeError`
-`load_client`, `is_queue_name`,        the client library for a URL; names of queues
-`DEFAULT_QUEUE`, `DEAD_SUFFIX`
-`connect_consumer`                     a connection that receives
-`connect_publisher`                    a connection that publishes
+`BrokerURL`                            a broker's URL: parse, compare, and show it without secrets
+`PublisherPool`                        publish messages, with confirmation, retries and failover
+`OutgoingMessage`                      a message to publish
+`ReceivedMessage`                      a message that was received and is not acknowledged yet
+`Relay`                                pass messages from a queue to a `Sink`
+`REASON_HEADER`                        the header with the reason why a message was dead-lettered
+`Sink`                                 the protocol of a relay's destination
+`Incoming`                             a message for a sink
+`SinkResult`, `Disposition`            the result of a sink: what to do with the message
+`OutboxSink`, `DirectSink`             sinks that store events in an outbox, or give them directly to handlers
+`AttachmentSource`                     download attachments from S3
+`EventMessage`                         the content of a message
+`InlineFile`, `S3Reference`            an attachment in a message: its content, or its location in S3
+`encode_message`, `decode_message`     convert an `EventMessage` to the body of a message, and back
+`RelayState`                           the state that relays store in a message's header, such as the attempts
+`BrokerError`, `RefusedError`,         errors of a broker, see `event._broker.queue`
+`NotAcceptedError`, `TooLargeError`
+`load_client`                          import the client library for a URL
+`connect_consumer`                     open a connection that receives messages
+`connect_publisher`                    open a connection that publishes messages
+`is_queue_name`                        return whether a text is a valid queue name
+`DEFAULT_QUEUE`, `DEAD_SUFFIX`         the default queue's name; the suffix of a dead-letter queue's name
 =====================================  ==============================================================================
 
-Importing this package loads none of them, and no client library: a name is loaded when it is first used.
+Importing this package imports no submodule and no client library. A name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
         DEAD_SUFFIX,
         DEFAULT_QUEUE,
         BrokerError,
-        NotTakenError,
+        NotAcceptedError,
         OutgoingMessage,
         ReceivedMessage,
         RefusedError,
@@ -56,7 +62,7 @@ _MODULES = {
     "message": ("EventMessage", "InlineFile", "S3Reference", "decode_message", "encode_message"),
     "publisher": ("PublisherPool",),
     "queue": (
-        "DEAD_SUFFIX", "DEFAULT_QUEUE", "BrokerError", "NotTakenError", "OutgoingMessage", "ReceivedMessage",
+        "DEAD_SUFFIX", "DEFAULT_QUEUE", "BrokerError", "NotAcceptedError", "OutgoingMessage", "ReceivedMessage",
         "RefusedError", "TooLargeError", "connect_consumer", "connect_publisher", "is_queue_name", "load_client",
     ),
     "relay": ("REASON_HEADER", "Relay"),
@@ -80,7 +86,7 @@ __all__ = [
     "EventMessage",
     "Incoming",
     "InlineFile",
-    "NotTakenError",
+    "NotAcceptedError",
     "OutboxSink",
     "OutgoingMessage",
     "PublisherPool",
@@ -102,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a name when it is first used."""
+    """Import a name on first use."""
     from importlib import import_module
 
     for module, names in _MODULES.items():

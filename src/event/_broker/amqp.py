@@ -1,4 +1,4 @@
-"""RabbitMQ and other brokers that speak AMQP 0-9-1, by pika."""
+"""The adapter for RabbitMQ and other AMQP 0-9-1 brokers, which uses pika."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import pika
 from pika import spec
 
-from event._broker.amqp_connection import GOODBYE, AMQPConnection, declare, left, sorted_error
+from event._broker.amqp_connection import CLOSE_TIMEOUT, AMQPConnection, broker_error_from_pika, declare, seconds_until
 from event._broker.queue import (
     DEAD_SUFFIX,
     MESSAGE_TYPE,
     OPERATION_TIMEOUT,
     BrokerError,
     Masked,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
     TooLargeError,
@@ -44,7 +44,7 @@ def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int
     try:
         return AMQPConsumer(url, connection, queue, prefetch)
     except BaseException:
-        connection.close(GOODBYE)
+        connection.close(CLOSE_TIMEOUT)
         raise
 
 
@@ -57,7 +57,7 @@ class AMQPPublisher:
         self._declared: set[str] = set()
         self._channel: Any = None
         self._closed: BaseException | None = None
-        self._answer: bool | None = None
+        self._confirmed: bool | None = None
         self._returned = ""
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:
@@ -72,7 +72,7 @@ class AMQPPublisher:
             try:
                 self._publish(queue, message, end)
             except Exception:
-                self._declared.discard(queue)  # it may have been removed
+                self._declared.discard(queue)  # the queue may have been deleted
                 raise
 
     def close(self, timeout: float) -> None:
@@ -80,42 +80,42 @@ class AMQPPublisher:
         self._connection.close(timeout)
 
     def abandon(self) -> None:
-        """Forget the connection: the parent process goes on using its socket."""
+        """Close this process's copy of the socket after a fork. The parent process continues to use the connection."""
         self._connection.abandon()
 
     def _open(self, end: float) -> None:
-        noted = self._connection.noted
-        channel = self._connection.open_channel(left(end))
-        channel.add_on_close_callback(noted(self._note_close))
-        channel.add_on_return_callback(self._note_return)
+        waking = self._connection.waking
+        channel = self._connection.open_channel(seconds_until(end))
+        channel.add_on_close_callback(waking(self._on_close))
+        channel.add_on_return_callback(self._on_return)
         selected: list[object] = []
-        channel.confirm_delivery(noted(self._note_answer), noted(selected.append))
-        self._connection.wait(lambda: selected, left(end))
+        channel.confirm_delivery(waking(self._on_confirm), waking(selected.append))
+        self._connection.wait(lambda: selected, seconds_until(end))
         self._closed = None
         self._channel = channel
 
     def _publish(self, queue: str, message: OutgoingMessage, end: float) -> None:
-        self._answer, self._returned = None, ""
+        self._confirmed, self._returned = None, ""
         properties = _BasicProperties(
             content_type=MESSAGE_TYPE, content_encoding="utf-8", delivery_mode=2, headers={**message.headers},
             message_id=message.id or None,
         )  # fmt: skip
         self._channel.basic_publish("", queue, message.body, properties, mandatory=True)
-        self._connection.wait(lambda: self._answer is not None or self._closed, left(end))
+        self._connection.wait(lambda: self._confirmed is not None or self._closed, seconds_until(end))
         if self._closed:
-            raise sorted_error(self._closed)
+            raise broker_error_from_pika(self._closed)
         if self._returned:
-            raise BrokerError(f"the queue is gone: {self._returned}")  # the next attempt declares it
-        if not self._answer:
-            raise NotTakenError("the broker has rejected the message; the queue may be full")
+            raise BrokerError(f"the queue no longer exists: {self._returned}")  # the next attempt declares it
+        if not self._confirmed:
+            raise NotAcceptedError("the broker has rejected the message; the queue may be full")
 
-    def _note_answer(self, frame: Any) -> None:
-        self._answer = isinstance(frame.method, spec.Basic.Ack)
+    def _on_confirm(self, frame: Any) -> None:
+        self._confirmed = isinstance(frame.method, spec.Basic.Ack)
 
-    def _note_return(self, _channel: object, method: Any, *_args: object) -> None:
+    def _on_return(self, _channel: object, method: Any, *_args: object) -> None:
         self._returned = f"{method.reply_code} {method.reply_text}"
 
-    def _note_close(self, _channel: object, error: BaseException) -> None:
+    def _on_close(self, _channel: object, error: BaseException) -> None:
         self._closed, self._channel = error, None
 
 
@@ -134,20 +134,20 @@ class AMQPConsumer:
         self._publisher: AMQPPublisher | None = None
         end = time.monotonic() + OPERATION_TIMEOUT
         declare(connection, queue, end)
-        self._channel = connection.open_channel(left(end))
-        self._channel.add_on_close_callback(connection.noted(self._note_close))
-        self._channel.add_on_cancel_callback(connection.noted(self._note_cancel))
+        self._channel = connection.open_channel(seconds_until(end))
+        self._channel.add_on_close_callback(connection.waking(self._on_close))
+        self._channel.add_on_cancel_callback(connection.waking(self._on_cancel))
         begun: list[object] = []
         self._channel.basic_qos(prefetch_count=prefetch)
-        noted = connection.noted
+        waking = connection.waking
         self._channel.basic_consume(
-            queue, noted(self._note_message), consumer_tag=_CONSUMER_TAG, callback=noted(begun.append)
+            queue, waking(self._on_message), consumer_tag=_CONSUMER_TAG, callback=waking(begun.append)
         )
-        connection.wait(lambda: begun or self._closed, left(end))
+        connection.wait(lambda: begun or self._closed, seconds_until(end))
         self._require_open()
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
-        """Return messages that have come; wait for the first one."""
+        """Return messages that have arrived; wait for the first one."""
         with Masked(self._url, named=False):
             if len(self._received) < limit:
                 ready = (lambda: self._received or self._closed) if wait > 0 else bool
@@ -157,7 +157,7 @@ class AMQPConsumer:
             return [received.popleft() for _ in range(min(limit, len(received)))]
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Acknowledge: with one frame if nothing older is unacknowledged."""
+        """Acknowledge messages, with a single frame if no older message is unacknowledged."""
         with Masked(self._url, named=False):
             self._require_open()
             tags = {message.ack_token for message in messages}
@@ -168,9 +168,9 @@ class AMQPConsumer:
                 self._channel.basic_ack(tag)
             for tag in tags:
                 self._held.pop(tag, None)
-            self._connection.exchange()  # sends what could not be sent at once
+            self._connection.exchange()  # sends frames that could not be sent immediately
 
-    def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:  # noqa: ARG002  # the port's
+    def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:  # noqa: ARG002  # as in `Consumer`
         """Publish a message at the end of the queue and acknowledge the received one."""
         self._move(message, self._queue, headers)
 
@@ -179,27 +179,27 @@ class AMQPConsumer:
         self._move(message, self._queue + DEAD_SUFFIX, headers)
 
     def keep_alive(self) -> None:
-        """Answer the broker's heartbeats."""
+        """Exchange heartbeats with the broker."""
         with Masked(self._url, named=False):
             self._connection.exchange()
             self._require_open()
 
     def close(self) -> None:
-        """Close the connection; the broker then gives what was unacknowledged to another consumer."""
+        """Close the connection. The broker then delivers unacknowledged messages to another consumer."""
         if self._publisher is not None:
-            self._publisher.close(GOODBYE)
-        self._connection.close(GOODBYE)
+            self._publisher.close(CLOSE_TIMEOUT)
+        self._connection.close(CLOSE_TIMEOUT)
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
-        # By a connection of its own: a broker that is short of memory stops reading from those that publish, and
-        # acknowledgements must still get through.
+        # Publish through a separate connection: a broker that is low on memory stops reading from connections that
+        # publish, and this consumer must still be able to acknowledge.
         outgoing = OutgoingMessage(message.body, message.id, headers)
         try:
             self._publish(queue, outgoing)
-        except (NotTakenError, TooLargeError):
+        except (NotAcceptedError, TooLargeError):
             raise
         except BrokerError as error:
-            raise NotTakenError(str(error)) from error
+            raise NotAcceptedError(str(error)) from error
         self.acknowledge([message])
 
     def _publish(self, queue: str, message: OutgoingMessage) -> None:
@@ -210,7 +210,7 @@ class AMQPConsumer:
                     with Masked(self._url, attempt) as address:
                         self._publisher = connect_publisher(self._url, address, OPERATION_TIMEOUT)
                 return self._publisher.publish(queue, message, OPERATION_TIMEOUT)
-            except (NotTakenError, TooLargeError):
+            except (NotAcceptedError, TooLargeError):
                 raise
             except BrokerError:
                 publisher, self._publisher = self._publisher, None
@@ -221,7 +221,7 @@ class AMQPConsumer:
         raise AssertionError  # pragma: no cover  # the loop returns or raises
 
     def _oldest(self, tags: set[int]) -> list[int]:
-        """Return those of the tags that are older than all that stay unacknowledged."""
+        """Return the tags that are older than every message that stays unacknowledged, oldest first."""
         oldest = []
         for tag in self._held:
             if tag not in tags:
@@ -231,9 +231,9 @@ class AMQPConsumer:
 
     def _require_open(self) -> None:
         if self._closed is not None:
-            raise _lost(sorted_error(self._closed))
+            raise _as_broker_error(broker_error_from_pika(self._closed))
 
-    def _note_message(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:
+    def _on_message(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:
         headers: dict[Any, Any] = properties.headers or {}
         count: Any = headers.get("x-delivery-count")
         counted = isinstance(count, int)
@@ -249,12 +249,12 @@ class AMQPConsumer:
             )
         )
 
-    def _note_close(self, _channel: object, error: BaseException) -> None:
+    def _on_close(self, _channel: object, error: BaseException) -> None:
         self._closed = error
 
-    def _note_cancel(self, _frame: object) -> None:
+    def _on_cancel(self, _frame: object) -> None:
         self._closed = BrokerError("the queue has been removed")
 
 
-def _lost(error: BrokerError | TooLargeError) -> BrokerError:
+def _as_broker_error(error: BrokerError | TooLargeError) -> BrokerError:
     return error if isinstance(error, BrokerError) else BrokerError(str(error))

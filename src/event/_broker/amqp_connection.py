@@ -1,6 +1,7 @@
-"""An AMQP connection by pika each of whose waits ends at a deadline; queues; what pika's errors mean.
+"""AMQP connections by pika with a timeout for every wait; declaring queues; translating pika's errors.
 
-`pika.SelectConnection` leaves the loop to its user: pika's blocking adapter waits for a confirmation without an end.
+This module uses `pika.SelectConnection`, because pika's blocking adapter has no timeout when it waits for a
+confirmation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pika
 from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
-from event._broker.queue import DEAD_SUFFIX, BrokerError, NotTakenError, RefusedError, TooLargeError
+from event._broker.queue import DEAD_SUFFIX, BrokerError, NotAcceptedError, RefusedError, TooLargeError
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
 
     from event._broker.url import Address
 
-GOODBYE = 1.0  # seconds
+CLOSE_TIMEOUT = 1.0  # seconds
 _HEARTBEAT = 30  # seconds
 # AMQP 0-9-1, section 1.2
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
 
 
 class AMQPConnection:
-    """An AMQP connection whose waits end at a deadline.
+    """An AMQP connection with a timeout for every wait.
 
-    What is given to pika to be called goes through `noted`: pika's loop then stops, and the wait looks anew.
+    Pass every callback for pika through `waking`, so that `wait` checks its condition again after the callback.
 
-    :raises BrokerError: it could not be opened
-    :raises RefusedError: the login is refused
+    :raises BrokerError: the connection can't be opened
+    :raises RefusedError: the broker refuses the login
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
@@ -46,21 +47,21 @@ class AMQPConnection:
         self._loop = _Loop()
         self._connection = pika.SelectConnection(
             _parameters(address, timeout),
-            on_open_callback=self.noted(_nothing),
-            on_open_error_callback=self.noted(self._note_error),
-            on_close_callback=self.noted(self._note_error),
+            on_open_callback=self.waking(_nothing),
+            on_open_error_callback=self.waking(self._on_error),
+            on_close_callback=self.waking(self._on_error),
             custom_ioloop=self._loop,
         )
-        self._connection.add_on_connection_blocked_callback(partial(self._note_blocked, True))
-        self._connection.add_on_connection_unblocked_callback(partial(self._note_blocked, False))
+        self._connection.add_on_connection_blocked_callback(partial(self._on_blocked, True))
+        self._connection.add_on_connection_unblocked_callback(partial(self._on_blocked, False))
         try:
             self.wait(lambda: self._connection.is_open, timeout)
         except BaseException:
             self.close(0.0)
             raise
 
-    def noted(self, callback: Callable[..., object]) -> Callable[..., None]:
-        """Return a callback for pika which also has `wait` look whether it is done."""
+    def waking(self, callback: Callable[..., object]) -> Callable[..., None]:
+        """Wrap a callback for pika, so that `wait` checks its condition after the callback was called."""
 
         def call(*arguments: object) -> None:
             callback(*arguments)
@@ -69,74 +70,79 @@ class AMQPConnection:
         return call
 
     def open_channel(self, timeout: float) -> Any:
-        """Return a new channel."""
+        """Open a new channel.
+
+        :raises BrokerError: the connection is lost, or the timeout has passed
+        """
         opened: list[Any] = []
-        channel = self._connection.channel(on_open_callback=self.noted(opened.append))
+        channel = self._connection.channel(on_open_callback=self.waking(opened.append))
         self.wait(lambda: opened, timeout)
         return channel
 
     def exchange(self) -> None:
-        """Send and receive what can be sent and received at once."""
+        """Send and receive data without waiting."""
         self.wait(bool, 0.0, must=False)
 
     def wait(self, is_done: Callable[[], object], timeout: float, *, must: bool = True) -> None:
-        """Run the connection until something is done.
+        """Process the connection's data until a condition is true.
 
-        :param must: whether it is an error if it is not done in time
-        :raises BrokerError: the connection is lost, or the time is over
+        :param is_done: returns whether the condition is true
+        :param timeout: seconds to wait at most
+        :param must: whether to raise an error after the timeout
+        :raises BrokerError: the connection is lost, or with `must`, the timeout has passed
         """
         over: list[bool] = []
-        timer = self._loop.call_later(max(timeout, 0.0), self.noted(partial(over.append, True)))
+        timer = self._loop.call_later(max(timeout, 0.0), self.waking(partial(over.append, True)))
         try:
             while not is_done() and self.error is None:
                 if over and must:
                     raise self._overdue(timeout)
                 if over:
                     break
-                self._loop.start()  # until it is stopped
+                self._loop.start()  # returns after a callback that was wrapped by `waking`
         finally:
             self._loop.remove_timeout(timer)
         if self.error is not None:
-            raise sorted_error(self.error)
+            raise broker_error_from_pika(self.error)
 
     def close(self, timeout: float) -> None:
-        """Say goodbye within some seconds, and let go of the connection."""
+        """Close the connection within `timeout` seconds. If the broker does not respond, shut it down."""
         try:
             if not (self._connection.is_closed or self._connection.is_closing):
                 self._connection.close()
             self.wait(lambda: self.error, timeout)
         except Exception:
-            self._cut()
+            self._shut_down()
         finally:
             self._loop.close()
 
     def abandon(self) -> None:
-        """Let go of the connection in a forked child; the parent's is as it was."""
+        """Close the connection in a forked child, without affecting the parent's connection."""
         self._loop.replace_sockets()
-        self.close(GOODBYE)
+        self.close(CLOSE_TIMEOUT)
 
-    def _cut(self) -> None:
-        """End a connection whose broker does not answer."""
+    def _shut_down(self) -> None:
+        """Shut down a connection whose broker does not respond."""
         try:
             self._loop.shut_down_sockets()
-            self.wait(lambda: self.error, GOODBYE)
-        except Exception:  # noqa: S110  # the connection is of no further use, whatever happens
+            self.wait(lambda: self.error, CLOSE_TIMEOUT)
+        except Exception:  # noqa: S110  # the connection is not used again
             pass
 
     def _overdue(self, timeout: float) -> BrokerError:
         if self._blocked:
-            return NotTakenError("the broker accepts nothing at the moment: it is short of memory or disk space")
+            return NotAcceptedError("the broker accepts nothing at the moment: it is short of memory or disk space")
         return BrokerError(f"no answer within {timeout:.3g} s")
 
-    def _note_error(self, _connection: object, error: BaseException | str) -> None:
+    def _on_error(self, _connection: object, error: BaseException | str) -> None:
         self.error = error if isinstance(error, BaseException) else BrokerError(error)
 
-    def _note_blocked(self, blocked: bool, *_args: object) -> None:
+    def _on_blocked(self, blocked: bool, *_args: object) -> None:
         self._blocked = blocked
 
 
 class _Loop(IOLoop):
-    """A loop that knows the sockets that it watches, by the interface of pika's `AbstractSelectorIOLoop`."""
+    """An event loop for pika (see its `AbstractSelectorIOLoop`) that records the sockets it watches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,67 +154,68 @@ class _Loop(IOLoop):
         super().add_handler(fd, handler, events)
 
     def remove_handler(self, fd: int) -> None:
-        """Watch a socket no longer."""
+        """Stop watching a socket."""
         self._sockets.discard(fd)
         super().remove_handler(fd)
 
     def shut_down_sockets(self) -> None:
-        """End the connections; pika then finds that they are lost, and closes its sockets."""
+        """Shut down the connections. Pika then detects that they are lost, and closes its sockets."""
         for fd in self._sockets:
             with socket.socket(fileno=os.dup(fd)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
 
     def replace_sockets(self) -> None:
-        """Put sockets whose other end is closed in the place of those that another process uses too."""
+        """Replace the sockets, which the parent process uses as well, with sockets whose other end is closed."""
         for fd in self._sockets:
-            ours, other = socket.socketpair()
-            with ours, other:
-                os.dup2(ours.fileno(), fd, inheritable=False)
+            closed, other = socket.socketpair()
+            with closed, other:
+                os.dup2(closed.fileno(), fd, inheritable=False)
 
 
 def declare(connection: AMQPConnection, queue: str, end: float) -> None:
-    """Make a queue if there is none; an existing one, and whatever its kind, is used as it is.
+    """Create a queue and its dead-letter queue if they do not exist. Existing queues of any type are not changed.
 
     :param end: the deadline, by `time.monotonic`
+    :raises BrokerError: a queue can't be created
     """
     if _declare(connection, queue, end, passive=True):
         return
     arguments: dict[str, Any] = {"x-queue-type": "quorum"}
     if not queue.endswith(DEAD_SUFFIX):
-        # From RabbitMQ 4.0 on, a quorum queue drops what was delivered 20 times, unless it is told where to put it.
-        # This also puts away what our client itself cannot read, such as a header of an unknown type.
+        # Since RabbitMQ 4.0, a quorum queue drops a message after 20 deliveries unless it has a dead-letter queue. This
+        # also dead-letters messages that pika can't read, such as those with a header of an unknown type.
         declare(connection, queue + DEAD_SUFFIX, end)
         arguments |= {
             "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": queue + DEAD_SUFFIX,
             "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",  # the strategy requires it
+            "x-overflow": "reject-publish",  # required by this strategy
         }
     else:
-        arguments["x-delivery-limit"] = 1_000_000  # in effect none; RabbitMQ before 4.0 does not accept -1
+        arguments["x-delivery-limit"] = 1_000_000  # no limit in practice; RabbitMQ before 4.0 does not accept -1
     _declare(connection, queue, end, arguments=arguments)
 
 
 def _declare(connection: AMQPConnection, queue: str, end: float, **options: Any) -> bool:
-    """Declare a queue; return False if there is none of that name."""
-    channel = connection.open_channel(left(end))
+    """Declare a queue; return False if it does not exist, with the option ``passive``."""
+    channel = connection.open_channel(seconds_until(end))
     closed: list[BaseException] = []
 
-    def note_close(_channel: object, error: BaseException) -> None:
+    def on_close(_channel: object, error: BaseException) -> None:
         closed.append(error)
 
-    channel.add_on_close_callback(connection.noted(note_close))
+    channel.add_on_close_callback(connection.waking(on_close))
     declared: list[object] = []
-    channel.queue_declare(queue, durable=True, callback=connection.noted(declared.append), **options)
-    connection.wait(lambda: declared or closed, left(end))
+    channel.queue_declare(queue, durable=True, callback=connection.waking(declared.append), **options)
+    connection.wait(lambda: declared or closed, seconds_until(end))
     if not closed:
         channel.close()
-        connection.wait(lambda: closed, left(end))
+        connection.wait(lambda: closed, seconds_until(end))
         return True
     if getattr(closed[0], "reply_code", 0) == _NOT_FOUND:
         return False
-    raise sorted_error(closed[0])
+    raise broker_error_from_pika(closed[0])
 
 
 def _parameters(address: Address, timeout: float) -> pika.ConnectionParameters:
@@ -228,8 +235,8 @@ def _parameters(address: Address, timeout: float) -> pika.ConnectionParameters:
     )
 
 
-def sorted_error(error: BaseException) -> BrokerError | TooLargeError:
-    """Return the error of ours that one of pika's means."""
+def broker_error_from_pika(error: BaseException) -> BrokerError | TooLargeError:
+    """Translate an error of pika to an error of `event._broker.queue`."""
     if isinstance(error, (BrokerError, TooLargeError)):
         return error
     cause = _innermost(error)
@@ -248,7 +255,7 @@ def sorted_error(error: BaseException) -> BrokerError | TooLargeError:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the reason of a failed connection, which pika wraps into others."""
+    """Return the actual error of a failed connection, which pika wraps in other errors."""
     while True:
         wrapped: list[Any] = [
             *getattr(error, "exceptions", [])[-1:],
@@ -267,7 +274,7 @@ def _amqp_error_text(error: BaseException) -> str:
     return one_line(error) if str(error) else repr(error)
 
 
-def left(end: float) -> float:
+def seconds_until(end: float) -> float:
     """Return the seconds until a deadline."""
     return max(end - time.monotonic(), 0.0)
 

@@ -1,4 +1,4 @@
-"""The sink that gives events to handlers at once, without an outbox."""
+"""The sink that gives events directly to handlers, without an outbox."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from event._broker.sink import Incoming
 
 
-_LONGEST_WAIT = 3600.0  # seconds; a lock takes no infinite one
+_MAX_WAIT = 3600.0  # seconds; `SimpleQueue.get` does not accept an infinite timeout
 
 
 class DirectSink:
-    """Gives events to handlers: to each handler one after another, to all handlers side by side.
+    """A `Sink` that gives events to handlers. Each handler gets one event at a time; handlers run in parallel.
 
-    :param timeout: for one event and one handler, in seconds
-    :param report: called with each delivery, in the thread of its handler
+    :param timeout: seconds for one event and one handler
+    :param report: called with each delivery, in the handler's thread
+    :param source: downloads attachments from S3
     """
 
     def __init__(
@@ -47,39 +48,39 @@ class DirectSink:
 
     @property
     def hung(self) -> int:
-        """How many deliveries have not ended in time and still occupy a thread."""
+        """The number of deliveries that have exceeded the timeout and still occupy a thread."""
         self._overdue = [thread for thread in self._overdue if thread.is_alive()]
         return len(self._overdue)
 
     def deliver(self, batch: Sequence[Incoming]) -> list[SinkResult]:
-        """Deliver the events of a batch; return what is to become of each message, in order. Nothing is raised."""
+        """Deliver the events of a batch; return the results in order. Never raise an exception."""
         try:
-            return self._give_all(batch)
+            return self._deliver_all(batch)
         except Exception as error:
             return [failed(error)] * len(batch)
 
-    def _give_all(self, batch: Sequence[Incoming]) -> list[SinkResult]:
+    def _deliver_all(self, batch: Sequence[Incoming]) -> list[SinkResult]:
         with LazyDirectory(_TemporaryDirectory) as directory:
             unpacked = [unpack(incoming.body, directory, number, self._source) for number, incoming in enumerate(batch)]
             ready = {number: item for number, item in enumerate(unpacked) if isinstance(item, Unpacked)}
-            deliveries = self._give({number: (item, batch[number]) for number, item in ready.items()})
+            deliveries = self._deliver_events({number: (item, batch[number]) for number, item in ready.items()})
             return [
                 item if isinstance(item, SinkResult) else self._result(batch[number], deliveries[number])
                 for number, item in enumerate(unpacked)
             ]
 
-    def _give(self, events: dict[int, tuple[Unpacked, Incoming]]) -> dict[int, list[Delivery]]:
-        """Give events to the handlers that are pending for them; return what each handler did."""
+    def _deliver_events(self, events: dict[int, tuple[Unpacked, Incoming]]) -> dict[int, list[Delivery]]:
+        """Give events to their pending handlers; return the deliveries of each event, by its index in the batch."""
         from queue import SimpleQueue
 
-        left_out = {number: _left_out(self._handlers, *found) for number, found in events.items()}
+        left_out = {number: _skipped(self._handlers, *found) for number, found in events.items()}
         deliveries = {number: [Delivery(name, True, None, 0.0) for name in names] for number, names in left_out.items()}
 
-        def note(number: int, delivery: Delivery) -> None:
+        def record(number: int, delivery: Delivery) -> None:
             deliveries[number].append(delivery)
             try:
                 self._report(events[number][0].message, delivery)
-            except Exception:  # noqa: S110  # the event is delivered all the same
+            except Exception:  # noqa: S110  # the event is delivered anyway
                 pass
 
         done: SimpleQueue[_Lane] = SimpleQueue()
@@ -91,7 +92,7 @@ class DirectSink:
                 if _is_pending(name, incoming) and name not in left_out[number]
             }
             if work:
-                lanes.append(_Lane(name, handler, work, self._timeout, note, done.put, self._overdue.append))
+                lanes.append(_Lane(name, handler, work, self._timeout, record, done.put, self._overdue.append))
         _wait_for_lanes(lanes, done)
         return deliveries
 
@@ -106,95 +107,95 @@ class DirectSink:
 
 
 class _Lane:
-    """Gives events to one handler, one after another, in a thread. If one takes too long, another thread goes on.
+    """Give events to one handler, one after another, in a thread. If an event exceeds the timeout, start a new thread.
 
-    :ivar name: the handler's
-    :param note: called with the number of an event and its delivery, mostly in the lane's thread
-    :param finish: called with the lane when all its deliveries are noted
-    :param leave: called with a thread that is left behind
-    :ivar left: the events whose deliveries are not noted
+    :param record: called with the index of an event and its delivery, usually in the lane's thread
+    :param finish: called with the lane when all its deliveries are recorded
+    :param abandon: called with a thread that has exceeded the timeout
+    :ivar name: the handler's name
+    :ivar unfinished: the events without a recorded delivery, by index
     """
 
-    def __init__(  # noqa: PLR0913  # what a lane is made of
+    def __init__(  # noqa: PLR0913  # the parts of a lane
         self,
         name: str,
         handler: _dispatch.Handler,
         events: dict[int, Unpacked],
         timeout: float,
-        note: Callable[[int, Delivery], None],
+        record: Callable[[int, Delivery], None],
         finish: Callable[[_Lane], None],
-        leave: Callable[[Thread], None],
+        abandon: Callable[[Thread], None],
     ) -> None:
         from threading import Lock
 
         self.name = name
-        self.left = dict(events)
-        self._leave = leave
+        self.unfinished = dict(events)
+        self._abandon = abandon
         self._handler = handler
         self._timeout = timeout
-        self._note = note
+        self._record = record
         self._finish = finish
-        self._lock = Lock()  # of `left` and the two below
+        self._lock = Lock()  # protects `unfinished`, `_started` and `_generation`
         self._started = 0.0
-        self._turn = 0  # of the thread that may report
+        self._generation = 0  # number of the current thread; earlier threads are abandoned
         self._start()
 
     def deadline(self) -> float:
-        """Return when the event that is being delivered has failed; infinity if all are reported."""
-        return self._started + self._timeout if self.left else float("inf")
+        """Return the deadline of the current event, by `time.monotonic`; infinity if there is none."""
+        return self._started + self._timeout if self.unfinished else float("inf")
 
     def skip_overdue(self) -> None:
-        """Leave an event that takes too long to its thread, and go on with the next one in another thread."""
+        """If the current event has exceeded the timeout, abandon its thread and start a new one for the next events."""
         with self._lock:
             if self.deadline() > time.monotonic():
                 return
-            self._turn += 1
-            self._leave(self._thread)
+            self._generation += 1
+            self._abandon(self._thread)
             error = TimeoutError(f"not done within {self._timeout:g} s")
-            self._note_next(Delivery(self.name, False, error, self._timeout))
-        if self.left:
+            self._record_next(Delivery(self.name, False, error, self._timeout))
+        if self.unfinished:
             self._start()
 
     def _start(self) -> None:
         from threading import Thread
 
         self._started = time.monotonic()
-        work = (self._turn, dict(self.left))
+        work = (self._generation, dict(self.unfinished))
         self._thread = Thread(target=self._run, args=work, name=f"event {self.name}", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # too many threads
             failure = _dispatch.NotStartedError(f"not tried: no thread can be started ({one_line(error)})")
-            while self.left:
-                self._note_next(Delivery(self.name, False, failure, 0.0))
+            while self.unfinished:
+                self._record_next(Delivery(self.name, False, failure, 0.0))
 
-    def _run(self, turn: int, events: dict[int, Unpacked]) -> None:
+    def _run(self, generation: int, events: dict[int, Unpacked]) -> None:
         for item in events.values():
             delivery = _deliver_in_span(self.name, self._handler, item)
             with self._lock:
-                if turn != self._turn:
-                    return  # too late: another thread has gone on
+                if generation != self._generation:
+                    return  # this thread was abandoned
                 self._started = time.monotonic()
-                self._note_next(delivery)
+                self._record_next(delivery)
 
-    def _note_next(self, delivery: Delivery) -> None:
-        """Note the delivery of the first event that is left."""
-        number = next(iter(self.left))
-        self._note(number, delivery)
-        del self.left[number]
-        if not self.left:
+    def _record_next(self, delivery: Delivery) -> None:
+        """Record the delivery of the first unfinished event."""
+        number = next(iter(self.unfinished))
+        self._record(number, delivery)
+        del self.unfinished[number]
+        if not self.unfinished:
             self._finish(self)
 
 
 def _wait_for_lanes(lanes: list[_Lane], done: SimpleQueue[_Lane]) -> None:
-    """Wait until all lanes have finished; an event that takes too long is left to its thread."""
+    """Wait until all lanes have finished, and enforce the timeout of each event."""
     from queue import Empty
 
     finished: set[_Lane] = set()
     while len(finished) < len(lanes):
         deadline = min(lane.deadline() for lane in lanes)
         try:
-            finished.add(done.get(timeout=min(max(deadline - time.monotonic(), 0.0), _LONGEST_WAIT)))
+            finished.add(done.get(timeout=min(max(deadline - time.monotonic(), 0.0), _MAX_WAIT)))
         except Empty:
             for lane in lanes:
                 lane.skip_overdue()
@@ -204,24 +205,24 @@ def _is_pending(name: str, incoming: Incoming) -> bool:
     return incoming.pending is None or name in incoming.pending
 
 
-def _left_out(names: Iterable[str], item: Unpacked, incoming: Incoming) -> set[str]:
-    """Return the handlers whose conditions an event does not meet; they count as served."""
+def _skipped(names: Iterable[str], item: Unpacked, incoming: Incoming) -> set[str]:
+    """Return the handlers whose conditions an event does not meet, which therefore need not get it."""
     return skipped(names, raw_data(item.event), None) if incoming.pending is None else set()
 
 
 def _deliver_in_span(name: str, handler: _dispatch.Handler, item: Unpacked) -> Delivery:
-    """Give an event to a handler in the span that it was sent in; our own span is not the sender's."""
+    """Give an event to a handler, in the span in which the event was sent instead of the relay's own span."""
     token = _trace_context.active_span.set(item.message.span or _trace_context.NO_SPAN)
     try:
         return next(iter(_dispatch.dispatch({name: handler}, item.event, None)))
-    except BaseException as error:  # SystemExit, say
+    except BaseException as error:  # such as KeyboardInterrupt
         return Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0)
     finally:
         _trace_context.active_span.reset(token)
 
 
 class _TemporaryDirectory:
-    """A directory for attachments; what cannot be removed at the end is left behind."""
+    """A temporary directory for attachments. Errors while removing it are ignored."""
 
     def __enter__(self) -> str:
         from tempfile import mkdtemp

@@ -1,4 +1,4 @@
-"""An event as the body of a message, both ways. Pure functions: no disk, no broker.
+"""Encode and decode an event as the body of a message. These functions use neither the disk nor a broker.
 
 The body is one JSON object in UTF-8::
 
@@ -7,9 +7,9 @@ The body is one JSON object in UTF-8::
      "event": {"data": {…}, "attachments": {"log": ["0", "<sha1>"], "core": ["1", "<sha1>"]}, "closed": true},
      "files": {"0": {"size": 12, "base64": "…"}, "1": {"size": 8589934592, "s3": "s3://bucket/prefix/ID/1"}}}
 
-``event`` is the content of a dump, with the name of a file in place of each attachment's path. ``files`` holds the
-content (RFC 4648, section 4) or its place in S3. ``trace`` is the span around the sending; it is missing if there was
-none. A reader ignores keys that it does not know.
+``event`` is the content of a dump, except that each attachment has the name of a file instead of its path. ``files``
+contains the content of each file (RFC 4648, section 4) or its location in S3. ``trace`` is the span in which the event
+was sent; it is missing if there was none. Readers ignore unknown keys.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from event._trace_context import Span
 
 MESSAGE_VERSION = 1
-_MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it becomes a part of file names
+_MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # safe as a part of file names
 _FILE = re.compile(r"[0-9]{1,9}")
 _DECODE_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a message may hold. A larger one is dead-lettered before any work.
+    """The limits of a message. Larger messages are dead-lettered before they are processed.
 
-    :ivar body: bytes of the body
-    :ivar attachments: their number
-    :ivar attached: bytes of all attachments together, also of those in S3
-    :ivar nesting: levels of objects and arrays in the body
+    :ivar body: length of the body, in bytes
+    :ivar attachments: number of attachments
+    :ivar attached: total size of all attachments including those in S3, in bytes
+    :ivar nesting: levels of nested objects and arrays in the body
     """
 
     body: int = 128 << 20
@@ -57,9 +57,9 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class InlineFile:
-    """A file's content inside of a message, still encoded.
+    """The content of a file in a message, in base64.
 
-    :ivar size: its bytes, as the message states them
+    :ivar size: the size of the decoded content in bytes, according to the message
     """
 
     size: int
@@ -67,13 +67,14 @@ class InlineFile:
 
     @classmethod
     def of(cls, content: bytes) -> InlineFile:
-        """Return the file with this content."""
+        """Encode the content of a file."""
         return cls(len(content), b64encode(content).decode("ascii"))
 
     def chunks(self, sha1: str) -> Iterator[bytes]:
-        """Return the content in pieces of less than 1 MiB; the last step compares the size and the SHA-1.
+        """Yield the decoded content in chunks of less than 1 MiB; then check the size and the SHA-1.
 
-        :raises ValueError: it is not base64, or not what the message states
+        :param sha1: the expected SHA-1, in hex
+        :raises ValueError: the content is not base64, or its size or SHA-1 is wrong
         """
         digest = hashlib.sha1(usedforsecurity=False)
         size = 0
@@ -93,9 +94,9 @@ class InlineFile:
 
 @dataclass(frozen=True, slots=True)
 class S3Reference:
-    """A file's content in S3.
+    """The location of a file in S3.
 
-    :ivar size: its bytes
+    :ivar size: the size of the file in bytes, according to the message
     :ivar url: ``s3://bucket/key``
     """
 
@@ -109,13 +110,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class EventMessage:
-    """What a message holds.
+    """The content of a message.
 
     :ivar id: the id of the sending, the same for all attempts
-    :ivar created: when it was sent, in seconds since 1970 UTC
-    :ivar event: the event; its own attachments do not count
-    :ivar attachments: name -> (the name of one of the files, SHA-1 in hex)
-    :ivar span: the span around the sending; None if there was none
+    :ivar created: when the event was sent, in seconds since 1970 UTC
+    :ivar event: the event; the paths of its attachments are not used
+    :ivar attachments: name -> (name of a file in `files`, SHA-1 in hex)
+    :ivar files: the content or the location of each file, by its name
+    :ivar span: the span in which the event was sent; None if there was none
     """
 
     id: str
@@ -127,7 +129,7 @@ class EventMessage:
 
 
 def encode_message(message: EventMessage) -> bytes:
-    """Return a message's body.
+    """Encode the body of a message.
 
     :raises EventError: the event's data contains itself
     """
@@ -140,9 +142,9 @@ def encode_message(message: EventMessage) -> bytes:
 
 
 def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
-    """Return what a message's body holds. The content of its files is checked as it is read.
+    """Decode the body of a message. `InlineFile.chunks` checks the content of files later.
 
-    :raises ValueError: it is not a message of this library, is of a newer release, or exceeds a limit
+    :raises ValueError: the body is not a message of this library, has a newer version, or exceeds a limit
     """
     _require_small(body, limits)
     content = _json.loads(str(body, "utf-8"))  # from bytes, json would accept UTF-16 too
@@ -166,13 +168,13 @@ def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
 def _require_small(body: bytes, limits: Limits) -> None:
     if len(body) > limits.body:
         raise ValueError(f"it has {len(body)} bytes; the limit is {limits.body}")
-    # No text is nested more deeply than it has opening brackets: usually that is all there is to count.
+    # A text can't be nested more deeply than its number of opening brackets, which is faster to count.
     if body.count(b"[") + body.count(b"{") > limits.nesting and _depth(body) > limits.nesting:
         raise ValueError(f"it is nested more than {limits.nesting} levels deep")
 
 
 def _depth(body: bytes) -> int:
-    """Return how deeply objects and arrays are nested, brackets in strings apart."""
+    """Return the depth of nested objects and arrays. Ignore brackets in strings."""
     depth = deepest = 0
     for match in _BRACKETS.finditer(body):
         bracket = match[1]
@@ -182,7 +184,7 @@ def _depth(body: bytes) -> int:
     return deepest
 
 
-# A string is skipped in one step, also one without an end: each byte is looked at once.
+# A string matches in one step, even if it has no end, so that the search takes linear time.
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|([\[\]{}])', re.DOTALL)
 
 
@@ -223,9 +225,9 @@ def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str,
     if missing := [name for name, (file, _) in attachments.items() if file not in files]:
         raise ValueError(f"attachment {missing[0]!r} is not among the files")
     if len({*used}) < len(used):
-        raise ValueError("several attachments are one file")  # a small message would fill the disk
+        raise ValueError("several attachments are one file")  # otherwise, a small message could fill the disk
 
 
 def _decode_span(content: Any) -> Span | None:
-    """Return the span around the sending; a malformed one is ignored, as the standard requires."""
+    """Return the span in which the event was sent; None if it is malformed, as the W3C standard requires."""
     return _trace_context.from_data(content) if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""The sink that puts events into an outbox."""
+"""The sink that stores events in an outbox."""
 
 from __future__ import annotations
 
@@ -22,36 +22,38 @@ if TYPE_CHECKING:
 
 
 class Claim(Protocol):
-    """An entry of an outbox that this process has just put."""
+    """The claim on an entry that this process has just put."""
 
     def postpone(self, due: float) -> object:
-        """Hand the entry over; it is due at a time in seconds since 1970 UTC.
+        """Release the claim; the entry is due at a time in seconds since 1970 UTC.
 
-        :raises OSError: it stays claimed until this process ends
+        :raises OSError: the entry stays claimed until this process ends
         """
         ...
 
 
 class EventStore(Protocol):
-    """What `OutboxSink` needs of an outbox."""
+    """The methods of an outbox that `OutboxSink` uses."""
 
     def workspace(self) -> AbstractContextManager[str]:
-        """Return a context manager whose value is a directory; files there are moved into entries, not copied.
+        """Return a context manager that creates a directory for attachments; see `Outbox.workspace`.
 
-        :raises OSError: on entering: the directory cannot be made
+        :raises OSError: on entering the block, if the directory can't be created
         """
         ...
 
     def put_many(self, new: Sequence[Any]) -> Sequence[Claim | Exception]:
-        """Keep several events, each a `NewEntry`; return a claim, or the reason why not, for each."""
+        """Store several events, each a `NewEntry`; return for each a claim or the error."""
         ...
 
 
 class OutboxSink:
-    """Puts events into an outbox; whoever delivers from it does the rest.
+    """A `Sink` that stores events in an outbox, from which another thread or process delivers them.
 
+    :param store: the outbox
     :param configurations: the configuration of each handler, by name
-    :param outbox: the directory that holds the last outcomes, see `event._conditions`
+    :param source: downloads attachments from S3
+    :param outbox: the outbox's directory, which also stores the previous outcomes for `event._conditions`
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class OutboxSink:
         self._source = source
 
     def deliver(self, batch: Sequence[Incoming]) -> list[SinkResult]:
-        """Put the events of a batch; return what is to become of each message, in order. Nothing is raised."""
+        """Store the events of a batch; return the results in order. Never raise an exception."""
         try:
             return self._put_all(batch)
         except Exception as error:
@@ -91,8 +93,8 @@ class OutboxSink:
         pending = incoming.pending
         if pending is not None:
             return {name: config for name, config in self._configurations.items() if name in pending}
-        left_out = skipped(self._configurations, raw_data(event), self._outbox)
-        return {name: config for name, config in self._configurations.items() if name not in left_out}
+        skipped_names = skipped(self._configurations, raw_data(event), self._outbox)
+        return {name: config for name, config in self._configurations.items() if name not in skipped_names}
 
     def _result(self, incoming: Incoming, item: Unpacked, kept: Claim | Exception | None) -> SinkResult:
         if isinstance(kept, Exception):

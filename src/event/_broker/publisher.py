@@ -1,4 +1,4 @@
-"""Publishing for the handler: kept connections, retries and failover within one deadline."""
+"""Publish messages through a pool of connections, with retries and failover until a deadline."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from event._broker.url import BrokerURL
 
 _ATTEMPTS = 3
-_FIRST_PUBLISH_PAUSE = 0.2  # seconds before the second attempt, then twice as long
-_LONGEST_PUBLISH_PAUSE = 30.0  # seconds
-_MOST_KEPT = 4  # connections; each thread that sends at the same time needs one
-_LONGEST_KEPT = 25.0  # seconds unused; a server closes an AMQP connection that is silent for two heartbeats
-_GOODBYE = 1.0  # seconds for all connections together
+_FIRST_PUBLISH_PAUSE = 0.2  # seconds before the second attempt; doubled for each further attempt
+_MAX_PUBLISH_PAUSE = 30.0  # seconds
+_MAX_IDLE = 4  # connections in the pool; each thread that publishes at the same time needs one
+_MAX_IDLE_SECONDS = 25.0  # a server closes an AMQP connection that is silent for two heartbeats
+_CLOSE_TIMEOUT = 1.0  # seconds for all connections together
 
 
 @dataclass(slots=True)
@@ -30,34 +30,32 @@ class _PooledConnection:
 
 
 class PublisherPool:
-    """Publishes to a broker. Threads may share it; a forked process opens connections of its own."""
+    """Publish messages to a broker. Threads may share a pool. A forked process opens its own connections."""
 
     def __init__(self, url: BrokerURL) -> None:
         self.url = url
         self._idle: list[_PooledConnection] = []
-        # A broker logs a connection that ends without a goodbye.
+        # Close the connections properly at the end: otherwise, the broker logs a warning for each of them.
         weakref.finalize(self, _close_all, self._idle)
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:
-        """Publish a message to a queue; the broker has confirmed it when this returns.
+        """Publish a message to a queue, and wait for the broker's confirmation.
 
-        :param queue: its name; the queue is made if there is none
-        :param timeout: total seconds, with all attempts
+        :param queue: the queue's name; the queue is created if it does not exist
+        :param timeout: seconds for all attempts together
         :raises BrokerError: not confirmed. The broker may have stored the message, so a retry can duplicate it
         :raises TooLargeError: the message is too large for the broker
         """
         end = time.monotonic() + timeout
-        kept = self._take()
+        pooled = self._take_from_pool()
         connections = 0  # opened so far
         while True:
             try:
-                return self._attempt(kept, connections, queue, message, end)
+                return self._attempt(pooled, connections, queue, message, end)
             except BrokerError as error:
-                connections += 0 if kept else 1
-                pause = backoff(
-                    connections // len(self.url.addresses) - 1, _FIRST_PUBLISH_PAUSE, _LONGEST_PUBLISH_PAUSE
-                )
-                kept = None  # the other kept ones are likely to be as dead
+                connections += 0 if pooled else 1
+                pause = backoff(connections // len(self.url.addresses) - 1, _FIRST_PUBLISH_PAUSE, _MAX_PUBLISH_PAUSE)
+                pooled = None  # the other pooled connections are probably lost as well
                 if self._is_final(error, connections) or time.monotonic() + pause >= end:
                     raise
             if connections and connections % len(self.url.addresses) == 0:
@@ -68,36 +66,36 @@ class PublisherPool:
         _close_all(self._idle)
 
     def _attempt(
-        self, kept: _PooledConnection | None, connections: int, queue: str, message: OutgoingMessage, end: float
+        self, pooled: _PooledConnection | None, connections: int, queue: str, message: OutgoingMessage, end: float
     ) -> None:
-        """Publish by a kept connection, or by a new one."""
-        # The nodes that are left get their share of the time, should this one hang.
+        """Publish through a pooled connection, or through a new one if `pooled` is None."""
+        # Leave time for the remaining nodes, in case this one hangs.
         nodes = len(self.url.addresses)
         own_end = time.monotonic() + max(end - time.monotonic(), 0.0) / (nodes - connections % nodes)
-        if kept is None:
+        if pooled is None:
             publisher = connect_publisher(self.url, connections, own_end - time.monotonic())
-            kept = _PooledConnection(publisher, os.getpid(), 0.0)
+            pooled = _PooledConnection(publisher, os.getpid(), 0.0)
         try:
-            kept.publisher.publish(queue, message, max(own_end - time.monotonic(), 0.0))
+            pooled.publisher.publish(queue, message, max(own_end - time.monotonic(), 0.0))
         except BaseException:
-            kept.publisher.close(0.0)
+            pooled.publisher.close(0.0)
             raise
-        self._keep(kept)
+        self._return_to_pool(pooled)
 
     def _is_final(self, error: BrokerError, connections: int) -> bool:
         nodes = len(self.url.addresses)
-        # A wrong password is not repeated: some servers lock the user out.
+        # Try a refused login only once on each node: some servers lock a user after several failures.
         return connections >= (nodes if isinstance(error, RefusedError) else max(_ATTEMPTS, nodes))
 
-    def _keep(self, connection: _PooledConnection) -> None:
+    def _return_to_pool(self, connection: _PooledConnection) -> None:
         connection.last_used = time.monotonic()
-        if len(self._idle) < _MOST_KEPT:
+        if len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
-            connection.publisher.close(_GOODBYE)
+            connection.publisher.close(_CLOSE_TIMEOUT)
 
-    def _take(self) -> _PooledConnection | None:
-        # Without a lock: list.pop is one step, and a lock that another thread holds during a fork would stay locked.
+    def _take_from_pool(self) -> _PooledConnection | None:
+        # list.pop is atomic, so no lock is needed. A lock that another thread holds during a fork would stay locked.
         while True:
             try:
                 connection = self._idle.pop()
@@ -105,14 +103,14 @@ class PublisherPool:
                 return None
             if connection.pid != os.getpid():
                 connection.publisher.abandon()
-            elif time.monotonic() - connection.last_used < _LONGEST_KEPT:
+            elif time.monotonic() - connection.last_used < _MAX_IDLE_SECONDS:
                 return connection
             else:
                 connection.publisher.close(0.0)
 
 
 def _close_all(connections: list[_PooledConnection]) -> None:
-    end = time.monotonic() + _GOODBYE
+    end = time.monotonic() + _CLOSE_TIMEOUT
     while connections:
         connection = connections.pop()
         if connection.pid == os.getpid():

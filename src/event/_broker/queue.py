@@ -1,7 +1,7 @@
-"""The port: what a publisher and a relay need from a broker, whichever it is.
+"""The common interface of all brokers, for publishers and relays.
 
-`publisher` and `consumer` open a connection by the adapter of a URL's family. An adapter imports its client library
-when it is imported itself, and uses its documented interface only.
+`connect_publisher` and `connect_consumer` use the adapter for the URL's family (AMQP, Redis or SQS). Importing an
+adapter imports its client library. Adapters use only the documented interface of that library.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 DEFAULT_QUEUE = "e3-event"
 DEAD_SUFFIX = ".dead"
 MESSAGE_TYPE = "application/vnd.e3-event+json"
-OPERATION_TIMEOUT = 10.0  # seconds for one exchange with the broker
-MESSAGE_LEASE = 60.0  # seconds after which a message of a relay that gives no sign of life is delivered to another one
-_QUEUE_MAX = 240  # bytes; AMQP allows 255, and there is a QUEUE.dead too
+OPERATION_TIMEOUT = 10.0  # seconds for one request to the broker
+MESSAGE_LEASE = 60.0  # seconds without a sign of life from a relay until its messages are redelivered
+_QUEUE_MAX = 240  # bytes of a queue's name; AMQP allows 255, and the dead-letter queue has a suffix
 
-# family -> (the module that must be installed, the adapter)
+# family -> (the client library's module, the adapter)
 _ADAPTERS = {
     "amqp": ("pika", "event._broker.amqp"),
     "redis": ("redis", "event._broker.redis"),
@@ -34,26 +34,28 @@ _ADAPTERS = {
 
 
 class BrokerError(OSError):
-    """The broker could not be reached, or the connection is lost. A later attempt may succeed."""
+    """The broker can't be reached, or the connection is lost. A later attempt may succeed."""
 
 
 class RefusedError(BrokerError):
     """The broker refuses the login, or a permission. Fix the password, the permission or the virtual host."""
 
 
-class NotTakenError(BrokerError):
+class NotAcceptedError(BrokerError):
     """The broker did not accept a message: its queue, memory or disk is full. A later attempt may succeed."""
 
 
 class TooLargeError(PermanentError):
-    """The broker takes no message of that size. Lower `limit` of the handler, or raise the broker's limit."""
+    """The message is too large for the broker. Lower the handler's `limit`, or raise the broker's limit."""
 
 
 @dataclass(slots=True)
 class OutgoingMessage:
     """A message to publish.
 
-    :ivar headers: strings that travel next to the body; the id is one of them, under the name `ID_HEADER`
+    :ivar body: the content, see `event._broker.message`
+    :ivar id: the id of the sending; empty if unknown
+    :ivar headers: further strings that are transferred with the body
     """
 
     body: bytes = field(repr=False)
@@ -63,12 +65,14 @@ class OutgoingMessage:
 
 @dataclass(slots=True)
 class ReceivedMessage:
-    """A message that the broker keeps until it is acknowledged.
+    """A received message, which the broker keeps until it is acknowledged.
 
-    :ivar headers: the strings next to the body; what is not a string is left out
-    :ivar redelivered: how often it was delivered before, as far as the broker counts; 1 if it only knows that it was
+    :ivar body: the content, see `event._broker.message`
+    :ivar ack_token: identifies the message to the adapter, to acknowledge it
+    :ivar id: the id of the sending; empty if the message has none
+    :ivar headers: the headers whose values are strings
+    :ivar redelivered: how often the message was delivered before; 1 at most if the broker does not count
     :ivar counted: whether the broker counts deliveries
-    :ivar ack_token: what the adapter acknowledges it by
     """
 
     body: bytes = field(repr=False)
@@ -80,49 +84,49 @@ class ReceivedMessage:
 
 
 class Publisher(Protocol):
-    """A connection that publishes. One thread uses it at a time."""
+    """A connection that publishes messages. It is not thread-safe."""
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:
-        """Publish a message; return when the broker has confirmed that it is in the queue.
+        """Publish a message, and wait until the broker confirms that it is in the queue.
 
-        A durable queue is made if there is none of that name; an existing one is used as it is.
+        If the queue does not exist, create it as a durable queue. An existing queue is not changed.
 
-        :param timeout: total seconds that it may take
-        :raises NotTakenError: the broker has refused the message for now
+        :param timeout: seconds for the entire operation
+        :raises NotAcceptedError: the broker does not accept the message at the moment
         :raises TooLargeError: the message is too large for the broker
-        :raises BrokerError: the message is not confirmed, though the broker may have it; the connection is of no
-            further use
+        :raises BrokerError: the message is not confirmed, but the broker may have stored it; the connection can't be
+            used again
         """
         ...
 
     def close(self, timeout: float) -> None:
-        """Close the connection within `timeout` seconds. Nothing is raised."""
+        """Close the connection within `timeout` seconds. Never raise an exception."""
         ...
 
     def abandon(self) -> None:
-        """Forget the connection without a word to the broker: it belongs to the process that we were forked from."""
+        """Close the connection in a forked process, without sending anything: it belongs to the parent process."""
         ...
 
 
 class Consumer(Protocol):
-    """A connection that receives the messages of one queue. One thread uses it at a time.
+    """A connection that receives the messages of one queue. It is not thread-safe.
 
-    `BrokerError`, except `NotTakenError`, means that the connection is lost: what was not acknowledged is delivered
-    again, and the consumer is of no further use.
+    Every `BrokerError` except `NotAcceptedError` means that the connection is lost. The broker then redelivers the
+    unacknowledged messages, and the consumer can't be used again.
     """
 
     poll_interval: float
-    """The longest `wait` that still lets a relay react to signals; seconds."""
+    """The longest `wait` in seconds with which a relay still reacts to signals in time."""
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
-        """Return up to `limit` messages; wait up to `wait` seconds for the first one, and not for more.
+        """Return up to `limit` messages. Wait up to `wait` seconds for the first one, but not for the others.
 
         :raises BrokerError: the connection is lost
         """
         ...
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Let the broker forget messages, with as few exchanges as it allows.
+        """Acknowledge messages, so that the broker removes them, with as few requests as possible.
 
         :raises BrokerError: the connection is lost
         """
@@ -131,36 +135,36 @@ class Consumer(Protocol):
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:
         """Publish a message at the end of its queue with other headers, and acknowledge the received one.
 
-        :param delay: seconds that the broker is to hold it back, if it can
-        :raises NotTakenError: it was not published; the received one is as it was
-        :raises TooLargeError: likewise
+        :param delay: seconds until the broker delivers the message again, if it supports a delay
+        :raises NotAcceptedError: the message was not published and is not acknowledged
+        :raises TooLargeError: the message was not published and is not acknowledged
         :raises BrokerError: the connection is lost
         """
         ...
 
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
-        """Publish a message to the queue ``QUEUE.dead`` with other headers, and acknowledge the received one.
+        """Publish a message to the dead-letter queue with other headers, and acknowledge the received one.
 
-        :raises NotTakenError: as `requeue`
-        :raises TooLargeError: as `requeue`
-        :raises BrokerError: as `requeue`
+        :raises NotAcceptedError: the message was not published and is not acknowledged
+        :raises TooLargeError: the message was not published and is not acknowledged
+        :raises BrokerError: the connection is lost
         """
         ...
 
     def keep_alive(self) -> None:
-        """Tell the broker that this relay is still there. Call it once a second while working on messages.
+        """Renew the lease of unacknowledged messages. Call this once a second while processing messages.
 
         :raises BrokerError: the connection is lost
         """
         ...
 
     def close(self) -> None:
-        """Give back what is not acknowledged, and close the connection. Nothing is raised."""
+        """Give unacknowledged messages back and close the connection. Never raise an exception."""
         ...
 
 
 def is_queue_name(name: str) -> bool:
-    """Return whether a queue can have a name."""
+    """Return whether a text is a valid queue name."""
     return bool(name) and name.isprintable() and len(name.encode("utf-8", "surrogatepass")) <= _QUEUE_MAX
 
 
@@ -179,10 +183,10 @@ def load_client(url: BrokerURL) -> ModuleType:
 
 
 def connect_publisher(url: BrokerURL, attempt: int, timeout: float) -> Publisher:
-    """Return a new connection for publishing.
+    """Open a connection that publishes.
 
-    :param attempt: how many were tried before; each attempt takes the next node
-    :raises BrokerError: the broker could not be reached
+    :param attempt: the number of earlier attempts; each attempt uses the next node
+    :raises BrokerError: the broker can't be reached
     :raises RefusedError: the broker refuses the login
     """
     adapter = load_client(url)
@@ -192,11 +196,11 @@ def connect_publisher(url: BrokerURL, attempt: int, timeout: float) -> Publisher
 
 
 def connect_consumer(url: BrokerURL, queue: str, attempt: int = 0, *, prefetch: int = 100) -> Consumer:
-    """Return a new connection that receives from a queue, which is made if there is none.
+    """Open a connection that receives from a queue. If the queue does not exist, create it.
 
     :param attempt: as for `connect_publisher`
-    :param prefetch: how many messages may be received and not yet acknowledged, if the broker wants to know
-    :raises BrokerError: the broker could not be reached
+    :param prefetch: the maximum number of unacknowledged messages, for brokers that support this limit
+    :raises BrokerError: the broker can't be reached
     """
     adapter = load_client(url)
     with Masked(url, attempt) as address:
@@ -205,9 +209,12 @@ def connect_consumer(url: BrokerURL, queue: str, attempt: int = 0, *, prefetch: 
 
 
 class Masked:
-    """Turns what a client raises into a `BrokerError` without secrets; an adapter has already sorted its own errors.
+    """Convert exceptions to `BrokerError` without secrets, inside a ``with`` block. Its value is the node's `Address`.
 
-    :param attempt: selects the node; its name is shown if there are several
+    An `EventError` or a subclass of `BrokerError` keeps its type.
+
+    :param attempt: selects the node
+    :param named: whether the error names the node, if the URL has several
     """
 
     def __init__(self, url: BrokerURL, attempt: int = 0, *, named: bool = True) -> None:
@@ -227,5 +234,5 @@ class Masked:
             reason += "; SSL_CERT_FILE may name the certificates of a private authority"
         if self._named:
             reason = f"{self._address.shown}: {reason}"
-        # Without the cause: its text, which a traceback would show, may hold the password.
+        # No cause: its text, which a traceback shows, may contain the password.
         raise (type(error) if isinstance(error, (BrokerError, EventError)) else BrokerError)(reason) from None

@@ -1,8 +1,8 @@
-"""Redis and Valkey, by redis-py: a queue is a stream, and all relays are one consumer group of it.
+"""The adapter for Redis and Valkey, which uses redis-py. A queue is a stream; all relays are one consumer group.
 
-A message that is read stays in the group's list of pending messages until it is acknowledged, under the name of the
-consumer that has it. If that consumer gives no sign of life for `MESSAGE_LEASE` seconds, another one claims it. The
-consumer `RETURNED` has what relays gave back when they ended.
+A received message stays in the group's list of pending messages, with the name of its consumer, until it is
+acknowledged. If that consumer does not renew its lease for `MESSAGE_LEASE` seconds, another one claims the message. The
+consumer `RETURNED` owns the messages that relays gave back when they stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from event._broker.queue import (
     OPERATION_TIMEOUT,
     BrokerError,
     Masked,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
     RefusedError,
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 GROUP = "e3-event"
 RETURNED = "returned"
-CONSUMER_LIFETIME = 86400.0  # seconds without a sign of life, after which a consumer that holds nothing is removed
-_BODY, _ID = "body", "id"  # fields of a message; the headers are the others
-_NO_LEASE = 10**12  # milliseconds; whoever claims next may have it
-_STREAM_START = b"0-0"  # of a stream
-_CLAIM_PAUSE = 5.0  # seconds between two looks for messages of dead relays
+CONSUMER_LIFETIME = 86400.0  # seconds without a sign of life until a consumer without messages is removed
+_BODY, _ID = "body", "id"  # fields of a message; all other fields are headers
+_NO_LEASE = 10**12  # idle milliseconds, so that any consumer may claim the message
+_STREAM_START = b"0-0"
+_CLAIM_PAUSE = 5.0  # seconds between two searches for messages of dead relays
 
 
 def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> RedisPublisher:
-    """Return a connection that has answered; see `queue.connect_publisher`."""
+    """Return a connection that publishes; see `queue.connect_publisher`."""
     return RedisPublisher(url, _open_client(address, min(timeout, OPERATION_TIMEOUT), single_connection_client=True))
 
 
-def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> RedisConsumer:  # noqa: ARG001  # the port's
+def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> RedisConsumer:  # noqa: ARG001  # as in `queue`
     """Return a connection that receives from a queue; see `queue.connect_consumer`."""
     client = _open_client(address, OPERATION_TIMEOUT)
     try:
@@ -67,19 +67,19 @@ class RedisPublisher:
         self._url = url
         self._client = client
 
-    def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the connection has it
+    def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the connection has its own timeout
         """Append a message to a stream and wait for the answer."""
         with Masked(self._url, named=False), _RedisErrors():
             self._client.xadd(queue, _fields(message.body, message.id, message.headers))
 
-    def close(self, timeout: float) -> None:  # noqa: ARG002  # the port's
+    def close(self, timeout: float) -> None:  # noqa: ARG002  # as in `Publisher`
         """Close the connection."""
         self._client.close()
 
     def abandon(self) -> None:
-        """Close our copy of the socket; nothing is sent."""
+        """Close this process's copy of the socket, without sending anything."""
         connection: Any = self._client.connection  # there is one: the client has a single connection
-        connection.disconnect()  # in a forked child, the client itself would only forget it
+        connection.disconnect()  # in a forked child, closing the client does not close the socket
         self._client.close()
 
 
@@ -90,35 +90,35 @@ class RedisConsumer:
 
     def __init__(self, url: BrokerURL, client: redis.Redis, queue: str) -> None:
         self._url = url
-        self._client: Any = client  # whose commands return what depends on their arguments
+        self._client: Any = client  # Any, because the return types of its commands depend on the arguments
         self._queue = queue
         self._name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self._held: set[bytes] = set()
         self._claim_after = 0.0  # by time.monotonic
         self._cursor = _STREAM_START
-        self._extended = time.monotonic()
+        self._last_extension = time.monotonic()
         with _RedisErrors():
             self._make_group()
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
-        """Return messages of dead relays, else new ones; wait for the first one."""
+        """Return messages of dead relays, or if there are none, new messages; wait for the first one."""
         with Masked(self._url, named=False), _RedisErrors():
             if self._held:
                 self._extend()
             return self._claim(limit) or self._read(limit, wait)
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Remove messages from the stream and from the list of pending ones, in one exchange."""
+        """Remove messages from the stream and from the list of pending messages, with one request."""
         ids = [message.ack_token for message in messages]
-        # No transaction: a Redis that is out of memory accepts none, and could not be emptied. If only the first
-        # command arrives, whoever claims the message next finds that it is gone.
+        # No transaction: Redis rejects transactions if it is out of memory, and then could not be emptied. If only the
+        # first command is executed, the next consumer that claims the message finds that it was deleted.
         with Masked(self._url, named=False), _RedisErrors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.xdel(self._queue, *ids)
             pipeline.xack(self._queue, GROUP, *ids)
             pipeline.execute()
             self._held.difference_update(ids)
 
-    def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:  # noqa: ARG002  # the port's
+    def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:  # noqa: ARG002  # as in `Consumer`
         """Move a message to the end of the stream."""
         self._move(message, self._queue, headers)
 
@@ -127,24 +127,24 @@ class RedisConsumer:
         self._move(message, self._queue + DEAD_SUFFIX, headers)
 
     def keep_alive(self) -> None:
-        """Extend the lease of what is held, if it is time for that."""
+        """Renew the lease of unacknowledged messages when a quarter of it has passed."""
         with Masked(self._url, named=False), _RedisErrors():
             self._extend()
 
     def close(self) -> None:
-        """Give back what is held, remove the consumer, and close the connection."""
+        """Give unacknowledged messages back, remove the consumer, and close the connection."""
         try:
             self._give_back()
             self._client.xgroup_delconsumer(self._queue, GROUP, self._name)
         except (exceptions.RedisError, OSError):
-            pass  # what is held is claimed after its lease; the consumer is removed later
+            pass  # another consumer claims the messages when their lease ends, and later removes this consumer
         finally:
             self._client.close()
 
     def _make_group(self) -> None:
         try:
             if any(group["name"] == GROUP.encode() for group in self._client.xinfo_groups(self._queue)):
-                return  # a Redis that is out of memory would refuse to make it
+                return  # checked first, because Redis rejects XGROUP CREATE if it is out of memory
         except exceptions.ResponseError as error:
             if "no such key" not in str(error):
                 raise
@@ -155,24 +155,24 @@ class RedisConsumer:
                 raise
 
     def _read(self, limit: int, wait: float) -> list[ReceivedMessage]:
-        block = max(int(wait * 1000), 1) if wait > 0 else None  # 0 would wait without an end
+        block = max(int(wait * 1000), 1) if wait > 0 else None  # 0 would mean no timeout
         found = self._client.xreadgroup(GROUP, self._name, {self._queue: ">"}, count=limit, block=block)
         if not found:
             return []
         streams = found.values() if isinstance(found, dict) else [entries for _, entries in found]
-        messages = [_from_stream(id_, fields, 0) for entries in streams for id_, fields in _flat(entries)]
+        messages = [_from_stream(id_, fields, 0) for entries in streams for id_, fields in _entries_of_stream(entries)]
         self._held.update(message.ack_token for message in messages)
         return messages
 
     def _claim(self, limit: int) -> list[ReceivedMessage]:
-        """Claim messages of consumers that give no sign of life; look for them now and then."""
+        """Claim messages whose lease has expired. If there are none, search again after `_CLAIM_PAUSE` seconds."""
         if time.monotonic() < self._claim_after:
             return []
         self._cursor, found = self._client.xautoclaim(
             self._queue, GROUP, self._name, int(MESSAGE_LEASE * 1000), self._cursor, count=limit
         )[:2]
         deleted = [id_ for id_, fields in found if not fields]
-        if deleted:  # pragma: no cover  # Redis 6.2 alone gives them; 7 forgets them itself
+        if deleted:  # pragma: no cover  # only Redis 6.2 returns deleted messages; 7 removes them itself
             self._client.xack(self._queue, GROUP, *deleted)
         entries = [(id_, fields) for id_, fields in found if fields]
         if not entries:
@@ -186,8 +186,8 @@ class RedisConsumer:
         return messages
 
     def _delivered(self, first: bytes, last: bytes, count: int) -> dict[bytes, int]:
-        """Return how often each of our pending messages was delivered."""
-        # Between the two may be messages that were ours before.
+        """Return how often each pending message of this consumer in a range of ids was delivered."""
+        # The range may include messages that this consumer has received before.
         pending = self._client.xpending_range(
             self._queue, GROUP, first, last, count + len(self._held), consumername=self._name
         )
@@ -195,22 +195,22 @@ class RedisConsumer:
 
     def _extend(self) -> None:
         now = time.monotonic()
-        if now - self._extended < MESSAGE_LEASE / 4:
+        if now - self._last_extension < MESSAGE_LEASE / 4:
             return
-        self._extended = now
+        self._last_extension = now
         if mine := self._pending():
             # With JUSTID, the number of deliveries stays as it is.
             self._client.xclaim(self._queue, GROUP, self._name, 0, [*mine], idle=0, justid=True)
 
     def _pending(self) -> dict[bytes, int]:
-        """Return the messages that are pending for us, and how often each was delivered."""
+        """Return how often each pending message of this consumer was delivered, by the message's id."""
         entries = self._client.xpending_range(self._queue, GROUP, "-", "+", 10_000, consumername=self._name)
         return {entry["message_id"]: entry["times_delivered"] for entry in entries}
 
     def _give_back(self) -> None:
-        """Let others claim at once what is pending for us, also what was lost on its way to us."""
+        """Let other consumers claim all pending messages, including those whose transfer to this consumer failed."""
         for id_, delivered in self._pending().items():
-            # It was not to blame for anything: this delivery does not count.
+            # Do not count this delivery, so that the message does not look like the cause of a crash.
             self._client.xclaim(
                 self._queue, GROUP, RETURNED, 0, [id_], idle=_NO_LEASE, retrycount=max(delivered - 1, 0), justid=True
             )
@@ -223,17 +223,17 @@ class RedisConsumer:
                 self._client.xgroup_delconsumer(self._queue, GROUP, name)
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
-        # Not in one transaction: Redis goes on after a command of it that fails, and would remove the only copy.
+        # No transaction: Redis continues a transaction after a failed command, and would delete the only copy.
         with Masked(self._url, named=False), _RedisErrors():
             try:
                 self._client.xadd(queue, _fields(message.body, message.id, headers))
-            except exceptions.ResponseError as error:  # the connection is fine: other messages go on
-                raise NotTakenError(f"{queue} does not accept it: {one_line(error)}") from error
+            except exceptions.ResponseError as error:  # the connection still works for other messages
+                raise NotAcceptedError(f"{queue} does not accept it: {one_line(error)}") from error
         self.acknowledge([message])
 
 
 class _RedisErrors:
-    """Turns errors of redis-py into those of the port."""
+    """Convert errors of redis-py to errors of `event._broker.queue`, inside a ``with`` block."""
 
     def __enter__(self) -> None:
         pass
@@ -243,20 +243,20 @@ class _RedisErrors:
         if isinstance(error, refusals):
             raise RefusedError(one_line(error)) from error
         if isinstance(error, exceptions.OutOfMemoryError):
-            raise NotTakenError(f"the broker accepts nothing at the moment: {one_line(error)}") from error
+            raise NotAcceptedError(f"the broker accepts nothing at the moment: {one_line(error)}") from error
         if isinstance(error, (exceptions.RedisError, OSError)) and not isinstance(error, BrokerError):
             raise BrokerError(one_line(error)) from error
 
 
 def _open_client(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:
-    """Return a client with one connection, which has answered.
+    """Return a client with one connection, after checking that the server responds.
 
-    :raises BrokerError: the broker could not be reached
-    :raises RefusedError: the login is refused
+    :raises BrokerError: the broker can't be reached
+    :raises RefusedError: the broker refuses the login
     """
     tls: dict[str, Any] = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True} if address.tls else {}
     with _RedisErrors():
-        client = redis.Redis(  # which connects, if it has a single connection
+        client = redis.Redis(  # with `single_connection_client`, this connects
             host=address.host, port=address.port, db=int(address.path), username=address.user or None,
             password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
             single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
@@ -280,6 +280,6 @@ def _from_stream(id_: bytes, fields: Mapping[bytes, bytes], redelivered: int) ->
     return ReceivedMessage(body, id_, headers.pop(_ID, ""), headers, redelivered)
 
 
-def _flat(entries: Any) -> Any:
-    """Return the entries of a stream; by the protocol RESP3, redis-py wraps them in one more list."""
+def _entries_of_stream(entries: Any) -> Any:
+    """Return the entries of a stream without the additional list that redis-py adds with the protocol RESP3."""
     return entries[0] if entries and isinstance(entries[0], list) else entries

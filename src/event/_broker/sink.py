@@ -1,4 +1,4 @@
-"""What a sink is: where a relay's events go, and what becomes of their messages."""
+"""The interface between a relay and its sink, which processes the messages."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ if TYPE_CHECKING:
 
 
 class Disposition(Enum):
-    """What is to become of a message."""
+    """What a relay must do with a message."""
 
     ACK = "ack"
-    """It is acknowledged: all handlers that the sink has are served."""
+    """Acknowledge it: all handlers of the sink have delivered the event or failed permanently."""
 
     REQUEUE = "requeue"
-    """It goes to the end of the queue, to be tried again."""
+    """Move it to the end of the queue, to be tried again."""
 
     DEAD_LETTER = "dead-letter"
-    """It goes to the dead-letter queue: no further attempt helps."""
+    """Move it to the dead-letter queue, because no further attempt can succeed."""
 
     KEEP = "keep"
-    """It stays unacknowledged: the disk is full, say. The relay pauses and tries again."""
+    """Do not acknowledge it; pause and try it again, for example because the disk is full."""
 
 
 @dataclass(slots=True)
 class Incoming:
     """A message for a sink.
 
-    :ivar pending: the handlers that have not got the event; None for all
+    :ivar body: the content, see `event._broker.message`
+    :ivar pending: the names of the pending handlers; None for all handlers
     """
 
     body: bytes = field(repr=False)
@@ -42,13 +43,14 @@ class Incoming:
 
 @dataclass(slots=True)
 class SinkResult:
-    """What is to become of a message.
+    """The result of a sink for one message.
 
-    :ivar reason: why it is not done
-    :ivar pending: the handlers that are still to get the event, those that the sink does not have among them; None if
-        none has got it yet
-    :ivar refused: why handlers have refused it for good, by name
-    :ivar crashed: whether the process that worked on it has crashed; the relay counts that and requeues it
+    :ivar disposition: what the relay must do with the message
+    :ivar reason: why the message is not acknowledged
+    :ivar pending: the names of the handlers that are still pending, including those that the sink does not have; None
+        if all are
+    :ivar refused: the error of each handler that has failed permanently, by its name
+    :ivar crashed: whether the process that processed the message has crashed; the relay counts this and requeues it
     """
 
     disposition: Disposition
@@ -59,19 +61,19 @@ class SinkResult:
 
 
 class Sink(Protocol):
-    """Where a relay's events go."""
+    """Processes the messages of a relay."""
 
     def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
-        """Deliver the events of a batch of messages; return what is to become of each, in order. Nothing is raised.
+        """Deliver the events of a batch of messages; return the results in order. Never raise an exception.
 
-        :param idle: called about once a second meanwhile, in the thread of the caller; it raises nothing
+        :param idle: called about once a second meanwhile, in the caller's thread; it never raises an exception
         """
         ...
 
 
 def failed(error: Exception) -> SinkResult:
-    """Return what is to become of a message that could not be kept."""
+    """Return the result of a message that could not be processed because of an error."""
     if isinstance(error, (OSError, MemoryError)):
-        # Without the name of the file, which differs each time.
+        # Omit the file name, which is different each time: the relay reports each reason only once an hour.
         return SinkResult(Disposition.KEEP, getattr(error, "strerror", None) or one_line(error))
-    return SinkResult(Disposition.DEAD_LETTER, one_line(error))  # something in it; it must not stop the others
+    return SinkResult(Disposition.DEAD_LETTER, one_line(error))  # the message itself is the cause

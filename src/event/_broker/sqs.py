@@ -1,4 +1,4 @@
-"""Amazon SQS, by boto3. Account, region, credentials and endpoint are those that boto3 finds."""
+"""The adapter for Amazon SQS, which uses boto3. Boto3 finds the account, region, credentials and endpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from event._broker.queue import (
     OPERATION_TIMEOUT,
     BrokerError,
     Masked,
-    NotTakenError,
+    NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
     RefusedError,
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from event._broker.url import Address, BrokerURL
 
 _LONG_POLL = 10  # seconds of one long poll
-_BATCH = 10  # messages in one request, as SQS has it
-_RETENTION = 14 * 86400  # seconds, the most that SQS keeps a message
-_LONGEST_DELAY = 900  # seconds, likewise
-_VISIBILITY = int(2 * MESSAGE_LEASE)  # seconds
+_BATCH = 10  # messages in one request; the limit of SQS
+_RETENTION = 14 * 86400  # seconds that SQS keeps a message; its limit
+_MAX_DELAY = 900  # seconds; the limit of SQS
+_VISIBILITY = int(2 * MESSAGE_LEASE)  # seconds until SQS redelivers an unacknowledged message
 _ID_ATTRIBUTE = "e3-event-id"
 _RECEIVED = "ApproximateReceiveCount"
 _NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
@@ -48,11 +48,11 @@ _THROTTLED = frozenset({"RequestThrottled", "Throttling", "ThrottlingException",
 
 
 def connect_publisher(url: BrokerURL, address: Address, timeout: float) -> SQSPublisher:
-    """Return a client; it connects when it publishes. See `queue.connect_publisher`."""
+    """Return a client that publishes; see `queue.connect_publisher`. It connects when it publishes."""
     return SQSPublisher(url, _client(address, min(timeout, OPERATION_TIMEOUT)))
 
 
-def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> SQSConsumer:  # noqa: ARG001  # the port's
+def connect_consumer(url: BrokerURL, address: Address, queue: str, prefetch: int) -> SQSConsumer:  # noqa: ARG001  # as in `queue`
     """Return a client that receives from a queue; see `queue.connect_consumer`."""
     return SQSConsumer(url, _client(address, _LONG_POLL + OPERATION_TIMEOUT), queue)
 
@@ -65,7 +65,7 @@ class SQSPublisher:
         self._client = client
         self._queues: dict[str, str] = {}
 
-    def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the client has it
+    def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the client has its own timeout
         """Send a message and wait for the answer."""
         with Masked(self._url, named=False), _SQSErrors():
             if queue not in self._queues:
@@ -73,15 +73,15 @@ class SQSPublisher:
             try:
                 _send(self._client, self._queues[queue], message)
             except ClientError:
-                del self._queues[queue]  # it may have been removed
+                del self._queues[queue]  # the queue may have been deleted
                 raise
 
-    def close(self, timeout: float) -> None:  # noqa: ARG002  # the port's
+    def close(self, timeout: float) -> None:  # noqa: ARG002  # as in `Publisher`
         """Close the connections."""
         self._client.close()
 
     def abandon(self) -> None:
-        """Close our copies of the sockets; nothing is sent."""
+        """Close this process's copies of the sockets, without sending anything."""
         self._client.close()
 
 
@@ -95,13 +95,13 @@ class SQSConsumer:
         self._client = client
         self._queue = queue
         self._held: dict[str, None] = {}
-        self._extended = time.monotonic()
+        self._last_extension = time.monotonic()
         with _SQSErrors():
-            self._dead_letters = ""
+            self._dead_letter_url = ""
             self._queue_url = queue_url(client, queue)
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
-        """Return up to `limit` messages, ten a request; wait for the first ones."""
+        """Return up to `limit` messages, with one request for each ten; wait for the first request's messages."""
         messages: list[ReceivedMessage] = []
         with Masked(self._url, named=False), _SQSErrors():
             self._extend()
@@ -112,9 +112,9 @@ class SQSConsumer:
         return messages
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Delete messages, ten a request."""
+        """Delete messages, with one request for each ten."""
         with Masked(self._url, named=False), _SQSErrors():
-            for tokens in _tens([message.ack_token for message in messages]):
+            for tokens in _batches([message.ack_token for message in messages]):
                 entries = [{"Id": str(number), "ReceiptHandle": token} for number, token in enumerate(tokens)]
                 answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
                 if failed := answer.get("Failed"):
@@ -131,21 +131,21 @@ class SQSConsumer:
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
         """Send a message to the dead-letter queue, and delete the received one."""
         with Masked(self._url, named=False), _SQSErrors():
-            self._dead_letters = self._dead_letters or queue_url(self._client, self._queue + DEAD_SUFFIX)
-            _send(self._client, self._dead_letters, OutgoingMessage(message.body, message.id, headers))
+            self._dead_letter_url = self._dead_letter_url or queue_url(self._client, self._queue + DEAD_SUFFIX)
+            _send(self._client, self._dead_letter_url, OutgoingMessage(message.body, message.id, headers))
         self.acknowledge([message])
 
     def keep_alive(self) -> None:
-        """Extend the visibility timeout of what is held, if it is time for that."""
+        """Extend the visibility timeout of unacknowledged messages, every half `MESSAGE_LEASE`."""
         with Masked(self._url, named=False), _SQSErrors():
             self._extend()
 
     def close(self) -> None:
-        """Make what is held visible to others, and close the connections."""
+        """Make unacknowledged messages visible to other consumers, and close the connections."""
         try:
             self._change_visibility(0)
         except (BotoCoreError, ClientError, OSError):
-            pass  # it is visible after its timeout
+            pass  # the messages become visible after their timeout
         finally:
             self._client.close()
 
@@ -160,13 +160,13 @@ class SQSConsumer:
 
     def _extend(self) -> None:
         now = time.monotonic()
-        if self._held and now - self._extended >= MESSAGE_LEASE / 2:
+        if self._held and now - self._last_extension >= MESSAGE_LEASE / 2:
             self._change_visibility(_VISIBILITY)
-        if not self._held or now - self._extended >= MESSAGE_LEASE / 2:
-            self._extended = now
+        if not self._held or now - self._last_extension >= MESSAGE_LEASE / 2:
+            self._last_extension = now
 
     def _change_visibility(self, seconds: int) -> None:
-        for tokens in _tens([*self._held]):
+        for tokens in _batches([*self._held]):
             entries = [
                 {"Id": str(number), "ReceiptHandle": token, "VisibilityTimeout": seconds}
                 for number, token in enumerate(tokens)
@@ -175,31 +175,31 @@ class SQSConsumer:
 
 
 class _SQSErrors:
-    """Turns errors of boto3 into those of the port."""
+    """Convert errors of boto3 to errors of `event._broker.queue`, inside a ``with`` block."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, ClientError):
-            raise _sorted(error) from error
-        # A ValueError is what botocore raises for a wrong endpoint or region.
+            raise _broker_error(error) from error
+        # botocore raises ValueError for a wrong endpoint or region.
         if isinstance(error, (BotoCoreError, ValueError)):
             raise BrokerError(one_line(error)) from error
 
 
-def _sorted(error: ClientError) -> Exception:
+def _broker_error(error: ClientError) -> Exception:
     details: Mapping[str, Any] = error.response.get("Error", {})
     code, text = str(details.get("Code", "")), one_line(error)
     if "must be shorter than" in text or "longer than" in text or "TooLong" in code:
         return TooLargeError(text)
     if code in _REFUSED_CODES:
         return RefusedError(text)
-    return NotTakenError(text) if code in _THROTTLED else BrokerError(text)
+    return NotAcceptedError(text) if code in _THROTTLED else BrokerError(text)
 
 
 def queue_url(client: Any, queue: str) -> str:
-    """Return the URL of a queue; the queue and its dead-letter queue are made if there is none of that name."""
+    """Return the URL of a queue. If the queue does not exist, create it and its dead-letter queue."""
     name = _queue_name(queue)
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
@@ -213,7 +213,7 @@ def queue_url(client: Any, queue: str) -> str:
 
 
 def _queue_name(queue: str) -> str:
-    """Return a queue's name as SQS allows it, without dots."""
+    """Return a queue name that SQS allows, with hyphens instead of dots."""
     return queue.replace(".", "-")
 
 
@@ -228,7 +228,7 @@ def _send(client: Any, url: str, message: OutgoingMessage, delay: float = 0.0) -
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in headers.items() if value}
     client.send_message(
         QueueUrl=url, MessageBody=message.body.decode("utf-8", "replace"), MessageAttributes=attributes,
-        DelaySeconds=min(max(int(delay), 0), _LONGEST_DELAY),
+        DelaySeconds=min(max(int(delay), 0), _MAX_DELAY),
     )  # fmt: skip
 
 
@@ -242,6 +242,6 @@ def _from_sqs(content: Mapping[str, Any]) -> ReceivedMessage:
     )  # fmt: skip
 
 
-def _tens(tokens: Sequence[str]) -> Iterator[Sequence[str]]:
+def _batches(tokens: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(tokens), _BATCH):
         yield tokens[start : start + _BATCH]

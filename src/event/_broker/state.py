@@ -1,11 +1,11 @@
-"""RelayState: what relays remember about a message, in a header of it.
+"""The state that relays store in a header of a message, such as the number of attempts.
 
-The header is JSON in ASCII, under the name `HEADER`::
+The header `HEADER` contains JSON in ASCII::
 
     {"attempts": 3, "crash_count": 0, "on_trial": false, "first_seen": 1780000000.0, "due": 1780000300.5,
      "pending_handlers": ["smtp"], "refused": {"http": "…"}}
 
-Every key may be missing. A header that is not of this form counts as none, whoever wrote it.
+All keys are optional. A header with an invalid value is ignored.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ if TYPE_CHECKING:
 
 HEADER = "e3-event-relay"
 _MAX_COUNT = 10**11
-_MAX_STATE_LENGTH = 60_000  # characters; all properties of an AMQP message must fit into one frame
+_MAX_STATE_LENGTH = 60_000  # characters; all properties of an AMQP message must fit in one frame
 _MAX_STORED_REASON = 200  # characters
 
 
 @dataclass(slots=True)
 class RelayState:
-    """What is remembered.
+    """The state of a message, for the next relay that receives it.
 
     :ivar attempts: how often the event was given to handlers
-    :ivar crash_count: how often the message came back from a relay or worker that had crashed, since the last attempt
-        that ended
-    :ivar on_trial: whether the last crash is counted in advance, for the delivery that comes next
-    :ivar first_seen: when the first attempt began, in seconds since 1970 UTC; 0 before it
-    :ivar due: when the next one is due, likewise
-    :ivar pending_handlers: the handlers that have not got the event; None for all
-    :ivar refused: why handlers have refused it for good, by name
+    :ivar crash_count: how many relays or workers have crashed with the message since the last completed attempt
+    :ivar on_trial: whether `crash_count` includes a crash in advance, until the next delivery completes
+    :ivar first_seen: when the first attempt started, in seconds since 1970 UTC; 0 if there was none
+    :ivar due: when the next attempt is due, in seconds since 1970 UTC; 0 for now
+    :ivar pending_handlers: the names of the pending handlers; None for all handlers
+    :ivar refused: the error of each handler that has failed permanently, by its name
     """
 
     attempts: int = 0
@@ -50,25 +49,25 @@ class RelayState:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> RelayState:
-        """Return the state that a message's headers hold; a fresh one if they hold none."""
+        """Return the state from a message's headers; a new state if there is none or it is invalid."""
         text = headers.get(HEADER)
         if text is None:
             return cls()
         state = cls(**_decode_state(text))
         if state.pending_handlers is not None:
-            # A message that is pending for nobody was not written by a relay.
+            # An empty list was not written by a relay, unless handlers have failed permanently.
             pending = [*dict.fromkeys(state.pending_handlers)]
             state.pending_handlers = pending if pending or state.refused else None
         return state
 
     def as_headers(self) -> dict[str, str]:
-        """Return the header that holds the state; the longest reasons are cut."""
+        """Return the state as a header. Long reasons are shortened."""
         content = asdict(self)
         content["refused"] = {name: reason[:_MAX_STORED_REASON] for name, reason in self.refused.items()}
         return {HEADER: json.dumps(content)}
 
-    def begin_anew(self) -> None:
-        """Forget the attempts. Handlers that have refused the event are pending again."""
+    def reset(self) -> None:
+        """Reset attempts and crashes, and make handlers that have failed permanently pending again."""
         if self.pending_handlers is not None:
             self.pending_handlers = [*dict.fromkeys([*self.pending_handlers, *self.refused])]
         self.attempts = self.crash_count = 0

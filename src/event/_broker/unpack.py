@@ -1,4 +1,4 @@
-"""From a message's body to an event whose attachments are files."""
+"""Decode a message and write its attachments to files, so that handlers can deliver the event."""
 
 from __future__ import annotations
 
@@ -23,29 +23,32 @@ if TYPE_CHECKING:
 
 
 class LaterError(Exception):
-    """An attachment cannot be fetched now; later it may be."""
+    """An attachment can't be fetched at the moment. A later attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttachmentSource:
-    """Where attachments may be fetched from.
+    """Downloads attachments from S3.
 
-    :ivar url: the URL beneath which they must be, s3://BUCKET/PREFIX; empty for none
+    :ivar url: the only URL beneath which attachments may be fetched, s3://BUCKET/PREFIX; empty to fetch none
+    :ivar store: the S3 client; None to fetch none
     """
 
     url: str = ""
     store: Store | None = None
 
     def fetch(self, file: S3Reference, path: str, sha1: str) -> None:
-        """Write what is in S3 to a new file.
+        """Download a file from S3.
 
-        :raises EventError: it is not beneath the URL, is missing there, or is not what the message states
-        :raises LaterError: S3 does not answer
-        :raises OSError: the disk is full, say
+        :param path: the path of the file to create
+        :param sha1: the expected SHA-1, in hex
+        :raises EventError: the file is not beneath `url`, is missing in S3, or has another size or SHA-1
+        :raises LaterError: S3 does not respond
+        :raises OSError: the file can't be written, for example because the disk is full
         """
-        # Whoever may publish must not make us read everything that we may read.
+        # A message must not make the relay read other objects to which it has access.
         if self.store is None or not file.url.startswith(f"{self.url.rstrip('/')}/"):
-            raise EventError(f"an attachment is at {file.url}, and this relay fetches none from there (--s3)")
+            raise EventError(f"an attachment is at {file.url}, which is outside of --s3")
         from event._net import s3
 
         try:
@@ -58,14 +61,21 @@ class AttachmentSource:
 
 @dataclass(slots=True)
 class Unpacked:
-    """A message whose event is ready for handlers."""
+    """A decoded message.
+
+    :ivar message: the content of the message
+    :ivar event: the event, whose attachments are files on disk
+    """
 
     message: EventMessage
     event: Event
 
 
 def unpack(body: bytes, directory: LazyDirectory, number: int, source: AttachmentSource) -> Unpacked | SinkResult:
-    """Return a message's event, with its attachments in a directory; or what is to become of the message."""
+    """Decode a message and write its attachments to a directory; if that fails, return the result for the relay.
+
+    :param number: the index of the message in its batch, for unique file names
+    """
     try:
         message = _message.decode_message(body)
         attachments: dict[str, tuple[str, str]] = {}
@@ -75,7 +85,7 @@ def unpack(body: bytes, directory: LazyDirectory, number: int, source: Attachmen
             attachments[name] = (path, sha1)
         return Unpacked(message, with_sending(message.event, message.id, attachments))
     except ValueError as error:
-        return SinkResult(Disposition.DEAD_LETTER, f"it is not an event's message: {one_line(error)}")
+        return SinkResult(Disposition.DEAD_LETTER, f"it is not an e3-event message: {one_line(error)}")
     except LaterError as error:
         return SinkResult(Disposition.REQUEUE, one_line(error))
     except Exception as error:
@@ -83,10 +93,10 @@ def unpack(body: bytes, directory: LazyDirectory, number: int, source: Attachmen
 
 
 def _save(file: _message.InlineFile | S3Reference, path: str, sha1: str, source: AttachmentSource) -> None:
-    """Write a file's content to a path; each byte is written once.
+    """Write an attachment to a new file.
 
-    :raises ValueError: the content is not what the message states
-    :raises OSError: the disk is full, say
+    :raises ValueError: the content does not match its size or SHA-1
+    :raises OSError: the file can't be written, for example because the disk is full
     """
     if not isinstance(file, _message.InlineFile):
         source.fetch(file, path, sha1)
@@ -96,9 +106,9 @@ def _save(file: _message.InlineFile | S3Reference, path: str, sha1: str, source:
 
 
 class LazyDirectory:
-    """A directory that is made when it is first needed: most events have no attachments.
+    """A directory that is created on first use, because most events have no attachments.
 
-    :param make: returns the context manager that makes and removes it
+    :param make: returns the context manager that creates and removes the directory
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[str]]) -> None:
@@ -115,9 +125,9 @@ class LazyDirectory:
         self._stack.close()
 
     def path(self) -> str:
-        """Return its path.
+        """Return the directory's path; create the directory at the first call.
 
-        :raises OSError: it cannot be made
+        :raises OSError: the directory can't be created
         """
         self._path = self._path or self._stack.enter_context(self._make())
         return self._path

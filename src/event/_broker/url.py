@@ -1,4 +1,4 @@
-"""Broker URLs: parsed, checked, compared and shown without their secrets."""
+"""Broker URLs: parse, validate, and compare them, and show them without secrets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ class Address:
     """One node of a broker.
 
     :ivar family: "amqp", "redis" or "sqs"
-    :ivar host: the host without brackets; for SQS the region, which may be empty
-    :ivar path: the virtual host or the number of the database
+    :ivar tls: whether to use TLS
+    :ivar host: the host, an IPv6 address without brackets; for SQS the region, which may be empty
+    :ivar path: the virtual host (AMQP) or the number of the database (Redis)
+    :ivar shown: the URL without user, password and path
     """
 
     family: str
@@ -40,8 +42,8 @@ class Address:
     shown: str
 
     @property
-    def place(self) -> tuple[str, str, int, str]:
-        """What two URLs of the same place have in common."""
+    def location(self) -> tuple[str, str, int, str]:
+        """A tuple that is equal for all URLs of the same location, regardless of the user."""
         host = "127.0.0.1" if self.host == "localhost" else self.host
         return self.family, host.lower(), self.port, self.path
 
@@ -54,7 +56,7 @@ class BrokerURL:
     :ivar family: "amqp", "redis" or "sqs"
     :ivar shown: scheme and host of the first node
     :ivar has_secret: whether the URL holds a password
-    :raises EventError: it is not a broker's URL; the message does not contain it
+    :raises EventError: it is not a valid broker URL; the message does not contain the URL
     """
 
     def __init__(self, url: str) -> None:
@@ -76,8 +78,8 @@ class BrokerURL:
         return f"<BrokerURL {self.shown}>"
 
     def is_same(self, other: BrokerURL) -> bool:
-        """Return whether both URLs lead to the same place, with whatever user."""
-        return not {a.place for a in self.addresses}.isdisjoint(a.place for a in other.addresses)
+        """Return whether both URLs have a node in common, regardless of the user."""
+        return not {a.location for a in self.addresses}.isdisjoint(a.location for a in other.addresses)
 
     def mask(self, text: str) -> str:
         """Return text without the passwords of this URL."""
@@ -91,9 +93,9 @@ def _encoded_password(url: str) -> str:
 
 
 def _parse_node(url: str) -> Address:
-    """Return the node that a URL names.
+    """Parse the URL of one node.
 
-    :raises EventError: the URL is wrong; the message holds at most its scheme
+    :raises EventError: the URL is invalid; the message contains at most its scheme
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
@@ -104,12 +106,12 @@ def _parse_node(url: str) -> Address:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    # After an unencoded slash in the password, its rest would be taken for the path.
-    is_cut = "@" in rest[len(parts.netloc) :]
+    # An unencoded slash in the password would make the rest of the password a part of the path.
+    has_slash_in_password = "@" in rest[len(parts.netloc) :]
     if (
         not separator
         or scheme not in _BROKER_SCHEMES
-        or is_cut
+        or has_slash_in_password
         or not url.isprintable()
         or " " in url
         or (rest and not parts.netloc and rest[0] != "/")

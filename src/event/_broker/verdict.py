@@ -1,4 +1,4 @@
-"""What becomes of a message, by what relays remember about it and what a sink or a broker has just reported."""
+"""Decide what to do with a message after crashes and failures."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ if TYPE_CHECKING:
     from event._broker.queue import ReceivedMessage
     from event._broker.state import RelayState
 
-MOST_CRASHES = 8
-SUSPECT = 2  # crashes; once is usual, since a relay that ends or loses its connection gives back what it holds
-_LONGEST_REASON = 1000  # characters
+MAX_CRASHES = 8
+SUSPECT_CRASHES = 2  # one redelivery is normal, for example after a relay has lost its connection
+_MAX_REASON_LENGTH = 1000  # characters
 
 
-def came_back(message: ReceivedMessage, state: RelayState) -> bool:
-    """Return whether a message came back so often that it may be to blame for crashes.
+def is_back_from_crash(message: ReceivedMessage, state: RelayState) -> bool:
+    """Return whether a message was redelivered so often that it may be the cause of crashes.
 
-    Of a suspect only the crash of its trial counts. A broker that does not count has each time counted by the state.
+    For a suspect, only a redelivery during its trial counts. If the broker does not count redeliveries, the relays
+    count each of them in the message's state.
     """
-    if state.crash_count >= SUSPECT:
+    if state.crash_count >= SUSPECT_CRASHES:
         return state.on_trial and message.redelivered > 0
-    return message.redelivered > 0 and (not message.counted or message.redelivered + state.crash_count >= SUSPECT)
+    return message.redelivered > 0 and (
+        not message.counted or message.redelivered + state.crash_count >= SUSPECT_CRASHES
+    )
 
 
 def after_crash(state: RelayState, reason: str) -> SinkResult:
-    """Count the crash of a worker; return what is to become of the message."""
-    if not state.on_trial:  # else it is counted already
+    """Count the crash of a worker; return the result for the message."""
+    if not state.on_trial:  # otherwise the crash was counted in advance
         state.crash_count += 1
     state.on_trial = False
-    if state.crash_count >= MOST_CRASHES:
+    if state.crash_count >= MAX_CRASHES:
         return SinkResult(Disposition.DEAD_LETTER, crashes(state))
     return SinkResult(Disposition.REQUEUE, reason)
 
 
 def crashes(state: RelayState) -> str:
-    """Return why a message is dead-lettered that crashes relays."""
-    return f"{state.crash_count} relays or workers have crashed with it"
+    """Return the reason for dead-lettering a message after `MAX_CRASHES` crashes."""
+    return f"{state.crash_count} relays or workers crashed while they processed it"
 
 
-def given_up(state: RelayState, reason: str) -> SinkResult:
-    """Return what becomes of a message whose lifetime is over."""
+def expired(state: RelayState, reason: str) -> SinkResult:
+    """Return the result for a message that is older than `relay.MESSAGE_LIFETIME`."""
     return SinkResult(Disposition.DEAD_LETTER, f"given up after {state.attempts} attempts: {reason}")
 
 
-def left_over(state: RelayState) -> str:
-    """Return why a message is dead-lettered although none of our handlers is to get it again."""
+def remaining_failures(state: RelayState) -> str:
+    """Return why to dead-letter a message that all of this relay's handlers have processed; empty to acknowledge it."""
     parts = []
     if state.pending_handlers:
         parts.append(f"it is pending for {', '.join(state.pending_handlers)}, which this relay does not have")
@@ -56,5 +59,5 @@ def left_over(state: RelayState) -> str:
 
 
 def printable(reason: str) -> str:
-    """Return a reason that fits into a header: on one line, not too long, without lone surrogates."""
-    return on_one_line(reason)[:_LONGEST_REASON]
+    """Return a reason in a form that a header can contain: one line, limited length, no lone surrogates."""
+    return on_one_line(reason)[:_MAX_REASON_LENGTH]

@@ -185,7 +185,7 @@ def _act(outbox: Outbox, args: argparse.Namespace, candidate: Candidate, word: s
             with capture:
                 done = _ACTIONS[args.action](outbox, candidate, args)
         finally:
-            for text in capture.said:
+            for text in capture.messages:
                 terminal.print_err(f"{args.parser.prog}: {text}")
     except LookupError as error:
         terminal.print_err(f"{args.parser.prog}: {error.args[0]}")

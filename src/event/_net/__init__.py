@@ -12,6 +12,7 @@ module        holds
 `mail_server` `MailServer`: an SMTP server's address, encryption and account
 `smtp`        `hand_over`: one SMTP session
 `s3`          `Store`: objects in S3, stored, fetched and checked
+`s3_transport` `S3Transport`: how the client of `s3` sends its requests
 `webhook`     `sign`: the headers of Standard Webhooks
 `otlp`        `Exporter`: spans to an OpenTelemetry receiver
 ============= ========================================================================

@@ -15,11 +15,9 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, BinaryIO, TypeVar
 
-    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-    from botocore.httpsession import URLLib3Session
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
@@ -44,11 +42,8 @@ _HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpe
 _NO_SUCH_OBJECT = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
 
 _DOWNLOAD_CHUNK = 1 << 20  # bytes of a download in memory
-_S3_CONNECT_TIMEOUT = 10  # seconds
-_S3_READ_TIMEOUT = 30  # seconds without a byte
 _S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, all attempts together; and what its size takes
 _S3_LEAST_SPEED = 1 << 18  # bytes a second
-_MAX_ANSWER = 1 << 20  # bytes; only an object's content is longer
 
 
 class StoreError(OSError):
@@ -193,89 +188,25 @@ class Store:
         from boto3 import Session
         from botocore.config import Config
 
+        from event._net.s3_transport import CONNECT_TIMEOUT, READ_TIMEOUT, S3Transport
+
         # The mode "standard" makes three attempts, unless AWS_MAX_ATTEMPTS says otherwise; botocore's own default
         # makes five, with a minute to connect for each.
         mode: Any = os.environ.get("AWS_RETRY_MODE", "standard")  # botocore refuses a wrong one
-        config = Config(connect_timeout=_S3_CONNECT_TIMEOUT, read_timeout=_S3_READ_TIMEOUT, retries={"mode": mode})
+        config = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"mode": mode})
         # A session of our own: boto3.client() shares one, which is not made for threads.
         core = botocore.session.Session()
         client = Session(profile_name=self.profile, botocore_session=core).client("s3", config=config)
-        sender: Any = _Sender(core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True)
-        client.meta.events.register_last("before-send.s3", sender.send)
+        transport: Any = S3Transport(
+            core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
+        )
+        client.meta.events.register_last("before-send.s3", transport.send)
         return client
 
     def _headers(self, ctype: str, encoding: str | None = None) -> dict[str, Any]:
         """Return what is said of an object beside its content."""
         headers = {"ContentType": ctype, "ContentEncoding": encoding, "ServerSideEncryption": self.sse}
         return {name: value for name, value in headers.items() if value}
-
-
-class _Sender:
-    """Sends a client's requests, under the rules of our own HTTP client: its proxies, and answers of bounded size.
-
-    :param verify: whether to check certificates, or the file with those to trust
-    """
-
-    def __init__(self, verify: bool | str) -> None:
-        self._verify = verify
-        self._sessions: dict[str, URLLib3Session] = {}  # by proxy
-
-    def send(self, request: AWSPreparedRequest, **_kwargs: Any) -> AWSResponse:
-        """Return the answer, which has been read unless it is an object's content."""
-        from botocore.exceptions import HTTPClientError
-        from urllib3.exceptions import HTTPError
-
-        is_content, request.stream_output = request.stream_output, True
-        answer = self._session(request.url).send(request)
-        request.stream_output = is_content
-        answer.raw = _Stream(answer.raw)
-        if not is_content:
-            try:
-                answer.content  # noqa: B018  # it keeps what it reads
-            except HTTPError as error:
-                raise HTTPClientError(error=error) from error
-        return answer
-
-    def _session(self, url: str) -> URLLib3Session:
-        from botocore import httpsession
-
-        from event._net.proxies import proxies_for
-
-        proxies = proxies_for(url)
-        key = "".join(proxies.values())
-        if key not in self._sessions:
-            new_session: Any = httpsession.URLLib3Session  # its annotations are too narrow
-            self._sessions[key] = new_session(self._verify, proxies, (_S3_CONNECT_TIMEOUT, _S3_READ_TIMEOUT))
-        return self._sessions[key]
-
-
-class _Stream:
-    """What comes from a server: an object's content, or an answer, of which only the beginning is read."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    @property
-    def closed(self) -> bool:
-        """Whether no more will be read."""
-        return bool(self._raw.closed)
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, without waiting for as many as were asked for."""
-        data: bytes = self._raw.read1(size)
-        return data
-
-    def stream(self) -> Iterator[bytes]:
-        """Yield the beginning, in parts."""
-        left = _MAX_ANSWER
-        while left and (data := self.read(left)):
-            left -= len(data)
-            yield data
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection, unless all that came on it was read."""
-        self._raw.close()
 
 
 class _Part:

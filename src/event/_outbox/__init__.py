@@ -1,21 +1,26 @@
-"""Keep events on disk until every handler has them.
+"""The outbox: a directory that keeps each event until every handler has delivered it.
 
-Other rooms use these names, and no others:
+Other packages use only these names:
 
 =====================  ===============================================================================================
-`Outbox`               the directory: put, candidates, claim, adopt, find, read, entries, summary, retry, drop
-`Claim`                an entry in the hands of this process: event, begin, record, release, postpone
-`Entry`, `Record`      what an entry holds; what one handler did
-`NewEntry`             what `Outbox.put_many` takes
+`Outbox`               the directory: put, claim, find, list, count, retry and drop entries
+`Claim`                an entry that this process may deliver: begin an attempt, record results, release
+`Entry`                the content of an entry: event, handlers and journal
+`Record`               a delivery in an entry's journal
+`NewEntry`             an event to store with `Outbox.put_many`
 `Candidate`            the name of an entry, for `Outbox.claim`, `read`, `retry` and `drop`
-`Summary`              how much an outbox holds, up to a bound
-`NewerVersionError`    a newer release wrote an entry
-`current_owner`        the current process, in the names of claims; `owner_is_dead` of one
-`BOUND`                how far `Summary` counts
-``delivery``           the module that sends through an outbox
+`Summary`              the number of entries in each state, up to `BOUND`
+`BOUND`                the largest number in a `Summary`
+`NewerVersionError`    a newer release wrote the entry
+`current_owner`        return the owner string of the current process, which is part of a claim's name
+`owner_is_dead`        return whether the process with an owner string has ended
+``delivery``           module: send an event through an outbox in the current process
+``pool``               module: deliver many entries in threads
+``lanes``              module: the queue of each handler in the pool
+``backlog``            module: deliver earlier entries after a successful delivery
 =====================  ===============================================================================================
 
-Importing this package loads none of them: a name is loaded when it is first used.
+Importing this package imports no submodule. A name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -59,7 +64,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a name when it is first used."""
+    """Import a name on first use."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(__import__(f"{__name__}.{_PLACES[name]}", fromlist=[name]), name)

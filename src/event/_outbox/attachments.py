@@ -1,4 +1,4 @@
-"""An entry's own copies of the attachments: written once, and hashed while they are written."""
+"""Copy the attachments of an event into its entry, and check them before a delivery."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict[str, list[str]]:
     """Copy an event's attachments into a directory; return name -> [file, SHA-1] of the copies.
 
-    A file may have changed since it was attached. What is delivered is its copy.
+    Handlers deliver the copies, even if an attached file changes later.
 
-    :param workspaces: the files below it are moved instead
-    :param strict: whether a file that cannot be read, or has changed, is an error; else the log reports the one, and
-        the other is kept as it is now
-    :raises OSError: a copy cannot be written; or strict, and a file cannot be read
-    :raises EventError: strict, and a file has changed
+    :param workspaces: a directory; files below it are moved instead of copied
+    :param strict: whether a file that can't be read, or has changed since it was attached, is an error. Otherwise, log
+        a warning for a file that can't be read, and copy the current content of a file that has changed.
+    :raises OSError: a copy can't be written, or with `strict`, a file can't be read
+    :raises EventError: with `strict`, a file has changed
     """
     copies: dict[str, list[str]] = {}
     for name, (path, expected) in event.get_attachments().copy().items():
@@ -41,7 +41,7 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict
             _log.warning("attachment %r of %r is not kept in the outbox: %s", name, event, error)
             continue
         try:
-            found = _files.copy_and_hash(reading, target, mode=0o400, sync=True)  # its owner can read it in any case
+            found = _files.copy_and_hash(reading, target, mode=0o400, sync=True)  # whatever the mode of the original
         finally:
             os.close(reading)
         if strict and found != expected:
@@ -51,9 +51,9 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict
 
 
 def move_synced(source: str, target: str) -> None:
-    """Move a file that was written for this entry alone; it is on the disk afterwards.
+    """Sync a file to disk and move it.
 
-    :raises OSError: it cannot be moved
+    :raises OSError: the file can't be synced or moved
     """
     fd = os.open(source, os.O_RDWR | _BINARY | getattr(os, "O_NOFOLLOW", 0))
     try:
@@ -64,9 +64,9 @@ def move_synced(source: str, target: str) -> None:
 
 
 def sha1_no_follow(path: str) -> str:
-    """Return the SHA-1 of a regular file, in hex. A symbolic link is not followed.
+    """Return the SHA-1 of a regular file, in hex, without following a symbolic link.
 
-    :raises OSError: it is missing, cannot be read, or is not a regular file
+    :raises OSError: the file is missing, can't be read, or is not a regular file
     """
     fd = _files.open_regular(path, follow=False)
     try:

@@ -1,7 +1,7 @@
-"""Deliver what waits for handlers that have just taken an event: their destinations are up again.
+"""Deliver waiting entries to handlers that have just delivered an event, since their destinations are available.
 
-That is what is due, and what has been tried once: its first retry need not wait, since the destination has answered.
-An entry that was tried more often waits until it is due, since its failures may be its own.
+This includes entries that are due, and entries that were tried only once: their first retry need not wait for the
+back-off. An entry that was tried more often waits until it is due, because the entry itself may be the problem.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from event._outbox.store import Outbox
     from event._outcome import Delivery
 
-LONGEST = 2.0  # seconds that a sending may take for this
-_AHEAD = 2 * FIRST_DELAY  # seconds until all that has been tried once is due
-_SEARCH = 0.05  # seconds for looking at entries in a row that wait for other handlers only
+LONGEST = 2.0  # seconds that this may add to sending an event
+_AHEAD = 2 * FIRST_DELAY  # seconds; every entry that was tried only once is due within this time
+_SEARCH_LIMIT = 0.05  # seconds to search for the next matching entry
 
 
 class Backlog:
-    """The entries that wait for some handlers.
+    """The waiting entries of some handlers.
 
     :param handlers: the handlers, by name
-    :param configs: their configurations, as entries hold them
+    :param configs: the handlers' configurations, in the form in which entries store them
     :param pace: how long the slowest of the handlers takes for an event, in seconds
-    :ivar delivered: how many entries each handler has taken; those that have taken none are missing
+    :ivar delivered: how many entries each handler has delivered; handlers that have delivered none are missing
     """
 
     def __init__(
@@ -45,45 +45,46 @@ class Backlog:
         self._pace = pace
 
     def deliver(self, deadline: float) -> None:
-        """Deliver entries, as long as each is likely to be done in time. A handler that fails gets no more.
+        """Deliver entries while there is enough time for another one. A handler that fails gets no more entries.
 
         :param deadline: by `time.monotonic`
-        :raises OSError: the outbox cannot be read
+        :raises OSError: the outbox can't be read
         """
         found = time.monotonic()
         for candidate in self._outbox.candidates(ahead=_AHEAD):
             now = time.monotonic()
-            if not self._handlers or now + self._pace > deadline or now > found + _SEARCH:
+            if not self._handlers or now + self._pace > deadline or now > found + _SEARCH_LIMIT:
                 return
-            if self._is_for_us(candidate):
+            if self._is_wanted(candidate):
                 claim = self._outbox.claim(candidate)
                 if claim:
-                    self._give(claim, deadline)
+                    self._deliver_entry(claim, deadline)
                 found = time.monotonic()
 
-    def _is_for_us(self, candidate: Candidate) -> bool:
+    def _is_wanted(self, candidate: Candidate) -> bool:
         try:
             entry = self._outbox.read(candidate)
         except (OSError, ValueError):
-            return False  # another process has it, or it is damaged: `deliver` reports that
+            return False  # claimed by another process, or damaged; the command `deliver` reports damaged entries
         may_be_tried = entry.attempts <= 1 or candidate.due is None or layout.is_due(candidate.due, time.time())
-        return may_be_tried and bool(self._wanted(entry.pending))
+        return may_be_tried and bool(self._wanted_handlers(entry.pending))
 
-    def _wanted(self, pending: Mapping[str, str]) -> list[str]:
+    def _wanted_handlers(self, pending: Mapping[str, str]) -> list[str]:
         # What was kept while the configuration was wrong is delivered with the right one.
         return [
             name
             for name in self._handlers
-            if name in pending and (pending[name] == self._configs[name] or _handler_config.is_mistake(pending[name]))
+            if name in pending
+            and (pending[name] == self._configs[name] or _handler_config.is_invalid_config(pending[name]))
         ]
 
-    def _give(self, claim: Claim, deadline: float) -> None:
+    def _deliver_entry(self, claim: Claim, deadline: float) -> None:
         try:
             claim.begin()
-            for name in self._wanted(claim.entry.pending):
+            for name in self._wanted_handlers(claim.entry.pending):
                 delivery = self._attempt(name, claim, deadline)
                 claim.record(delivery)
-                self._note(delivery)
+                self._update(delivery)
         finally:
             claim.release()
 
@@ -96,7 +97,7 @@ class Backlog:
             _trace_context.active_span.reset(token)
         return delivery
 
-    def _note(self, delivery: Delivery) -> None:
+    def _update(self, delivery: Delivery) -> None:
         self._pace = max(self._pace, delivery.seconds)
         if delivery.ok:
             self.delivered[delivery.handler] = self.delivered.get(delivery.handler, 0) + 1

@@ -1,4 +1,4 @@
-"""An entry in the hands of this process."""
+"""The claim of this process on an entry."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """An entry that no other process delivers, until it is given back. One thread at a time may use it.
+    """The right of this process to deliver an entry, until the claim is released. It is not thread-safe.
 
-    :param torn: whether the entry's text may end within a line
-    :param shared: whether other entries are names of the same file
-    :ivar entry: what it holds
-    :ivar name: its name in ``claimed/``, for `Outbox.adopt`
-    :ivar path: where it is
+    :param is_directory: whether the entry is a directory, because it has attachments
+    :param torn: whether the last line of the entry's text may be incomplete
+    :param shared: whether other entries are hard links to the same file
+    :ivar entry: the content of the entry
+    :ivar name: the entry's file name in ``claimed/``, for `Outbox.adopt`
+    :ivar path: the entry's path
     """
 
-    def __init__(  # noqa: PLR0913  # what is known of an entry on disk
+    def __init__(  # noqa: PLR0913  # the state of an entry on disk
         self,
-        place: Layout,
+        layout: Layout,
         path: str,
         entry: Entry,
         *,
@@ -40,7 +41,7 @@ class Claim:
     ) -> None:
         self.entry = entry
         self.name = os.path.basename(path)
-        self._layout = place
+        self._layout = layout
         self.path = path
         self._is_directory = is_directory
         self._torn = torn
@@ -49,13 +50,13 @@ class Claim:
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
-        """Return the name and the entry."""
+        """Return the claim's name and the entry."""
         return f"<Claim {self.name} of {self.entry!r}>"
 
     def event(self, handler: str = "") -> Event:
-        """Return the event to send; its attachments are the entry's own copies.
+        """Return the event to send, with the entry's copies of the attachments.
 
-        :param handler: who gets it; it learns which parts it has finished on earlier attempts
+        :param handler: the handler that gets the event; the event then includes the parts that it has already delivered
         """
         kept = self.entry.event.get_attachments()
         own = {name: (os.path.join(self.path, file), digest) for name, (file, digest) in kept.items()}
@@ -64,9 +65,9 @@ class Claim:
         return with_delivered(event, done) if done else event
 
     def damage(self) -> str | None:
-        """Return why the attachments are not what was put; None if they are.
+        """Return how an attachment is damaged; None if all attachments are intact.
 
-        :raises OSError: they cannot be read now
+        :raises OSError: an attachment can't be read now
         """
         for name, (path, digest) in self.event().get_attachments().items():
             if problem := _damage(path, digest):
@@ -74,78 +75,77 @@ class Claim:
         return None
 
     def begin(self) -> None:
-        """Note that another attempt begins. Putting an event begins the first one."""
+        """Journal the start of another attempt. The first attempt starts when the event is put."""
         self.entry.attempts += 1
         self._write(text.encode_attempt(time.time(), self.entry.attempts))
 
     def record(self, delivery: Delivery) -> None:
-        """Note what a handler did, before another one is tried: those that have the event do not get it again."""
+        """Journal the result of a handler, so that a retry skips the handler if it has delivered the event."""
         now = time.time()
-        self.entry.journal.append(text.record_of(now, delivery))
+        self.entry.journal.append(text.record_from_delivery(now, delivery))
         if self._is_done():
-            self._unwritten = (now, delivery)  # the entry is about to be removed
+            self._unwritten = (now, delivery)  # not written, because the entry is about to be removed
         else:
             self._write(text.encode_delivery(now, delivery))
 
     def retry(self) -> None:
-        """Give the entry back, due at once, also for handlers that have failed permanently.
+        """Make the entry due now, also for handlers that have failed permanently, and release the claim.
 
-        :raises OSError: it cannot be moved
+        :raises OSError: the entry can't be moved
         """
         now = time.time()
         self._write(text.encode_retry(now))
         self.postpone(now)
 
     def postpone(self, due: float) -> None:
-        """Give the entry back, to be delivered from a point in time on, in seconds since 1970 UTC.
+        """Release the claim and make the entry due at a point in time.
 
-        :raises OSError: it cannot be moved
+        :param due: in seconds since 1970 UTC
+        :raises OSError: the entry can't be moved
         """
-        self._layout.make_wait(self.path, self.entry.id, due)
+        self._layout.move_to_waiting(self.path, self.entry.id, due)
 
-    def keep_distance(self) -> bool:
-        """Return whether an entry whose last owner has died is to be delivered now. Else it is given back.
+    def may_try_after_crash(self) -> bool:
+        """Return whether an entry whose last owner has died may be tried now; otherwise release the claim.
 
-        It may have killed its owner: it waits as after a failure, and others go first.
+        The entry itself may have crashed its owner. So it waits for the back-off, as after a failure.
 
-        :raises OSError: it cannot be moved
+        :raises OSError: the entry can't be moved
         """
         now = time.time()
         due = min(self.entry.last_start, now) + self.entry.delay(0.5)
         if self.entry.is_expired(now):
             self.release()
         elif due > now:
-            os.utime(self.path, (0, 0))  # it was not attempted in this pass
+            os.utime(self.path, (0, 0))  # an old date means: not tried in this pass; see `Turns`
             self.postpone(due)
         else:
             return True
         return False
 
     def discard(self) -> None:
-        """Remove the entry, whatever is pending.
+        """Remove the entry, even if handlers are pending.
 
-        :raises OSError: it cannot be removed
+        :raises OSError: the entry can't be removed
         """
         self._layout.discard(self.path, self.entry.id)
 
     def dead_letter(self, problem: str) -> None:
-        """Move the entry to corrupt/.
+        """Move the entry to corrupt/ and log the problem.
 
-        :raises OSError: it cannot be moved
+        :raises OSError: the entry can't be moved
         """
         _log.error("outbox entry %s is moved to corrupt/: %s", self.entry.id, problem)
-        self._layout.lay_aside(self.path, "corrupt", self.entry.id)
+        self._layout.move_to(self.path, "corrupt", self.entry.id)
 
     def release(self) -> str:
-        """Give the entry back. Where it goes follows from what was recorded.
+        """Release the claim and move the entry to the state that its journal requires. Never raise OSError.
 
-        This raises nothing of the operating system's: the sending is over, and its outcome known.
-
-        :return: ``delivered``, it is removed; ``waiting``; ``failed``, it is given up; or ``claimed``, it cannot be
-            moved, and another process takes it over when this one has ended
+        :return: the new state: ``delivered`` (the entry is removed), ``waiting``, ``failed`` (it is no longer retried),
+            or ``claimed`` (it can't be moved; another process takes it over after this one has ended)
         """
         if self._pid != os.getpid():
-            return "claimed"  # a handler forked, and this is the child: the entry is its parent's
+            return "claimed"  # a child process that a handler has forked: the claim belongs to its parent
         try:
             return self._settle()
         except OSError as error:
@@ -157,7 +157,7 @@ class Claim:
             return "claimed"
 
     def exists(self) -> bool:
-        """Return whether the entry is on the disk, in the hands of this process."""
+        """Return whether the entry is still on disk and claimed by this process."""
         return os.path.lexists(self.path)
 
     def _is_done(self) -> bool:
@@ -170,7 +170,7 @@ class Claim:
             self.discard()
             return "delivered"
         if not entry.pending or entry.is_expired(now):
-            self._layout.lay_aside(self.path, "failed", entry.id)
+            self._layout.move_to(self.path, "failed", entry.id)
             _log.error("outbox entry %s is given up, and kept in failed/: %s", entry.id, entry.last_error)
             return "failed"
         self.postpone(now + entry.delay())
@@ -178,18 +178,18 @@ class Claim:
 
     def _write(self, line: bytes) -> None:
         if self._pid != os.getpid():
-            return  # the child of a handler that forked: what it does is not what was done
+            return  # a child process that a handler has forked must not write the parent's journal
         line, self._torn = (b"\n" if self._torn else b"") + line, True
         try:
             if self._is_shared:
-                files.separate(self.path, self._layout.fresh("tmp", self.entry.id), self.entry.id)
+                files.give_own_file(self.path, self._layout.new_path("tmp", self.entry.id), self.entry.id)
                 self._is_shared = False
             if self._is_directory:
-                os.utime(self.path)  # the lease goes by it
+                os.utime(self.path)  # renews the lease
             files.append(files.text_path(self.path, is_directory=self._is_directory), line)
             self._torn = False
         except (OSError, ValueError) as error:
-            # The delivery counts all the same; a later process may make it again, with the same id.
+            # The delivery counts anyway. A later attempt may repeat it, with the same id.
             _log.warning("outbox entry %s: its journal cannot be written: %s", self.entry.id, error)
 
 

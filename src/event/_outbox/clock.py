@@ -1,4 +1,4 @@
-"""The clock of a delivery pool."""
+"""A thread that calls a function periodically, for the timeouts of a delivery pool."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A thread that checks at each tick, and sleeps while there is nothing to check.
+    """Call `check` at each tick, in a thread that sleeps while `is_needed` returns False.
 
-    :param tick: in seconds
-    :param lock: held by whoever calls `wake` or `close`
-    :param is_needed: whether there is something to check; called with the lock held
+    :param tick: seconds between two calls
+    :param lock: the lock that callers of `wake` and `close` must hold
+    :param is_needed: returns whether there is something to check; called with the lock held
     :param check: called without the lock
     """
 
@@ -29,11 +29,11 @@ class Clock:
         Thread(target=self._run, name="event pool clock", daemon=True).start()
 
     def wake(self) -> None:
-        """Go on, as there is something to check."""
+        """Wake the thread, because there is something to check."""
         self._needed.notify()
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Stop the thread, without waiting for it."""
         self._is_closed = True
         self._needed.notify()
 

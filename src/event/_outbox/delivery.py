@@ -1,4 +1,4 @@
-"""Send an event through the outbox, in the process of the caller. What fails waits for `event._outbox.pool`."""
+"""Send an event through an outbox in the current process. `event._outbox.pool` retries failed deliveries later."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 def send_through_outbox(
     event: Event, handlers: Mapping[str, EventHandler], unloaded: dict[str, str], outbox: str, timeout: float | None
 ) -> Outcome:
-    """Keep an event, give it to the handlers, and forget it when all of them have it.
+    """Store an event in the outbox, give it to the handlers, and remove it when all of them have delivered it.
 
-    :param unloaded: the configuration of each handler that could not be loaded: it gets the event once it can be
-    :param outbox: the outbox's directory; if it cannot keep the event, this is logged, and the handlers get it anyway
-    :param timeout: for all handlers together, in seconds; None for as long as each one takes
+    If the outbox can't store the event, log an error and send the event without it.
+
+    :param unloaded: the configuration of each handler that could not be loaded, by name; it gets the event on a retry
+    :param outbox: the outbox's directory
+    :param timeout: seconds for all handlers together; None for no timeout
     """
     event = as_own_event(event)
     claim = _put(event, {**unloaded, **_configurations(handlers)}, outbox)
@@ -42,13 +44,16 @@ def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | N
         return None
     try:
         return Outbox(outbox).put(event, configurations)
-    except Exception as error:  # of the operating system, or of a formatter or a value of the event
+    except Exception as error:  # from the disk, or from a formatter or a value of the event
         _log.error("%r cannot be kept in the outbox %s, and is sent without: %s", event, outbox, one_line(error))
         return None
 
 
 def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
-    """Return the configuration of each handler that a later process can make again."""
+    """Return the configuration of each handler, for a retry in a later process.
+
+    Log a warning for each handler that does not have one, and omit it.
+    """
     configurations: dict[str, str] = {}
     for name, handler in handlers.items():
         try:
@@ -64,7 +69,7 @@ def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
 
 
 def _deliver_claim(claim: Claim, handlers: Handlers, event: Event, timeout: float | None) -> Outcome:
-    """Give an event to the handlers, note for each one what it did, and hand the entry back on every way out."""
+    """Give an event to the handlers and journal the results; release the claim in any case."""
     results: dict[str, Delivery] = {}
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):

@@ -1,4 +1,4 @@
-"""How long threads have been waiting for the outbox's disk."""
+"""Measure how long threads have been waiting for the outbox's disk, which may hang."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from threading import get_ident
 
 
 class DiskWatch:
-    """Context manager around each use of the disk, shared by threads; not reentrant in one thread."""
+    """A context manager for each use of the disk. Threads may share it; one thread must not nest it."""
 
     def __init__(self) -> None:
-        self._since: dict[int, float] = {}  # when a thread began, by its id
+        self._since: dict[int, float] = {}  # when each thread started using the disk, by thread id
 
     def __enter__(self) -> None:
-        """Note that this thread begins."""
+        """Record that this thread starts using the disk."""
         self._since[get_ident()] = time.monotonic()
 
     def __exit__(self, *_args: object) -> None:
-        """Note that it is done."""
+        """Record that this thread no longer uses the disk."""
         self._since.pop(get_ident(), None)
 
     def longest_wait(self) -> float:
-        """Return for how many seconds the thread that has waited longest has been waiting."""
+        """Return how many seconds the longest-waiting thread has been using the disk; 0.0 if none is."""
         now = time.monotonic()
         return now - min([*self._since.values()], default=now)

@@ -1,28 +1,28 @@
-"""The text of an entry, both ways. Pure functions: the clock and the disk are elsewhere.
+"""Encode and decode the text of an entry. These functions use neither the clock nor the disk.
 
-An entry is a file of lines, each of which is a JSON object. The first line is written once, when the event is put (it
-is one line; it is wrapped here)::
+The text consists of lines, each of which is a JSON object. The first line is written when the event is put (it is
+wrapped here)::
 
     {"version": 1, "id": "…", "created": 1780000000.0,
      "event": {"data": {…}, "attachments": {"log": ["0", "<sha1>"]}, "closed": true},
      "handlers": [{"name": "smtp", "config": "…"}],
      "trace": {"traceparent": "00-…", …}}
 
-``trace`` is the span that the event was sent in. It is missing if there was none, and a malformed one is ignored: no
-event waits for the sake of its place in a trace.
+``trace`` is the span that was active when the event was sent. It is missing if there was none. A malformed ``trace`` is
+ignored.
 
-The lines that follow are the journal. It only ever grows, and what is pending follows from it::
+The following lines are the journal, which is only appended to. It determines which handlers are pending::
 
-    {"time": …, "attempt": 2}                              the second attempt begins; the first one is the sending
-    {"time": …, "handler": "smtp", "ok": true, …}          this handler has the event
+    {"time": …, "attempt": 2}                              the second attempt starts; the first one is not journaled
+    {"time": …, "handler": "smtp", "ok": true, …}          the handler has delivered the event
     {"time": …, "handler": "smtp", "ok": false, "error": "…", "permanent": false, …}
     {"time": …, "handler": "smtp", "ok": false, …, "done": ["ann@example.com"]}     these parts need no further attempt
-    {"time": …, "retry": true}                             an operator retries: no failure before is permanent
+    {"time": …, "retry": true}                             an operator retries: earlier failures are not permanent
 
-A reader ignores keys that it does not know, and a line that a crash has torn.
+Readers ignore unknown keys, and a line that is incomplete because of a crash.
 
-Entries that were put together may be names of one file, which holds the first line of each and no journal. An entry
-gets a file of its own before the first line of its journal is written.
+Small entries that are put together may share a file, as hard links to it. The file contains the first line of each
+entry and no journal. Before a line is appended to its journal, an entry gets its own file.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
     from event._trace_context import Span
 
 ENTRY_VERSION = 1
-BEGINNING = b'{"version": 1, '  # of what `encode_entry` returns
-MAX_ENTRY_SIZE = 64 << 20  # bytes of an entry, its attachments aside; a larger one is not read
+BEGINNING = b'{"version": 1, '  # the start of every text that `encode_entry` returns
+MAX_ENTRY_SIZE = 64 << 20  # bytes of an entry's text, without attachments; a larger one is not read
 FIRST_DELAY = 60.0  # seconds
-LONGEST_DELAY = 6 * 3600.0  # seconds
-ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is given up,
-LEAST_ATTEMPTS = 10  # if it was tried so often: a clock that is wrong, or a machine that was off, gives up nothing
-_LONGEST_ERROR = 4000  # characters of an error that the journal keeps
-_LONGEST_ID = 128  # characters
+MAX_DELAY = 6 * 3600.0  # seconds
+ENTRY_LIFETIME = 5 * 86400.0  # seconds after which an entry is no longer retried ...
+MIN_ATTEMPTS = 10  # ... but only after this many attempts, in case the clock was wrong or the machine was off
+_MAX_ERROR_LENGTH = 4000  # characters of an error in the journal
+_MAX_ID_LENGTH = 128  # characters
 _NONE: frozenset[str] = frozenset()
 
 
 class NewerVersionError(ValueError):
-    """An entry was written by a newer release. Leave it alone: that release reads it."""
+    """The entry was written by a newer release. Do not change it, so that the newer release can read it."""
 
 
 class Record:
-    """A line of the journal about one delivery.
+    """A delivery in the journal.
 
     :ivar handler: the handler's name
-    :ivar ok: whether it took the event
-    :ivar permanent: whether its failure is permanent
-    :ivar error: why it did not take the event; empty if it did
-    :ivar time: when, in seconds since 1970 UTC; None if the line has no valid time
-    :ivar done: the keys of the parts that need no further attempt, those of earlier attempts included
+    :ivar ok: whether the handler delivered the event
+    :ivar permanent: whether the failure is permanent
+    :ivar error: the reason for the failure; empty if `ok`
+    :ivar time: when the delivery ended, in seconds since 1970 UTC; None if the line has no valid time
+    :ivar done: the keys of the parts that need no further attempt, including those from earlier attempts
     """
 
     __slots__ = ("done", "error", "handler", "ok", "permanent", "time")
 
-    def __init__(  # noqa: PLR0913  # what a line holds
+    def __init__(  # noqa: PLR0913  # the fields of a line
         self, handler: str, *, ok: bool, permanent: bool, error: str, time: float | None, done: frozenset[str] = _NONE
     ) -> None:
         self.handler = handler
@@ -79,21 +79,21 @@ class Record:
         self.done = done
 
     def __repr__(self) -> str:
-        """Return the handler and the result; an error may quote a secret."""
+        """Return the handler and the result, without the error, which may contain a secret."""
         result = "ok" if self.ok else "permanent failure" if self.permanent else "failure"
         return f"<Record {self.handler}: {result}>"
 
 
 class Entry:
-    """An event that an outbox keeps, and what has become of it so far.
+    """An event in an outbox, with its handlers and its journal.
 
-    :ivar id: the sending's id, the same on every attempt
+    :ivar id: the id of the sending, the same on every attempt
     :ivar created: when the event was put, in seconds since 1970 UTC
-    :ivar event: the event; its attachments' paths are file names within the entry
-    :ivar handlers: the configuration of each handler that the event was put for, by name
-    :ivar span: the span that the event was sent in, `_trace_context.NO_SPAN` if there was none
-    :ivar attempts: how often its delivery began
-    :ivar last_start: when the last attempt began, in seconds since 1970 UTC
+    :ivar event: the event; the paths of its attachments are file names within the entry
+    :ivar handlers: the configuration of each handler of the event, by name
+    :ivar span: the span in which the event was sent; `_trace_context.NO_SPAN` if there was none
+    :ivar attempts: the number of attempts so far, including a running one
+    :ivar last_start: when the last attempt started, in seconds since 1970 UTC
     :ivar journal: a `Record` for each delivery, oldest first
     """
 
@@ -118,32 +118,32 @@ class Entry:
         self.journal: list[Record] = []
 
     def __repr__(self) -> str:
-        """Return the id, the event and the pending handlers; no configuration, which may hold a secret."""
+        """Return the id, the event and the pending handlers, without configurations, which may contain secrets."""
         return f"<Entry {self.id} {self.event!r}; pending: {', '.join(self.pending) or 'none'}>"
 
     @property
     def finished(self) -> set[str]:
-        """The handlers that have the event, or have failed permanently."""
+        """The handlers that have delivered the event or failed permanently."""
         return {record.handler for record in self.journal if record.ok or record.permanent}
 
     @property
     def delivered(self) -> set[str]:
-        """The handlers that have the event."""
+        """The handlers that have delivered the event."""
         return {record.handler for record in self.journal if record.ok}
 
     @property
     def pending(self) -> dict[str, str]:
-        """The configuration of each handler that must still get the event, by name."""
+        """The configuration of each pending handler, by name."""
         finished = self.finished
         return {name: config for name, config in self.handlers.items() if name not in finished}
 
     @property
     def has_permanent_failure(self) -> bool:
-        """Whether another attempt cannot help one of the handlers."""
+        """Whether a handler has failed permanently."""
         return not self.handlers.keys().isdisjoint(self.finished - self.delivered)
 
     def delivered_parts(self, handler: str) -> frozenset[str]:
-        """Return the keys of the parts that a handler has finished; see `event.PartialDeliveryError`."""
+        """Return the keys of the parts that a handler has delivered; see `event.PartialDeliveryError`."""
         return next(
             (record.done for record in reversed(self.journal) if record.handler == handler and record.done), _NONE
         )
@@ -154,11 +154,11 @@ class Entry:
         return next((record.error for record in reversed(self.journal) if not record.ok), "")
 
     def add(self, text: bytes) -> None:
-        """Take a line of the journal into account."""
+        """Add a line of the journal. Ignore an invalid line."""
         try:
             line = _json.loads(text)
         except ValueError:
-            return  # an empty line, or a torn one: that delivery is made again
+            return  # an empty or incomplete line; if it was a delivery, it is repeated
         if not isinstance(line, dict):
             return
         if isinstance(line.get("handler"), str):
@@ -170,26 +170,26 @@ class Entry:
                 record.permanent = False
 
     def delay(self, chance: float | None = None) -> float:
-        """Return how long to wait after the last attempt began, in seconds.
+        """Return the back-off in seconds, counted from the start of the last attempt.
 
-        :param chance: a number from 0 to 1 that selects the variation; random by default
+        :param chance: a number from 0 to 1 that determines the random part of the delay; random by default
         """
-        return backoff(self.attempts - 1, FIRST_DELAY, LONGEST_DELAY, chance)
+        return backoff(self.attempts - 1, FIRST_DELAY, MAX_DELAY, chance)
 
     def is_expired(self, now: float) -> bool:
-        """Return whether the entry is old enough, and was tried often enough, to be given up."""
-        return self.attempts >= LEAST_ATTEMPTS and now - self.created > ENTRY_LIFETIME
+        """Return whether to stop retrying: the entry is older than `ENTRY_LIFETIME` and had `MIN_ATTEMPTS`."""
+        return self.attempts >= MIN_ATTEMPTS and now - self.created > ENTRY_LIFETIME
 
 
 def is_id(text: str) -> bool:
-    """Return whether text can be an entry's id, which becomes a file name with more after a dot."""
-    return 0 < len(text) <= _LONGEST_ID and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
+    """Return whether a text is a valid entry id, which is safe as the first part of a file name."""
+    return 0 < len(text) <= _MAX_ID_LENGTH and text.isascii() and text.replace("-", "").replace("_", "").isalnum()
 
 
-def own_text(content: bytes, entry_id: str) -> bytes:
-    """Return the part of a file that is about one entry: all of it, unless entries share the file.
+def text_of_entry(content: bytes, entry_id: str) -> bytes:
+    """Return the part of a file that belongs to one entry. This is the entire file unless entries share it.
 
-    :raises ValueError: the entry is not among those that share it
+    :raises ValueError: the shared file does not contain the entry
     """
     if not content.partition(b"\n")[2].startswith(BEGINNING):
         return content
@@ -201,10 +201,10 @@ def own_text(content: bytes, entry_id: str) -> bytes:
 
 
 def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
-    """Return the first line of an entry.
+    """Return the first line of an entry's text.
 
-    :param event: the event's dump
-    :raises EventError: the data cannot be written as JSON
+    :param event: the event as a dict, as in a dump
+    :raises EventError: the event's data can't be encoded as JSON
     """
     content = {
         "version": ENTRY_VERSION,
@@ -219,10 +219,10 @@ def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
 
 
 def decode_entry(text: bytes) -> Entry:
-    """Return the entry that a text describes.
+    """Decode the text of an entry.
 
-    :raises NewerVersionError: a newer release wrote it
-    :raises ValueError: it is not an entry; the message says why
+    :raises NewerVersionError: a newer release wrote the entry
+    :raises ValueError: the text is not a valid entry; the message explains why
     """
     first, *journal = text.split(b"\n")
     content = _json.loads(first)
@@ -244,16 +244,16 @@ def decode_entry(text: bytes) -> Entry:
 
 
 def encode_attempt(time: float, attempt: int) -> bytes:
-    """Return the journal's line for the beginning of an attempt."""
+    """Return the journal line for the start of an attempt."""
     return _json_line({"time": time, "attempt": attempt})
 
 
 def encode_delivery(time: float, delivery: Delivery) -> bytes:
-    """Return the journal's line for the result of one handler."""
+    """Return the journal line for the result of a handler."""
     line: dict[str, Any] = {"time": time, "handler": delivery.handler, "ok": delivery.ok}
     line["seconds"] = round(delivery.seconds, 3)
     if not delivery.ok:
-        line["error"] = delivery.reason[:_LONGEST_ERROR]
+        line["error"] = delivery.reason[:_MAX_ERROR_LENGTH]
         line["permanent"] = delivery.permanent
     if delivery.done:
         line["done"] = sorted(delivery.done)
@@ -261,13 +261,13 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
 
 
 def encode_retry(time: float) -> bytes:
-    """Return the journal's line for an operator's retry."""
+    """Return the journal line for a retry by an operator."""
     return _json_line({"time": time, "retry": True})
 
 
-def record_of(time: float, delivery: Delivery) -> Record:
-    """Return what `Entry.add` makes of the line for the result of one handler."""
-    error = delivery.reason[:_LONGEST_ERROR]
+def record_from_delivery(time: float, delivery: Delivery) -> Record:
+    """Return the `Record` of a delivery, as `Entry.add` would create it from the journal line."""
+    error = delivery.reason[:_MAX_ERROR_LENGTH]
     return Record(
         delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time, done=delivery.done
     )

@@ -1,4 +1,4 @@
-"""An entry as files: read, written to, moved and removed. No symbolic link is followed."""
+"""Read, write, move and remove the files of an entry. Symbolic links are never followed."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, 
 
 
 class DamagedError(ValueError):
-    """The content of an entry is not what was written."""
+    """The content of an entry is damaged."""
 
 
 def list_names(directory: str) -> Iterator[str]:
-    """Go through a directory's names. There are none if it is missing, or is a symbolic link."""
+    """Yield the names in a directory; none if the directory is missing or a symbolic link."""
     try:
         if not _files.is_directory(directory):
             return
         with os.scandir(directory) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):  # an NFS client's name for a file that was removed while open
+                if not entry.name.startswith("."):  # an NFS client gives such names to files removed while open
                     yield entry.name
     except FileNotFoundError:
         return
 
 
 def exists(path: str) -> bool:
-    """Return whether there is something at a path, a symbolic link too.
+    """Return whether a file, directory or symbolic link exists at a path.
 
-    :raises OSError: that cannot be told now; `os.path.lexists` would say no
+    :raises OSError: this can't be determined now; `os.path.lexists` would return False
     """
     try:
         os.lstat(path)
@@ -49,7 +49,7 @@ def exists(path: str) -> bool:
 
 
 def last_touched(path: str) -> float:
-    """Return when an entry was last put, claimed or written to, by the file server's clock.
+    """Return when an entry was last put, claimed or written to, according to the file server's clock.
 
     :return: seconds since 1970 UTC; 0.0 if the entry no longer exists
     """
@@ -60,16 +60,16 @@ def last_touched(path: str) -> float:
 
 
 def require_owned_directory(status: os.stat_result, path: str) -> None:
-    """Raise OSError unless a status is that of a directory that belongs to this user."""
+    """Raise OSError unless `status` describes a directory that belongs to this user."""
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(f"{path} is no directory")
+        raise NotADirectoryError(f"{path} is not a directory")
     _require_owner(status, path)
 
 
 def require_owned(path: str) -> bool:
-    """Require an entry that belongs to this user; return whether it is a directory.
+    """Return whether an entry is a directory. The entry must belong to this user.
 
-    :raises OSError: it is another user's, or neither a file nor a directory
+    :raises OSError: the entry belongs to another user, or is neither a file nor a directory
     """
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
@@ -84,15 +84,15 @@ def _require_owner(status: os.stat_result, path: str) -> None:
 
 
 def text_path(path: str, *, is_directory: bool) -> str:
-    """Return where the text of an entry is: the entry is a file, or if it has attachments a directory with one."""
+    """Return the path of an entry's text: the entry itself, or if it has attachments, a file in its directory."""
     return os.path.join(path, _TEXT) if is_directory else path
 
 
 def read_text(path: str, *, is_directory: bool) -> bytes:
     """Return the text of the entry at a path.
 
-    :raises DamagedError: it has none, or too much
-    :raises OSError: it cannot be read now, or the entry is gone
+    :raises DamagedError: the text is missing or too long
+    :raises OSError: the text can't be read now, or the entry no longer exists
     """
     try:
         return _read_bounded(text_path(path, is_directory=is_directory))
@@ -103,52 +103,52 @@ def read_text(path: str, *, is_directory: bool) -> bytes:
 
 
 def read_entry(path: str) -> Entry:
-    """Return the entry at a path.
+    """Read the entry at a path.
 
-    :raises NewerVersionError: a newer release wrote it
-    :raises ValueError: it is damaged; the message says how
-    :raises OSError: it cannot be read now, or it is gone
+    :raises NewerVersionError: a newer release wrote the entry
+    :raises ValueError: the entry is damaged; the message explains how
+    :raises OSError: the entry can't be read now, or no longer exists
     """
     content = read_text(path, is_directory=require_owned(path))
-    return text.decode_entry(text.own_text(content, os.path.basename(path).partition(".")[0]))
+    return text.decode_entry(text.text_of_entry(content, os.path.basename(path).partition(".")[0]))
 
 
 def is_from_newer_release(path: str) -> bool:
     """Return whether a newer release wrote an entry.
 
-    :raises OSError: that cannot be read now
+    :raises OSError: the entry can't be read now
     """
     is_directory = require_owned(path)
     try:
         fd = _open(text_path(path, is_directory=is_directory))
         try:
             if os.read(fd, len(text.BEGINNING)) == text.BEGINNING:
-                return False  # the usual case: it is not read twice
+                return False  # the usual case, without reading the entire text
         finally:
             os.close(fd)
         read_entry(path)
     except text.NewerVersionError:
         return True
     except (FileNotFoundError, ValueError):
-        pass  # it has moved on, or is damaged: whoever claims it finds out
+        pass  # moved, or damaged, which claiming the entry detects
     return False
 
 
 def is_shared(path: str) -> bool:
-    """Return whether other entries are names of the same file."""
+    """Return whether other entries are hard links to the same file."""
     status = os.lstat(path)
     return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
 
 
-def separate(path: str, temporary: str, entry_id: str) -> None:
-    """Give an entry that shares its file with others a file of its own, which is on the disk afterwards.
+def give_own_file(path: str, temporary: str, entry_id: str) -> None:
+    """Replace a shared file of an entry with a file of its own, and sync it.
 
     :param temporary: an unused path on the same file system
-    :raises OSError: it cannot be written; the entry is as it was
+    :raises OSError: the file can't be written; the entry is unchanged
     :raises ValueError: the entry is damaged
     """
     try:
-        _files.write_new(temporary, text.own_text(read_text(path, is_directory=False), entry_id))
+        _files.write_new(temporary, text.text_of_entry(read_text(path, is_directory=False), entry_id))
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)
@@ -156,9 +156,9 @@ def separate(path: str, temporary: str, entry_id: str) -> None:
 
 
 def append(path: str, line: bytes) -> None:
-    """Append to the text of an entry.
+    """Append a line to the text of an entry.
 
-    :raises OSError: it cannot be written; a part of the line may have been
+    :raises OSError: the line can't be written; part of it may have been written
     """
     fd = os.open(path, _APPEND | getattr(os, "O_NOFOLLOW", 0))
     try:
@@ -173,7 +173,7 @@ def _open(path: str) -> int:
     except _files.NotRegularError as error:
         raise DamagedError(str(error)) from error
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link that was put there between two looks
+        if error.errno == errno.ELOOP:  # a symbolic link was created between two checks
             raise DamagedError(f"{path} is a symbolic link") from error
         raise
 
@@ -183,7 +183,7 @@ def _read_bounded(path: str) -> bytes:
     try:
         size = os.fstat(fd).st_size
         if size > text.MAX_ENTRY_SIZE:
-            raise DamagedError(f"its text has {size} bytes; {text.MAX_ENTRY_SIZE} are the most")
+            raise DamagedError(f"its text has {size} bytes; the limit is {text.MAX_ENTRY_SIZE}")
         parts = []
         while part := os.read(fd, size + 1):
             parts.append(part)
@@ -193,22 +193,22 @@ def _read_bounded(path: str) -> bytes:
 
 
 def rename_entry(source: str, target: str) -> bool:
-    """Rename; return False if the source is not there, because another process was first."""
+    """Rename an entry; return False if the source does not exist, because another process was first."""
     try:
         os.rename(source, target)
     except FileNotFoundError:
-        # An NFS server may have done it, and have answered a repeated request that there is nothing.
+        # An NFS client may have repeated a request that the server had already executed.
         return exists(target) and not exists(source)
     return True
 
 
 def remove(path: str) -> None:
-    """Remove a file, or a directory and what it holds, as far as that is possible."""
+    """Remove a file, or a directory with its content. Ignore errors."""
     try:
         if not _files.is_directory(path):
             os.unlink(path)
             return
-        # Not rmtree at once: it takes thrice as long, and importing shutil longer than sending.
+        # rmtree is three times slower, and importing shutil takes longer than sending an event.
         for name in os.listdir(path):
             os.unlink(os.path.join(path, name))
         os.rmdir(path)

@@ -14,7 +14,7 @@ from threading import Lock
 
 from event import _log, _trace_context
 from event._lazy_handler import LazyHandler
-from event._outcome import Delivery, taken
+from event._outcome import Delivery, is_delivered
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -26,38 +26,40 @@ if TYPE_CHECKING:
     from event._outbox.claim import Claim
 
 SEND_BATCH = 100  # events in one call of `send_events`, at most
-_QUEUED = 200  # entries of one lane whose content is in memory
-MAX_URGENT = 500  # urgent entries of a lane whose content is in memory: reading one again costs more than delivering it
-RUN = 16  # events that a thread takes from a fast lane at once, to spare the hand-over between threads
-LANE_REST = 60.0  # seconds that a lane rests after two timeouts in a row
-_TIMEOUTS = 2  # in a row, before a lane rests
-_BLOCKED = 0.001  # seconds; a handler that waits this long for others is served by several threads
-_FAST = 0.002  # seconds; a handler that takes less is given several events by one thread in turn
-_WEIGHT = 0.5  # of the last call in these averages
-_SLOW = 0.1  # seconds; a call that takes longer gets other threads to help
+_MAX_QUEUED = 200  # entries in memory for one lane
+MAX_URGENT = (
+    500  # urgent entries in memory for one lane; more, because reading one again takes longer than delivering it
+)
+RUN = 16  # events that a thread takes from a fast lane at once, to save switches between threads
+TIMEOUT_PAUSE = 60.0  # seconds that a lane is paused after repeated timeouts
+_TIMEOUTS = 2  # in a row, before a lane is paused
+_BLOCKED = 0.001  # seconds; if a call waits longer than this (for a server, a disk), several threads serve the lane
+_FAST = 0.002  # seconds; if a call is faster than this, a thread takes several events at once
+_WEIGHT = 0.5  # of the last call, in the running averages of these durations
+_SLOW = 0.1  # seconds; if a call is slower than this, other threads serve the lane, too
 
 
 class Recipient(LazyHandler):
-    """The handler of a lane, which several threads may call.
+    """The handler of a lane. Several threads may call it.
 
-    :ivar max_concurrency: how many sendings the handler takes at once; None for any number
-    :ivar is_made: whether the handler has been constructed, or has failed to be
+    :ivar max_concurrency: the largest number of simultaneous calls that the handler supports; None for no limit
+    :ivar is_loaded: whether loading the handler has succeeded or failed
     """
 
     def __init__(self, name: str, config: str) -> None:
         super().__init__(name, config)
         self.max_concurrency: int | None = None
-        self.is_made = self.takes_batches = False
+        self.is_loaded = self.takes_batches = False
         self._loading = Lock()
         self._turn = 0.0  # when the next call may begin, by `time.monotonic`
 
     def load(self) -> Any:
-        """Return the handler.
+        """Return the handler; import and construct it first if necessary.
 
-        :raises TimeoutError: another thread has begun to load it and is not done
-        :raises BaseException: whatever its code raises
+        :raises TimeoutError: another thread is still loading the handler
+        :raises BaseException: any exception from the handler's code
         """
-        if self.is_made:
+        if self.is_loaded:
             return super().load()
         if not self._loading.acquire(blocking=False):
             raise TimeoutError("the handler is still being loaded")
@@ -68,12 +70,12 @@ class Recipient(LazyHandler):
             self.takes_batches = callable(getattr(handler, "send_events", None))
             return handler
         finally:
-            self.is_made = True
+            self.is_loaded = True
             self._loading.release()
 
     def wait_turn(self) -> None:
         """Wait until the handler's `pace` allows the next call."""
-        pace = getattr(self._handler, "pace", 0.0) if self.is_made else 0.0
+        pace = getattr(self._handler, "pace", 0.0) if self.is_loaded else 0.0
         pace = pace if isinstance(pace, (int, float)) else 0.0
         now = time.monotonic()
         turn = max(now, self._turn)
@@ -81,9 +83,9 @@ class Recipient(LazyHandler):
         time.sleep(turn - now)
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
-        """Give the handler several events; return for each whether it was delivered, or why not.
+        """Give the handler several events; return for each whether it was delivered, or an exception.
 
-        :raises EventError: the handler returned something else than one result an event, or it raised SystemExit
+        :raises EventError: the handler did not return one result for each event, or it raised SystemExit
         """
         try:
             results = [*self.load().send_events(events)]
@@ -95,15 +97,15 @@ class Recipient(LazyHandler):
 
 
 class Work:
-    """An entry that is being delivered.
+    """An entry in the pool.
 
     :ivar claim: the entry's claim
-    :ivar open: the names of the handlers whose lanes have not reported
-    :ivar later: the lanes that had no room for it
-    :ivar begun: whether a handler has been given the event in this attempt
-    :ivar due: when to try again the lanes that would not take it; 0 for the ordinary back-off
-    :ivar urgent: whether it goes before what has waited longer, as what a relay has just received does
-    :ivar alone: whether the event must not be part of a batch, since one with it has failed
+    :ivar open: the names of the handlers that have no result yet
+    :ivar later: the lanes whose queue was full
+    :ivar begun: whether this attempt has started, because a handler has been given the event
+    :ivar due: when to try the paused lanes again, in seconds since 1970 UTC; 0 for the normal back-off
+    :ivar urgent: whether to deliver the entry before the waiting ones, such as a message that a relay has just received
+    :ivar alone: whether to keep the event out of batches, because a batch with it has failed
     """
 
     __slots__ = ("_checked", "_event", "alone", "begun", "claim", "due", "later", "lock", "open", "urgent")
@@ -120,24 +122,24 @@ class Work:
         self._event: Event | None = None
 
     def begin(self) -> None:
-        """Note the beginning of an attempt, once."""
+        """Journal the start of the attempt, at the first call."""
         with self.lock:
             if not self.begun:
                 self.begun = True
                 self.claim.begin()
 
     def settle(self) -> str:
-        """Hand the entry back; return where it went, as `Claim.release` does."""
+        """Release the claim; return the entry's new state, as `Claim.release` does."""
         if self.begun or not self.due:
             return self.claim.release()
         try:
             self.claim.postpone(self.due)
         except OSError:
-            return "claimed"  # until this process ends
+            return "claimed"  # it stays claimed until this process ends
         return "waiting"
 
     def event(self, handler: str) -> Event:
-        """Return the event for a handler: the same object for all that have not finished a part of it."""
+        """Return the event for a handler. Handlers that have not delivered parts of it share one object."""
         if self.claim.entry.delivered_parts(handler):
             return self.claim.event(handler)
         with self.lock:
@@ -147,36 +149,36 @@ class Work:
 
 
 class Sending:
-    """What one thread has taken from a lane.
+    """The work that one thread has taken from a lane.
 
     :ivar batch: whether the handler gets all of it in one call
-    :ivar given: the work that the handler has now; empty between two calls
-    :ivar rest: the work that it gets next
-    :ivar started: when the handler was called, in seconds of the monotonic clock
-    :ivar abandoned: whether the thread was left at the timeout; it reports nothing any more
+    :ivar current: the work that the handler is processing; empty between two calls
+    :ivar remaining: the work for the next calls
+    :ivar started: when the handler was called, by `time.monotonic`
+    :ivar abandoned: whether the thread exceeded the timeout, so that its results are ignored
     """
 
-    __slots__ = ("abandoned", "batch", "given", "lane", "rest", "started")
+    __slots__ = ("abandoned", "batch", "current", "lane", "remaining", "started")
 
     def __init__(self, lane: Lane, works: Sequence[Work], *, batch: bool) -> None:
         self.lane = lane
         self.batch = batch
-        self.given: Sequence[Work] = ()
-        self.rest = deque(works)
+        self.current: Sequence[Work] = ()
+        self.remaining = deque(works)
         self.started = 0.0
         self.abandoned = False
 
 
 class Lane:
-    """The queue of one handler with one configuration. Who changes it holds the pool's lock.
+    """The queue of one handler with one configuration. Hold the pool's lock to change it.
 
-    :ivar key: a name for the handler with its configuration that holds no secret
-    :ivar urgent: work that the handler gets before all other
-    :ivar queue: work that waits for the handler
-    :ivar parked: claims whose content is not kept in memory: the name of each, and `Work.begun`
-    :ivar running: what threads have taken
-    :ivar is_held: whether no thread may serve the lane, though work may wait for it
-    :ivar rests_until: the lane takes nothing until then, in seconds since 1970 UTC
+    :ivar key: an identifier of the handler and its configuration, without secrets
+    :ivar urgent: work that the handler gets first
+    :ivar queue: other work for the handler
+    :ivar parked: the name and `Work.begun` of each claim whose content is not in memory
+    :ivar running: the work that threads have taken
+    :ivar is_held: whether work may wait, but no thread may serve the lane
+    :ivar paused_until: until when the lane accepts no work, in seconds since 1970 UTC
     """
 
     def __init__(self, name: str, config: str) -> None:
@@ -189,43 +191,43 @@ class Lane:
         self.parked: deque[tuple[str, bool]] = deque()
         self.running: set[Sending] = set()
         self.is_held = False
-        self.rests_until = 0.0
+        self.paused_until = 0.0
         self._timeouts = 0  # in a row
-        self._seconds = _FAST  # that an event takes, on average
-        self._blocked = 0.0  # of these, not on a processor
+        self._seconds = _FAST  # for an event, on average
+        self._blocked = 0.0  # seconds of these in which the thread waits instead of computing
 
     @property
     def waits(self) -> bool:
-        """Whether there is work that no thread has taken."""
+        """Whether the lane has work that no thread has taken."""
         return bool(self.urgent or self.queue or self.parked)
 
     @property
     def is_used(self) -> bool:
-        """Whether the lane must be remembered."""
-        return self.waits or bool(self.running) or self.rests_until > time.time()
+        """Whether the pool must keep the lane."""
+        return self.waits or bool(self.running) or self.paused_until > time.time()
 
     def limit(self, jobs: int) -> int:
         """Return how many threads may serve the lane now.
 
-        A handler that does not wait for anything gains nothing from a second thread, and loses time to switching.
+        If a handler only computes, more threads do not make it faster, because of the interpreter lock.
         """
         if self.is_held:
             return 0
-        if self._timeouts or not self.handler.is_made:
+        if self._timeouts or not self.handler.is_loaded:
             return 1
         slow = self._blocked > _BLOCKED or bool(self._slow())
         return min(jobs, self.handler.max_concurrency or jobs) if slow else 1
 
     def enqueue(self, work: Work) -> bool:
-        """Take work; return False if so much waits that it would fill the memory."""
-        queue, most = (self.urgent, MAX_URGENT) if work.urgent else (self.queue, _QUEUED)
+        """Add work to the queue; return False if the queue is full."""
+        queue, most = (self.urgent, MAX_URGENT) if work.urgent else (self.queue, _MAX_QUEUED)
         if len(queue) >= most:
             return False
         queue.append(work)
         return True
 
-    def take(self) -> Sending | None:
-        """Return what a thread serves next: a batch, a run of events for a fast handler, or one event."""
+    def next_sending(self) -> Sending | None:
+        """Take the next work from the queue: a batch, several events for a fast handler, or one event."""
         queue = self.urgent or self.queue
         if not queue:
             return None
@@ -239,66 +241,66 @@ class Lane:
         return sending
 
     def put_back(self, works: Iterable[Work], *, alone: bool = False) -> None:
-        """Have work that was taken be taken again, before what has come since."""
+        """Put work that was taken back at the front of the queue."""
         for work in reversed([*works]):
             work.alone = work.alone or alone
             (self.urgent if work.urgent else self.queue).appendleft(work)
 
     def empty(self) -> list[Work]:
-        """Return the work that no thread has taken, and forget it."""
+        """Remove and return the work that no thread has taken."""
         works = [*self.urgent, *self.queue]
         self.urgent.clear()
         self.queue.clear()
         return works
 
-    def rest(self) -> None:
-        """Take nothing for a while."""
-        self.rests_until = time.time() + LANE_REST
+    def pause(self) -> None:
+        """Accept no work for `TIMEOUT_PAUSE` seconds."""
+        self.paused_until = time.time() + TIMEOUT_PAUSE
 
-    def note_answer(self, answer: LaneResult, events: int) -> None:
-        """Take into account that the handler has answered, and how long it took."""
+    def record_call(self, answer: LaneResult, events: int) -> None:
+        """Update the average durations after a call that was not abandoned."""
         self._timeouts = 0
         self._seconds += (answer.seconds / events - self._seconds) * _WEIGHT
         self._blocked += (answer.blocked / events - self._blocked) * _WEIGHT
 
-    def note_timeout(self) -> bool:
-        """Take a timeout into account; return whether the lane rests from now on."""
+    def record_timeout(self) -> bool:
+        """Count a timeout, and pause the lane after `_TIMEOUTS` in a row; return whether the pause starts now."""
         self._timeouts += 1
-        rested = self.rests_until > time.time()
+        was_paused = self.paused_until > time.time()
         if self._timeouts >= _TIMEOUTS:
-            self.rest()
-        return self._timeouts >= _TIMEOUTS and not rested
+            self.pause()
+        return self._timeouts >= _TIMEOUTS and not was_paused
 
-    def late(self, timeout: float) -> list[Sending]:
-        """Return what was given to the handler, and is not done within a timeout."""
+    def overdue(self, timeout: float) -> list[Sending]:
+        """Return the calls that have been running for at least `timeout` seconds."""
         now = time.monotonic()
-        return [sending for sending in self.running if sending.given and now - sending.started >= timeout]
+        return [sending for sending in self.running if sending.current and now - sending.started >= timeout]
 
     def abandon(self, sending: Sending) -> bool:
-        """Leave a thread that hangs in the handler; return whether the lane rests from now on."""
+        """Abandon a thread that hangs in the handler; return whether the lane is paused from now on."""
         sending.abandoned = True
         self.running.discard(sending)
-        self.put_back(sending.rest)
+        self.put_back(sending.remaining)
         if sending.batch:
-            self.put_back(sending.given, alone=True)
-        return self.note_timeout()
+            self.put_back(sending.current, alone=True)
+        return self.record_timeout()
 
-    def take_back(self) -> None:
-        """Let other threads serve what waits in a thread that is held up by one event."""
+    def take_back_remaining(self) -> None:
+        """Put work back that waits in a thread with a slow call, so that other threads can take it."""
         for sending in self._slow():
-            self.put_back(sending.rest)
-            sending.rest.clear()
+            self.put_back(sending.remaining)
+            sending.remaining.clear()
 
     def _slow(self) -> list[Sending]:
-        return self.late(_SLOW)
+        return self.overdue(_SLOW)
 
 
 class LaneResult:
-    """What a handler did with what it was given.
+    """The result of one call of a handler.
 
-    :ivar deliveries: one for each event; None if a call for several has failed as a whole
-    :ivar seconds: how long it took
-    :ivar blocked: how much of it not on a processor
+    :ivar deliveries: one for each event; None if a call with several events has failed as a whole
+    :ivar seconds: the duration of the call
+    :ivar blocked: seconds of it in which the thread waited instead of computing
     """
 
     __slots__ = ("blocked", "deliveries", "seconds")
@@ -310,12 +312,12 @@ class LaneResult:
 
 
 def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
-    """Give a handler one event, or several in one call; return what it did with each."""
+    """Give a handler one event, or several in one call."""
     start, busy = time.perf_counter(), time.thread_time()
     _log.start_capture()
     try:
         results = copy_context().run(_call, lane, works)
-    except BaseException as error:  # KeyboardInterrupt too: no signal is answered in this thread
+    except BaseException as error:  # also KeyboardInterrupt: Python handles signals in the main thread only
         results = [error]
     finally:
         said = _log.stop_capture()
@@ -325,10 +327,10 @@ def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
 
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
-    _trace_context.active_span.set(works[0].claim.entry.span)  # the event's, not ours
+    _trace_context.active_span.set(works[0].claim.entry.span)  # the span in which the event was sent
     lane.handler.wait_turn()
     if len(works) == 1:
-        return [taken(lane.handler.send_event(works[0].event(lane.name)))]
+        return [is_delivered(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])
 
 
@@ -339,6 +341,6 @@ def _delivery_from_result(name: str, result: bool | BaseException, seconds: floa
 
 
 def _share_a_call(first: Work, other: Work) -> bool:
-    """Return whether two events may be given to a handler in one call, which runs in one span."""
+    """Return whether a handler may get two events in one call: both were sent in the same span."""
     one, two = first.claim.entry.span, other.claim.entry.span
     return not other.alone and (one is two or (one.traceparent, one.state) == (two.traceparent, two.state))

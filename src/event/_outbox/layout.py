@@ -1,6 +1,6 @@
-"""The names of entries in an outbox, and the moves between them.
+"""The directories of an outbox: name entries, find them, and move them from one state to another.
 
-The docstring of `event._outbox.store` has the tables of states and moves.
+The docstring of `event._outbox.store` describes the states and the moves.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATES = ("tmp", "claimed", "waiting", "failed", "corrupt")
-WIDTH = 30  # seconds of a bucket,
-FAR_WIDTH = 300  # or of one that is due in more than
-FAR = 3600  # seconds: so there are few
-FURTHEST = 2 * text.LONGEST_DELAY  # seconds; what is due later was dated by a clock that was wrong
-_MOST_RACES = 100  # buckets that others remove in a row while we move into them
+WIDTH = 30  # seconds that a bucket covers,
+FAR_WIDTH = 300  # or if it is due in more than `FAR` seconds; this keeps the number of buckets small
+FAR = 3600  # seconds
+FURTHEST = 2 * text.MAX_DELAY  # seconds; a later due time comes from a wrong clock
+_MAX_RACES = 100  # attempts to move an entry into a bucket that other processes remove
 
 
 class Candidate:
-    """The name of an entry in an outbox. The entry may have moved on.
+    """The name of an entry in an outbox. Another process may have moved the entry meanwhile.
 
     :ivar state: ``claimed``, ``waiting``, ``failed`` or ``corrupt``
-    :ivar id: the id by which `Outbox.find` finds it: the entry's own, with more after a dot if there are several
+    :ivar id: the id for `Outbox.find`: the entry's id, with a suffix after a dot if several entries have it
     :ivar name: the path within the outbox
     """
 
@@ -48,12 +48,12 @@ class Candidate:
 
     @property
     def due(self) -> int | None:
-        """When a waiting entry is due, in seconds since 1970 UTC; None in any other state."""
+        """When a waiting entry is due, in seconds since 1970 UTC; None in other states."""
         return int(self.name.split("/")[1]) if self.state == "waiting" else None
 
     @property
     def owner(self) -> str:
-        """The owner of a claimed entry, as `current_owner` returned it there; empty in any other state."""
+        """The owner string of a claimed entry, see `current_owner`; empty in other states."""
         return self.name.partition(".")[2] if self.state == "claimed" else ""
 
 
@@ -66,40 +66,40 @@ class Layout:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def place(self, *names: str) -> str:
-        """Return a path in the outbox."""
+    def path(self, *names: str) -> str:
+        """Return the path of a file or directory in the outbox."""
         return os.path.join(self.root, *names)
 
-    def require_own(self, *states: str) -> None:
-        """Raise OSError unless the outbox is there, and only this user can change what is in it.
+    def require_owned(self, *states: str) -> None:
+        """Raise OSError unless the outbox exists and only this user can change it.
 
-        :param states: whose directories are looked at; by default those of all states
+        :param states: the states whose directories to check; all by default
         """
-        _require_closed(self.root)
+        _require_private_root(self.root)
         for state in states or STATES:
-            path = self.place(state)
+            path = self.path(state)
             files.require_owned_directory(os.lstat(path), path)
 
     def prepare(self, *states: str) -> None:
-        """Make the directories that are missing, for this user alone.
+        """Create missing directories, which only this user may access.
 
-        :param states: those that must be there; by default all
-        :raises OSError: they cannot be made, or another user could change what is in them
+        :param states: the states whose directories must exist; all by default
+        :raises OSError: a directory can't be created, or another user could change it
         """
         try:
-            self.require_own(*states)
+            self.require_owned(*states)
             return
         except FileNotFoundError:
             _make_root(self.root)
-        _require_closed(self.root)
+        _require_private_root(self.root)
         for state in STATES:
-            _make_private(self.place(state))
-        self.require_own()
+            _make_private(self.path(state))
+        self.require_owned()
         _files.sync_directory(self.root)
         _files.sync_directory(os.path.dirname(self.root))
 
     def require_writable(self) -> None:
-        """Raise OSError if no entry can be put: the outbox is not writable, or cannot be made."""
+        """Raise OSError if the outbox is not writable or can't be created."""
         if not os.path.lexists(self.root):
             above = os.path.dirname(self.root)
             while not os.path.lexists(above):
@@ -107,16 +107,16 @@ class Layout:
             _require_access(above)
             return
         if not os.path.isdir(self.root):
-            raise NotADirectoryError(f"{self.root} is no directory")
-        _require_closed(self.root)
-        for path in map(self.place, STATES):
+            raise NotADirectoryError(f"{self.root} is not a directory")
+        _require_private_root(self.root)
+        for path in map(self.path, STATES):
             if os.path.lexists(path):
                 files.require_owned_directory(os.lstat(path), path)
                 _require_access(path)
 
     def server_time(self) -> float:
-        """Return the time by the clock that dates the files, in seconds since 1970 UTC."""
-        path = self.place("tmp")
+        """Return the file server's time, in seconds since 1970 UTC."""
+        path = self.path("tmp")
         try:
             os.utime(path)
             return os.lstat(path).st_mtime
@@ -124,7 +124,7 @@ class Layout:
             return time.time()
 
     def is_abandoned(self, owner: str, path: str, lease: float) -> bool:
-        """Return whether an owner is dead; if nobody can tell here, whether its claim has expired."""
+        """Return whether a claim's owner is dead. If that is unknown, return whether the claim has expired."""
         dead = owner_is_dead(owner)
         if dead is not None:
             return dead
@@ -132,43 +132,43 @@ class Layout:
         return touched > 0 and self.server_time() - touched > lease
 
     def changes(self, now: float) -> tuple[int, ...]:
-        """Return numbers that are others after an entry came that is due at once."""
+        """Return a fingerprint that changes when a new entry is due now."""
         bucket = bucket_of(now, now)
-        return bucket, _changed(self.place("waiting")), _changed(self.place("waiting", str(bucket)))
+        return bucket, _changed(self.path("waiting")), _changed(self.path("waiting", str(bucket)))
 
-    def fresh(self, state: str, entry_id: str) -> str:
-        """Return a path in tmp/ or claimed/ that is this process's own.
+    def new_path(self, state: str, entry_id: str) -> str:
+        """Return an unused path in tmp/ or claimed/ whose name includes this process as the owner.
 
-        It has a random part: two threads are two claimants, and a sending that a broker repeats may meet itself.
+        A random part keeps two threads with the same entry id apart, for example if a broker repeats a message.
         """
-        return self.place(state, f"{entry_id}.{current_owner()}-{os.urandom(4).hex()}")
+        return self.path(state, f"{entry_id}.{current_owner()}-{os.urandom(4).hex()}")
 
     def buckets(self) -> list[int]:
-        """Return when the buckets are due, the first one first, in seconds since 1970 UTC."""
+        """Return the due times of the buckets in order, in seconds since 1970 UTC."""
         return sorted(
-            int(name) for name in files.list_names(self.place("waiting")) if name.isdecimal() and name.isascii()
+            int(name) for name in files.list_names(self.path("waiting")) if name.isdecimal() and name.isascii()
         )
 
     def bucket(self, due: int) -> Iterator[Candidate]:
-        """Go through the entries of a bucket; other names in it are not ours."""
-        for name in filter(text.is_id, files.list_names(self.place("waiting", str(due)))):
+        """Yield the entries of a bucket. Ignore names that are not entry ids."""
+        for name in filter(text.is_id, files.list_names(self.path("waiting", str(due)))):
             yield Candidate("waiting", name, f"waiting/{due}/{name}")
 
     def find_waiting(self, entry_id: str) -> list[Candidate]:
-        """Return the waiting entries that have an id."""
-        top = self.place("waiting")
+        """Return the waiting entries with an id."""
+        top = self.path("waiting")
         found = [due for due in self.buckets() if os.path.lexists(f"{top}/{due}/{entry_id}")]
         return [Candidate("waiting", entry_id, f"waiting/{due}/{entry_id}") for due in found]
 
     def count(self, state: str, bound: int) -> int:
-        """Return the number of names in a state other than waiting, up to a bound."""
-        return _count(self.place(state), bound)
+        """Return the number of entries in a state other than waiting, up to a bound."""
+        return _count(self.path(state), bound)
 
     def count_waiting(self, bound: int, now: float) -> tuple[int, int]:
         """Return the number of waiting entries up to a bound, and how many of them are due."""
         total = due = 0
         for bucket in self.buckets():
-            found = _count(self.place("waiting", str(bucket)), bound - total)
+            found = _count(self.path("waiting", str(bucket)), bound - total)
             total += found
             if is_due(bucket, now):
                 due += found
@@ -177,51 +177,51 @@ class Layout:
         return total, due
 
     def find(self, entry_id: str) -> Iterator[Candidate]:
-        """Go through the entries that have an id, in any state."""
+        """Yield the entries with an id, in any state."""
         if not text.is_id(entry_id.replace(".", "-")):
-            return  # it would lead elsewhere
+            return  # it could be a path to another directory
         yield from (candidate for candidate in self.candidates("claimed") if candidate.id == entry_id)
         yield from self.find_waiting(entry_id)
         for state in ("failed", "corrupt"):
-            if os.path.lexists(self.place(state, entry_id)):
+            if os.path.lexists(self.path(state, entry_id)):
                 yield Candidate(state, entry_id, f"{state}/{entry_id}")
 
     def candidates(self, state: str) -> Iterator[Candidate]:
-        """Go through the entries of a state, the waiting ones by bucket."""
+        """Yield the entries of a state; waiting entries in the order of their buckets."""
         if state == "waiting":
             for due in self.buckets():
                 yield from self.bucket(due)
         else:
-            for name in files.list_names(self.place(state)):
+            for name in files.list_names(self.path(state)):
                 entry_id = name.partition(".")[0] if state == "claimed" else name
                 yield Candidate(state, entry_id, f"{state}/{name}")
 
-    def remove_bucket(self, due: int) -> None:
+    def remove_empty_bucket(self, due: int) -> None:
         """Remove a bucket if it is empty."""
         try:
-            os.rmdir(self.place("waiting", str(due)))
+            os.rmdir(self.path("waiting", str(due)))
         except OSError:
-            pass  # something is in it, or came into it just now
+            pass  # it is not empty
 
-    def make_wait(self, path: str, entry_id: str, due: float) -> None:
-        """Move an entry into the bucket whose entries are due at that time, or as soon after as buckets allow.
+    def move_to_waiting(self, path: str, entry_id: str, due: float) -> None:
+        """Move an entry into the first bucket that is due at `due` or later.
 
-        :raises OSError: it cannot be moved
+        :raises OSError: the entry can't be moved
         """
         self.prepare("waiting")
         bucket = bucket_of(due, time.time())
-        # The same sending may have been put twice. A file would be replaced, so it looks first; that two processes
-        # find the same name free at once takes two claims of one sending that end in the same microseconds.
-        while files.exists(target := self.place("waiting", str(bucket), entry_id)):
+        # The same sending may have been put twice, and renaming would replace the other file. So check first. A race
+        # is very unlikely: two claims of one sending would have to be released within microseconds.
+        while files.exists(target := self.path("waiting", str(bucket), entry_id)):
             bucket += WIDTH
         self.move_into_bucket(path, target)
 
     def move_into_bucket(self, path: str, target: str) -> None:
-        """Move an entry into a bucket, which is made if need be; others remove empty ones at any time.
+        """Move an entry into a bucket, and create the bucket if necessary. Other processes may remove empty buckets.
 
-        :raises OSError: it cannot be moved
+        :raises OSError: the entry can't be moved
         """
-        for _ in range(_MOST_RACES):
+        for _ in range(_MAX_RACES):
             if files.rename_entry(path, target):
                 return
             if not files.exists(path):
@@ -232,19 +232,19 @@ class Layout:
                 pass
         raise FileNotFoundError(errno.ENOENT, "it cannot be moved into its bucket", path)
 
-    def lay_aside(self, path: str, state: str, entry_id: str) -> None:
-        """Move an entry to failed/ or corrupt/. If its id is taken there, more follows after a dot.
+    def move_to(self, path: str, state: str, entry_id: str) -> None:
+        """Move an entry to failed/ or corrupt/. If its id exists there, add a suffix after a dot.
 
-        :raises OSError: it cannot be moved
+        :raises OSError: the entry can't be moved
         """
         self.prepare(state)
-        target = self.place(state, entry_id)
+        target = self.path(state, entry_id)
         files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
     def discard(self, path: str, entry_id: str) -> bool:
-        """Remove an entry; return whether it was there.
+        """Remove an entry; return whether it existed.
 
-        :raises OSError: it cannot be removed
+        :raises OSError: the entry can't be removed
         """
         try:
             if not _files.is_directory(path):
@@ -252,8 +252,8 @@ class Layout:
                 return True
         except FileNotFoundError:
             return False
-        # Out of sight in one step: half an entry must not be taken for one.
-        target = self.fresh("tmp", entry_id)
+        # Move the directory to tmp/ first, so that no process finds a partly removed entry.
+        target = self.new_path("tmp", entry_id)
         if not files.rename_entry(path, target):
             return False
         files.remove(target)
@@ -261,7 +261,7 @@ class Layout:
 
 
 def bucket_of(due: float, now: float) -> int:
-    """Return the bucket of what is due at a time: the next one, or if that has passed the one it is in."""
+    """Return the bucket for a due time: rounded up to a bucket's start, or rounded down if the time has passed."""
     due = max(due, 0.0)
     if due <= now:
         return int(due // WIDTH) * WIDTH
@@ -270,13 +270,13 @@ def bucket_of(due: float, now: float) -> int:
 
 
 def is_due(bucket: int, now: float) -> bool:
-    """Return whether the entries of a bucket are due. No delay is as long as `FURTHEST`: that was a clock."""
+    """Return whether a bucket is due. If it is more than `FURTHEST` seconds away, a clock was wrong, and it is due."""
     return not 0 < bucket - now <= FURTHEST
 
 
 def _require_access(path: str) -> None:
     if not os.path.isdir(path):
-        raise NotADirectoryError(f"{path} is no directory")
+        raise NotADirectoryError(f"{path} is not a directory")
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(f"{path} is not writable")
 
@@ -292,9 +292,9 @@ def _changed(path: str) -> int:
         return 0
 
 
-def _require_closed(root: str) -> None:
-    """Raise OSError unless the outbox's own directory is this user's, and others cannot rename what is in it."""
-    status = os.stat(root)  # that an administrator has put a link there is the administrator's affair
+def _require_private_root(root: str) -> None:
+    """Raise OSError unless the outbox's root belongs to this user and other users can't change its content."""
+    status = os.stat(root)  # follows a link: an administrator may have moved the outbox
     files.require_owned_directory(status, root)
     if os.name == "posix" and status.st_mode & 0o022:
         raise PermissionError(f"{root} can be changed by other users; chmod go-w it")
@@ -308,7 +308,7 @@ def _make_root(root: str) -> None:
 
 
 def _make_above(path: str) -> None:
-    """Create a directory in which other users cannot rename the outbox, regardless of the umask."""
+    """Create a parent directory in which other users can't rename the outbox, regardless of the umask."""
     parent = os.path.dirname(path)
     if not files.exists(parent):
         _make_above(parent)
@@ -323,4 +323,4 @@ def _make_private(path: str) -> None:
         os.mkdir(path, 0o700)
     except FileExistsError:
         return
-    os.chmod(path, 0o700)  # whatever the umask
+    os.chmod(path, 0o700)  # regardless of the umask

@@ -1,4 +1,4 @@
-"""Which process has claimed an entry, and whether it still runs."""
+"""Identify the process that has claimed an entry, and check whether it is still running."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _known: dict[int, str] = {}
 
 
 def current_owner() -> str:
-    """Return the owner string of the current process, ``MACHINE-PID-START``. After fork(), the child has its own."""
+    """Return the owner string of the current process, ``MACHINE-PID-START``. After fork(), the child gets its own."""
     pid = os.getpid()
     name = _known.get(pid)
     if name is None:
         name = f"{_machine()}-{pid}-{_start_time(pid)}"
-        _known.clear()  # of what a parent process knew
+        _known.clear()  # removes the parent's string after a fork
         _known[pid] = name
     return name
 
 
 def owner_is_dead(owner: str) -> bool | None:
-    """Return whether the owner's process has ended; None if this process cannot tell, as for another machine.
+    """Return whether a claim owner's process has ended; None if that is unknown, as for another machine.
 
-    :param owner: what `current_owner` returned there
+    :param owner: the owner's string from `current_owner`
     """
     machine, pid, start, *_ = (*owner.split("-"), "", "", "")
     if os.name != "posix" or not pid.isdecimal() or machine != current_owner().partition("-")[0]:
@@ -34,15 +34,15 @@ def owner_is_dead(owner: str) -> bool | None:
     except OverflowError:
         return None
     except OSError:
-        pass  # it runs, as another user's
+        pass  # the process is running and belongs to another user
     present = _start_time(int(pid))
     return present != start if start and present else None
 
 
 def _start_time(pid: int) -> str:
-    """Return when a process began, in ticks since boot (proc(5)): it distinguishes processes that share a number.
+    """Return when a process started, in ticks since boot (proc(5)). It distinguishes processes with the same id.
 
-    :return: "ended" for a process that its parent has not waited for yet; "" if the system does not say
+    :return: "ended" for a zombie process; "" if the start time is not available
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -53,12 +53,15 @@ def _start_time(pid: int) -> str:
 
 
 def _machine() -> str:
-    """Return an id of the boot and the process namespace, or else of the host: within it, processes see each other."""
+    """Return an id of the current boot and process namespace, or if that is not available, of the host.
+
+    Processes with the same id can check whether the others are running.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             boot = file.read().replace(b"-", b"")
         namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
-        return f"{int(boot[:16], 16) ^ int(namespace):016x}"  # no hashlib: its import costs more than to send an event
+        return f"{int(boot[:16], 16) ^ int(namespace):016x}"  # importing hashlib takes longer than sending
     except (OSError, ValueError):
         from hashlib import sha256
 

@@ -1,8 +1,8 @@
-"""Deliver many entries at once: each to its handlers, none held up by another.
+"""Deliver many entries at once, so that a slow or failing entry does not delay the others.
 
-Who calls `DeliveryPool.add` or `feed` claims entries; the threads of the pool give them to handlers, note what each
-did, and hand the entry back once all its handlers have reported. One more thread watches the clock: a sending that is
-not done within the timeout has failed, and its thread is abandoned.
+The caller adds claimed entries with `DeliveryPool.add` or `feed`. The pool's threads give them to handlers and journal
+the results. When all handlers of an entry have a result, the claim is released. A further thread enforces the timeout:
+a call that exceeds it has failed, and its thread is abandoned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from threading import Condition, Lock, Thread
 from event._dispatch import HUNG_LIMIT
 from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
-from event._outbox.lanes import LANE_REST, MAX_URGENT, SEND_BATCH, Lane, Sending, Work, send_works
+from event._outbox.lanes import MAX_URGENT, SEND_BATCH, TIMEOUT_PAUSE, Lane, Sending, Work, send_works
 from event._outcome import Delivery
 from event.error import one_line
 
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
     from event._outbox.store import Outbox
 
 _MAX_LANE_THREADS = 128  # that serve lanes
-_OPEN = 2000  # entries whose content is in memory
-_PARKED = 10_000  # claimed entries of which only the name is in memory
-_LANES = 1000  # that are remembered, and their handlers with them
-_CLOCK_INTERVAL = 0.05  # seconds between two looks at the clock
+_MAX_OPEN = 2000  # entries in memory
+_MAX_PARKED = 10_000  # claimed entries of which only the name is in memory
+_MAX_LANES = 1000  # before unused ones are removed, with their handlers
+_CLOCK_INTERVAL = 0.05  # seconds between two checks for timeouts
 
 
 class DeliveryPool:
     """Threads that give claimed entries to their handlers.
 
-    :param timeout: for one sending, in seconds
-    :param jobs: how many sendings a destination gets at once, unless its handler wants fewer
-    :param held: keys of lanes that are not served before `release` or `rest`
-    :ivar hung: how many threads were abandoned and have not come back
-    :ivar disk: notes who waits for the outbox's disk
+    :param timeout: seconds for one call of a handler
+    :param jobs: how many calls of one handler may run at once, unless the handler sets a lower limit
+    :param reports: receives the results
+    :param held: keys of lanes that are not served until `release` or `pause`
+    :ivar hung: how many abandoned threads still run
+    :ivar disk: a context manager that measures how long the outbox's disk takes to respond
     """
 
     def __init__(self, outbox: Outbox, timeout: float, jobs: int, reports: Reports, held: Iterable[str] = ()) -> None:
@@ -54,37 +55,37 @@ class DeliveryPool:
         self._reports = reports
         self._pid = os.getpid()
         self._held = {*held}
-        self._resting: set[str] = set()
+        self._paused: set[str] = set()
         self._is_broken = False
         self._lock = Lock()
-        self._wanted = Condition(self._lock)  # a lane wants a thread
-        self._settled = Condition(self._lock)  # there may be room, or nothing left to do
+        self._thread_requested = Condition(self._lock)  # notified when a lane needs a thread
+        self._settled = Condition(self._lock)  # notified when an entry is done, so that there may be room
         self._lanes: dict[tuple[str, str], Lane] = {}
-        self._ready: deque[Lane] = deque()  # lanes that want a thread
+        self._ready: deque[Lane] = deque()  # lanes that need a thread
         self._threads = self._idle = 0
-        self._open = self._parked = 0  # entries that are not settled; of the parked ones, the name alone is in memory
+        self._open = self._parked = 0  # numbers of unfinished entries: in memory, and by name only
         self._stopping = self._closed = False
         self.disk = DiskWatch()
-        self._start_thread()  # before a plugin can make that impossible
+        self._start_thread()  # before a plugin can use up all threads
         self._clock = Clock(min(_CLOCK_INTERVAL, timeout / 4), self._lock, self._is_serving, self._check)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether so many threads hang, or are not to be had, that another process should go on."""
+        """Whether so many threads hang, or none can be started, that another process should take over."""
         return self.hung >= HUNG_LIMIT or not self._threads or self._is_broken
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits for handlers that the pool should be given no more."""
+        """Whether so many entries wait for handlers that the caller should add no more."""
         return not self._has_space()
 
     def has_room_for(self, count: int, seconds: float) -> bool:
-        """Return whether so many urgent entries have room in memory; wait for that if need be."""
+        """Return whether the pool has room for `count` urgent entries; wait up to `seconds` for it."""
         with self._lock:
             return self._settled.wait_for(lambda: self._open + count <= MAX_URGENT, seconds)
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
-        """Claim entries and give them to their handlers, until there are no more or the pool takes none."""
+        """Claim and add entries until there are no more or the pool stops."""
         following = iter(candidates)
         while self._has_room():
             with self.disk:
@@ -96,53 +97,56 @@ class DeliveryPool:
                 self.add(claim)
 
     def add(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
-        """Give an entry to the handlers that have not got it.
+        """Give an entry to its pending handlers.
 
-        :param begun: whether the attempt has begun already, as putting an entry is its first one
-        :param urgent: whether it goes before what waits
+        :param begun: whether the attempt is already journaled, such as the first attempt of a new entry
+        :param urgent: whether to deliver the entry before the waiting ones
         """
         work = Work(claim, begun=begun, urgent=urgent)
         now = time.time()
         with self._lock:
             self._open += 1
             for name, config in claim.entry.pending.items():
-                self._enter(self._lane(name, config), work, now)
+                self._enqueue(self._lane(name, config), work, now)
             is_open = bool(work.open)
         if not is_open:
             self._settle(work)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until all entries are settled, or the pool is exhausted; return whether they are."""
+        """Wait until all entries are done or the pool is exhausted; return whether all are done.
+
+        :param seconds: how long to wait; None for no limit
+        """
         with self._lock:
             self._settled.wait_for(lambda: not self._open + self._parked or self.is_exhausted, seconds)
             return not self._open + self._parked
 
     def stop(self) -> None:
-        """Take nothing more, and put back what no handler has been given; the sendings that go on are finished."""
+        """Accept no more entries and put back those that no handler has yet. Running calls are finished."""
         with self._lock:
             self._stopping = True
             self._settled.notify_all()
-            names = [parked for lane in self._lanes.values() for parked in _emptied(lane.parked, len(lane.parked))]
+            names = [parked for lane in self._lanes.values() for parked in _pop_first(lane.parked, len(lane.parked))]
             works = [(work, lane.name) for lane in self._lanes.values() for work in lane.empty()]
         for name, begun in names:
             self._unpark(name, begun=begun)
         for work, name in works:
             self._skip(work, name, time.time())
 
-    def rest(self, key: str) -> None:
-        """Have a lane take nothing for a while, since its handler brings down the process."""
-        for lane in self._set_free(key):
-            lane.rest()
-            self._send_home(lane)
-        self._resting.add(key)
+    def pause(self, key: str) -> None:
+        """Pause a lane for a while, because its handler crashes the process."""
+        for lane in self._unhold(key):
+            lane.pause()
+            self._put_back_waiting(lane)
+        self._paused.add(key)
 
     def release(self, key: str) -> None:
-        """Serve a lane that was held."""
-        for lane in self._set_free(key):
+        """Start serving a lane that was held."""
+        for lane in self._unhold(key):
             with self._lock:
-                self._want(lane)
+                self._request_thread(lane)
 
-    def _set_free(self, key: str) -> list[Lane]:
+    def _unhold(self, key: str) -> list[Lane]:
         self._held.discard(key)
         with self._lock:
             lanes = [lane for lane in self._lanes.values() if lane.key == key]
@@ -151,16 +155,16 @@ class DeliveryPool:
         return lanes
 
     def close(self) -> None:
-        """Let the threads end that have nothing to do."""
+        """Stop the idle threads. Busy threads stop when their call returns."""
         with self._lock:
             self._closed = True
-            self._wanted.notify_all()
+            self._thread_requested.notify_all()
             self._clock.close()
 
-    # Who adds.
+    # Adding entries.
 
     def _has_room(self) -> bool:
-        """Wait until there is room for another entry; return whether the pool takes one."""
+        """Wait until there is room for another entry; return False if the pool accepts none."""
         with self._lock:
             self._settled.wait_for(self._may_go_on)
             return not (self._stopping or self.is_exhausted)
@@ -169,35 +173,35 @@ class DeliveryPool:
         return self._stopping or self.is_exhausted or self._has_space()
 
     def _has_space(self) -> bool:
-        return self._parked < _PARKED and self._open < _OPEN
+        return self._parked < _MAX_PARKED and self._open < _MAX_OPEN
 
     def _lane(self, name: str, config: str) -> Lane:
         lane = self._lanes.get((name, config))
         if lane is None:
-            if len(self._lanes) >= _LANES:
+            if len(self._lanes) >= _MAX_LANES:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if lane.is_used}
             lane = self._lanes[name, config] = Lane(name, config)
             lane.is_held = lane.key in self._held
-            if lane.key in self._resting:
-                self._resting.discard(lane.key)
-                lane.rest()
+            if lane.key in self._paused:
+                self._paused.discard(lane.key)
+                lane.pause()
         return lane
 
-    def _enter(self, lane: Lane, work: Work, now: float) -> None:
-        if self._stopping or lane.rests_until > now:
-            work.due = max(work.due, lane.rests_until, now)
+    def _enqueue(self, lane: Lane, work: Work, now: float) -> None:
+        if self._stopping or lane.paused_until > now:
+            work.due = max(work.due, lane.paused_until, now)
         elif lane.enqueue(work):
             work.open.add(lane.name)
-            self._want(lane)
+            self._request_thread(lane)
         else:
             work.later.append(lane)
 
-    def _want(self, lane: Lane) -> None:
-        """Have another thread serve a lane if that helps."""
+    def _request_thread(self, lane: Lane) -> None:
+        """Let another thread serve a lane if the lane can use one."""
         if lane.waits and len(lane.running) < lane.limit(self._jobs) and lane not in self._ready:
             self._ready.append(lane)
             if self._idle:
-                self._wanted.notify()
+                self._thread_requested.notify()
             elif self._threads < _MAX_LANE_THREADS:
                 self._start_thread()
 
@@ -205,7 +209,7 @@ class DeliveryPool:
         try:
             Thread(target=self._work, name="event delivery", daemon=True).start()
         except RuntimeError:
-            return  # too many threads; those that there are do the work
+            return  # too many threads; the existing ones do the work
         self._threads += 1
 
     # The threads.
@@ -214,14 +218,14 @@ class DeliveryPool:
         try:
             while self._step():
                 pass
-        except BaseException as error:  # no memory, say; the entry stays claimed until this process ends
+        except BaseException as error:  # such as MemoryError; the entry stays claimed until this process ends
             self._is_broken = True
             self._reports.log(f"delivering cannot go on: {one_line(error)}")
             with self._lock:
                 self._settled.notify_all()
 
     def _step(self) -> bool:
-        """Do what is next; return False if the thread is to end."""
+        """Take and process the next work; return False to end the thread."""
         step = self._next()
         if isinstance(step, Sending):
             return self._serve_or_skip(step)
@@ -230,7 +234,7 @@ class DeliveryPool:
         return step is not None
 
     def _serve_or_skip(self, sending: Sending) -> bool:
-        """Do as `_serve`. If that fails for a defect of ours, its entries wait, and hold up no others."""
+        """Call `_serve`. If it raises an exception, which is a defect, postpone its entries and continue."""
         try:
             return self._serve(sending)
         except MemoryError:
@@ -240,77 +244,77 @@ class DeliveryPool:
         lane = sending.lane
         with self._lock:
             lane.running.discard(sending)
-            works = [work for work in (*sending.given, *sending.rest) if lane.name in work.open]
+            works = [work for work in (*sending.current, *sending.remaining) if lane.name in work.open]
         for work in works:
-            self._skip(work, lane.name, time.time() + LANE_REST)
+            self._skip(work, lane.name, time.time() + TIMEOUT_PAUSE)
         return True
 
     def _next(self) -> Sending | list[tuple[str, bool]] | None:
-        """Return what a thread does next, a sending or claims to read again; None to end."""
+        """Wait for work; return what a thread must send or the parked claims to read again; None to end the thread."""
         with self._lock:
             while not self._closed:
                 while self._ready:
                     lane = self._ready.popleft()
-                    if sending := lane.take():
+                    if sending := lane.next_sending():
                         self._clock.wake()
-                        self._want(lane)
+                        self._request_thread(lane)
                         return sending
                     if lane.parked:
-                        return [*_emptied(lane.parked, SEND_BATCH)]
+                        return [*_pop_first(lane.parked, SEND_BATCH)]
                 self._idle += 1
-                self._wanted.wait()
+                self._thread_requested.wait()
                 self._idle -= 1
             self._threads -= 1
             return None
 
     def _serve(self, sending: Sending) -> bool:
-        """Give a handler what was taken from its lane; return False if the thread was abandoned meanwhile."""
+        """Give a handler the work from its lane; return False if the thread was abandoned meanwhile."""
         lane = sending.lane
-        self._reports.begin(lane, [work.claim for work in sending.rest])
+        self._reports.begin(lane, [work.claim for work in sending.remaining])
         while works := self._following(sending):
             answer = send_works(lane, works)
             if os.getpid() != self._pid:
-                # The child of a handler that forked: the entry is its parent's.
-                os._exit(0)  # pragma: no cover  # what it measured is lost with it; test_bad_plugins forks
+                # A child process that a handler has forked: the entry belongs to its parent.
+                os._exit(0)  # pragma: no cover  # coverage loses the child's data; test_bad_plugins tests it
             with self._lock:
                 if sending.abandoned:
                     self.hung -= 1
                     return False
-                sending.given = ()
-                lane.note_answer(answer, len(works))
+                sending.current = ()
+                lane.record_call(answer, len(works))
                 if answer.deliveries is None:
-                    lane.put_back(works, alone=True)  # one of them may be to blame
+                    lane.put_back(works, alone=True)  # a single event may be the cause
             for work, delivery in zip(works, answer.deliveries or (), strict=answer.deliveries is not None):
                 self._record(work, delivery)
         with self._lock:
             lane.running.discard(sending)
-            self._want(lane)
+            self._request_thread(lane)
         return True
 
     def _following(self, sending: Sending) -> Sequence[Work]:
-        """Return what the handler gets next, whose time begins now."""
+        """Return the work for the handler's next call, and start measuring its time."""
         with self._lock:
-            works = [*_emptied(sending.rest, len(sending.rest) if sending.batch else 1)]
+            works = [*_pop_first(sending.remaining, len(sending.remaining) if sending.batch else 1)]
         with self.disk:
             for work in works:
                 work.begin()
         with self._lock:
             sending.started = time.monotonic()
-            sending.given = works
+            sending.current = works
         return works
 
     def _record(self, work: Work, delivery: Delivery) -> None:
         with self.disk, work.lock:
             work.claim.record(delivery)
         self._reports.result(work.claim, delivery)
-        self._close_one(work, delivery.handler)
+        self._finish_handler(work, delivery.handler)
 
     def _skip(self, work: Work, name: str, due: float) -> None:
-        """Have an entry wait until `due` for a handler that is not tried now."""
+        """Postpone an entry until `due` for a handler that is not tried now."""
         work.due = max(work.due, due)
-        self._close_one(work, name)
+        self._finish_handler(work, name)
 
-    def _close_one(self, work: Work, name: str) -> None:
+    def _finish_handler(self, work: Work, name: str) -> None:
         with self._lock:
             work.open.discard(name)
             is_open = bool(work.open)
@@ -318,13 +322,13 @@ class DeliveryPool:
             self._settle(work)
 
     def _settle(self, work: Work) -> None:
-        """Hand an entry back, or remember its name if a lane had no room for it."""
+        """Release an entry's claim, or park the entry if the queue of a lane was full."""
         if work.later and not self._stopping:
             with self._lock:
                 lane = work.later[0]
                 lane.parked.append((work.claim.name, work.begun))
                 self._parked += 1
-                self._want(lane)
+                self._request_thread(lane)
         else:
             with self.disk:
                 where = work.settle()
@@ -334,7 +338,7 @@ class DeliveryPool:
             self._settled.notify_all()
 
     def _unpark(self, name: str, *, begun: bool) -> None:
-        """Read an entry that was parked, and give it to the handlers that have not got it."""
+        """Read a parked entry again, and give it to its pending handlers."""
         with self.disk:
             claim = self._outbox.adopt(name)
         if claim:
@@ -351,39 +355,39 @@ class DeliveryPool:
     def _check(self) -> None:
         with self._lock:
             lanes = [*self._lanes.values()]
-            late = [sending for lane in lanes for sending in lane.late(self._timeout)]
+            late = [sending for lane in lanes for sending in lane.overdue(self._timeout)]
             failed = [(sending, self._abandon(sending)) for sending in late]
             self._settled.notify_all()
             for lane in lanes:
-                lane.take_back()
-                self._want(lane)
-        for sending, rests in failed:
+                lane.take_back_remaining()
+                self._request_thread(lane)
+        for sending, is_paused in failed:
             if not sending.batch:
                 error = TimeoutError(f"not done within {self._timeout:g} s")
-                self._record(sending.given[0], Delivery(sending.lane.name, False, error, self._timeout))
-            if rests:
-                waits = self._send_home(sending.lane)
-                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {LANE_REST:g} s"
+                self._record(sending.current[0], Delivery(sending.lane.name, False, error, self._timeout))
+            if is_paused:
+                waits = self._put_back_waiting(sending.lane)
+                text = f"{sending.lane.name} timed out twice in a row, and is not tried for {TIMEOUT_PAUSE:g} s"
                 self._reports.log(f"{text}; {waits} {'entry waits' if waits == 1 else 'entries wait'}")
 
     def _abandon(self, sending: Sending) -> bool:
-        """Leave a thread that hangs in a handler; return whether its lane rests from now on."""
+        """Abandon a thread that hangs in a handler; return whether its lane is paused from now on."""
         self.hung += 1
         self._threads -= 1
         if not self._threads:
             self._start_thread()
         return sending.lane.abandon(sending)
 
-    def _send_home(self, lane: Lane) -> int:
-        """Put back what waits for a lane that rests; return how much that was."""
+    def _put_back_waiting(self, lane: Lane) -> int:
+        """Postpone the entries that wait for a paused lane; return their number."""
         with self._lock:
             works = lane.empty()
         for work in works:
-            self._skip(work, lane.name, lane.rests_until)
+            self._skip(work, lane.name, lane.paused_until)
         return len(works)
 
 
-def _emptied(items: deque[Any], most: int) -> Iterator[Any]:
-    """Go through the first items, and remove each."""
+def _pop_first(items: deque[Any], most: int) -> Iterator[Any]:
+    """Yield and remove the first items."""
     for _ in range(min(most, len(items))):
         yield items.popleft()

@@ -1,4 +1,4 @@
-"""What a delivery pool reports. This is for type checkers alone."""
+"""The protocol for the reports of a delivery pool. Only type checkers need this module."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
 
     class Reports(Protocol):
-        """Takes reports of a pool, from several threads."""
+        """Receives the reports of a pool. Several threads call it."""
 
         def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
-            """Take note that a handler is about to be given these entries; it may bring down the process."""
+            """Report that a handler is about to get these entries. It may crash the process."""
 
         def result(self, claim: Claim, delivery: Delivery) -> None:
-            """Take what a handler did, or that it is given up."""
+            """Report the result of a handler for an entry."""
 
         def end(self, claim: Claim, where: str) -> None:
-            """Take note that all handlers of an entry have reported; `where` is where it went."""
+            """Report the new state of an entry after all its handlers have a result; see `Claim.release`."""
 
         def log(self, text: str) -> None:
-            """Take a warning that is not about a single delivery."""
+            """Report a warning that does not belong to a single delivery."""

@@ -1,41 +1,41 @@
-"""The outbox: events on disk until every handler has them. No daemon, no database, no locks.
+"""The outbox stores events on disk until every handler has delivered them. It needs no daemon, database or locks.
 
-An entry is one file, or if it has attachments one directory. Entries that were put together may be hard links to one
-file, until something is noted about one of them: it then gets a file of its own. Where an entry is, is its state:
+An entry is a file, or if it has attachments, a directory. Small entries that were put together may be hard links to one
+file. Before its journal is written, such an entry gets its own file. The directory of an entry is its state:
 
 =================  ==========================  ========================================================================
-in                 named                       means
+Directory          Name of the entry           State
 =================  ==========================  ========================================================================
 tmp/               ID.OWNER-RANDOM             being written or removed; a leftover if the owner is dead
-claimed/           ID.OWNER-RANDOM             its owner is delivering it
-waiting/BUCKET/    ID                          all in the bucket are due from BUCKET on, in seconds since 1970 UTC
-failed/            ID                          given up: tried for days, or permanently failed
+claimed/           ID.OWNER-RANDOM             being delivered by its owner
+waiting/BUCKET/    ID                          due at BUCKET, in seconds since 1970 UTC
+failed/            ID                          no longer retried: too old, or permanently failed
 corrupt/           ID                          damaged
 =================  ==========================  ========================================================================
 
-Each move is one rename, which one process alone can win, on NFS too:
+Each move is a single rename, so that only one process can succeed, also on NFS:
 
 ============================  =========================================================================================
-move                          when
+Move                          Reason
 ============================  =========================================================================================
-tmp -> claimed                put: the event and its attachments are on disk, and synced; a link for each entry if they
-                              share a file
-claimed -> gone               every handler has it
-claimed -> waiting            handlers are pending: it is due again after a delay
-claimed -> failed, corrupt    another attempt does not help
-waiting -> claimed            it is due
-claimed -> claimed            its owner is dead
-failed, corrupt -> claimed    an operator retries it; it waits then, and is due
-claimed -> where it was       it could not be read, for a reason that may pass
+tmp -> claimed                put: the event and its attachments are written and synced. If entries share a file, each
+                              is a hard link to it.
+claimed -> removed            every handler has delivered the event
+claimed -> waiting            handlers are pending; the entry is due again after the back-off
+claimed -> failed, corrupt    another attempt can't succeed
+waiting -> claimed            the entry is due
+claimed -> claimed            the owner is dead, and another process takes over
+failed, corrupt -> claimed    an operator retries the entry, which then moves to waiting
+claimed -> previous state     the entry can't be read at the moment
 ============================  =========================================================================================
 
-OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process, when it began. On its own machine, an owner
-is dead when no such process runs. Elsewhere it counts as dead when the entry has not been touched for `CLAIM_LEASE`
-seconds by the file server's clock.
+OWNER is ``MACHINE-PID-START``: the boot and process namespace, the process id, and the start time of the process. On
+the owner's machine, the owner is dead if that process is not running. On other machines, the owner counts as dead if
+the entry was not touched for `CLAIM_LEASE` seconds, by the file server's clock.
 
-BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 if it is far. So nothing that is not due is
-ever looked at, and to find an entry by its id takes one look into each of some 200 buckets. An empty bucket is removed.
-A process that moves an entry into one makes it.
+BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 seconds if it is more than an hour away. So a
+pass reads no entry that is not due, and finding an entry by its id takes one check in each of about 200 buckets. A
+process that moves an entry into a bucket creates the bucket if necessary. Empty buckets are removed.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ if TYPE_CHECKING:
     from event._trace_context import Span
 
 CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
-BOUND = 1000  # entries of a state that `Outbox.summary` counts, and that `Outbox.find` finds
+BOUND = 1000  # entries that `Outbox.summary` counts in each state, and that `Outbox.find` returns, at most
 _LISTED = ("claimed", "waiting", "failed", "corrupt")
 
 
 class Summary:
-    """How much is in an outbox. No number is above `BOUND`, which means that many or more.
+    """The number of entries in an outbox. Counting stops at `BOUND`, which therefore means "this many or more".
 
-    :ivar counts: the number of entries in each of ``claimed``, ``waiting``, ``failed`` and ``corrupt``
+    :ivar counts: the number of entries in each of the states ``claimed``, ``waiting``, ``failed`` and ``corrupt``
     :ivar due: the number of waiting entries that are due
     :ivar next_due: when the next bucket is due, in seconds since 1970 UTC; None if there is none
     """
@@ -79,14 +79,14 @@ class Summary:
         self.next_due = next_due
 
     def __repr__(self) -> str:
-        """Return the numbers."""
+        """Return the counts."""
         return f"<Summary {self.counts}, {self.due} due, next {self.next_due}>"
 
 
 class Outbox:
-    """A directory of entries.
+    """An outbox directory.
 
-    :param path: the directory; it is made, for this user alone, when an event is put
+    :param path: the directory; putting the first event creates it, so that only this user can access it
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -98,19 +98,19 @@ class Outbox:
         return f"<Outbox {self.path}>"
 
     def exists(self) -> bool:
-        """Return whether there is an outbox.
+        """Return whether the outbox exists.
 
-        :raises OSError: what is there is not one, or another user could change it
+        :raises OSError: the path is not an outbox, or another user could change it
         """
         try:
             os.stat(self.path)
-            self._layout.require_own("claimed")
+            self._layout.require_owned("claimed")
         except FileNotFoundError:
-            # An archive, such as a CI system's artifact, may have left out the directories that were empty.
-            there = [state for state in layout.STATES if files.exists(self._layout.place(state))]
-            if there:
-                self._layout.require_own(*there)
-            return bool(there)
+            # An archive, such as an artifact of a CI system, may omit empty directories.
+            existing = [state for state in layout.STATES if files.exists(self._layout.path(state))]
+            if existing:
+                self._layout.require_owned(*existing)
+            return bool(existing)
         return True
 
     def put(
@@ -122,49 +122,50 @@ class Outbox:
         span: Span | None = None,
         strict: bool = False,
     ) -> Claim:
-        """Keep an event, with copies of its attachments, until each handler has it. It is on the disk afterwards.
+        """Store an event with copies of its attachments, and sync it to disk.
 
-        The parameters are those of `NewEntry`. An attachment in a `workspace` is moved, not copied.
+        The parameters are those of `NewEntry`. Attachments in a `workspace` are moved instead of copied.
 
-        :return: the entry, claimed by this process
-        :raises OSError: it cannot be kept: the disk is full, the directory is not writable or another user's
-        :raises EventError: the data cannot be written as JSON, or ``strict`` is not met
+        :return: the claim of this process on the new entry
+        :raises OSError: the event can't be stored, for example because the disk is full or the directory not writable
+        :raises EventError: the data can't be encoded as JSON, or with ``strict``, an attachment has changed
         """
         new = writer.NewEntry(event, handlers, sending=sending, span=span, strict=strict)
         return writer.put(self._layout, new)
 
     def put_many(self, new: Sequence[writer.NewEntry], *, together: bool = False) -> list[Claim | Exception]:
-        """Keep several events; the disk syncs them side by side.
+        """Store several events, which is faster than one by one.
 
-        :param together: whether small entries may share a file. That costs least if their first delivery succeeds, and
-            more than a file for each if it does not.
-        :return: for each, in order, the claim, or the exception that `put` would have raised
+        :param together: whether small entries may share a file. This is faster if their first delivery succeeds, but
+            slower if it fails.
+        :return: for each event, in order, the claim or the exception that `put` would raise
         """
         return writer.put_many(self._layout, new, together=together)
 
     def workspace(self) -> writer.Workspace:
-        """Return a context manager whose value is the path of a directory for attachments.
+        """Return a context manager that creates a temporary directory for attachments and returns its path.
 
-        `put` moves files from there instead of copying them, and relies on their digest. What is left is removed, also
-        if the process dies.
+        `put` moves files from this directory instead of copying them, and trusts their SHA-1. Remaining files are
+        removed at the end of the block, or if the process dies, by a later process.
 
-        :raises OSError: on entering: it cannot be made
+        :raises OSError: on entering the block, if the directory can't be created
         """
         return writer.Workspace(self._layout)
 
     def candidates(self, *, everything: bool = False, ahead: float = 0.0) -> Iterator[Candidate]:
-        """Go through the names of the entries that are due, and of those whose owner is dead. None is claimed.
+        """Yield the entries that are due and those whose owner is dead, without claiming them.
 
-        Memory does not grow with their number. None comes twice, even if it is claimed and given back meanwhile.
+        Each entry is yielded once, even if it is claimed and released meanwhile. Memory use does not depend on the
+        number of entries.
 
-        :param everything: also what is not due yet
-        :param ahead: also what is due in at most so many seconds
-        :raises OSError: the outbox cannot be read, or another user could change it
+        :param everything: whether to include entries that are not due yet
+        :param ahead: also include entries that are due within this many seconds
+        :raises OSError: the outbox can't be read, or another user could change it
         """
         if not self.exists():
             return
         self._layout.prepare()
-        self._sweep()
+        self._remove_leftovers()
         turn = Turns(self._layout)
         abandoned: dict[str, None] = {}
         for candidate in self._abandoned():
@@ -175,27 +176,27 @@ class Outbox:
         for bucket in self._layout.buckets():
             if everything or layout.is_due(bucket, time.time() + ahead):
                 for candidate in self._layout.bucket(bucket):
-                    if candidate.id not in abandoned and not turn.has_had(candidate):
+                    if candidate.id not in abandoned and not turn.has_had_turn(candidate):
                         yield candidate
-                self._layout.remove_bucket(bucket)
+                self._layout.remove_empty_bucket(bucket)
         for candidate in [found for entry_id in abandoned for found in self._layout.find_waiting(entry_id)]:
-            if not turn.has_had(candidate):
-                yield candidate  # last, since its owner has died of it, maybe
+            if not turn.has_had_turn(candidate):
+                yield candidate  # last, because it may have crashed its owner
 
     def claim(self, candidate: Candidate) -> Claim | None:
-        """Claim an entry, to deliver it.
+        """Claim an entry to deliver it.
 
-        :return: None if there is nothing to deliver: another process was first; it is damaged, and now in corrupt/;
-            it cannot be read now, and is where it was; or its owners keep dying, and it waits
+        :return: the claim, or None if another process was first, the entry is damaged (it moves to corrupt/), it can't
+            be read now (it keeps its state), or it must wait because its last owner died
         """
         claim = self._claimed(candidate)
         if claim is None:
             return None
         if not claim.entry.pending:
-            claim.release()  # its owner died before it could
+            claim.release()  # the owner died before it could remove the entry
             return None
         try:
-            if candidate.state == "claimed" and claim.entry.attempts > 1 and not claim.keep_distance():
+            if candidate.state == "claimed" and claim.entry.attempts > 1 and not claim.may_try_after_crash():
                 return None
             if damage := claim.damage():
                 claim.dead_letter(damage)
@@ -206,10 +207,10 @@ class Outbox:
         return claim
 
     def adopt(self, claim_name: str) -> Claim | None:
-        """Take over the claim of a process that is known to be dead, whatever is pending.
+        """Take over the claim of a process that is known to be dead, even if no handler is pending.
 
-        :param claim_name: `Claim.name`
-        :return: None if there is no such claim, or it cannot be read
+        :param claim_name: the dead process's `Claim.name`
+        :return: the new claim, or None if the old one does not exist or can't be read
         :raises OSError: another user could change the outbox
         """
         entry_id = claim_name.partition(".")[0]
@@ -218,9 +219,9 @@ class Outbox:
         return self._claimed(Candidate("claimed", entry_id, f"claimed/{claim_name}"))
 
     def find(self, word: str) -> list[Candidate]:
-        """Return the entry that has this id, or else `BOUND` of those whose id begins so.
+        """Return the entries whose id is `word`; if there are none, up to `BOUND` entries whose id starts with it.
 
-        With the whole id, that takes a look into each bucket, however many entries there are.
+        Finding a complete id takes one check in each bucket, regardless of the number of entries.
         """
         if not word:
             return []
@@ -230,30 +231,30 @@ class Outbox:
         return [candidate for candidate, _ in zip(found, range(BOUND), strict=False)]
 
     def read(self, candidate: Candidate) -> Entry:
-        """Return an entry without claiming it.
+        """Read an entry without claiming it.
 
-        :raises OSError: it is gone, or cannot be read
-        :raises ValueError: it is damaged, or a newer release wrote it
+        :raises OSError: the entry no longer exists or can't be read
+        :raises ValueError: the entry is damaged, or a newer release wrote it
         """
-        return files.read_entry(self._layout.place(candidate.name))
+        return files.read_entry(self._layout.path(candidate.name))
 
     def entries(self, *states: str) -> Iterator[tuple[Candidate, Entry | str]]:
-        """Go through the entries of some states, by default of all, without claiming them.
+        """Yield the entries of some states, or of all states by default, without claiming them.
 
-        :return: for each its name, and the entry or why it cannot be read
+        :return: for each entry, its name, and the entry or the reason why it can't be read
         """
         for state in states or _LISTED:
             for candidate in self._layout.candidates(state):
                 try:
                     yield candidate, self.read(candidate)
                 except (OSError, ValueError) as error:
-                    if os.path.lexists(self._layout.place(candidate.name)):  # else it has moved on
+                    if os.path.lexists(self._layout.path(candidate.name)):  # otherwise it was moved meanwhile
                         yield candidate, str(error)
 
     def summary(self, since: float | None = None) -> Summary:
-        """Count the entries by their names, up to a bound.
+        """Count the entries, up to `BOUND` in each state, without reading them.
 
-        :param since: from when on a bucket can be the next one, in seconds since 1970 UTC; now if it is None
+        :param since: ignore earlier buckets for `Summary.next_due`, in seconds since 1970 UTC; None for now
         """
         now = time.time()
         counts = {state: self._layout.count(state, BOUND) for state in _LISTED if state != "waiting"}
@@ -262,73 +263,74 @@ class Outbox:
         return Summary(counts, due, next((bucket for bucket in self._layout.buckets() if bucket >= since), None))
 
     def changes(self) -> tuple[int, ...]:
-        """Return numbers that are others after an entry came that is due at once. No directory is read for them."""
+        """Return a fingerprint that changes when a new entry is due now, without listing a directory."""
         return self._layout.changes(time.time())
 
     def retry(self, candidate: Candidate) -> bool:
         """Make an entry due now, also for handlers that have failed permanently.
 
-        :return: whether it is; not if it has moved on, is being delivered, or cannot be read
-        :raises OSError: it cannot be moved
+        :return: False if the entry was moved meanwhile, is being delivered, or can't be read
+        :raises OSError: the entry can't be moved
         """
-        claim = None if self._is_in_delivery(candidate) else self._claimed(candidate)
+        claim = None if self._has_live_owner(candidate) else self._claimed(candidate)
         if claim is None:
             return False
         claim.retry()
-        self._tidy(candidate)
+        self._remove_empty_bucket_of(candidate)
         return True
 
     def drop(self, candidate: Candidate) -> bool:
-        """Remove an entry; return whether it is removed: not if it has moved on, or is being delivered.
+        """Remove an entry.
 
-        :raises OSError: it cannot be removed
+        :return: False if the entry was moved meanwhile or is being delivered
+        :raises OSError: the entry can't be removed
         """
-        if self._is_in_delivery(candidate):
+        if self._has_live_owner(candidate):
             return False
-        dropped = self._layout.discard(self._layout.place(candidate.name), candidate.id)
-        self._tidy(candidate)
+        dropped = self._layout.discard(self._layout.path(candidate.name), candidate.id)
+        self._remove_empty_bucket_of(candidate)
         return dropped
 
     def prepare(self) -> None:
-        """Make the directories that are missing, for this user alone.
+        """Create missing directories, which only this user may access.
 
-        :raises OSError: they cannot be made, or another user could change what is in them
+        :raises OSError: a directory can't be created, or another user could change it
         """
         self._layout.prepare()
 
     def require_writable(self) -> None:
-        """Raise OSError if no event could be kept here."""
+        """Raise OSError if the outbox is not writable or can't be created."""
         self._layout.require_writable()
 
-    def _is_in_delivery(self, candidate: Candidate) -> bool:
-        """Return whether the owner of a claim is alive."""
-        path = self._layout.place(candidate.name)
+    def _has_live_owner(self, candidate: Candidate) -> bool:
+        """Return whether an entry is claimed and its owner is alive."""
+        path = self._layout.path(candidate.name)
         return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.owner, path, CLAIM_LEASE)
 
     def _abandoned(self) -> Iterator[Candidate]:
-        """Go through the claims whose owner is dead."""
+        """Yield the claims whose owner is dead."""
         for candidate in self._layout.candidates("claimed"):
-            if self._layout.is_abandoned(candidate.owner, self._layout.place(candidate.name), CLAIM_LEASE):
+            if self._layout.is_abandoned(candidate.owner, self._layout.path(candidate.name), CLAIM_LEASE):
                 yield candidate
 
-    def _sweep(self) -> None:
-        """Remove what dead processes left in tmp/."""
-        for name in files.list_names(self._layout.place("tmp")):
-            path = self._layout.place("tmp", name)
+    def _remove_leftovers(self) -> None:
+        """Remove the files of dead processes in tmp/."""
+        for name in files.list_names(self._layout.path("tmp")):
+            path = self._layout.path("tmp", name)
             if self._layout.is_abandoned(name.partition(".")[2], path, CLAIM_LEASE):
                 files.remove(path)
 
     def _claimed(self, candidate: Candidate) -> Claim | None:
-        """Make an entry this process's own; return None if another process was first, or it cannot be read."""
-        source, entry_id = self._layout.place(candidate.name), candidate.id.partition(".")[0]
-        target = self._layout.fresh("claimed", entry_id)
+        """Claim an entry for this process; return None if another process was first or the entry can't be read."""
+        source, entry_id = self._layout.path(candidate.name), candidate.id.partition(".")[0]
+        target = self._layout.new_path("claimed", entry_id)
         try:
             if files.is_from_newer_release(source):
                 return None
             is_directory = files.require_owned(source)
             is_shared = files.is_shared(source)
-            if not is_shared:  # the date would be that of others too, and a pass goes by it
-                os.utime(source)  # the lease begins before the claim does
+            if not is_shared:  # else this would change the date of other entries, which `Turns` uses
+                os.utime(source)  # start the lease before the claim
             if not files.rename_entry(source, target):
                 return None
         except FileNotFoundError:
@@ -338,12 +340,12 @@ class Outbox:
             return None
         try:
             if is_shared:
-                self._separate(target, entry_id)
+                self._give_own_file(target, entry_id)
             content = files.read_text(target, is_directory=is_directory)
-            own = text.own_text(content, entry_id)
+            own = text.text_of_entry(content, entry_id)
             entry = text.decode_entry(own)
             if entry.id != entry_id:
-                raise files.DamagedError(f"it names itself {entry.id!r}")
+                raise files.DamagedError(f"its text has another id: {entry.id!r}")
         except (OSError, MemoryError, text.NewerVersionError) as error:
             self._put_back(target, candidate, error)
             return None
@@ -353,31 +355,31 @@ class Outbox:
         torn, shared = not own.endswith(b"\n"), len(own) < len(content)
         return Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
 
-    def _separate(self, path: str, entry_id: str) -> None:
-        """Give a claimed entry a file of its own, with a date of its own."""
+    def _give_own_file(self, path: str, entry_id: str) -> None:
+        """Give a claimed entry its own file, so that it has its own date."""
         try:
-            files.separate(path, self._layout.fresh("tmp", entry_id), entry_id)
+            files.give_own_file(path, self._layout.new_path("tmp", entry_id), entry_id)
         except OSError:
-            os.utime(path)  # the disk is full, say: to deliver it makes room
+            os.utime(path)  # continue, for example if the disk is full: delivering the entry frees space
 
     def _dead_letter(self, path: str, entry_id: str, error: ValueError) -> None:
         _log.error("outbox entry %s is moved to corrupt/: %s", entry_id, error)
         try:
-            self._layout.lay_aside(path, "corrupt", entry_id)
+            self._layout.move_to(path, "corrupt", entry_id)
         except OSError as problem:
             _log.warning("outbox entry %s stays claimed until this process ends: %s", entry_id, problem)
 
     def _put_back(self, path: str, candidate: Candidate, error: BaseException) -> None:
-        """Move an entry to where it was: what kept it from being read may pass, and it is not damaged."""
+        """Move an entry that can't be read at the moment back to its previous state."""
         _log.warning("outbox entry %s cannot be read now: %s", candidate.id, error)
         try:
             if candidate.due is None:
-                files.rename_entry(path, self._layout.place(candidate.name))
+                files.rename_entry(path, self._layout.path(candidate.name))
             elif files.exists(path):
-                self._layout.make_wait(path, candidate.id, candidate.due)
+                self._layout.move_to_waiting(path, candidate.id, candidate.due)
         except OSError as problem:
             _log.warning("outbox entry %s stays claimed until this process ends: %s", candidate.id, problem)
 
-    def _tidy(self, candidate: Candidate) -> None:
+    def _remove_empty_bucket_of(self, candidate: Candidate) -> None:
         if candidate.due is not None:
-            self._layout.remove_bucket(candidate.due)
+            self._layout.remove_empty_bucket(candidate.due)

@@ -1,4 +1,4 @@
-"""Which entries have had their turn in a pass through an outbox."""
+"""Track which entries were already tried in the current pass through an outbox."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from event._outbox.layout import Candidate, Layout
 
 _SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
-_CLOCK_GRANULARITY = 0.1  # seconds; no clock that dates files is coarser than that, or an entry may come twice
+_CLOCK_GRANULARITY = 0.1  # seconds; the coarsest resolution of a file's date that is supported
 
 
 class Turns:
-    """Finds out which entries have had their turn since a pass began, by the clock that dates the files.
+    """Detect, by the dates of their files, which entries were already tried in the current pass.
 
-    A directory may show a name that comes while it is read. Without this, a pass might not end.
+    Listing a directory may include entries that are added meanwhile. Without this check, a pass might never end.
     """
 
-    def __init__(self, place: Layout) -> None:
-        self._layout = place
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._start: float | None = None
         self._began = 0.0
-        self._first: set[str] = set()  # the ids within the first tick of that clock
+        self._first: set[str] = set()  # the ids that were tried within the first tick of the file server's clock
 
     def begin(self) -> float:
-        """Return when the pass began: at the first call."""
+        """Start the pass at the first call; return its start by the file server's clock."""
         if self._start is None:
             self._start, self._began = self._layout.server_time(), time.monotonic()
         return self._start
 
-    def has_had(self, candidate: Candidate) -> bool:
-        """Return whether an entry has had its turn. If not, this is its turn.
+    def has_had_turn(self, candidate: Candidate) -> bool:
+        """Return whether an entry was already tried in this pass; if not, the caller may try it now.
 
-        If its date is in the future, a clock was set back, and it has not.
+        If the entry's date is in the future, a clock was set back, and the entry counts as not tried.
         """
-        since = files.last_touched(self._layout.place(candidate.name)) - self.begin()
+        since = files.last_touched(self._layout.path(candidate.name)) - self.begin()
         elapsed = time.monotonic() - self._began
         if 0 < since <= elapsed + _SLACK or (since == 0 and candidate.id in self._first):
             return True

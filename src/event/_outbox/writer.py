@@ -1,7 +1,7 @@
-"""Putting events: each is written into tmp/ and synced, and its rename into claimed/ is synced too.
+"""Put events into an outbox: write each entry to tmp/, sync it, rename it to claimed/ and sync the directory.
 
-To make and remove a file costs a disk several times as much as a name for a file that there is. So small events that
-are put together are written into one file, of which each gets a name.
+Creating and removing a file takes a disk several times longer than creating a hard link. So small events that are put
+together are written to one file, and each entry is a hard link to it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from event._outbox.layout import Layout
     from event._trace_context import Span
 
-    # The path in tmp/, what it holds, and whether it is a directory.
+    # The path in tmp/, the entry, and whether the path is a directory.
     Written: TypeAlias = "tuple[str, Entry, bool]"
 
-_MAX_SYNC_THREADS = 8  # that sync side by side
-_MAX_SHARED = 8192  # bytes of an entry that may share its file
+_MAX_SYNC_THREADS = 8  # that write and sync at the same time
+_MAX_SHARED = 8192  # bytes of an entry in a shared file
 
 
 class NewEntry:
-    """An event to be put.
+    """An event to put into an outbox.
 
     :param event: the event
     :param handlers: the configuration of each handler, by name
-    :param sending: the id of the sending; a new one if it is empty
-    :param span: what the event is sent in; if it is None, what is around us
-    :param strict: whether all attachments must be kept, as they were attached; else those that cannot be read are left
-        out, and what is kept is their present content
+    :param sending: the id of the sending; empty to create one
+    :param span: the span in which the event is sent; None for the span that is active now
+    :param strict: whether an attachment that can't be read or has changed is an error. Otherwise, an attachment that
+        can't be read is omitted, and one that has changed is stored with its current content.
     """
 
     __slots__ = ("event", "handlers", "sending", "span", "strict")
@@ -62,60 +62,62 @@ class NewEntry:
         self.strict = strict
 
     def __repr__(self) -> str:
-        """Return the event and the handlers' names; no configuration, which may hold a secret."""
+        """Return the event and the handlers' names, without configurations, which may contain secrets."""
         return f"<NewEntry {self.event!r} for {', '.join(self.handlers)}>"
 
 
 class Workspace:
-    """A directory for the attachments of an event that is about to be put."""
+    """A temporary directory for the attachments of an event that is about to be put."""
 
-    def __init__(self, place: Layout) -> None:
-        self._layout = place
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._path = ""
 
     def __enter__(self) -> str:
-        """Make the directory; return its path."""
+        """Create the directory; return its path."""
         self._layout.prepare("tmp")
-        self._path = self._layout.fresh("tmp", unique_id())
+        self._path = self._layout.new_path("tmp", unique_id())
         os.mkdir(self._path, 0o700)
         return self._path
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Remove the directory and what is left in it."""
+        """Remove the directory and its remaining files."""
         files.remove(self._path)
 
 
-def put(place: Layout, new: NewEntry) -> Claim:
-    """Put an event, as `Outbox.put` describes."""
-    place.prepare("tmp", "claimed")
-    claim = _enter(place, _write_entry(place, new))
-    _sync(place, [claim])
+def put(layout: Layout, new: NewEntry) -> Claim:
+    """Put an event; see `Outbox.put`."""
+    layout.prepare("tmp", "claimed")
+    claim = _enter(layout, _write_entry(layout, new))
+    _sync(layout, [claim])
     return claim
 
 
-def put_many(place: Layout, new: Sequence[NewEntry], *, together: bool) -> list[Claim | Exception]:
-    """Put several events, as `Outbox.put_many` describes."""
+def put_many(layout: Layout, new: Sequence[NewEntry], *, together: bool) -> list[Claim | Exception]:
+    """Put several events; see `Outbox.put_many`."""
     try:
-        place.prepare("tmp", "claimed")
+        layout.prepare("tmp", "claimed")
     except OSError as error:
         return [error] * len(new)
-    shared = _put_together(place, new) if together else {}
+    shared = _put_in_shared_file(layout, new) if together else {}
     others = [number for number in range(len(new)) if number not in shared]
-    written = _write_side_by_side(place, [new[number] for number in others])
-    entered: dict[int, Claim | Exception] = {n: _entered(place, one) for n, one in zip(others, written, strict=True)}
+    written = _write_in_threads(layout, [new[number] for number in others])
+    entered: dict[int, Claim | Exception] = {
+        n: _enter_or_error(layout, one) for n, one in zip(others, written, strict=True)
+    }
     results = [shared[number] if number in shared else entered[number] for number in range(len(new))]
     try:
-        _sync(place, [result for result in results if isinstance(result, Claim)])
+        _sync(layout, [result for result in results if isinstance(result, Claim)])
     except OSError as error:
         return [error if isinstance(result, Claim) else result for result in results]
     return results
 
 
-def _put_together(place: Layout, new: Sequence[NewEntry]) -> dict[int, Claim]:
-    """Put those that may share a file into one, and sync it; return the claim of each by its number in `new`.
+def _put_in_shared_file(layout: Layout, new: Sequence[NewEntry]) -> dict[int, Claim]:
+    """Put the events that may share a file, and sync it; return the claim of each, by its index in `new`.
 
-    Not all are put if the file system has no links, say. An entry for several handlers would soon need a file of its
-    own, to note who has it.
+    Omit events with attachments, large events and events for several handlers, whose journal soon needs its own file.
+    Also omit events that can't be put in this way, for example because the file system has no hard links.
     """
     small: dict[int, tuple[Entry, bytes]] = {}
     for number, item in enumerate(new):
@@ -123,23 +125,23 @@ def _put_together(place: Layout, new: Sequence[NewEntry]) -> dict[int, Claim]:
             try:
                 entry, line = _encode(item, _id_of(item), {})
             except Exception:  # noqa: S112
-                continue  # to put it by itself says why
+                continue  # putting it separately raises the error again
             if len(line) <= _MAX_SHARED:
                 small[number] = entry, line
-    return _link(place, small) if len(small) > 1 else {}
+    return _link(layout, small) if len(small) > 1 else {}
 
 
-def _link(place: Layout, small: dict[int, tuple[Entry, bytes]]) -> dict[int, Claim]:
+def _link(layout: Layout, small: dict[int, tuple[Entry, bytes]]) -> dict[int, Claim]:
     claims: dict[int, Claim] = {}
-    path = place.fresh("tmp", unique_id())
+    path = layout.new_path("tmp", unique_id())
     try:
         _files.write_new(path, b"".join(line for _, line in small.values()))
         for number, (entry, _) in small.items():
-            target = place.fresh("claimed", entry.id)
+            target = layout.new_path("claimed", entry.id)
             os.link(path, target)
-            claims[number] = Claim(place, target, entry, is_directory=False, shared=True)
+            claims[number] = Claim(layout, target, entry, is_directory=False, shared=True)
     except OSError:
-        pass  # the others are put one by one, which works or says why it does not
+        pass  # the remaining entries are put separately
     finally:
         files.remove(path)
     return claims
@@ -152,16 +154,16 @@ def _id_of(new: NewEntry) -> str:
     return entry_id
 
 
-def _write_entry(place: Layout, new: NewEntry) -> Written:
-    """Write an entry into tmp/, and sync it."""
+def _write_entry(layout: Layout, new: NewEntry) -> Written:
+    """Write an entry to tmp/ and sync it."""
     entry_id = _id_of(new)
-    path = place.fresh("tmp", entry_id)
+    path = layout.new_path("tmp", entry_id)
     has_attachments = bool(new.event.get_attachments())
     try:
         copies: dict[str, list[str]] = {}
         if has_attachments:
             os.mkdir(path, 0o700)
-            copies = attachments.keep(new.event, path, place.place("tmp"), strict=new.strict)
+            copies = attachments.keep(new.event, path, layout.path("tmp"), strict=new.strict)
         entry, line = _encode(new, entry_id, copies)
         _files.write_new(files.text_path(path, is_directory=has_attachments), line)
         if has_attachments:
@@ -175,7 +177,7 @@ def _write_entry(place: Layout, new: NewEntry) -> Written:
 def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple[Entry, bytes]:
     """Return an entry and its text.
 
-    :raises EventError: the event could not be read back from it
+    :raises EventError: the event is too large, or could not be decoded again
     """
     content = encode_event(new.event, copies)
     span = new.span or _trace_context.span_for(new.event) or _trace_context.NO_SPAN
@@ -185,41 +187,41 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
         raise EventError(f"{new.event!r} cannot be kept: {error}") from error
     line = text.encode_entry(entry, content)
     if len(line) > text.MAX_ENTRY_SIZE:
-        raise EventError(f"{new.event!r} cannot be kept: it has {len(line)} bytes; {text.MAX_ENTRY_SIZE} are the most")
+        raise EventError(f"{new.event!r} cannot be kept: it has {len(line)} bytes; the limit is {text.MAX_ENTRY_SIZE}")
     return entry, line
 
 
-def _enter(place: Layout, written: Written) -> Claim:
-    """Claim an entry that is in tmp/; its name is not synced yet."""
+def _enter(layout: Layout, written: Written) -> Claim:
+    """Move an entry from tmp/ to claimed/, without syncing the directory."""
     path, entry, is_directory = written
-    target = place.place("claimed", os.path.basename(path))
+    target = layout.path("claimed", os.path.basename(path))
     try:
         os.rename(path, target)
     except BaseException:
         files.remove(path)
         raise
-    return Claim(place, target, entry, is_directory=is_directory)
+    return Claim(layout, target, entry, is_directory=is_directory)
 
 
-def _entered(place: Layout, written: Written | Exception) -> Claim | Exception:
+def _enter_or_error(layout: Layout, written: Written | Exception) -> Claim | Exception:
     try:
-        return written if isinstance(written, Exception) else _enter(place, written)
+        return written if isinstance(written, Exception) else _enter(layout, written)
     except OSError as error:
         return error
 
 
-def _sync(place: Layout, claims: list[Claim]) -> None:
-    """Have the names of claims on the disk. If that fails, none is kept."""
+def _sync(layout: Layout, claims: list[Claim]) -> None:
+    """Sync the directory of new claims to disk. If that fails, remove all of them."""
     try:
-        _files.sync_directory(place.place("claimed"))
+        _files.sync_directory(layout.path("claimed"))
     except BaseException:
         for claim in claims:
             claim.discard()
         raise
 
 
-def _write_side_by_side(place: Layout, new: Sequence[NewEntry]) -> list[Written | Exception]:
-    """Write entries in several threads, since a disk syncs several files in the time of one."""
+def _write_in_threads(layout: Layout, new: Sequence[NewEntry]) -> list[Written | Exception]:
+    """Write entries in several threads, because a disk can sync several files at once."""
     from contextvars import copy_context
     from threading import Thread
 
@@ -228,7 +230,7 @@ def _write_side_by_side(place: Layout, new: Sequence[NewEntry]) -> list[Written 
     def work(numbers: range) -> None:
         for number in numbers:
             try:
-                results[number] = _write_entry(place, new[number])
+                results[number] = _write_entry(layout, new[number])
             except Exception as error:
                 results[number] = error
 
@@ -239,7 +241,7 @@ def _write_side_by_side(place: Layout, new: Sequence[NewEntry]) -> list[Written 
         thread = Thread(target=copy_context().run, args=(work, numbers), name="event outbox")
         try:
             thread.start()
-        except RuntimeError:  # there is no room for another
+        except RuntimeError:  # no more threads can be started
             work(numbers)
         else:
             threads.append(thread)

@@ -1,29 +1,32 @@
-"""The worker: the child process in which handlers run, so that a command can always end them.
+"""The worker: the child process in which handlers run.
 
-A command (`send`, `run`, `deliver`, `relay`) parses its arguments, gives jobs to a worker, prints what the worker
-reports and decides the exit status. The worker touches the outbox's disk, imports plugins and calls handlers. It may
-hang, crash or be killed; the command goes on.
+A command (`send`, `run`, `deliver`, `relay`) parses its arguments, sends jobs to a worker, prints the worker's reports
+and decides the exit status. The worker accesses the outbox, imports plugins and calls handlers. If it hangs or crashes,
+the command kills or replaces it and continues.
 
 ==================  ===================================================================================
-`Worker`            the command's side of one worker: `Worker.fork`, `Worker.spawn`, `Worker.send`,
-                    `Worker.kill`, `Worker.finish`
+`Worker`            one worker process, as the command sees it
 `receive`           wait for reports of one or several workers, until a deadline
-`EventSender`       gives one event after another to handlers, whatever their code does; `send` and `run` use it
-`Sent`, `Result`    what became of one event, and what one handler did with it
-`Reporter`          the worker's side of the connection, for a job's function
-`ProtocolError`     bytes that are not a frame
+`EventSender`       send one event after another; `send` and `run` use it
+`Sent`              the result of sending one event
+`Result`            the result of one handler for one event
+`Supervisor`        keep a worker that delivers from an outbox; `deliver` uses it
+`OpenEntry`         an outbox entry that a worker has begun to deliver
+`WorkerSink`        deliver a broker's messages in a worker; `relay` uses it
+`Reporter`          the connection to the command, as a job's function sees it
+`ProtocolError`     received bytes are not a valid frame
 ==================  ===================================================================================
 
-How reports flow: a job is one frame, ``{"job": NAME, …}``. The worker runs the job's function, which calls
-``reporter.report(KIND, …)`` as often as it likes; each call is one frame, ``{"report": KIND, …}``. When the function
-has returned, the worker reports ``done``. Frames of one worker arrive in order.
+Protocol: a job is one frame, ``{"job": NAME, …}``. The worker calls the job's function, which calls
+``reporter.report(KIND, …)`` any number of times. Each call sends one frame, ``{"report": KIND, …}``. When the function
+returns, the worker reports ``done``. Frames of one worker arrive in order.
 
-How to add a job: write a module with a function ``run(job, blob, reporter)`` and enter it in `child.JOB_MODULES`. The
-function runs in the worker's main thread. It may start threads; `Reporter.report` may be called from any of them. While
-it runs, the worker reports ``alive`` about once a second. A command that no longer receives reports knows that the
-worker hangs.
+To add a job, write a function with the parameters ``(job, blob, reporter)`` and add it to `child.JOB_MODULES`. The
+function runs in the worker's main thread. It may start threads, and each thread may call `Reporter.report`. While the
+function runs, the worker reports ``alive`` about once a second. If the reports stop, the command knows that the worker
+hangs.
 
-A job that takes several frames, such as a relay's batches, reads the further ones with ``reporter.next_job()``.
+A job that needs several frames, such as ``relay`` with its batches, reads them with ``reporter.next_job()``.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ _PLACES = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        # The worker's side needs none of the command's side, nor the other way round.
+        # Imported on first use: the worker does not need the command's modules, nor the command the worker's.
         if name in _PLACES:
             module = __import__(f"{__name__}.{_PLACES[name]}", fromlist=[name])
             return getattr(module, name)

@@ -1,4 +1,4 @@
-"""While code of others runs: nothing prints a traceback, and what is printed to stdout goes to stderr."""
+"""Control the output of handlers and plugins: no tracebacks in the log, and nothing on stdout."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ if TYPE_CHECKING:
 
 
 class Capture(logging.Handler):
-    """Keeps what the logger ``event`` is told from stderr, inside a ``with`` block.
+    """Capture the messages of the logger ``event`` inside a ``with`` block, instead of printing them to stderr.
 
-    What a handler logs at WARNING and above while it is given an event is part of its Delivery; what is logged
-    otherwise, for example by the outbox, is heard here. Meanwhile a logged exception becomes a part of its record's
-    message, for every logger, whoever has configured it. What is printed to stdout goes to stderr.
+    Messages that a handler logs during a delivery are part of its `Delivery` and are not captured here. All others are,
+    for example those of the outbox.
 
-    :param heard: called with each message, which is one line; by default they are collected in `said`
-    :ivar said: the messages, a line each
+    Inside the block, every logger appends a logged exception to the message, on one line, instead of printing a
+    traceback. Text that is printed to stdout goes to stderr.
+
+    :param on_message: called with each message, one line; by default, messages are appended to `messages`
+    :ivar messages: the captured messages, one line each
     """
 
-    def __init__(self, heard: Callable[[str], None] | None = None) -> None:
+    def __init__(self, on_message: Callable[[str], None] | None = None) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
-        self._heard = heard or self.said.append
+        self.messages: list[str] = []
+        self._on_message = on_message or self.messages.append
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record's message, unless a Delivery has it."""
+        """Capture a record's message, unless it belongs to a delivery."""
         if not _log.is_capturing():
-            self._heard(_log.record_text(record))
+            self._on_message(_log.record_text(record))
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start capturing."""
         log = _log.get_logger()
         self._before = (log.propagate, logging.getLogRecordFactory(), logging.raiseExceptions, sys.stdout)
         log.addHandler(self)
@@ -49,14 +51,14 @@ class Capture(logging.Handler):
         return self
 
     def __exit__(self, *_args: object) -> None:
-        """Leave everything as it was."""
+        """Restore the logging configuration and stdout."""
         log = _log.get_logger()
         log.removeHandler(self)
         log.propagate, factory, logging.raiseExceptions, sys.stdout = self._before
         logging.setLogRecordFactory(factory)
 
     def _record(self, *args: Any, **more: Any) -> logging.LogRecord:
-        """Make a record, as logging.setLogRecordFactory describes it: the seventh argument is the exception."""
+        """Create a log record, for `logging.setLogRecordFactory`. The seventh argument is the exception."""
         error = args[6]
         record = self._before[1](*args[:6], None, *args[7:], **more)
         record.stack_info = None

@@ -1,6 +1,6 @@
-"""The worker's side: take one job after another until the job ``stop``, or until the command is gone.
+"""The worker process: run one job after another until the job ``stop`` arrives or the command exits.
 
-The process has a session of its own, its stdin is empty, and what is printed to stdout goes to stderr.
+The process runs in its own session. Its stdin is empty, and its stdout goes to stderr.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ JOB_MODULES = {
     "watch": "event._worker.deliver_job:watch",
     "relay": "event._worker.relay_job:relay",
 }
-"""The function of each job, as ``module:function``; it is imported when the job comes."""
+"""The function of each job, as ``module:function``. It is imported when the job arrives."""
 
-ALIVE_INTERVAL = 1.0  # seconds between two reports ``alive``, at most
-LONGEST_END = 10.0  # seconds that the interpreter may take to end, if the command does not end it earlier
+ALIVE_INTERVAL = 1.0  # seconds between two reports ``alive``, unless the job has its own ``interval``
+MAX_EXIT_SECONDS = 10.0  # that the interpreter may take to exit after the last job
 
 
 class Heartbeat:
-    """Inside a ``with`` block, a thread reports ``alive``: memory (bytes), threads, and how many of them hang.
+    """Report ``alive`` from a thread inside a ``with`` block, with the memory used (bytes) and the number of threads.
 
-    A thread can do that only as long as no handler holds the interpreter's lock. A handler alone, in the main thread,
-    needs none: the command's deadline is enough.
+    If a handler holds the interpreter lock, the thread can't run and the reports stop. A job that calls a single
+    handler in the main thread needs no heartbeat, since the command enforces its deadline.
 
     :param interval: seconds between two reports
-    :param guard: seconds without a beat after which the process ends by itself, also if the command was killed; 0 for
-        no end
+    :param guard: seconds without a report after which the process exits by itself, even if the command was killed; 0 to
+        never exit
     """
 
     def __init__(self, reporter: Reporter, interval: float, guard: float = 0.0) -> None:
@@ -50,17 +50,17 @@ class Heartbeat:
         self._thread = Thread(target=self._beat, name="event worker heartbeat", daemon=True)
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Start the thread."""
         try:
             self._thread.start()
-            self._reporter.beating = True
-        except RuntimeError:  # no more threads: the command has a deadline all the same
-            self._reporter.beating = False
+            self._reporter.has_heartbeat = True
+        except RuntimeError:  # no more threads can be started: the command still enforces its deadline
+            self._reporter.has_heartbeat = False
 
     def __exit__(self, *_args: object) -> None:
-        """End. The thread is not waited for: a handler may have patched what threads need."""
+        """Stop the thread, without joining it: a handler may have patched `threading`."""
         self._over.set()
-        self._reporter.beating = False  # a next job may have no heart: then silence does not mean that it hangs
+        self._reporter.has_heartbeat = False  # if the next job has no heartbeat, its silence is normal
 
     def _beat(self) -> None:
         from threading import active_count
@@ -74,12 +74,12 @@ class Heartbeat:
 
 
 def main(jobs: int, reports: int, command: int, *, ignores_signals: bool = True) -> None:
-    """Serve until the command has no more jobs; then the interpreter may end as it likes.
+    """Run jobs until the command stops the worker or exits; then let the interpreter exit.
 
-    :param jobs: the descriptor that jobs arrive on
-    :param reports: the descriptor that reports go to
+    :param jobs: the file descriptor to read jobs from
+    :param reports: the file descriptor to write reports to
     :param command: the process id of the command
-    :param ignores_signals: whether SIGINT and SIGTERM are the command's to answer
+    :param ignores_signals: whether to ignore SIGINT and SIGTERM, which the command handles
     """
     _detach()
     if ignores_signals:
@@ -89,26 +89,26 @@ def main(jobs: int, reports: int, command: int, *, ignores_signals: bool = True)
     last: Any = 0
     try:
         while (frame := reporter.next_job()) and frame[0]["job"] != "stop":
-            # A further frame of a job may have been under way when the job ended.
+            # Skip frames of a job that has already ended.
             if frame[0].get("id") != last:
                 last = frame[0].get("id")
                 run_job(*frame, reporter)
     except ProtocolError:
-        pass  # the command has a defect, and will end us
+        pass  # a defect in the command, which then kills this process
     try:
         os.close(reports)
     except OSError:
         pass  # a handler has closed it
     if reporter.exits_at_once:
-        os._exit(0)  # to take the interpreter down would cost as much as a send
-    end_within(LONGEST_END)
+        os._exit(0)  # a normal exit of the interpreter takes as long as sending an event
+    end_within(MAX_EXIT_SECONDS)
 
 
 def run_job(job: dict[str, Any], blob: bytes, reporter: Reporter) -> None:
-    """Run one job, and report ``done``.
+    """Run one job, then report ``done``.
 
-    :param job: ``job`` names the function; ``limit`` is when the process ends by itself, in seconds, if the command has
-        been killed and cannot end it; ``guard`` is when it does so without a beat of its heart
+    :param job: ``job`` is the name of the function. After ``limit`` seconds the process exits by itself, in case the
+        command was killed. ``interval`` and ``guard`` are as for `Heartbeat`; with ``alone``, there is no heartbeat.
     """
     place = JOB_MODULES[job["job"]]
     module, _, name = place.partition(":")
@@ -126,57 +126,57 @@ def run_job(job: dict[str, Any], blob: bytes, reporter: Reporter) -> None:
 
 
 def end_within(seconds: float) -> None:
-    """Have the process end after a time, whatever its threads do; never, if it is 0.
+    """Make the process exit after `seconds`, even if its threads hang; 0 cancels this.
 
-    The timer is one of C: it needs no lock of the interpreter.
+    `faulthandler` runs the timer in a C thread, so it works while a handler holds the interpreter lock.
     """
     import faulthandler
 
     if not seconds:
         faulthandler.cancel_dump_traceback_later()
         return
-    if not _nowhere:
-        _nowhere.append(os.open(os.devnull, os.O_WRONLY))
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_nowhere[0])
+    if not _devnull_fds:
+        _devnull_fds.append(os.open(os.devnull, os.O_WRONLY))
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_devnull_fds[0])
 
 
-_nowhere: list[int] = []  # where the timer writes what it has to say
+_devnull_fds: list[int] = []  # receives the traceback that `faulthandler` prints
 
 
 def _detach() -> None:
-    """Leave the terminal and the command's process group, and keep stdout for the command."""
+    """Start a new session, empty stdin, and redirect stdout to stderr."""
     if hasattr(os, "setsid"):
         try:
             os.setsid()
         except PermissionError:
-            pass  # it was started in a session of its own
-    nowhere = os.open(os.devnull, os.O_RDWR)
+            pass  # already the leader of its own session
+    devnull = os.open(os.devnull, os.O_RDWR)
     try:
-        os.dup2(nowhere, 0)
+        os.dup2(devnull, 0)
         try:
             os.dup2(2, 1)
         except OSError:  # the command was started without stderr
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            os.dup2(devnull, 1)
+            os.dup2(devnull, 2)
     finally:
-        if nowhere > 2:
-            os.close(nowhere)
+        if devnull > 2:
+            os.close(devnull)
     sys.stdout = sys.stderr
 
 
 def _ignore_signals() -> None:
-    """Do nothing about what asks the command to end: systemd, for one, signals all processes of a service."""
+    """Ignore SIGINT and SIGTERM: systemd sends them to every process of a service; the command handles them."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ignore)  # not SIG_IGN, which the processes of a handler would inherit
+        signal.signal(number, _ignore)  # not SIG_IGN: processes that a handler starts would inherit it
 
 
 def _ignore(_number: int, _frame: object) -> None:
-    """Do nothing about a signal."""
+    """Ignore a signal."""
 
 
 def _preload() -> None:
-    """Import what sending an event needs, while the command does its part."""
+    """Import the modules that sending an event needs, while the command is still busy."""
     from event import _dispatch, _files, _json  # noqa: F401
     from event._worker import send_job  # noqa: F401

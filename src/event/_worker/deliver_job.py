@@ -1,42 +1,42 @@
-"""The jobs ``deliver`` and ``watch``, in the worker: send what is due in an outbox, once or until told to stop.
+"""The worker's jobs ``deliver`` and ``watch``: deliver the due entries of an outbox, once or continuously.
 
-The job:
+Fields of the job:
 
 ==============  ==================================================================================================
 ``outbox``      the outbox's directory
-``everything``  whether what is not due yet is tried too, in the first pass
-``timeout``     for one sending, in seconds
-``jobs``        how many sendings a destination gets at once
-``quiet``       whether to leave out what goes well
-``leave``       ids of entries that another worker takes care of, for as long as they are claimed
-``adopt``       [id, claim] of entries of a worker that has died between two handlers
-``rest``        keys of lanes that are not to be tried for a while, see `Lane.key`
-``hold``        keys of lanes that must wait for ``rest`` or ``release``
+``everything``  whether the first pass also tries entries that are not due yet
+``timeout``     seconds for one delivery
+``jobs``        how many deliveries to one destination may run at once
+``quiet``       whether to omit the results of successful deliveries
+``leave``       ids of entries that another worker is delivering; skipped while they are claimed
+``adopt``       [id, claim] of each entry whose worker died between two handlers
+``pause``       keys of lanes to pause for a while; see `Lane.key`
+``hold``        keys of lanes to hold back until a frame ``pause`` or ``release`` arrives
 ==============  ==================================================================================================
 
-Further frames: ``rest``, not to try a ``lane`` for a while; ``release``, to try it after all; ``stop``, to finish what
-has begun and put back the rest.
+Further frames: ``pause`` pauses a ``lane`` for a while. ``release`` lets a held ``lane`` run. ``stop`` finishes the
+deliveries that are running and puts the other entries back.
 
-The reports:
+Reports:
 
 ==============  ==================================================================================================
-``total``       how many entries are to be tried, at most `BOUND` of each state
+``total``       the number of entries to try; at most `BOUND` are counted in each state
 ``begin``       a handler is about to get entries: ``handler``, ``lane``, ``entries`` ([claim, id, event name] of each)
-``adopted``     an entry of ``adopt`` has a new name: ``entry``, ``claim``
-``results``     what has happened since, in order: ``items``, see `_Reports`
-``log``         a warning that is none of one handler: ``text``
-``trouble``     the outbox cannot be used: ``text``; empty when it can be used again
-``state``       once a second: ``disk``, for how many seconds the disk has not answered; ``exhausted``, whether another
-                worker should go on
-``idle``        ``deliver`` has tried everything
-``absent``      there is no outbox yet
-``summary``     at the end: ``waiting``, ``due`` and ``next_due``, as `Outbox.summary` has them
+``adopted``     an entry of ``adopt`` has a new claim: ``entry``, ``claim``
+``results``     results in order: ``items``, see `_Reports`
+``log``         a warning that does not belong to a delivery: ``text``
+``trouble``     the outbox can't be used: ``text``; an empty text means that it can be used again
+``state``       once a second: ``disk`` is how long the disk has not responded, in seconds; ``exhausted`` is whether
+                a new worker should take over
+``idle``        ``deliver`` has tried all entries
+``absent``      the outbox does not exist yet
+``summary``     at the end: ``waiting``, ``due`` and ``next_due``, as in `Outbox.summary`
 ==============  ==================================================================================================
 """
 
 from __future__ import annotations
 
-import logging  # noqa: F401  # so that `Log` captures at once: plugins come later, and may log what is secret
+import logging  # noqa: F401  # so that `Log` captures from the start: plugins may log secrets
 import time
 from threading import Event, Lock, Thread
 
@@ -57,27 +57,30 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
     from event._worker.reporter import Reporter
 
-POLL = 1.0  # seconds between two looks at the outbox
+POLL = 1.0  # seconds between two scans of the outbox
 STATE_INTERVAL = 1.0  # seconds between two reports ``state``
-_DRAIN_LOOK = 0.2  # seconds between two looks at what the command says
-_FLUSH = 0.05  # seconds that a report may wait for others
-_MOST_ITEMS = 50  # in one report
+_DRAIN_CHECK_INTERVAL = 0.2  # seconds between two checks for frames from the command
+_FLUSH_DELAY = 0.05  # seconds that a result waits for others, to share a report
+_MAX_ITEMS = 50  # results in one report
 _MAX_ERROR_LENGTH = 1500  # characters of an error in a report
-_KNOWN_CONFIGS = 200  # whose secrets are left out of what is logged beside the deliveries
+_KNOWN_CONFIGS = 200  # most recent handler configurations whose secrets are removed from log messages
 
 
 def deliver(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job ``deliver``."""
+    """Run the job ``deliver``: one pass over the outbox."""
     run(job, reporter, lambda delivering: delivering.once(everything=job["everything"]))
 
 
 def watch(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job ``watch``."""
+    """Run the job ``watch``: deliver until the command stops the worker."""
     run(job, reporter, lambda delivering: delivering.follow(everything=job["everything"]))
 
 
 def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], None]) -> None:
-    """Deliver in threads, until the command says ``stop`` or is gone."""
+    """Deliver in threads until the command sends ``stop`` or exits.
+
+    :param feed: called in a thread; adds the outbox's entries to the pool
+    """
     delivering = Delivering(job, reporter)
     with delivering.log:
         Thread(target=feed, args=(delivering,), name="event feeder", daemon=True).start()
@@ -87,9 +90,9 @@ def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], No
 
 
 class Delivering:
-    """An outbox, and the pool that delivers from it.
+    """An outbox and the pool that delivers from it.
 
-    :ivar log: reports what is logged beside the deliveries, inside a ``with`` block
+    :ivar log: a context manager that reports log messages that do not belong to a delivery
     """
 
     def __init__(self, job: dict[str, Any], reporter: Reporter) -> None:
@@ -98,8 +101,8 @@ class Delivering:
         self._reports = _Reports(reporter, quiet=job["quiet"])
         self.log = Log(reporter, self._reports.configs)
         self.pool = DeliveryPool(self.outbox, job["timeout"], job["jobs"], self._reports, held=job.get("hold", ()))
-        for key in job.get("rest", ()):
-            self.pool.rest(key)
+        for key in job.get("pause", ()):
+            self.pool.pause(key)
         self._timeout = job["timeout"]
         self._leave = {*job.get("leave", ())}
         self._adopt = list(job.get("adopt", ()))
@@ -109,7 +112,10 @@ class Delivering:
         Thread(target=self._report_state, name="event state", daemon=True).start()
 
     def once(self, *, everything: bool) -> None:
-        """Try what is due, and report when all of it is settled."""
+        """Try the due entries once; report ``idle`` when all of them have a result.
+
+        :param everything: whether to try entries that are not due yet, too
+        """
         try:
             with self.pool.disk:
                 start = self.outbox.summary() if self.outbox.exists() else None
@@ -126,34 +132,37 @@ class Delivering:
             self._report_trouble(one_line(error))
 
     def follow(self, *, everything: bool) -> None:
-        """Try what is due, and what comes and falls due, until told to stop."""
+        """Try the due entries, then entries that become due, until `stop` is called.
+
+        :param everything: whether the first pass also tries entries that are not due yet
+        """
         while not self._stop.is_set():
             try:
                 self._feed(everything=everything)
                 self._report_trouble("")
-            except OSError as error:  # the file system may come back
+            except OSError as error:  # a network file system may become available again
                 self._report_trouble(one_line(error))
-            everything = False  # what has failed keeps its distance
+            everything = False  # failed entries now wait for their back-off
             self._stop.wait(POLL)
 
     def set_lane(self, job: str, lane: str = "", **_more: Any) -> None:
-        """Follow a frame ``rest`` or ``release``."""
-        if job == "rest":
-            self.pool.rest(lane)
+        """Handle a frame ``pause`` or ``release``."""
+        if job == "pause":
+            self.pool.pause(lane)
         elif job == "release":
             self.pool.release(lane)
 
     def add(self, claim: Claim) -> None:
-        """Deliver an entry that was put just now, before what waits."""
+        """Deliver a new entry before the waiting ones. If the pool is full, leave the entry in the outbox, due now."""
         if self.pool.is_full:
             claim.postpone(time.time())
         else:
             self.pool.add(claim, begun=True, urgent=True)
 
     def stop(self, *, drain: bool = False) -> None:
-        """Finish what has begun, put back the rest, and report it.
+        """Finish the running deliveries, put the other entries back, and report ``summary``.
 
-        :param drain: whether to deliver first what is due
+        :param drain: whether to deliver all due entries first
         """
         self._stop.set()
         if drain:
@@ -170,7 +179,7 @@ class Delivering:
             self._feed(everything=False)
         except OSError as error:
             self._report_trouble(one_line(error))
-        while not (self.pool.wait(_DRAIN_LOOK) or self.pool.is_exhausted):
+        while not (self.pool.wait(_DRAIN_CHECK_INTERVAL) or self.pool.is_exhausted):
             try:
                 frame = self._reporter.next_job(0.0)
             except TimeoutError:
@@ -202,7 +211,7 @@ class Delivering:
     def _candidates(self, *, everything: bool) -> Iterator[Candidate]:
         for candidate in self.outbox.candidates(everything=everything):
             if candidate.state == "waiting":
-                self._leave.discard(candidate.id)  # it has come back
+                self._leave.discard(candidate.id)  # the other worker has put it back
             if candidate.id not in self._leave:
                 yield candidate
 
@@ -217,13 +226,15 @@ class Delivering:
 
 
 class _Reports:
-    """Sends the pool's reports, several at a time, in texts without secrets.
+    """Send the pool's results to the command, several in one report, without secrets.
 
-    An item of ``results`` is a list: ``result``, the entry's id, the handler, and what it did, as for `Result`; or
-    ``end``, the entry's id, and where it went, as `Claim.release` returns it. With ``quiet``, what a handler did is
-    missing if it needs no line.
+    An item of ``results`` is one of two lists:
 
-    :ivar configs: configurations that have been used, for `without_secrets`
+    - ``result``, the entry's id, the handler's name, and the fields of `Result`. With ``quiet``, the fields are omitted
+      if the delivery succeeded without warnings.
+    - ``end``, the entry's id, and its new state, as returned by `Claim.release`.
+
+    :ivar configs: the configurations of recently used handlers, for `without_secrets`
     """
 
     def __init__(self, reporter: Reporter, *, quiet: bool) -> None:
@@ -236,7 +247,7 @@ class _Reports:
         Thread(target=self._flush_soon, name="event reports", daemon=True).start()
 
     def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
-        """Report that a handler is about to get entries; what happened before is reported first."""
+        """Report that a handler is about to get entries, after sending the earlier results."""
         if lane.name not in self.configs:
             self._remember(lane.name, lane.config)
         self.flush()
@@ -244,7 +255,7 @@ class _Reports:
         self._reporter.report("begin", handler=lane.name, lane=lane.key, entries=entries)
 
     def result(self, claim: Claim, delivery: Delivery) -> None:
-        """Report what a handler did."""
+        """Report a handler's result for an entry."""
         item: list[Any] = ["result", claim.entry.id, delivery.handler]
         if not (self._quiet and delivery.ok and not delivery.said):
             config = {delivery.handler: claim.entry.handlers.get(delivery.handler, "")}
@@ -256,11 +267,11 @@ class _Reports:
         self._add(item)
 
     def end(self, claim: Claim, where: str) -> None:
-        """Report where an entry went."""
+        """Report the new state of an entry whose claim was released."""
         self.ended(claim.entry.id, where)
 
     def ended(self, entry_id: str, where: str) -> None:
-        """Report where an entry is."""
+        """Report the new state of an entry, such as ``waiting`` or ``delivered``."""
         self._add(["end", entry_id, where])
 
     def log(self, text: str) -> None:
@@ -268,7 +279,7 @@ class _Reports:
         self._reporter.report("log", text=text)
 
     def flush(self) -> None:
-        """Send what has gathered."""
+        """Send the collected results."""
         with self._lock:
             items, self._items = self._items, []
             if items:
@@ -278,7 +289,7 @@ class _Reports:
         with self._lock:
             self._items.append(item)
             count = len(self._items)
-        if count >= _MOST_ITEMS:
+        if count >= _MAX_ITEMS:
             self.flush()
         elif count == 1:
             self._has_items.set()
@@ -286,7 +297,7 @@ class _Reports:
     def _flush_soon(self) -> None:
         while True:
             self._has_items.wait()
-            time.sleep(_FLUSH)
+            time.sleep(_FLUSH_DELAY)
             self._has_items.clear()
             self.flush()
 

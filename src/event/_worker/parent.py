@@ -1,6 +1,6 @@
-"""The command's side of a worker: start it, give it jobs, hear its reports, end it.
+"""The command's side of a worker: start it, send it jobs, read its reports, stop it.
 
-Nothing here waits without an end, and nothing that the worker writes is trusted.
+Every wait has a timeout. All data from the worker is validated, since a handler may corrupt it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from subprocess import Popen
     from typing import Any
 
-EXIT_TIMEOUT = 2.0  # seconds for a worker to end by itself, as libraries with an atexit function want it
-_WATCH_INTERVAL = 0.05  # seconds between two looks at whether a worker lives and how much memory it uses
+EXIT_TIMEOUT = 2.0  # seconds for a worker to exit normally, so that the atexit functions of libraries run
+_WATCH_INTERVAL = 0.05  # seconds between two checks of a worker's state and memory
 _READ_SIZE = 1 << 16  # bytes read at once
-_MOST_READS = (
+_MAX_READS = (
     1 if sys.platform == "win32" else 64
-)  # reads in a row from one worker, so that a flood does not keep the command from its deadline
+)  # reads in a row from one worker, so that a flood of data can't delay the command's deadline
 _SIGKILL = 9
-_KILL_PATIENCE = 0.5  # seconds for a killed process to end; one that waits for a dead disk does not
+_KILL_TIMEOUT = 0.5  # seconds for a killed process to exit; a process that waits for a disk may not
 
 
 class Worker:
     """One worker process.
 
     :ivar pid: its process id
-    :ivar ended: why nothing more comes from it, such as ``its process ended with SIGSEGV``; empty as long as it serves
-    :ivar last_report: when it last reported, by `time.monotonic`
+    :ivar ended: why the worker stopped, such as ``its process ended with SIGSEGV``; empty while it runs
+    :ivar last_report: time of its last report, by `time.monotonic`
     """
 
     def __init__(self, pid: int, jobs: int, reports: int, process: Popen[bytes] | None = None) -> None:
@@ -45,17 +45,17 @@ class Worker:
         self._process = process
         self._reader = FrameReader(LONGEST_REPORT)
         self._status: int | None = None
-        self._looked = 0.0
-        self._is_deaf = False  # whether it takes no more jobs
+        self._last_check = 0.0
+        self._rejects_jobs = False  # whether writing a job to its pipe has failed
         self._job_id = 0
         _set_nonblocking(jobs)
         _set_nonblocking(reports)
 
     @classmethod
     def spawn(cls) -> Worker:
-        """Start a worker as a new interpreter.
+        """Start a worker in a new Python interpreter.
 
-        :raises OSError: it could not be started
+        :raises OSError: the process can't be started
         """
         from event._worker.spawning import spawn
 
@@ -65,12 +65,12 @@ class Worker:
 
         @classmethod
         def fork(cls, *, ignores_signals: bool = True) -> Worker | None:
-            """Start a worker as a copy of this process; return None in the copy, once its work is over.
+            """Start a worker by forking this process. In the child, run the jobs, then return None.
 
-            This process must not have started a thread yet. The copy imports what jobs need while this process goes on.
+            Call this before the process starts a thread. The child imports the modules that jobs need meanwhile.
 
-            :param ignores_signals: as `child.main` takes it
-            :raises OSError: it could not be started
+            :param ignores_signals: whether the worker ignores SIGINT and SIGTERM
+            :raises OSError: the process can't be started
             """
             pipes = make_pipes()
             jobs, to_worker, from_worker, reports = pipes
@@ -89,58 +89,59 @@ class Worker:
 
                     child.main(jobs, reports, command, ignores_signals=ignores_signals)
                 except BaseException:
-                    os._exit(1)  # it must not go on as the command
+                    os._exit(1)  # the child must not continue as a second command
                 return None
             os.close(jobs)
             os.close(reports)
             return cls(pid, to_worker, from_worker)
 
     def send(self, job: Mapping[str, Any], blob: bytes = b"", *, deadline: float, is_more: bool = False) -> None:
-        """Give the worker a job. That it does not take it shows in `ended`.
+        """Send a job to the worker. If that fails, `ended` has the reason, at the latest after the next `check`.
 
+        :param blob: bytes that belong to the job, such as the messages of a broker
         :param deadline: when to give up, by `time.monotonic`
-        :param is_more: whether this is a further frame of the job that the worker has
-        :raises ValueError: the job is too long, or holds what a frame cannot
+        :param is_more: whether this is a further frame of the current job
+        :raises ValueError: the job is too long, or a value has a type that `marshal` can't write
         """
         if not is_more:
             self._job_id += 1
             self.last_report = time.monotonic()
         view = memoryview(encode_frame({**job, "id": self._job_id}, blob))
-        while view and not (self.ended or self._is_deaf):
+        while view and not (self.ended or self._rejects_jobs):
             try:
                 view = view[os.write(self._jobs, view) :]
             except BlockingIOError:
                 if not _wait_writable(self._jobs, deadline):
                     self._end("it did not take its job in time")
             except OSError:
-                self._is_deaf = True  # `look` sees to it, once the reports are read that came before
+                self._rejects_jobs = True  # `check` handles this after the worker's last reports are read
 
     def kill(self, reason: str = "it was ended") -> None:
-        """End the worker and the processes that it has started; no report of it is heard any more."""
+        """Kill the worker and the processes that it has started. Its unread reports are lost."""
         self.ended = self.ended or reason
         if self._jobs >= 0:
             self._kill_group()
-            self._wait(_KILL_PATIENCE)
+            self._wait(_KILL_TIMEOUT)
             self._close()
 
-    def finish(self, patience: float) -> None:
-        """Let the worker end by itself, as its libraries may need to; kill it and its processes afterwards.
+    def finish(self, timeout: float) -> None:
+        """Ask the worker to exit and wait for it; then kill it and the processes that it has started.
 
-        :param patience: seconds that it may take
+        :param timeout: seconds to wait
         """
         if not self.ended:
-            # To close the connection would not do: another process may hold an end of it.
-            self.send({"job": "stop"}, deadline=time.monotonic() + patience)
-            self._wait(patience)
+            # Closing the pipe would not be enough: another process may hold its other end.
+            self.send({"job": "stop"}, deadline=time.monotonic() + timeout)
+            self._wait(timeout)
         self.kill("it was asked to end")
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the reports about the last job that have arrived, without waiting."""
+        """Return the reports about the current job that have arrived, without waiting."""
         found: list[dict[str, Any]] = []
         if self.ended:
             return found
         try:
-            for _ in range(_MOST_READS):
+            for _ in range(_MAX_READS):
                 data = os.read(self._reports, _READ_SIZE)
                 if not data:
                     self._end(self._reason())
@@ -150,19 +151,22 @@ class Worker:
         except BlockingIOError:
             pass
         except ProtocolError as error:
-            self._end(f"it broke the protocol of workers ({error})")
+            self._end(f"it sent an invalid report ({error})")
         if found:
             self.last_report = time.monotonic()
         return [report for report in found if report.get("id") == self._job_id]
 
-    def look(self) -> list[dict[str, Any]]:
-        """Note in `ended` that the process has ended, or that it uses too much memory; return its last reports."""
+    def check(self) -> list[dict[str, Any]]:
+        """Check whether the process has exited or uses too much memory, and set `ended` if so.
+
+        :return: the last reports of a process that has exited
+        """
         now = time.monotonic()
-        if self.ended or now - self._looked < _WATCH_INTERVAL:
+        if self.ended or now - self._last_check < _WATCH_INTERVAL:
             return []
-        self._looked = now
-        if self._is_deaf or self._has_exited():
-            # Another process may hold its end of the pipe open, so there may never be an end to read.
+        self._last_check = now
+        if self._rejects_jobs or self._has_exited():
+            # Do not wait for the end of the pipe: another process may still hold it open.
             last = self.read()
             self._end(self._reason())
             return last
@@ -171,7 +175,7 @@ class Worker:
         return []
 
     def fileno(self) -> int:
-        """Return the descriptor that its reports arrive on."""
+        """Return the file descriptor to read reports from."""
         return self._reports
 
     def _end(self, reason: str) -> None:
@@ -179,16 +183,16 @@ class Worker:
         self.kill()
 
     def _reason(self) -> str:
-        self._wait(_KILL_PATIENCE)
+        self._wait(_KILL_TIMEOUT)
         if self._status is None:
             return "it closed its connection"
         if self._status >= 0:
             return f"its process ended with status {self._status}"
         return f"its process ended with {_signal_name(-self._status)}"
 
-    def _wait(self, patience: float) -> None:
-        """Wait until the process has ended."""
-        deadline = time.monotonic() + patience
+    def _wait(self, timeout: float) -> None:
+        """Wait until the process has exited, at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         pause = 0.0005
         while not self._has_exited() and time.monotonic() < deadline:
             time.sleep(pause)
@@ -196,7 +200,7 @@ class Worker:
 
     def _close(self) -> None:
         if self._process and self._status is None:
-            self._process.returncode = -_SIGKILL  # it is not waited for any more
+            self._process.returncode = -_SIGKILL  # else Popen warns that the process is still running
         os.close(self._jobs)
         os.close(self._reports)
         self._jobs = self._reports = -1
@@ -218,7 +222,7 @@ class Worker:
             if self._status is None:
                 try:
                     pid, status = os.waitpid(self.pid, os.WNOHANG)
-                except ChildProcessError:  # SIGCHLD is ignored: nobody knows how it ended
+                except ChildProcessError:  # SIGCHLD is ignored, so the exit status is not available
                     pid, status = self.pid, 0
                 if pid:
                     self._status = os.waitstatus_to_exitcode(status)
@@ -227,7 +231,7 @@ class Worker:
             return self._status is not None
 
         def _kill_group(self) -> None:
-            # The group outlives the worker as long as a process that a handler has started is in it.
+            # Processes that a handler has started keep the group alive after the worker has exited.
             for kill, number in ((os.killpg, self.pid), (os.kill, self.pid if self._status is None else 0)):
                 try:
                     if number:
@@ -237,16 +241,16 @@ class Worker:
 
 
 def receive(workers: Sequence[Worker], deadline: float) -> list[tuple[Worker, dict[str, Any]]]:
-    """Wait until reports have arrived, a worker has ended or the deadline has come; return the reports.
+    """Wait until a report arrives, a worker ends or the deadline passes; return the reports.
 
-    :param workers: those whose `Worker.ended` is empty are waited for
-    :param deadline: by `time.monotonic`
+    :param workers: the workers to wait for; those that have already ended are ignored
+    :param deadline: when to return, by `time.monotonic`
     """
     while serving := [worker for worker in workers if not worker.ended]:
         wait = min(_WATCH_INTERVAL, deadline - time.monotonic())
         ready = _wait_readable(serving, max(0.0, wait))
         reports = [(worker, report) for worker in ready for report in worker.read()]
-        reports += [(worker, report) for worker in serving for report in worker.look()]
+        reports += [(worker, report) for worker in serving for report in worker.check()]
         if reports or any(worker.ended for worker in serving) or wait <= 0:
             return reports
     return []
@@ -263,7 +267,7 @@ def _signal_name(number: int) -> str:
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
 
-    def _set_nonblocking(fd: int) -> None:  # the other platforms' signature
+    def _set_nonblocking(fd: int) -> None:  # same signature as on the other platforms
         pass
 
     def _wait_writable(fd: int, deadline: float) -> bool:  # noqa: ARG001  # as above
@@ -282,7 +286,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll
                     if PeekNamedPipe(msvcrt.get_osfhandle(worker.fileno()), 0)[0]:
                         ready.append(worker)
                 except OSError:
-                    ready.append(worker)  # its end, which reading shows
+                    ready.append(worker)  # the pipe is closed, which `read` then finds
             if ready or time.monotonic() >= deadline:
                 return ready
             time.sleep(0.01)

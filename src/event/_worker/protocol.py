@@ -7,10 +7,11 @@ the message             a dict, written by `marshal`
 the blob                bytes, such as a message of a broker
 ======================  ===========================================
 
-Both sides run on the same interpreter, which `marshal` requires, and its import costs nothing: that of JSON costs more
-than to send an event. A handler's stray output on the pipe is a `ProtocolError`: its first bytes are a length beyond
-the reader's limit, or what follows is not a dict. The frames protect from mistakes, not from an attacker: a plugin has
-the rights of the command.
+`marshal` requires that both sides run the same interpreter, which they do. It is built in, whereas importing `json`
+takes longer than sending an event.
+
+If a handler writes to the pipe by mistake, the reader raises `ProtocolError`: the length is too large, or the message
+is not a dict. This does not protect against an attacker, but a plugin runs with the command's rights anyway.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ if TYPE_CHECKING:
 
 LONGEST_REPORT = 1 << 20  # bytes of a message from a worker
 LONGEST_JOB = 1 << 28  # bytes of a message to a worker; an event's data may be large
-LONGEST_BLOB = (1 << 32) - 1  # bytes; what four bytes can say
+LONGEST_BLOB = (1 << 32) - 1  # bytes; the largest length that four bytes can hold
 
 _HEADER = 8
 
 
 class ProtocolError(Exception):
-    """The other side sent what is not a frame."""
+    """The received bytes are not a valid frame."""
 
 
 def encode_frame(message: Mapping[str, Any], blob: bytes = b"") -> bytes:
-    """Return a frame.
+    """Return a message and a blob as a frame.
 
-    :param message: made of dict, list, tuple, str, bytes, numbers, booleans and None
-    :raises ValueError: the message or the blob is too long, or the message holds something else
+    :param message: may contain dict, list, tuple, str, bytes, numbers, booleans and None
+    :raises ValueError: the message or the blob is too long, or the message contains another type
     """
     data = dumps(dict(message))
     if len(data) > LONGEST_JOB or len(blob) > LONGEST_BLOB:
@@ -46,10 +47,10 @@ def encode_frame(message: Mapping[str, Any], blob: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Makes frames of bytes as they arrive.
+    """Split received bytes into frames.
 
-    :param longest_message: bytes of a message, at most
-    :param longest_blob: bytes of a blob, at most
+    :param longest_message: maximum length of a message, in bytes
+    :param longest_blob: maximum length of a blob, in bytes
     """
 
     def __init__(self, longest_message: int, longest_blob: int = 0) -> None:
@@ -58,13 +59,13 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that have arrived."""
+        """Add received bytes."""
         self._buffer += data
 
     def frames(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Yield the frames that are complete: the message and the blob of each.
+        """Yield the message and the blob of each complete frame.
 
-        :raises ProtocolError: the bytes are not a frame
+        :raises ProtocolError: the received bytes are not a valid frame
         """
         while len(self._buffer) >= _HEADER:
             message, blob = self._lengths()
@@ -84,7 +85,7 @@ class FrameReader:
 
 def _decode(data: bytes) -> dict[str, Any]:
     try:
-        message = loads(data)  # noqa: S302  # see above: it is no attack that this detects
+        message = loads(data)  # noqa: S302  # both sides have the same rights, see the module's docstring
     except (EOFError, ValueError, TypeError, MemoryError) as error:
         raise ProtocolError("a message that marshal cannot read") from error
     if not isinstance(message, dict):

@@ -1,7 +1,7 @@
-"""The command's side of trying one entry at a time, after a worker has died with several in its hands.
+"""Retry entries one at a time, after a worker has died while it was delivering several.
 
-A handler that had an entry then gets it again, in a worker in which nothing else runs. Only if that one dies too, the
-handler has failed with this entry.
+Each handler that had an entry gets it again in a worker that runs nothing else. Only if this worker dies as well, the
+delivery has failed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Listener(Protocol):
-        """What is told of entries."""
+        """Receives the results of entries, and messages for the operator."""
 
         def entry(self, entry: OpenEntry, where: str) -> None:
-            """Receive the result of an entry; `where` is the return value of `Claim.release`."""
+            """Receive the results of an entry; `where` is the return value of `Claim.release`."""
 
         def log(self, text: str) -> None:
-            """Take what was logged outside of a delivery: something is wrong with the outbox."""
+            """Receive a warning that does not belong to a delivery, such as a problem with the outbox."""
 
         def note(self, text: str) -> None:
-            """Take what an operator may want to know, and what does not make the delivery fail."""
+            """Receive a message for the operator that does not count as a failure."""
 
 
-_MOST_AT_ONCE = 2  # entries
-_START = 5.0  # seconds for a worker to start and to have the entry
+_MAX_AT_ONCE = 2  # entries that are retried at the same time
+_START_TIMEOUT = 5.0  # seconds for a worker to start and to claim the entry
 _TIMEOUT_MARGIN = 0.5  # seconds beyond the timeout
-_MOST_TRIES = 2  # workers that may die before they have the entry
+_MAX_TRIES = 2  # workers that may die before they claim the entry
 
 
 class OpenEntry:
     """An entry that a worker has begun to deliver.
 
     :ivar claim: the name of its claim
-    :ivar given: the handlers that have it now, and the lane of each
-    :ivar results: what handlers have done with it
+    :ivar given: the lane of each handler that is delivering the entry now, by the handler's name
+    :ivar results: the results so far
     """
 
     __slots__ = ("claim", "given", "id", "name", "results")
@@ -54,12 +54,12 @@ class OpenEntry:
 
 
 class Quarantine:
-    """Tries entries whose worker has died.
+    """Retry entries whose worker has died, each in a worker of its own.
 
     :param outbox: the outbox's directory
-    :param timeout: for one sending, in seconds
-    :param note: called with a handler, its lane, and whether it has killed a worker that had nothing else to do
-    :param rests: returns whether a lane is not to be tried now
+    :param timeout: seconds for one delivery
+    :param on_result: called after each handler with its name, its lane, and whether its worker died
+    :param is_paused: returns whether the lane with this key is paused
     """
 
     def __init__(
@@ -67,67 +67,67 @@ class Quarantine:
         outbox: str,
         timeout: float,
         listener: Listener,
-        note: Callable[[str, str, bool], None],
-        rests: Callable[[str], bool],
+        on_result: Callable[[str, str, bool], None],
+        is_paused: Callable[[str], bool],
     ) -> None:
         self._outbox = outbox
         self._timeout = timeout
         self._listener = listener
-        self._note = note
-        self._rests = rests
+        self._on_result = on_result
+        self._is_paused = is_paused
         self._waiting: list[_Case] = []
         self._cases: dict[Worker, _Case] = {}
         self._spare: list[Worker] = []
 
     @property
     def workers(self) -> list[Worker]:
-        """The workers that try an entry."""
+        """The workers that are retrying an entry."""
         return [*self._cases]
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the entries that are taken care of here."""
+        """The ids of the entries in quarantine."""
         return [case.entry.id for case in (*self._waiting, *self._cases.values())]
 
     @property
     def lanes(self) -> set[str]:
-        """The lanes of the handlers that are still to be tried."""
+        """The lanes of all handlers that are still to be tried."""
         return {lane for case in (*self._waiting, *self._cases.values()) for lane in case.lanes}
 
     def add(self, entry: OpenEntry) -> None:
-        """Take an entry."""
+        """Add an entry."""
         self._waiting.append(_Case(entry))
 
-    def take(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        """Take a report of one of the workers."""
+    def handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        """Handle a report of one of the workers."""
         case, kind = self._cases[worker], report.get("report")
         if kind == "begin":
             case.note_begin(str(report.get("claim")), self._timeout + _TIMEOUT_MARGIN)
         elif kind == "result" and case.trying:
-            self._note(case.trying, case.entry.given[case.trying], False)
-            case.take(Result(case.trying, report))
+            self._on_result(case.trying, case.entry.given[case.trying], False)
+            case.add_result(Result(case.trying, report))
         elif kind in {"end", "not_adopted"}:
             case.where = str(report.get("where", "gone"))
         elif kind == "log":
             self._listener.log(str(report.get("text")))
         elif kind == "done":
-            self._done(worker, case)
+            self._handle_done(worker, case)
 
     def watch(self) -> None:
-        """End workers that take too long, see to what those that have ended leave, and begin with what waits."""
+        """Kill workers that exceed the timeout, handle workers that have died, and start waiting entries."""
         now = time.monotonic()
         for worker, case in [*self._cases.items()]:
             if not worker.ended and now > case.deadline:
                 worker.kill(f"TimeoutError: not done within {self._timeout:g} s")
             if worker.ended:
-                self._bury(worker, case)
-        while self._waiting and len(self._cases) < _MOST_AT_ONCE:
+                self._handle_exit(worker, case)
+        while self._waiting and len(self._cases) < _MAX_AT_ONCE:
             self._begin(self._waiting.pop(0))
         if not self._cases:
             self._end_spare()
 
     def give_up(self) -> list[OpenEntry]:
-        """Kill the workers; return the entries that are not done with."""
+        """Kill the workers; return the unfinished entries."""
         for worker in (*self._cases, *self._spare):
             worker.kill()
         cases = [*self._waiting, *self._cases.values()]
@@ -135,7 +135,7 @@ class Quarantine:
         return [case.entry for case in cases]
 
     def _begin(self, case: _Case) -> None:
-        """Have a worker try the next handler, or if none is left put back the entry."""
+        """Start a worker for the entry's next handler. If no handler is left, the worker puts the entry back."""
         try:
             worker = self._spare.pop() if self._spare else Worker.spawn()
         except OSError as error:
@@ -143,29 +143,29 @@ class Quarantine:
             self._listener.entry(case.entry, "claimed")
             return
         self._cases[worker] = case
-        case.begin(_START, self._rests)
-        job = {"job": "resume", "outbox": self._outbox, "alone": True, "limit": 2 * self._timeout + _START}
+        case.begin(_START_TIMEOUT, self._is_paused)
+        job = {"job": "resume", "outbox": self._outbox, "alone": True, "limit": 2 * self._timeout + _START_TIMEOUT}
         worker.send({**job, **case.job()}, deadline=case.deadline)
 
-    def _done(self, worker: Worker, case: _Case) -> None:
+    def _handle_done(self, worker: Worker, case: _Case) -> None:
         del self._cases[worker]
         self._spare.append(worker)
         if case.where:
             self._listener.entry(case.entry, case.where)
             return
-        if case.trying:  # it has the event: its worker died between the journal and the report
-            case.strike()
+        if case.trying:  # already delivered: the first worker journaled the result but died before it reported it
+            case.drop_handler()
         self._begin(case)
 
-    def _bury(self, worker: Worker, case: _Case) -> None:
-        """See to an entry whose worker has ended."""
+    def _handle_exit(self, worker: Worker, case: _Case) -> None:
+        """Record the failure of a worker that has died, and continue with its entry."""
         del self._cases[worker]
-        if case.where or case.tries >= _MOST_TRIES:
+        if case.where or case.tries >= _MAX_TRIES:
             self._listener.entry(case.entry, case.where or "claimed")
             return
         if case.trying and case.has_begun:
-            self._note(case.trying, case.entry.given[case.trying], True)
-            case.take(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
+            self._on_result(case.trying, case.entry.given[case.trying], True)
+            case.add_result(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
             case.unjournaled.append(case.entry.results[-1])
         self._begin(case)
 
@@ -176,15 +176,15 @@ class Quarantine:
 
 
 class _Case:
-    """An entry that is tried.
+    """The state of one entry in quarantine. Times are by `time.monotonic`.
 
-    :ivar trying: the handler that has it; empty if none
-    :ivar has_begun: whether the present worker has the entry
-    :ivar started: when that worker was asked for it
-    :ivar deadline: when that worker is killed
-    :ivar tries: how many workers in a row did not get the entry
-    :ivar unjournaled: results that the outbox does not have yet
-    :ivar where: where the entry went; empty if it is still claimed
+    :ivar trying: the handler that is delivering the entry; empty if none is
+    :ivar has_begun: whether the current worker has claimed the entry
+    :ivar started: when the current worker was started
+    :ivar deadline: when to kill the current worker
+    :ivar tries: how many workers in a row have been started without claiming the entry
+    :ivar unjournaled: results that are not in the entry's journal yet
+    :ivar where: the entry's new state, as returned by `Claim.release`; empty while it is claimed
     """
 
     def __init__(self, entry: OpenEntry) -> None:
@@ -199,12 +199,12 @@ class _Case:
 
     @property
     def lanes(self) -> set[str]:
-        """The lanes of the handlers that are still to be tried."""
+        """The lanes of the handlers that have not been tried yet."""
         return {self.entry.given[name] for name in self._left}
 
-    def begin(self, seconds: float, rests: Callable[[str], bool]) -> None:
-        """Note that another worker is asked for the entry, for the next handler whose lane does not rest."""
-        self._left = [name for name in self._left if not rests(self.entry.given[name])]
+    def begin(self, seconds: float, is_paused: Callable[[str], bool]) -> None:
+        """Select the next handler whose lane is not paused, and set the deadline for its worker."""
+        self._left = [name for name in self._left if not is_paused(self.entry.given[name])]
         self.trying = self._left[0] if self._left else ""
         self.has_begun = False
         self.started = time.monotonic()
@@ -212,7 +212,7 @@ class _Case:
         self.tries += 1
 
     def job(self) -> dict[str, Any]:
-        """Return what that worker is to do."""
+        """Return the fields of the worker's job."""
         return {
             "claim": self.entry.claim,
             "results": [result.as_dict() for result in self.unjournaled],
@@ -221,19 +221,23 @@ class _Case:
         }
 
     def note_begin(self, claim: str, seconds: float) -> None:
-        """Note that the worker has the entry, under another claim, and has journaled what was known."""
+        """Record that the worker has claimed the entry and journaled the earlier results.
+
+        :param claim: the name of the new claim
+        :param seconds: how long the handler may take
+        """
         self.deadline = time.monotonic() + seconds
         self.entry.claim = claim
         self.has_begun = True
         self.tries = 0
         self.unjournaled.clear()
 
-    def take(self, result: Result) -> None:
-        """Take what the handler did that has the entry."""
+    def add_result(self, result: Result) -> None:
+        """Add the result of the current handler."""
         self.entry.results.append(result)
-        self.strike()
+        self.drop_handler()
 
-    def strike(self) -> None:
-        """Note that the handler that has the entry need not be tried any more."""
+    def drop_handler(self) -> None:
+        """Remove the current handler from those to try."""
         self._left.remove(self.trying)
         self.trying = ""

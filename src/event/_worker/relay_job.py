@@ -1,26 +1,31 @@
-"""The job ``relay``, in the worker: take batches of a broker's messages into an outbox and deliver from it.
+"""The worker's job ``relay``: store batches of a broker's messages in an outbox and deliver from it.
 
-The job has the fields of ``watch`` (see `event._worker.deliver_job`), and:
+The fields of the job are those of ``watch`` (see `event._worker.deliver_job`) and:
 
 ==============  ==================================================================================================
-``outbox``      the outbox's directory; null to give events to the handlers at once
+``outbox``      the outbox's directory; null to give events directly to the handlers
 ``handlers``    [name, configuration] of each handler
-``s3``          beneath which URL attachments may be fetched; empty for nowhere
+``s3``          the S3 URL beneath which attachments may be fetched; empty to fetch none
 ``profile``     the profile of the AWS configuration, or null
-``alone``       whether to deliver nothing from the outbox, since another worker does
+``alone``       whether to only store entries, because another worker delivers from the outbox
 ==============  ==================================================================================================
 
-Further frames: ``batch``, with the ``number`` of the batch, the ``sizes`` of the messages, whose bodies are the blob,
-and for each the names of the handlers that are ``pending``, or null; ``served`` names the handlers that have got the
-event of an id already; ``rest``, ``release`` and ``stop`` as for ``watch``. With ``drain``, ``stop`` delivers what is
-due first.
-
-The reports of ``watch``, and:
+Further frames: ``pause``, ``release`` and ``stop`` as for ``watch``; with ``drain``, ``stop`` first delivers the due
+entries. ``batch`` has these fields, and the bodies of the messages as its blob:
 
 ==============  ==================================================================================================
-``delivery``    without an outbox, what a handler did: ``entry``, the message's id, ``name``, ``handler`` and the fields
-                of `Result`
-``batch``       what is to become of the messages: ``number``, ``results``, see `as_lists`
+``number``      the number of the batch
+``sizes``       the length of each message, in bytes
+``pending``     for each message, the names of its pending handlers, or null for all
+``served``      the names of the handlers that have already delivered an event, by the event's id
+==============  ==================================================================================================
+
+The reports are those of ``watch`` and:
+
+==============  ==================================================================================================
+``delivery``    without an outbox, a handler's result: ``entry`` (the message's id), ``name``, ``handler`` and the
+                fields of `Result`
+``batch``       what to do with each message: ``number``, ``results``, see `as_lists`
 ==============  ==================================================================================================
 """
 
@@ -50,34 +55,34 @@ if TYPE_CHECKING:
     from event._worker.reporter import Reporter
 
 _MAX_REPORTED_REASON = 500  # characters
-_ROOM_WAIT = 0.001  # seconds for each event of a batch, in which those before it may be delivered
+_ROOM_WAIT = 0.001  # seconds to wait, for each event of a batch, until the pool has room for the batch
 
 
 def relay(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job."""
+    """Run the job ``relay``."""
     configs: dict[str, str] = dict(job["handlers"])
     if not job["outbox"]:
         with Log(reporter, configs):
-            _serve(reporter, _Direct(job, configs, reporter))
+            _serve(reporter, _HandlerTarget(job, configs, reporter))
     elif job["alone"]:
         with Log(reporter, configs):
-            _serve(reporter, _Keeping(job, configs, Outbox(job["outbox"])))
+            _serve(reporter, _OutboxTarget(job, configs, Outbox(job["outbox"])))
     else:
         delivering = Delivering(job, reporter)
         with delivering.log:
             Thread(target=delivering.follow, kwargs={"everything": False}, name="event feeder", daemon=True).start()
-            _serve(reporter, _Keeping(job, configs, delivering.outbox, delivering), delivering)
+            _serve(reporter, _OutboxTarget(job, configs, delivering.outbox, delivering), delivering)
 
 
-def _serve(reporter: Reporter, taking: _Direct | _Keeping, delivering: Delivering | None = None) -> None:
-    """Take batches until the command says ``stop`` or is gone."""
+def _serve(reporter: Reporter, target: _HandlerTarget | _OutboxTarget, delivering: Delivering | None = None) -> None:
+    """Process batches until the command sends ``stop`` or exits."""
     while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
         job, blob = frame
         if job["job"] == "batch":
             batch = _split_batch(job, blob)
-            results = taking.sink.deliver(batch)
+            results = target.sink.deliver(batch)
             reporter.report("batch", number=job["number"], results=as_lists(results))
-            taking.finish()
+            target.finish()
         elif delivering:
             delivering.set_lane(**job)
     if delivering:
@@ -89,8 +94,8 @@ def _split_batch(job: dict[str, Any], blob: bytes) -> list[Incoming]:
     for size, pending in zip(job["sizes"], job["pending"], strict=True):
         body = blob[start : start + size]
         if served and pending is not None:
-            has_it = served.get(_id_of_body(body), ())
-            batch.append(Incoming(body, [name for name in pending if name not in has_it]))
+            delivered = served.get(_id_of_body(body), ())
+            batch.append(Incoming(body, [name for name in pending if name not in delivered]))
         else:
             batch.append(Incoming(body, pending))
         start += size
@@ -98,7 +103,7 @@ def _split_batch(job: dict[str, Any], blob: bytes) -> list[Incoming]:
 
 
 def _id_of_body(body: bytes) -> str:
-    """Return the id of a message, empty if it is malformed."""
+    """Return the id of a message; empty if the message is malformed."""
     try:
         return decode_message(body).id
     except ValueError:
@@ -106,7 +111,7 @@ def _id_of_body(body: bytes) -> str:
 
 
 def as_lists(results: Sequence[SinkResult]) -> list[list[Any]]:
-    """Return results as a report holds them: disposition, reason, pending and refused of each."""
+    """Return the disposition, reason, pending and refused handlers of each result, as the report ``batch`` has them."""
     return [
         [
             result.disposition.value,
@@ -126,17 +131,18 @@ def _attachment_source(job: dict[str, Any]) -> AttachmentSource:
     return AttachmentSource(job["s3"], s3.Store(job["profile"]))
 
 
-class _Keeping:
-    """Puts events into an outbox, and has them delivered from there at once.
+class _OutboxTarget:
+    """Store events in an outbox and start their delivery.
 
-    :ivar sink: takes the batches
+    :param delivering: delivers the entries; None if another worker does
+    :ivar sink: the sink for the batches
     """
 
     def __init__(
         self, job: dict[str, Any], configs: dict[str, str], outbox: Outbox, delivering: Delivering | None = None
     ) -> None:
-        elsewhere = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
-        self.sink = OutboxSink(self, elsewhere, _attachment_source(job), outbox.path)
+        portable = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
+        self.sink = OutboxSink(self, portable, _attachment_source(job), outbox.path)
         self._outbox = outbox
         self._delivering = delivering
         self._has_one_handler = len(configs) == 1
@@ -146,19 +152,19 @@ class _Keeping:
         """Return a directory for attachments; see `Outbox.workspace`."""
         return self._outbox.workspace()
 
-    def put_many(self, new: Sequence[NewEntry]) -> list[_Kept | Exception]:
-        """Keep events; see `Outbox.put_many`."""
+    def put_many(self, new: Sequence[NewEntry]) -> list[_NewClaim | Exception]:
+        """Store events; see `Outbox.put_many`."""
         claims = self._outbox.put_many(new, together=self._may_share(len(new)))
-        return [_Kept(claim, self._kept) if isinstance(claim, Claim) else claim for claim in claims]
+        return [_NewClaim(claim, self._kept) if isinstance(claim, Claim) else claim for claim in claims]
 
     def _may_share(self, count: int) -> bool:
-        """Return whether entries may share a file: what is delivered at once rarely needs one of its own."""
+        """Return whether entries may share a file. An entry that is delivered at once rarely needs its own file."""
         if self._delivering is None or not self._has_one_handler:
             return False
         return self._delivering.pool.has_room_for(count, count * _ROOM_WAIT)
 
     def finish(self) -> None:
-        """Have what was kept delivered, now that the command knows of it."""
+        """Start the delivery of the stored entries, after the batch was reported to the command."""
         kept, self._kept = self._kept, []
         for claim in kept:
             if self._delivering:
@@ -167,8 +173,8 @@ class _Keeping:
                 claim.postpone(time.time())
 
 
-class _Kept:
-    """A claim that is handed over when the batch is done."""
+class _NewClaim:
+    """A new entry's claim that `_OutboxTarget.finish` delivers after the batch was reported."""
 
     __slots__ = ("_claim", "_kept")
 
@@ -176,15 +182,15 @@ class _Kept:
         self._claim = claim
         self._kept = kept
 
-    def postpone(self, due: float) -> None:  # noqa: ARG002  # as `Claim.postpone` has it; it is due now
-        """Hand the entry over."""
+    def postpone(self, due: float) -> None:  # noqa: ARG002  # the signature of `Claim.postpone`; the entry is due now
+        """Queue the entry for `_OutboxTarget.finish`."""
         self._kept.append(self._claim)
 
 
-class _Direct:
-    """Gives events to handlers at once.
+class _HandlerTarget:
+    """Give events directly to handlers, without an outbox.
 
-    :ivar sink: takes the batches
+    :ivar sink: the sink for the batches
     """
 
     def __init__(self, job: dict[str, Any], configs: dict[str, str], reporter: Reporter) -> None:
@@ -195,7 +201,7 @@ class _Direct:
         self._wants_threads = False
 
     def finish(self) -> None:
-        """If too many threads hang, or no more can be started, have another worker go on."""
+        """Ask for a new worker if too many threads hang or no thread can be started."""
         if self._wants_threads or self.sink.hung >= HUNG_LIMIT:
             self._reporter.report("state", disk=0.0, exhausted=True)
 

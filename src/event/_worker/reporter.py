@@ -1,4 +1,4 @@
-"""How a job's function in the worker talks to the command."""
+"""The worker's side of the connection: send reports to the command and read its jobs."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAX_REPORT_TEXT = 20_000  # characters of one text in a report
-_DYING = 2.0  # seconds that a process may take to end after its descriptors were closed
-_PARENT_CHECK_INTERVAL = 5.0  # seconds between two looks at whether the command still runs
+_COMMAND_EXIT_TIMEOUT = 2.0  # seconds between the closing of the command's descriptors and its exit
+_PARENT_CHECK_INTERVAL = 5.0  # seconds between two checks whether the command still runs
 _JOB_READ_SIZE = 1 << 20  # bytes read at once
 
 
 class Reporter:
-    """What a job's function uses to talk to the command.
+    """The connection to the command, for the function of a job.
 
-    :param command: the command's process id; it is gone once another process is this one's parent
-    :ivar beating: whether a thread reports that the process lives
-    :ivar exits_at_once: whether nothing that ran here needs the interpreter to end as usual; None if nothing ran
+    :param jobs: the file descriptor to read jobs from
+    :param reports: the file descriptor to write reports to
+    :param command: the command's process id, to detect that the command has exited
+    :ivar has_heartbeat: whether a thread reports ``alive``
+    :ivar exits_at_once: whether the process may skip the interpreter's normal exit; None if no event was sent yet
     """
 
     def __init__(self, jobs: int, reports: int, command: int) -> None:
-        from _thread import allocate_lock  # as threading has it, which costs an import
+        from _thread import allocate_lock  # importing `threading` is slow
 
-        self.beating = False
+        self.has_heartbeat = False
         self.exits_at_once: bool | None = None
         self._job_id: Any = None
         self._jobs = jobs
@@ -41,30 +43,31 @@ class Reporter:
         self._command = command
 
     def report(self, kind: str, **fields: Any) -> None:
-        """Send a report; once the command is gone, nobody hears it.
+        """Send a report to the command. If the command has exited, do nothing.
 
-        :param fields: what `encode_frame` takes; a text that is very long is cut
+        :param fields: values of the types that `encode_frame` accepts; very long texts are shortened
+        :raises ValueError: the report is too long
         """
         if os.getpid() != self._pid:
-            return  # a handler forked, and this is the child of it
-        fields = {name: _cut(value) for name, value in fields.items()}
+            return  # a child process that a handler has forked
+        fields = {name: _shorten(value) for name, value in fields.items()}
         frame = encode_frame({"report": kind, "id": self._job_id, **fields})
         if len(frame) > LONGEST_REPORT:
-            raise ValueError(f"a report of {len(frame)} bytes")
+            raise ValueError(f"a report of {len(frame)} bytes is too long; the limit is {LONGEST_REPORT}")
         try:
             with self._lock:
                 view = memoryview(frame)
                 while view:
                     view = view[os.write(self._reports, view) :]
         except OSError:
-            # If the command is gone, the job is done all the same. Else the command must not take this worker for one
-            # that works: a handler has closed the connection.
-            if not self._is_alone():
+            # If the command has exited, finish the job. Otherwise a handler has closed the pipe: exit, so that the
+            # command notices.
+            if not self._is_command_gone():
                 os._exit(1)
 
-    def _is_alone(self) -> bool:
-        """Return whether the command is gone. One that was killed closes its descriptors a moment before."""
-        end = time.monotonic() + _DYING
+    def _is_command_gone(self) -> bool:
+        """Return whether the command has exited. Wait briefly: a killed process closes its pipes before it exits."""
+        end = time.monotonic() + _COMMAND_EXIT_TIMEOUT
         while os.getppid() == self._command:
             if time.monotonic() > end:
                 return False
@@ -72,13 +75,13 @@ class Reporter:
         return True
 
     def next_job(self, seconds: float | None = None) -> tuple[dict[str, Any], bytes] | None:
-        """Return the command's next frame, its message and its blob; None if it has closed the connection or is gone.
+        """Return the message and the blob of the next frame; None if the command has closed the pipe or exited.
 
-        :param seconds: how long to wait; None for as long as the command runs
-        :raises TimeoutError: nothing came in time
+        :param seconds: how long to wait; None to wait as long as the command runs
+        :raises TimeoutError: no frame arrived in time
         """
         if os.getpid() != self._pid:
-            os._exit(0)  # a handler forked, and its child came back from it: the jobs are not for it
+            os._exit(0)  # a handler forked, and the child process must not take the worker's jobs
         deadline = None if seconds is None else time.monotonic() + seconds
         while not self._waiting:
             left = (
@@ -100,7 +103,7 @@ class Reporter:
         return frame
 
 
-def _cut(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     return value[:_MAX_REPORT_TEXT] if isinstance(value, str) else value
 
 
@@ -116,7 +119,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll
                 if PeekNamedPipe(msvcrt.get_osfhandle(fd), 0)[0]:
                     return True
             except OSError:
-                return True  # its end, which reading shows
+                return True  # the pipe is closed, which reading then finds
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.01)
@@ -134,4 +137,4 @@ def _read_jobs(fd: int) -> bytes:
     try:
         return os.read(fd, _JOB_READ_SIZE)
     except OSError:
-        return b""  # a handler has closed it
+        return b""  # a handler has closed the descriptor

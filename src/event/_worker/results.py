@@ -1,4 +1,4 @@
-"""What became of one event, and what each handler did with it."""
+"""The result of sending one event, and the result of each handler."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """What one handler did with one event.
+    """The result of one handler for one event.
 
     :ivar handler: the handler's name
-    :ivar ok: whether it took the event
-    :ivar error: why it did not, on one line; empty if it did
-    :ivar said: what it logged meanwhile
-    :ivar seconds: how long it took
-    :ivar permanent: whether no later attempt can succeed
-    :ivar done: the keys of the parts that need no further attempt
+    :ivar ok: whether the handler delivered the event
+    :ivar error: the reason for the failure, on one line; empty if `ok`
+    :ivar said: the handler's log messages at WARNING and above, on one line
+    :ivar seconds: how long the handler took
+    :ivar permanent: whether the failure is permanent
+    :ivar done: the keys of the parts that need no further attempt; see `event.PartialDeliveryError`
     :ivar loaded: whether the handler could be imported and constructed
-    :ivar skipped: whether it did not get the event, since its conditions are not met; `ok` is true then
-    :ivar timed_out: whether it was not done within the timeout
+    :ivar skipped: whether the event does not meet the handler's conditions; `ok` is true then
+    :ivar timed_out: whether the handler exceeded the timeout
     """
 
     __slots__ = ("done", "error", "handler", "loaded", "ok", "permanent", "said", "seconds", "skipped", "timed_out")
 
     def __init__(self, handler: str, report: Mapping[str, Any]) -> None:
-        """Take what a report ``result`` holds. What is missing, or of a wrong type, counts as not so."""
+        """Read the fields of a report ``result``. A missing field, or one of the wrong type, gets its default."""
         self.handler = handler
         self.ok = report.get("ok") is True
         self.error = text_or_empty(report.get("error"))
@@ -40,32 +40,32 @@ class Result:
         self.timed_out = report.get("timed_out") is True
 
     def __repr__(self) -> str:
-        """Return the handler and whether it took the event."""
+        """Return the handler's name and whether it delivered the event."""
         return f"<Result {self.handler}: {'delivered' if self.ok else 'not delivered'}>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as the job ``resume`` takes it."""
+        """Return the result in the form that the job ``resume`` takes."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def text_or_empty(value: object) -> str:
-    """Return a value of a report if it is a string, or else an empty string."""
+    """Return `value` if it is a string, otherwise an empty string."""
     return value if isinstance(value, str) else ""
 
 
 def counts_by_name(value: object) -> dict[str, int]:
-    """Return the integers of a report's object, by key."""
+    """Return the items of a dict whose values are integers; an empty dict if `value` is not a dict."""
     return {k: n for k, n in value.items() if isinstance(n, int)} if isinstance(value, dict) else {}
 
 
 class Sent:
-    """What became of one sending.
+    """The result of sending one event.
 
-    :ivar results: of each handler, in the order in which they were named; empty if `refused`
-    :ivar kept: whether the outbox has, or had, the event for the handlers that have not taken it
-    :ivar refused: why nothing was sent; empty if it was
-    :ivar backlog: how many earlier events each handler has taken from the outbox, by name
-    :ivar clean: whether no code of the first worker may still run, so that it can take the next event
+    :ivar results: one `Result` for each handler, in the order of the configuration; empty if `refused`
+    :ivar kept: whether the event was stored in the outbox, so that failed deliveries are retried
+    :ivar refused: why the event was not sent; empty if it was sent
+    :ivar backlog: how many earlier events from the outbox each handler has delivered, by the handler's name
+    :ivar clean: whether the worker can be used for the next event, because no handler still runs in it
     """
 
     __slots__ = ("backlog", "clean", "kept", "refused", "results")

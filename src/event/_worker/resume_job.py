@@ -1,21 +1,21 @@
-"""The job ``resume``, in the worker: go on with an entry of the outbox whose worker has died.
+"""The worker's job ``resume``: continue with an outbox entry whose worker has died.
 
-The job:
+Fields of the job:
 
 ==============  ==================================================================================================
 ``outbox``      the outbox's directory
-``claim``       the name of the dead worker's claim, as `kept` or `begin` reported it
-``results``     what handlers have done meanwhile: ``handler``, ``ok``, ``error``, ``seconds``, ``said``,
-                ``permanent`` and ``done`` of each; they are journaled
-``handlers``    the names of those that get the event now; they must be pending
-``timeout``     what errors name as the timeout, in seconds
-``deadline``    when these must be done, by the system's monotonic clock
-``alone``       whether to call them in the main thread
-``hold``        whether to keep the entry afterwards, for another ``resume``; there is no ``end`` then
+``claim``       the name of the dead worker's claim, from its report ``kept`` or ``begin``
+``results``     results to add to the entry's journal: ``handler``, ``ok``, ``error``, ``seconds``, ``said``,
+                ``permanent`` and ``done`` of each
+``handlers``    the names of the pending handlers to call now
+``timeout``     the timeout that error messages name, in seconds
+``deadline``    when the handlers must be done, by the system's monotonic clock
+``alone``       whether to call the handlers in the main thread
+``hold``        whether to keep the claim for another ``resume``; ``end`` is not reported then
 ==============  ==================================================================================================
 
-The reports: ``not_adopted`` with ``where`` it is if the entry is not claimed (nothing else follows), else ``begin``
-with the name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``.
+Reports: ``begin`` with the name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``. If the dead
+worker's claim no longer exists, there is only ``not_adopted``, with the entry's state as ``where``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job."""
+    """Run the job ``resume``."""
     with Log(reporter, {}):
         outbox = Outbox(job["outbox"])
         claim = outbox.adopt(job["claim"])
@@ -48,7 +48,7 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         for result in job.get("results", ()):
             if result["handler"] in claim.entry.pending:
                 claim.record(_delivery_from_report(result))
-        reporter.report("begin", claim=claim.name, heartbeat=reporter.beating)
+        reporter.report("begin", claim=claim.name, heartbeat=reporter.has_heartbeat)
         token = _trace_context.active_span.set(claim.entry.span)
         try:
             send_to_handlers(
@@ -59,13 +59,13 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
 
 
 def state_of(outbox: Outbox, entry_id: str) -> str:
-    """Return where an entry is, as `Claim.release` does."""
+    """Return the state of an entry, such as ``waiting`` or ``delivered``; see `Claim.release`."""
     found = outbox.find(entry_id)
     return found[0].state if found else "delivered"
 
 
 def _delivery_from_report(result: dict[str, Any]) -> Delivery:
-    """Return what a handler did, as another worker or the command has reported it."""
+    """Return a `Delivery` with the fields of a result from another worker or the command."""
     kind = PermanentError if result["permanent"] else PartialDeliveryError
     error = None if result["ok"] else kind(result["error"], done=result.get("done", ()))
     return Delivery(result["handler"], result["ok"], error, result["seconds"], result["said"])

@@ -1,37 +1,37 @@
-"""The job ``send``, in the worker: keep one event in the outbox, and give it to handlers.
+"""The worker's job ``send``: store one event in the outbox and give it to handlers.
 
-The job:
+Fields of the job:
 
-==============  ==================================================================================================
-``event``       ``data``, ``attachments`` (name -> [path, SHA-1]) and ``closed``, as in a dump; dates are numbers
-``attach``      [name, path] of each file that is still to be attached
-``must_attach`` whether nothing is sent if one of these cannot be attached
-``sending``     the id of the sending, the same for each attempt
-``handlers``    [name, configuration] of each handler
-``outbox``      the outbox's directory, or null
-``timeout``     what errors name as the timeout, in seconds
-``deadline``    when the handlers must be done, by the system's monotonic clock
-``redact``      secrets to replace in the data beside the usual ones, see `event._redact`; null to replace nothing
-``first``       whether the handlers' conditions are still to be looked at, see `event._conditions`
-``backlog``     whether to deliver afterwards what waits in the outbox for the handlers that have taken the event
-``alone``       whether to call the handlers in the main thread: the command watches over the deadline alone
-==============  ==================================================================================================
+===============  =================================================================================================
+``event``        ``data``, ``attachments`` (name -> [path, SHA-1]) and ``closed``, as in a dump; dates are numbers
+``attach``       [name, path] of each file to attach
+``must_attach``  whether to send nothing if a file of ``attach`` can't be attached
+``sending``      the id of the sending, the same for each attempt
+``handlers``     [name, configuration] of each handler
+``outbox``       the outbox's directory, or null
+``timeout``      the timeout that error messages name, in seconds
+``deadline``     when the handlers must be done, by the system's monotonic clock
+``redact``       further secrets to replace in the data, see `event._redact`; null to replace none at all
+``first``        whether to evaluate the handlers' conditions, see `event._conditions`
+``backlog``      whether to deliver earlier events from the outbox afterwards, if a handler has delivered this one
+``alone``        whether to call the handlers in the main thread, so that only the command enforces the deadline
+===============  =================================================================================================
 
-The reports, in order:
+Reports, in order:
 
-==============  ==================================================================================================
-``taken``       the worker has begun
-``refused``     with ``must_attach``: why nothing is sent; nothing else follows
-``kept``        the outbox has the event: ``entry``, ``claim``
-``not_kept``    the outbox cannot take it: ``reason``; it is sent without
-``begin``       the handlers get the event now
-``result``      one for each handler, see `report_result`
-``end``         the entry is out of the worker's hands: ``where``, as `Claim.release` returns it, or ``lost``
-``backlogging``  what waits is delivered now, for so many ``seconds``; all results have been reported
-``backlog``     how many waiting events each handler has taken: ``delivered``
-``not_attached`` without ``must_attach``: why a file is missing from the event, as ``text``
-``log``         at any point: a warning that is none of one handler
-==============  ==================================================================================================
+================  ================================================================================================
+``taken``         the worker has started the job
+``not_attached``  without ``must_attach``: why a file could not be attached, as ``text``
+``refused``       with ``must_attach``: why nothing is sent, as ``text``; this is the last report
+``kept``          the event is stored in the outbox: ``entry``, ``claim``
+``not_kept``      the event can't be stored in the outbox and is sent without: ``reason``
+``begin``         the handlers get the event now
+``result``        the result of a handler, see `report_result`
+``end``           the claim was released: ``where``, as returned by `Claim.release`, or ``lost``
+``backlogging``   all results are reported; earlier events are now delivered for at most ``seconds``
+``backlog``       how many earlier events each handler has delivered: ``delivered``
+``log``           at any point: a warning that does not belong to a delivery
+================  ================================================================================================
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job."""
+    """Run the job ``send``."""
     reporter.report("taken")
     configs: dict[str, str] = dict(job["handlers"])
     reporter.exits_at_once = reporter.exits_at_once is not False and is_plain(configs)
@@ -72,16 +72,17 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
             del handlers[name]
             reporter.report("result", handler=name, ok=True, skipped=True)
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") and handlers else None
-        reporter.report("begin", heartbeat=reporter.beating)
-        given = send_to_handlers(
+        reporter.report("begin", heartbeat=reporter.has_heartbeat)
+        deliveries = send_to_handlers(
             handlers, with_sending(event, claim.entry.id if claim else job["sending"]), job, reporter, claim
         )
         if claim and job.get("backlog"):
-            _deliver_backlog({d.handler: handlers[d.handler] for d in given if d.ok}, given, job, claim, reporter)
+            working = {each.handler: handlers[each.handler] for each in deliveries if each.ok}
+            _deliver_backlog(working, deliveries, job, claim, reporter)
 
 
 def _show_logged_events() -> None:
-    """Print to stderr what the handler ``logging`` logs, since nobody has configured logging in this process."""
+    """Print the events that the handler ``logging`` logs to stderr, unless logging is configured."""
     import logging
 
     root = logging.getLogger()
@@ -93,17 +94,17 @@ def _show_logged_events() -> None:
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
-    """Run the job ``prepare``: import built-in handlers ahead of the event. No plugin's code runs.
+    """Run the job ``prepare``: import built-in handlers before the event arrives. Plugins are not imported.
 
-    :param job: ``handlers``, their names, and ``outbox``, whether one is used
+    :param job: ``handlers`` are the handlers' names; ``outbox`` is whether an outbox is used
     """
     if job["outbox"]:
-        import event._outbox.store  # noqa: F401  # loaded ahead on purpose
+        import event._outbox.store  # noqa: F401  # so that it is loaded before the event arrives
     for name in job["handlers"]:
         if _registry.kind(name) in _registry.BUILTINS:
             try:
                 _registry.get_handler(name)
-            except Exception:  # noqa: S110  # it is reported when the handler gets its event
+            except Exception:  # noqa: S110  # the error is reported when the handler gets its event
                 pass
 
 
@@ -114,50 +115,56 @@ def send_to_handlers(
     reporter: Reporter,
     claim: Claim | None = None,
 ) -> list[Delivery]:
-    """Give an event to handlers; report and journal what each one did, and hand the entry back unless told to hold it.
+    """Give an event to handlers, report and journal the results, then release the claim.
 
-    It is not handed back if a handler was not tried: the command has another worker try it, and settle the entry.
+    If a handler could not be tried, the claim is kept: the command starts another worker for that handler.
 
-    :param job: its ``deadline``, ``timeout``, ``alone`` and ``hold`` count
+    :param job: uses ``deadline``, ``timeout``, ``alone``, and ``hold`` (whether to keep the claim)
+    :param claim: the claim on the event's outbox entry; None if the event is not in an outbox
     """
     timeout = None if job.get("alone") else max(0.0, job.get("deadline", 0.0) - time.monotonic())
     untried, where = bool(job.get("hold")), ""
-    given: list[Delivery] = []
+    results: list[Delivery] = []
     try:
         for delivery in _dispatch.deliveries(handlers, event, timeout):
             retry = isinstance(delivery.error, _dispatch.NotStartedError)
             untried = untried or retry
             if delivery.timed_out:
                 delivery.error = TimeoutError(f"not done within {job['timeout']:g} s")
-            # Reported first: if another handler now ends the process, the command journals it.
+            # Report before journaling: if another handler ends the process now, the command journals the result.
             report_result(delivery, handlers[delivery.handler], reporter, retry=retry)
             if claim and not retry:
                 claim.record(delivery)
-            given.append(delivery)
+            results.append(delivery)
     finally:
         if claim and not untried:
             where = claim.release()
             if where == "claimed" and not claim.exists():
-                where = "lost"  # the outbox was removed, say
+                where = "lost"  # for example, the outbox was deleted
     if where:
         reporter.report("end", where=where)
-    return given
+    return results
 
 
 def _deliver_backlog(
     handlers: Mapping[str, LazyHandler],
-    given: Sequence[Delivery],
+    deliveries: Sequence[Delivery],
     job: Mapping[str, Any],
     claim: Claim,
     reporter: Reporter,
 ) -> None:
-    """Deliver what waits for the handlers that have taken the event, if all have been tried."""
-    if not handlers or any(isinstance(delivery.error, _dispatch.NotStartedError) for delivery in given):
+    """Deliver earlier events from the outbox, if every handler has been tried with this event.
+
+    :param handlers: the handlers that have delivered this event
+    :param deliveries: the results of all handlers for this event
+    """
+    if not handlers or any(isinstance(delivery.error, _dispatch.NotStartedError) for delivery in deliveries):
         return
     from event._outbox import Outbox
     from event._outbox.backlog import LONGEST, Backlog
 
-    backlog = Backlog(Outbox(job["outbox"]), handlers, claim.entry.handlers, max(d.seconds for d in given if d.ok))
+    slowest = max(delivery.seconds for delivery in deliveries if delivery.ok)
+    backlog = Backlog(Outbox(job["outbox"]), handlers, claim.entry.handlers, slowest)
     reporter.report("backlogging", seconds=LONGEST)
     try:
         backlog.deliver(min(job["deadline"], time.monotonic() + LONGEST))
@@ -168,9 +175,9 @@ def _deliver_backlog(
 
 
 def report_result(delivery: Delivery, handler: LazyHandler, reporter: Reporter, *, retry: bool = False) -> None:
-    """Report ``result``: what a handler did, in texts without secrets.
+    """Report the ``result`` of a handler, without secrets.
 
-    :param retry: whether the handler did not get the event for want of a thread, and can have a worker of its own
+    :param retry: whether no thread could be started for the handler, so that a worker of its own should try it
     """
     config = {delivery.handler: handler.config}
     reporter.report(
@@ -189,9 +196,9 @@ def report_result(delivery: Delivery, handler: LazyHandler, reporter: Reporter, 
 
 
 class Log:
-    """Inside a ``with`` block, what is logged outside of a delivery becomes reports ``log``.
+    """Report log messages that do not belong to a delivery as ``log``, inside a ``with`` block.
 
-    :param configs: the configurations whose secrets are left out
+    :param configs: the handler configurations whose secrets are removed from the messages
     """
 
     def __init__(self, reporter: Reporter, configs: Mapping[str, str]) -> None:
@@ -200,13 +207,13 @@ class Log:
         self._capture: Any = None
 
     def __enter__(self) -> None:
-        """Begin. Logging is not imported before anything is logged, or a plugin is."""
+        """Start capturing. Import `logging` only when something is logged or if a plugin may log."""
         _log.before_first_use = self._start
         if "logging" in sys.modules or not is_plain(self._configs):
             self._start()
 
     def __exit__(self, *_args: object) -> None:
-        """Leave everything as it was."""
+        """Stop capturing."""
         _log.before_first_use = None
         if self._capture:
             self._capture.__exit__()
@@ -223,12 +230,12 @@ class Log:
 
 
 def is_plain(names: Iterable[str]) -> bool:
-    """Return whether these handlers, and what they import, log nothing and leave nothing to the interpreter's end."""
+    """Return whether these handlers and their libraries log nothing and need no normal exit of the interpreter."""
     return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
 def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
-    """Return the event with its files attached; None if it must not be sent without them."""
+    """Return the event with its files attached; None if a required file can't be attached."""
     content = job["event"]
     if (references := job.get("redact", ())) is not None:
         content = {**content, "data": redact_data(content["data"], references)}
@@ -245,7 +252,7 @@ def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
 
 
 def _skipped(names: Iterable[str], event: Event, job: Mapping[str, Any]) -> set[str]:
-    """Return the handlers whose conditions the event does not meet; none on a further attempt, as `job` says."""
+    """Return the handlers whose conditions the event does not meet; none unless the job has ``first``."""
     if not job.get("first") or not any("@" in name for name in names):
         return set()
     from event._conditions import skipped
@@ -263,7 +270,7 @@ def _keep(event: Event, handlers: Mapping[str, LazyHandler], job: dict[str, Any]
     try:
         configs = {name: handler.encode_config() for name, handler in handlers.items()}
         claim = Outbox(job["outbox"]).put(event, configs, sending=job["sending"])
-    except Exception as error:  # of the operating system, or of a formatter or a value of the event
+    except Exception as error:  # from the disk, or from a formatter or a value of the event
         reporter.report("not_kept", reason=one_line(error))
         return None
     reporter.report("kept", entry=claim.entry.id, claim=claim.name)

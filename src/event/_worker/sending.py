@@ -1,16 +1,18 @@
-"""The command's side of sending one event: whatever the handlers' code does, there is a result for each, in time.
+"""The command's side of sending one event. Each handler gets a result in time, even if a handler hangs or crashes.
 
-A first worker gets the event with all handlers. What comes instead of its reports, and what follows:
+The first worker gets the event with all handlers. If it does not report a result for each of them:
 
-================================  ====================================================================================
-the outbox does not answer        the worker is killed; another one sends without the outbox, and the log says so
-the worker dies, or hangs         each handler that has not reported gets a worker of its own
-a worker of one handler dies      that handler has failed
-the deadline                      all workers are killed; what has not reported has failed
-the entry's worker has died       another one journals what is known, so that the entry waits for the rest
-================================  ====================================================================================
+====================================  ================================================================================
+What happens                          What the command does
+====================================  ================================================================================
+The outbox's disk does not respond.   Kill the worker, log a warning and send without the outbox in another worker.
+The worker dies or hangs.             Start a separate worker for each handler without a result.
+A handler's separate worker dies.     Record that the handler failed.
+The deadline passes.                  Kill all workers. The handlers without a result have failed.
+The worker with the claim is dead.    Let another worker journal the results and release the entry, to retry the rest.
+====================================  ================================================================================
 
-No sending takes longer than its timeout and `EXTRA` seconds.
+Sending one event never takes longer than its timeout plus `EXTRA` seconds.
 """
 
 from __future__ import annotations
@@ -28,27 +30,27 @@ if TYPE_CHECKING:
     Content = Mapping[str, Any]
     Pairs = Sequence[tuple[str, str]]
 
-OUTBOX_SHARE = 0.5  # of the timeout, for the outbox to take the event, once the worker has begun
-OUTBOX_EXTRA = 1.0  # seconds after the deadline, at most, for sending without an outbox that does not answer
-BACKLOG_LIMIT = 2.5  # seconds for delivering what waits; the worker itself stops after 2
-SILENT_SHARE = 0.4  # of the timeout; a worker that reports nothing for so long hangs, and holds up all its handlers
-RESUME_PATIENCE = 2.0  # seconds, for journaling what is known after a worker has died
-EXTRA = OUTBOX_EXTRA + RESUME_PATIENCE + EXIT_TIMEOUT  # seconds
-_RECEIVE_INTERVAL = 0.1  # seconds between two looks at the workers, at most
+OUTBOX_SHARE = 0.5  # of the timeout: how long storing the event in the outbox may take
+OUTBOX_EXTRA = 1.0  # seconds added to the timeout, at most, if the event is sent without an unresponsive outbox
+BACKLOG_LIMIT = 2.5  # seconds for delivering earlier events; the worker itself stops after 2
+SILENT_SHARE = 0.4  # of the timeout: a worker that reports nothing for so long is considered hung
+RESUME_TIMEOUT = 2.0  # seconds for journaling the results after a worker has died
+EXTRA = OUTBOX_EXTRA + RESUME_TIMEOUT + EXIT_TIMEOUT  # seconds
+_RECEIVE_INTERVAL = 0.1  # seconds between two checks of the workers, at most
 _NEVER = float("inf")
-_MARGIN_SHARE = 0.1  # of the timeout, half a second at most: the worker reports its own timeouts that much earlier
+_MARGIN_SHARE = 0.1  # of the timeout: the worker's own deadline is this much earlier, at most half a second
 
 
 class EventSender:
-    """Sends events to the same handlers, one after another, each with a deadline.
+    """Send events to the same handlers, one after another, each with a deadline.
 
     :param handlers: the name and the configuration of each handler
     :param outbox: the outbox's directory; None for no outbox
-    :param timeout: for one event, in seconds
-    :param log: called with a line about each thing that goes wrong outside of a handler
-    :param worker: a worker that serves already
-    :ivar delivers_backlog: whether to deliver also what waits in the outbox for the handlers that take an event
-    :ivar redact: secrets to replace in the data in addition to the usual ones; None to replace nothing
+    :param timeout: seconds for one event
+    :param log: called with one line for each problem that does not belong to a delivery
+    :param worker: a running worker to use for the first event
+    :ivar delivers_backlog: whether a handler that has delivered an event also gets earlier events from the outbox
+    :ivar redact: further secrets to replace in the data; None to replace none at all
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class EventSender:
         self.redact: Sequence[str] | None = ()
         self._worker = worker
         self.delivers_backlog = True
-        self.latest = _NEVER  # when every sending must have ended, by `time.monotonic`
+        self.latest = _NEVER  # when all sending must have ended, by `time.monotonic`
 
     def prepare(self) -> None:
-        """Have the worker import what it will need; this does not wait."""
+        """Let the worker import the modules that it will need, without waiting for it."""
         if self._worker:
             job = {"job": "prepare", "alone": True, "handlers": [*self.handlers], "outbox": self.outbox is not None}
             self._worker.send(job, deadline=time.monotonic())
@@ -87,18 +89,18 @@ class EventSender:
         """Send one event.
 
         :param event: its ``data``, ``attachments`` and ``closed``, as in a dump
-        :param attach: name and path of each file that is still to be attached
-        :param must_attach: whether nothing is sent if one of these cannot be attached
+        :param attach: name and path of each file to attach
+        :param must_attach: whether to send nothing if a file can't be attached
         :param sending: the id of the sending
-        :param timeout: instead of the one for all events, in seconds
-        :raises ValueError: the event cannot be written as JSON
+        :param timeout: seconds, instead of the timeout for all events
+        :raises ValueError: a value of the event has an unsupported type, or the event is too large
         """
         job = {"event": event, "redact": self.redact, "attach": attach, "must_attach": must_attach, "sending": sending}
         job["backlog"] = self.delivers_backlog
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
             sent = one.run(self._take_worker())
-        except BaseException:  # a Ctrl-C: nobody waits for what is under way
+        except BaseException:  # such as KeyboardInterrupt
             one.kill()
             raise
         if sent.clean and one.first and not one.first.ended:
@@ -108,14 +110,14 @@ class EventSender:
         return sent
 
     def hurry(self, seconds: float | None) -> None:
-        """Have the sending that another thread has begun, or begins, end in time.
+        """Set an earlier deadline for `send`, also for a call that is running in another thread.
 
-        :param seconds: how long it may still take; None for as long as its timeout says
+        :param seconds: how long it may still take; None for no limit except its timeout
         """
         self.latest = _NEVER if seconds is None else time.monotonic() + seconds
 
     def close(self) -> None:
-        """Let the worker end, within `EXIT_TIMEOUT`."""
+        """Stop the worker, within `EXIT_TIMEOUT` seconds."""
         if self._worker:
             self._worker.finish(EXIT_TIMEOUT)
             self._worker = None
@@ -123,16 +125,16 @@ class EventSender:
     def _take_worker(self) -> Worker | None:
         worker, self._worker = self._worker, None
         if worker:
-            worker.look()
+            worker.check()
             if not worker.ended:
                 return worker
         return None
 
 
 class _Sending:
-    """One event on its way.
+    """The sending of one event.
 
-    :ivar first: the worker that has all handlers
+    :ivar first: the worker that gets the event with all handlers
     """
 
     def __init__(self, sender: EventSender, job: dict[str, Any], timeout: float) -> None:
@@ -144,25 +146,28 @@ class _Sending:
         self._deadline = self._started + timeout
         self._sent = Sent()
         self._results: dict[str, Result] = {}
-        self._pending: dict[Worker, set[str]] = {}  # the handlers whose results each worker owes
-        self._begun: set[Worker] = set()  # those that have begun to call handlers
-        self._beating: set[Worker] = set()  # those of them that report that they live
-        self._outbox = sender.outbox
-        self._taken = 0.0  # when the first worker has begun with its job
-        self._claim = ""  # of the first worker, as long as it has not handed the entry back
-        self._alone: list[Worker] = []
+        self._pending: dict[Worker, set[str]] = {}  # the handlers without a result, for each worker
+        self._calling_handlers: set[Worker] = set()  # the workers that have begun to call handlers
+        self._with_heartbeat: set[Worker] = set()  # those that report ``alive``
+        self._outbox = sender.outbox  # None once the event is stored, or if it can't be stored
+        self._job_started = 0.0  # when the first worker has started its job
+        self._claim = ""  # the first worker's claim on the entry, until it releases it
+        self._single_workers: list[Worker] = []  # the workers that have one handler
 
     def run(self, worker: Worker | None) -> Sent:
-        """Send; return what became of it."""
-        self.first = self._give(worker, [*self._sender.handlers], outbox=self._outbox)
+        """Send the event; return the results.
+
+        :param worker: the first worker; None to start one
+        """
+        self.first = self._assign(worker, [*self._sender.handlers], outbox=self._outbox)
         while self._pending and not self._sent.refused:
-            for reporting, report in receive([*self._pending], self._next_look()):
-                self._take(reporting, report)
+            for reporting, report in receive([*self._pending], self._next_check()):
+                self._handle_report(reporting, report)
             for watched in [*self._pending]:
                 self._watch(watched)
             if time.monotonic() >= self._end():
                 break
-        self._fail_the_rest()
+        self._fail_unfinished()
         self._end_helpers()
         if self._claim and self.first:
             self._resume(self.first)
@@ -171,14 +176,19 @@ class _Sending:
         return self._sent
 
     def kill(self) -> None:
-        """End all workers."""
-        for worker in (*self._pending, *self._alone):
+        """Kill all workers."""
+        for worker in (*self._pending, *self._single_workers):
             worker.kill()
 
-    def _give(
+    def _assign(
         self, worker: Worker | None, names: list[str], *, outbox: str | None, alone: bool = False
     ) -> Worker | None:
-        """Give the event for some handlers to a worker, a new one if it is None."""
+        """Send the job for some handlers to a worker.
+
+        :param worker: None to start a new one
+        :param alone: whether it is a separate worker for one handler
+        :return: the worker; None if none can be started
+        """
         try:
             worker = worker or Worker.spawn()
         except OSError as error:
@@ -205,42 +215,42 @@ class _Sending:
             deadline=self._deadline,
         )
         if alone:
-            self._alone.append(worker)
+            self._single_workers.append(worker)
         return worker
 
-    def _next_look(self) -> float:
-        """Return when to look at the workers again, though none reports."""
-        looks = [self._end(), time.monotonic() + _RECEIVE_INTERVAL]
-        return min([*looks, self._outbox_deadline()] if self._outbox else looks)
+    def _next_check(self) -> float:
+        """Return when to check the workers again if none of them reports."""
+        times = [self._end(), time.monotonic() + _RECEIVE_INTERVAL]
+        return min([*times, self._outbox_deadline()] if self._outbox else times)
 
     def _end(self) -> float:
-        """Return when all must be done."""
+        """Return the time at which sending must end."""
         return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
         """Return the deadline for storing the event in the outbox."""
-        return min(self._end(), self._taken + OUTBOX_SHARE * self._timeout) if self._taken else self._end()
+        return min(self._end(), self._job_started + OUTBOX_SHARE * self._timeout) if self._job_started else self._end()
 
-    def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        """Take a report; what is not understood is ignored."""
+    def _handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        """Handle a report of a worker; ignore reports of an unknown kind."""
         kind = report.get("report")
         if kind == "done" and worker in self._pending:
-            self._done(worker)
+            self._retry_unfinished(worker)
         elif kind == "result":
-            self._take_result(worker, report)
+            self._handle_result(worker, report)
         elif kind == "begin":
-            self._begun.add(worker)
+            self._calling_handlers.add(worker)
             if report.get("heartbeat"):
-                self._beating.add(worker)
+                self._with_heartbeat.add(worker)
         elif kind in {"log", "not_attached"}:
             self._sender.log(text_or_empty(report.get("text")))
         elif worker is self.first:
-            self._take_of_entry(kind, report)
+            self._handle_entry_report(kind, report)
 
-    def _take_of_entry(self, kind: object, report: Mapping[str, Any]) -> None:
-        """Take a report of the first worker, about the outbox's entry."""
+    def _handle_entry_report(self, kind: object, report: Mapping[str, Any]) -> None:
+        """Handle a report of the first worker about the outbox entry."""
         if kind == "taken":
-            self._taken = time.monotonic()
+            self._job_started = time.monotonic()
         elif kind == "refused":
             self._sent.refused = text_or_empty(report.get("text")) or "refused"
             self._sent.clean = False
@@ -259,21 +269,21 @@ class _Sending:
             self._claim = ""
             self._sent.kept = self._sent.kept and report.get("where") != "lost"
 
-    def _take_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
+    def _handle_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
         name = text_or_empty(report.get("handler"))
-        owed = self._pending.get(worker, set())
-        if name in owed and (worker in self._alone or not report.get("retry")):
-            owed.discard(name)
-            self._note(Result(name, report), worker)
+        pending = self._pending.get(worker, set())
+        if name in pending and (worker in self._single_workers or not report.get("retry")):
+            pending.discard(name)
+            self._set_result(Result(name, report), worker)
 
-    def _note(self, result: Result, worker: Worker) -> None:
+    def _set_result(self, result: Result, worker: Worker) -> None:
         if result.timed_out:
-            result.error = self._not_in_time()
+            result.error = self._timeout_error()
             if worker is self.first:
                 self._sent.clean = False
         self._results[result.handler] = result
 
-    def _not_in_time(self) -> str:
+    def _timeout_error(self) -> str:
         return f"TimeoutError: not done within {self._sender.timeout:g} s"
 
     def _without_outbox(self, reason: str) -> None:
@@ -281,26 +291,30 @@ class _Sending:
         self._sent.kept = False
         self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}, and is sent without: {reason}")
 
-    def _done(self, worker: Worker) -> None:
-        """Have other workers do what a worker, which is done, could not try."""
+    def _retry_unfinished(self, worker: Worker) -> None:
+        """After a worker has finished its job, retry the handlers that it could not try."""
         for name in self._pending.pop(worker):
             self._retry_alone(name)
 
     def _retry_alone(self, name: str) -> None:
-        self._give(None, [name], outbox=None, alone=True)
+        self._assign(None, [name], outbox=None, alone=True)
 
     def _watch(self, worker: Worker) -> None:
-        """See to it that a worker that serves no more, or not fast enough, does not hold up the handlers."""
+        """Kill a worker that hangs or whose outbox does not respond; replace a worker that has ended."""
         now = time.monotonic()
         if worker is self.first and self._outbox and not worker.ended and now >= self._outbox_deadline():
-            worker.kill(f"it did not answer within {now - (self._taken or self._started):.1f} s")
-        elif worker in self._beating and not worker.ended and now - worker.last_report > SILENT_SHARE * self._timeout:
+            worker.kill(f"it did not answer within {now - (self._job_started or self._started):.1f} s")
+        elif (
+            worker in self._with_heartbeat
+            and not worker.ended
+            and now - worker.last_report > SILENT_SHARE * self._timeout
+        ):
             worker.kill("a handler stopped its process")
         if worker.ended and worker in self._pending:
             self._replace(worker)
 
     def _replace(self, worker: Worker) -> None:
-        """Have other workers do what a dead one owes."""
+        """Retry the pending handlers of a dead worker, or record that they failed."""
         names = self._pending.pop(worker)
         if worker is self.first:
             self._sent.clean = False
@@ -308,19 +322,19 @@ class _Sending:
             self._without_outbox(worker.ended)
             latest = self._started + self._timeout + OUTBOX_EXTRA
             self._deadline = max(self._deadline, min(latest, time.monotonic() + OUTBOX_SHARE * self._timeout))
-            self.first = self._give(None, [*names], outbox=None)
-        elif worker in self._alone or (worker in self._begun and len(self._sender.handlers) == 1):
+            self.first = self._assign(None, [*names], outbox=None)
+        elif worker in self._single_workers or (worker in self._calling_handlers and len(self._sender.handlers) == 1):
             for name in names:
                 self._results[name] = Result(name, {"error": worker.ended})
         else:
             for name in names:
                 self._retry_alone(name)
 
-    def _fail_the_rest(self) -> None:
-        """Fail what is not done at the deadline."""
+    def _fail_unfinished(self) -> None:
+        """At the deadline, kill the workers and record that their pending handlers failed."""
         for worker, names in self._pending.items():
             for name in names:
-                report = {"error": self._not_in_time(), "seconds": self._timeout, "timed_out": True}
+                report = {"error": self._timeout_error(), "seconds": self._timeout, "timed_out": True}
                 self._results[name] = Result(name, report)
             worker.kill("it was not done in time")
             self._sent.clean = self._sent.clean and worker is not self.first
@@ -328,24 +342,24 @@ class _Sending:
 
     def _end_helpers(self) -> None:
         deadline = time.monotonic() + EXIT_TIMEOUT
-        for worker in self._alone:
+        for worker in self._single_workers:
             worker.finish(max(0.0, deadline - time.monotonic()))
 
     def _resume(self, owner: Worker) -> None:
-        """Have another worker journal what is known, and let the entry wait for the rest.
+        """Journal the results in another worker, and release the entry for the handlers that are still pending.
 
-        :param owner: of the claim; it must be dead
+        :param owner: the worker that has the claim; it is killed first
         """
         owner.kill()
         self._sent.clean = False
-        deadline = time.monotonic() + RESUME_PATIENCE
+        deadline = time.monotonic() + RESUME_TIMEOUT
         try:
             worker = Worker.spawn()
         except OSError:
-            return  # the entry is a dead process's: the next `deliver` takes it
+            return  # the next `deliver` takes over the dead worker's claim
         results = [result.as_dict() for result in self._results.values()]
         job = {"job": "resume", "outbox": self._sender.outbox, "claim": self._claim, "results": results}
-        worker.send({**job, "limit": RESUME_PATIENCE + EXTRA}, deadline=deadline)
+        worker.send({**job, "limit": RESUME_TIMEOUT + EXTRA}, deadline=deadline)
         done = False
         while not done and not worker.ended and time.monotonic() < deadline:
             for _, report in receive([worker], deadline):

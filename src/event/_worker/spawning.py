@@ -1,4 +1,4 @@
-"""Start a worker as a new interpreter: where fork is not to be had, and for each worker that takes another's place."""
+"""Start a worker in a new Python interpreter: on platforms without fork, and to replace or add a worker."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from subprocess import DEVNULL, Popen
 
 from event._worker.system import make_pipes
 
-# The same path, so that the worker finds what the command has found; and this package, whatever the path holds.
+# The worker has the command's sys.path. This package's own directory comes first during `import event`, so that the
+# path can't lead to another module of that name.
 _CODE = (
     "import sys; sys.path[:] = [{own!r}, *{path!r}]; import event; del sys.path[0]; "
     "from event._worker import child; child.main({jobs}, {reports}, {command})"
 )
-_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where this package is
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # this package's directory
 
 
 def spawn() -> tuple[int, int, int, Popen[bytes]]:
-    """Return the process id of a new worker, the descriptors for its jobs and its reports, and the process.
+    """Start a worker; return its process id, the file descriptors of its jobs and its reports, and the process.
 
-    :raises OSError: it could not be started
+    :raises OSError: the process can't be started
     """
     pipes = jobs, to_worker, from_worker, reports = make_pipes()
     try:
@@ -56,7 +57,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows
 else:
 
     def _start(jobs: int, reports: int) -> Popen[bytes]:
-        # A session of its own: a terminal's Ctrl-C is the command's to answer, and its group can be killed.
+        # In its own session, the worker does not get the terminal's Ctrl-C, and its process group can be killed.
         return Popen(  # noqa: S603  # ourselves
             _worker_command(jobs, reports), stdin=DEVNULL, pass_fds=(jobs, reports), start_new_session=True
         )

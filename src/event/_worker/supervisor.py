@@ -1,16 +1,17 @@
-"""The command's side of delivering from an outbox: keep a worker at it, whatever the handlers' code does.
+"""The command's side of delivering from an outbox. It keeps one worker running, even if handlers hang or crash.
 
-================================  ====================================================================================
-what happens                      what follows
-================================  ====================================================================================
-the worker dies                   another one goes on; what handlers had then goes into quarantine, see
-                                  `event._worker.quarantine`
-a handler kills its own worker    it has failed; the second time in a row, its lane rests for `WORKER_REST` seconds
-the worker hangs                  it is killed, and the same follows
-the disk does not answer          the worker is killed; ``watch`` tries again later
-the worker grows, ages, or hangs  it finishes what it has begun, while another one goes on
-in many threads
-================================  ====================================================================================
+====================================  ================================================================================
+What happens                          What the supervisor does
+====================================  ================================================================================
+The worker dies.                      Start a new worker. The entries that handlers had go into quarantine, see
+                                      `event._worker.quarantine`.
+A handler kills its own worker in     Record that the handler failed. After two crashes in a row, pause its lane for
+quarantine.                           `CRASH_PAUSE` seconds.
+The worker hangs.                     Kill it, then do the same as if it had died.
+The disk does not respond.            Kill the worker. ``watch`` tries again later.
+The worker uses much memory, is old,  Let it finish its running deliveries, while a new worker takes over.
+or has many hung threads.
+====================================  ================================================================================
 """
 
 from __future__ import annotations
@@ -30,31 +31,31 @@ if TYPE_CHECKING:
 
     from event._worker.quarantine import Listener
 
-WORKER_REST = 60.0  # seconds
-SILENT_SECONDS = 2.0  # seconds beyond the timeout; a worker that reports nothing for so long hangs
-GUARD = 30.0  # seconds beyond the timeout; a worker that hangs ends by itself, if the command was killed
-DISK_PATIENCE = 10.0  # seconds beyond the timeout that the outbox's disk may take
-MOST_AGE = 6 * 3600.0  # seconds that a worker serves
-MOST_THREADS = 1000  # in a worker
-_RELEASE_PATIENCE = 2.0  # seconds to put back what was begun, when a second signal has come
-_START_PATIENCE = 10.0  # seconds for a worker to take a job
-_MOST_STARTS = 5  # in a row without any result, before a single pass gives up
+CRASH_PAUSE = 60.0  # seconds that a lane is paused after repeated crashes
+SILENT_SECONDS = 2.0  # after the timeout: a worker that reports nothing for so long is considered hung
+GUARD = 30.0  # seconds after the timeout: a hung worker exits by itself, in case the command was killed
+DISK_TIMEOUT = 10.0  # seconds beyond the timeout that the outbox's disk may take to respond
+MAX_AGE = 6 * 3600.0  # seconds until a worker is replaced
+MAX_THREADS = 1000  # in a worker, until it is replaced
+_RELEASE_TIMEOUT = 2.0  # seconds to put unfinished entries back after a second signal
+_START_TIMEOUT = 10.0  # seconds for a worker to accept a job
+_MAX_STARTS = 5  # of workers in a row without any result; then the job ``deliver`` fails
 _MAX_RESTART_PAUSE = 60.0  # seconds between two starts
 _STATES = frozenset({"state", "alive", "total", "trouble", "idle", "absent"})
-_CRASHES_BEFORE_REST = 2  # of workers of its own, before a lane rests
+_CRASHES_BEFORE_PAUSE = 2  # in a row, in quarantine
 
 
 class Supervisor:
-    """Keeps a worker that delivers from an outbox.
+    """Keep a worker running that delivers from an outbox.
 
-    :param job: what it does, see `event._worker.deliver_job`
-    :param listener: is told what it does
-    :param worker: a worker that serves already
-    :ivar finished: whether there is nothing more to do
-    :ivar failed: why the outbox could not be used to the end; empty if it could
-    :ivar total: how many entries are to be tried, as far as that is known
-    :ivar is_absent: whether there is no outbox yet
-    :ivar summary: what waits at the end, as the report ``summary`` has it; None if that is not known
+    :param job: the worker's job, see `event._worker.deliver_job`
+    :param listener: receives the results
+    :param worker: a running worker to use first
+    :ivar finished: whether the work is done
+    :ivar failed: why the outbox could not be used; empty if there was no problem
+    :ivar total: the number of entries to try; 0 if it is not known yet
+    :ivar is_absent: whether the outbox does not exist yet
+    :ivar summary: the final report ``summary``; None if there is none
     """
 
     def __init__(self, job: Mapping[str, Any], listener: Listener, worker: Worker | None = None) -> None:
@@ -67,14 +68,14 @@ class Supervisor:
         self._drain = job["job"] == "relay"
         self._listener = listener
         self._timeout = float(job["timeout"])
-        self._open: dict[Worker, dict[str, OpenEntry]] = {}  # what each worker has, by the entry's id
-        self._carried: dict[str, OpenEntry] = {}  # entries between two handlers whose worker has died
-        self._quarantine = Quarantine(job["outbox"], self._timeout, listener, self._note_lane, self._is_resting)
+        self._open_entries: dict[Worker, dict[str, OpenEntry]] = {}  # the entries of each worker, by id
+        self._carried: dict[str, OpenEntry] = {}  # entries whose worker died while no handler had them, by id
+        self._quarantine = Quarantine(job["outbox"], self._timeout, listener, self._count_crash, self._is_paused)
         self._draining: list[Worker] = []
-        self._deaths: dict[str, int] = {}  # of lanes, in a row
-        self._rests: dict[str, float] = {}  # lanes, and until when, by the monotonic clock
-        self._held: set[str] = set()  # lanes that the worker must not serve before the quarantine is over
-        self._starts = 0  # in a row without a result
+        self._crash_counts: dict[str, int] = {}  # of each lane, in a row
+        self._paused_until: dict[str, float] = {}  # when each lane's pause ends, by `time.monotonic`
+        self._held: set[str] = set()  # lanes that the worker must not use until their quarantine is over
+        self._starts = 0  # of workers in a row without a result
         self._next_start = 0.0
         self._started = 0.0
         self._idle = self._stopping = False
@@ -82,7 +83,7 @@ class Supervisor:
         self._main: Worker | None = None
 
     def step(self, seconds: float) -> None:
-        """Go on for some time, or until something was reported.
+        """Wait for reports and handle them; start and replace workers as needed.
 
         :param seconds: how long to wait, at most
         """
@@ -90,52 +91,54 @@ class Supervisor:
             self._start_main()
         workers = [*self._workers(), *self._quarantine.workers]
         deadline = time.monotonic() + seconds
-        if not workers and not self._others():
+        if not workers and not self._extra_workers():
             time.sleep(min(seconds, max(0.0, self._next_start - time.monotonic())))
-        for worker, report in receive([*workers, *self._others()], deadline):
+        for worker, report in receive([*workers, *self._extra_workers()], deadline):
             try:
                 if worker in self._quarantine.workers:
-                    self._quarantine.take(worker, report)
-                elif worker in self._open:
-                    self._take(worker, report)
+                    self._quarantine.handle_report(worker, report)
+                elif worker in self._open_entries:
+                    self._handle_report(worker, report)
                 else:
-                    self._take_other(worker, report)
+                    self._handle_other_report(worker, report)
             except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-                worker.kill(f"it broke the protocol of workers ({type(error).__name__})")
+                worker.kill(f"it sent an invalid report ({type(error).__name__})")
         self._quarantine.watch()
         self._watch()
 
     def stop(self) -> None:
-        """Finish what has begun, and put back the rest; `step` goes on until it is `finished`."""
+        """Finish the running deliveries and put the other entries back. Call `step` until `finished` is true."""
         if not self._stopping:
             self._stopping = True
             if self._main:
                 self._drain_main()
 
     def abort(self) -> None:
-        """Kill the workers, and put back what they had, within `_RELEASE_PATIENCE`."""
+        """Kill the workers and put their entries back, within `_RELEASE_TIMEOUT` seconds."""
         for worker in self._workers():
             worker.kill()
         self._main, self._draining = None, []
-        entries = [*self._quarantine.give_up(), *(entry for given in self._open.values() for entry in given.values())]
-        self._open.clear()
+        entries = self._quarantine.give_up()
+        for opened in self._open_entries.values():
+            entries += opened.values()
+        self._open_entries.clear()
         _release(str(self._job["outbox"]), entries)
         self.finished = True
 
-    # What a relay adds.
+    # Overridden by the supervisor of a relay.
 
-    def _others(self) -> list[Worker]:
-        """Return further workers to hear."""
+    def _extra_workers(self) -> list[Worker]:
+        """Return further workers whose reports `step` receives."""
         return []
 
-    def _take_other(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        """Take a report of one of the `_others`, or one that is not about the outbox."""
+    def _handle_other_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        """Handle a report of one of the `_extra_workers`, or of a kind that only a relay has."""
 
-    def _note_death(self, worker: Worker) -> bool:
-        """Take note that the worker with the job has died; return whether that is explained."""
+    def _handle_death(self, worker: Worker) -> bool:
+        """Handle the death of a worker with the main job; return whether a batch of the relay explains it."""
         return bool(not worker)
 
-    # The worker that has the job.
+    # The main worker.
 
     def _workers(self) -> list[Worker]:
         return [*([self._main] if self._main else []), *self._draining]
@@ -152,24 +155,24 @@ class Supervisor:
             self._fail(f"no worker can be started: {error.strerror}")
             return
         self._main, self._started = worker, now
-        rest = [lane for lane in self._rests if self._is_resting(lane)]
-        self._open[worker], self._carried = self._carried, {}
-        adopt = [(entry.id, entry.claim) for entry in self._open[worker].values()]
+        rest = [lane for lane in self._paused_until if self._is_paused(lane)]
+        self._open_entries[worker], self._carried = self._carried, {}
+        adopt = [(entry.id, entry.claim) for entry in self._open_entries[worker].values()]
         self._held = self._quarantine.lanes
-        job = {**self._job, "leave": self._quarantine.ids, "rest": rest, "hold": [*self._held], "adopt": adopt}
-        worker.send(job, deadline=now + _START_PATIENCE)
+        job = {**self._job, "leave": self._quarantine.ids, "pause": rest, "hold": [*self._held], "adopt": adopt}
+        worker.send(job, deadline=now + _START_TIMEOUT)
         self._job["everything"] = self._job["everything"] and self._once
 
-    def _take(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        """Take a report; what is not understood is ignored."""
+    def _handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        """Handle a report of a worker; ignore reports of an unknown kind."""
         kind = report.get("report")
         if kind == "begin":
-            self._note_begin(self._open[worker], report)
+            self._note_begin(self._open_entries[worker], report)
         elif kind == "results":
             for item in report["items"]:
-                self._note_item(self._open[worker], *item)
-        elif kind == "adopted" and report["entry"] in self._open[worker]:
-            self._open[worker][report["entry"]].claim = str(report["claim"])
+                self._note_item(self._open_entries[worker], *item)
+        elif kind == "adopted" and report["entry"] in self._open_entries[worker]:
+            self._open_entries[worker][report["entry"]].claim = str(report["claim"])
         elif kind == "summary":
             self.summary = dict(report)
         elif kind == "log":
@@ -177,14 +180,14 @@ class Supervisor:
         elif kind == "done":
             self._end(worker)
         elif worker is self._main and kind in _STATES:
-            self._take_state(worker, report)
+            self._handle_state(worker, report)
         else:
-            self._take_other(worker, report)
+            self._handle_other_report(worker, report)
 
-    def _take_state(self, worker: Worker, report: Mapping[str, Any]) -> None:
+    def _handle_state(self, worker: Worker, report: Mapping[str, Any]) -> None:
         kind = report.get("report")
         if kind == "state":
-            if float(report["disk"]) > self._timeout + DISK_PATIENCE:
+            if float(report["disk"]) > self._timeout + DISK_TIMEOUT:
                 worker.kill("the outbox does not answer")
                 self._fail("the outbox does not answer")
             elif report["exhausted"]:
@@ -200,7 +203,7 @@ class Supervisor:
             self._idle = True
 
     def _trouble(self, text: str) -> None:
-        """Take note that the outbox cannot be used, or can be used again."""
+        """Handle the report that the outbox can't be used, or, if `text` is empty, that it can be used again."""
         if text:
             self._fail(text)
 
@@ -212,45 +215,45 @@ class Supervisor:
             entry.given[handler] = lane
 
     def _note_item(self, opened: dict[str, OpenEntry], kind: str, entry_id: str, *fields: Any) -> None:
-        """Take an item of the report ``results``."""
+        """Handle an item of the report ``results``."""
         self._starts = 0
         entry = opened.get(entry_id) or OpenEntry(entry_id, "", "")
         if kind == "end":
             opened.pop(entry_id, None)
             self._listener.entry(entry, str(fields[0]))
             return
-        self._deaths.pop(entry.given.pop(fields[0], ""), None)
+        self._crash_counts.pop(entry.given.pop(fields[0], ""), None)
         if len(fields) > 1:
             entry.results.append(Result(str(fields[0]), fields[1]))
 
-    def _note_lane(self, handler: str, lane: str, died: bool) -> None:
-        """Take note of what became of a worker that had nothing but one handler to do."""
-        self._deaths[lane] = self._deaths.get(lane, 0) + 1 if died else 0
-        if self._deaths[lane] >= _CRASHES_BEFORE_REST:
-            self._rests[lane] = time.monotonic() + WORKER_REST
-            self._listener.log(f"{handler} ended its process twice in a row, and is not tried for {WORKER_REST:g} s")
-            self._set_lane("rest", lane)
+    def _count_crash(self, handler: str, lane: str, died: bool) -> None:
+        """Count the crashes of a handler in quarantine; pause its lane after `_CRASHES_BEFORE_PAUSE` in a row."""
+        self._crash_counts[lane] = self._crash_counts.get(lane, 0) + 1 if died else 0
+        if self._crash_counts[lane] >= _CRASHES_BEFORE_PAUSE:
+            self._paused_until[lane] = time.monotonic() + CRASH_PAUSE
+            self._listener.log(f"{handler} ended its process twice in a row, and is not tried for {CRASH_PAUSE:g} s")
+            self._set_lane("pause", lane)
 
     def _set_lane(self, job: str, lane: str) -> None:
         self._held.discard(lane)
-        for worker in self._workers():  # also one that drains: it waits for the lane
-            worker.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
+        for worker in self._workers():  # also a draining worker: it may wait for the lane
+            worker.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_TIMEOUT, is_more=True)
 
-    def _is_resting(self, lane: str) -> bool:
-        return self._rests.get(lane, 0.0) > time.monotonic()
+    def _is_paused(self, lane: str) -> bool:
+        return self._paused_until.get(lane, 0.0) > time.monotonic()
 
-    # What becomes of workers.
+    # Replacing and stopping workers.
 
     def _watch(self) -> None:
         now = time.monotonic()
         main = self._main
-        if main and not main.ended and now - self._started > MOST_AGE and not self._once:
+        if main and not main.ended and now - self._started > MAX_AGE and not self._once:
             self._drain_main()
         for worker in self._workers():
             if not worker.ended and now - worker.last_report > self._timeout + SILENT_SECONDS:
                 worker.kill("a handler stopped its process")
             if worker.ended:
-                self._bury(worker)
+                self._handle_exit(worker)
         for lane in self._held - self._quarantine.lanes:
             self._set_lane("release", lane)
         if self._idle and not self._quarantine.ids:
@@ -261,35 +264,35 @@ class Supervisor:
             self.finished = True
 
     def _drain_main(self) -> None:
-        """Have the worker finish what it has begun; another one may go on meanwhile."""
+        """Let the main worker finish its running deliveries. A new one may take over meanwhile."""
         if self._main:
             stop = {"job": "stop", "drain": self._drain and self._stopping}
-            self._main.send(stop, deadline=time.monotonic() + _START_PATIENCE, is_more=True)
+            self._main.send(stop, deadline=time.monotonic() + _START_TIMEOUT, is_more=True)
             self._draining.append(self._main)
             self._main = None
 
     def _end(self, worker: Worker) -> None:
-        """Let a worker end that has done its job."""
+        """Stop a worker that has finished its job."""
         self._forget(worker)
         worker.finish(EXIT_TIMEOUT)
 
-    def _bury(self, worker: Worker) -> None:
-        """See to what a worker leaves that has died."""
+    def _handle_exit(self, worker: Worker) -> None:
+        """Move a dead worker's entries to the quarantine, or to the next worker if no handler had them."""
         opened = self._forget(worker)
         given = [entry for entry in opened.values() if entry.given]
         self._carried.update((key, entry) for key, entry in opened.items() if not entry.given)
         for entry in given:
             self._quarantine.add(entry)
-        if not self._note_death(worker) and not given:
-            self._fail(f"the worker was lost: {worker.ended}", fatally=self._starts >= _MOST_STARTS)
+        if not self._handle_death(worker) and not given:
+            self._fail(f"the worker was lost: {worker.ended}", fatally=self._starts >= _MAX_STARTS)
 
     def _forget(self, worker: Worker) -> dict[str, OpenEntry]:
-        """Remove a worker from those that deliver; return what it had."""
+        """Remove a worker; return its open entries."""
         if worker is self._main:
             self._main = None
         else:
             self._draining.remove(worker)
-        return self._open.pop(worker)
+        return self._open_entries.pop(worker)
 
     def _fail(self, text: str, *, fatally: bool = True) -> None:
         if self._once and fatally:
@@ -300,13 +303,16 @@ class Supervisor:
 
 
 def _is_too_large(report: Mapping[str, Any]) -> bool:
-    """Return whether a worker that reports ``alive`` has grown so much that another one should go on."""
-    return int(report["memory"]) > memory_limit() // 2 or int(report["threads"]) > MOST_THREADS
+    """Return whether a worker uses so much memory or so many threads that it should be replaced.
+
+    :param report: its report ``alive``
+    """
+    return int(report["memory"]) > memory_limit() // 2 or int(report["threads"]) > MAX_THREADS
 
 
 def _release(outbox: str, entries: list[OpenEntry]) -> None:
-    """Have a worker put back entries whose worker was killed; what it does not reach in time waits for the next."""
-    deadline = time.monotonic() + _RELEASE_PATIENCE
+    """Put entries of killed workers back, in a new worker. If the time runs out, a later `deliver` takes them over."""
+    deadline = time.monotonic() + _RELEASE_TIMEOUT
     if not entries:
         return
     try:
@@ -316,7 +322,7 @@ def _release(outbox: str, entries: list[OpenEntry]) -> None:
     for entry in entries:
         results = [result.as_dict() for result in entry.results]
         job = {"job": "resume", "outbox": outbox, "claim": entry.claim, "results": results}
-        worker.send({**job, "limit": _RELEASE_PATIENCE}, deadline=deadline)
+        worker.send({**job, "limit": _RELEASE_TIMEOUT}, deadline=deadline)
     left = len(entries)
     while left and not worker.ended and time.monotonic() < deadline:
         left -= sum(report.get("report") == "done" for _, report in receive([worker], deadline))

@@ -1,4 +1,4 @@
-"""What both sides ask of the operating system."""
+"""Pipes and memory use, for the command and the worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MEMORY_LIMIT = 2 << 30  # bytes that a worker may use, or half of the machine's 
 
 
 def make_pipes() -> tuple[int, int, int, int]:
-    """Return two pipes: both ends of the one for jobs, then both of the one for reports.
+    """Create two pipes, for jobs and for reports; return both ends of each.
 
     :raises OSError: too many files are open
     """
@@ -22,7 +22,7 @@ def make_pipes() -> tuple[int, int, int, int]:
 
 
 def memory_of(pid: int) -> int:
-    """Return how many bytes of memory a process uses; 0 where the system does not say (proc(5))."""
+    """Return how many bytes of memory a process uses, from /proc (proc(5)); 0 if that is not available."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -39,7 +39,7 @@ def memory_limit() -> int:
 
 
 def _above_standard(fd: int) -> int:
-    """Return a descriptor that is none of stdin, stdout and stderr: this process may have been started without."""
+    """Return a descriptor above 2. If this process was started without stdin, stdout or stderr, `fd` may be lower."""
     if fd > 2:
         return fd
     from event._process.signals import above_standard

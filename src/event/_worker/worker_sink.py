@@ -1,8 +1,9 @@
-"""The command's side of a relay: a sink whose work is done in a worker.
+"""The command's side of a relay: a sink that processes batches of messages in a worker.
 
-A thread keeps the worker, as for ``deliver --watch``. If the worker dies, hangs or gets no answer from the outbox's
-disk while it has a batch, each message is tried in a worker in which nothing else runs: put into the outbox, or without
-one given to one handler after another. A message that kills such a worker has crashed it; the relay counts that.
+A thread supervises the worker, as for ``deliver --watch``. If the worker dies or hangs while it has a batch, each
+message of the batch is retried in a worker that runs nothing else. This worker stores the message in the outbox.
+Without an outbox, it gives the message to one handler after another. If such a worker dies, the relay counts a crash
+for the message.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from event._process.signal_flag import SignalFlag
 from event._worker.parent import EXIT_TIMEOUT, Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.results import Result
-from event._worker.supervisor import WORKER_REST, Supervisor
+from event._worker.supervisor import CRASH_PAUSE, Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,19 +27,20 @@ if TYPE_CHECKING:
 
     from event._worker.quarantine import Listener
 
-BATCH_PATIENCE = 30.0  # seconds for the outbox's disk to take a batch; without an outbox, beyond what handlers may take
-_ALONE_PATIENCE = 10.0  # seconds beyond the timeout, for a message alone
+BATCH_TIMEOUT = 30.0  # seconds for storing a batch in the outbox; without one, added to the handlers' timeouts
+_SINGLE_MARGIN = 10.0  # seconds added to the timeout for a single message
 _IDLE = 1.0  # seconds between two calls of `idle`
-_FIRST_IDLE = 0.005  # seconds before the first one, which takes the broker's next messages while the worker is busy
-_WORKER_CHECK_INTERVAL = 1.0  # seconds between two looks at the workers, at most
-_MAX_CRASHES = 2  # in a row, before a handler rests
+_FIRST_IDLE = 0.005  # seconds before the first call, which prefetches the next messages while the worker is busy
+_WORKER_CHECK_INTERVAL = 1.0  # seconds between two checks of the workers, at most
+_MAX_CRASHES = 2  # in a row, before a handler is paused
 
 
 @dataclass(slots=True)
 class _Trial:
-    """A message that is tried alone, without an outbox for one handler.
+    """A message that is retried alone, in a worker that runs nothing else.
 
-    :ivar handler: the handler's name; empty with an outbox
+    :ivar index: the message's position in the batch
+    :ivar handler: the name of the only handler to try; empty with an outbox
     """
 
     index: int
@@ -47,12 +49,13 @@ class _Trial:
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch in work.
+    """The batch that is being processed.
 
-    :ivar worker: which has it; None if no worker has
-    :ivar served: the handlers that have got the event of an id
-    :ivar trials: what is still to be tried alone; None as long as the batch is tried as a whole
-    :ivar results: what became of each message, one result for each trial
+    :ivar worker: the worker that has the batch; None if none has
+    :ivar served: the names of the handlers that have already delivered an event, by the event's id
+    :ivar trials: the messages still to be retried alone; None while the batch is processed as a whole
+    :ivar results: for each message, one result for each trial
+    :ivar done: set when `results` is complete
     """
 
     incoming: Sequence[Incoming]
@@ -66,40 +69,40 @@ class _Batch:
 
 
 class WorkerSink:
-    """Gives batches to a worker; a `Sink`.
+    """A `Sink` that delivers batches in a worker.
 
     :param job: see `event._worker.relay_job`
-    :param listener: is told what becomes of entries, in a thread of the sink
+    :param listener: receives the results of entries; it is called in a thread of the sink
     """
 
     def __init__(self, job: Mapping[str, Any], listener: Listener) -> None:
         self._supervisor = _RelaySupervisor(job, listener)
         self._abort = False
-        self._ended = SignalFlag()  # a signal that interrupts Thread.join makes it say that the thread has ended
+        self._ended = SignalFlag()  # instead of Thread.join, which returns early if a signal interrupts it
         Thread(target=self._run, name="event worker", daemon=True).start()
 
     def deliver(self, batch: Sequence[Incoming], idle: Callable[[], None]) -> list[SinkResult]:
         """Deliver the events of a batch; see `Sink.deliver`."""
-        given = self._supervisor.give(batch)
+        submitted = self._supervisor.submit(batch)
         pause = _FIRST_IDLE
-        while not given.done.wait(pause):
+        while not submitted.done.wait(pause):
             pause = _IDLE
             if self._ended.is_set():
-                return [SinkResult(Disposition.KEEP, "the worker is gone") for _ in batch]
+                return [SinkResult(Disposition.KEEP, "the worker has stopped") for _ in batch]
             idle()
-        return [_combined(results) for results in given.results]
+        return [_combined(results) for results in submitted.results]
 
     def close(self) -> None:
-        """Deliver what is due in the outbox, and end the worker. A signal may interrupt that; see `abort`."""
+        """Deliver the due entries of the outbox and stop the worker. If a signal interrupts this, call `abort`."""
         self._supervisor.ask_to_stop()
         while not self._ended.wait(_IDLE):
             pass
 
     def abort(self) -> None:
-        """End the worker now; what it had waits in the outbox, or goes back to the broker."""
+        """Kill the worker. Its entries stay in the outbox, and its messages are not acknowledged."""
         self._abort = True
-        self._supervisor.ring()
-        self._ended.wait(_ALONE_PATIENCE)
+        self._supervisor.wake()
+        self._ended.wait(_SINGLE_MARGIN)
 
     def _run(self) -> None:
         supervisor = self._supervisor
@@ -109,13 +112,13 @@ class WorkerSink:
                     supervisor.abort()
                 else:
                     supervisor.step(_WORKER_CHECK_INTERVAL)
-                    supervisor.go_on()
+                    supervisor.advance()
         finally:
             self._ended.set()
 
 
-class _Bell:
-    """Ends the wait for workers, from another thread; to `receive` it is a worker that reports nothing."""
+class _WakeUp:
+    """Lets another thread end a wait in `receive`, which treats this object as a further worker."""
 
     def __init__(self) -> None:
         self.ended = ""
@@ -124,66 +127,69 @@ class _Bell:
             if hasattr(os, "set_blocking"):  # not on Windows before Python 3.12
                 os.set_blocking(fd, False)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """End the wait."""
         try:
             os.write(self._write, b"\n")
         except BlockingIOError:
-            pass  # it rings already
+            pass  # the pipe is full: the wait ends anyway
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for."""
+        """Return the file descriptor to wait for."""
         return self._read
 
     def read(self) -> list[dict[str, Any]]:
-        """Return no report, so that the wait goes on only if nothing rang."""
+        """Return a report if `wake` was called, which ends the wait."""
         try:
             os.read(self._read, 1 << 12)
         except BlockingIOError:
             return []
-        return [{"report": "bell"}]
+        return [{"report": "wake"}]
 
-    def look(self) -> list[dict[str, Any]]:
-        """Return no report."""
+    def check(self) -> list[dict[str, Any]]:
+        """Return no report; see `Worker.check`."""
         return []
 
 
 class _RelaySupervisor(Supervisor):
-    """Keeps the worker of a relay. All but `give`, `ring` and `ask_to_stop` is called in one thread."""
+    """Keep the worker of a relay running.
+
+    Other threads may call `submit`, `wake` and `ask_to_stop`. All other methods run in one thread.
+    """
 
     def __init__(self, job: Mapping[str, Any], listener: Listener) -> None:
         super().__init__(job, listener)
         self._names = [name for name, _ in job["handlers"]]
-        self._bell = _Bell()
-        self._given: _Batch | None = None
+        self._wake_up = _WakeUp()
+        self._batch: _Batch | None = None
         self._number = 0
-        self._alone: Worker | None = None
+        self._alone: Worker | None = None  # the worker that retries single messages
         self._trial: _Trial | None = None
-        self._crashes: dict[str, int] = {}  # of handlers, in a row
+        self._crashes: dict[str, int] = {}  # of each handler, in a row
         self._asked_to_stop = False
 
-    def give(self, incoming: Sequence[Incoming]) -> _Batch:
-        """Begin with a batch; the one before is done."""
+    def submit(self, incoming: Sequence[Incoming]) -> _Batch:
+        """Start processing a batch. The previous batch must be done."""
         self._number += 1
-        batch = _Batch(incoming, self._number, deadline=time.monotonic() + BATCH_PATIENCE)
-        self._given = batch
-        self.ring()
+        batch = _Batch(incoming, self._number, deadline=time.monotonic() + BATCH_TIMEOUT)
+        self._batch = batch
+        self.wake()
         return batch
 
-    def ring(self) -> None:
-        """Have the thread look at what is new."""
-        self._bell.ring()
+    def wake(self) -> None:
+        """Wake the supervising thread."""
+        self._wake_up.wake()
 
     def ask_to_stop(self) -> None:
-        """Have the thread `stop`."""
+        """Let the supervising thread call `stop`."""
         self._asked_to_stop = True
-        self.ring()
+        self.wake()
 
-    def go_on(self) -> None:
-        """See to the batch, and to whether to stop."""
+    def advance(self) -> None:
+        """Take the next step with the batch; stop if that was requested."""
         if self._asked_to_stop:
             self.stop()
-        batch = self._given
+        batch = self._batch
         if batch is None:
             return
         if batch.trials is not None:
@@ -195,11 +201,11 @@ class _RelaySupervisor(Supervisor):
         elif time.monotonic() > batch.deadline:
             self._finish(batch, [[SinkResult(Disposition.KEEP, "no worker can be started")] for _ in batch.incoming])
 
-    def _others(self) -> list[Any]:
-        return [self._bell, *([self._alone] if self._alone else [])]
+    def _extra_workers(self) -> list[Any]:
+        return [self._wake_up, *([self._alone] if self._alone else [])]
 
-    def _take_other(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        kind, batch = report.get("report"), self._given
+    def _handle_other_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
+        kind, batch = report.get("report"), self._batch
         if kind == "delivery":
             self._note_delivery(report)
         elif kind == "batch" and batch and report["number"] == batch.number and worker is batch.worker:
@@ -209,19 +215,19 @@ class _RelaySupervisor(Supervisor):
                 self._end_trial(batch, self._trial, results[0][0])
             else:
                 pairs = zip(batch.incoming, results, strict=True)
-                self._finish(batch, [result + self._rest_of(item) for item, result in pairs])
+                self._finish(batch, [result + self._results_of_paused(item) for item, result in pairs])
 
     def _note_delivery(self, report: Mapping[str, Any]) -> None:
         result = Result(str(report["handler"]), report)
-        if self._given and (result.ok or result.permanent):
-            self._given.served.setdefault(str(report["entry"]), []).append(result.handler)
+        if self._batch and (result.ok or result.permanent):
+            self._batch.served.setdefault(str(report["entry"]), []).append(result.handler)
         if not result.ok or result.said:
             entry = OpenEntry(str(report["entry"]), "", str(report["name"]))
             entry.results.append(result)
             self._listener.entry(entry, "")
 
-    def _note_death(self, worker: Worker) -> bool:
-        batch = self._given
+    def _handle_death(self, worker: Worker) -> bool:
+        batch = self._batch
         if batch is None or batch.worker is not worker:
             return False
         if self._job["outbox"] and time.monotonic() > batch.deadline:
@@ -232,27 +238,27 @@ class _RelaySupervisor(Supervisor):
             batch.trials = [trial for index in range(len(batch.incoming)) for trial in self._trials(batch, index)]
         return True
 
-    # Whole batches.
+    # Processing a batch as a whole.
 
     def _pending(self, item: Incoming) -> list[str] | None:
-        """Return the handlers to be tried: those that are pending and do not rest; None for all."""
-        if self._job["outbox"] or not (resting := self._resting(item)):
+        """Return the handlers to try: those that are pending and not paused; None for all."""
+        if self._job["outbox"] or not (paused := self._paused_handlers(item)):
             return item.pending
         names = self._names if item.pending is None else item.pending
-        return [name for name in names if name not in resting]
+        return [name for name in names if name not in paused]
 
-    def _rest_of(self, item: Incoming) -> list[SinkResult]:
-        """Return what is to become of a message for the handlers that rest."""
-        resting = [] if self._job["outbox"] else self._resting(item)
-        reason = f"{', '.join(resting)} ended its process twice, and is not tried for a while"
-        return [SinkResult(Disposition.REQUEUE, reason, resting)] if resting else []
+    def _results_of_paused(self, item: Incoming) -> list[SinkResult]:
+        """Return the result of a message for its paused handlers: requeue it."""
+        paused = [] if self._job["outbox"] else self._paused_handlers(item)
+        reason = f"{', '.join(paused)} ended its process twice, and is not tried for a while"
+        return [SinkResult(Disposition.REQUEUE, reason, paused)] if paused else []
 
-    def _resting(self, item: Incoming) -> list[str]:
+    def _paused_handlers(self, item: Incoming) -> list[str]:
         names = self._names if item.pending is None else item.pending
-        return [name for name in names if self._is_resting(name)]
+        return [name for name in names if self._is_paused(name)]
 
     def _send(self, batch: _Batch, worker: Worker, items: Sequence[Incoming], pending: list[list[str] | None]) -> None:
-        wait = BATCH_PATIENCE if self._job["outbox"] else BATCH_PATIENCE + self._timeout * len(items)
+        wait = BATCH_TIMEOUT if self._job["outbox"] else BATCH_TIMEOUT + self._timeout * len(items)
         batch.worker = worker
         batch.deadline = time.monotonic() + wait
         bodies = [item.body for item in items]
@@ -261,13 +267,13 @@ class _RelaySupervisor(Supervisor):
 
     def _finish(self, batch: _Batch, results: list[list[SinkResult]]) -> None:
         batch.results = results
-        self._given = None
+        self._batch = None
         batch.done.set()
         if self._alone:
             alone, self._alone = self._alone, None
             alone.finish(EXIT_TIMEOUT)
 
-    # Messages alone.
+    # Retrying messages alone.
 
     def _trials(self, batch: _Batch, index: int) -> list[_Trial]:
         names = [] if self._job["outbox"] else self._known(batch.incoming[index])
@@ -277,12 +283,12 @@ class _RelaySupervisor(Supervisor):
         return [name for name in self._names if item.pending is None or name in item.pending]
 
     def _unknown(self, item: Incoming) -> list[SinkResult]:
-        """Return what is to become of a message for handlers that this relay does not have."""
+        """Return the result of a message for pending handlers that this relay does not have: they stay pending."""
         left = [name for name in item.pending or () if name not in self._names]
         return [SinkResult(Disposition.ACK, pending=left)] if left else []
 
     def _try_alone(self, batch: _Batch) -> None:
-        """See to the trial that goes on, or begin with the next one."""
+        """Check the current trial, or start the next one."""
         if self._trial is None:
             self._begin_trial(batch)
         elif self._alone is None or self._alone.ended:
@@ -296,9 +302,9 @@ class _RelaySupervisor(Supervisor):
             return
         trial = batch.trials.pop(0)
         item = batch.incoming[trial.index]
-        if trial.handler and self._is_resting(trial.handler):
-            batch.results[trial.index] += self._rest_of(Incoming(b"", [trial.handler]))
-            self._bell.ring()
+        if trial.handler and self._is_paused(trial.handler):
+            batch.results[trial.index] += self._results_of_paused(Incoming(b"", [trial.handler]))
+            self.wake()
             return
         self._trial = trial
         try:
@@ -307,21 +313,21 @@ class _RelaySupervisor(Supervisor):
             self._end_trial(batch, trial, SinkResult(Disposition.KEEP, f"no worker can be started: {error.strerror}"))
             return
         self._send(batch, self._alone, [item], [[trial.handler] if trial.handler else item.pending])
-        batch.deadline = time.monotonic() + self._timeout + _ALONE_PATIENCE
+        batch.deadline = time.monotonic() + self._timeout + _SINGLE_MARGIN
 
     def _start_alone(self) -> Worker:
         worker = Worker.spawn()
-        worker.send({**self._job, "alone": True}, deadline=time.monotonic() + _ALONE_PATIENCE)
+        worker.send({**self._job, "alone": True}, deadline=time.monotonic() + _SINGLE_MARGIN)
         return worker
 
     def _end_trial(self, batch: _Batch, trial: _Trial, result: SinkResult) -> None:
         self._trial = None
         self._crashes.pop(trial.handler, None)
         batch.results[trial.index].append(result)
-        self._bell.ring()
+        self.wake()
 
     def _crash(self, batch: _Batch, trial: _Trial) -> None:
-        """Take note that a message has killed a worker that had nothing else."""
+        """Record that a message has killed a worker that ran nothing else."""
         reason = self._alone.ended if self._alone else ""
         self._alone = self._trial = None
         item = batch.incoming[trial.index]
@@ -329,7 +335,7 @@ class _RelaySupervisor(Supervisor):
         if trial.handler:
             self._crashes[trial.handler] = self._crashes.get(trial.handler, 0) + 1
             if self._crashes[trial.handler] >= _MAX_CRASHES:
-                self._rests[trial.handler] = time.monotonic() + WORKER_REST
+                self._paused_until[trial.handler] = time.monotonic() + CRASH_PAUSE
             reason = f"{trial.handler}: {reason}"
         if self._job["outbox"] and time.monotonic() > batch.deadline:
             result = SinkResult(Disposition.KEEP, "the outbox does not answer")
@@ -337,11 +343,11 @@ class _RelaySupervisor(Supervisor):
             result = SinkResult(Disposition.REQUEUE, reason, pending, crashed=True)
             self._listener.note(f"a message was put back: {reason}")
         batch.results[trial.index].append(result)
-        self._bell.ring()
+        self.wake()
 
 
 def _combined(results: Sequence[SinkResult]) -> SinkResult:
-    """Return what is to become of a message, of which several handlers were tried apart."""
+    """Combine the results of a message whose handlers were tried separately."""
     if len(results) == 1:
         return results[0]
     worst = min(results, key=lambda result: _ORDER.index(result.disposition))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import event
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>\w+)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\w[\w./-]*\.\w+)\n")
 _END = "@@@ end of command "

@@ -1,4 +1,4 @@
-"""What the tests of the outbox share."""
+"""Put, read and damage the entries of an outbox."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import venv
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import pages
+from helpers import pages
 from servers.process import free_port
 from servers.smtp import PASSWORD, smtp_server
 

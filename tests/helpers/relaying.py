@@ -50,13 +50,15 @@ import pika
 import redis
 
 import event
-from delivering import deliver as deliver_from
 from event import _cli, _registry
 from event._broker import amqp as amqp_adapter
 from event._broker import redis as redis_adapter
 from event._broker import relay as relay_loop
 from event._outbox import Claim, Outbox
 from event._worker import child, relay_job, spawning
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `tests`, as pytest sets it
+from helpers.delivering import deliver as deliver_from
 from servers.rabbitmq import rabbitmq_server
 from servers.redis import redis_server
 
@@ -735,7 +737,7 @@ def work(jobs, reports, command, step):
         return told_finish
 
     relay_job._split_batch = told_split
-    for kind in (relay_job._Keeping, relay_job._Direct):
+    for kind in (relay_job._OutboxTarget, relay_job._HandlerTarget):
         kind.finish = telling(kind.finish)
     if step:
         Death.tells = True

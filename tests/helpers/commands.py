@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""Handlers and calls for the tests that run commands or workers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""How a client of boto3 sends its requests: by our rule for proxies, and with answers of bounded size."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.httpsession import URLLib3Session
+
+CONNECT_TIMEOUT = 10  # seconds
+READ_TIMEOUT = 30  # seconds without a byte
+_LARGEST_ANSWER = 1 << 20  # bytes; only an object's content may be longer
+
+
+class S3Transport:
+    """Sends a client's requests, instead of botocore.
+
+    :param verify: whether to check certificates, or the file with those to trust
+    """
+
+    def __init__(self, verify: bool | str) -> None:
+        self._verify = verify
+        self._sessions: dict[str, URLLib3Session] = {}  # by proxy
+
+    def send(self, request: AWSPreparedRequest, **_kwargs: Any) -> AWSResponse:
+        """Return the answer, which has been read unless it is an object's content."""
+        from botocore.exceptions import HTTPClientError
+        from urllib3.exceptions import HTTPError
+
+        is_content, request.stream_output = request.stream_output, True
+        answer = self._session(request.url).send(request)
+        request.stream_output = is_content
+        answer.raw = _Answer(answer.raw)
+        if not is_content:
+            try:
+                answer.content  # noqa: B018  # it keeps what it reads
+            except HTTPError as error:
+                raise HTTPClientError(error=error) from error
+        return answer
+
+    def _session(self, url: str) -> URLLib3Session:
+        from botocore import httpsession
+
+        from event._net.proxies import proxies_for
+
+        proxies = proxies_for(url)
+        key = "".join(proxies.values())
+        if key not in self._sessions:
+            new_session: Any = httpsession.URLLib3Session  # its annotations are too narrow
+            self._sessions[key] = new_session(self._verify, proxies, (CONNECT_TIMEOUT, READ_TIMEOUT))
+        return self._sessions[key]
+
+
+class _Answer:
+    """What comes from a server: an object's content, or an answer, of which only the beginning is read."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more will be read."""
+        return bool(self._raw.closed)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, without waiting for as many as were asked for."""
+        data: bytes = self._raw.read1(size)
+        return data
+
+    def stream(self) -> Iterator[bytes]:
+        """Yield the beginning, in parts."""
+        left = _LARGEST_ANSWER
+        while left and (data := self.read(left)):
+            left -= len(data)
+            yield data
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, unless all that came on it was read."""
+        self._raw.close()
