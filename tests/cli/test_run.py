@@ -192,7 +192,7 @@ def test_real_time_signal_is_reported_by_number(run):
         pytest.param(
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
-        pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
+        pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is generated", id="uid"),
         pytest.param(["tests", "pytest", "-q"], "the COMMAND is missing; put it after --", id="no --"),
         pytest.param(["tests", "pytest", "-x"], "unrecognized argument '-x'; put the command after --", id="option"),
         pytest.param(
