@@ -1,7 +1,7 @@
-"""The package `requests` as the services of Apprise use it, under the rules of our own HTTP client.
+"""Apply the rules of our HTTP client to the package `requests`, which the services of Apprise use.
 
-By itself it sends passwords of ``.netrc`` to any server, follows redirects to other hosts, where a POST becomes a GET,
-reads answers of any size, and has rules of its own for ``NO_PROXY``.
+By default, `requests` sends passwords of ``.netrc`` to any server. It follows redirects to other hosts, where a POST
+becomes a GET. It reads answers of any size, and it has its own rules for ``NO_PROXY``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MAX_ANSWER = 1 << 20  # bytes
 
 
 def guard(module: str) -> None:
-    """Have a module that has imported `requests` use it under our rules."""
+    """Replace `requests` in a module that has imported it by the guarded version."""
     namespace = vars(sys.modules[module])
     if getattr(namespace.get("requests"), "__name__", "") == "requests":
         namespace["requests"] = _GuardedRequests(namespace["requests"])
 
 
 class _GuardedRequests:
-    """What takes the place of `requests`: the functions that send are guarded, all else is its own."""
+    """Replaces `requests`. The functions that send are guarded; everything else is unchanged."""
 
     def __init__(self, requests: Any) -> None:
         self._requests = requests
