@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from event._net.deadline import Deadline
     from event._net.mail_server import MailServer
 
-GOODBYE_TIMEOUT = 5.0  # seconds for QUIT; the mail is the server's by then
+GOODBYE_TIMEOUT = 1.0
+"""Seconds for QUIT. The server has the mail by then: a longer wait could end at the command's timeout, as a failure."""
+
 MAX_REPLY = 1 << 16  # bytes of one answer, all its lines together
 _ADDED_BY_SERVER = 2048  # bytes; a server counts the header that it adds as part of the mail
 _TOO_MANY = frozenset({452, 552})  # the rest goes in a further transaction (RFC 5321, 4.5.3.1.10)
