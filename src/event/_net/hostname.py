@@ -1,4 +1,4 @@
-"""A host name as DNS and TLS know it.
+"""Convert a host name to its ASCII form, for DNS and TLS.
 
 The standard library's codec ``idna`` is IDNA 2003. It turns ``straße`` into ``strasse``, which may belong to somebody
 else. IDNA 2008 (RFC 5891) keeps the four characters that differ (RFC 5894, 7.2).
@@ -42,5 +42,5 @@ def _label(label: str) -> str:
 
 
 def _prepared(text: str) -> str:
-    """Return a part of a label as IDNA compares it: lower case, and composed (RFC 3491)."""
+    """Return a part of a label in lower case and in composed form, as IDNA compares it (RFC 3491)."""
     return text if text in {"ß", "ς"} else nameprep(text)
