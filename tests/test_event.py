@@ -400,7 +400,7 @@ def test_a_uid_stays_inside_the_directory(tmp_path, uid):
 def test_a_cycle_leaves_no_file(tmp_path):
     e = Event("a", outer=[])
     e.outer.append(e.outer)
-    with pytest.raises(EventError, match=r"'.*outer' holds itself"):
+    with pytest.raises(EventError, match=r"'.*outer' contains itself"):
         e.dump(tmp_path / "d")
     assert not (tmp_path / "d").exists()
 

@@ -142,7 +142,7 @@ def test_values_without_a_json_type_have_their_natural_form(value, expected):
 def test_circular_data_is_refused():
     made = Event("compile", loop=[])
     made.loop.append(made.loop)
-    with pytest.raises(EventError, match="loop' holds itself"):
+    with pytest.raises(EventError, match="loop' contains itself"):
         encode_message(EventMessage("1", 0.0, made, {}, {}))
 
 

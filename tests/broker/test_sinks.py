@@ -279,7 +279,7 @@ def test_failed_handlers_stay_pending_with_the_reason():
     assert result.reason in {
         "b: the handler returned False",
         "d: ValueError: broken",
-        "e: RuntimeError: the handler left with SystemExit(3)",
+        "e: RuntimeError: the handler raised SystemExit(3)",
     }
 
 

@@ -51,7 +51,7 @@ _NOT_IN_URI = re.compile(r"[^A-Za-z0-9._~-]")
 def as_json(event: Event) -> str:
     """Return the event's data as JSON text.
 
-    :raises EventError: the data holds itself
+    :raises EventError: the data contains itself
     """
     return _json.dumps(event.as_dict(), i_json=True)
 
@@ -62,7 +62,7 @@ def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") 
     :param sending: the id of the sending, which becomes the id of the CloudEvent
     :param source: a URI reference; ``/e3-event``, or ``/e3-event/HOST`` where the data tell a host, where it is empty
     :param kind: the type; each ``{name}`` in it stands for the event's name
-    :raises EventError: the data holds itself
+    :raises EventError: the data contains itself
     """
     data = event.as_dict()
     envelope: dict[str, Any] = {
@@ -84,7 +84,7 @@ def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEV
     :param sending: the id of the sending, which becomes that of the CDEvent and of the CloudEvent
     :param source: as for as_cloudevent
     :param version: one of CDEVENTS_VERSIONS
-    :raises EventError: the data holds itself
+    :raises EventError: the data contains itself
     """
     data = event.as_dict()
     number, version_key, has_type, has_cancel = _CDEVENTS[version]

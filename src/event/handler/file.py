@@ -43,7 +43,7 @@ class FileHandler(EventHandler):
         """Write the event's attachments, then its JSON file.
 
         :raises OSError: a file could not be written, or an attachment not read; no JSON file appeared
-        :raises EventError: the data holds itself
+        :raises EventError: the data contains itself
         """
         data = event.as_dict()
         text = _json.dumps(data, indent=2, sort_keys=True, i_json=True)

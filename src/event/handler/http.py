@@ -105,7 +105,7 @@ class HTTPHandler(EventHandler):
 
         :return: whether the server took it (2xx); where it did not but may later, the log tells why at WARNING
         :raises PermanentError: the server refused it for good
-        :raises EventError: the data holds itself; nothing was posted
+        :raises EventError: the data contains itself; nothing was posted
         """
         sending = sending_id(event)
         content_type, body = self._body(event, sending)

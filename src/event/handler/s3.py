@@ -91,7 +91,7 @@ class S3Handler(EventHandler):
         """Upload the event's attachments, then its JSON.
 
         :return: whether all of it was uploaded; where it was not, the log tells the reason at WARNING
-        :raises EventError: the data holds itself; nothing was uploaded
+        :raises EventError: the data contains itself; nothing was uploaded
         """
         prefix = self.s3_prefix(event)
         stored = self._stored(event, prefix)

@@ -133,7 +133,7 @@ class Settings:
         for name, config in pairs:
             if other := _handler_config.swallowed_handler(name, config):
                 self._args.parser.error(
-                    f"--handler: {name!r} seems to hold the handler {other!r}; give each its own option: "
+                    f"--handler: {name!r} seems to contain the handler {other!r}; give each its own option: "
                     f"--handler {name}=CONFIG --handler {other}{':other' * (other == name)}=CONFIG"
                 )
         return pairs
