@@ -148,7 +148,7 @@ def test_split_fields_returns_unquoted_fields(config, most, fields):
     ],
 )
 def test_doubtful_entries_are_reported(value, lines):
-    assert _handler_config.doubtful(_handler_config.parse_handlers(value)) == lines
+    assert _handler_config.likely_mistakes(_handler_config.parse_handlers(value)) == lines
 
 
 def test_mistake_replaces_a_configuration():

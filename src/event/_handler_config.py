@@ -24,7 +24,7 @@ def parse_handlers(value: str) -> list[tuple[str, str]]:
     return [(name.strip(), config) for name, config in pairs]
 
 
-def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
+def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
     """Return a warning for each entry that is probably a mistake: a repeated name or a wrong separator."""
     names = [name for name, _ in pairs]
     lines = [

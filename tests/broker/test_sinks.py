@@ -108,7 +108,9 @@ def test_only_the_undeliverable_message_is_dead_lettered(sink, content, reason):
 @pytest.mark.parametrize(
     ("error", "disposition", "reason"),
     [
-        pytest.param(s3.StoreError("503"), REQUEUE, "LaterError: an attachment cannot be fetched now", id="later"),
+        pytest.param(
+            s3.StoreError("503"), REQUEUE, "UnavailableError: an attachment cannot be fetched now", id="later"
+        ),
         pytest.param(s3.NotThereError("no key"), DEAD, "an attachment is missing", id="missing"),
         pytest.param(s3.ContentError("too long"), DEAD, "too long", id="content"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device", "f"), KEEP, "No space left on device", id="disk"),
