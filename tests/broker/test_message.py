@@ -205,7 +205,7 @@ BAD_URLS = ["", "http://h/k", 1, True, ["s3://b/k"], {}]
         *[bad(UNVERSIONED, "version", to=to, name="version") for to in BAD_VERSIONS],
         *[bad("'created' must be a time", "created", to=to, name="time") for to in BAD_TIMES],
         *[bad("'id' must be letters, digits and hyphens", "id", to=to, name="id") for to in BAD_IDS],
-        bad("no JSON object", "event", to=..., name="event"),
+        bad("not a JSON object", "event", to=..., name="event"),
         bad("'uid' and a 'name'", "event", "data", to={}, name="data"),
         bad("true or false", "event", "closed", to=1, name="closed"),
         bad(LIST, "event", "attachments", to=[], name="attachments"),
