@@ -64,7 +64,7 @@ def test_outcomes_are_stored_only_if_a_handler_needs_the_last_one(box):
 def test_unusable_outbox_is_a_warning(tmp_path, caplog):
     (tmp_path / "outbox").write_text("in the way")
     assert wanted("h@changed", str(tmp_path / "outbox"), F) == [True]
-    assert "the outcome cannot be kept in " in caplog.text
+    assert "cannot be saved in " in caplog.text
 
 
 def test_an_outbox_with_outcomes_is_an_outbox(box):

@@ -153,7 +153,7 @@ def test_gitlab_delivers_a_failed_step_when_the_mail_server_is_back(new_machine,
     run = GitLab(pipeline(), failing(new_machine), mail.secrets)
     test = run.run("test")
     assert test.status == 3
-    assert "0 of 1 delivered; 1 waits in " in test.output
+    assert "0 of 1 delivered; 1 waiting in " in test.output
     assert run.run("deliver events").status == 1
     assert run.jobs["deliver events"]["allow_failure"] is True
     with mail.up() as mailbox:

@@ -64,7 +64,7 @@ default_manager: EventManager = EventManager()
 
 
 def send_event(event: Event) -> bool:
-    """Give an event to every handler of the default manager, and return whether all of them delivered it.
+    """Send an event to every handler of the default manager; return whether all of them delivered it.
 
     See `EventManager.send_event`.
     """
@@ -96,7 +96,7 @@ def load_handlers_from_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
 
 
 def load_handlers_from_config(filename: str | os.PathLike[str] | None = None) -> None:
-    """Add the handlers of a configuration file to the default manager, and use its other settings.
+    """Add the handlers of a configuration file to the default manager, and apply its other settings.
 
     See `EventManager.load_handlers_from_config`.
     """
@@ -112,7 +112,7 @@ def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
 
 
 def use_outbox(path: str | os.PathLike[str] | None = None) -> None:
-    """Let the default manager store each event on disk until every handler has delivered it.
+    """Use an outbox: keep each event on disk until every handler of the default manager has delivered it.
 
     Without a path, use the same outbox as the command ``e3-event``. See `EventManager.use_outbox`.
     """
@@ -120,7 +120,7 @@ def use_outbox(path: str | os.PathLike[str] | None = None) -> None:
 
 
 def track(name: str, **data: Any) -> Tracker:
-    """Send an event for a piece of work. Use it as a context manager, which returns the event, or as a decorator.
+    """Send an event that reports a piece of work. Use `track` as a context manager or as a decorator.
 
     When the work ends, the default manager closes and sends the event, whether the work succeeds or fails. The event's
     ``outcome`` is ``success``, ``failure`` or ``cancel`` (KeyboardInterrupt, a cancelled task). After a failure, the
@@ -145,14 +145,14 @@ def track(name: str, **data: Any) -> Tracker:
 def child_environment() -> dict[str, str]:
     """Return a copy of the environment for a child process that is part of the tracked work.
 
-    In the copy, TRACEPARENT (W3C Trace Context) names the span of the enclosing `track`. The child process's events
-    appear under that span::
+    In the copy, TRACEPARENT (W3C Trace Context) contains the span of the enclosing `track`. In the trace, the child
+    process's events are children of that span::
 
         with event.track("compile"):
             subprocess.run(["make"], env=event.child_environment())
 
-    Outside of `track`, the copy is unchanged. A handler that gets an event from an outbox runs in the span in which the
-    event was sent; if there was none, the copy has no TRACEPARENT.
+    Outside of `track`, the copy equals the environment. A handler that delivers an event from an outbox runs in the
+    span in which the event was sent. If there was none, the copy has no TRACEPARENT.
     """
     from event import _trace_context
 

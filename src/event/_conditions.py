@@ -1,14 +1,14 @@
-"""Which events a handler gets: the conditions after ``@`` in its name, as in ``smtp@failure+fixed``.
+"""Select the events of a handler by the conditions after ``@`` in its name, as in ``smtp@failure+fixed``.
 
 =============  ==========================================================================================
 ``always``     every event; the same as no condition
-``failure``    an event whose ``outcome`` is ``failure``; likewise ``success`` and ``cancel``
-``fixed``      a success, if the last event of the same name and branch was a failure
-``changed``    a success or a failure, if the last one was the other; the first one counts after a success
+``failure``    an event whose ``outcome`` is ``failure``; ``success`` and ``cancel`` work alike
+``fixed``      a success, if the previous event of the same name and branch was a failure
+``changed``    a success after a failure, or a failure after a success; also a failure that is the first event
 =============  ==========================================================================================
 
-An event without an outcome, such as an open one, meets ``always`` alone. A cancelled step says nothing about the
-code, so ``fixed`` and ``changed`` look at the last success or failure before it.
+An event without an outcome, such as an open one, meets only ``always``. ``fixed`` and ``changed`` ignore cancelled
+events, which do not show whether the code works.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _DIRECTORY = "outcomes"  # in the outbox
 
 
 def require_memory(name: str, outbox: str | None) -> None:
-    """Raise EventError if a handler's conditions are wrong, or need an outbox and there is none."""
+    """Raise EventError if a handler's conditions are invalid, or if they need an outbox and there is none."""
     _, conditions = split_conditions(name)
     if outbox is None and (needed := sorted(conditions & _WITH_MEMORY)):
         raise EventError(f"{needed[0]!r} needs an outbox, which keeps the last outcome; set E3_EVENT_OUTBOX")
 
 
 def skipped(names: Iterable[str], data: Mapping[str, Any], outbox: str | None) -> set[str]:
-    """Return the names of the handlers that do not get an event, and remember its outcome if one of them asks for it.
+    """Return the handlers whose conditions an event does not meet. Save its outcome if a condition depends on it.
 
     :param data: the event's data
-    :param outbox: the directory in which the last outcomes are kept; None for nowhere
+    :param outbox: the directory in which the last outcomes are saved; None if there is no outbox
     """
     conditions = {name: found for name in names if "@" in name and (found := _known_conditions(name))}
     if not conditions:
@@ -52,7 +52,7 @@ def skipped(names: Iterable[str], data: Mapping[str, Any], outbox: str | None) -
 
 
 def _known_conditions(name: str) -> frozenset[str]:
-    """Return a handler's conditions; none if its name is not one that `add_handler` takes."""
+    """Return a handler's conditions; an empty set if its name is invalid."""
     try:
         return split_conditions(name)[1]
     except EventError:
@@ -100,4 +100,4 @@ def _remember(path: str, outcome: str) -> None:
         _files.make_directory(directory, 0o700)
         _files.write_atomically(path, f"{outcome}\n".encode("ascii"), mode=0o600)
     except OSError as error:
-        _log.warning("the outcome cannot be kept in %s for 'fixed' and 'changed': %s", path, error)
+        _log.warning("the outcome, which 'fixed' and 'changed' need, cannot be saved in %s: %s", path, error)

@@ -1,7 +1,7 @@
 """The configuration file: ``e3-event.toml``, or the table ``[tool.e3-event]`` of ``pyproject.toml``.
 
-A handler's named keys become the text that E3_EVENT_HANDLERS would have after the handler's name. So the rest of the
-package, child processes and outboxes know one kind of configuration only.
+A handler's keys are converted to a handler configuration, as in E3_EVENT_HANDLERS. The rest of the package, child
+processes and outboxes need only this form.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _COMMON_KEYS = ("type", "on", "when", "config")
 
 
 class ConfigFile:
-    """What a configuration file says.
+    """The contents of a configuration file.
 
     :ivar path: the file's absolute path
-    :ivar applies: whether the file's own ``when`` holds, or is wrong
+    :ivar applies: whether the conditions of the file's own ``when`` are met, or are invalid
     :ivar handlers: the name and the configuration of each handler, as in E3_EVENT_HANDLERS
-    :ivar unused: the names of the handlers whose ``when`` does not hold
-    :ivar outbox: the outbox's absolute path, or ``none``; None if the file does not say
-    :ivar timeout: in seconds; None if the file does not say
-    :ivar redact: as `event.EventManager` takes it; None if the file does not say
-    :ivar problems: what is wrong outside of the handlers, a line each. A handler that is wrong has the reason in the
-        place of its configuration; see `event._handler_config.mistake`
+    :ivar unused: the names of the handlers whose ``when`` conditions are not met
+    :ivar outbox: the outbox's absolute path, or ``none``; None if it is not set
+    :ivar timeout: in seconds; None if it is not set
+    :ivar redact: see `event.EventManager`; None if it is not set
+    :ivar problems: the errors outside of the handlers, one line each. An invalid handler has its error in place of its
+        configuration; see `event._handler_config.invalid_config`
     """
 
     __slots__ = ("applies", "handlers", "outbox", "path", "problems", "redact", "timeout", "unused")
@@ -48,14 +48,14 @@ class ConfigFile:
         self.problems: list[str] = []
 
     def __repr__(self) -> str:
-        """Return the path and the names; no configuration, which may hold a secret."""
+        """Return the path and the names, without the configurations, which may contain secrets."""
         return f"<ConfigFile {self.path}: {', '.join(name for name, _ in self.handlers) or 'no handlers'}>"
 
 
 def read_config_file(path: str) -> ConfigFile:
-    """Return what a configuration file says. What is wrong in it does not prevent the rest from being used.
+    """Read a configuration file. If a key is invalid, the rest of the file is still used.
 
-    :raises EventError: it cannot be read, others may change it, or it is not TOML; the message begins with the path
+    :raises EventError: the file cannot be read, other users can change it, or it is not TOML
     """
     path = os.path.abspath(path)
     try:
@@ -137,13 +137,13 @@ def _content(path: str) -> str:
 
 
 def _refuse_foreign(status: os.stat_result) -> None:
-    """Raise EventError if somebody else may change the file: its handlers get the build's data."""
+    """Raise EventError if other users can change the file, and thus send the build's data elsewhere."""
     if os.name != "posix":  # pragma: no cover  # platform: Windows has other permissions
         return
     user = os.geteuid()
     if status.st_uid not in {user, 0}:
         raise EventError(f"belongs to user {status.st_uid}; expected user {user} or root to own it")
-    is_own_group = status.st_gid == user  # a group of this user alone, as most Linux systems make one for each user
+    is_own_group = status.st_gid == user  # a group with only this user, as most Linux systems create for each user
     if status.st_mode & 0o002 or (status.st_mode & 0o020 and not is_own_group):
         raise EventError("can be changed by other users; run chmod go-w on it")
 
@@ -151,7 +151,7 @@ def _refuse_foreign(status: os.stat_result) -> None:
 def _parsed(text: str, path: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = _toml().loads(text)
-    except ValueError as error:  # both libraries derive their error from it
+    except ValueError as error:  # the base class of both libraries' errors
         raise EventError(f"is not TOML: {error}") from error
     if os.path.basename(path) != "pyproject.toml":
         return content
@@ -165,7 +165,7 @@ def _parsed(text: str, path: str) -> dict[str, Any]:
 def _toml() -> Any:
     from importlib import import_module
 
-    for name in ("tomllib", "tomli"):  # the first one is Python's own, from 3.11 on
+    for name in ("tomllib", "tomli"):  # the first one is in the standard library, from 3.11 on
         try:
             return import_module(name)
         except ImportError:
@@ -177,13 +177,13 @@ def _toml() -> Any:
 
 
 class _Keys:
-    """The named keys of a built-in handler, in the order of its configuration's values.
+    """The keys of a built-in handler, in the order of the values in its configuration.
 
-    :ivar required: those that must be there
-    :ivar values: those with a place of their own, and the default of each
-    :ivar several: the last ones, of which there may be many; empty if there is no such key
-    :ivar options: those that are written as ``key=value`` after the others
-    :ivar whole: whether the last value may hold commas
+    :ivar required: the keys that must be set
+    :ivar values: the keys with a fixed position, and their defaults
+    :ivar several: the key of the list at the end of the configuration; empty if there is none
+    :ivar options: the keys that are written as ``key=value`` after the others
+    :ivar whole: whether the last value may contain commas
     """
 
     __slots__ = ("options", "required", "several", "values", "whole")
@@ -229,7 +229,7 @@ _WRITTEN = {"event_type": "type"}  # the handler's name of an option whose own n
 
 
 def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) -> tuple[str, str]:
-    """Return a handler's name and configuration, as E3_EVENT_HANDLERS has them."""
+    """Return a handler's name and configuration, as in E3_EVENT_HANDLERS."""
     kind, full_name = _full_name(name, table, where)
     keys = _BUILTIN_KEYS.get(kind)
     _refuse_unknown(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where)
@@ -268,10 +268,10 @@ def _add_mistake(made: ConfigFile, name: str, reason: str) -> None:
 
 
 def _name_despite(name: str, table: Any) -> str:
-    """Return the name of a handler whose table is wrong, as far as it is known."""
+    """Return the name of a handler whose table is invalid, as far as it is known."""
     try:
         return _full_name(name, table, "")[1]
-    except (EventError, AttributeError):  # an AttributeError of what is no table
+    except (EventError, AttributeError):  # AttributeError: it is not a table
         return name
 
 
@@ -303,18 +303,18 @@ def _value(value: Any, key: str, where: str, directory: str) -> str:
 
 
 def _absolute(text: str, directory: str) -> str:
-    """Return a reference ``file:PATH`` with a path that holds in every directory; any other text unchanged."""
+    """Return a reference ``file:PATH`` with an absolute path; any other text unchanged."""
     kind, colon, path = text.partition(":")
     if kind != "file" or not colon:
         return text
     return f"file:{os.path.join(directory, os.path.expanduser(path))}"
 
 
-# Conditions of the surroundings.
+# Conditions on the environment.
 
 
 def _holds(table: Mapping[str, Any], where: str) -> bool:
-    """Return whether all conditions of ``when`` hold: ``NAME``, ``NAME=PATTERN``, each of them after ``!`` if not."""
+    """Return whether all conditions of ``when`` are met: ``NAME`` or ``NAME=PATTERN``, negated by a ``!`` before it."""
     return all(_condition_holds(text) for text in _texts(table, "when", where))
 
 

@@ -1,4 +1,4 @@
-"""The manager: it holds the handlers and gives each event to all of them."""
+"""The manager holds the handlers and sends each event to all of them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from event._handler import EventHandler
     from event._outcome import Outcome
 
-LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system take that many, not any number
+LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system accept this value
 
 
 class EventManager:
     """Holds handlers and sends events to them.
 
-    :param outbox: a directory that keeps each event until every handler has taken it, or ``none``; the variable
-        E3_EVENT_OUTBOX where it is None
-    :param timeout: how long a sending may take, in seconds; with one, the handlers run side by side, in threads, and
-        one that is not done in time has failed. The variable E3_EVENT_TIMEOUT where it is None
-    :param redact: whether secrets in an event's data are replaced by ``***`` where the data is written; or further
-        secrets to replace: ``env:NAME``, ``file:PATH`` or the text itself
+    :param outbox: a directory that keeps each event until every handler has delivered it, or ``none`` for no outbox. If
+        it is None, E3_EVENT_OUTBOX is used
+    :param timeout: the longest time for sending an event, in seconds. With a timeout, the handlers run in parallel
+        threads, and a handler that has not finished in time has failed. If it is None, E3_EVENT_TIMEOUT is used
+    :param redact: whether to replace secrets in an event's data by ``***`` when the data is written. A list names
+        additional secrets to replace, each as ``env:NAME``, ``file:PATH`` or the text itself
     :ivar handlers: the handlers by name, in the order in which they get an event
-    :ivar redact: the further secrets; None if nothing is replaced
-    :raises EventError: the timeout is no positive number
+    :ivar redact: the additional secrets; None if no secret is replaced
+    :raises EventError: the timeout is not a positive number
     """
 
     def __init__(
@@ -47,18 +47,17 @@ class EventManager:
         self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
         self.timeout: float | None = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
         self.redact: tuple[str, ...] | None = further_secrets(redact)
-        # The configuration of each handler that the variable names but that could not be loaded: an outbox keeps the
-        # events for it.
+        # The configurations of the handlers that could not be loaded. An outbox keeps the events for them.
         self._unloaded: dict[str, str] = {}
-        self._config_path = ""  # of the configuration file that was loaded
+        self._config_path = ""  # the configuration file that was loaded
 
     def use_outbox(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Keep each event on disk until every handler has it.
+        """Use an outbox: keep each event on disk until every handler has delivered it.
 
-        If the outbox cannot be used, this is logged, and events are sent without it.
+        If the outbox cannot be used, the error is logged and events are sent without it.
 
-        :param path: the outbox's directory; None for the outbox of the command ``e3-event``: the one that
-            E3_EVENT_OUTBOX names, or else the one in the user's home directory
+        :param path: the outbox's directory. None uses the outbox of the command ``e3-event``: E3_EVENT_OUTBOX if it is
+            set, or else a directory in the user's state directory
         """
         from event import _places
 
@@ -71,9 +70,9 @@ class EventManager:
         self._preload()
 
     def send_event(self, event: Event) -> bool:
-        """Give an event to every handler, in order.
+        """Send an event to every handler, in order.
 
-        A handler that raises has failed: its name and the traceback are logged, and the next handler gets the event.
+        If a handler raises, it has failed. Its name and the traceback are logged, and the next handler gets the event.
 
         :return: whether all handlers delivered it; True if there are no handlers
         """
@@ -94,15 +93,15 @@ class EventManager:
         return delivered
 
     async def send_event_async(self, event: Event) -> bool:
-        """Do as `send_event`, in a thread, so that the event loop of asyncio is not blocked."""
+        """Run `send_event` in a thread, so that the event loop of asyncio is not blocked."""
         from event._tracking import in_thread
 
         return await in_thread(self.send_event, event)
 
     def dispatch(self, event: Event) -> Outcome:
-        """Give an event to every handler, as `send_event` does, and return the result of each handler.
+        """Send an event to every handler, as `send_event` does; return the result of each handler.
 
-        Nothing is logged: the outcome contains the exceptions.
+        Failures are not logged: the outcome contains the exceptions.
         """
         if self.redact is not None:
             redact_in(event, self.redact)
@@ -118,7 +117,7 @@ class EventManager:
         return delivery.send_through_outbox(event, handlers, unloaded, self.outbox, self.timeout)
 
     def _recipients(self, handlers: dict[str, Any], event: Event) -> dict[str, Any]:
-        """Return a copy of handlers, without those whose conditions the event does not meet."""
+        """Return a copy of `handlers` without those whose conditions the event does not meet."""
         if not any("@" in name for name in handlers):
             return handlers.copy()
         from event._conditions import skipped
@@ -127,12 +126,12 @@ class EventManager:
         return {name: handler for name, handler in handlers.items() if name not in left_out}
 
     def send_event_from_file(self, filename: str | os.PathLike[str]) -> bool:
-        """Send the event that dump wrote to a file.
+        """Send an event that `Event.dump` wrote to a file.
 
         Each attachment must still be a regular file with the recorded checksum. Otherwise nothing is sent, and the
         reason is logged.
 
-        :return: as `send_event`; False if nothing was sent
+        :return: whether all handlers delivered the event; False if it was not sent
         :raises EventError: the file's content is not an event
         :raises OSError: the file could not be read
         """
@@ -149,33 +148,33 @@ class EventManager:
     def get_handler(self, name: str) -> Any:
         """Return the class of a handler.
 
-        :param name: the kind, such as ``file``; a label, as in ``file:nightly``, does not count
-        :raises EventError: there is no such handler, it fails to import, it is no handler, or two distributions
-            register different ones under the name
+        :param name: the handler's kind, such as ``file``; a label, as in ``file:nightly``, is ignored
+        :raises EventError: there is no such handler, it cannot be imported, it is not a handler, or two distributions
+            register different handlers under the name
         """
         from event import _registry
 
         return _registry.get_handler(name)
 
     def add_handler(self, name: str, *args: Any, **kwargs: Any) -> None:
-        """Add a handler, or replace the one of the same name.
+        """Add a handler, or replace the handler of the same name.
 
-        :param name: the kind, such as ``file``, or a kind and a label, such as ``file:nightly``; then, after ``@``,
-            which events it gets, such as ``smtp@failure+fixed``
-        :param args: for the handler's constructor
-        :param kwargs: for the handler's constructor
-        :raises EventError: as get_handler, or the handler does not accept its arguments, or its conditions are wrong
-        :raises TypeError: the constructor takes other arguments
+        :param name: the handler's kind, such as ``file``, with an optional label, as in ``file:nightly``, and optional
+            conditions, as in ``smtp@failure+fixed``
+        :param args: positional arguments for the handler's constructor
+        :param kwargs: keyword arguments for the handler's constructor
+        :raises EventError: `get_handler` fails, the conditions are invalid, or the constructor rejects an argument
+        :raises TypeError: the arguments do not match the constructor's parameters
         """
         self._add(name, self.get_handler(name), args, kwargs)
 
     def load_handlers_from_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
-        """Add the handlers that an environment variable names: ``name=config|name=config|name``.
+        """Add the handlers that an environment variable lists, as ``name=config|name=config|name``.
 
-        If a name occurs twice, the last entry counts, and a warning is logged. Existing handlers stay. A wrong entry
-        does not prevent the others from being loaded. A variable that is unset or empty adds none.
+        Existing handlers remain. If a name occurs twice, the last entry is used and a warning is logged. If an entry is
+        invalid, the others are still loaded. If the variable is unset or empty, no handler is added.
 
-        :raises EventError: entries could not be loaded; it has a message for each
+        :raises EventError: some entries could not be loaded; the error has a message for each
         """
         from event import _handler_config
 
@@ -185,15 +184,15 @@ class EventManager:
         self._load(pairs, var_name)
 
     def load_handlers_from_config(self, filename: str | os.PathLike[str] | None = None) -> None:
-        """Add the handlers of a configuration file, and use the outbox, timeout and redaction that it names.
+        """Add the handlers of a configuration file, and apply its outbox, timeout and redaction.
 
-        If E3_EVENT_HANDLERS is set, its handlers are added instead of the file's. Likewise, E3_EVENT_OUTBOX and
-        E3_EVENT_TIMEOUT win. If there is no file, nothing else happens. A wrong key does not prevent the rest of the
-        file from being used; an outbox keeps the events for the handler that has it.
+        E3_EVENT_HANDLERS, E3_EVENT_OUTBOX and E3_EVENT_TIMEOUT override the file if they are set. They also apply if
+        there is no file. If a key is invalid, the rest of the file is still used. If it belongs to a handler, an outbox
+        keeps the events for that handler.
 
-        :param filename: the file; None for the one that the command ``e3-event`` uses: the one that E3_EVENT_CONFIG
-            names, or else e3-event.toml or pyproject.toml in the working directory or one above it
-        :raises EventError: the file cannot be used, or handlers could not be loaded
+        :param filename: the file. None uses the same file as the command ``e3-event``: the one that E3_EVENT_CONFIG
+            names, or else the nearest e3-event.toml or pyproject.toml in the working directory or above it
+        :raises EventError: the file cannot be used, or some handlers could not be loaded
         """
         from event import _places
 
@@ -211,7 +210,7 @@ class EventManager:
             self._load(content.handlers, content.path, content.problems)
 
     def _apply(self, content: ConfigFile) -> None:
-        """Use the settings of a configuration file that no variable sets."""
+        """Apply the settings of a configuration file that no environment variable sets."""
         if content.outbox and not os.environ.get("E3_EVENT_OUTBOX"):
             self.outbox = named_outbox(content.outbox)
         if content.timeout and not os.environ.get("E3_EVENT_TIMEOUT"):
@@ -222,8 +221,8 @@ class EventManager:
     def _load(self, pairs: Iterable[tuple[str, str]], where: str, problems: Sequence[str] = ()) -> None:
         """Add handlers by name and configuration.
 
-        :param where: where they are named
-        :param problems: what else is wrong there
+        :param where: the source of the configurations, for messages
+        :param problems: other errors of that source, to raise too
         """
         from event import _handler_config
 
@@ -237,7 +236,7 @@ class EventManager:
                 self._unloaded.pop(name, None)
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # SystemExit too: a plugin that gives up does not end the program
+            except BaseException as error:  # SystemExit too: a plugin must not end the program
                 errors[name] = error
                 self._unloaded[name] = config
         messages = [*problems, *(f"{name}: {one_line(error)} (in {where})" for name, error in errors.items())]
@@ -245,9 +244,10 @@ class EventManager:
             raise EventError(messages) from next(iter(errors.values()), None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
-        """Write all handlers into an environment variable, for child processes.
+        """Write all handlers to an environment variable, for child processes.
 
-        If a configuration file was loaded, E3_EVENT_CONFIG names it for them: its other settings hold there too.
+        If a configuration file was loaded, set E3_EVENT_CONFIG to its path. Child processes then use its other settings
+        too.
 
         :raises EventError: a handler's name or configuration cannot be written; the variable is unchanged
         """
@@ -256,7 +256,7 @@ class EventManager:
         pairs = [(name, _config_of(name, handler)) for name, handler in self.handlers.items()]
         try:
             os.environ[var_name] = _handler_config.format_handlers(pairs)
-        except (ValueError, OSError) as error:  # of the operating system: a name or a value that it does not take
+        except (ValueError, OSError) as error:  # from the operating system: the name or the value is invalid
             raise EventError(f"cannot write the handlers into {var_name}: {error}") from error
         if self._config_path:
             os.environ["E3_EVENT_CONFIG"] = self._config_path
@@ -270,7 +270,7 @@ class EventManager:
         return bool(outcome)
 
     def _add(self, name: str, handler: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
-        # The only place that constructs handlers: event.testing overrides it, so that a tested program sends nothing.
+        # The only place that constructs handlers. event.testing overrides it, so that tests send nothing.
         if "@" in name:
             from event._conditions import require_memory
 
@@ -280,13 +280,13 @@ class EventManager:
         self.handlers[name] = made
 
     def _preload(self) -> None:
-        """Import now what a sending needs: after a fork during an import, the import in the child never ends."""
+        """Import the modules that sending needs: after a fork during an import, the child's import would never end."""
         from event import _redact  # noqa: F401
 
         if self.outbox is not None or self.timeout is not None:
             from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
-        if "event._json" in sys.modules:  # of a handler that writes JSON, or of the outbox
+        if "event._json" in sys.modules:  # a handler that writes JSON or the outbox has imported it
             from event import _json_plain  # noqa: F401
 
 
@@ -301,7 +301,7 @@ def seconds(value: object, origin: str) -> float:
 
 
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
-    """Return the secrets that `EventManager.redact` holds."""
+    """Return the value of `EventManager.redact` for the constructor's argument."""
     if isinstance(redact, bool):
         return () if redact else None
     return (redact,) if isinstance(redact, str) else tuple(redact)
@@ -314,7 +314,7 @@ def _seconds_of_environment() -> float | None:
     try:
         return seconds(value, "E3_EVENT_TIMEOUT")
     except EventError as error:
-        # This runs when the package is imported: a mistake in the surroundings must not break the build.
+        # This runs when the package is imported: an invalid variable must not break the build.
         _log.error("%s; it is ignored", one_line(error))
         return None
 
@@ -329,7 +329,7 @@ def _config_of(name: str, handler: EventHandler) -> str:
 
 
 def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of the outbox that an option or a variable names; None for ``none`` and for nothing."""
+    """Return the absolute path of an outbox from an option or a variable; None if it is ``none`` or empty."""
     if not name or name == "none":
         return None
     from event import _files

@@ -1,7 +1,7 @@
-"""Helpers for handlers: read and write a configuration, and look up secrets.
+"""Helpers for your own handlers: read and write a configuration, and look up secrets.
 
-A configuration is the text after a handler's name in E3_EVENT_HANDLERS. These functions treat it as the built-in
-handlers do.
+A handler configuration is the text after the handler's name in E3_EVENT_HANDLERS. The built-in handlers use the same
+functions.
 """
 
 from __future__ import annotations

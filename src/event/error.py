@@ -75,9 +75,9 @@ class EventError(E3Error):
 
 
 class PermanentError(EventError):
-    """The destination has refused this event permanently, so no later attempt can deliver it.
+    """The destination has refused this event permanently: no retry can deliver it.
 
-    Handlers raise it. The outbox then does not retry; it keeps the event as a failed entry for an operator.
+    Handlers raise it. The outbox then stops the retries and keeps the event as a failed entry, for you to inspect.
 
     :param message: the message, or a list of messages
     :param origin: the subject of the error
@@ -90,7 +90,7 @@ class PermanentError(EventError):
 
 
 class PartialDeliveryError(EventError):
-    """Some parts of a delivery are finished; a later attempt can finish the others.
+    """Some parts of a delivery are finished, and a retry can finish the others.
 
     Raise it in a handler with several destinations, such as the recipients of a mail. The outbox stores `done`; on the
     next attempt, `event.already_delivered` returns it.

@@ -1,4 +1,4 @@
-"""Test code that sends events: record the events and send none of them."""
+"""Test code that sends events: record the events instead of sending them."""
 
 from __future__ import annotations
 

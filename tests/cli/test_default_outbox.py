@@ -56,7 +56,7 @@ def test_outbox_commands_report_a_missing_outbox(command, monkeypatch):
     for args, status in ((["deliver"], 0), (["outbox", "list"], 0), (["outbox", "show", "x"], 1)):
         ended, out, err = command(*args)
         assert (ended, out, len(err)) == (status, [], 1)
-        assert err[0].endswith("there is no outbox; give its directory with --outbox")
+        assert err[0].endswith("no outbox is configured; give its directory with --outbox")
 
 
 def test_missing_home_directory_is_reported_and_the_event_sent(command, monkeypatch):

@@ -146,12 +146,12 @@ def test_entry_is_delivered_when_due_and_not_before(command):
     free()
     status, out, err = command("deliver", "ob")
     assert (status, out, len(err)) == (0, [], 1)
-    assert re.fullmatch(r"e3-event deliver: nothing was due; 1 waits in \S+/ob, the next one until \S+Z", err[0])
+    assert re.fullmatch(r"e3-event deliver: nothing was due; 1 waiting in \S+/ob, the next one due at \S+Z", err[0])
     make_due(entry_id)
     status, _, err = command("deliver", "ob")
     assert status == 0
     assert re.fullmatch(rf"{entry_id[:13]} n: file: delivered in \d\.\d{{3}} s", err[0])
-    assert err[1:] == ["e3-event deliver: 1 of 1 delivered; nothing waits"]
+    assert err[1:] == ["e3-event deliver: 1 of 1 delivered; nothing is waiting"]
     assert [data["uid"] for data in stored()] == ["u-n"]
 
 
@@ -160,7 +160,7 @@ def test_environment_variable_sets_the_outbox(command, monkeypatch):
     free()
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
     status, _, err = command("deliver", "--all")
-    assert (status, err[-1]) == (0, "e3-event deliver: 2 of 2 delivered; nothing waits")
+    assert (status, err[-1]) == (0, "e3-event deliver: 2 of 2 delivered; nothing is waiting")
 
 
 def test_strict_exits_with_1_if_a_delivery_fails_again(command):
@@ -168,7 +168,7 @@ def test_strict_exits_with_1_if_a_delivery_fails_again(command):
     status, _, err = command("deliver", "ob", "--all", "--timeout", "60", "--strict")
     assert (status, len(err)) == (1, 3)
     assert all(line.endswith("; kept") for line in err[:2])
-    assert err[2].startswith(f"e3-event deliver: 0 of 2 delivered; 2 wait in {os.path.abspath('ob')}, the next")
+    assert err[2].startswith(f"e3-event deliver: 0 of 2 delivered; 2 waiting in {os.path.abspath('ob')}, the next")
 
 
 def test_damaged_entry_is_kept_and_others_are_delivered(command):
@@ -178,7 +178,7 @@ def test_damaged_entry_is_kept_and_others_are_delivered(command):
     status, _, err = command("deliver", "ob", "--all")
     assert status == 0
     assert sum(f"e3-event deliver: outbox entry {damaged} is moved to corrupt" in line for line in err) == 1
-    assert err[-1] == "e3-event deliver: 1 of 1 delivered; nothing waits"
+    assert err[-1] == "e3-event deliver: 1 of 1 delivered; nothing is waiting"
     assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
 
 
@@ -218,7 +218,7 @@ def test_files_that_are_no_entries_are_ignored(command):
     for name in ("junk", ".x", "x.y"):
         pathlib.Path("ob/waiting", name).mkdir()
     status, _, err = command("deliver", "ob")
-    assert (status, err[-1]) == (0, "e3-event deliver: 1 of 1 delivered; nothing waits")
+    assert (status, err[-1]) == (0, "e3-event deliver: 1 of 1 delivered; nothing is waiting")
     assert {"junk", ".x", "x.y"} == set(os.listdir("ob/waiting"))
 
 

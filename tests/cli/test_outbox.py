@@ -207,7 +207,7 @@ def test_the_golden_entry_is_shown(command, here):
     assert (status, err) == (0, [])
     assert out == [
         f"  id         {GOLDEN_ID}",
-        "  state      waiting, until 2026-05-28T20:28:00Z",
+        "  state      waiting, due at 2026-05-28T20:28:00Z",
         f"  path       {here / path}",
         "  since      2026-05-28T20:26:40Z",
         "  tried      2 x, last at 2026-05-28T20:27:40Z",
@@ -259,7 +259,7 @@ def test_problem_and_files_of_a_corrupt_entry_are_shown(command):
     status, out, _ = command("outbox", "show", entry_id, *AT)
     assert status == 0
     assert out[1] == "  state    corrupt"
-    assert out[3].startswith("  problem  it cannot be read: ")
+    assert out[3].startswith("  problem  the entry cannot be read: ")
     assert len(out) == 4
 
 
@@ -277,7 +277,7 @@ def test_unique_id_prefix_is_accepted(command):
     copy = shutil.copytree(golden_path(), "ob/waiting/1780000080/8f14e45f-ceea-467f-a0e6-000000000002")
     status, _, err = command("outbox", "show", "8f14", *AT)
     assert status == 1
-    assert err == ["e3-event outbox show: 2 entries have an ID that begins with '8f14'; give more of it"]
+    assert err == ["e3-event outbox show: 2 IDs begin with '8f14'; give a longer prefix"]
     shutil.rmtree(copy)
     assert command("outbox", "show", "8f14", *AT)[0] == 0
 
@@ -333,7 +333,7 @@ def test_several_entries_are_retried_and_a_wrong_id_stops_none(command):
     status, out, err = command("outbox", "retry", first, "zz", second, *AT)
     assert (status, out) == (1, [f"{first} is due now", f"{second} is due now"])
     assert err == ["e3-event outbox retry: no entry's ID begins with 'zz'"]
-    assert command("deliver", "ob")[2][-1] == "e3-event deliver: 2 of 2 delivered; nothing waits"
+    assert command("deliver", "ob")[2][-1] == "e3-event deliver: 2 of 2 delivered; nothing is waiting"
 
 
 def test_permanent_failure_is_retried(command, plugin, here):
@@ -350,7 +350,7 @@ def test_corrupt_entry_is_retried_after_its_repair(command):
     status, out, err = command("outbox", "retry", entry_id, *AT)
     assert (status, out) == (1, [])
     assert "is moved to corrupt/" in err[0]
-    assert err[1] == f"e3-event outbox retry: {entry_id} is being delivered, or cannot be read; it is not retried"
+    assert err[1] == f"e3-event outbox retry: {entry_id} is not retried: it is being delivered or cannot be read"
     (path,) = pathlib.Path("ob/corrupt").iterdir()
     path.write_text(whole, "utf-8")
     assert command("outbox", "retry", entry_id, *AT) == (0, [f"{entry_id} is due now"], [])
@@ -394,7 +394,7 @@ def outbox_of(out):
 
 
 def test_check_reports_a_missing_outbox(command):
-    assert outbox_of(command("check")[1]) == "  none  an event that a handler does not take is lost"
+    assert outbox_of(command("check")[1]) == "  none  if a handler fails, the event is lost"
 
 
 def test_check_counts_entries_and_creates_no_outbox(command, plugin, monkeypatch):
@@ -402,7 +402,7 @@ def test_check_counts_entries_and_creates_no_outbox(command, plugin, monkeypatch
     status, out, _ = command("check")
     assert (status, outbox_of(out)) == (
         0,
-        f"  {there('ob/deep')}  ok; it is made when the first event is sent",
+        f"  {there('ob/deep')}  ok; it is created when the first event is sent",
     )
     assert not os.path.exists("ob")
     in_failed(command, plugin)
@@ -464,7 +464,7 @@ def test_check_stops_counting_at_its_limit(command):
         os.link(path, f"{path}-{number}")
     assert "0 in delivery, 1000 or more waiting, 0 failed" in outbox_of(command("check", *AT)[1])
     assert command("outbox", "show", entry_id[:8], *AT)[2] == [
-        f"e3-event outbox show: 1000 or more entries have an ID that begins with {entry_id[:8]!r}; give more of it"
+        f"e3-event outbox show: 1000 or more IDs begin with {entry_id[:8]!r}; give a longer prefix"
     ]
 
 

@@ -101,7 +101,7 @@ def test_deliver_prints_deliveries_as_json(command):
     content = printed(out)
     assert (content["delivered"], content["waiting"], content["next_due"], content["error"]) == (1, 0, None, None)
     assert content["results"][0]["state"] == "delivered"
-    assert err == ["e3-event deliver: 1 of 1 delivered; nothing waits"]
+    assert err == ["e3-event deliver: 1 of 1 delivered; nothing is waiting"]
     assert command("deliver", "ob", "--json", "--watch")[0] == 2
 
 
@@ -290,9 +290,9 @@ def test_entry_that_moves_meanwhile_is_not_pruned(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        pytest.param(["prune", "--older-than", "soon"], "expected an age as 30d, 12h or 90m, not 'soon'", id="age"),
-        pytest.param(["prune", "--older-than", "d"], "expected an age as 30d", id="no number"),
-        pytest.param(["retry", "--all", "x"], "unrecognized argument 'x'; expected an ID or an option", id="both"),
+        pytest.param(["prune", "--older-than", "soon"], "age such as 30d, 12h or 90m, not 'soon'", id="age"),
+        pytest.param(["prune", "--older-than", "d"], "expected an age such as 30d", id="no number"),
+        pytest.param(["retry", "--all", "x"], "unrecognized argument 'x'; an ID cannot be combined", id="both"),
     ],
 )
 def test_wrong_command_line_explains_what_was_expected(command, args, message):

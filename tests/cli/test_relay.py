@@ -128,9 +128,9 @@ def test_environment_variables_set_handlers_outbox_and_timeout(broker, relaying,
         pytest.param(["gopher://u:hunter2@h"], "the URL's scheme is gopher://", id="another protocol"),
         pytest.param(["env:NOWHERE"], "env:NOWHERE is not set or empty", id="no such variable"),
         pytest.param(["file:nowhere"], "file:nowhere cannot be read", id="no such file"),
-        pytest.param(["env:URL", "--queue", ""], "--queue: '' cannot be the name of a queue", id="no queue"),
-        pytest.param(["env:URL", "--queue", "a\nb"], "--queue: 'a\\nb' cannot be the name", id="a queue of two lines"),
-        pytest.param(["env:URL", "--queue", "ä" * 121], "expected 240 printable bytes at most", id="a long queue"),
+        pytest.param(["env:URL", "--queue", ""], "--queue: '' is not a valid queue name", id="no queue"),
+        pytest.param(["env:URL", "--queue", "a\nb"], "--queue: 'a\\nb' is not a valid", id="a queue of two lines"),
+        pytest.param(["env:URL", "--queue", "ä" * 121], "expected at most 240 printable bytes", id="a long queue"),
         pytest.param(["env:URL", "--timeout", "0"], "--timeout: the timeout is '0'", id="no time"),
         pytest.param(["env:URL", "--timeout", "soon"], "--timeout: the timeout is 'soon'", id="a word"),
         pytest.param(["env:URL", "--outbox", ""], "--outbox: expected a directory", id="no outbox"),
@@ -194,7 +194,7 @@ def test_help_lists_the_exit_statuses(command):
     assert [line[:5].strip() for line in out if line.startswith("  ") and line.strip()[:1].isdigit()] == [
         *("0", "1", "2", "130"),
     ]
-    assert "E3_EVENT_TIMEOUT, or else 30)" in " ".join(" ".join(out).split())
+    assert "E3_EVENT_TIMEOUT, else the configuration file's, else 30)" in " ".join(" ".join(out).split())
 
 
 @both
@@ -248,7 +248,7 @@ def test_relay_without_an_outbox_refuses_a_broken_handler(broker, command):
     assert err[0].startswith("s3: not loaded: ")
     assert err[1].startswith("no: not loaded: ")
     assert err[2].startswith(
-        "e3-event relay: nothing is relayed: it could not be delivered; with an outbox, events would be"
+        "e3-event relay: nothing is relayed: its events could not be delivered; add --outbox to keep them"
     )
     assert broker.waiting() == 1
 
@@ -397,8 +397,8 @@ def test_handler_that_publishes_to_the_relayed_queue_is_refused(broker, command)
         status, _, err = command(*args)
         assert status == 2
         assert err == [
-            "e3-event relay: the handler 'broker:x' publishes to the queue that is relayed; events would go in a "
-            "circle; see e3-event relay --help"
+            "e3-event relay: the handler 'broker:x' publishes to the relay's own queue; events would go in a circle; "
+            "see e3-event relay --help"
         ]
 
 

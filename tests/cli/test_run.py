@@ -192,7 +192,7 @@ def test_real_time_signal_is_reported_by_number(run):
         pytest.param(
             ["n", "outcome=x", "--", "true"], "'outcome' cannot be set as data; it is the result", id="reserved"
         ),
-        pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is drawn", id="uid"),
+        pytest.param(["n", "uid=x", "--", "true"], "'uid' cannot be set as data; it is generated", id="uid"),
         pytest.param(["tests", "pytest", "-q"], "the COMMAND is missing; put it after --", id="no --"),
         pytest.param(["tests", "pytest", "-x"], "unrecognized argument '-x'; put the command after --", id="option"),
         pytest.param(
@@ -429,7 +429,7 @@ def test_wrong_number_of_lines_prints_one_line_and_exits_with_2(run, number):
     done = run(f"--tail={number}", "--", "true")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        f"e3-event run: argument --tail: '{number}' is no number of lines; expected 0 or more"
+        f"e3-event run: argument --tail: '{number}' is not a number of lines; expected 0 or more"
     )
 
 

@@ -105,7 +105,7 @@ def test_deliver_reads_only_a_given_file(command, config, here):
     command("send", "n", *TO_FILES)
     assert len(ids("box")) == 1
     assert "there is no outbox" in command("deliver")[2][0]
-    assert command("deliver", "--config", path)[2][-1].startswith("e3-event deliver: nothing was due; 1 waits in ")
+    assert command("deliver", "--config", path)[2][-1].startswith("e3-event deliver: nothing was due; 1 waiting in ")
     assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
 
 
@@ -211,7 +211,7 @@ def test_event_is_stored_for_a_handler_with_invalid_conditions(command):
     assert (
         err[0] == "smtp@failrue: 'failrue' is not a condition; did you mean 'failure'?; not loaded (in --handler); kept"
     )
-    assert "1 waits" in command("deliver", "ob", "--all")[2][-1]
+    assert "1 waiting" in command("deliver", "ob", "--all")[2][-1]
 
 
 def test_event_is_stored_until_its_handler_in_the_file_is_fixed(command, config):

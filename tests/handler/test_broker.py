@@ -910,7 +910,7 @@ def test_attachments_together_respect_the_size_limit(redis, queue, made_by, file
     (record,) = ours(caplog)
     assert record.message == (
         f"broker: attachment 'b' of {made!r} is not sent: it has 5 bytes, and the message has room for 4; "
-        "s3=s3://... takes it"
+        "set s3=s3://... to upload it"
     )
 
 
@@ -1148,10 +1148,10 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"url": ""}, "this is not a broker's URL", id="no-url"),
         pytest.param({"url": "t0psecret"}, "this is not a broker's URL", id="no-scheme"),
         pytest.param({"url": "amqp://ci:t0p/secret@h/"}, "this is not a broker's URL", id="slash-in-the-password"),
-        pytest.param({"queue": ""}, "the queue must have a name of printable characters", id="no-queue"),
-        pytest.param({"queue": "t0psecret\n@h"}, "the queue must have a name of printable characters", id="line-break"),
-        pytest.param({"queue": "t0p" * 100}, "the queue must have a name of printable characters", id="long-queue"),
-        pytest.param({"queue": "t0psecret\ud800"}, "a name of printable characters", id="lone-surrogate"),
+        pytest.param({"queue": ""}, "the queue name must be at most 240 bytes", id="no-queue"),
+        pytest.param({"queue": "t0psecret\n@h"}, "the queue name must be at most 240 bytes", id="line-break"),
+        pytest.param({"queue": "t0p" * 100}, "the queue name must be at most 240 bytes", id="long-queue"),
+        pytest.param({"queue": "t0psecret\ud800"}, "240 bytes of printable characters", id="lone-surrogate"),
         pytest.param({"limit": "much"}, "limit is 'much'; expected a number, 0 or more", id="limit"),
         pytest.param({"limit": -1}, "limit is -1; expected a number, 0 or more", id="negative-limit"),
         pytest.param({"s3": "builds"}, "the URL is 'builds'; expected s3://BUCKET/PREFIX", id="s3"),

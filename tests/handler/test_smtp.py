@@ -840,7 +840,7 @@ def test_attempt_without_progress_is_a_plain_failure(trusted, caplog):
     with smtp_server(trusted, refuse={ANN: "450 later", BOB: "451 later"}) as server:
         assert not handler_for(server, to=[ANN, BOB]).send_event(closed())
 
-    assert f"no server took the mail for {ANN}, {BOB}; " in warnings_of(caplog)
+    assert f"no server accepted the mail for {ANN}, {BOB}; " in warnings_of(caplog)
 
 
 def test_no_server_is_contacted_if_all_recipients_have_the_mail():

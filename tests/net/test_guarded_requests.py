@@ -117,7 +117,7 @@ def test_a_comma_or_a_semicolon_separates_urls(text):
 
 
 def test_url_instead_of_the_title_is_an_error():
-    with pytest.raises(EventError, match="the title begins as a URL does"):
+    with pytest.raises(EventError, match="the title looks like a URL"):
         AppriseHandler.decode_config("json://a,json://b")
 
 

@@ -1,4 +1,4 @@
-"""The command line, ``e3-event`` and ``python -m event``, for build scripts that are not Python."""
+"""The command line ``e3-event`` (also ``python -m event``), for build scripts that are not written in Python."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from event._worker import Worker
 
-_WITH_WORKER = frozenset({"send", "run", "deliver"})  # these give their first job to a copy of this process
-_WITH_FAST_PARSER = frozenset({"send", "run", "check"})  # argparse reads only their unusual arguments
+_WITH_WORKER = frozenset({"send", "run", "deliver"})  # these fork their first worker
+_WITH_FAST_PARSER = frozenset({"send", "run", "check"})  # these use argparse only for unusual arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,27 +44,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fork_worker(command: str) -> tuple[Worker | None, bool]:
-    """Start the worker, before any thread runs: both processes go on side by side.
+    """Fork the worker before any thread starts. In the worker, return when its work is done.
 
-    :return: the worker, and whether this is the worker and its work is done
+    :return: the worker (None if there is none), and whether this process is the worker
     """
     from event._worker.parent import Worker
 
-    # `signal` takes long to import. A signal ends `send`, and its worker; the other commands need it on both sides.
+    # `signal` takes long to import. `send` and its worker do without: a signal ends them. The others need it in both.
     ignores_signals = command != "send"
     if ignores_signals:
         import signal  # noqa: F401
     try:
         worker = Worker.fork(ignores_signals=ignores_signals)
-    except OSError:  # there may be no more processes; the command tries again when it needs one
+    except OSError:  # the process limit is reached; the command tries again when it needs a worker
         return None, False
     return worker, worker is None
 
 
 def interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Raise a KeyboardInterrupt again that Python ignores because it came in a callback, as at the end of an import."""
+    """Raise a KeyboardInterrupt again if Python ignored it, because it came in a callback."""
     if unraisable.exc_type is KeyboardInterrupt:
-        start_new_thread(interrupt_main, ())  # by another thread, so that it comes after this function
+        start_new_thread(interrupt_main, ())  # in another thread, so that it is raised after this function
     else:
         sys.__unraisablehook__(unraisable)
 
@@ -79,7 +79,7 @@ def _run(words: list[str], worker: Worker | None) -> int:
         args.worker = worker
         module = __import__(f"event._cli.{args.command}", fromlist=["run"])
         status = int(module.run(args))
-    except SystemExit as stop:  # argparse's way to end
+    except SystemExit as stop:  # argparse ends so
         status = int(stop.code or 0)
     except Exception as error:
         from event.error import one_line

@@ -1,4 +1,4 @@
-"""``e3-event check``: which handlers there are, which of them work, and where an event would go."""
+"""``e3-event check``: check the installed handlers and the configuration."""
 
 from __future__ import annotations
 
@@ -27,22 +27,27 @@ if TYPE_CHECKING:
     from event._worker import Result
 
 _DESCRIPTION = """\
-List every handler that is installed, with its distribution and whether it works; then what
-E3_EVENT_HANDLERS names (the names only, never a configuration), whether each of these loads,
-and whether each env:NAME and file:PATH can be read; then the outbox, and how much is in it.
+Check the setup and print four lists:
+  Installed handlers  each handler with its package, and whether it can be used
+  Handlers            each configured handler: whether it loads, and whether the secrets that it
+                      references (env:NAME, file:PATH) can be read
+  Outbox              the outbox's directory, and the number of its entries in each state
+  Settings            each setting and its source
+
+Nothing is sent without --send. Handler configurations are never shown.
 """
 
 _EPILOG = """\
 exit status:
-  0  all is well
-  1  a handler is broken, an entry of E3_EVENT_HANDLERS does not load or names a missing secret,
-     the outbox cannot be used, or, with --send, a handler did not accept the test event or
-     there is no handler
+  0  no problem was found
+  1  a handler is broken, a configured handler does not load or references a missing secret, or
+     the outbox cannot be used; with --send: a handler did not deliver the test event, or there is
+     no handler
   2  the command line is wrong
 
-The test event goes directly to the handlers, without the outbox. A handler whose extra is
-missing counts as broken only if E3_EVENT_HANDLERS uses it. A handler of e3-core with the name
-of a built-in handler does not count as broken.
+The test event goes directly to the handlers, without the outbox. If a handler's extra is not
+installed, the handler is broken only if it is configured. A handler of e3-core with the name of
+a built-in handler is not used and does not count as broken.
 
 examples:
   e3-event check
@@ -57,11 +62,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "check",
-        help="show which handlers work and where events would go",
+        help="check the installed handlers and your configuration",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    parser.add_argument("--send", action="store_true", help="send a test event, and say which handler took it")
+    parser.add_argument("--send", action="store_true", help="send a test event to the handlers, and show each result")
     handler_options.add_options(parser)
     handler_options.add_sending_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -69,7 +74,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check; return the exit status."""
+    """Run the command; return the exit status."""
     settings = Settings(args)
     installed = _builtins() + _plugins() + _shadowed()
     loaded, broken = load(settings.handlers, plugins=True)
@@ -140,12 +145,12 @@ def _plugins() -> list[Row]:
 
 
 def _shadowed() -> list[Row]:
-    """Return the entry points that others declare under the name of a built-in."""
+    """Return the plugins that have the name of a built-in handler."""
     rows = []
     for point in _registry.entry_points():
         if point.name in _registry.BUILTINS and point.value != ":".join(_registry.BUILTINS[point.name]):
             text = f"not used: {point.name!r} is a built-in handler"
-            # e3-core's handlers are what ours replace; of anybody else it is a mistake.
+            # This package replaces e3-core's handlers. In any other package, the name is a mistake.
             dist = _distribution(point)
             rows.append((point.name, dist, text if dist.startswith("e3-core ") else f"{_BROKEN}{text}"))
     return rows
@@ -161,11 +166,11 @@ def _handler_state(name: str) -> str:
 
 
 def _missing_modules(name: str) -> str | None:
-    """Return which modules of a handler are missing and what installs them; None if none is missing."""
+    """Return the missing modules of a handler and the command that installs them; None if none is missing."""
     try:
         requires = dict(getattr(_registry.get_handler(name), "requires", {}))
     except Exception:
-        return None  # it is broken, which `_handler_state` reports
+        return None  # `_handler_state` reports it as broken
     missing = [module for module in requires if not _is_there(module)]
     if not missing:
         return None
@@ -176,9 +181,9 @@ def _missing_modules(name: str) -> str | None:
 def _is_there(module: str) -> bool:
     try:
         return util.find_spec(module) is not None
-    except ImportError:  # not even the package that it is in
+    except ImportError:  # its package is missing too
         return False
-    except ValueError:  # it is loaded, and has put something else in its own place
+    except ValueError:  # it is loaded, and has replaced itself in sys.modules
         return True
 
 
@@ -186,7 +191,7 @@ def _distribution(point: EntryPoint) -> str:
     dist: Any = point.dist
     try:
         name, version = dist.name, dist.version
-    except Exception:  # damaged metadata; which versions of Python return None, and which raise, differs
+    except Exception:  # damaged metadata; some versions of Python return None, others raise
         name = version = None
     return f"{name} {version}" if name else "an unknown distribution"
 
@@ -206,13 +211,13 @@ def _entries(pairs: Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[s
 
 
 def _references_of(name: str, config: str, handler: Any) -> str:
-    """Return the state of a handler that was loaded; it is broken if a reference to a secret leads to nothing."""
+    """Return the state of a loaded handler. It is broken if one of its secret references cannot be read."""
     try:
         for attribute in getattr(handler, "references", ()):
             value = getattr(handler, attribute)
             for text in [value] if isinstance(value, str) else value:
                 _secrets.resolve_secret(text, attribute)
-    except Exception as error:  # of a plugin's code too
+    except Exception as error:  # a plugin's code may raise anything
         return f"{_BROKEN}{handler_options.masked(one_line(error), {name: config})}"
     return _OK
 
@@ -220,24 +225,24 @@ def _references_of(name: str, config: str, handler: Any) -> str:
 def _outbox(settings: Settings) -> tuple[str, str]:
     path = settings.outbox
     if path is None:
-        return ("none", "an event that a handler does not take is lost")
+        return ("none", "if a handler fails, the event is lost")
     try:
         counts = outbox_index.count_by_state(Outbox(path))
     except OSError as error:
         return (path, f"{_BROKEN}{one_line(error)}")
     if counts is None:
-        return (path, "ok; it is made when the first event is sent")
+        return (path, "ok; it is created when the first event is sent")
     return (path, f"ok; {counts}")
 
 
 def _send_test(args: argparse.Namespace, settings: Settings, loaded: Mapping[str, EventHandler]) -> list[Result]:
-    """Send a test event to the handlers that were loaded; return what each did."""
+    """Send a test event to the loaded handlers; return the result of each."""
     pairs = [(name, config) for name, config in dict(settings.handlers).items() if name in loaded]
     if not pairs:
         why = "nothing is sent: no handler could be loaded" if settings.handlers else settings.no_handler_line()
         terminal.print_err(f"{args.parser.prog}: {why}")
         return []
-    event = Event("e3-event check", test=True, message="This is a test of e3-event check; nothing has happened.")
+    event = Event("e3-event check", test=True, message="This is a test event; e3-event check sent it.")
     event.close()
     sender = EventSender(pairs, outbox=None, timeout=settings.timeout, log=terminal.print_err, worker=args.worker)
     try:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DESCRIPTION = """\
-Print a script that completes the commands and options of e3-event in a shell. Load it where
-the shell starts:
+Print a script that completes the commands and options of e3-event in a shell.
 
+Add the line for your shell to its start-up file:
   bash   eval "$(e3-event completion bash)"        in ~/.bashrc
   zsh    eval "$(e3-event completion zsh)"         in ~/.zshrc, after compinit
   fish   e3-event completion fish | source         in ~/.config/fish/config.fish
@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def words_by_command(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return what may follow each command: its own commands and its options.
+    """Return the subcommands and options of each command.
 
-    :return: by the words of the command, such as ``outbox list``; those of e3-event itself are under the empty text
+    :return: the words, by command, such as ``outbox list``; the key of e3-event itself is an empty string
     """
     words: dict[str, list[str]] = {"": []}
     for action in parser._actions:  # noqa: SLF001  # argparse has no public way to list them

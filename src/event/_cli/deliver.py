@@ -1,4 +1,4 @@
-"""``e3-event deliver``: send what waits in an outbox."""
+"""``e3-event deliver``: deliver the events that are waiting in an outbox."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from event._worker import OpenEntry, Supervisor
 
 _DESCRIPTION = """\
-Send what is due in an outbox, each event to the handlers that have not got it yet. Nothing
-else needs to be configured: an entry holds the configuration of its handlers. Each handler
-gets a line on stderr.
+Deliver the due events of an outbox to their pending handlers. You need not configure the
+handlers: each entry contains their configuration. A line on stderr shows the result of each
+handler.
 
-Several events are delivered at once, and a handler that fails, hangs or crashes delays no
-other handler. What fails is tried again after a minute, then after two, four, ... up to six
-hours, and is given up after five days. Several processes may deliver from one outbox at once.
+Events are delivered in parallel, and a handler that fails, hangs or crashes does not delay the
+others. A failed delivery is retried after 1 minute, then 2, 4, and so on up to 6 hours. After
+5 days, the entry has failed and is no longer retried. You can run several "deliver" on one outbox.
 """
 
 _EPILOG = """\
 exit status:
-  0  every event is delivered or still in the outbox; with --watch: SIGTERM has ended it
-  1  the outbox cannot be used, or you named a directory that does not exist; with --strict:
-     something that was due is not delivered. It waits for the next attempt, or is in failed/ or
-     corrupt/ ("e3-event outbox list" shows it)
+  0  every event is delivered or still in the outbox; with --watch: stopped by SIGTERM
+  1  the outbox cannot be used, or you named a directory that does not exist; with --strict: a
+     due event was not delivered ("e3-event outbox list" shows it)
   2  the command line is wrong
 
 examples:
@@ -38,15 +37,15 @@ examples:
   e3-event deliver outbox --all --timeout 30
 """
 
-DEFAULT_JOBS = 8  # sendings to one destination at once; more help only slow handlers, see docs/explanation/speed.md
-_SIGNAL_CHECK_INTERVAL = 1.0  # seconds between two looks at whether a signal has come, at most
+DEFAULT_JOBS = 8  # parallel sendings to one destination; more help only slow ones, see docs/explanation/speed.md
+_SIGNAL_CHECK_INTERVAL = 1.0  # longest time in seconds between two checks for a signal
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "deliver",
-        help="send what waits in an outbox",
+        help="deliver the events that are waiting in an outbox",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         usage="e3-event deliver [OUTBOX] [option]...",
@@ -55,23 +54,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "words", nargs="*", metavar="OUTBOX", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
     )
     parser.add_argument("--outbox", metavar="DIR", help="the same as OUTBOX")
-    parser.add_argument("--config", metavar="FILE", help="a configuration file (default: that of E3_EVENT_CONFIG)")
+    parser.add_argument("--config", metavar="FILE", help="the configuration file (default: E3_EVENT_CONFIG)")
     handler_options.add_timeout(parser, "each event")
     add_jobs(parser)
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="stay, and deliver what comes and what falls due, until SIGTERM or SIGINT (Ctrl-C); the deliveries that "
-        "are being made then are finished first, unless the signal comes again",
+        help="keep running, and deliver each event when it is due. On SIGTERM or SIGINT (Ctrl-C), finish the current "
+        "deliveries and exit; a second signal aborts them",
     )
     parser.add_argument("--all", action="store_true", help="deliver everything now, ignoring the schedule")
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with status 1 if something that was due is not delivered"
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="print problems only")
-    parser.add_argument(
-        "--json", action="store_true", help="print what was delivered as JSON, at the end; not with --watch"
-    )
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 if a due event is not delivered")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only problems")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON at the end; not with --watch")
     return parser
 
 
@@ -82,18 +77,17 @@ def add_jobs(parser: handler_options.Options) -> None:
         metavar="N",
         type=_number,
         default=DEFAULT_JOBS,
-        help="give each handler up to N events at once, if it waits for its server and takes several "
-        "(default: %(default)s)",
+        help="send up to N events to one handler in parallel, if the handler supports it (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Deliver; return the exit status."""
+    """Run the command; return the exit status."""
     settings = outbox_index.settings_from_args(args.words, args, finds_file=False)
     if settings.outbox is None:
         return 0
     if args.json and args.watch:
-        args.parser.error("--json: not with --watch, which does not end")
+        args.parser.error("--json cannot be used with --watch")
     from event._worker import Supervisor
 
     report = Report(args.parser.prog, quiet=args.quiet)
@@ -128,9 +122,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool, named: bool) -> int:
-    """Report the end of a single pass; return the exit status.
+    """Report the result of a run without ``--watch``; return the exit status.
 
-    :param named: whether the command line names the outbox, whose directory must exist then
+    :param named: whether the command line names the outbox; its directory must then exist
     """
     if supervisor.failed:
         report.note(supervisor.failed)
@@ -144,11 +138,11 @@ def _finish(supervisor: Supervisor, report: Report, path: str, *, strict: bool, 
 
 
 class Report:
-    """Reports what is delivered, and on a terminal how far it is.
+    """Prints the result of each delivery and, on a terminal, the progress.
 
-    :ivar entries: how many were tried
-    :ivar delivered: how many of them every handler has now
-    :ivar has_trouble: whether anything else is wrong
+    :ivar entries: the number of entries that were tried
+    :ivar delivered: how many of these every handler has now delivered
+    :ivar has_trouble: whether another problem was logged
     """
 
     def __init__(self, prog: str, *, quiet: bool = False) -> None:
@@ -163,7 +157,7 @@ class Report:
     def entry(self, entry: OpenEntry, where: str) -> None:
         """Report the result of an entry."""
         if not entry.results and where == "waiting":
-            return  # it was put back untried; a line of its own says so if its handler rests
+            return  # put back untried; if its handler is paused, another line reports that
         self.entries += 1
         self.delivered += where == "delivered"
         for result in entry.results:
@@ -180,16 +174,16 @@ class Report:
                 self._print(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}", colour)
 
     def log(self, text: str) -> None:
-        """Report what was logged outside of a delivery."""
+        """Print a line that was logged outside of a delivery."""
         self.has_trouble = True
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Write a line about the command itself."""
+        """Print a line about the command itself."""
         self._print(f"{self._prog}: {text}")
 
     def show_progress(self, supervisor: Supervisor) -> None:
-        """Show on a terminal how far it is; the next text replaces it."""
+        """Show the progress on a terminal; the next text replaces it."""
         if self._terminal and not self._quiet and not supervisor.finished:
             missed = self.entries - self.delivered
             total = f"{self.entries} of {max(supervisor.total, self.entries)} done"
@@ -203,7 +197,7 @@ class Report:
 
     def _progress(self, text: str) -> None:
         self.clear()
-        most = _terminal_width() - 1  # a full line would wrap, and could not be removed
+        most = _terminal_width() - 1  # a full line would wrap and could not be erased
         self._shown = terminal.printable_line(text)[:most]
         _raw(self._shown)
 
@@ -234,14 +228,13 @@ def _delivery_summary(report: Report, summary: dict[str, Any] | None, path: str)
     if summary is None:
         return text
     if not summary["waiting"]:
-        return f"{text}; nothing waits"
-    waits = f"{outbox_index.number(summary['waiting'])} {'waits' if summary['waiting'] == 1 else 'wait'}"
-    until = f", the next one until {outbox_index.utc(summary['next_due'])}" if summary["next_due"] else ""
-    return f"{text}; {waits} in {path}{until}"
+        return f"{text}; nothing is waiting"
+    next_due = f", the next one due at {outbox_index.utc(summary['next_due'])}" if summary["next_due"] else ""
+    return f"{text}; {outbox_index.number(summary['waiting'])} waiting in {path}{next_due}"
 
 
 def _number(text: str) -> int:
-    """Return a positive number."""
+    """Return the number of ``--jobs``."""
     from argparse import ArgumentTypeError
 
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_JOBS):
@@ -264,4 +257,4 @@ def _raw(text: str) -> None:
         sys.stderr.write(text.encode("ascii", "replace").decode())
         sys.stderr.flush()
     except OSError:
-        pass  # the terminal is gone; what is being done goes on
+        pass  # the terminal is gone; the deliveries continue

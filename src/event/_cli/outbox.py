@@ -1,4 +1,4 @@
-"""``e3-event outbox``: look at what waits in an outbox, try it again, remove it."""
+"""``e3-event outbox``: list, show, retry or delete the entries of an outbox."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from event._outbox import Candidate, Outbox
 
 _DESCRIPTION = """\
-Look at what an outbox holds. You can shorten an ID to any unique prefix; a full ID is found
-at once, however many entries there are. Handler configurations are never shown: they may
-hold secrets.
+List, show, retry or delete the entries of an outbox. You can shorten an ID to any unique prefix;
+a full ID is found faster. Handler configurations are never shown, because they may contain
+secrets.
 """
 
 _EPILOG = """\
-An entry is
+states of an entry:
   in delivery   a process is delivering it
-  waiting       "e3-event deliver" sends it when it is due
-  failed        given up: retried for five days, or permanently failed
-  corrupt       damaged: its content is not what was written
+  waiting       "e3-event deliver" delivers it when it is due
+  failed        it is no longer retried: it is five days old, or a handler failed permanently
+  corrupt       its content or an attachment is damaged
 
 examples:
   e3-event outbox list
@@ -33,15 +33,16 @@ examples:
 """
 
 _LIST = (
-    "List the entries, one a line: those in delivery, those that wait, in the order in which they are due, the others."
+    "List the entries, one per line: first those in delivery, then the waiting ones by due time, then the\n"
+    "failed and the corrupt ones."
 )
 _SHOW = "Show an entry: the event, the pending handlers, and the result of each attempt."
 _RETRY = """\
-Make entries due now, also failed and corrupt ones. "e3-event deliver" then sends them, also to
-handlers that have failed permanently.
+Make entries due now, including failed and corrupt ones. "e3-event deliver" then delivers them,
+also to handlers that have failed permanently.
 """
 _DROP = "Delete entries. Pending handlers will never receive these events."
-_PRUNE = "Delete failed and corrupt entries that are old. Entries that wait are left alone."
+_PRUNE = "Delete old failed and corrupt entries. Waiting entries are kept."
 _STATUS = """\
 exit status:
   0  done
@@ -52,10 +53,10 @@ _NOT_ALL_PROCESSED = "an ID is unknown, ambiguous or being delivered; other IDs 
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command and those beneath it; return its parser."""
+    """Add the command and its actions; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "outbox",
-        help="list, show, retry, drop or prune the entries of an outbox",
+        help="list, show, retry or delete the entries of an outbox",
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
@@ -66,17 +67,19 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     _add_outbox_word(command)
     command = _add_for_ids(below, "show", ("show an entry", _SHOW, _NOT_ALL_PROCESSED), "ID")
     command = _add_for_ids(below, "retry", ("make entries due now", _RETRY, _NOT_ALL_PROCESSED), "ID...")
-    command.add_argument("--all", action="store_true", help="all entries, instead of an ID")
-    command = _add_for_ids(below, "drop", ("remove entries", _DROP, _NOT_ALL_PROCESSED), "ID...")
-    command.add_argument("--failed", action="store_true", help="all failed entries, instead of an ID")
-    command = _add(below, "prune", ("remove old failed entries", _PRUNE, "an entry could not be removed"), "[OUTBOX]")
+    command.add_argument("--all", action="store_true", help="retry all entries")
+    command = _add_for_ids(below, "drop", ("delete entries", _DROP, _NOT_ALL_PROCESSED), "ID...")
+    command.add_argument("--failed", action="store_true", help="delete all failed entries")
+    command = _add(
+        below, "prune", ("delete old failed and corrupt entries", _PRUNE, "an entry could not be deleted"), "[OUTBOX]"
+    )
     _add_outbox_word(command)
     command.add_argument(
         "--older-than",
         metavar="AGE",
         type=_age,
         default=_age("30d"),
-        help="how old, as 30d, 12h or 90m (default: 30d)",
+        help="the minimum age, such as 30d, 12h or 90m (default: 30d)",
     )
     for name in ("list", "show"):
         below.choices[name].add_argument("--json", action="store_true", help="print JSON")
@@ -84,12 +87,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_outbox_word(command: argparse.ArgumentParser) -> None:
-    command.add_argument("words", nargs="*", metavar="OUTBOX", help="the outbox's directory, as with --outbox")
+    command.add_argument("words", nargs="*", metavar="OUTBOX", help="the same as --outbox")
 
 
 def _add_for_ids(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argparse.ArgumentParser:
     command = _add(below, name, texts, words)
-    command.add_argument("words", nargs="*", metavar=words, help='as "list" shows it, or its beginning')
+    command.add_argument("words", nargs="*", metavar=words, help='the ID that "list" shows, or its beginning')
     return command
 
 
@@ -110,7 +113,7 @@ def _add(below: Any, name: str, texts: tuple[str, str, str], words: str) -> argp
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what is asked; return the exit status."""
+    """Run the action; return the exit status."""
     takes_outbox = args.action in {"list", "prune"}
     settings = outbox_index.settings_from_args(args.words if takes_outbox else (), args)
     if settings.outbox is None:
@@ -131,11 +134,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_ids(args: argparse.Namespace) -> None:
-    """Refuse a command line without an ID, or with too many."""
+    """Reject a command line without an ID, or with too many."""
     if _takes_all(args):
         if args.words:
             args.parser.error(
-                f"unrecognized argument {args.words[0]!r}; expected an ID or an option for many, not both"
+                f"unrecognized argument {args.words[0]!r}; an ID cannot be combined with --all or --failed"
             )
     elif not args.words:
         args.parser.error("the ID is missing")
@@ -148,9 +151,9 @@ def _takes_all(args: argparse.Namespace) -> bool:
 
 
 def _on_all(outbox: Outbox, args: argparse.Namespace) -> int:
-    """Do what is asked to all entries that are meant; return the exit status."""
+    """Run the action on all entries that it selects; return the exit status."""
     states = {"retry": ("waiting", "failed", "corrupt"), "drop": ("failed",), "prune": ("failed", "corrupt")}
-    # A list, since what is retried moves to where it would be found again.
+    # A list, since a retried entry moves, and the iteration would find it again.
     candidates = [
         candidate
         for candidate, entry in outbox.entries(*states[args.action])
@@ -163,7 +166,7 @@ def _on_all(outbox: Outbox, args: argparse.Namespace) -> int:
 
 
 def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
-    """Do what is asked to the entry that a word means; return the exit status."""
+    """Run the action on the entry with this ID or prefix; return the exit status."""
     try:
         candidate = _find_entry(outbox, word)
     except (LookupError, OSError) as error:
@@ -175,7 +178,7 @@ def _on_one(outbox: Outbox, args: argparse.Namespace, word: str) -> int:
 
 
 def _act(outbox: Outbox, args: argparse.Namespace, candidate: Candidate, word: str) -> int:
-    """Do what is asked to an entry; return the exit status."""
+    """Run the action on an entry; return the exit status."""
     capture = Capture()
     try:
         try:
@@ -195,28 +198,28 @@ def _act(outbox: Outbox, args: argparse.Namespace, candidate: Candidate, word: s
 
 
 def _find_entry(outbox: Outbox, word: str) -> Candidate:
-    """Return the one entry that a word means.
+    """Return the only entry whose ID begins with `word`.
 
-    :raises LookupError: there is none, or it is not the only one; the message says so
+    :raises LookupError: no entry matches, or several do
     """
     found = outbox.find(word)
     if not found:
         raise LookupError(f"no entry's ID begins with {word!r}")
     if len(found) > 1:
         number = outbox_index.number(len(found))
-        raise LookupError(f"{number} entries have an ID that begins with {word!r}; give more of it")
+        raise LookupError(f"{number} IDs begin with {word!r}; give a longer prefix")
     return found[0]
 
 
 def _retry(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:
     if not outbox.retry(candidate):
-        raise LookupError(f"{candidate.id} is being delivered, or cannot be read; it is not retried")
+        raise LookupError(f"{candidate.id} is not retried: it is being delivered or cannot be read")
     return f"{candidate.id} is due now"
 
 
 def _drop(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:
     if not outbox.drop(candidate):
-        raise LookupError(f"{candidate.id} is being delivered; it is not dropped")
+        raise LookupError(f"{candidate.id} is not dropped: it is being delivered")
     return f"{candidate.id} is dropped"
 
 
@@ -235,7 +238,7 @@ def _age(text: str) -> float:
     if not (number.isascii() and number.isdecimal() and unit in _UNITS):
         from argparse import ArgumentTypeError
 
-        raise ArgumentTypeError(f"expected an age as 30d, 12h or 90m, not {text!r}")
+        raise ArgumentTypeError(f"expected an age such as 30d, 12h or 90m, not {text!r}")
     return int(number) * _UNITS[unit]
 
 

@@ -26,27 +26,29 @@ if TYPE_CHECKING:
     from event._cli._support.settings import Pairs
 
 _DESCRIPTION = """\
-Receive the events that the handler "broker" has published, and give each one to the handlers.
-Run relays on as many machines as you like: each event goes to one of them. If the broker is
+Receive the events that the "broker" handler has published, and deliver them to your handlers.
+You can run relays on any number of machines: each event goes to one of them. If the broker is
 unreachable, the relay keeps trying.
 
-With an outbox, an event is acknowledged once it is on disk, and delivered from there, as often
-as it takes. Without one, it is acknowledged once every handler has it; if one has not, the event
-goes to the end of the queue and is delivered to that handler again later.
+With an outbox, the relay acknowledges an event when it is on disk, then delivers and retries it
+from there. Without an outbox, it acknowledges an event when every handler has delivered it. If a
+handler fails, the event goes to the end of the queue, to be retried with that handler.
 
-A message that cannot be delivered at all goes to the queue QUEUE.dead and does not stop the
-others. A relay of that queue tries it again.
+A message that can never be delivered moves to the dead-letter queue, QUEUE.dead. To try these
+messages again, run a relay on that queue.
 
-SIGTERM and SIGINT (Ctrl-C) end it: it stops receiving and delivers what it has and what is due
-in the outbox. What is left stays there, or goes back to the broker. A second signal ends it now.
+On SIGTERM or SIGINT (Ctrl-C), the relay stops receiving, delivers the events that it has and the
+due events of the outbox, and exits. Undelivered events stay in the outbox or return to the
+broker. On a second signal, it exits immediately.
 """
 
 _EPILOG = """\
 exit status:
-  0    SIGTERM ended it, and all that was received is delivered or safe
-  1    it could not start: there is no handler, or one cannot be loaded and there is no outbox
+  0    stopped by SIGTERM; every received event is delivered, or safe in the outbox or the broker
+  1    the relay did not start: no handler is configured, or there is no outbox and a handler
+       cannot be loaded
   2    the command line is wrong
-  130  SIGINT or a second signal ended it; what was received is safe too
+  130  stopped by SIGINT or by a second signal; the received events are safe too
 
 examples:
   E3_EVENT_HANDLERS='file=/srv/events|smtp=Nightly,ci@example.com,dev@example.com,mail.example.com'
@@ -64,7 +66,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "relay",
-        help="receive events from a broker and give them to handlers",
+        help="receive events from a broker and deliver them",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         usage="e3-event relay URL [option]...",
@@ -74,24 +76,24 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="URL",
-        help="the broker's URL, as for the handler broker. Prefer env:NAME or file:PATH, since others can see the "
-        "command line",
+        help="the broker's URL, as for the broker handler. Prefer env:NAME or file:PATH: other users can see your "
+        "command lines",
     )
     group.add_argument("--queue", default=_broker.DEFAULT_QUEUE, help="the queue (default: %(default)s)")
     group.add_argument(
         "--s3",
         metavar="URL",
         default="",
-        help="the S3 location of large attachments, s3://BUCKET/PREFIX; the same as s3= of the handlers that publish",
+        help="the S3 location of large attachments, s3://BUCKET/PREFIX; must equal s3= of the publishing handlers",
     )
-    group.add_argument("--profile", help="the profile of the AWS configuration, for --s3")
+    group.add_argument("--profile", help="the AWS profile to use for --s3")
     handler_options.add_options(parser)
     add_jobs(handler_options.add_sending_options(parser, "each event", default="E3_EVENT_OUTBOX, or else none"))
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Relay; return the exit status."""
+    """Run the command; return the exit status."""
     url = _url(args)
     settings = Settings(args, default_outbox=False, finds_file=False)
     pairs, outbox, timeout = settings.handlers, settings.outbox, settings.timeout
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     where = f"; outbox {outbox}" if outbox else ""
     _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
-    for library in _LIBRARIES:  # what matters is raised; logging prints the rest if nobody else takes it
+    for library in _LIBRARIES:  # errors are raised; without a handler, logging would print the rest
         logging.getLogger(library).addHandler(logging.NullHandler())
     stop = SignalFlag()
     shutdown = GracefulShutdown(stop.set)
@@ -123,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _job(args: argparse.Namespace, pairs: Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
-    """Return what the worker is to do; see `event._worker.relay_job`."""
+    """Return the worker's job; see `event._worker.relay_job`."""
     return {
         "job": "relay",
         "handlers": [*dict(pairs).items()],
@@ -148,12 +150,12 @@ def _print_problem(prog: str, text: str) -> None:
 
 
 def _url(args: argparse.Namespace) -> BrokerURL:
-    """Return the broker that is to be relayed from."""
+    """Return the URL of the broker."""
     fail: Callable[[str], NoReturn] = args.parser.error
-    if len(args.words) != 1:  # which are not shown: another URL holds a password too
+    if len(args.words) != 1:  # the words are not shown: one may be a URL with a password
         fail(f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing")
     if not _broker.is_queue_name(args.queue):
-        fail(f"--queue: {args.queue!r} cannot be the name of a queue; expected 240 printable bytes at most")
+        fail(f"--queue: {args.queue!r} is not a valid queue name; expected at most 240 printable bytes")
     (word,) = args.words
     try:
         url = _broker.BrokerURL(_secrets.resolve_secret(word, "the broker's URL"))
@@ -166,7 +168,7 @@ def _url(args: argparse.Namespace) -> BrokerURL:
 
 
 def _check_source(args: argparse.Namespace) -> None:
-    """Refuse a place for attachments from which none can be fetched."""
+    """Reject a value of ``--s3`` from which no attachment can be fetched."""
     if not args.s3:
         return
     from event._handler import import_extra
@@ -181,12 +183,12 @@ def _check_source(args: argparse.Namespace) -> None:
 
 def _why_not(settings: Settings, broken: Mapping[str, str]) -> str:
     if broken:
-        return "it could not be delivered; with an outbox, events would be kept until they can be"
+        return "its events could not be delivered; add --outbox to keep them until they can be"
     return f"{settings.handlers_from} names no handler"
 
 
 def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: Pairs) -> None:
-    """Refuse a handler that would publish to the queue that is relayed."""
+    """Reject a handler that publishes to the queue that this relay consumes."""
     for name, config in pairs:
         if _registry.kind(name) != "broker":
             continue
@@ -196,6 +198,4 @@ def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: Pairs) -> 
         except EventError:
             continue  # reported when the handler is loaded
         if wanted.get("queue", _broker.DEFAULT_QUEUE) == args.queue and other.is_same(url):
-            args.parser.error(
-                f"the handler {name!r} publishes to the queue that is relayed; events would go in a circle"
-            )
+            args.parser.error(f"the handler {name!r} publishes to the relay's own queue; events would go in a circle")

@@ -1,4 +1,4 @@
-"""``e3-event run``: a command, and an event about it."""
+"""``e3-event run``: run a command and send an event with its result."""
 
 from __future__ import annotations
 
@@ -26,42 +26,43 @@ if TYPE_CHECKING:
     from event._process.child import ExitResult
     from event._worker import EventSender, Result
 
-START_SHARE = 0.5  # of the timeout, for the event of the start, once the command has ended
+START_SHARE = 0.5  # of the timeout: what is left for the start event when the command has ended
 
 _DESCRIPTION = """\
-Run a command, and send an event when it has ended. The command inherits stdin, stdout and
-stderr; no shell is involved. The exit status is the command's. If the event cannot be
-delivered, that is a line on stderr and changes nothing else.
+Run a command and send an event when it ends. The command inherits stdin, stdout and stderr, and
+runs without a shell. The exit status is the command's. If the event cannot be delivered, a line
+on stderr reports it; the exit status does not change.
 
 The event's data, in addition to your own:
-  outcome     success, failure, or cancel if a signal stopped the command
+  outcome     success or failure, or cancel if a signal stopped the command
   exit_code   the exit status
-  signal      the signal that ended the command, such as SIGTERM, or that stopped it; or null
-  duration    in seconds
+  signal      the signal that stopped the command, such as SIGTERM; null if none did
+  duration    the command's run time in seconds
   command     the command's name; with --arguments also "arguments", a list
   host        this machine's name
-  output_tail the last lines of its output, if it failed and its stdout is no terminal; see --tail
+  output_tail the last lines of the output, if the command failed and its stdout is not a
+              terminal; see --tail
   tests, failures, errors, skipped, failing_tests
-              what JUnit reports say, with --junit
-  ci          if a CI system runs the build: "system", "build_url", "branch", "commit", "job",
-              "attempt", "pull_request", "actor"
-  parent      the uid of the event that E3_EVENT_PARENT names, if it is set; the command's own
-              processes find the uid of this event there
-  traceparent the span in a trace (W3C Trace Context), a child of TRACEPARENT's if that is set;
-              the command's own processes find this span there
+              the results of the JUnit reports, with --junit
+  ci          in a CI job: "system", "build_url", "branch", "commit", "job", "attempt",
+              "pull_request", "actor"
+  parent      the value of E3_EVENT_PARENT, if it is set; the command gets the uid of this event
+              in that variable
+  traceparent the span of the command (W3C Trace Context), a child of TRACEPARENT's span if that
+              is set; the command gets its own span in that variable
 
-All handlers get the event at once, in a process of their own that is ended after --timeout.
-With an outbox, the event is saved before any handler runs.
+The event is saved in the outbox before any handler runs. The handlers then run at the same
+time, in a separate process that is stopped after --timeout.
 """
 
 _EPILOG = """\
 signals:
-  SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command, once. While the event
-  is sent, they are ignored.
+  SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed to the command. While the
+  event is sent, they are ignored.
 
 exit status:
-  the command's; 128+N if signal N ended it; 127 if the command was not found, 126 if it cannot
-  be executed
+  the command's; 128+N if signal N ended it; 127 if the command was not found; 126 if it could
+  not be executed
   1  with --strict: the command succeeded, but the event could not be fully delivered
   2  the command line is wrong; the command was not run
 
@@ -79,7 +80,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command; return its parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "run",
-        help="run a command, and send an event about it",
+        help="run a command and send an event with its result",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         usage="e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND...",
@@ -113,20 +114,20 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_line_count,
         default=arguments.DEFAULT_TAIL,
-        help="put the last N lines of a failed command's output into the event's data; 0 for none (default: "
+        help="add the last N lines of a failed command's output to the event's data; 0 adds none (default: "
         "%(default)s)",
     )
     group.add_argument(
         "--junit",
         metavar="FILE|GLOB",
-        help="count the tests in the JUnit reports that the command writes, and name the first ten that failed",
+        help="add the numbers of tests in the JUnit reports that the command writes, and the first ten failed tests",
     )
-    group.add_argument("--arguments", action="store_true", help="put the command's arguments into the event's data")
-    group.add_argument("--start", action="store_true", help="send the open event too, when the command begins")
+    group.add_argument("--arguments", action="store_true", help="add the command's arguments to the event's data")
+    group.add_argument("--start", action="store_true", help="also send the event, still open, when the command starts")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
+    """Run the command line; return the exit status."""
     if not args.command_line and any("=" not in word for word in args.words[1:]):
         args.parser.error(_NO_COMMAND)  # which is likelier than data without a value
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
@@ -155,7 +156,7 @@ class _Step:
         self._start_event = Event(name, **self._data)
 
     def run(self) -> int:
-        """Run the command, and send its events; return the command's exit status."""
+        """Run the command and send its events; return the exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
         keep_end = bool(self._args.tail and self._settings.handlers)
@@ -171,7 +172,7 @@ class _Step:
         return exit_result.status or (1 if process.show_error else 0)
 
     def _prepare(self) -> None:
-        """Do, while the command runs, what need not wait for its end."""
+        """Prepare the sending, and send the start event, while the command runs."""
         settings = self._settings
         if not settings.handlers:
             return
@@ -241,7 +242,7 @@ class _Step:
         return {"output_tail": tail} if tail else {}
 
     def _junit_data(self) -> dict[str, Any]:
-        """Return what the command's JUnit reports say. What is wrong with one is no problem of the event's."""
+        """Return the results in the command's JUnit reports. An unreadable report does not affect `has_problem`."""
         if self._args.junit is None:
             return {}
         from event._process import junit
@@ -260,9 +261,9 @@ class _Step:
         attach: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Send an event, and print what went wrong.
+        """Send an event, and print each problem.
 
-        :param which: what a line about it begins with
+        :param which: the prefix of each line about the event
         """
         files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
@@ -283,13 +284,13 @@ class _Step:
 
     def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
         if exit_result.error:
-            # As a shell does; it is no trouble with the event.
+            # A shell prints the same. It is not a problem with the event, so `has_problem` stays False.
             terminal.print_err(f"{self._args.parser.prog}: {self._args.command_line[0]}: {exit_result.error.strerror}")
         if log_error:
             self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
     def _log_to_attach(self) -> list[tuple[str, str]]:
-        """Return the log's name and path. What has been put in its place is not attached: it may be any file."""
+        """Return the log's name and path. If another file has replaced the log, return nothing: it may be any file."""
         path = os.path.abspath(self._args.log)
         try:
             if self._log_file and os.path.samestat(self._log_file, os.stat(path)):
@@ -319,7 +320,7 @@ class _Step:
 
 
 def _start_data(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what is known before the command begins."""
+    """Return the data that is known before the command starts."""
     command, *rest = args.command_line
     data: dict[str, Any] = {"command": command}
     if args.arguments:
@@ -333,7 +334,7 @@ def _start_data(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _result_data(exit_result: ExitResult) -> dict[str, Any]:
-    """Return what is known when the command has ended."""
+    """Return the data that is known after the command has ended."""
     data: dict[str, Any] = {
         "outcome": exit_result.outcome,
         "exit_code": exit_result.status,
@@ -357,9 +358,9 @@ def _line_count(text: str) -> int:
 
 
 def _open_log_file(path: str) -> int:
-    """Open the log, empty; return its descriptor.
+    """Create or truncate the log; return its descriptor.
 
-    :raises OSError: it cannot be written, or is no regular file: a FIFO would hold us until somebody reads it
+    :raises OSError: the log cannot be written, or is not a regular file (a FIFO would block until a reader opens it)
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -368,12 +369,12 @@ def _open_log_file(path: str) -> int:
     return above_standard(fd)
 
 
-# Windows translates line ends else; and to open a FIFO waits for its reader.
+# Without O_BINARY, Windows translates line ends. Without O_NONBLOCK, opening a FIFO waits for its reader.
 _PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _RESERVED = {
     "name": "it is the first argument",
-    "uid": "it is drawn at random",
+    "uid": "it is generated",
     "end_time": "it is when the command ends",
     **dict.fromkeys(
         ("outcome", "exit_code", "signal", "duration", "error", "output_tail"), "it is the result of the command"

@@ -1,4 +1,4 @@
-"""``e3-event send``: make an event, or take dumped ones, and give it to the handlers."""
+"""``e3-event send``: create an event, or read dumped ones, and send it to the handlers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ if TYPE_CHECKING:
     from event._worker import Result, Sent
 
 _DESCRIPTION = """\
-Send an event, and print its uid on stdout. For each handler there is a line on stderr: that it
-delivered the event, or why it did not. A handler that fails does not stop the others.
+Send an event and print its uid on stdout. A line on stderr shows the result of each handler.
+If a handler fails, the others still get the event.
 
-The event begins now, or at begin_time:=SECONDS (since 1970, UTC), and ends now.
-After "--", an argument may begin with "-" without being an option.
+The event begins now, unless you set begin_time:=SECONDS (since 1970, UTC). It ends now.
+Arguments after "--" are never options, even if they begin with "-".
 
-All handlers get the event at once, in a process of their own that is ended after --timeout.
-The event is saved in the outbox before any handler runs. If a handler fails, the event waits
-there for the next event that this handler takes, or for "e3-event deliver".
+The event is saved in the outbox before any handler runs. The handlers then run at the same
+time, in a separate process that is stopped after --timeout. If a handler fails, the event stays
+in the outbox. It is retried when this handler delivers a later event, or by "e3-event deliver".
 """
 
 _EPILOG = """\
 exit status:
-  0  every handler took the event, or the outbox keeps it; or no handler is configured
-  1  the event is lost: a handler failed and no outbox keeps the event, or a file could not be
-     read (nothing was sent); with --strict: an event was not delivered to every handler now
+  0  every handler delivered the event, or it is in the outbox, or no handler is configured
+  1  the event is lost: a handler failed and the event is not in an outbox, or a file could not
+     be read (then nothing was sent); with --strict: a handler did not deliver the event now, or
+     no handler is configured
   2  the command line is wrong; nothing was sent
 
 examples:
@@ -55,7 +56,7 @@ handlers and their CONFIG ("e3-event check" lists all that are installed):
   apprise=URLS,TITLE,BODY
   otel=ENDPOINT,SERVICE,HEADERS
   broker=URL,QUEUE[,KEY=VALUE...]                  KEY is limit, s3, profile, sse, timeout
-Keep URLs and secrets out of the command line: write env:NAME or file:PATH instead.
+Keep secrets out of the command line: write env:NAME or file:PATH in place of a URL or a secret.
 """
 
 
@@ -71,10 +72,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     _add_event_options(parser)
     handler_options.add_options(parser)
-    handler_options.add_sending_options(parser, strict="unless every handler takes the event now")
+    handler_options.add_sending_options(parser, strict="unless every handler delivers the event now")
     group = parser.add_argument_group("output")
     handler_options.add_output_options(group)
-    group.add_argument("--json", action="store_true", help="print what became of the event as JSON, instead of its uid")
+    group.add_argument("--json", action="store_true", help="print the result as JSON, instead of the uid")
     return parser
 
 
@@ -84,8 +85,8 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="NAME [key=value | key:=json]...",
-        help="what happened, and the event's data: key=value is a string, key:=json any JSON value; a value @FILE is "
-        "the content of a file",
+        help="what happened, and the event's data: key=value is a string, key:=json any JSON value. "
+        "key=@FILE reads the value from a file",
     )
     group.add_argument(
         "--attach",
@@ -93,8 +94,8 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]PATH",
         action="append",
         default=[],
-        help="attach a file; may be repeated. NAME is what handlers call it (default: the file's name). The path - is "
-        "stdin. If a file named [NAME=]PATH exists, it is attached",
+        help="attach a file; may be repeated. NAME is the attachment's name (default: the file's name). If PATH is -, "
+        "stdin is attached. If PATH itself contains = and such a file exists, the whole argument is the path",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
     group.add_argument(
@@ -104,12 +105,12 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         nargs="+",
         default=[],
-        help="send events that Event.dump wrote; one whose attachments have changed since is not sent",
+        help="send events that Event.dump wrote. If an attachment has changed since then, its event is not sent",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send; return the exit status."""
+    """Run the command; return the exit status."""
     settings = Settings(args)
     event = None if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Command:
-    """Sends the events of one command, and prints what became of them."""
+    """Sends the events of one command and prints the results."""
 
     def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
         from event._worker import EventSender
@@ -161,10 +162,10 @@ class _Command:
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
-        """Send an event, and show its uid; return whether that counts as success, see `_EPILOG`.
+        """Send an event and print its uid; return whether it was a success, as `_EPILOG` defines it.
 
         :param files: the path of each file to attach, by name
-        :param about: what a line about a handler begins with
+        :param about: the prefix of each line about a handler
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
         if self._json:
@@ -205,7 +206,7 @@ class _Command:
 
 
 def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
-    """Return what became of an event, for ``--json``."""
+    """Return the result of an event, for ``--json``."""
     from event._cli._support import json_output
 
     delivered = bool(sent.results) and all(result.ok for result in sent.results)
@@ -296,6 +297,6 @@ def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) ->
 
 _RESERVED = {
     "name": "it is the first argument",
-    "uid": "it is given as --uid UID",
+    "uid": "use --uid UID",
     "end_time": "it is the time of sending",
 }

@@ -1,4 +1,4 @@
-"""A command run in our place: with our streams, our signals, and its exit status."""
+"""Run a command with this process's streams and signals, and return its exit status."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 
 class ExitResult:
     """How a command ended.
 
-    :ivar status: its exit status, as a shell tells it: 126 and 127 where it could not be started, 128+n on a signal
-    :ivar signal: the signal that ended it, or else the last that was sent to stop it, as ``SIGTERM``; None where
-        there was none
-    :ivar outcome: success, failure, or cancel where it was stopped
-    :ivar seconds: how long it ran
-    :ivar error: why it could not be started; None where it was
+    :ivar status: the exit status that a shell would return: 126 or 127 if the command could not be started, 128+n if
+        signal n ended it
+    :ivar signal: the name of the signal that ended the command, such as ``SIGTERM``; if the command failed after a
+        signal was passed to it to stop it, the last such signal; else None
+    :ivar outcome: ``success`` or ``failure``, or ``cancel`` if a signal stopped the command
+    :ivar seconds: the run time
+    :ivar error: the error if the command could not be started; else None
     """
 
     __slots__ = ("error", "outcome", "seconds", "signal", "status")
@@ -42,12 +43,12 @@ class ExitResult:
 
 
 class ChildProcess:
-    """A command.
+    """A command that runs as a child process.
 
-    :param words: the command and its arguments; no shell is asked, and the command is looked up in PATH
+    :param words: the command and its arguments; it is looked up in PATH and runs without a shell
     :param environ: its environment variables
     :param log: a descriptor to copy its stdout and stderr to; None for no log
-    :param keep_end: whether `last_lines` will be asked for; see `event._process.output.Output`
+    :param keep_end: whether to keep the end of the output for `last_lines`; see `event._process.output.Output`
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class ChildProcess:
         return self._output.tee if self._output else None
 
     def start(self) -> None:
-        """Start the command. That it cannot be started is told by `wait`."""
+        """Start the command. If it cannot be started, `wait` returns the error."""
         self._began = time.monotonic()
         try:
             self._spawn(self._tee)
@@ -82,7 +83,7 @@ class ChildProcess:
             self._error = error
 
     def wait(self) -> ExitResult:
-        """Wait until the command has ended, and its log is complete."""
+        """Wait until the command has ended and its log is complete."""
         code = _status(self._error, self._words[0]) if self._error else self._wait()
         seconds = time.monotonic() - self._began
         if self._tee:
@@ -92,23 +93,23 @@ class ChildProcess:
         return ExitResult(code or (1 if self.show_error else 0), seconds, self._received(), self._error)
 
     def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
-        """Return the last lines of the command's output, when it has ended; empty if none were kept.
+        """Return the last lines of the output, after the command has ended; empty if none were kept.
 
-        :param count: of lines
-        :param redact: replaces secrets in a text
+        :param count: the number of lines
+        :param redact: a function that replaces the secrets in a text
         """
         return self._output.last_lines(count, redact) if self._output else ""
 
     @property
     def log_error(self) -> OSError | None:
-        """Why the log is not complete; None where it is, or where there is none."""
+        """The error that made the log incomplete; None if it is complete or there is no log."""
         if self._log is None:
             return None
         return self._tee.error if self._tee else self._log_error
 
     @property
     def show_error(self) -> OSError | None:
-        """Why stdout or stderr did not get all of the output; None where they did, or nobody reads it."""
+        """The error that kept output from stdout or stderr; None if there is none, or if the reader has gone away."""
         return self._tee.show_error if self._tee else None
 
     if sys.platform == "win32":  # pragma: no cover  # platform: Windows
@@ -117,12 +118,12 @@ class ChildProcess:
             from shutil import which
             from subprocess import Popen
 
-            # The console's Ctrl-C reaches the command too, and it decides.
+            # The console also sends Ctrl-C to the command, which decides whether to end.
             self._signals: list[int] = []
             for number in _STOPPING:
                 signal.signal(number, lambda number, _frame: self._signals.append(number))
             writers = tee.start() if tee else {}
-            program = which(self._words[0]) or self._words[0]  # with an ending of PATHEXT
+            program = which(self._words[0]) or self._words[0]  # with an extension of PATHEXT
             try:
                 self._popen = Popen(  # noqa: S603  # what the user asks for
                     [program, *self._words[1:]], env=self._environ, stdout=writers.get(1), stderr=writers.get(2)
@@ -133,7 +134,7 @@ class ChildProcess:
 
         def _wait(self) -> int:
             code = self._popen.wait()
-            return code - (1 << 32) if code >= 1 << 31 else code  # as sys.exit takes it
+            return code - (1 << 32) if code >= 1 << 31 else code  # as sys.exit expects it
 
         def _received(self) -> list[int]:
             return self._signals
@@ -153,9 +154,9 @@ class ChildProcess:
             signals.begin(tee, tee.writers.values() if tee else ())
             if tee:
                 tee.on_closed = signals.tell_closed
-            writers = tee.start() if tee else {}  # while the signals are blocked: the threads leave them to this one
+            writers = tee.start() if tee else {}  # while the signals are blocked, so that the threads block them too
             try:
-                if not self._words[0]:  # execvp says so; Python does not
+                if not self._words[0]:  # as execvp does; Python raises another error
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
                 self._pid = _posix_spawn(self._words, self._environ, writers, signals.mask)
             except BaseException:
@@ -174,7 +175,7 @@ class ChildProcess:
             return self._signals.received
 
         def finish(self) -> None:
-            """Show the rest of the command's output, and let go of what watches over the signals."""
+            """Show the rest of the command's output, and end the witness of the signals."""
             if self._tee:
                 self._tee.finish()
             self._signals.end(wait=self._tee is None or not self._tee.left_behind)
@@ -203,14 +204,14 @@ def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int
             raise
         from shutil import which
 
-        # A script without "#!": execvp and every shell give it to sh.
+        # A script without "#!": like execvp and every shell, run it with sh.
         return spawn("/bin/sh", ["sh", which(words[0]) or words[0], *words[1:]])
 
 
 def _status(error: OSError, command: str) -> int:
-    """Return what a shell exits with for a command that cannot be started."""
+    """Return the exit status of a shell for a command that cannot be started."""
     missing = error.errno == errno.ENOENT
-    # What is there, and yet not found, names an interpreter that is missing.
+    # If the file exists, its interpreter is missing.
     return _NOT_FOUND if missing and not (os.path.dirname(command) and os.path.exists(command)) else _NOT_EXECUTABLE
 
 

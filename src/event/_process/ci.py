@@ -1,4 +1,4 @@
-"""The CI system that runs us, and what its environment variables say of the build.
+"""Detect the CI system, and read its data about the build from the environment variables.
 
 Each system documents its variables:
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def build(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the CI system says of the build.
+    """Return the CI system's data about the build.
 
-    ``system``, ``build_url``, ``branch``, ``commit``, ``job``, ``attempt``, ``pull_request`` (its number) and
-    ``actor`` (who started the build, or else the commit's author); a value that the system does not provide is left
-    out. Outside of CI, the dict is empty.
+    The keys are ``system``, ``build_url``, ``branch``, ``commit``, ``job``, ``attempt``, ``pull_request`` (its number)
+    and ``actor`` (the user who started the build, or else the commit's author). Values that the system does not provide
+    are left out. Outside of CI, the dict is empty.
 
-    For a pull request, ``branch`` and ``commit`` are those of its head, not of the temporary merge that is built.
+    For a pull request, ``branch`` and ``commit`` are those of its head, not of the temporary merge commit.
 
     :param environ: the environment variables
     """
@@ -48,13 +48,13 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
-# Those that set the variables of others too come first. Jenkins comes last, since its agents may run in an environment
-# that another system has left.
+# The order matters: a system that also sets the variables of another comes before it. Jenkins comes last, since its
+# agents may inherit the environment of another system.
 #
-# By what each is known, a variable or NAME=VALUE; the build's URL, with {NAME} for a variable; and where the branch,
-# the commit, the job, the attempt, the pull request and the actor are: the first of these variables that is set.
+# For each system: the variable, or NAME=VALUE, that identifies it; the build's URL, with {NAME} for a variable; then
+# the variables of the branch, commit, job, attempt, pull request and actor. The first one that is set is used.
 #
-# Jenkins has BUILD_USER_ID only with its plugin "build user vars". Travis CI and TeamCity name nobody.
+# Jenkins sets BUILD_USER_ID only with its plugin "build user vars". Travis CI and TeamCity provide no actor.
 _GITHUB = (
     "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}",
     "GITHUB_HEAD_REF GITHUB_REF_NAME",
@@ -222,7 +222,7 @@ def _values(sources: list[str], environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_github_payload(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what only the file about a pull request says: GITHUB_SHA is the merge that GitHub makes for the build."""
+    """Return a pull request's commit and number from GitHub's event file: GITHUB_SHA is a temporary merge commit."""
     path = environ.get("GITHUB_EVENT_PATH")
     if not path:
         return {}
@@ -243,20 +243,20 @@ def _first(names: str, environ: Mapping[str, str]) -> str:
 
 
 def _fill_url(pattern: str, environ: Mapping[str, str]) -> str:
-    """Return a URL, each ``{NAME}`` replaced by the variable; empty where one of them is not set."""
+    """Return a URL with each ``{NAME}`` replaced by the variable; empty if one of them is not set."""
     text = ""
     for part in pattern.split("{"):
         name, brace, rest = part.partition("}")
         value = environ.get(name, "") if brace else name
         if brace and not value:
             return ""
-        # A project's name may hold a space; what is a URL already stays one.
+        # A project's name may contain a space. Other characters remain, since a variable may contain a URL.
         text += value.replace(" ", "%20") + rest
     return text
 
 
 def _short_branch(branch: str) -> str:
-    """Return a branch without what Git's references and Jenkins' plugin for Git put before it."""
+    """Return a branch without the prefixes of Git references and of Jenkins' Git plugin."""
     for prefix in ("refs/heads/", "refs/tags/", "origin/"):
         branch = branch.removeprefix(prefix)
     return branch

@@ -1,9 +1,8 @@
-"""What a command's JUnit reports say: how many tests ran, how many failed, and which.
+"""Read a command's JUnit reports: the numbers of tests and failures, and the names of the failed tests.
 
-The reports come from the build, which may have run anybody's code: they are read as hostile. A report is a regular file
-with no document type, so that no entity can be declared and expanded. It is read in pieces, without a tree in memory,
-and both its size and the number of its elements are limited. A report that cannot be read does not count, and the
-others do.
+The reports are untrusted, since the build may have run any code. A report must be a regular file without a document
+type, so that it cannot declare and expand entities. It is parsed in pieces, without a tree in memory. Its size and the
+number of its elements are limited. A report that cannot be read is skipped.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ if TYPE_CHECKING:
 
 JUNIT_TIMEOUT = 10.0  # seconds, to find and read the reports
 LARGEST = 32 << 20  # bytes of all reports together
-MOST_ELEMENTS = 500_000  # of a report; about a second
+MOST_ELEMENTS = 500_000  # of one report; parsing them takes about a second
 MOST_FILES = 1000
 NAMES = 10
 LONGEST_NAME = 200  # characters
 _PIECE = 1 << 16  # bytes
-_CLOCKS_DIFFER = 2.0  # seconds, between the time of day and that of a file
+_CLOCKS_DIFFER = 2.0  # seconds; the clock of a file system may differ from the time of day by as much
 _RESULTS: tuple[str, ...] = ("failure", "error", "skipped")
 
 
 class Summary:
     """The counts of all reports.
 
-    :ivar failing: names of tests that failed, the first `NAMES`
+    :ivar failing: the names of the first `NAMES` failed tests
     """
 
     def __init__(self) -> None:
@@ -58,9 +57,9 @@ class Summary:
         return {**data, "failing_tests": self.failing} if self.failing else data
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Take the beginning of an element.
+        """Process the start of an element.
 
-        :raises ValueError: there are too many
+        :raises ValueError: there are too many elements
         """
         self._elements += 1
         if self._elements > MOST_ELEMENTS:
@@ -73,7 +72,7 @@ class Summary:
             self._result = tag
 
     def end(self, tag: str) -> None:
-        """Take the end of an element."""
+        """Process the end of an element."""
         if tag != "testcase":
             return
         self.tests += 1
@@ -85,9 +84,9 @@ class Summary:
 
 
 def summary_in_time(pattern: str, since: float, remark: Callable[[str], None]) -> dict[str, Any]:
-    """Return the same as `summary`, within `JUNIT_TIMEOUT` and whatever happens: the event matters more.
+    """Return the result of `summary` within `JUNIT_TIMEOUT`, without raising, so that the event is sent in any case.
 
-    A pattern may match a whole file system, and a file system may not answer.
+    A pattern may match a whole file system, or a file system may hang.
     """
     from threading import Thread
 
@@ -111,10 +110,10 @@ def summary_in_time(pattern: str, since: float, remark: Callable[[str], None]) -
 
 
 def summary(pattern: str, since: float, remark: Callable[[str], None]) -> dict[str, Any]:
-    """Return what an event's data holds of the reports; nothing if there is none.
+    """Return the results of the reports as an event's data; an empty dict if there is no report.
 
     :param pattern: a path, or a glob pattern (``**`` for any directories)
-    :param since: a report that was last changed before is an older run's; seconds since 1970
+    :param since: skip reports that were last changed before this time, in seconds since 1970
     :param remark: called with a line about each report that cannot be read
     """
     found = Summary()
@@ -148,7 +147,7 @@ def _read(path: str, since: float, room: int) -> tuple[Summary, int]:
     """Return the counts of one report, and its size.
 
     :raises OSError: it cannot be read
-    :raises ValueError: it is no report, or what it says is not to be believed
+    :raises ValueError: it is not a report, it is too old or it exceeds a limit
     """
     from event import _files
 

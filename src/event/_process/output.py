@@ -1,17 +1,17 @@
-"""A command's output: shown where it would have gone, copied to a log, and its end kept.
+"""Copy a command's output to stdout and stderr and to a log, and keep its last bytes.
 
-A pipe takes the place of stdout or stderr, and a thread copies what comes. If stdout and stderr are one file, they
-share a pipe, so that the order is kept. A process that the command leaves behind may keep a pipe open for ever, so the
-end of the copying is not the end of the pipes:
+The command writes to pipes instead of stdout and stderr, and a thread copies the data. If stdout and stderr are the
+same file, they share a pipe, so that the order is kept. A process that the command started may keep a pipe open after
+the command has ended. So the copying ends in several steps:
 
 ==================  ===================================================================================================
-`Tee.start`         the threads begin
-`Tee.spawned`       the command has its ends of the pipes
-`Tee.end`           the command has ended: what it wrote, and what comes within the grace period, is kept, and shown by
-                    further threads
-`Tee.finish`        all is shown
-`Tee.pass_through`  in the witness (see `event._process.signals`), when we have ended: what is left behind still writes
-                    to where it always did, and does not die of a closed pipe
+`Tee.start`         start the threads
+`Tee.spawned`       close our ends of the pipes, since the command has its own
+`Tee.end`           after the command has ended, keep its output and the output within the grace period; further threads
+                    show it
+`Tee.finish`        wait until all output is shown
+`Tee.pass_through`  in the witness (see `event._process.signals`), after this process has ended: show the output of
+                    remaining processes, so that they are not killed by a closed pipe
 ==================  ===================================================================================================
 """
 
@@ -22,7 +22,7 @@ import os
 import stat
 import sys
 import time
-from _thread import allocate_lock, start_new_thread  # as threading has them, which costs an import
+from _thread import allocate_lock, start_new_thread  # the lock of threading, whose import is expensive
 
 from event import _files
 from event._process.signals import above_standard
@@ -35,17 +35,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-OUTPUT_TIMEOUT = 0.1  # seconds, for what writes a moment longer than the command, as in `make > >(tee copy)`
-_PIPE_SIZE = 1 << 16  # bytes read at once: what a pipe holds
+OUTPUT_TIMEOUT = 0.1  # seconds; a process may write a little longer than the command, as in `make > >(tee copy)`
+_PIPE_SIZE = 1 << 16  # bytes read at once: the capacity of a pipe
 _MAX_REST = 1 << 20  # bytes read after the command has ended; the largest pipe that Linux grants by default
-_NO_READER = frozenset({errno.EPIPE, errno.EBADF})  # nobody wants to read what is written
+_NO_READER = frozenset({errno.EPIPE, errno.EBADF})  # the reader has gone away
 
 
 class Output:
-    """A command's output, and its end.
+    """A command's output, of which the last bytes are kept.
 
-    With a log, both streams become pipes. Without one, the command must notice nothing: it keeps a terminal, a device,
-    a closed descriptor and a file, whose end is read from the file itself. Pipes and sockets become pipes of ours.
+    With a log, both streams are replaced by pipes. Without a log, the command must not notice a difference, so only
+    pipes and sockets are replaced. The command keeps a terminal, a device, a closed descriptor or a file. The end of a
+    file is read from the file itself.
 
     :param log: a descriptor to copy the output to; `Tee.end` closes it
     :ivar tee: copies the output; None if there is nothing to copy
@@ -63,24 +64,24 @@ class Output:
             elif _is_unnoticed(targets[0]):
                 piped.append(targets)
         self.tee = Tee(piped, log) if piped else None
-        if self.tee:  # the end of stderr, which says why a command failed, comes last
+        if self.tee:  # the end of stderr, with the reason of a failure, comes last
             self._ends.insert(0 if 1 in piped[0] else 1, self.tee.end_of_output)
 
     def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
-        """Return the last lines of the output, when the command has ended; see `event._process.tail.last_lines`."""
+        """Return the last lines of the output, after the command has ended; see `event._process.tail.last_lines`."""
         return last_lines([end.content() for end in self._ends], count, redact)
 
 
 class Tee:
-    """Copies what is written to pipes to stdout, to stderr, to a log, and to a ring.
+    """Copies the output from pipes to stdout or stderr, to a log and to a ring.
 
-    :param piped: for each pipe, the descriptors that it takes the place of
-    :param log: the log's descriptor; None for no log: then a command whose output nobody reads any more finds a closed
-        pipe, as it does without us
-    :ivar error: why the log is not complete; None where it is
-    :ivar show_error: why stdout or stderr did not get all, other than that nobody reads it; None where it did
-    :ivar on_closed: called with the number of a stream that nobody reads any more
-    :ivar end_of_output: the last bytes
+    :param piped: for each pipe, the descriptors that it replaces
+    :param log: the log's descriptor, or None. Without a log, the command gets a closed pipe if the reader of its output
+        has gone away, as it would without us
+    :ivar error: the error that made the log incomplete; None if it is complete
+    :ivar show_error: the error that kept output from stdout or stderr, other than a closed pipe; None if there is none
+    :ivar on_closed: called with the number of a stream whose reader has gone away
+    :ivar end_of_output: the last bytes of the output
     """
 
     def __init__(self, piped: Sequence[tuple[int, ...]], log: int | None) -> None:
@@ -99,7 +100,7 @@ class Tee:
         return {target: stream.writer for stream in self.streams for target in stream.targets}
 
     def start(self) -> dict[int, int]:
-        """Begin to copy; return `writers`, or nothing where that is impossible."""
+        """Start to copy; return `writers`, or an empty dict if no thread can be started."""
         try:
             for number in range(len(self.streams)):
                 start_new_thread(self._copy, (number,))
@@ -109,14 +110,14 @@ class Tee:
         return self.writers
 
     def spawned(self) -> None:
-        """Close our ends of the pipes: the command has its own."""
+        """Close our writing ends of the pipes, since the command has its own."""
         for stream in self.streams:
             os.close(stream.writer)
 
     def end(self, grace: float) -> None:
-        """Complete the log and the ring; the command has ended.
+        """Complete the log and the ring, after the command has ended.
 
-        :param grace: for what processes that it has left behind write, in seconds
+        :param grace: how long to wait for the output of processes that still run, in seconds
         """
         with self._reading:
             self._ended = True
@@ -139,7 +140,7 @@ class Tee:
             pass  # there may be no more threads; `finish` shows them
 
     def finish(self) -> None:
-        """Wait until all is shown."""
+        """Wait until all output is shown."""
         for stream in self.streams:
             self._show_rest(stream)
 
@@ -154,7 +155,7 @@ class Tee:
         return any(stream.open for stream in self.streams)
 
     def pass_through(self) -> None:  # pragma: no cover  # runs in the witness, which ends without a word to coverage
-        """Show what comes until nobody writes any more, or nobody reads."""
+        """Show the output until no process writes or reads it any more."""
         poller = poll()
         streams = {stream.reader: stream for stream in self.streams if stream.open}
         for reader in streams:
@@ -168,7 +169,7 @@ class Tee:
                     del streams[reader]
 
     def close_reader(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
-        """Close a pipe: who writes to it finds that nobody reads it."""
+        """Close a pipe, so that its writers get an error."""
         with self._reading:
             stream = self.streams[number]
             if stream.open and not self._ended:
@@ -195,7 +196,7 @@ class Tee:
                 return
 
     def _take(self, stream: _Stream) -> bytes:
-        """Read from a pipe, and write it to the log; return it, empty at the pipe's end."""
+        """Read from a pipe and write the data to the log; return the data, empty at the end of the pipe."""
         data = os.read(stream.reader, _PIPE_SIZE)
         stream.open = bool(data)
         self.end_of_output.append(data)
@@ -214,9 +215,9 @@ class Tee:
 
 
 class _Stream:
-    """A pipe in place of stdout, of stderr or of both.
+    """A pipe that replaces stdout, stderr or both.
 
-    :param targets: the descriptors that it takes the place of
+    :param targets: the descriptors that it replaces
     """
 
     def __init__(self, targets: tuple[int, ...]) -> None:
@@ -228,7 +229,7 @@ class _Stream:
 
 
 def show(target: int, data: bytes) -> OSError | None:
-    """Write to stdout or stderr; return why that is impossible, None if it is done."""
+    """Write to stdout or stderr; return the error, or None."""
     view = memoryview(data)
     while view:
         try:
@@ -256,7 +257,7 @@ def _file_end(target: int) -> FileEnd | None:
 
 
 def _is_unnoticed(target: int) -> bool:
-    """Return whether a command notices nothing if a pipe of ours takes the place of stdout or stderr."""
+    """Return whether a command cannot notice that our pipe replaces its stdout or stderr."""
     try:
         found = os.fstat(target)
         if stat.S_ISCHR(found.st_mode):
@@ -292,7 +293,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll
 else:
 
     def _readable(fd: int, seconds: float | None) -> bool:
-        """Wait until something can be read, if only the pipe's end; for ever where seconds is None."""
+        """Wait until data or the end of the pipe can be read; without limit if `seconds` is None."""
         return _polled(fd, POLLIN, None if seconds is None else max(0.0, seconds))
 
     def _writable(fd: int) -> None:

@@ -1,4 +1,4 @@
-"""The signals that end a command which stays: the first one asks it to end, a later one insists."""
+"""Stop a long-running command on SIGINT and SIGTERM: gracefully on the first signal, immediately on a later one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-# Seconds within which two signals are one wish: `timeout`, and others that supervise, signal a process and its group.
+# Two signals within this time, in seconds, count as one: `timeout` and other tools signal a process and its group.
 SAME_REQUEST = 0.3
 
 
 class GracefulShutdown:
-    """Takes SIGINT and SIGTERM inside a ``with`` block; one that comes later than the first is a KeyboardInterrupt.
+    """Handles SIGINT and SIGTERM inside a ``with`` block.
 
-    :param wake: called with the first one, in the handler of the signal
-    :ivar requested: whether one has come
-    :ivar status: the exit status that the first one makes, 130 for SIGINT as a shell has it; else 0
+    The first signal sets `requested`. A later one raises KeyboardInterrupt.
+
+    :param wake: called in the signal handler, for the first signal
+    :ivar requested: whether a signal was received
+    :ivar status: the exit status for the first signal: 130 for SIGINT, as in a shell, else 0
     """
 
     def __init__(self, wake: Callable[[], None] | None = None) -> None:
@@ -30,12 +32,12 @@ class GracefulShutdown:
         self._first = 0.0
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Install the signal handlers."""
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_args: object) -> None:
-        """Leave the signals as they were."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""A flag for those who wait, which the handler of a signal may set."""
+"""A flag to wait for, which a signal handler may set."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from queue import Empty, SimpleQueue
 
 
 class SignalFlag(threading.Event):
-    """A flag that one thread waits for, and that is set by others, or by a signal that interrupts the wait itself.
+    """A flag that one thread waits for. Other threads and signal handlers can set it.
 
-    threading's own flag has a lock. A signal that comes while the waiting thread holds it would wait for that lock, in
-    that thread, for ever. Putting into a `queue.SimpleQueue` is reentrant.
+    The methods of `threading.Event` could deadlock: the thread that a signal handler interrupts may hold their lock.
+    Putting into a `queue.SimpleQueue` is reentrant.
     """
 
     def __init__(self) -> None:
@@ -18,22 +18,22 @@ class SignalFlag(threading.Event):
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def is_set(self) -> bool:
-        """Tell whether it is set."""
+        """Return whether the flag is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Set it, and end the wait."""
+        """Set the flag, and end the wait."""
         self._is_set = True
         self._bell.put(None)
 
     def clear(self) -> None:
-        """Take it back. What sets it meanwhile may end the next wait early, or not at all."""
+        """Clear the flag. If it is set at the same time, the next wait may or may not end early."""
         self._is_set = False
         while not self._bell.empty():
-            self._bell.get()  # nobody else gets
+            self._bell.get()  # no other thread calls get
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, or for some seconds; return whether it is."""
+        """Wait until the flag is set, or for some seconds; return whether it is set."""
         if not self._is_set:
             try:
                 self._bell.get(timeout=timeout)

@@ -1,17 +1,17 @@
-"""Signals reach the command once, whether they came to us alone or to all of us.
+"""Pass each signal to the command exactly once.
 
-The command stays in our process group, so that a shell's job control works as without us. What a terminal sends
-(Ctrl-C, a hang-up), and what is sent to the group (by GitLab's runner, by `timeout`), reaches the command without us;
-what is sent to our process alone (by `kill PID`, GitHub's runner, `docker stop`) we must pass on. No system call tells
-one from the other: siginfo has the sender, not the addressee, and macOS does not hand it out. So there is a witness:
+The command stays in our process group, so that job control in a shell still works. A signal that is sent to the group
+(by a terminal, GitLab's runner or `timeout`) reaches the command directly. A signal that is sent only to our process
+(by `kill PID`, GitHub's runner or `docker stop`) must be passed on. No system call can distinguish the two: siginfo has
+the sender but not the addressee, and macOS does not provide it. So we start a witness:
 
-    a child of ours, in our group, that does nothing but report the signals that it gets.
+    a child process in our group, which only reports the signals that it receives.
 
-A signal that the witness got too was the group's. It is given `REPORT_TIMEOUT` to report; else the signal is passed on.
-The witness ends when we end, however we do, since it waits for the end of a pipe that we hold open.
+If the witness reports a signal within `REPORT_TIMEOUT`, the signal was sent to the group. Otherwise it is passed on.
+The witness ends when our process ends, because it waits for the end of a pipe that our process holds open.
 
-Neither of us has a signal handler: in a storm, one would interrupt itself without end. The signals are blocked, and
-waited for. POSIX alone; on Windows a console's Ctrl-C reaches all its processes, and there is nothing to pass on.
+Neither process has a signal handler: many signals in a row would interrupt it again and again. Instead, the signals are
+blocked and waited for. This is for POSIX only. On Windows, Ctrl-C in a console reaches all its processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from _thread import start_new_thread  # as threading has it, which costs an import
+from _thread import start_new_thread  # the lock of threading, whose import is expensive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Heir(Protocol):
-        """What the witness does in our place."""
+        """The work of the witness after our process has ended."""
 
         def pass_through(self) -> None:
-            """Go on when we have ended."""
+            """Continue after our process has ended."""
 
         def close_reader(self, number: int) -> None:
             """Follow `Signals.tell_closed`."""
 
 
 REPORT_TIMEOUT = 0.2  # seconds
-SAME_SIGNAL = 0.5  # seconds between our signal and the witness's, at most
+SAME_SIGNAL = 0.5  # longest time in seconds between our signal and that of the witness
 _PASSED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-_REPORT = 32  # bytes; a pipe takes so few as a whole
-_AT_ONCE = 0.01  # seconds; a wait that was shorter found the signal there
+_REPORT = 32  # bytes; a pipe writes so few atomically
+_AT_ONCE = 0.01  # seconds; if a wait was shorter, the signal was already pending
 
 
 class Signals:
-    """Takes the signals that would end us, from `begin` on.
+    """Handles the signals that would end this process, from `begin` on.
 
-    One that is ignored from the start, as under nohup, stays so for us and for the command.
+    A signal that is ignored from the start, as under nohup, remains ignored for this process and for the command.
 
-    :ivar mask: the signals that were blocked when we began
-    :ivar received: the signals that came while the command ran
+    :ivar mask: the signals that were blocked before `begin`
+    :ivar received: the signals that were received while the command ran
     """
 
     def __init__(self) -> None:
@@ -64,10 +64,10 @@ class Signals:
         self._seen: dict[int, float] = {}
 
     def begin(self, heir: Heir | None = None, foreign: Iterable[int] = ()) -> None:
-        """Take the signals over: from now on they wait for `wait`.
+        """Block the signals, so that `wait` handles them.
 
-        :param heir: what the witness does when we have ended; with it, it holds on to our stdout and stderr
-        :param foreign: descriptors that the witness must not hold
+        :param heir: the work of the witness after our process has ended; with it, the witness keeps stdout and stderr
+        :param foreign: descriptors that the witness must close
         """
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._numbers, signal.SIGCHLD})
         # Ignored, as it may be from the start, it would not come, and take the command's exit status away.
@@ -75,11 +75,11 @@ class Signals:
         try:
             self._start_witness(heir, foreign)
         except OSError:
-            pass  # there may be no more processes: without a witness, all is passed on
+            pass  # the process limit is reached; without a witness, every signal is passed on
         self._last = time.monotonic()
 
     def wait(self, pid: int) -> int:
-        """Wait until a child of ours has ended, and pass signals on to it; return its status, as os.waitpid does."""
+        """Wait until a child process has ended, and pass signals to it; return its status as os.waitpid does."""
         while True:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
@@ -91,15 +91,15 @@ class Signals:
                     os.kill(pid, number)  # a zombie at worst, which takes it
 
     def settle(self) -> None:
-        """Ignore the signals from now on, so that the event is sent; processes that handlers start get them."""
+        """Ignore the signals from now on, so that the event is sent. Processes of handlers do not ignore them."""
         for number in self._numbers:
             signal.signal(number, _NOTHING)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def end(self, *, wait: bool) -> None:
-        """Let the witness go. A signal that comes while the interpreter ends must not change the exit status.
+        """End the witness. The signals remain ignored, so that they cannot change the exit status.
 
-        :param wait: until the witness is gone
+        :param wait: whether to wait until the witness has ended
         """
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
@@ -111,7 +111,7 @@ class Signals:
                 os.waitpid(self._witness, 0)
 
     def tell_closed(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
-        """Have the witness close its copy of a pipe too."""
+        """Let the witness close its copy of a pipe too."""
         if self._witness:
             os.write(self._lifeline, bytes([number]))
 
@@ -128,10 +128,10 @@ class Signals:
         os.set_blocking(self._reports, False)
 
     def _next(self) -> tuple[set[int], float]:
-        """Wait for signals; return all that are there, and since when they may be."""
+        """Wait for signals; return all pending ones, and the earliest time at which they may have been sent."""
         begun, last = time.monotonic(), self._last
         numbers = {signal.sigwait({*self._numbers, signal.SIGCHLD})}
-        # The others too: the lowest one comes first, and might come again and again.
+        # Return all of them: the lowest number is returned first, and could be sent again and again.
         numbers |= {signal.sigwait({number}) for number in signal.sigpending() & self._numbers}
         self._last = time.monotonic()
         return numbers, last if self._last - begun < _AT_ONCE else self._last
@@ -160,9 +160,9 @@ class Signals:
 def _watch(  # pragma: no cover  # the witness; it ends without a word to coverage
     numbers: Iterable[int], reports: int, lifeline: int, heir: Heir | None, foreign: Iterable[int]
 ) -> None:
-    """Report signals, and exit when the lifeline ends.
+    """Run the witness: report signals, and exit at the end of the lifeline.
 
-    :param foreign: descriptors that are not ours
+    :param foreign: descriptors to close
     """
 
     def live() -> None:
@@ -178,7 +178,7 @@ def _watch(  # pragma: no cover  # the witness; it ends without a word to covera
     try:
         for fd in (*foreign, *range(1 if heir else 3)):
             try:
-                os.close(fd)  # who waits for the end of our output must not wait for the witness
+                os.close(fd)  # a reader that waits for the end of our output must not wait for the witness
             except OSError:
                 pass
         os.set_blocking(reports, False)
@@ -194,7 +194,7 @@ def _watch(  # pragma: no cover  # the witness; it ends without a word to covera
 
 
 def above_standard(fd: int) -> int:
-    """Return a descriptor above 2 in place of one that may be lower, as where the process began without stdin."""
+    """Return a descriptor above 2 in place of a lower one, as in a process that was started without stdin."""
     if fd > 2 or sys.platform == "win32":
         return fd
     from fcntl import F_DUPFD_CLOEXEC, fcntl
@@ -204,5 +204,5 @@ def above_standard(fd: int) -> int:
     return higher
 
 
-# A handler that does nothing, in C: one in Python could be interrupted by the next signal before it has ended.
+# A handler in C that does nothing. A Python handler could be interrupted by the next signal.
 _NOTHING: Callable[..., None] = {}.get

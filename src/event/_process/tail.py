@@ -1,4 +1,4 @@
-"""The end of a command's output, as text for people."""
+"""Return the end of a command's output as readable text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-KEPT = 1 << 17  # bytes that are kept of each source
+KEPT = 1 << 17  # bytes to keep of each source
 LONGEST_LINE = 500  # characters
 
-# Terminal control sequences (ECMA-48, section 5), except "erase in line", which matters to what a terminal shows.
+# Terminal control sequences (ECMA-48, section 5), except "erase in line", which changes the visible text.
 _SEQUENCE = (
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # a title, a link
     r"|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"
@@ -22,31 +22,31 @@ _SEQUENCE = (
     r"|\x1b[ -/]+[0-~]?|\x1b[0-Z\\-~]"
 )
 _MOVE = r"(\r|\x08|(?:\x1b\[|\x9b)[012]?K)"
-# Control characters, and those that reverse the direction of a text.
+# Control characters, and characters that change the direction of text.
 _UNPRINTABLE = "[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 
 
 class Ring:
-    """The last bytes of what is written to it, at least `KEPT`."""
+    """Keeps the last bytes that are written to it, at least `KEPT`."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._is_cut = False
 
     def append(self, data: bytes) -> None:
-        """Write."""
+        """Add bytes."""
         self._bytes += data
         if len(self._bytes) > 2 * KEPT:  # seldom, so that every byte is moved once
             del self._bytes[:-KEPT]
             self._is_cut = True
 
     def content(self) -> bytes:
-        """Return what is kept; it begins with the beginning of a line if there is one."""
+        """Return the kept bytes, from the start of a line if there is one."""
         return _whole_lines(bytes(self._bytes), is_cut=self._is_cut)
 
 
 class FileEnd:
-    """The end of what is written to a regular file through one of our descriptors.
+    """Returns the end of the output that is written to a regular file through one of our descriptors.
 
     :raises OSError: the file cannot be read
     """
@@ -60,15 +60,15 @@ class FileEnd:
         self._start = found.st_size if _appends(target) else os.lseek(target, 0, os.SEEK_CUR)
 
     def content(self) -> bytes:
-        """Return the end of what has been written since the beginning; what others have written there is part of it."""
+        """Return the end of the data that was written since the start, including data of other processes."""
         try:
             with open(self._reader, "rb", buffering=0) as file:
                 size = os.fstat(self._reader).st_size
-                start = self._start if size >= self._start else 0  # else it has been truncated
+                start = self._start if size >= self._start else 0  # otherwise the file was truncated
                 first = max(start, size - KEPT)
                 file.seek(first)
                 return _whole_lines(file.read(KEPT), is_cut=first > start)
-        except OSError:  # a network file system has lost it
+        except OSError:  # the network file system has lost the file
             return b""
 
 
@@ -100,11 +100,11 @@ def _whole_lines(content: bytes, *, is_cut: bool) -> bytes:
 
 
 def last_lines(ends: Iterable[bytes], count: int, redact: Callable[[str], str]) -> str:
-    """Return the last lines of a command's output, as a terminal shows them; empty if there are none.
+    """Return the last lines of a command's output as a terminal shows them; empty if there are none.
 
     :param ends: the end of each source
-    :param count: of lines
-    :param redact: replaces secrets in a text; secrets may be longer than a line
+    :param count: the number of lines
+    :param redact: a function that replaces the secrets in a text, which may span several lines
     """
     lines: list[str] = []
     for content in ends:
@@ -115,7 +115,7 @@ def last_lines(ends: Iterable[bytes], count: int, redact: Callable[[str], str]) 
 
 
 def as_shown(line: str) -> str:
-    """Return a line as a terminal shows it in the end: a progress bar overwrites itself."""
+    """Return the final state of a line on a terminal, where a progress bar overwrites itself."""
     if line.isprintable():
         return line
     import re
@@ -138,7 +138,7 @@ def as_shown(line: str) -> str:
 
 
 def _erase(cells: list[str], column: int, which: str) -> None:
-    """Erase in a line: from the column on, up to it (1), or all (2)."""
+    """Erase part of a line: after the column, up to the column (1), or all of it (2)."""
     if which == "1":
         cells[: column + 1] = " " * min(column + 1, len(cells))
     else:

@@ -1,4 +1,4 @@
-"""The apprise handler: each event becomes a message, to any of the services that Apprise knows."""
+"""The apprise handler: send each event as a message to the services that Apprise supports."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from event._net.apprise_service import AppriseService
 
 _EXPECTED = (
-    "expected apprise=URLS[,TITLE[,BODY]], where URLS are env:NAME, file:PATH or SCHEME://..., white space between them"
+    "expected apprise=URLS[,TITLE[,BODY]], where URLS are env:NAME, file:PATH or SCHEME://..., separated by white space"
 )
 
-# White space, a comma or a semicolon separates two URLs; a path may hold some too.
+# White space, a comma or a semicolon separates two URLs. A path may contain these characters too.
 _BETWEEN_URLS = re.compile(r"(?<![\s,;])[\s,;]+(?=env:|file:|[A-Za-z][\w+.-]*://)")
 _SEPARATORS = " \t\r\n\f\v,;"
 _URL_START = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
@@ -40,15 +40,15 @@ _URL_START = re.compile(r"env:|file:|[A-Za-z][\w+.-]*://")
 class AppriseHandler(EventHandler):
     """Sends each event as a message with title, body, severity and attachments.
 
-    A template is text with ``{key}`` for a value of the event's data, ``{key.inner}`` for one inside of it, ``{{`` and
-    ``}}`` for braces. An unknown key stays as it is.
+    In a template, ``{key}`` is replaced by a value of the event's data, and ``{key.inner}`` by a value in an object.
+    Write ``{{`` and ``}}`` for braces. An unknown key remains unchanged.
 
-    :param urls: references to the Apprise URLs, ``env:NAME`` or ``file:PATH``, or the URLs themselves; several in a
-        list, or separated by white space, commas or semicolons. A variable or a file may contain several too.
-    :param title: the title's template; empty for one such as ``tests failed on main (exit 1, 4 min 12 s)``
-    :param body: the body's template; empty for the reason, the last lines of the output, the link and the data
-    :ivar timeout: seconds for a whole sending, to all services in parallel
-    :raises EventError: Apprise is not installed, there is no URL, or Apprise rejects one; the error names its position
+    :param urls: the Apprise URLs, or secret references to them (``env:NAME``, ``file:PATH``). Pass several in a list,
+        or separate them by white space, commas or semicolons. A variable or a file may also contain several URLs
+    :param title: the template of the title; empty for one such as ``tests failed on main (exit 1, 4 min 12 s)``
+    :param body: the template of the body; empty for the reason, the last lines of the output, the link and the data
+    :ivar timeout: the total timeout of a sending in seconds; all services get the message in parallel
+    :raises EventError: Apprise is not installed, there is no URL, or Apprise rejects one; the error has its position
     """
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
@@ -61,7 +61,7 @@ class AppriseHandler(EventHandler):
 
     def __init__(self, urls: str | Iterable[str], title: str = "", body: str = "") -> None:
         import_extra("apprise", self.requires["apprise"])
-        # Here, and not above, so that `e3-event check` lists the handler without it.
+        # Imported here so that `e3-event check` can list the handler without Apprise.
         import event._formats.chat
         import event._formats.template  # noqa: F401  # loaded ahead on purpose
         from event._net import apprise_service
@@ -74,14 +74,14 @@ class AppriseHandler(EventHandler):
             _secrets.warn_if_clear(url, f"apprise: URL {position}")
             try:
                 found = list(_resolved_urls(url, position))
-            except EventError:  # what is not there yet may be when the event is sent
+            except EventError:  # the secret may exist when the event is sent
                 continue
             for label, resolved in found:
                 apprise_service.require_service(resolved, label)
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
-        """Return the constructor's arguments from ``urls,title,body``; the body takes the commas that are left.
+        """Return the constructor's arguments from ``urls,title,body``. Further commas are part of the body.
 
         :raises EventError: there is no URL
         """
@@ -89,15 +89,15 @@ class AppriseHandler(EventHandler):
         if not fields[0].strip():
             raise EventError(f"apprise: no URL; {_EXPECTED}")
         if any(map(_URL_START.match, fields[1:2])):
-            raise EventError(f"apprise: the title begins as a URL does; {_EXPECTED}")
+            raise EventError(f"apprise: the title looks like a URL; {_EXPECTED}")
         return dict(zip(("urls", "title", "body"), fields, strict=False))
 
     def encode_config(self) -> str:
-        """Return ``urls,title,body``, without what is empty at the end."""
+        """Return ``urls,title,body``, without empty values at the end."""
         return self._encoded(self.urls)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
         return self._encoded([_secrets.absolute_reference(url) for url in self.urls])
 
     def _encoded(self, urls: list[str]) -> str:
@@ -107,14 +107,14 @@ class AppriseHandler(EventHandler):
         return _handler_config.join_fields(fields, last_whole=len(fields) == 3)
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
-        """Send several events: more than five in one message that lists them, fewer in a message each.
+        """Send several events: up to five in separate messages, more in one message that lists them.
 
-        :return: for each event what `send_event` returns or raises
+        :return: for each event, the return value or the exception of `send_event`
         """
         from event._formats.chat import digest_about
         from event._formats.digest import DIGEST_OVER
 
-        # A service that has one of them already must not get it again; a subclass may send an event in its own way.
+        # No list if a service already has one of the events, or if a subclass has its own `send_event`.
         is_own = type(self).send_event is AppriseHandler.send_event
         if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
             return [_dispatch.result_in_batch(partial(self.send_event, event)) for event in events]
@@ -123,10 +123,10 @@ class AppriseHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Send an event to all services that do not have it yet, in parallel.
 
-        Each reason for a failure is logged as a warning. If an attachment cannot be read, no service gets the event.
+        Each failure is logged as a warning. If an attachment cannot be read, no service gets the event.
 
-        :return: whether every service has taken the message; False if none has
-        :raises PartialDeliveryError: some have; another attempt may reach the others
+        :return: whether every service has accepted the message; False if none has
+        :raises PartialDeliveryError: only some services have accepted it; a retry may reach the others
         :raises EventError: the data contains itself
         """
         from event._formats.chat import message_about
@@ -156,7 +156,7 @@ class AppriseHandler(EventHandler):
         )
 
     def _services(self, message: ChatMessage) -> tuple[dict[str, AppriseService], dict[str, str]]:
-        """Return the services by their labels, and why a reference leads to none."""
+        """Return the services by label, and the errors of the references that cannot be resolved."""
         from event._net.apprise_service import AppriseService
 
         services: dict[str, AppriseService] = {}
@@ -171,9 +171,9 @@ class AppriseHandler(EventHandler):
 
 
 def _split_urls(urls: str | Iterable[str]) -> list[str]:
-    """Return the URLs and the references one by one, as `AppriseHandler` is given them.
+    """Split the `urls` of `AppriseHandler` into single URLs and references.
 
-    :raises EventError: there is none, or one is neither a URL nor a reference; the message does not hold it
+    :raises EventError: there is none, or one is neither a URL nor a reference; the message does not contain it
     """
     texts = [urls] if isinstance(urls, str) else [*urls]
     found = [url for text in texts for url in _split(text)]
@@ -190,13 +190,13 @@ def _split(text: str) -> list[str]:
 
 
 def _resolved_urls(url: str, position: int) -> Iterator[tuple[str, str]]:
-    """Yield the label for messages and the URL, for each URL that a reference leads to.
+    """Yield a label for messages and the URL, for each URL of a reference.
 
-    :raises EventError: the reference leads to nothing
+    :raises EventError: the reference cannot be resolved, or contains no URL
     """
     lines = _secrets.resolve_secret(url, "apprise").splitlines()
     found = [resolved for line in lines for resolved in _split(line)]
     if not found:
-        raise EventError(f"apprise: {url} holds no URL")
+        raise EventError(f"apprise: {url} contains no URL")
     for number, resolved in enumerate(found, 1):
         yield f"URL {number} of {url}" if _secrets.is_reference(url) else f"URL {position}", resolved

@@ -1,4 +1,4 @@
-"""The broker handler: each event becomes a message in a broker's queue, for relays to receive."""
+"""The broker handler: publish each event to a broker's queue, from which relays receive it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EXPECTED = (
 _PUBLISH_TIMEOUT = 30.0  # seconds
 _SSE = "AES256"
 
-# Bytes of all attachments in one message. They grow by a third there; RabbitMQ 4 accepts 16 MiB, SQS 1 MiB (256 KiB
+# Bytes of all attachments in one message. base64 adds a third; RabbitMQ 4 accepts 16 MiB, SQS 1 MiB (256 KiB
 # until 2025).
 _LIMIT = 4 << 20
 _LIMITS = {"sqs": 150 << 10}
@@ -45,30 +45,30 @@ _LIMITS = {"sqs": 150 << 10}
 class BrokerHandler(EventHandler):
     """Publishes each event to a queue of RabbitMQ, Redis, Valkey or Amazon SQS.
 
-    The message is persistent, and the event counts as delivered when the broker has confirmed it. ``e3-event relay``
-    receives it on another machine and gives it to the handlers there.
+    The message is persistent. The event is delivered when the broker has confirmed the message. ``e3-event relay``
+    receives it on another machine and passes the event to the handlers there.
 
-    Attachments are part of the message if all of them together keep within the limit. One that does not fit goes to S3
-    if ``s3`` is given. Otherwise the event is published without it, and the log names it.
+    The message contains the attachments, up to a total size of ``limit``. An attachment that does not fit is uploaded
+    to ``s3``. Without ``s3``, the event is published without that attachment, and a warning is logged.
 
     :param url: the broker: ``amqps://USER:PASSWORD@HOST/VHOST``, ``rediss://…``, ``valkeys://…`` or ``sqs://REGION``;
-        several nodes, separated by ``;``, are tried in turn. Since it holds a password, give a reference to it,
-        ``env:NAME`` or ``file:PATH``, which is resolved when an event is sent
-    :param queue: the queue's name; a durable queue is made if there is none of that name
-    :param limit: how many bytes of attachments one message may hold; None for what the broker accepts
-    :param s3: where larger attachments go, ``s3://bucket/prefix``
-    :param profile: the profile of the AWS configuration, for ``s3``
-    :param sse: the server-side encryption, for ``s3``
-    :param timeout: total seconds for publishing, with all attempts; uploads to S3 do not count
-    :raises EventError: the client library for the URL is not installed, or an argument is wrong
+        several nodes, separated by ``;``, are tried in turn. If the URL contains a password, use a secret reference,
+        ``env:NAME`` or ``file:PATH``. It is resolved when an event is sent
+    :param queue: the queue's name; if the queue does not exist, a durable one is created
+    :param limit: the maximum size of the attachments in one message, in bytes; None for a limit that the broker accepts
+    :param s3: the S3 location of larger attachments, ``s3://bucket/prefix``
+    :param profile: the AWS profile for ``s3``
+    :param sse: the server-side encryption for ``s3``
+    :param timeout: the total timeout of publishing in seconds, including all attempts but not the uploads to S3
+    :raises EventError: the client library for the URL is not installed, or an argument is invalid
     """
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("pika", "redis"), "e3-event[broker]")
     references: ClassVar[tuple[str, ...]] = ("url",)
 
-    # The URL that the pool is for, and the pool. A class attribute, so that a copy and an unpickled handler start
-    # without one.
+    # The pool of connections and its URL. A class attribute, so that copies and unpickled handlers start without a
+    # pool.
     _pool: tuple[str, PublisherPool] | None = None
 
     def __init__(  # noqa: PLR0913  # what can be configured
@@ -93,14 +93,14 @@ class BrokerHandler(EventHandler):
         self._load_client()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copy and pickle keep: all but the connections."""
+        """Return the state for copy and pickle, without the connections."""
         return {name: value for name, value in self.__dict__.items() if name != "_pool"}
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``url,queue[,key=value...]``.
 
-        :raises EventError: a value after the queue is not ``key=value``, or its key is unknown
+        :raises EventError: a value after the queue is not ``key=value``, or a key is unknown
         """
         url, *fields = _handler_config.split_fields(_config_str)
         config: dict[str, Any] = {"url": url}
@@ -109,18 +109,18 @@ class BrokerHandler(EventHandler):
         return config | _handler_config.decode_options("broker", fields[1:], _BROKER_OPTIONS, 3, _EXPECTED)
 
     def encode_config(self) -> str:
-        """Return ``url,queue``, and then as ``key=value`` what differs from the default."""
+        """Return ``url,queue``, then each value that differs from its default as ``key=value``."""
         return self._encoded(self.url)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
         return self._encoded(_secrets.absolute_reference(self.url))
 
     def send_event(self, event: Event) -> bool:
-        """Publish the event, and wait until the broker confirms it.
+        """Publish the event and wait until the broker confirms it.
 
-        :return: whether the broker has it; if not, and it may succeed later, the log says why at WARNING
-        :raises PermanentError: the broker accepts no message of that size
+        :return: whether the broker has confirmed it; if not, the reason is logged as a warning
+        :raises PermanentError: the broker does not accept a message of this size
         :raises EventError: the data contains itself; nothing was published
         """
         sending = sending_id(event)
@@ -141,10 +141,11 @@ class BrokerHandler(EventHandler):
         return True
 
     def send_events(self, events: Sequence[Event]) -> Sequence[bool | BaseException]:
-        """Publish several events; return for each whether the broker has it, or the exception that says why not.
+        """Publish several events over one connection.
 
-        They share one connection. After one that the broker did not confirm, the others are tried all the same: it may
-        be to blame itself.
+        If the broker does not confirm an event, the others are published nevertheless.
+
+        :return: for each event, the return value or the exception of `send_event`
         """
         results: list[bool | BaseException] = []
         for event in events:
@@ -155,21 +156,21 @@ class BrokerHandler(EventHandler):
         return results
 
     def _load_client(self) -> None:
-        """Check the URL, and import the client that it needs.
+        """Check the URL and import its client library.
 
-        :raises EventError: it is not a broker's URL, or its client is not installed
+        :raises EventError: it is not a broker's URL, or the client library is not installed
         """
         try:
             secret = _secrets.resolve_secret(self.url, "broker: the URL")
         except EventError:
-            return  # it may be there when an event is sent
+            return  # the secret may exist when an event is sent
         url = _broker.BrokerURL(secret)
         _broker.load_client(url)
         if url.has_secret:
             _secrets.warn_if_clear(self.url, "broker: the URL's password")
 
     def _connect(self, url: str) -> PublisherPool:
-        """Return the pool, which all threads share; another URL, with a new password say, gets another one."""
+        """Return the pool of connections, which all threads share. A changed URL or password gets a new pool."""
         if self._pool is None or self._pool[0] != url:
             parsed = _broker.BrokerURL(url)
             _broker.load_client(parsed)
@@ -177,7 +178,7 @@ class BrokerHandler(EventHandler):
         return self._pool[1]
 
     def _message(self, event: Event, sending: str, family: str) -> EventMessage:
-        """Return what the message holds. An attachment that is missing or too large is left out; the log names it."""
+        """Return the message. An attachment that is missing or too large is left out, and a warning is logged."""
         room = _LIMITS.get(family, _LIMIT) if self.limit is None else self.limit
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         safe = _files.safe_names(attachments)
@@ -195,13 +196,13 @@ class BrokerHandler(EventHandler):
         return _broker.EventMessage(sending, time.time(), event, sent, files, _trace_context.span_for(event))
 
     def _file(self, path: str, room: int, key: str) -> tuple[InlineFile | S3Reference, str]:
-        """Return a file's content, or its place in S3, and its SHA-1.
+        """Return a file's content, or its location in S3, and its SHA-1.
 
-        What is appended meanwhile, as to a log that is still written, is in neither.
+        Data that is appended meanwhile, as to an open log, is not included.
 
-        :param room: how many bytes the message may still hold
-        :param key: its name beneath ``s3``
-        :raises _LeftOutError: it cannot be read, or does not fit and ``s3`` is not given
+        :param room: the number of bytes that the message still has room for
+        :param key: the object's name under ``s3``
+        :raises _LeftOutError: the file cannot be read, or it does not fit and there is no ``s3``
         :raises OSError: S3 did not accept it
         """
         try:
@@ -215,7 +216,9 @@ class BrokerHandler(EventHandler):
                 digest.update(data)
                 return _broker.InlineFile.of(data), digest.hexdigest()
             if self._store is None:
-                raise _LeftOutError(f"it has {size} bytes, and the message has room for {room}; s3=s3://... takes it")
+                raise _LeftOutError(
+                    f"it has {size} bytes, and the message has room for {room}; set s3=s3://... to upload it"
+                )
             url = f"{self.s3.rstrip('/')}/{key}"
             size, digest = self._store.upload_open(file, size, url, "application/octet-stream")
             return _broker.S3Reference(size, url), digest
@@ -248,7 +251,7 @@ def _read_attachment(file: BinaryIO, size: int) -> bytes:
 def _checked_queue(queue: str) -> str:
     if not _broker.is_queue_name(queue):
         # Not the name: it may be the rest of a password that contains a comma.
-        raise EventError("broker: the queue must have a name of printable characters, 240 bytes at most")
+        raise EventError("broker: the queue name must be at most 240 bytes of printable characters")
     return queue
 
 

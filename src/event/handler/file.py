@@ -1,4 +1,4 @@
-"""The file handler: each event becomes files in a directory."""
+"""The file handler: write each event to files in a directory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 class FileHandler(EventHandler):
     """Writes ``LOG_DIR/{name}-{uid}-{unique id}.json`` and ``LOG_DIR/{name}-{uid}/{attachment name}``.
 
-    The attachments are complete before the JSON file appears, and no file is ever there in part. Names that a file
-    system would not take, or that would lead out of the directory, are made safe.
+    The attachments are written before the JSON file. Each file is written atomically: a reader sees the complete file
+    or none. Names that are invalid in a file system, or that point outside the directory, are replaced by safe ones.
 
-    :param log_dir: the directory; it is made, when an event is sent, where it is missing
-    :raises EventError: log_dir is empty or holds a NUL
+    :param log_dir: the directory; if it is missing, it is created when an event is sent
+    :raises EventError: log_dir is empty or contains a NUL
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
@@ -36,13 +36,13 @@ class FileHandler(EventHandler):
         return _handler_config.quote(self.log_dir, comma=False)
 
     def config_for_outbox(self) -> str:
-        """Return ``log_dir`` as an absolute path: an outbox may be delivered from another directory."""
+        """Return ``log_dir`` as an absolute path. An outbox may be delivered from another directory."""
         return _handler_config.quote(os.path.abspath(self.log_dir), comma=False)
 
     def send_event(self, event: Event) -> bool:
         """Write the event's attachments, then its JSON file.
 
-        :raises OSError: a file could not be written, or an attachment not read; no JSON file appeared
+        :raises OSError: a file could not be written or an attachment could not be read; there is no JSON file
         :raises EventError: the data contains itself
         """
         data = event.as_dict()
@@ -57,10 +57,11 @@ class FileHandler(EventHandler):
         return True
 
     def _own_directory(self, stem: str, data: dict[str, Any]) -> str:
-        """Make the directory of an event's attachments; return its path.
+        """Create the directory of an event's attachments; return its path.
 
-        ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` are two events with one stem. The second one's directory
-        bears a hash, as does that of an event whose place a file, a symbolic link or another user has taken.
+        ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` have the same stem, ``a-b-c``. The directory of the second
+        event then has a hash in its name. So has the directory of an event if another file, a symbolic link or a
+        directory of another user already has its name.
         """
         directory = os.path.join(self.log_dir, _files.safe_name(stem, _files.STEM_MAX))
         if _files.make_directory(directory) or (
@@ -70,13 +71,13 @@ class FileHandler(EventHandler):
         identity = f"{data.get('name')}\0{data.get('uid')}"
         directory = os.path.join(self.log_dir, _files.hashed_name(identity, _files.STEM_MAX))
         if not _files.make_directory(directory) and not _files.is_own_directory(directory):
-            raise FileExistsError(f"{directory} is in the way: it is not a directory of this user")
+            raise FileExistsError(f"{directory} exists, but is not a directory of this user")
         return directory
 
     def _is_foreign(self, stem: str, data: dict[str, Any]) -> bool:
-        """Tell whether an event of another name and uid, but the same stem, has been written here."""
+        """Return whether the directory contains another event with the same stem."""
         if _is_random(str(data.get("uid"))):
-            return False  # the usual case: such a stem has no second reading, and a directory can be long
+            return False  # the usual case: such a stem is unique, and scanning a large directory is slow
         stem = _files.safe_name(stem, _files.STEM_MAX)
         own = _identity(_json.dumps(data))
         with os.scandir(self.log_dir) as entries:
@@ -99,7 +100,7 @@ def _read_file(path: str) -> bytes:
 
 
 def _identity(text: str | bytes) -> tuple[Any, Any] | None:
-    """Return the name and the uid, as they are written, of the event in one of our files; None where it is no such."""
+    """Return the name and the uid of the event in a JSON file; None if the file does not contain an event."""
     try:
         data = _json.loads(text)
         return data["name"], data["uid"]
@@ -112,5 +113,5 @@ def _is_uuid(text: str) -> bool:
 
 
 def _is_random(uid: str) -> bool:
-    """Tell whether a uid is of version 4, as `unique_id` makes them."""
+    """Return whether a uid is a UUID of version 4, as `unique_id` returns."""
     return _is_uuid(uid) and uid[14] == "4" and uid[19] in "89ab"

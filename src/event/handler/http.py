@@ -1,4 +1,4 @@
-"""The http handler: each event becomes a POST to a URL."""
+"""The http handler: post each event to a URL."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ _EXPECTED = (
     "expected http=URL,FORMAT,SECRET and then source=..., type=..., cdevents=..., timeout=... as needed; "
     "all but the URL may be left out"
 )
-_POST_TIMEOUT = 30.0  # seconds, the upper end of what Standard Webhooks recommends
-_LINGER = 2.0  # seconds for the answer's body, which changes nothing
+_POST_TIMEOUT = 30.0  # seconds; the longest timeout that Standard Webhooks recommends
+_LINGER = 2.0  # seconds to read the response's body, which is not used
 _SUBJECT = "http: the URL"  # in errors
 
 
 class HTTPHandler(EventHandler):
     """Posts each event to a URL.
 
-    Proxies come from ``HTTPS_PROXY``, ``NO_PROXY`` and their kin, or from the system's settings. Certificates are
-    checked against the system's authorities, or those in the file that ``SSL_CERT_FILE`` names.
+    The handler uses the proxies of ``HTTPS_PROXY``, ``NO_PROXY`` and similar variables, or of the system's settings. It
+    verifies certificates with the system's certificate authorities, or with those in the file ``SSL_CERT_FILE``.
 
-    :param url: where to post, or a reference to it, ``env:NAME`` or ``file:PATH``, resolved when an event is sent. A
-        user and a password in it become the header Authorization
+    :param url: the URL, or a secret reference to it (``env:NAME``, ``file:PATH``), which is resolved when an event is
+        sent. A user and a password in the URL are sent in the Authorization header
     :param format: ``cloudevents``, ``cdevents`` or ``json``
-    :param secret: what signs, as Standard Webhooks says: ``whsec_`` and the key in base64, or better a reference to it
+    :param secret: the key of the Standard Webhooks signature: ``whsec_`` and the key in base64, or preferably a secret
+        reference to it
     :param source: the attribute ``source`` of CloudEvents and CDEvents, a URI reference
-    :param type: the attribute ``type`` of CloudEvents; each ``{name}`` in it stands for the event's name
+    :param type: the attribute ``type`` of CloudEvents; ``{name}`` is replaced by the event's name
     :param cdevents: the version of CDEvents
-    :param timeout: seconds that a whole sending may take, waiting for a server that asks for it included
-    :raises EventError: the extra is not installed, or an argument is not valid
+    :param timeout: the total timeout of a sending in seconds, including retries after ``Retry-After``
+    :raises EventError: the extra is not installed, or an argument is invalid
     """
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
     requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
     references: ClassVar[tuple[str, ...]] = ("url", "secret")
 
-    # A class attribute, so that a copy and an unpickled handler start without one.
+    # A class attribute, so that copies and unpickled handlers start without a client.
     _client: Client | None = None
 
     def __init__(  # noqa: PLR0913  # what can be configured
@@ -62,7 +63,7 @@ class HTTPHandler(EventHandler):
         timeout: float = _POST_TIMEOUT,
     ) -> None:
         import_extra("idna", self.requires["idna"])
-        # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
+        # Imported now, not during a sending: while one thread imports, another may fork.
         from event._net import http, webhook  # noqa: F401
 
         self.url = url
@@ -75,14 +76,14 @@ class HTTPHandler(EventHandler):
         self._check_secrets()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copy and pickle keep: all but the connections."""
+        """Return the state for copy and pickle, without the connections."""
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``url,format,secret[,key=value...]``.
 
-        :raises EventError: a value after the secret is not ``key=value``, or its key is unknown
+        :raises EventError: a value after the secret is not ``key=value``, or a key is unknown
         """
         url, *fields = _handler_config.split_fields(_config_str)
         config: dict[str, Any] = {"url": url}
@@ -90,21 +91,21 @@ class HTTPHandler(EventHandler):
         return config | _handler_config.decode_options("http", fields[2:], _HTTP_OPTIONS, 4, _EXPECTED)
 
     def encode_config(self) -> str:
-        """Return ``url,format,secret``, and then as ``key=value`` what differs from the default."""
+        """Return ``url,format,secret``, then each value that differs from its default as ``key=value``."""
         return self._encoded(self.url, self.secret)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
         return self._encoded(_secrets.absolute_reference(self.url), _secrets.absolute_reference(self.secret))
 
     def send_event(self, event: Event) -> bool:
         """Post the event.
 
-        Where the server asks for a pause (Retry-After) that ends within the timeout, it is made, and the event posted
-        again, under the same webhook-id.
+        If a response has a Retry-After that ends within the timeout, the handler waits and posts the event again, with
+        the same webhook-id.
 
-        :return: whether the server took it (2xx); where it did not but may later, the log tells why at WARNING
-        :raises PermanentError: the server refused it for good
+        :return: whether the server accepted the event (2xx); if not, the reason is logged as a warning
+        :raises PermanentError: the server has refused the event permanently
         :raises EventError: the data contains itself; nothing was posted
         """
         sending = sending_id(event)
@@ -140,7 +141,7 @@ class HTTPHandler(EventHandler):
         return cloudevents.CONTENT_TYPE, text.encode()
 
     def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Response:
-        """Post, again after each pause that the server asks for and the deadline allows; the last answer counts."""
+        """Post, and retry after each Retry-After that the deadline allows; return the last response."""
         from event._net.http import repeated
         from event._net.webhook import sign
 
@@ -154,7 +155,7 @@ class HTTPHandler(EventHandler):
         return repeated(post, deadline)
 
     def _connected(self) -> Client:
-        """Return the client, which all sendings and threads share."""
+        """Return the HTTP client, which all sendings and threads share."""
         from event._net.http import Client
 
         if self._client is None:
@@ -183,7 +184,7 @@ class HTTPHandler(EventHandler):
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        # Without the value: a secret in the wrong field would be shown.
+        # The message has no value: it may be a secret in the wrong field.
         raise EventError(f"http: {what} is unknown; expected one of {', '.join(known)}")
     return value
 

@@ -1,4 +1,4 @@
-"""The logging handler: each event becomes a record of the standard library's logging."""
+"""The logging handler: log each event with the standard library's logging."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPECTED = "expected logging=LOGGER_NAME,LEVEL, the level a number or a name su
 class LoggingHandler(EventHandler):
     """Logs each event as JSON; the record's attribute ``event`` is the event itself.
 
-    :param logger_name: the logger; the root logger where it is empty
+    :param logger_name: the logger's name; empty for the root logger
     :param level: the record's level, as a number or a name (``logging.INFO``, ``"INFO"``)
     :raises EventError: there is no such level
     """
@@ -28,7 +28,7 @@ class LoggingHandler(EventHandler):
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
-        """Return the constructor's arguments from ``logger_name,level``; what is left out has its default.
+        """Return the constructor's arguments from ``logger_name,level``. Both may be left out.
 
         :raises EventError: there are more than two values, or there is no such level
         """
@@ -45,10 +45,10 @@ class LoggingHandler(EventHandler):
         return _handler_config.join_fields([self.logger_name, str(self.level)])
 
     def send_event(self, event: Event) -> bool:
-        """Log the event, unless the logger's level is above ours."""
+        """Log the event, unless the logger's level is higher than `level`."""
         if self.log.isEnabledFor(self.level):
             text = _json.dumps(event.as_dict(), indent=2, i_json=True)
-            # Not by `log`, which looks for its caller: the record's place is always this one.
+            # Not with `log`, which searches for its caller: the record's location is always this line.
             record = self.log.makeRecord(
                 self.log.name, self.level, __file__, 0, text, (), None, "send_event", {"event": event}
             )
@@ -59,7 +59,7 @@ class LoggingHandler(EventHandler):
 def _level(level: int | str) -> int:
     """Return the number of a level.
 
-    :raises EventError: it is no number and no level's name
+    :raises EventError: it is neither a number nor the name of a level
     """
     try:
         return int(level)

@@ -1,4 +1,4 @@
-"""The otel handler: each event becomes a span of a trace, at an OpenTelemetry receiver."""
+"""The otel handler: export each event as a span to an OpenTelemetry receiver."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from event._net.deadline import Deadline
     from event._net.otlp import Exporter, Settings
 
-_MAX_ATTRIBUTE_DEPTH = 8  # objects in objects that become attributes; what is deeper is JSON
+_MAX_ATTRIBUTE_DEPTH = 8  # levels of nested objects that become attributes; deeper ones become JSON
 _LARGEST_INT = 1 << 63
 
-# What the conventions have a name for, by the key of the data ("." between an object's key and its member's). Those of
-# the resource tell what the span is of: the machine, the pipeline's run, the commit.
+# The names of the semantic conventions, by the key of the data ("." separates the keys of nested objects). The
+# attributes of the resource describe the machine, the pipeline run and the commit.
 _RESOURCE = {
     "host": "host.name",
     "ci.build_url": "cicd.pipeline.run.url.full",
@@ -44,29 +44,29 @@ _ATTRIBUTES = {
     "command": "process.command",
     "exit_code": "process.exit.code",
 }
-_RESULTS = {"cancel": "cancellation"}  # the others have the same name there
+_RESULTS = {"cancel": "cancellation"}  # the other outcomes have the same name
 _FAILED = frozenset({"failure", "error", "timeout"})
-# What is said in another way, and no attribute.
+# These keys are not exported as attributes.
 _ELSEWHERE = frozenset({"uid", "name", "begin_time", "end_time", "outcome", *_trace_context.KEYS})
 
 
 class OTelHandler(EventHandler):
     """Exports each event as a span from begin_time to end_time, with OTLP over HTTP.
 
-    The span is the one that `event.track` and ``e3-event run`` have named in the event's data, so that what they
-    started is beneath it; any other event is part of the span that it was sent in, also where an outbox delivers it
-    later. An open event whose span is named is left for its finished form to tell; an open one of another kind is a
-    moment.
+    `event.track` and ``e3-event run`` store a span in the event's data. The event is exported as that span, when it is
+    closed. Every other event becomes a new span, a child of the span in which it was sent, even if an outbox delivers
+    it later. If such an event is open, its span starts and ends at begin_time.
 
-    What is not given is what the OTEL_EXPORTER_OTLP_* variables say.
+    For an argument that is not set, the handler uses the OTEL_EXPORTER_OTLP_* variables.
 
-    :param endpoint: the receiver, ``http://localhost:4318`` or the whole URL of its traces, or a reference to it,
-        ``env:NAME`` or ``file:PATH``
-    :param service: the resource's ``service.name``; where it is empty OTEL_SERVICE_NAME, else ``e3-event``
-    :param headers: a reference to the headers to send, ``env:NAME`` or ``file:PATH``; their form is that of
-        OTEL_EXPORTER_OTLP_HEADERS, ``name=value,name=value``, the values percent-encoded
-    :ivar timeout: seconds for a sending, its repetitions included; None for OTEL_EXPORTER_OTLP_TIMEOUT, or else 10
-    :raises EventError: the extra is not installed, or the endpoint is no URL
+    :param endpoint: the receiver, such as ``http://localhost:4318``, or the full URL for traces, or a secret reference
+        to it (``env:NAME``, ``file:PATH``)
+    :param service: the resource's ``service.name``; if it is empty, OTEL_SERVICE_NAME, or else ``e3-event``
+    :param headers: a secret reference to the headers to send. Their format is that of OTEL_EXPORTER_OTLP_HEADERS:
+        ``name=value,name=value`` with percent-encoded values
+    :ivar timeout: the total timeout of a sending in seconds, including retries; None for OTEL_EXPORTER_OTLP_TIMEOUT, or
+        else 10
+    :raises EventError: the extra is not installed, or the endpoint is not a URL
     """
 
     # What `e3-event check` looks for: modules, and attributes that may hold secret references.
@@ -78,13 +78,13 @@ class OTelHandler(EventHandler):
 
     timeout: float | None = None
 
-    # A class attribute, so that a copy and an unpickled handler start without one.
+    # A class attribute, so that copies and unpickled handlers start without an exporter.
     _exporter: Exporter | None = None
 
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
         for module, requirement in self.requires.items():
             import_extra(module, requirement)
-        # Loaded now, not in the middle of a sending: while one thread imports, another may fork.
+        # Imported now, not during a sending: while one thread imports, another may fork.
         from event._net import otlp
 
         if endpoint and not _secrets.is_reference(endpoint) and otlp.endpoint_target(endpoint).has_secret:
@@ -95,23 +95,23 @@ class OTelHandler(EventHandler):
         self.headers = headers
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copy and pickle keep: all but the connections."""
+        """Return the state for copy and pickle, without the connections."""
         return {name: value for name, value in self.__dict__.items() if name != "_exporter"}
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
-        """Return the constructor's arguments from ``endpoint,service,headers``, each of which may be left out.
+        """Return the constructor's arguments from ``endpoint,service,headers``. Each may be left out.
 
-        The headers take the commas that are left.
+        Further commas are part of the headers.
         """
         return dict(zip(("endpoint", "service", "headers"), _handler_config.split_fields(_config_str, 3), strict=False))
 
     def encode_config(self) -> str:
-        """Return ``endpoint,service,headers``, without what is empty at its end."""
+        """Return ``endpoint,service,headers``, without empty values at the end."""
         return self._encoded(self.endpoint, self.headers)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
         return self._encoded(_secrets.absolute_reference(self.endpoint), _secrets.absolute_reference(self.headers))
 
     def _encoded(self, endpoint: str, headers: str) -> str:
@@ -121,11 +121,14 @@ class OTelHandler(EventHandler):
         return _handler_config.join_fields(fields, last_whole=len(fields) == 3) if fields else ""
 
     def send_event(self, event: Event) -> bool:
-        """Export an event's span, and wait for the receiver to have it.
+        """Export an event's span and wait until the receiver confirms it.
 
-        :return: whether the receiver has it, or there is nothing to export: the trace is not recorded, the OTEL_*
-            variables switch it off, or the event is open and its span ends later. If not, the log says why at WARNING
-        :raises PermanentError: the receiver has refused the span for good
+        There is nothing to export if the trace is not sampled, if the OTEL_* variables disable the export, or if the
+        event is open and its span is not finished.
+
+        :return: True if the receiver has the span, or if there is nothing to export. Otherwise False; the reason is
+            logged as a warning
+        :raises PermanentError: the receiver has refused the span permanently
         :raises EventError: the data contains itself
         """
         span = self._span_of(event)
@@ -139,10 +142,10 @@ class OTelHandler(EventHandler):
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
         """Export the spans of several events in one request.
 
-        If the receiver refuses some of them without saying which, each is exported on its own. All of it takes no
-        longer than one sending may.
+        If the receiver refuses the request, each span is exported on its own. The timeout applies to all requests
+        together.
 
-        :return: for each event what `send_event` returns, or the exception that says why it is not delivered
+        :return: for each event, the return value or the exception of `send_event`
         """
         spans: dict[int, ReadableSpan] = {}
         results: list[bool | BaseException] = [True for _ in events]
@@ -158,7 +161,7 @@ class OTelHandler(EventHandler):
         return results
 
     def _export_all(self, spans: Mapping[int, ReadableSpan]) -> dict[int, EventError]:
-        """Export spans; return by number why one was not taken."""
+        """Export spans; return the errors of those that failed, by number."""
         from event._net.deadline import Deadline
 
         try:
@@ -188,7 +191,7 @@ class OTelHandler(EventHandler):
         return Settings.read(endpoint, headers, self.timeout)
 
     def _connected(self) -> Exporter:
-        """Return what keeps the connections, which all sendings and threads share."""
+        """Return the exporter, which all sendings and threads share."""
         from event._net.otlp import Exporter
 
         if self._exporter is None:
@@ -237,11 +240,11 @@ class OTelHandler(EventHandler):
 def flatten(data: dict[str, Any], prefix: str = "", depth: int = 1) -> dict[str, Any]:
     """Return plain JSON data as OpenTelemetry's attributes.
 
-    An object's members become attributes of their own, ``error.type``. An array of one kind of value stays an array;
-    any other one is its JSON, as is what is nested too deeply. Null is left out, and an integer of more than 64 bits is
-    its digits.
+    Each member of an object becomes an attribute, such as ``error.type``. An array remains an array if all its values
+    have one type. Other arrays, and objects that are nested too deeply, become JSON text. Null is left out. An integer
+    of more than 64 bits becomes text.
 
-    :param prefix: what stands before each key
+    :param prefix: the prefix of each key
     """
     flat: dict[str, Any] = {}
     for key, value in data.items():
@@ -276,33 +279,33 @@ def _attachment_attributes(event: Event) -> dict[str, list[str]]:
 
 
 def _utf8_text(text: str) -> str:
-    """Return text as UTF-8 can hold it, and protobuf: a file's name may have surrogates."""
+    """Return text with surrogates escaped: a file name may contain them, but protobuf accepts only UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _place(event: Event) -> _trace_context.Span:
-    """Return a place for an event that names none: the same one on every attempt to deliver it."""
+    """Return a span for an event whose data contains none. Every attempt to deliver the event gets the same span."""
     from hashlib import sha256
 
     return _trace_context.new_span(_trace_context.span_for(event), sha256(sending_id(event).encode()).digest()[:24])
 
 
 def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:
-    """Return when an event began and ended, in nanoseconds since 1970 UTC; an open one is the moment it began."""
+    """Return the begin and end times of an event, in nanoseconds since 1970 UTC. They are equal for an open event."""
     begin, end = (_seconds_since_epoch(getattr(event, key, None), data.get(key)) for key in ("begin_time", "end_time"))
     known = [seconds for seconds in (begin, end) if seconds is not None] or [time.time()]
     begin, end = min(known), known[-1]
     duration = data.get("duration")
     if begin % 1 == end % 1 == 0 and isinstance(duration, float) and abs(begin + duration - end) <= 1:
-        end = begin + duration  # dates that were kept as strings have lost their fractions
-    # A float holds microseconds, and no more.
+        end = begin + duration  # dates that were stored as strings have lost their fractions
+    # The precision of a float is about a microsecond.
     return round(begin * 1_000_000) * 1000, round(end * 1_000_000) * 1000
 
 
 def _seconds_since_epoch(value: Any, written: Any) -> float | None:
-    """Return a date in seconds since 1970 UTC; None where it is none.
+    """Return a date in seconds since 1970 UTC; None if it is invalid.
 
-    :param written: how the date is written, where it is no number
+    :param written: the date as text, used if `value` is not a number
     """
     if not isinstance(value, (int, float)):
         from datetime import datetime, timezone

@@ -1,4 +1,4 @@
-"""The s3 handler: each event becomes objects in Amazon S3, or in a store that speaks its protocol."""
+"""The s3 handler: upload each event to Amazon S3 or a compatible store."""
 
 from __future__ import annotations
 
@@ -27,23 +27,21 @@ _OBJECT_NAME_MAX = 255 - len(f"-{unique_id()}.s3")
 class S3Handler(EventHandler):
     """Uploads ``{log_s3_url}/{prefix}{uid}/{attachment name}``, then ``{event_s3_url}/{prefix}{uid}-{unique id}.s3``.
 
-    The latter is the event's JSON, and tells where the attachments are. Who sees it finds them complete. The
-    credentials and the endpoint are those that boto3 finds: the AWS_* variables, the files in ``~/.aws``, the
-    machine's role. Derive from the class and override `s3_prefix` to sort the events into folders.
+    The last object is the event's JSON, with the URLs of the attachments. It is uploaded when all attachments are
+    complete. boto3 finds the credentials and the endpoint: in the AWS_* variables, the files in ``~/.aws`` or the
+    machine's role. To sort the events into folders, override `s3_prefix` in a subclass.
 
-    :param event_s3_url: where the events go, ``s3://bucket`` or ``s3://bucket/prefix``
-    :param log_s3_url: where the attachments go
-    :param sse: the server-side encryption, ``AES256`` or ``aws:kms`` for example; empty or None for what the bucket
-        does of itself
-    :param profile: the profile of the AWS configuration; empty or None for the default one
-    :raises EventError: boto3 is not installed, or a URL is none of S3
+    :param event_s3_url: the location of the events, ``s3://bucket`` or ``s3://bucket/prefix``
+    :param log_s3_url: the location of the attachments
+    :param sse: the server-side encryption, such as ``AES256`` or ``aws:kms``; empty or None for the bucket's default
+    :param profile: the AWS profile; empty or None for the default one
+    :raises EventError: boto3 is not installed, or a URL is not an S3 URL
     """
 
     # The modules that `e3-event check` looks for.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
 
-    # What keeps the client, made at the first sending. A class attribute, so that a copy and an unpickled handler start
-    # without one.
+    # Created by the first sending. A class attribute, so that copies and unpickled handlers start without a store.
     _store: s3.Store | None = None
 
     def __init__(
@@ -58,14 +56,14 @@ class S3Handler(EventHandler):
         self.aws_profile: str | None = profile or None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copy and pickle keep: all but the store, which is this handler's own."""
+        """Return the state for copy and pickle, without the store."""
         return {name: value for name, value in self.__dict__.items() if name != "_store"}
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``event_url,log_url,sse,profile``.
 
-        What is left out behind the URLs has its default; the profile takes the commas that are left.
+        ``sse`` and ``profile`` may be left out. Further commas are part of the profile.
 
         :raises EventError: there is no second URL
         """
@@ -76,21 +74,21 @@ class S3Handler(EventHandler):
         return {**config, "profile": config.get("profile") or None}
 
     def encode_config(self) -> str:
-        """Return ``event_url,log_url,sse,profile``; no profile is empty."""
+        """Return ``event_url,log_url,sse,profile``. Without a profile, the last value is empty."""
         fields = [self.event_s3_url, self.log_s3_url, self.sse, self.aws_profile or ""]
         return _handler_config.join_fields(fields, last_whole=True)
 
     def s3_prefix(self, event: Event) -> str:  # noqa: ARG002  # for the classes that override it
-        """Return what stands before the uid in an event's keys: nothing, unless a derived class says otherwise.
+        """Return the prefix of the uid in the keys of an event's objects. It is empty, unless a subclass overrides it.
 
-        A slash makes a folder: ``nightly/``.
+        To put the objects into a folder, end the prefix with a slash: ``nightly/``.
         """
         return ""
 
     def send_event(self, event: Event) -> bool:
         """Upload the event's attachments, then its JSON.
 
-        :return: whether all of it was uploaded; where it was not, the log tells the reason at WARNING
+        :return: whether everything was uploaded; if not, the reason is logged as a warning
         :raises EventError: the data contains itself; nothing was uploaded
         """
         prefix = self.s3_prefix(event)
@@ -107,13 +105,13 @@ class S3Handler(EventHandler):
                 store.upload(path, sent["s3_url"], sent["ctype"] or "application/octet-stream", sent["encoding"])
             part = self.event_s3_url
             store.put(target, text, "application/json")
-        except (OSError, ValueError) as error:  # a ValueError is of a path with a NUL
+        except (OSError, ValueError) as error:  # ValueError: a path contains a NUL
             _log.not_delivered(event, f"s3: {part}: {s3.s3_reason(error)}")
             return False
         return True
 
     def _stored(self, event: Event, prefix: str) -> dict[str, _Stored]:
-        """Return where each attachment goes, and what it is."""
+        """Return the URL, media type, content coding and SHA-1 of each attachment."""
         attachments = event.get_attachments()
         uid = str(getattr(event, "uid", None))
         stored: dict[str, _Stored] = {}
@@ -125,11 +123,11 @@ class S3Handler(EventHandler):
         return stored
 
     def _connect(self) -> s3.Store:
-        """Return the store, which all sends and threads share, with its client.
+        """Return the store, which all sendings and threads share, with its client.
 
-        What became of `sse` since the last sending counts.
+        A changed `sse` takes effect at the next sending.
 
-        :raises OSError: there can be no client
+        :raises OSError: the client cannot be created
         """
         store = self._store or s3.Store(self.aws_profile)
         self._store = store
@@ -139,14 +137,14 @@ class S3Handler(EventHandler):
 
 
 def _join(url: str, prefix: str, uid: str, ending: str = "") -> str:
-    """Return the URL of an object or folder beneath url; each segment of what the event says is made safe."""
+    """Return the URL of an object or folder under `url`. Unsafe names are replaced by safe ones."""
     *folders, stem = prefix.split("/")
     safe = [_files.safe_name(folder) for folder in folders if folder]
     return s3.join(url, *safe, _files.safe_name(stem + uid, _OBJECT_NAME_MAX) + ending)
 
 
 def _guess_type(path: str, name: str) -> tuple[str | None, str | None]:
-    """Return the media type and the content coding that a file's name suggests, or else its attachment's."""
+    """Guess the media type and content coding from the file's name, or else from the attachment's name."""
     from mimetypes import guess_type
 
     # "./", since guess_type reads a name such as "data:x" as a URL.

@@ -1,4 +1,4 @@
-"""The smtp handler: each event becomes a mail."""
+"""The smtp handler: send each event by mail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from event import (
 )
 from event.error import one_line
 
-# The constructor imports the mail rooms, not this module: with the email package, they cost more than a whole `check`.
+# Imported in the constructor: with the email package, these modules take longer to import than `check` takes to run.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from event._net.smtp import Refusal
 
 _EXPECTED = "expected smtp=SUBJECT,FROM,TO,SERVER[,SERVER...][,title=TITLE][,body=BODY]"
-_TEMPLATES = ("title=", "body=")  # no server begins so
-_REFUSED_PREFIX = "refused "  # begins the key of a recipient whom no later attempt must try
+_TEMPLATES = ("title=", "body=")  # no server name begins with these
+_REFUSED_PREFIX = "refused "  # prefix of the key of a recipient that was refused permanently
 
 
 class SMTPHandler(EventHandler):
-    """Mail each event: a notice for people, the data as JSON, and the attachments.
+    """Mails each event, with a readable notice, the data as JSON, and the attachments.
 
-    The servers are tried in order until one takes the mail. A recipient whom one refuses is tried at the next.
+    The servers are tried in order until one accepts the mail. If a server refuses a recipient, the next one is tried.
 
-    :param subject: the mail's subject, which the title follows if the event has an outcome; a subclass may compute one,
-        by overriding the property `subject`
+    :param subject: the mail's subject; if the event has an outcome, the title follows it. A subclass may override the
+        property `subject`
     :param from_addr: the sender, ``builds@example.com`` or ``Builds <builds@example.com>``
-    :param to_addr: the recipients, an address list (RFC 5322) such as ``a@example.com, "Doe, Jane" <b@example.com>``,
-        or a list of addresses; the attribute is always the string
-    :param smtp_servers: a server or several: ``host``, ``host:port``, ``[IPv6]:port``, or a URL such as
+    :param to_addr: the recipients: an address list (RFC 5322) such as ``a@example.com, "Doe, Jane" <b@example.com>``,
+        or a list of addresses. The attribute is always a string
+    :param smtp_servers: one or several servers: ``host``, ``host:port``, ``[IPv6]:port``, or a URL such as
         ``smtps://ci:env:SMTP_PASSWORD@host``
-    :param title: a template of the title: text with ``{key}`` for a value of the event's data, ``{key.inner}`` for one
-        inside of it; empty for the notice's own, such as ``tests failed on main (exit 1, 4 min 12 s)``
-    :param body: a template of the text; empty for the notice
-    :ivar pace: seconds from one mail to the next, when `e3-event deliver` or a relay sends many
-    :ivar timeout: seconds that a whole sending may take, all servers together; a single wait takes a third at most
+    :param title: the template of the title. ``{key}`` is replaced by a value of the event's data, ``{key.inner}`` by a
+        value in an object. Empty for a title such as ``tests failed on main (exit 1, 4 min 12 s)``
+    :param body: the template of the text; empty for the notice
+    :ivar pace: the pause between two mails in seconds, when `e3-event deliver` or a relay sends several
+    :ivar timeout: the total timeout of a sending in seconds; the per-operation timeout is a third of it
     :raises EventError: an address or a server is invalid, or there is none
     """
 
-    # What may be given by reference: `e3-event check` looks for it.
+    # What `e3-event check` looks for: attributes that may hold secret references.
     references: ClassVar[tuple[str, ...]] = ("passwords",)
 
     timeout: float = 60.0
@@ -104,7 +104,7 @@ class SMTPHandler(EventHandler):
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
         """Return the constructor's arguments from ``subject,from,to,server[,server...][,title=TITLE][,body=BODY]``.
 
-        :raises EventError: there are fewer values
+        :raises EventError: there are fewer than four values
         """
         fields = _handler_config.split_fields(_config_str)
         templates: dict[str, str] = {}
@@ -123,7 +123,7 @@ class SMTPHandler(EventHandler):
         return self._encoded(self.smtp_servers)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths: an outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
         from event._net.mail_server import with_absolute_reference
 
         return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
@@ -131,26 +131,26 @@ class SMTPHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Mail an event.
 
-        If an attachment cannot be read, nothing is mailed. Each reason for a failure, each refused recipient and each
-        attachment that is not mailed as it is gets a line in the log, a warning.
+        If an attachment cannot be read, nothing is mailed. Each failure, each refused recipient and each incomplete
+        attachment is logged as a warning.
 
-        :return: whether every recipient was taken by a server; False if another attempt may reach all of them
-        :raises PartialDeliveryError: another attempt may reach some of them
-        :raises PermanentError: no attempt will; some recipients are refused for good
+        :return: True if the servers accepted every recipient; False if they accepted none, and a retry may succeed
+        :raises PartialDeliveryError: some recipients are finished, and a retry may reach the others
+        :raises PermanentError: some recipients were refused permanently, and no other recipient is left to retry
         """
         return self._deliver(event, lambda: self._content(event))
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
-        """Mail several events: more than five in one mail that lists them, fewer in a mail each, at `pace`.
+        """Mail several events: up to five in separate mails, more in one mail that lists them.
 
-        :return: for each event what `send_event` returns or raises
+        :return: for each event, the return value or the exception of `send_event`
         """
         from functools import partial
 
         from event._formats.digest import DIGEST_OVER
         from event._formats.mail import digest_content
 
-        # Who has a part of an event already must not get it again; a subclass may mail an event in its own way.
+        # No list if a recipient already has one of the events, or if a subclass has its own `send_event`.
         is_own = type(self).send_event is SMTPHandler.send_event
         if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
             return [self._mail_one(event, is_first=event is events[0]) for event in events]
@@ -169,7 +169,7 @@ class SMTPHandler(EventHandler):
         return content_of(event, self.subject, Templates(self.title, self.body))
 
     def _deliver(self, event: Event, content: Callable[[], MailContent]) -> bool:
-        """Mail what is about an event; see `send_event`."""
+        """Mail some content about an event; see `send_event`."""
         from event._net.smtp import Refusal
 
         finished = already_delivered(event)
@@ -188,7 +188,7 @@ class SMTPHandler(EventHandler):
         return _outcome(event, recipients, earlier | missing)
 
     def _mail(self, content: MailContent, sender: str, pending: list[str]) -> dict[str, Refusal]:
-        """Mail something to those who do not have it; return those who still do not."""
+        """Mail some content to the pending recipients; return those whom no server accepted."""
         from event._formats.address import parse_mailbox, parse_mailboxes
         from event._formats.mail import Mail
         from event._net.deadline import Deadline
@@ -199,7 +199,7 @@ class SMTPHandler(EventHandler):
         end = time.monotonic() + self.timeout
         servers = self._servers()
         for position, server in enumerate(servers):
-            # A share each, so that a slow one leaves time for the next.
+            # Each server gets a share of the time, so that a slow server leaves time for the next.
             deadline = Deadline((end - time.monotonic()) / (len(servers) - position), self.timeout / 3)
             answers = _try(MailServer.parse(server), deadline, sender, pending, mail)
             missing = {to: _both(missing.get(to, why), why) for to, why in answers.items()}
@@ -209,9 +209,9 @@ class SMTPHandler(EventHandler):
         return missing
 
     def _addresses(self) -> list[str]:
-        """Return the addresses of the sender and, each once, of the recipients.
+        """Return the sender's address, then the recipients' addresses without duplicates.
 
-        :raises EventError: one is invalid
+        :raises EventError: an address is invalid
         """
         from event._formats.address import parse_mailbox, parse_mailboxes
 
@@ -231,7 +231,7 @@ class SMTPHandler(EventHandler):
 
 
 def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str], mail: Mail) -> dict[str, Refusal]:
-    """Give a mail to a server; return the recipients whom it did not take."""
+    """Send a mail to a server; return the recipients that it did not accept."""
     from event._net import smtp
 
     remarks: list[str] = []
@@ -253,7 +253,7 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
 
 
 def _both(earlier: Refusal, later: Refusal) -> Refusal:
-    """Return what two servers say together: another attempt helps if one of them may take the mail later."""
+    """Combine the refusals of two servers: it is permanent only if both are permanent."""
     return later if earlier.permanent else earlier
 
 
@@ -266,7 +266,7 @@ def _warn_of(server: MailServer, refused: dict[str, Refusal]) -> None:
 
 
 def _outcome(event: Event, recipients: list[str], missing: dict[str, Refusal]) -> bool:
-    """Return or raise what `SMTPHandler.send_event` does."""
+    """Return or raise the result of `SMTPHandler.send_event`."""
     delivered = [to for to in recipients if to not in missing]
     refused = [to for to, why in missing.items() if why.permanent]
     remaining = [to for to, why in missing.items() if not why.permanent]
@@ -276,7 +276,7 @@ def _outcome(event: Event, recipients: list[str], missing: dict[str, Refusal]) -
         reasons = ", ".join(f"{to} ({missing[to].reason})" for to in refused)
         raise PermanentError(f"smtp: refused for {reasons}", done=delivered)
     if not delivered and not refused:
-        _log.not_delivered(event, f"smtp: no server took the mail for {', '.join(remaining)}", is_logged=True)
+        _log.not_delivered(event, f"smtp: no server accepted the mail for {', '.join(remaining)}", is_logged=True)
         return False
     done = [*delivered, *(_REFUSED_PREFIX + to for to in refused)]
     reasons = ", ".join(f"{to} ({missing[to].reason})" for to in remaining)

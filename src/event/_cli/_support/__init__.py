@@ -1,16 +1,16 @@
-"""What several commands share.
+"""Code that several commands share.
 
 ================= =======================================================================
-module            holds
+module            contents
 ================= =======================================================================
 `parser`          the argument parser of all commands
-`fast_parser`     the same for the usual options of `send` and `run`, without argparse
+`fast_parser`     a parser for the usual options of `send`, `run` and `check`, without argparse
 `help_text`       the help of ``e3-event``, and the list of commands
-`settings`        what options, variables and the configuration file say, and which counts
+`settings`        the settings, from options, environment variables and the configuration file
 `arguments`       an event's name and data from ``NAME key=value key:=json``
-`handler_options` the options of several commands, and the lines about what handlers did
-`handler_loading` `load`: construct handlers, and collect why others are broken
-`outbox_index`    which outbox the arguments name, and how many entries it has
+`handler_options` the options of several commands, and the lines that show results
+`handler_loading` `load`: construct handlers, and collect the errors
+`outbox_index`    the outbox of a command, and the number of its entries
 `outbox_listing`  the entries of an outbox, as text and as JSON
 `json_output`     the documents of ``--json``
 `terminal`        print to stdout and stderr, safely

@@ -1,4 +1,4 @@
-"""The words of a command line that make an event: ``NAME [key=value | key:=json]...``."""
+"""Parse an event's name and data from a command line: ``NAME [key=value | key:=json]...``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 DEFAULT_TAIL = 30  # lines of a command's output
 _MAX_FILE_SIZE = 1 << 20  # bytes of a file whose content is data
-_MAX_JSON_DEPTH = 100  # levels; every encoder of every version of Python manages these
+_MAX_JSON_DEPTH = 100  # levels; every JSON encoder of every Python version supports these
 
 
 def line_count(text: str) -> int:
     """Return a number of lines.
 
-    :raises EventError: it is no whole number, or negative
+    :raises EventError: it is not a whole number of at least 0
     """
     if not (text.isascii() and text.isdigit()):
-        raise EventError(f"{text!r} is no number of lines; expected 0 or more")
+        raise EventError(f"{text!r} is not a number of lines; expected 0 or more")
     return int(text[:9])
 
 
@@ -29,8 +29,8 @@ def name_and_data(
 ) -> tuple[str, dict[str, Any]]:
     """Return an event's name and data.
 
-    :param reserved: keys that cannot be given, and why
-    :param fail: called with what is wrong; it does not return
+    :param reserved: keys that must not be used, and the reason
+    :param fail: called with an error message; it does not return
     """
     name = words[0] if words else ""
     if not name or "=" in name:
@@ -39,7 +39,7 @@ def name_and_data(
 
 
 def _data_from_args(words: list[str], reserved: Mapping[str, str], fail: Callable[[str], NoReturn]) -> dict[str, Any]:
-    """Return the event's data from key=value and key:=json. No message quotes a value: it may be secret."""
+    """Return the event's data from key=value and key:=json. Error messages do not show values, which may be secret."""
     data: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -56,12 +56,12 @@ def _data_from_args(words: list[str], reserved: Mapping[str, str], fail: Callabl
         data[key] = _value(key, text, fail) if is_json else text
     begin = data.get("begin_time")
     if type(begin) is int:
-        data["begin_time"] = float(begin)  # what $(date +%s) gives; a float is written as a date
+        data["begin_time"] = float(begin)  # as from $(date +%s); handlers format only a float as a date
     return data
 
 
 def _content_of(key: str, path: str, fail: Callable[[str], NoReturn]) -> str:
-    """Return the text of a file; bytes that are not UTF-8 are replaced."""
+    """Return the text of a file. Invalid UTF-8 is replaced."""
     from event import _files
 
     try:
@@ -69,7 +69,7 @@ def _content_of(key: str, path: str, fail: Callable[[str], NoReturn]) -> str:
             content = file.read(_MAX_FILE_SIZE + 1)
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
-        fail(f"{key!r}: the file {path!r} cannot be read ({reason}); a text that begins with @ is given as {key}:=JSON")
+        fail(f"{key!r}: the file {path!r} cannot be read ({reason}); for text that begins with @, use {key}:=JSON")
     if len(content) > _MAX_FILE_SIZE:
         fail(f"{key!r}: the file {path!r} is larger than {_MAX_FILE_SIZE} bytes; attach it instead")
     return content.decode("utf-8", "replace")
@@ -83,12 +83,12 @@ def _value(key: str, text: str, fail: Callable[[str], NoReturn]) -> Any:
         _require_shallow(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        fail(f"{key!r}: what follows := is not JSON ({reason}); a string is given as {key}=...")
+        fail(f"{key!r}: the value after := is not JSON ({reason}); to pass a string, use {key}=...")
     return value
 
 
 def _require_shallow(value: Any) -> None:
-    """Raise RecursionError for what some handlers could not write: it would be sent by the others alone."""
+    """Raise RecursionError if a value is nested too deeply for some handlers."""
     level: list[Any] = [value]
     for _ in range(_MAX_JSON_DEPTH + 1):
         level = [item for item in level if isinstance(item, (dict, list))]
@@ -99,4 +99,4 @@ def _require_shallow(value: Any) -> None:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a JSON number")

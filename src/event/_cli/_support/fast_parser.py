@@ -1,7 +1,7 @@
-"""Read the usual command lines of `send`, `run` and `check` without argparse, which costs as much as a send.
+"""Parse the usual command lines of `send`, `run` and `check` without argparse, whose import costs as much as a send.
 
-What is not usual, and all that is wrong, is left to argparse: it has the messages and the help. A test holds the table
-and argparse together.
+argparse parses all other command lines, including the invalid ones: it has the error messages and the help. A test
+compares the two parsers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Prog:
-    """What a command needs of its parser.
+    """Replacement of an argparse parser, with only the members that the commands use.
 
     :ivar prog: the command's name, for messages
     """
@@ -25,7 +25,7 @@ class Prog:
         self.prog = prog
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong with the command line, and end with status 2."""
+        """Print an error about the command line, and exit with status 2."""
         from event._cli._support import terminal
 
         terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
@@ -40,7 +40,7 @@ class Arguments:
 
 
 def parse_fast(argv: list[str]) -> Any:
-    """Return the arguments, as argparse does; None if that must read the line."""
+    """Return the arguments, as argparse does; None if argparse must parse them."""
     head, tail, has_tail = argv[1:], [], "--" in argv
     if has_tail:
         where = argv.index("--")
@@ -63,7 +63,7 @@ def parse_fast(argv: list[str]) -> Any:
 
 
 def _read_options(head: list[str], table: dict[str, tuple[str, str, Any]], values: dict[str, Any]) -> list[str] | None:
-    """Enter the options into values; return the other words, None if argparse must read them."""
+    """Store the options in `values`; return the other words, or None if argparse must parse them."""
     words = []
     rest = iter(head)
     for word in rest:

@@ -1,4 +1,4 @@
-"""Load handlers in this process, one by one, to say which of them can be used."""
+"""Load handlers in this process, to find the broken ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def load(pairs: Pairs, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
-    """Return the handlers that could be made, and why the others could not, each by name.
+    """Return the handlers that could be constructed, and the errors of the others, both by name.
 
-    :param pairs: the name and the configuration of each
-    :param plugins: whether to load plugins; a command that goes on for long leaves their code to its worker
+    :param pairs: the name and the configuration of each handler
+    :param plugins: whether to load plugins; a long-running command runs their code only in its worker
     """
     loaded: dict[str, EventHandler] = {}
     broken: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The options that say which handlers get an event and how, and the lines about what the handlers did."""
+"""The options of several commands (handlers, outbox, timeout), and the lines that show a handler's result."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     # A parser or a group of options. The type has no public name.
     Options = argparse._ActionsContainer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
-OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, or else e3-event/outbox in the user's state directory"
-_ROOM = 900  # characters of a reason, so that what stands behind it is seen
+OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, else the configuration file's, else e3-event/outbox in the user's state directory"
+_ROOM = 900  # characters of a reason, so that the text after it is still shown
 
 
 def result_line(result: Result, rest: str = "") -> str:
-    """Return a line about what a handler did, without its name.
+    """Return the line that shows a handler's result, without the handler's name.
 
-    :param rest: what becomes of an event that the handler has not taken, such as ``kept``
+    :param rest: the state of the event if the handler failed, such as ``kept``
     """
     if result.skipped:
         return "skipped"
@@ -33,7 +33,7 @@ def result_line(result: Result, rest: str = "") -> str:
 
 
 def _cause(result: Result) -> str:
-    """Return a handler's error without what the line says already: its kind, and the names and numbers of errors."""
+    """Return a handler's error without the handler's kind, which the line already shows, and the error's type."""
     import re  # the command has loaded it, for JSON
 
     kind = result.handler.partition(":")[0].partition("@")[0]
@@ -44,21 +44,21 @@ def _cause(result: Result) -> str:
 
 
 def rest_of(sent: Sent, result: Result) -> str:
-    """Return what becomes of an event that a handler has not taken, for `result_line`."""
+    """Return the state of an event that a handler did not deliver, for `result_line`."""
     if not sent.kept:
         return "lost"
     return "refused for good, kept" if result.permanent else "kept"
 
 
 def masked(text: str, configs: Mapping[str, str]) -> str:
-    """Return text without what the configurations hold; see `event._redact`."""
+    """Return text without the secrets of the configurations; see `event._redact`."""
     from event._redact import without_secrets
 
     return without_secrets(text, configs)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which handlers to use."""
+    """Add the options ``--config``, ``--handler`` and ``--env``."""
     handlers = parser.add_argument_group("handlers")
     add_config(handlers)
     group = handlers.add_mutually_exclusive_group()
@@ -68,14 +68,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=CONFIG]",
         action="append",
         default=[],
-        help="use this handler instead of those in E3_EVENT_HANDLERS and the file; may be repeated. Add a label to "
-        "NAME to use one kind twice: file:nightly=DIR. Conditions after @ select its events: smtp@failure+fixed=...",
+        help="use this handler instead of those in E3_EVENT_HANDLERS and the configuration file; may be repeated. To "
+        "use a handler twice, add a label: file:nightly=DIR. To send it only some events, add conditions after @: "
+        "smtp@failure+fixed=...",
     )
     group.add_argument(
         "--env",
         metavar="VAR",
         default="E3_EVENT_HANDLERS",
-        help="the environment variable that names the handlers: NAME=CONFIG|NAME=CONFIG (default: %(default)s)",
+        help="the environment variable that lists the handlers: NAME=CONFIG|NAME=CONFIG (default: %(default)s)",
     )
 
 
@@ -84,18 +85,16 @@ def add_config(parser: Options) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the configuration file, or none (default: E3_EVENT_CONFIG, or else e3-event.toml or pyproject.toml in "
-        "the working directory or one above it)",
+        help='the configuration file; "none" reads no file (default: E3_EVENT_CONFIG, else the nearest e3-event.toml '
+        "or pyproject.toml in the working directory or above it)",
     )
 
 
 def add_output_options(parser: Options) -> None:
     """Add the options ``--quiet`` and ``--verbose``."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("-q", "--quiet", action="store_true", help="print problems only")
-    group.add_argument(
-        "-v", "--verbose", action="store_true", help="print also which settings are used, and where each comes from"
-    )
+    group.add_argument("-q", "--quiet", action="store_true", help="print only problems")
+    group.add_argument("-v", "--verbose", action="store_true", help="also print each setting and its source")
 
 
 def add_sending_options(
@@ -105,16 +104,18 @@ def add_sending_options(
     default: str = OUTBOX_DEFAULT,
     strict: str | None = None,
 ) -> Options:
-    """Add the options for how an event is sent (``--outbox``, ``--timeout``, perhaps ``--strict``); return their group.
+    """Add ``--outbox``, ``--timeout`` and perhaps ``--strict``; return their group.
 
-    :param default: which outbox is used without the option
-    :param strict: when ``--strict`` makes the exit status 1; None for no such option
+    :param what: what is sent, for the help
+    :param default: the outbox that is used without the option, for the help
+    :param strict: the condition in which ``--strict`` makes the exit status 1; None for no such option
     """
     group = parser.add_argument_group("delivery")
     group.add_argument(
         "--outbox",
         metavar="DIR",
-        help=f"keep {what} in this directory until every handler has it; none for no outbox (default: {default})",
+        help=f'keep {what} in this directory until every handler has delivered it; "none" uses no outbox (default: '
+        f"{default})",
     )
     add_timeout(group, what)
     if strict:
@@ -128,7 +129,8 @@ def add_timeout(parser: Options, what: str) -> None:
         "--timeout",
         metavar="SECONDS",
         type=_timeout_argument,
-        help=f"the longest time for giving {what} to all handlers (default: E3_EVENT_TIMEOUT, or else {DEADLINE:g})",
+        help=f"the longest time that the handlers may take for {what} (default: E3_EVENT_TIMEOUT, else the "
+        f"configuration file's, else {DEADLINE:g})",
     )
 
 

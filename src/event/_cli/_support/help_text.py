@@ -1,24 +1,24 @@
-"""The help of the whole command line, which names the commands without importing them."""
+"""The help of ``e3-event``. It lists the commands without importing their modules."""
 
 from __future__ import annotations
 
 COMMANDS = {
     "send": "send an event",
-    "run": "run a command, and send an event about it",
-    "deliver": "deliver the events that wait in an outbox",
-    "outbox": "show, retry or drop the events in an outbox",
-    "relay": "take events from a broker, and deliver them",
-    "check": "show which handlers work and where events would go",
+    "run": "run a command and send an event with its result",
+    "deliver": "deliver the events that are waiting in an outbox",
+    "outbox": "list, show, retry or delete the entries of an outbox",
+    "relay": "receive events from a broker and deliver them",
+    "check": "check the installed handlers and your configuration",
     "completion": "print a completion script for a shell",
 }
 """What each command does; `e3-event COMMAND --help` has more."""
 
-DESCRIPTION = "Tell the outside world what happened in a build."
+DESCRIPTION = "Report what happens in a build: send events to files, mail, chat, HTTP servers and more."
 
 EPILOG = """\
 exit status:
   0  success
-  1  an event was not delivered, or something is broken
+  1  the command failed, for example because an event was lost
   2  the command line is wrong; nothing was done
 
 examples:
@@ -27,12 +27,12 @@ examples:
   e3-event check
   e3-event send compile target=arm errors:=0 --attach build.log
 
-"e3-event COMMAND --help" shows the options of a command. "python -m event" runs it too.
+"e3-event COMMAND --help" shows the options of a command. "python -m event" is the same command.
 """
 
 
 def text() -> str:
-    """Return the help."""
+    """Return the output of ``e3-event --help``."""
     commands = "\n".join(f"    {name:<12}{summary}" for name, summary in COMMANDS.items())
     return f"""\
 usage: e3-event [-h] [-V] COMMAND ...

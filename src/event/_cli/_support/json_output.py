@@ -1,4 +1,4 @@
-"""The output of ``--json``: one JSON document on stdout, whose ``version`` changes with its format.
+"""Print the JSON documents of ``--json``. Their ``version`` changes when the format changes.
 
 docs/reference/formats.md describes the documents.
 """
@@ -24,9 +24,9 @@ def print_json(**content: Any) -> None:
 
 
 def result_as_dict(result: Result, rest: str = "") -> dict[str, Any]:
-    """Return what a handler did.
+    """Return a handler's result as a dict.
 
-    :param rest: what becomes of an event that the handler has not taken, such as ``kept``
+    :param rest: the state of the event if the handler failed, such as ``kept``
     """
     state = "skipped" if result.skipped else "delivered" if result.ok else rest
     return {

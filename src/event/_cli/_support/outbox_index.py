@@ -1,4 +1,4 @@
-"""Which outbox a command line means, and the words for what is in it."""
+"""Find the outbox of a command, and describe its contents."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WORDS = {"claimed": "in delivery", "waiting": "waiting", "failed": "failed", "co
 
 
 def settings_from_args(words: Sequence[str], args: argparse.Namespace, *, finds_file: bool = True) -> Settings:
-    """Return the settings of a command for an outbox. If there is no outbox, a line says so.
+    """Return the settings of a command that uses an outbox. Print a line if there is no outbox.
 
-    :param words: what the command line has in the place of the outbox, instead of ``--outbox``
-    :param finds_file: as `Settings` takes it
+    :param words: the positional arguments: the outbox, if ``--outbox`` does not name it
+    :param finds_file: see `Settings`
     """
     if len(words) > 1:
         args.parser.error(f"unrecognized argument {words[1]!r}; expected one OUTBOX")
@@ -33,14 +33,14 @@ def settings_from_args(words: Sequence[str], args: argparse.Namespace, *, finds_
         args.outbox = words[0]
     settings = Settings(args, finds_file=finds_file)
     if settings.outbox is None:
-        terminal.print_err(f"{args.parser.prog}: there is no outbox; give its directory with --outbox")
+        terminal.print_err(f"{args.parser.prog}: no outbox is configured; give its directory with --outbox")
     return settings
 
 
 def count_by_state(outbox: Outbox) -> str | None:
-    """Return how many entries there are in each state; None if there is no outbox yet.
+    """Return the number of entries in each state, as text; None if the outbox does not exist yet.
 
-    :raises OSError: no event could be kept there
+    :raises OSError: events cannot be saved there
     """
     outbox.require_writable()
     if not outbox.exists():
@@ -50,7 +50,7 @@ def count_by_state(outbox: Outbox) -> str | None:
 
 
 def number(count: int) -> str:
-    """Return a number of entries, which are not counted any further than `BOUND`."""
+    """Return a number of entries as text. Entries are counted only up to `BOUND`."""
     return str(count) if count < BOUND else f"{BOUND} or more"
 
 

@@ -1,4 +1,4 @@
-"""The entries of an outbox, as text and as JSON."""
+"""Show the entries of an outbox, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
     """List the entries of an outbox; return the exit status.
 
-    Memory does not grow with their number. The waiting ones come in the order in which they are due.
+    The waiting entries are sorted by due time. The use of memory does not depend on the number of entries.
     """
     printer = _JSONPrinter(outbox) if as_json else _LinePrinter()
     counts = dict.fromkeys(outbox_index.WORDS, 0)
@@ -30,7 +30,7 @@ def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
         unreadable = unreadable or isinstance(entry, str)
         printer.add(candidate, entry)
         if terminal.output_failed():
-            break  # nobody reads it any more, as with head
+            break  # the reader has gone away, such as head
     printer.close()
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
     terminal.print_err(f"{prog}: {', '.join(found) or 'nothing'}")
@@ -38,7 +38,7 @@ def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
 
 
 class _LinePrinter:
-    """Prints a table, whose head comes with the first entry."""
+    """Prints a table. The header is printed before the first entry."""
 
     def __init__(self) -> None:
         self._width = _line_width()
@@ -53,7 +53,7 @@ class _LinePrinter:
         terminal.print_out(_entry_line(candidate, entry)[: self._width])
 
     def close(self) -> None:
-        """Do nothing more."""
+        """Do nothing."""
 
 
 class _JSONPrinter:
@@ -93,12 +93,12 @@ def _summary_as_dict(candidate: Candidate, entry: Entry | str) -> dict[str, Any]
 
 
 def age(outbox: Outbox, candidate: Candidate, entry: Entry | str) -> float:
-    """Return how old an entry is, in seconds; if it cannot be read, for how long it was not touched."""
+    """Return an entry's age in seconds; for an unreadable entry, the time since its last change."""
     if isinstance(entry, str):
         try:
             return time.time() - os.lstat(os.path.join(outbox.path, candidate.name)).st_mtime
         except OSError:
-            return 0.0  # it has moved on
+            return 0.0  # it no longer exists
     return time.time() - entry.created
 
 
@@ -121,7 +121,7 @@ def _row(*cells: str) -> str:
 
 
 def _line_width() -> int:
-    """Return how much of a line is shown: on a terminal, where it would wrap, what fits."""
+    """Return the number of characters of a line to print: the width of the terminal, since a longer line would wrap."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
     except (OSError, ValueError, AttributeError):
@@ -129,9 +129,9 @@ def _line_width() -> int:
 
 
 def entry_as_json(outbox: Outbox, candidate: Candidate) -> str:
-    """Return all that is known of an entry, as JSON. Configurations are left out: they may hold secrets.
+    """Return an entry as JSON, without the handlers' configurations, which may contain secrets.
 
-    :raises OSError: it is gone
+    :raises OSError: the entry no longer exists
     """
     path = os.path.join(outbox.path, candidate.name)
     try:
@@ -167,9 +167,9 @@ def _details(entry: Entry) -> dict[str, Any]:
 
 
 def entry_as_text(outbox: Outbox, candidate: Candidate) -> str:
-    """Return all that is known of an entry, for a reader. Configurations are left out: they may hold secrets.
+    """Return an entry as text, without the handlers' configurations, which may contain secrets.
 
-    :raises OSError: it is gone
+    :raises OSError: the entry no longer exists
     """
     path = os.path.join(outbox.path, candidate.name)
     rows = [("id", candidate.id), ("state", _state_word(candidate)), ("path", path)]
@@ -178,7 +178,7 @@ def entry_as_text(outbox: Outbox, candidate: Candidate) -> str:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        rows.append(("problem", f"it cannot be read: {error}"))
+        rows.append(("problem", f"the entry cannot be read: {error}"))
         return terminal.table([*rows, *_files_row(path)])
     return "\n\n".join(
         filter(
@@ -234,4 +234,4 @@ def _data_text(entry: Entry) -> str:
 
 def _state_word(candidate: Candidate) -> str:
     word = outbox_index.WORDS[candidate.state]
-    return word if candidate.due is None else f"{word}, until {outbox_index.utc(candidate.due)}"
+    return word if candidate.due is None else f"{word}, due at {outbox_index.utc(candidate.due)}"

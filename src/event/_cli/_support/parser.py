@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line on one line; takes no abbreviations, so that options can be added later."""
+    """Reports an invalid command line on one line. Options cannot be abbreviated, so that new ones can be added."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong, and end with status 2."""
+        """Print the error, and exit with status 2."""
         terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
     def print_help(self, file: object = None) -> None:  # noqa: ARG002  # argparse's signature
-        """Write the help to stdout, whatever reads it."""
+        """Print the help to stdout. It never fails, even if stdout is closed."""
         terminal.print_out(self.format_help().rstrip())
 
 
 class _TopParser(Parser):
     def format_help(self) -> str:
-        """Return the help; it names the commands without importing them."""
+        """Return the help, without importing the commands."""
         return help_text.text() + "\n"
 
 
@@ -49,7 +49,7 @@ class _Version(argparse.Action):
 def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
-    :param commands: the commands that it knows; their modules are imported
+    :param commands: the commands to include; their modules are imported
     """
     parser = _TopParser(
         prog="e3-event",
@@ -68,10 +68,10 @@ def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.Argum
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the arguments; `args.words` has the positional ones, if the command takes any.
+    """Return the arguments. `args.words` has the positional ones, if the command takes any.
 
-    Options and words may be mixed; after ``--``, everything is a word. A command that defines `args.command_line` gets
-    the words after ``--`` there, unchanged. argparse has parse_intermixed_args, but not for subcommands.
+    Options and words may be mixed. After ``--``, every argument is a word. If a command defines `args.command_line`, it
+    contains the words after ``--``, unchanged. (parse_intermixed_args of argparse does not support subcommands.)
     """
     head, tail = _split_at_dashes(argv)
     parser = build_parser(head[:1] if head[:1] and head[0] in help_text.COMMANDS else help_text.COMMANDS)

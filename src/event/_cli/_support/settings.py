@@ -1,4 +1,4 @@
-"""What the options, the environment variables and the configuration file say, and which of them counts."""
+"""Read the settings of a command from its options, the environment variables and the configuration file."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ if TYPE_CHECKING:
 
     from event._config_file import ConfigFile
 
-DEADLINE = 30.0  # seconds for one event, if nothing else is said
+DEADLINE = 30.0  # seconds for one event, by default
 
 Pairs = list[tuple[str, str]]
 
 
 class Settings:
-    """The settings of a command, each with its origin. An option wins over a variable, and a variable over the file.
+    """The settings of a command, each with its source.
 
-    What is wrong is a line on stderr; the command goes on without it.
+    Options override environment variables, which override the configuration file. Each invalid setting is printed to
+    stderr and ignored.
 
-    :param default_outbox: whether there is an outbox if nothing names one
-    :param finds_file: whether a configuration file counts that is only found, not named
+    :param default_outbox: whether to use the default outbox if none is configured
+    :param finds_file: whether to search for a configuration file if none is named
     :ivar file: the configuration file; None if there is none
-    :ivar handlers: the name and the configuration of each handler; a name may come twice, where the last one counts
-    :ivar handlers_from: where the handlers are named
+    :ivar handlers: the name and the configuration of each handler; of several with one name, the last is used
+    :ivar handlers_from: the source of the handlers
     :ivar outbox: the outbox's absolute path; None for no outbox
     :ivar timeout: in seconds
-    :ivar redact: as `EventSender.redact`
+    :ivar redact: see `EventSender.redact`
     :ivar problems: the lines that were printed
-    :ivar dropped: the handlers that get no event, since they are wrong and there is no outbox
+    :ivar dropped: handlers that get no event, since their conditions are invalid and there is no outbox
     """
 
     def __init__(self, args: argparse.Namespace, *, default_outbox: bool = True, finds_file: bool = True) -> None:
@@ -51,7 +52,7 @@ class Settings:
             self.redact = further_secrets(self.file.redact)
 
     def no_handler_line(self) -> str:
-        """Return what to do about an event that has nowhere to go."""
+        """Return the line that is printed if no handler is configured."""
         variable = getattr(self._args, "env", "E3_EVENT_HANDLERS")
         return (
             f"nothing is sent: {self.handlers_from} names no handler; "
@@ -59,7 +60,7 @@ class Settings:
         )
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return the name, the value and the origin of each setting, without the handlers' configurations."""
+        """Return the name, value and source of each setting. The handlers' configurations are not included."""
         redact = "off" if self.redact is None else f"on, {len(self.redact)} more" if self.redact else "on"
         file = self.file
         unused = f"; {', '.join(file.unused)}: when does not hold" if file and file.unused else ""
@@ -72,7 +73,7 @@ class Settings:
         ]
 
     def print_origins(self) -> None:
-        """Print each setting, and where it comes from, to stderr."""
+        """Print each setting and its source to stderr."""
         for name, value, origin in self.rows():
             terminal.print_err(f"{self._args.parser.prog}: {name}: {value}{f' ({origin})' if origin else ''}")
 
@@ -87,7 +88,7 @@ class Settings:
 
         try:
             file = read_config_file(path)
-        except Exception as error:  # also what a parser raises for what nobody writes
+        except Exception as error:  # a parser may raise anything for unusual input
             self._report(one_line(error) if isinstance(error, EventError) else f"{path}: {one_line(error)}")
             return None
         for problem in file.problems:
@@ -97,7 +98,7 @@ class Settings:
     def _find_handlers(self) -> tuple[Pairs, str]:
         pairs, where = self._named_handlers()
         if self.outbox is not None or not any("@" in name for name, _ in pairs):
-            return pairs, where  # the outbox keeps the events for a handler whose conditions are wrong
+            return pairs, where  # the outbox keeps the events of a handler whose conditions are invalid
         from event._conditions import require_memory
 
         usable = []
@@ -133,7 +134,7 @@ class Settings:
         for name, config in pairs:
             if other := _handler_config.swallowed_handler(name, config):
                 self._args.parser.error(
-                    f"--handler: {name!r} seems to contain the handler {other!r}; give each its own option: "
+                    f"--handler: {name!r} seems to contain the handler {other!r}; use one option per handler: "
                     f"--handler {name}=CONFIG --handler {other}{':other' * (other == name)}=CONFIG"
                 )
         return pairs
@@ -166,7 +167,7 @@ class Settings:
         from event import default_manager
         from event._manager import seconds
 
-        if default_manager.timeout:  # a wrong value of the variable was reported when it was read
+        if default_manager.timeout:  # an invalid value of the variable has been reported already
             return default_manager.timeout, "E3_EVENT_TIMEOUT"
         if self.file and self.file.timeout:
             return seconds(self.file.timeout, "timeout"), self.file.path
@@ -178,6 +179,6 @@ class Settings:
     def _print(self, text: str) -> str:
         from event._redact import redact_text
 
-        text = redact_text(text)  # the name of a key may be a configuration by mistake, with a password
+        text = redact_text(text)  # by mistake, a key may be a configuration with a password
         terminal.print_err(f"{self._args.parser.prog}: {text}")
         return text

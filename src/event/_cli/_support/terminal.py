@@ -1,4 +1,4 @@
-"""What goes to the terminal: one line at a time, whatever the text, the encoding or the other end of the pipe."""
+"""Print to stdout and stderr safely, for any text, any encoding and a closed pipe."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-_MAX_LINE_LENGTH = 1000  # characters of one line; a server may answer with a whole page
+_MAX_LINE_LENGTH = 1000  # characters of one line; a server may answer with a long page
 
 
 def printable_line(text: str) -> str:
-    """Return text as one line that a terminal shows as it is, cut where it is very long."""
+    """Return text as one printable line, truncated to `_MAX_LINE_LENGTH`."""
     text = visible(" ".join(text.split()))
     return text if len(text) <= _MAX_LINE_LENGTH else f"{text[: _MAX_LINE_LENGTH - 1]}…"
 
 
 def print_err(text: str, colour: str = "") -> None:
-    """Write a line to stderr, behind what was shown; where it cannot be written, there is nobody to tell.
+    """Print a line to stderr, after the pending output of stdout. Ignore errors.
 
-    :param colour: `RED` or `GREEN`, where `has_colours` holds
+    :param colour: `RED` or `GREEN`; used only if `has_colours` returns True
     """
     _flush()
     line = printable_line(text)
@@ -38,9 +38,10 @@ RED, GREEN, _PLAIN = "\033[31m", "\033[32m", "\033[0m"
 
 
 def has_colours(stream: TextIO | None) -> bool:
-    """Return whether a stream shows colours: on a terminal, unless NO_COLOR is set; anywhere if FORCE_COLOR is set.
+    """Return whether to use colours on a stream.
 
-    A terminal of which TERM says that it is ``dumb`` shows none.
+    A terminal has colours, unless its TERM is ``dumb``. FORCE_COLOR turns them on for every stream. NO_COLOR turns them
+    off, even with FORCE_COLOR.
     """
     if os.environ.get("NO_COLOR"):
         return False
@@ -50,7 +51,7 @@ def has_colours(stream: TextIO | None) -> bool:
 
 
 def print_out(text: str) -> None:
-    """Write lines to stdout. Where they cannot be written, `flush_out` reports it: what is being done goes on."""
+    """Print lines to stdout. `flush_out` reports an error later, so that the command continues."""
     try:
         _write_line(sys.stdout, text)
     except OSError as error:
@@ -58,7 +59,7 @@ def print_out(text: str) -> None:
 
 
 def output_failed() -> bool:
-    """Return whether something could not be written to stdout, for example because its reader has gone away."""
+    """Return whether a write to stdout has failed, for example because the reader has gone away."""
     return bool(_failed)
 
 
@@ -72,9 +73,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def flush_out() -> int:
-    """Flush stdout; return 1 where something that was shown could not be written.
+    """Flush stdout; return 1 if some output could not be written, else 0.
 
-    A reader that has gone away, as head does, has seen what it wanted: that is no failure.
+    A closed pipe is not a failure: a reader such as ``head`` has read what it needs.
     """
     _flush()
     failed = [error for error in _failed if not isinstance(error, BrokenPipeError)]
@@ -101,7 +102,7 @@ def _write_line(stream: TextIO | None, text: str) -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """Let a stream lead nowhere; else the interpreter tries again as it ends, and complains in its own words."""
+    """Redirect a stream to the null device. Otherwise, Python would flush it again at exit and print an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
