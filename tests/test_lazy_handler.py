@@ -69,8 +69,25 @@ def test_outbox_stores_directories_as_absolute_and_the_rest_unchanged(lazy):
     assert LazyHandler("logging", "build,ERROR").encode_config() == "build,ERROR"
 
 
+@pytest.mark.parametrize(
+    ("name", "config"), [("apprise", "env:HOOK"), ("broker", "file:/run/url,q"), ("s3", "s3://b,s3://b"), ("otel", "")]
+)
+def test_slow_library_is_not_loaded_before_the_event_is_stored(name, config, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("event._registry.get_handler", loaded.append)
+    monkeypatch.setattr(LazyHandler, "load", loaded.append)
+    assert LazyHandler(name, config).encode_config() == config
+    assert not loaded
+
+
+def test_outbox_stores_a_relative_reference_as_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert LazyHandler("http", "file:url").encode_config() == f"file:{tmp_path / 'url'},cloudevents"
+    assert LazyHandler("s3", "file:url").encode_config() == "file:url"  # no URL; the delivery reports the error
+
+
 def test_warning_of_a_lazily_constructed_handler_is_logged_once(caplog):
-    handler = LazyHandler("smtp", "s,a@b,c@d,smtp://u:secret@h")
+    handler = LazyHandler("smtp", "s,a@b,c@d,smtp://u:secret@h,smtp://u:file:password@h")
     handler.encode_config()
     handler.load()
     assert len(caplog.messages) == 1

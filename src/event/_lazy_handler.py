@@ -62,13 +62,18 @@ class LazyHandler:
     def encode_config(self) -> str:
         """Return the configuration to store in the outbox.
 
-        This is usually the unchanged configuration, so that no plugin's code must run. Only built-in handlers are
-        loaded to use their `config_for_outbox`.
+        This is usually the unchanged configuration, so that neither a plugin's code nor a slow library must be loaded
+        before the event is stored. Only a built-in handler with a path that depends on the working directory is loaded
+        to use its `config_for_outbox`.
         """
-        if _registry.kind(self._name) in _registry.BUILTINS:
+        if self._has_relative_path():
             try:
-                if hasattr(_registry.get_handler(self._name), "config_for_outbox"):
-                    return str(self.load().config_for_outbox())
+                return str(self.load().config_for_outbox())
             except Exception:
                 return self.config  # the delivery reports the error
         return self.config
+
+    def _has_relative_path(self) -> bool:
+        """Return whether the configuration of a built-in handler may contain a relative path."""
+        kind = _registry.kind(self._name)
+        return kind == "file" or (kind in _registry.BUILTINS and "file:" in self.config.replace("file:/", ""))

@@ -292,6 +292,13 @@ def test_log_removed_by_the_command_is_not_attached(run):
     assert done.stderr == "e3-event run: --log: 'log' is not attached: No such file or directory\n"
 
 
+def test_working_directory_removed_by_the_command_loses_only_a_relative_log(run, here, tmp_path):
+    done = run("--handler", f"file={tmp_path}/events", "--log", "log", "--", "sh", "-c", f"rm -r {here}; exit 7")
+    assert done.returncode == 7
+    assert done.stderr == "e3-event run: --log: 'log' is not attached: No such file or directory\n"
+    assert event_of(tmp_path / "events")["exit_code"] == 7
+
+
 def test_command_runs_without_free_descriptors_for_the_log(process, here, monkeypatch):
     """The pipes need four, and the witness of the signals as many."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (6, resource.getrlimit(7)[1]))"

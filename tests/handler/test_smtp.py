@@ -1026,6 +1026,11 @@ def test_mail_counts_as_accepted_if_the_server_is_silent_at_quit(monkeypatch, tr
     assert time.monotonic() - started < 200  # a single wait without the limit
 
 
+def test_silence_at_quit_does_not_use_up_a_short_timeout():
+    longest = smtp.GOODBYE_TIMEOUT
+    assert longest <= 5.0 / 4  # of --timeout in the recipes for GitHub and GitLab
+
+
 # --- TLS ---
 
 

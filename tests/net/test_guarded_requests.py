@@ -13,7 +13,9 @@ import types
 import pytest
 
 from event import Event, EventError
+from event._net import guarded_requests
 from event._net.guarded_requests import guard
+from servers.smtp import raw_server
 
 apprise = pytest.importorskip("apprise")
 from event.handler.apprise import AppriseHandler  # noqa: E402  # it needs the extra
@@ -98,6 +100,32 @@ def test_response_is_read_up_to_a_limit(site, requests, compressed):
     answer = requests.get(f"http://{site.url}", {"a": "b"})
     assert len(answer.content) == 1 << 20
     assert site.requests[0][1] == "/?a=b"
+
+
+def stalling(status, *, drips):
+    """Answer with a body that never ends."""
+
+    def serve(connection, stopped):
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 99999\r\n\r\nok" % status)
+        while not stopped.wait(0.02):
+            if drips:
+                connection.sendall(b".")
+
+    return raw_server(serve)
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_stalled_answer_of_a_service_that_has_the_message_is_no_failure(requests, monkeypatch, drips):
+    monkeypatch.setattr(guarded_requests, "LINGER", 0.2)
+    with stalling(200, drips=drips) as port:
+        answer = requests.post(f"http://127.0.0.1:{port}", b"x", timeout=300)
+    assert answer.content.startswith(b"ok")
+
+
+def test_stalled_answer_of_a_service_that_refuses_is_a_failure(requests):
+    with stalling(500, drips=False) as port, pytest.raises(Exception, match="timed out"):
+        requests.post(f"http://127.0.0.1:{port}", b"x", timeout=0.2)
 
 
 def test_response_can_be_closed_early(site, requests):

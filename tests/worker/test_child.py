@@ -295,6 +295,14 @@ def test_exit_timer_runs_in_c_and_can_be_stopped(monkeypatch):
     assert calls == [((3.0,), True), ((4.0,), True), "off"]
 
 
+def test_job_runs_without_the_exit_timer_if_no_thread_can_be_started(monkeypatch):
+    def refuse(*_args, **_options):
+        raise RuntimeError("unable to start watchdog thread")
+
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", refuse)
+    child.end_within(3.0)
+
+
 def test_worker_without_plugins_exits_at_once_and_others_do_not(monkeypatch, line, here, plugin):
     left = []
     monkeypatch.setattr(os, "_exit", left.append)

@@ -151,6 +151,7 @@ class _Step:
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
         self._log_file: os.stat_result | None = None
+        self._log_path = ""  # absolute, since the command may delete the working directory
         self._span = _trace_context.new_span(_trace_context.current_span())
         self._data = {**_start_data(args), **_trace_context.to_data(self._span), **data}
         self._start_event = Event(name, **self._data)
@@ -276,6 +277,7 @@ class _Step:
         try:
             fd = _open_log_file(self._args.log)
             self._log_file = os.stat(fd)
+            self._log_path = os.path.abspath(self._args.log)
             return fd
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -291,10 +293,9 @@ class _Step:
 
     def _log_to_attach(self) -> list[tuple[str, str]]:
         """Return the log's name and path. If another file has replaced the log, return nothing: it may be any file."""
-        path = os.path.abspath(self._args.log)
         try:
-            if self._log_file and os.path.samestat(self._log_file, os.stat(path)):
-                return [("log", path)]
+            if self._log_file and os.path.samestat(self._log_file, os.stat(self._log_path)):
+                return [("log", self._log_path)]
             reason = "another file has taken its place"
         except OSError as error:
             reason = error.strerror or str(error)

@@ -1,8 +1,8 @@
-"""An event as it goes over a wire: CloudEvents 1.0 (structured JSON), CDEvents within it, plain JSON. Pure functions.
+"""Convert an event to JSON: CloudEvents 1.0 (structured mode), CDEvents in a CloudEvent, or plain JSON.
 
 CloudEvents: https://github.com/cloudevents/spec/tree/v1.0.2. CDEvents: https://cdevents.dev, its schemas of ``taskrun``
-and its binding to CloudEvents. What is written of an event is the same at each attempt: its times are those of the
-event, in whole seconds, as an outbox keeps them.
+and its binding to CloudEvents. The result is the same on every attempt: it contains only the event's own times, in
+whole seconds, as an outbox stores them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from event._event import Event
 
     class Attributes(TypedDict):
-        """What CloudEvents says about an event, beside its data."""
+        """The attributes of a CloudEvent, without its data."""
 
         specversion: str
         id: str
@@ -57,12 +57,12 @@ def as_json(event: Event) -> str:
 
 
 def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") -> str:
-    """Return a CloudEvent as JSON text. Its data are the event's, and the list of the attachments.
+    """Return a CloudEvent as JSON text. Its data is the event's data and the list of the attachments.
 
     :param sending: the id of the sending, which becomes the id of the CloudEvent
-    :param source: a URI reference; ``/e3-event``, or ``/e3-event/HOST`` where the data tell a host, where it is empty
-    :param kind: the type; each ``{name}`` in it stands for the event's name
-    :raises EventError: the data contains itself
+    :param source: a URI reference; empty for ``/e3-event/HOST``, or ``/e3-event`` if the data contains no host
+    :param kind: the type; ``{name}`` is replaced by the event's name
+    :raises EventError: the data holds itself
     """
     data = event.as_dict()
     envelope: dict[str, Any] = {
@@ -107,7 +107,7 @@ def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEV
 
 
 def is_uri_reference(text: str) -> bool:
-    """Tell whether a text holds nothing but what a URI reference (RFC 3986) may."""
+    """Return whether a text contains only characters that a URI reference (RFC 3986) may contain."""
     return bool(_URI_REFERENCE.fullmatch(text))
 
 
@@ -116,29 +116,29 @@ def _attributes(sending: str, source: str, kind: str) -> Attributes:
 
 
 def _source_uri(data: dict[str, Any]) -> str:
-    """Return where an event comes from; never the machine that sends it, which may be another one at each attempt."""
+    """Return the source of an event. It is never the sending machine, which may differ on each attempt."""
     host = data.get("host")
     return f"{SOURCE}/{_NOT_IN_URI.sub('-', host)}" if host and isinstance(host, str) else SOURCE
 
 
 def _subject(data: dict[str, Any]) -> dict[str, str]:
-    """Return the attribute ``subject``, which must not be empty where it is there."""
+    """Return the attribute ``subject``, which must not be empty if it exists."""
     uid = _attribute_text(data.get("uid"))
     return {"subject": uid} if uid else {}
 
 
 def _attribute_text(value: Any) -> str:
-    """Return a value as an attribute may have it: no control characters, nothing that Unicode does not assign."""
+    """Return a value as a valid attribute, without control characters and unassigned code points."""
     return "" if value is None else on_one_line(str(value))
 
 
 def _time(data: dict[str, Any]) -> str | None:
-    """Return when the event ended, or else when it began (RFC 3339); None where the data do not tell."""
+    """Return the end time of the event, or else its begin time (RFC 3339); None if the data has neither."""
     return _rfc3339(data.get("end_time")) or _rfc3339(data.get("begin_time"))
 
 
 def _rfc3339(value: Any) -> str | None:
-    """Return a time as RFC 3339 has it; one without a zone is UTC. None for what is no time."""
+    """Return a time in the format of RFC 3339; without a zone, it is UTC. Return None if it is not a time."""
     import time
     from datetime import datetime
 
@@ -165,7 +165,7 @@ def _now() -> float:
 
 
 def _with_attachments(event: Event, data: dict[str, Any]) -> dict[str, Any]:
-    """Return the data with the list of the attachments; the event's own value of that name stays."""
+    """Return the data with the list of the attachments. A value of the event with the same name is not replaced."""
     attachments = event.get_attachments().copy()  # another thread may attach meanwhile
     if not attachments:
         return data
@@ -174,7 +174,7 @@ def _with_attachments(event: Event, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(path: str) -> int | None:
-    """Return a file's size in bytes; None where the file has gone."""
+    """Return a file's size in bytes; None if the file no longer exists."""
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):
@@ -182,9 +182,9 @@ def _size(path: str) -> int | None:
 
 
 def _outcome_fields(data: dict[str, Any], has_cancel: bool) -> dict[str, str]:
-    """Return the ``outcome`` of a finished taskrun, and its ``errors`` where there are any.
+    """Return the ``outcome`` of a finished taskrun, and its ``errors`` if there are any.
 
-    An event without an outcome has told of no failure. A word that CDEvents does not know is an ``error``.
+    An event without an outcome counts as a success. An outcome that CDEvents does not define becomes ``error``.
     """
     said = str(data.get("outcome", "success"))
     outcome = said if said in _OUTCOMES and (said != "cancel" or has_cancel) else "error"

@@ -1,4 +1,4 @@
-"""One notice about many events, for a destination that would be flooded otherwise."""
+"""Combine many events into one notice, so that a destination is not flooded."""
 
 from __future__ import annotations
 

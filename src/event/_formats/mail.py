@@ -81,7 +81,7 @@ class ComposedMail:
 
 @dataclass(frozen=True, slots=True)
 class MailContent:
-    """What a mail says, whoever gets it.
+    """The content of a mail, independent of its recipients.
 
     :ivar sending: the id that every attempt has
     :ivar thread: the same for the mails that belong together
@@ -101,7 +101,7 @@ class MailContent:
 
 
 def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
-    """Return what the mail about an event says.
+    """Return the content of the mail about an event.
 
     :param subject: of an event without an outcome; otherwise the notice's title follows it
     :raises EventError: the data contains itself
@@ -125,7 +125,7 @@ def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
 
 
 def digest_content(events: Sequence[Event], subject: str) -> MailContent:
-    """Return what one mail about many events says. Their files are not attached.
+    """Return the content of one mail about many events. Their attachments are not included.
 
     :raises EventError: the data of one contains itself
     """
@@ -172,7 +172,7 @@ class Mail:
     def compose(self, limit: int | None) -> ComposedMail:
         """Return the mail for a server.
 
-        :param limit: bytes that the server takes; None if it does not say
+        :param limit: the server's size limit in bytes; None if it has none
         :raises PermanentError: the data alone is larger
         :raises OSError: an attachment is missing, no regular file, or not readable
         """

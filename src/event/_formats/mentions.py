@@ -1,4 +1,4 @@
-"""Event data in a chat: it mentions nobody."""
+"""Change event data so that it does not mention anyone in a chat."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What an event says to a recipient, for mail and chat alike: what happened, why, and where to look.
+"""Describe an event for a recipient of a mail or a chat message.
 
-A notice answers in this order: what failed and how (the title), the reason, the tests that failed, the last lines of
-the output, the link to the CI job, who and what, and then the rest of the data. `event._formats.notice_html` draws it.
+A notice contains, in this order, the title (what failed and how), the reason, the failed tests, the last lines of the
+output, the link to the CI job, facts such as the actor and the branch, and the rest of the data.
+`event._formats.notice_html` renders it as HTML.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ class Notice:
     :ivar title: one line
     :ivar outcome: success, failure or cancel; empty if the event has none
     :ivar reason: why it failed, or empty
-    :ivar tests: how many tests failed, and which, a line each
+    :ivar tests: the number of failed tests and their names, one per line
     :ivar tail: the last lines of the output, or empty
     :ivar link: the URL of the CI job, or empty
-    :ivar facts: label and text: who, branch, commit, when
+    :ivar facts: pairs of label and text, such as the actor, the branch, the commit and the time
     :ivar others: the rest of the data
-    :ivar body: a text in place of all of these but the title; empty for none
+    :ivar body: a text that replaces all of these except the title; empty for none
     """
 
     title: str
@@ -69,7 +70,7 @@ class Notice:
 
 
 def plain_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event's data, made of what JSON knows.
+    """Return an event's data as plain JSON values.
 
     :raises EventError: the data contains itself
     """
@@ -97,18 +98,18 @@ def notice_of(data: Mapping[str, Any]) -> Notice:
 
 
 def with_ci(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event's values that are not empty, and those in ``ci`` under their own names."""
+    """Return the non-empty values of an event's data, with the members of ``ci`` at the top level."""
     ci = data["ci"] if isinstance(data.get("ci"), dict) else {}
     return {**ci, **{key: value for key, value in data.items() if value not in (None, "")}}
 
 
 def end_of(data: Mapping[str, Any]) -> str:
-    """Return when an event ended, or began if it has not ended; empty if it has no dates."""
+    """Return the end time of an event, or else its begin time; empty if it has neither."""
     return _date(data.get("end_time") or data.get("begin_time"))
 
 
 def with_templates(notice: Notice, templates: Templates, data: Mapping[str, Any]) -> Notice:
-    """Return a notice with the title and the body of templates; one that comes out blank changes nothing."""
+    """Return a notice with the title and the body of templates. A blank result is ignored."""
     title = on_one_line(clean(fill(templates.title, data)))
     return replace(notice, title=title or notice.title, body=clean(fill(templates.body, data)).strip())
 
@@ -136,7 +137,7 @@ def title_of(data: Mapping[str, Any]) -> str:
 
 
 def clean(text: str) -> str:
-    """Return text with what no service takes as spaces; line ends stay."""
+    """Return text with invalid characters replaced by spaces. Line ends remain."""
     return _UNWRITABLE.sub(" ", text.replace("\r\n", "\n"))
 
 
@@ -180,7 +181,7 @@ def chat_text(notice: Notice, remarks: Sequence[str], limit: int) -> str:
     """Return the body of a chat message, whose title is the notice's: short, with the end of the output as code.
 
     :param remarks: lines about the attachments
-    :param limit: characters that the service takes
+    :param limit: the maximum length in characters
     """
     if notice.body:
         return notice.body
@@ -193,7 +194,7 @@ def chat_text(notice: Notice, remarks: Sequence[str], limit: int) -> str:
 
 
 def chat_lines(notice: Notice, remarks: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what is in a chat message before the end of the output, and after it."""
+    """Return the parts of a chat message before and after the end of the output."""
     facts = _as_lines([*notice.facts, *notice.others])
     if len(facts) > CHAT_FACTS:
         facts[CHAT_FACTS:] = [f"... and {len(facts) - CHAT_FACTS} more"]
@@ -203,7 +204,7 @@ def chat_lines(notice: Notice, remarks: Sequence[str]) -> tuple[list[str], list[
 
 
 def chat_tail(notice: Notice, room: int) -> str:
-    """Return as many of the last lines of the output as there is room for, in characters."""
+    """Return the last lines of the output that fit into a number of characters."""
     return last_that_fit(notice.tail.split("\n")[-CHAT_TAIL:], room)
 
 
@@ -212,7 +213,7 @@ def _as_lines(facts: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def last_that_fit(lines: Sequence[str], room: int) -> str:
-    """Return as many of the last lines as there is room for, in characters."""
+    """Return the last lines that fit into a number of characters."""
     kept: list[str] = []
     for line in reversed(lines):
         room -= len(line) + 1
@@ -223,7 +224,7 @@ def last_that_fit(lines: Sequence[str], room: int) -> str:
 
 
 def _how(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how it ended: tests, exit status or signal, and duration."""
+    """Yield the details of the title: the failed tests, the exit status or signal, and the duration."""
     failed = sum(value for value in map(data.get, ("failures", "errors")) if type(value) is int)
     if failed and type(data.get("tests")) is int:
         yield f"{failed} of {data['tests']} tests"

@@ -1,7 +1,7 @@
-"""A notice as HTML: for a mail program, in light and dark, on a phone too; and a few tags for a chat.
+"""Render a notice as HTML for mail programs (light, dark and on a phone), or with the few tags of chat services.
 
-Mail programs drop scripts, most also forms and what is linked. So all style is inline; the one style sheet holds only
-what a program may do without: colours for the dark, and less padding on a phone.
+Mail programs drop scripts, and most also drop forms and linked files. So all styles are inline. The style sheet
+contains only optional rules: colours for the dark mode, and less padding on a phone.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ overflow-wrap:anywhere">{_unbroken(escape(notice.title))}</h1></div>
 
 
 def chat_html(notice: Notice, remarks: Sequence[str], limit: int) -> str:
-    """Return the body of a chat message in the few tags that chats know.
+    """Return the body of a chat message, with only the tags that chat services support.
 
     :param remarks: lines about the attachments
     :param limit: characters that the service takes

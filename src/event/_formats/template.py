@@ -17,7 +17,7 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """What replaces the title and the body of a notice; an empty one, or one that is filled with nothing, does not."""
+    """The templates of a notice's title and body. An empty template, or one with a blank result, is not used."""
 
     title: str = ""
     body: str = ""
@@ -26,19 +26,19 @@ class Templates:
 def fill(template: str, data: Mapping[str, Any]) -> str:
     """Return a template with its fields filled in.
 
-    ``{key}`` is a value, ``{key.inner}`` one inside of it, and ``{build_url}`` is ``{ci.build_url}`` if the data has no
-    ``build_url``. ``{{`` and ``}}`` are braces. An unknown field stays as it is.
+    ``{key}`` is replaced by a value, ``{key.inner}`` by a value in an object. If the data has no ``build_url``,
+    ``{build_url}`` is ``{ci.build_url}``. ``{{`` and ``}}`` are braces. An unknown field remains unchanged.
 
-    Not `str.format`, which reaches into objects, stops at a missing key, and takes the width of a field from it: a
-    gigabyte of spaces, say.
+    `str.format` is not used: it reads attributes of objects, raises at a missing key, and accepts any field width, such
+    as a gigabyte of spaces.
 
-    :param data: made of what JSON knows
+    :param data: plain JSON values
     """
     return _FIELD.sub(lambda found: _fill_field(found, data), template)
 
 
 def as_text(value: Any) -> str:
-    """Return a value of JSON for a person: a string as it is, null as nothing."""
+    """Return a JSON value as readable text: a string unchanged, null as an empty text."""
     if value is None:
         return ""
     return value if isinstance(value, str) else _json.dumps(value)

@@ -1,4 +1,4 @@
-"""One of the services that Apprise knows, which gets one message."""
+"""Send a message to one of the services that Apprise supports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _READ_TIMEOUT = 30.0  # seconds without a byte; a service that has got a large a
 
 
 def load_ahead() -> None:
-    """Load what Apprise and requests load when they first send: while one thread imports, another may fork."""
+    """Import all modules that sending needs: while one thread imports, another may fork."""
     import netrc  # noqa: F401
 
     import apprise
@@ -52,7 +52,7 @@ def require_service(url: str, label: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AppriseService:
-    """One URL, as a handler of its own: `_dispatch` runs all of them side by side."""
+    """A handler for one URL. `_dispatch` runs the handlers of all URLs in parallel."""
 
     label: str
     url: str = field(repr=False)
@@ -106,7 +106,7 @@ def _preferred_format(service: Any) -> str:
 
 
 def keep_pace(url: str, seconds: float) -> None:
-    """Wait until a service has had the pause that Apprise gives it from one message to the next.
+    """Wait until the pause that Apprise requires between two messages to a service has passed.
 
     Apprise itself knows only of the messages of one object, and each message has one of its own.
     """
@@ -129,7 +129,7 @@ def _asset(apprise: Any) -> Any:
 
 
 class Listener:
-    """Hears what Apprise logs in this thread while the listener is entered, and lets nothing of it through.
+    """Captures and suppresses the log records of Apprise in this thread, inside a ``with`` block.
 
     Apprise's own records hold URLs with their tokens: at DEBUG all of them, above it some.
 
@@ -154,7 +154,7 @@ class Listener:
             raise EventError(self._masked("; ".join([one_line(error), *heard]))) from None
 
     def reason(self) -> str:
-        """Return what was said at WARNING and above, on one line, without the URL's parts."""
+        """Return the messages at WARNING and above on one line, without the URL's parts."""
         return self._masked("; ".join(dict.fromkeys(_heard[get_ident()])))
 
     def service(self, apprise: Any, label: str) -> Any:

@@ -1,7 +1,7 @@
-"""Deadlines, and sockets each of whose waits ends with one.
+"""Deadlines, and sockets that respect them.
 
-A socket's own timeout bounds a single wait, so a server that sends a byte now and then could hold the caller for ever.
-The timeout of these sockets shrinks as the deadline comes nearer.
+A socket's own timeout limits a single operation, so a server that sends a byte now and then could block the caller
+without limit. The timeout of these sockets is the time that is left until the deadline.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Deadline:
 
 
 class Socket(socket.socket):
-    """A socket each of whose waits ends with its deadline."""
+    """A socket whose operations raise TimeoutError at a deadline."""
 
     deadline: Deadline
 
@@ -117,7 +117,7 @@ def connect(host: str, port: int, deadline: Deadline) -> Socket:
 
 
 def start_tls(sock: Socket, context: ssl.SSLContext, host: str) -> TLSSocket:
-    """Return the socket with TLS on it; the handshake ends with the socket's deadline.
+    """Start TLS on a socket, and return the TLS socket. The socket's deadline applies to the handshake.
 
     :param context: its `sslsocket_class` becomes `TLSSocket`
     :raises OSError: the handshake failed, or the certificate is not to be trusted; the socket is closed

@@ -1,13 +1,14 @@
-"""The package `requests` as the services of Apprise use it, under the rules of our own HTTP client.
+"""Apply the rules of our HTTP client to the package `requests`, which the services of Apprise use.
 
-By itself it sends passwords of ``.netrc`` to any server, follows redirects to other hosts, where a POST becomes a GET,
-reads answers of any size, and has rules of its own for ``NO_PROXY``.
+By default, `requests` sends passwords of ``.netrc`` to any server. It follows redirects to other hosts, where a POST
+becomes a GET. It reads answers of any size, and it has its own rules for ``NO_PROXY``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import partial
 
 from event._net.proxies import proxies_for
@@ -16,18 +17,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+LINGER = 2.0  # seconds for the rest of an answer that says that the service has the message
 _MAX_ANSWER = 1 << 20  # bytes
 
 
 def guard(module: str) -> None:
-    """Have a module that has imported `requests` use it under our rules."""
+    """Replace `requests` in a module that has imported it by the guarded version."""
     namespace = vars(sys.modules[module])
     if getattr(namespace.get("requests"), "__name__", "") == "requests":
         namespace["requests"] = _GuardedRequests(namespace["requests"])
 
 
 class _GuardedRequests:
-    """What takes the place of `requests`: the functions that send are guarded, all else is its own."""
+    """Replaces `requests`. The functions that send are guarded; everything else is unchanged."""
 
     def __init__(self, requests: Any) -> None:
         self._requests = requests
@@ -50,7 +52,7 @@ class _GuardedRequests:
             session.trust_env = False  # neither .netrc nor its rules for proxies
             session.proxies = proxies_for(url)
             answer = session.request(method, url, **kwargs)
-            answer.raw = _Bounded(answer.raw)
+            answer.raw = _Bounded(answer.raw, is_taken=200 <= answer.status_code < 300)
             answer.content  # noqa: B018  # reads it, while the session is open
             return answer
 
@@ -62,14 +64,31 @@ def _named(method: str, args: tuple[Any, ...]) -> dict[str, Any]:
 
 
 class _Bounded:
-    """The beginning of an answer."""
+    """The beginning of an answer.
 
-    def __init__(self, raw: Any) -> None:
+    :param is_taken: whether the service has the message. The answer then ends when it stalls or breaks off: as a
+        failure, it would make the next attempt send the message again.
+    """
+
+    def __init__(self, raw: Any, *, is_taken: bool) -> None:
         self._raw = raw
         self._left = _MAX_ANSWER
+        self._is_taken = is_taken
+        self._end = time.monotonic() + LINGER
+        self._read = getattr(raw, "read1", raw.read)  # returns what is there, however little
+        sock = getattr(getattr(raw, "connection", None), "sock", None)
+        if is_taken and sock:
+            sock.settimeout(LINGER)
 
     def read(self, size: int) -> bytes:
-        data: bytes = self._raw.read(min(size, self._left), decode_content=True) if self._left else b""
+        if not self._left or (self._is_taken and time.monotonic() >= self._end):
+            return b""
+        try:
+            data: bytes = self._read(min(size, self._left), decode_content=True)
+        except Exception:
+            if not self._is_taken:
+                raise
+            return b""
         self._left -= min(len(data), self._left)
         return data
 

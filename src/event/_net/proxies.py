@@ -1,4 +1,4 @@
-"""The proxy for a URL: the one rule of all handlers that use our HTTP client.
+"""Find the proxy for a URL. All handlers that use our HTTP client share this rule.
 
 The variables are ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy``, in lower or upper case; lower
 case wins. Without them, the settings of macOS or Windows count, as the standard library reads them.
@@ -22,7 +22,7 @@ _VARIABLES = tuple(
 
 
 def surroundings() -> tuple[str | None, ...]:
-    """Return the variables that `proxy_for` depends on; while they stay the same, so does its result."""
+    """Return the values of the variables that `proxy_for` depends on, as a cache key."""
     return tuple(map(os.environ.get, _VARIABLES))
 
 

@@ -47,21 +47,21 @@ _S3_LEAST_SPEED = 1 << 18  # bytes a second
 
 
 class StoreError(OSError):
-    """The store did not do what it was asked: no connection, no answer in time, 403, 503, no credentials, bad settings.
+    """The store did not process a request: no connection, a timeout, 403, 503, no credentials, or invalid settings.
 
-    Try again later: it passes, or an administrator mends it. The message is the reason on one line, without passwords.
+    A retry may succeed, perhaps after an administrator has fixed the cause. The message is one line without passwords.
     """
 
 
 class NotThereError(StoreError):
-    """The object or the bucket is not there, the store says; another attempt is of use only once somebody makes it.
+    """The object or the bucket does not exist. A retry fails until it is created.
 
-    No `FileNotFoundError`, which would read as one of the local file's.
+    It is not a `FileNotFoundError`, which would look like an error about a local file.
     """
 
 
 class ContentError(EventError):
-    """An object is not what was announced: larger, smaller, or of another SHA-1. It will not change by itself."""
+    """An object has another size or SHA-1 than expected. A retry will fail again."""
 
 
 class Store:
@@ -204,7 +204,7 @@ class Store:
         return client
 
     def _headers(self, ctype: str, encoding: str | None = None) -> dict[str, Any]:
-        """Return what is said of an object beside its content."""
+        """Return the metadata of an object."""
         headers = {"ContentType": ctype, "ContentEncoding": encoding, "ServerSideEncryption": self.sse}
         return {name: value for name, value in headers.items() if value}
 
@@ -253,7 +253,7 @@ def join(url: str, *segments: str) -> str:
 
 
 def s3_reason(error: Exception) -> str:
-    """Return on one line why it failed, without the user and password of a URL."""
+    """Return the reason of an error on one line, without the user and password of a URL."""
     return str(error) if isinstance(error, StoreError) else _masked(one_line(error))
 
 

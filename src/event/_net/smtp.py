@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from event._net.deadline import Deadline
     from event._net.mail_server import MailServer
 
-GOODBYE_TIMEOUT = 5.0  # seconds for QUIT; the mail is the server's by then
+GOODBYE_TIMEOUT = 1.0
+"""Seconds for QUIT. The server has the mail by then: a longer wait could end at the command's timeout, as a failure."""
+
 MAX_REPLY = 1 << 16  # bytes of one answer, all its lines together
 _ADDED_BY_SERVER = 2048  # bytes; a server counts the header that it adds as part of the mail
 _TOO_MANY = frozenset({452, 552})  # the rest goes in a further transaction (RFC 5321, 4.5.3.1.10)
@@ -83,7 +85,7 @@ def hand_over(
 
 
 def smtp_reason(error: Exception) -> str:
-    """Return on one line why a server did not take a mail."""
+    """Return the reason why a server did not accept a mail, on one line."""
     if isinstance(error, smtplib.SMTPResponseException):
         return _answer(error.smtp_code, error.smtp_error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -94,7 +96,7 @@ def smtp_reason(error: Exception) -> str:
 
 
 def is_private(sock: socket.socket) -> bool:
-    """Return whether nobody else can read what is sent: it is encrypted, or stays on this machine."""
+    """Return whether the connection is encrypted or stays on this machine."""
     return isinstance(sock, ssl.SSLSocket) or ip_address(sock.getpeername()[0].partition("%")[0]).is_loopback
 
 
@@ -128,7 +130,7 @@ def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[An
 
 
 def _size_limit(client: Any) -> int | None:
-    """Return how many bytes of a mail the server takes (RFC 1870); None if it does not say."""
+    """Return the server's limit for the size of a mail in bytes (RFC 1870); None if it has not announced one."""
     size: Any = getattr(client, "esmtp_features", {}).get("size")
     if not isinstance(size, str) or not re.fullmatch("[0-9]{1,18}", size) or int(size) == 0:
         return None
@@ -216,7 +218,7 @@ class _BoundedReader:
 
 
 def _own_name(sock: socket.socket) -> str:
-    """Return how this machine names itself: its full name, otherwise its address (RFC 5321, 4.1.4)."""
+    """Return the name of this machine for EHLO: its full name, or else its address (RFC 5321, 4.1.4)."""
     name = socket.gethostname()
     if _FULL_NAME.fullmatch(name):
         return name
@@ -254,7 +256,7 @@ def _log_in(client: Any, server: MailServer) -> None:
 
 
 def _leave(client: Any, deadline: Deadline) -> None:
-    """Say goodbye. The server's answer changes nothing, and a client that has lost its server is closed already."""
+    """End the session. The server's answer is ignored."""
     sock = getattr(client, "sock", None)
     if isinstance(sock, Socket):
         sock.deadline = deadline.shortened(GOODBYE_TIMEOUT)
@@ -271,5 +273,5 @@ def _answer(code: int, text: Any) -> str:
 
 
 def _server_text(text: str) -> str:
-    """Return a server's words for a log: one line, no control characters, not endless."""
+    """Return a server's text for a log: one line, limited in length, without control characters."""
     return on_one_line(text[:500])

@@ -137,7 +137,10 @@ def end_within(seconds: float) -> None:
         return
     if not _devnull_fds:
         _devnull_fds.append(os.open(os.devnull, os.O_WRONLY))
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_devnull_fds[0])
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=_devnull_fds[0])
+    except RuntimeError:  # no more threads can be started: the command still enforces its deadline
+        pass
 
 
 _devnull_fds: list[int] = []  # receives the traceback that `faulthandler` prints
