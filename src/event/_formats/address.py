@@ -1,4 +1,4 @@
-"""Mail addresses, as people write them and as mail servers take them (RFC 5322, RFC 6531)."""
+"""Parse and format mail addresses (RFC 5322, RFC 6531)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """A person or a list that mail goes to.
+    """A recipient or sender of mail.
 
     :ivar name: the display name, on one line; empty without one
     :ivar address: as it was written
@@ -39,7 +39,7 @@ class Mailbox:
 
     @property
     def wire_address(self) -> str:
-        """The address as a mail server takes it: the domain in ASCII, a non-ASCII local part as it is.
+        """The address for a mail server: the domain in ASCII, the local part unchanged.
 
         :raises EventError: no host has the domain's name
         """
@@ -89,7 +89,7 @@ def parse_mailbox(text: str) -> Mailbox:
 
 
 def format_mailboxes(boxes: Iterable[Mailbox]) -> str:
-    """Return an address list that `parse_mailboxes` reads as these mailboxes; names are not encoded."""
+    """Return mailboxes as an address list for `parse_mailboxes`. Names are not encoded."""
     return ", ".join(f"{quoted(box.name)} <{box.address}>" if box.name else box.address for box in boxes)
 
 
@@ -99,7 +99,7 @@ def quoted(name: str) -> str:
 
 
 def _elements(text: str) -> Iterator[str]:
-    """Give the elements of an address list; those of a group, ``NAME: ADDRESS, …;``, without its name."""
+    """Yield the elements of an address list. A group ``NAME: ADDRESS, …;`` yields its addresses."""
     parts: list[str] = _TOKEN.findall(text)
     last_end = len(parts) - 1 - parts[::-1].index(";") if ";" in parts else -1
     element: list[str] = []  # to add to a text takes quadratic time in some interpreters, and under coverage

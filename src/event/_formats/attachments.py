@@ -1,4 +1,4 @@
-"""Which attachments a mail has room for, and in which form: whole, compressed, or the end of a log."""
+"""Choose the attachments that fit into a mail, and their form: whole, compressed, or only the end of a log."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file, and what the mail holds of it.
+    """A file and its form in the mail.
 
-    :ivar content: what is attached; empty if nothing is
+    :ivar content: the attached bytes; empty if the file is not attached
     """
 
     file: File
@@ -59,7 +59,7 @@ class Attachment:
 
     @property
     def content_type(self) -> str:
-        """The type that the file's name suggests, otherwise the attachment's."""
+        """The media type, guessed from the file's name, or else from the attachment's name."""
         if self.form == "compressed":
             return "application/gzip"
         if self.file.is_log:
@@ -87,12 +87,12 @@ def attached_files(event: Event) -> list[File]:
 
 
 def fit(files: Iterable[File], room: int) -> list[Attachment]:
-    """Return what a mail can hold of some files, in their order.
+    """Return the attachments of a mail for some files, in the same order.
 
-    Empty files are not attached, since some services refuse them. What fits is attached whole, the first files first.
-    A text that does not fit is compressed. If it does not fit then either, its end is attached.
+    Empty files are not attached, since some services refuse them. Files are attached whole as long as they fit, in
+    order. A text that does not fit is compressed. If it still does not fit, only its end is attached.
 
-    :param room: bytes of the mail
+    :param room: the available size in bytes
     :raises OSError: a file could not be read
     """
     chosen: dict[File, Attachment] = {}
@@ -111,7 +111,7 @@ def fit(files: Iterable[File], room: int) -> list[Attachment]:
 
 
 def _left_out(chosen: dict[File, Attachment]) -> list[File]:
-    """Return the texts that have not found room."""
+    """Return the texts that do not fit."""
     return [file for file, attachment in chosen.items() if attachment.form == "left out" and _is_text(file)]
 
 
@@ -149,7 +149,7 @@ def _end(file: File, room: int) -> Attachment:
 
 
 def _from_line_start(text: bytes) -> bytes:
-    """Return text without the rest of a line, or of a character, at its beginning."""
+    """Return text without an incomplete line or character at its start."""
     line = text.find(b"\n", 0, _PARTIAL_LINE)
     if line >= 0:
         return text[line + 1 :]
@@ -157,19 +157,19 @@ def _from_line_start(text: bytes) -> bytes:
 
 
 def _cost(attachment: Attachment) -> int:
-    """Return how many bytes of a mail an attachment takes at most."""
+    """Return the largest size of an attachment in a mail, in bytes."""
     size = len(attachment.content)
     # Base64 has 76 characters a line.
     return _overhead(attachment.file) + 4 * -(-size // 3) + 2 * -(-size // 57) if size else 0
 
 
 def _capacity(file: File, room: int) -> int:
-    """Return how many bytes of a file fit; below 0 if not even its name does."""
+    """Return the number of bytes of a file that fit; negative if not even its name fits."""
     return (room - _overhead(file)) // 78 * 57
 
 
 def _overhead(file: File) -> int:
-    """Return a size that the header of an attachment does not exceed, its line in the mail's text included."""
+    """Return the largest size of an attachment's header and of its line in the mail's text."""
     return 700 + 4 * len(quote(file.name, safe="", errors="replace"))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """What all chat services get. Event data mentions nobody in it; a template may.
+    """The message for all chat services. Event data in it mentions no one, but a template may.
 
     :ivar files: name and path of each attachment that is not empty: some services refuse a message with an empty one
     :ivar empty: the names of the others
@@ -49,7 +49,7 @@ class ChatMessage:
         return self.notice.outcome
 
     def problem(self) -> str:
-        """Return which attachment is missing, no regular file or not readable, and why; empty if none is."""
+        """Return the error of the first attachment that cannot be read; empty if there is none."""
         for name, path in self.files:
             try:
                 os.close(_files.open_regular(path))
@@ -58,10 +58,10 @@ class ChatMessage:
         return ""
 
     def body(self, preferred: str, limit: int) -> tuple[str, str]:
-        """Return a format, and the body in it.
+        """Return the format of the body, and the body.
 
         :param preferred: the format that a service prefers: TEXT, MARKDOWN or HTML
-        :param limit: characters that the service takes
+        :param limit: the maximum length in characters
         """
         if self.events:
             return "TEXT", digest_of(self.events, min(limit, CHAT_MAX)).body

@@ -1,4 +1,4 @@
-"""An event as a mail: a notice as text and HTML, the data as JSON, and the attachments (RFC 5322, 2045 to 2047)."""
+"""Compose a mail about an event: a notice as text and HTML, the data as JSON, and the attachments (RFC 5322, 2045)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PIECES = re.compile(r"(?:%..|.){1,20}")  # of a percent-encoded name
 
 
 class _Folded(str):
-    """A header's value that is encoded and folded already."""
+    """The value of a header that is already encoded and folded."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class _Policy(EmailPolicy):
     """
 
     def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
-        """Return what a message keeps of a header."""
+        """Return the name and value of a header for storage."""
         return (name, value) if isinstance(value, _Folded) else super().header_store_parse(name, value)
 
     def fold(self, name: str, value: Any) -> str:
@@ -69,7 +69,7 @@ _UTF8 = _Policy(linesep="\r\n", cte_type="7bit", utf8=True)  # for a non-ASCII l
 
 @dataclass(frozen=True, slots=True)
 class ComposedMail:
-    """A mail as a server takes it.
+    """A mail that is ready to send.
 
     :ivar content: lines end with CRLF; ASCII, unless the local part of an address is not
     :ivar remarks: for each attachment that is not complete, what was done instead
@@ -213,7 +213,7 @@ class Mail:
 
 
 def _message_id(sending: str, sender: str) -> str:
-    """Return an id that every attempt of a sending has, so that a mail program can recognize a repeated mail.
+    """Return a message id that is the same on every attempt, so that mail programs can recognize a repeated mail.
 
     Its domain is the sender's: `email.utils.make_msgid` asks DNS for this machine's name, and publishes it.
     """

@@ -81,7 +81,7 @@ def chat_html(notice: Notice, remarks: Sequence[str], limit: int) -> str:
     """Return the body of a chat message, with only the tags that chat services support.
 
     :param remarks: lines about the attachments
-    :param limit: characters that the service takes
+    :param limit: the maximum length in characters
     """
     limit = min(limit, CHAT_MAX)
     lines = chat_lines(notice, remarks)
@@ -122,7 +122,7 @@ def _parts(notice: Notice, ink: str) -> list[str]:
 
 
 def _unbroken(title: str) -> str:
-    """Return a title whose numbers stay on a line with their units."""
+    """Return a title with non-breaking spaces between numbers and units."""
     for unit in ("h ", "min ", "s)", "min)"):
         title = title.replace(f" {unit}", f"&nbsp;{unit}")
     return title

@@ -32,7 +32,7 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 
 @dataclass(slots=True)
 class Response:
-    """What a server answered.
+    """The response of a server.
 
     :ivar body: at most `BODY` bytes; nothing if it is compressed, since nobody asked for that
     :ivar complete: whether that is the whole body
@@ -45,7 +45,7 @@ class Response:
 
     @property
     def taken(self) -> bool:
-        """Whether the server took what was sent."""
+        """Whether the server accepted the request."""
         return 200 <= self.status < 300
 
     @property
@@ -59,7 +59,7 @@ class Response:
         return _retry_after(self.headers.get("Retry-After", "").strip())
 
     def __str__(self) -> str:
-        """Return the status in the words of RFC 9110: a server's own words may repeat the URL."""
+        """Return the status with the reason phrase of RFC 9110. The server's own phrase might contain the URL."""
         return in_words(self.status)
 
 
@@ -81,7 +81,7 @@ class Route:
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer, after those that are only provisional (RFC 9110, 15.2)."""
+    """A final response: provisional ones (RFC 9110, 15.2) are skipped."""
 
     def begin(self) -> None:
         super().begin()
@@ -166,7 +166,7 @@ class Connection(http.client.HTTPConnection):
         return bool(poll.poll(0))
 
     def _open_tunnel(self, sock: Socket) -> None:
-        """Have the proxy connect us with the server (RFC 9110, 9.3.6)."""
+        """Open a tunnel to the server through the proxy (RFC 9110, 9.3.6)."""
         proxy = self.route.proxy
         place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]

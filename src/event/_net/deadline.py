@@ -47,7 +47,7 @@ class Deadline:
         return time.monotonic() + seconds < self.at
 
     def shortened(self, seconds: float) -> Deadline:
-        """Return a deadline that is no later than this one, and at most some seconds from now."""
+        """Return this deadline, or one that is `seconds` from now if that is earlier."""
         return Deadline(min(seconds, self.at - time.monotonic()), self.per_operation)
 
 
@@ -81,7 +81,7 @@ class Socket(socket.socket):
 
 
 class TLSSocket(Socket, ssl.SSLSocket):
-    """The same over TLS."""
+    """A `Socket` over TLS."""
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands before the deadline."""

@@ -1,4 +1,4 @@
-"""A host name as DNS and TLS know it.
+"""Convert a host name to its ASCII form, for DNS and TLS.
 
 The standard library's codec ``idna`` is IDNA 2003. It turns ``straße`` into ``strasse``, which may belong to somebody
 else. IDNA 2008 (RFC 5891) keeps the four characters that differ (RFC 5894, 7.2).

@@ -54,7 +54,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         for connections in self._idle.values():
             while connections:
                 connections.pop().close()
@@ -128,7 +128,7 @@ class Client:
             connections.append(connection)
 
     def _tls(self, route: Route) -> ssl.SSLContext | None:
-        """Return the context for a route; making it costs more than a request."""
+        """Return the TLS context for a route. It is kept, since creating it costs more than a request."""
         if self._context is None and (route.scheme == "https" or (route.proxy and route.proxy.scheme == "https")):
             try:
                 context = ssl.create_default_context(cafile=self._ca_file or None)
@@ -163,7 +163,7 @@ def repeated(post: Callable[[], Response], deadline: Deadline, unasked: Containe
 
 
 def http_reason(error: BaseException) -> str:
-    """Return on one line why no answer came, without the server's own words."""
+    """Return the reason of a failed request on one line, without text from the server."""
     if isinstance(error, http.client.BadStatusLine) and _is_http_2(str(error.args[0])):
         return "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -174,13 +174,13 @@ def http_reason(error: BaseException) -> str:
 
 
 def _is_http_2(line: str) -> bool:
-    """Return whether what came begins with the frame SETTINGS, as a server's connection does (RFC 9113, 3.4)."""
+    """Return whether a response begins with a SETTINGS frame, as every HTTP/2 connection does (RFC 9113, 3.4)."""
     return line.startswith("\0\0") and line[3:4] == "\4"
 
 
 @lru_cache(32)
 def _route(scheme: str, host: str, port: int, _surroundings: tuple[str | None, ...]) -> Route:
-    """Return the way to a server. The look-up of its proxy costs too much to be repeated for each event.
+    """Return the route to a server. It is cached, since finding the proxy is too slow to repeat for each event.
 
     :param _surroundings: what the proxy depends on
     :raises OSError: the proxy's URL is malformed

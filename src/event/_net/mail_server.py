@@ -1,4 +1,4 @@
-"""A mail server as it is configured: its address, how the connection is encrypted, and the account."""
+"""Parse the configuration of a mail server: its address, its encryption and its account."""
 
 from __future__ import annotations
 

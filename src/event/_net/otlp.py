@@ -1,7 +1,7 @@
-"""Spans to an OTLP/HTTP receiver (OTLP 1.x): OpenTelemetry's own encoder, and our own HTTP client.
+"""Export spans to an OTLP/HTTP receiver (OTLP 1.x), with OpenTelemetry's encoder and our HTTP client.
 
-The settings are those of the exporters' specification, the OTEL_EXPORTER_OTLP_* variables; each has a form with TRACES
-that wins. They are read for each export.
+The settings come from the OTEL_EXPORTER_OTLP_* variables. For each, OTEL_EXPORTER_OTLP_TRACES_* overrides it. They are
+read for each export.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def make_span(  # noqa: PLR0913  # what a span has
 
 @dataclass(slots=True)
 class Settings:
-    """Where spans go, and how.
+    """The settings of an export.
 
     :ivar headers: sent with each export
     :ivar timeout: seconds for an export, its repetitions included
@@ -127,13 +127,13 @@ class Settings:
 
 
 class Exporter:
-    """Exports spans over connections that it keeps; threads and forked processes may share it."""
+    """Exports spans over persistent connections. Threads and forked processes may share it."""
 
     def __init__(self) -> None:
         self._client: tuple[object, Client] | None = None
 
     def export(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
-        """Send spans in one request; return once the receiver has all of them.
+        """Send spans in one request, and wait until the receiver has confirmed them.
 
         :raises PermanentError: the receiver has refused some for good; it does not say which
         :raises EventError: it has taken none; the message contains neither the URL nor a header
@@ -157,7 +157,7 @@ class Exporter:
 
 
 def is_off() -> bool:
-    """Return whether the variables say that nothing is to be exported."""
+    """Return whether the variables disable the export."""
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     return disabled or os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
 
@@ -191,7 +191,7 @@ def parse_headers(text: str) -> dict[str, str]:
 
 
 def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
-    """Return if a receiver has taken all spans.
+    """Check that a receiver has accepted all spans.
 
     :raises EventError: it has not
     """
@@ -229,7 +229,7 @@ def _status_message(body: bytes) -> str:
 
 
 def _receiver_text(text: str, headers: Mapping[str, str]) -> str:
-    """Return a receiver's words as a log may contain them: without what we have sent in a header."""
+    """Return a receiver's text for a log, without the values of our headers."""
     text = text[: 10 * _MAX_RECEIVER_TEXT]
     for value in headers.values():
         secret = value.rpartition(" ")[2]  # without "Bearer"
@@ -253,7 +253,7 @@ def _default_target() -> Target:
 
 
 def _timeout(text: str) -> float:
-    """Return the seconds that OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds, leaves."""
+    """Return the timeout of OTEL_EXPORTER_OTLP_TIMEOUT (in milliseconds) in seconds."""
     if not text:
         return _OTLP_TIMEOUT
     try:
@@ -282,7 +282,7 @@ _resources: dict[tuple[str | None, ...], Resource] = {}
 
 
 def _resource() -> Resource:
-    """Return the resource that the variables describe; making it anew costs more than a span."""
+    """Return the resource that the variables describe. It is cached, since creating it costs more than a span."""
     key = (os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
     if key not in _resources:
         _resources.clear()
@@ -291,7 +291,7 @@ def _resource() -> Resource:
 
 
 def _limit_attributes(attributes: Mapping[str, Any]) -> BoundedAttributes:
-    """Return a span's attributes within the limits of the variables; without one, there is none."""
+    """Return a span's attributes, truncated to the limits of the variables."""
     count, length = (_limit(name) for name in ("COUNT", "VALUE_LENGTH"))
     kept = list(attributes.items())[:count]
     bounded = BoundedAttributes(None, dict(kept), immutable=False, max_value_len=length)

@@ -53,7 +53,7 @@ class Refusal:
 
     @classmethod
     def answered(cls, code: int, text: Any, *, of_mail: bool = False) -> Refusal:
-        """Return the refusal that a reply is."""
+        """Return a server's reply as a refusal."""
         return cls(code, _answer(code, text), 500 <= code < 600 and code not in _LOGIN_NEEDED, of_mail)
 
 
@@ -64,7 +64,7 @@ def hand_over(
     recipients: Sequence[str],
     compose: Callable[[int | None], bytes],
 ) -> dict[str, Refusal]:
-    """Give a mail to a server, in as many transactions as it wants.
+    """Send a mail to a server, in as many transactions as its limits require.
 
     :param sender: an address for the envelope; the recipients likewise
     :param compose: return the mail; it is called with the bytes that the server takes, None if it does not say
@@ -138,7 +138,7 @@ def _size_limit(client: Any) -> int | None:
 
 
 def _open_session(server: MailServer, deadline: Deadline) -> Any:
-    """Return a client that has been greeted, over TLS unless the server's configuration allows less."""
+    """Open a session; return its client. It uses TLS unless the server's configuration allows otherwise."""
     kind: Any = smtplib.SMTP_SSL if server.encryption == "tls" else smtplib.SMTP  # looked up now: tests replace them
     context = _context(deadline) if server.encryption == "tls" else None
     more: dict[str, Any] = {"context": context} if context else {}
@@ -162,7 +162,7 @@ def _upgrade(client: Any, server: MailServer, deadline: Deadline) -> None:
 
 
 def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
-    """Return a client whose waits end with the deadline, that of the greeting too, and whose answers are bounded."""
+    """Return a client that respects the deadline, and that limits the length of the server's answers."""
     connected = _connected(server, deadline, more.get("context"))
 
     class Client(kind):  # type: ignore[misc]  # known when it runs

@@ -1,4 +1,4 @@
-"""A URL, taken apart for a request; its secrets appear in no error and no repr."""
+"""Parse a URL for a request. Its secrets appear in no error and no repr."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def _authorization(user: str, password: str) -> str:
 
 
 def _ascii_host(host: str) -> str:
-    """Return a host as DNS knows it (IDNA 2008, RFC 5891).
+    """Return a host name in its ASCII form for DNS (IDNA 2008, RFC 5891).
 
     :raises EventError: the package idna is not installed
-    :raises ValueError: no host can have that name
+    :raises ValueError: it is not a valid host name
     """
     if host.isascii():
         return host.lower()
