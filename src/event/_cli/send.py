@@ -239,7 +239,7 @@ class _StandardInput:
         self._path = ""
 
     def __enter__(self) -> dict[str, str]:
-        """Read stdin to its end, if it is wanted; return the paths."""
+        """Save stdin to a file, if it is attached; return the paths of the attachments."""
         if "-" not in self._files.values():
             return self._files
         import sys

@@ -30,8 +30,8 @@ _PARTIAL_LINE = 1 << 12  # bytes; a longer first line of a log's end is kept, th
 class File:
     """An attached file.
 
-    :ivar size: when the mail was begun, in bytes
-    :ivar is_log: whether it is a text that is named ``log``, as `Event.attach_file` and ``run --log`` name it
+    :ivar size: the size in bytes, at the start of the mail
+    :ivar is_log: whether it is a text with the name ``log``, as from `Event.attach_file` and ``run --log``
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Convert an event to JSON: CloudEvents 1.0 (structured mode), CDEvents in a CloudEvent, or plain JSON.
 
-CloudEvents: https://github.com/cloudevents/spec/tree/v1.0.2. CDEvents: https://cdevents.dev, its schemas of ``taskrun``
+CloudEvents: https://github.com/cloudevents/spec/tree/v1.0.2. CDEvents: https://cdevents.dev, its ``taskrun`` schemas
 and its binding to CloudEvents. The result is the same on every attempt: it contains only the event's own times, in
 whole seconds, as an outbox stores them.
 """
@@ -62,7 +62,7 @@ def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") 
     :param sending: the id of the sending, which becomes the id of the CloudEvent
     :param source: a URI reference; empty for ``/e3-event/HOST``, or ``/e3-event`` if the data contains no host
     :param kind: the type; ``{name}`` is replaced by the event's name
-    :raises EventError: the data holds itself
+    :raises EventError: the data contains itself
     """
     data = event.as_dict()
     envelope: dict[str, Any] = {

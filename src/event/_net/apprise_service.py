@@ -43,7 +43,7 @@ def _file_attachment(apprise: Any) -> Any:
 
 
 def require_service(url: str, label: str) -> None:
-    """Raise EventError unless Apprise knows a URL."""
+    """Raise EventError if Apprise does not support a URL."""
     import apprise
 
     with Listener(url) as listener:
@@ -89,7 +89,7 @@ class AppriseService:
         return True
 
     def _attachments(self, apprise: Any) -> Any:
-        """Return the attachments as Apprise takes them; a set for each service, since they keep a state."""
+        """Return the attachments in Apprise's form. Each service gets its own set, since they are stateful."""
         attachments = apprise.AppriseAttachment()
         for name, path in self.message.files:
             file = _file_attachment(apprise)(path=path, name=name)
@@ -158,7 +158,7 @@ class Listener:
         return self._masked("; ".join(dict.fromkeys(_heard[get_ident()])))
 
     def service(self, apprise: Any, label: str) -> Any:
-        """Return Apprise's service for the URL.
+        """Return the Apprise service for the URL.
 
         :raises EventError: Apprise does not know the URL or lacks something in it
         """
@@ -188,7 +188,7 @@ class Listener:
         return service
 
     def _masked(self, text: str) -> str:
-        """Return text without the URL and its parts, except for a host that is a host and no token."""
+        """Return text without the URL and its parts, except for a real host name, which is not a token."""
         from urllib.parse import unquote
 
         text = text.replace(self._url, "***")
@@ -206,7 +206,7 @@ _heard: dict[int, list[str]] = {}
 
 
 def _hear(record: LogRecord) -> bool:
-    """Keep a record from every log where this thread listens; a filter, since a handler could not."""
+    """Suppress and capture a log record if this thread is listening. Only a filter can suppress a record."""
     heard = _heard.get(get_ident())
     if heard is None:
         return True

@@ -158,7 +158,7 @@ class Connection(http.client.HTTPConnection):
         return answer
 
     def is_readable(self) -> bool:
-        """Return whether the server has closed the connection, or said something, since the last answer."""
+        """Return whether the server has closed the connection or sent data since the last response."""
         if not hasattr(select, "poll"):  # pragma: no cover  # platform: Windows
             return bool(select.select([self.sock], [], [], 0)[0])
         poll = select.poll()
@@ -192,7 +192,7 @@ def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
 
 
 def in_words(status: int) -> str:
-    """Return a status as RFC 9110 names it, ``404 Not Found``."""
+    """Return a status with its phrase in RFC 9110, such as ``404 Not Found``."""
     return f"{status} {http.client.responses.get(status, '')}".rstrip()
 
 

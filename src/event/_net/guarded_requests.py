@@ -35,7 +35,7 @@ class _GuardedRequests:
         self._requests = requests
 
     def __getattr__(self, name: str) -> Any:
-        """Return what `requests` has."""
+        """Return an attribute of `requests`."""
         if name in {"get", "post", "put", "delete", "patch", "head", "options"}:
             return partial(self._send, name)
         return getattr(self._requests, name)
@@ -44,7 +44,7 @@ class _GuardedRequests:
         return self.request(method, url, **_named(method, args), **kwargs)
 
     def request(self, method: str, url: str, **kwargs: Any) -> Any:
-        """Send a request; return its answer, which has been read."""
+        """Send a request; return its response, which has been read."""
         kwargs.update(allow_redirects=False, stream=True)
         if kwargs.get("verify") in {None, True}:
             kwargs["verify"] = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
@@ -93,8 +93,8 @@ class _Bounded:
         return data
 
     def close(self) -> None:
-        """Close the connection, of which more may come."""
+        """Close the connection, even if more data may follow."""
         self._raw.close()
 
     def release_conn(self) -> None:
-        """Do nothing: the connection serves once."""
+        """Do nothing, since the connection is not reused."""

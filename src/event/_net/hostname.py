@@ -42,5 +42,5 @@ def _label(label: str) -> str:
 
 
 def _prepared(text: str) -> str:
-    """Return a part of a label as IDNA compares it: lower case, and composed (RFC 3491)."""
+    """Return a part of a label in lower case and in composed form, as IDNA compares it (RFC 3491)."""
     return text if text in {"ß", "ς"} else nameprep(text)

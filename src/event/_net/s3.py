@@ -85,11 +85,11 @@ class Store:
         self.sse = sse
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copy and pickle keep: all but the client, which neither can take along."""
+        """Return the state for copy and pickle, without the client."""
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     def connect(self) -> S3Client:
-        """Return the client, which all calls and threads of a process share; nothing is asked of the store yet.
+        """Return the client, which all calls and threads of a process share. It sends no request yet.
 
         A forked process makes its own: two processes that write to one connection destroy each other's requests.
 
@@ -272,7 +272,7 @@ def _masked_word(word: str) -> str:
 
 
 def _object(url: str) -> tuple[str, str]:
-    """Return the bucket and the key of an object that somebody else has named.
+    """Return the bucket and the key of an object that another process has named.
 
     Others' names are asked for in vain at each attempt; botocore does not tell them from a setting that is wrong.
 
@@ -328,7 +328,7 @@ class _Call:
 
 
 def _translated(act: Callable[[], _Result]) -> _Result:
-    """Return what a call of botocore's returns.
+    """Return the result of a call of botocore, and translate its errors.
 
     :raises StoreError: it failed
     """
@@ -347,7 +347,7 @@ def _translated(act: Callable[[], _Result]) -> _Result:
 def _receive(  # noqa: PLR0913  # what is announced of an object
     body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str, deadline: Deadline
 ) -> None:
-    """Write what comes to a file.
+    """Write a response's body to a file.
 
     :raises ContentError: it is not what was announced
     :raises StoreError: it breaks off
