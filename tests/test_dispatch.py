@@ -119,7 +119,7 @@ print(m.dispatch(event.Event("x")))
 def test_an_exit_in_a_thread_is_a_failure(error):
     (delivery,) = manager(30, a=raises(error)).dispatch(event.Event("x"))
     assert not delivery
-    assert delivery.reason == f"RuntimeError: the handler left with {error!r}"
+    assert delivery.reason == f"RuntimeError: the handler raised {error!r}"
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])

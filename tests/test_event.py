@@ -400,7 +400,7 @@ def test_a_uid_stays_inside_the_directory(tmp_path, uid):
 def test_a_cycle_leaves_no_file(tmp_path):
     e = Event("a", outer=[])
     e.outer.append(e.outer)
-    with pytest.raises(EventError, match=r"'.*outer' holds itself"):
+    with pytest.raises(EventError, match=r"'.*outer' contains itself"):
         e.dump(tmp_path / "d")
     assert not (tmp_path / "d").exists()
 
@@ -501,7 +501,7 @@ def test_malformed_files_differ_little_from_a_valid_one(tmp_path):
         pytest.param(dumped()[:-5], "line 1", id="cut"),
         pytest.param(b"\xff\xfe\xfa", "decode", id="no text"),
         pytest.param(b"[" * 500_000, "nested too deeply", id="nested too deeply"),
-        pytest.param(b"[]", "no JSON object", id="a list"),
+        pytest.param(b"[]", "not a JSON object", id="a list"),
         pytest.param(b"{}", "'data'", id="nothing in it"),
         pytest.param(dumped(data="[]"), "'data'", id="data no object"),
         pytest.param(dumped(data='{"name": "a"}'), "'uid'", id="no uid"),

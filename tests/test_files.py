@@ -178,7 +178,7 @@ def test_only_a_regular_file_is_opened(tmp_path, monkeypatch, make):
     with pytest.raises(_files.NotRegularError, match="'odd' is not a regular file"):
         _files.open_regular("odd")
     with pytest.raises(_files.NotRegularError):
-        _files.copy_whole("odd", "target")
+        _files.copy_atomically("odd", "target")
     assert not os.path.lexists("target")
 
 
@@ -209,8 +209,8 @@ def test_a_link_to_a_file_is_read(tmp_path):
 
 def test_write_whole_makes_the_directories_and_replaces(tmp_path):
     path = tmp_path / "a" / "b" / "f"
-    _files.write_whole(str(path), b"one")
-    _files.write_whole(str(path), b"two")
+    _files.write_atomically(str(path), b"one")
+    _files.write_atomically(str(path), b"two")
     assert path.read_bytes() == b"two"
     assert os.listdir(path.parent) == ["f"]
 
@@ -219,7 +219,7 @@ def test_write_whole_makes_the_directories_and_replaces(tmp_path):
 def test_write_whole_respects_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
-        _files.write_whole(str(tmp_path / "f"), b"")
+        _files.write_atomically(str(tmp_path / "f"), b"")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o640
@@ -230,8 +230,8 @@ def test_a_link_at_the_target_is_replaced_not_followed(tmp_path):
     (tmp_path / "victim").write_bytes(b"safe")
     (tmp_path / "source").write_bytes(b"new")
     for name, write in {
-        "written": lambda path: _files.write_whole(path, b"new"),
-        "copied": lambda path: _files.copy_whole(str(tmp_path / "source"), path),
+        "written": lambda path: _files.write_atomically(path, b"new"),
+        "copied": lambda path: _files.copy_atomically(str(tmp_path / "source"), path),
     }.items():
         link = tmp_path / name
         link.symlink_to("victim")
@@ -249,8 +249,8 @@ def test_copy_whole_keeps_content_mode_and_time(tmp_path, monkeypatch, size, sys
     source.write_bytes(os.urandom(size))
     source.chmod(0o444)
     os.utime(source, ns=(10**18 + 100, 10**18 + 200))
-    _files.copy_whole(str(source), str(target))
-    _files.copy_whole(str(source), str(target))
+    _files.copy_atomically(str(source), str(target))
+    _files.copy_atomically(str(source), str(target))
     assert target.read_bytes() == source.read_bytes()
     assert target.stat().st_mode == source.stat().st_mode
     assert target.stat().st_mtime_ns == source.stat().st_mtime_ns
@@ -284,14 +284,14 @@ def test_partial_writes_are_continued(monkeypatch):
 def test_directory_at_the_target_is_kept_and_no_file_is_left(tmp_path):
     (tmp_path / "d").mkdir()
     with pytest.raises(OSError, match="d"):
-        _files.write_whole(str(tmp_path / "d"), b"x")
+        _files.write_atomically(str(tmp_path / "d"), b"x")
     assert sorted(os.listdir(tmp_path)) == ["d", "home"]
 
 
 def test_missing_source_keeps_the_target(tmp_path):
     (tmp_path / "target").write_bytes(b"old")
     with pytest.raises(FileNotFoundError):
-        _files.copy_whole(str(tmp_path / "none"), str(tmp_path / "target"))
+        _files.copy_atomically(str(tmp_path / "none"), str(tmp_path / "target"))
     assert (tmp_path / "target").read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["home", "target"]
 
@@ -309,7 +309,7 @@ def test_windows_replaces_a_read_only_file(tmp_path, monkeypatch):
     source.write_bytes(b"new")
     source.chmod(0o444)
     for _ in range(2):
-        _files.copy_whole(str(source), str(target))
+        _files.copy_atomically(str(source), str(target))
     assert target.read_bytes() == b"new"
 
 
@@ -320,7 +320,7 @@ def test_refused_replacement_propagates_and_leaves_no_file(tmp_path, monkeypatch
     target.write_bytes(b"old")
     target.chmod(0o444)
     with pytest.raises(PermissionError):
-        _files.write_whole(str(target), b"new")
+        _files.write_atomically(str(target), b"new")
     assert target.read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["home", "target"]
 
@@ -332,7 +332,7 @@ def test_missing_temporary_file_does_not_hide_the_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(_files.os, "replace", lose)
     with pytest.raises(OSError, match="lost"):
-        _files.write_whole(str(tmp_path / "f"), b"x")
+        _files.write_atomically(str(tmp_path / "f"), b"x")
 
 
 def test_make_directory_returns_whether_it_was_created(tmp_path):
@@ -355,7 +355,7 @@ used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 Event("warm").attach_file(sys.argv[1])
 before = used()
 Event("big").attach_file(sys.argv[2])
-_files.copy_whole(sys.argv[2], sys.argv[3])
+_files.copy_atomically(sys.argv[2], sys.argv[3])
 print(used() - before)
 """
 
@@ -383,11 +383,11 @@ def test_only_requested_files_are_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
     source = tmp_path / "source"
     source.write_bytes(b"x")
-    _files.write_whole(str(tmp_path / "a"), b"a")
-    _files.copy_whole(str(source), str(tmp_path / "b"))
+    _files.write_atomically(str(tmp_path / "a"), b"a")
+    _files.copy_atomically(str(source), str(tmp_path / "b"))
     assert synced == []
-    _files.write_whole(str(tmp_path / "c"), b"c", sync=True)
-    _files.copy_whole(str(source), str(tmp_path / "d"), sync=True)
+    _files.write_atomically(str(tmp_path / "c"), b"c", sync=True)
+    _files.copy_atomically(str(source), str(tmp_path / "d"), sync=True)
     assert synced == [(tmp_path / name).stat().st_ino for name in "cd"]
     _files.sync_directory(str(tmp_path))
     assert synced[2:] == ([tmp_path.stat().st_ino] if os.name == "posix" else [])

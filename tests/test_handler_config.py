@@ -143,12 +143,12 @@ def test_split_fields_returns_unquoted_fields(config, most, fields):
             "file=a|file=b|file=c",
             ["'file' comes twice, and the last one counts; add a label to use both: file:other=CONFIG"],
         ),
-        ("file=a,logging:x=b", ["'file' seems to hold the handler 'logging:x'; separate handlers by '|'"]),
-        ("http=u, s3=s3://b", ["'http' seems to hold the handler 's3'; separate handlers by '|'"]),
+        ("file=a,logging:x=b", ["'file' seems to contain the handler 'logging:x'; separate handlers by '|'"]),
+        ("http=u, s3=s3://b", ["'http' seems to contain the handler 's3'; separate handlers by '|'"]),
     ],
 )
 def test_doubtful_entries_are_reported(value, lines):
-    assert _handler_config.doubtful(_handler_config.parse_handlers(value)) == lines
+    assert _handler_config.likely_mistakes(_handler_config.parse_handlers(value)) == lines
 
 
 def test_mistake_replaces_a_configuration():

@@ -275,7 +275,7 @@ def cycle_in_a_deque():
 @LAYOUTS
 @pytest.mark.parametrize("make", [cycle_in_a_dict, cycle_in_a_list, cycle_in_a_dataclass, cycle_in_a_deque])
 def test_a_cycle_is_an_error_that_names_the_key(make, layout):
-    with pytest.raises(EventError, match=r"'outer.*holds itself"):
+    with pytest.raises(EventError, match=r"'outer.*contains itself"):
         _json.dumps({"fine": 1, "outer": make()}, **layout)
 
 
@@ -434,5 +434,5 @@ def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
     monkeypatch.delitem(sys.modules, "json")
     value = {}
     value["again"] = value
-    with pytest.raises(EventError, match=r"'again\.again' holds itself"):
+    with pytest.raises(EventError, match=r"'again\.again' contains itself"):
         _json.dumps({"again": value})

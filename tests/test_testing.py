@@ -185,9 +185,9 @@ def test_a_handler_that_keeps_its_promises_passes():
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Forgetful, "encode_config: does not come back as it was"),
+        (Forgetful, "encode_config: changes if it is decoded and encoded again"),
         (Barred, "encode_config: has a '|' or a NUL"),
-        (Relative, "config_for_outbox: means another thing in another directory"),
+        (Relative, "config_for_outbox: depends on the working directory"),
         (Unpicklable, "pickle: changes the configuration"),
         (Open, "repr and the configuration: must not show: a secret"),
     ],

@@ -98,6 +98,6 @@ def _remember(path: str, outcome: str) -> None:
     try:
         Outbox(os.path.dirname(directory)).prepare()
         _files.make_directory(directory, 0o700)
-        _files.write_whole(path, f"{outcome}\n".encode("ascii"), mode=0o600)
+        _files.write_atomically(path, f"{outcome}\n".encode("ascii"), mode=0o600)
     except OSError as error:
         _log.warning("the outcome, which 'fixed' and 'changed' need, cannot be saved in %s: %s", path, error)

@@ -32,7 +32,7 @@ class ConfigFile:
     :ivar timeout: in seconds; None if it is not set
     :ivar redact: see `event.EventManager`; None if it is not set
     :ivar problems: the errors outside of the handlers, one line each. An invalid handler has its error in place of its
-        configuration; see `event._handler_config.mistake`
+        configuration; see `event._handler_config.invalid_config`
     """
 
     __slots__ = ("applies", "handlers", "outbox", "path", "problems", "redact", "timeout", "unused")

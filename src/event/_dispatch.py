@@ -123,7 +123,7 @@ def _call_into_queue(done: SimpleQueue[Delivery], name: str, handler: Handler, e
         done.put(_call_handler(name, handler, event))
     except BaseException as error:
         # For example SystemExit, which would end only this thread, without a result.
-        done.put(Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0))
+        done.put(Delivery(name, False, RuntimeError(f"the handler raised {error!r}"), 0.0))
 
 
 def _call_handler(name: str, handler: Handler, event: Event) -> Delivery:

@@ -13,7 +13,7 @@ def read_content(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str
     :raises ValueError: the content is invalid; the message explains why
     """
     if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it is not a JSON object")
     data, attachments, closed = (content.get(key) for key in ("data", "attachments", "closed"))
     if not isinstance(data, dict) or "uid" not in data or "name" not in data:
         raise ValueError("'data' must be an object with a 'uid' and a 'name'")

@@ -250,7 +250,7 @@ class Event:
         content = encode_event(self, self._attachments)
         stem = _files.safe_name(str(self._data.get("uid")), limit=_files.STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
-        _files.write_whole(path, _json.dumps(content).encode("ascii"))
+        _files.write_atomically(path, _json.dumps(content).encode("ascii"))
         return path
 
     @classmethod

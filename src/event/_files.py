@@ -146,7 +146,7 @@ def sha1(path: str) -> str:
     return str(digest.hexdigest())
 
 
-def write_whole(path: str, data: bytes, *, sync: bool = False, mode: int = 0o666) -> None:
+def write_atomically(path: str, data: bytes, *, sync: bool = False, mode: int = 0o666) -> None:
     """Write a file atomically: readers see all of `data` or no file.
 
     Create a missing directory. Replace an existing file or symbolic link.
@@ -179,13 +179,13 @@ def write_new(path: str, data: bytes) -> None:
         os.close(fd)  # NFS may report a full disk only here
 
 
-def copy_whole(source: str, target: str, *, sync: bool = False) -> None:
-    """Copy a regular file atomically, with its permission bits and modification time; see `write_whole`.
+def copy_atomically(source: str, target: str, *, sync: bool = False) -> None:
+    """Copy a regular file atomically, with its permission bits and modification time; see `write_atomically`.
 
     The target's directory must exist.
 
-    :param sync: as for `write_whole`
-    :raises OSError: as for `open_regular` (source) and `write_whole` (target)
+    :param sync: as for `write_atomically`
+    :raises OSError: as for `open_regular` (source) and `write_atomically` (target)
     """
     fd = open_regular(source)
     try:

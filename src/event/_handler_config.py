@@ -24,7 +24,7 @@ def parse_handlers(value: str) -> list[tuple[str, str]]:
     return [(name.strip(), config) for name, config in pairs]
 
 
-def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
+def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
     """Return a warning for each entry that is probably a mistake: a repeated name or a wrong separator."""
     names = [name for name, _ in pairs]
     lines = [
@@ -34,7 +34,7 @@ def doubtful(pairs: Collection[tuple[str, str]]) -> list[str]:
     ]
     for name, config in pairs:
         if other := swallowed_handler(name, config):
-            lines.append(f"{name!r} seems to hold the handler {other!r}; separate handlers by '|'")
+            lines.append(f"{name!r} seems to contain the handler {other!r}; separate handlers by '|'")
     return lines
 
 
@@ -63,7 +63,7 @@ def format_handlers(pairs: list[tuple[str, str]]) -> str:
     """
     for name, config in pairs:
         if not name.strip() or name != name.strip() or "|" in name or "=" in name or "\0" in name:
-            raise ValueError(f"{name!r}: a name is not empty, holds no '|', '=' or NUL, and no spaces around it")
+            raise ValueError(f"{name!r}: a name must not be empty, contain '|', '=' or NUL, or have spaces around it")
         if not isinstance(config, str) or "|" in config or "\0" in config:
             raise ValueError(f"{name}: its configuration must be a string without '|' and NUL")
     return "|".join(f"{name}={config}" for name, config in pairs)

@@ -86,7 +86,7 @@ def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
     :param above: the ids of the containers that contain the value
     """
     if id(value) in above:
-        raise EventError(f"event data {key!r} holds itself, which JSON cannot express; leave the inner reference out")
+        raise EventError(f"event data {key!r} contains itself, which JSON cannot express; remove the inner reference")
     try:
         return _plain_of(value, key, (*above, id(value)))
     except EventError:

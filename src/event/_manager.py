@@ -179,7 +179,7 @@ class EventManager:
         from event import _handler_config
 
         pairs = _handler_config.parse_handlers(os.environ.get(var_name, ""))
-        for line in _handler_config.doubtful(pairs):
+        for line in _handler_config.likely_mistakes(pairs):
             _log.warning("%s: %s", var_name, line)
         self._load(pairs, var_name)
 

@@ -124,7 +124,7 @@ def check_handler(handler: type[EventHandler], config: str, *, secrets: Iterable
     encoded = made.encode_config()
     _require("|" not in encoded and "\0" not in encoded, "encode_config", "has a '|' or a NUL", encoded)
     again = _made(handler, encoded).encode_config()
-    _require(again == encoded, "encode_config", "does not come back as it was", encoded)
+    _require(again == encoded, "encode_config", "changes if it is decoded and encoded again", encoded)
     kept = getattr(made, "config_for_outbox", made.encode_config)()
     before = os.getcwd()
     with TemporaryDirectory() as elsewhere:
@@ -134,7 +134,7 @@ def check_handler(handler: type[EventHandler], config: str, *, secrets: Iterable
             meant = getattr(there, "config_for_outbox", there.encode_config)()
         finally:
             os.chdir(before)
-    _require(meant == kept, "config_for_outbox", "means another thing in another directory", kept)
+    _require(meant == kept, "config_for_outbox", "depends on the working directory", kept)
     copy = pickle.loads(pickle.dumps(made)).encode_config()  # noqa: S301  # what was pickled just now
     _require(copy == encoded, "pickle", "changes the configuration", copy)
     for secret in secrets:

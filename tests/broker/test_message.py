@@ -142,7 +142,7 @@ def test_values_without_a_json_type_have_their_natural_form(value, expected):
 def test_circular_data_is_refused():
     made = Event("compile", loop=[])
     made.loop.append(made.loop)
-    with pytest.raises(EventError, match="loop' holds itself"):
+    with pytest.raises(EventError, match="loop' contains itself"):
         encode_message(EventMessage("1", 0.0, made, {}, {}))
 
 
@@ -205,7 +205,7 @@ BAD_URLS = ["", "http://h/k", 1, True, ["s3://b/k"], {}]
         *[bad(UNVERSIONED, "version", to=to, name="version") for to in BAD_VERSIONS],
         *[bad("'created' must be a time", "created", to=to, name="time") for to in BAD_TIMES],
         *[bad("'id' must be letters, digits and hyphens", "id", to=to, name="id") for to in BAD_IDS],
-        bad("no JSON object", "event", to=..., name="event"),
+        bad("not a JSON object", "event", to=..., name="event"),
         bad("'uid' and a 'name'", "event", "data", to={}, name="data"),
         bad("true or false", "event", "closed", to=1, name="closed"),
         bad(LIST, "event", "attachments", to=[], name="attachments"),

@@ -108,7 +108,9 @@ def test_only_the_undeliverable_message_is_dead_lettered(sink, content, reason):
 @pytest.mark.parametrize(
     ("error", "disposition", "reason"),
     [
-        pytest.param(s3.StoreError("503"), REQUEUE, "LaterError: an attachment cannot be fetched now", id="later"),
+        pytest.param(
+            s3.StoreError("503"), REQUEUE, "UnavailableError: an attachment cannot be fetched now", id="later"
+        ),
         pytest.param(s3.NotThereError("no key"), DEAD, "an attachment is missing", id="missing"),
         pytest.param(s3.ContentError("too long"), DEAD, "too long", id="content"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device", "f"), KEEP, "No space left on device", id="disk"),
@@ -279,7 +281,7 @@ def test_failed_handlers_stay_pending_with_the_reason():
     assert result.reason in {
         "b: the handler returned False",
         "d: ValueError: broken",
-        "e: RuntimeError: the handler left with SystemExit(3)",
+        "e: RuntimeError: the handler raised SystemExit(3)",
     }
 
 

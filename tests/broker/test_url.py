@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from event import EventError, PermanentError
 from event._broker import BrokerError, BrokerURL, RefusedError, load_client
-from event._broker.queue import Masked
+from event._broker.queue import MaskedErrors
 
 SECRET = "t0psecret"
 
@@ -193,7 +193,7 @@ def test_text_without_a_secret_is_not_masked(url):
     ],
 )
 def test_client_error_becomes_a_broker_error_without_secrets(error, kind, text):
-    with pytest.raises(kind, match=text) as raised, Masked(BrokerURL("amqp://ci:t0psecret@h")):
+    with pytest.raises(kind, match=text) as raised, MaskedErrors(BrokerURL("amqp://ci:t0psecret@h")):
         raise error
     assert type(raised.value) is kind
     assert raised.value.__cause__ is None
@@ -201,11 +201,11 @@ def test_client_error_becomes_a_broker_error_without_secrets(error, kind, text):
 
 
 def test_interrupt_propagates():
-    with pytest.raises(KeyboardInterrupt), Masked(BrokerURL("amqp://h")):
+    with pytest.raises(KeyboardInterrupt), MaskedErrors(BrokerURL("amqp://h")):
         raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("named", "text"), [(True, "^amqp://b: OSError: no$"), (False, "^OSError: no$")])
 def test_error_names_the_node_if_there_are_several(named, text):
-    with pytest.raises(BrokerError, match=text), Masked(BrokerURL("amqp://a;amqp://b"), 1, named=named):
+    with pytest.raises(BrokerError, match=text), MaskedErrors(BrokerURL("amqp://a;amqp://b"), 1, named=named):
         raise OSError("no")

@@ -269,7 +269,7 @@ def test_all_attempts_from_an_outbox_have_one_id(server, queue, hidden, tmp_path
 def test_circular_data_is_refused_before_publishing(server, queue, handler):
     made = event.Event("compile", loop=[])
     made.loop.append(made.loop)
-    with pytest.raises(event.EventError, match="loop' holds itself"):
+    with pytest.raises(event.EventError, match="loop' contains itself"):
         handler.send_event(made)
     assert handler.send_event(finished())
     assert len(messages(server, queue)) == 1

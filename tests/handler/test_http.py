@@ -190,7 +190,7 @@ def test_json_is_the_events_data(server, tmp_path):
 def test_circular_data_is_refused_before_posting(server, kind):
     made = event.Event("compile", loop=[])
     made.loop.append(made.loop)
-    with pytest.raises(event.EventError, match=r"loop' holds itself"):
+    with pytest.raises(event.EventError, match=r"loop' contains itself"):
         HTTPHandler(server.url, kind).send_event(made)
     assert server.requests == []
 

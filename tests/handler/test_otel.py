@@ -234,7 +234,7 @@ def test_the_attachments_are_named_with_their_checksums(send, receiver, tmp_path
 def test_circular_data_is_refused(receiver):
     made = event.Event("compile", loop=[])
     made.loop.append(made.loop)
-    with pytest.raises(event.EventError, match="'loop' holds itself"):
+    with pytest.raises(event.EventError, match="'loop' contains itself"):
         OTelHandler(receiver.endpoint).send_event(made)
 
 
@@ -846,7 +846,7 @@ def test_unexportable_event_does_not_affect_the_others(receiver):
     looped.loop.append(looped.loop)
     first, second, third = OTelHandler(receiver.endpoint).send_events([closed(), looped, closed()])
     assert (first, third) == (True, True)
-    assert "'loop' holds itself" in str(second)
+    assert "'loop' contains itself" in str(second)
     assert len(receiver.spans) == 2
 
 

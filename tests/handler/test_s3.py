@@ -118,7 +118,7 @@ def test_values_without_a_json_type_are_written_as_by_dump(store, handler, tmp_p
 def test_circular_data_is_refused_before_uploading(store, handler, tmp_path):
     made = make_event(tmp_path, ["log"], loop=[])
     made.loop.append(made.loop)
-    with pytest.raises(event.EventError, match=r"'event\.loop' holds itself"):
+    with pytest.raises(event.EventError, match=r"'event\.loop' contains itself"):
         handler.send_event(made)
     assert store.keys("logs") == store.keys("events") == []
 

@@ -91,7 +91,7 @@ def test_permanent_failure_fails_the_entry_after_the_other_handlers(box, caplog)
     claim.record(did("file"))
     assert claim.release() == "failed"
     assert there(box) == {"failed": [claim.entry.id]}
-    assert "is given up, and kept in failed/: no such user" in caplog.text
+    assert "is no longer retried, and is kept in failed/: no such user" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def with_attachment(file):
         pytest.param({**TEXT, "created": math.inf}, "'created' must be a time", id="a time without end"),
         pytest.param({**TEXT, "created": math.nan}, "'created' must be a time", id="no time at all"),
         pytest.param({**TEXT, "id": 1}, "'id' a string", id="an id that is a number"),
-        pytest.param(without("event"), "no JSON object", id="no event"),
+        pytest.param(without("event"), "not a JSON object", id="no event"),
         pytest.param({**TEXT, "event": {**TEXT["event"], "data": {}}}, "'uid' and a 'name'", id="no name"),
         pytest.param(with_attachment("/etc/passwd"), "a file of the entry itself", id="an absolute path"),
         pytest.param(with_attachment("../0"), "a file of the entry itself", id="a path upwards"),

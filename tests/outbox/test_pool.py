@@ -480,7 +480,7 @@ def test_unexpected_error_in_the_pool_makes_it_exhausted(box, kinds, monkeypatch
     assert not pool.wait(SECONDS)
     assert pool.is_exhausted
     pool.close()
-    assert reports.logged == ["delivering cannot go on: MemoryError"]
+    assert reports.logged == ["delivery stops: MemoryError"]
 
 
 def test_pool_has_room_again_after_deliveries(box, kinds, monkeypatch):

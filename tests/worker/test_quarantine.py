@@ -33,7 +33,7 @@ class Ward:
 
     def add(self, entry_id, *handlers):
         entry = OpenEntry(entry_id, f"{entry_id}.claim", "n")
-        entry.given = {name: f"lane-{name}" for name in handlers}
+        entry.active_lanes = {name: f"lane-{name}" for name in handlers}
         self.quarantine.add(entry)
 
     def step(self):

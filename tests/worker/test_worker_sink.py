@@ -206,7 +206,7 @@ def test_message_that_kills_its_own_worker_is_requeued_with_a_crash_count(keepin
     keeping.answer(worker, ACKED)
     assert outcomes(batch) == [(REQUEUE, DEATH, ["a"]), (ACK, "", None)]
     assert batch.results[0][0].crashed
-    assert keeping.heard.notes == [f"a message was put back: {DEATH}"]
+    assert keeping.heard.notes == [f"a message was requeued: {DEATH}"]
 
 
 def test_single_message_stays_at_the_broker_if_the_outbox_hangs(keeping, stage):

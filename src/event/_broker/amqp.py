@@ -15,7 +15,7 @@ from event._broker.queue import (
     MESSAGE_TYPE,
     OPERATION_TIMEOUT,
     BrokerError,
-    Masked,
+    MaskedErrors,
     NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
@@ -63,7 +63,7 @@ class AMQPPublisher:
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:
         """Publish a message and wait for its confirmation."""
         end = time.monotonic() + timeout
-        with Masked(self._url, named=False):
+        with MaskedErrors(self._url, named=False):
             if self._channel is None:
                 self._open(end)
             if queue not in self._declared:
@@ -148,7 +148,7 @@ class AMQPConsumer:
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return messages that have arrived; wait for the first one."""
-        with Masked(self._url, named=False):
+        with MaskedErrors(self._url, named=False):
             if len(self._received) < limit:
                 ready = (lambda: self._received or self._closed) if wait > 0 else bool
                 self._connection.wait(ready, wait, must=False)
@@ -158,7 +158,7 @@ class AMQPConsumer:
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
         """Acknowledge messages, with a single frame if no older message is unacknowledged."""
-        with Masked(self._url, named=False):
+        with MaskedErrors(self._url, named=False):
             self._require_open()
             tags = {message.ack_token for message in messages}
             multiple = self._oldest(tags)
@@ -180,7 +180,7 @@ class AMQPConsumer:
 
     def keep_alive(self) -> None:
         """Exchange heartbeats with the broker."""
-        with Masked(self._url, named=False):
+        with MaskedErrors(self._url, named=False):
             self._connection.exchange()
             self._require_open()
 
@@ -207,7 +207,7 @@ class AMQPConsumer:
             self.keep_alive()
             try:
                 if self._publisher is None:
-                    with Masked(self._url, attempt) as address:
+                    with MaskedErrors(self._url, attempt) as address:
                         self._publisher = connect_publisher(self._url, address, OPERATION_TIMEOUT)
                 return self._publisher.publish(queue, message, OPERATION_TIMEOUT)
             except (NotAcceptedError, TooLargeError):

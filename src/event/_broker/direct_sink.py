@@ -216,7 +216,7 @@ def _deliver_in_span(name: str, handler: _dispatch.Handler, item: Unpacked) -> D
     try:
         return next(iter(_dispatch.dispatch({name: handler}, item.event, None)))
     except BaseException as error:  # such as KeyboardInterrupt
-        return Delivery(name, False, RuntimeError(f"the handler left with {error!r}"), 0.0)
+        return Delivery(name, False, RuntimeError(f"the handler raised {error!r}"), 0.0)
     finally:
         _trace_context.active_span.reset(token)
 

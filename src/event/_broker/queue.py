@@ -190,7 +190,7 @@ def connect_publisher(url: BrokerURL, attempt: int, timeout: float) -> Publisher
     :raises RefusedError: the broker refuses the login
     """
     adapter = load_client(url)
-    with Masked(url, attempt) as address:
+    with MaskedErrors(url, attempt) as address:
         publisher: Publisher = adapter.connect_publisher(url, address, timeout)
         return publisher
 
@@ -203,12 +203,12 @@ def connect_consumer(url: BrokerURL, queue: str, attempt: int = 0, *, prefetch: 
     :raises BrokerError: the broker can't be reached
     """
     adapter = load_client(url)
-    with Masked(url, attempt) as address:
+    with MaskedErrors(url, attempt) as address:
         consumer: Consumer = adapter.connect_consumer(url, address, queue, prefetch)
         return consumer
 
 
-class Masked:
+class MaskedErrors:
     """Convert exceptions to `BrokerError` without secrets, inside a ``with`` block. Its value is the node's `Address`.
 
     An `EventError` or a subclass of `BrokerError` keeps its type.

@@ -22,7 +22,7 @@ from event._broker.queue import (
     MESSAGE_LEASE,
     OPERATION_TIMEOUT,
     BrokerError,
-    Masked,
+    MaskedErrors,
     NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
@@ -69,7 +69,7 @@ class RedisPublisher:
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the connection has its own timeout
         """Append a message to a stream and wait for the answer."""
-        with Masked(self._url, named=False), _RedisErrors():
+        with MaskedErrors(self._url, named=False), _RedisErrors():
             self._client.xadd(queue, _fields(message.body, message.id, message.headers))
 
     def close(self, timeout: float) -> None:  # noqa: ARG002  # as in `Publisher`
@@ -102,7 +102,7 @@ class RedisConsumer:
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return messages of dead relays, or if there are none, new messages; wait for the first one."""
-        with Masked(self._url, named=False), _RedisErrors():
+        with MaskedErrors(self._url, named=False), _RedisErrors():
             if self._held:
                 self._extend()
             return self._claim(limit) or self._read(limit, wait)
@@ -112,7 +112,7 @@ class RedisConsumer:
         ids = [message.ack_token for message in messages]
         # No transaction: Redis rejects transactions if it is out of memory, and then could not be emptied. If only the
         # first command is executed, the next consumer that claims the message finds that it was deleted.
-        with Masked(self._url, named=False), _RedisErrors(), self._client.pipeline(transaction=False) as pipeline:
+        with MaskedErrors(self._url, named=False), _RedisErrors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.xdel(self._queue, *ids)
             pipeline.xack(self._queue, GROUP, *ids)
             pipeline.execute()
@@ -128,7 +128,7 @@ class RedisConsumer:
 
     def keep_alive(self) -> None:
         """Renew the lease of unacknowledged messages when a quarter of it has passed."""
-        with Masked(self._url, named=False), _RedisErrors():
+        with MaskedErrors(self._url, named=False), _RedisErrors():
             self._extend()
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class RedisConsumer:
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
         # No transaction: Redis continues a transaction after a failed command, and would delete the only copy.
-        with Masked(self._url, named=False), _RedisErrors():
+        with MaskedErrors(self._url, named=False), _RedisErrors():
             try:
                 self._client.xadd(queue, _fields(message.body, message.id, headers))
             except exceptions.ResponseError as error:  # the connection still works for other messages

@@ -15,7 +15,7 @@ from event._broker.queue import (
     MESSAGE_TYPE,
     OPERATION_TIMEOUT,
     BrokerError,
-    Masked,
+    MaskedErrors,
     NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
@@ -67,7 +67,7 @@ class SQSPublisher:
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the client has its own timeout
         """Send a message and wait for the answer."""
-        with Masked(self._url, named=False), _SQSErrors():
+        with MaskedErrors(self._url, named=False), _SQSErrors():
             if queue not in self._queues:
                 self._queues[queue] = queue_url(self._client, queue)
             try:
@@ -103,7 +103,7 @@ class SQSConsumer:
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return up to `limit` messages, with one request for each ten; wait for the first request's messages."""
         messages: list[ReceivedMessage] = []
-        with Masked(self._url, named=False), _SQSErrors():
+        with MaskedErrors(self._url, named=False), _SQSErrors():
             self._extend()
             seconds = min(-int(-wait // 1), _LONG_POLL)
             while len(messages) < limit and (found := self._receive(min(limit - len(messages), _BATCH), seconds)):
@@ -113,7 +113,7 @@ class SQSConsumer:
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
         """Delete messages, with one request for each ten."""
-        with Masked(self._url, named=False), _SQSErrors():
+        with MaskedErrors(self._url, named=False), _SQSErrors():
             for tokens in _batches([message.ack_token for message in messages]):
                 entries = [{"Id": str(number), "ReceiptHandle": token} for number, token in enumerate(tokens)]
                 answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
@@ -124,20 +124,20 @@ class SQSConsumer:
 
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:
         """Send a message once more, and delete the received one."""
-        with Masked(self._url, named=False), _SQSErrors():
+        with MaskedErrors(self._url, named=False), _SQSErrors():
             _send(self._client, self._queue_url, OutgoingMessage(message.body, message.id, headers), delay)
         self.acknowledge([message])
 
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
         """Send a message to the dead-letter queue, and delete the received one."""
-        with Masked(self._url, named=False), _SQSErrors():
+        with MaskedErrors(self._url, named=False), _SQSErrors():
             self._dead_letter_url = self._dead_letter_url or queue_url(self._client, self._queue + DEAD_SUFFIX)
             _send(self._client, self._dead_letter_url, OutgoingMessage(message.body, message.id, headers))
         self.acknowledge([message])
 
     def keep_alive(self) -> None:
         """Extend the visibility timeout of unacknowledged messages, every half `MESSAGE_LEASE`."""
-        with Masked(self._url, named=False), _SQSErrors():
+        with MaskedErrors(self._url, named=False), _SQSErrors():
             self._extend()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from event._net.s3 import Store
 
 
-class LaterError(Exception):
+class UnavailableError(Exception):
     """An attachment can't be fetched at the moment. A later attempt may succeed."""
 
 
@@ -43,7 +43,7 @@ class AttachmentSource:
         :param path: the path of the file to create
         :param sha1: the expected SHA-1, in hex
         :raises EventError: the file is not beneath `url`, is missing in S3, or has another size or SHA-1
-        :raises LaterError: S3 does not respond
+        :raises UnavailableError: S3 does not respond
         :raises OSError: the file can't be written, for example because the disk is full
         """
         # A message must not make the relay read other objects to which it has access.
@@ -56,7 +56,7 @@ class AttachmentSource:
         except s3.NotThereError as error:
             raise EventError(f"an attachment is missing: {one_line(error)}") from error
         except s3.StoreError as error:
-            raise LaterError(f"an attachment cannot be fetched now: {one_line(error)}") from error
+            raise UnavailableError(f"an attachment cannot be fetched now: {one_line(error)}") from error
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def unpack(body: bytes, directory: LazyDirectory, number: int, source: Attachmen
         return Unpacked(message, with_sending(message.event, message.id, attachments))
     except ValueError as error:
         return SinkResult(Disposition.DEAD_LETTER, f"it is not an e3-event message: {one_line(error)}")
-    except LaterError as error:
+    except UnavailableError as error:
         return SinkResult(Disposition.REQUEUE, one_line(error))
     except Exception as error:
         return failed(error)

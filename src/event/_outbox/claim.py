@@ -171,7 +171,7 @@ class Claim:
             return "delivered"
         if not entry.pending or entry.is_expired(now):
             self._layout.move_to(self.path, "failed", entry.id)
-            _log.error("outbox entry %s is given up, and kept in failed/: %s", entry.id, entry.last_error)
+            _log.error("outbox entry %s is no longer retried, and is kept in failed/: %s", entry.id, entry.last_error)
             return "failed"
         self.postpone(now + entry.delay())
         return "waiting"

@@ -220,7 +220,7 @@ class DeliveryPool:
                 pass
         except BaseException as error:  # such as MemoryError; the entry stays claimed until this process ends
             self._is_broken = True
-            self._reports.log(f"delivering cannot go on: {one_line(error)}")
+            self._reports.log(f"delivery stops: {one_line(error)}")
             with self._lock:
                 self._settled.notify_all()
 

@@ -144,7 +144,7 @@ class Worker:
             for _ in range(_MAX_READS):
                 data = os.read(self._reports, _READ_SIZE)
                 if not data:
-                    self._end(self._reason())
+                    self._end(self._exit_reason())
                     break
                 self._reader.feed(data)
                 found += (message for message, _ in self._reader.frames())
@@ -168,7 +168,7 @@ class Worker:
         if self._rejects_jobs or self._has_exited():
             # Do not wait for the end of the pipe: another process may still hold it open.
             last = self.read()
-            self._end(self._reason())
+            self._end(self._exit_reason())
             return last
         if (used := memory_of(self.pid)) > memory_limit():
             self._end(f"it used {used >> 20} MiB of memory")
@@ -182,7 +182,7 @@ class Worker:
         self.ended = self.ended or reason
         self.kill()
 
-    def _reason(self) -> str:
+    def _exit_reason(self) -> str:
         self._wait(_KILL_TIMEOUT)
         if self._status is None:
             return "it closed its connection"

@@ -39,17 +39,17 @@ class OpenEntry:
     """An entry that a worker has begun to deliver.
 
     :ivar claim: the name of its claim
-    :ivar given: the lane of each handler that is delivering the entry now, by the handler's name
+    :ivar active_lanes: the lane of each handler that is delivering the entry now, by the handler's name
     :ivar results: the results so far
     """
 
-    __slots__ = ("claim", "given", "id", "name", "results")
+    __slots__ = ("active_lanes", "claim", "id", "name", "results")
 
     def __init__(self, entry_id: str, claim: str, name: str) -> None:
         self.id = entry_id
         self.claim = claim
         self.name = name
-        self.given: dict[str, str] = {}
+        self.active_lanes: dict[str, str] = {}
         self.results: list[Result] = []
 
 
@@ -104,7 +104,7 @@ class Quarantine:
         if kind == "begin":
             case.note_begin(str(report.get("claim")), self._timeout + _TIMEOUT_MARGIN)
         elif kind == "result" and case.trying:
-            self._on_result(case.trying, case.entry.given[case.trying], False)
+            self._on_result(case.trying, case.entry.active_lanes[case.trying], False)
             case.add_result(Result(case.trying, report))
         elif kind in {"end", "not_adopted"}:
             case.where = str(report.get("where", "gone"))
@@ -164,7 +164,7 @@ class Quarantine:
             self._listener.entry(case.entry, case.where or "claimed")
             return
         if case.trying and case.has_begun:
-            self._on_result(case.trying, case.entry.given[case.trying], True)
+            self._on_result(case.trying, case.entry.active_lanes[case.trying], True)
             case.add_result(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
             case.unjournaled.append(case.entry.results[-1])
         self._begin(case)
@@ -195,16 +195,16 @@ class _Case:
         self.tries = 0
         self.unjournaled: list[Result] = []
         self.where = ""
-        self._left = [*entry.given]
+        self._left = [*entry.active_lanes]
 
     @property
     def lanes(self) -> set[str]:
         """The lanes of the handlers that have not been tried yet."""
-        return {self.entry.given[name] for name in self._left}
+        return {self.entry.active_lanes[name] for name in self._left}
 
     def begin(self, seconds: float, is_paused: Callable[[str], bool]) -> None:
         """Select the next handler whose lane is not paused, and set the deadline for its worker."""
-        self._left = [name for name in self._left if not is_paused(self.entry.given[name])]
+        self._left = [name for name in self._left if not is_paused(self.entry.active_lanes[name])]
         self.trying = self._left[0] if self._left else ""
         self.has_begun = False
         self.started = time.monotonic()

@@ -212,7 +212,7 @@ class Supervisor:
         for claim, entry_id, name in report["entries"]:
             entry = opened.setdefault(entry_id, OpenEntry(entry_id, claim, name))
             entry.claim = claim
-            entry.given[handler] = lane
+            entry.active_lanes[handler] = lane
 
     def _note_item(self, opened: dict[str, OpenEntry], kind: str, entry_id: str, *fields: Any) -> None:
         """Handle an item of the report ``results``."""
@@ -222,7 +222,7 @@ class Supervisor:
             opened.pop(entry_id, None)
             self._listener.entry(entry, str(fields[0]))
             return
-        self._crash_counts.pop(entry.given.pop(fields[0], ""), None)
+        self._crash_counts.pop(entry.active_lanes.pop(fields[0], ""), None)
         if len(fields) > 1:
             entry.results.append(Result(str(fields[0]), fields[1]))
 
@@ -279,8 +279,8 @@ class Supervisor:
     def _handle_exit(self, worker: Worker) -> None:
         """Move a dead worker's entries to the quarantine, or to the next worker if no handler had them."""
         opened = self._forget(worker)
-        given = [entry for entry in opened.values() if entry.given]
-        self._carried.update((key, entry) for key, entry in opened.items() if not entry.given)
+        given = [entry for entry in opened.values() if entry.active_lanes]
+        self._carried.update((key, entry) for key, entry in opened.items() if not entry.active_lanes)
         for entry in given:
             self._quarantine.add(entry)
         if not self._handle_death(worker) and not given:

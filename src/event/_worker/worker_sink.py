@@ -341,7 +341,7 @@ class _RelaySupervisor(Supervisor):
             result = SinkResult(Disposition.KEEP, "the outbox does not answer")
         else:
             result = SinkResult(Disposition.REQUEUE, reason, pending, crashed=True)
-            self._listener.note(f"a message was put back: {reason}")
+            self._listener.note(f"a message was requeued: {reason}")
         batch.results[trial.index].append(result)
         self.wake()
 

@@ -51,9 +51,9 @@ class FileHandler(EventHandler):
         directory = self._own_directory(stem, data)
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
         for name, safe in _files.safe_names(attachments).items():
-            _files.copy_whole(attachments[name][0], os.path.join(directory, safe))
+            _files.copy_atomically(attachments[name][0], os.path.join(directory, safe))
         path = os.path.join(self.log_dir, f"{_files.safe_name(stem, _files.STEM_MAX)}-{sending_id(event)}.json")
-        _files.write_whole(path, text.encode("ascii"))
+        _files.write_atomically(path, text.encode("ascii"))
         return True
 
     def _own_directory(self, stem: str, data: dict[str, Any]) -> str:

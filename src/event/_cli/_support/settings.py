@@ -119,7 +119,7 @@ class Settings:
         if self.file and not value and variable == "E3_EVENT_HANDLERS":
             return self.file.handlers, self.file.path
         pairs = _handler_config.parse_handlers(value)
-        for line in _handler_config.doubtful(pairs):
+        for line in _handler_config.likely_mistakes(pairs):
             self._print(f"{variable}: {line}")
         return pairs, terminal.printable_line(variable)
 
