@@ -105,7 +105,8 @@ def test_event_is_kept_if_no_worker_can_be_started(sender, here):
     (here / "log").write_text("x")
     one = sender(FILE, ("logging@failure", ""), outbox="outbox")
     sent = send(one, attach=[("log", "log"), ("none", "none")])
-    assert summary(sent) == [("file", False, "no worker can be started: no more processes"), ("logging@failure", True, "")]
+    reason = "no worker can be started: no more processes"
+    assert summary(sent) == [("file", False, reason), ("logging@failure", True, "")]
     assert sent.kept
     (entry,) = waiting()
     assert ([*entry.pending], [*entry.event.get_attachments()]) == (["file"], ["log"])
