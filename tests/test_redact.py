@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from unittest.mock import Mock
 
 import pytest
 
@@ -288,3 +289,12 @@ def test_secret_is_found_in_its_json_encoding(monkeypatch):
 def test_each_line_of_a_secret_is_a_secret(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "line1aaaaaaa\nline2bbbbbbb")
     assert redact_text("the end: line2bbbbbbb") == "the end: ***"
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bool])
+def test_mock_of_a_simple_type_is_sent_as_its_text(kind, tmp_path):
+    manager = event.EventManager()
+    manager.add_handler("file", tmp_path)
+    assert manager.send_event(event.Event("e", value=Mock(spec=kind), deep=[Mock(spec=kind)]))
+    (written,) = tmp_path.glob("*.json")
+    assert "<Mock spec=" in json.loads(written.read_text())["value"]

@@ -99,11 +99,12 @@ def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
 
 
 def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
-    if value is None or isinstance(value, (str, bool)):
+    kind = type(value)  # isinstance would trust the __class__ of a mock
+    if value is None or issubclass(kind, (str, bool)):
         return value
-    if isinstance(value, float):
+    if issubclass(kind, float):
         return value if value - value == 0 else None
-    if isinstance(value, int):
+    if issubclass(kind, int):
         return _encode_integer(value)
     if isinstance(value, dict):
         return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}

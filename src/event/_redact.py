@@ -183,16 +183,17 @@ def _redacted_deep(value: Any, secrets: set[str]) -> Any:
 
 
 def _redacted(value: Any, secrets: set[str]) -> Any:
-    if isinstance(value, str):
+    kind = type(value)  # isinstance would trust the __class__ of a mock
+    if issubclass(kind, str):
         text = _redacted_text(value, secrets)
         return value if text == value else text
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or issubclass(kind, (bool, int, float)):
         return value
-    if type(value) is dict:
+    if kind is dict:
         items = {_redacted(key, secrets): _redacted(item, secrets) for key, item in value.items()}
         is_same = _are_same(items, value) and _are_same(items.values(), value.values())
         return value if is_same else items
-    if type(value) in {list, tuple}:
+    if kind in {list, tuple}:
         found = [_redacted(item, secrets) for item in value]
         return value if _are_same(found, value) else found
     from event import _json

@@ -89,6 +89,7 @@ def test_arguments_and_options_can_be_in_any_order(command):
         pytest.param(["send", ""], "the event's NAME is missing", id="empty name"),
         pytest.param(["send", "a=1"], "the event's NAME is missing", id="data in the name's place"),
         pytest.param(["send", "n", "--frob"], "unrecognized argument '--frob'", id="unknown option"),
+        pytest.param(["send", "n", "--handlr=http=U"], "argument '--handlr';", id="its value is not shown"),
         pytest.param(["send", "n", "--att", "x"], "unrecognized argument '--att'", id="abbreviated option"),
         pytest.param(["send", "n", "x"], "'x': expected key=value or key:=json", id="no ="),
         pytest.param(["send", "n", "=x"], "'': expected key=value or key:=json", id="no key"),

@@ -1183,7 +1183,27 @@ def test_endless_reply_is_not_read_further(monkeypatch, caplog, serve):
         assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
 
     assert sum(received) < 3 * smtp.MAX_REPLY
-    assert re.search("an answer is longer than 65536 bytes|Line too long", warnings_of(caplog))
+    assert re.search("an answer is longer than 65536 bytes|a line of an answer is too long", warnings_of(caplog))
+
+
+@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"1\r\n", b"\r\n"])
+def test_server_of_another_protocol_is_named_as_such(caplog, greeting):
+    with raw_server(lambda connection, stopped: connection.sendall(greeting)) as port:
+        assert not handler_for(f"smtp://127.0.0.1:{port}").send_event(closed())
+    assert "the server does not answer as SMTP does; is this its port?" in warnings_of(caplog)
+
+
+def test_reply_with_an_overlong_line_is_no_refusal_for_good(caplog):
+    def serve(connection, stopped):
+        connection.sendall(b"220 hi\r\n")
+        connection.recv(1 << 16)
+        connection.sendall(b"250 hi\r\n")
+        connection.recv(1 << 16)
+        connection.sendall(b"250 " + b"x" * 10_000 + b"\r\n")
+
+    with raw_server(serve) as port:
+        assert not handler_for(f"smtp://127.0.0.1:{port}").send_event(closed())
+    assert "a line of an answer is too long" in warnings_of(caplog)
 
 
 # --- login ---

@@ -176,7 +176,11 @@ def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dic
             if self.file is None:
                 self.file = _BoundedReader(self.sock.makefile("rb"))
             self.file.left = MAX_REPLY
-            return super().getreply()
+            code, text = super().getreply()
+            if code < 100:
+                self.close()
+                raise smtplib.SMTPServerDisconnected("the server does not answer as SMTP does; is this its port?")
+            return code, text
 
     try:
         # smtplib would ask DNS for this machine's name, without an end, and take it if it is not ASCII.
@@ -211,6 +215,8 @@ class _BoundedReader:
         self.left -= len(line)
         if self.left < 0:
             raise OSError(f"an answer is longer than {MAX_REPLY} bytes")
+        if len(line) == limit:  # smtplib would make it a refusal for good, with code 500
+            raise OSError("a line of an answer is too long")
         return line
 
     def close(self) -> None:

@@ -83,7 +83,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         args.words = [*args.words, *extra, *tail]
     elif unknown or extra or tail:
         hint = "; put the command after --" if "command_line" in args else ""
-        args.parser.error(f"unrecognized argument {(unknown or [*extra, *tail])[0]!r}{hint}")
+        shown = unknown[0].partition("=")[0] if unknown else [*extra, *tail][0]  # the value may be a secret
+        args.parser.error(f"unrecognized argument {shown!r}{hint}")
     return args
 
 
