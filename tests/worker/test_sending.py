@@ -92,16 +92,55 @@ def test_each_handler_fails_if_no_worker_can_be_started(sender, monkeypatch):
     ]
 
 
-def test_log_explains_a_lost_event_if_no_worker_can_be_started(sender, monkeypatch):
+@pytest.fixture
+def no_workers(monkeypatch):
     def refuse():
-        raise OSError(24, "too many open files")
+        raise OSError(11, "no more processes")
 
     monkeypatch.setattr(Worker, "spawn", refuse)
-    one = sender(FILE, outbox="ob")
-    said = []
-    one.log = said.append
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_event_is_kept_if_no_worker_can_be_started(sender, here):
+    (here / "log").write_text("x")
+    one = sender(FILE, ("logging@failure", ""), outbox="outbox")
+    sent = send(one, attach=[("log", "log"), ("none", "none")])
+    reason = "no worker can be started: no more processes"
+    assert summary(sent) == [("file", False, reason), ("logging@failure", True, "")]
+    assert sent.kept
+    (entry,) = waiting()
+    assert ([*entry.pending], [*entry.event.get_attachments()]) == (["file"], ["log"])
+    assert len(one.logged) == 1
+    assert "cannot attach 'none'" in one.logged[0]
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_event_for_no_handler_is_not_kept_if_no_worker_can_be_started(sender):
+    sent = send(sender(("logging@failure", ""), outbox="outbox"))
+    assert (summary(sent), sent.kept) == ([("logging@failure", True, "")], False)
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_event_whose_file_is_missing_is_refused_if_no_worker_can_be_started(sender):
+    sent = send(sender(FILE, outbox="outbox"), attach=[("none", "none")], must_attach=True)
+    assert ("cannot attach 'none'" in sent.refused, sent.kept, sent.results) == (True, False, [])
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_log_explains_a_lost_event_if_no_worker_can_be_started(sender, here):
+    (here / "file").write_text("in the way")
+    one = sender(FILE, outbox="file/outbox")
     assert not send(one).kept
-    assert said == ["the event cannot be kept in the outbox ob: no worker can be started"]
+    (line,) = one.logged
+    assert line.startswith("the event cannot be kept in the outbox file/outbox: NotADirectoryError")
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_unexpected_error_while_the_event_is_kept_without_a_worker_is_logged(sender, monkeypatch):
+    monkeypatch.setattr("event._worker.send_job.store", None)
+    one = sender(FILE, outbox="outbox")
+    assert not send(one).kept
+    assert "the event cannot be kept in the outbox outbox: TypeError" in one.logged[0]
 
 
 def test_handlers_without_a_report_after_a_crash_get_a_worker_each(sender, plugin):

@@ -67,10 +67,7 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         event = _event_from_job(job, reporter)
         if event is None:
             return
-        handlers = {name: LazyHandler(name, config) for name, config in configs.items()}
-        for name in _skipped(handlers, event, job):
-            del handlers[name]
-            reporter.report("result", handler=name, ok=True, skipped=True)
+        handlers = _wanted_handlers(event, job, reporter)
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") and handlers else None
         reporter.report("begin", heartbeat=reporter.has_heartbeat)
         deliveries = send_to_handlers(
@@ -79,6 +76,17 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         if claim and job.get("backlog"):
             working = {each.handler: handlers[each.handler] for each in deliveries if each.ok}
             _deliver_backlog(working, deliveries, job, claim, reporter)
+
+
+def store(job: dict[str, Any], reporter: Reporter) -> None:
+    """Store the event in the outbox, for its handlers to get it later; used if no worker can be started."""
+    event = _event_from_job(job, reporter)
+    if event is None:
+        return
+    handlers = _wanted_handlers(event, job, reporter)
+    claim = _keep(event, handlers, job, reporter) if handlers else None
+    if claim:
+        claim.release()
 
 
 def _show_logged_events() -> None:
@@ -249,6 +257,15 @@ def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
                 return None
             reporter.report("not_attached", text=one_line(error))
     return decode_event({**content, "attachments": _listed(event)}, Event)
+
+
+def _wanted_handlers(event: Event, job: Mapping[str, Any], reporter: Reporter) -> dict[str, LazyHandler]:
+    """Return the handlers whose conditions the event meets; report the others as skipped."""
+    handlers = {name: LazyHandler(name, config) for name, config in job["handlers"]}
+    for name in _skipped(handlers, event, job):
+        del handlers[name]
+        reporter.report("result", handler=name, ok=True, skipped=True)
+    return handlers
 
 
 def _skipped(names: Iterable[str], event: Event, job: Mapping[str, Any]) -> set[str]:

@@ -10,6 +10,7 @@ The worker dies or hangs.             Start a separate worker for each handler w
 A handler's separate worker dies.     Record that the handler failed.
 The deadline passes.                  Kill all workers. The handlers without a result have failed.
 The worker with the claim is dead.    Let another worker journal the results and release the entry, to retry the rest.
+No worker can be started.             Store the event in the outbox from this process. The handlers have failed.
 ====================================  ================================================================================
 
 Sending one event never takes longer than its timeout plus `EXTRA` seconds.
@@ -21,6 +22,7 @@ import time
 
 from event._worker.parent import EXIT_TIMEOUT, Worker, receive
 from event._worker.results import Result, Sent, counts_by_name, text_or_empty
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,10 +194,10 @@ class _Sending:
         try:
             worker = worker or Worker.spawn()
         except OSError as error:
-            if outbox:
-                self._sender.log(f"the event cannot be kept in the outbox {outbox}: no worker can be started")
             for name in names:
                 self._results[name] = Result(name, {"error": f"no worker can be started: {error.strerror}"})
+            if outbox:
+                self._store(outbox)
             return None
         left = self._deadline - time.monotonic()
         self._pending[worker] = set(names)
@@ -217,6 +219,31 @@ class _Sending:
         if alone:
             self._single_workers.append(worker)
         return worker
+
+    def _store(self, outbox: str) -> None:
+        """Store the event from this process, since no worker can be started. The next `deliver` sends it."""
+        from types import SimpleNamespace
+
+        from event._worker.send_job import store
+
+        job = {**self._job, "handlers": [*self._sender.handlers.items()], "outbox": outbox, "first": True}
+        reporter: Any = SimpleNamespace(report=self._handle_own_report)
+        try:
+            store(job, reporter)
+        except Exception as error:
+            self._handle_own_report("not_kept", reason=one_line(error))
+        self._claim = ""
+
+    def _handle_own_report(self, kind: str, **report: Any) -> None:
+        """Handle a report of `store` in this process."""
+        if kind == "result":
+            self._results[report["handler"]] = Result(report["handler"], report)
+        elif kind == "not_attached":
+            self._sender.log(report["text"])
+        elif kind == "not_kept":
+            self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}: {report['reason']}")
+        else:
+            self._handle_entry_report(kind, report)
 
     def _next_check(self) -> float:
         """Return when to check the workers again if none of them reports."""
