@@ -40,7 +40,7 @@ def rows(text):
 
 # A tiny round of all rows starts every server, and some twenty relays; a change to a row is seen in `tox -e long`.
 def all_rows(test):
-    return pytest.mark.server(pytest.mark.long(test))
+    return pytest.mark.timeout(1800)(pytest.mark.server(pytest.mark.long(test)))
 
 
 @pytest.fixture(scope="module")

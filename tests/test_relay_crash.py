@@ -101,6 +101,8 @@ def check_sendings(lines, lazy):
     :param lazy: whether the broker is told of what is done, and does not answer: then a kill undoes the last of it
     """
     killed = {line.pid: line.when for line in lines if line.what == "K"}
+    # A worker ends when its relay is killed.
+    killed |= {line.pid: killed[line.uid] for line in lines if line.what == "F" and killed.keys() & {line.uid}}
     outages = [line.when for line in lines if line.what == "S"]
     failures = [line for line in lines if line.what in {"L", "X"}]
     assert outages or not failures, "the broker was lost though nobody killed it"

@@ -566,7 +566,7 @@ def test_nothing_is_acknowledged_while_the_outbox_is_unusable(broker, relaying, 
     assert process.lines[-2] == RELAYED.format(0)
     eventually(lambda: broker.waiting() == 2, "they are the broker's")
     process = relaying("--outbox", "ob", *TO_FILES)
-    process.line("for a while")
+    process.line("receiving is paused: ")
     (here / "ob").unlink()
     eventually(lambda: uids() == ["u-a", "u-b"], "they are taken once it can be used")
     assert process.end(signal.SIGTERM) == 0

@@ -18,7 +18,7 @@ It forks from one warm process, as killing.py does. The journal that all process
     E SENDING - PID       and that is on record
     C - - PID             a relay has reached the broker
     L - - PID             and has lost it
-    F - - PID             a relay's worker has begun
+    F - RELAY PID         a relay's worker has begun
     W SENDING - PID       it has a message
     V SENDING - PID       and has reported what is to become of it
     H - - PID             the relay was held still for longer than its lease
@@ -716,7 +716,7 @@ class Steps:
 
 def work(jobs, reports, command, step):
     """Be the worker of a relay."""
-    note("F")
+    note("F", uid=command)
     batch = []
     split = relay_job._split_batch
 

@@ -249,7 +249,7 @@ class Relay:
         return unique
 
     def _process_suspect(self, consumer: Consumer, pending: _Pending, *, is_first: bool) -> None:
-        """Deliver a suspect that is on trial. Requeue others: the first one of a batch is then on trial."""
+        """Deliver a suspect that is on trial. Otherwise requeue it, on trial if it is the first of its batch."""
         state = pending.state
         if state.on_trial:
             self._deliver(consumer, [pending])
