@@ -472,7 +472,7 @@ def test_prepare_imports_built_in_handlers_and_no_plugin(line, here, plugin):
 def test_file_handler_needs_no_further_module_of_this_package_after_prepare(here):
     """The command may have removed it by then."""
     (here / "log").write_text("x")
-    one = {"data": {"name": "n", "uid": "u", "x": {"y": [1]}}, "attachments": {}, "closed": True}
+    one = {"data": {"name": "n", "uid": "u", "x": {"y": ["a\nb"]}}, "attachments": {}, "closed": True}
     job = {
         "event": one,
         "attach": [("log", "log")],
