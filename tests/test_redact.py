@@ -38,6 +38,11 @@ def test_secrets_are_replaced_in_a_text(text, configs, shown):
     assert without_secrets(text, configs) == shown
 
 
+def test_error_of_a_plugin_shows_no_secret_of_the_environment(monkeypatch):
+    monkeypatch.setenv("BOARD_TOKEN", "hush-hush-hush")
+    assert without_secrets("401 for https://h/?t=hush-hush-hush", {"acme": "cfg"}) == "401 for https://h/?t=***"
+
+
 @pytest.mark.parametrize("letter", ["a", "/", "@", " ", ":", "://", "://a:"])
 def test_megabyte_of_any_text_is_redacted_quickly(letter):
     without_secrets(letter * (1_000_000 // len(letter)), {"acme": "hunter2"})

@@ -59,7 +59,9 @@ _PEM_TITLE_MAX = 60  # characters
 
 
 def without_secrets(text: str, configs: Mapping[str, str]) -> str:
-    """Mask the values of configurations in a text, since a plugin's error may quote a password or a token.
+    """Mask secrets in a text, since a plugin's error may quote a password or a token.
+
+    These are the values of configurations, and what `redact_text` replaces.
 
     :param configs: the configuration of each handler, by name
     """
@@ -74,7 +76,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
             for whole in (config, value, unquote(value)):  # the last form: clients decode the password of a URL
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
     parts |= {repr(part)[1:-1] for part in parts}  # the form in a message with %r
-    return _without_userinfo(_without(text, (part for part in parts if len(part) >= _MIN_SECRET_LENGTH)))
+    return redact_text(_without(text, (part for part in parts if len(part) >= _MIN_SECRET_LENGTH)))
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:

@@ -82,6 +82,13 @@ def test_the_journal_has_a_line_for_each_attempt_and_result(box, attached):
         ]
 
 
+def test_journal_has_no_secret_of_the_environment(box, monkeypatch):
+    monkeypatch.setenv("BOARD_TOKEN", "hush-hush-hush")
+    claim = put(box)
+    claim.record(did("file", ok=False, error=ValueError("401 for hush-hush-hush")))
+    assert lines_of(claim.path)[1]["error"] == claim.entry.last_error == "ValueError: 401 for ***"
+
+
 def test_permanent_failure_fails_the_entry_after_the_other_handlers(box, caplog):
     claim = put(box, file="d", smtp="s")
     claim.record(did("smtp", ok=False, error=PermanentError("no such user")))

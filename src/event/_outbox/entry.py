@@ -253,7 +253,7 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
     line: dict[str, Any] = {"time": time, "handler": delivery.handler, "ok": delivery.ok}
     line["seconds"] = round(delivery.seconds, 3)
     if not delivery.ok:
-        line["error"] = delivery.reason[:_MAX_ERROR_LENGTH]
+        line["error"] = _shown_error(delivery)
         line["permanent"] = delivery.permanent
     if delivery.done:
         line["done"] = sorted(delivery.done)
@@ -267,10 +267,17 @@ def encode_retry(time: float) -> bytes:
 
 def record_from_delivery(time: float, delivery: Delivery) -> Record:
     """Return the `Record` of a delivery, as `Entry.add` would create it from the journal line."""
-    error = delivery.reason[:_MAX_ERROR_LENGTH]
+    error = "" if delivery.ok else _shown_error(delivery)
     return Record(
         delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time, done=delivery.done
     )
+
+
+def _shown_error(delivery: Delivery) -> str:
+    """Return the reason for a failure, without secrets."""
+    from event._redact import redact_text
+
+    return redact_text(delivery.reason[:_MAX_ERROR_LENGTH])
 
 
 def _json_line(content: dict[str, Any]) -> bytes:
