@@ -420,6 +420,16 @@ def test_sending_does_not_block_the_event_loop(waits, work):
     assert waits.held == [True]
 
 
+@pytest.mark.parametrize("work", [with_block, decorated, sent])
+def test_event_loop_without_threads_sends(recorder, work):
+    async def main():
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await work()
+
+    asyncio.run(main())
+    assert len(recorder.events) == 1
+
+
 def test_coroutine_outside_asyncio_sends(recorder):
     with pytest.raises(StopIteration):
         with_block().send(None)

@@ -138,13 +138,17 @@ def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
     if key not in _ENCODERS:
         import json
 
-        from event._json_plain import natural
-
         separators, indent = ((layout, ": "), None) if isinstance(layout, str) else (None, layout)
         _ENCODERS[key] = json.JSONEncoder(
-            default=natural, allow_nan=False, indent=indent, separators=separators, sort_keys=sort_keys
+            default=_natural, allow_nan=False, indent=indent, separators=separators, sort_keys=sort_keys
         ).encode
     return _ENCODERS[key]
+
+
+def _natural(value: Any) -> Any:
+    from event._json_plain import natural  # rarely needed
+
+    return natural(value)
 
 
 def loads(text: str | bytes) -> Any:

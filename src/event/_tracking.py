@@ -9,7 +9,7 @@ from event._event import Event, raw_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Awaitable, Callable, Container
     from types import TracebackType
     from typing import Any
 
@@ -153,15 +153,22 @@ def _finish(event: Event, error: BaseException | None) -> None:
 
 
 async def in_thread(send: Callable[[Event], T], event: Event) -> T:
-    """Send an event in a thread of asyncio. If no asyncio event loop is running, send it in the current thread."""
+    """Send an event in a thread of asyncio.
+
+    If no event loop of asyncio is running, or it has no more threads, send it in the current thread.
+    """
     asyncio = sys.modules.get("asyncio")
     try:
-        asyncio.get_running_loop()  # type: ignore[union-attr]  # None has no loop
+        loop = asyncio.get_running_loop()  # type: ignore[union-attr]  # None has no loop
     except (AttributeError, RuntimeError):
         return send(event)
-    from asyncio import to_thread
+    from contextvars import copy_context
 
-    return await to_thread(send, event)
+    try:
+        sending: Awaitable[T] = loop.run_in_executor(None, copy_context().run, send, event)
+    except RuntimeError:  # no thread can be started, or the event loop is ending
+        return send(event)
+    return await sending
 
 
 def is_cancellation(error: BaseException) -> bool:

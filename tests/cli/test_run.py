@@ -8,6 +8,7 @@ import os
 import pathlib
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,20 @@ def test_command_runs_in_a_removed_working_directory(tmp_path, how):
     assert done.returncode == 7
     assert "cannot be kept in the outbox" in done.stderr
     assert len(list(events.glob("*.json"))) == 1
+
+
+def test_command_that_removes_this_package_does_not_lose_the_event(process, here):
+    """As `git clean` does with an environment inside of the checkout, and an upgrade with the one that it runs in."""
+    shutil.copytree(pathlib.Path(event.__file__).parent, here / "copy" / "event")
+    started = "until ls events/*.json; do :; done >/dev/null 2>&1"
+    done = process(
+        *("run", "n", "--start", *TO_FILES, "--log", "log", "--junit", "x", "--"),
+        *("sh", "-c", f"{started}; rm -r copy; echo x; exit 7"),
+        env={"PYTHONPATH": f"{here}/copy"},
+    )
+    assert (done.returncode, done.stdout) == (7, "x\n")
+    assert done.stderr == "e3-event run: --junit: 'x': no such report\n"
+    assert [each["exit_code"] for each in stored("events") if "exit_code" in each] == [7]
 
 
 def test_real_time_signal_is_reported_by_number(run):

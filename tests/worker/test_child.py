@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -466,6 +467,31 @@ def test_prepare_imports_built_in_handlers_and_no_plugin(line, here, plugin):
     child.run_job({"job": "prepare", "handlers": ["file:a", "quits", "smtp"], "outbox": True}, b"", line.reporter)
     child.run_job({"job": "prepare", "handlers": [], "outbox": False, "alone": True}, b"", line.reporter)
     assert {"event.handler.smtp", "event._outbox.store"} <= set(sys.modules)
+
+
+def test_file_handler_needs_no_further_module_of_this_package_after_prepare(here):
+    """The command may have removed it by then."""
+    (here / "log").write_text("x")
+    one = {"data": {"name": "n", "uid": "u", "x": {"y": ["a\nb"]}}, "attachments": {}, "closed": True}
+    job = {
+        "event": one,
+        "attach": [("log", "log")],
+        "sending": "s",
+        "handlers": [("file", "ev"), ("file:x@fixed", "x")],
+    }
+    job |= {"outbox": "ob", "timeout": 60, "deadline": time.monotonic() + 60, "backlog": True, "first": True}
+    code = f"""
+import sys, types
+from event._worker import send_job
+reporter = types.SimpleNamespace(report=lambda *a, **k: None, exits_at_once=None, has_heartbeat=False)
+send_job.prepare({{"handlers": ["file", "file:x@fixed"], "outbox": True}}, b"", reporter)
+before = set(sys.modules)
+send_job.run_send_job({job!r}, b"", reporter)
+print(sorted(name for name in set(sys.modules) - before if name.startswith("event")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert len(stored("ev")) == 1
 
 
 def test_prepare_ignores_a_built_in_handler_that_cannot_be_imported(line, monkeypatch):

@@ -179,7 +179,12 @@ class _Step:
             return
         if self._args.verbose:
             settings.print_origins()
+        # All that is needed later, since the command may remove or upgrade this package.
+        from event import _redact  # noqa: F401
         from event._worker import EventSender
+
+        if self._args.junit is not None:
+            from event._process import junit  # noqa: F401
 
         self._sender = EventSender(
             settings.handlers,

@@ -102,12 +102,18 @@ def _show_logged_events() -> None:
 
 
 def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
-    """Run the job ``prepare``: import built-in handlers before the event arrives. Plugins are not imported.
+    """Run the job ``prepare``: import what the event will need, since the build's command may remove this package.
+
+    Built-in handlers are imported, plugins are not.
 
     :param job: ``handlers`` are the handlers' names; ``outbox`` is whether an outbox is used
     """
+    from event import _conditions, _dump  # noqa: F401
+
+    if not is_plain(job["handlers"]):
+        from event._worker import capture  # noqa: F401
     if job["outbox"]:
-        import event._outbox.store  # noqa: F401  # so that it is loaded before the event arrives
+        from event._outbox import backlog, store  # noqa: F401
     for name in job["handlers"]:
         if _registry.kind(name) in _registry.BUILTINS:
             try:
