@@ -37,6 +37,15 @@ def measured_children(request, monkeypatch):
         monkeypatch.setenv(_COVERAGE, value)
 
 
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """Answer signals as usual: a test that calls `run` in this process leaves some ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 @pytest.fixture
 def unmeasured_children(measured_children, monkeypatch):
     monkeypatch.delenv(_COVERAGE, raising=False)

@@ -105,7 +105,7 @@ def test_permanently_refused_event_moves_to_failed(command, plugin):
     plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict")
     assert status == 0
-    assert "given up, and kept in failed/: no such board" in err[0]
+    assert "is no longer retried, and is kept in failed/: no such board" in err[0]
     assert err[1:] == ["strict: no such board; refused for good, kept"]
     assert len(ids(state="failed")) == 1
 
@@ -255,7 +255,7 @@ def test_permanent_failure_is_reported_without_secrets(command, plugin):
         _, _, err = command(*args)
         assert "hunter2" not in "".join(err)
         command("outbox", "retry", *ids(state="failed"), "--outbox", "ob")
-    assert sum("given up, and kept in failed/: GET ***" in line for line in err) == 1
+    assert sum("is no longer retried, and is kept in failed/: GET ***" in line for line in err) == 1
 
 
 def test_handler_that_exits_does_not_change_the_exit_status(command, plugin):

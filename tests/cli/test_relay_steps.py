@@ -93,7 +93,7 @@ def test_broken_handler_is_reported_and_nothing_is_consumed(command, play):
     status, _, err = command("relay", URL, "--handler", "none=x")
     assert (status, asked) == (1, [])
     assert err[0].startswith("none: not loaded: ")
-    assert "with an outbox, events would be kept until they can be" in err[-1]
+    assert "add --outbox to keep them until they can be" in err[-1]
 
 
 def test_handler_that_publishes_to_the_relayed_queue_is_refused(command, play):

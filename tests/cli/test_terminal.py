@@ -70,16 +70,8 @@ def test_event_is_sent_with_closed_stdout_and_stderr(here):
     assert len(stored()) == 1
 
 
-@pytest.fixture
-def interruptible():
-    """Take SIGINT as usual; a shell that starts the tests in the background has them, and their children, ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="platform: no SIGINT")
-@pytest.mark.usefixtures("interruptible", "unmeasured_children")
+@pytest.mark.usefixtures("unmeasured_children")
 def test_an_interrupt_ends_quietly_with_status_130(here, plugin):
     os.mkfifo("begun")
     plugin("slow", handler("open('begun', 'w').close(); __import__('threading').Event().wait()"))
@@ -96,7 +88,6 @@ class _InterruptedInCallback:
         raise KeyboardInterrupt
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch):
     def work():
         _InterruptedInCallback()

@@ -116,7 +116,7 @@ def smtp_server(tls=None, family=socket.AF_INET, port=0, **more):
 async def _hang_up(talks):
     """Close what a test left open, and let the loop forget it."""
     for talk in talks:
-        if talk.transport is not None:
+        if talk.transport is not None and not talk.transport.is_closing():
             talk.transport.abort()
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
