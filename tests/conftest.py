@@ -37,13 +37,23 @@ def measured_children(request, monkeypatch):
         monkeypatch.setenv(_COVERAGE, value)
 
 
-@pytest.fixture(autouse=True)
-def usual_signals():
-    """Answer signals as usual: a test that calls `run` in this process leaves some ignored."""
+def reset_signals():
+    """Set the usual handlers. Child processes inherit ignored signals."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+def pytest_configure():
+    """Reset the signals that nohup, or a shell's "&", ignores, before the first server starts."""
+    reset_signals()
+
+
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """Reset the signals, since a test that calls `run` in this process leaves some ignored."""
+    reset_signals()
 
 
 @pytest.fixture
@@ -55,14 +65,6 @@ def unmeasured_children(measured_children, monkeypatch):
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("quick")
-
-
-def pytest_configure():
-    """Take back what nohup, or a shell's "&", has had ignored: the processes of the tests would ignore it too."""
-    for name in ("SIGINT", "SIGHUP", "SIGQUIT"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_IGN:
-            default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
-            signal.signal(getattr(signal, name), default)
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,8 @@ def _fork_worker(command: str) -> tuple[Worker | None, bool]:
     """
     from event._worker.parent import Worker
 
-    # `signal` takes long to import. `send` and its worker do without: a signal ends them. The others need it in both.
+    # Importing `signal` is slow. A signal ends `send` and its worker, which therefore need no handlers. The other
+    # commands need `signal` in both processes, so import it before the fork.
     ignores_signals = command != "send"
     if ignores_signals:
         import signal  # noqa: F401
@@ -79,7 +80,7 @@ def _run(words: list[str], worker: Worker | None) -> int:
         args.worker = worker
         module = __import__(f"event._cli.{args.command}", fromlist=["run"])
         status = int(module.run(args))
-    except SystemExit as stop:  # argparse ends so
+    except SystemExit as stop:  # raised by argparse
         status = int(stop.code or 0)
     except Exception as error:
         from event.error import one_line

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 _SEVERITIES = {"success": "SUCCESS", "failure": "FAILURE", "cancel": "WARNING"}  # outcome: name in Apprise's NotifyType
 
 _CONNECT_TIMEOUT = 10.0  # seconds; Apprise's 4 are short for a proxy
-_READ_TIMEOUT = 30.0  # seconds without a byte; a service that has got a large attachment takes its time to answer
+_READ_TIMEOUT = 30.0  # seconds without a byte; a service may need time to process a large attachment
 
 
 def load_ahead() -> None:
-    """Import all modules that sending needs: while one thread imports, another may fork."""
+    """Import all modules that sending needs now: if another thread forks during an import, the child hangs."""
     import netrc  # noqa: F401
 
     import apprise
@@ -38,7 +38,7 @@ def load_ahead() -> None:
 
 
 def _file_attachment(apprise: Any) -> Any:
-    """Return the class of attached files, which has no public name that all versions share."""
+    """Return Apprise's class for attached files. Its public name differs between versions."""
     return type(apprise.AppriseAttachment.instantiate("file:///attachment"))
 
 
@@ -60,18 +60,18 @@ class AppriseService:
 
     @property
     def key(self) -> str:
-        """Return the URL's mark in the outbox's journal: too short to confirm a guess of what the URL contains."""
+        """The key of this URL in the outbox's journal: a hash that is too short to confirm a guess of the URL."""
         return sha256(self.url.encode("utf-8", "replace")).hexdigest()[:8]
 
     def send_event(self, event: Event) -> bool:  # noqa: ARG002  # a handler's signature
         """Send the message.
 
-        :raises EventError: the service has not taken it; the error is the reason and contains nothing of the URL
+        :raises EventError: the service did not accept it; the error is the reason, without any part of the URL
         """
         import apprise
 
         with Listener(self.url) as listener:
-            # A new one each time: it holds no connection that a fork would share, and reads the secret as it is now.
+            # A new object each time: a fork must not share its connections, and the secret may have changed.
             one = apprise.Apprise(asset=_asset(apprise))
             service = listener.service(apprise, self.label)
             one.add(service)
@@ -93,13 +93,13 @@ class AppriseService:
         attachments = apprise.AppriseAttachment()
         for name, path in self.message.files:
             file = _file_attachment(apprise)(path=path, name=name)
-            file.dirty_path = path  # its constructor expands what looks like a variable, on Windows
+            file.dirty_path = path  # on Windows, the constructor expands variables in the path
             attachments.add(file)
         return attachments
 
 
 def _preferred_format(service: Any) -> str:
-    """Return the name in Apprise's NotifyFormat."""
+    """Return the service's preferred format, as its name in Apprise's NotifyFormat."""
     preferred = service.notify_format
     first = preferred[0] if isinstance(preferred, tuple) else preferred
     return str(getattr(first, "value", first)).upper()
@@ -108,7 +108,7 @@ def _preferred_format(service: Any) -> str:
 def keep_pace(url: str, seconds: float) -> None:
     """Wait until the pause that Apprise requires between two messages to a service has passed.
 
-    Apprise itself knows only of the messages of one object, and each message has one of its own.
+    Apprise limits the rate of one object only, and here each message has its own object.
     """
     now = time.monotonic()
     turn = max(now, _turns.get(url, 0.0))
@@ -120,9 +120,9 @@ _turns: dict[str, float] = {}  # when a URL may be used again, by `time.monotoni
 
 
 def _asset(apprise: Any) -> Any:
-    """Return settings with which Apprise sends in the thread that calls it.
+    """Return settings that make Apprise send in the calling thread.
 
-    Version 2 would keep a pool of threads for what has a time limit, which a forked process would wait for in vain.
+    For a timeout, Apprise 2 would use a pool of threads. A forked process does not have these threads and would hang.
     """
     limit = {"service_timeout": 0} if hasattr(apprise.AppriseAsset, "_service_timeout") else {}
     return apprise.AppriseAsset(async_mode=False, **limit)
@@ -131,9 +131,9 @@ def _asset(apprise: Any) -> Any:
 class Listener:
     """Captures and suppresses the log records of Apprise in this thread, inside a ``with`` block.
 
-    Apprise's own records hold URLs with their tokens: at DEBUG all of them, above it some.
+    Apprise logs URLs with their tokens: at DEBUG all of them, at higher levels some.
 
-    :param url: what no reason may hold
+    :param url: the URL whose parts must not appear in a message
     """
 
     def __init__(self, url: str) -> None:
@@ -144,44 +144,44 @@ class Listener:
         from logging import getLogger
 
         for name in ("apprise", "urllib3.connectionpool"):
-            getLogger(name).addFilter(_hear)  # adding it again changes nothing
-        _heard[get_ident()] = []
+            getLogger(name).addFilter(_capture)  # adding it again has no effect
+        _captured[get_ident()] = []
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        heard = _heard.pop(get_ident())
+        captured = _captured.pop(get_ident())
         if isinstance(error, Exception) and not isinstance(error, EventError):
-            raise EventError(self._masked("; ".join([one_line(error), *heard]))) from None
+            raise EventError(self._masked("; ".join([one_line(error), *captured]))) from None
 
     def reason(self) -> str:
         """Return the messages at WARNING and above on one line, without the URL's parts."""
-        return self._masked("; ".join(dict.fromkeys(_heard[get_ident()])))
+        return self._masked("; ".join(dict.fromkeys(_captured[get_ident()])))
 
     def service(self, apprise: Any, label: str) -> Any:
         """Return the Apprise service for the URL.
 
-        :raises EventError: Apprise does not know the URL or lacks something in it
+        :raises EventError: Apprise does not support the URL, or the URL is incomplete
         """
         from contextlib import suppress
 
         service: Any = None
-        with suppress(ValueError, TypeError, AttributeError):  # 1.6 has them for what is no URL at all
+        with suppress(ValueError, TypeError, AttributeError):  # Apprise 1.6 raises them for an invalid URL
             service = apprise.Apprise.instantiate(self._url, asset=_asset(apprise))
         if service is not None:
             guard(type(service).__module__)
         else:
-            # What Apprise says of a URL as a whole shows the ends of its parts.
-            said = "; ".join(text for text in map(self._masked, _heard[get_ident()]) if "://" not in text)
+            # A message with a complete URL shows the ends of its tokens, so leave it out.
+            said = "; ".join(text for text in map(self._masked, _captured[get_ident()]) if "://" not in text)
             raise EventError(
                 f"apprise: {label} is none that Apprise takes{': ' * bool(said)}{said}; "
                 "expected SCHEME://... as https://appriseit.com/services/ shows for each service"
             )
-        given = vars(service)  # its own attributes are those that the URL sets
+        given = vars(service)  # the attributes that the URL sets
         given.setdefault("socket_connect_timeout", max(service.socket_connect_timeout, _CONNECT_TIMEOUT))
         given.setdefault("socket_read_timeout", max(service.socket_read_timeout, _READ_TIMEOUT))
-        # Else a service refuses what is too long for it; "truncate" would keep the first attachment alone.
+        # Split a message that is too long, instead of refusing it; "truncate" would drop all attachments but one.
         given.setdefault("overflow_mode", apprise.OverflowMode.SPLIT)
-        # Where some services may have a host, others have a token: notica://TOKEN, ntfy://TOPIC.
+        # In some URLs, a token takes the place of the host: notica://TOKEN, ntfy://TOPIC.
         named = service.template_tokens.get("host", {"private": True})
         if not named.get("private") and ("." in service.host or service.host == "localhost"):
             self._public = {service.host, str(service.port)}
@@ -195,23 +195,26 @@ class Listener:
         rest = self._url.partition("://")[2]
         parts = {piece for part in (rest, unquote(rest)) for piece in re.split(r"[/:@?&=#,+\s]+", part)}
         for part in sorted(parts - self._public - {""}, key=len, reverse=True):
-            # A short one would be found inside of words.
+            # A short part could also occur inside of a word.
             pattern = re.escape(part) if len(part) > 5 else rf"(?<!\w){re.escape(part)}(?!\w)"
             text = re.sub(pattern, "***", text, flags=re.IGNORECASE)
         return text
 
 
-# What each thread that listens has heard.
-_heard: dict[int, list[str]] = {}
+# The captured messages of each thread that is inside of a `Listener`.
+_captured: dict[int, list[str]] = {}
 
 
-def _hear(record: LogRecord) -> bool:
-    """Suppress and capture a log record if this thread is listening. Only a filter can suppress a record."""
-    heard = _heard.get(get_ident())
-    if heard is None:
+def _capture(record: LogRecord) -> bool:
+    """Capture and suppress a log record, if this thread is inside of a `Listener`.
+
+    This is a filter, because a log handler cannot suppress a record.
+    """
+    captured = _captured.get(get_ident())
+    if captured is None:
         return True
     if record.levelno >= _log.WARNING:
         error = record.exc_info[1] if record.exc_info else None
         said = _log.record_text(record)
-        heard.append(f"{said}: {one_line(error)}" if error else said)
+        captured.append(f"{said}: {one_line(error)}" if error else said)
     return False

@@ -1,7 +1,7 @@
 """Amazon S3, or a store that speaks its protocol: objects by their URLs, put, uploaded and downloaded.
 
 boto3 speaks the protocol. This module adds what it lacks: a client that survives a fork, a total timeout, limits on
-what is read, and errors that a caller can distinguish without knowing botocore, and log: they contain no password.
+what is read, and errors that a caller can distinguish without botocore. They contain no password.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpe
 _NO_SUCH_OBJECT = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
 
 _DOWNLOAD_CHUNK = 1 << 20  # bytes of a download in memory
-_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, all attempts together; and what its size takes
-_S3_LEAST_SPEED = 1 << 18  # bytes a second
+_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, with all attempts; more for a large one, according to
+_S3_LEAST_SPEED = 1 << 18  # bytes per second
 
 
 class StoreError(OSError):
@@ -294,9 +294,9 @@ def _deadline(size: int) -> Deadline:
 def _asked(act: Callable[[], _Result], deadline: Deadline) -> _Result:
     """Return what a call of botocore's returns.
 
-    botocore limits each wait, not their number. So the call runs in a thread, which is left alone at the deadline.
+    botocore limits each wait, but not their number. So the call runs in a thread, which is abandoned at the deadline.
 
-    :raises StoreError: it failed, or is not done by the deadline
+    :raises StoreError: the call failed, or is not done by the deadline
     """
     from event import _dispatch
 
@@ -304,7 +304,7 @@ def _asked(act: Callable[[], _Result], deadline: Deadline) -> _Result:
     nothing: Any = None
     (delivery,) = _dispatch.deliveries({"s3": call}, nothing, deadline.left())
     if isinstance(delivery.error, _dispatch.NotStartedError) and delivery.error.__cause__:
-        return _translated(act)  # no thread can be started: the interpreter is ending
+        return _translated(act)  # no thread can be started, because the interpreter exits
 
     def result() -> Any:
         if delivery.error is not None:

@@ -1,4 +1,4 @@
-"""How a client of boto3 sends its requests: by our rule for proxies, and with answers of bounded size."""
+"""Send the requests of boto3, with our rule for proxies and a limit for the size of responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST_ANSWER = 1 << 20  # bytes; only an object's content may be longer
 
 
 class S3Transport:
-    """Sends a client's requests, instead of botocore.
+    """Sends the requests of a client in place of botocore.
 
     :param verify: whether to check certificates, or the file with those to trust
     """
@@ -26,7 +26,7 @@ class S3Transport:
         self._sessions: dict[str, URLLib3Session] = {}  # by proxy
 
     def send(self, request: AWSPreparedRequest, **_kwargs: Any) -> AWSResponse:
-        """Return the answer, which has been read unless it is an object's content."""
+        """Send a request; return the response. Its body is read now, unless it is an object's content."""
         from botocore.exceptions import HTTPClientError
         from urllib3.exceptions import HTTPError
 
@@ -36,7 +36,7 @@ class S3Transport:
         answer.raw = _Answer(answer.raw)
         if not is_content:
             try:
-                answer.content  # noqa: B018  # it keeps what it reads
+                answer.content  # noqa: B018  # reads the body and keeps it
             except HTTPError as error:
                 raise HTTPClientError(error=error) from error
         return answer
@@ -55,23 +55,23 @@ class S3Transport:
 
 
 class _Answer:
-    """What comes from a server: an object's content, or an answer, of which only the beginning is read."""
+    """The body of a response. `read` has no limit, for an object's content; `stream` returns only the beginning."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
     @property
     def closed(self) -> bool:
-        """Whether no more will be read."""
+        """Whether the body is closed."""
         return bool(self._raw.closed)
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, without waiting for as many as were asked for."""
+        """Return the next bytes that are available, at most `size`."""
         data: bytes = self._raw.read1(size)
         return data
 
     def stream(self) -> Iterator[bytes]:
-        """Yield the beginning, in parts."""
+        """Yield the first `_LARGEST_ANSWER` bytes in parts, then close the body."""
         left = _LARGEST_ANSWER
         while left and (data := self.read(left)):
             left -= len(data)
@@ -79,5 +79,5 @@ class _Answer:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, unless all that came on it was read."""
+        """Close the connection, unless the body was read to its end."""
         self._raw.close()

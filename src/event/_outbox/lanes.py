@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 SEND_BATCH = 100  # events in one call of `send_events`, at most
 _MAX_QUEUED = 200  # entries in memory for one lane
-MAX_URGENT = (
-    500  # urgent entries in memory for one lane; more, because reading one again takes longer than delivering it
-)
+MAX_URGENT = 500  # the same for urgent entries: reading one again would take longer than delivering it
 RUN = 16  # events that a thread takes from a fast lane at once, to save switches between threads
 TIMEOUT_PAUSE = 60.0  # seconds that a lane is paused after repeated timeouts
 _TIMEOUTS = 2  # in a row, before a lane is paused

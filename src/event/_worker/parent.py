@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 EXIT_TIMEOUT = 2.0  # seconds for a worker to exit normally, so that the atexit functions of libraries run
 _WATCH_INTERVAL = 0.05  # seconds between two checks of a worker's state and memory
 _READ_SIZE = 1 << 16  # bytes read at once
-_MAX_READS = (
-    1 if sys.platform == "win32" else 64
-)  # reads in a row from one worker, so that a flood of data can't delay the command's deadline
+# Reads in a row from one worker, so that a flood of data can't delay the command's deadline.
+_MAX_READS = 1 if sys.platform == "win32" else 64
 _SIGKILL = 9
 _KILL_TIMEOUT = 0.5  # seconds for a killed process to exit; a process that waits for a disk may not
 

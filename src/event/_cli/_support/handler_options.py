@@ -34,7 +34,7 @@ def result_line(result: Result, rest: str = "") -> str:
 
 def _cause(result: Result) -> str:
     """Return a handler's error without the handler's kind, which the line already shows, and the error's type."""
-    import re  # the command has loaded it, for JSON
+    import re  # slow, and needed only after a failure
 
     kind = result.handler.partition(":")[0].partition("@")[0]
     text = f"; {result.error[:_ROOM]}".replace(f"; {kind}: ", "; ")[2:].rstrip(".")
