@@ -65,6 +65,8 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
 
     :param configs: the configuration of each handler, by name
     """
+    if not text:
+        return text
     text = text[:_MAX_TEXT_LENGTH]
     parts: set[str] = set()
     for name, config in configs.items():

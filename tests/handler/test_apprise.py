@@ -142,6 +142,17 @@ def test_attachments_arrive_with_their_names_and_their_bytes(handler, receiver, 
     assert message["message"].splitlines()[-2:] == [f"attached: {name}" for name in contents]
 
 
+def test_attachment_with_the_shown_name_of_an_empty_one_is_attached(handler, receiver, tmp_path):
+    made = event.Event("compile")
+    for name, content in (("log\n", ""), ("log", "built")):
+        path = tmp_path / f"{len(content)} bytes"
+        path.write_text(content)
+        made.attach_file(path, name)
+    assert handler.send_event(made)
+    (message,) = receiver.messages
+    assert [file["filename"] for file in message["attachments"]] == ["log"]
+
+
 def test_an_empty_attachment_is_named_and_not_attached(handler, receiver, tmp_path):
     (tmp_path / "log").write_bytes(b"")
     made = event.Event("compile")

@@ -79,17 +79,21 @@ def message_about(event: Event, templates: Templates) -> ChatMessage:
     """
     data = _chat_data(event)
     files = [(on_one_line(clean(name)), path) for name, (path, _) in event.get_attachments().items()]
-    # A template that comes out blank changes nothing: a service refuses a blank message.
-    notice = with_templates(notice_of(data), templates, data)
-    empty = [name for name, path in files if _is_empty(path)]
-    return ChatMessage(notice, [file for file in files if file[0] not in empty], empty)
+    full: list[tuple[str, str]] = []
+    empty: list[str] = []
+    for name, path in files:
+        if _is_empty(path):
+            empty.append(name)
+        else:
+            full.append((name, path))
+    return ChatMessage(with_templates(notice_of(data), templates, data), full, empty)
 
 
 def _is_empty(path: str) -> bool:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return False  # `ChatMessage.problem` says why
+        return False  # `ChatMessage.problem` reports it
     return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
