@@ -189,6 +189,20 @@ def test_hung_handler_is_paused_after_two_timeouts_and_others_deliver(box, kinds
         pool.close()
 
 
+def test_hung_handler_does_not_delay_another_handler_of_its_event(box, kinds):
+    delivered = threading.Event()
+    kinds("hung", lambda e: delivered.wait(SECONDS))
+    kinds("fine", lambda e: delivered.set() or True)
+    pool = DeliveryPool(box, 2 * SECONDS, 4, Reports())
+    while not pool._idle:  # so that one idle thread is there for both
+        time.sleep(0.001)
+    fill(box, 1, "hung", "fine")
+    pool.feed(box.candidates())
+    assert pool.wait(2 * SECONDS)
+    pool.close()
+    assert there(box) == {}
+
+
 def test_slow_event_does_not_delay_the_next(box, kinds):
     hold = threading.Event()
     given = kinds("fussy", lambda e: e.uid != "u0" or hold.wait(SECONDS))

@@ -131,6 +131,16 @@ def test_claim_held_by_another_worker_is_skipped(box, line, taken):
     assert there(box) == {"claimed": [left]}
 
 
+def test_claim_given_up_by_another_worker_is_taken_over(box, line, taken):
+    left = dead(box, put(box, "left"))
+    entry_id = left.partition(".")[0]
+    running = watch(box, line, leave=[entry_id])
+    running.tell(job="release", entry=entry_id)
+    running.until("results")
+    running.stop()
+    assert taken == ["left"]
+
+
 def test_entry_released_by_another_worker_is_delivered(box, line, taken):
     entry_id, _ = waiting(box, e=Event("n", uid="back"), good="")
     running = deliver(box, line, leave=[entry_id])

@@ -161,6 +161,43 @@ def test_workers_that_die_at_once_are_restarted_with_back_off(watching, stage, h
     assert set(heard.notes) == {"the worker was lost: it broke"}
 
 
+def test_entry_that_quarantine_gives_up_is_left_to_the_main_worker(watching, stage, heard):
+    watching.step(0.0)
+    begin(stage.workers[0], "e")
+    watching.step(0.0)
+    die(watching, stage.workers[0])
+    watching.step(0.0)
+    main = next(worker for worker in stage.workers if not worker.ended and worker.jobs[0]["job"] == "watch")
+    for _ in range(2):  # as on a machine so busy that no worker starts in time
+        stage.workers[-1].kill("its process ended with SIGKILL")
+        steps(watching)
+    assert heard.entries == [("e", "claimed", [])]
+    assert main.jobs[-1] == {"job": "release", "entry": "e"}
+
+
+def test_result_in_quarantine_ends_the_back_off(watching, stage):
+    def mains():
+        return [worker for worker in stage.workers if worker.jobs[0]["job"] == "watch"]
+
+    for number in range(3):
+        watching.step(0.0)
+        main = mains()[number]
+        begin(main, f"e{number}", handler=f"h{number}")
+        watching.step(0.0)
+        die(watching, main)
+    steps(watching)
+    assert len(mains()) == 3  # the next one must wait
+    alone = next(worker for worker in stage.workers if worker.jobs[0]["job"] == "resume")
+    alone.kill("its process ended with SIGKILL")  # before it had the entry, which is no result
+    steps(watching)
+    assert len(mains()) == 3
+    alone = stage.workers[-1]
+    alone.report("begin", claim="new")
+    alone.report("result", ok=False)
+    steps(watching)
+    assert len(mains()) == 4
+
+
 def test_entry_of_a_crash_is_quarantined_and_its_lane_held(watching, stage, heard):
     watching.step(0.0)
     begin(stage.workers[0], "e")

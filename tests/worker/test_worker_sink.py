@@ -276,6 +276,17 @@ def test_a_handler_that_delivers_between_two_crashes_does_not_rest(direct, stage
     assert direct.alone()[1] == ["a"]
 
 
+def test_worker_is_replaced_without_back_off_after_messages_are_delivered_alone(direct, stage):
+    for number in range(1, 10):
+        batch = direct.give(["a"])
+        (main,) = (worker for worker in stage.workers if not worker.ended)
+        main.kill(DEATH)
+        direct.turn(2)
+        worker, _ = direct.alone()
+        direct.answer(worker, ACKED, number=number)
+        assert outcomes(batch) == [(ACK, "", None)]
+
+
 # In a thread.
 
 

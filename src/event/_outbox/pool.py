@@ -200,7 +200,7 @@ class DeliveryPool:
         """Let another thread serve a lane if the lane can use one."""
         if lane.waits and len(lane.running) < lane.limit(self._jobs) and lane not in self._ready:
             self._ready.append(lane)
-            if self._idle:
+            if self._idle >= len(self._ready):  # one idle thread for each ready lane
                 self._thread_requested.notify()
             elif self._threads < _MAX_LANE_THREADS:
                 self._start_thread()

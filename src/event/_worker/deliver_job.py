@@ -8,14 +8,14 @@ Fields of the job:
 ``timeout``     seconds for one delivery
 ``jobs``        how many deliveries to one destination may run at once
 ``quiet``       whether to omit the results of successful deliveries
-``leave``       ids of entries that another worker is delivering; skipped while they are claimed
+``leave``       ids of entries that another worker is delivering; skipped while they are claimed, or until ``release``
 ``adopt``       [id, claim] of each entry whose worker died between two handlers
 ``pause``       keys of lanes to pause for a while; see `Lane.key`
 ``hold``        keys of lanes to hold back until a frame ``pause`` or ``release`` arrives
 ==============  ==================================================================================================
 
-Further frames: ``pause`` pauses a ``lane`` for a while. ``release`` lets a held ``lane`` run. ``stop`` finishes the
-deliveries that are running and puts the other entries back.
+Further frames: ``pause`` pauses a ``lane`` for a while. ``release`` lets a held ``lane`` run, or ends the skipping
+of an ``entry``. ``stop`` finishes the deliveries that are running and puts the other entries back.
 
 Reports:
 
@@ -145,11 +145,12 @@ class Delivering:
             everything = False  # failed entries now wait for their back-off
             self._stop.wait(POLL)
 
-    def set_lane(self, job: str, lane: str = "", **_more: Any) -> None:
+    def set_lane(self, job: str, lane: str = "", entry: str = "", **_more: Any) -> None:
         """Handle a frame ``pause`` or ``release``."""
         if job == "pause":
             self.pool.pause(lane)
         elif job == "release":
+            self._leave.discard(entry)
             self.pool.release(lane)
 
     def add(self, claim: Claim) -> None:

@@ -75,6 +75,7 @@ class Supervisor:
         self._crash_counts: dict[str, int] = {}  # of each lane, in a row
         self._paused_until: dict[str, float] = {}  # when each lane's pause ends, by `time.monotonic`
         self._held: set[str] = set()  # lanes that the worker must not use until their quarantine is over
+        self._left: set[str] = set()  # ids of entries that the worker must skip until their quarantine is over
         self._starts = 0  # of workers in a row without a result
         self._next_start = 0.0
         self._started = 0.0
@@ -158,8 +159,8 @@ class Supervisor:
         rest = [lane for lane in self._paused_until if self._is_paused(lane)]
         self._open_entries[worker], self._carried = self._carried, {}
         adopt = [(entry.id, entry.claim) for entry in self._open_entries[worker].values()]
-        self._held = self._quarantine.lanes
-        job = {**self._job, "leave": self._quarantine.ids, "pause": rest, "hold": [*self._held], "adopt": adopt}
+        self._held, self._left = self._quarantine.lanes, {*self._quarantine.ids}
+        job = {**self._job, "leave": [*self._left], "pause": rest, "hold": [*self._held], "adopt": adopt}
         worker.send(job, deadline=now + _START_TIMEOUT)
         self._job["everything"] = self._job["everything"] and self._once
 
@@ -216,7 +217,7 @@ class Supervisor:
 
     def _note_item(self, opened: dict[str, OpenEntry], kind: str, entry_id: str, *fields: Any) -> None:
         """Handle an item of the report ``results``."""
-        self._starts = 0
+        self._end_back_off()
         entry = opened.get(entry_id) or OpenEntry(entry_id, "", "")
         if kind == "end":
             opened.pop(entry_id, None)
@@ -226,8 +227,14 @@ class Supervisor:
         if len(fields) > 1:
             entry.results.append(Result(str(fields[0]), fields[1]))
 
+    def _end_back_off(self) -> None:
+        """Start the next worker without a pause: there was a result, of this worker or in quarantine."""
+        self._starts = 0
+        self._next_start = 0.0
+
     def _count_crash(self, handler: str, lane: str, died: bool) -> None:
         """Count the crashes of a handler in quarantine; pause its lane after `_CRASHES_BEFORE_PAUSE` in a row."""
+        self._end_back_off()
         self._crash_counts[lane] = self._crash_counts.get(lane, 0) + 1 if died else 0
         if self._crash_counts[lane] >= _CRASHES_BEFORE_PAUSE:
             self._paused_until[lane] = time.monotonic() + CRASH_PAUSE
@@ -236,8 +243,11 @@ class Supervisor:
 
     def _set_lane(self, job: str, lane: str) -> None:
         self._held.discard(lane)
-        for worker in self._workers():  # also a draining worker: it may wait for the lane
-            worker.send({"job": job, "lane": lane}, deadline=time.monotonic() + _START_TIMEOUT, is_more=True)
+        self._send_frame({"job": job, "lane": lane})  # also to a draining worker: it may wait for the lane
+
+    def _send_frame(self, frame: dict[str, str]) -> None:
+        for worker in self._workers():
+            worker.send(frame, deadline=time.monotonic() + _START_TIMEOUT, is_more=True)
 
     def _is_paused(self, lane: str) -> bool:
         return self._paused_until.get(lane, 0.0) > time.monotonic()
@@ -256,6 +266,9 @@ class Supervisor:
                 self._handle_exit(worker)
         for lane in self._held - self._quarantine.lanes:
             self._set_lane("release", lane)
+        for entry_id in self._left.difference(self._quarantine.ids):  # it may still be claimed, by a dead worker
+            self._left.discard(entry_id)
+            self._send_frame({"job": "release", "entry": entry_id})
         if self._idle and not self._quarantine.ids:
             self._drain_main()
         done = (self._stopping or self._idle) and not self._workers()

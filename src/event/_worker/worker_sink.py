@@ -209,6 +209,7 @@ class _RelaySupervisor(Supervisor):
         if kind == "delivery":
             self._note_delivery(report)
         elif kind == "batch" and batch and report["number"] == batch.number and worker is batch.worker:
+            self._end_back_off()
             results = [[SinkResult(Disposition(word), reason, pending, refused)]
                        for word, reason, pending, refused in report["results"]]  # fmt: skip
             if self._trial:
