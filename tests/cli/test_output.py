@@ -35,7 +35,7 @@ def test_send_prints_the_outcome_as_json(command):
     assert (status, sent["name"], sent["uid"], sent["state"]) == (0, "n", "u", "kept")
     failed, skipped = sent["results"]
     assert (failed["handler"], failed["state"], failed["warning"]) == ("file", "kept", None)
-    assert "Not a directory" in failed["error"] or "exists" in failed["error"]
+    assert "not a directory" in failed["error"] or "exists" in failed["error"]
     assert (skipped["handler"], skipped["state"], skipped["error"]) == ("file:b@failure", "skipped", None)
 
 
@@ -68,7 +68,7 @@ def test_json_lists_and_shows_the_outbox(command, here):
     assert entry["event"] == {"name": "a", "uid": "u-a"}
     assert (entry["state"], entry["attempts"], entry["pending"]) == ("waiting", 1, ["file"])
     assert entry["due"] > entry["created"]
-    assert "Not a directory" in entry["last_error"]
+    assert "not a directory" in entry["last_error"]
     assert set(listed[broken]) == {"id", "state", "due", "problem"}
     shown = printed(command("outbox", "show", waiting, "--json", *AT)[1])
     assert shown["path"].endswith(waiting)
@@ -172,13 +172,10 @@ def test_colours_depend_on_terminal_and_environment(monkeypatch, stream, variabl
 @pytest.mark.parametrize(
     ("handler_name", "error", "line"),
     [
-        ("smtp", "smtp: a:9: ConnectionRefusedError: [Errno 111] Connection refused", "a:9: connection refused"),
-        ("smtp", "smtp: a: gaierror: [Errno -2] No; smtp: b: OSError: [Errno 5] No", "a: no; b: no"),
-        ("http", "TimeoutError: not done within 5 s", "not done within 5 s"),
+        ("smtp", "smtp: a:9: connection refused", "a:9: connection refused"),
+        ("smtp", "smtp: a: no; smtp: b: no.", "a: no; b: no"),
+        ("http", "not done within 5 s", "not done within 5 s"),
         ("smtp:x@failure", "smtp: full", "full"),
-        ("file", "NotADirectoryError: [Errno 20] Not a directory: 'x'", "not a directory: 'x'"),
-        ("h", "a [Errno 5] b", "a [Errno 5] b"),
-        ("h", "wrong: [Errno x] b", "wrong: [Errno x] b"),
         ("h", "smtp: other", "smtp: other"),
     ],
 )

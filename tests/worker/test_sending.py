@@ -132,7 +132,7 @@ def test_log_explains_a_lost_event_if_no_worker_can_be_started(sender, here):
     one = sender(FILE, outbox="file/outbox")
     assert not send(one).kept
     (line,) = one.logged
-    assert line.startswith("the event cannot be kept in the outbox file/outbox: NotADirectoryError")
+    assert line.startswith("the event cannot be kept in the outbox file/outbox: not a directory: ")
 
 
 @pytest.mark.usefixtures("no_workers")
@@ -171,7 +171,7 @@ WHEN_IT_IS = "import os, signal, time\n        while not os.path.exists('under w
     ("end", "reason"),
     [
         pytest.param("os._exit(3)", "its process ended with status 3", id="it crashes"),
-        pytest.param("os.kill(os.getpid(), signal.SIGSTOP)", "TimeoutError: not done within 12 s", id="it stops"),
+        pytest.param("os.kill(os.getpid(), signal.SIGSTOP)", "not done within 12 s", id="it stops"),
     ],
 )
 def test_running_handler_of_a_dead_worker_delivers_in_another(sender, plugin, end, reason):
@@ -193,14 +193,14 @@ def test_handler_that_crashes_alone_is_tried_once(sender, plugin):
 def test_silent_worker_is_replaced_and_other_handlers_deliver(sender, plugin):
     plugin("stops", handler("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
     sent = send(sender(("stops", ""), FILE, timeout=8.0))
-    assert summary(sent) == [("stops", False, "TimeoutError: not done within 8 s"), ("file", True, "")]
+    assert summary(sent) == [("stops", False, "not done within 8 s"), ("file", True, "")]
     assert sent.results[0].timed_out
 
 
 def test_handler_that_hangs_alone_is_killed_and_stays_pending(sender, plugin):
     plugin("hangs", handler("__import__('threading').Event().wait()"))
     sent = send(sender(("hangs", ""), outbox="outbox", timeout=3.0))
-    assert summary(sent) == [("hangs", False, "TimeoutError: not done within 3 s")]
+    assert summary(sent) == [("hangs", False, "not done within 3 s")]
     assert sent.kept
     assert len(waiting()) == 1
 
@@ -227,9 +227,7 @@ def test_unusable_outbox_is_logged_and_the_event_sent_directly(sender, here):
     sent = send(one)
     assert (summary(sent), sent.kept) == ([("file", True, "")], False)
     (line,) = one.logged
-    assert line.startswith(
-        "the event cannot be kept in the outbox file/outbox, and is sent without: NotADirectoryError"
-    )
+    assert line.startswith("the event cannot be kept in the outbox file/outbox, and is sent without: not a directory: ")
 
 
 def test_hung_outbox_is_logged_and_the_event_sent_directly(sender, here, plugin, tmp_path):
@@ -288,7 +286,7 @@ def test_hurry_shortens_a_running_send(sender, plugin):
     plugin("hangs", handler("__import__('threading').Event().wait()"))
     one = sender(("hangs", ""), timeout=600.0)
     one.hurry(1.0)
-    assert summary(send(one)) == [("hangs", False, "TimeoutError: not done within 600 s")]
+    assert summary(send(one)) == [("hangs", False, "not done within 600 s")]
     one.hurry(None)
     assert one.latest > time.monotonic() + 600
 
@@ -341,6 +339,6 @@ def test_untried_handler_is_tried_alone_and_can_time_out(monkeypatch):
     stage.on_spawn = answer
     one = EventSender((("a", ""),), outbox=None, timeout=60.0, log=print)
     sent = send(one)
-    assert summary(sent) == [("a", False, "TimeoutError: not done within 60 s")]
+    assert summary(sent) == [("a", False, "not done within 60 s")]
     assert sent.clean
     assert [worker.jobs[0]["alone"] for worker in stage.workers] == [True, True]

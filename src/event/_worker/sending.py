@@ -311,7 +311,7 @@ class _Sending:
         self._results[result.handler] = result
 
     def _timeout_error(self) -> str:
-        return f"TimeoutError: not done within {self._sender.timeout:g} s"
+        return f"not done within {self._sender.timeout:g} s"
 
     def _without_outbox(self, reason: str) -> None:
         self._outbox = None
