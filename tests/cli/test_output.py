@@ -52,8 +52,8 @@ def test_json_shows_delivered_lost_and_unhandled_events(command, here):
 
 
 def test_send_prints_a_file_that_cannot_be_attached(command):
-    (sent,) = printed(command("send", "n", "--json", "--attach", ".", *TO_FILES)[1])["events"]
-    assert (sent["state"], "is not a regular file" in sent["error"], sent["results"]) == ("lost", True, [])
+    (sent,) = printed(command("send", "n", "--json", "--attach", "log=.", *TO_FILES)[1])["events"]
+    assert (sent["state"], sent["not_attached"]) == ("delivered", ["log"])
 
 
 def test_json_lists_and_shows_the_outbox(command, here):
@@ -220,6 +220,14 @@ def test_stdin_is_attached(process, here, option, name):
 def test_a_closed_stdin_is_empty(command, here, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     assert command("send", "n", "--uid", "u", "--attach", "-", *TO_FILES)[0] == 0
+    assert (here / "events/n-u/stdin").read_bytes() == b""
+
+
+def test_an_unreadable_stdin_does_not_lose_the_event(process, here):
+    with (here / "log").open("wb") as stdin:  # it can only be written
+        done = process("send", "n", "--uid", "u", "--attach", "-", *TO_FILES, stdin=stdin)
+    assert (done.returncode, done.stdout) == (0, "u\n")
+    assert "stdin is only attached as far as it could be read: bad file descriptor" in done.stderr
     assert (here / "events/n-u/stdin").read_bytes() == b""
 
 

@@ -121,9 +121,14 @@ def test_event_for_no_handler_is_not_kept_if_no_worker_can_be_started(sender):
 
 
 @pytest.mark.usefixtures("no_workers")
-def test_event_whose_file_is_missing_is_refused_if_no_worker_can_be_started(sender):
-    sent = send(sender(FILE, outbox="outbox"), attach=[("none", "none")], must_attach=True)
-    assert ("cannot attach 'none'" in sent.refused, sent.kept, sent.results) == (True, False, [])
+def test_event_whose_file_is_missing_is_kept_if_no_worker_can_be_started(sender):
+    one = sender(FILE, outbox="outbox")
+    sent = send(one, attach=[("none", "none")])
+    assert (sent.not_attached, sent.kept, one.logged) == (
+        ["none"],
+        True,
+        ["cannot attach 'none' to event n (u): no such file"],
+    )
 
 
 @pytest.mark.usefixtures("no_workers")
@@ -273,13 +278,20 @@ def test_permanent_failure_is_stored_for_an_operator(sender, plugin):
     assert len(one.logged) == 1
 
 
-def test_missing_file_is_logged_or_stops_the_send(sender):
+def test_missing_file_is_logged(sender):
     one = sender(FILE, outbox="outbox")
     sent = send(one, attach=[("log", "gone")])
     assert (summary(sent), one.logged) == ([("file", True, "")], ["cannot attach 'gone' to event n (u): no such file"])
-    sent = send(one, attach=[("log", "gone")], must_attach=True)
-    assert (sent.results, sent.refused) == ([], "cannot attach 'gone' to event n (u): no such file")
-    assert send(one, sending="t").results[0].ok
+    assert sent.not_attached == ["log"]
+
+
+def test_missing_file_is_logged_once_by_several_workers(sender, plugin):
+    plugin("falls", handler("os._exit(3)"))
+    one = sender(("falls", ""), FILE, outbox=None)
+    sent = send(one, attach=[("log", "gone")])
+    assert [result.ok for result in sent.results] == [False, True]
+    assert sent.not_attached == ["log"]
+    assert one.logged.count("cannot attach 'gone' to event n (u): no such file") == 1
 
 
 def test_hurry_shortens_a_running_send(sender, plugin):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from event import _registry
 from event._cli._support.settings import DEADLINE
 from event.error import EventError, one_line
 
@@ -35,6 +34,8 @@ def result_line(result: Result, rest: str = "") -> str:
 
 def _cause(result: Result) -> str:
     """Return a handler's error without the handler's kind, which the line already shows."""
+    from event import _registry  # needed only after a failure
+
     return f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
 
 
