@@ -185,6 +185,7 @@ ORDER = [
             "_secrets",
         ),
         "_trace_context",
+        "config",
     },
     {"_event", "_handler"},
     {"_event_copies"},
@@ -199,11 +200,12 @@ ORDER = [
     {"_process"},  # of run
     {"_worker"},
     {"handler"},
-    {"_cli", "config", "testing"},
+    {"_cli", "testing"},
     {"__main__", "_pyinstaller"},
 ]
 FOR_HANDLERS = {
-    *("", "error", "_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
+    *("", "config", "error"),
+    *("_handler_config", "_dispatch", "_files", "_handler", "_json", "_log", "_secrets", "_trace_context"),
     *(
         "_formats.address",
         "_formats.cloudevents",
@@ -342,9 +344,7 @@ def stems(directory, pattern):
 
 def test_every_handler_with_references_lists_them():
     resolving = {
-        path.stem
-        for path in (PACKAGE / "handler").glob("*.py")
-        if "_secrets.resolve_secret(" in path.read_text("utf-8")
+        path.stem for path in (PACKAGE / "handler").glob("*.py") if "resolve_secret(" in path.read_text("utf-8")
     } | {"smtp"}  # whose passwords are resolved by _net.mail_server
     assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "references", ())} == resolving
 

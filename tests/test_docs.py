@@ -142,9 +142,21 @@ def test_message_on_the_formats_page_is_valid():
     assert json.loads(_broker.encode_message(message)) == json.loads(shown)
 
 
-def test_every_built_in_handler_has_a_page():
-    named = {page.rpartition("/")[2].removesuffix(".md") for page in PAGES if page.startswith("reference/handlers/")}
-    assert named - {"index"} == set(_registry.BUILTINS)
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [
+        pytest.param("README.md", r"^\| \[`(\w+)`\]\(docs/reference/handlers/\1\.md\) \|", id="README"),
+        pytest.param("docs/reference/handlers/index.md", r"^\| \[(\w+)\]\(\1\.md\) \|", id="index of the handlers"),
+        pytest.param("docs/reference/handlers/index.md", r"^(\w+)$", id="toctree of that index"),
+        pytest.param(
+            "docs/howto/configuration.md", r"^\| \[`(\w+)`\]\(.*/handlers/\1\.md\) \|", id="configuration file"
+        ),
+        pytest.param("src/event/_cli/send.py", r"^  (\w+)=[A-Z]", id="help of send"),
+    ],
+)
+def test_every_list_of_handlers_has_the_built_in_handlers_in_their_order(path, row):
+    text = (pages.CHECKOUT / path).read_text("utf-8")
+    assert re.findall(row, text, re.MULTILINE) == list(_registry.BUILTINS)
 
 
 def test_the_design_page_shows_every_module_and_no_other():

@@ -436,3 +436,11 @@ def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
     value["again"] = value
     with pytest.raises(EventError, match=r"'again\.again' contains itself"):
         _json.dumps({"again": value})
+
+
+@LAYOUTS
+def test_an_unusual_value_is_written_in_a_process_without_json_too(layout, monkeypatch):
+    value = {"set": {1}, "path": pathlib.PurePosixPath("a")}
+    expected = _json.dumps(value, **layout)
+    monkeypatch.delitem(sys.modules, "json")
+    assert _json.dumps(value, **layout) == expected

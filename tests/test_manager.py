@@ -281,6 +281,13 @@ def test_a_file_that_is_no_event_is_an_error_that_names_it(manager, tmp_path):
 # Adding.
 
 
+def test_a_handler_without_json_does_not_load_it(manager, monkeypatch):
+    for name in ("event._json", "event._json_plain"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    manager.add_handler("logging")
+    assert "event._json_plain" not in sys.modules
+
+
 def test_add_handler_constructs_the_handler_with_its_arguments(manager, tmp_path):
     assert manager.add_handler("file", str(tmp_path)) is None
     manager.add_handler("logging", "builds", level=20)
