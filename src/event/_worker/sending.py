@@ -95,7 +95,7 @@ class EventSender:
         :param timeout: seconds, instead of the timeout for all events
         :raises ValueError: a value of the event has an unsupported type, or the event is too large
         """
-        job = {"event": event, "redact": self.redact, "attach": attach, "sending": sending}
+        job: dict[str, Any] = {"event": event, "redact": self.redact, "attach": attach, "sending": sending}
         job["backlog"] = self.delivers_backlog
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
