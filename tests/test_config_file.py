@@ -83,13 +83,13 @@ EVERY = {
 
 def test_every_option_of_a_handler_has_a_named_key():
     for kind, module in (("http", http), ("broker", broker)):
-        options = {_config_file._WRITTEN.get(key, key) for key in _config_file._BUILTIN_KEYS[kind].options}
+        options = {_config_file.HANDLER_NAMES.get(key, key) for key in _config_file.BUILTIN_KEYS[kind].options}
         (known,) = (value for name, value in vars(module).items() if name.endswith("_OPTIONS"))
         assert options == set(known)
 
 
 def test_every_built_in_has_named_keys():
-    assert set(_config_file._BUILTIN_KEYS) == set(EVERY) == set(_registry.BUILTINS)
+    assert set(_config_file.BUILTIN_KEYS) == set(EVERY) == set(_registry.BUILTINS)
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY))
@@ -251,7 +251,7 @@ def test_a_file_that_cannot_be_read_is_an_error(write, tmp_path):
     with pytest.raises(EventError, match="is not UTF-8"):
         read_config_file(path)
     with open(path, "wb") as file:
-        file.write(b"#" * (_config_file._LARGEST + 1))
+        file.write(b"#" * (_config_file.MAX_SIZE + 1))
     with pytest.raises(EventError, match="is larger than"):
         read_config_file(path)
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from helpers import pages, recipes
+from helpers.once import once_a_run
 from helpers.recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
 from servers.smtp import PASSWORD
 
@@ -22,31 +23,35 @@ NOTHING_SENT = "nothing is sent: E3_EVENT_HANDLERS names no handler"
 
 @pytest.fixture(scope="session")
 def wheels(programs, tmp_path_factory):
-    """Return the directory of wheels that the page on installing makes."""
-    directory = tmp_path_factory.mktemp("install")
-    (directory / "event").symlink_to(pages.CHECKOUT)
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    building = {"PATH": path, "PIP_NO_BUILD_ISOLATION": "no"}
-    made = subprocess.run(
-        ["sh", "-ec", block("install", "sh")],
-        cwd=directory,
-        env={**os.environ, **building},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
+    """Return the directory of wheels that the page on installing makes; it is made once for all tests of a run."""
+
+    def make(directory):
+        directory.mkdir()
+        (directory / "event").symlink_to(pages.CHECKOUT)
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        building = {"PATH": path, "PIP_NO_BUILD_ISOLATION": "no"}
+        made = subprocess.run(
+            ["sh", "-ec", block("install", "sh")],
+            cwd=directory,
+            env={**os.environ, **building},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+
+    directory = once_a_run(tmp_path_factory, "install", make)
     names = sorted(path.name.partition("-")[0] for path in (directory / "ci" / "wheels").iterdir())
     assert names == ["e3_event", "typing_extensions"]
     return directory / "ci" / "wheels"
 
 
 @pytest.fixture
-def new_machine(wheels, programs, tmp_path):
+def new_machine(wheels, bare_programs, tmp_path):
     made = []
 
     def new():
-        made.append(Machine(tmp_path / f"machine{len(made)}", wheels, programs))
+        made.append(Machine(tmp_path / f"machine{len(made)}", wheels, bare_programs))
         return made[-1]
 
     return new

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-_LARGEST = 1 << 20  # bytes
+MAX_SIZE = 1 << 20  # bytes
 _TOP_KEYS = ("handlers", "outbox", "timeout", "redact", "when")
 _COMMON_KEYS = ("type", "on", "when", "config")
 
@@ -125,11 +125,11 @@ def _content(path: str) -> str:
     try:
         with open(_files.open_regular(path), "rb") as file:
             _refuse_foreign(os.fstat(file.fileno()))
-            content = file.read(_LARGEST + 1)
+            content = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise EventError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(content) > _LARGEST:
-        raise EventError(f"is larger than {_LARGEST} bytes")
+    if len(content) > MAX_SIZE:
+        raise EventError(f"is larger than {MAX_SIZE} bytes")
     try:
         return content.decode()
     except ValueError as error:
@@ -210,7 +210,7 @@ class _Keys:
 
 _HTTP_OPTIONS = ("source", "event_type", "cdevents", "timeout")
 _JOINED = {"to": ", ", "urls": " ", "headers": ","}  # what joins the items, if the key has a list
-_BUILTIN_KEYS = {
+BUILTIN_KEYS = {
     "file": _Keys(("directory",), {"directory": ""}, whole=True),
     "logging": _Keys((), {"logger": "", "level": ""}),
     "smtp": _Keys(
@@ -225,13 +225,13 @@ _BUILTIN_KEYS = {
     "otel": _Keys((), {"endpoint": "", "service": "", "headers": ""}, whole=True),
     "broker": _Keys(("url",), {"url": "", "queue": ""}, options=("limit", "s3", "profile", "sse", "timeout")),
 }
-_WRITTEN = {"event_type": "type"}  # the handler's name of an option whose own name has another meaning here
+HANDLER_NAMES = {"event_type": "type"}  # the handler's name of an option whose own name has another meaning here
 
 
 def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) -> tuple[str, str]:
     """Return a handler's name and configuration, as in E3_EVENT_HANDLERS."""
     kind, full_name = _full_name(name, table, where)
-    keys = _BUILTIN_KEYS.get(kind)
+    keys = BUILTIN_KEYS.get(kind)
     _refuse_unknown(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where)
     config = _text(table, "config", where)
     if config is None and keys:
@@ -283,7 +283,7 @@ def _encoded(keys: _Keys, table: Mapping[str, Any], where: str, directory: str) 
     fields = [values.get(key, default) for key, default in keys.values.items()]
     if keys.several:
         fields += [_absolute(text, directory) for text in _texts(table, keys.several, where)]
-    options = [f"{_WRITTEN.get(key, key)}={values[key]}" for key in keys.options if key in values]
+    options = [f"{HANDLER_NAMES.get(key, key)}={values[key]}" for key in keys.options if key in values]
     if not options:
         while len(fields) > 1 and not fields[-1]:
             fields.pop()

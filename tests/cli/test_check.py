@@ -13,7 +13,6 @@ from typing import ClassVar
 import pytest
 
 from event import EventHandler, _registry
-from event._cli import check
 
 GOOD = "class Handler:\n    def send_event(self, event): return {result}\n    decode_config = lambda text: {{}}\n"
 
@@ -141,8 +140,10 @@ def test_damaged_metadata_of_one_distribution_does_not_hide_the_rest(command, pl
     assert states(out)["file"][1] == "ok"
 
 
-def test_entry_point_without_a_distribution_is_listed_as_unknown():
-    assert check._distribution(EntryPoint("odd", "m:H", "e3.event.handler")) == "an unknown distribution"
+def test_entry_point_without_a_distribution_is_listed_as_unknown(command, monkeypatch):
+    monkeypatch.setattr(_registry, "entry_points", lambda: [EntryPoint("odd", "m:H", "e3.event.handler")])
+    _, out, _ = command("check")
+    assert states(out)["odd"][0] == "an unknown distribution"
 
 
 def test_missing_extra_is_reported_but_not_broken(command, builtins):
@@ -154,9 +155,12 @@ def test_missing_extra_is_reported_but_not_broken(command, builtins):
     assert states(out)["knob"][1] == "ok"
 
 
-def test_loaded_module_without_a_spec_is_found(monkeypatch):
+def test_loaded_module_without_a_spec_is_found(command, builtins, monkeypatch):
     monkeypatch.setitem(sys.modules, "event_specless", types.ModuleType("event_specless"))
-    assert check._is_there("event_specless")
+    monkeypatch.setattr(Extra, "requires", {"event_specless": "frob"})
+    builtins["frob"] = (__name__, "Extra")
+    _, out, _ = command("check")
+    assert states(out)["frob"][1] == "ok"
 
 
 def test_built_in_handler_that_fails_to_import_is_broken(command, builtins):

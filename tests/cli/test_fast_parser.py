@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from event._cli._support import fast_parser, parser
 
-OPTIONS = sorted({option for table in fast_parser._TABLES.values() for option in table})
+OPTIONS = sorted({option for table in fast_parser.TABLES.values() for option in table})
 WORDS = st.one_of(
     st.sampled_from([*OPTIONS, *(f"{option}=x" for option in OPTIONS), "--timeout=3", "--", "-x", "--from-file", "-"]),
     st.sampled_from(["n", "a=1", "a:=2", "", "x y", "3", "0", "--help", "E3_EVENT_HANDLERS", "é"]),
@@ -75,4 +75,4 @@ def test_fast_parser_knows_every_option(command):
         if hasattr(action, "choices") and action.choices
     )
     options = {option for action in command_parser._actions for option in action.option_strings}
-    assert options - {"-h", "--help", "--from-file"} == set(fast_parser._TABLES[command])
+    assert options - {"-h", "--help", "--from-file"} == set(fast_parser.TABLES[command])

@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 
 import event
@@ -382,13 +383,13 @@ def test_after_a_failure_the_next_event_is_delivered(store, handler, caplog):
 # The client
 
 
-def test_one_client_serves_all_sends(store, handler):
-    assert handler._store is None
-    handler.send_event(event.Event("compile"))
-    client = handler._store._client
-    handler.send_event(event.Event("compile"))
-    assert client is not None
-    assert handler._store._client is client
+def test_one_client_serves_all_sends(store, handler, monkeypatch):
+    sessions = []
+    session = boto3.Session
+    monkeypatch.setattr(boto3, "Session", lambda **options: sessions.append(1) or session(**options))
+    for _ in range(2):
+        assert handler.send_event(event.Event("compile"))
+    assert sessions == [1]
 
 
 @pytest.mark.parametrize("again", [lambda h: pickle.loads(pickle.dumps(h)), copy.copy, copy.deepcopy])

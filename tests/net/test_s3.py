@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
 
+import boto3
 import pytest
 import trustme
 from botocore.awsrequest import AWSResponse
@@ -733,12 +734,16 @@ def test_profile_provides_the_credentials(server, tmp_path, monkeypatch):
             Store(none).put(URL, HELLO, "text/plain")
 
 
-def test_one_client_is_created_on_first_use(server, store, directory):
-    assert store._client is None
-    client = store.connect()
+def test_one_client_is_created_on_first_use(server, directory, monkeypatch):
+    sessions = []
+    session = boto3.Session
+    monkeypatch.setattr(boto3, "Session", lambda **options: sessions.append(1) or session(**options))
+    store = Store()
+    assert sessions == []
     store.put(URL, HELLO, "text/plain")
     download(store, directory)
-    assert store.connect() is client
+    assert store.connect() is store.connect()
+    assert sessions == [1]
 
 
 @pytest.mark.parametrize("again", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])
@@ -752,8 +757,7 @@ def test_used_store_can_be_copied_and_pickled(server, directory, again):
 
 def test_two_threads_share_a_client(server, store, tmp_path, directory, monkeypatch):
     client = store.connect()
-    made = []
-    monkeypatch.setattr(store, "_new_client", lambda: made.append(1))
+    monkeypatch.setattr(boto3, "Session", None)  # another client would be an error
     together = threading.Barrier(2, timeout=60)
 
     def there_and_back(number):
@@ -770,7 +774,6 @@ def test_two_threads_share_a_client(server, store, tmp_path, directory, monkeypa
 
     with ThreadPoolExecutor(2) as pool:
         assert set(pool.map(there_and_back, range(2))) == {client}
-    assert made == []
 
 
 FORK = """

@@ -235,9 +235,11 @@ def test_handler_that_could_not_be_loaded_gets_the_event_later(box, tmp_path, mo
     assert Board(tmp_path / "board").uids == ["u"]
 
 
-def test_added_handler_replaces_one_that_could_not_be_loaded(box, tmp_path):
+def test_added_handler_replaces_one_that_could_not_be_loaded(box, tmp_path, monkeypatch):
     m = EventManager(outbox=box.path)
-    m._unloaded["board"] = "from the variable"
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "board=from the variable")
+    with pytest.raises(event.EventError):
+        m.load_handlers_from_env()
     m.handlers["board"] = Handler(lambda e: False, config="by hand")
     m.send_event(Event("build"))
     ((_, _, entry),) = entries(box, "waiting")

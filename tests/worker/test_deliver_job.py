@@ -293,21 +293,21 @@ def test_drain_of_an_unreadable_outbox_reports_a_failure(tmp_path, line):
 
 def test_many_results_are_sent_in_one_frame(line, monkeypatch):
     monkeypatch.setattr(deliver_job, "_FLUSH_DELAY", 1000.0)
-    reports = deliver_job._Reports(line.reporter, quiet=False)
-    for number in range(deliver_job._MAX_ITEMS):
+    reports = deliver_job.Reports(line.reporter, quiet=False)
+    for number in range(deliver_job.MAX_ITEMS):
         reports.ended(str(number), "waiting")
     ((kind, values),) = line.heard()
-    assert (kind, len(values["items"])) == ("results", deliver_job._MAX_ITEMS)
+    assert (kind, len(values["items"])) == ("results", deliver_job.MAX_ITEMS)
 
 
 def test_log_of_the_pool_is_a_log_frame(line):
-    deliver_job._Reports(line.reporter, quiet=False).log("text")
+    deliver_job.Reports(line.reporter, quiet=False).log("text")
     assert line.heard() == [("log", {"text": "text"})]
 
 
 def test_only_the_latest_configurations_are_remembered(line, monkeypatch):
     monkeypatch.setattr(deliver_job, "_KNOWN_CONFIGS", 2)
-    reports = deliver_job._Reports(line.reporter, quiet=False)
+    reports = deliver_job.Reports(line.reporter, quiet=False)
     for name in ("a", "b", "b", "c"):
         reports.begin(Lane(name, "config"), [])
     assert reports.configs == {"b": "config", "c": "config"}

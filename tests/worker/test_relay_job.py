@@ -225,4 +225,4 @@ def test_long_reason_is_shortened_in_the_report(line, monkeypatch):
     running = relay(line, "long")
     ((_, reason, *_),) = give(running, body("1"))
     running.stop()
-    assert len(reason) == relay_job._MAX_REPORTED_REASON
+    assert len(reason) == relay_job.MAX_REPORTED_REASON

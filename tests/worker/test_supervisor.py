@@ -126,14 +126,14 @@ def test_a_pass_fails_if_no_worker_can_be_started(once, stage):
 
 
 def test_pass_fails_after_repeated_worker_deaths_without_a_handler(once, stage, heard):
-    for _ in range(room._MAX_STARTS):
+    for _ in range(room.MAX_STARTS):
         assert not once.failed
         stage.now += 100.0
         once.step(0.0)
         die(once, stage.workers[-1])
     assert once.failed == "the worker was lost: its process ended with SIGSEGV"
     assert once.finished
-    assert len(stage.workers) == room._MAX_STARTS
+    assert len(stage.workers) == room.MAX_STARTS
 
 
 def test_pass_starts_no_second_worker_while_one_finishes(once, stage):
@@ -157,7 +157,7 @@ def test_workers_that_die_at_once_are_restarted_with_back_off(watching, stage, h
         watching.step(1000.0)
     pauses = [after - before for before, after in pairwise(starts)]
     assert pauses[:5] == [0.0, 0.0, 2.0, 4.0, 8.0]
-    assert max(pauses) == room._MAX_RESTART_PAUSE
+    assert max(pauses) == room.MAX_RESTART_PAUSE
     assert set(heard.notes) == {"the worker was lost: it broke"}
 
 

@@ -85,7 +85,7 @@ def keeping(stage):
 def outcomes(batch):
     """Return what is to become of each message, as `WorkerSink.deliver` does."""
     assert batch.done.is_set()
-    results = [worker_sink._combined(each) for each in batch.results]
+    results = [worker_sink.combined(each) for each in batch.results]
     return [(result.disposition, result.reason, result.pending) for result in results]
 
 
@@ -228,7 +228,7 @@ def test_results_of_handlers_tried_alone_are_merged(direct, stage):
     assert direct.alone() == (worker, ["b"])
     direct.kill_alone()
     assert outcomes(batch) == [(REQUEUE, f"b: {DEATH}", ["b"])]
-    combined = worker_sink._combined(batch.results[0])
+    combined = worker_sink.combined(batch.results[0])
     assert (combined.refused, combined.crashed) == ({"a": "refused"}, True)
 
 
@@ -343,7 +343,7 @@ def test_aborted_sink_leaves_messages_at_the_broker(sink, monkeypatch):
 
 @pytest.fixture
 def wake_up():
-    made = worker_sink._WakeUp()
+    made = worker_sink.WakeUp()
     yield made
     os.close(made._read)
     os.close(made._write)
@@ -363,7 +363,7 @@ def test_constant_wake_ups_delay_no_worker(wake_up):
 
 def test_wake_up_works_if_a_pipe_cannot_be_nonblocking(monkeypatch):
     monkeypatch.delattr(os, "set_blocking")
-    wake_up = worker_sink._WakeUp()
+    wake_up = worker_sink.WakeUp()
     wake_up.wake()
     assert wake_up.read()
     os.close(wake_up._read)

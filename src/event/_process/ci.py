@@ -39,7 +39,7 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
 
     :param environ: the environment variables
     """
-    for name, (mark, url, *sources) in _SYSTEMS.items():
+    for name, (mark, url, *sources) in SYSTEMS.items():
         if _matches(mark, environ):
             values = {"build_url": _fill_url(url, environ), **_values(sources, environ)}
             if mark.endswith("_ACTIONS"):
@@ -64,7 +64,7 @@ _GITHUB = (
     "",
     "GITHUB_ACTOR",
 )
-_SYSTEMS = {
+SYSTEMS = {
     "forgejo": ("FORGEJO_ACTIONS", *_GITHUB),
     "gitea": ("GITEA_ACTIONS", *_GITHUB),
     "github": ("GITHUB_ACTIONS", *_GITHUB),

@@ -23,7 +23,7 @@ Reports:
 ``total``       the number of entries to try; at most `BOUND` are counted in each state
 ``begin``       a handler is about to get entries: ``handler``, ``lane``, ``entries`` ([claim, id, event name] of each)
 ``adopted``     an entry of ``adopt`` has a new claim: ``entry``, ``claim``
-``results``     results in order: ``items``, see `_Reports`
+``results``     results in order: ``items``, see `Reports`
 ``log``         a warning that does not belong to a delivery: ``text``
 ``trouble``     the outbox can't be used: ``text``; an empty text means that it can be used again
 ``state``       once a second: ``disk`` is how long the disk has not responded, in seconds; ``exhausted`` is whether
@@ -61,7 +61,7 @@ POLL = 1.0  # seconds between two scans of the outbox
 STATE_INTERVAL = 1.0  # seconds between two reports ``state``
 _DRAIN_CHECK_INTERVAL = 0.2  # seconds between two checks for frames from the command
 _FLUSH_DELAY = 0.05  # seconds that a result waits for others, to share a report
-_MAX_ITEMS = 50  # results in one report
+MAX_ITEMS = 50  # results in one report
 _MAX_ERROR_LENGTH = 1500  # characters of an error in a report
 _KNOWN_CONFIGS = 200  # most recent handler configurations whose secrets are removed from log messages
 
@@ -98,7 +98,7 @@ class Delivering:
     def __init__(self, job: dict[str, Any], reporter: Reporter) -> None:
         self.outbox = Outbox(job["outbox"])
         self._reporter = reporter
-        self._reports = _Reports(reporter, quiet=job["quiet"])
+        self._reports = Reports(reporter, quiet=job["quiet"])
         self.log = Log(reporter, self._reports.configs)
         self.pool = DeliveryPool(self.outbox, job["timeout"], job["jobs"], self._reports, held=job.get("hold", ()))
         for key in job.get("pause", ()):
@@ -226,7 +226,7 @@ class Delivering:
             self._reporter.report("state", disk=self.pool.disk.longest_wait(), exhausted=self.pool.is_exhausted)
 
 
-class _Reports:
+class Reports:
     """Send the pool's results to the command, several in one report, without secrets.
 
     An item of ``results`` is one of two lists:
@@ -290,7 +290,7 @@ class _Reports:
         with self._lock:
             self._items.append(item)
             count = len(self._items)
-        if count >= _MAX_ITEMS:
+        if count >= MAX_ITEMS:
             self.flush()
         elif count == 1:
             self._has_items.set()

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
     from event._worker.reporter import Reporter
 
-_MAX_REPORTED_REASON = 500  # characters
+MAX_REPORTED_REASON = 500  # characters
 _ROOM_WAIT = 0.001  # seconds to wait, for each event of a batch, until the pool has room for the batch
 
 
@@ -115,9 +115,9 @@ def as_lists(results: Sequence[SinkResult]) -> list[list[Any]]:
     return [
         [
             result.disposition.value,
-            result.reason[:_MAX_REPORTED_REASON],
+            result.reason[:MAX_REPORTED_REASON],
             result.pending,
-            {name: reason[:_MAX_REPORTED_REASON] for name, reason in result.refused.items()},
+            {name: reason[:MAX_REPORTED_REASON] for name, reason in result.refused.items()},
         ]
         for result in results
     ]

@@ -39,8 +39,8 @@ MAX_AGE = 6 * 3600.0  # seconds until a worker is replaced
 MAX_THREADS = 1000  # in a worker, until it is replaced
 _RELEASE_TIMEOUT = 2.0  # seconds to put unfinished entries back after a second signal
 _START_TIMEOUT = 10.0  # seconds for a worker to accept a job
-_MAX_STARTS = 5  # of workers in a row without any result; then the job ``deliver`` fails
-_MAX_RESTART_PAUSE = 60.0  # seconds between two starts
+MAX_STARTS = 5  # of workers in a row without any result; then the job ``deliver`` fails
+MAX_RESTART_PAUSE = 60.0  # seconds between two starts
 _STATES = frozenset({"state", "alive", "total", "trouble", "idle", "absent"})
 _CRASHES_BEFORE_PAUSE = 2  # in a row, in quarantine
 
@@ -148,7 +148,7 @@ class Supervisor:
         now = time.monotonic()
         if now < self._next_start:
             return
-        self._next_start = now + (backoff(self._starts, 0.5, _MAX_RESTART_PAUSE) if self._starts > 1 else 0.0)
+        self._next_start = now + (backoff(self._starts, 0.5, MAX_RESTART_PAUSE) if self._starts > 1 else 0.0)
         self._starts += 1
         try:
             worker, self._spare = self._spare or Worker.spawn(), None
@@ -297,7 +297,7 @@ class Supervisor:
         for entry in given:
             self._quarantine.add(entry)
         if not self._handle_death(worker) and not given:
-            self._fail(f"the worker was lost: {worker.ended}", fatally=self._starts >= _MAX_STARTS)
+            self._fail(f"the worker was lost: {worker.ended}", fatally=self._starts >= MAX_STARTS)
 
     def _forget(self, worker: Worker) -> dict[str, OpenEntry]:
         """Remove a worker; return its open entries."""

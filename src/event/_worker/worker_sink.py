@@ -90,7 +90,7 @@ class WorkerSink:
             if self._ended.is_set():
                 return [SinkResult(Disposition.KEEP, "the worker has stopped") for _ in batch]
             idle()
-        return [_combined(results) for results in submitted.results]
+        return [combined(results) for results in submitted.results]
 
     def close(self) -> None:
         """Deliver the due entries of the outbox and stop the worker. If a signal interrupts this, call `abort`."""
@@ -117,7 +117,7 @@ class WorkerSink:
             self._ended.set()
 
 
-class _WakeUp:
+class WakeUp:
     """Lets another thread end a wait in `receive`, which treats this object as a further worker."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class _RelaySupervisor(Supervisor):
     def __init__(self, job: Mapping[str, Any], listener: Listener) -> None:
         super().__init__(job, listener)
         self._names = [name for name, _ in job["handlers"]]
-        self._wake_up = _WakeUp()
+        self._wake_up = WakeUp()
         self._batch: _Batch | None = None
         self._number = 0
         self._alone: Worker | None = None  # the worker that retries single messages
@@ -347,7 +347,7 @@ class _RelaySupervisor(Supervisor):
         self.wake()
 
 
-def _combined(results: Sequence[SinkResult]) -> SinkResult:
+def combined(results: Sequence[SinkResult]) -> SinkResult:
     """Combine the results of a message whose handlers were tried separately."""
     if len(results) == 1:
         return results[0]

@@ -45,7 +45,7 @@ def parse_fast(argv: list[str]) -> Any:
     if has_tail:
         where = argv.index("--")
         head, tail = argv[1:where], argv[where + 1 :]
-    table = _TABLES[argv[0]]
+    table = TABLES[argv[0]]
     values: dict[str, Any] = {dest: [] if kind == _LIST else default for dest, kind, default in table.values()}
     words = _read_options(head, table, values)
     if words is None or (values["handlers"] and values["env"] != _ENV):
@@ -113,7 +113,7 @@ _OUTPUT: dict[str, tuple[str, str, Any]] = {
     "--verbose": ("verbose", _FLAG, False),
     "-v": ("verbose", _FLAG, False),
 }
-_TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
+TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
     "send": {
         **_BOTH,
         **_OUTPUT,
