@@ -726,7 +726,7 @@ def test_dropped_connection_is_a_failure(caplog):
     with raw_server(lambda connection, stopped: connection.close()) as port:
         assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
     assert re.search(
-        r": (Remote end closed connection|connection reset by peer|broken pipe).*may speak OTLP", caplog.text
+        r": (Remote end closed|connection reset|broken pipe) .*may speak OTLP", caplog.text
     )
 
 
