@@ -345,6 +345,8 @@ def _translated(act: Callable[[], _Result]) -> _Result:
 
     try:
         return act()
+    except RecursionError:  # botocore asks again where the bucket is, for each redirection
+        raise StoreError("the server redirects every request again") from None
     # A ValueError is what botocore raises for an endpoint's URL or a number that it finds in the environment; an
     # OSError, for a program that is to bring the credentials. Without the cause: a traceback would show the password.
     except (OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
