@@ -465,7 +465,9 @@ def test_channel_closed_by_the_broker_is_a_lost_connection(rabbit):
         pytest.param("rabbit", "amqp://tests:t0psecret@127.0.0.1:{}/", RefusedError, "ACCESS_REFUSED", id="password"),
         pytest.param("rabbit", "amqp://tests:{1}@127.0.0.1:{0}/none", RefusedError, "NOT_ALLOWED", id="virtual-host"),
         pytest.param("rabbit", "amqps://tests:t0psecret@127.0.0.1:{}/", BrokerError, "TLS", id="no-tls"),
-        pytest.param("stream", "redis://:t0psecret@127.0.0.1:{}/", RefusedError, "invalid username-password", id="redis-password"),
+        pytest.param(
+            "stream", "redis://:t0psecret@127.0.0.1:{}/", RefusedError, "invalid username-password", id="redis-password"
+        ),
         pytest.param("stream", "redis://:{1}@127.0.0.1:{0}/77", BrokerError, "DB index", id="redis-database"),
         pytest.param("rabbit", "amqp://:t0psecret@127.0.0.1:1/", BrokerError, "refused", id="nobody"),
         pytest.param("stream", "redis://:t0psecret@127.0.0.1:1/", BrokerError, "refused", id="no-redis"),
