@@ -67,7 +67,7 @@ def config_file(directory: str | None = None) -> str | None:
     :param directory: the directory in which to start; None for the working directory
     """
     if named := os.environ.get("E3_EVENT_CONFIG"):
-        return None if named == "none" else named
+        return None if named.lower() == "none" else os.path.expanduser(named)
     try:
         directory = os.path.abspath(directory or os.getcwd())
     except OSError:  # the working directory no longer exists

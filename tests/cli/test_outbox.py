@@ -45,6 +45,43 @@ def in_corrupt(command):
     return entry_id, whole
 
 
+# retry with another handler
+
+
+def test_an_event_for_a_mistyped_handler_is_given_to_the_right_one(command, here):
+    (here / "log").write_text("all well", "utf-8")
+    command("send", "n", "--uid", "u", "--attach", "log", "--handler", "flie=events", *AT)
+    (wrong,) = ids()
+    status, out, _ = command("outbox", "retry", wrong[:8], "--handler", "file=events", *AT)
+    assert (status, out) == (0, [f"{wrong} is due now, with a new ID"])
+    assert len({wrong, *ids()}) == 2
+    assert command("deliver", "ob")[0] == 0
+    assert (here / "events/n-u/log").read_text("utf-8") == "all well"
+    assert ids() == []
+
+
+def test_retry_with_an_unknown_handler_changes_nothing(command):
+    (entry_id,) = wait_for("n")
+    status, _, err = command("outbox", "retry", entry_id, "--handler", "flie=events", *AT)
+    assert (status, "no handler is named 'flie'" in err[0], ids()) == (1, True, [entry_id])
+
+
+def test_retry_with_another_handler_keeps_an_entry_with_a_damaged_attachment(command, here):
+    (here / "log").write_text("all well", "utf-8")
+    command("send", "n", "--attach", "log", "--handler", "flie=events", *AT)
+    (entry_id,) = ids()
+    next(here.glob("ob/waiting/*/*/0")).chmod(0o600)
+    next(here.glob("ob/waiting/*/*/0")).write_text("other", "utf-8")
+    status, _, err = command("outbox", "retry", entry_id, "--handler", "file=events", *AT)
+    assert (status, "has changed" in err[0], ids()) == (1, True, [entry_id])
+
+
+def test_another_handler_for_all_entries_is_a_wrong_command_line(command):
+    wait_for("n")
+    status, _, err = command("outbox", "retry", "--all", "--handler", "file=events", *AT)
+    assert (status, "--handler needs an ID" in err[-1]) == (2, True)
+
+
 # list
 
 
@@ -54,8 +91,7 @@ def test_the_golden_entry_is_listed(command):
         0,
         [
             f"{'ID':<38}STATE        DUE                   SINCE                 TRIED  EVENT -> PENDING: LAST ERROR",
-            f"{GOLDEN_ID}  waiting      {due}  2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
-            "NotADirectoryError: [Errno 20] Not a directory",
+            f"{GOLDEN_ID}  waiting      {due}  2026-05-28T20:26:40Z    2 x  compile -> file:archive: not a directory",
         ],
         ["e3-event outbox list: 1 waiting"],
     )
@@ -220,7 +256,7 @@ def test_the_golden_entry_is_shown(command, here):
         "",
         "Journal:",
         "  2026-05-28T20:26:40Z  file          delivered",
-        "  2026-05-28T20:26:40Z  file:archive  not delivered: NotADirectoryError: [Errno 20] Not a directory",
+        "  2026-05-28T20:26:40Z  file:archive  not delivered: not a directory",
         "",
         "Data:",
         "  {",
@@ -239,7 +275,7 @@ def test_untried_entry_with_a_missing_file_is_shown(command):
     (path / "entry").write_text(f'{first}\n{{"time": "noon", "handler": "other", "ok": false}}\n', "ascii")
     (path / "0").unlink()
     _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
-    assert any("FileNotFoundError" in line for line in out)
+    assert any("no such file or directory" in line for line in out)
     assert "  ?  other  not delivered:" in out
     (path / "entry").write_text(first, "ascii")
     _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
@@ -418,9 +454,9 @@ def test_unusable_outbox_is_a_problem(command):
     block("ob")
     status, out, err = command("check", *AT)
     assert (status, err) == (1, ["e3-event check: 1 problem"])
-    assert outbox_of(out).startswith(f"  {there('ob')}  broken: NotADirectoryError")
+    assert outbox_of(out).startswith(f"  {there('ob')}  broken: ")
     status, out, _ = command("check", "--outbox", "ob/deep")
-    assert (status, "  broken: NotADire" in outbox_of(out)) == (1, True)
+    assert (status, "  broken: " in outbox_of(out)) == (1, True)
 
 
 @pytest.mark.parametrize("state", ["waiting", "tmp"])
@@ -432,7 +468,7 @@ def test_unwritable_outbox_is_a_problem(command, monkeypatch, state):
     status, out, _ = command("check", *AT)
     assert (status, outbox_of(out)) == (
         1,
-        f"  {there('ob')}  broken: PermissionError: {closed} is not writable",
+        f"  {there('ob')}  broken: {closed} is not writable",
     )
 
 
