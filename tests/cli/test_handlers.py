@@ -72,9 +72,9 @@ def test_nothing_is_sent_if_no_handler_loads(command):
 @pytest.mark.parametrize(
     ("send", "line"),
     [
-        pytest.param("raise OSError('no route')", "OSError: no route", id="raises"),
-        pytest.param("raise OSError('a\\n  b\\x1b[31m')", r"OSError: a b\x1b[31m", id="control characters"),
-        pytest.param("raise OSError('x' * 9999)", "OSError: " + "x" * 891, id="very long"),
+        pytest.param("raise OSError('no route')", "no route", id="raises"),
+        pytest.param("raise OSError('a\\n  b\\x1b[31m')", r"a b\x1b[31m", id="control characters"),
+        pytest.param("raise OSError('x' * 9999)", "x" * 900, id="very long"),
         pytest.param("sys.exit(3)", "SystemExit: 3", id="exits"),
         pytest.param("return False", "the handler returned False", id="refuses without a word"),
         pytest.param(
