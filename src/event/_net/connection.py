@@ -1,7 +1,7 @@
-"""One HTTP connection and the answers that come on it (RFC 9110, 9112).
+"""One HTTP connection: send requests and read the responses (RFC 9110, 9112).
 
-The standard library's `http.client` writes the requests and reads the answers. Its sockets are replaced by those of
-`event._net.deadline`, and how much of an answer is read is bounded.
+The standard library's `http.client` does this, but with the sockets of `event._net.deadline` and limits on the size of
+a response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One SMTP session: connect, TLS, login, hand the mail over (RFC 5321, 3207, 4954, 8314).
+"""One SMTP session: connect, start TLS, log in, send the mail (RFC 5321, 3207, 4954, 8314).
 
 `smtplib` speaks the protocol. Its sockets are replaced by those of `event._net.deadline`, and how much of an answer is
 read is bounded.

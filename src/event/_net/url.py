@@ -1,4 +1,4 @@
-"""Parse a URL for a request. Its secrets appear in no error and no repr."""
+"""Parse a URL for a request. Errors and the repr contain none of its secrets."""
 
 from __future__ import annotations
 
