@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -239,6 +240,21 @@ def test_entry_is_removed_if_its_last_sync_fails(box, monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         put(box)
     assert there(box) == {}
+
+
+def test_event_is_stored_after_an_error_that_does_not_come_again(box, attached, monkeypatch):
+    open_ = os.open
+    errors = [OSError(errno.ESTALE, "Stale file handle")]
+
+    def fail_once(path, *args, **kwargs):
+        if errors and os.path.basename(path) == "entry":
+            raise errors.pop()
+        return open_(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", fail_once)
+    assert put(box, attached).damage() is None
+    assert errors == []
+    assert [*there(box)] == ["claimed"]
 
 
 @pytest.mark.parametrize("call", ["rename", "mkdir"])

@@ -124,7 +124,7 @@ class Outbox:
     ) -> Claim:
         """Store an event with copies of its attachments, and sync it to disk.
 
-        The parameters are those of `NewEntry`. Attachments in a `workspace` are moved instead of copied.
+        The parameters are those of `NewEntry`. If an error of the system prevents it, try once more.
 
         :return: the claim of this process on the new entry
         :raises OSError: the event can't be stored, for example because the disk is full or the directory not writable
@@ -145,7 +145,7 @@ class Outbox:
     def workspace(self) -> writer.Workspace:
         """Return a context manager that creates a temporary directory for attachments and returns its path.
 
-        `put` moves files from this directory instead of copying them, and trusts their SHA-1. Remaining files are
+        `put_many` moves files from this directory instead of copying them, and trusts their SHA-1. Remaining files are
         removed at the end of the block, or if the process dies, by a later process.
 
         :raises OSError: on entering the block, if the directory can't be created

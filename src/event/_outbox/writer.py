@@ -86,7 +86,14 @@ class Workspace:
 
 
 def put(layout: Layout, new: NewEntry) -> Claim:
-    """Put an event; see `Outbox.put`."""
+    """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may not come again."""
+    try:
+        return _put(layout, new)
+    except OSError:
+        return _put(layout, new)
+
+
+def _put(layout: Layout, new: NewEntry) -> Claim:
     layout.prepare("tmp", "claimed")
     claim = _enter(layout, _write_entry(layout, new))
     _sync(layout, [claim])

@@ -1,0 +1,71 @@
+"""No failing system call loses an event: each call of `send` and `deliver` fails once, by a preloaded library."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cli import failing
+
+COMPILER = shutil.which("cc") if platform.libc_ver()[0] == "glibc" else None
+ERRORS = ("EIO", "ESTALE", "EACCES", "EMFILE", "ENOMEM", "ENOSPC", "ETIMEDOUT")
+CALLS = {"open", "close", "read", "write", "rename", "unlink", "rmdir", "opendir", "readdir64"}
+
+pytestmark = [
+    pytest.mark.server,  # it takes seconds
+    pytest.mark.skipif(not COMPILER, reason="platform: the library needs Linux, glibc and a C compiler"),
+]
+
+
+def run_failing(directory, command, handler, form, errors):
+    """Run the command once for each call, which fails; return what became of each event."""
+    library, state = directory / "failing_calls.so", directory / "state"
+    source = pathlib.Path(__file__).parents[1] / "helpers" / "failing_calls.c"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
+    state.write_bytes(bytes(failing.STATE.size))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    env |= {"LD_PRELOAD": str(library), "FAILING_DIRECTORY": str(directory / "failing"), "FAILING_STATE": str(state)}
+    arguments = [sys.executable, failing.__file__, directory, command, handler, form, ",".join(errors)]
+    done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(command, runs):
+    for run in runs:
+        assert run["damaged"] == [], run
+        assert run["left"] == [], run
+        assert len(run["deliveries"]) == 1, run
+        assert run["files"] == 1, run
+        assert "Traceback" not in run["stderr"], run
+        if run["status"]:  # this pass could not read the outbox, and says so; the next one delivered the event
+            assert (run["status"], command) == (1, "deliver"), run
+            assert "[Errno " in run["stderr"], run
+    assert len(runs) > 50
+
+
+@pytest.mark.parametrize(
+    ("command", "handler", "form"),
+    [("send", "down", "directory"), ("deliver", "up", "directory"), ("deliver", "down", "file")],
+)
+def test_failure_of_any_call_of_the_command_loses_no_event(tmp_path, command, handler, form):
+    runs = run_failing(tmp_path, command, handler, form, ERRORS)
+    check(command, runs)
+    if handler == "up":
+        assert {run["failed"] for run in runs} > CALLS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("form", ["file", "directory"])
+@pytest.mark.parametrize("handler", ["up", "down"])
+@pytest.mark.parametrize("command", ["send", "deliver"])
+def test_failure_of_any_call_with_any_error_loses_no_event(tmp_path, command, handler, form):
+    check(command, run_failing(tmp_path, command, handler, form, ("each", *ERRORS)))
