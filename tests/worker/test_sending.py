@@ -228,7 +228,7 @@ def test_unusable_outbox_is_logged_and_the_event_sent_directly(sender, here):
     assert (summary(sent), sent.kept) == ([("file", True, "")], False)
     (line,) = one.logged
     assert line.startswith(
-        "the event cannot be kept in the outbox file/outbox, and is sent without: NotADirectoryError"
+        "the event cannot be kept in the outbox file/outbox and is sent without it: NotADirectoryError"
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BODY = 1 << 16  # bytes of an answer's body that are read
 
-# What a request raises, apart from what a caller did wrong.
+# The exceptions of a failed request, other than mistakes of the caller.
 FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 # Another attempt at the same URL may succeed. The redirects are those that are temporary.
@@ -34,7 +34,7 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 class Response:
     """The response of a server.
 
-    :ivar body: at most `BODY` bytes; nothing if it is compressed, since nobody asked for that
+    :ivar body: at most `BODY` bytes; empty if it is compressed, since no request asks for compression
     :ivar complete: whether that is the whole body
     """
 
@@ -55,7 +55,7 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None without one that is understood."""
+        """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None if it is missing or malformed."""
         return _retry_after(self.headers.get("Retry-After", "").strip())
 
     def __str__(self) -> str:
@@ -91,9 +91,9 @@ class _Response(http.client.HTTPResponse):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection over a route; its socket is of `event._net.deadline`.
+    """A connection to a server, directly or through a proxy. Each wait ends at a deadline.
 
-    :ivar answered: whether anything of the last answer has come
+    :ivar answered: whether the last response has begun to arrive
     """
 
     response_class = _Response

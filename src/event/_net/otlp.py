@@ -187,7 +187,9 @@ def parse_headers(text: str) -> dict[str, str]:
         name, value = name.strip().lower(), unquote(value.strip())
         is_token = name and name.isascii() and all(c.isalnum() or c in _IN_NAMES for c in name)
         if not equals or not is_token or not value.isascii() or not value.isprintable():
-            raise EventError("otel: the headers are malformed; expected name=value,name=value with percent-encoded values")
+            raise EventError(
+                "otel: the headers are malformed; expected name=value,name=value with percent-encoded values"
+            )
         headers[name] = value
     return headers
 

@@ -279,7 +279,9 @@ def _object(url: str) -> tuple[str, str]:
     """
     bucket, key = location(url)
     if not _BUCKET.fullmatch(bucket) or not _KEY.fullmatch(key):
-        raise EventError(f"s3: the URL is {_masked(repr(url))}; expected s3://BUCKET/KEY with names that are valid in S3")
+        raise EventError(
+            f"s3: the URL is {_masked(repr(url))}; expected s3://BUCKET/KEY with names that are valid in S3"
+        )
     return bucket, key
 
 
@@ -357,10 +359,10 @@ def _receive(  # noqa: PLR0913  # the object, where it goes and what is expected
         _translate_errors(deadline.left)
         received += len(chunk)
         if received > size:
-            raise ContentError(f"s3: {url!r} holds more than {size} bytes")
+            raise ContentError(f"s3: {url!r} has more than {size} bytes")
         digest.update(chunk)
         file.write(chunk)
     if received < size:
-        raise ContentError(f"s3: {url!r} holds {received} bytes, not {size}")
+        raise ContentError(f"s3: {url!r} has {received} bytes, not {size}")
     if digest.hexdigest() != sha1:
         raise ContentError(f"s3: {url!r} has the SHA-1 {digest.hexdigest()}, not {sha1}")

@@ -77,7 +77,7 @@ class Tee:
 
     :param piped: for each pipe, the descriptors that it replaces
     :param log: the log's descriptor, or None. Without a log, the command gets a closed pipe if the reader of its output
-        has gone away, as it would without us
+        has gone away, as if it wrote there itself
     :ivar error: the error that made the log incomplete; None if it is complete
     :ivar show_error: the error that kept output from stdout or stderr, other than a closed pipe; None if there is none
     :ivar on_closed: called with the number of a stream whose reader has gone away
