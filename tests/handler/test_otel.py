@@ -479,7 +479,7 @@ def test_endpoint_can_be_a_secret_reference(receiver, monkeypatch, caplog):
     assert receiver.requests[0][0] == f"/{TOKEN}"
     monkeypatch.setenv("COLLECTOR", f"gopher://{TOKEN}")
     assert not handler.send_event(closed())
-    assert "the endpoint does not begin with http:// or https://" in caplog.text
+    assert "the endpoint is not a valid http:// or https:// URL" in caplog.text
     assert TOKEN not in caplog.text
 
 
@@ -987,7 +987,7 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
     ],
 )
 def test_invalid_endpoint_is_refused(endpoint):
-    with pytest.raises(event.EventError, match="otel: the endpoint does not begin with http:// or https://"):
+    with pytest.raises(event.EventError, match="otel: the endpoint is not a valid http:// or https:// URL"):
         OTelHandler(endpoint)
 
 

@@ -85,7 +85,7 @@ def test_idn_host_without_idna_is_an_error_with_the_extra(monkeypatch):
 )
 def test_invalid_url_is_an_error_without_the_url(url):
     with pytest.raises(
-        EventError, match=r"^the URL does not begin with http:// or https://; expected https://HOST/PATH$"
+        EventError, match=r"^the URL is not a valid http:// or https:// URL; expected https://HOST/PATH$"
     ):
         target(url)
 

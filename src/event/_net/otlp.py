@@ -224,8 +224,8 @@ def _why(error: BaseException, target: Target) -> str:
 
 
 def _status_message(body: bytes) -> str:
-    # The body is a google.rpc.Status. Its first two fields, a number and a text, are the same as in this message, so the
-    # package that defines it need not be installed.
+    # The body is a google.rpc.Status. Its first two fields, a number and a text, are those of this message, so no other
+    # package is needed.
     try:
         message: str = ExportTracePartialSuccess.FromString(body).error_message
     except Exception:  # it is another message

@@ -156,8 +156,8 @@ class Store:
     def download(self, url: str, path: str, size: int, sha1: str) -> None:
         """Write the content of an object to a new file, which only its owner may read. Uses 1 MiB of memory.
 
-        The file is not synced, and never larger than `size`. After an error, there is no file. If the process is killed,
-        a part of the file may remain.
+        The file is not synced, and never larger than `size`. After an error, there is no file. If the process is
+        killed, a part of the file may remain.
 
         :param size: the expected size in bytes
         :param sha1: the expected SHA-1 (FIPS 180-4) in lower-case hex

@@ -59,7 +59,7 @@ class Target:
         except ValueError:
             pass
         # Raised here, without a cause: the text of the cause contains the URL.
-        raise EventError(f"{subject} does not begin with http:// or https://; expected https://HOST/PATH")
+        raise EventError(f"{subject} is not a valid http:// or https:// URL; expected https://HOST/PATH")
 
     @property
     def netloc(self) -> str:
