@@ -97,7 +97,8 @@ def pytest_runtest_makereport(item, call):
 
 # A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
 # program in another way marks itself.
-SERVER_FIXTURES = {"rabbitmq", "redis", "rabbit", "listed", "stream", "moto", "running", "sqs", "programs", "postfix"}
+RABBITMQ_FIXTURES = {"rabbitmq", "rabbit"}
+SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "listed", "stream", "moto", "running", "sqs", "programs", "postfix"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out
@@ -109,6 +110,8 @@ def pytest_collection_modifyitems(config, items):
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
+    # The first tests are those of one process of xdist: it alone starts RabbitMQ, for six seconds of processor time.
+    items.sort(key=lambda item: not RABBITMQ_FIXTURES & named_fixtures(item))
 
 
 def named_fixtures(item):
@@ -159,38 +162,36 @@ def moto():
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    """Return the programs of an environment that has this package; it is made once for all tests of a run."""
-    from helpers import pages
+def bare_programs(tmp_path_factory):
+    """Return the programs of an environment that has pip alone; it is made once for all tests of a run."""
+    from helpers import environments
+    from helpers.once import once_a_run
 
     if os.name == "nt":
         pytest.skip("platform: the sessions of the pages are those of a POSIX shell")
-    place = once_a_run(tmp_path_factory, "environment", pages.environment)
-    return place / "bin"
+    return once_a_run(tmp_path_factory, "bare", environments.with_pip) / "bin"
+
+
+@pytest.fixture(scope="session")
+def programs(bare_programs, tmp_path_factory):
+    """Return the programs of an environment that has this package; it is made once for all tests of a run."""
+    from helpers import environments
+    from helpers.once import once_a_run
+
+    def make(directory):
+        environments.with_package(bare_programs, directory)
+
+    return once_a_run(tmp_path_factory, "environment", make) / "bin"
 
 
 @pytest.fixture
 def own_programs(programs, tmp_path, monkeypatch):
     """Return the programs of an environment of the test's own, which it may install into."""
-    from helpers import pages
+    from helpers import environments
 
-    for name, value in pages.BUILDING.items():
+    for name, value in environments.BUILDING.items():
         monkeypatch.setenv(name, value)
-    return pages.layer(programs, tmp_path / "environment")
-
-
-def once_a_run(tmp_path_factory, name, make):
-    """Have the first of xdist's processes make a directory, and the others wait for it; return its path."""
-    from filelock import FileLock
-
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    with FileLock(root / f"{name}.lock"):
-        if not (root / f"{name}.made").exists():
-            make(root / name)
-            (root / f"{name}.made").touch()
-    return root / name
+    return environments.layer(programs, tmp_path / "environment")
 
 
 # Queues.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,7 @@ def within(name):
     return name[6:] if name.startswith("event.") else "" if name == "event" else None
 
 
+@cache
 def arrows():
     """Return module -> modules that it imports; lazy imports and those for the type checker count."""
     graph = {}

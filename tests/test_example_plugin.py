@@ -10,19 +10,19 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from helpers import pages
+from helpers import environments
 
-EXAMPLE = pages.CHECKOUT / "docs" / "examples" / "build-board"
+EXAMPLE = environments.CHECKOUT / "docs" / "examples" / "build-board"
 
 
 @pytest.fixture(scope="module")
 def installed(programs, tmp_path_factory):
     directory = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(EXAMPLE, directory / "source", ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    own = pages.layer(programs, directory / "environment")
-    pages.pip(own, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), **pages.BUILDING)
+    own = environments.layer(programs, directory / "environment")
+    environments.pip(own, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), **environments.BUILDING)
     (wheel,) = directory.glob("*.whl")
-    pages.pip(own, "install", str(wheel), **pages.BUILDING)
+    environments.pip(own, "install", str(wheel), **environments.BUILDING)
     return own
 
 

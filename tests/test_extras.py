@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 
 import pytest
 
@@ -31,6 +32,7 @@ EXTRAS = {
     "handler/s3.py": {"s3"},
 }
 OWN = {"event", "e3"}  # e3-core's error is the base class if it happens to be installed
+KNOWN = OWN | sys.stdlib_module_names | {"typing_extensions", "tomli"}
 INDIRECT = {"_net/guarded_requests.py": {"requests"}}  # it has it from Apprise's modules
 
 
@@ -38,13 +40,9 @@ def imported(source):
     """Return the modules that a text imports, apart from Python's own and those for type checkers."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
-    return {name for node in ast.walk(tree) for name in named(node) if name.split(".")[0] not in known()}
-
-
-def known():
-    return OWN | set(sys.stdlib_module_names) | {"typing_extensions", "tomli"}
+    return {name for node in ast.walk(tree) for name in named(node) if name.split(".")[0] not in KNOWN}
 
 
 def named(node):
@@ -67,21 +65,22 @@ def distribution_of(module):
     return "-".join(parts[:2]) if parts[1] in {"sdk", "proto"} else "opentelemetry-api"
 
 
-IMPORTS = {
-    path.relative_to(PACKAGE).as_posix(): imported(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
-}
-NEEDED = {path: modules | INDIRECT.get(path, set()) for path, modules in IMPORTS.items()}
+@cache
+def needed():
+    """Return path -> modules that it needs of an extra, for each file of the package."""
+    files = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    return {path: imported(source) | INDIRECT.get(path, set()) for path, source in files.items()}
 
 
 def test_the_table_names_every_module_that_imports_of_an_extra():
-    assert {path for path, modules in NEEDED.items() if modules} == set(EXTRAS)
+    assert {path for path, modules in needed().items() if modules} == set(EXTRAS)
 
 
 @pytest.mark.parametrize(
     ("path", "extra"), [(path, extra) for path, found in EXTRAS.items() for extra in sorted(found)]
 )
 def test_an_extra_names_what_its_modules_import(path, extra):
-    assert {*map(distribution_of, NEEDED[path])} <= distributions(project()["optional-dependencies"][extra])
+    assert {*map(distribution_of, needed()[path])} <= distributions(project()["optional-dependencies"][extra])
 
 
 def distributions(lines):

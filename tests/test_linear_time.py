@@ -105,6 +105,11 @@ READERS = {
     "a CloudEvent": lambda text: cloudevents.as_cloudevent(Event(text, source=text, a=text), "id", text, text),
 }
 
+OTHER_LETTERS = [
+    *"\"'\\()<>[]{},;.%=&#?!*|-_\n\t\r\b\x1b\0\ud800\u00df",
+    *("://", "a:", "a@", ", ", "a ", "(a", '"a', "<a", "{a", "a.", "\x1b["),
+]
+
 
 def cpu_seconds(read, text):
     begin = time.process_time()
@@ -117,7 +122,7 @@ def assert_linear(read, letters):
     """Read a short text and one that is 64 times as long: in linear time that takes 64 times, in quadratic 4096."""
     short, long = (letters * (size // len(letters)) for size in SIZES)
     seconds = max(cpu_seconds(read, short), SOON)
-    assert cpu_seconds(read, long) <= MOST * seconds
+    assert cpu_seconds(read, long) <= MOST * seconds, repr(letters)
 
 
 @pytest.mark.parametrize("letters", [*"a/@ :"])
@@ -127,28 +132,13 @@ def test_a_megabyte_is_read_in_linear_time(read, letters):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "letters",
-    [
-        *"\"'\\()<>[]{},;.%=&#?!*|-_\n\t\r\b\x1b\0\ud800\u00df",
-        "://",
-        "a:",
-        "a@",
-        ", ",
-        "a ",
-        "(a",
-        '"a',
-        "<a",
-        "{a",
-        "a.",
-        "\x1b[",
-    ],
-)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_a_megabyte_of_other_letters_is_read_in_linear_time(read, letters):
-    # tomllib takes quadratic time for a key of many parts; the file is the user's own.
-    if (read, letters) != (READERS["a configuration file"], "a."):
-        assert_linear(read, letters)
+def test_a_megabyte_of_other_letters_is_read_in_linear_time(read):
+    for letters in OTHER_LETTERS:
+        # tomllib takes quadratic time for a key of many parts; the file is the user's own.
+        if (read, letters) != (READERS["a configuration file"], "a."):
+            assert_linear(read, letters)
 
 
 @pytest.mark.parametrize(("power", "is_found"), [(1, False), (2, True)], ids=["linear", "quadratic"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -93,3 +94,38 @@ def test_program_calls_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert _e3_event.main() == 0
     assert capsys.readouterr().out.startswith("e3-event ")
+
+
+COLLECTS = """\
+import gc
+
+class Handler:
+    decode_config = classmethod(lambda cls, config: {})
+    encode_config = lambda self: ""
+
+    def send_event(self, event):
+        with open("collects", "w") as file:
+            file.write(str(gc.isenabled()))
+        return True
+"""
+
+
+def test_garbage_is_collected_while_a_handler_runs(process, plugin):
+    plugin("collects", COLLECTS)
+    assert process("send", "n", "--handler", "collects").returncode == 0
+    with open("collects") as file:
+        assert file.read() == "True"
+
+
+@pytest.mark.parametrize("args", [["check"], ["outbox", "list"]], ids=" ".join)
+def test_command_collects_garbage_but_not_what_was_imported(here, args):
+    code = f"import gc, sys; sys.argv[1:] = {args}; from event._cli import main; main()"
+    code += "; print(gc.isenabled(), gc.get_freeze_count() > 1000)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "True True"
+
+
+def test_garbage_collection_of_another_program_stays_as_it_is(command):
+    frozen = gc.get_freeze_count()
+    command("check")
+    assert gc.get_freeze_count() == frozen

@@ -18,34 +18,17 @@ from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
 from event._outbox import Outbox
 from helpers.commands import HOLDS_THE_LOCK, TO_FILES, handler, stored
-from servers.rabbitmq import rabbitmq_server
-from servers.redis import redis_server
 
 pytestmark = pytest.mark.server
 
-SERVERS = {"rabbitmq": rabbitmq_server, "redis": redis_server}
 BOTH = [pytest.param("rabbitmq", id="RabbitMQ"), pytest.param("redis", id="Redis")]
 RELAYED = "e3-event relay: {} relayed"
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """Start a server when it is first asked for."""
-    with contextlib.ExitStack() as stack:
-        running = {}
-
-        def get(name):
-            if name not in running:
-                running[name] = stack.enter_context(SERVERS[name](tmp_path_factory.mktemp(name)))
-            return running[name]
-
-        yield get
-
-
 @pytest.fixture
-def broker(servers, monkeypatch, request):
+def broker(monkeypatch, request):
     """A queue of a server, whose URL stands in ``BROKER``."""
-    server = servers(getattr(request, "param", "redis"))
+    server = request.getfixturevalue(getattr(request, "param", "redis"))
     monkeypatch.setenv("BROKER", server.url)
     return Queue(server.url)
 
@@ -211,8 +194,8 @@ def test_wrong_password_is_reported_without_it_and_retried(broker, relaying, mon
 
 
 @both
-def test_relay_waits_for_a_broker_that_is_down(broker, relaying, servers, request):
-    server = servers(request.node.callspec.params["broker"])
+def test_relay_waits_for_a_broker_that_is_down(broker, relaying, request):
+    server = request.getfixturevalue(request.node.callspec.params["broker"])
     broker.send("a")
     server.stop()
     try:

@@ -555,7 +555,7 @@ def test_truncated_response_body_does_not_change_the_result():
 
 
 def test_missing_response_body_does_not_change_the_result(monkeypatch):
-    monkeypatch.setattr("event.handler.http._LINGER", 0.05)
+    monkeypatch.setattr("event._net.connection._BODY_TIMEOUT", 0.05)
 
     def serve(connection, stopped):
         connection.recv(65536)

@@ -19,12 +19,11 @@ import re
 import signal
 import subprocess
 import textwrap
-import venv
-from pathlib import Path
 
 import event
+from helpers.environments import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[2]
+__all__ = ["CHECKOUT", "blocks", "run"]
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>\w+)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\w[\w./-]*\.\w+)\n")
 _END = "@@@ end of command "
@@ -120,45 +119,3 @@ def matches(shown, output):
     if output and not output.endswith("\n"):
         output += "\n"
     return re.fullmatch(pattern, output) is not None
-
-
-def environment(directory):
-    """Make a virtual environment with this package as a user gets it, pytest, and what builds a plugin's wheel.
-
-    It takes seconds: conftest.py makes it once for all tests of a run. `layer` gives a test one of its own.
-
-    :return: the directory of its programs
-    """
-    venv.create(directory, with_pip=True)
-    programs = directory / "bin"
-    pip(programs, "install", "hatchling", "pytest", "setuptools>=70.1")
-    pip(programs, "install", "--no-build-isolation", str(CHECKOUT))
-    return programs
-
-
-def layer(programs, directory):
-    """Make an environment that has what another one has, and can be installed into.
-
-    A package is built with what is installed, so that pip downloads nothing: its process has to have BUILDING.
-
-    :return: the directory of its programs
-    """
-    venv.create(directory, with_pip=False)
-    below, own = (next(path.glob("lib/python*/site-packages")) for path in (programs.parent, directory))
-    (own / "below.pth").write_text(f"{below}\n", encoding="utf-8")
-    for name, module in (("pip", "pip"), ("e3-event", "event")):
-        program = directory / "bin" / name
-        program.write_text(f'#!/bin/sh\nexec "{directory}/bin/python" -m {module} "$@"\n', encoding="utf-8")
-        program.chmod(0o755)
-    return directory / "bin"
-
-
-# pip's variable has the meaning of the option's opposite: "no" is without isolation.
-BUILDING = {"PIP_NO_BUILD_ISOLATION": "no", "PIP_NO_INDEX": "1"}
-
-
-def pip(programs, *arguments, **environ):
-    """Run pip in an environment; its output is shown where it fails."""
-    command = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"

@@ -1,7 +1,8 @@
 """Runs the recipes of docs/howto/ci as their systems run them, as far as that is possible without these systems.
 
 Real are the shell steps, the installation, `e3-event` and the mail server. Simulated are the systems' files and
-variables, `make`, `docker`, and what GitHub and GitLab do with artifacts.
+variables, `make`, `docker`, and what GitHub and GitLab do with artifacts. `python3 -m venv` makes an environment that
+has pip from another one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import os
 import re
 import shutil
 import subprocess
-import venv
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from helpers import pages
+from helpers import environments, pages
 from servers.process import free_port
 from servers.smtp import PASSWORD, smtp_server
 
@@ -41,7 +41,7 @@ class Machine:
 
     :param directory: where it is
     :param wheels: the directory of wheels
-    :param programs: where the python is whose pip installs, since the machine's own Python has none
+    :param programs: those of an environment with pip, which the machine's environments have as well
     """
 
     def __init__(self, directory, wheels, programs):
@@ -50,10 +50,12 @@ class Machine:
         self.home.mkdir(parents=True)
         (self.checkout / "ci").mkdir(parents=True)
         (self.checkout / "ci" / "wheels").symlink_to(wheels)
-        venv.create(directory / "python", with_pip=False, symlinks=True)
-        self.programs = directory / "python" / "bin"
-        pip = f'exec "{programs}/python" -m pip --disable-pip-version-check --python "{self.programs}/python" "$@"'
-        self.program("pip", pip)
+        python = environments.layer(programs, directory / "python")
+        self.programs = directory / "programs"
+        self.programs.mkdir()
+        self.path = f"{self.programs}:{python}:/usr/local/bin:/usr/bin:/bin"
+        make = f'exec "{python}/python" "{environments.__file__}" "{programs}" "$3"'
+        self.program("python3", f'[ "$1 $2" = "-m venv" ] && {make}\nexec "{python}/python" "$@"')
         self.step_ends(0)
 
     def program(self, name, script):
@@ -70,11 +72,10 @@ class Machine:
     def run(self, *command, **variables):
         """Run a command in the checkout, with these variables and few others."""
         home = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / ".local" / "state")}
-        path = f"{self.programs}:/usr/local/bin:/usr/bin:/bin"
         done = subprocess.run(
             command,
             cwd=self.checkout,
-            env={**home, "PATH": path, "LC_ALL": "C.UTF-8", **variables},
+            env={**home, "PATH": self.path, "LC_ALL": "C.UTF-8", **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 import threading
@@ -9,7 +10,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import Request, urlopen
 
+import botocore.session
 from moto.server import ThreadedMotoServer
+
+# Each client reads its service's description, a megabyte of JSON: six times the work of all else that makes a client.
+# Here the first one in a process reads it for all.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 SECRET = "s3cr3t/of+the/tests"
 

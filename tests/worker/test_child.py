@@ -573,5 +573,21 @@ def test_only_pending_handlers_get_the_event(line, claimed, alone):
     assert len(stored()) == 1
 
 
+def test_held_claim_keeps_the_delivery_of_one_handler_for_the_next(line, claimed):
+    reports = resume(line, claimed.name, handlers=["file"], hold=True)
+    assert kinds(reports) == ["begin", "result", "done"]
+    resume(line, dict(reports)["begin"]["claim"], results=[result("down")])
+    ((_, entry),) = Outbox("outbox").entries("waiting")
+    assert [*entry.pending] == ["down"]
+
+
+def test_held_claim_is_released_when_every_handler_has_delivered_the_event(line, claimed):
+    """The last delivery is not journaled, because the entry is removed: a held claim would lose it."""
+    reports = resume(line, claimed.name, results=[result("down", ok=True)], handlers=["file"], hold=True)
+    assert kinds(reports) == ["begin", "result", "end", "done"]
+    assert dict(reports)["end"] == {"where": "delivered"}
+    assert [*Outbox("outbox").entries()] == []
+
+
 def test_missing_claim_is_not_adopted(line, claimed):
     assert kinds(resume(line, claimed.name + "x")) == ["not_adopted", "done"]

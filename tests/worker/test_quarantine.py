@@ -89,6 +89,20 @@ def test_entry_is_released_after_each_handler_tried_it_alone(ward, stage):
     assert ward.quarantine.ids == []
 
 
+def test_entry_is_over_when_its_last_handler_has_released_it(ward, stage):
+    ward.add("e", "a")
+    ward.step()
+    (worker,) = stage.workers
+    worker.report("begin", claim="new.claim")
+    worker.report("result", ok=True)
+    worker.report("end", where="delivered")
+    worker.report("done")
+    ward.step()
+    assert ward.heard.entries == [("e", "delivered", [("a", "")])]
+    assert len(worker.jobs) == 1
+    assert ward.quarantine.ids == []
+
+
 def test_crash_of_a_handler_alone_is_journaled_as_its_failure(ward, stage):
     ward.add("e", "a", "b")
     ward.step()

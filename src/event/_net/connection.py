@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 BODY = 1 << 16  # bytes of an answer's body that are read
+_BODY_TIMEOUT = 2.0  # seconds
 
 # The exceptions of a failed request, other than mistakes of the caller.
 FAILURES = (OSError, ValueError, http.client.HTTPException)
@@ -34,8 +35,9 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 class Response:
     """The response of a server.
 
-    :ivar body: at most `BODY` bytes; empty if it is compressed, since no request asks for compression
-    :ivar complete: whether that is the whole body
+    :ivar body: at most `BODY` bytes. It is empty if it is compressed, which no request asks for. It is also empty if the
+        connection breaks off or the server takes too long, because the status is enough.
+    :ivar complete: whether the whole body was read
     """
 
     status: int
@@ -91,10 +93,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection to a server, directly or through a proxy. Each wait ends at a deadline.
-
-    :ivar answered: whether the last response has begun to arrive
-    """
+    """A connection to a server, directly or through a proxy. Each wait ends at a deadline."""
 
     response_class = _Response
 
@@ -102,7 +101,6 @@ class Connection(http.client.HTTPConnection):
         super().__init__(route.host, route.port)
         self.sock: Any = None
         self.route = route
-        self.answered = False
         self._tls: Any = context  # there for a route that needs it
         self._deadline = Deadline(0)
 
@@ -125,12 +123,9 @@ class Connection(http.client.HTTPConnection):
             raise
         self.sock = sock
 
-    def exchange(
-        self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline, linger: float | None
-    ) -> Response:
+    def exchange(self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Response:
         """Post, and return the answer; afterwards `sock` is None if the connection cannot serve again."""
         self._deadline = deadline
-        self.answered = False
         if self.sock is not None:
             self.sock.deadline = deadline
         proxy, path = self.route.proxy, target.path
@@ -143,16 +138,9 @@ class Connection(http.client.HTTPConnection):
         self.request("POST", path, body, {name: value for name, value in {**more, **headers}.items() if value})
         sock: Any = self.sock  # getresponse() forgets it if the server wants to close the connection
         with self.getresponse() as response:
-            self.answered = True
             answer = Response(response.status, response.headers)
-            if linger is None:
-                _read_body(response, answer)
-            else:
-                sock.deadline = deadline.shortened(linger)
-                try:
-                    _read_body(response, answer)
-                except FAILURES:
-                    answer.complete = False
+            sock.deadline = deadline.shortened(_BODY_TIMEOUT)
+            _read_body(response, answer)
         if not answer.complete:
             self.close()
         return answer
@@ -180,15 +168,15 @@ class Connection(http.client.HTTPConnection):
 
 
 def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
-    """Read an answer's body, but no more than `BODY` bytes.
-
-    :raises ConnectionError: it broke off
-    """
-    body = response.read(BODY)
+    """Read an answer's body, but no more than `BODY` bytes. If it breaks off or takes too long, it is not complete."""
+    try:
+        body = response.read(BODY)
+    except FAILURES:
+        answer.complete = False
+        return
     answer.complete = response.isclosed() and not response.length
-    if not answer.complete and len(body) < BODY:
-        raise ConnectionResetError("the answer broke off")
-    answer.body = b"" if response.headers.get("Content-Encoding") else body
+    if (answer.complete or len(body) == BODY) and not response.headers.get("Content-Encoding"):
+        answer.body = body
 
 
 def in_words(status: int) -> str:

@@ -59,20 +59,12 @@ class Client:
             while connections:
                 connections.pop().close()
 
-    def post(
-        self,
-        target: Target,
-        body: bytes,
-        headers: Mapping[str, str],
-        deadline: Deadline,
-        *,
-        linger: float | None = None,
-    ) -> Response:
+    def post(self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Response:
         """Send a request; return the answer.
 
-        If the server has closed a kept connection without an answer, the request is repeated once on a new one.
+        If the server has closed a kept connection without an answer, the request is repeated once on a new one. When
+        the status has come, the server has the request, so nothing about the answer's body is an error.
 
-        :param linger: seconds for the answer's body, if it does not matter; None: it has to be there by the deadline
         :raises OSError: no answer came, in time or at all
         :raises HTTPException: the answer is no HTTP
         :raises ValueError: a header cannot be sent
@@ -81,24 +73,17 @@ class Client:
         connection = self._kept(route)
         if connection is not None:
             try:
-                return self._exchange(connection, target, body, headers, deadline, linger)
+                return self._exchange(connection, target, body, headers, deadline)
             except (ConnectionError, ssl.SSLEOFError):
-                if connection.answered:
-                    raise
+                pass
         connection = Connection(route, self._tls(route))
-        return self._exchange(connection, target, body, headers, deadline, linger)
+        return self._exchange(connection, target, body, headers, deadline)
 
-    def _exchange(  # noqa: PLR0913  # see post
-        self,
-        connection: Connection,
-        target: Target,
-        body: bytes,
-        headers: Mapping[str, str],
-        deadline: Deadline,
-        linger: float | None,
+    def _exchange(
+        self, connection: Connection, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline
     ) -> Response:
         try:
-            answer = connection.exchange(target, body, headers, deadline, linger)
+            answer = connection.exchange(target, body, headers, deadline)
         except BaseException:
             connection.close()
             raise

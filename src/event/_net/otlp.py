@@ -219,8 +219,10 @@ def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
 
 
 def _why(error: BaseException, target: Target) -> str:
-    hint = "; this port is usually for OTLP over gRPC; the port for HTTP is usually 4318"
-    return _receiver_text(http_reason(error), {}) + (hint if target.port == _GRPC_PORT else "")
+    # A server for gRPC closes the connection, or resets it, when it gets a request of HTTP/1.1.
+    may_be_grpc = target.port == _GRPC_PORT or isinstance(error, (ConnectionResetError, BrokenPipeError))
+    hint = "; this port may speak OTLP over gRPC, the one for HTTP is usually 4318" if may_be_grpc else ""
+    return _receiver_text(http_reason(error), {}) + hint
 
 
 def _status_message(body: bytes) -> str:

@@ -83,7 +83,7 @@ class Claim:
         """Journal the result of a handler, so that a retry skips the handler if it has delivered the event."""
         now = time.time()
         self.entry.journal.append(text.record_from_delivery(now, delivery))
-        if self._is_done():
+        if self.is_delivered():
             self._unwritten = (now, delivery)  # not written, because the entry is about to be removed
         else:
             self._write(text.encode_delivery(now, delivery))
@@ -160,13 +160,14 @@ class Claim:
         """Return whether the entry is still on disk and claimed by this process."""
         return os.path.lexists(self.path)
 
-    def _is_done(self) -> bool:
+    def is_delivered(self) -> bool:
+        """Return whether every handler has delivered the event."""
         return not self.entry.pending and not self.entry.has_permanent_failure
 
     def _settle(self) -> str:
         entry = self.entry
         now = time.time()
-        if self._is_done():
+        if self.is_delivered():
             self.discard()
             return "delivered"
         if not entry.pending or entry.is_expired(now):

@@ -5,6 +5,7 @@ The process runs in its own session. Its stdin is empty, and its stdout goes to 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -85,6 +86,8 @@ def main(jobs: int, reports: int, command: int, *, ignores_signals: bool = True)
     if ignores_signals:
         _ignore_signals()
     _preload()
+    gc.freeze()  # what was imported lives until the end: do not look for garbage among it
+    gc.enable()  # the command stops it until it has forked
     reporter = Reporter(jobs, reports, command)
     last: Any = 0
     try:

@@ -11,7 +11,8 @@ Fields of the job:
 ``timeout``     the timeout that error messages name, in seconds
 ``deadline``    when the handlers must be done, by the system's monotonic clock
 ``alone``       whether to call the handlers in the main thread
-``hold``        whether to keep the claim for another ``resume``; ``end`` is not reported then
+``hold``        whether to keep the claim for another ``resume`` until every handler has delivered the event; ``end``
+                is not reported then
 ==============  ==================================================================================================
 
 Reports: ``begin`` with the name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``. If the dead

@@ -133,7 +133,8 @@ def send_to_handlers(
 
     If a handler could not be tried, the claim is kept: the command starts another worker for that handler.
 
-    :param job: uses ``deadline``, ``timeout``, ``alone``, and ``hold`` (whether to keep the claim)
+    :param job: uses ``deadline``, ``timeout``, ``alone``, and ``hold`` (whether to keep the claim until every handler
+        has delivered the event)
     :param claim: the claim on the event's outbox entry; None if the event is not in an outbox
     """
     timeout = None if job.get("alone") else max(0.0, job.get("deadline", 0.0) - time.monotonic())
@@ -151,7 +152,7 @@ def send_to_handlers(
                 claim.record(delivery)
             results.append(delivery)
     finally:
-        if claim and not untried:
+        if claim and (not untried or claim.is_delivered()):
             where = claim.release()
             if where == "claimed" and not claim.exists():
                 where = "lost"  # for example, the outbox was deleted

@@ -22,7 +22,6 @@ _EXPECTED = (
     "all but the URL may be left out"
 )
 _POST_TIMEOUT = 30.0  # seconds; the longest timeout that Standard Webhooks recommends
-_LINGER = 2.0  # seconds to read the response's body, which is not used
 _SUBJECT = "http: the URL"  # in errors
 
 
@@ -150,7 +149,7 @@ class HTTPHandler(EventHandler):
 
         def post() -> Response:
             headers = {"Content-Type": content_type, "User-Agent": "e3-event", **sign(secret, sending, body)}
-            return client.post(target, body, headers, deadline, linger=_LINGER)
+            return client.post(target, body, headers, deadline)
 
         return repeated(post, deadline)
 

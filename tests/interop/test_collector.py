@@ -1,0 +1,78 @@
+"""The handler `otel` and a real OpenTelemetry collector, which forwards the spans to the receiver of the tests."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import event
+from event._outbox import Outbox
+from event.handler.otel import OTelHandler
+from helpers.delivering import SECONDS, deliver
+from servers.otlp import otlp_receiver
+from servers.rotel import rotel_collector
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def receiver():
+    with otlp_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def collector(receiver, tmp_path):
+    with rotel_collector(tmp_path, receiver.endpoint) as running:
+        yield running
+
+
+def closed(**data):
+    with event.Event("compile", **data) as made:
+        pass
+    return made
+
+
+def forwarded(receiver):
+    """Return the span that the collector forwards, which it does after its answer."""
+    end = time.monotonic() + SECONDS
+    while not receiver.spans:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    (span,) = receiver.spans
+    return span
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_collector_forwards_the_span_unchanged(receiver, collector, monkeypatch, compression):
+    made = closed(outcome="failure", text="\u00e9\U0001f600", numbers=[1, 2], ratio=0.5, big=2**62, yes=True)
+    with otlp_receiver() as direct:
+        assert OTelHandler(direct.endpoint).send_event(made)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
+    assert OTelHandler(collector.endpoint).send_event(made)
+    span, (sent,) = forwarded(receiver), direct.spans
+    sent.pb.trace_id, sent.pb.span_id = span.pb.trace_id, span.pb.span_id  # each sending has its own
+    assert span.pb == sent.pb
+    assert (span.resource, span.scope) == (sent.resource, sent.scope)
+
+
+def test_event_for_a_collector_that_is_down_is_delivered_later(receiver, collector, tmp_path):
+    manager = event.EventManager(outbox=tmp_path / "outbox")
+    manager.add_handler("otel", collector.endpoint)
+    collector.kill()
+    assert not manager.send_event(closed())
+    collector.start()
+    ((_, outcome),) = deliver(Outbox(tmp_path / "outbox"), everything=True)
+    assert outcome
+    assert forwarded(receiver).name == "RUN compile"
+
+
+def test_a_wrong_path_is_a_permanent_error(collector):
+    with pytest.raises(event.PermanentError, match="404 Not Found"):
+        OTelHandler(f"{collector.endpoint}/v1/spans").send_event(closed())
+
+
+def test_the_port_for_grpc_is_a_failure_that_names_grpc(collector, caplog):
+    assert not OTelHandler(f"http://127.0.0.1:{collector.grpc_port}").send_event(closed())
+    assert "gRPC" in caplog.text
