@@ -129,8 +129,8 @@ def test_other_settings_are_read(write):
 
 
 def test_outbox_and_redaction_can_be_disabled(write):
-    content = read_config_file(write('outbox = "none"\nredact = false\n'))
-    assert (content.outbox, content.redact, content.timeout) == ("none", False, None)
+    content = read_config_file(write('outbox = "None"\nredact = false\n'))
+    assert (content.outbox, content.redact, content.timeout) == ("None", False, None)
 
 
 @pytest.mark.parametrize(
@@ -328,8 +328,11 @@ def test_removed_working_directory_has_no_file(tmp_path, monkeypatch):
 
 def test_environment_variable_sets_or_disables_the_file(write, monkeypatch):
     write("")
-    monkeypatch.setenv("E3_EVENT_CONFIG", "none")
-    assert _places.config_file() is None
+    for none in ("none", "NONE"):
+        monkeypatch.setenv("E3_EVENT_CONFIG", none)
+        assert _places.config_file() is None
+    monkeypatch.setenv("E3_EVENT_CONFIG", "~/x.toml")
+    assert _places.config_file() == os.path.join(os.path.expanduser("~"), "x.toml")
     monkeypatch.setenv("E3_EVENT_CONFIG", "/etc/x.toml")
     assert _places.config_file() == "/etc/x.toml"
 

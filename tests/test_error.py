@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import ssl
 import subprocess
 import sys
 
 import pytest
 
 import event
-from event.error import E3Error, EventError, PermanentError, one_line, shown
+from event.error import E3Error, EventError, PermanentError, one_line, root_cause, shown
 
 BOTH = pytest.mark.parametrize("kind", [E3Error, EventError, PermanentError])
 
@@ -123,6 +124,14 @@ def test_value_whose_repr_fails_is_shown_as_its_type(error):
         assert ".Odd object at 0x" in shown(Odd())
 
 
+def tls_error(reason, detail=None):
+    error = ssl.SSLError(1, f"[SSL: {reason}] some text (_ssl.c:1006)")
+    error.reason = reason
+    if detail:
+        error.verify_message = detail
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -131,10 +140,44 @@ def test_value_whose_repr_fails_is_shown_as_its_type(error):
         pytest.param(ValueError("x\ny"), "ValueError: x y", id="another"),
         pytest.param(ValueError(), "ValueError", id="another without a text"),
         pytest.param(WithoutText(), "WithoutText", id="another whose text fails"),
+        pytest.param(ConnectionRefusedError(111, "Connection refused"), "connection refused", id="the system's"),
+        pytest.param(
+            FileNotFoundError(2, "No such file", "a\nb"), r"no such file: 'a\nb'", id="the system's, of a file"
+        ),
+        pytest.param(OSError(18, "Cross-device", "a", None, "b"), "cross-device: 'a' -> 'b'", id="of two files"),
+        pytest.param(OSError(5, "I/O error"), "I/O error", id="the system's, with an abbreviation"),
+        pytest.param(OSError(5, None), "[Errno 5] None", id="the system's, without words"),
+        pytest.param(OSError("the disk is full"), "the disk is full", id="a text of ours"),
+        pytest.param(TimeoutError(), "timed out", id="a timeout without a text"),
+        pytest.param(ConnectionAbortedError(), "ConnectionAbortedError", id="the system's, without a text"),
+        pytest.param(tls_error("WRONG_VERSION_NUMBER"), "TLS: wrong version number", id="TLS"),
+        pytest.param(
+            tls_error("CERTIFICATE_VERIFY_FAILED", "self-signed certificate"),
+            "TLS: certificate verify failed: self-signed certificate",
+            id="a certificate",
+        ),
     ],
 )
-def test_one_line_joins_all_messages(error, line):
+def test_one_line_shows_an_error_in_plain_words(error, line):
     assert one_line(error) == line
+
+
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        pytest.param(raised_from(ValueError("Error 111"), OSError(111, "Refused")), "refused", id="the system's"),
+        pytest.param(raised_from(ValueError("waited"), TimeoutError("timed out")), "timed out", id="a timeout"),
+        pytest.param(raised_from(ValueError("It broke."), OSError("of a library")), "It broke", id="a library's"),
+        pytest.param(EventError("ours"), "ours", id="ours"),
+    ],
+)
+def test_root_cause_is_the_error_of_the_system(error, line):
+    assert root_cause(error) == line
 
 
 def test_base_class_is_that_of_e3_core_if_installed(tmp_path):

@@ -70,7 +70,7 @@ def test_failing_log_handler_is_reported_on_stderr(capsys):
     finally:
         event.logger.removeHandler(broken)
     assert capsys.readouterr().err == "".join(
-        f"event: {name} failed (and logging failed: OSError: the log's disk is full)\n" for name in "ab"
+        f"event: {name} failed (and logging failed: the log's disk is full)\n" for name in "ab"
     )
 
 

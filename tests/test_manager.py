@@ -235,7 +235,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has no FIF
 @pytest.mark.parametrize(
     "spoiled",
     [
-        pytest.param((_remove, "No such file"), id="missing"),
+        pytest.param((_remove, "no such file"), id="missing"),
         pytest.param((_change, "has changed"), id="changed"),
         pytest.param((_directory, "not a regular file"), id="a directory"),
         pytest.param((_link_to_device, "not a regular file"), id="a link to /dev/zero", marks=POSIX),
@@ -630,3 +630,14 @@ def test_duplicate_name_in_the_variable_is_a_warning(manager, monkeypatch, caplo
     manager.load_handlers_from_env()
     assert manager.handlers["file"].log_dir == "two"
     assert caplog.messages[0].startswith("E3_EVENT_HANDLERS: 'file' comes twice, and the last one counts; ")
+
+
+@pytest.mark.parametrize("name", ["none", "NONE", "None", ""])
+def test_none_in_any_case_is_no_outbox(name):
+    assert EventManager(outbox=name).outbox is None
+
+
+def test_tilde_of_an_outbox_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "~/ob")
+    assert EventManager().outbox == str(tmp_path / "ob")

@@ -56,6 +56,7 @@ def test_megabyte_of_any_text_is_redacted_quickly(letter):
     [
         *("GITHUB_TOKEN", "PGPASSWORD", "MYSQL_PWD", "AWS_SECRET_ACCESS_KEY", "npm_config_token", "APIKEY", "SSHPASS"),
         *("VAULT_CREDENTIALS", "key", "Deploy-Key", "app.secret", "PASSPHRASE", "AZURE_PAT", "HTTP_AUTH"),
+        *("NPM_TOKEN2", "SESSION_COOKIE", "DB_CREDS", "SLACK_WEBHOOK", "SLACK_WEBHOOK_URL", "SENTRY_DSN", "DB_PASSWD"),
     ],
 )
 def test_name_indicates_a_secret(name):
@@ -67,6 +68,7 @@ def test_name_indicates_a_secret(name):
     [
         *("PATH", "HOME", "KEYBOARD", "TOKENIZERS_PARALLELISM", "PWD", "SSH_AUTH_SOCK", "SSH_KEY_PATH"),
         *("DB_PASSWORD_FILE", "DEPLOY_PUBLIC_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "COMPASS", "E3_EVENT_HANDLERS"),
+        *("AUTH_TYPE", "SESSION_COOKIE_DOMAIN", "WEBHOOK_PORT", "SECRET_NAME", "MD5", "SHA256"),
     ],
 )
 def test_name_indicates_no_secret(name):

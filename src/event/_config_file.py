@@ -78,7 +78,7 @@ def _refuse_unknown_top(content: Mapping[str, Any], _made: ConfigFile) -> None:
 def _read_outbox(content: Mapping[str, Any], made: ConfigFile) -> None:
     if (outbox := _text(content, "outbox", "")) is not None:
         directory = os.path.dirname(made.path)
-        made.outbox = outbox if outbox == "none" else os.path.join(directory, os.path.expanduser(outbox))
+        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, os.path.expanduser(outbox))
 
 
 def _read_timeout(content: Mapping[str, Any], made: ConfigFile) -> None:

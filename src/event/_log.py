@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WARNING = 30  # logging.WARNING, without importing logging
 _CAPTURED = "event_captured"  # an attribute of a record: the text to capture instead of the message
 
-_captured: dict[int, list[str]] = {}
+# For each thread, the reasons why an event is not delivered, and the other messages.
+_captured: dict[int, tuple[list[str], list[str]]] = {}
 
 # Called before the logger is first used, so that a process that captures the log can import logging at that time.
 before_first_use: Callable[[], None] | None = None
@@ -100,12 +101,16 @@ def start_capture() -> None:
     """Start capturing the messages of the current thread."""
     if "logging" in sys.modules:
         get_logger()  # adds the filter that captures: a plugin may use the logger directly
-    _captured[get_ident()] = []
+    _captured[get_ident()] = [], []
 
 
 def stop_capture() -> str:
-    """Stop capturing and return this thread's messages at WARNING and above, joined by ``; ``."""
-    return "; ".join(_captured.pop(get_ident(), ()))
+    """Stop capturing and return this thread's messages at WARNING and above, joined by ``; ``.
+
+    The reasons why an event is not delivered come first.
+    """
+    reasons, others = _captured.pop(get_ident(), ([], []))
+    return "; ".join(reasons + others)
 
 
 def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
@@ -124,7 +129,7 @@ def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
 def add_captured(said: str) -> None:
     """Add messages to the capture of the current thread, if there is one."""
     if said and (captured := _captured.get(get_ident())) is not None:
-        captured.append(said)
+        captured[1].append(said)
 
 
 def _capture_record(record: LogRecord) -> bool:
@@ -137,10 +142,10 @@ def _capture_record(record: LogRecord) -> bool:
     said = _captured.get(get_ident())
     if said is not None and record.levelno >= WARNING:
         error = record.exc_info[1] if record.exc_info else None
-        text = getattr(record, _CAPTURED, None)
-        text = record_text(record) if text is None else " ".join(text.split())
+        reason = getattr(record, _CAPTURED, None)
+        text = record_text(record) if reason is None else " ".join(reason.split())
         if text:
-            said.append(f"{text}: {one_line(error)}" if error else text)
+            said[reason is None].append(f"{text}: {one_line(error)}" if error else text)
     return True
 
 

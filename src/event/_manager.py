@@ -329,9 +329,13 @@ def _config_of(name: str, handler: EventHandler) -> str:
 
 
 def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of an outbox from an option or a variable; None if it is ``none`` or empty."""
-    if not name or name == "none":
+    """Return the absolute path of an outbox from an option or a variable; None if it is ``none`` or empty.
+
+    ``none`` may be written in upper case. ``~`` is the home directory.
+    """
+    path = os.fspath(name or "")
+    if not path or path.lower() == "none":
         return None
     from event import _files
 
-    return _files.absolute(os.fspath(name))
+    return _files.absolute(os.path.expanduser(path))

@@ -65,7 +65,7 @@ def config_file() -> str | None:
     directory and its parents for ``e3-event.toml``, or ``pyproject.toml`` with a table for this package.
     """
     if named := os.environ.get("E3_EVENT_CONFIG"):
-        return None if named == "none" else named
+        return None if named.lower() == "none" else os.path.expanduser(named)
     try:
         directory = os.getcwd()
     except OSError:  # the working directory no longer exists

@@ -28,11 +28,18 @@ _MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are ofte
 _MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is fast
 _MASK = "***"
 
-# The value of a variable is secret if a word of its name (separated by "_") has one of these ends or is one of these.
+# The value of a variable is secret if a word of its name (separated by "_") has one of these ends or is one of these. A
+# number at the end of the word is ignored.
 _SECRET_ENDS = ("TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "KEY", "KEYS", "CREDENTIAL", "CREDENTIALS")
-_SECRET_WORDS = frozenset({"PASS", "SSHPASS", "PWD", "PAT", "JWT", "AUTH", "TOKENS", "PASSWORDS", "SECRETS"})
+_SECRET_WORDS = frozenset(
+    {
+        *("PASS", "SSHPASS", "PWD", "PAT", "JWT", "AUTH", "BEARER", "COOKIE", "COOKIES", "CREDS", "DSN", "WEBHOOK"),
+        *("TOKENS", "PASSWORDS", "SECRETS", "WEBHOOKS"),
+    }
+)
 _NOT_SECRET_WORDS = frozenset({"PUBLIC"})
-_PLACE_WORDS = frozenset({"FILE", "PATH", "DIR", "SOCK"})  # as the last word: the value is the location of the secret
+# As the last word: the value is the location of the secret, or describes it.
+_PLACE_WORDS = frozenset({"FILE", "PATH", "DIR", "SOCK", "DOMAIN", "ENABLED", "HOST", "NAME", "PORT", "TTL", "TYPE"})
 _NOT_SECRET = frozenset({"PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS"})  # paths
 
 # The password in a URL.
@@ -104,7 +111,7 @@ def redact_text(text: str, references: Iterable[str] = ()) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable's value is secret according to its name, such as ``NPM_TOKEN`` or ``PGPASSWORD``."""
-    words = name.upper().replace("-", "_").replace(".", "_").split("_")
+    words = [word.rstrip("0123456789") for word in name.upper().replace("-", "_").replace(".", "_").split("_")]
     if words[-1] in _PLACE_WORDS or name in _NOT_SECRET or _NOT_SECRET_WORDS & {*words}:
         return False
     return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)

@@ -131,15 +131,48 @@ def _reduced(error: E3Error) -> tuple[Any, ...]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error on one line: all messages of an `E3Error`, or ``Type: message`` of another exception."""
-    if isinstance(error, E3Error):
-        text = "; ".join(error.messages) or type(error).__name__
-    else:
-        try:
-            text = f"{type(error).__name__}: {error}".removesuffix(": ")
-        except BaseException:
-            text = type(error).__name__
-    return visible(" ".join(text.split()))
+    """Return an error on one line: all messages of an `E3Error`, or ``Type: message`` of another exception.
+
+    An `OSError` is shown in plain words without its type, such as ``connection refused``.
+    """
+    kind = type(error).__name__
+    try:
+        if isinstance(error, E3Error):
+            text = "; ".join(error.messages)
+        elif isinstance(error, OSError):
+            text = _system_text(error)
+        else:
+            text = f"{kind}: {error}".removesuffix(": ")
+    except BaseException:
+        text = ""
+    return visible(" ".join(text.split()) or kind)
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the cause of another library's error on one line, without the name of its type.
+
+    If a system error caused it, such as a refused connection, return only this cause.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and isinstance(cause.strerror, str)):
+            return one_line(cause)
+        cause = cause.__cause__ or cause.__context__
+    return one_line(error).removeprefix(f"{type(error).__name__}: ").removesuffix(".")
+
+
+def _system_text(error: OSError) -> str:
+    """Return the message and the files of an `OSError` in plain words."""
+    text = error.strerror
+    if not isinstance(text, str):
+        return str(error) or ("timed out" if isinstance(error, TimeoutError) else "")
+    if isinstance(reason := getattr(error, "reason", None), str):  # as `ssl.SSLError` has it: WRONG_VERSION_NUMBER
+        detail = getattr(error, "verify_message", "").rstrip(".")
+        text = f"TLS: {reason.lower().replace('_', ' ')}{f': {detail}' if detail else ''}"
+    elif text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    files = " -> ".join(repr(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{text}: {files}" if files else text
 
 
 def visible(text: str) -> str:

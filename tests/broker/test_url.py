@@ -177,17 +177,23 @@ def test_text_without_a_secret_is_not_masked(url):
 # Errors
 
 
+def untrusted_certificate():
+    error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed")
+    error.reason, error.verify_message = "CERTIFICATE_VERIFY_FAILED", "self-signed"
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
-        pytest.param(OSError("no t0psecret"), BrokerError, r"^OSError: no \*\*\*$", id="system"),
+        pytest.param(OSError("no t0psecret"), BrokerError, r"^no \*\*\*$", id="system"),
         pytest.param(KeyError(1), BrokerError, "^KeyError: 1$", id="another"),
         pytest.param(RefusedError("no t0psecret"), RefusedError, r"^no \*\*\*$", id="ours"),
         pytest.param(PermanentError("no\n t0psecret"), PermanentError, r"^no \*\*\*$", id="permanent"),
         pytest.param(
-            ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] no"),
+            untrusted_certificate(),
             BrokerError,
-            "CERTIFICATE_VERIFY_FAILED.*; SSL_CERT_FILE may name the certificates of a private authority",
+            "^TLS: certificate verify failed: self-signed; SSL_CERT_FILE may name the certificates of a private",
             id="certificate",
         ),
     ],
@@ -205,7 +211,7 @@ def test_interrupt_propagates():
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("named", "text"), [(True, "^amqp://b: OSError: no$"), (False, "^OSError: no$")])
+@pytest.mark.parametrize(("named", "text"), [(True, "^amqp://b: no$"), (False, "^no$")])
 def test_error_names_the_node_if_there_are_several(named, text):
     with pytest.raises(BrokerError, match=text), MaskedErrors(BrokerURL("amqp://a;amqp://b"), 1, named=named):
         raise OSError("no")

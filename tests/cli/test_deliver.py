@@ -204,7 +204,7 @@ def test_directory_that_is_no_outbox_prints_one_line_and_exits_with_1(command):
     pathlib.Path("ob").write_text("", "utf-8")
     status, _, err = command("deliver", "ob")
     assert (status, len(err)) == (1, 1)
-    assert err[0].startswith("e3-event deliver: NotADirectoryError")
+    assert "not a directory" in err[0]
 
 
 def test_directory_without_an_outbox_is_unchanged(command, here):
@@ -494,7 +494,7 @@ def test_watch_survives_a_temporarily_unusable_outbox(here):
     pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
     process = start("deliver", "ob", "--watch", "--all", stderr=subprocess.PIPE)
     try:
-        assert "NotADirectoryError" in line_of(process)
+        assert "not a directory" in line_of(process)
         time.sleep(2)  # it looks again, and does not say the same again
         os.remove("ob/tmp")
         os.rename("away", "ob/tmp")

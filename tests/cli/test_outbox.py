@@ -54,8 +54,7 @@ def test_the_golden_entry_is_listed(command):
         0,
         [
             f"{'ID':<38}STATE        DUE                   SINCE                 TRIED  EVENT -> PENDING: LAST ERROR",
-            f"{GOLDEN_ID}  waiting      {due}  2026-05-28T20:26:40Z    2 x  compile -> file:archive: "
-            "NotADirectoryError: [Errno 20] Not a directory",
+            f"{GOLDEN_ID}  waiting      {due}  2026-05-28T20:26:40Z    2 x  compile -> file:archive: not a directory",
         ],
         ["e3-event outbox list: 1 waiting"],
     )
@@ -220,7 +219,7 @@ def test_the_golden_entry_is_shown(command, here):
         "",
         "Journal:",
         "  2026-05-28T20:26:40Z  file          delivered",
-        "  2026-05-28T20:26:40Z  file:archive  not delivered: NotADirectoryError: [Errno 20] Not a directory",
+        "  2026-05-28T20:26:40Z  file:archive  not delivered: not a directory",
         "",
         "Data:",
         "  {",
@@ -239,7 +238,7 @@ def test_untried_entry_with_a_missing_file_is_shown(command):
     (path / "entry").write_text(f'{first}\n{{"time": "noon", "handler": "other", "ok": false}}\n', "ascii")
     (path / "0").unlink()
     _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
-    assert any("FileNotFoundError" in line for line in out)
+    assert any("no such file or directory" in line for line in out)
     assert "  ?  other  not delivered:" in out
     (path / "entry").write_text(first, "ascii")
     _, out, _ = command("outbox", "show", GOLDEN_ID, *AT)
@@ -418,9 +417,9 @@ def test_unusable_outbox_is_a_problem(command):
     block("ob")
     status, out, err = command("check", *AT)
     assert (status, err) == (1, ["e3-event check: 1 problem"])
-    assert outbox_of(out).startswith(f"  {there('ob')}  broken: NotADirectoryError")
+    assert outbox_of(out).startswith(f"  {there('ob')}  broken: ")
     status, out, _ = command("check", "--outbox", "ob/deep")
-    assert (status, "  broken: NotADire" in outbox_of(out)) == (1, True)
+    assert (status, "  broken: " in outbox_of(out)) == (1, True)
 
 
 @pytest.mark.parametrize("state", ["waiting", "tmp"])
@@ -432,7 +431,7 @@ def test_unwritable_outbox_is_a_problem(command, monkeypatch, state):
     status, out, _ = command("check", *AT)
     assert (status, outbox_of(out)) == (
         1,
-        f"  {there('ob')}  broken: PermissionError: {closed} is not writable",
+        f"  {there('ob')}  broken: {closed} is not writable",
     )
 
 

@@ -35,7 +35,7 @@ def test_send_prints_the_outcome_as_json(command):
     assert (status, sent["name"], sent["uid"], sent["state"]) == (0, "n", "u", "kept")
     failed, skipped = sent["results"]
     assert (failed["handler"], failed["state"], failed["warning"]) == ("file", "kept", None)
-    assert "Not a directory" in failed["error"] or "exists" in failed["error"]
+    assert "not a directory" in failed["error"] or "exists" in failed["error"]
     assert (skipped["handler"], skipped["state"], skipped["error"]) == ("file:b@failure", "skipped", None)
 
 
@@ -52,8 +52,8 @@ def test_json_shows_delivered_lost_and_unhandled_events(command, here):
 
 
 def test_send_prints_a_file_that_cannot_be_attached(command):
-    (sent,) = printed(command("send", "n", "--json", "--attach", ".", *TO_FILES)[1])["events"]
-    assert (sent["state"], "is not a regular file" in sent["error"], sent["results"]) == ("lost", True, [])
+    (sent,) = printed(command("send", "n", "--json", "--attach", "log=.", *TO_FILES)[1])["events"]
+    assert (sent["state"], sent["not_attached"]) == ("delivered", ["log"])
 
 
 def test_json_lists_and_shows_the_outbox(command, here):
@@ -68,7 +68,7 @@ def test_json_lists_and_shows_the_outbox(command, here):
     assert entry["event"] == {"name": "a", "uid": "u-a"}
     assert (entry["state"], entry["attempts"], entry["pending"]) == ("waiting", 1, ["file"])
     assert entry["due"] > entry["created"]
-    assert "Not a directory" in entry["last_error"]
+    assert "not a directory" in entry["last_error"]
     assert set(listed[broken]) == {"id", "state", "due", "problem"}
     shown = printed(command("outbox", "show", waiting, "--json", *AT)[1])
     assert shown["path"].endswith(waiting)
@@ -172,13 +172,10 @@ def test_colours_depend_on_terminal_and_environment(monkeypatch, stream, variabl
 @pytest.mark.parametrize(
     ("handler_name", "error", "line"),
     [
-        ("smtp", "smtp: a:9: ConnectionRefusedError: [Errno 111] Connection refused", "a:9: connection refused"),
-        ("smtp", "smtp: a: gaierror: [Errno -2] No; smtp: b: OSError: [Errno 5] No", "a: no; b: no"),
-        ("http", "TimeoutError: not done within 5 s", "not done within 5 s"),
+        ("smtp", "smtp: a:9: connection refused", "a:9: connection refused"),
+        ("smtp", "smtp: a: no; smtp: b: no.", "a: no; b: no"),
+        ("http", "not done within 5 s", "not done within 5 s"),
         ("smtp:x@failure", "smtp: full", "full"),
-        ("file", "NotADirectoryError: [Errno 20] Not a directory: 'x'", "not a directory: 'x'"),
-        ("h", "a [Errno 5] b", "a [Errno 5] b"),
-        ("h", "wrong: [Errno x] b", "wrong: [Errno x] b"),
         ("h", "smtp: other", "smtp: other"),
     ],
 )
@@ -223,6 +220,14 @@ def test_stdin_is_attached(process, here, option, name):
 def test_a_closed_stdin_is_empty(command, here, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     assert command("send", "n", "--uid", "u", "--attach", "-", *TO_FILES)[0] == 0
+    assert (here / "events/n-u/stdin").read_bytes() == b""
+
+
+def test_an_unreadable_stdin_does_not_lose_the_event(process, here):
+    with (here / "log").open("wb") as stdin:  # it can only be written
+        done = process("send", "n", "--uid", "u", "--attach", "-", *TO_FILES, stdin=stdin)
+    assert (done.returncode, done.stdout) == (0, "u\n")
+    assert "stdin is only attached as far as it could be read: bad file descriptor" in done.stderr
     assert (here / "events/n-u/stdin").read_bytes() == b""
 
 

@@ -178,22 +178,26 @@ def test_a_file_is_attached(command, here, text, name, content):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "name", "message"),
     [
-        pytest.param("gone.log", "cannot attach 'gone.log' to event n", id="missing"),
-        pytest.param(
-            "out=1/gone.log", "there is no file '1/gone.log', and no 'out=1/gone.log'", id="missing both ways"
-        ),
-        pytest.param(".", "is not a regular file", id="a directory"),
-        pytest.param("/", "is not a regular file", id="the root"),
+        pytest.param("gone.log", "gone.log", "cannot attach 'gone.log' to event n (u): no such file", id="missing"),
+        pytest.param("out=1/gone", "out", "cannot attach '1/gone' to event n (u): no such", id="missing both ways"),
+        pytest.param(".", "here", "is not a regular file", id="a directory"),
+        pytest.param("/", "/", "is not a regular file", id="the root"),
     ],
 )
-def test_a_file_that_cannot_be_attached_sends_nothing(command, here, text, message):
-    status, out, err = command("send", "n", "--attach", text, *TO_FILES)
-    assert (status, out, len(err)) == (1, [], 1)
-    assert err[0].startswith("e3-event send: ")
+def test_an_event_is_sent_without_a_file_that_cannot_be_attached(command, here, text, name, message):
+    (here / "log").write_text("all well", "utf-8")
+    send = ("send", "n", "--uid", "u", "--attach", text, "--attach", "log", *TO_FILES)
+    status, out, err = command(*send)
+    assert (status, out, len(err)) == (0, ["u"], 2)
     assert message in err[0]
-    assert not list(here.iterdir())
+    assert err[1].startswith("file: delivered")
+    assert stored()[0]["not_attached"] == [name]
+    assert [path.name for path in (here / "events/n-u").iterdir()] == ["log"]
+    assert command(*send, "--strict")[0] == 1
+    status, out, _ = command(*send, "--json")
+    assert (status, json.loads("".join(out))["events"][0]["not_attached"]) == (0, [name])
 
 
 def dumped(directory, name="n", attach=None):
@@ -224,7 +228,7 @@ def test_malformed_dumped_event_prints_a_line_and_others_are_sent(command, here)
     assert err[0].startswith(f"{changed}: not sent: attachment 'log'")
     assert err[0].endswith("has changed")
     assert err[1].startswith("bad.json: not sent: bad.json is not a dumped event")
-    assert err[2].startswith("gone.json: not sent: FileNotFoundError")
+    assert err[2].startswith("gone.json: not sent: no such file or directory")
     assert [data["name"] for data in stored()] == ["good"]
 
 

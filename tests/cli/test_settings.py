@@ -65,8 +65,11 @@ def test_configuration_file_can_be_given_or_disabled(command, config, monkeypatc
     command("send", "a", "--config", named)
     monkeypatch.setenv("E3_EVENT_CONFIG", named)
     command("send", "b")
-    command("send", "c", "--config", "none")
+    command("send", "c", "--config", "NONE")
     assert (len(stored("named")), len(stored())) == (2, 0)
+    monkeypatch.setenv("HOME", os.path.dirname(named))
+    command("send", "d", "--config", "~/named.toml", "--outbox", "None")
+    assert (len(stored("named")), os.path.exists("None")) == (3, False)
 
 
 def test_configuration_file_sets_redaction(command, config, monkeypatch):

@@ -512,7 +512,7 @@ def test_exception_logged_by_apprise_is_part_of_the_reason():
         except OSError:
             logging.getLogger("apprise").exception("Unhandled")
         logging.getLogger("apprise").info("of no matter")
-        assert listener.reason() == "Unhandled: OSError: at ***"
+        assert listener.reason() == "Unhandled: at ***"
 
 
 def test_dripping_service_is_abandoned_at_the_timeout(secret, receiver, caplog):
@@ -525,7 +525,7 @@ def test_dripping_service_is_abandoned_at_the_timeout(secret, receiver, caplog):
         handler.timeout = 1.0
         with pytest.raises(event.PartialDeliveryError):
             handler.send_event(closed())
-    assert "URL 1 of env:BUILD_URLS: TimeoutError: not done within 1 s" in caplog.text
+    assert "URL 1 of env:BUILD_URLS: not done within 1 s" in caplog.text
     assert len(receiver.posts) == 1
 
 
@@ -553,8 +553,8 @@ def test_missing_or_irregular_attachment_is_a_failure(handler, receiver, tmp_pat
     assert handler.send_event(made) is False
     (tmp_path / "log").mkdir()
     assert handler.send_event(made) is False
-    assert "attachment 'log': FileNotFoundError" in caplog.messages[0]
-    assert "attachment 'log': NotRegularError" in caplog.messages[1]
+    assert "attachment 'log': no such file or directory: " in caplog.messages[0]
+    assert "log' is not a regular file; " in caplog.messages[1]
     assert receiver.posts == []
 
 

@@ -595,10 +595,10 @@ def babble(connection, stopped):
 @pytest.mark.parametrize(
     ("serve", "why"),
     [
-        pytest.param(drip, "TimeoutError: ", id="dripping"),
-        pytest.param(silence, "TimeoutError: ", id="silent"),
-        pytest.param(hang_up, "(RemoteDisconnected|ConnectionResetError): ", id="hanging-up"),
-        pytest.param(babble, "BadStatusLine$", id="no-http"),
+        pytest.param(drip, "timed out|total timeout has expired", id="dripping"),
+        pytest.param(silence, "timed out|total timeout has expired", id="silent"),
+        pytest.param(hang_up, "Remote end closed connection|connection reset by peer", id="hanging-up"),
+        pytest.param(babble, "the server's answer is not valid HTTP$", id="no-http"),
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -626,14 +626,14 @@ def test_dripping_tls_server_is_a_failure_at_the_timeout(tmp_path, monkeypatch, 
 
     with raw_server(serve) as port:
         assert not HTTPHandler(f"https://127.0.0.1:{port}", timeout=0.5).send_event(event.Event("compile"))
-    assert "TimeoutError: " in caplog.text
+    assert re.search("timed out|total timeout has expired", caplog.text)
 
 
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        pytest.param("http://127.0.0.1:{port}", "ConnectionRefusedError", id="nobody"),
-        pytest.param("http://no-such-host.invalid", "gaierror", id="no-host"),
+        pytest.param("http://127.0.0.1:{port}", ": connection refused; ", id="nobody"),
+        pytest.param("http://no-such-host.invalid", ": name or service not known; ", id="no-host"),
         pytest.param("http://" + "a" * 64 + ".invalid", "(LocationParseError|Unicode\\w*Error|gaierror)", id="no-name"),
     ],
 )
@@ -698,7 +698,7 @@ def test_private_certificate_authority_is_trusted_if_configured(tmp_path, monkey
     ("names", "trusted", "why"),
     [
         pytest.param(["127.0.0.1"], False, "SSL_CERT_FILE may name", id="unknown-authority"),
-        pytest.param(["elsewhere.example"], True, "CERTIFICATE_VERIFY_FAILED", id="other-host"),
+        pytest.param(["elsewhere.example"], True, "certificate verify failed", id="other-host"),
     ],
 )
 def test_nothing_is_sent_to_an_untrusted_server(tmp_path, monkeypatch, caplog, names, trusted, why):  # noqa: PLR0913

@@ -717,7 +717,7 @@ def test_missing_receiver_is_tried_once_without_a_pause(monkeypatch, caplog):
     monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout))
     assert not OTelHandler("env:COLLECTOR").send_event(closed())
     (record,) = caplog.records
-    assert ": ConnectionRefusedError: " in record.getMessage()
+    assert ": connection refused; " in record.getMessage()
     assert TOKEN not in caplog.text
     assert waits == []
 
@@ -725,7 +725,7 @@ def test_missing_receiver_is_tried_once_without_a_pause(monkeypatch, caplog):
 def test_dropped_connection_is_a_failure(caplog):
     with raw_server(lambda connection, stopped: connection.close()) as port:
         assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
-    assert re.search(r": (RemoteDisconnected|ConnectionResetError|BrokenPipeError): .*may speak OTLP", caplog.text)
+    assert re.search(r": (Remote end closed|connection reset|broken pipe) .*may speak OTLP", caplog.text)
 
 
 def test_malformed_http_response_is_a_failure(caplog):
@@ -736,7 +736,7 @@ def test_malformed_http_response_is_a_failure(caplog):
 
     with raw_server(serve) as port:
         assert not OTelHandler(f"http://127.0.0.1:{port}").send_event(closed())
-    assert ": BadStatusLine" in caplog.text
+    assert ": the server's answer is not valid HTTP; " in caplog.text
 
 
 def dripping(lead=b""):
@@ -763,7 +763,7 @@ def test_dripping_receiver_does_not_block_the_send(caplog):
     with dripping() as port:
         handler.endpoint = f"http://127.0.0.1:{port}"
         assert not handler.send_event(closed())
-    assert re.search(r": TimeoutError: (the total timeout has expired|timed out)", caplog.text)
+    assert re.search(r": .*(the total timeout has expired|timed out)", caplog.text)
 
 
 def test_an_endless_answer_is_not_read_to_its_end(receiver):
@@ -775,13 +775,13 @@ def test_an_endless_answer_is_not_read_to_its_end(receiver):
 def test_timeout_without_time_left_is_a_failure(receiver, monkeypatch, caplog, timeout):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", timeout)
     assert not OTelHandler(receiver.endpoint).send_event(closed())
-    assert "TimeoutError: the total timeout has expired" in caplog.text
+    assert ": the total timeout has expired" in caplog.text
 
 
 def test_missing_certificate_is_a_failure(receiver, monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "not/there")
     assert not OTelHandler(receiver.endpoint.replace("http:", "https:")).send_event(closed())
-    assert re.search(r": OSError: .*not/there", caplog.text)
+    assert re.search(r": the certificates cannot be loaded .*not/there", caplog.text)
 
 
 def test_invalid_header_in_the_environment_is_a_failure(receiver, monkeypatch, caplog):

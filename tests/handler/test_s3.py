@@ -268,20 +268,20 @@ def test_event_is_not_written_if_its_attachments_cannot_be(store, handler, tmp_p
     store.client.delete_bucket(Bucket="logs")
     made = make_event(tmp_path, ["log"])
     assert handler.send_event(made) is False
-    assert the_warning(caplog).startswith("s3: attachment 'log': NoSuchBucket: An error")
+    assert the_warning(caplog).startswith("s3: attachment 'log': An error occurred (NoSuchBucket)")
     assert store.keys("events") == []
 
 
 def test_attachments_are_written_before_the_event(store, handler, tmp_path, caplog):
     store.client.delete_bucket(Bucket="events")
     assert handler.send_event(make_event(tmp_path, ["log"], uid="u-1")) is False
-    assert ": NoSuchBucket: " in the_warning(caplog)
+    assert ": An error occurred (NoSuchBucket) " in the_warning(caplog)
     assert store.keys("logs") == ["log/u-1/log"]
 
 
 def test_missing_credentials_are_a_failure(nowhere, handler, caplog):
     assert handler.send_event(event.Event("compile")) is False
-    assert "NoCredentialsError: Unable to locate credentials" in the_warning(caplog)
+    assert ": Unable to locate credentials" in the_warning(caplog)
 
 
 def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
@@ -289,7 +289,7 @@ def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
         pass
     lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
     assert handler.send_event(event.Event("compile")) is False
-    assert f'EndpointConnectionError: Could not connect to the endpoint URL: "{endpoint}/' in the_warning(caplog)
+    assert f": {endpoint.removeprefix('http://')}: connection refused; " in the_warning(caplog)
 
 
 def test_silent_server_does_not_block(handler, monkeypatch, caplog):
@@ -297,7 +297,7 @@ def test_silent_server_does_not_block(handler, monkeypatch, caplog):
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False
-    assert "ReadTimeoutError: Read timeout" in the_warning(caplog)
+    assert f": {endpoint.removeprefix('http://')}: timed out; " in the_warning(caplog)
 
 
 @pytest.mark.parametrize(
@@ -319,10 +319,10 @@ def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        pytest.param({"RETRY_MODE": "often"}, "InvalidRetryModeError: ", id="retry-mode"),
-        pytest.param({"MAX_ATTEMPTS": "many"}, "ValueError: ", id="max-attempts"),
-        pytest.param({"PROFILE": "none"}, "ProfileNotFound: ", id="profile"),
-        pytest.param({"ENDPOINT_URL": "localhost"}, "ValueError: Invalid endpoint: ", id="endpoint"),
+        pytest.param({"RETRY_MODE": "often"}, "Invalid value provided to", id="retry-mode"),
+        pytest.param({"MAX_ATTEMPTS": "many"}, "invalid literal for int()", id="max-attempts"),
+        pytest.param({"PROFILE": "none"}, "The config profile (none) could not be found", id="profile"),
+        pytest.param({"ENDPOINT_URL": "localhost"}, "Invalid endpoint: ", id="endpoint"),
     ],
 )
 def test_invalid_setting_is_a_failure_that_the_log_explains(handler, monkeypatch, caplog, settings, reason):
@@ -334,7 +334,7 @@ def test_invalid_setting_is_a_failure_that_the_log_explains(handler, monkeypatch
 def test_invalid_setting_is_not_reported_as_an_attachment_failure(handler, monkeypatch, tmp_path, caplog):
     lead_to("http://127.0.0.1:9", monkeypatch, PROFILE="none")
     assert handler.send_event(make_event(tmp_path, ["log"])) is False
-    assert ": ProfileNotFound: " in the_warning(caplog)
+    assert ": The config profile (none) could not be found; " in the_warning(caplog)
 
 
 def test_log_hides_the_password_of_an_endpoint(handler, monkeypatch, caplog):
@@ -344,14 +344,14 @@ def test_log_hides_the_password_of_an_endpoint(handler, monkeypatch, caplog):
     assert handler.send_event(event.Event("compile")) is False
     message = the_warning(caplog)
     assert "pa55word" not in caplog.text
-    assert "http://***@127.0.0.1" in message
+    assert f": {endpoint.removeprefix('http://')}: connection refused; " in message
 
 
 def test_missing_attachment_is_a_failure(store, handler, tmp_path, caplog):
     made = make_event(tmp_path, ["first", "second"])
     os.unlink(made.get_attachments()["second"][0])
     assert handler.send_event(made) is False
-    assert "s3: attachment 'second': FileNotFoundError: " in the_warning(caplog)
+    assert "s3: attachment 'second': no such file or directory: " in the_warning(caplog)
     assert store.keys("events") == []
 
 
@@ -359,7 +359,7 @@ def test_attachment_with_an_impossible_path_is_a_failure(store, handler, tmp_pat
     made = make_event(tmp_path, ["log"])
     made._attachments["log"] = ("a\0b", "")
     assert handler.send_event(made) is False
-    assert "s3: attachment 'log': ValueError: " in the_warning(caplog)
+    assert "s3: attachment 'log': embedded null byte" in the_warning(caplog)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
@@ -369,7 +369,7 @@ def test_attachment_replaced_by_a_fifo_is_not_read(store, handler, tmp_path, cap
     os.unlink(path)
     os.mkfifo(path)
     assert handler.send_event(made) is False
-    assert "NotRegularError: " in the_warning(caplog)
+    assert "not a regular file" in the_warning(caplog)
     assert store.keys("events") == []
 
 
@@ -599,4 +599,4 @@ def test_profile_provides_the_credentials(store, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
     assert S3Handler("s3://events", "s3://logs", profile="ci").send_event(event.Event("compile"))
     assert not S3Handler("s3://events", "s3://logs").send_event(event.Event("compile"))
-    assert "NoCredentialsError" in the_warning(caplog)
+    assert "Unable to locate credentials" in the_warning(caplog)

@@ -654,7 +654,7 @@ def test_missing_attachment_is_a_failure(secure, tmp_path, caplog):
     assert not handler_for(secure).send_event(sent)
 
     assert secure.envelopes == []
-    assert "FileNotFoundError" in warnings_of(caplog)
+    assert "no such file or directory: " in warnings_of(caplog)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
@@ -693,13 +693,13 @@ def test_unreachable_server_is_skipped(secure, caplog):
 
     assert handler_for(f"127.0.0.1:{port}", secure).send_event(closed())
 
-    assert f"127.0.0.1:{port}: ConnectionRefusedError" in warnings_of(caplog)
+    assert f"127.0.0.1:{port}: connection refused" in warnings_of(caplog)
 
 
 def test_host_without_addresses_is_skipped(secure, caplog):
     assert handler_for("no-such-host.invalid", secure).send_event(closed())
 
-    assert "no-such-host.invalid: gaierror" in warnings_of(caplog)
+    assert "no-such-host.invalid: name or service not known" in warnings_of(caplog)
 
 
 def test_only_refused_recipients_are_tried_at_the_next_server(trusted, caplog):
@@ -884,7 +884,7 @@ def test_connection_lost_after_the_mail_is_no_reply(monkeypatch, caplog):
     with raw_server(script(*answers)) as port:
         assert not handler_for(f"127.0.0.1:{port}").send_event(closed())
 
-    assert "SMTPServerDisconnected" in warnings_of(caplog)
+    assert "Connection unexpectedly closed" in warnings_of(caplog)
 
 
 def test_recipients_above_the_limit_get_another_transaction(trusted):
@@ -994,7 +994,7 @@ def test_slow_tls_handshake_does_not_block(trusted, caplog, serve):
     with raw_server(serve) as port:
         assert not handler_for(f"127.0.0.1:{port}", timeout=0.5).send_event(closed())
 
-    assert f"127.0.0.1:{port}: TimeoutError" in warnings_of(caplog)
+    assert re.search(f"127.0.0.1:{port}: .*(timed out|timeout has expired)", warnings_of(caplog))
 
 
 def test_a_dripping_server_leaves_time_for_the_next(secure, trusted):

@@ -175,7 +175,7 @@ def test_endless_header_is_an_error(client):
 
     with raw_server(serve) as port, pytest.raises(http.FAILURES) as error:
         post(client, f"http://127.0.0.1:{port}")
-    assert http.http_reason(error.value) == "LineTooLong"
+    assert http.http_reason(error.value) == "the server's answer is not valid HTTP"
 
 
 def test_a_port_that_speaks_grpc_is_recognized(client):
@@ -434,7 +434,7 @@ def test_client_certificate_is_presented(tmp_path):
 
 
 def test_unloadable_certificate_is_an_error_with_its_path(tmp_path):
-    with pytest.raises(OSError, match=r"the certificates cannot be loaded \(/not/there\): FileNotFoundError"):
+    with pytest.raises(OSError, match=r"the certificates cannot be loaded \(/not/there\): no such file or directory"):
         post(Client("/not/there"), "https://127.0.0.1:1")
 
 
@@ -450,7 +450,7 @@ def test_an_interrupt_while_connecting_leaves_no_socket(client, monkeypatch):
 def test_plain_response_on_a_tls_port_is_a_failure_with_the_reason(client):
     with site() as server, pytest.raises(http.FAILURES) as error:
         post(client, server.url.replace("http:", "https:"))
-    assert http.http_reason(error.value).startswith(("SSLError", "ConnectionResetError"))
+    assert http.http_reason(error.value).startswith(("TLS: ", "connection reset by peer"))
 
 
 # Repetitions

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -184,7 +185,7 @@ def test_content_that_a_browser_could_run_is_a_download(server, store, tmp_path,
     ],
 )
 def test_a_reason_has_no_password(text, expected):
-    assert s3.s3_reason(ValueError(text)) == f"ValueError: {expected}"
+    assert s3.s3_reason(ValueError(text)) == expected
 
 
 @pytest.mark.timeout(60)  # with a pattern that goes back and forth, minutes
@@ -268,7 +269,7 @@ def test_unneeded_rest_of_a_body_is_not_read(server, store, directory, monkeypat
 
 
 def test_missing_object_is_an_error(server, store, directory):
-    with pytest.raises(NotThereError, match=r"^NoSuchKey: An error occurred \(NoSuchKey\)") as caught:
+    with pytest.raises(NotThereError, match=r"^An error occurred \(NoSuchKey\)") as caught:
         download(store, directory)
     assert not isinstance(caught.value, FileNotFoundError)
     assert list(directory.iterdir()) == []
@@ -334,14 +335,14 @@ def test_server_that_is_down_is_an_error(trouble, monkeypatch):
     with listening() as endpoint:
         pass
     lead_to(endpoint, monkeypatch)
-    assert trouble().startswith("EndpointConnectionError: Could not connect to the endpoint URL")
+    assert trouble() == f"{endpoint.removeprefix('http://')}: connection refused"
 
 
 def test_silent_server_is_an_error_at_the_timeout(trouble, monkeypatch):
     monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
     with listening() as endpoint:
         lead_to(endpoint, monkeypatch)
-        assert trouble().startswith("ReadTimeoutError: Read timeout")
+        assert trouble() == f"{endpoint.removeprefix('http://')}: timed out"
 
 
 @pytest.mark.parametrize("said", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"])
@@ -358,7 +359,7 @@ def test_dripping_server_is_abandoned_at_the_deadline(trouble, monkeypatch, said
     with talking(drip) as endpoint:
         lead_to(endpoint, monkeypatch)
         try:
-            assert trouble().startswith("TimeoutError: ")
+            assert re.search("timed out|not done within|total timeout has expired", trouble())
         finally:
             ended.set()
 
@@ -386,7 +387,7 @@ def test_endless_response_is_read_up_to_a_limit(store, tmp_path, directory, monk
 def test_truncated_response_is_retried(store, monkeypatch):
     with talking(lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")) as endpoint:
         lead_to(endpoint, monkeypatch)
-        with pytest.raises(StoreError, match="HTTPClientError: An HTTP Client raised an unhandled exception"):
+        with pytest.raises(StoreError, match="An HTTP Client raised an unhandled exception"):
             store.put(URL, HELLO, "text/plain")
 
 
@@ -445,11 +446,11 @@ def test_status_503_is_retried_a_few_times(store, directory, monkeypatch, attemp
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        pytest.param({"RETRY_MODE": "often"}, "InvalidRetryModeError: ", id="retry-mode"),
-        pytest.param({"MAX_ATTEMPTS": "many"}, "ValueError: ", id="max-attempts"),
-        pytest.param({"PROFILE": "none"}, "ProfileNotFound: ", id="profile"),
-        pytest.param({"ENDPOINT_URL": "localhost"}, "ValueError: Invalid endpoint: ", id="endpoint"),
-        pytest.param({"ACCESS_KEY_ID": ""}, "NoCredentialsError: ", id="credentials"),
+        pytest.param({"RETRY_MODE": "often"}, "Invalid value provided to", id="retry-mode"),
+        pytest.param({"MAX_ATTEMPTS": "many"}, "invalid literal for int()", id="max-attempts"),
+        pytest.param({"PROFILE": "none"}, "The config profile (none) could not be found", id="profile"),
+        pytest.param({"ENDPOINT_URL": "localhost"}, "Invalid endpoint: ", id="endpoint"),
+        pytest.param({"ACCESS_KEY_ID": ""}, "Unable to locate credentials", id="credentials"),
     ],
 )
 def test_invalid_setting_is_an_error(trouble, monkeypatch, settings, why):
@@ -463,14 +464,14 @@ def test_missing_credential_program_is_not_reported_as_a_missing_file(trouble, t
     lead_to("http://127.0.0.1:9", monkeypatch, CONFIG_FILE=str(config))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert trouble().startswith("FileNotFoundError: ")
+    assert trouble() == f"no such file or directory: '{tmp_path}/none'"
 
 
 def test_the_password_of_an_endpoint_stays_secret(trouble, monkeypatch):
     with listening() as endpoint:
         pass
     lead_to(endpoint.replace("//", "//user:pa55/w@rd@"), monkeypatch)
-    assert "//***@127.0.0.1" in trouble()
+    assert re.fullmatch(r"Custom endpoint `http://\*\*\*@127.0.0.1:\d+` was not a valid URI", trouble())
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n"
@@ -489,7 +490,7 @@ def spoil(connection):
 def test_connection_closed_within_the_body_is_an_error(store, directory, monkeypatch):
     with talking(hang_up) as endpoint:
         lead_to(endpoint, monkeypatch)
-        with pytest.raises(StoreError, match="IncompleteRead"):
+        with pytest.raises(StoreError, match=r"^1500000 read, but total bytes expected is 2000000$"):
             download(store, directory, bytes(2000000))
     assert list(directory.iterdir()) == []
 
@@ -505,7 +506,7 @@ def test_connection_silent_within_the_body_is_an_error(store, directory, monkeyp
     with talking(fall_silent) as endpoint:
         lead_to(endpoint, monkeypatch)
         try:
-            with pytest.raises(StoreError, match=r"^ReadTimeoutError: "):
+            with pytest.raises(StoreError, match=r"^timed out$"):
                 download(store, directory, bytes(2000000))
         finally:
             given_up.set()
@@ -518,7 +519,7 @@ def test_tls_failure_within_the_body_is_an_error(store, tmp_path, directory, mon
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     with talking(spoil, authority) as endpoint:
         lead_to(endpoint, monkeypatch, CA_BUNDLE=str(tmp_path / "authority.pem"))
-        with pytest.raises(StoreError, match=r"^SSLError: "):
+        with pytest.raises(StoreError, match=r"^TLS: wrong version number$"):
             download(store, directory, bytes(2000000))
     assert list(directory.iterdir()) == []
 
@@ -699,8 +700,8 @@ def test_join_appends_names_to_a_url(url, segments, expected):
     ("error", "expected"),
     [
         pytest.param(StoreError("NoSuchKey: it is\u00a0not there"), "NoSuchKey: it is\u00a0not there", id="ours"),
-        pytest.param(FileNotFoundError(2, "none", "f"), "FileNotFoundError: [Errno 2] none: 'f'", id="the-systems"),
-        pytest.param(ValueError("at\nhttp://u:p/q@h/"), "ValueError: at http://***@h/", id="masked"),
+        pytest.param(FileNotFoundError(2, "none", "f"), "none: 'f'", id="the-systems"),
+        pytest.param(ValueError("at\nhttp://u:p/q@h/"), "at http://***@h/", id="masked"),
         pytest.param(ContentError("s3: is larger"), "s3: is larger", id="content"),
     ],
 )
@@ -730,7 +731,7 @@ def test_profile_provides_the_credentials(server, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     Store("ci").put(URL, HELLO, "text/plain")
     for none in (None, ""):
-        with pytest.raises(StoreError, match="NoCredentialsError"):
+        with pytest.raises(StoreError, match="Unable to locate credentials"):
             Store(none).put(URL, HELLO, "text/plain")
 
 

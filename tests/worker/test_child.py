@@ -347,7 +347,7 @@ def test_each_handler_gets_the_event_and_has_a_result(line, here, plugin):
     assert kinds(reports) == ["taken", "begin", "result", "result", "result", "done"]
     found = results(reports)
     assert (found["file"]["ok"], found["file"]["error"]) == (True, "")
-    assert (found["down"]["ok"], found["down"]["error"], found["down"]["loaded"]) == (False, "OSError: no route", True)
+    assert (found["down"]["ok"], found["down"]["error"], found["down"]["loaded"]) == (False, "no route", True)
     assert (found["fil"]["ok"], found["fil"]["loaded"]) == (False, False)
     assert [data["a"] for data in stored()] == [1]
 
@@ -355,7 +355,7 @@ def test_each_handler_gets_the_event_and_has_a_result(line, here, plugin):
 def test_texts_hold_no_secret(line, here, plugin):
     plugin("loud", handler("logging.getLogger('event').warning(self.config); raise OSError(self.config)"))
     found = results(run(line, handlers=[["loud", "hunter2-hunter2"]]))
-    assert (found["loud"]["error"], found["loud"]["said"]) == ("OSError: ***", "***")
+    assert (found["loud"]["error"], found["loud"]["said"]) == ("***", "***")
 
 
 def test_event_is_stored_in_the_outbox_before_the_handlers_run(line, here, plugin):
@@ -378,7 +378,7 @@ def test_outbox_failure_is_reported_and_the_event_is_sent_directly(line, here):
     (here / "file").write_text("in the way")
     reports = run(line, outbox="file/outbox")
     assert kinds(reports) == ["taken", "not_kept", "begin", "result", "done"]
-    assert "NotADirectoryError" in dict(reports)["not_kept"]["reason"]
+    assert "not a directory: " in dict(reports)["not_kept"]["reason"]
     assert len(stored()) == 1
 
 
@@ -388,19 +388,18 @@ def test_a_file_is_attached(line, here):
     assert (here / "events/n-u/log").read_text() == "all well"
 
 
-def test_unreadable_file_is_omitted_or_stops_the_send(line, here):
-    attach = [["log", "gone.log"]]
-    assert kinds(run(line, attach=attach)) == ["taken", "not_attached", "begin", "result", "done"]
-    reports = run(line, attach=attach, must_attach=True)
-    assert kinds(reports) == ["taken", "refused", "done"]
-    assert "cannot attach 'gone.log' to event n (u): no such file" in dict(reports)["refused"]["text"]
-    assert len(stored()) == 1
+def test_unreadable_file_is_omitted(line):
+    reports = run(line, attach=[["log", "gone.log"]])
+    assert kinds(reports) == ["taken", "not_attached", "begin", "result", "done"]
+    assert dict(reports)["not_attached"]["name"] == "log"
+    assert "cannot attach 'gone.log' to event n (u): no such file" in dict(reports)["not_attached"]["text"]
+    assert [each["not_attached"] for each in stored()] == [["log"]]
 
 
 def test_handler_that_times_out_is_reported_with_the_total_timeout(line, here, plugin):
     plugin("slow", handler("__import__('threading').Event().wait(60)"))
     found = results(run(line, handlers=[["slow", ""]], deadline=0.0, timeout=7))
-    assert (found["slow"]["timed_out"], found["slow"]["error"]) == (True, "TimeoutError: not done within 7 s")
+    assert (found["slow"]["timed_out"], found["slow"]["error"]) == (True, "not done within 7 s")
 
 
 def test_handler_without_a_thread_is_left_to_another_worker(line, here, monkeypatch):
@@ -529,7 +528,7 @@ def test_unsearchable_outbox_is_logged(line, here, monkeypatch):
 
     monkeypatch.setattr("event._outbox.backlog.Backlog.deliver", fail)
     reports = run(line, outbox="outbox", backlog=True)
-    assert ("log", {"text": "the outbox outbox cannot be read: OSError: gone"}) in reports
+    assert ("log", {"text": "the outbox outbox cannot be read: gone"}) in reports
 
 
 # The job `resume`.

@@ -99,6 +99,19 @@ def test_directory_that_is_no_outbox_is_reported(tmp_path, line):
     assert "summary" not in kinds(running.stop())
 
 
+def test_worker_without_threads_is_reported(box, line, monkeypatch):
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(deliver_job.Thread, "start", fail)
+    monkeypatch.setattr(deliver_job, "RESTART_DELAY", 0.0)
+    deliver_job.deliver(job(box), b"", line.reporter)
+    line.give({"job": "stop"})
+    deliver_job.watch(job(box), b"", line.reporter)
+    text = "no thread can be started; check the limits for processes and memory"
+    assert line.heard() == [("trouble", {"text": text})] * 2
+
+
 def test_stopped_pass_does_not_report_idle(box, line, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     register(monkeypatch, good=lambda _: begun.set() or go_on.wait(60))

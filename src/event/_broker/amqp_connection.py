@@ -18,7 +18,7 @@ from pika import exceptions
 from pika.adapters.select_connection import IOLoop
 
 from event._broker.queue import DEAD_SUFFIX, BrokerError, NotAcceptedError, RefusedError, TooLargeError
-from event.error import one_line
+from event.error import root_cause
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def _innermost(error: BaseException) -> BaseException:
 def _amqp_error_text(error: BaseException) -> str:
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return f"{error.reply_code} {error.reply_text}"
-    return one_line(error) if str(error) else repr(error)
+    return root_cause(error)
 
 
 def seconds_until(end: float) -> float:

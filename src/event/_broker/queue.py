@@ -230,7 +230,7 @@ class MaskedErrors:
             return
         reason = " ".join(str(error).split()) if isinstance(error, (BrokerError, EventError)) else one_line(error)
         reason = self._url.mask(reason)
-        if "CERTIFICATE_VERIFY_FAILED" in reason:
+        if "certificate verify failed" in reason:
             reason += "; SSL_CERT_FILE may name the certificates of a private authority"
         if self._named:
             reason = f"{self._address.shown}: {reason}"

@@ -28,7 +28,7 @@ from event._broker.queue import (
     ReceivedMessage,
     RefusedError,
 )
-from event.error import one_line
+from event.error import root_cause
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class RedisConsumer:
             try:
                 self._client.xadd(queue, _fields(message.body, message.id, headers))
             except exceptions.ResponseError as error:  # the connection still works for other messages
-                raise NotAcceptedError(f"{queue} does not accept it: {one_line(error)}") from error
+                raise NotAcceptedError(f"{queue} does not accept it: {root_cause(error)}") from error
         self.acknowledge([message])
 
 
@@ -241,11 +241,11 @@ class _RedisErrors:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         refusals = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
         if isinstance(error, refusals):
-            raise RefusedError(one_line(error)) from error
+            raise RefusedError(root_cause(error)) from error
         if isinstance(error, exceptions.OutOfMemoryError):
-            raise NotAcceptedError(f"the broker accepts nothing at the moment: {one_line(error)}") from error
+            raise NotAcceptedError(f"the broker accepts nothing at the moment: {root_cause(error)}") from error
         if isinstance(error, (exceptions.RedisError, OSError)) and not isinstance(error, BrokerError):
-            raise BrokerError(one_line(error)) from error
+            raise BrokerError(root_cause(error)) from error
 
 
 def _open_client(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:

@@ -22,7 +22,7 @@ from event._broker.queue import (
     RefusedError,
     TooLargeError,
 )
-from event.error import one_line
+from event._net.s3 import botocore_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,12 +185,12 @@ class _SQSErrors:
             raise _broker_error(error) from error
         # botocore raises ValueError for a wrong endpoint or region.
         if isinstance(error, (BotoCoreError, ValueError)):
-            raise BrokerError(one_line(error)) from error
+            raise BrokerError(botocore_reason(error)) from error
 
 
 def _broker_error(error: ClientError) -> Exception:
     details: Mapping[str, Any] = error.response.get("Error", {})
-    code, text = str(details.get("Code", "")), one_line(error)
+    code, text = str(details.get("Code", "")), botocore_reason(error)
     if "must be shorter than" in text or "longer than" in text or "TooLong" in code:
         return TooLargeError(text)
     if code in _REFUSED_CODES:

@@ -33,9 +33,9 @@ in the outbox. It is retried when this handler delivers a later event, or by "e3
 _EPILOG = """\
 exit status:
   0  every handler delivered the event, or it is in the outbox, or no handler is configured
-  1  the event is lost: a handler failed and the event is not in an outbox, or a file could not
-     be read (then nothing was sent); with --strict: a handler did not deliver the event now, or
-     no handler is configured
+  1  the event is lost: a handler failed and the event is not in an outbox, or a file of
+     --from-file could not be read; with --strict: a handler did not deliver the event now, a
+     file could not be attached, or no handler is configured
   2  the command line is wrong; nothing was sent
 
 examples:
@@ -95,7 +95,9 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="attach a file; may be repeated. NAME is the attachment's name (default: the file's name). If PATH is -, "
-        "stdin is attached. If PATH itself contains = and such a file exists, the whole argument is the path",
+        "stdin is attached. If PATH itself contains = and such a file exists, the whole argument is the path. If a "
+        "file cannot be read, a line on stderr gives the reason, and the event is sent without it: its data has the "
+        "file's name in not_attached",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
     group.add_argument(
@@ -167,12 +169,9 @@ class _Command:
         :param files: the path of each file to attach, by name
         :param about: the prefix of each line about a handler
         """
-        sent = self._sender.send(raw_content(event), attach=[*files.items()], must_attach=True, sending=unique_id())
+        sent = self._sender.send(raw_content(event), attach=[*files.items()], sending=unique_id())
         if self._json:
             self.events.append(_as_dict(event, sent))
-        if sent.refused:
-            terminal.print_err(f"{self._prog}: {sent.refused}")
-            return False
         for result in sent.results:
             if not (self._quiet and result.ok and not result.said):
                 colour = terminal.GREEN if result.ok else terminal.RED
@@ -185,7 +184,9 @@ class _Command:
             return False
         if not self._json:
             terminal.print_out(visible(str(event.uid)))
-        return (sent.kept and not self._strict) or all(result.ok for result in sent.results)
+        if self._strict:
+            return not sent.not_attached and all(result.ok for result in sent.results)
+        return sent.kept or all(result.ok for result in sent.results)
 
     def send_file(self, path: str) -> bool:
         """Send a dumped event; return the same as `send`."""
@@ -212,8 +213,8 @@ def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
     delivered = bool(sent.results) and all(result.ok for result in sent.results)
     state = "delivered" if delivered else "kept" if sent.kept else "lost"
     content: dict[str, Any] = {**_named(event), "state": state}
-    if sent.refused:
-        content["error"] = sent.refused
+    if sent.not_attached:
+        content["not_attached"] = sent.not_attached
     results = [json_output.result_as_dict(result, handler_options.rest_of(sent, result)) for result in sent.results]
     return {**content, "results": results, "backlog": sent.backlog}
 
@@ -248,8 +249,11 @@ class _StandardInput:
 
         fd, self._path = mkstemp(prefix="e3-event-")
         with open(fd, "wb") as file:
-            if sys.stdin is not None:
-                copyfileobj(sys.stdin.buffer, file)
+            try:
+                if sys.stdin is not None:
+                    copyfileobj(sys.stdin.buffer, file)
+            except OSError as error:
+                terminal.print_err(f"stdin is only attached as far as it could be read: {one_line(error)}")
         return {name: self._path if path == "-" else path for name, path in self._files.items()}
 
     def __exit__(self, *_args: object) -> None:
@@ -259,10 +263,7 @@ class _StandardInput:
 
 
 def _event_from_args(args: argparse.Namespace) -> Event:
-    """Return the event of the command line, closed.
-
-    :raises EventError: a file cannot be attached
-    """
+    """Return the event of the command line, closed."""
     fail = args.parser.error
     name, data = arguments.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
@@ -286,11 +287,8 @@ def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) ->
             fail(f"--attach: {text!r}: expected PATH or NAME=PATH")
         if name in files:
             fail(f"--attach: two files are named {name!r}; give one another name, as in NAME=PATH")
-        if path == "-":
-            if "-" in files.values():
-                fail("--attach: stdin can be attached once only")
-        elif path != text and not os.path.exists(path):
-            raise EventError(f"--attach: there is no file {path!r}, and no {text!r}")
+        if path == "-" and "-" in files.values():
+            fail("--attach: stdin can be attached once only")
         files[name] = path
     return files
 

@@ -11,7 +11,7 @@ import re
 
 from event import _files
 from event._handler import import_extra
-from event.error import EventError, one_line
+from event.error import EventError, root_cause
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -252,7 +252,15 @@ def join(url: str, *segments: str) -> str:
 
 def s3_reason(error: Exception) -> str:
     """Return the reason of an error on one line, without the user and password of a URL."""
-    return str(error) if isinstance(error, StoreError) else _masked(one_line(error))
+    return str(error) if isinstance(error, StoreError) else _masked(botocore_reason(error))
+
+
+def botocore_reason(error: BaseException) -> str:
+    """Return the cause of an error of botocore on one line, after the server that it was connecting to."""
+    url = getattr(error, "kwargs", {}).get("endpoint_url")
+    host, _, path = url.partition("//")[2].partition("/") if isinstance(url, str) else ("", "", "")
+    server = "" if "@" in path else host.rpartition("@")[2]  # a password may contain a slash
+    return f"{server}: {root_cause(error)}" if server else root_cause(error)
 
 
 def _masked(text: str) -> str:

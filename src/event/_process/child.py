@@ -80,11 +80,11 @@ class ChildProcess:
         try:
             self._spawn(self._tee)
         except OSError as error:
-            self._error = error
+            self._error = _with_reason(error, self._words[0])
 
     def wait(self) -> ExitResult:
         """Wait until the command has ended and its log is complete."""
-        code = _status(self._error, self._words[0]) if self._error else self._wait()
+        code = _status(self._error) if self._error else self._wait()
         seconds = time.monotonic() - self._began
         if self._tee:
             from event._process.output import OUTPUT_TIMEOUT
@@ -208,11 +208,18 @@ def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int
         return spawn("/bin/sh", ["sh", which(words[0]) or words[0], *words[1:]])
 
 
-def _status(error: OSError, command: str) -> int:
+def _with_reason(error: OSError, command: str) -> OSError:
+    """Return the error of a command that cannot be started; if the command exists, its interpreter does not."""
+    from shutil import which
+
+    if error.errno == errno.ENOENT and which(command):
+        return FileNotFoundError(errno.ENOENT, "the interpreter in its first line (#!) does not exist")
+    return error
+
+
+def _status(error: OSError) -> int:
     """Return the exit status of a shell for a command that cannot be started."""
-    missing = error.errno == errno.ENOENT
-    # If the file exists, its interpreter is missing.
-    return _NOT_FOUND if missing and not (os.path.dirname(command) and os.path.exists(command)) else _NOT_EXECUTABLE
+    return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
 
 
 def _name_of_signal(number: int) -> str:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 POLL = 1.0  # seconds between two scans of the outbox
 STATE_INTERVAL = 1.0  # seconds between two reports ``state``
+RESTART_DELAY = 5.0  # seconds until a worker that can't start threads is replaced
 _DRAIN_CHECK_INTERVAL = 0.2  # seconds between two checks for frames from the command
 _FLUSH_DELAY = 0.05  # seconds that a result waits for others, to share a report
 MAX_ITEMS = 50  # results in one report
@@ -81,12 +82,26 @@ def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], No
 
     :param feed: called in a thread; adds the outbox's entries to the pool
     """
-    delivering = Delivering(job, reporter)
+    try:
+        delivering = Delivering(job, reporter)
+        feeder = Thread(target=feed, args=(delivering,), name="event feeder", daemon=True)
+        feeder.start()
+    except RuntimeError:
+        _report_no_threads(reporter)
+        return
     with delivering.log:
-        Thread(target=feed, args=(delivering,), name="event feeder", daemon=True).start()
         while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
             delivering.set_lane(**frame[0])
         delivering.stop()
+
+
+def _report_no_threads(reporter: Reporter) -> None:
+    """Report that no thread can be started. Wait before the job ends, since the command then starts a new worker."""
+    reporter.report("trouble", text="no thread can be started; check the limits for processes and memory")
+    try:
+        reporter.next_job(RESTART_DELAY)
+    except TimeoutError:
+        pass
 
 
 class Delivering:

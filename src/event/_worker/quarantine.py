@@ -118,7 +118,7 @@ class Quarantine:
         now = time.monotonic()
         for worker, case in [*self._cases.items()]:
             if not worker.ended and now > case.deadline:
-                worker.kill(f"TimeoutError: not done within {self._timeout:g} s")
+                worker.kill(f"not done within {self._timeout:g} s")
             if worker.ended:
                 self._handle_exit(worker, case)
         while self._waiting and len(self._cases) < _MAX_AT_ONCE:

@@ -61,18 +61,18 @@ def counts_by_name(value: object) -> dict[str, int]:
 class Sent:
     """The result of sending one event.
 
-    :ivar results: one `Result` for each handler, in the order of the configuration; empty if `refused`
+    :ivar results: one `Result` for each handler, in the order of the configuration
     :ivar kept: whether the event was stored in the outbox, so that failed deliveries are retried
-    :ivar refused: why the event was not sent; empty if it was sent
+    :ivar not_attached: the names of the files that could not be attached; the event was sent without them
     :ivar backlog: how many earlier events from the outbox each handler has delivered, by the handler's name
     :ivar clean: whether the worker can be used for the next event, because no handler still runs in it
     """
 
-    __slots__ = ("backlog", "clean", "kept", "refused", "results")
+    __slots__ = ("backlog", "clean", "kept", "not_attached", "results")
 
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.backlog: dict[str, int] = {}
         self.kept = False
-        self.refused = ""
+        self.not_attached: list[str] = []
         self.clean = True

@@ -5,7 +5,6 @@ Fields of the job:
 ===============  =================================================================================================
 ``event``        ``data``, ``attachments`` (name -> [path, SHA-1]) and ``closed``, as in a dump; dates are numbers
 ``attach``       [name, path] of each file to attach
-``must_attach``  whether to send nothing if a file of ``attach`` can't be attached
 ``sending``      the id of the sending, the same for each attempt
 ``handlers``     [name, configuration] of each handler
 ``outbox``       the outbox's directory, or null
@@ -21,8 +20,7 @@ Reports, in order:
 
 ================  ================================================================================================
 ``taken``         the worker has started the job
-``not_attached``  without ``must_attach``: why a file could not be attached, as ``text``
-``refused``       with ``must_attach``: why nothing is sent, as ``text``; this is the last report
+``not_attached``  the ``name`` of a file that could not be attached, and the reason as ``text``
 ``kept``          the event is stored in the outbox: ``entry``, ``claim``
 ``not_kept``      the event can't be stored in the outbox and is sent without: ``reason``
 ``begin``         the handlers get the event now
@@ -65,8 +63,6 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         _show_logged_events()
     with Log(reporter, configs):
         event = _event_from_job(job, reporter)
-        if event is None:
-            return
         handlers = _wanted_handlers(event, job, reporter)
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") and handlers else None
         reporter.report("begin", heartbeat=reporter.has_heartbeat)
@@ -81,8 +77,6 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
 def store(job: dict[str, Any], reporter: Reporter) -> None:
     """Store the event in the outbox, for its handlers to get it later; used if no worker can be started."""
     event = _event_from_job(job, reporter)
-    if event is None:
-        return
     handlers = _wanted_handlers(event, job, reporter)
     claim = _keep(event, handlers, job, reporter) if handlers else None
     if claim:
@@ -249,21 +243,21 @@ def is_plain(names: Iterable[str]) -> bool:
     return all(_registry.kind(name) in {"file", "smtp"} for name in names)
 
 
-def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event | None:
-    """Return the event with its files attached; None if a required file can't be attached."""
+def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event:
+    """Return the event with its files attached. The names of files that can't be attached are in ``not_attached``."""
     content = job["event"]
     if (references := job.get("redact", ())) is not None:
         content = {**content, "data": redact_data(content["data"], references)}
     event = decode_event({**content, "closed": False}, Event)
+    missing: list[str] = []
     for name, path in job.get("attach", ()):
         try:
             event.attach_file(path, name)
         except EventError as error:
-            if job.get("must_attach"):
-                reporter.report("refused", text=one_line(error))
-                return None
-            reporter.report("not_attached", text=one_line(error))
-    return decode_event({**content, "attachments": _listed(event)}, Event)
+            missing.append(name)
+            reporter.report("not_attached", name=name, text=one_line(error))
+    note = {"not_attached": missing} if missing else {}
+    return decode_event({**content, "data": {**content["data"], **note}, "attachments": _listed(event)}, Event)
 
 
 def _wanted_handlers(event: Event, job: Mapping[str, Any], reporter: Reporter) -> dict[str, LazyHandler]:

@@ -84,20 +84,18 @@ class EventSender:
         event: Content,
         *,
         attach: Sequence[tuple[str, str]] = (),
-        must_attach: bool = False,
         sending: str,
         timeout: float | None = None,
     ) -> Sent:
         """Send one event.
 
         :param event: its ``data``, ``attachments`` and ``closed``, as in a dump
-        :param attach: name and path of each file to attach
-        :param must_attach: whether to send nothing if a file can't be attached
+        :param attach: name and path of each file to attach; the event is sent without those that can't be read
         :param sending: the id of the sending
         :param timeout: seconds, instead of the timeout for all events
         :raises ValueError: a value of the event has an unsupported type, or the event is too large
         """
-        job = {"event": event, "redact": self.redact, "attach": attach, "must_attach": must_attach, "sending": sending}
+        job: dict[str, Any] = {"event": event, "redact": self.redact, "attach": attach, "sending": sending}
         job["backlog"] = self.delivers_backlog
         one = _Sending(self, job, self.timeout if timeout is None else timeout)
         try:
@@ -162,7 +160,7 @@ class _Sending:
         :param worker: the first worker; None to start one
         """
         self.first = self._assign(worker, [*self._sender.handlers], outbox=self._outbox)
-        while self._pending and not self._sent.refused:
+        while self._pending:
             for reporting, report in receive([*self._pending], self._next_check()):
                 self._handle_report(reporting, report)
             for watched in [*self._pending]:
@@ -173,8 +171,7 @@ class _Sending:
         self._end_helpers()
         if self._claim and self.first:
             self._resume(self.first)
-        names = () if self._sent.refused else self._sender.handlers
-        self._sent.results = [self._results[name] for name in names]
+        self._sent.results = [self._results[name] for name in self._sender.handlers]
         return self._sent
 
     def kill(self) -> None:
@@ -195,7 +192,7 @@ class _Sending:
             worker = worker or Worker.spawn()
         except OSError as error:
             for name in names:
-                self._results[name] = Result(name, {"error": f"no worker can be started: {error.strerror}"})
+                self._results[name] = Result(name, {"error": f"no worker can be started: {one_line(error)}"})
             if outbox:
                 self._store(outbox)
             return None
@@ -239,7 +236,7 @@ class _Sending:
         if kind == "result":
             self._results[report["handler"]] = Result(report["handler"], report)
         elif kind == "not_attached":
-            self._sender.log(report["text"])
+            self._handle_missing_file(report)
         elif kind == "not_kept":
             self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}: {report['reason']}")
         else:
@@ -269,7 +266,9 @@ class _Sending:
             self._calling_handlers.add(worker)
             if report.get("heartbeat"):
                 self._with_heartbeat.add(worker)
-        elif kind in {"log", "not_attached"}:
+        elif kind == "not_attached":
+            self._handle_missing_file(report)
+        elif kind == "log":
             self._sender.log(text_or_empty(report.get("text")))
         elif worker is self.first:
             self._handle_entry_report(kind, report)
@@ -278,9 +277,6 @@ class _Sending:
         """Handle a report of the first worker about the outbox entry."""
         if kind == "taken":
             self._job_started = time.monotonic()
-        elif kind == "refused":
-            self._sent.refused = text_or_empty(report.get("text")) or "refused"
-            self._sent.clean = False
         elif kind == "kept":
             self._outbox = None
             self._claim = text_or_empty(report.get("claim"))
@@ -295,6 +291,12 @@ class _Sending:
         elif kind == "end":
             self._claim = ""
             self._sent.kept = self._sent.kept and report.get("where") != "lost"
+
+    def _handle_missing_file(self, report: Mapping[str, Any]) -> None:
+        name = text_or_empty(report.get("name"))
+        if name not in self._sent.not_attached:  # each worker reports it
+            self._sent.not_attached.append(name)
+            self._sender.log(text_or_empty(report.get("text")))
 
     def _handle_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
         name = text_or_empty(report.get("handler"))
@@ -311,7 +313,7 @@ class _Sending:
         self._results[result.handler] = result
 
     def _timeout_error(self) -> str:
-        return f"TimeoutError: not done within {self._sender.timeout:g} s"
+        return f"not done within {self._sender.timeout:g} s"
 
     def _without_outbox(self, reason: str) -> None:
         self._outbox = None

@@ -295,7 +295,7 @@ class _RelaySupervisor(Supervisor):
         elif self._alone is None or self._alone.ended:
             self._crash(batch, self._trial)
         elif time.monotonic() > batch.deadline:
-            self._alone.kill(f"TimeoutError: not done within {self._timeout:g} s")
+            self._alone.kill(f"not done within {self._timeout:g} s")
 
     def _begin_trial(self, batch: _Batch) -> None:
         if not batch.trials:

@@ -33,14 +33,10 @@ def result_line(result: Result, rest: str = "") -> str:
 
 
 def _cause(result: Result) -> str:
-    """Return a handler's error without the handler's kind, which the line already shows, and the error's type."""
-    import re  # slow, and needed only after a failure
+    """Return a handler's error without the handler's kind, which the line already shows."""
+    from event import _registry  # needed only after a failure
 
-    kind = result.handler.partition(":")[0].partition("@")[0]
-    text = f"; {result.error[:_ROOM]}".replace(f"; {kind}: ", "; ")[2:].rstrip(".")
-    text = text.removeprefix("TimeoutError: ")
-    # As in "ConnectionRefusedError: [Errno 111] Connection refused", perhaps after a place and a colon.
-    return re.sub(r"\b[A-Za-z]{1,60}: \[Errno -?[0-9]{1,9}\] (.)", lambda found: found[1].lower(), text)
+    return f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
 
 
 def rest_of(sent: Sent, result: Result) -> str:

@@ -79,9 +79,9 @@ class Settings:
 
     def _read_file(self, *, finds_file: bool) -> ConfigFile | None:
         named = getattr(self._args, "config", None) or os.environ.get("E3_EVENT_CONFIG")
-        if named == "none" or not (named or finds_file):
+        if (named or "").lower() == "none" or not (named or finds_file):
             return None
-        path = named or _places.config_file()
+        path = os.path.expanduser(named) if named else _places.config_file()
         if not path:
             return None
         from event._config_file import read_config_file
