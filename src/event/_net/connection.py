@@ -35,8 +35,8 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 class Response:
     """The response of a server.
 
-    :ivar body: at most `BODY` bytes. It is empty if it is compressed, which no request asks for, or if it does not arrive
-        completely and in time: the status is enough.
+    :ivar body: at most `BODY` bytes. It is empty if it is compressed, which no request asks for, or if it does not
+        arrive completely and in time: the status is enough.
     :ivar complete: whether the whole body was read
     """
 
