@@ -23,6 +23,7 @@ class Size:
     :ivar attaches: rounds of it
     :ivar events: how many events are held for their memory
     :ivar waiting: how many entries wait in an outbox: few, some, very many
+    :ivar slow: how many times all jobs deliver to a slow handler
     :ivar messages: how many messages a relay takes
     :ivar relays: rounds of that
     :ivar latencies: how many messages are waited for one by one
@@ -35,6 +36,7 @@ class Size:
     attaches: int
     events: int
     waiting: tuple[int, int, int]
+    slow: int
     messages: int
     relays: int
     latencies: int
@@ -49,6 +51,7 @@ SIZES = {
         attaches=5,
         events=10_000,
         waiting=(10, 1_000, 100_000),
+        slow=40,
         messages=5_000,
         relays=3,
         latencies=100,
@@ -61,6 +64,7 @@ SIZES = {
         attaches=2,
         events=10_000,
         waiting=(10, 1_000, 100_000),
+        slow=20,
         messages=1_000,
         relays=1,
         latencies=30,
@@ -73,6 +77,7 @@ SIZES = {
         attaches=1,
         events=10,
         waiting=(1, 2, 3),
+        slow=1,
         messages=3,
         relays=1,
         latencies=1,
@@ -112,6 +117,11 @@ def within(ratio, most):
 def fold(ratio):
     """Return a ratio as text."""
     return f"{ratio:.2f} x"
+
+
+def grouped(count):
+    """Return a count as text, its digits in groups of three."""
+    return f"{count:,}".replace(",", " ")
 
 
 def micro(seconds):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 from statistics import median
 
-from measure import Line, amount, fold, in_turn, micro, within
+from measure import Line, amount, fold, grouped, in_turn, micro, within
 
+_JOBS = 8  # deliveries at once, as `e3-event deliver` does by default
 _ENTRY = 16 << 10  # bytes of an entry that waits, with what the file system adds
 _TRUE = ["cmd", "/c", "exit 0"] if sys.platform == "win32" else ["true"]
 
@@ -64,6 +65,7 @@ def measure_waiting(place, size):
                 runs[count].append(_delivered(place, directory, count))
         runs[many] = [_delivered(place, full, many)]  # once: the others tell how much that varies
     yield from _delivery_lines(size, {count: _medians(found) for count, found in runs.items()})
+    yield _slow_line(place, size)
 
 
 def _put_line(place, size, full, empty):
@@ -73,7 +75,7 @@ def _put_line(place, size, full, empty):
     )
     ratio = found["full"] / found["empty"]
     return Line(
-        what=f"putting an event into an outbox with {_number(size.waiting[-1])} waiting, compared with an empty one",
+        what=f"putting an event into an outbox with {grouped(size.waiting[-1])} waiting, compared with an empty one",
         ours=micro(found["full"]),
         beside=f"{fold(ratio)} empty, {micro(found['empty'])}",
         e3="",
@@ -94,9 +96,9 @@ def _list_line(place, size, full, empty):
     ratio = found[full] / found[empty]
     _, some, many = size.waiting
     return Line(
-        what=f"first line of `e3-event outbox list` with {_number(many)} waiting, compared with {_number(some)}",
+        what=f"first line of `e3-event outbox list` with {grouped(many)} waiting, compared with {grouped(some)}",
         ours=f"{found[full] * 1e3:.1f} ms",
-        beside=f"{fold(ratio)} with {_number(some)}, {found[empty] * 1e3:.1f} ms",
+        beside=f"{fold(ratio)} with {grouped(some)}, {found[empty] * 1e3:.1f} ms",
         e3="",
         reach="1.10 x",
         reached=within(ratio, 1.1),
@@ -124,16 +126,16 @@ def _look_lines(place, size):
             )
             ratio = found[full] / found[empty]
             yield Line(
-                what=f"{what}, {_number(many)} waiting, compared with {_number(few)}",
+                what=f"{what}, {grouped(many)} waiting, compared with {grouped(few)}",
                 ours=f"{found[full] * 1e3:.1f} ms",
-                beside=f"{fold(ratio)} with {_number(few)}, {found[empty] * 1e3:.1f} ms",
+                beside=f"{fold(ratio)} with {grouped(few)}, {found[empty] * 1e3:.1f} ms",
                 e3="",
                 reach="1.20 x",
                 reached=within(ratio, 1.2),
             )
         seconds = [float(text) for text in place.run(_job(place, "look", full)).split()]
         yield Line(
-            what=f"a pass with nothing due / counting / finding an ID, {_number(many)} waiting in 90 directories",
+            what=f"a pass with nothing due / counting / finding an ID, {grouped(many)} waiting in 90 directories",
             ours=" / ".join(f"{value * 1e3:.2f}" for value in seconds) + " ms",
             beside="",
             e3="",
@@ -161,19 +163,19 @@ def _medians(found):
 
 def _delivery_lines(size, found):
     few, some, many = size.waiting
-    numbers = " / ".join(map(_number, size.waiting))
+    numbers = " / ".join(map(grouped, size.waiting))
     ratio = found[many][0] / found[some][0]
     yield Line(
         what=f"entries delivered per second to a handler that does nothing, {numbers} waiting",
         ours=" / ".join(f"{1 / found[count][0]:.0f}" for count in size.waiting) + " /s",
-        beside=f"{fold(ratio)} the time per entry with {_number(some)}",
+        beside=f"{fold(ratio)} the time per entry with {grouped(some)}",
         e3="",
         reach="1.05 x",
         reached=within(ratio, 1.05),
     )
     peaks = [found[count][1] for count in (few, many)]
     yield Line(
-        what=f"peak memory of a process that delivers {few} / {_number(many)} entries",
+        what=f"peak memory of a process that delivers {few} / {grouped(many)} entries",
         ours=" / ".join(map(amount, peaks)) if all(peaks) else "not available on this system",
         beside=f"{fold(peaks[1] / peaks[0])} with {few}" if all(peaks) else "",
         e3="",
@@ -182,8 +184,25 @@ def _delivery_lines(size, found):
     )
 
 
-def _number(count):
-    return f"{count:,}".replace(",", " ")
+def _slow_line(place, size):
+    """Compare the delivery to a handler that takes 50 ms with as many such handlers side by side."""
+    count = _JOBS * size.slow
+
+    def once(_):
+        with place.fresh_directory() as directory:
+            place.run(_job(place, "fill-slow", directory, count))
+            return _delivered(place, directory, count)[0]
+
+    rate = 1 / median(map(once, range(size.repeats)))
+    best = _JOBS / 0.05
+    return Line(
+        what=f"entries delivered in a second to a handler that takes 50 ms, {_JOBS} at once",
+        ours=f"{rate:.0f} /s",
+        beside=f"{fold(best / rate)} the shortest possible time, {best:.0f} /s",
+        e3="",
+        reach="1.18 x",
+        reached=within(best / rate, 1 / 0.85),
+    )
 
 
 def measure_run(place, size):

@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from measure import Line, fold
+from measure import Line, fold, grouped, within
 
 _PATIENCE = 300  # seconds
 
@@ -43,6 +43,7 @@ def measure_latency(place, size):
         with place.server(server) as url:
             ours = {outbox: _latency(place, size, url, _relays(place, url, 1, outbox)) for outbox in (True, False)}
             plain = _latency(place, size, url, _echo(place, url), "latency-plain")
+            many = _latency(place, size, url, _relays(place, url, 1, outbox=True, waiting=size.waiting[-1]))
         yield Line(
             what=f"{name}: time from sending an event to its file, relay with an outbox on a disk / without",
             ours=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
@@ -51,6 +52,14 @@ def measure_latency(place, size):
             e3="",
             reach="",
             reached=None,
+        )
+        yield Line(
+            what=f"{name}: the same with {grouped(size.waiting[-1])} waiting in the outbox, compared with none",
+            ours=f"{many * 1e3:.1f} ms",
+            beside=f"{fold(many / ours[True])} with none, {ours[True] * 1e3:.1f} ms",
+            e3="",
+            reach="1.20 x",
+            reached=within(many / ours[True], 1.2),
         )
 
 
@@ -81,13 +90,21 @@ def _times(directory):
 
 
 @contextmanager
-def _relays(place, url, number, outbox):
-    """Run relays; give the directory into which they write."""
+def _relays(place, url, number, outbox, waiting=0):
+    """Run relays; give the directory into which they write.
+
+    :param waiting: how many entries wait in the outbox, for later
+    """
     with ExitStack() as stack:
         directory = stack.enter_context(place.fresh_directory())
         command = place.python("handlers", "-m", "event", "relay", "env:BENCH_URL", "--handler", f"file={directory}")
         for _ in range(number):
-            kept = ["--outbox", stack.enter_context(place.fresh_directory(on_disk=True))] if outbox else []
+            kept = []
+            if outbox:
+                home = stack.enter_context(place.fresh_directory(on_disk=True))
+                kept = ["--outbox", f"{home}/outbox"]
+            if waiting:
+                place.run(place.python("handlers", place.jobs / "outbox.py", "fill-later", home, waiting))
             process = place.start([*command, *kept], stderr=subprocess.PIPE, BENCH_URL=url)
             stack.callback(_end, process)
             process.stderr.readline()  # it begins

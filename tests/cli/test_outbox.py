@@ -45,6 +45,43 @@ def in_corrupt(command):
     return entry_id, whole
 
 
+# retry with another handler
+
+
+def test_an_event_for_a_mistyped_handler_is_given_to_the_right_one(command, here):
+    (here / "log").write_text("all well", "utf-8")
+    command("send", "n", "--uid", "u", "--attach", "log", "--handler", "flie=events", *AT)
+    (wrong,) = ids()
+    status, out, _ = command("outbox", "retry", wrong[:8], "--handler", "file=events", *AT)
+    assert (status, out) == (0, [f"{wrong} is due now, with a new ID"])
+    assert len({wrong, *ids()}) == 2
+    assert command("deliver", "ob")[0] == 0
+    assert (here / "events/n-u/log").read_text("utf-8") == "all well"
+    assert ids() == []
+
+
+def test_retry_with_an_unknown_handler_changes_nothing(command):
+    (entry_id,) = wait_for("n")
+    status, _, err = command("outbox", "retry", entry_id, "--handler", "flie=events", *AT)
+    assert (status, "no handler is named 'flie'" in err[0], ids()) == (1, True, [entry_id])
+
+
+def test_retry_with_another_handler_keeps_an_entry_with_a_damaged_attachment(command, here):
+    (here / "log").write_text("all well", "utf-8")
+    command("send", "n", "--attach", "log", "--handler", "flie=events", *AT)
+    (entry_id,) = ids()
+    next(here.glob("ob/waiting/*/*/0")).chmod(0o600)
+    next(here.glob("ob/waiting/*/*/0")).write_text("other", "utf-8")
+    status, _, err = command("outbox", "retry", entry_id, "--handler", "file=events", *AT)
+    assert (status, "has changed" in err[0], ids()) == (1, True, [entry_id])
+
+
+def test_another_handler_for_all_entries_is_a_wrong_command_line(command):
+    wait_for("n")
+    status, _, err = command("outbox", "retry", "--all", "--handler", "file=events", *AT)
+    assert (status, "--handler needs an ID" in err[-1]) == (2, True)
+
+
 # list
 
 

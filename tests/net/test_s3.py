@@ -432,6 +432,13 @@ def test_status_404_for_something_else_is_an_error(trouble, monkeypatch):
         assert "NoSuchUpload" in trouble()
 
 
+def test_endless_redirection_is_an_error(trouble, monkeypatch):
+    with answering(307) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch)
+        assert trouble() == "the server redirects every request again"
+    assert 2 < len(requests) < 1000
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_status_503_is_retried_a_few_times(store, directory, monkeypatch, attempts):
     with answering(503) as (endpoint, requests):

@@ -95,6 +95,9 @@ def answering(status, body=b""):
         def do_GET(self):
             self.do_PUT()
 
+        def do_HEAD(self):
+            self.do_PUT()
+
         def log_message(self, *args):
             pass
 

@@ -68,6 +68,15 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     command = _add_for_ids(below, "show", ("show an entry", _SHOW, _NOT_ALL_PROCESSED), "ID")
     command = _add_for_ids(below, "retry", ("make entries due now", _RETRY, _NOT_ALL_PROCESSED), "ID...")
     command.add_argument("--all", action="store_true", help="retry all entries")
+    command.add_argument(
+        "--handler",
+        dest="handlers",
+        metavar="NAME[=CONFIG]",
+        action="append",
+        default=[],
+        help="give the event to this handler instead of the pending ones, for example if their name or configuration "
+        "is wrong; may be repeated. The entry gets a new ID",
+    )
     command = _add_for_ids(below, "drop", ("delete entries", _DROP, _NOT_ALL_PROCESSED), "ID...")
     command.add_argument("--failed", action="store_true", help="delete all failed entries")
     command = _add(
@@ -123,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     outbox = Outbox(settings.outbox)
     if not takes_outbox:
         _check_ids(args)
+    args.replacements = dict(settings.handlers) if getattr(args, "handlers", None) else {}
     if not outbox.exists() and not (args.action == "list" and args.json):
         terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}{' yet' if takes_outbox else ''}")
         return 0 if takes_outbox else 1
@@ -136,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
 def _check_ids(args: argparse.Namespace) -> None:
     """Reject a command line without an ID, or with too many."""
     if _takes_all(args):
+        if getattr(args, "handlers", None):
+            args.parser.error("--handler needs an ID; it cannot be combined with --all")
         if args.words:
             args.parser.error(
                 f"unrecognized argument {args.words[0]!r}; an ID cannot be combined with --all or --failed"
@@ -211,10 +223,23 @@ def _find_entry(outbox: Outbox, word: str) -> Candidate:
     return found[0]
 
 
-def _retry(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:
-    if not outbox.retry(candidate):
+def _retry(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> str:
+    if not outbox.retry(candidate, _configs(args.replacements)):
         raise LookupError(f"{candidate.id} is not retried: it is being delivered or cannot be read")
-    return f"{candidate.id} is due now"
+    return f"{candidate.id} is due now{', with a new ID' if args.replacements else ''}"
+
+
+def _configs(handlers: dict[str, str]) -> dict[str, str]:
+    """Return configurations for the outbox.
+
+    :raises EventError: there is no handler of that name
+    """
+    from event import _registry
+    from event._lazy_handler import LazyHandler
+
+    for name in handlers:
+        _registry.get_handler(name)
+    return {name: LazyHandler(name, config).encode_config() for name, config in handlers.items()}
 
 
 def _drop(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:

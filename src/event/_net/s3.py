@@ -346,6 +346,8 @@ def _translate_errors(act: Callable[[], _Result]) -> _Result:
 
     try:
         return act()
+    except RecursionError:  # for each redirection, botocore looks up the bucket's region again
+        raise StoreError("the server redirects every request again") from None
     # botocore raises ValueError for an invalid endpoint or number in the environment, and OSError if the program that
     # prints the credentials fails. The cause is omitted, because its traceback could show a password.
     except (OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:

@@ -1,10 +1,11 @@
-"""Measure an outbox: python outbox.py fill DIRECTORY COUNT | fill-later | put | look | deliver DIRECTORY.
+"""Measure an outbox: python outbox.py fill DIRECTORY COUNT | fill-later | fill-slow | put | look | deliver DIRECTORY.
 
 ``fill`` leaves entries that are due, as a handler that failed once leaves them; ``fill-later`` leaves them for later;
+``fill-slow`` leaves them for a handler that takes 50 ms;
 ``put`` prints the seconds of one; ``look`` prints the seconds of a pass with nothing due, of a count, and of finding an
 entry by its id; ``deliver`` prints the seconds of one, their number, and the most bytes that the process has held.
 
-The handler takes every event and does nothing: it is the built-in one for logging, at a level that nobody reads.
+The other handler takes every event and does nothing: it is the built-in one for logging, at a level that nobody reads.
 """
 
 import os
@@ -13,6 +14,7 @@ import time
 from statistics import median
 
 import event
+from event import _registry
 from event._outbox import Outbox
 from event._outbox.pool import DeliveryPool
 from event._outcome import Delivery
@@ -24,23 +26,32 @@ LONG_AGO = 1_700_000_000
 operation, directory, *rest = sys.argv[1:]
 
 
-def put(outbox, due=LONG_AGO):
+class Slow(event.EventHandler):
+    """Takes 50 ms for an event."""
+
+    def send_event(self, event):
+        """Wait."""
+        time.sleep(0.05)
+        return True
+
+
+def put(outbox, due=LONG_AGO, handler="logging"):
     """Put an event, and have it wait as after a failed sending; return its name in the outbox."""
     with event.Event("compile", target="arm", status="ok", count=3) as e:
         pass
-    claim = outbox.put(e, {"logging": ",DEBUG"})
-    claim.record(Delivery("logging", ok=False, error=ConnectionRefusedError(111, "Connection refused"), seconds=0.1))
+    claim = outbox.put(e, {handler: ",DEBUG" if handler == "logging" else ""})
+    claim.record(Delivery(handler, ok=False, error=ConnectionRefusedError(111, "Connection refused"), seconds=0.1))
     claim.postpone(due)
     (candidate,) = outbox.find(claim.entry.id)
     return candidate
 
 
-def fill(outbox, count, due):
+def fill(outbox, count, due, handler="logging"):
     """Have so many entries wait. One is put, and its file is written again for the others: the format is public.
 
     Those that are for later are in as many buckets as there can be.
     """
-    candidate = put(outbox, due)
+    candidate = put(outbox, due, handler)
     with open(os.path.join(outbox.path, candidate.name), "rb") as file:
         content = file.read()
     first = candidate.id
@@ -133,11 +144,14 @@ class Ends:
             self.found.append((self._start - before) / SLICE)
 
 
+_registry.BUILTINS["slow"] = (__name__, "Slow")
 kept = Outbox(f"{directory}/outbox")
 if operation == "fill":
     fill(kept, int(rest[0]), LONG_AGO)
 elif operation == "fill-later":
     fill(kept, int(rest[0]), time.time() + 7200)
+elif operation == "fill-slow":
+    fill(kept, int(rest[0]), LONG_AGO, "slow")
 elif operation == "put":
     print(seconds_of_putting(kept, int(rest[0])))
 elif operation == "look":
