@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -25,8 +26,13 @@ _measuring = pytest.StashKey()
 
 
 def pytest_collection_finish(session):
-    """Take the variable away before the first test, and before the first fixture of a session or a module."""
+    """Take the variable away before the first test, and before the first fixture of a session or a module.
+
+    And have the garbage collector leave out what the collection made, and keeps: that took a fifth of the tests' time.
+    """
     session.config.stash[_measuring] = os.environ.pop(_COVERAGE, None)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

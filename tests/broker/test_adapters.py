@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import sys
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -461,8 +464,10 @@ def test_channel_closed_by_the_broker_is_a_lost_connection(rabbit):
     [
         pytest.param("rabbit", "amqp://tests:t0psecret@127.0.0.1:{}/", RefusedError, "ACCESS_REFUSED", id="password"),
         pytest.param("rabbit", "amqp://tests:{1}@127.0.0.1:{0}/none", RefusedError, "NOT_ALLOWED", id="virtual-host"),
-        pytest.param("rabbit", "amqps://tests:t0psecret@127.0.0.1:{}/", BrokerError, "SSL", id="no-tls"),
-        pytest.param("stream", "redis://:t0psecret@127.0.0.1:{}/", RefusedError, "Authentication", id="redis-password"),
+        pytest.param("rabbit", "amqps://tests:t0psecret@127.0.0.1:{}/", BrokerError, "TLS", id="no-tls"),
+        pytest.param(
+            "stream", "redis://:t0psecret@127.0.0.1:{}/", RefusedError, "invalid username-password", id="redis-password"
+        ),
         pytest.param("stream", "redis://:{1}@127.0.0.1:{0}/77", BrokerError, "DB index", id="redis-database"),
         pytest.param("rabbit", "amqp://:t0psecret@127.0.0.1:1/", BrokerError, "refused", id="nobody"),
         pytest.param("stream", "redis://:t0psecret@127.0.0.1:1/", BrokerError, "refused", id="no-redis"),
@@ -708,3 +713,38 @@ def test_deletion_refused_by_sqs_is_an_error(sqs):
         with pytest.raises(BrokerError, match="a message was not deleted: gone"):
             consumer.acknowledge(messages)
         consumer._client = client
+
+
+def test_fifo_queue_of_sqs_is_refused(sqs):
+    with pytest.raises(RefusedError, match="FIFO queues are not supported"):
+        connect_publisher(sqs.url, 0, 10.0).publish("builds.fifo", OutgoingMessage(b"{}"), 10.0)
+    with pytest.raises(RefusedError, match="FIFO queues are not supported"):
+        connect_consumer(sqs.url, "builds.fifo")
+
+
+def test_documented_permissions_of_redis_are_enough(stream, monkeypatch):
+    """Its users, with a password that has to be percent-encoded, publish and do all that a relay does."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "relay.md"
+    commands = re.findall(r"ACL SETUSER .*", page.read_text("utf-8"))
+    users = [f"{command.split()[2]}-{stream.name}" for command in commands]
+    password = "p%2F@:;/#?\u00e9"
+    for command, user in zip(commands, users, strict=True):
+        rules = [rule.replace("builds", stream.name).replace("PASSWORD", password) for rule in command.split()[3:]]
+        stream.client.execute_command("ACL", "SETUSER", user, *rules)
+    urls = [f"redis://{user}:{quote(password, safe='')}@127.0.0.1:{stream.server.port}/0" for user in users]
+    sender, relay = map(BrokerURL, urls)
+    publisher = connect_publisher(sender, 0, 10.0)
+    for body in (b"1", b"2", b"3"):
+        publisher.publish(stream.name, OutgoingMessage(body), 10.0)
+    with pytest.raises(RefusedError, match="no permissions"):
+        publisher.publish("other", OutgoingMessage(b"4"), 10.0)
+    publisher.close(1.0)
+    with contextlib.closing(connect_consumer(relay, stream.name)) as consumer:
+        first, second, third = receive(consumer, 3)
+        consumer.acknowledge([first])
+        consumer.dead_letter(second, {})
+        consumer.requeue(third, {})
+        assert [message.body for message in receive(consumer)] == [b"3"]
+        monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.0)
+        consumer.keep_alive()
+    assert stream.size(stream.name + DEAD) == 1

@@ -38,7 +38,7 @@ class BrokerError(OSError):
 
 
 class RefusedError(BrokerError):
-    """The broker refuses the login, or a permission. Fix the password, the permission or the virtual host."""
+    """The broker refuses the login or a permission, or the queue is of a wrong kind. Fix the configuration."""
 
 
 class NotAcceptedError(BrokerError):

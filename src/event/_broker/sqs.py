@@ -199,7 +199,12 @@ def _broker_error(error: ClientError) -> Exception:
 
 
 def queue_url(client: Any, queue: str) -> str:
-    """Return the URL of a queue. If the queue does not exist, create it and its dead-letter queue."""
+    """Return the URL of a queue. If the queue does not exist, create it and its dead-letter queue.
+
+    :raises RefusedError: it is a FIFO queue, which delivers the other messages of a group after a failed one only
+    """
+    if queue.endswith(".fifo"):
+        raise RefusedError("FIFO queues are not supported; expected the name of a standard queue")
     name = _queue_name(queue)
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
