@@ -245,3 +245,20 @@ def test_quiet_send_without_handlers_prints_only_the_uid(command):
 def test_a_dumped_uid_that_would_break_the_line_is_escaped(command, here):
     path = event.Event("n", uid="a\nb").dump("in")
     assert command("send", "--from-file", path, *TO_FILES)[:2] == (0, ["a\\nb"])
+
+
+# Limits of the process
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the number of descriptors at the start is Linux's")
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("descriptors", [5, 6, 7, 8])
+def test_few_file_descriptors_do_not_lose_the_event(descriptors):
+    """The shell sets the limit. Each line shows whether the event is delivered, kept or lost."""
+    words = [sys.executable, "-m", "event", "send", "n", "--uid", "u", "--outbox", "ob", *TO_FILES]
+    script = f"ulimit -n {descriptors}; exec {shlex.join(words)}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "u\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("file: ")
+    assert "delivered" in line or line.endswith("no worker can be started: too many open files; kept")

@@ -1,4 +1,4 @@
-"""One HTTP client for all handlers: POST over kept connections.
+"""One HTTP client for all handlers: POST over persistent connections.
 
 It follows no redirect, reads no .netrc, and logs nothing, because URLs hold tokens.
 """
