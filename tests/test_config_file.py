@@ -286,7 +286,7 @@ def test_a_file_of_another_user_is_refused(write):
 def test_python_without_a_toml_parser_is_an_error_with_the_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setitem(sys.modules, "tomli", None)
-    with pytest.raises(EventError, match=r'pip install "e3-event\[toml\]" helps'):
+    with pytest.raises(EventError, match=r'run: pip install "e3-event\[toml\]"'):
         read_config_file(write(""))
 
 

@@ -89,10 +89,10 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><testsuite><test
     [
         pytest.param(LAUGHS, "a document type is not accepted in a report", id="entities"),
         pytest.param('<!DOCTYPE x SYSTEM "file:///etc/passwd"><x/>', "a document type is not accepted", id="external"),
-        pytest.param("<testsuite><testcase/>", "no XML: no element found", id="not whole"),
-        pytest.param("", "no XML: no element found", id="empty"),
-        pytest.param("{}", "no XML: not well-formed", id="JSON"),
-        pytest.param("<a>&b;</a>", "no XML: undefined entity", id="an unknown entity"),
+        pytest.param("<testsuite><testcase/>", "it is not XML: no element found", id="not whole"),
+        pytest.param("", "it is not XML: no element found", id="empty"),
+        pytest.param("{}", "it is not XML: not well-formed", id="JSON"),
+        pytest.param("<a>&b;</a>", "it is not XML: undefined entity", id="an unknown entity"),
     ],
 )
 def test_invalid_report_is_not_counted(read, report, reason):

@@ -165,7 +165,7 @@ def listing(lines: list[str]) -> list[nodes.Node]:
 def sentence(text: str) -> str:
     """Return a text with a capital at its beginning and a full stop at its end."""
     text = " ".join(text.split())
-    if re.match(r"[a-z]+[ ,;]", text):
+    if re.match(r"[a-z]+([ ,;]|$)", text):
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", ")", ":", "/")) else f"{text}."
 

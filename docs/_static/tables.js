@@ -2,7 +2,7 @@
 // more, or long code in its first column. With three columns or more, each cell needs the heading of its column.
 const LONG = 12;
 // Code in a line of text that is not longer than this does not break, so that "--strict" stays on one line.
-const UNBROKEN = 14;
+const UNBROKEN = 18;
 // Code that is longer than this may break anywhere, also in the first column of a table on a wide screen.
 const BROKEN = 48;
 

@@ -1,4 +1,4 @@
-"""The program ``e3-event``: starts the command line of the `event` next to it, whatever ``PYTHONPATH`` holds.
+"""The program ``e3-event``: start the command line of the `event` next to it, even if ``PYTHONPATH`` has another one.
 
 A build's own module named ``event``, or one named as a module of the standard library, must not keep a step from
 running. The package has a name of its own because a script finds ``event`` in ``PYTHONPATH`` first.

@@ -170,7 +170,7 @@ def _toml() -> Any:
             return import_module(name)
         except ImportError:
             pass
-    raise EventError('cannot be read with this Python; pip install "e3-event[toml]" helps')
+    raise EventError('cannot be read with this Python; run: pip install "e3-event[toml]"')
 
 
 # Handlers.

@@ -146,12 +146,11 @@ def sha1(path: str) -> str:
     return str(digest.hexdigest())
 
 
-def write_atomically(path: str, data: bytes, *, sync: bool = False, mode: int = 0o666) -> None:
+def write_atomically(path: str, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file atomically: readers see all of `data` or no file.
 
-    Create a missing directory. Replace an existing file or symbolic link.
+    Create a missing directory. Replace an existing file or symbolic link. The file is not synced.
 
-    :param sync: whether to sync the content to disk before returning, in case of a power failure
     :param mode: the permissions of the file, restricted by the umask
     :raises OSError: the file can't be written; an existing file is unchanged, and no temporary file remains
     """
@@ -160,10 +159,10 @@ def write_atomically(path: str, data: bytes, *, sync: bool = False, mode: int = 
         write_all(fd, data)
 
     try:
-        _replace(path, fill, mode, sync=sync)
+        _replace(path, fill, mode)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _replace(path, fill, mode, sync=sync)
+        _replace(path, fill, mode)
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -179,18 +178,17 @@ def write_new(path: str, data: bytes) -> None:
         os.close(fd)  # NFS may report a full disk only here
 
 
-def copy_atomically(source: str, target: str, *, sync: bool = False) -> None:
+def copy_atomically(source: str, target: str) -> None:
     """Copy a regular file atomically, with its permission bits and modification time; see `write_atomically`.
 
     The target's directory must exist.
 
-    :param sync: as for `write_atomically`
     :raises OSError: as for `open_regular` (source) and `write_atomically` (target)
     """
     fd = open_regular(source)
     try:
         status = os.fstat(fd)
-        _replace(target, lambda out: _copy_content(fd, out), 0o600, like=status, sync=sync)
+        _replace(target, lambda out: _copy_content(fd, out), 0o600, like=status)
     finally:
         os.close(fd)
 
@@ -236,9 +234,7 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _replace(
-    path: str, fill: Callable[[int], None], mode: int, *, like: os.stat_result | None = None, sync: bool
-) -> None:
+def _replace(path: str, fill: Callable[[int], None], mode: int, *, like: os.stat_result | None = None) -> None:
     """Create a temporary file next to path, let `fill` write to its descriptor, and rename it to path."""
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
     fd = os.open(temporary, CREATE_FLAGS, mode)
@@ -247,8 +243,6 @@ def _replace(
             fill(fd)
             if like is not None:
                 set_attributes(fd, temporary, like)
-            if sync:
-                os.fsync(fd)
         finally:
             os.close(fd)  # before the move, since NFS may report a full disk only here
         _move(temporary, path)

@@ -58,18 +58,16 @@ def _state_of_own_home() -> str:
 _STATE = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
 
 
-def config_file(directory: str | None = None) -> str | None:
+def config_file() -> str | None:
     """Return the path of the configuration file; None if there is none.
 
-    If E3_EVENT_CONFIG is set, it contains the path, or ``none`` for no file. Otherwise, search the directory and its
-    parents for ``e3-event.toml``, or ``pyproject.toml`` with a table for this package.
-
-    :param directory: the directory in which to start; None for the working directory
+    If E3_EVENT_CONFIG is set, it contains the path, or ``none`` for no file. Otherwise, search the working
+    directory and its parents for ``e3-event.toml``, or ``pyproject.toml`` with a table for this package.
     """
     if named := os.environ.get("E3_EVENT_CONFIG"):
         return None if named.lower() == "none" else os.path.expanduser(named)
     try:
-        directory = os.path.abspath(directory or os.getcwd())
+        directory = os.getcwd()
     except OSError:  # the working directory no longer exists
         return None
     above = ""

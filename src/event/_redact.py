@@ -66,9 +66,9 @@ _PEM_TITLE_MAX = 60  # characters
 
 
 def without_secrets(text: str, configs: Mapping[str, str]) -> str:
-    """Mask secrets in a text, since a plugin's error may quote a password or a token.
+    """Mask secrets in a text, because a plugin's error may quote a password or a token.
 
-    These are the values of configurations, and what `redact_text` replaces.
+    Mask the values of the handlers' configurations, and everything that `redact_text` masks.
 
     :param configs: the configuration of each handler, by name
     """

@@ -46,7 +46,7 @@ def absolute_reference(text: str) -> str:
 def warn_if_clear(text: str, what: str) -> None:
     """Log a warning if a secret is given in clear text instead of as a reference. The secret itself is not logged."""
     if text and not is_reference(text):
-        _log.warning("%s is given in clear; use env:NAME or file:PATH", what)
+        _log.warning("%s is given in clear text; use env:NAME or file:PATH", what)
 
 
 def _content(reference: str, path: str, what: str) -> str:

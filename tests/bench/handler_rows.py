@@ -26,10 +26,10 @@ def measure_handlers(place, size):
     for handler, server, client, reach in _HANDLERS:
         with place.server(server) as url:
             found = in_turn({how: how for how in ("ours", "hand")}, _once(place, size, handler, url), size.repeats)
-        where = f" to {_NAMES[server]}, confirmed" if server in _NAMES else ""
+        where = f" to {_NAMES[server]}, with confirmation" if server in _NAMES else ""
         ratio = found["ours"] / found["hand"]
         yield Line(
-            what=f"{handler} handler{where}, event with 3 values, over {client} by hand",
+            what=f"{handler} handler{where}, event with 3 values, compared with {client} by hand",
             ours=micro(found["ours"]),
             beside=f"{fold(ratio)} by hand, {micro(found['hand'])}",
             e3="",

@@ -18,9 +18,9 @@ _TRUE = ["cmd", "/c", "exit 0"] if sys.platform == "win32" else ["true"]
 def measure_kept(place, size):
     """Compare sending through an outbox with sending without."""
     for operation, on_disk, what in (
-        ("", False, "send to a file handler with an outbox, over without: event with 3 values"),
+        ("", False, "sending an event to the file handler with an outbox, compared with none"),
         ("_file", False, "the same with a 100 KB attachment"),
-        ("_file", True, "the same on a disk, which each event is synced to"),
+        ("_file", True, "the same with the outbox on a disk, to which each event is synced"),
     ):
         found = in_turn(
             {kind: kind for kind in ("keep", "tell")}, _sending(place, size, operation, on_disk), size.repeats
@@ -75,7 +75,7 @@ def _put_line(place, size, full, empty):
     )
     ratio = found["full"] / found["empty"]
     return Line(
-        what=f"put an event into an outbox with {grouped(size.waiting[-1])} waiting, over an empty one",
+        what=f"putting an event into an outbox with {grouped(size.waiting[-1])} waiting, compared with an empty one",
         ours=micro(found["full"]),
         beside=f"{fold(ratio)} empty, {micro(found['empty'])}",
         e3="",
@@ -96,7 +96,7 @@ def _list_line(place, size, full, empty):
     ratio = found[full] / found[empty]
     _, some, many = size.waiting
     return Line(
-        what=f"first line of `e3-event outbox list` with {grouped(many)} waiting, over {grouped(some)}",
+        what=f"first line of `e3-event outbox list` with {grouped(many)} waiting, compared with {grouped(some)}",
         ours=f"{found[full] * 1e3:.1f} ms",
         beside=f"{fold(ratio)} with {grouped(some)}, {found[empty] * 1e3:.1f} ms",
         e3="",
@@ -126,7 +126,7 @@ def _look_lines(place, size):
             )
             ratio = found[full] / found[empty]
             yield Line(
-                what=f"{what}, {grouped(many)} waiting, over {grouped(few)}",
+                what=f"{what}, {grouped(many)} waiting, compared with {grouped(few)}",
                 ours=f"{found[full] * 1e3:.1f} ms",
                 beside=f"{fold(ratio)} with {grouped(few)}, {found[empty] * 1e3:.1f} ms",
                 e3="",
@@ -135,7 +135,7 @@ def _look_lines(place, size):
             )
         seconds = [float(text) for text in place.run(_job(place, "look", full)).split()]
         yield Line(
-            what=f"a pass with nothing due / a count / finding an ID, {grouped(many)} waiting in 90 buckets",
+            what=f"a pass with nothing due / counting / finding an ID, {grouped(many)} waiting in 90 directories",
             ours=" / ".join(f"{value * 1e3:.2f}" for value in seconds) + " ms",
             beside="",
             e3="",
@@ -166,17 +166,17 @@ def _delivery_lines(size, found):
     numbers = " / ".join(map(grouped, size.waiting))
     ratio = found[many][0] / found[some][0]
     yield Line(
-        what=f"entries delivered in a second, to a handler that does nothing, of {numbers} waiting",
+        what=f"entries delivered per second to a handler that does nothing, {numbers} waiting",
         ours=" / ".join(f"{1 / found[count][0]:.0f}" for count in size.waiting) + " /s",
-        beside=f"{fold(ratio)} the time of one of {grouped(some)}",
+        beside=f"{fold(ratio)} the time per entry with {grouped(some)}",
         e3="",
         reach="1.05 x",
         reached=within(ratio, 1.05),
     )
     peaks = [found[count][1] for count in (few, many)]
     yield Line(
-        what=f"peak memory of the process that delivers {few} / {grouped(many)}",
-        ours=" / ".join(map(amount, peaks)) if all(peaks) else "this system does not tell",
+        what=f"peak memory of a process that delivers {few} / {grouped(many)} entries",
+        ours=" / ".join(map(amount, peaks)) if all(peaks) else "not available on this system",
         beside=f"{fold(peaks[1] / peaks[0])} with {few}" if all(peaks) else "",
         e3="",
         reach="1.02 x",
@@ -216,7 +216,7 @@ def measure_run(place, size):
 
     found = in_turn({"run": ours, "true": _TRUE, "python": bare}, once, size.processes)
     yield Line(
-        what="`e3-event run step -- true`, file handler, whole process, over `true`",
+        what="`e3-event run step -- true` with the file handler, compared with `true`",
         ours=f"{found['run'] * 1e3:.1f} ms",
         beside=f"{(found['run'] - found['true']) * 1e3:.1f} ms more than `true`; "
         f"{fold(found['run'] / found['python'])} `python -c pass`",

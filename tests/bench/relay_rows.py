@@ -27,10 +27,10 @@ def measure_rates(place, size):
                     median(_relayed(place, size, url, number, outbox) for _ in range(size.relays)) for number in (1, 2)
                 )
                 yield Line(
-                    what=f"{name}: events relayed in a second by one / two, "
+                    what=f"{name}: events per second through one / two relays, "
                     f"{'outbox on a disk' if outbox else 'no outbox'}, file handler",
                     ours=f"{one:.0f} / {two:.0f} /s",
-                    beside=f"{fold(plain / one)} the time of taking it with plain kombu, {plain:.0f} /s",
+                    beside=f"{fold(plain / one)} the time of receiving it with plain kombu, {plain:.0f} /s",
                     e3="",
                     reach="",
                     reached=None,
@@ -45,16 +45,16 @@ def measure_latency(place, size):
             plain = _latency(place, size, url, _echo(place, url), "latency-plain")
             many = _latency(place, size, url, _relays(place, url, 1, outbox=True, waiting=size.waiting[-1]))
         yield Line(
-            what=f"{name}: from the sending of an event to its file, relay with an outbox on a disk / without",
+            what=f"{name}: time from sending an event to its file, relay with an outbox on a disk / without",
             ours=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
-            beside=f"{fold(ours[True] / plain)} / {fold(ours[False] / plain)} a file made by plain kombu, "
+            beside=f"{fold(ours[True] / plain)} / {fold(ours[False] / plain)} the time with plain kombu, "
             f"{plain * 1e3:.1f} ms",
             e3="",
             reach="",
             reached=None,
         )
         yield Line(
-            what=f"{name}: the same with {grouped(size.waiting[-1])} waiting in the outbox, over none",
+            what=f"{name}: the same with {grouped(size.waiting[-1])} waiting in the outbox, compared with none",
             ours=f"{many * 1e3:.1f} ms",
             beside=f"{fold(many / ours[True])} with none, {ours[True] * 1e3:.1f} ms",
             e3="",

@@ -15,7 +15,7 @@ def measure_import(place, size):
     }
     times = in_turn(commands, place.seconds, size.processes)
     yield _processes(
-        "`import event`, whole process, over `python -c pass`",
+        "process that runs `import event`, compared with `python -c pass`",
         ours=times["event", "import event"],
         base=("`python -c pass`", times["event", "pass"]),
         e3=(times.get(("e3.event", "import e3.event")), times.get(("e3.event", "pass"))),
@@ -27,7 +27,7 @@ def measure_script(place, size):
     """Compare a whole script that sends an event with one that does the same work by hand."""
     times = _scripts(place, size, "file", "by_hand.py")
     yield _processes(
-        "script: event with 3 values and a 100 KB attachment, file handler, send, over the same by hand",
+        "script that sends an event with a 100 KB attachment to the file handler, compared with the same by hand",
         ours=times["event", "library"],
         base=("by hand", times["event", "hand"]),
         e3=(times.get(("e3.event", "library")), times.get(("e3.event", "hand"))),
@@ -39,7 +39,7 @@ def measure_plugin(place, size):
     """Do the same with a handler that is found among the entry points."""
     times = _scripts(place, size, "bench", "by_hand_with_plugin.py")
     yield _processes(
-        "the same with a custom handler from an entry point, over by hand plus importlib.metadata",
+        "the same with a plugin's handler, compared with the same by hand plus `importlib.metadata`",
         ours=times["event", "library"],
         base=("by hand", times["event", "hand"]),
         e3=(times.get(("e3.event", "library")), times.get(("e3.event", "hand"))),
@@ -110,7 +110,7 @@ def measure_send(place, size):
     ten = dict(zip(libraries, _operation(place, size, "send10", 3_000, libraries), strict=True))
     ratios = {name: (one["event"] / one[name], ten["event"] / ten[name]) for name in libraries[1:]}
     yield Line(
-        what="send to 1 / 10 handlers that do nothing",
+        what="sending to 1 / 10 handlers that do nothing",
         ours=_two(one, ten, "event"),
         beside="; ".join(f"{a:.2f} / {b:.2f} x {name}" for name, (a, b) in ratios.items()),
         e3=_two(one, ten, "e3.event") if "e3.event" in ratios else "",
@@ -141,7 +141,7 @@ def measure_attach(place, size):
     path.unlink()
     ratio = times["event"] / times["hashlib"]
     yield Line(
-        what=f"attach_file, {amount(size.big)}, over hashlib.file_digest",
+        what=f"`attach_file` with {amount(size.big)}, compared with `hashlib.file_digest`",
         ours=f"{times['event']:.2f} s, {amount(peaks['event'])}",
         beside=f"{fold(ratio)} file_digest, {times['hashlib']:.2f} s",
         e3=fold(times["e3.event"] / times["hashlib"]) if "e3.event" in times else "",
@@ -171,11 +171,11 @@ ROWS = {
     "import": measure_import,
     "script": measure_script,
     "plugin": measure_plugin,
-    "create": operation_row("Event with 3 values", "create", 1_000, 0.5),
-    "as_dict": operation_row("as_dict of a closed event", "as_dict", 1_000, 0.65),
-    "dump": operation_row("dump, atomic", "dump", 20, 0.75),
-    "load": operation_row("load", "load", 100, 0.6),
-    "file": operation_row("file handler, event with 100 KB attachment", "file", 5, 0.7),
+    "create": operation_row("creating an event with 3 values", "create", 1_000, 0.5),
+    "as_dict": operation_row("`as_dict` of a closed event", "as_dict", 1_000, 0.65),
+    "dump": operation_row("`dump`: write it to a file, atomically", "dump", 20, 0.75),
+    "load": operation_row("`load`: read that file", "load", 100, 0.6),
+    "file": operation_row("file handler, event with a 100 KB attachment", "file", 5, 0.7),
     "send": measure_send,
     "attach": measure_attach,
     "memory": measure_memory,

@@ -382,7 +382,7 @@ def test_invalid_url_is_refused_by_its_number_when_added(secret, caplog, capfd, 
         AppriseHandler(secret("json://localhost", bad))
     with caplog.at_level(1), pytest.raises(event.EventError) as clear:
         AppriseHandler(["json://localhost", bad])
-    assert "apprise: URL 2 of env:BUILD_URLS is none that Apprise takes" in str(caught.value)
+    assert "apprise: URL 2 of env:BUILD_URLS is not a URL that Apprise accepts" in str(caught.value)
     assert "apprise: URL 2 is n" in str(clear.value)
     told = f"{caught.value}{clear.value}{caught.value.__context__}{caplog.text}{capfd.readouterr()}"
     assert TOKEN not in told
@@ -416,7 +416,7 @@ def test_url_that_became_invalid_fails_on_send(secret, receiver, caplog):
     secret(f"nosuch://{TOKEN}", f"json://127.0.0.1:{receiver.port}")
     with pytest.raises(event.PartialDeliveryError):
         handler.send_event(closed())
-    assert "URL 1 of env:BUILD_URLS is none that Apprise takes" in caplog.text
+    assert "URL 1 of env:BUILD_URLS is not a URL that Apprise accepts" in caplog.text
     assert TOKEN not in caplog.text
     assert len(receiver.posts) == 1
 

@@ -1254,7 +1254,7 @@ def test_unencodable_password_is_a_failure_without_the_password(guarded, monkeyp
 
     assert not handler_for(guarded).send_event(closed())
 
-    assert "is not ASCII, which the login needs" in warnings_of(caplog)
+    assert "is not ASCII; a login can send only ASCII" in warnings_of(caplog)
     assert "hunter" not in caplog.text
     assert "xfc" not in caplog.text
 
@@ -1491,7 +1491,7 @@ def test_address_changed_to_an_invalid_one_fails_on_send(secure, caplog):
 
     assert not handler.send_event(closed())
 
-    assert "is no mail address" in warnings_of(caplog)
+    assert "is not a mail address" in warnings_of(caplog)
 
 
 @pytest.mark.parametrize("servers", ["", " ", [], ["", " "]])

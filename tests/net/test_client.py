@@ -84,7 +84,9 @@ def test_idn_host_without_idna_is_an_error_with_the_extra(monkeypatch):
     "url", ["http://xn--a\u0308.example/", "http://\u200d.example/", "ftp://h", "http://h\ud800/", "http://h:99999/"]
 )
 def test_invalid_url_is_an_error_without_the_url(url):
-    with pytest.raises(EventError, match=r"^the URL is none of http:// or https://; expected https://HOST/PATH$"):
+    with pytest.raises(
+        EventError, match=r"^the URL is not a valid http:// or https:// URL; expected https://HOST/PATH$"
+    ):
         target(url)
 
 

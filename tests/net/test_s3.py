@@ -208,11 +208,11 @@ def test_downloaded_file_is_readable_only_by_its_owner(server, store, directory)
 @pytest.mark.parametrize(
     ("size", "digest", "why"),
     [
-        pytest.param(4, sha1(HELLO), "holds more than 4 bytes", id="larger"),
-        pytest.param(0, sha1(b""), "holds more than 0 bytes", id="larger-than-nothing"),
-        pytest.param(4, sha1(b"hell"), "holds more than 4 bytes", id="larger-by-a-tail"),
-        pytest.param(-1, sha1(HELLO), "holds more than -1 bytes", id="larger-than-can-be"),
-        pytest.param(6, sha1(HELLO), "holds 5 bytes, not 6", id="smaller"),
+        pytest.param(4, sha1(HELLO), "has more than 4 bytes", id="larger"),
+        pytest.param(0, sha1(b""), "has more than 0 bytes", id="larger-than-nothing"),
+        pytest.param(4, sha1(b"hell"), "has more than 4 bytes", id="larger-by-a-tail"),
+        pytest.param(-1, sha1(HELLO), "has more than -1 bytes", id="larger-than-can-be"),
+        pytest.param(6, sha1(HELLO), "has 5 bytes, not 6", id="smaller"),
         pytest.param(5, sha1(b"other"), f"has the SHA-1 {sha1(HELLO)}, not {sha1(b'other')}", id="other"),
     ],
 )
@@ -249,7 +249,7 @@ def test_a_body_without_an_end_does_not_fill_the_disk(store, directory, monkeypa
 
     with talking(talk) as endpoint:
         lead_to(endpoint, monkeypatch)
-        with pytest.raises(ContentError, match=f"holds more than {3 * MIB} bytes"):
+        with pytest.raises(ContentError, match=f"has more than {3 * MIB} bytes"):
             store.download(URL, str(directory / "file"), 3 * MIB, sha1(HELLO))
     assert sizes == [3 * MIB]
     assert list(directory.iterdir()) == []

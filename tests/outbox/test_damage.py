@@ -69,7 +69,7 @@ def test_an_outbox_that_others_can_write_to_is_refused(box, mode):
     os.chmod(box.path, mode)
     before = snapshot(box.path)
     for use in (put, taken, Outbox.exists, Outbox.require_writable):
-        with pytest.raises(PermissionError, match="can be changed by other users; chmod go-w it"):
+        with pytest.raises(PermissionError, match="can be changed by other users; run chmod go-w on it"):
             use(box)
     assert snapshot(box.path) == before
     os.chmod(box.path, 0o755)

@@ -91,7 +91,7 @@ def test_entry_missing_in_its_shared_file_is_not_journaled(box, caplog):
     first, *_ = put_together(box)
     Path(first.path).write_bytes(Path(first.path).read_bytes().replace(b"id-0", b"id-x"))
     first.record(did("file", ok=False, error=OSError("down")))
-    assert "its journal cannot be written: it is not in its shared file" in caplog.text
+    assert "its journal cannot be written: it is missing from its shared file" in caplog.text
 
 
 def test_entry_missing_in_its_shared_file_is_corrupt(box):

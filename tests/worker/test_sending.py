@@ -232,7 +232,9 @@ def test_unusable_outbox_is_logged_and_the_event_sent_directly(sender, here):
     sent = send(one)
     assert (summary(sent), sent.kept) == ([("file", True, "")], False)
     (line,) = one.logged
-    assert line.startswith("the event cannot be kept in the outbox file/outbox, and is sent without: not a directory: ")
+    assert line.startswith(
+        "the event cannot be kept in the outbox file/outbox and is sent without it: not a directory: "
+    )
 
 
 def test_hung_outbox_is_logged_and_the_event_sent_directly(sender, here, plugin, tmp_path):

@@ -141,7 +141,7 @@ class Report:
     """Prints the result of each delivery and, on a terminal, the progress.
 
     :ivar entries: the number of entries that were tried
-    :ivar delivered: how many of these every handler has now delivered
+    :ivar delivered: the number of these that every handler has delivered
     :ivar has_trouble: whether another problem was logged
     """
 

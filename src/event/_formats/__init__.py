@@ -1,4 +1,4 @@
-"""The formats that events travel in.
+"""The formats in which events are sent.
 
 ============= ========================================================================
 module        holds

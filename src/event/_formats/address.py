@@ -48,7 +48,7 @@ class Mailbox:
             local.encode()
             return f"{local}{at}{hostname.to_ascii(domain)}"
         except ValueError as error:
-            raise EventError(f"smtp: {self.address!r} is no mail address: {error}") from error
+            raise EventError(f"smtp: {self.address!r} is not a mail address: {error}") from error
 
 
 def parse_mailboxes(value: str | Iterable[str]) -> list[Mailbox]:
@@ -65,7 +65,7 @@ def parse_mailboxes(value: str | Iterable[str]) -> list[Mailbox]:
         else:
             found += [parse_mailbox(element) for element in _elements(text) if element.strip()]
     if not found:
-        raise EventError("smtp: there is no mail address; expected one such as builds@example.com")
+        raise EventError("smtp: there is not a mail address; expected one such as builds@example.com")
     return found
 
 
@@ -84,7 +84,7 @@ def parse_mailbox(text: str) -> Mailbox:
     if not _ADDRESS.fullmatch(address):
         # A URL may contain a password: a server in the place of an address.
         shown = "a URL" if "://" in text else repr(text)
-        raise EventError(f"smtp: {shown} is no mail address; expected one such as Jane Doe <jane@example.com>")
+        raise EventError(f"smtp: {shown} is not a mail address; expected one such as Jane Doe <jane@example.com>")
     return Mailbox(_text.on_one_line(name), address)
 
 

@@ -173,7 +173,7 @@ class Listener:
             # A message with a complete URL shows the ends of its tokens, so leave it out.
             said = "; ".join(text for text in map(self._masked, _captured[get_ident()]) if "://" not in text)
             raise EventError(
-                f"apprise: {label} is none that Apprise takes{': ' * bool(said)}{said}; "
+                f"apprise: {label} is not a URL that Apprise accepts{': ' * bool(said)}{said}; "
                 "expected SCHEME://... as https://appriseit.com/services/ shows for each service"
             )
         given = vars(service)  # the attributes that the URL sets

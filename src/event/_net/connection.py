@@ -1,7 +1,7 @@
-"""One HTTP connection and the answers that come on it (RFC 9110, 9112).
+"""One HTTP connection: send requests and read the responses (RFC 9110, 9112).
 
-The standard library's `http.client` writes the requests and reads the answers. Its sockets are replaced by those of
-`event._net.deadline`, and how much of an answer is read is bounded.
+The standard library's `http.client` does this, but with the sockets of `event._net.deadline` and limits on the size of
+a response.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BODY = 1 << 16  # bytes of an answer's body that are read
 _BODY_TIMEOUT = 2.0  # seconds
 
-# What a request raises, apart from what a caller did wrong.
+# The exceptions of a failed request, other than mistakes of the caller.
 FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 # Another attempt at the same URL may succeed. The redirects are those that are temporary.
@@ -35,8 +35,8 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 class Response:
     """The response of a server.
 
-    :ivar body: at most `BODY` bytes. It is empty if it is compressed, since nobody asked for that, and if it breaks off
-        or takes too long, since the status alone decides.
+    :ivar body: at most `BODY` bytes. It is empty if it is compressed, which no request asks for, or if it does not
+        arrive completely and in time: the status is enough.
     :ivar complete: whether the whole body was read
     """
 
@@ -57,7 +57,7 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None without one that is understood."""
+        """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None if it is missing or malformed."""
         return _retry_after(self.headers.get("Retry-After", "").strip())
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class Connection(http.client.HTTPConnection):
-    """A connection over a route; its socket is of `event._net.deadline`."""
+    """A connection to a server, directly or through a proxy. Each wait ends at a deadline."""
 
     response_class = _Response
 

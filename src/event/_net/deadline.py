@@ -84,7 +84,7 @@ class TLSSocket(Socket, ssl.SSLSocket):
     """A `Socket` over TLS."""
 
     def do_handshake(self, block: bool = False) -> None:
-        """Shake hands before the deadline."""
+        """Complete the TLS handshake before the deadline."""
         self.settimeout(self.deadline.left())
         super().do_handshake(block)
 

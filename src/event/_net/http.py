@@ -1,4 +1,4 @@
-"""One HTTP client for all handlers: POST over kept connections.
+"""One HTTP client for all handlers: POST over persistent connections.
 
 It follows no redirect, reads no .netrc, and logs nothing, because URLs hold tokens.
 """
@@ -155,8 +155,6 @@ def http_reason(error: BaseException) -> str:
         return f"{one_line(error)}; SSL_CERT_FILE may name the certificates of a private authority"
     if isinstance(error, (EventError, OSError)):
         return one_line(error)
-    if isinstance(error, http.client.IncompleteRead):
-        return "the server's answer ends early"
     if isinstance(error, http.client.HTTPException):
         return "the server's answer is not valid HTTP"
     return type(error).__name__

@@ -1,7 +1,7 @@
 """Export spans to an OTLP/HTTP receiver (OTLP 1.x), with OpenTelemetry's encoder and our HTTP client.
 
-The settings come from the OTEL_EXPORTER_OTLP_* variables. For each, OTEL_EXPORTER_OTLP_TRACES_* overrides it. They are
-read for each export.
+The settings come from the OTEL_EXPORTER_OTLP_* variables, which are read for each export. A variable
+OTEL_EXPORTER_OTLP_TRACES_* overrides OTEL_EXPORTER_OTLP_*.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _TRACES = "/v1/traces"  # OTLP/HTTP's path for spans
 _RECEIVER = "http://localhost:4318"
 _GRPC_PORT = 4317
 _OTLP_TIMEOUT = 10.0  # seconds
-_LONGEST_TIMEOUT = 60.0  # seconds; what OTEL_EXPORTER_OTLP_TIMEOUT can ask for
-_MAX_RECEIVER_TEXT = 500  # characters of what a receiver says
+_LONGEST_TIMEOUT = 60.0  # seconds; the limit for OTEL_EXPORTER_OTLP_TIMEOUT
+_MAX_RECEIVER_TEXT = 500  # characters of a receiver's message
 _RETRYABLE = frozenset({407, 408, 421, 425, 429})  # the 4xx after which another attempt may succeed
-_REPEATED = frozenset({429, 502, 503, 504})  # as OTLP says
-_IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # what a header's name may hold beside letters and digits (RFC 9110, 5.6.2)
+_REPEATED = frozenset({429, 502, 503, 504})  # the retryable statuses of OTLP
+_IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # allowed in a header's name, as are letters and digits (RFC 9110, 5.6.2)
 
 
 def make_span(  # noqa: PLR0913  # what a span has
@@ -66,12 +66,13 @@ def make_span(  # noqa: PLR0913  # what a span has
 ) -> ReadableSpan:
     """Return a span that has ended.
 
-    :param times: when it began and ended, in nanoseconds since 1970 UTC
-    :param resource: what the span is of; wins over OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME
-    :param error: what made it fail; None if nothing did
+    :param place: the ids of the span and its parent
+    :param times: the start and the end, in nanoseconds since 1970 UTC
+    :param resource: the attributes of the resource; they override OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME
+    :param error: the reason of a failure; None if the work did not fail
     """
-    # Not by a TracerProvider. It would have to be a new one for each event, since the ids and the resource are the
-    # event's own, and each one registers a fork hook that nothing removes.
+    # A TracerProvider is of no use here: each event has ids and a resource of its own, so each would need a new
+    # provider, and every provider registers a fork hook that is never removed.
     flags, state = TraceFlags(place.flags), TraceState.from_header([place.state])
     parent = None
     if place.parent_id:
@@ -95,7 +96,7 @@ class Settings:
     """The settings of an export.
 
     :ivar headers: sent with each export
-    :ivar timeout: seconds for an export, its repetitions included
+    :ivar timeout: the total timeout of an export in seconds, including retries
     """
 
     target: Target
@@ -108,11 +109,12 @@ class Settings:
 
     @classmethod
     def read(cls, endpoint: str, headers: str, timeout: float | None) -> Settings:
-        """Return the settings; what is not given comes from the variables.
+        """Read the settings from the arguments, and the rest from the OTEL_EXPORTER_OTLP_* variables.
 
-        :param endpoint: the receiver's URL, with or without a path; empty for the variables'
-        :param headers: ``name=value,name=value``; they win over those of the variables
-        :raises EventError: one of them is malformed; the message contains neither the URL nor a header
+        :param endpoint: the receiver's URL, with or without a path; empty to use the variables
+        :param headers: ``name=value,name=value``; they override those of the variables
+        :param timeout: in seconds; None to use the variables
+        :raises EventError: a setting is malformed; the message contains neither the URL nor a header
         """
         encoding, compress = _compression(_variable("COMPRESSION"))
         return cls(
@@ -135,8 +137,8 @@ class Exporter:
     def export(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
         """Send spans in one request, and wait until the receiver has confirmed them.
 
-        :raises PermanentError: the receiver has refused some for good; it does not say which
-        :raises EventError: it has taken none; the message contains neither the URL nor a header
+        :raises PermanentError: the receiver rejected some spans permanently; it does not report which
+        :raises EventError: no span was accepted; the message contains neither the URL nor a header
         """
         body = encode_spans(spans).SerializeToString()
         headers = {"Content-Type": _PROTOBUF, "User-Agent": "e3-event", "Content-Encoding": settings.encoding}
@@ -163,9 +165,9 @@ def is_off() -> bool:
 
 
 def endpoint_target(endpoint: str) -> Target:
-    """Return the target of a receiver's URL; without a path it gets that of OTLP's traces.
+    """Return the target of a receiver's URL. If the URL has no path, the target has ``/v1/traces``.
 
-    :raises EventError: it is no URL of http or https; the message does not contain it
+    :raises EventError: it is not a valid http or https URL; the message does not contain it
     """
     target = Target.parse(endpoint, "otel: the endpoint")
     path, question, query = target.path.partition("?")
@@ -175,9 +177,9 @@ def endpoint_target(endpoint: str) -> Target:
 
 
 def parse_headers(text: str) -> dict[str, str]:
-    """Return the headers that ``name=value,name=value`` describes, the values percent-encoded.
+    """Parse headers of the form ``name=value,name=value`` with percent-encoded values.
 
-    :raises EventError: it is malformed; the message does not contain it
+    :raises EventError: the text is malformed; the message does not contain it
     """
     headers = {}
     for item in filter(None, map(str.strip, text.split(","))):
@@ -185,15 +187,18 @@ def parse_headers(text: str) -> dict[str, str]:
         name, value = name.strip().lower(), unquote(value.strip())
         is_token = name and name.isascii() and all(c.isalnum() or c in _IN_NAMES for c in name)
         if not equals or not is_token or not value.isascii() or not value.isprintable():
-            raise EventError("otel: the headers are not as expected: name=value,name=value, the values percent-encoded")
+            raise EventError(
+                "otel: the headers are malformed; expected name=value,name=value with percent-encoded values"
+            )
         headers[name] = value
     return headers
 
 
 def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
-    """Check that a receiver has accepted all spans.
+    """Check that the receiver has accepted all spans.
 
-    :raises EventError: it has not
+    :raises PermanentError: it rejected some or all of them permanently
+    :raises EventError: it accepted none, but a later attempt may succeed
     """
     is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
     if not answer.taken:
@@ -203,12 +208,12 @@ def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
         raise (PermanentError if permanent else EventError)(text)
     try:
         partial = ExportTraceServiceResponse.FromString(answer.body if is_protobuf else b"").partial_success
-    except Exception:  # the spans were taken, whatever the words
+    except Exception:  # a malformed answer with a status of success: the spans were accepted
         return
     if partial.rejected_spans:
-        # The protocol forbids to send the same request again.
+        # OTLP forbids sending the same request again.
         which = "the span" if count == 1 else f"{partial.rejected_spans} of {count} spans"
-        raise PermanentError(f"the receiver has rejected {which}: {_receiver_text(partial.error_message, headers)}")
+        raise PermanentError(f"the receiver rejected {which}: {_receiver_text(partial.error_message, headers)}")
     if partial.error_message:
         _log.warning("otel: the receiver warns: %s", _receiver_text(partial.error_message, headers))
 
@@ -221,17 +226,17 @@ def _why(error: BaseException, target: Target) -> str:
 
 
 def _status_message(body: bytes) -> str:
-    # A google.rpc.Status, whose first two fields (a number and a text) are those of this message; the package that has
-    # it would be one more to install.
+    # The body is a google.rpc.Status. Its first two fields, a number and a text, are those of this message, so no other
+    # package is needed.
     try:
         message: str = ExportTracePartialSuccess.FromString(body).error_message
-    except Exception:  # no such message
+    except Exception:  # it is another message
         return ""
     return message
 
 
 def _receiver_text(text: str, headers: Mapping[str, str]) -> str:
-    """Return a receiver's text for a log, without the values of our headers."""
+    """Return a receiver's message for a log, without the secrets in our headers."""
     text = text[: 10 * _MAX_RECEIVER_TEXT]
     for value in headers.values():
         secret = value.rpartition(" ")[2]  # without "Bearer"
@@ -262,7 +267,7 @@ def _timeout(text: str) -> float:
         return min(float(text) / 1000, _LONGEST_TIMEOUT)
     except ValueError:
         raise EventError(
-            "otel: OTEL_EXPORTER_OTLP_TIMEOUT is no number; expected milliseconds, such as 10000"
+            "otel: OTEL_EXPORTER_OTLP_TIMEOUT is not a number; expected milliseconds, such as 10000"
         ) from None
 
 
@@ -284,7 +289,7 @@ _resources: dict[tuple[str | None, ...], Resource] = {}
 
 
 def _resource() -> Resource:
-    """Return the resource that the variables describe. It is cached, since creating it costs more than a span."""
+    """Return the resource that the variables describe. It is cached: creating it takes longer than a span."""
     key = (os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
     if key not in _resources:
         _resources.clear()

@@ -1,7 +1,7 @@
-"""Amazon S3, or a store that speaks its protocol: objects by their URLs, put, uploaded and downloaded.
+"""Upload objects to Amazon S3 or a compatible store, and download them.
 
-boto3 speaks the protocol. This module adds what it lacks: a client that survives a fork, a total timeout, limits on
-what is read, and errors that a caller can distinguish without botocore. They contain no password.
+boto3 implements the protocol. This module adds a client that survives a fork, a total timeout, limits on what is read,
+and errors that a caller can distinguish without botocore. The errors contain no password.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ if TYPE_CHECKING:
 
     _Result = TypeVar("_Result")
 
-# An access point stands in a bucket's place by its ARN, which may hold slashes of its own; the AWS command line takes
-# it in an s3:// URL.
+# The ARN of an access point can replace the bucket's name, as in the AWS command line. An ARN may contain slashes.
 _S3_URL = re.compile(r"s3://(arn:[^/]+(?:/[^/]+)?[:/]accesspoint[:/][^:/]+|[^/]+)(?:/(.*))?", re.DOTALL)
 
-# What a bucket and an object can be called; a lone surrogate has no UTF-8.
+# The valid names of buckets and objects. A lone surrogate cannot be encoded as UTF-8.
 _BUCKET = re.compile(r"arn:.+|[A-Za-z0-9._-]{1,255}")
 _KEY = re.compile(r"[^\ud800-\udfff]{1,1024}")
 
-# What a browser shows without running anything in it. Whatever else it is asked to show becomes a download: a page or a
-# picture that somebody attached could otherwise act as the site that the bucket is served from.
+# The media types that a browser shows without running code from them. It downloads all others: a script in an attached
+# page or SVG picture could otherwise act in the name of the site that serves the bucket.
 _HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpeg", "image/png", "image/webp"})
 
-# The codes, not the status 404 alone: it is also what a multipart upload that got lost is answered, and a role of the
-# single sign-on that does not exist.
+# Error codes of S3. The HTTP status is not enough: 404 may also mean an unknown multipart upload, or an unknown role of
+# the single sign-on.
 _NO_SUCH_OBJECT = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
 
 _DOWNLOAD_CHUNK = 1 << 20  # bytes of a download in memory
-_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, with all attempts; more for a large one, according to
+_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, including retries; for each byte, the next line adds time
 _S3_LEAST_SPEED = 1 << 18  # bytes per second
 
 
@@ -65,18 +64,17 @@ class ContentError(EventError):
 
 
 class Store:
-    """Puts objects, uploads and downloads files.
+    """Uploads and downloads objects. Threads may share a store. It can be copied and pickled.
 
-    The credentials and the endpoint are those that boto3 finds: the AWS_* variables, the files in ``~/.aws``, the
-    machine's role. Threads may share it; copy and pickle take it along.
+    boto3 finds the credentials and the endpoint: in the AWS_* variables, in ``~/.aws``, or from the machine's role.
 
     :param profile: the profile of the AWS configuration; empty or None for the default one
-    :param sse: the server-side encryption of what goes there; empty for what the bucket does of itself
+    :param sse: the server-side encryption of uploaded objects; empty for the bucket's own setting
     :raises EventError: boto3 is not installed
     """
 
-    # The process that made the client, and the client. A class attribute, so that a copy and an unpickled store start
-    # without one.
+    # The id of the process that created the client, and the client. A class attribute, so that copied and unpickled
+    # stores start without a client.
     _client: tuple[int, S3Client] | None = None
 
     def __init__(self, profile: str | None = None, sse: str = "") -> None:
@@ -89,55 +87,55 @@ class Store:
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     def connect(self) -> S3Client:
-        """Return the client, which all calls and threads of a process share. It sends no request yet.
+        """Return the client of this process, without sending a request. All threads share it.
 
-        A forked process makes its own: two processes that write to one connection destroy each other's requests.
+        A forked process creates its own client: two processes that write to one connection would corrupt the requests.
 
-        :raises StoreError: a setting of AWS cannot be: a profile that does not exist, an endpoint that is no URL
+        :raises StoreError: a setting of AWS is invalid, such as an unknown profile or a malformed endpoint
         """
         if self._client is None or self._client[0] != os.getpid():
-            self._client = (os.getpid(), _translated(self._new_client))
+            self._client = (os.getpid(), _translate_errors(self._new_client))
         return self._client[1]
 
     def put(self, url: str, data: bytes, content_type: str) -> None:
-        """Store data as an object, in the place of what is there.
+        """Store data as an object, replacing an existing one.
 
         :param content_type: the media type
         :raises EventError: as `location`
-        :raises NotThereError: there is no such bucket
+        :raises NotThereError: the bucket does not exist
         :raises StoreError: any other failure
         """
         bucket, key = location(url)
         client = self.connect()
         headers = self._headers(content_type)
-        _asked(lambda: client.put_object(Bucket=bucket, Key=key, Body=data, **headers), _deadline(len(data)))
+        _call_before(lambda: client.put_object(Bucket=bucket, Key=key, Body=data, **headers), _deadline(len(data)))
 
     def upload(self, path: str, url: str, content_type: str, encoding: str | None = None) -> None:
-        """Store a regular file's content as an object, in the place of what is there; 8 MiB of it are in memory.
+        """Store the content of a regular file as an object, replacing an existing one. Uses 8 MiB of memory.
 
         :param content_type: the media type
-        :param encoding: the content coding, ``gzip`` for example
+        :param encoding: the content coding, such as ``gzip``
         :raises EventError: as `location`
-        :raises NotThereError: there is no such bucket
-        :raises StoreError: any other failure of the store, or of reading on
+        :raises NotThereError: the bucket does not exist
+        :raises StoreError: any other failure of the store, or the file cannot be read to its end
         :raises OSError: as `_files.open_regular`
-        :raises ValueError: path holds a NUL
+        :raises ValueError: path contains a NUL
         """
         target = location(url)
         with open(_files.open_regular(path), "rb") as file:
             self._upload(file, os.fstat(file.fileno()).st_size, target, self._headers(content_type, encoding))
 
     def upload_open(self, file: BinaryIO, size: int, url: str, content_type: str) -> tuple[int, str]:
-        """Store the next bytes of an open file as an object, in the place of what is there; 8 MiB of it are in memory.
+        """Store the next bytes of an open file as an object, replacing an existing one. Uses 8 MiB of memory.
 
-        Each byte is read once: what is told here is what is stored, whatever is written into the file meanwhile.
+        Each byte is read once, so the returned SHA-1 is that of the stored object, even if the file changes meanwhile.
 
-        :param size: how many bytes, should there be as many
+        :param size: the maximum number of bytes
         :param content_type: the media type
-        :return: how many there were, and their SHA-1 (FIPS 180-4) in lower-case hex
+        :return: the number of stored bytes, and their SHA-1 (FIPS 180-4) in lower-case hex
         :raises EventError: as `location`
-        :raises NotThereError: there is no such bucket
-        :raises StoreError: any other failure of the store, or of reading
+        :raises NotThereError: the bucket does not exist
+        :raises StoreError: any other failure of the store, or the file cannot be read
         """
         part = _Part(file, size)
         self._upload(part, size, location(url), self._headers(content_type))
@@ -148,32 +146,32 @@ class Store:
 
         from boto3.s3.transfer import TransferConfig
 
-        # Without threads one part of a large file is in memory, not ten, and an event that is sent while the
-        # interpreter ends, when no thread may start any more, still goes out.
+        # Without threads, only one part of a large file is in memory instead of ten. An upload also works while the
+        # interpreter exits, when no thread can be started.
         config = TransferConfig(use_threads=False)
         if headers["ContentType"] not in _HARMLESS:
             headers["ContentDisposition"] = "attachment"
-        _asked(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config), _deadline(size))
+        _call_before(lambda: client.upload_fileobj(file, *target, ExtraArgs=headers, Config=config), _deadline(size))
 
     def download(self, url: str, path: str, size: int, sha1: str) -> None:
-        """Write an object's content, as it was stored, to a new file that its owner alone may read.
+        """Write the content of an object to a new file, which only its owner may read. Uses 1 MiB of memory.
 
-        Whatever is raised, no file stays behind; a process that is killed leaves a part of it. It is not synced. No
-        byte beyond size is written, whatever the store sends; 1 MiB is in memory.
+        The file is not synced, and never larger than `size`. After an error, there is no file. If the process is
+        killed, a part of the file may remain.
 
-        :param size: how many bytes the object has
-        :param sha1: the SHA-1 (FIPS 180-4) of its content, in lower-case hex
+        :param size: the expected size in bytes
+        :param sha1: the expected SHA-1 (FIPS 180-4) in lower-case hex
         :raises EventError: as `location`, or no object can have that name
-        :raises ContentError: the object is larger or smaller, or has another SHA-1; the message says which
-        :raises NotThereError: there is no such object or bucket
+        :raises ContentError: the size or the SHA-1 differs; the message says which
+        :raises NotThereError: the object or bucket does not exist
         :raises StoreError: any other failure of the store
-        :raises OSError: the file cannot be written, or something is at path already, which stays
-        :raises ValueError: path holds a NUL
+        :raises OSError: the file cannot be written, or `path` already exists; then it is not changed
+        :raises ValueError: path contains a NUL
         """
         bucket, key = _object(url)
         client = self.connect()
         deadline = _deadline(size)
-        body = _asked(lambda: client.get_object(Bucket=bucket, Key=key), deadline)["Body"]
+        body = _call_before(lambda: client.get_object(Bucket=bucket, Key=key), deadline)["Body"]
         with body:
             fd = os.open(path, _files.CREATE_FLAGS, 0o600)
             try:
@@ -190,11 +188,11 @@ class Store:
 
         from event._net.s3_transport import CONNECT_TIMEOUT, READ_TIMEOUT, S3Transport
 
-        # The mode "standard" makes three attempts, unless AWS_MAX_ATTEMPTS says otherwise; botocore's own default
-        # makes five, with a minute to connect for each.
-        mode: Any = os.environ.get("AWS_RETRY_MODE", "standard")  # botocore refuses a wrong one
+        # The mode "standard" makes three attempts, unless AWS_MAX_ATTEMPTS is set. The default of botocore makes five,
+        # each with a minute to connect.
+        mode: Any = os.environ.get("AWS_RETRY_MODE", "standard")  # botocore rejects an invalid mode
         config = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"mode": mode})
-        # A session of our own: boto3.client() shares one, which is not made for threads.
+        # boto3.client() would share a session between threads, which is not safe.
         core = botocore.session.Session()
         client = Session(profile_name=self.profile, botocore_session=core).client("s3", config=config)
         transport: Any = S3Transport(
@@ -210,10 +208,10 @@ class Store:
 
 
 class _Part:
-    """The next bytes of a file. It is not seekable, so boto3 buffers what it has read for another attempt.
+    """The next bytes of a file, as a file object. It is not seekable, so boto3 buffers each part for a retry.
 
-    :ivar left: how many of them were not read
-    :ivar digest: the SHA-1 of what was read
+    :ivar left: the number of bytes that may still be read
+    :ivar digest: the SHA-1 of the bytes read so far
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -222,7 +220,7 @@ class _Part:
         self.digest = _files.new_sha1()
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next ones."""
+        """Return the next bytes."""
         data = self._file.read(self.left if size < 0 else min(size, self.left))
         self.left -= len(data)
         self.digest.update(data)
@@ -230,9 +228,9 @@ class _Part:
 
 
 def location(url: str) -> tuple[str, str]:
-    """Return the bucket and the key of an S3 URL, without the empty segments of the key.
+    """Return the bucket and the key of an S3 URL. Empty segments of the key are removed.
 
-    :raises EventError: it is no such URL, or a segment is ``.`` or ``..``
+    :raises EventError: it is not an S3 URL, or a segment is ``.`` or ``..``
     """
     match = _S3_URL.fullmatch(url) if isinstance(url, str) else None
     segments = [segment for segment in (match[2] or "").split("/") if segment] if match else []
@@ -243,9 +241,9 @@ def location(url: str) -> tuple[str, str]:
 
 
 def join(url: str, *segments: str) -> str:
-    """Return the URL of an object or folder beneath url.
+    """Return the URL of an object or folder below `url`.
 
-    :param segments: names that are safe already, as `_files.safe_name` makes them
+    :param segments: safe names, as `_files.safe_name` returns them
     :raises EventError: as `location`
     """
     bucket, key = location(url)
@@ -266,10 +264,10 @@ def botocore_reason(error: BaseException) -> str:
 
 
 def _masked(text: str) -> str:
-    """Return a text with the ``user:password@`` of URLs replaced; botocore's messages quote that of the endpoint.
+    """Replace each ``user:password@`` in a text. The messages of botocore may quote that of the endpoint.
 
-    A password may contain a slash. Each word is searched once from either end: a pattern that goes back and forth would
-    take a time that grows with the square of the text.
+    A password may contain a slash. Each word is searched once from each end, because a regular expression would need
+    quadratic time.
     """
     return " ".join(map(_masked_word, text.split(" ")))
 
@@ -280,31 +278,34 @@ def _masked_word(word: str) -> str:
 
 
 def _object(url: str) -> tuple[str, str]:
-    """Return the bucket and the key of an object that another process has named.
+    """Return the bucket and the key of an object, from a URL that another process chose.
 
-    Others' names are asked for in vain at each attempt; botocore does not tell them from a setting that is wrong.
+    An invalid name is a permanent error. The errors of botocore would not distinguish it from a wrong setting, which
+    may be fixed before the next attempt.
 
     :raises EventError: as `location`, or no object can have that name
     """
     bucket, key = location(url)
     if not _BUCKET.fullmatch(bucket) or not _KEY.fullmatch(key):
-        raise EventError(f"s3: the URL is {_masked(repr(url))}; expected s3://BUCKET/KEY, as S3 lets them be called")
+        raise EventError(
+            f"s3: the URL is {_masked(repr(url))}; expected s3://BUCKET/KEY with names that are valid in S3"
+        )
     return bucket, key
 
 
 def _deadline(size: int) -> Deadline:
-    """Return the deadline for an object of some bytes."""
+    """Return the deadline for transferring `size` bytes."""
     from event._net.deadline import Deadline
 
     return Deadline(_S3_TOTAL_TIMEOUT + size / _S3_LEAST_SPEED)
 
 
-def _asked(act: Callable[[], _Result], deadline: Deadline) -> _Result:
-    """Return what a call of botocore's returns.
+def _call_before(act: Callable[[], _Result], deadline: Deadline) -> _Result:
+    """Call a function that uses botocore, with a deadline; return its result.
 
     botocore limits each wait, but not their number. So the call runs in a thread, which is abandoned at the deadline.
 
-    :raises StoreError: the call failed, or is not done by the deadline
+    :raises StoreError: the call failed, or has not ended before the deadline
     """
     from event import _dispatch
 
@@ -312,19 +313,19 @@ def _asked(act: Callable[[], _Result], deadline: Deadline) -> _Result:
     nothing: Any = None
     (delivery,) = _dispatch.deliveries({"s3": call}, nothing, deadline.left())
     if isinstance(delivery.error, _dispatch.NotStartedError) and delivery.error.__cause__:
-        return _translated(act)  # no thread can be started, because the interpreter exits
+        return _translate_errors(act)  # no thread can be started, because the interpreter exits
 
     def result() -> Any:
         if delivery.error is not None:
             raise delivery.error
         return call.result
 
-    value: _Result = _translated(result)
+    value: _Result = _translate_errors(result)
     return value
 
 
 class _Call:
-    """A call, as a handler that `_dispatch` can run."""
+    """A function call in the form of a handler, so that `_dispatch` can run it."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self._act = act
@@ -335,43 +336,43 @@ class _Call:
         return True
 
 
-def _translated(act: Callable[[], _Result]) -> _Result:
-    """Return the result of a call of botocore, and translate its errors.
+def _translate_errors(act: Callable[[], _Result]) -> _Result:
+    """Call a function that uses botocore; return its result, and translate its errors.
 
-    :raises StoreError: it failed
+    :raises StoreError: the call failed
     """
     from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError  # a TLS connection that breaks within a body
+    from urllib3.exceptions import HTTPError  # a TLS connection that breaks off during a response
 
     try:
         return act()
-    except RecursionError:  # botocore asks again where the bucket is, for each redirection
+    except RecursionError:  # for each redirection, botocore looks up the bucket's region again
         raise StoreError("the server redirects every request again") from None
-    # A ValueError is what botocore raises for an endpoint's URL or a number that it finds in the environment; an
-    # OSError, for a program that is to bring the credentials. Without the cause: a traceback would show the password.
+    # botocore raises ValueError for an invalid endpoint or number in the environment, and OSError if the program that
+    # prints the credentials fails. The cause is omitted, because its traceback could show a password.
     except (OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
         missing = isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _NO_SUCH_OBJECT
         raise (NotThereError if missing else StoreError)(s3_reason(error)) from None
 
 
-def _receive(  # noqa: PLR0913  # what is announced of an object
+def _receive(  # noqa: PLR0913  # the object, where it goes and what is expected
     body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str, deadline: Deadline
 ) -> None:
-    """Write a response's body to a file.
+    """Write the body of a response to a file, and check it.
 
-    :raises ContentError: it is not what was announced
-    :raises StoreError: it breaks off
+    :raises ContentError: the size or the SHA-1 differs
+    :raises StoreError: the connection breaks off, or the deadline is over
     """
     digest = _files.new_sha1()
     received = 0
-    while chunk := _translated(lambda: body.read(_DOWNLOAD_CHUNK)):
-        _translated(deadline.left)
+    while chunk := _translate_errors(lambda: body.read(_DOWNLOAD_CHUNK)):
+        _translate_errors(deadline.left)
         received += len(chunk)
         if received > size:
-            raise ContentError(f"s3: {url!r} holds more than {size} bytes")
+            raise ContentError(f"s3: {url!r} has more than {size} bytes")
         digest.update(chunk)
         file.write(chunk)
     if received < size:
-        raise ContentError(f"s3: {url!r} holds {received} bytes, not {size}")
+        raise ContentError(f"s3: {url!r} has {received} bytes, not {size}")
     if digest.hexdigest() != sha1:
         raise ContentError(f"s3: {url!r} has the SHA-1 {digest.hexdigest()}, not {sha1}")

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10  # seconds
 READ_TIMEOUT = 30  # seconds without a byte
-_LARGEST_ANSWER = 1 << 20  # bytes; only an object's content may be longer
+_MAX_RESPONSE = 1 << 20  # bytes; only the content of an object may be longer
 
 
 class S3Transport:
-    """Sends the requests of a client in place of botocore.
+    """Sends the requests of a boto3 client. It replaces the HTTP client of botocore.
 
-    :param verify: whether to check certificates, or the file with those to trust
+    :param verify: True to check certificates, or the file with the trusted certificates
     """
 
     def __init__(self, verify: bool | str) -> None:
@@ -26,20 +26,20 @@ class S3Transport:
         self._sessions: dict[str, URLLib3Session] = {}  # by proxy
 
     def send(self, request: AWSPreparedRequest, **_kwargs: Any) -> AWSResponse:
-        """Send a request; return the response. Its body is read now, unless it is an object's content."""
+        """Send a request; return the response. Its body is read now, unless it is the content of an object."""
         from botocore.exceptions import HTTPClientError
         from urllib3.exceptions import HTTPError
 
         is_content, request.stream_output = request.stream_output, True
-        answer = self._session(request.url).send(request)
+        response = self._session(request.url).send(request)
         request.stream_output = is_content
-        answer.raw = _Answer(answer.raw)
+        response.raw = _Body(response.raw)
         if not is_content:
             try:
-                answer.content  # noqa: B018  # reads the body and keeps it
+                response.content  # noqa: B018  # reads the body and keeps it
             except HTTPError as error:
                 raise HTTPClientError(error=error) from error
-        return answer
+        return response
 
     def _session(self, url: str) -> URLLib3Session:
         from botocore import httpsession
@@ -54,7 +54,7 @@ class S3Transport:
         return self._sessions[key]
 
 
-class _Answer:
+class _Body:
     """The body of a response. `read` has no limit, for an object's content; `stream` returns only the beginning."""
 
     def __init__(self, raw: Any) -> None:
@@ -71,8 +71,8 @@ class _Answer:
         return data
 
     def stream(self) -> Iterator[bytes]:
-        """Yield the first `_LARGEST_ANSWER` bytes in parts, then close the body."""
-        left = _LARGEST_ANSWER
+        """Yield the first `_MAX_RESPONSE` bytes in parts, then close the body."""
+        left = _MAX_RESPONSE
         while left and (data := self.read(left)):
             left -= len(data)
             yield data

@@ -1,4 +1,4 @@
-"""One SMTP session: connect, TLS, login, hand the mail over (RFC 5321, 3207, 4954, 8314).
+"""One SMTP session: connect, start TLS, log in, send the mail (RFC 5321, 3207, 4954, 8314).
 
 `smtplib` speaks the protocol. Its sockets are replaced by those of `event._net.deadline`, and how much of an answer is
 read is bounded.
@@ -235,7 +235,7 @@ def _own_name(sock: socket.socket) -> str:
 def _context(deadline: Deadline) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if "smtp_noverify" in features():
-        _log.warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: whoever answers is taken for the mail server")
+        _log.warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: the certificate of the mail server is not verified")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     # For STARTTLS, where smtplib makes the socket.
@@ -258,7 +258,7 @@ def _log_in(client: Any, server: MailServer) -> None:
         pass
     else:
         return
-    raise EventError(f"smtp: the account for {server.shown} is not ASCII, which the login needs")
+    raise EventError(f"smtp: the account for {server.shown} is not ASCII; a login can send only ASCII")
 
 
 def _leave(client: Any, deadline: Deadline) -> None:

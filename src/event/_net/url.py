@@ -1,4 +1,4 @@
-"""Parse a URL for a request. Its secrets appear in no error and no repr."""
+"""Parse a URL for a request. Errors and the repr contain none of its secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Target:
         target = cls._parsed(url, subject)
         if guarded and target.authorization and target.scheme == "http" and not _is_this_machine(target.host):
             raise EventError(
-                f"{subject} has a user or a password but no TLS, so everybody on the way could read it; expected https://"
+                f"{subject} has a user or a password but no TLS, so others on the network could read it; expected https://"
             )
         return target
 
@@ -59,7 +59,7 @@ class Target:
         except ValueError:
             pass
         # Raised here, without a cause: the text of the cause contains the URL.
-        raise EventError(f"{subject} is none of http:// or https://; expected https://HOST/PATH")
+        raise EventError(f"{subject} is not a valid http:// or https:// URL; expected https://HOST/PATH")
 
     @property
     def netloc(self) -> str:

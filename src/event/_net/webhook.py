@@ -42,8 +42,8 @@ def keys(secret: str) -> list[bytes]:
             key = b""
         if len(key) not in _SIZES:
             raise EventError(
-                "http: the signing secret is not whsec_ and 24 to 64 bytes in base64, as Standard Webhooks defines it, "
-                "nor a reference"
+                "http: the signing secret is malformed; expected whsec_ and 24 to 64 bytes in base64 "
+                "(Standard Webhooks), or a reference to it: env:NAME or file:PATH"
             )
         found.append(key)
     return found

@@ -1,4 +1,4 @@
-"""The claim of this process on an entry."""
+"""An entry that this process has claimed: begin an attempt, record results, and release it."""
 
 from __future__ import annotations
 

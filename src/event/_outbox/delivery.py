@@ -45,7 +45,7 @@ def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | N
     try:
         return Outbox(outbox).put(event, configurations)
     except Exception as error:  # from the disk, or from a formatter or a value of the event
-        _log.error("%r cannot be kept in the outbox %s, and is sent without: %s", event, outbox, one_line(error))
+        _log.error("%r cannot be kept in the outbox %s and is sent without it: %s", event, outbox, one_line(error))
         return None
 
 

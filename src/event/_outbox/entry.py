@@ -197,7 +197,7 @@ def text_of_entry(content: bytes, entry_id: str) -> bytes:
     for line in content.splitlines(keepends=True):
         if line.startswith(beginning):
             return line
-    raise ValueError("it is not in its shared file")
+    raise ValueError("it is missing from its shared file")
 
 
 def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:

@@ -297,7 +297,7 @@ def _require_private_root(root: str) -> None:
     status = os.stat(root)  # follows a link: an administrator may have moved the outbox
     files.require_owned_directory(status, root)
     if os.name == "posix" and status.st_mode & 0o022:
-        raise PermissionError(f"{root} can be changed by other users; chmod go-w it")
+        raise PermissionError(f"{root} can be changed by other users; run chmod go-w on it")
 
 
 def _make_root(root: str) -> None:

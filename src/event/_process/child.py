@@ -153,7 +153,7 @@ class ChildProcess:
             self._signals = signals = Signals()
             signals.begin(tee, tee.writers.values() if tee else ())
             if tee:
-                tee.on_closed = signals.tell_closed
+                tee.on_closed = signals.report_closed
             writers = tee.start() if tee else {}  # while the signals are blocked, so that the threads block them too
             try:
                 if not self._words[0]:  # as execvp does; Python raises another error

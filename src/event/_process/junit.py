@@ -173,7 +173,7 @@ def _feed(parser: XMLParserType, piece: bytes, *, is_last: bool) -> None:
     try:
         parser.Parse(piece, is_last)
     except ExpatError as error:
-        raise ValueError(f"no XML: {error}") from error
+        raise ValueError(f"it is not XML: {error}") from error
 
 
 def _parser(report: Summary) -> XMLParserType:

@@ -77,7 +77,7 @@ class Tee:
 
     :param piped: for each pipe, the descriptors that it replaces
     :param log: the log's descriptor, or None. Without a log, the command gets a closed pipe if the reader of its output
-        has gone away, as it would without us
+        has gone away, as if it wrote there itself
     :ivar error: the error that made the log incomplete; None if it is complete
     :ivar show_error: the error that kept output from stdout or stderr, other than a closed pipe; None if there is none
     :ivar on_closed: called with the number of a stream whose reader has gone away
@@ -154,7 +154,7 @@ class Tee:
         """Whether another process may still write to a pipe."""
         return any(stream.open for stream in self.streams)
 
-    def pass_through(self) -> None:  # pragma: no cover  # runs in the witness, which ends without a word to coverage
+    def pass_through(self) -> None:  # pragma: no cover  # the witness exits without a report to coverage
         """Show the output until no process writes or reads it any more."""
         poller = poll()
         streams = {stream.reader: stream for stream in self.streams if stream.open}
@@ -234,7 +234,7 @@ def show(target: int, data: bytes) -> OSError | None:
     while view:
         try:
             view = view[os.write(target, view) :]
-        except BlockingIOError:  # who shares the terminal or the pipe with us has made it so
+        except BlockingIOError:  # another process has made the shared terminal or pipe nonblocking
             _writable(target)
         except OSError as error:
             return error
@@ -246,7 +246,7 @@ def _is_one_file(one: int, other: int) -> bool:
         a, b = os.fstat(one), os.fstat(other)
     except OSError:  # one is closed
         return False
-    return bool(a.st_ino) and os.path.samestat(a, b)  # Windows knows no number for a pipe
+    return bool(a.st_ino) and os.path.samestat(a, b)  # on Windows, a pipe has no inode number
 
 
 def _file_end(target: int) -> FileEnd | None:
@@ -279,7 +279,7 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll
                 if PeekNamedPipe(msvcrt.get_osfhandle(fd), 0)[0]:
                     return True
             except OSError:
-                return True  # its end, which reading shows
+                return True  # the end of the pipe, which the next read reports
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             time.sleep(0.01)

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
         """The work of the witness after our process has ended."""
 
         def pass_through(self) -> None:
-            """Continue after our process has ended."""
+            """Continue to show the output of remaining processes."""
 
         def close_reader(self, number: int) -> None:
-            """Follow `Signals.tell_closed`."""
+            """Close a pipe, as `Signals.report_closed` asks for."""
 
 
 REPORT_TIMEOUT = 0.2  # seconds
@@ -70,7 +70,7 @@ class Signals:
         :param foreign: descriptors that the witness must close
         """
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._numbers, signal.SIGCHLD})
-        # Ignored, as it may be from the start, it would not come, and take the command's exit status away.
+        # If SIGCHLD is ignored, as it may be from the start, it is not sent, and the exit status is lost.
         signal.signal(signal.SIGCHLD, _NOTHING)
         try:
             self._start_witness(heir, foreign)
@@ -88,7 +88,7 @@ class Signals:
             for number in numbers & self._numbers:
                 self.received.append(number)
                 if not self._reached_all(number, since):
-                    os.kill(pid, number)  # a zombie at worst, which takes it
+                    os.kill(pid, number)  # if it has just ended, it is a zombie, and this does nothing
 
     def settle(self) -> None:
         """Ignore the signals from now on, so that the event is sent. Processes of handlers do not ignore them."""
@@ -110,7 +110,7 @@ class Signals:
                 os.kill(self._witness, signal.SIGKILL)  # it may have been stopped
                 os.waitpid(self._witness, 0)
 
-    def tell_closed(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
+    def report_closed(self, number: int) -> None:  # pragma: no cover  # of a `_thread` thread
         """Let the witness close its copy of a pipe too."""
         if self._witness:
             os.write(self._lifeline, bytes([number]))
@@ -120,7 +120,7 @@ class Signals:
         self._reports, reports = map(above_standard, os.pipe())
         try:
             self._witness = os.fork()
-            if not self._witness:  # pragma: no cover  # it ends without a word to coverage
+            if not self._witness:  # pragma: no cover  # the witness exits without a report to coverage
                 _watch(self._numbers, reports, lifeline, heir, {self._lifeline, self._reports, *foreign})
         finally:
             os.close(lifeline)
@@ -157,7 +157,7 @@ class Signals:
             return
 
 
-def _watch(  # pragma: no cover  # the witness; it ends without a word to coverage
+def _watch(  # pragma: no cover  # the witness exits without a report to coverage
     numbers: Iterable[int], reports: int, lifeline: int, heir: Heir | None, foreign: Iterable[int]
 ) -> None:
     """Run the witness: report signals, and exit at the end of the lifeline.
@@ -188,7 +188,7 @@ def _watch(  # pragma: no cover  # the witness; it ends without a word to covera
             try:
                 os.write(reports, f"{int(number)} {time.monotonic()!r}".encode().ljust(_REPORT))
             except OSError:
-                pass  # nobody reads any more, or nobody has for long
+                pass  # our process reads no more, or has not read for so long that the pipe is full
     finally:
         os._exit(0)
 

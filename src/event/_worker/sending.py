@@ -318,7 +318,9 @@ class _Sending:
     def _without_outbox(self, reason: str) -> None:
         self._outbox = None
         self._sent.kept = False
-        self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}, and is sent without: {reason}")
+        self._sender.log(
+            f"the event cannot be kept in the outbox {self._sender.outbox} and is sent without it: {reason}"
+        )
 
     def _retry_unfinished(self, worker: Worker) -> None:
         """After a worker has finished its job, retry the handlers that it could not try."""

@@ -1,4 +1,4 @@
-"""Pipes and memory use, for the command and the worker."""
+"""Create the pipes between a command and its worker, and limit the memory of the worker."""
 
 from __future__ import annotations
 

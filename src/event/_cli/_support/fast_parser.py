@@ -1,4 +1,4 @@
-"""Parse the usual command lines of `send`, `run` and `check` without argparse, whose import costs as much as a send.
+"""Parse the usual command lines of `send`, `run` and `check` without argparse.
 
 argparse parses all other command lines, including the invalid ones: it has the error messages and the help. A test
 compares the two parsers.
