@@ -74,7 +74,7 @@ def test_outbox_writable_by_others_is_reported_and_the_event_sent(command, defau
     os.chmod(default, 0o777)
     status, _, err = command("send", "n", *TO_FILES)
     assert (status, len(err), len(stored())) == (0, 2, 1)
-    assert "is sent without: " in err[0]
+    assert "can be changed by other users" in err[0]
 
 
 def test_strict_exits_with_1_if_the_event_is_only_stored(command):
