@@ -155,8 +155,6 @@ def http_reason(error: BaseException) -> str:
         return f"{one_line(error)}; SSL_CERT_FILE may name the certificates of a private authority"
     if isinstance(error, (EventError, OSError)):
         return one_line(error)
-    if isinstance(error, http.client.IncompleteRead):
-        return "the server's answer ends early"
     if isinstance(error, http.client.HTTPException):
         return "the server's answer is not valid HTTP"
     return type(error).__name__
