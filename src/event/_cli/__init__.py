@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from _thread import interrupt_main, start_new_thread
 
@@ -29,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words in (["--help"], ["-h"]):
         return _show_help()
     if argv is None:
+        import gc
+
         gc.disable()  # until the command is imported; see `_collect_new_garbage`
         sys.unraisablehook = interrupt_again
     worker = None
@@ -69,6 +70,8 @@ def _collect_new_garbage() -> None:
 
     Collecting that takes a tenth of the time of a short command.
     """
+    import gc
+
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
