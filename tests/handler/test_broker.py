@@ -455,9 +455,10 @@ def test_restarted_server_keeps_messages_and_is_reconnected(server, queue, handl
     # RabbitMQ that is killed may forget a queue that it was just asked to make.
     server.stop() if server.url.startswith("amqp") else server.kill()
     with within(QUICK):
-        assert not other.send_event(finished(number=1))
-    assert "broker: env:BROKER: Connection" in caplog.text
+        is_sent = other.send_event(finished(number=1))
     server.start()
+    assert not is_sent
+    assert re.search("broker: env:BROKER: connection", caplog.text, re.IGNORECASE)
     assert other.send_event(finished(number=2))
     assert handler.send_event(finished(number=3))  # the connection that it has kept is dead
     assert [message.event.number for message in messages(server, queue)] == [0, 2, 3]
@@ -476,7 +477,7 @@ def test_paused_server_is_a_failure_at_the_timeout(server, queue, handler, caplo
             assert not handler.send_event(finished())
     finally:
         server.resume()
-    assert re.search("TimeoutError|no answer within", caplog.text, re.IGNORECASE)
+    assert re.search("timed out|no answer within", caplog.text, re.IGNORECASE)
     assert other.send_event(finished())
 
 
@@ -618,7 +619,7 @@ def test_broker_that_stops_answering_is_a_failure_at_the_timeout(  # noqa: PLR09
         proxy.instead = itertools.cycle(instead)
         with within(SHORT + SLACK):
             assert not handler.send_event(finished())
-        assert re.search("TimeoutError|no answer within", caplog.text, re.IGNORECASE)
+        assert re.search("timed out|no answer within", caplog.text, re.IGNORECASE)
         proxy.instead = None
         handler.timeout = 30
         assert handler.send_event(finished())

@@ -69,7 +69,7 @@ def taken(monkeypatch):
 
 
 @pytest.fixture
-def line():
+def line(here):  # noqa: F811  # the fixture
     made = Line()
     yield made
     made.close()
