@@ -66,17 +66,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     command = _add(below, "list", ("list the entries", _LIST, "an entry cannot be read"), "[OUTBOX]")
     _add_outbox_word(command)
     command = _add_for_ids(below, "show", ("show an entry", _SHOW, _NOT_ALL_PROCESSED), "ID")
-    command = _add_for_ids(below, "retry", ("make entries due now", _RETRY, _NOT_ALL_PROCESSED), "ID...")
-    command.add_argument("--all", action="store_true", help="retry all entries")
-    command.add_argument(
-        "--handler",
-        dest="handlers",
-        metavar="NAME[=CONFIG]",
-        action="append",
-        default=[],
-        help="give the event to this handler instead of the pending ones, for example if their name or configuration "
-        "is wrong; may be repeated. The entry gets a new ID",
-    )
+    _add_retry(below)
     command = _add_for_ids(below, "drop", ("delete entries", _DROP, _NOT_ALL_PROCESSED), "ID...")
     command.add_argument("--failed", action="store_true", help="delete all failed entries")
     command = _add(
@@ -93,6 +83,20 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     for name in ("list", "show"):
         below.choices[name].add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_retry(below: Any) -> None:
+    command = _add_for_ids(below, "retry", ("make entries due now", _RETRY, _NOT_ALL_PROCESSED), "ID...")
+    command.add_argument("--all", action="store_true", help="retry all entries")
+    command.add_argument(
+        "--handler",
+        dest="handlers",
+        metavar="NAME[=CONFIG]",
+        action="append",
+        default=[],
+        help="give the event to this handler instead of the pending ones, for example if their name or configuration "
+        "is wrong; may be repeated. The entry gets a new ID",
+    )
 
 
 def _add_outbox_word(command: argparse.ArgumentParser) -> None:
