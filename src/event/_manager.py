@@ -118,7 +118,7 @@ class EventManager:
 
     def _recipients(self, handlers: dict[str, Any], event: Event) -> dict[str, Any]:
         """Return a copy of `handlers` without those whose conditions the event does not meet."""
-        if not any("@" in name for name in handlers):
+        if "@" not in "".join(handlers):
             return handlers.copy()
         from event._conditions import skipped
 
