@@ -56,5 +56,22 @@ def test_bash_completes(command, line, expected):
     assert done.stdout.split() == expected
 
 
+@pytest.mark.skipif(not shutil.which("fish"), reason="platform: fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param("de", ["deliver"], id="a command"),
+        pytest.param("outbox pr", ["prune"], id="a command below"),
+        pytest.param("send n --outbox x --str", ["--strict"], id="an option"),
+    ],
+)
+def test_fish_completes(command, tmp_path, line, expected):
+    script = tmp_path / "completion.fish"
+    script.write_text("\n".join(command("completion", "fish")[1]), "utf-8")
+    code = f"source {script}; complete -C 'e3-event {line}'"
+    done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, check=True)
+    assert [each.split("\t")[0] for each in done.stdout.splitlines()] == expected
+
+
 def test_an_unknown_shell_is_a_wrong_command_line(command):
     assert command("completion", "tcsh")[0] == 2
