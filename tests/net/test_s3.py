@@ -497,7 +497,7 @@ def spoil(connection):
 def test_connection_closed_within_the_body_is_an_error(store, directory, monkeypatch):
     with talking(hang_up) as endpoint:
         lead_to(endpoint, monkeypatch)
-        with pytest.raises(StoreError, match=r"^1500000 read, but total bytes expected is 2000000$"):
+        with pytest.raises(StoreError, match=r"1500000 (bytes )?read"):
             download(store, directory, bytes(2000000))
     assert list(directory.iterdir()) == []
 
