@@ -28,6 +28,15 @@ def is_back_from_crash(message: ReceivedMessage, state: RelayState) -> bool:
     )
 
 
+def trial_limit(crash_count: int) -> int:
+    """Return how many suspects of a batch may be on trial at the same time: 100 after two crashes, then 10, then 1.
+
+    After a relay has crashed twice for another reason, all messages that it held are suspects. A single trial for each
+    batch would take minutes for a few hundred of them.
+    """
+    return 10 ** max(2 + SUSPECT_CRASHES - crash_count, 0)
+
+
 def after_crash(state: RelayState, reason: str) -> SinkResult:
     """Count the crash of a worker; return the result for the message."""
     if not state.on_trial:  # otherwise the crash was counted in advance
