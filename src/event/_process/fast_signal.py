@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+__all__ = ["signal", "signal_name"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as signal
+    import signal
 else:
     try:
         import _signal as signal
     except ImportError:  # pragma: no cover  # platform: not CPython
-        import signal as signal
+        import signal
 
 
 def signal_name(number: int) -> str:
