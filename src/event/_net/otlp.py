@@ -198,7 +198,7 @@ def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
     """Check that the receiver has accepted all spans.
 
     :raises PermanentError: it rejected some or all of them permanently
-    :raises EventError: it accepted none, but a later attempt may succeed
+    :raises EventError: it did not accept the spans, but a later attempt may succeed
     """
     is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
     if not answer.taken:
