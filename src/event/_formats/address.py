@@ -65,7 +65,7 @@ def parse_mailboxes(value: str | Iterable[str]) -> list[Mailbox]:
         else:
             found += [parse_mailbox(element) for element in _elements(text) if element.strip()]
     if not found:
-        raise EventError("smtp: there is not a mail address; expected one such as builds@example.com")
+        raise EventError("smtp: there is no mail address; expected one such as builds@example.com")
     return found
 
 

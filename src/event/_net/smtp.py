@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from event._net.mail_server import MailServer
 
 GOODBYE_TIMEOUT = 1.0
-"""Seconds for QUIT. The server has the mail by then: a longer wait could end at the command's timeout, as a failure."""
+"""Seconds for QUIT. The server has the mail by then, and a longer wait could turn the success into a timeout."""
 
 MAX_REPLY = 1 << 16  # bytes of one answer with all its lines
 _ADDED_BY_SERVER = 2048  # bytes; a server counts the header that it adds as part of the mail

@@ -192,7 +192,7 @@ class Lane:
         self.paused_until = 0.0
         self._timeouts = 0  # in a row
         self._seconds = _FAST  # for an event, on average
-        self._blocked = 0.0  # seconds of these in which the thread waits instead of computing
+        self._blocked = 0.0  # the part of `_seconds` in which the thread waits instead of computing
 
     @property
     def waits(self) -> bool:
