@@ -108,7 +108,7 @@ def _read_handlers(content: Mapping[str, Any], made: ConfigFile) -> None:
             full_name, config = _handler(name, table, where, os.path.dirname(made.path))
             is_used = _holds(table, where) and made.applies
         except EventError as error:
-            _add_mistake(made, _name_despite(name, table), f"{made.path}: {one_line(error)}")
+            _add_mistake(made, _name_of_invalid(name, table), f"{made.path}: {one_line(error)}")
             continue
         if is_used:
             made.handlers.append((full_name, config))
@@ -267,7 +267,7 @@ def _add_mistake(made: ConfigFile, name: str, reason: str) -> None:
         made.handlers.append((name, _handler_config.invalid_config(reason)))
 
 
-def _name_despite(name: str, table: Any) -> str:
+def _name_of_invalid(name: str, table: Any) -> str:
     """Return the name of a handler whose table is invalid, with as many of its parts as are valid."""
     try:
         return _full_name(name, table, "")[1]

@@ -9,7 +9,7 @@ module        contents
 `notice_html` a notice as HTML
 `digest`      `digest_of`: one notice about many events
 `chat`        `ChatMessage`: a notice for chat services
-`mentions`    `without_mentions`: event data that mentions nobody in a chat
+`mentions`    `without_mentions`: event data that mentions no one in a chat
 `template`    `fill`: templates for titles and bodies
 `mail`        `Mail`: a notice as a mail
 `cloudevents` `as_cloudevent`, `as_cdevent`, `as_json`: an event as JSON for HTTP

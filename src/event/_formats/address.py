@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Each alternative of a token begins with a character of its own, and one that never ends takes the rest of the text:
+# Each alternative of a token begins with another character, and an unterminated one matches the rest of the text. So
 # reading takes linear time.
 _QUOTED = r'"(?:\\.|[^"\\])*"'
 _TOKEN = re.compile(

@@ -133,7 +133,7 @@ def title_of(data: Mapping[str, Any]) -> str:
         words[0] += f": {short(as_text(data['outcome']))}"
     if (outcome or words[-1] == "started") and data.get("branch"):
         words.append(f"on {short(as_text(data['branch']))}")
-    how = ", ".join(_how(data)) if outcome else ""
+    how = ", ".join(_title_details(data)) if outcome else ""
     return " ".join(words) + (f" ({how})" if how else "")
 
 
@@ -224,7 +224,7 @@ def last_that_fit(lines: Sequence[str], room: int) -> str:
     return "\n".join(reversed(kept)).strip("\n")
 
 
-def _how(data: Mapping[str, Any]) -> Iterator[str]:
+def _title_details(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield the details of the title: the failed tests, the exit status or signal, and the duration."""
     failed = sum(value for value in map(data.get, ("failures", "errors")) if type(value) is int)
     if failed and type(data.get("tests")) is int:

@@ -226,8 +226,8 @@ def _why(error: BaseException, target: Target) -> str:
 
 
 def _status_message(body: bytes) -> str:
-    # The body is a google.rpc.Status. Its first two fields, a number and a text, are those of this message, so no other
-    # package is needed.
+    # The body is a google.rpc.Status. Its first two fields, a number and a text, have the same types as those of
+    # ExportTracePartialSuccess, so no other package is needed.
     try:
         message: str = ExportTracePartialSuccess.FromString(body).error_message
     except Exception:  # it is another message

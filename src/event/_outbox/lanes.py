@@ -137,7 +137,7 @@ class Work:
         return "waiting"
 
     def event(self, handler: str) -> Event:
-        """Return the event for a handler. Handlers that have not delivered parts of it share one object."""
+        """Return the event for a handler: one object for all handlers that have delivered no part of the event yet."""
         if self.claim.entry.delivered_parts(handler):
             return self.claim.event(handler)
         with self.lock:
@@ -284,7 +284,7 @@ class Lane:
         return self.record_timeout()
 
     def take_back_remaining(self) -> None:
-        """Put work back that waits in a thread with a slow call, so that other threads can take it."""
+        """Put back the work that waits behind a thread's slow call, so that other threads can take it."""
         for sending in self._slow():
             self.put_back(sending.remaining)
             sending.remaining.clear()
@@ -298,7 +298,7 @@ class LaneResult:
 
     :ivar deliveries: one for each event; None if a call with several events has failed as a whole
     :ivar seconds: the duration of the call
-    :ivar blocked: seconds of it in which the thread waited instead of computing
+    :ivar blocked: the part of `seconds` in which the thread waited instead of computing
     """
 
     __slots__ = ("blocked", "deliveries", "seconds")

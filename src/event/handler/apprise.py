@@ -51,7 +51,7 @@ class AppriseHandler(EventHandler):
     :raises EventError: Apprise is not installed, there is no URL, or Apprise rejects one; the error has its position
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
     references: ClassVar[tuple[str, ...]] = ("urls",)
 

@@ -69,7 +69,7 @@ class OTelHandler(EventHandler):
     :raises EventError: the extra is not installed, or the endpoint is not a URL
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
         "e3-event[otel]",

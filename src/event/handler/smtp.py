@@ -54,7 +54,7 @@ class SMTPHandler(EventHandler):
     :raises EventError: an address or a server is invalid, or there is none
     """
 
-    # What `e3-event check` looks for: attributes that may hold secret references.
+    # For `e3-event check`: the attributes that may contain secret references.
     references: ClassVar[tuple[str, ...]] = ("passwords",)
 
     timeout: float = 60.0
