@@ -284,7 +284,7 @@ class Lane:
         return self.record_timeout()
 
     def take_back_remaining(self) -> None:
-        """Put back the work that waits behind a thread's slow call, so that other threads can take it."""
+        """Put back the work that waits for a thread's slow call, so that other threads can take it."""
         for sending in self._slow():
             self.put_back(sending.remaining)
             sending.remaining.clear()
