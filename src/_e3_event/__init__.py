@@ -1,8 +1,7 @@
 """The program ``e3-event``: run the command line of the package `event` in the same directory.
 
-The build may have a module with the name ``event``, or with the name of a module of the standard library, and its
-directory may be in PYTHONPATH. The command must run nevertheless. So this package has another name, and imports
-`event` from its own directory.
+PYTHONPATH may contain a module of the build with the name ``event``, or with the name of a standard module. The command
+must run nevertheless. So this package has another name, and imports `event` from its own directory.
 """
 
 from __future__ import annotations

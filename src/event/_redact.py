@@ -3,7 +3,7 @@
 These are secrets in an event's data:
 
 - the value of an environment variable with a name like NPM_TOKEN (see `is_secret_name`)
-- a secret in ``EventManager(redact=…)``, or the secret that a reference there refers to
+- a secret in ``EventManager(redact=…)``, either the text itself or a reference to it
 - a token of a well-known service, a private key (PEM), or a password in a URL
 
 Every pattern takes linear time. If no text seems to contain a secret, `re` is not imported.

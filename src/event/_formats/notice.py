@@ -1,7 +1,7 @@
 """Describe an event for a recipient of a mail or a chat message.
 
-A notice contains, in this order, the title (what failed and how), the reason, the failed tests, the last lines of the
-output, the link to the CI job, facts such as the actor and the branch, and the rest of the data.
+The title says what failed and how. It is followed by the reason, the failed tests, the last lines of the output, the
+link to the CI job, facts such as the actor and the branch, and the rest of the data.
 `event._formats.notice_html` renders it as HTML.
 """
 

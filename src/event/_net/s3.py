@@ -1,7 +1,7 @@
 """Upload objects to Amazon S3 or a compatible store, and download them.
 
-boto3 implements the protocol. This module adds a client that survives a fork, a total timeout, limits on what is read,
-and errors that a caller can distinguish without botocore. The errors contain no password.
+boto3 implements the protocol. This module adds a total timeout, limits for the size of responses, and a client that
+survives a fork. A caller can distinguish its errors without botocore, and they contain no password.
 """
 
 from __future__ import annotations
