@@ -1,4 +1,4 @@
-"""Configure the API pages: the order of the members, the targets of links, and a check that no public name is missing."""
+"""Configure the API pages: order of members, targets of links, and a check that no public name is missing."""
 
 from __future__ import annotations
 
