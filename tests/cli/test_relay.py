@@ -129,7 +129,7 @@ def test_wrong_command_line_prints_one_line_and_exits_with_2(command, monkeypatc
     assert err[0].startswith("e3-event relay: ")
     assert message in err[0]
     assert "hunter2" not in err[0]
-    assert not [path for path in here.iterdir() if path.name != "home"]
+    assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize(
