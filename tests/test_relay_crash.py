@@ -100,9 +100,7 @@ def check_sendings(lines, lazy):
 
     :param lazy: whether the broker is told of what is done, and does not answer: then a kill undoes the last of it
     """
-    killed = {line.pid: line.when for line in lines if line.what == "K"}
-    # A worker ends when its relay is killed.
-    killed |= {line.pid: killed[line.uid] for line in lines if line.what == "F" and killed.keys() & {line.uid}}
+    killed = times_of_kills(lines)
     outages = [line.when for line in lines if line.what == "S"]
     failures = [line for line in lines if line.what in {"L", "X"}]
     assert outages or not failures, "the broker was lost though nobody killed it"
@@ -110,7 +108,7 @@ def check_sendings(lines, lazy):
     for line in lines:
         if line.sending != "-":
             of[line.sending].append(line)
-    lost = defaultdict(list)
+    lost = defaultdict(list, {pid: [(when, when) for when in times] for pid, times in killed.items()})
     for number, line in enumerate(lines):
         if line.what in {"L", "X"}:
             lost[line.pid].append((line.when, line.when))
@@ -120,19 +118,31 @@ def check_sendings(lines, lazy):
 
     def undone(line, since):
         # The broker may have been dead already when it was told: nobody notices at once.
-        ends = [*outages, killed.get(line.pid, 0.0)]
+        ends = [*outages, *killed[line.pid]]
         return lazy and any(since <= when < line.when + SOON for when in ends)
 
     repeated = 0
     for sending, history in of.items():
         more = max(sum(line.what == "D" for line in history) - 1, 0)
         if more:
-            causes = count_causes(history, killed, lost, undone)
+            causes = count_causes(history, lost, undone)
             disturbed = {line.pid: lost[line.pid] for line in history if lost[line.pid]}
             text = f"{sending} was delivered {more + 1} times for {causes} causes: {history}, {disturbed}"
             assert more <= causes, text
         repeated += more
     return repeated
+
+
+def times_of_kills(lines):
+    """Return when each process was killed; more than once if the system gives its number to another one."""
+    killed = defaultdict(list)
+    for line in lines:
+        if line.what == "K":
+            killed[line.pid].append(line.when)
+    for line in lines:
+        if line.what == "F":  # a worker ends when its relay is killed
+            killed[line.pid] += [when for when in killed[line.uid] if when > line.when]
+    return killed
 
 
 # What begins a step, and what ends it: publishing, until a producer has it on record; what a relay does with a message;
@@ -143,7 +153,7 @@ ENDS["V"] = ("batch", "delivery")
 SOON = 5.0  # seconds, in which RabbitMQ has on the disk what it was told
 
 
-def count_causes(history, killed, lost, undone):
+def count_causes(history, lost, undone):
     """Return how many steps of a sending were not finished before it was delivered for the last time."""
     causes, begun, taken = 0, {}, {}
     last = max(index for index, line in enumerate(history) if line.what == "D")
@@ -163,9 +173,7 @@ def count_causes(history, killed, lost, undone):
             # It was held still, say, and another relay has taken the message meanwhile.
             causes += step == "message" and before is not None and is_lost(lost[line.pid], before.when, line.when)
     end = history[last].when
-    return causes + sum(
-        killed.get(line.pid, end) < end or is_lost(lost[line.pid], line.when, end) for line in begun.values()
-    )
+    return causes + sum(is_lost(lost[line.pid], line.when, end) for line in begun.values())
 
 
 def is_lost(disturbances, begin, end):
@@ -245,6 +253,8 @@ def test_check_detects_lost_events_and_damage():
     assert count("S - - -; T s - 1; D s u 1; L - - 1; T s - 2; D s u 2; Z s - 2") == 1
     assert count("S - - -; P s - 1; X s - 1; P s - 1; Q s - 1; D s u 2; E s - 2; D s u 2") == 1
     assert count(f"{good}; K - - 2; T s - 3; D s u 3; Z s - 3", lazy=True) == 1
+    assert count("T s - 1; K - - 1; T s - 2; D s u 2; Z s - 2; D s u 3; E s - 3; K - - 1") == 1
+    assert count("F - 1 3; W s - 3; D s u 3; K - - 1; D s u 2; E s - 2; F - 1 3; K - - 1") == 1
     assert count(f"{good}; S - - -; T s - 2; D s u 2; Z s - 2", lazy=True) == 1
     assert count("P s - 1; T s - 2; D s u 2; S - - -; Z s - 2; T s - 3; D s u 3; Z s - 3", lazy=True) == 1
     for text in (

@@ -25,6 +25,7 @@ from event._broker import (
     TooLargeError,
     decode_message,
     encode_message,
+    verdict,
 )
 from event._broker import (
     redis as redis_adapter,
@@ -366,7 +367,7 @@ from event._broker import BrokerURL, DirectSink, Relay, redis, relay, verdict
 
 redis.MESSAGE_LEASE = 1.0
 redis._CLAIM_PAUSE = 0.05
-verdict.MAX_CRASHES = 4
+verdict.MAX_CRASHES = 6
 relay._FIRST_DELAY = 0.1
 url, queue, path = sys.argv[1:]
 
@@ -413,8 +414,8 @@ def test_message_is_dead_lettered_after_eight_relay_crashes(queue, tmp_path):
         assert crashes < 10
     content, reason, left = dead_letter(queue)
     assert uid_of(content) == "killer"
-    assert (reason, left) == ("4 relays or workers crashed while they processed it", NEW)
-    assert crashes == 4
+    assert (reason, left) == ("6 relays or workers crashed while they processed it", NEW)
+    assert crashes == 6
 
 
 def test_message_is_dead_lettered_after_eight_crashes_of_its_worker(stream):
@@ -471,6 +472,20 @@ def test_suspect_messages_are_tried_after_the_others(stream, monkeypatch):
         until(lambda: one.finished == 3)
     assert sink.batches[0] == ["3"]
     assert sorted(map(tuple, sink.batches[1:])) == [("1",), ("2",)]
+
+
+def test_suspect_messages_after_two_crashes_are_requeued_once_each(stream):
+    sink = Sink()
+    stream.put(*(body(str(number)) for number in range(100)), headers=state(crash_count=2))
+    with running(stream, sink) as one:
+        until(lambda: one.finished == 100)
+    assert all(len(batch) == 1 for batch in sink.batches)
+    assert stream.client.xinfo_stream(stream.name)["entries-added"] == 200
+
+
+@pytest.mark.parametrize(("crashes", "limit"), [(2, 100), (3, 10), (4, 1), (7, 1)])
+def test_fewer_suspect_messages_are_on_trial_the_more_crashes_they_have(crashes, limit):
+    assert verdict.trial_limit(crashes) == limit
 
 
 def test_crash_count_is_reset_after_a_finished_attempt(stream, monkeypatch):

@@ -326,10 +326,15 @@ class Place:
         return [sys.executable, __file__, *map(str, words)]
 
 
+_journal_sizes = {}  # pid -> the size of the journal when the process began
+
+
 def forked(act):
     """Do something in a process of its own; return its number."""
+    size = os.fstat(Journal.fd).st_size
     pid = os.fork()
     if pid:
+        _journal_sizes[pid] = size
         return pid
     try:
         random.seed()
@@ -347,7 +352,8 @@ def done(pid):
 
 def stop(place, pid):
     """Have a relay end, once it has begun."""
-    eventually(lambda: any(line.startswith(f"C - - {pid} ") for line in lines(place)), "the relay is there")
+    since = _journal_sizes[pid]  # another process may have had this number before
+    eventually(lambda: any(line.startswith(f"C - - {pid} ") for line in lines(place, since)), "the relay is there")
     os.kill(pid, signal.SIGTERM)
 
 
@@ -446,7 +452,7 @@ class Storm:
     def kill_a_worker(self):
         """Kill the youngest one, whose relay starts another."""
         pid = next((int(line.split()[3]) for line in reversed(lines(self.place)) if line.startswith("F")), None)
-        if pid is not None and is_python(pid):
+        if pid is not None and is_ours(self.place, pid):
             when = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -529,15 +535,16 @@ class Storm:
             self.kill(name)
 
 
-def lines(place):
+def lines(place, since=0):
     with open(os.path.join(place.directory, "journal"), encoding="ascii") as file:
+        file.seek(since)
         return file.read().splitlines()
 
 
-def is_python(pid):
-    """Tell whether a process is one of ours: its number may be another's by now."""
+def is_ours(place, pid):
+    """Tell whether a process is one of this storm: its number may be another's by now."""
     try:
-        return __file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.fsencode(place.directory) in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -104,15 +104,13 @@ def test_forked_copy_only_serves_jobs_until_it_exits(monkeypatch):
 
     served = []
     monkeypatch.setattr(os, "fork", lambda: 0)
-    monkeypatch.setattr(child, "main", lambda *args, **options: served.append((*args, options)))
-    assert Worker.fork(ignores_signals=False) is None
-    ((jobs, reports, command, options),) = served
-    assert (command, options) == (os.getpid(), {"ignores_signals": False})
+    monkeypatch.setattr(child, "main", lambda *args: served.append(args))
+    assert Worker.fork() is None
+    ((jobs, reports, command),) = served
+    assert command == os.getpid()
     os.close(jobs)
     os.close(reports)
-    monkeypatch.setattr(
-        child, "main", lambda jobs, reports, *_, **__: os.close(jobs) or os.close(reports) or sys.exit(3)
-    )
+    monkeypatch.setattr(child, "main", lambda jobs, reports, _: os.close(jobs) or os.close(reports) or sys.exit(3))
     monkeypatch.setattr(os, "_exit", served.append)
     assert Worker.fork() is None
     assert served[1:] == [1]

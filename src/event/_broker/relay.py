@@ -9,9 +9,9 @@ A message never delays the others. Messages that are not due yet are held; if th
 
 If a relay crashes, the broker redelivers all messages that it held, and counts that. A message with
 `verdict.SUSPECT_CRASHES` crashes is a suspect. When it is due, a relay requeues it "on trial" and counts one crash in
-advance. The next relay that receives it delivers it alone. So a further crash counts only for the message that was
-being delivered, not for the others that the relay held. After `verdict.MAX_CRASHES` crashes, the message is
-dead-lettered.
+advance. The next relay that receives it delivers it alone. A further crash counts only for the messages on trial, not
+for the others that the relay held. The more crashes a suspect has, the fewer others are on trial at the same time: see
+`verdict.trial_limit`. After `verdict.MAX_CRASHES` crashes, the message is dead-lettered.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _MAX_PAUSE = 15.0  # seconds without receiving messages, after the sink could no
 _PROBE_BATCH = 5  # messages to receive after a pause
 _MAX_HELD = 50  # messages that are not due yet
 _MAX_HELD_SECONDS = 600.0  # RabbitMQ closes the channel if a message is unacknowledged for 30 minutes
-_REQUEUE_PAUSE = 0.05  # seconds to pause after requeuing a message that is not due, so that this does not loop fast
+_REQUEUE_PAUSE = 0.05  # seconds to pause after requeuing a message that is not due: the same one may come back at once
 _PREFETCH = RECEIVE_BATCH + 2 * _MAX_HELD
 _MAX_REMEMBERED = 10_000  # ids of delivered messages
 _REPEAT_REPORT = 3600.0  # seconds until the same problem is reported again
@@ -214,7 +214,7 @@ class Relay:
             last.result = None
             last.state.due = time.time() + _MAX_DELAY
         self._requeue(consumer, last)
-        self._pause_until = time.monotonic() + _REQUEUE_PAUSE  # if no message is due, the same ones come back
+        self._pause_until = time.monotonic() + _REQUEUE_PAUSE  # if no message is due, the same ones come back at once
 
     def _requeue(self, consumer: Consumer, pending: _Pending) -> None:
         """Move a message that is not due yet to the end of the queue."""
@@ -231,8 +231,9 @@ class Relay:
         if safe:
             self._deliver(consumer, safe)
         self._settle(consumer, [pending for pending in batch if pending not in suspects])
-        for number, pending in enumerate(suspects):
-            self._process_suspect(consumer, pending, is_first=number == 0)
+        on_trial = 0
+        for pending in suspects:
+            on_trial += self._process_suspect(consumer, pending, on_trial)
 
     def _without_duplicates(self, consumer: Consumer, batch: list[_Pending]) -> list[_Pending]:
         """Mark messages that were already delivered as finished. Hold the second of two messages with the same id."""
@@ -248,9 +249,14 @@ class Relay:
                 unique.append(pending)
         return unique
 
-    def _process_suspect(self, consumer: Consumer, pending: _Pending, *, is_first: bool) -> None:
-        """Deliver a suspect that is on trial. Otherwise requeue it, on trial if it is the first of its batch."""
+    def _process_suspect(self, consumer: Consumer, pending: _Pending, on_trial: int) -> bool:
+        """Deliver a suspect that is on trial; otherwise requeue it.
+
+        :param on_trial: how many suspects of the batch were requeued on trial
+        :return: whether this one was too
+        """
         state = pending.state
+        starts_trial = False
         if state.on_trial:
             self._deliver(consumer, [pending])
             self._settle(consumer, [pending])
@@ -258,13 +264,12 @@ class Relay:
             pending.result = SinkResult(Disposition.DEAD_LETTER, verdict.crashes(state))
             self._settle(consumer, [pending])
         else:
-            if is_first:
-                state.on_trial = True
-                state.crash_count += 1
-                state.due = 0.0
-            else:
-                state.due = time.time() + _delay(0)
+            starts_trial = on_trial < verdict.trial_limit(state.crash_count)
+            state.on_trial = starts_trial
+            state.crash_count += starts_trial
+            state.due = 0.0 if starts_trial else time.time() + _delay(0)
             self._requeue(consumer, pending)
+        return starts_trial
 
     def _deliver(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Give messages to the sink and set their results."""

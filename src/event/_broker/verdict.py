@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MAX_CRASHES = 8
 SUSPECT_CRASHES = 2  # one redelivery is normal, for example after a relay has lost its connection
+_TRIAL_LIMITS = {SUSPECT_CRASHES: 100, SUSPECT_CRASHES + 1: 10}  # after more crashes, one
 _MAX_REASON_LENGTH = 1000  # characters
 
 
@@ -26,6 +27,15 @@ def is_back_from_crash(message: ReceivedMessage, state: RelayState) -> bool:
     return message.redelivered > 0 and (
         not message.counted or message.redelivered + state.crash_count >= SUSPECT_CRASHES
     )
+
+
+def trial_limit(crash_count: int) -> int:
+    """Return how many suspects of a batch may be on trial at the same time.
+
+    After a relay has crashed twice for another reason, all messages that it held are suspects. A single trial for each
+    batch would take minutes for a few hundred of them.
+    """
+    return _TRIAL_LIMITS.get(crash_count, 1)
 
 
 def after_crash(state: RelayState, reason: str) -> SinkResult:
@@ -49,7 +59,7 @@ def expired(state: RelayState, reason: str) -> SinkResult:
 
 
 def remaining_failures(state: RelayState) -> str:
-    """Return why to dead-letter a message that all of this relay's handlers have processed; empty to acknowledge it."""
+    """Return why to dead-letter a message that all handlers of this relay have processed; empty to acknowledge it."""
     parts = []
     if state.pending_handlers:
         parts.append(f"it is pending for {', '.join(state.pending_handlers)}, which this relay does not have")

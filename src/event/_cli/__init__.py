@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.unraisablehook = interrupt_again
     worker = None
     if argv is None and sys.platform == "linux" and words and words[0] in _WITH_WORKER:
-        worker, is_over = _fork_worker(words[0])
+        worker, is_over = _fork_worker()
         if is_over:
             return 0
     try:
@@ -46,29 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker.kill()
 
 
-def _fork_worker(command: str) -> tuple[Worker | None, bool]:
+def _fork_worker() -> tuple[Worker | None, bool]:
     """Fork the worker before any thread starts. In the worker, return when its work is done.
 
     :return: the worker (None if there is none), and whether this process is the worker
     """
     from event._worker.parent import Worker
 
-    # Importing `signal` is slow. A signal ends `send` and its worker, which therefore need no handlers. The other
-    # commands need `signal` in both processes, so import it before the fork.
-    ignores_signals = command != "send"
-    if ignores_signals:
-        import signal  # noqa: F401
     try:
-        worker = Worker.fork(ignores_signals=ignores_signals)
+        worker = Worker.fork()
     except OSError:  # the process limit is reached; the command tries again when it needs a worker
         return None, False
     return worker, worker is None
 
 
 def _collect_new_garbage() -> None:
-    """Start the garbage collection that `main` has stopped, except of what was imported, which lives until the end.
+    """Enable the garbage collection again, without the objects that were imported.
 
-    Collecting that takes a tenth of the time of a short command.
+    Those exist until the process ends. Searching them for garbage would take a tenth of the time of a short command.
     """
     import gc
 

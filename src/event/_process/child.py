@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import time
+
+from event._process.fast_signal import signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ExitResult:
         self.error = error
         stopped = [number for number in received if number in _STOPPING]
         number = -code if code < 0 else stopped[-1] if stopped and code else 0
-        self.signal = _name_of_signal(number) if number else None
+        self.signal = (signal_name(number) or f"SIG{number}") if number else None
         self.outcome = "success" if not code else "cancel" if stopped or number in _STOPPING else "failure"
 
 
@@ -220,13 +221,6 @@ def _with_reason(error: OSError, command: str) -> OSError:
 def _status(error: OSError) -> int:
     """Return the exit status of a shell for a command that cannot be started."""
     return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
-
-
-def _name_of_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"SIG{number}"
 
 
 _STOPPING = frozenset(

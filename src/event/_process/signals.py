@@ -17,10 +17,11 @@ blocked and waited for. This is for POSIX only. On Windows, Ctrl-C in a console 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from _thread import start_new_thread  # the lock of threading, whose import is expensive
+
+from event._process.fast_signal import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -74,20 +74,18 @@ class Heartbeat:
                 end_within(self._guard)
 
 
-def main(jobs: int, reports: int, command: int, *, ignores_signals: bool = True) -> None:
+def main(jobs: int, reports: int, command: int) -> None:
     """Run jobs until the command stops the worker or exits; then let the interpreter exit.
 
     :param jobs: the file descriptor to read jobs from
     :param reports: the file descriptor to write reports to
     :param command: the process id of the command
-    :param ignores_signals: whether to ignore SIGINT and SIGTERM, which the command handles
     """
     _detach()
-    if ignores_signals:
-        _ignore_signals()
+    _ignore_signals()
     _preload()
-    gc.freeze()  # what was imported lives until the end: do not look for garbage among it
-    gc.enable()  # the command stops it until it has forked
+    gc.freeze()  # imported objects exist until the end: do not search them for garbage
+    gc.enable()  # the command has disabled it before the fork
     reporter = Reporter(jobs, reports, command)
     last: Any = 0
     try:
@@ -172,7 +170,7 @@ def _detach() -> None:
 
 def _ignore_signals() -> None:
     """Ignore SIGINT and SIGTERM: systemd sends them to every process of a service; the command handles them."""
-    import signal
+    from event._process.fast_signal import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)  # not SIG_IGN: processes that a handler starts would inherit it

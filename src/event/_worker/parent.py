@@ -63,12 +63,11 @@ class Worker:
     if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no fork
 
         @classmethod
-        def fork(cls, *, ignores_signals: bool = True) -> Worker | None:
+        def fork(cls) -> Worker | None:
             """Start a worker by forking this process. In the child, run the jobs, then return None.
 
             Call this before the process starts a thread. The child imports the modules that jobs need meanwhile.
 
-            :param ignores_signals: whether the worker ignores SIGINT and SIGTERM
             :raises OSError: the process can't be started
             """
             pipes = make_pipes()
@@ -86,7 +85,7 @@ class Worker:
                     os.close(from_worker)
                     from event._worker import child
 
-                    child.main(jobs, reports, command, ignores_signals=ignores_signals)
+                    child.main(jobs, reports, command)
                 except BaseException:
                     os._exit(1)  # the child must not continue as a second command
                 return None
@@ -124,7 +123,7 @@ class Worker:
             self._close()
 
     def finish(self, timeout: float) -> None:
-        """Ask the worker to exit and wait for it; then kill it and the processes that it has started.
+        """Ask the worker to exit, and wait. Then kill the worker and its child processes, if they still run.
 
         :param timeout: seconds to wait
         """
@@ -187,7 +186,10 @@ class Worker:
             return "it closed its connection"
         if self._status >= 0:
             return f"its process ended with status {self._status}"
-        return f"its process ended with {_signal_name(-self._status)}"
+        from event._process.fast_signal import signal_name
+
+        number = -self._status
+        return f"its process ended with {signal_name(number) or f'signal {number}'}"
 
     def _wait(self, timeout: float) -> None:
         """Wait until the process has exited, at most `timeout` seconds."""
@@ -253,15 +255,6 @@ def receive(workers: Sequence[Worker], deadline: float) -> list[tuple[Worker, di
         if reports or any(worker.ended for worker in serving) or wait <= 0:
             return reports
     return []
-
-
-def _signal_name(number: int) -> str:
-    from signal import Signals
-
-    try:
-        return Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
 
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
