@@ -83,6 +83,7 @@ def _fork_worker() -> tuple[Worker | None, bool]:
 
     :return: the worker (None if there is none), and whether this process is the worker
     """
+    from event import _files, _handler_config, _trace_context  # noqa: F401  # import once what both processes need
     from event._worker.parent import Worker
 
     try:
