@@ -1,7 +1,7 @@
-"""The program ``e3-event``: start the command line of the `event` next to it, even if ``PYTHONPATH`` has another one.
+"""The program ``e3-event``: run the command line of the package `event` in the same directory.
 
-A build's own module named ``event``, or one named as a module of the standard library, must not keep a step from
-running. The package has a name of its own because a script finds ``event`` in ``PYTHONPATH`` first.
+PYTHONPATH may contain a module of the build with the name ``event``, or with the name of a standard module. The command
+must run nevertheless. So this package has another name, and imports `event` from its own directory.
 """
 
 from __future__ import annotations

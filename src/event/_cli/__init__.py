@@ -94,9 +94,9 @@ def _fork_worker() -> tuple[Worker | None, bool]:
 
 
 def _collect_new_garbage() -> None:
-    """Start the garbage collection that `main` has stopped, except of what was imported, which lives until the end.
+    """Enable the garbage collection again, without the objects that were imported.
 
-    Collecting that takes a tenth of the time of a short command.
+    Those exist until the process ends. Searching them for garbage would take a tenth of the time of a short command.
     """
     import gc
 

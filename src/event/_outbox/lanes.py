@@ -78,7 +78,8 @@ class Recipient(LazyHandler):
         now = time.monotonic()
         turn = max(now, self._turn)
         self._turn = turn + pace
-        time.sleep(turn - now)
+        if turn > now:
+            time.sleep(turn - now)
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
         """Give the handler several events; return for each whether it was delivered, or an exception.
@@ -137,7 +138,7 @@ class Work:
         return "waiting"
 
     def event(self, handler: str) -> Event:
-        """Return the event for a handler. Handlers that have not delivered parts of it share one object."""
+        """Return the event for a handler: one object for all handlers that have delivered no part of the event yet."""
         if self.claim.entry.delivered_parts(handler):
             return self.claim.event(handler)
         with self.lock:
@@ -192,7 +193,7 @@ class Lane:
         self.paused_until = 0.0
         self._timeouts = 0  # in a row
         self._seconds = _FAST  # for an event, on average
-        self._blocked = 0.0  # seconds of these in which the thread waits instead of computing
+        self._blocked = 0.0  # the part of `_seconds` in which no thread of the process computes
 
     @property
     def waits(self) -> bool:
@@ -284,7 +285,7 @@ class Lane:
         return self.record_timeout()
 
     def take_back_remaining(self) -> None:
-        """Put work back that waits in a thread with a slow call, so that other threads can take it."""
+        """Put back the work that waits for a thread's slow call, so that other threads can take it."""
         for sending in self._slow():
             self.put_back(sending.remaining)
             sending.remaining.clear()
@@ -298,7 +299,7 @@ class LaneResult:
 
     :ivar deliveries: one for each event; None if a call with several events has failed as a whole
     :ivar seconds: the duration of the call
-    :ivar blocked: seconds of it in which the thread waited instead of computing
+    :ivar blocked: the part of `seconds` in which no thread of the process computed, so that more threads would help
     """
 
     __slots__ = ("blocked", "deliveries", "seconds")
@@ -311,7 +312,7 @@ class LaneResult:
 
 def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
     """Give a handler one event, or several in one call."""
-    start, busy = time.perf_counter(), time.thread_time()
+    start, busy = time.perf_counter(), time.process_time()
     _log.start_capture()
     try:
         results = copy_context().run(_call, lane, works)
@@ -319,9 +320,9 @@ def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
         results = [error]
     finally:
         said = _log.stop_capture()
-    seconds, busy = time.perf_counter() - start, time.thread_time() - busy
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     deliveries = [_delivery_from_result(lane.name, result, seconds, said) for result in results]
-    return LaneResult(deliveries if len(deliveries) == len(works) else None, seconds, seconds - busy)
+    return LaneResult(deliveries if len(deliveries) == len(works) else None, seconds, max(seconds - busy, 0.0))
 
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:

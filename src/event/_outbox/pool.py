@@ -60,10 +60,12 @@ class DeliveryPool:
         self._lock = Lock()
         self._thread_requested = Condition(self._lock)  # notified when a lane needs a thread
         self._settled = Condition(self._lock)  # notified when an entry is done, so that there may be room
+        self._caught_up = Condition(self._lock)  # notified when no urgent entry is left
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes that need a thread
         self._threads = self._idle = 0
         self._open = self._parked = 0  # numbers of unfinished entries: in memory, and by name only
+        self._urgent = 0  # urgent ones of the entries in memory
         self._stopping = self._closed = False
         self.disk = DiskWatch()
         self._start_thread()  # before a plugin can use up all threads
@@ -80,9 +82,13 @@ class DeliveryPool:
         return not self._has_space()
 
     def has_room_for(self, count: int, seconds: float) -> bool:
-        """Return whether the pool has room for `count` urgent entries; wait up to `seconds` for it."""
+        """Wait until no urgent entry is left, up to `seconds`; return whether the pool has room for `count` more.
+
+        A handler that only computes would share the interpreter lock with the caller, which slows both down.
+        """
         with self._lock:
-            return self._settled.wait_for(lambda: self._open + count <= MAX_URGENT, seconds)
+            self._caught_up.wait_for(lambda: not self._urgent, seconds)
+            return self._open + count <= MAX_URGENT
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
         """Claim and add entries until there are no more or the pool stops."""
@@ -106,6 +112,7 @@ class DeliveryPool:
         now = time.time()
         with self._lock:
             self._open += 1
+            self._urgent += work.urgent
             for name, config in claim.entry.pending.items():
                 self._enqueue(self._lane(name, config), work, now)
             is_open = bool(work.open)
@@ -335,7 +342,10 @@ class DeliveryPool:
             self._reports.end(work.claim, where)
         with self._lock:
             self._open -= 1
+            self._urgent -= work.urgent
             self._settled.notify_all()
+            if not self._urgent:
+                self._caught_up.notify_all()
 
     def _unpark(self, name: str, *, begun: bool) -> None:
         """Read a parked entry again, and give it to its pending handlers."""

@@ -63,7 +63,7 @@ class BrokerHandler(EventHandler):
     :raises EventError: the client library for the URL is not installed, or an argument is invalid
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("pika", "redis"), "e3-event[broker]")
     references: ClassVar[tuple[str, ...]] = ("url",)
 

@@ -59,9 +59,9 @@ class FileHandler(EventHandler):
     def _own_directory(self, stem: str, data: dict[str, Any]) -> str:
         """Create the directory of an event's attachments; return its path.
 
-        ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` have the same stem, ``a-b-c``. The directory of the second
-        event then has a hash in its name. So has the directory of an event if another file, a symbolic link or a
-        directory of another user already has its name.
+        Two events may have the same stem: ``a-b`` with uid ``c``, and ``a`` with uid ``b-c``. The directory of the
+        second event then gets a hash in its name. The same applies if the name already belongs to a file, a symbolic
+        link or a directory of another user.
         """
         directory = os.path.join(self.log_dir, _files.safe_name(stem, _files.STEM_MAX))
         if _files.make_directory(directory) or (

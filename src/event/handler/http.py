@@ -43,7 +43,7 @@ class HTTPHandler(EventHandler):
     :raises EventError: the extra is not installed, or an argument is invalid
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
     references: ClassVar[tuple[str, ...]] = ("url", "secret")
 
