@@ -41,7 +41,7 @@ def _someone_waits_for_exit() -> bool:
     `threading`. A profiler or a debugger, which runs this program's module inside its own, continues after it.
     """
     modules = 0
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # documented
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # documented  # pyright: ignore[reportPrivateUsage]
     while frame:
         modules += frame.f_code.co_name == "<module>"
         frame = frame.f_back
