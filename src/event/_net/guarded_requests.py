@@ -58,7 +58,7 @@ class _GuardedRequests:
 
 
 def _named(method: str, args: tuple[Any, ...]) -> dict[str, Any]:
-    """Return the positional arguments after the URL, by the names that `requests` gives them."""
+    """Return the positional arguments after the URL as keyword arguments of `requests`."""
     names = {"get": ("params",), "post": ("data", "json")}.get(method, ("data",))
     return dict(zip(names, args, strict=False))
 
