@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run the command line; return the exit status."""
     try:
-        run = _import_main()
+        run = _import_program()
     except Exception as error:
         return _run_without_event(error)
     status = run()
@@ -26,17 +26,17 @@ def main() -> int:
     return status
 
 
-def _import_main() -> Callable[[], int]:
+def _import_program() -> Callable[[], int]:
     library = os.path.dirname(os.__file__)
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # The standard library first; the build's modules keep their order among themselves.
     sys.path.sort(key=lambda path: path not in {library, os.path.join(library, "lib-dynload")})
     sys.path.insert(0, own)
     try:
-        from event._cli import main
+        from event._cli import program
     finally:
         sys.path.remove(own)
-    return main
+    return program
 
 
 def _run_without_event(error: Exception) -> int:
