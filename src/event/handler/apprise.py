@@ -97,7 +97,7 @@ class AppriseHandler(EventHandler):
         return self._encoded(self.urls)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded([_secrets.absolute_reference(url) for url in self.urls])
 
     def _encoded(self, urls: list[str]) -> str:

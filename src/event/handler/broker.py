@@ -113,7 +113,7 @@ class BrokerHandler(EventHandler):
         return self._encoded(self.url)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded(_secrets.absolute_reference(self.url))
 
     def send_event(self, event: Event) -> bool:

@@ -36,7 +36,7 @@ class FileHandler(EventHandler):
         return _handler_config.quote(self.log_dir, comma=False)
 
     def config_for_outbox(self) -> str:
-        """Return ``log_dir`` as an absolute path. An outbox may be delivered from another directory."""
+        """Return ``log_dir`` as an absolute path, for a process in another directory."""
         return _handler_config.quote(os.path.abspath(self.log_dir), comma=False)
 
     def send_event(self, event: Event) -> bool:

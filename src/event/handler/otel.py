@@ -111,7 +111,7 @@ class OTelHandler(EventHandler):
         return self._encoded(self.endpoint, self.headers)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded(_secrets.absolute_reference(self.endpoint), _secrets.absolute_reference(self.headers))
 
     def _encoded(self, endpoint: str, headers: str) -> str:

@@ -123,7 +123,7 @@ class SMTPHandler(EventHandler):
         return self._encoded(self.smtp_servers)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         from event._net.mail_server import with_absolute_reference
 
         return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
