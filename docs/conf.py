@@ -21,13 +21,13 @@ exclude_patterns = ["_build", "_templates", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# Read from the source, so that building needs no import of it; the page of each module is reference/api/MODULE.
+# autoapi reads the source without importing it. The page of each module is reference/api/MODULE.
 autoapi_dirs = [str(HERE.parent / "src" / "event")]
 autoapi_template_dir = str(HERE / "_templates")
 autoapi_prepare_jinja_env = api.prepare_jinja_env
 autoapi_root = "reference/api"
 autoapi_add_toctree_entry = False
-# The rooms are not on the pages, and autoapi does not see the names that their doors load when they are first used.
+# The pages do not show the private packages. autoapi cannot see the names that these import on first use.
 suppress_warnings = ["autoapi.python_import_resolution"]
 autoapi_options = ["members", "imported-members", "show-inheritance", "special-members"]
 autoapi_member_order = "bysource"

@@ -141,7 +141,7 @@ def test_split_fields_returns_unquoted_fields(config, most, fields):
         ("file=a|logging=b|smtp=s,a@b,c@d,h,title=x=y|broker=amqp://h,q,s3=s3://b", []),
         (
             "file=a|file=b|file=c",
-            ["'file' comes twice, and the last one counts; add a label to use both: file:other=CONFIG"],
+            ["'file' appears twice, and the last one is used; add a label to use both: file:other=CONFIG"],
         ),
         ("file=a,logging:x=b", ["'file' seems to contain the handler 'logging:x'; separate handlers by '|'"]),
         ("http=u, s3=s3://b", ["'http' seems to contain the handler 's3'; separate handlers by '|'"]),

@@ -137,7 +137,7 @@ def test_the_number_of_elements_is_limited(read, monkeypatch):
 
 def test_the_number_of_reports_is_limited(read, monkeypatch):
     monkeypatch.setattr(junit, "MOST_FILES", 1)
-    assert read("*.xml", a=REPORT, b=REPORT) == (COUNTS, ["2 reports; only the first 1 count"])
+    assert read("*.xml", a=REPORT, b=REPORT) == (COUNTS, ["2 reports; only the first 1 are read"])
 
 
 def test_growing_report_is_read_with_its_size_at_the_start(read, tmp_path, monkeypatch):

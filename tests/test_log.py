@@ -27,7 +27,7 @@ def test_nothing_is_captured_without_a_capture():
     assert _log.stop_capture() == ""
     event.logger.warning("after")
     assert _log.stop_capture() == ""
-    assert _log._captured == {}
+    assert not _log.is_capturing()
 
 
 def test_logs_of_another_thread_are_not_captured():

@@ -629,7 +629,7 @@ def test_duplicate_name_in_the_variable_is_a_warning(manager, monkeypatch, caplo
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=one|file=two")
     manager.load_handlers_from_env()
     assert manager.handlers["file"].log_dir == "two"
-    assert caplog.messages[0].startswith("E3_EVENT_HANDLERS: 'file' comes twice, and the last one counts; ")
+    assert caplog.messages[0].startswith("E3_EVENT_HANDLERS: 'file' appears twice, and the last one is used; ")
 
 
 @pytest.mark.parametrize("name", ["none", "NONE", "None", ""])

@@ -45,7 +45,8 @@ def test_the_home_of_another_user_is_not_used(monkeypatch):
 
     monkeypatch.setattr(_places, "_owner", lambda _path: os.geteuid() + 1)
     home = pwd.getpwuid(os.geteuid()).pw_dir
-    assert _places.default_outbox() == os.path.join(_places._STATE.replace("~", home), "e3-event/outbox")
+    state = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
+    assert _places.default_outbox() == os.path.join(home, state, "e3-event/outbox")
     monkeypatch.setattr("pwd.getpwuid", lambda _user: {}["a container's user"])
     assert _places.default_outbox().startswith(os.environ["HOME"])
 

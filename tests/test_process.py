@@ -248,7 +248,7 @@ def test_command_has_the_terminal_unless_it_is_logged(started, log, status):
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
+def plugin(here, tmp_path, monkeypatch):
     """A handler that says when it has the event, and then hangs."""
     site = tmp_path / "site"
     info = site / "hung-1.dist-info"
@@ -258,13 +258,14 @@ def plugin(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hung\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[e3.event.handler]\nhung = hung_module:Handler\n")
     monkeypatch.setenv("PYTHONPATH", str(site))
+    os.mkfifo(here / "sending")
     return ["--handler", "hung=h", "--outbox", "outbox"]
 
 
-def wait_for(path):
-    deadline = time.monotonic() + SECONDS
-    while not os.path.exists(path):
-        assert time.monotonic() < deadline, f"there is no {path}"
+def wait_for(fifo):
+    """Wait until a process opens a FIFO to write."""
+    with open(fifo, "rb"):
+        pass
 
 
 def test_signals_during_the_send_neither_end_run_nor_lose_the_event(started, plugin):

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import yaml
 
-from helpers import pages, recipes
+from helpers import environments, pages, recipes
 from helpers.once import once_a_run
 from helpers.recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
 from servers.smtp import PASSWORD
@@ -19,6 +19,8 @@ pytestmark = pytest.mark.server
 
 RECIPES = {"github", "gitlab", "jenkins", "docker", "cron", "systemd", "shell", "powershell"}
 NOTHING_SENT = "nothing is sent: E3_EVENT_HANDLERS names no handler"
+# Each machine installs the package, for two seconds of processor time.
+STATUS = pytest.mark.parametrize("status", [pytest.param(0, marks=pytest.mark.long), 3])
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,7 @@ def wheels(programs, tmp_path_factory):
         directory.mkdir()
         (directory / "event").symlink_to(pages.CHECKOUT)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-        building = {"PATH": path, "PIP_NO_BUILD_ISOLATION": "no"}
+        building = {"PATH": path, "PIP_NO_BUILD_ISOLATION": "no", **environments.QUICK_PIP}
         made = subprocess.run(
             ["sh", "-ec", block("install", "sh")],
             cwd=directory,
@@ -117,7 +119,7 @@ def test_github_delivers_a_failed_step_when_the_mail_server_is_back(new_machine,
         assert mailed(mailbox) == ["tests"]
 
 
-@pytest.mark.parametrize("status", [0, 3])
+@STATUS
 def test_github_needs_no_second_job_if_the_mail_server_is_up(status, new_machine, mail):
     run = GitHub(workflow(), failing(new_machine) if status else new_machine, mail.secrets)
     with mail.up() as mailbox:
@@ -127,7 +129,7 @@ def test_github_needs_no_second_job_if_the_mail_server_is_up(status, new_machine
     assert run.artifacts == {}
 
 
-@pytest.mark.parametrize("status", [0, 3])
+@STATUS
 def test_github_runs_a_forks_pull_request_without_secrets(status, new_machine):
     run = GitHub(workflow(), failing(new_machine) if status else new_machine, {})
     jobs = run.run()
@@ -175,7 +177,7 @@ def test_gitlab_delivers_the_events_of_several_jobs_once(new_machine, mail):
         assert mailed(mailbox) == ["tests", "tests"]
 
 
-@pytest.mark.parametrize("status", [0, 3])
+@STATUS
 def test_gitlab_runs_a_fork_without_secrets(status, new_machine):
     run = GitLab(pipeline(), failing(new_machine) if status else new_machine, {})
     done = run.run("test")

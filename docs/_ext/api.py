@@ -1,4 +1,4 @@
-"""The API pages: which members they show in which order, what a name links to, and that nothing public is missing."""
+"""Configure the API pages: order of members, targets of links, and a check that no public name is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-# The members of each page, in groups: what most users need comes first.
+# The members of each page, in groups. The groups that most users need come first.
 GROUPS: dict[str, dict[str, list[str]]] = {
     "event": {
         "Send events": ["send_event", "track", "Event", "send_event_from_file"],
@@ -52,7 +52,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def prepare_jinja_env(environment: Any) -> None:
-    """Give the template of a page its groups."""
+    """Let the template of a page call `groups`."""
     environment.filters["api_groups"] = groups
 
 
@@ -67,7 +67,7 @@ def groups(module: Any) -> list[tuple[str, list[Any]]]:
 
 
 def skip(_app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> bool:
-    """Leave out what no group lists, what is private, and what says nothing; the handlers have pages of their own."""
+    """Return whether to omit a member: no group lists it, it is private, or it has no docstring."""
     if what in {"package", "module"}:
         return obj.id not in GROUPS
     if what in {"class", "exception"}:
@@ -96,9 +96,9 @@ def repair_signature(obj: Any) -> None:
 
 
 def elsewhere(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
-    """Link a name of a private module to its public name, and show other packages' names as code without a link.
+    """Link a name of a private module to its public name. Show other names as code without a link.
 
-    The latter are names of the standard library, and a docstring's parameters and values between single backticks.
+    Other names are those of the standard library, and parameters and values in the single backticks of a docstring.
     """
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target:
@@ -106,7 +106,7 @@ def elsewhere(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     root = target.partition(".")[0]
     public = "event.error.E3Error" if target == "e3.error.E3Error" else PRIVATE.sub("event.", target)
     if any(root in names for names in GROUPS["event"].values()):
-        public = f"event.{target}"  # another module's docstring names what it imports
+        public = f"event.{target}"  # the docstring of another module may use an imported name
     if public != target:
         domain = env.get_domain("py")
         return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
@@ -116,7 +116,7 @@ def elsewhere(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
 
 
 def complete(_app: Sphinx, env: Any) -> None:
-    """Warn of every public name of the package that no page documents."""
+    """Warn about each public name of the package that no page documents."""
     import event
 
     documented = {name for name, *_ in env.get_domain("py").get_objects()}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-# What is code in a text of a parser: an option, a quoted command, a variable, a reference, data.
+# The parts of a parser's text that are shown as code: options, quoted commands, variables, references, data.
 _CODE = re.compile(
     r'"(e3-event [^"]*|python -m event|[^" ]+)"|(--[a-z][a-z-]*|E3_EVENT_\w+|TRACE(?:PARENT|STATE)|'
     r"\bbegin_time:=SECONDS|\bEvent\.dump\b|\bSIG[A-Z]+[12]?\b|\b(?:env:[A-Z_]+|file:PATH|key:?=(?:value|json)|file:nightly=DIR)|"
@@ -40,10 +40,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 class CommandLine(SphinxDirective):
-    """Show the commands of e3-event, as their parsers describe them."""
+    """Shows the commands of e3-event and their options, from the texts of the parsers."""
 
     def run(self) -> list[nodes.Node]:
-        """Return the table of the commands, what they share, and their sections."""
+        """Return the table of the commands, the exit statuses that they share, and a section for each."""
         from event._cli._support.parser import build_parser
 
         self.env.note_dependency(__file__)
@@ -52,7 +52,7 @@ class CommandLine(SphinxDirective):
         return [summary(parser), *shared, *(self.section(*found) for found in commands(parser))]
 
     def section(self, parser: argparse.ArgumentParser, text: str) -> nodes.section:
-        """Return the section of a command, which holds those of its own commands."""
+        """Return the section of a command, including the sections of its subcommands."""
         section = nodes.section(
             "", nodes.title(text, "", nodes.literal("", parser.prog)), ids=[parser.prog.replace(" ", "-")]
         )
@@ -75,7 +75,7 @@ class CommandLine(SphinxDirective):
 
 
 def commands(parser: argparse.ArgumentParser) -> list[tuple[argparse.ArgumentParser, str]]:
-    """Return the parser of each command that a parser has, and its help."""
+    """Return the parser and the help of each subcommand of a parser."""
     return [
         (action.choices[choice.dest], choice.help)
         for action in parser._actions
@@ -94,7 +94,7 @@ def groups(parser: argparse.ArgumentParser) -> Iterable[tuple[str, list[argparse
 
 
 def option(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[list[nodes.Node], list[nodes.Node]]:
-    """Return how an option is written, and its help."""
+    """Return the syntax and the help of an option."""
     value = "" if action.nargs == 0 else action.metavar or action.dest.upper()
     if action.option_strings and action.nargs == "+":
         value += "..."
@@ -103,14 +103,14 @@ def option(action: argparse.Action, parser: argparse.ArgumentParser) -> tuple[li
 
 
 def usage(parser: argparse.ArgumentParser) -> nodes.literal_block:
-    """Return how a command is called."""
+    """Return the syntax of a command."""
     with mock.patch.dict(os.environ, COLUMNS="80", NO_COLOR="1", PYTHON_COLORS="0"):
         text = dedent(parser.format_usage().removeprefix("usage: ").replace("\n       ", "\n"))
     return literal(text, classes=["usage"])
 
 
 def summary(parser: argparse.ArgumentParser) -> nodes.table:
-    """Return a table of the commands that a parser has."""
+    """Return a table of the subcommands of a parser."""
     return table([(link(below.prog), inline(sentence(text))) for below, text in commands(parser)])
 
 
@@ -128,7 +128,7 @@ def is_status(block: list[str]) -> bool:
 
 
 def rendered(block: list[str]) -> list[nodes.Node]:
-    """Return what a block becomes."""
+    """Return a block as nodes: a paragraph, a table or a code block."""
     head, *rest = block
     if head.endswith(":") and rest and rest[0].startswith(" ") and not rest[-1].startswith(" "):
         return [*rendered(block[:-1]), nodes.paragraph("", "", *inline(rest[-1]))]
@@ -143,7 +143,7 @@ def rendered(block: list[str]) -> list[nodes.Node]:
 
 
 def listing(lines: list[str]) -> list[nodes.Node]:
-    """Return a table of the lines that have two columns, after a paragraph of those before them."""
+    """Return the lines with two columns as a table, and the lines before them as a paragraph."""
     rows: list[list[str]] = []
     words: list[str] = []
     width = next((len(line) - len(line.lstrip()) for line in lines if line.startswith(" ")), 0)
@@ -171,7 +171,7 @@ def sentence(text: str) -> str:
 
 
 def inline(text: str) -> list[nodes.Node]:
-    """Return a text, with its code as code."""
+    """Return a text as nodes, with its code parts as code."""
     found: list[nodes.Node] = []
     end = 0
     for match in _CODE.finditer(text):
@@ -184,7 +184,7 @@ def inline(text: str) -> list[nodes.Node]:
 
 
 def literal(text: str, language: str = "text", **attributes: Any) -> nodes.literal_block:
-    """Return text as it is."""
+    """Return a text unchanged, as a block."""
     return nodes.literal_block(text.rstrip(), text.rstrip(), language=language, **attributes)
 
 

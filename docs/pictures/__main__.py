@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation anew, each from a real run: ``python docs/pictures``."""
+"""Draw the pictures of the documentation again, each from a real run: ``python docs/pictures``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures there are."""
+"""The pictures of the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PICTURES = {"trace": waterfall.make, "mail": letter.make, "check": terminal.make
 
 
 def write(name: str, directory: Path) -> Path:
-    """Make a picture from a run of its own, and write it; return its path."""
+    """Draw a picture from a real run, and write it to a file; return the file's path."""
     with tempfile.TemporaryDirectory() as place:
         content = PICTURES[name](Path(place))
     path = directory / f"{name}.svg"

@@ -1,4 +1,4 @@
-"""mail.svg: an event with two attachments, mailed for real, drawn as a mail program shows it."""
+"""mail.svg: a mail with two attachments that a real server has received, drawn as in a mail program."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = {
 
 EDGE = 28
 LINE = 21
-TOP = 72  # of the headers
+TOP = 72  # the y of the headers
 STYLE = f"""
     text {{ font-family: {svg.SANS}; font-size: 14px; fill: #24292f; }}
     .card {{ fill: #fbfbfc; stroke: #c3c9d2; }}
@@ -36,12 +36,12 @@ STYLE = f"""
 
 
 def make(directory: Path) -> str:
-    """Send the event; return the picture of the mail that arrives."""
+    """Send the event; return the picture of the received mail."""
     return draw(received(directory))
 
 
 def received(directory: Path) -> EmailMessage:
-    """Mail the event to a server with TLS; return the mail as it has arrived there."""
+    """Mail the event to a server with TLS; return the mail that the server has received."""
     surroundings.servers_of_the_tests()
     from servers.smtp import Authority, smtp_server
 
@@ -77,7 +77,7 @@ def draw(mail: EmailMessage) -> str:
 
 
 def headers(mail: EmailMessage) -> list[str]:
-    """Return the lines of who, to whom and when."""
+    """Return the lines with the sender, the recipients and the date."""
     lines = []
     for number, field in enumerate(("From", "To", "Date")):
         y = TOP + LINE * number
@@ -92,7 +92,7 @@ def rule(y: float) -> str:
 
 
 def text_of(mail: EmailMessage) -> list[str]:
-    """Return the lines of the part that a person reads, as long as there is room for."""
+    """Return the lines of the readable text that fit into the picture."""
     part = mail.get_body(("plain",))
     text = part.get_content() if part else ""
     return [svg.cut(line, svg.WIDTH - 2 * EDGE, 14) for line in text.splitlines()]
@@ -104,7 +104,7 @@ def files_of(mail: EmailMessage) -> list[tuple[str, str]]:
 
 
 def size(content: bytes) -> str:
-    """Return how long a file is, as a person wants it told."""
+    """Return the size of a file in a readable form."""
     return f"{len(content)} bytes" if len(content) < 1000 else f"{len(content) / 1000:.1f} kB"
 
 

@@ -1,4 +1,4 @@
-"""What a run finds around it: this environment's programs, the servers of the tests, and nothing of this machine's."""
+"""The environment of a run: this virtual environment and the servers of the tests, but no settings of the user."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FOREIGN = ("E3_EVENT_", "E3_ENABLE_", "OTEL_", "TRACEPARENT", "TRACESTATE", "SSL
 
 
 def servers_of_the_tests() -> None:
-    """Let ``servers.smtp`` and ``servers.otlp`` be imported."""
+    """Make ``servers.smtp`` and ``servers.otlp`` importable."""
     if str(TESTS) not in sys.path:
         sys.path.append(str(TESTS))
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the variables of a run."""
+    """Return the environment variables for a run."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -28,16 +28,16 @@ def environment(**variables: str) -> dict[str, str]:
     }
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
     if modules := os.environ.get("PYTHONPATH"):
-        # A run has a directory of its own, where a relative path would lead to another checkout, or to none.
+        # A run has its own working directory, so a relative path would lead to another checkout or to none.
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, modules.split(os.pathsep)))
     return {**kept, "PATH": path, "PYTHONUTF8": "1", **variables}
 
 
 def run(command: list[str], directory: Path, status: int, **variables: str) -> str:
-    """Run a command; return what it writes, stderr included.
+    """Run a command; return its output, including stderr.
 
-    :param status: the exit status that makes the picture a true one
-    :raises RuntimeError: it is another one
+    :param status: the expected exit status
+    :raises RuntimeError: the exit status differs
     """
     done = subprocess.run(
         command,

@@ -1,13 +1,13 @@
-"""SVG, piece by piece: pure functions that return markup. Nothing in it leads out of the file, fonts included."""
+"""Functions that return pieces of SVG. The markup refers to nothing outside of the file, not even to fonts."""
 
 from __future__ import annotations
 
 from xml.sax.saxutils import escape, quoteattr
 
-WIDTH = 740  # what a page has room for: a unit here is a pixel there
+WIDTH = 740  # the width of a page's text in pixels
 SANS = "system-ui, sans-serif"
 MONO = "ui-monospace, monospace"
-# Of a character, in parts of the font's size. No font is known here, so that the one of sans is on the safe side.
+# The width of a character, relative to the font's size. The actual font is unknown, so the value for sans is generous.
 SANS_ADVANCE, MONO_ADVANCE = 0.56, 0.6
 
 
@@ -27,7 +27,7 @@ def element(name: str, *content: str, **attributes: object) -> str:
 
 
 def number(value: object) -> str:
-    """Return an attribute's value; a float with no more digits than a screen can show."""
+    """Return an attribute's value; a float is rounded to two digits."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
@@ -39,7 +39,7 @@ def text(x: float, y: float, words: object, class_: str = "", **attributes: obje
 
 
 def fixed(x: float, y: float, words: str, size: float, class_: str) -> str:
-    """Return a line of monospaced text that keeps its spaces, and is as wide in every font."""
+    """Return a line of monospaced text that keeps its spaces and has the same width in every font."""
     if not words:
         return ""
     as_it_is = {"xml:space": "preserve", "textLength": len(words) * size * MONO_ADVANCE}
@@ -47,26 +47,27 @@ def fixed(x: float, y: float, words: str, size: float, class_: str) -> str:
 
 
 def cut(words: str, room: float, size: float) -> str:
-    """Return as much of a line as has room, with an ellipsis where it is not all."""
+    """Return a line, cut to the available width and then ended with an ellipsis."""
     most = max(int(room / (size * SANS_ADVANCE)), 1)
     return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
 
 
 def width_of(words: str, size: float) -> float:
-    """Return the room that a line wants."""
+    """Return the estimated width of a line."""
     return len(words) * size * SANS_ADVANCE
 
 
 def card(height: float, class_: str = "card") -> str:
-    """Return the background. The picture has its own, because the page may be light or dark."""
+    """Return the background of a picture. The page's own background may be light or dark."""
     return element("rect", class_=class_, x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=10)
 
 
 def picture(height: float, title: str, description: str, style: str, content: list[str]) -> str:
-    """Return the file.
+    """Return the content of the file.
 
-    :param title: what it is, for who does not see it; the description says what it shows
-    :param content: the elements, the undermost first
+    :param title: the title for screen readers
+    :param description: the description for screen readers
+    :param content: the elements, from back to front
     """
     head = [
         element("title", escaped(title), id="title"),

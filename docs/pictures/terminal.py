@@ -1,4 +1,4 @@
-"""check.svg: ``e3-event check`` in a terminal, run for real."""
+"""check.svg: the real output of ``e3-event check`` in a terminal."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ COMMANDS = [
     "e3-event check",
 ]
 PROMPTS = ("$ ", "> ")
-SHOWN_AS = "/srv/build"  # the directory, which has a name of this machine's
+SHOWN_AS = "/srv/build"  # replaces the name of the temporary directory
 
 COLUMNS = 86
 SIZE, LINE = 13.0, 20
 EDGE = (svg.WIDTH - COLUMNS * SIZE * svg.MONO_ADVANCE) / 2
-TOP = 44  # of the text: beneath the window's bar
+TOP = 44  # the y of the text, below the window's bar
 STYLE = f"""
     text {{ font-family: {svg.MONO}; font-size: {SIZE:g}px; fill: #c9d1d9; }}
     .card {{ fill: #0d1117; stroke: #3d4653; }}
@@ -42,7 +42,7 @@ def make(directory: Path) -> str:
 
 
 def session(directory: Path) -> list[str]:
-    """Run the commands in a directory with an outbox in which something waits; return the lines of the terminal."""
+    """Run the commands in a directory whose outbox has waiting events; return the lines of the terminal."""
     fill_outbox(directory)
     script = "".join(f"printf '%s\\n' {shlex.quote(typed(command))}\n{command}\n" for command in COMMANDS)
     output = surroundings.run(["sh", "-c", script], directory, 1)
@@ -50,7 +50,7 @@ def session(directory: Path) -> list[str]:
 
 
 def fill_outbox(directory: Path) -> None:
-    """Send two events to a place that is none: a directory beneath a file."""
+    """Send two events to a directory that cannot exist, because its parent is a file."""
     (directory / "later").touch()
     for name in ("compile", "tests"):
         command = ["e3-event", "send", name, "--handler=file=later/events", "--outbox=outbox"]
@@ -58,17 +58,17 @@ def fill_outbox(directory: Path) -> None:
 
 
 def typed(command: str) -> str:
-    """Return a command as a shell shows it, with the second prompt before its further lines."""
+    """Return a command as in a shell, with the second prompt before each further line."""
     return "$ " + command.replace("\n", "\n> ")
 
 
 def wrapped(line: str, columns: int = COLUMNS) -> list[str]:
-    """Return a line as a terminal breaks it: where its edge is."""
+    """Return the parts of a line that a terminal of this width would wrap."""
     return [line[at : at + columns] for at in range(0, len(line), columns)] or [""]
 
 
 def draw(lines: list[str]) -> str:
-    """Return the picture of a terminal; a line that begins with a prompt has been typed."""
+    """Return the picture of a terminal. Lines that begin with a prompt are the typed ones."""
     rows = [(piece, at == 0, line[:2] in PROMPTS) for line in lines for at, piece in enumerate(wrapped(line))]
     content = []
     for number, (piece, begins, is_typed) in enumerate(rows, 1):
@@ -78,7 +78,7 @@ def draw(lines: list[str]) -> str:
 
 
 def written(piece: str, y: float, *, prompt: bool, class_: str) -> list[str]:
-    """Return a line of the screen, the prompt before it in a colour of its own."""
+    """Return a line of the screen, with its prompt in another colour."""
     if not prompt:
         return [svg.fixed(EDGE, y, piece, SIZE, class_)]
     after = EDGE + 2 * SIZE * svg.MONO_ADVANCE

@@ -1,4 +1,4 @@
-"""trace.svg: a build of nested ``e3-event run`` and `event.track`, run for real, its spans drawn as bars."""
+"""trace.svg: the spans of a real build with nested ``e3-event run`` and `event.track`, drawn as bars."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 BUILD = Path(__file__).parent / "build"
 
 ROW, BAR = 29, 19
-TOP, BOTTOM = 92, 22  # of the rows
-NAMES, LEFT, RIGHT = 22, 216, svg.WIDTH - 22  # where names begin, and where bars may be
+TOP, BOTTOM = 92, 22  # the space above and below the rows
+NAMES, LEFT, RIGHT = 22, 216, svg.WIDTH - 22  # the x of the names, and the range of the bars
 INDENT = 17
-SIZE = 12  # of the text beside a bar
+SIZE = 12  # the font size of the text next to a bar
 STYLE = f"""
     text {{ font-family: {svg.SANS}; font-size: {SIZE}px; fill: #aebacb; }}
     .card {{ fill: #101722; stroke: #344054; }}
@@ -38,11 +38,11 @@ STYLE = f"""
 
 
 class Step(NamedTuple):
-    """A span, as it is drawn.
+    """A span to draw.
 
-    :ivar kind: what made it, "run" or "track"
-    :ivar begin: in seconds since 1970, as its end
-    :ivar problem: why it failed; None where it did not
+    :ivar kind: how it was created: "run" or "track"
+    :ivar begin: in seconds since 1970, as is `end`
+    :ivar problem: why it failed; None if it did not
     """
 
     id: str
@@ -60,7 +60,7 @@ def make(directory: Path) -> str:
 
 
 def received(directory: Path) -> list[Any]:
-    """Run the build in a directory; return the spans that have arrived at an OTLP receiver."""
+    """Run the build in a directory; return the spans that an OTLP receiver has got."""
     surroundings.servers_of_the_tests()
     from servers.otlp import otlp_receiver
 
@@ -72,14 +72,14 @@ def received(directory: Path) -> list[Any]:
 
 
 def step(span: Any) -> Step:
-    """Return a span of the receiver as a step."""
+    """Convert a received span to a step."""
     begin, end = (nanoseconds / 1e9 for nanoseconds in span.times)
     kind = "run" if "process.command" in span.attributes else "track"
     return Step(span.span_id, span.parent_id, span.name, kind, begin, end, problem_of(span))
 
 
 def problem_of(span: Any) -> str | None:
-    """Return why a span failed; None where it did not."""
+    """Return why a span failed; None if it did not."""
     if span.pb.status.code != span.pb.status.STATUS_CODE_ERROR:
         return None
     status = span.attributes.get("process.exit.code")
@@ -96,21 +96,21 @@ def nested(steps: list[Step], parent: str = "", depth: int = 0) -> list[tuple[St
 
 
 def ticks(seconds: float, most: int = 9) -> list[float]:
-    """Return the times to mark on an axis: so many at most, at 1, 2 or 5 times a power of ten."""
+    """Return the times to mark on an axis, at most `most`. Their distance is 1, 2 or 5 times a power of ten."""
     power = 10 ** math.floor(math.log10(seconds / most))
     between = next(power * factor for factor in (1, 2, 5, 10, 20) if seconds / (power * factor) < most)
     return [round(count * between, 9) for count in range(int(seconds / between + 1e-9) + 1)]
 
 
 class Scale:
-    """Where a time is on the axis, which all steps have room on."""
+    """Converts times to positions on the axis. The axis covers all steps."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.begin = min(step.begin for step in steps)
         self.seconds = max(step.end for step in steps) - self.begin
 
     def x(self, time: float) -> float:
-        """Return the place of a time, in seconds since 1970."""
+        """Return the x of a time, which is in seconds since 1970."""
         return LEFT + (RIGHT - LEFT) * (time - self.begin) / self.seconds
 
 
@@ -127,7 +127,7 @@ def draw(steps: list[Step]) -> str:
 
 
 def told(rows: list[tuple[Step, int]]) -> str:
-    """Return the rows in words, for who does not see them."""
+    """Return a description of the rows, for screen readers."""
     names = {one.id: one.name for one, _ in rows}
     lines = []
     for one, depth in rows:
@@ -137,13 +137,13 @@ def told(rows: list[tuple[Step, int]]) -> str:
 
 
 def outcome(one: Step) -> str:
-    """Return how long a step took, and why it failed, where it did."""
+    """Return the duration of a step and, if it failed, the reason."""
     failed = f", failed: {one.problem}" if one.problem is not None else ""
     return f"{one.end - one.begin:.2f} s{failed}"
 
 
 def heading(rows: list[tuple[Step, int]], scale: Scale) -> list[str]:
-    """Return the line above all."""
+    """Return the heading of the picture."""
     failed = sum(one.problem is not None for one, _ in rows)
     count = f"{len(rows)} spans, {failed} failed, {scale.seconds:.1f} s"
     return [
@@ -153,7 +153,7 @@ def heading(rows: list[tuple[Step, int]], scale: Scale) -> list[str]:
 
 
 def axis(scale: Scale, height: float) -> list[str]:
-    """Return the times and their lines."""
+    """Return the labels and the lines of the axis."""
     lines = []
     for seconds in ticks(scale.seconds):
         x = scale.x(scale.begin + seconds)
@@ -163,7 +163,7 @@ def axis(scale: Scale, height: float) -> list[str]:
 
 
 def branch(depth: int, y: float, above: float | None) -> str:
-    """Return the line that leads to a name from the one of the step around it, which is at the height above."""
+    """Return the line to a step's name from the name of the enclosing step, whose y is `above`."""
     if above is None:
         return ""
     x = NAMES + INDENT * (depth - 1) + 5
@@ -181,7 +181,7 @@ def label(one: Step, depth: int, y: float) -> list[str]:
 
 
 def bar(one: Step, scale: Scale, y: float) -> list[str]:
-    """Return a step's bar and its label, which is after, before or in the bar, depending on the room."""
+    """Return a step's bar and its text, which is after, before or in the bar, depending on the available space."""
     begin, end = scale.x(one.begin), scale.x(one.end)
     failed = one.problem is not None
     place = {"x": begin, "y": y - BAR / 2, "width": max(end - begin, 2.0), "height": BAR, "rx": 4}
@@ -190,7 +190,7 @@ def bar(one: Step, scale: Scale, y: float) -> list[str]:
 
 
 def beside(words: str, begin: float, end: float, y: float, class_: str) -> str:
-    """Return the words about a bar, in the place that has room for them."""
+    """Return the text of a bar, at the position where it fits."""
     wanted = svg.width_of(words, SIZE) + 8
     if end + wanted <= RIGHT:
         return svg.text(end + 8, y, words, class_)

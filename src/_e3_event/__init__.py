@@ -1,7 +1,7 @@
-"""The program ``e3-event``: start the command line of the `event` next to it, even if ``PYTHONPATH`` has another one.
+"""The program ``e3-event``: run the command line of the package `event` in the same directory.
 
-A build's own module named ``event``, or one named as a module of the standard library, must not keep a step from
-running. The package has a name of its own because a script finds ``event`` in ``PYTHONPATH`` first.
+PYTHONPATH may contain a module of the build with the name ``event``, or with the name of a standard module. The command
+must run nevertheless. So this package has another name, and imports `event` from its own directory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run the command line; return the exit status."""
     try:
-        run = _import_main()
+        run = _import_program()
     except Exception as error:
         return _run_without_event(error)
     status = run()
@@ -26,17 +26,17 @@ def main() -> int:
     return status
 
 
-def _import_main() -> Callable[[], int]:
+def _import_program() -> Callable[[], int]:
     library = os.path.dirname(os.__file__)
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # The standard library first; the build's modules keep their order among themselves.
     sys.path.sort(key=lambda path: path not in {library, os.path.join(library, "lib-dynload")})
     sys.path.insert(0, own)
     try:
-        from event._cli import main
+        from event._cli import program
     finally:
         sys.path.remove(own)
-    return main
+    return program
 
 
 def _run_without_event(error: Exception) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from event._cli import main
+from event._cli import program
 
 # multiprocessing imports this module again in each process that it starts, under another name.
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

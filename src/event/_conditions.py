@@ -2,7 +2,7 @@
 
 =============  ==========================================================================================
 ``always``     every event; the same as no condition
-``failure``    an event whose ``outcome`` is ``failure``; ``success`` and ``cancel`` work alike
+``failure``    an event whose ``outcome`` is ``failure``; ``success`` and ``cancel`` work in the same way
 ``fixed``      a success, if the previous event of the same name and branch was a failure
 ``changed``    a success after a failure, or a failure after a success; also a failure that is the first event
 =============  ==========================================================================================

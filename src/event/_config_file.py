@@ -108,7 +108,7 @@ def _read_handlers(content: Mapping[str, Any], made: ConfigFile) -> None:
             full_name, config = _handler(name, table, where, os.path.dirname(made.path))
             is_used = _holds(table, where) and made.applies
         except EventError as error:
-            _add_mistake(made, _name_despite(name, table), f"{made.path}: {one_line(error)}")
+            _add_mistake(made, _name_of_invalid(name, table), f"{made.path}: {one_line(error)}")
             continue
         if is_used:
             made.handlers.append((full_name, config))
@@ -209,7 +209,7 @@ class _Keys:
 
 
 _HTTP_OPTIONS = ("source", "event_type", "cdevents", "timeout")
-_JOINED = {"to": ", ", "urls": " ", "headers": ","}  # what joins the items, if the key has a list
+_JOINED = {"to": ", ", "urls": " ", "headers": ","}  # the separator of the items, if the key's value is a list
 BUILTIN_KEYS = {
     "file": _Keys(("directory",), {"directory": ""}, whole=True),
     "logging": _Keys((), {"logger": "", "level": ""}),
@@ -225,7 +225,7 @@ BUILTIN_KEYS = {
     "otel": _Keys((), {"endpoint": "", "service": "", "headers": ""}, whole=True),
     "broker": _Keys(("url",), {"url": "", "queue": ""}, options=("limit", "s3", "profile", "sse", "timeout")),
 }
-HANDLER_NAMES = {"event_type": "type"}  # the handler's name of an option whose own name has another meaning here
+HANDLER_NAMES = {"event_type": "type"}  # key in the file -> option of the handler, because `type` is the kind there
 
 
 def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) -> tuple[str, str]:
@@ -267,8 +267,8 @@ def _add_mistake(made: ConfigFile, name: str, reason: str) -> None:
         made.handlers.append((name, _handler_config.invalid_config(reason)))
 
 
-def _name_despite(name: str, table: Any) -> str:
-    """Return the name of a handler whose table is invalid, as far as it is known."""
+def _name_of_invalid(name: str, table: Any) -> str:
+    """Return the name of a handler whose table is invalid, with as many of its parts as are valid."""
     try:
         return _full_name(name, table, "")[1]
     except (EventError, AttributeError):  # AttributeError: it is not a table

@@ -44,8 +44,8 @@ class Event:
             event.status = "ok"
             event.attach_file("build.log")
 
-    A new event has the data `uid`, `name`, `begin_time` (seconds since 1970 UTC) and `end_time` (None), followed by the
-    keyword arguments, which may replace the two times. Leaving the ``with`` block closes the event.
+    A new event has the data `uid`, `name`, `begin_time` (seconds since 1970 UTC) and `end_time` (None). The keyword
+    arguments follow; they may replace the two times. At the end of the ``with`` block, the event is closed.
 
     :param name: what happened
     :param uid: a unique id of the event; None for a random UUID

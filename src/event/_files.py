@@ -35,8 +35,8 @@ class NotRegularError(OSError):
 def safe_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return a name as one path component that is safe on this system.
 
-    A safe name is returned unchanged. In an unsafe name, invalid characters are replaced and a hash of the name is
-    added, so that different names never have the same result.
+    A safe name is returned unchanged. In an unsafe name, invalid characters are replaced, and a hash of the name is
+    added. So different names never have the same result.
 
     :param name: any string
     :param limit: maximum length of the result, in bytes

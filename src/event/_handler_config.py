@@ -28,7 +28,7 @@ def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
     """Return a warning for each entry that is probably a mistake: a repeated name or a wrong separator."""
     names = [name for name, _ in pairs]
     lines = [
-        f"{name!r} comes twice, and the last one counts; add a label to use both: {name}:other=CONFIG"
+        f"{name!r} appears twice, and the last one is used; add a label to use both: {name}:other=CONFIG"
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     ]

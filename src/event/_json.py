@@ -1,7 +1,7 @@
 """Encode event data of any type as JSON (RFC 8259), for dumps and for all handlers.
 
-Most events are encoded by the standard library's C encoder. If it rejects a value (NaN, a key that is not a string, a
-cycle, deep nesting), `event._json_plain` first converts the value to plain JSON types.
+Most events are encoded by the standard library's C encoder. It rejects NaN, keys that are not strings,
+cycles and deep nesting. For such a value, `event._json_plain` first converts the value to plain JSON types.
 
 Importing `json` takes longer than sending an event from the command line. So if `json` is not imported yet, events of
 simple texts and numbers are encoded without it.

@@ -62,9 +62,9 @@ class LazyHandler:
     def encode_config(self) -> str:
         """Return the configuration to store in the outbox.
 
-        This is usually the unchanged configuration, so that neither a plugin's code nor a slow library must be loaded
-        before the event is stored. Only a built-in handler with a path that depends on the working directory is loaded
-        to use its `config_for_outbox`.
+        This is usually the unchanged configuration: no plugin and no slow library must be loaded before the event is
+        stored. If a built-in handler's configuration has a path that depends on the working directory, the handler is
+        loaded and its `config_for_outbox` is used.
         """
         if self._has_relative_path():
             try:

@@ -114,7 +114,7 @@ def stop_capture() -> str:
 
 
 def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
-    """Call a function; return its result and the messages that it logs. An outer capture does not get them."""
+    """Call a function; return its result and the messages that it logs, which an outer capture does not get."""
     around = _captured.get(get_ident())
     start_capture()
     try:

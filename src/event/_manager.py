@@ -280,7 +280,7 @@ class EventManager:
         self.handlers[name] = made
 
     def _preload(self) -> None:
-        """Import the modules that sending needs: after a fork during an import, the child's import would never end."""
+        """Import the modules that sending needs. If another thread forked during an import, the child would hang."""
         from event import _redact  # noqa: F401
 
         if self.outbox is not None or self.timeout is not None:

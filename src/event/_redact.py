@@ -3,7 +3,7 @@
 These are secrets in an event's data:
 
 - the value of an environment variable with a name like NPM_TOKEN (see `is_secret_name`)
-- a secret in ``EventManager(redact=…)``, or the secret that a reference there refers to
+- a secret in ``EventManager(redact=…)``, either the text itself or a reference to it
 - a token of a well-known service, a private key (PEM), or a password in a URL
 
 Every pattern takes linear time. If no text seems to contain a secret, `re` is not imported.
@@ -28,8 +28,8 @@ _MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are ofte
 _MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is fast
 _MASK = "***"
 
-# The value of a variable is secret if a word of its name (separated by "_") has one of these ends or is one of these. A
-# number at the end of the word is ignored.
+# The value of a variable is secret if a word of its name ends with one of `_SECRET_ENDS` or is one of `_SECRET_WORDS`.
+# "_" separates the words. A number at the end of a word is ignored.
 _SECRET_ENDS = ("TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "KEY", "KEYS", "CREDENTIAL", "CREDENTIALS")
 _SECRET_WORDS = frozenset(
     {
@@ -38,7 +38,7 @@ _SECRET_WORDS = frozenset(
     }
 )
 _NOT_SECRET_WORDS = frozenset({"PUBLIC"})
-# As the last word: the value is the location of the secret, or describes it.
+# If one of these is the last word, the value is not the secret itself, but its location or a description.
 _PLACE_WORDS = frozenset({"FILE", "PATH", "DIR", "SOCK", "DOMAIN", "ENABLED", "HOST", "NAME", "PORT", "TTL", "TYPE"})
 _NOT_SECRET = frozenset({"PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS"})  # paths
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 KEYS = ("traceparent", "parent_span_id", "tracestate")
 
-# The span in which the current code runs: that of `event.track`, or that of an event which an outbox delivers. If it is
-# None, the environment has the span. If it is NO_SPAN, there is no span.
+# The span in which the current code runs, set by `event.track` or by the delivery of an event from an outbox. If it is
+# None, the environment contains the span. If it is NO_SPAN, there is no span.
 active_span: ContextVar[Span | None] = ContextVar("event.current_span", default=None)
 
 _SAMPLED = 1
@@ -65,7 +65,7 @@ class Span:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
 
-# For an event that was sent in no span and is delivered by another process: it must not use that process's TRACEPARENT.
+# The span of an event that was sent without one. Another process that delivers it must not use its own TRACEPARENT.
 # The ids are invalid according to the standard, and are never published.
 NO_SPAN = Span("0" * 32, "0" * 16, flags=0)
 
@@ -91,7 +91,7 @@ def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "")
 
 
 def current_span(environ: Mapping[str, str] = os.environ) -> Span | None:
-    """Return the span of the current code, or if there is none, that of the process; None if there is none."""
+    """Return the span of the current code, or else the span of the process; None if there is neither."""
     span = active_span.get() or parse_traceparent(environ.get("TRACEPARENT"), state=environ.get("TRACESTATE", ""))
     return None if span is NO_SPAN else span
 

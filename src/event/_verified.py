@@ -1,7 +1,7 @@
 """Verify the attachments of a dumped event against their checksums.
 
-A dump contains the paths and checksums of its attachments. An attacker who can write a dump, or replace a file after a
-check, could make a handler send any file that this user can read. To prevent this, copy and hash each file in one pass,
+A dump contains the paths and checksums of its attachments. An attacker could write a dump, or replace a file after a
+check, to make a handler send any file that this user can read. To prevent this, copy and hash each file in one pass,
 and let handlers send the copies.
 """
 

@@ -84,8 +84,8 @@ class _RecordingManager(EventManager):
 def recording(*, result: bool = True) -> Generator[RecordingHandler, None, None]:
     """Replace the default manager by one that only records events, until the ``with`` block ends.
 
-    If the code in the block adds handlers, or loads them from E3_EVENT_HANDLERS, a wrong name, configuration or
-    argument list still raises an error. But no handler is created, and no event leaves the process. All threads share
+    The code in the block may add handlers, or load them from E3_EVENT_HANDLERS. A wrong name, configuration or argument
+    list still raises an error, but no handler is created, and no event leaves the process. All threads share
     the default manager.
 
     :param result: the result of the recorder for each event; False simulates a destination that accepts nothing

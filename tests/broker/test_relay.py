@@ -588,6 +588,12 @@ def test_message_that_is_not_due_is_held_if_it_cannot_be_requeued(stream, fail, 
 # The broker, and the end
 
 
+# The short run restarts RabbitMQ in tests/cli/test_relay.py and in tests/test_relay_crash.py.
+@pytest.mark.parametrize(
+    "queue",
+    [pytest.param("stream", id="redis"), pytest.param("rabbit", id="rabbitmq", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_relay_reconnects_to_a_broker_that_died_during_a_delivery(queue, monkeypatch):
     monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.5)
     monkeypatch.setattr(redis_adapter, "_CLAIM_PAUSE", 0.05)

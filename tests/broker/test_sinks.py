@@ -63,9 +63,14 @@ def outcomes(results):
 HANDLED = {"smtp": "a", "http": "b"}
 
 
+@pytest.fixture
+def store():
+    return Store()
+
+
 @pytest.fixture(params=["outbox", "direct"])
-def sink(request, tmp_path):
-    source = AttachmentSource("s3://bucket/events/", Store())
+def sink(request, store, tmp_path):
+    source = AttachmentSource("s3://bucket/events/", store)
     if request.param == "outbox":
         return OutboxSink(Outbox(tmp_path / "outbox"), HANDLED, source)
     return DirectSink({name: Handler() for name in HANDLED}, 30.0, lambda *_: None, source)
@@ -117,8 +122,8 @@ def test_only_the_undeliverable_message_is_dead_lettered(sink, content, reason):
         pytest.param(MemoryError(), KEEP, "MemoryError", id="memory"),
     ],
 )
-def test_unavailable_attachment_is_retried_or_dead_lettered(sink, error, disposition, reason):
-    sink._source.store.errors = [error]
+def test_unavailable_attachment_is_retried_or_dead_lettered(sink, store, error, disposition, reason):
+    store.errors = [error]
     bad, good = deliver(sink, body(core=S3Reference(7, "s3://bucket/events/1")), body("2"))
     assert (bad.disposition, bad.pending) == (disposition, None)
     assert reason in bad.reason

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from cli.relays import Queue, eventually, started
-from cli.test_bad_plugins import DELIVERING, EATS_MEMORY, FAILING
+from cli.test_bad_plugins import BAD, EATS_MEMORY, FAILING, KINDS, zoo  # noqa: F401  # zoo: a fixture
 from event import Event
 from event._outbox import NewEntry, Outbox
 from helpers.commands import handler, side_by_side, stored
@@ -20,27 +20,15 @@ if os.name == "nt":
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("unmeasured_children")]
 
 COUNT = 6
-# What another test shows, of the kinds that end, hang, hold the interpreter's lock, and break the protocol.
-KINDS = (
-    "a segmentation fault",
-    "_exit(0)",
-    "killed",
-    "stuck in C",
-    "hangs",
-    "hangs at import",
-    "garbage to each descriptor",
-)
-BAD = {name: FAILING[name][0] for name in KINDS} | DELIVERING
 
 
 @pytest.fixture
-def zoo(here, plugin):
-    """Install the bad plugins; return their kinds by the name of the handler, which is that of a directory too."""
-    kinds = {f"hostile{number}": kind for number, kind in enumerate(BAD)}
-    for name, kind in kinds.items():
-        plugin(name, BAD[kind])
+def names(here, zoo, kinds):  # noqa: F811  # the fixture
+    """Install bad plugins; return their kinds by the name of the handler, which is that of a directory too."""
+    installed = zoo(kinds)
+    for name in installed:
         (here / name).mkdir()
-    return kinds
+    return installed
 
 
 def fill(place, *bad):
@@ -56,19 +44,20 @@ def is_claimed(box):
     return any(True for _ in box.entries("claimed"))
 
 
-def test_deliver_sends_all_to_the_healthy_handler_and_exits(here, process, zoo):
+@KINDS
+def test_deliver_sends_all_to_the_healthy_handler_and_exits(here, process, names):
     def run(name):
         box = fill(here / name, name)
         return box, process("deliver", "outbox", "--timeout", "5", cwd=here / name)
 
-    for name, (box, done) in side_by_side(run, zoo).items():
-        kind = zoo[name]
+    for name, (box, done) in side_by_side(run, names).items():
+        kind = names[name]
         assert len(stored(here / name / "events")) == COUNT, kind
         assert not is_claimed(box), kind
         left = [entry for _, entry in box.entries("waiting")]
         assert (kind, done.returncode) == (kind, 0)  # what is left is kept
         assert all(set(entry.pending) == {name} for entry in left), kind
-        assert bool(left) == (kind in KINDS), kind
+        assert bool(left) == (kind in FAILING), kind
         assert f"e3-event deliver: {COUNT - len(left)} of {COUNT} delivered" in done.stderr, kind
         assert "secret" not in done.stderr, kind
 
@@ -80,9 +69,10 @@ def delivered(place):
 ALL = {f"u-{number}" for number in range(COUNT)}
 
 
-def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, zoo):
+@pytest.mark.parametrize("kinds", [BAD], ids=["all"])
+def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, names):
     with started("deliver", "--watch", "outbox", "--timeout", "1") as watch:
-        box = fill(here, *zoo)
+        box = fill(here, *names)
         eventually(lambda: delivered(here) == ALL, "the healthy handler has all")
         box.put(Event("n", uid="u-later"), {"file": str(here / "events")}).postpone(1)
         eventually(lambda: delivered(here) == {*ALL, "u-later"}, "it gets what comes later")
@@ -90,10 +80,11 @@ def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, zo
     assert not is_claimed(box)
 
 
+@KINDS
 @pytest.mark.parametrize("options", [("--outbox", "outbox"), ()], ids=["outbox", "no outbox"])
-def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, zoo, rabbit, options):
+def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, names, rabbit, options):
     def run(name):
-        place, kind = here / name, zoo[name]
+        place, kind = here / name, names[name]
         queue = Queue(rabbit.server.url)
         handlers = ("--handler", "file=events", "--handler", f"{name}=secret")
         chosen = ("--queue", queue.name, *handlers, "--timeout", "1", *options)
@@ -105,7 +96,7 @@ def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, zoo, rabb
             assert relay.end(signal.SIGTERM) == 0, kind
         assert "secret" not in relay.text, kind
 
-    side_by_side(run, zoo)
+    side_by_side(run, names)
 
 
 def test_memory_used_by_a_handler_is_freed(here, process, plugin):

@@ -174,7 +174,7 @@ def test_each_entry_of_the_variable_is_listed_without_its_configuration(command,
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=hidden1|fiel=hidden2|file:b=hidden3|file=hidden4")
     status, out, err = command("check")
     assert (status, err[1:]) == (1, ["e3-event check: 1 problem"])
-    assert "'file' comes twice" in err[0]
+    assert "'file' appears twice" in err[0]
     assert "hidden" not in "".join(out + err)
     assert [line.split()[:2] for line in entries(out)] == [
         ["file", "not"],

@@ -227,7 +227,7 @@ def test_an_unreadable_stdin_does_not_lose_the_event(process, here):
     with (here / "log").open("wb") as stdin:  # it can only be written
         done = process("send", "n", "--uid", "u", "--attach", "-", *TO_FILES, stdin=stdin)
     assert (done.returncode, done.stdout) == (0, "u\n")
-    assert "stdin is only attached as far as it could be read: bad file descriptor" in done.stderr
+    assert "only a part of stdin could be read and is attached: bad file descriptor" in done.stderr
     assert (here / "events/n-u/stdin").read_bytes() == b""
 
 

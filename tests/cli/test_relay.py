@@ -129,7 +129,7 @@ def test_wrong_command_line_prints_one_line_and_exits_with_2(command, monkeypatc
     assert err[0].startswith("e3-event relay: ")
     assert message in err[0]
     assert "hunter2" not in err[0]
-    assert not [path for path in here.iterdir() if path.name != "home"]
+    assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,21 @@ def test_relay_waits_for_a_broker_that_is_down(broker, relaying, request):
         server.start()
     process.line("is reachable again")
     eventually(lambda: uids() == ["u-a"], "what the broker has kept")
+    assert process.end(signal.SIGTERM) == 0
+    assert server.password not in process.text
+
+
+# In the short run, tests/test_relay_crash.py kills RabbitMQ, which takes six seconds of processor time to start.
+@pytest.mark.parametrize(
+    "broker", [pytest.param("rabbitmq", id="RabbitMQ", marks=pytest.mark.long), BOTH[1]], indirect=True
+)
+def test_relay_receives_again_after_a_kill_of_the_broker(broker, relaying, request):
+    server = request.getfixturevalue(request.node.callspec.params["broker"])
+    broker.send("a")
+    server.stop()  # RabbitMQ that is killed may forget a queue that it was just asked to make
+    server.start()
+    process = relaying("--outbox", "ob", *TO_FILES)
+    eventually(lambda: uids() == ["u-a"], "what came before")
     server.kill()
     server.start()
     broker.send("b")

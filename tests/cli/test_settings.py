@@ -150,7 +150,7 @@ def test_check_shows_the_source_of_each_value(command, config, monkeypatch):
     assert status == 0
     assert shown == {
         "config file": [path, "E3_EVENT_CONFIG, --config or found"],
-        "handlers": ["file; smtp:mail: when does not hold", path],
+        "handlers": ["file; smtp:mail: 'when' is not met", path],
         "outbox": [str(pathlib.Path("ob").resolve()), "--outbox"],
         "timeout": ["7 s", path],
         "redact": ["on, 1 more", path],
@@ -273,4 +273,4 @@ def test_a_doubtful_entry_of_the_variable_is_a_warning(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=other|file=events")
     status, _, err = command("send", "n")
     assert (status, len(stored())) == (0, 1)
-    assert err[0].startswith("e3-event send: E3_EVENT_HANDLERS: 'file' comes twice, and the last one counts; ")
+    assert err[0].startswith("e3-event send: E3_EVENT_HANDLERS: 'file' appears twice, and the last one is used; ")

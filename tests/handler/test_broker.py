@@ -449,6 +449,7 @@ def test_outbox_stores_only_references(redis, queue, tmp_path, monkeypatch, nobo
 # Servers that are not there, silent or slow
 
 
+@pytest.mark.parametrize("server", ["redis", pytest.param("rabbitmq", marks=pytest.mark.long)], indirect=True)
 def test_restarted_server_keeps_messages_and_is_reconnected(server, queue, handler, caplog):
     other = BrokerHandler(handler.url, queue)
     assert handler.send_event(finished(number=0))

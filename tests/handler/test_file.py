@@ -314,14 +314,14 @@ def test_a_planted_link_is_not_followed(tmp_path, attach):
 
 
 @POSIX
-def test_symbolic_links_at_both_places_are_an_error(tmp_path):
+def test_symbolic_links_at_both_places_are_an_error(tmp_path, home):
     log_dir = tmp_path / "d"
     log_dir.mkdir()
-    (log_dir / "a-u").symlink_to(tmp_path / "home")
-    (log_dir / _files.hashed_name("a\0u", 213)).symlink_to(tmp_path / "home")
+    (log_dir / "a-u").symlink_to(home)
+    (log_dir / _files.hashed_name("a\0u", 213)).symlink_to(home)
     with pytest.raises(FileExistsError, match="is not a directory of this user"):
         FileHandler(log_dir).send_event(Event("a", "u"))
-    assert os.listdir(tmp_path / "home") == []
+    assert os.listdir(home) == []
     assert jsons(log_dir) == []
 
 

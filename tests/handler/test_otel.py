@@ -810,8 +810,8 @@ def test_failure_at_the_grpc_port_is_explained(monkeypatch, caplog):
     assert "this port may speak OTLP over gRPC, the one for HTTP is usually 4318" in caplog.text
 
 
-def test_netrc_password_is_not_sent_to_the_receiver(receiver, tmp_path):
-    netrc = tmp_path / "home" / ".netrc"
+def test_netrc_password_is_not_sent_to_the_receiver(receiver, home):
+    netrc = home / ".netrc"
     netrc.write_text("default login ci password passw0rd\n")
     netrc.chmod(0o600)
     assert OTelHandler(receiver.endpoint).send_event(closed())

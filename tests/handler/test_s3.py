@@ -413,13 +413,13 @@ import os, event
 from event.handler.s3 import S3Handler
 handler = S3Handler("s3://events", "s3://logs")
 assert handler.send_event(event.Event("compile", uid="before"))
-client = handler._store._client[1]
+client = handler._store.connect()
 if not (child := os.fork()):
     sent = handler.send_event(event.Event("compile", uid="child"))
-    os._exit(0 if sent and handler._store._client[1] is not client else 1)
+    os._exit(0 if sent and handler._store.connect() is not client else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert handler.send_event(event.Event("compile", uid="after"))
-assert handler._store._client[1] is client
+assert handler._store.connect() is client
 """
 
 

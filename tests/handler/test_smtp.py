@@ -444,10 +444,12 @@ def test_every_line_ends_with_crlf_on_the_wire(monkeypatch, tmp_path, to):
 
 
 @pytest.mark.server
-def test_attachments_without_room_are_omitted_and_listed(secure, tmp_path, caplog):
+def test_attachments_without_room_are_omitted_and_listed(secure, tmp_path, monkeypatch, caplog):
+    assert mail_format.MAX_SIZE == 40 * MIB
+    monkeypatch.setattr(mail_format, "MAX_SIZE", 4 * MIB)  # a tenth of the time
     big = tmp_path / "big"
     with event.Event("compile", uid="u-1") as sent:
-        for name, size in (("first", 20 * MIB), ("second", 12 * MIB), ("third", 5 * MIB), ("small", 10)):
+        for name, size in (("first", 2 * MIB), ("second", 5 * MIB // 4), ("third", MIB // 2), ("small", 10)):
             path = tmp_path / name
             with open(path, "wb") as file:
                 file.truncate(size)
@@ -464,9 +466,9 @@ def test_attachments_without_room_are_omitted_and_listed(secure, tmp_path, caplo
     assert names == ["first", "third", "small"]
     assert len(secure.envelopes[0].content) <= mail_format.MAX_SIZE
     text = text_of(mail)
-    assert "left out, no room: second (12582912 bytes; a mail holds 40 MiB)" in text
-    assert f"left out, no room: grown ({1 << 40} bytes; a mail holds 40 MiB)" in text
-    assert "the mail is not complete: left out, no room: second (12582912 bytes" in warnings_of(caplog)
+    assert f"left out, no room: second ({5 * MIB // 4} bytes; a mail holds 4 MiB)" in text
+    assert f"left out, no room: grown ({1 << 40} bytes; a mail holds 4 MiB)" in text
+    assert f"the mail is not complete: left out, no room: second ({5 * MIB // 4} bytes" in warnings_of(caplog)
     assert f"the mail is not complete: left out, no room: grown ({1 << 40} bytes" in warnings_of(caplog)
 
 
@@ -1209,8 +1211,8 @@ def test_reply_with_an_overlong_line_is_no_refusal_for_good(caplog):
 # --- login ---
 
 
-def netrc(tmp_path, host="127.0.0.1", password=PASSWORD, name=".netrc"):
-    path = tmp_path / "home" / name
+def netrc(home, host="127.0.0.1", password=PASSWORD, name=".netrc"):
+    path = home / name
     path.write_text(f"machine {host} login ann password {password}\n", encoding="utf-8")
     return path
 
@@ -1223,8 +1225,8 @@ def guarded(trusted):
 
 
 @pytest.mark.parametrize("name", [".netrc", "_netrc"])
-def test_the_account_of_netrc_logs_in(guarded, tmp_path, caplog, name):
-    netrc(tmp_path, name=name)
+def test_the_account_of_netrc_logs_in(guarded, home, caplog, name):
+    netrc(home, name=name)
 
     assert handler_for(guarded).send_event(closed())
 
@@ -1232,15 +1234,15 @@ def test_the_account_of_netrc_logs_in(guarded, tmp_path, caplog, name):
     assert not caplog.records
 
 
-def test_netrc_variable_sets_another_file(guarded, tmp_path, monkeypatch):
-    netrc(tmp_path, password="wrong")
-    monkeypatch.setenv("NETRC", str(netrc(tmp_path, name="mine")))
+def test_netrc_variable_sets_another_file(guarded, home, monkeypatch):
+    netrc(home, password="wrong")
+    monkeypatch.setenv("NETRC", str(netrc(home, name="mine")))
 
     assert handler_for(guarded).send_event(closed())
 
 
-def test_wrong_password_is_a_failure_without_the_password(guarded, tmp_path, caplog):
-    netrc(tmp_path, password="hunter2")
+def test_wrong_password_is_a_failure_without_the_password(guarded, home, caplog):
+    netrc(home, password="hunter2")
 
     assert not handler_for(guarded).send_event(closed())
 
@@ -1268,8 +1270,8 @@ def test_unencodable_password_is_a_failure_without_the_password(guarded, monkeyp
         pytest.param("", id="empty"),
     ],
 )
-def test_no_login_without_an_account(guarded, tmp_path, caplog, content):
-    (tmp_path / "home" / ".netrc").write_text(content)
+def test_no_login_without_an_account(guarded, home, caplog, content):
+    (home / ".netrc").write_text(content)
 
     assert not handler_for(guarded).send_event(closed())
 
@@ -1284,8 +1286,8 @@ def test_no_login_without_an_account(guarded, tmp_path, caplog, content):
         pytest.param(b"machine 127.0.0.1 login ann password \xff\xfe\n", "UnicodeDecodeError", id="no text"),
     ],
 )
-def test_a_netrc_that_cannot_be_read_is_reported_without_its_content(secure, tmp_path, caplog, content, reason):
-    (tmp_path / "home" / ".netrc").write_bytes(content)
+def test_a_netrc_that_cannot_be_read_is_reported_without_its_content(secure, home, caplog, content, reason):
+    (home / ".netrc").write_bytes(content)
 
     assert handler_for(secure).send_event(closed())
 
@@ -1293,8 +1295,8 @@ def test_a_netrc_that_cannot_be_read_is_reported_without_its_content(secure, tmp
     assert "hunter2" not in caplog.text
 
 
-def test_account_is_ignored_if_the_server_has_no_login(secure, tmp_path, caplog):
-    netrc(tmp_path)
+def test_account_is_ignored_if_the_server_has_no_login(secure, home, caplog):
+    netrc(home)
 
     assert handler_for(secure).send_event(closed())
 
@@ -1302,9 +1304,9 @@ def test_account_is_ignored_if_the_server_has_no_login(secure, tmp_path, caplog)
     assert not caplog.records
 
 
-def test_plain_text_password_is_only_sent_to_this_machine(tmp_path, monkeypatch, caplog):
+def test_plain_text_password_is_only_sent_to_this_machine(home, monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
-    netrc(tmp_path)
+    netrc(home)
     with smtp_server(auth_required=True) as server:
         assert handler_for(server).send_event(closed())
         monkeypatch.setattr(smtp, "is_private", lambda sock: False)  # no other machine can be had here
@@ -1348,8 +1350,8 @@ def test_a_server_that_offers_starttls_gets_tls_with_the_scheme_smtp(trusted):
     assert server.secured == [True]
 
 
-def test_an_account_in_the_url_logs_in(guarded, tmp_path, monkeypatch, caplog):
-    netrc(tmp_path, password="wrong")
+def test_an_account_in_the_url_logs_in(guarded, tmp_path, home, monkeypatch, caplog):
+    netrc(home, password="wrong")
     monkeypatch.setenv("SMTP_PASSWORD", PASSWORD)
     (tmp_path / "secret file").write_text(f"{PASSWORD}\n")
     for password in ("env:SMTP_PASSWORD", f"file:{tmp_path}/secret file", f"file:{tmp_path}/secret%20file"):
@@ -1570,10 +1572,10 @@ def test_handler_round_trips_through_the_environment(secure, monkeypatch):
     "result", [pytest.param(mock.MagicMock(), id="mock"), pytest.param({}, id="dict"), pytest.param(None, id="None")]
 )
 @pytest.mark.parametrize("kind", ["SMTP_SSL", "SMTP"])
-def test_mock_instead_of_the_client_gets_one_sendmail_call(monkeypatch, tmp_path, kind, result):
+def test_mock_instead_of_the_client_gets_one_sendmail_call(monkeypatch, home, kind, result):
     if kind == "SMTP":
         monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
-    netrc(tmp_path, host="mail")
+    netrc(home, host="mail")
     with mock.patch(f"smtplib.{kind}") as client:
         client.return_value.sendmail.return_value = result
         assert SMTPHandler("built", f"B <{SENDER}>", f"{ANN},{BOB}", "mail:1").send_event(closed(city="Zürich"))

@@ -71,7 +71,7 @@ class Machine:
 
     def run(self, *command, **variables):
         """Run a command in the checkout, with these variables and few others."""
-        home = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / ".local" / "state")}
+        home = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / ".local" / "state"), **environments.QUICK_PIP}
         done = subprocess.run(
             command,
             cwd=self.checkout,

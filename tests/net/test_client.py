@@ -317,8 +317,8 @@ def test_a_forked_process_starts_without_connections(client):
 # Nothing that was not configured is sent
 
 
-def test_netrc_is_not_read(client, tmp_path):
-    netrc = tmp_path / "home" / ".netrc"
+def test_netrc_is_not_read(client, home):
+    netrc = home / ".netrc"
     netrc.write_text("default login ci password passw0rd\nmachine 127.0.0.1 login ci password passw0rd\n")
     netrc.chmod(0o600)
     with site() as server:

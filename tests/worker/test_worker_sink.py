@@ -345,7 +345,7 @@ def test_aborted_sink_leaves_messages_at_the_broker(sink, monkeypatch):
 def wake_up():
     made = worker_sink.WakeUp()
     yield made
-    os.close(made._read)
+    os.close(made.fileno())
     os.close(made._write)
 
 
@@ -366,5 +366,5 @@ def test_wake_up_works_if_a_pipe_cannot_be_nonblocking(monkeypatch):
     wake_up = worker_sink.WakeUp()
     wake_up.wake()
     assert wake_up.read()
-    os.close(wake_up._read)
+    os.close(wake_up.fileno())
     os.close(wake_up._write)

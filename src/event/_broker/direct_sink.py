@@ -206,7 +206,7 @@ def _is_pending(name: str, incoming: Incoming) -> bool:
 
 
 def _skipped(names: Iterable[str], item: Unpacked, incoming: Incoming) -> set[str]:
-    """Return the handlers whose conditions an event does not meet, which therefore need not get it."""
+    """Return the handlers that need not get an event, because it does not meet their conditions."""
     return skipped(names, raw_data(item.event), None) if incoming.pending is None else set()
 
 

@@ -116,7 +116,7 @@ class Consumer(Protocol):
     """
 
     poll_interval: float
-    """The longest `wait` in seconds with which a relay still reacts to signals in time."""
+    """The longest `wait`, in seconds, after which a relay still reacts to signals in time."""
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return up to `limit` messages. Wait up to `wait` seconds for the first one, but not for the others.

@@ -199,7 +199,7 @@ class RedisConsumer:
             return
         self._last_extension = now
         if mine := self._pending():
-            # With JUSTID, the number of deliveries stays as it is.
+            # JUSTID does not increase the number of deliveries.
             self._client.xclaim(self._queue, GROUP, self._name, 0, [*mine], idle=0, justid=True)
 
     def _pending(self) -> dict[bytes, int]:

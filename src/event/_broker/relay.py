@@ -57,7 +57,7 @@ _MAX_PAUSE = 15.0  # seconds without receiving messages, after the sink could no
 _PROBE_BATCH = 5  # messages to receive after a pause
 _MAX_HELD = 50  # messages that are not due yet
 _MAX_HELD_SECONDS = 600.0  # RabbitMQ closes the channel if a message is unacknowledged for 30 minutes
-_REQUEUE_PAUSE = 0.05  # seconds to pause after requeuing a message that is not due, so that this does not loop fast
+_REQUEUE_PAUSE = 0.05  # seconds to pause after requeuing a message that is not due: the same one may come back at once
 _PREFETCH = RECEIVE_BATCH + 2 * _MAX_HELD
 _MAX_REMEMBERED = 10_000  # ids of delivered messages
 _REPEAT_REPORT = 3600.0  # seconds until the same problem is reported again
@@ -214,7 +214,7 @@ class Relay:
             last.result = None
             last.state.due = time.time() + _MAX_DELAY
         self._requeue(consumer, last)
-        self._pause_until = time.monotonic() + _REQUEUE_PAUSE  # if no message is due, the same ones come back
+        self._pause_until = time.monotonic() + _REQUEUE_PAUSE  # if no message is due, the same ones come back at once
 
     def _requeue(self, consumer: Consumer, pending: _Pending) -> None:
         """Move a message that is not due yet to the end of the queue."""

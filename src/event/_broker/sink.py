@@ -50,7 +50,7 @@ class SinkResult:
     :ivar pending: the names of the handlers that are still pending, including those that the sink does not have; None
         if all are
     :ivar refused: the error of each handler that has failed permanently, by its name
-    :ivar crashed: whether the process that processed the message has crashed; the relay counts this and requeues it
+    :ivar crashed: whether the process with the message has crashed. The relay counts the crash and requeues the message
     """
 
     disposition: Disposition

@@ -201,7 +201,7 @@ def _broker_error(error: ClientError) -> Exception:
 def queue_url(client: Any, queue: str) -> str:
     """Return the URL of a queue. If the queue does not exist, create it and its dead-letter queue.
 
-    :raises RefusedError: it is a FIFO queue, which delivers the other messages of a group after a failed one only
+    :raises RefusedError: it is a FIFO queue, in which a message that fails blocks the other messages of its group
     """
     if queue.endswith(".fifo"):
         raise RefusedError("FIFO queues are not supported; expected the name of a standard queue")

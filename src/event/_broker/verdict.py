@@ -59,7 +59,7 @@ def expired(state: RelayState, reason: str) -> SinkResult:
 
 
 def remaining_failures(state: RelayState) -> str:
-    """Return why to dead-letter a message that all of this relay's handlers have processed; empty to acknowledge it."""
+    """Return why to dead-letter a message that all handlers of this relay have processed; empty to acknowledge it."""
     parts = []
     if state.pending_handlers:
         parts.append(f"it is pending for {', '.join(state.pending_handlers)}, which this relay does not have")

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from _thread import interrupt_main, start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
     from typing import Any
 
     from event._worker import Worker
 
 _WITH_WORKER = frozenset({"send", "run", "deliver"})  # these fork their first worker
 _WITH_FAST_PARSER = frozenset({"send", "run", "check"})  # these use argparse only for unusual arguments
+
+
+def program() -> int:
+    """Run the command line as the whole program of this process.
+
+    This ends the process at once, because the interpreter's own exit takes a tenth of the time of a short command. If
+    somebody waits for that exit, return the exit status.
+    """
+    command = os.getpid()
+    status = main()
+    if os.getpid() == command and not _someone_waits_for_exit():  # in the worker, a plugin may wait
+        from event._cli._support import terminal
+
+        terminal.flush_out()
+        os._exit(status)
+    return status
+
+
+def _someone_waits_for_exit() -> bool:
+    """Return whether the interpreter's exit does more than free memory.
+
+    It calls the functions registered with `atexit`, for example those of a coverage tool, and joins the threads of
+    `threading`. A profiler or a debugger, which runs this program's module inside its own, continues after it.
+    """
+    modules = 0
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # documented  # pyright: ignore[reportPrivateUsage]
+    while frame:
+        modules += frame.f_code.co_name == "<module>"
+        frame = frame.f_back
+    return modules > 1 or not {"atexit", "threading"}.isdisjoint(sys.modules)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +83,7 @@ def _fork_worker() -> tuple[Worker | None, bool]:
 
     :return: the worker (None if there is none), and whether this process is the worker
     """
+    from event import _files, _handler_config, _trace_context  # noqa: F401  # import once what both processes need
     from event._worker.parent import Worker
 
     try:
@@ -61,9 +94,9 @@ def _fork_worker() -> tuple[Worker | None, bool]:
 
 
 def _collect_new_garbage() -> None:
-    """Start the garbage collection that `main` has stopped, except of what was imported, which lives until the end.
+    """Enable the garbage collection again, without the objects that were imported.
 
-    Collecting that takes a tenth of the time of a short command.
+    Those exist until the process ends. Searching them for garbage would take a tenth of the time of a short command.
     """
     import gc
 

@@ -23,7 +23,7 @@ _EPILOG = """\
 states of an entry:
   in delivery   a process is delivering it
   waiting       "e3-event deliver" delivers it when it is due
-  failed        it is no longer retried: it is five days old, or a handler failed permanently
+  failed        it is no longer retried: it is five days old, or its pending handlers failed permanently
   corrupt       its content or an attachment is damaged
 
 examples:

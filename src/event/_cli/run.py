@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from event._process.child import ExitResult
     from event._worker import EventSender, Result
 
-START_SHARE = 0.5  # of the timeout: what is left for the start event when the command has ended
+START_SHARE = 0.5  # of the timeout: the most that the start event may still use after the command has ended
 
 _DESCRIPTION = """\
 Run a command and send an event when it ends. The command inherits stdin, stdout and stderr, and
@@ -46,10 +46,10 @@ The event's data, in addition to your own:
               the results of the JUnit reports, with --junit
   ci          in a CI job: "system", "build_url", "branch", "commit", "job", "attempt",
               "pull_request", "actor"
-  parent      the value of E3_EVENT_PARENT, if it is set; the command gets the uid of this event
-              in that variable
-  traceparent the span of the command (W3C Trace Context), a child of TRACEPARENT's span if that
-              is set; the command gets its own span in that variable
+  parent      the value of E3_EVENT_PARENT, if it is set. For the command, E3_EVENT_PARENT is the
+              uid of this event
+  traceparent the span of the command (W3C Trace Context). Its parent is the span in TRACEPARENT,
+              if it is set. For the command, TRACEPARENT is its own span
 
 The event is saved in the outbox before any handler runs. The handlers then run at the same
 time, in a separate process that is stopped after --timeout.
@@ -129,7 +129,7 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command line; return the exit status."""
     if not args.command_line and any("=" not in word for word in args.words[1:]):
-        args.parser.error(_NO_COMMAND)  # which is likelier than data without a value
+        args.parser.error(_NO_COMMAND)  # a missing COMMAND is likelier than data without a value
     name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.command_line:
         args.parser.error(_NO_COMMAND)
@@ -179,7 +179,7 @@ class _Step:
             return
         if self._args.verbose:
             settings.print_origins()
-        # All that is needed later, since the command may remove or upgrade this package.
+        # Import all that is needed later, because the command may remove or upgrade this package.
         from event import _redact  # noqa: F401
         from event._worker import EventSender
 
@@ -196,7 +196,7 @@ class _Step:
         self._sender.redact = settings.redact
         self._sender.prepare()
         if self._args.start:
-            self._sender.delivers_backlog = False  # the end does
+            self._sender.delivers_backlog = False  # the sending of the end event does
             self._send_start(self._sender)
 
     def _send_start(self, sender: EventSender) -> None:

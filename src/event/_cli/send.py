@@ -230,7 +230,7 @@ def _print_json(events: list[dict[str, Any]]) -> None:
 
 
 class _StandardInput:
-    """Inside a ``with`` block, what ``-`` stands for is a file.
+    """Inside a ``with`` block, replaces the path ``-`` by the path of a file with the content of stdin.
 
     :param files: the path of each attachment, by name; ``-`` for the content of stdin
     """
@@ -253,11 +253,11 @@ class _StandardInput:
                 if sys.stdin is not None:
                     copyfileobj(sys.stdin.buffer, file)
             except OSError as error:
-                terminal.print_err(f"stdin is only attached as far as it could be read: {one_line(error)}")
+                terminal.print_err(f"only a part of stdin could be read and is attached: {one_line(error)}")
         return {name: self._path if path == "-" else path for name, path in self._files.items()}
 
     def __exit__(self, *_args: object) -> None:
-        """Remove the file; what keeps the event has its own copy."""
+        """Remove the file. If the event is kept, the outbox has its own copy."""
         if self._path:
             os.unlink(self._path)
 

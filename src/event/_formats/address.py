@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Each alternative of a token begins with a character of its own, and one that never ends takes the rest of the text:
+# Each alternative of a token begins with another character, and an unterminated one matches the rest of the text. So
 # reading takes linear time.
 _QUOTED = r'"(?:\\.|[^"\\])*"'
 _TOKEN = re.compile(
@@ -30,8 +30,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 class Mailbox:
     """A recipient or sender of mail.
 
-    :ivar name: the display name, on one line; empty without one
-    :ivar address: as it was written
+    :ivar name: the display name, on one line; empty if there is none
+    :ivar address: the address, unchanged
     """
 
     name: str
@@ -54,9 +54,9 @@ class Mailbox:
 def parse_mailboxes(value: str | Iterable[str]) -> list[Mailbox]:
     """Return the mailboxes of an address list.
 
-    :param value: ``a@x, "Doe, Jane" <b@x>, Team: c@x, d@x;``; or a list, each element of which is one mailbox or such
-        a string. In an element, all that precedes the ``<`` is the name, whatever commas it contains.
-    :raises EventError: there is no mailbox, or one of them has no valid address
+    :param value: an address list such as ``a@x, "Doe, Jane" <b@x>, Team: c@x, d@x;``, or a Python list of mailboxes
+        and address lists. In an element ``NAME <ADDRESS>`` of a Python list, NAME may contain commas
+    :raises EventError: there is no mailbox, or an address is invalid
     """
     found: list[Mailbox] = []
     for text in [value] if isinstance(value, str) else value:
@@ -65,14 +65,14 @@ def parse_mailboxes(value: str | Iterable[str]) -> list[Mailbox]:
         else:
             found += [parse_mailbox(element) for element in _elements(text) if element.strip()]
     if not found:
-        raise EventError("smtp: there is not a mail address; expected one such as builds@example.com")
+        raise EventError("smtp: there is no mail address; expected one such as builds@example.com")
     return found
 
 
 def parse_mailbox(text: str) -> Mailbox:
     """Return the mailbox of ``NAME <ADDRESS>``, ``ADDRESS (NAME)`` or ``ADDRESS``.
 
-    :raises EventError: the address is invalid: it contains a space, a line break, a second address, …
+    :raises EventError: the address is invalid, for example because it contains a space or a second address
     """
     text = text.strip()
     name, address = "", text
@@ -82,7 +82,7 @@ def parse_mailbox(text: str) -> Mailbox:
     elif match := _COMMENTED.fullmatch(text):
         address, name = match[1], match[2]
     if not _ADDRESS.fullmatch(address):
-        # A URL may contain a password: a server in the place of an address.
+        # A URL, which may contain a password, if the server is in the place of an address.
         shown = "a URL" if "://" in text else repr(text)
         raise EventError(f"smtp: {shown} is not a mail address; expected one such as Jane Doe <jane@example.com>")
     return Mailbox(_text.on_one_line(name), address)
@@ -94,7 +94,7 @@ def format_mailboxes(boxes: Iterable[Mailbox]) -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a display name, in quotes if it contains what an address list uses (RFC 5322, 3.2.4)."""
+    """Return a display name, in quotes if it contains characters of the syntax (RFC 5322, 3.2.4)."""
     return name if _PLAIN_NAME.fullmatch(name) else '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
 
 
@@ -102,7 +102,7 @@ def _elements(text: str) -> Iterator[str]:
     """Yield the elements of an address list. A group ``NAME: ADDRESS, …;`` yields its addresses."""
     parts: list[str] = _TOKEN.findall(text)
     last_end = len(parts) - 1 - parts[::-1].index(";") if ";" in parts else -1
-    element: list[str] = []  # to add to a text takes quadratic time in some interpreters, and under coverage
+    element: list[str] = []  # a list: extending a string takes quadratic time in some interpreters, and under coverage
     in_group = False
     for position, part in enumerate(parts):
         if part == ":" and not in_group and position < last_end:

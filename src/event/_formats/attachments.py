@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     Form: TypeAlias = Literal["whole", "compressed", "end", "empty", "left out"]
 
-COMPRESSIBLE = 512 << 20  # bytes of a file that are compressed in the hope that it fits: some seconds
+COMPRESSIBLE = 512 << 20  # bytes; compressing a larger file would take too long
 _COMPRESS_CHUNK = 1 << 20  # bytes
-_TEXT_PROBE = 1 << 13  # bytes that show whether a file is text
-_SMALLEST_END = 1 << 10  # bytes; less of a log helps nobody
-_PARTIAL_LINE = 1 << 12  # bytes; a longer first line of a log's end is kept, though it has no beginning
+_TEXT_PROBE = 1 << 13  # bytes that are read to decide whether a file is text
+_SMALLEST_END = 1 << 10  # bytes; a shorter end of a log is useless
+_PARTIAL_LINE = 1 << 12  # bytes; in the end of a log, a longer first line is kept even if it is incomplete
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """An attached file.
 
-    :ivar size: the size in bytes, at the start of the mail
+    :ivar size: the size in bytes when the mail was started
     :ivar is_log: whether it is a text with the name ``log``, as from `Event.attach_file` and ``run --log``
     """
 
@@ -67,7 +67,7 @@ class Attachment:
         kind, encoding = guess_type(self.file.path) if guess_type(self.file.path)[0] else guess_type(self.file.name)
         if (kind, encoding) == ("application/x-tar", "gzip"):
             return "application/x-tar-gz"
-        # RFC 2046 forbids base64 in these two, and without it no server leaves a mail's line ends as they are.
+        # RFC 2046 forbids base64 for these two types. Without base64, servers change the line ends.
         if not kind or encoding or kind.startswith(("message/", "multipart/")):
             return "application/octet-stream"
         return kind
@@ -76,7 +76,7 @@ class Attachment:
 def attached_files(event: Event) -> list[File]:
     """Return an event's attachments with their sizes.
 
-    :raises OSError: one is missing, no regular file, or not readable
+    :raises OSError: a file is missing, not a regular file, or not readable
     """
     files: list[File] = []
     for name, (path, _) in event.get_attachments().items():
@@ -87,10 +87,10 @@ def attached_files(event: Event) -> list[File]:
 
 
 def fit(files: Iterable[File], room: int) -> list[Attachment]:
-    """Return the attachments of a mail for some files, in the same order.
+    """Return the attachments of a mail, one for each file, in the same order.
 
-    Empty files are not attached, since some services refuse them. Files are attached whole as long as they fit, in
-    order. A text that does not fit is compressed. If it still does not fit, only its end is attached.
+    Files that fit are attached whole, in order. A text that does not fit is compressed. If it still does not fit, only
+    its end is attached. Empty files are not attached, because some services refuse them.
 
     :param room: the available size in bytes
     :raises OSError: a file could not be read
@@ -125,11 +125,11 @@ def _whole(file: File, room: int) -> Attachment:
 
 def _compressed(file: File, room: int) -> Attachment:
     most = _capacity(file, room)
-    packer = zlib.compressobj(wbits=31)  # the format of gzip, without a time
+    packer = zlib.compressobj(wbits=31)  # the gzip format, without a time stamp
     packed: list[bytes] = []
     size = 0
     with open(_files.open_regular(file.path), "rb") as source:
-        # Not more than there was: a log may grow meanwhile.
+        # Read no more than the original size: a log may grow meanwhile.
         left = file.size if file.size <= COMPRESSIBLE else 0
         while size <= most and (chunk := source.read(min(_COMPRESS_CHUNK, left))):
             left -= len(chunk)
@@ -157,19 +157,19 @@ def _from_line_start(text: bytes) -> bytes:
 
 
 def _cost(attachment: Attachment) -> int:
-    """Return the largest size of an attachment in a mail, in bytes."""
+    """Return an upper bound of an attachment's size in a mail, in bytes."""
     size = len(attachment.content)
-    # Base64 has 76 characters a line.
+    # Base64 has lines of 76 characters.
     return _overhead(attachment.file) + 4 * -(-size // 3) + 2 * -(-size // 57) if size else 0
 
 
 def _capacity(file: File, room: int) -> int:
-    """Return the number of bytes of a file that fit; negative if not even its name fits."""
+    """Return how many bytes of a file fit; negative if not even its name fits."""
     return (room - _overhead(file)) // 78 * 57
 
 
 def _overhead(file: File) -> int:
-    """Return the largest size of an attachment's header and of its line in the mail's text."""
+    """Return an upper bound of the size of an attachment's header and its line in the mail's text."""
     return 700 + 4 * len(quote(file.name, safe="", errors="replace"))
 
 

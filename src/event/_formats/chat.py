@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class ChatMessage:
     """The message for all chat services. Event data in it mentions no one, but a template may.
 
-    :ivar files: name and path of each attachment that is not empty: some services refuse a message with an empty one
-    :ivar empty: the names of the others
+    :ivar files: name and path of each attachment, without the empty ones, which some services refuse
+    :ivar empty: the names of the empty attachments
     :ivar events: the data of each event that the message lists; empty if it is about one event
     """
 
@@ -40,7 +40,7 @@ class ChatMessage:
 
     @property
     def title(self) -> str:
-        """One line."""
+        """The title, on one line."""
         return self.notice.title
 
     @property
@@ -58,7 +58,7 @@ class ChatMessage:
         return ""
 
     def body(self, preferred: str, limit: int) -> tuple[str, str]:
-        """Return the format of the body, and the body.
+        """Return the body of the message, after its format.
 
         :param preferred: the format that a service prefers: TEXT, MARKDOWN or HTML
         :param limit: the maximum length in characters
@@ -100,7 +100,7 @@ def _is_empty(path: str) -> bool:
 def digest_about(events: Sequence[Event]) -> ChatMessage:
     """Return the message that lists many events. Their files are not attached.
 
-    :raises EventError: the data of one contains itself
+    :raises EventError: the data of an event contains itself
     """
     found = [*map(_chat_data, events)]
     return ChatMessage(digest_of(found), events=found)

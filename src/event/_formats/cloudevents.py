@@ -32,8 +32,8 @@ CONTENT_TYPE = "application/cloudevents+json"
 SOURCE = "/e3-event"
 TYPE = "e3.event.{name}"
 
-# By version of CDEvents: the version of its taskrun events, the name of the key that holds its own, whether the
-# subject tells its type, and whether there is an outcome "cancel".
+# For each version of CDEvents: the version of the taskrun events, the key of the version of CDEvents itself, whether
+# the subject has a type, and whether the outcome "cancel" exists.
 _CDEVENTS = {
     "0.3.0": ("0.1.1", "version", True, False),
     "0.4.1": ("0.2.0", "version", True, False),
@@ -44,7 +44,7 @@ CDEVENTS_DEFAULT = "0.5.1"
 
 _OUTCOMES = frozenset({"success", "failure", "cancel", "error"})
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
-_URI_REFERENCE = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")  # RFC 3986's characters
+_URI_REFERENCE = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")  # the characters of RFC 3986
 _NOT_IN_URI = re.compile(r"[^A-Za-z0-9._~-]")
 
 
@@ -78,12 +78,12 @@ def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") 
 def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEVENTS_DEFAULT) -> str:
     """Return a CDEvent ``taskrun``, within a CloudEvent, as JSON text.
 
-    It is ``started`` for an event that has neither an end nor an outcome, else ``finished``. The event's data and the
-    list of the attachments are its custom data.
+    An event that has neither an end nor an outcome becomes ``started``, all others become ``finished``. The custom data
+    contains the event's data and the list of the attachments.
 
-    :param sending: the id of the sending, which becomes that of the CDEvent and of the CloudEvent
-    :param source: as for as_cloudevent
-    :param version: one of CDEVENTS_VERSIONS
+    :param sending: the id of the sending, which becomes the id of the CDEvent and of the CloudEvent
+    :param source: as for `as_cloudevent`
+    :param version: one of `CDEVENTS_VERSIONS`
     :raises EventError: the data contains itself
     """
     data = event.as_dict()
@@ -138,7 +138,7 @@ def _time(data: dict[str, Any]) -> str | None:
 
 
 def _rfc3339(value: Any) -> str | None:
-    """Return a time in the format of RFC 3339; without a zone, it is UTC. Return None if it is not a time."""
+    """Return a time in the format of RFC 3339, in UTC if it has no zone; None if the value is not a time."""
     import time
     from datetime import datetime
 

@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-DIGEST_OVER = 5  # events that wait for one handler; more are one notice
+DIGEST_OVER = 5  # if more events wait for one handler, they become one notice
 
-# In the order in which they are listed.
+# The words for the outcomes, in the order in which the notice lists the events.
 _COUNTED = {"failure": "failed", "cancel": "cancelled", "": "without an outcome", "success": "succeeded"}
 
 
 def digest_of(events: Sequence[Mapping[str, Any]], limit: int | None = None) -> Notice:
     """Return one notice with a line for each event, failures first.
 
-    :param events: the data of each, as `event._formats.notice.plain_data` returns it
-    :param limit: characters that the lines may have; None for no limit
+    :param events: the data of each event, as `event._formats.notice.plain_data` returns it
+    :param limit: the maximum length of all lines, in characters; None for no limit
     """
     outcomes = [known_outcome(data) for data in events]
     counts = [f"{outcomes.count(outcome)} {word}" for outcome, word in _COUNTED.items() if outcome in outcomes]

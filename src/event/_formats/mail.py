@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from event._formats.attachments import File
     from event._formats.template import Templates
 
-MAX_SIZE = 40 << 20  # bytes of a mail, after base64; few servers take more
+MAX_SIZE = 40 << 20  # bytes of a mail, in base64; few servers accept more
 
 _MAX_MAIL_LINE = 900  # characters; RFC 5322 allows 998 bytes in a line
-_PIECES = re.compile(r"(?:%..|.){1,20}")  # of a percent-encoded name
+_PIECES = re.compile(r"(?:%..|.){1,20}")  # the pieces of a percent-encoded name
 
 
 class _Folded(str):
@@ -44,10 +44,10 @@ class _Folded(str):
 
 
 class _Policy(EmailPolicy):
-    """The rules of mail servers, with addresses and file names folded here.
+    """The rules for the header. This module folds addresses and file names itself.
 
-    The library loses the quotes of a display name that it folds, so that ``"Doe, Ann"`` becomes two recipients. It
-    writes a name of 1000 letters on one line, and the line break of a file name as it is.
+    When the library folds a display name, it loses the quotes, so ``"Doe, Ann"`` would become two recipients. It also
+    writes a name of 1000 letters on one line, and does not encode a line break in a file name.
     """
 
     def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
@@ -71,8 +71,8 @@ _UTF8 = _Policy(linesep="\r\n", cte_type="7bit", utf8=True)  # for a non-ASCII l
 class ComposedMail:
     """A mail that is ready to send.
 
-    :ivar content: lines end with CRLF; ASCII, unless the local part of an address is not
-    :ivar remarks: for each attachment that is not complete, what was done instead
+    :ivar content: the mail, with CRLF line ends, in ASCII unless the local part of an address is not ASCII
+    :ivar remarks: a line about each attachment that is shortened or left out
     """
 
     content: bytes = field(repr=False)
@@ -83,11 +83,12 @@ class ComposedMail:
 class MailContent:
     """The content of a mail, independent of its recipients.
 
-    :ivar sending: the id that every attempt has
-    :ivar thread: the same for the mails that belong together
-    :ivar text: returns the text for people, given lines about the attachments
-    :ivar html: returns the same as HTML
-    :ivar json: what is attached under `json_name`
+    :ivar sending: the id of the sending, the same for every attempt
+    :ivar thread: a key that is equal for mails of one thread
+    :ivar text: returns the readable text; its argument is the lines about the attachments
+    :ivar html: returns the same text as HTML
+    :ivar json_name: the name under which `json` is attached
+    :ivar json: the data of the event or the events
     """
 
     subject: str
@@ -103,9 +104,9 @@ class MailContent:
 def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
     """Return the content of the mail about an event.
 
-    :param subject: of an event without an outcome; otherwise the notice's title follows it
+    :param subject: the subject; if the event has an outcome or `templates` a title, the title follows it
     :raises EventError: the data contains itself
-    :raises OSError: an attachment is missing, no regular file, or not readable
+    :raises OSError: an attachment is missing, not a regular file, or not readable
     """
     values = event.as_dict()
     data = plain_data(values)
@@ -127,7 +128,7 @@ def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
 def digest_content(events: Sequence[Event], subject: str) -> MailContent:
     """Return the content of one mail about many events. Their attachments are not included.
 
-    :raises EventError: the data of one contains itself
+    :raises EventError: the data of an event contains itself
     """
     values = [event.as_dict() for event in events]
     notice = digest_of([*map(plain_data, values)])
@@ -146,7 +147,7 @@ def digest_content(events: Sequence[Event], subject: str) -> MailContent:
 
 
 class Mail:
-    """A mail, composed for each server: its size limit decides which attachments fit.
+    """A mail. It is composed for each server, because the server's size limit determines which attachments fit.
 
     :raises EventError: an address is invalid
     """
@@ -162,7 +163,7 @@ class Mail:
             "To": _Folded(",\r\n ".join(map(_mailbox_field, recipients, addresses[1:]))),
             "Date": format_datetime(datetime.now(timezone.utc)),
             "Message-ID": _message_id(content.sending, addresses[0]),
-            # No mail has this id. Mail programs show those that refer to it as one thread.
+            # The id of a mail that does not exist. Mail programs show all mails that refer to it as one thread.
             "In-Reply-To": thread,
             "References": thread,
             "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office reply
@@ -173,8 +174,8 @@ class Mail:
         """Return the mail for a server.
 
         :param limit: the server's size limit in bytes; None if it has none
-        :raises PermanentError: the data alone is larger
-        :raises OSError: an attachment is missing, no regular file, or not readable
+        :raises PermanentError: the data alone exceeds the limit
+        :raises OSError: an attachment is missing, not a regular file, or not readable
         """
         size = min(limit or MAX_SIZE, MAX_SIZE)
         if self._composed is None or self._composed[0] != size:
@@ -186,7 +187,7 @@ class Mail:
         with_html = True
         room = size - len(self._encode(none, size, with_html=True))
         if room < 0:
-            with_html = False  # the text says the same
+            with_html = False  # the plain text has the same content
             room = size - len(self._encode(none, size, with_html=False))
         if room < 0:
             raise PermanentError(f"the data alone is over {_in_words(size)}, the limit of a mail; attach it as a file")
@@ -195,14 +196,14 @@ class Mail:
         return ComposedMail(self._encode(attachments, size, with_html=with_html), remarks)
 
     def _encode(self, attachments: list[Attachment], size: int, *, with_html: bool) -> bytes:
-        message: Any = EmailMessage(policy=self._policy)  # typed as if it held no parts but messages
+        message: Any = EmailMessage(policy=self._policy)  # its annotations do not allow parts that are not messages
         for name, value in self._fields.items():
             message[name] = value
         lines = [_note(attachment, size) for attachment in attachments]
         message.set_content(self._content.text(lines))
         if with_html:
             message.add_alternative(self._content.html(lines), subtype="html")
-        # Otherwise the library searches the whole mail for the boundary that it has drawn.
+        # Without a boundary of ours, the library chooses one, and searches the whole mail for it.
         message.make_mixed(boundary=f"=-{unique_id()}")
         message.attach(_part("application/json", self._content.json_name, self._content.json))
         for attachment in attachments:
@@ -215,7 +216,7 @@ class Mail:
 def _message_id(sending: str, sender: str) -> str:
     """Return a message id that is the same on every attempt, so that mail programs can recognize a repeated mail.
 
-    Its domain is the sender's: `email.utils.make_msgid` asks DNS for this machine's name, and publishes it.
+    Its domain is that of the sender. `email.utils.make_msgid` would ask DNS for this machine's name, and publish it.
     """
     domain = sender.rpartition("@")[2]
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", sending):
@@ -249,7 +250,7 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _file_name(name: str) -> str:
-    """Return the parameter of a file name: as RFC 2231 has it, unless the name is short and plain."""
+    """Return the parameter for a file name, in the form of RFC 2231 unless the name is short and plain."""
     if len(name) <= 60 and re.fullmatch(r"[\w .,+@%()-]+", name, re.ASCII):
         return f' filename="{name}"'
     first, *rest = _PIECES.findall(quote(name, safe="", errors="replace"))

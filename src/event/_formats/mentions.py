@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 _JOINER = "\u034f"  # the combining grapheme joiner: invisible, and `on_one_line` keeps it
 
-# In this order: a URL; the part of a mail address after its local part; what begins a mention. Discord, Slack, Teams,
-# Mattermost, Telegram, Zulip and Matrix use @NAME and <@ID>, Slack also <!channel>, Lark <at ...>, Google Chat
-# <users/all>. Apprise completes `!channel>` and `@ID>` to the forms of Slack, with any white space in them.
+# In this order: a URL; a mail address from its @ on; the beginning of a mention. Discord, Slack, Teams, Mattermost,
+# Telegram, Zulip and Matrix use @NAME and <@ID>. Slack also uses <!channel>, Lark <at ...> and Google Chat <users/all>.
+# Apprise completes `!channel>` and `@ID>`, with any white space in them, to the forms of Slack.
 _PATTERN = re.compile(
     r"https?://[^\s<>!]+"
     r"|(?<=\w)@(?!everyone|here)[\w-]+\.\w"
@@ -22,10 +22,10 @@ _PATTERN = re.compile(
 
 
 def without_mentions(value: Any) -> Any:
-    """Return a value of JSON in whose texts no chat service finds a mention, such as ``@everyone`` or ``<!channel>``.
+    """Change the texts in a JSON value so that chat services find no mention, such as ``@everyone`` or ``<!channel>``.
 
-    An invisible character follows the sign that would begin it. In a URL, ``%40`` replaces ``@``. Mail addresses
-    stay as they are.
+    An invisible character is added after the ``@``, ``!`` or ``<`` of a mention. In a URL, ``%40`` replaces ``@``. Mail
+    addresses do not change.
     """
     if isinstance(value, str):
         return _PATTERN.sub(_defused, value)

@@ -1,7 +1,7 @@
 """Describe an event for a recipient of a mail or a chat message.
 
-A notice contains, in this order, the title (what failed and how), the reason, the failed tests, the last lines of the
-output, the link to the CI job, facts such as the actor and the branch, and the rest of the data.
+The title says what failed and how. It is followed by the reason, the failed tests, the last lines of the output, the
+link to the CI job, facts such as the actor and the branch, and the rest of the data.
 `event._formats.notice_html` renders it as HTML.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 VALUE_MAX = 200  # characters of one value
 VALUES_MAX = 50
-CHAT_MAX = 1800  # characters of a chat message that are read, not scrolled over
+CHAT_MAX = 1800  # characters of a chat message that fit on a screen
 CHAT_TAIL = 10  # lines of the output
 CHAT_TESTS = 3
 CHAT_FACTS = 12
@@ -34,12 +34,13 @@ CHAT_FACTS = 12
 _VERBS = {"success": "succeeded", "failure": "failed", "cancel": "was cancelled"}  # of each outcome
 _WHO = ("by", "author", "user", "actor")
 _TESTS = ("tests", "failures", "errors", "skipped", "failing_tests")
-# Values that the notice shows elsewhere, and those that help no recipient.
+# Values that the notice shows in another place, and values that are of no use to a recipient.
 _SHOWN_ELSEWHERE = frozenset(
     {"name", "outcome", "exit_code", "signal", "duration", "error", "output_tail", "branch", "commit", "build_url"}
     | {"begin_time", "end_time", "traceparent", "parent_span_id", "tracestate", *_WHO}
 )
-# What XML 1.0 has no room for (section 2.2), C1 controls, and halves of surrogate pairs, which UTF-8 has none for.
+# Characters that XML 1.0 does not allow (section 2.2), C1 control characters, and lone surrogates, which UTF-8 cannot
+# encode.
 _UNWRITABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -115,7 +116,7 @@ def with_templates(notice: Notice, templates: Templates, data: Mapping[str, Any]
 
 
 def known_outcome(data: Mapping[str, Any]) -> str:
-    """Return an event's outcome, empty if it has none of the three."""
+    """Return an event's outcome: success, failure or cancel; empty if it has none of these."""
     outcome = data.get("outcome")
     return outcome if isinstance(outcome, str) and outcome in _VERBS else ""
 
@@ -132,7 +133,7 @@ def title_of(data: Mapping[str, Any]) -> str:
         words[0] += f": {short(as_text(data['outcome']))}"
     if (outcome or words[-1] == "started") and data.get("branch"):
         words.append(f"on {short(as_text(data['branch']))}")
-    how = ", ".join(_how(data)) if outcome else ""
+    how = ", ".join(_title_details(data)) if outcome else ""
     return " ".join(words) + (f" ({how})" if how else "")
 
 
@@ -178,7 +179,7 @@ def text_of(notice: Notice, remarks: Sequence[str] = ()) -> str:
 
 
 def chat_text(notice: Notice, remarks: Sequence[str], limit: int) -> str:
-    """Return the body of a chat message, whose title is the notice's: short, with the end of the output as code.
+    """Return the body of a chat message: a short form of the notice without its title, with the output as code.
 
     :param remarks: lines about the attachments
     :param limit: the maximum length in characters
@@ -223,7 +224,7 @@ def last_that_fit(lines: Sequence[str], room: int) -> str:
     return "\n".join(reversed(kept)).strip("\n")
 
 
-def _how(data: Mapping[str, Any]) -> Iterator[str]:
+def _title_details(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield the details of the title: the failed tests, the exit status or signal, and the duration."""
     failed = sum(value for value in map(data.get, ("failures", "errors")) if type(value) is int)
     if failed and type(data.get("tests")) is int:
@@ -249,7 +250,7 @@ def _seconds(data: Mapping[str, Any]) -> float | None:
 
 
 def _time(value: object) -> datetime | None:
-    """Return a time that `Event.format_date` wrote, which is in UTC; None if value is not one."""
+    """Parse a time in UTC, as `Event.format_date` writes it; return None for any other value."""
     text = str(value)
     try:
         time = datetime.fromisoformat(text)  # strptime would import more while an event is sent
@@ -288,7 +289,7 @@ def _facts(data: Mapping[str, Any]) -> Facts:
 
 
 def _others(data: Mapping[str, Any], hidden: set[str]) -> Facts:
-    """Return the rest of the data, without objects as JSON; the uid comes last."""
+    """Return the rest of the data, one entry for each value in an object. The uid comes last."""
     rest = {key: value for key, value in data.items() if key not in hidden and key != "uid"}
     facts = [fact for key, value in {**rest, "uid": data.get("uid")}.items() for fact in _flat(key, value)]
     shown = [(short(label), short(text)) for label, text in facts if label not in _CI_ELSEWHERE]
@@ -301,7 +302,7 @@ _CI_ELSEWHERE = frozenset({"ci.build_url", "ci.branch", "ci.commit", *(f"ci.{key
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield a line for each value inside of a value."""
+    """Yield the key and the text of each simple value in a value, with the keys joined by dots."""
     if isinstance(value, dict):
         for inner, item in value.items():
             yield from _flat(f"{key}.{inner}", item)

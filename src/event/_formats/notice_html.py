@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SANS = "-apple-system,BlinkMacSystemFont,'Segoe UI',Roboto,Helvetica,Arial,sans-serif"
 _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'Liberation Mono',monospace"
-# Of each outcome: a word, the colour of its text and bar, and its background; both colours pass WCAG AA.
+# For each outcome: a word, the colour of its text and bar, and its background. The contrast satisfies WCAG AA.
 _LOOKS = {
     "success": ("Success", "#116329", "#dafbe1"),
     "failure": ("Failure", "#a40e26", "#ffebe9"),
@@ -88,7 +88,7 @@ def chat_html(notice: Notice, remarks: Sequence[str], limit: int) -> str:
     before, after = ("<br/>\n".join(map(escape, some)) for some in lines)
     room = limit - len(before) - len(after) - len("<br/>\n<pre></pre><br/>\n")
     tail = escape(chat_tail(notice, room))
-    if len(tail) > room:  # it has many characters that HTML escapes
+    if len(tail) > room:  # too long after escaping
         tail = escape(chat_tail(notice, room // 6))
     code = f"<pre>{tail}</pre>" if tail else ""
     if len(before) + len(after) > limit:

@@ -29,8 +29,8 @@ def fill(template: str, data: Mapping[str, Any]) -> str:
     ``{key}`` is replaced by a value, ``{key.inner}`` by a value in an object. If the data has no ``build_url``,
     ``{build_url}`` is ``{ci.build_url}``. ``{{`` and ``}}`` are braces. An unknown field remains unchanged.
 
-    `str.format` is not used: it reads attributes of objects, raises at a missing key, and accepts any field width, such
-    as a gigabyte of spaces.
+    `str.format` is not used: it reads attributes of objects, and raises an exception for a missing key. It also accepts
+    any field width, such as a gigabyte of spaces.
 
     :param data: plain JSON values
     """

@@ -29,7 +29,7 @@ _READ_TIMEOUT = 30.0  # seconds without a byte; a service may need time to proce
 
 
 def load_ahead() -> None:
-    """Import all modules that sending needs now: if another thread forks during an import, the child hangs."""
+    """Import all modules that sending needs. If another thread forked during a later import, the child would hang."""
     import netrc  # noqa: F401
 
     import apprise
@@ -60,7 +60,7 @@ class AppriseService:
 
     @property
     def key(self) -> str:
-        """The key of this URL in the outbox's journal: a hash that is too short to confirm a guess of the URL."""
+        """The key of this URL in the outbox's journal: a hash, too short to verify a guess of the URL."""
         return sha256(self.url.encode("utf-8", "replace")).hexdigest()[:8]
 
     def send_event(self, event: Event) -> bool:  # noqa: ARG002  # a handler's signature
@@ -71,7 +71,8 @@ class AppriseService:
         import apprise
 
         with Listener(self.url) as listener:
-            # A new object each time: a fork must not share its connections, and the secret may have changed.
+            # Create a new object each time: after a fork, two processes would share its connections, and the secret may
+            # have changed.
             one = apprise.Apprise(asset=_asset(apprise))
             service = listener.service(apprise, self.label)
             one.add(service)
@@ -108,7 +109,7 @@ def _preferred_format(service: Any) -> str:
 def keep_pace(url: str, seconds: float) -> None:
     """Wait until the pause that Apprise requires between two messages to a service has passed.
 
-    Apprise limits the rate of one object only, and here each message has its own object.
+    Apprise itself limits the rate of each object, but here each message has its own object.
     """
     now = time.monotonic()
     turn = max(now, _turns.get(url, 0.0))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from typing import Any
 
-BODY = 1 << 16  # bytes of an answer's body that are read
+BODY = 1 << 16  # bytes of a response's body that are read
 _BODY_TIMEOUT = 2.0  # seconds
 
 # The exceptions of a failed request, other than mistakes of the caller.
@@ -35,8 +35,7 @@ _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 class Response:
     """The response of a server.
 
-    :ivar body: at most `BODY` bytes. It is empty if it is compressed, which no request asks for, or if it does not
-        arrive completely and in time: the status is enough.
+    :ivar body: at most `BODY` bytes; empty if the body is compressed, or did not arrive completely and in time
     :ivar complete: whether the whole body was read
     """
 
@@ -67,7 +66,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A server, and the proxy that leads to it."""
+    """A server, and the proxy through which to reach it."""
 
     scheme: str
     host: str
@@ -101,11 +100,11 @@ class Connection(http.client.HTTPConnection):
         super().__init__(route.host, route.port)
         self.sock: Any = None
         self.route = route
-        self._tls: Any = context  # there for a route that needs it
+        self._tls: Any = context  # used only if the server or the proxy uses TLS
         self._deadline = Deadline(0)
 
     def connect(self) -> None:
-        """Connect, through the proxy if there is one, and with TLS if the URL says so."""
+        """Connect, through the proxy if there is one, and with TLS if the URL is ``https``."""
         proxy = self.route.proxy
         if proxy and proxy.scheme == "https" and self.route.is_tunnel:
             raise OSError("an https:// proxy cannot be used for https:// URLs; expected http://HOST:PORT")
@@ -124,7 +123,7 @@ class Connection(http.client.HTTPConnection):
         self.sock = sock
 
     def exchange(self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Response:
-        """Post, and return the answer; afterwards `sock` is None if the connection cannot serve again."""
+        """Post, and return the response. If the connection cannot be used again, `sock` is None afterwards."""
         self._deadline = deadline
         if self.sock is not None:
             self.sock.deadline = deadline
@@ -136,7 +135,7 @@ class Connection(http.client.HTTPConnection):
         if target.authorization:
             more["Authorization"] = target.authorization
         self.request("POST", path, body, {name: value for name, value in {**more, **headers}.items() if value})
-        sock: Any = self.sock  # getresponse() forgets it if the server wants to close the connection
+        sock: Any = self.sock  # getresponse() sets it to None if the server wants to close the connection
         with self.getresponse() as response:
             answer = Response(response.status, response.headers)
             sock.deadline = deadline.shortened(_BODY_TIMEOUT)
@@ -168,7 +167,7 @@ class Connection(http.client.HTTPConnection):
 
 
 def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
-    """Read an answer's body, but no more than `BODY` bytes. If it breaks off or takes too long, it is not complete."""
+    """Read at most `BODY` bytes of a response's body. If the body breaks off or takes too long, it is not complete."""
     try:
         body = response.read(BODY)
     except FAILURES:

@@ -120,7 +120,7 @@ def start_tls(sock: Socket, context: ssl.SSLContext, host: str) -> TLSSocket:
     """Start TLS on a socket, and return the TLS socket. The socket's deadline applies to the handshake.
 
     :param context: its `sslsocket_class` becomes `TLSSocket`
-    :raises OSError: the handshake failed, or the certificate is not to be trusted; the socket is closed
+    :raises OSError: the handshake failed, or the certificate is not trusted; the socket is closed
     """
     context.sslsocket_class = TLSSocket
     deadline = sock.deadline

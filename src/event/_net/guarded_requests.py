@@ -17,12 +17,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LINGER = 2.0  # seconds for the rest of an answer that says that the service has the message
+LINGER = 2.0  # seconds for the rest of a response whose status shows that the service has the message
 _MAX_ANSWER = 1 << 20  # bytes
 
 
 def guard(module: str) -> None:
-    """Replace `requests` in a module that has imported it by the guarded version."""
+    """Replace `requests` by the guarded version, in a module that has imported it."""
     namespace = vars(sys.modules[module])
     if getattr(namespace.get("requests"), "__name__", "") == "requests":
         namespace["requests"] = _GuardedRequests(namespace["requests"])
@@ -49,7 +49,7 @@ class _GuardedRequests:
         if kwargs.get("verify") in {None, True}:
             kwargs["verify"] = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         with self._requests.Session() as session:
-            session.trust_env = False  # neither .netrc nor its rules for proxies
+            session.trust_env = False  # ignore .netrc, and the library's own rules for proxies
             session.proxies = proxies_for(url)
             answer = session.request(method, url, **kwargs)
             answer.raw = _Bounded(answer.raw, is_taken=200 <= answer.status_code < 300)
@@ -58,16 +58,16 @@ class _GuardedRequests:
 
 
 def _named(method: str, args: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what `requests` calls the arguments that follow the URL."""
+    """Return the positional arguments after the URL as keyword arguments of `requests`."""
     names = {"get": ("params",), "post": ("data", "json")}.get(method, ("data",))
     return dict(zip(names, args, strict=False))
 
 
 class _Bounded:
-    """The beginning of an answer.
+    """The beginning of a response.
 
-    :param is_taken: whether the service has the message. The answer then ends when it stalls or breaks off: as a
-        failure, it would make the next attempt send the message again.
+    :param is_taken: whether the service has the message. If the response then stalls or breaks off, this is its end
+        and not an error, because a retry would send the message again
     """
 
     def __init__(self, raw: Any, *, is_taken: bool) -> None:
@@ -75,7 +75,7 @@ class _Bounded:
         self._left = _MAX_ANSWER
         self._is_taken = is_taken
         self._end = time.monotonic() + LINGER
-        self._read = getattr(raw, "read1", raw.read)  # returns what is there, however little
+        self._read = getattr(raw, "read1", raw.read)  # returns the available data without waiting for more
         sock = getattr(getattr(raw, "connection", None), "sock", None)
         if is_taken and sock:
             sock.settimeout(LINGER)

@@ -1,7 +1,7 @@
 """Convert a host name to its ASCII form, for DNS and TLS.
 
-The standard library's codec ``idna`` is IDNA 2003. It turns ``straße`` into ``strasse``, which may belong to somebody
-else. IDNA 2008 (RFC 5891) keeps the four characters that differ (RFC 5894, 7.2).
+The standard library's codec ``idna`` is IDNA 2003. It turns ``straße`` into ``strasse``, which may belong to another
+owner. IDNA 2008 (RFC 5891) keeps the four characters that differ (RFC 5894, 7.2).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _label(label: str) -> str:
         text = ToASCII(label).decode("ascii")
     else:
         text = "xn--" + "".join(map(_prepared, parts)).encode("punycode").decode("ascii")
-    # There are characters that IDNA 2003 turns into an @, a dot or a slash: another host's name.
+    # IDNA 2003 turns some characters into an @, a dot or a slash. The result would be another host's name.
     if not _LABEL.fullmatch(text):
         raise ValueError("it is not a host name")
     return text

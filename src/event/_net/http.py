@@ -1,6 +1,6 @@
 """One HTTP client for all handlers: POST over persistent connections.
 
-It follows no redirect, reads no .netrc, and logs nothing, because URLs hold tokens.
+It follows no redirect, reads no .netrc, and logs nothing, because URLs contain tokens.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["BODY", "FAILURES", "Client", "Response", "Target", "http_reason", "in_words", "repeated"]
 
 _MAX_IDLE = 10  # connections kept to one server
-_FIRST_POST_PAUSE = 0.1  # seconds before the first repetition, at least; then twice as long each time
-_UNASKED_PAUSE = 1.0  # the same, if the server does not say how long
+_FIRST_POST_PAUSE = 0.1  # seconds; the minimum pause before the first repetition, doubled for each further one
+_UNASKED_PAUSE = 1.0  # the same, if the server does not ask for a pause
 _LONGEST_PAUSE = 60.0  # seconds
 
 
 class Client:
-    """Posts to servers over connections that it keeps.
+    """Posts to servers over persistent connections.
 
-    Threads may share it. A forked process starts without connections: two processes that write to one connection
-    destroy each other's requests.
+    Threads may share a client. A forked process opens its own connections: two processes that write to one connection
+    would corrupt each other's requests.
 
-    :param ca_file: the certificates to trust; empty for the system's, or those that ``SSL_CERT_FILE`` names
-    :param certificate: our own certificate, and the file with its key; empty for none
+    :param ca_file: a file with the certificates to trust; empty for those of ``SSL_CERT_FILE`` or of the system
+    :param certificate: the files with the client's certificate and its key; empty for none
     """
 
     def __init__(self, ca_file: str = "", certificate: tuple[str, str] = ("", "")) -> None:
@@ -60,13 +60,13 @@ class Client:
                 connections.pop().close()
 
     def post(self, target: Target, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Response:
-        """Send a request; return the answer.
+        """Send a request; return the response.
 
-        If the server has closed a kept connection without an answer, the request is repeated once on a new one. When
-        the status has come, the server has the request, so nothing about the answer's body is an error.
+        If the server has closed a persistent connection without a response, the request is repeated once on a new one.
+        Once the status has arrived, the server has the request, so a broken body is not an error.
 
-        :raises OSError: no answer came, in time or at all
-        :raises HTTPException: the answer is no HTTP
+        :raises OSError: the server cannot be reached, or does not respond in time
+        :raises HTTPException: the response is not valid HTTP
         :raises ValueError: a header cannot be sent
         """
         route = _route(target.scheme, target.host, target.port, proxies.surroundings())
@@ -92,7 +92,7 @@ class Client:
 
     def _kept(self, route: Route) -> Connection | None:
         if self._pid != os.getpid():  # pragma: no cover  # in a forked child; a test sends in one
-            self.close()  # our copies of the descriptors alone
+            self.close()  # only this process's copies of the descriptors
             self._pid = os.getpid()
         connections = self._idle.get(route, ())
         while connections:
@@ -102,7 +102,7 @@ class Client:
                 break
             if not connection.is_readable():
                 return connection
-            connection.close()  # the server has closed it, or has said what nobody asked for
+            connection.close()  # the server has closed it, or has sent data without a request
         return None
 
     def _keep(self, connection: Connection) -> None:
@@ -113,7 +113,7 @@ class Client:
             connections.append(connection)
 
     def _tls(self, route: Route) -> ssl.SSLContext | None:
-        """Return the TLS context for a route. It is kept, since creating it costs more than a request."""
+        """Return the TLS context for a route. It is cached, because creating it takes longer than a request."""
         if self._context is None and (route.scheme == "https" or (route.proxy and route.proxy.scheme == "https")):
             try:
                 context = ssl.create_default_context(cafile=self._ca_file or None)
@@ -127,10 +127,12 @@ class Client:
 
 
 def repeated(post: Callable[[], Response], deadline: Deadline, unasked: Container[int] = ()) -> Response:
-    """Post until the server takes it, refuses it, or asks for no pause that ends before the deadline.
+    """Post until the server accepts or refuses the request, or another attempt would miss the deadline.
+
+    The request is repeated if the server asks for a pause, or if the status is one of `unasked`.
 
     :param post: sends the request
-    :param unasked: the statuses after which a request is repeated even if the server does not ask for a pause
+    :param unasked: the statuses after which to repeat the request even if the server does not ask for a pause
     """
     failures = 0
     while True:
@@ -148,7 +150,7 @@ def repeated(post: Callable[[], Response], deadline: Deadline, unasked: Containe
 
 
 def http_reason(error: BaseException) -> str:
-    """Return the reason of a failed request on one line, without text from the server."""
+    """Return the reason why a request failed, on one line, without text from the server."""
     if isinstance(error, http.client.BadStatusLine) and _is_http_2(str(error.args[0])):
         return "the port speaks HTTP/2, as gRPC does; expected HTTP/1.1"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -167,9 +169,9 @@ def _is_http_2(line: str) -> bool:
 
 @lru_cache(32)
 def _route(scheme: str, host: str, port: int, _surroundings: tuple[str | None, ...]) -> Route:
-    """Return the route to a server. It is cached, since finding the proxy is too slow to repeat for each event.
+    """Return the route to a server. It is cached, because finding the proxy is too slow to repeat for each event.
 
-    :param _surroundings: what the proxy depends on
+    :param _surroundings: the variables on which the proxy depends, as a cache key
     :raises OSError: the proxy's URL is malformed
     """
     proxy = proxies.proxy_for(scheme, host, port)

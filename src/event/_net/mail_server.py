@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
-    # From the start; with STARTTLS or not at all; with STARTTLS if the server offers it.
+    # TLS from the start; STARTTLS, always; STARTTLS if the server offers it, otherwise no encryption.
     Encryption: TypeAlias = Literal["tls", "starttls", "opportunistic"]
 
 _MAIL_SCHEMES: dict[str, Encryption] = {"smtps": "tls", "smtp+starttls": "starttls", "smtp": "opportunistic"}
@@ -30,10 +30,10 @@ _SERVER_SYNTAX = (
 class MailServer:
     """A mail server.
 
-    :ivar host: in ASCII, as DNS looks it up
-    :ivar user: of the account; empty if `.netrc` may have one
-    :ivar password: the account's, or a reference to it
-    :ivar shown: what a log calls the server
+    :ivar host: the host name in its ASCII form for DNS
+    :ivar user: the account's user; empty to look in ``.netrc``
+    :ivar password: the account's password, or a reference to it
+    :ivar shown: the server's name in a log
     """
 
     host: str
@@ -45,9 +45,9 @@ class MailServer:
 
     @classmethod
     def parse(cls, text: str) -> MailServer:
-        """Return the server of ``host``, ``host:port``, ``[v6]:port``, ``v6`` or a URL.
+        """Parse ``host``, ``host:port``, ``[v6]:port``, ``v6`` or a URL.
 
-        :raises EventError: it is none of these; the message does not contain it
+        :raises EventError: the text is none of these; the message does not contain the text
         """
         scheme, user, password, place = _split_server(text)
         encryption = _MAIL_SCHEMES[scheme] if scheme else _default_encryption()
@@ -57,13 +57,13 @@ class MailServer:
 
     @property
     def tls_name(self) -> str:
-        """The host as a certificate names it: without the dot that may end it (RFC 6066, 3)."""
+        """The host as a certificate names it: without a dot at its end (RFC 6066, 3)."""
         return self.host.rstrip(".")
 
     def account(self) -> tuple[str, str] | None:
         """Return the user and the password; None without an account.
 
-        :raises EventError: the reference to the password leads to nothing
+        :raises EventError: the reference to the password cannot be resolved
         """
         if self.user:
             return self.user, _secrets.resolve_secret(self.password, f"smtp: the password for {self.shown}")
@@ -71,17 +71,17 @@ class MailServer:
 
 
 def features() -> set[str]:
-    """Return what E3_ENABLE_FEATURE switches on, a comma-separated list."""
+    """Return the features in E3_ENABLE_FEATURE, a comma-separated list."""
     return {name.strip() for name in os.environ.get("E3_ENABLE_FEATURE", "").split(",")}
 
 
 def password_of(text: str) -> str:
-    """Return the password, or the reference to it, in a server's URL; empty without one."""
+    """Return the password in a server's URL, or the reference to it; empty if there is none."""
     return _split_server(text)[2]
 
 
 def with_absolute_reference(text: str) -> str:
-    """Return a server with the file that holds its password as an absolute path, for another directory."""
+    """Return a server's URL with an absolute path to the password's file, for a process in another directory."""
     scheme, user, password, place = _split_server(text)
     absolute = _secrets.absolute_reference(password)
     if absolute == password:
@@ -131,9 +131,9 @@ def _is_port(text: str) -> bool:
 
 
 def _netrc_account(host: str) -> tuple[str, str] | None:
-    """Return the login and the password that .netrc holds for a host; its ``default`` entry does not count.
+    """Return the login and the password of a host in ``.netrc``; None if there are none. Ignore the ``default`` entry.
 
-    The file is the one that the variable NETRC names, otherwise ``.netrc`` (or ``_netrc``) in the home directory.
+    The variable NETRC names the file. Without it, the file is ``.netrc`` or ``_netrc`` in the home directory.
     """
     names = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     path = next((path for path in map(os.path.expanduser, names) if os.path.isfile(path)), None)

@@ -198,7 +198,7 @@ def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
     """Check that the receiver has accepted all spans.
 
     :raises PermanentError: it rejected some or all of them permanently
-    :raises EventError: it accepted none, but a later attempt may succeed
+    :raises EventError: it did not accept the spans, but a later attempt may succeed
     """
     is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
     if not answer.taken:
@@ -226,8 +226,8 @@ def _why(error: BaseException, target: Target) -> str:
 
 
 def _status_message(body: bytes) -> str:
-    # The body is a google.rpc.Status. Its first two fields, a number and a text, are those of this message, so no other
-    # package is needed.
+    # The body is a google.rpc.Status. Its first two fields, a number and a text, have the same types as those of
+    # ExportTracePartialSuccess, so no other package is needed.
     try:
         message: str = ExportTracePartialSuccess.FromString(body).error_message
     except Exception:  # it is another message

@@ -1,7 +1,7 @@
 """Find the proxy for a URL. All handlers that use our HTTP client share this rule.
 
 The variables are ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy``, in lower or upper case; lower
-case wins. Without them, the settings of macOS or Windows count, as the standard library reads them.
+case has precedence. If none is set, the standard library reads the settings of macOS or Windows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def surroundings() -> tuple[str | None, ...]:
 
 
 def proxies_for(url: str) -> dict[str, str]:
-    """Return the proxy for a URL, by the URL's scheme, as `requests` and botocore take it; empty if there is none."""
+    """Return ``{scheme: proxy}`` for a URL, as `requests` and botocore expect it; empty if there is no proxy."""
     parts = urlsplit(url)
     proxy = proxy_for(parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
     return {parts.scheme: proxy} if proxy else {}
@@ -35,7 +35,7 @@ def proxies_for(url: str) -> dict[str, str]:
 
 def proxy_for(scheme: str, host: str, port: int) -> str | None:
     """Return the URL of the proxy for a server; None if there is none."""
-    proxies = getproxies()  # those of the system only if no variable is set
+    proxies = getproxies()  # reads the system's settings only if no variable is set
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy:
         return None
@@ -45,7 +45,7 @@ def proxy_for(scheme: str, host: str, port: int) -> str | None:
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
-    """Return whether ``NO_PROXY`` names a server.
+    """Return whether a server must be reached without a proxy, according to ``NO_PROXY``.
 
     Its entries are separated by commas. Each is one of
 
@@ -53,7 +53,7 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
     - ``example.com`` or ``.example.com``: that host and those below it
     - an IP address, IPv6 with or without brackets
     - a network, ``10.0.0.0/8``
-    - any of these but a network with ``:PORT``; an IPv6 address needs its brackets then
+    - a host or an address with ``:PORT``, an IPv6 address in brackets: only that port
     """
     host = host.lower().rstrip(".")
     return any(_covers(entry.strip().lower(), host, port) for entry in no_proxy.split(",") if entry.strip())

@@ -1,7 +1,7 @@
 """Upload objects to Amazon S3 or a compatible store, and download them.
 
-boto3 implements the protocol. This module adds a client that survives a fork, a total timeout, limits on what is read,
-and errors that a caller can distinguish without botocore. The errors contain no password.
+boto3 implements the protocol. This module adds a total timeout, limits for the size of responses, and a client that
+survives a fork. A caller can distinguish its errors without botocore, and they contain no password.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _S3_URL = re.compile(r"s3://(arn:[^/]+(?:/[^/]+)?[:/]accesspoint[:/][^:/]+|[^/]+
 _BUCKET = re.compile(r"arn:.+|[A-Za-z0-9._-]{1,255}")
 _KEY = re.compile(r"[^\ud800-\udfff]{1,1024}")
 
-# The media types that a browser shows without running code from them. It downloads all others: a script in an attached
-# page or SVG picture could otherwise act in the name of the site that serves the bucket.
+# A browser shows these media types without running code from them. It downloads all others. Otherwise, a script in an
+# attached page or SVG picture could act in the name of the site that serves the bucket.
 _HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpeg", "image/png", "image/webp"})
 
 # Error codes of S3. The HTTP status is not enough: 404 may also mean an unknown multipart upload, or an unknown role of
@@ -41,7 +41,7 @@ _HARMLESS = frozenset({"text/plain", "application/json", "image/gif", "image/jpe
 _NO_SUCH_OBJECT = frozenset({"404", "NoSuchAccessPoint", "NoSuchBucket", "NoSuchKey"})
 
 _DOWNLOAD_CHUNK = 1 << 20  # bytes of a download in memory
-_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, including retries; for each byte, the next line adds time
+_S3_TOTAL_TIMEOUT = 60.0  # seconds for one object, including retries, plus the time for its size at the least speed
 _S3_LEAST_SPEED = 1 << 18  # bytes per second
 
 
@@ -256,7 +256,7 @@ def s3_reason(error: Exception) -> str:
 
 
 def botocore_reason(error: BaseException) -> str:
-    """Return the cause of an error of botocore on one line, after the server that it was connecting to."""
+    """Return the cause of an error of botocore on one line, after the name of the server if the error contains it."""
     url = getattr(error, "kwargs", {}).get("endpoint_url")
     host, _, path = url.partition("//")[2].partition("/") if isinstance(url, str) else ("", "", "")
     server = "" if "@" in path else host.rpartition("@")[2]  # a password may contain a slash
@@ -264,7 +264,7 @@ def botocore_reason(error: BaseException) -> str:
 
 
 def _masked(text: str) -> str:
-    """Replace each ``user:password@`` in a text. The messages of botocore may quote that of the endpoint.
+    """Replace each ``user:password@`` in a text. Messages of botocore may quote the URL of the endpoint.
 
     A password may contain a slash. Each word is searched once from each end, because a regular expression would need
     quadratic time.
@@ -346,7 +346,7 @@ def _translate_errors(act: Callable[[], _Result]) -> _Result:
 
     try:
         return act()
-    except RecursionError:  # for each redirection, botocore looks up the bucket's region again
+    except RecursionError:  # botocore looks up the bucket's region again after each redirection, without a limit
         raise StoreError("the server redirects every request again") from None
     # botocore raises ValueError for an invalid endpoint or number in the environment, and OSError if the program that
     # prints the credentials fails. The cause is omitted, because its traceback could show a password.

@@ -1,4 +1,4 @@
-"""Send the requests of boto3, with our rule for proxies and a limit for the size of responses."""
+"""Send the requests of boto3, with the proxy of `event._net.proxies` and a size limit for responses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One SMTP session: connect, start TLS, log in, send the mail (RFC 5321, 3207, 4954, 8314).
 
-`smtplib` speaks the protocol. Its sockets are replaced by those of `event._net.deadline`, and how much of an answer is
-read is bounded.
+`smtplib` implements the protocol. This module replaces its sockets by those of `event._net.deadline`, and limits the
+length of an answer.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from event._net.mail_server import MailServer
 
 GOODBYE_TIMEOUT = 1.0
-"""Seconds for QUIT. The server has the mail by then: a longer wait could end at the command's timeout, as a failure."""
+"""Seconds for QUIT. The server has the mail by then, and a longer wait could turn the success into a timeout."""
 
-MAX_REPLY = 1 << 16  # bytes of one answer, all its lines together
+MAX_REPLY = 1 << 16  # bytes of one answer with all its lines
 _ADDED_BY_SERVER = 2048  # bytes; a server counts the header that it adds as part of the mail
-_TOO_MANY = frozenset({452, 552})  # the rest goes in a further transaction (RFC 5321, 4.5.3.1.10)
+_TOO_MANY = frozenset({452, 552})  # the remaining recipients need a further transaction (RFC 5321, 4.5.3.1.10)
 _LOGIN_NEEDED = frozenset({530, 534, 535, 538})  # another account may be accepted (RFC 4954, 6)
 _FULL_NAME = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{1,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a server did not take the mail for a recipient.
+    """Why a server did not accept the mail for a recipient.
 
-    :ivar code: the reply code; 0 without one
+    :ivar code: the reply code; 0 if there is none
     :ivar permanent: whether the same attempt would fail again (RFC 5321, 4.2.1)
-    :ivar of_mail: whether the mail was refused, and not the recipient
+    :ivar of_mail: whether the server refused the mail itself, not only the recipient
     """
 
     code: int
@@ -66,18 +66,19 @@ def hand_over(
 ) -> dict[str, Refusal]:
     """Send a mail to a server, in as many transactions as its limits require.
 
-    :param sender: an address for the envelope; the recipients likewise
-    :param compose: return the mail; it is called with the bytes that the server takes, None if it does not say
-    :return: the recipients who do not have the mail
-    :raises Exception: there was no session; `smtp_reason` says why. `compose` may raise too
+    :param sender: the sender's address in the envelope
+    :param recipients: the recipients' addresses in the envelope
+    :param compose: returns the mail. Its argument is the server's size limit in bytes, None if there is none
+    :return: the refusals, by recipient
+    :raises Exception: no session could be opened, see `smtp_reason`; or an exception of `compose`
     """
     client = _open_session(server, deadline)
     try:
-        if hasattr(client, "ehlo_or_helo_if_needed"):  # a test's stand-in may have `sendmail` alone
+        if hasattr(client, "ehlo_or_helo_if_needed"):  # a mock in a test may have only `sendmail`
             client.ehlo_or_helo_if_needed()
         _log_in(client, server)
         content = compose(_size_limit(client))
-        # Only addresses are not ASCII. smtplib asks the server whether it supports them.
+        # A mail is not ASCII only if an address is not. smtplib then asks the server whether it supports that.
         mail = (content.decode("ascii"),) if content.isascii() else (content, ["SMTPUTF8", "BODY=8BITMIME"])
         return _transactions(client, sender, recipients, mail)
     finally:
@@ -112,20 +113,20 @@ def _transactions(client: Any, sender: str, recipients: Sequence[str], mail: tup
 
 
 def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[Any, ...]) -> dict[str, Refusal]:
-    """Send the mail once; return the recipients who do not have it."""
+    """Send the mail once; return the refusals, by recipient."""
     try:
         refused = client.sendmail(sender, recipients, *mail)
     except smtplib.SMTPRecipientsRefused as error:
-        # If the server has hung up meanwhile, some are missing in there.
+        # If the server has closed the connection meanwhile, the error does not contain all recipients.
         answers: Any = error.recipients
         refused = {to: answers.get(to, (0, "the server hung up before")) for to in recipients}
     except smtplib.SMTPResponseException as error:
         return dict.fromkeys(recipients, Refusal.answered(error.smtp_code, error.smtp_error, of_mail=True))
     except smtplib.SMTPNotSupportedError as error:
         return dict.fromkeys(recipients, Refusal(0, smtp_reason(error), permanent=True, of_mail=True))
-    except OSError as error:  # smtplib's own errors are too
+    except OSError as error:  # the base class of smtplib's own errors
         return dict.fromkeys(recipients, Refusal(0, smtp_reason(error), permanent=False, of_mail=True))
-    # A test's mock returns anything.
+    # A mock in a test may return any value.
     return {to: Refusal.answered(*why) for to, why in refused.items()} if isinstance(refused, dict) else {}
 
 
@@ -139,7 +140,7 @@ def _size_limit(client: Any) -> int | None:
 
 def _open_session(server: MailServer, deadline: Deadline) -> Any:
     """Open a session; return its client. It uses TLS unless the server's configuration allows otherwise."""
-    kind: Any = smtplib.SMTP_SSL if server.encryption == "tls" else smtplib.SMTP  # looked up now: tests replace them
+    kind: Any = smtplib.SMTP_SSL if server.encryption == "tls" else smtplib.SMTP  # looked up now: tests replace these
     context = _context(deadline) if server.encryption == "tls" else None
     more: dict[str, Any] = {"context": context} if context else {}
     if isinstance(kind, type) and hasattr(kind, "getreply"):
@@ -162,10 +163,10 @@ def _upgrade(client: Any, server: MailServer, deadline: Deadline) -> None:
 
 
 def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
-    """Return a client that respects the deadline, and that limits the length of the server's answers."""
+    """Return a client that respects the deadline and limits the length of the server's answers."""
     connected = _connected(server, deadline, more.get("context"))
 
-    class Client(kind):  # type: ignore[misc]  # known when it runs
+    class Client(kind):  # type: ignore[misc]  # the base class is known only at runtime
         file: Any
 
         def connect(self, *_args: Any, **_options: Any) -> Any:
@@ -183,7 +184,7 @@ def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dic
             return code, text
 
     try:
-        # smtplib would ask DNS for this machine's name, without an end, and take it if it is not ASCII.
+        # smtplib would ask DNS for this machine's name, without a timeout, and send it even if it is not ASCII.
         name = _own_name(connected)
         return Client(server.tls_name, server.port, local_hostname=name, timeout=deadline.left(), **more)
     except BaseException:
@@ -201,9 +202,9 @@ def _connected(server: MailServer, deadline: Deadline, context: ssl.SSLContext |
 
 
 class _BoundedReader:
-    """A connection's answers, each of which has to end.
+    """Reads a server's answers, with a limit for the length of each.
 
-    :ivar left: bytes that the answer may still have
+    :ivar left: how many more bytes the current answer may have
     """
 
     def __init__(self, file: Any) -> None:
@@ -215,7 +216,7 @@ class _BoundedReader:
         self.left -= len(line)
         if self.left < 0:
             raise OSError(f"an answer is longer than {MAX_REPLY} bytes")
-        if len(line) == limit:  # smtplib would make it a refusal for good, with code 500
+        if len(line) == limit:  # smtplib would turn this into a permanent refusal with code 500
             raise OSError("a line of an answer is too long")
         return line
 
@@ -238,13 +239,13 @@ def _context(deadline: Deadline) -> ssl.SSLContext:
         _log.warning("smtp: smtp_noverify in E3_ENABLE_FEATURE: the certificate of the mail server is not verified")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    # For STARTTLS, where smtplib makes the socket.
+    # For STARTTLS, with which smtplib creates the socket.
     context.sslsocket_class = type("_BoundTLSSocket", (TLSSocket,), {"deadline": deadline})
     return context
 
 
 def _log_in(client: Any, server: MailServer) -> None:
-    """Log in, if there is an account for the server and the server offers a login."""
+    """Log in if there is an account for the server and the server offers a login."""
     account = server.account()
     if account is None or not client.has_extn("auth"):
         return
@@ -254,7 +255,8 @@ def _log_in(client: Any, server: MailServer) -> None:
     try:
         client.login(*account)
     except UnicodeError:
-        # Its text contains a part of the password. Raised outside, so that a traceback does not show it either.
+        # The text of the error contains a part of the password. The new error is raised outside of this block, so
+        # that a traceback does not show the text either.
         pass
     else:
         return
@@ -269,7 +271,7 @@ def _leave(client: Any, deadline: Deadline) -> None:
     for farewell in ("quit", "close"):
         try:
             getattr(client, farewell)()
-        except Exception:  # noqa: S110  # what became of the mail is known
+        except Exception:  # noqa: S110  # the result of the mail is already known
             pass
 
 

@@ -11,16 +11,16 @@ from event._handler import import_extra
 from event.error import EventError
 
 _HTTP_PORTS = {"http": 80, "https": 443}
-_PATH = "/:@!$&'()*+,;=~%"  # what a path may hold beside letters, digits, "-", "." and "_" (RFC 3986, 3.3)
+_PATH = "/:@!$&'()*+,;=~%"  # allowed in a path, as are letters, digits, "-", "." and "_" (RFC 3986, 3.3)
 
 
 @dataclass(slots=True)
 class Target:
-    """A URL, taken apart.
+    """The parts of a URL.
 
-    :ivar shown: the scheme and the host, which hold no secret
-    :ivar path: the path and the query, as a request has them
-    :ivar authorization: the header that the URL's user and password become; empty without them
+    :ivar shown: the scheme and the host, which contain no secret
+    :ivar path: the path and the query, in the form of a request
+    :ivar authorization: the header with the URL's user and password; empty if the URL has none
     """
 
     scheme: str
@@ -33,9 +33,9 @@ class Target:
     def parse(cls, url: str, subject: str, *, guarded: bool = True) -> Target:
         """Return a URL's parts.
 
-        :param subject: what begins an error message, ``http: the URL``
-        :param guarded: refuse a password that would be readable on its way to another machine
-        :raises EventError: it is no http or https URL; the message does not contain it
+        :param subject: the beginning of an error message, such as ``http: the URL``
+        :param guarded: whether to reject a password that would be sent to another machine without encryption
+        :raises EventError: the URL is not a valid http or https URL; the message does not contain it
         """
         target = cls._parsed(url, subject)
         if guarded and target.authorization and target.scheme == "http" and not _is_this_machine(target.host):
@@ -63,7 +63,7 @@ class Target:
 
     @property
     def netloc(self) -> str:
-        """The host, in brackets if it is an IPv6 address, and the port unless it is the scheme's."""
+        """The host, in brackets if it is an IPv6 address, and the port unless it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _HTTP_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -79,7 +79,7 @@ class Target:
 
 
 def _authorization(user: str, password: str) -> str:
-    """Return the header that a URL's user and password become (RFC 7617); empty without them."""
+    """Return the header with a URL's user and password (RFC 7617); empty if there are none."""
     if not user and not password:
         return ""
     return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()

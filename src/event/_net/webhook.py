@@ -15,9 +15,10 @@ _SIZES = range(24, 65)  # bytes of a key
 def sign(secret: str, sending: str, body: bytes) -> dict[str, str]:
     """Return the headers of a signed webhook.
 
-    :param secret: ``whsec_`` and the key in base64; several, separated by spaces, make a signature each; empty for none
+    :param secret: ``whsec_`` and the key in base64; empty for no signature. Several secrets are separated by spaces,
+        and each adds a signature
     :param sending: the id of the sending, the same at each attempt
-    :raises EventError: as `keys`
+    :raises EventError: the secret is malformed; the message does not contain it
     """
     stamp = str(int(time.time()))
     headers = {"webhook-id": sending, "webhook-timestamp": stamp}
@@ -31,7 +32,7 @@ def sign(secret: str, sending: str, body: bytes) -> dict[str, str]:
 def keys(secret: str) -> list[bytes]:
     """Return the keys that a secret contains.
 
-    :raises EventError: it is no such secret; the message does not contain it
+    :raises EventError: the secret is malformed; the message does not contain it
     """
     found = []
     for part in secret.split():

@@ -41,7 +41,7 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool) -> dict
             _log.warning("attachment %r of %r is not kept in the outbox: %s", name, event, error)
             continue
         try:
-            found = _files.copy_and_hash(reading, target, mode=0o400, sync=True)  # whatever the mode of the original
+            found = _files.copy_and_hash(reading, target, mode=0o400, sync=True)  # regardless of the original's mode
         finally:
             os.close(reading)
         if strict and found != expected:

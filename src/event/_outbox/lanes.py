@@ -138,7 +138,7 @@ class Work:
         return "waiting"
 
     def event(self, handler: str) -> Event:
-        """Return the event for a handler. Handlers that have not delivered parts of it share one object."""
+        """Return the event for a handler: one object for all handlers that have delivered no part of the event yet."""
         if self.claim.entry.delivered_parts(handler):
             return self.claim.event(handler)
         with self.lock:
@@ -193,7 +193,7 @@ class Lane:
         self.paused_until = 0.0
         self._timeouts = 0  # in a row
         self._seconds = _FAST  # for an event, on average
-        self._blocked = 0.0  # seconds of these in which no thread of the process computes
+        self._blocked = 0.0  # the part of `_seconds` in which no thread of the process computes
 
     @property
     def waits(self) -> bool:
@@ -286,7 +286,7 @@ class Lane:
         return self.record_timeout()
 
     def take_back_remaining(self) -> None:
-        """Put work back that waits in a thread with a slow call, so that other threads can take it."""
+        """Put back the work that waits for a thread's slow call, so that other threads can take it."""
         for sending in self._slow():
             self.put_back(sending.remaining)
             sending.remaining.clear()
@@ -300,7 +300,7 @@ class LaneResult:
 
     :ivar deliveries: one for each event; None if a call with several events has failed as a whole
     :ivar seconds: the duration of the call
-    :ivar blocked: seconds of it in which no thread of the process computed, so that more threads would help
+    :ivar blocked: the part of `seconds` in which no thread of the process computed, so that more threads would help
     """
 
     __slots__ = ("blocked", "deliveries", "seconds")

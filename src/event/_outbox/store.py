@@ -34,7 +34,7 @@ the owner's machine, the owner is dead if that process is not running. On other 
 the entry was not touched for `CLAIM_LEASE` seconds, by the file server's clock.
 
 BUCKET is the due time, rounded up to a multiple of 30 seconds, or of 300 seconds if it is more than an hour away. So a
-pass reads no entry that is not due, and finding an entry by its id takes one check in each of about 200 buckets. A
+pass reads no entry that is not due. Finding an entry by its id takes one check in each of about 200 buckets. A
 process that moves an entry into a bucket creates the bucket if necessary. Empty buckets are removed.
 """
 
@@ -186,8 +186,8 @@ class Outbox:
     def claim(self, candidate: Candidate) -> Claim | None:
         """Claim an entry to deliver it.
 
-        :return: the claim, or None if another process was first, the entry is damaged (it moves to corrupt/), it can't
-            be read now (it keeps its state), or it must wait because its last owner died
+        :return: the claim; None if another process was first, or if the entry must wait because its last owner died.
+            Also None if the entry is damaged, and moves to corrupt/, or if it can't be read now, and keeps its state
         """
         claim = self._claimed(candidate)
         if claim is None:

@@ -1,7 +1,7 @@
 """Put events into an outbox: write each entry to tmp/, sync it, rename it to claimed/ and sync the directory.
 
-Creating and removing a file takes a disk several times longer than creating a hard link. So small events that are put
-together are written to one file, and each entry is a hard link to it.
+On a disk, creating and removing a file takes several times as long as creating a hard link. So small events that are
+put together are written to one file, and each entry is a hard link to it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Workspace:
 
 
 def put(layout: Layout, new: NewEntry) -> Claim:
-    """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may not come again."""
+    """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may be temporary."""
     try:
         return _put(layout, new)
     except OSError:

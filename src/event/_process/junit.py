@@ -129,7 +129,7 @@ def summary(pattern: str, since: float, remark: Callable[[str], None]) -> dict[s
             room -= size
             read += 1
     if len(paths) > MOST_FILES:
-        remark(f"{len(paths)} reports; only the first {MOST_FILES} count")
+        remark(f"{len(paths)} reports; only the first {MOST_FILES} are read")
     if not paths:
         remark(f"{pattern!r}: no such report")
     return found.as_data() if read else {}

@@ -84,8 +84,8 @@ def main(jobs: int, reports: int, command: int) -> None:
     _detach()
     _ignore_signals()
     _preload()
-    gc.freeze()  # what was imported lives until the end: do not look for garbage among it
-    gc.enable()  # the command stops it until it has forked
+    gc.freeze()  # imported objects exist until the end: do not search them for garbage
+    gc.enable()  # the command has disabled it before the fork
     reporter = Reporter(jobs, reports, command)
     last: Any = 0
     try:

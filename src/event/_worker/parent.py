@@ -123,7 +123,7 @@ class Worker:
             self._close()
 
     def finish(self, timeout: float) -> None:
-        """Ask the worker to exit and wait for it; then kill it and the processes that it has started.
+        """Ask the worker to exit, and wait. Then kill the worker and its child processes, if they still run.
 
         :param timeout: seconds to wait
         """

@@ -174,7 +174,7 @@ class _OutboxTarget:
 
 
 class _NewClaim:
-    """A new entry's claim that `_OutboxTarget.finish` delivers after the batch was reported."""
+    """The claim on a new entry. `_OutboxTarget.finish` delivers the entry after the batch was reported."""
 
     __slots__ = ("_claim", "_kept")
 

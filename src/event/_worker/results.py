@@ -44,7 +44,7 @@ class Result:
         return f"<Result {self.handler}: {'delivered' if self.ok else 'not delivered'}>"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result in the form that the job ``resume`` takes."""
+        """Return the result as a dict, for the job ``resume``."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 

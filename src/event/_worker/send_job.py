@@ -84,7 +84,7 @@ def store(job: dict[str, Any], reporter: Reporter) -> None:
 
 
 def _show_logged_events() -> None:
-    """Print the events that the handler ``logging`` logs to stderr, unless logging is configured."""
+    """Unless logging is configured, print the events of the handler ``logging`` to stderr."""
     import logging
 
     root = logging.getLogger()

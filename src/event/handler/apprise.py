@@ -51,7 +51,7 @@ class AppriseHandler(EventHandler):
     :raises EventError: Apprise is not installed, there is no URL, or Apprise rejects one; the error has its position
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
     references: ClassVar[tuple[str, ...]] = ("urls",)
 
@@ -97,7 +97,7 @@ class AppriseHandler(EventHandler):
         return self._encoded(self.urls)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded([_secrets.absolute_reference(url) for url in self.urls])
 
     def _encoded(self, urls: list[str]) -> str:
@@ -114,7 +114,7 @@ class AppriseHandler(EventHandler):
         from event._formats.chat import digest_about
         from event._formats.digest import DIGEST_OVER
 
-        # No list if a service already has one of the events, or if a subclass has its own `send_event`.
+        # Send separate messages if a service already has an event, or if a subclass has its own `send_event`.
         is_own = type(self).send_event is AppriseHandler.send_event
         if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
             return [_dispatch.result_in_batch(partial(self.send_event, event)) for event in events]

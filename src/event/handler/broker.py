@@ -63,7 +63,7 @@ class BrokerHandler(EventHandler):
     :raises EventError: the client library for the URL is not installed, or an argument is invalid
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("pika", "redis"), "e3-event[broker]")
     references: ClassVar[tuple[str, ...]] = ("url",)
 
@@ -113,7 +113,7 @@ class BrokerHandler(EventHandler):
         return self._encoded(self.url)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded(_secrets.absolute_reference(self.url))
 
     def send_event(self, event: Event) -> bool:

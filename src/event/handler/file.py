@@ -36,7 +36,7 @@ class FileHandler(EventHandler):
         return _handler_config.quote(self.log_dir, comma=False)
 
     def config_for_outbox(self) -> str:
-        """Return ``log_dir`` as an absolute path. An outbox may be delivered from another directory."""
+        """Return ``log_dir`` as an absolute path, for a process in another directory."""
         return _handler_config.quote(os.path.abspath(self.log_dir), comma=False)
 
     def send_event(self, event: Event) -> bool:
@@ -59,9 +59,9 @@ class FileHandler(EventHandler):
     def _own_directory(self, stem: str, data: dict[str, Any]) -> str:
         """Create the directory of an event's attachments; return its path.
 
-        ``a-b`` with uid ``c`` and ``a`` with uid ``b-c`` have the same stem, ``a-b-c``. The directory of the second
-        event then has a hash in its name. So has the directory of an event if another file, a symbolic link or a
-        directory of another user already has its name.
+        Two events may have the same stem: ``a-b`` with uid ``c``, and ``a`` with uid ``b-c``. The directory of the
+        second event then gets a hash in its name. The same applies if the name already belongs to a file, a symbolic
+        link or a directory of another user.
         """
         directory = os.path.join(self.log_dir, _files.safe_name(stem, _files.STEM_MAX))
         if _files.make_directory(directory) or (

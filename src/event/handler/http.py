@@ -43,7 +43,7 @@ class HTTPHandler(EventHandler):
     :raises EventError: the extra is not installed, or an argument is invalid
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
     references: ClassVar[tuple[str, ...]] = ("url", "secret")
 
@@ -94,7 +94,7 @@ class HTTPHandler(EventHandler):
         return self._encoded(self.url, self.secret)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded(_secrets.absolute_reference(self.url), _secrets.absolute_reference(self.secret))
 
     def send_event(self, event: Event) -> bool:

@@ -48,7 +48,7 @@ class LoggingHandler(EventHandler):
         """Log the event, unless the logger's level is higher than `level`."""
         if self.log.isEnabledFor(self.level):
             text = _json.dumps(event.as_dict(), indent=2, i_json=True)
-            # Not with `log`, which searches for its caller: the record's location is always this line.
+            # `Logger.log` would search for its caller. That is slow, and the location would always be this line.
             record = self.log.makeRecord(
                 self.log.name, self.level, __file__, 0, text, (), None, "send_event", {"event": event}
             )

@@ -54,8 +54,8 @@ class OTelHandler(EventHandler):
     """Exports each event as a span from begin_time to end_time, with OTLP over HTTP.
 
     `event.track` and ``e3-event run`` store a span in the event's data. The event is exported as that span, when it is
-    closed. Every other event becomes a new span, a child of the span in which it was sent, even if an outbox delivers
-    it later. If such an event is open, its span starts and ends at begin_time.
+    closed. Every other event becomes a new child of the span in which it was sent, even if an outbox delivers it
+    later. If such an event is open, its span starts and ends at begin_time.
 
     For an argument that is not set, the handler uses the OTEL_EXPORTER_OTLP_* variables.
 
@@ -69,7 +69,7 @@ class OTelHandler(EventHandler):
     :raises EventError: the extra is not installed, or the endpoint is not a URL
     """
 
-    # What `e3-event check` looks for: modules, and attributes that may hold secret references.
+    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
         "e3-event[otel]",
@@ -111,7 +111,7 @@ class OTelHandler(EventHandler):
         return self._encoded(self.endpoint, self.headers)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         return self._encoded(_secrets.absolute_reference(self.endpoint), _secrets.absolute_reference(self.headers))
 
     def _encoded(self, endpoint: str, headers: str) -> str:
@@ -123,8 +123,8 @@ class OTelHandler(EventHandler):
     def send_event(self, event: Event) -> bool:
         """Export an event's span and wait until the receiver confirms it.
 
-        There is nothing to export if the trace is not sampled, if the OTEL_* variables disable the export, or if the
-        event is open and its span is not finished.
+        Nothing is exported if the trace is not sampled, or if the OTEL_* variables disable the export. The same applies
+        if the event is open and contains its own span, which is not finished.
 
         :return: True if the receiver has the span, or if there is nothing to export. Otherwise False; the reason is
             logged as a warning

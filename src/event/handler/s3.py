@@ -38,7 +38,7 @@ class S3Handler(EventHandler):
     :raises EventError: boto3 is not installed, or a URL is not an S3 URL
     """
 
-    # The modules that `e3-event check` looks for.
+    # For `e3-event check`: the required modules.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
 
     # Created by the first sending. A class attribute, so that copies and unpickled handlers start without a store.

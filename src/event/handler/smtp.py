@@ -54,7 +54,7 @@ class SMTPHandler(EventHandler):
     :raises EventError: an address or a server is invalid, or there is none
     """
 
-    # What `e3-event check` looks for: attributes that may hold secret references.
+    # For `e3-event check`: the attributes that may contain secret references.
     references: ClassVar[tuple[str, ...]] = ("passwords",)
 
     timeout: float = 60.0
@@ -123,7 +123,7 @@ class SMTPHandler(EventHandler):
         return self._encoded(self.smtp_servers)
 
     def config_for_outbox(self) -> str:
-        """Return the configuration with absolute paths. An outbox may be delivered from another directory."""
+        """Return the configuration with absolute paths, for a process in another directory."""
         from event._net.mail_server import with_absolute_reference
 
         return self._encoded([with_absolute_reference(server) for server in self.smtp_servers])
@@ -150,7 +150,7 @@ class SMTPHandler(EventHandler):
         from event._formats.digest import DIGEST_OVER
         from event._formats.mail import digest_content
 
-        # No list if a recipient already has one of the events, or if a subclass has its own `send_event`.
+        # Send separate mails if a recipient already has an event, or if a subclass has its own `send_event`.
         is_own = type(self).send_event is SMTPHandler.send_event
         if len(events) <= DIGEST_OVER or any(map(already_delivered, events)) or not is_own:
             return [self._mail_one(event, is_first=event is events[0]) for event in events]
@@ -253,7 +253,7 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
 
 
 def _both(earlier: Refusal, later: Refusal) -> Refusal:
-    """Combine the refusals of two servers: it is permanent only if both are permanent."""
+    """Combine the refusals of two servers. The result is permanent only if both refusals are permanent."""
     return later if earlier.permanent else earlier
 
 

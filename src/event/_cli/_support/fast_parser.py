@@ -33,7 +33,7 @@ class Prog:
 
 
 class Arguments:
-    """The arguments of a command, as attributes; argparse.Namespace without argparse."""
+    """The arguments of a command, as attributes. It replaces argparse.Namespace."""
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)

@@ -63,7 +63,7 @@ class Settings:
         """Return the name, value and source of each setting. The handlers' configurations are not included."""
         redact = "off" if self.redact is None else f"on, {len(self.redact)} more" if self.redact else "on"
         file = self.file
-        unused = f"; {', '.join(file.unused)}: when does not hold" if file and file.unused else ""
+        unused = f"; {', '.join(file.unused)}: 'when' is not met" if file and file.unused else ""
         return [
             ("config file", file.path if file else "none", "E3_EVENT_CONFIG, --config or found" if file else ""),
             ("handlers", (", ".join(dict(self.handlers)) or "none") + unused, self.handlers_from),
