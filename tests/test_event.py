@@ -308,11 +308,11 @@ def test_an_attachment_is_recorded_with_its_checksum(log_file, kind):
     assert e.get_attachments() == {"log": expected, "again": expected}
 
 
-def test_relative_attachment_survives_a_change_of_directory(log_file, monkeypatch):
+def test_relative_attachment_survives_a_change_of_directory(log_file, home, monkeypatch):
     monkeypatch.chdir(log_file.parent)
     e = Event("a")
     e.attach_file("build.log")
-    monkeypatch.chdir(log_file.parent / "home")
+    monkeypatch.chdir(home)
     assert e.get_attachments()["log"][0] == str(log_file)
 
 
