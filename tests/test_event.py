@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import event
 from event import Event, EventError
-from event._event_copies import with_delivered, with_sending
+from event._event_copies import with_attachments, with_delivered, with_sending
 from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
@@ -660,7 +660,7 @@ def test_each_sending_without_an_outbox_has_its_own_id():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_the_id_of_a_sending_stays_with_the_event_and_its_copies(duplicate):
     e = Event("build", target="arm")
-    sent = with_sending(e, "an-id", {"log": ("path", "digest")})
+    sent = with_attachments(with_sending(e, "an-id"), {"log": ("path", "digest")})
     assert event.sending_id(duplicate(sent)) == event.sending_id(sent) == "an-id"
     assert (sent.uid, sent.target, sent.get_attachments()) == (e.uid, "arm", {"log": ("path", "digest")})
     assert e.get_attachments() == {}
