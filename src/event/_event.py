@@ -358,10 +358,11 @@ def raw_content(event: Event) -> dict[str, Any]:
     return {"data": raw_data(event).copy(), "attachments": attachments, "closed": _get_closed(event)}
 
 
-def decode_event(content: Any, kind: type[E]) -> E:
+def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
     """Create an event from the content of a dump.
 
     :param kind: the event's class
+    :param sending: the id of the sending, see `sending_id`; None for none
     :raises ValueError: the content is invalid; the message explains why
     """
     from event._dump import read_content
@@ -369,7 +370,7 @@ def decode_event(content: Any, kind: type[E]) -> E:
     data, attachments, closed = read_content(content)
     event = kind.__new__(kind)
     state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
-    Event.__setstate__(event, {**state, "_sending": None, "_redact": None, "_formatters": None, "_subclass": {}})
+    Event.__setstate__(event, {**state, "_sending": sending, "_redact": None, "_formatters": None, "_subclass": {}})
     return event
 
 

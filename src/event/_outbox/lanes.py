@@ -260,7 +260,8 @@ class Lane:
         """Update the average durations after a call that was not abandoned."""
         self._timeouts = 0
         self._seconds += (answer.seconds / events - self._seconds) * _WEIGHT
-        self._blocked += (answer.blocked / events - self._blocked) * _WEIGHT
+        blocked = min(answer.blocked / events, 2 * _BLOCKED)  # a single call alone may have waited for a processor
+        self._blocked += (blocked - self._blocked) * _WEIGHT
 
     def record_timeout(self) -> bool:
         """Count a timeout, and pause the lane after `_TIMEOUTS` in a row; return whether the pause starts now."""

@@ -241,17 +241,17 @@ class Layout:
         target = self.path(state, entry_id)
         files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
-    def discard(self, path: str, entry_id: str) -> bool:
+    def discard(self, path: str, entry_id: str, *, is_directory: bool) -> bool:
         """Remove an entry; return whether it existed.
 
         :raises OSError: the entry can't be removed
         """
-        try:
-            if not _files.is_directory(path):
+        if not is_directory:
+            try:
                 os.unlink(path)
-                return True
-        except FileNotFoundError:
-            return False
+            except FileNotFoundError:
+                return False
+            return True
         # Move the directory to tmp/ first, so that no process finds a partly removed entry.
         target = self.new_path("tmp", entry_id)
         if not files.rename_entry(path, target):

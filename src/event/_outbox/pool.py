@@ -102,21 +102,22 @@ class DeliveryPool:
             if claim:
                 self.add(claim)
 
-    def add(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
-        """Give an entry to its pending handlers.
+    def add(self, *claims: Claim, begun: bool = False, urgent: bool = False) -> None:
+        """Give entries to their pending handlers.
 
         :param begun: whether the attempt is already journaled, such as the first attempt of a new entry
-        :param urgent: whether to deliver the entry before the waiting ones
+        :param urgent: whether to deliver the entries before the waiting ones
         """
-        work = Work(claim, begun=begun, urgent=urgent)
+        works = [Work(claim, begun=begun, urgent=urgent) for claim in claims]
         now = time.time()
         with self._lock:
-            self._open += 1
-            self._urgent += work.urgent
-            for name, config in claim.entry.pending.items():
-                self._enqueue(self._lane(name, config), work, now)
-            is_open = bool(work.open)
-        if not is_open:
+            for work in works:
+                self._open += 1
+                self._urgent += urgent
+                for name, config in work.claim.entry.pending.items():
+                    self._enqueue(self._lane(name, config), work, now)
+            not_open = [work for work in works if not work.open]
+        for work in not_open:
             self._settle(work)
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -203,10 +204,15 @@ class DeliveryPool:
         else:
             work.later.append(lane)
 
-    def _request_thread(self, lane: Lane) -> None:
-        """Let another thread serve a lane if the lane can use one."""
+    def _request_thread(self, lane: Lane, *, is_free: bool = False) -> None:
+        """Let another thread serve a lane if the lane can use one.
+
+        :param is_free: whether the calling thread takes a lane that is ready next
+        """
         if lane.waits and len(lane.running) < lane.limit(self._jobs) and lane not in self._ready:
             self._ready.append(lane)
+            if is_free and len(self._ready) == 1:
+                return
             if self._idle >= len(self._ready):  # one idle thread for each ready lane
                 self._thread_requested.notify()
             elif self._threads < _MAX_LANE_THREADS:
@@ -295,7 +301,7 @@ class DeliveryPool:
                 self._record(work, delivery)
         with self._lock:
             lane.running.discard(sending)
-            self._request_thread(lane)
+            self._request_thread(lane, is_free=True)
         return True
 
     def _following(self, sending: Sending) -> Sequence[Work]:
