@@ -523,10 +523,10 @@ def test_single_call_that_waits_is_no_reason_for_more_threads(kinds):
     lane = Lane("fine", "")
     lane.handler.load()
     limits = []
-    for _ in range(2):
-        lane.record_call(LaneResult([], 5.0, 5.0), 1)
+    for seconds in (0.0001, 5.0, 5.0):
+        lane.record_call(LaneResult([], seconds, seconds), 1)
         limits.append(lane.limit(4))
-    assert limits == [1, 4]
+    assert limits == [1, 1, 4]
 
 
 def test_caller_that_asks_for_room_waits_until_the_urgent_entries_are_delivered(box, kinds):

@@ -260,7 +260,7 @@ class Lane:
         """Update the average durations after a call that was not abandoned."""
         self._timeouts = 0
         self._seconds += (answer.seconds / events - self._seconds) * _WEIGHT
-        blocked = min(answer.blocked / events, 2 * _BLOCKED)  # a single call alone may have waited for a processor
+        blocked = min(answer.blocked / events, 1.5 * _BLOCKED)  # a single call alone may have waited for a processor
         self._blocked += (blocked - self._blocked) * _WEIGHT
 
     def record_timeout(self) -> bool:
