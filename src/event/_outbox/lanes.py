@@ -19,7 +19,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from event._event import Event
@@ -348,3 +348,9 @@ def _share_a_call(first: Work, other: Work) -> bool:
     """Return whether a handler may get two events in one call: both were sent in the same span."""
     one, two = first.claim.entry.span, other.claim.entry.span
     return not other.alone and (one is two or (one.traceparent, one.state) == (two.traceparent, two.state))
+
+
+def pop_first(items: deque[Any], most: int) -> Iterator[Any]:
+    """Yield and remove the first items."""
+    for _ in range(min(most, len(items))):
+        yield items.popleft()
