@@ -144,6 +144,11 @@ class Event:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copy and pickle, with new dicts, so that a copy is independent of the event."""
+        subclass: dict[str, Any] = {}
+        if type(self) is not Event:
+            from event._subclass import state_of_subclass
+
+            subclass = state_of_subclass(self, Event)
         return {
             "_data": self._data.copy(),
             "_attachments": self._attachments.copy(),
@@ -153,7 +158,7 @@ class Event:
             "_delivered": already_delivered(self),
             # None for the default formatters, so that the copy shares their dict as well.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
-            "_subclass": {} if type(self) is Event else _state_of_subclass(self),
+            "_subclass": subclass,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -289,7 +294,7 @@ class Event:
             return text
         try:
             from event import _redact
-        except ImportError:  # no file descriptor is free
+        except (ImportError, OSError):  # no file descriptor is free
             return f"<{type(self).__name__}>"
         return _redact.redact_text(text, self._redact)
 
@@ -299,12 +304,6 @@ class Event:
 
     def _no_attribute(self, name: str) -> AttributeError:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-
-def _state_of_subclass(event: Event) -> dict[str, Any]:
-    from event._subclass import state_of_subclass
-
-    return state_of_subclass(event, Event)
 
 
 def _in_utc(second: float) -> str:
@@ -359,10 +358,11 @@ def raw_content(event: Event) -> dict[str, Any]:
     return {"data": raw_data(event).copy(), "attachments": attachments, "closed": _get_closed(event)}
 
 
-def decode_event(content: Any, kind: type[E]) -> E:
+def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
     """Create an event from the content of a dump.
 
     :param kind: the event's class
+    :param sending: the id of the sending, see `sending_id`; None for none
     :raises ValueError: the content is invalid; the message explains why
     """
     from event._dump import read_content
@@ -370,7 +370,7 @@ def decode_event(content: Any, kind: type[E]) -> E:
     data, attachments, closed = read_content(content)
     event = kind.__new__(kind)
     state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
-    Event.__setstate__(event, {**state, "_sending": None, "_redact": None, "_formatters": None, "_subclass": {}})
+    Event.__setstate__(event, {**state, "_sending": sending, "_redact": None, "_formatters": None, "_subclass": {}})
     return event
 
 

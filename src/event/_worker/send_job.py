@@ -146,7 +146,7 @@ def send_to_handlers(
                 claim.record(delivery)
             results.append(delivery)
     finally:
-        if claim and (not untried or claim.is_delivered()):
+        if claim and (not untried or claim.entry.is_delivered):
             where = claim.release()
             if where == "claimed" and not claim.exists():
                 where = "lost"  # for example, the outbox was deleted
