@@ -31,7 +31,8 @@ def with_pip(directory):
         return
     venv.create(directory, with_pip=False, symlinks=True)
     for file in files:
-        if ".." not in file.parts:  # a program outside of the packages
+        # A program is outside of the packages, and compiled files are listed that need not exist.
+        if ".." not in file.parts and file.suffix != ".pyc":
             copy = _packages(directory) / file
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file.locate(), copy)
