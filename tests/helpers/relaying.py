@@ -25,9 +25,9 @@ It forks from one warm process, as killing.py does. The journal that all process
     G - - PID             its worker puts events of a batch into the outbox that share a file
     O - - PID             it goes on
     K - - PID             the process was killed
-    S - - -               the broker was killed
+    S - - -               the broker was killed, and started again
 
-and after it the time, in seconds.
+and after it two times in seconds: when it began and when it was over. They differ for what this script does to others.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ class Journal:
         cls.fd = os.open(os.path.join(directory, "journal"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def note(what, sending="-", uid="-", pid=None, when=None):
-    when = when or time.monotonic()
-    os.write(Journal.fd, f"{what} {sending} {uid} {pid or os.getpid()} {when:.6f}\n".encode())
+def note(what, sending="-", uid="-", pid=None, since=None):
+    now = time.monotonic()
+    os.write(Journal.fd, f"{what} {sending} {uid} {pid or os.getpid()} {since or now:.6f} {now:.6f}\n".encode())
 
 
 class Tally:
@@ -447,7 +447,7 @@ class Storm:
         os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         assert os.WIFSIGNALED(status), f"{name} ended before it was killed"
-        note("K", pid=pid, when=when)
+        note("K", pid=pid, since=when)
 
     def kill_a_worker(self):
         """Kill the youngest one, whose relay starts another."""
@@ -456,13 +456,14 @@ class Storm:
             when = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-                note("K", pid=pid, when=when)
+                eventually(lambda: not is_ours(self.place, pid), "the worker is dead")
+                note("K", pid=pid, since=when)
 
     def kill_the_broker(self):
         when = time.monotonic()
         self.broker.server.kill()
-        note("S", pid="-", when=when)
         self.broker.server.start()
+        note("S", pid="-", since=when)
 
     def hold_the_broker(self):
         """Hold the broker still for a moment."""
@@ -528,7 +529,7 @@ class Storm:
 
     def is_quiet(self):
         """Tell whether nothing has happened for a second."""
-        return time.monotonic() - float(lines(self.place)[-1].split()[4]) > 1.0
+        return time.monotonic() - float(lines(self.place)[-1].split()[5]) > 1.0
 
     def end(self):
         for name in [*self.running]:
@@ -672,7 +673,7 @@ class Steps:
         if not os.WIFSIGNALED(status):
             assert status == 0
             return False
-        note("K", pid=pid, when=when)  # it is dead before any other one begins
+        note("K", pid=pid, since=when)  # it is dead before any other one begins
         return True
 
     def publish(self, steps):
