@@ -228,6 +228,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.server
 def test_eight_processes_send_into_one_directory_at_once(tmp_path, attachment):
     import event
 

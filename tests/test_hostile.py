@@ -228,6 +228,7 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encoding
     assert done.stdout.split() == []
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("surroundings", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
 @pytest.mark.parametrize(
     ("handler", "server"),

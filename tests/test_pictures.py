@@ -337,6 +337,7 @@ def made(tmp_path_factory):
     return {name: Picture(content) for name, content in contents.items()}
 
 
+@pytest.mark.server  # draws all pictures, for seconds
 def test_the_trace_shows_the_steps_of_the_build_and_marks_those_that_failed(made):
     trace = made["trace"]
     names = [line.text for line in trace.all("text", "name")]
@@ -350,6 +351,7 @@ def test_the_trace_shows_the_steps_of_the_build_and_marks_those_that_failed(made
     assert (kinds.count("run"), kinds.count("track")) == (9, 3)
 
 
+@pytest.mark.server  # draws all pictures, for seconds
 def test_the_mail_shows_the_event_and_its_attachments(made):
     lines = made["mail"].lines
     assert lines[0] == "Nightly build: nightly failed on main"
@@ -359,6 +361,7 @@ def test_the_mail_shows_the_event_and_its_attachments(made):
     assert files["build.log"] == f"{len(letter.FILES['build.log'])} bytes"
 
 
+@pytest.mark.server  # draws all pictures, for seconds
 def test_the_terminal_shows_what_check_prints(made):
     lines = made["check"].lines
     listed = {line.split()[0] for line in lines if line.endswith("  ok")}

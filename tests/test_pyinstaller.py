@@ -23,6 +23,7 @@ def test_pyinstaller_finds_the_hooks():
 
 
 @pytest.mark.server
+@pytest.mark.long  # PyInstaller takes twenty seconds
 def test_a_packed_program_sends_an_event(tmp_path):
     pytest.importorskip("PyInstaller")
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -152,6 +152,7 @@ def test_logging_is_unchanged(command):
     assert (log.propagate, [*log.handlers], logging.getLogRecordFactory(), logging.raiseExceptions) == before
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     "source",
     [

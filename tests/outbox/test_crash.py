@@ -12,7 +12,7 @@ import pytest
 
 from outbox import killing
 
-ROUNDS = [130, pytest.param(520, marks=pytest.mark.long)]  # four processes are killed in each
+ROUNDS = [60, pytest.param(520, marks=pytest.mark.long)]  # four processes are killed in each
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
 
 
@@ -100,6 +100,7 @@ def test_accepted_events_reach_every_handler_after_random_kills(tmp_path, record
     assert counted["accepted"] > rounds / 10
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("kind", ["send", "deliver"])
 def test_accepted_events_reach_every_handler_after_a_kill_at_each_step(tmp_path, kind):
     steps = int(run(tmp_path, kind))
