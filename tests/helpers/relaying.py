@@ -51,9 +51,11 @@ import redis
 
 import event
 from event import _cli, _registry
+from event._broker import BrokerURL
 from event._broker import amqp as amqp_adapter
 from event._broker import redis as redis_adapter
 from event._broker import relay as relay_loop
+from event._broker.queue import connect_consumer
 from event._outbox import Claim, Outbox
 from event._worker import child, relay_job, spawning
 
@@ -386,6 +388,13 @@ class Broker:
         with redis.Redis.from_url(self.server.url) as client:
             yield client
 
+    def make_queues(self):
+        """Have RabbitMQ write its queues to the disk: a kill a moment after their declaration damages them."""
+        if self.kind == "rabbitmq":
+            connect_consumer(BrokerURL(self.server.url), QUEUE, prefetch=1).close()
+            self.server.stop()
+            self.server.start()
+
     def waiting(self, queue=QUEUE):
         """Return how many messages wait, and how many processes receive."""
         if self.kind == "redis":
@@ -552,6 +561,7 @@ def is_ours(place, pid):
 
 def at_random(place, broker, rounds, kills):
     Tally.fails = 0.1
+    broker.make_queues()
     storm = Storm(place, broker)
     try:
         storm.rage(rounds, kills)
