@@ -14,7 +14,7 @@ def read_content(content: Any) -> tuple[dict[str, Any], dict[str, tuple[str, str
     """
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
-    data, attachments, closed = (content.get(key) for key in ("data", "attachments", "closed"))
+    data, attachments, closed = content.get("data"), content.get("attachments"), content.get("closed")
     if not isinstance(data, dict) or "uid" not in data or "name" not in data:
         raise ValueError("'data' must be an object with a 'uid' and a 'name'")
     if not isinstance(attachments, dict) or not all(map(_is_attachment, attachments.items())):

@@ -17,15 +17,9 @@ if TYPE_CHECKING:
 Attachments = dict[str, tuple[str, str]]  # name -> (path, SHA-1)
 
 
-def with_sending(event: E, sending: str, attachments: Attachments | None = None) -> E:
-    """Return a copy of an event with the id of a sending; see `event.sending_id`.
-
-    :param attachments: the attachments of the copy; those of the event by default
-    """
-    changes: dict[str, Any] = {"_sending": sending}
-    if attachments is not None:
-        changes["_attachments"] = attachments
-    return _copy(event, **changes)
+def with_sending(event: E, sending: str) -> E:
+    """Return a copy of an event with the id of a sending; see `event.sending_id`."""
+    return _copy(event, _sending=sending)
 
 
 def with_attachments(event: E, attachments: Attachments) -> E:

@@ -1,4 +1,4 @@
-"""The rows about the outbox and about ``run``: the library is compared with itself, without or with less in the outbox.
+"""The rows about the outbox, `send` and `run`: the library compared with itself, without or with less in the outbox.
 
 e3.event has neither.
 """
@@ -206,23 +206,32 @@ def _slow_line(place, size):
 
 
 def measure_run(place, size):
-    """Compare a command that is run by ``e3-event run`` with the command alone."""
-    ours = place.python("event", "-m", "event", "run", "step", "--", *_TRUE)
-    bare = place.python("event", "-c", "pass")
-
-    def once(command):
-        with place.fresh_directory() as directory:
-            return place.seconds(command, E3_EVENT_HANDLERS=f"file={directory}")
-
-    found = in_turn({"run": ours, "true": _TRUE, "python": bare}, once, size.processes)
+    """Compare the program's `send` and `run` with a bare interpreter, and `run` with the command that it runs."""
+    subjects = {
+        "send": place.program("send", "step", "--quiet"),
+        "run": place.program("run", "step", "--", *_TRUE),
+        "true": _TRUE,
+        "python": place.python("event", "-c", "pass"),
+    }
+    with place.fresh_directory() as events, place.fresh_directory() as outbox:
+        environ = {"E3_EVENT_HANDLERS": f"file={events}", "E3_EVENT_OUTBOX": outbox}
+        found = in_turn(subjects, lambda command: place.seconds(command, **environ), size.processes)
+    send, run, true, python = (found[name] for name in subjects)
     yield Line(
-        what="`e3-event run step -- true` with the file handler, compared with `true`",
-        ours=f"{found['run'] * 1e3:.1f} ms",
-        beside=f"{(found['run'] - found['true']) * 1e3:.1f} ms more than `true`; "
-        f"{fold(found['run'] / found['python'])} `python -c pass`",
+        what="`e3-event send step` with an outbox and the file handler, compared with `python -c pass`",
+        ours=f"{send * 1e3:.1f} ms",
+        beside=f"{fold(send / python)} `python -c pass`, {python * 1e3:.1f} ms",
         e3="",
-        reach="",
-        reached=None,
+        reach="2.5 x",
+        reached=within(send / python, 2.5),
+    )
+    yield Line(
+        what="`e3-event run step -- true` with them, compared with `true`",
+        ours=f"{run * 1e3:.1f} ms",
+        beside=f"{(run - true) * 1e3:.1f} ms more than `true`; {fold(run / python)} `python -c pass`",
+        e3="",
+        reach="3 x",
+        reached=within(run / python, 3),
     )
 
 

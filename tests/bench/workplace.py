@@ -71,6 +71,10 @@ class Workplace:
         """Return the command that runs the interpreter of a library's environment."""
         return [self.pythons[ENVIRONMENT_OF[library]], *map(str, arguments)]
 
+    def program(self, *arguments):
+        """Return the command that runs the program ``e3-event``, as an installer makes it."""
+        return [shutil.which("e3-event", path=os.path.dirname(self.pythons["ours"])), *arguments]
+
     def run(self, command):
         """Run a child process; return what it prints."""
         return subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=True, text=True).stdout

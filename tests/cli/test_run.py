@@ -796,7 +796,7 @@ def test_only_modules_needed_to_start_are_imported_before_the_command(here):
         "event._places",
         "event._process",
         "event._process.child",
-        "event._process.fast_signal",
+        "event._fast_signal",
         "event._process.ci",
         "event._process.output",
         "event._process.signals",

@@ -189,6 +189,7 @@ def test_send_loads_no_handler_and_no_slow_module_in_its_process(here):
         "event._cli._support.settings",
         "event._cli._support.terminal",
         "event._cli.send",
+        "event._fast_signal",
         "event._files",
         "event._handler_config",
         "event._places",

@@ -11,7 +11,7 @@ import pytest
 from event import Event, PermanentError, _registry
 from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
-from event._outbox.lanes import Lane, Recipient, Work, send_works
+from event._outbox.lanes import Lane, LaneResult, Recipient, Work, send_works
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import SECONDS, Reports, deliver
 from helpers.entries import there
@@ -516,6 +516,29 @@ def test_pool_has_room_again_after_deliveries(box, kinds, monkeypatch):
     gate.set()
     assert pool.has_room_for(2, SECONDS)
     pool.close()
+
+
+def test_single_slow_call_is_no_reason_to_take_one_event_at_a_time(box, kinds):
+    kinds("fine")
+    lane = Lane("fine", "")
+    sizes = []
+    for seconds in (0.0001, 0.0001, 5.0, 5.0):
+        lane.record_call(LaneResult([], seconds, 0.0), 1)
+        lane.put_back(Work(box.put(Event("n"), {"fine": ""})) for _ in range(3))
+        sizes.append(len(lane.next_sending().remaining))
+        lane.empty()
+    assert sizes == [3, 3, 3, 1]
+
+
+def test_single_call_that_waits_is_no_reason_for_more_threads(kinds):
+    kinds("fine")
+    lane = Lane("fine", "")
+    lane.handler.load()
+    limits = []
+    for seconds in (0.0001, 5.0, 5.0):
+        lane.record_call(LaneResult([], seconds, seconds), 1)
+        limits.append(lane.limit(4))
+    assert limits == [1, 1, 4]
 
 
 def test_caller_that_asks_for_room_waits_until_the_urgent_entries_are_delivered(box, kinds):

@@ -255,14 +255,14 @@ def test_state_of_disk_and_pool_is_reported_at_intervals(box, line, monkeypatch)
 
 
 def test_entry_just_put_is_delivered(box, line, taken, delivering):
-    delivering.add(put(box))
+    delivering.add([put(box)])
     delivering.stop(drain=True)
     assert taken == ["u"]
 
 
 def test_entry_stays_due_if_the_pool_is_full(box, taken, delivering, monkeypatch):
     monkeypatch.setattr(type(delivering.pool), "is_full", True)
-    delivering.add(put(box))
+    delivering.add([put(box)])
     assert box.summary().counts["waiting"] == 1
     assert taken == []
     delivering.stop()

@@ -44,6 +44,7 @@ class AMQPConnection:
     def __init__(self, address: Address, timeout: float) -> None:
         self.error: BaseException | None = None
         self._blocked = False
+        self._is_woken = False  # whether the loop was stopped since `wait` has started it
         self._loop = _Loop()
         self._connection = pika.SelectConnection(
             _parameters(address, timeout),
@@ -65,7 +66,9 @@ class AMQPConnection:
 
         def call(*arguments: object) -> None:
             callback(*arguments)
-            self._loop.stop()
+            if not self._is_woken:  # stopping the loop takes a system call, and there may be a hundred messages
+                self._is_woken = True
+                self._loop.stop()
 
         return call
 
@@ -99,6 +102,7 @@ class AMQPConnection:
                     raise self._overdue(timeout)
                 if over:
                     break
+                self._is_woken = False
                 self._loop.start()  # returns after a callback that was wrapped by `waking`
         finally:
             self._loop.remove_timeout(timer)

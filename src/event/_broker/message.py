@@ -158,7 +158,7 @@ def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
         raise ValueError("'id' must be letters, digits and hyphens, 64 at most")
     if not _json.is_time(created):
         raise ValueError("'created' must be a time")
-    event = decode_event(content.get("event"), Event)
+    event = decode_event(content.get("event"), Event, id_)
     files = _decode_files(content.get("files"), limits)
     attachments = event.get_attachments()
     _check_attachments(attachments, files, limits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from event._broker import message as _message
 from event._broker.sink import Disposition, SinkResult, failed
-from event._event_copies import with_sending
+from event._event_copies import with_attachments
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -83,7 +83,8 @@ def unpack(body: bytes, directory: LazyDirectory, number: int, source: Attachmen
             path = os.path.join(directory.path(), f"{number}-{len(attachments)}")
             _save(message.files[file], path, sha1, source)
             attachments[name] = (path, sha1)
-        return Unpacked(message, with_sending(message.event, message.id, attachments))
+        event = with_attachments(message.event, attachments) if attachments else message.event
+        return Unpacked(message, event)
     except ValueError as error:
         return SinkResult(Disposition.DEAD_LETTER, f"it is not an e3-event message: {one_line(error)}")
     except UnavailableError as error:

@@ -83,7 +83,8 @@ def _fork_worker() -> tuple[Worker | None, bool]:
 
     :return: the worker (None if there is none), and whether this process is the worker
     """
-    from event import _files, _handler_config, _trace_context  # noqa: F401  # import once what both processes need
+    # Both processes need these: import them once.
+    from event import _fast_signal, _files, _handler_config, _trace_context  # noqa: F401
     from event._worker.parent import Worker
 
     try:

@@ -6,7 +6,7 @@ import os
 import time
 
 from event import _files, _log
-from event._event_copies import with_delivered, with_sending
+from event._event_copies import with_attachments, with_delivered
 from event._outbox import attachments, files
 from event._outbox import entry as text
 
@@ -58,9 +58,10 @@ class Claim:
 
         :param handler: the handler that gets the event; the event then includes the parts that it has already delivered
         """
-        kept = self.entry.event.get_attachments()
-        own = {name: (os.path.join(self.path, file), digest) for name, (file, digest) in kept.items()}
-        event = with_sending(self.entry.event, self.entry.id, own)
+        event = self.entry.event
+        if kept := event.get_attachments():
+            own = {name: (os.path.join(self.path, file), digest) for name, (file, digest) in kept.items()}
+            event = with_attachments(event, own)
         done = self.entry.delivered_parts(handler)
         return with_delivered(event, done) if done else event
 
@@ -83,7 +84,7 @@ class Claim:
         """Journal the result of a handler, so that a retry skips the handler if it has delivered the event."""
         now = time.time()
         self.entry.journal.append(text.record_from_delivery(now, delivery))
-        if self.is_delivered():
+        if self.entry.is_delivered:
             self._unwritten = (now, delivery)  # not written, because the entry is about to be removed
         else:
             self._write(text.encode_delivery(now, delivery))
@@ -128,7 +129,7 @@ class Claim:
 
         :raises OSError: the entry can't be removed
         """
-        self._layout.discard(self.path, self.entry.id)
+        self._layout.discard(self.path, self.entry.id, is_directory=self._is_directory)
 
     def dead_letter(self, problem: str) -> None:
         """Move the entry to corrupt/ and log the problem.
@@ -160,14 +161,10 @@ class Claim:
         """Return whether the entry is still on disk and claimed by this process."""
         return os.path.lexists(self.path)
 
-    def is_delivered(self) -> bool:
-        """Return whether every handler has delivered the event."""
-        return not self.entry.pending and not self.entry.has_permanent_failure
-
     def _settle(self) -> str:
         entry = self.entry
         now = time.time()
-        if self.is_delivered():
+        if self._unwritten or entry.is_delivered:
             self.discard()
             return "delivered"
         if not entry.pending or entry.is_expired(now):

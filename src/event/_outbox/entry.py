@@ -138,9 +138,9 @@ class Entry:
         return {name: config for name, config in self.handlers.items() if name not in finished}
 
     @property
-    def has_permanent_failure(self) -> bool:
-        """Whether a handler has failed permanently."""
-        return not self.handlers.keys().isdisjoint(self.finished - self.delivered)
+    def is_delivered(self) -> bool:
+        """Whether every handler has delivered the event."""
+        return self.handlers.keys() <= self.delivered
 
     def delivered_parts(self, handler: str) -> frozenset[str]:
         """Return the keys of the parts that a handler has delivered; see `event.PartialDeliveryError`."""
@@ -234,7 +234,7 @@ def decode_entry(text: bytes) -> Entry:
     id_ = content.get("id")
     if not _json.is_time(created) or not isinstance(id_, str):
         raise ValueError("'created' must be a time and 'id' a string")
-    event = decode_event(content.get("event"), Event)
+    event = decode_event(content.get("event"), Event, id_)
     if not all(_is_file_name(file) for file, _ in event.get_attachments().values()):
         raise ValueError("an attachment must be a file of the entry itself")
     entry = Entry(id_, created, event, _handlers(content.get("handlers")), span=_entry_span(content.get("trace")))

@@ -189,7 +189,7 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
     content = encode_event(new.event, copies)
     span = new.span or _trace_context.span_for(new.event) or _trace_context.NO_SPAN
     try:
-        entry = Entry(entry_id, time.time(), decode_event(content, Event), new.handlers, span=span)
+        entry = Entry(entry_id, time.time(), decode_event(content, Event, entry_id), new.handlers, span=span)
     except ValueError as error:
         raise EventError(f"{new.event!r} cannot be kept: {error}") from error
     line = text.encode_entry(entry, content)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from event._process.fast_signal import signal, signal_name
+from event._fast_signal import signal, signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import sys
 import time
 from _thread import start_new_thread  # the lock of threading, whose import is expensive
 
-from event._process.fast_signal import signal
+from event._fast_signal import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

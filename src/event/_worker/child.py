@@ -170,7 +170,7 @@ def _detach() -> None:
 
 def _ignore_signals() -> None:
     """Ignore SIGINT and SIGTERM: systemd sends them to every process of a service; the command handles them."""
-    from event._process.fast_signal import signal
+    from event._fast_signal import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)  # not SIG_IGN: processes that a handler starts would inherit it

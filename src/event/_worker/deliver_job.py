@@ -168,12 +168,13 @@ class Delivering:
             self._leave.discard(entry)
             self.pool.release(lane)
 
-    def add(self, claim: Claim) -> None:
-        """Deliver a new entry before the waiting ones. If the pool is full, leave the entry in the outbox, due now."""
+    def add(self, claims: Sequence[Claim]) -> None:
+        """Deliver new entries before the waiting ones. If the pool is full, leave them in the outbox, due now."""
         if self.pool.is_full:
-            claim.postpone(time.time())
+            for claim in claims:
+                claim.postpone(time.time())
         else:
-            self.pool.add(claim, begun=True, urgent=True)
+            self.pool.add(*claims, begun=True, urgent=True)
 
     def stop(self, *, drain: bool = False) -> None:
         """Finish the running deliveries, put the other entries back, and report ``summary``.

@@ -186,7 +186,7 @@ class Worker:
             return "it closed its connection"
         if self._status >= 0:
             return f"its process ended with status {self._status}"
-        from event._process.fast_signal import signal_name
+        from event._fast_signal import signal_name
 
         number = -self._status
         return f"its process ended with {signal_name(number) or f'signal {number}'}"

@@ -166,10 +166,10 @@ class _OutboxTarget:
     def finish(self) -> None:
         """Start the delivery of the stored entries, after the batch was reported to the command."""
         kept, self._kept = self._kept, []
-        for claim in kept:
-            if self._delivering:
-                self._delivering.add(claim)
-            else:
+        if self._delivering:
+            self._delivering.add(kept)
+        else:
+            for claim in kept:
                 claim.postpone(time.time())
 
 
