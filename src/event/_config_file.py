@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from event import _handler_config
+from event import _handler_config, _places
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def _refuse_unknown_top(content: Mapping[str, Any], _made: ConfigFile) -> None:
 def _read_outbox(content: Mapping[str, Any], made: ConfigFile) -> None:
     if (outbox := _text(content, "outbox", "")) is not None:
         directory = os.path.dirname(made.path)
-        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, os.path.expanduser(outbox))
+        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, _places.expand_home(outbox))
 
 
 def _read_timeout(content: Mapping[str, Any], made: ConfigFile) -> None:
@@ -298,7 +298,7 @@ def _value(value: Any, key: str, where: str, directory: str) -> str:
         expected = "a text or a list of texts" if key in _JOINED else "a text or a number"
         raise EventError(f"{where}.{key}: expected {expected}")
     if key == "directory":
-        return os.path.join(directory, os.path.expanduser(str(value)))
+        return os.path.join(directory, _places.expand_home(str(value)))
     return _absolute(str(value), directory)
 
 
@@ -307,7 +307,7 @@ def _absolute(text: str, directory: str) -> str:
     kind, colon, path = text.partition(":")
     if kind != "file" or not colon:
         return text
-    return f"file:{os.path.join(directory, os.path.expanduser(path))}"
+    return f"file:{os.path.join(directory, _places.expand_home(path))}"
 
 
 # Conditions on the environment.

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 _BINARY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def keep(
-    event: Event, directory: str, workspaces: str, *, strict: bool, skip_unreadable: bool
-) -> dict[str, list[str]]:
+def keep(event: Event, directory: str, workspaces: str, *, strict: bool, skip_unreadable: bool) -> dict[str, list[str]]:
     """Copy an event's attachments into a directory; return name -> [file, SHA-1] of the copies.
 
     Handlers deliver the copies, even if an attached file changes later.
