@@ -123,6 +123,7 @@ def test_send_to_a_file_loads_only_json_hashlib_and_its_handler(tmp_path):
         "event._files",
         "event._json",
         "event._json_plain",
+        "event._mask",
         "event._redact",
         "event._registry",
         "event.handler",
@@ -158,20 +159,21 @@ def test_custom_handler_loads_no_heavy_module_but_importlib_metadata(tmp_path):
         tmp_path,
         before="sys.path.append(sys.argv[1]); import event, importlib.metadata as m; m.entry_points(group='x')",
     )
-    assert names == {"acme_handler", "event._handler_config", "event._redact", "event._registry"}
+    assert names == {"acme_handler", "event._handler_config", "event._mask", "event._redact", "event._registry"}
 
 
 # Arrows.
 
 # Each may import from those before it and, without a circle, from its own row.
 ORDER = [
-    {"error", "_log", "_version", "_backoff", "_dump", "_fast_signal", "_text"},
+    {"error", "_log", "_version", "_backoff", "_dump", "_fast_signal", "_subclass", "_text"},
     {
         *(
             "_json",
             "_json_plain",
             "_files",
             "_handler_config",
+            "_mask",
             "_outcome",
             "_places",
             "_redact",

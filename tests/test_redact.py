@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pathlib
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -56,6 +58,18 @@ def test_megabyte_of_any_text_is_redacted_quickly(letter):
     [
         *("GITHUB_TOKEN", "PGPASSWORD", "MYSQL_PWD", "AWS_SECRET_ACCESS_KEY", "npm_config_token", "APIKEY", "SSHPASS"),
         *("VAULT_CREDENTIALS", "key", "Deploy-Key", "app.secret", "PASSPHRASE", "AZURE_PAT", "HTTP_AUTH"),
+        *(
+            "AUTHORIZATION",
+            "PROXY_AUTHORIZATION",
+            "SENTRYDSN",
+            "DBPASS",
+            "FTP_PASS",
+            "PW",
+            "DB_PW",
+            "SLACK_HOOK",
+            "SAS",
+        ),
+        *("AZURE_STORAGE_CONNECTION_STRING", "REDIS_CONNSTR", "ConnectionStrings__Main", "DB_CONN_STR", "SAS_URL"),
         *("NPM_TOKEN2", "SESSION_COOKIE", "DB_CREDS", "SLACK_WEBHOOK", "SLACK_WEBHOOK_URL", "SENTRY_DSN", "DB_PASSWD"),
     ],
 )
@@ -68,6 +82,7 @@ def test_name_indicates_a_secret(name):
     [
         *("PATH", "HOME", "KEYBOARD", "TOKENIZERS_PARALLELISM", "PWD", "SSH_AUTH_SOCK", "SSH_KEY_PATH"),
         *("DB_PASSWORD_FILE", "DEPLOY_PUBLIC_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "COMPASS", "E3_EVENT_HANDLERS"),
+        *("BYPASS", "ENCOMPASS", "SSL_BYPASS", "SAS_HOME", "GIT_HOOKS", "CONNECTION", "STRING", "SPAWN"),
         *("AUTH_TYPE", "SESSION_COOKIE_DOMAIN", "WEBHOOK_PORT", "SECRET_NAME", "MD5", "SHA256"),
     ],
 )
@@ -168,6 +183,75 @@ class Opaque:
 def test_event_data_holds_no_secret(monkeypatch, value, shown):
     monkeypatch.setenv("ACME_PASSWORD", "hunter2hunter2")
     assert redact_data({"uid": "hunter2hunter2", "a": 1, "b": value}) == {"uid": "hunter2hunter2", "a": 1, "b": shown}
+
+
+def test_event_keys_hold_no_secret_and_stay_distinct(monkeypatch):
+    monkeypatch.setenv("ACME_PASSWORD", "hunter2hunter2")
+    data = {
+        "***-2": 0,
+        "hunter2hunter2": 1,
+        "token hunter2hunter2": 2,
+        " hunter2hunter2": 3,
+        "a": {("hunter2hunter2", 1): 4},
+    }
+    monkeypatch.setenv("OTHER_PASSWORD", "correct horse")
+    shown = {"***-2": 0, "***": 1, "token ***": 2, " ***": 3, "a": {"['***', 1]": 4}}
+    assert redact_data(data) == shown
+    assert list(redact_data({"correct horse": 1, "hunter2hunter2": 2, "***-2": 3})) == ["***", "***-3", "***-2"]
+
+
+def test_keys_of_every_event_are_unchanged():
+    data = {"uid": "u", "name": "n", "begin_time": 1, "end_time": 2}
+    assert list(redact_data(data, ["name", "time", "uid"])) == list(data)
+
+
+def test_attachment_names_and_logged_names_hold_no_secret(secret, tmp_path, caplog):
+    (tmp_path / "log").write_text("x")
+    sent = event.Event(f"deploy {secret}")
+    sent.attach_file(tmp_path / "log", f"log {secret}")
+    manager = event.EventManager()
+    manager.handlers["failing"] = Raising()
+    assert not manager.send_event(sent)
+    assert secret not in caplog.text
+    assert [*sent.get_attachments()] == ["log ***"]
+    path = sent.dump(tmp_path / "dumps")
+    assert secret not in pathlib.Path(path).read_text()
+
+
+def test_event_is_shown_without_names_if_redaction_cannot_be_imported(monkeypatch):
+    sent = event.Event("deploy")
+    event.EventManager().send_event(sent)
+    monkeypatch.delattr(event, "_redact")
+    monkeypatch.setitem(sys.modules, "event._redact", None)
+    assert repr(sent) == "<Event>"
+
+
+class Raising:
+    def send_event(self, event):
+        raise OSError("no")
+
+
+@pytest.mark.parametrize("before", ["", "u:", "token:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_secret_is_found_in_base64(monkeypatch, before, encode):
+    secret = "s3kret\x7f\xbf>?~O333"
+    monkeypatch.setenv("MY_TOKEN", secret)
+    for after in ("", ":", "::"):
+        encoded = encode(f"{before}{secret}{after}".encode()).decode()
+        shown = redact_text(f"Authorization: Basic {encoded} end")
+        assert shown.startswith(
+            f"Authorization: Basic {encode(before.encode()).decode()[: len(before) * 4 // 3]}***"[:22]
+        )
+        assert shown.endswith(" end")
+        assert encoded[5:12] not in shown
+
+
+def test_new_and_changed_secrets_of_the_environment_are_found(monkeypatch):
+    for name, value in [("A_TOKEN", "hunter2hunter2"), ("A_TOKEN", "hunter3hunter3"), ("B_TOKEN", "hunter4hunter4")]:
+        monkeypatch.setenv(name, value)
+        assert redact_text(f"a {value}") == "a ***"
+    monkeypatch.delenv("A_TOKEN")
+    assert redact_text("hunter3hunter3 hunter4hunter4") == "hunter3hunter3 ***"
 
 
 def test_data_without_a_secret_is_the_same_object(monkeypatch):
@@ -286,6 +370,24 @@ def test_the_command_line_sends_no_secret(secret, tmp_path, monkeypatch):
     texts = {path.name[0]: path.read_text() for path in tmp_path.glob("*.json")}
     assert secret not in texts["n"]
     assert secret in texts["o"]
+
+
+def test_names_of_attachments_on_the_command_line_hold_no_secret(secret, tmp_path):
+    from event._worker import EventSender
+
+    (tmp_path / "log").write_text("x")
+    lines = []
+    sender = EventSender([("file", str(tmp_path / "out"))], outbox=None, timeout=60, log=lines.append)
+    content = {"data": {"uid": "u", "name": "n", secret: 1}, "attachments": {}, "closed": True}
+    files = [(f"a {secret}", str(tmp_path / "log")), (f"b {secret}", str(tmp_path / secret))]
+    sent = sender.send(content, attach=files, sending="s")
+    sender.close()
+    assert sent.not_attached == ["b ***"]
+    assert "cannot attach" in lines[0]
+    assert not [line for line in lines if secret in line]
+    written = {str(path): path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert "x" in written.values()
+    assert secret not in str(written)
 
 
 def test_secret_is_found_in_its_json_encoding(monkeypatch):

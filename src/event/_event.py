@@ -140,10 +140,15 @@ class Event:
             parts.append(f"data: {visible(', '.join(map(str, extra)))}")
         if self._attachments:
             parts.append(f"attachments: {visible(', '.join(self._attachments))}")
-        return f"<{type(self).__name__} {'; '.join(parts)}>"
+        return self._without_secrets(f"<{type(self).__name__} {'; '.join(parts)}>")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copy and pickle, with new dicts, so that a copy is independent of the event."""
+        subclass: dict[str, Any] = {}
+        if type(self) is not Event:
+            from event._subclass import state_of_subclass
+
+            subclass = state_of_subclass(self, Event)
         return {
             "_data": self._data.copy(),
             "_attachments": self._attachments.copy(),
@@ -153,7 +158,7 @@ class Event:
             "_delivered": already_delivered(self),
             # None for the default formatters, so that the copy shares their dict as well.
             "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
-            "_subclass": _subclass_state(self),
+            "_subclass": subclass,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,8 +174,12 @@ class Event:
             object.__setattr__(self, name, value)
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
-        """Return the attachments: name -> (absolute path, SHA-1 in hex)."""
-        return self._attachments
+        """Return the attachments: name -> (absolute path, SHA-1 in hex), with secrets replaced in the names."""
+        if self._redact is None or not self._attachments:
+            return self._attachments
+        from event import _redact
+
+        return _redact.redact_keys(self._attachments, self._redact)
 
     def attach_file(self, path: str | os.PathLike[str], name: str = "log") -> None:
         """Attach a file. It is read now for its checksum, and again by each handler when the event is sent.
@@ -247,7 +256,7 @@ class Event:
         """
         from event import _files, _json
 
-        content = encode_event(self, self._attachments)
+        content = encode_event(self, self.get_attachments())
         stem = _files.safe_name(str(self._data.get("uid")), limit=_files.STEM_MAX)
         path = os.path.join(os.fsdecode(event_dir), f"{stem}-{unique_id()}.json")
         _files.write_atomically(path, _json.dumps(content).encode("ascii"))
@@ -278,7 +287,16 @@ class Event:
 
     def _title(self) -> str:
         name, uid = (x if isinstance(x, str) else shown(x) for x in map(self._data.get, ("name", "uid")))
-        return visible(f"event {name} ({uid})")
+        return self._without_secrets(visible(f"event {name} ({uid})"))
+
+    def _without_secrets(self, text: str) -> str:
+        if self._redact is None:
+            return text
+        try:
+            from event import _redact
+        except (ImportError, OSError):  # no file descriptor is free
+            return f"<{type(self).__name__}>"
+        return _redact.redact_text(text, self._redact)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -329,24 +347,6 @@ def redact_in(event: Event, references: tuple[str, ...]) -> None:
         _set_redact(event, references)
 
 
-def _subclass_state(event: Event) -> dict[str, Any]:
-    """Return the attributes that a subclass stores in ``__dict__`` or in its own slots, next to the data."""
-    if type(event) is Event:
-        return {}
-    state: dict[str, Any] = {}
-    for kind in type(event).__mro__:
-        if not issubclass(Event, kind):
-            for name, member in vars(kind).items():
-                if name == "__dict__":
-                    state.update(object.__getattribute__(event, name))
-                elif type(member) is _SLOT:
-                    try:
-                        state[name] = member.__get__(event)
-                    except AttributeError:
-                        pass  # not set
-    return state
-
-
 def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return the content of an event's dump; also works for an event of e3-core."""
     return {"data": event.as_dict(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
@@ -385,7 +385,6 @@ _DATES = {"begin_time": Event.format_date, "end_time": Event.format_date}
 # A cache: both dates of a short event are often the same second, and each handler formats them.
 _SECONDS: dict[float, str] = {}
 _UNSET = object()
-_SLOT = type(Event.__dict__["_data"])
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
 # Setting an attribute of an event changes its data, so use these functions to access the slots.

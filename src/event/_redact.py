@@ -6,7 +6,8 @@ These are secrets in an event's data:
 - a secret in ``EventManager(redact=…)``, either the text itself or a reference to it
 - a token of a well-known service, a private key (PEM), or a password in a URL
 
-Every pattern takes linear time. If no text seems to contain a secret, `re` is not imported.
+The first two are also found if they are encoded, see `event._mask`. Every pattern takes linear time. If no text seems
+to contain a secret, `re` is not imported.
 """
 
 from __future__ import annotations
@@ -14,32 +15,41 @@ from __future__ import annotations
 import os
 
 from event import _handler_config, _registry
-from event.error import EventError
+from event._mask import MASK, Secrets
+from event.error import EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any, TypeVar
+
+    _V = TypeVar("_V")
 
 # The errors of these handlers never contain secrets, so they need no masking and may name a directory or a server.
 _NO_SECRET_IN_ERRORS = frozenset(_registry.BUILTINS)
 _MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would damage ordinary words
 _MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are often words such as "true" or "staging"
 _MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is fast
-_MASK = "***"
 
 # The value of a variable is secret if a word of its name ends with one of `_SECRET_ENDS` or is one of `_SECRET_WORDS`.
 # "_" separates the words. A number at the end of a word is ignored.
-_SECRET_ENDS = ("TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "KEY", "KEYS", "CREDENTIAL", "CREDENTIALS")
+_SECRET_ENDS = (
+    *("TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "SECRET", "KEY", "KEYS", "CREDENTIAL", "CREDENTIALS", "DSN"),
+    *("CONNECTIONSTRING", "CONNECTIONSTRINGS", "CONNSTR", "CONNSTRING"),
+)
 _SECRET_WORDS = frozenset(
     {
-        *("PASS", "SSHPASS", "PWD", "PAT", "JWT", "AUTH", "BEARER", "COOKIE", "COOKIES", "CREDS", "DSN", "WEBHOOK"),
-        *("TOKENS", "PASSWORDS", "SECRETS", "WEBHOOKS"),
+        *("PW", "PWD", "PAT", "JWT", "AUTH", "AUTHORIZATION", "BEARER", "COOKIE", "COOKIES", "CREDS", "SAS"),
+        *("TOKENS", "PASSWORDS", "SECRETS", "WEBHOOK", "WEBHOOKS", "HOOK"),
     }
 )
+_SECRET_PHRASES = ("CONNECTION_STRING", "CONN_STR")
+_OTHER_PASS = ("BYPASS", "COMPASS", "OVERPASS", "SURPASS", "TRESPASS", "UNDERPASS")  # words that are no password
 _NOT_SECRET_WORDS = frozenset({"PUBLIC"})
 # If one of these is the last word, the value is not the secret itself, but its location or a description.
-_PLACE_WORDS = frozenset({"FILE", "PATH", "DIR", "SOCK", "DOMAIN", "ENABLED", "HOST", "NAME", "PORT", "TTL", "TYPE"})
+_PLACE_WORDS = frozenset(
+    {"FILE", "PATH", "DIR", "HOME", "SOCK", "DOMAIN", "ENABLED", "HOST", "NAME", "PORT", "TTL", "TYPE"}
+)
 _NOT_SECRET = frozenset({"PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS"})  # paths
 
 # The password in a URL.
@@ -58,6 +68,7 @@ _TOKEN_MARKS = (
     *("glpat-", "gldt-", "glrt", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-", "glffct-"),
     *("xox", "xapp-", "AKIA", "ASIA", "hooks.slack.com/services/"),
 )
+_OWN_KEYS = frozenset({"uid", "name", "begin_time", "end_time"})  # of every event; never secret
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 _MIN_TOKEN_LENGTH = 20  # characters
 _PEM_BEGIN, _PEM_END, _DASHES = "-----BEGIN ", "-----END ", "-----"
@@ -84,8 +95,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
             value = _handler_config.unquote(config)
             for whole in (config, value, unquote(value)):  # the last form: clients decode the password of a URL
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
-    parts |= {repr(part)[1:-1] for part in parts}  # the form in a message with %r
-    return redact_text(_without(text, (part for part in parts if len(part) >= _MIN_SECRET_LENGTH)))
+    return redact_text(Secrets(part for part in parts if len(part) >= _MIN_SECRET_LENGTH).without(text))
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
@@ -96,8 +106,18 @@ def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[st
     secrets = _known_secrets(references)
     if _is_harmless(data, secrets):
         return data
-    found = {key: value if key == "uid" else _redacted_top(value, secrets) for key, value in data.items()}
-    return data if all(found[key] is value for key, value in data.items()) else found
+    values = [value if key == "uid" else _redacted_top(value, secrets) for key, value in data.items()]
+    return _with_values(data, values, secrets)
+
+
+def redact_keys(names: dict[str, _V], references: Iterable[str] = ()) -> dict[str, _V]:
+    """Replace secrets in the keys of a dict, such as the names of attachments. If there are none, return the same dict.
+
+    A number distinguishes keys that would become the same: ``***``, ``***-2``.
+
+    :param references: further secrets, see `redact_text`
+    """
+    return _with_values(names, [*names.values()], _known_secrets(references))
 
 
 def redact_text(text: str, references: Iterable[str] = ()) -> str:
@@ -114,35 +134,60 @@ def is_secret_name(name: str) -> bool:
     words = [word.rstrip("0123456789") for word in name.upper().replace("-", "_").replace(".", "_").split("_")]
     if words[-1] in _PLACE_WORDS or name in _NOT_SECRET or _NOT_SECRET_WORDS & {*words}:
         return False
-    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)
+    if any(word in _SECRET_WORDS or _has_secret_end(word) for word in words):
+        return True
+    joined = "_".join(words)
+    return any(phrase in joined for phrase in _SECRET_PHRASES)
 
 
-# Characters that URLs, repr and JSON do not escape: the unreserved characters of RFC 3986, section 2.3.
-_UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-
-_known_names: set[str] = set()  # a cache: variables that were checked with `is_secret_name`
-_secret_names: set[str] = set()  # the variables for which it returned True
+def _has_secret_end(word: str) -> bool:
+    return word.endswith(_SECRET_ENDS) and not word.endswith(_OTHER_PASS)
 
 
-def _known_secrets(references: Iterable[str]) -> set[str]:
-    """Return the secrets from the environment and from references, in all forms in which a text may contain them."""
-    found: set[str] = set()
-    names = {*os.environ}
-    _secret_names.update(filter(is_secret_name, names.difference(_known_names)))
-    _known_names.update(names)
-    for name in names.intersection(_secret_names):
-        found |= _forms(os.environ.get(name, ""), _MIN_VALUE_LENGTH)
-    for reference in references:
-        found |= _forms(_secret_of(reference), 1)
-    return found
+class _Environment:
+    """Returns the secrets of the environment. They are cached, because encoding takes longer than comparing."""
+
+    def __init__(self) -> None:
+        self._names: tuple[list[str], list[str]] = [], []  # of all variables, and of the secret ones
+        self._values: tuple[list[str], Secrets] = [], Secrets()
+
+    def secrets(self) -> Secrets:
+        """Return the values of the secret variables."""
+        values = [os.environ.get(name, "") for name in self._secret_names()]
+        known, secrets = self._values
+        if values != known:
+            secrets = Secrets(value for value in values if len(value.strip()) >= _MIN_VALUE_LENGTH)
+            self._values = values, secrets
+        return secrets
+
+    def _secret_names(self) -> list[str]:
+        names = list(os.environ)
+        known, secret = self._names
+        if names != known:
+            secret = [name for name in names if is_secret_name(name)]
+            self._names = names, secret
+        return secret
 
 
-def _is_harmless(data: dict[str, Any], secrets: set[str]) -> bool:
+_environment = _Environment()
+
+
+def _known_secrets(references: Iterable[str]) -> Secrets:
+    """Return the secrets from the environment and from references."""
+    secrets = _environment.secrets()
+    if not references:
+        return secrets
+    more = Secrets(map(_secret_of, references))
+    more.update(secrets)
+    return more
+
+
+def _is_harmless(data: dict[str, Any], secrets: Secrets) -> bool:
     """Return whether data has only simple values without any sign of a secret, as most events have."""
     if not _PLAIN_TYPES.issuperset(map(type, data.values())):
         return False
-    text = "\n".join([value for value in data.values() if type(value) is str])
-    return not any(mark in text for mark in _MARKS) and not any(secret in text for secret in secrets)
+    text = "\n".join([*data, *[value for value in data.values() if type(value) is str]])
+    return not any(mark in text for mark in _MARKS) and not secrets.are_in(text)
 
 
 def _secret_of(reference: str) -> str:
@@ -154,25 +199,7 @@ def _secret_of(reference: str) -> str:
         return ""
 
 
-def _forms(secret: str, shortest: int) -> set[str]:
-    """Return the forms in which a text may contain a secret: unchanged, its lines, and encoded for URL, repr and JSON.
-
-    :param shortest: the minimum length; a shorter secret has no forms
-    """
-    secret = secret.strip()
-    if len(secret) < shortest:
-        return set()
-    forms = {secret, *(line for line in secret.splitlines() if len(line) >= _MIN_VALUE_LENGTH)}
-    if not _UNQUOTED.issuperset(secret):
-        from urllib.parse import quote
-
-        from event import _json
-
-        forms |= {quote(secret, safe=""), repr(secret)[1:-1], _json.dumps(secret)[1:-1]}
-    return forms
-
-
-def _redacted_top(value: Any, secrets: set[str]) -> Any:
+def _redacted_top(value: Any, secrets: Secrets) -> Any:
     """Replace secrets in a value of an event's data. If there are none, return the same object."""
     try:
         return _redacted(value, secrets)
@@ -182,7 +209,7 @@ def _redacted_top(value: Any, secrets: set[str]) -> Any:
         return _redacted_deep(value, secrets)
 
 
-def _redacted_deep(value: Any, secrets: set[str]) -> Any:
+def _redacted_deep(value: Any, secrets: Secrets) -> Any:
     from event import _json
 
     try:
@@ -193,7 +220,7 @@ def _redacted_deep(value: Any, secrets: set[str]) -> Any:
     return value if redacted == text else redacted
 
 
-def _redacted(value: Any, secrets: set[str]) -> Any:
+def _redacted(value: Any, secrets: Secrets) -> Any:
     kind = type(value)  # isinstance would trust the __class__ of a mock
     if issubclass(kind, str):
         text = _redacted_text(value, secrets)
@@ -201,9 +228,7 @@ def _redacted(value: Any, secrets: set[str]) -> Any:
     if value is None or issubclass(kind, (bool, int, float)):
         return value
     if kind is dict:
-        items = {_redacted(key, secrets): _redacted(item, secrets) for key, item in value.items()}
-        is_same = _are_same(items, value) and _are_same(items.values(), value.values())
-        return value if is_same else items
+        return _with_values(value, [_redacted(item, secrets) for item in value.values()], secrets)
     if kind in {list, tuple}:
         found = [_redacted(item, secrets) for item in value]
         return value if _are_same(found, value) else found
@@ -214,32 +239,54 @@ def _redacted(value: Any, secrets: set[str]) -> Any:
     return value if redacted is plain else redacted
 
 
+def _with_values(items: dict[Any, _V], values: list[_V], secrets: Secrets) -> dict[Any, _V]:
+    """Return a dict with other values, and without secrets in its keys. If nothing differs, return the same dict."""
+    keys = [_redacted_key(key, secrets) for key in items]
+    if _are_same(values, items.values()) and _are_same(keys, items):
+        return items
+    return dict(zip(_distinct(keys, items), values, strict=True))
+
+
+def _distinct(keys: list[Any], before: Iterable[Any]) -> Iterator[Any]:
+    """Yield keys. A number distinguishes a changed key from the others: ``***``, ``***-2``.
+
+    :param before: the keys before the change
+    """
+    used, numbers = {*before}, dict.fromkeys(keys, 1)
+    for key, unchanged in zip(keys, before, strict=True):
+        found = key
+        while key is not unchanged and found in used:
+            numbers[key] += 1
+            found = f"{key}-{numbers[key]}"
+        used.add(found)
+        yield found
+
+
+def _redacted_key(key: Any, secrets: Secrets) -> Any:
+    found = key if key in _OWN_KEYS else _redacted(key, secrets)
+    return found if found is key or isinstance(found, str) else shown(found)  # a list is no key
+
+
 def _are_same(found: Iterable[Any], values: Iterable[Any]) -> bool:
     return all(one is other for one, other in zip(found, values, strict=True))
 
 
-def _redacted_text(text: str, secrets: set[str]) -> str:
-    text = _without(text, secrets)
+def _redacted_text(text: str, secrets: Secrets) -> str:
+    text = secrets.without(text)
     if _PEM_BEGIN in text or _PEM_END in text:
         text = _without_private_keys(text)
     if len(text) >= _MIN_TOKEN_LENGTH and any(mark in text for mark in _TOKEN_MARKS):
         import re
 
-        text = re.sub(_WELL_KNOWN, _MASK, text)
+        text = re.sub(_WELL_KNOWN, MASK, text)
     return _without_userinfo(text)
-
-
-def _without(text: str, secrets: Iterable[str]) -> str:
-    for secret in sorted((secret for secret in secrets if secret in text), key=len, reverse=True):
-        text = text.replace(secret, _MASK)
-    return text
 
 
 def _without_userinfo(text: str) -> str:
     if "@" in text and "://" in text:
         import re
 
-        return re.sub(_USERINFO, rf"\1{_MASK}@", text)
+        return re.sub(_USERINFO, rf"\1{MASK}@", text)
     return text
 
 
@@ -248,7 +295,7 @@ def _without_private_keys(text: str) -> str:
     first, *rest = text.split(_PEM_BEGIN)
     _, end, after = first.partition(_PEM_END)
     if end and "PRIVATE KEY" in after[:_PEM_TITLE_MAX]:
-        first = f"{_MASK}{_PEM_END}{after}"
+        first = f"{MASK}{_PEM_END}{after}"
     return first + "".join(map(_without_private_key, rest))
 
 
@@ -261,4 +308,4 @@ def _without_private_key(block: str) -> str:
     if not dashes or "PRIVATE KEY" not in title[:_PEM_TITLE_MAX]:
         return _PEM_BEGIN + block
     _, end, after = body.partition(_PEM_END)
-    return f"{_PEM_BEGIN}{title}{_DASHES}{_MASK}{end}{after}"
+    return f"{_PEM_BEGIN}{title}{_DASHES}{MASK}{end}{after}"

@@ -188,6 +188,9 @@ def test_a_failure_begins_with_its_cause(handler_name, error, line):
 # Values
 
 
+WAYS = [["send", "n"], ["send", "n", "--strict"], ["run", "n"], ["run", "n", "--strict"]]
+
+
 def test_value_can_be_read_from_a_file(command, here):
     (here / "notes.txt").write_bytes(b"two\nlines\xff")
     (here / "data.json").write_text("[1]", "utf-8")
@@ -196,18 +199,56 @@ def test_value_can_be_read_from_a_file(command, here):
     assert (data["notes"], data["data"]) == ("two\nlines\ufffd", [1])
 
 
+@pytest.mark.parametrize("args", WAYS, ids=" ".join)
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "reason"),
     [
-        pytest.param("a=@gone", "'a': the file 'gone' cannot be read (No such file", id="missing"),
-        pytest.param("a=@.", "'a': the file '.' cannot be read ('.' is not a regular file)", id="a directory"),
-        pytest.param("a=@big", "'a': the file 'big' is larger than 1048576 bytes; attach it instead", id="large"),
+        pytest.param("a=@gone", "the file 'gone' cannot be read (No such file", id="missing"),
+        pytest.param("a:=@gone", "the file 'gone' cannot be read (No such file", id="missing JSON"),
+        pytest.param("a=@", "the file '' cannot be read (", id="no name"),
+        pytest.param("a=@.", "the file '.' cannot be read ('.' is not a regular file)", id="a directory"),
+        pytest.param("a=@big", "the file 'big' is larger than 1048576 bytes; attach it instead", id="large"),
     ],
 )
-def test_unreadable_value_file_is_a_wrong_command_line(command, here, text, message):
+def test_event_is_sent_without_a_value_whose_file_cannot_be_read(command, here, args, text, reason):
     (here / "big").write_bytes(b"x" * ((1 << 20) + 1))
-    status, _, err = command("send", "n", text, *TO_FILES)
-    assert (status, message in err[0]) == (2, True)
+    status, err = _sent_with(command, [*args, text])
+    assert (status, err[0].startswith(f"e3-event {args[0]}: 'a' is not sent: {reason}")) == (
+        int("--strict" in args),
+        True,
+    )
+    (data,) = stored()
+    assert "a" not in data
+
+
+@pytest.mark.parametrize("args", WAYS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("", "Expecting value", id="empty"),
+        pytest.param("hush", "Expecting value", id="text"),
+        pytest.param("NaN", "NaN is not a JSON number", id="NaN"),
+        pytest.param("[" * 100_000, "nested too deeply", id="too deep to read"),
+        pytest.param("[" * 101 + "]" * 101, "nested too deeply", id="too deep to write"),
+        pytest.param("@notes", "Expecting value", id="a file"),
+    ],
+)
+def test_value_that_is_not_json_is_sent_as_text(command, here, args, text, reason):
+    (here / "notes").write_text("@notes", "utf-8")
+    status, err = _sent_with(command, [*args, f"a:={text}"])
+    assert err[0].startswith(f"e3-event {args[0]}: 'a' is sent as text: the value after := is not JSON ({reason}")
+    assert err[0].endswith("); to pass text, use a=...")
+    assert (status, "hush" in err[0]) == (int("--strict" in args), False)
+    (data,) = stored()
+    assert data["a"] == text
+
+
+def _sent_with(command, args):
+    """Send an event, or run a command that succeeds; return the status and the lines of stderr."""
+    run = ["--", "sh", "-c", "touch done"] if args[0] == "run" else []
+    status, _, err = command(*args, *TO_FILES, *run)
+    assert os.path.exists("done") == bool(run)
+    return status, err
 
 
 @pytest.mark.parametrize(("option", "name"), [("-", "stdin"), ("log=-", "log")])

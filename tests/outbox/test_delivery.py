@@ -485,6 +485,7 @@ for number in range(25):
 
 
 @POSIX
+@pytest.mark.server
 def test_eight_processes_never_deliver_an_entry_at_the_same_time(tmp_path, box):
     command = [sys.executable, "-c", MANY, box.path, str(tmp_path / "journal"), "some", str(Path(__file__).parents[1])]
     started = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import time
 
@@ -70,11 +71,28 @@ def error_of(number):
     return lambda: OSError(number, os.strerror(number))
 
 
-@pytest.mark.parametrize("fail", [False, True], ids=["delivered", "not delivered"])
-@pytest.mark.parametrize("with_attachments", [False, True], ids=["file", "directory"])
+FORMS = {"file": False, "directory": True}
+ENDS = {"delivered": False, "not delivered": True}
+ERRORS = {**{errno.errorcode[number]: error_of(number) for number in ERRNOS}, "MemoryError": MemoryError}
+
+
+def in_short_run(error, form, end):
+    """Choose each error once, and each form and end with one of them."""
+    return error == "EIO" or (form, end) == ("directory", "not delivered")
+
+
 @pytest.mark.parametrize(
-    "error",
-    [*(pytest.param(error_of(number), id=errno.errorcode[number]) for number in ERRNOS), MemoryError],
+    ("error", "with_attachments", "fail"),
+    [
+        pytest.param(
+            ERRORS[error],
+            FORMS[form],
+            ENDS[end],
+            id=f"{error}-{form}-{end}",
+            marks=() if in_short_run(error, form, end) else pytest.mark.long,
+        )
+        for error, form, end in itertools.product(ERRORS, FORMS, ENDS)
+    ],
 )
 def test_failure_of_any_system_call_loses_and_damages_no_entry(  # noqa: PLR0913
     tmp_path, attached, monkeypatch, error, with_attachments, fail, caplog

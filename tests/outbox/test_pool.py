@@ -518,15 +518,27 @@ def test_pool_has_room_again_after_deliveries(box, kinds, monkeypatch):
     pool.close()
 
 
+def test_single_slow_call_is_no_reason_to_take_one_event_at_a_time(box, kinds):
+    kinds("fine")
+    lane = Lane("fine", "")
+    sizes = []
+    for seconds in (0.0001, 0.0001, 5.0, 5.0):
+        lane.record_call(LaneResult([], seconds, 0.0), 1)
+        lane.put_back(Work(box.put(Event("n"), {"fine": ""})) for _ in range(3))
+        sizes.append(len(lane.next_sending().remaining))
+        lane.empty()
+    assert sizes == [3, 3, 3, 1]
+
+
 def test_single_call_that_waits_is_no_reason_for_more_threads(kinds):
     kinds("fine")
     lane = Lane("fine", "")
     lane.handler.load()
     limits = []
-    for _ in range(2):
-        lane.record_call(LaneResult([], 5.0, 5.0), 1)
+    for seconds in (0.0001, 5.0, 5.0):
+        lane.record_call(LaneResult([], seconds, seconds), 1)
         limits.append(lane.limit(4))
-    assert limits == [1, 4]
+    assert limits == [1, 1, 4]
 
 
 def test_caller_that_asks_for_room_waits_until_the_urgent_entries_are_delivered(box, kinds):

@@ -130,10 +130,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the command line; return the exit status."""
     if not args.command_line and any("=" not in word for word in args.words[1:]):
         args.parser.error(_NO_COMMAND)  # a missing COMMAND is likelier than data without a value
-    name, data = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
+    name, data, problems = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
     if not args.command_line:
         args.parser.error(_NO_COMMAND)
     step = _Step(args, name, data)
+    for problem in problems:
+        step.print_problem(problem)
     status = step.run()
     return 1 if args.strict and step.has_problem and not status else status
 
@@ -169,7 +171,7 @@ class _Step:
         self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
         self._catch_errors(process.finish)
         if process.show_error:
-            self._print(f"the command's output is not complete: {process.show_error.strerror}")
+            self.print_problem(f"the command's output is not complete: {process.show_error.strerror}")
         return exit_result.status or (1 if process.show_error else 0)
 
     def _prepare(self) -> None:
@@ -190,7 +192,7 @@ class _Step:
             settings.handlers,
             outbox=settings.outbox,
             timeout=settings.timeout,
-            log=self._print,
+            log=self.print_problem,
             worker=self._args.worker,
         )
         self._sender.redact = settings.redact
@@ -213,7 +215,7 @@ class _Step:
         sender = self._sender
         if sender is None:
             if not (self._settings.handlers or self._settings.problems or self._args.quiet):
-                self._print(self._settings.no_handler_line())
+                self.print_problem(self._settings.no_handler_line())
             return
         event = Event(
             self._start_event.name,
@@ -286,7 +288,7 @@ class _Step:
             return fd
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            self._print(f"--log: {self._args.log!r} cannot be written: {reason}")
+            self.print_problem(f"--log: {self._args.log!r} cannot be written: {reason}")
             return None
 
     def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
@@ -294,7 +296,7 @@ class _Step:
             # A shell prints the same. It is not a problem with the event, so `has_problem` stays False.
             terminal.print_err(f"{self._args.parser.prog}: {self._args.command_line[0]}: {exit_result.error.strerror}")
         if log_error:
-            self._print(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
+            self.print_problem(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
     def _log_to_attach(self) -> list[tuple[str, str]]:
         """Return the log's name and path. If another file has replaced the log, return nothing: it may be any file."""
@@ -304,7 +306,7 @@ class _Step:
             reason = "another file has taken its place"
         except OSError as error:
             reason = error.strerror or str(error)
-        self._print(f"--log: {self._args.log!r} is not attached: {reason}")
+        self.print_problem(f"--log: {self._args.log!r} is not attached: {reason}")
         return []
 
     def _catch_errors(self, work: Callable[[], object]) -> None:
@@ -312,15 +314,16 @@ class _Step:
         try:
             work()
         except Exception as error:
-            self._print(one_line(error))
+            self.print_problem(one_line(error))
 
     def _print_result(self, result: Result, text: str) -> None:
         if result.ok and not result.said:
             terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
         else:
-            self._print(text)
+            self.print_problem(text)
 
-    def _print(self, text: str) -> None:
+    def print_problem(self, text: str) -> None:
+        """Print a problem with the event or its log."""
         self.has_problem = True
         terminal.print_err(f"{self._args.parser.prog}: {text}")
 

@@ -35,7 +35,7 @@ exit status:
   0  every handler delivered the event, or it is in the outbox, or no handler is configured
   1  the event is lost: a handler failed and the event is not in an outbox, or a file of
      --from-file could not be read; with --strict: a handler did not deliver the event now, a
-     file could not be attached, or no handler is configured
+     file or a value could not be read, or no handler is configured
   2  the command line is wrong; nothing was sent
 
 examples:
@@ -86,7 +86,8 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="NAME [key=value | key:=json]...",
         help="what happened, and the event's data: key=value is a string, key:=json any JSON value. "
-        "key=@FILE reads the value from a file",
+        "key=@FILE reads the value from a file. If it cannot be read, a line on stderr gives the reason, and the event "
+        "is sent without the key. If a value is not JSON, it is sent as a string",
     )
     group.add_argument(
         "--attach",
@@ -114,9 +115,11 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit status."""
     settings = Settings(args)
-    event = None if args.files else _event_from_args(args)
+    event, problems = (None, []) if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
+    for problem in problems:
+        terminal.print_err(f"{args.parser.prog}: {problem}")
     if not settings.handlers:
         if not args.quiet and not settings.problems:
             terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
@@ -138,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         sending.close()
     if args.json:
         _print_json(sending.events)
-    return 0 if all(results) and not settings.dropped else 1
+    return 0 if all(results) and not settings.dropped and not (args.strict and problems) else 1
 
 
 class _Command:
@@ -262,16 +265,16 @@ class _StandardInput:
             os.unlink(self._path)
 
 
-def _event_from_args(args: argparse.Namespace) -> Event:
-    """Return the event of the command line, closed."""
+def _event_from_args(args: argparse.Namespace) -> tuple[Event, list[str]]:
+    """Return the event of the command line, closed, and a line for each value that cannot be read."""
     fail = args.parser.error
-    name, data = arguments.name_and_data(args.words, _RESERVED, fail)
+    name, data, problems = arguments.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
     _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)
     event.close()
-    return event
+    return event, problems
 
 
 def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:

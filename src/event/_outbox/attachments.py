@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from event import _files, _log
+from event._redact import redact_text
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -39,7 +40,8 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool, skip_un
             if not skip_unreadable:
                 raise
             _files.unlink_quietly(target)
-            _log.warning("attachment %r of %r cannot be read, and is left out: %s", name, event, one_line(error))
+            reason = redact_text(one_line(error))
+            _log.warning("attachment %r of %r cannot be read, and is left out: %s", name, event, reason)
             continue
         if strict and found != expected:
             raise EventError(f"attachment {name!r} of {event!r} has changed since it was attached: {path}")

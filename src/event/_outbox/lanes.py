@@ -19,7 +19,7 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from event._event import Event
@@ -34,6 +34,7 @@ _TIMEOUTS = 2  # in a row, before a lane is paused
 _BLOCKED = 0.001  # seconds; if a call waits longer than this (for a server, a disk), several threads serve the lane
 _FAST = 0.002  # seconds; if a call is faster than this, a thread takes several events at once
 _WEIGHT = 0.5  # of the last call, in the running averages of these durations
+_MOST = 1.5  # times such a limit that a duration counts, at most
 _SLOW = 0.1  # seconds; if a call is slower than this, other threads serve the lane, too
 
 
@@ -257,11 +258,14 @@ class Lane:
         self.paused_until = time.time() + TIMEOUT_PAUSE
 
     def record_call(self, answer: LaneResult, events: int) -> None:
-        """Update the average durations after a call that was not abandoned."""
+        """Update the average durations after a call that was not abandoned.
+
+        Durations are limited, so that one slow call alone changes nothing: it may have waited for a processor.
+        """
         self._timeouts = 0
-        self._seconds += (answer.seconds / events - self._seconds) * _WEIGHT
-        blocked = min(answer.blocked / events, 2 * _BLOCKED)  # a single call alone may have waited for a processor
-        self._blocked += (blocked - self._blocked) * _WEIGHT
+        seconds, blocked = answer.seconds / events, answer.blocked / events
+        self._seconds += (min(seconds, _MOST * _FAST) - self._seconds) * _WEIGHT
+        self._blocked += (min(blocked, _MOST * _BLOCKED) - self._blocked) * _WEIGHT
 
     def record_timeout(self) -> bool:
         """Count a timeout, and pause the lane after `_TIMEOUTS` in a row; return whether the pause starts now."""
@@ -344,3 +348,9 @@ def _share_a_call(first: Work, other: Work) -> bool:
     """Return whether a handler may get two events in one call: both were sent in the same span."""
     one, two = first.claim.entry.span, other.claim.entry.span
     return not other.alone and (one is two or (one.traceparent, one.state) == (two.traceparent, two.state))
+
+
+def pop_first(items: deque[Any], most: int) -> Iterator[Any]:
+    """Yield and remove the first items."""
+    for _ in range(min(most, len(items))):
+        yield items.popleft()

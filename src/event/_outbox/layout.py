@@ -241,17 +241,18 @@ class Layout:
         target = self.path(state, entry_id)
         files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
-    def discard(self, path: str, entry_id: str, *, is_directory: bool) -> bool:
+    def discard(self, path: str, entry_id: str, *, is_directory: bool | None = None) -> bool:
         """Remove an entry; return whether it existed.
 
+        :param is_directory: whether the entry is a directory; None if the caller does not know
         :raises OSError: the entry can't be removed
         """
-        if not is_directory:
-            try:
+        try:
+            if not (_files.is_directory(path) if is_directory is None else is_directory):
                 os.unlink(path)
-            except FileNotFoundError:
-                return False
-            return True
+                return True
+        except FileNotFoundError:
+            return False
         # Move the directory to tmp/ first, so that no process finds a partly removed entry.
         target = self.new_path("tmp", entry_id)
         if not files.rename_entry(path, target):

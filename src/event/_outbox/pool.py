@@ -15,14 +15,13 @@ from threading import Condition, Lock, Thread
 from event._dispatch import HUNG_LIMIT
 from event._outbox.clock import Clock
 from event._outbox.disk_watch import DiskWatch
-from event._outbox.lanes import MAX_URGENT, SEND_BATCH, TIMEOUT_PAUSE, Lane, Sending, Work, send_works
+from event._outbox.lanes import MAX_URGENT, SEND_BATCH, TIMEOUT_PAUSE, Lane, Sending, Work, pop_first, send_works
 from event._outcome import Delivery
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Sequence
 
     from event._outbox.claim import Claim
     from event._outbox.layout import Candidate
@@ -134,7 +133,7 @@ class DeliveryPool:
         with self._lock:
             self._stopping = True
             self._settled.notify_all()
-            names = [parked for lane in self._lanes.values() for parked in _pop_first(lane.parked, len(lane.parked))]
+            names = [parked for lane in self._lanes.values() for parked in pop_first(lane.parked, len(lane.parked))]
             works = [(work, lane.name) for lane in self._lanes.values() for work in lane.empty()]
         for name, begun in names:
             self._unpark(name, begun=begun)
@@ -205,10 +204,7 @@ class DeliveryPool:
             work.later.append(lane)
 
     def _request_thread(self, lane: Lane, *, is_free: bool = False) -> None:
-        """Let another thread serve a lane if the lane can use one.
-
-        :param is_free: whether the calling thread takes a lane that is ready next
-        """
+        """Let another thread serve a lane if the lane can use one; with `is_free`, it may be the calling thread."""
         if lane.waits and len(lane.running) < lane.limit(self._jobs) and lane not in self._ready:
             self._ready.append(lane)
             if is_free and len(self._ready) == 1:
@@ -273,7 +269,7 @@ class DeliveryPool:
                         self._request_thread(lane)
                         return sending
                     if lane.parked:
-                        return [*_pop_first(lane.parked, SEND_BATCH)]
+                        return [*pop_first(lane.parked, SEND_BATCH)]
                 self._idle += 1
                 self._thread_requested.wait()
                 self._idle -= 1
@@ -307,7 +303,7 @@ class DeliveryPool:
     def _following(self, sending: Sending) -> Sequence[Work]:
         """Return the work for the handler's next call, and start measuring its time."""
         with self._lock:
-            works = [*_pop_first(sending.remaining, len(sending.remaining) if sending.batch else 1)]
+            works = [*pop_first(sending.remaining, len(sending.remaining) if sending.batch else 1)]
         with self.disk:
             for work in works:
                 work.begin()
@@ -401,9 +397,3 @@ class DeliveryPool:
         for work in works:
             self._skip(work, lane.name, lane.paused_until)
         return len(works)
-
-
-def _pop_first(items: deque[Any], most: int) -> Iterator[Any]:
-    """Yield and remove the first items."""
-    for _ in range(min(most, len(items))):
-        yield items.popleft()

@@ -297,10 +297,7 @@ class Outbox:
         """
         if self._has_live_owner(candidate):
             return False
-        path = self._layout.path(candidate.name)
-        dropped = files.exists(path) and self._layout.discard(
-            path, candidate.id, is_directory=_files.is_directory(path)
-        )
+        dropped = self._layout.discard(self._layout.path(candidate.name), candidate.id)
         self._remove_empty_bucket_of(candidate)
         return dropped
 

@@ -41,7 +41,7 @@ from event import _dispatch, _log, _registry
 from event._event import Event, decode_event, raw_data
 from event._event_copies import with_sending, without_attachments
 from event._lazy_handler import LazyHandler
-from event._redact import redact_data, without_secrets
+from event._redact import redact_data, redact_keys, redact_text, without_secrets
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -244,17 +244,18 @@ def is_plain(names: Iterable[str]) -> bool:
 
 def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event:
     """Return the event with its files attached. The names of files that can't be attached are in ``not_attached``."""
-    content = job["event"]
-    if (references := job.get("redact", ())) is not None:
-        content = {**content, "data": redact_data(content["data"], references)}
+    content, files, references = job["event"], dict(job.get("attach", ())), job.get("redact", ())
+    if references is not None:
+        data, attachments = redact_data(content["data"], references), redact_keys(content["attachments"], references)
+        content, files = {**content, "data": data, "attachments": attachments}, redact_keys(files, references)
     event = decode_event({**content, "closed": False}, Event)
     missing: list[str] = []
-    for name, path in job.get("attach", ()):
+    for name, path in files.items():
         try:
             event.attach_file(path, name)
         except EventError as error:
             missing.append(name)
-            reporter.report("not_attached", name=name, text=one_line(error))
+            reporter.report("not_attached", name=name, text=redact_text(one_line(error), references or ()))
     event = decode_event({**content, "attachments": _listed(event)}, Event)
     return without_attachments(event, missing) if missing else event
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event.error import EventError
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,21 +26,42 @@ def line_count(text: str) -> int:
 
 def name_and_data(
     words: list[str], reserved: Mapping[str, str], fail: Callable[[str], NoReturn]
-) -> tuple[str, dict[str, Any]]:
-    """Return an event's name and data.
+) -> tuple[str, dict[str, Any], list[str]]:
+    """Return an event's name and data, and a line for each value that cannot be read.
+
+    Such a value depends on the machine, not on the words. So a key whose file cannot be read is left out, and text that
+    is not JSON remains text. The lines do not show values, which may be secret.
 
     :param reserved: keys that must not be used, and the reason
-    :param fail: called with an error message; it does not return
+    :param fail: called with an error message if a word is malformed; it does not return
     """
     name = words[0] if words else ""
     if not name or "=" in name:
         fail("the event's NAME is missing; expected NAME [key=value | key:=json]...")
-    return name, _data_from_args(words[1:], reserved, fail)
-
-
-def _data_from_args(words: list[str], reserved: Mapping[str, str], fail: Callable[[str], NoReturn]) -> dict[str, Any]:
-    """Return the event's data from key=value and key:=json. Error messages do not show values, which may be secret."""
     data: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, (text, is_json) in _values_by_key(words[1:], reserved, fail).items():
+        try:
+            content = _content_of(text[1:]) if text.startswith("@") else text
+        except EventError as error:
+            problems.append(f"{key!r} is not sent: {one_line(error)}; for text that begins with @, use {key}:=JSON")
+            continue
+        try:
+            data[key] = _json_value(content) if is_json else content
+        except EventError as error:
+            data[key] = content
+            problems.append(f"{key!r} is sent as text: {one_line(error)}; to pass text, use {key}=...")
+    begin = data.get("begin_time")
+    if type(begin) is int:
+        data["begin_time"] = float(begin)  # as from $(date +%s); handlers format only a float as a date
+    return name, data, problems
+
+
+def _values_by_key(
+    words: list[str], reserved: Mapping[str, str], fail: Callable[[str], NoReturn]
+) -> dict[str, tuple[str, bool]]:
+    """Return the text of each key=value and key:=json, and whether it is JSON."""
+    values: dict[str, tuple[str, bool]] = {}
     for word in words:
         key, equals, text = word.partition("=")
         is_json = key.endswith(":")
@@ -49,19 +70,17 @@ def _data_from_args(words: list[str], reserved: Mapping[str, str], fail: Callabl
             fail(f"{key!r}: expected key=value or key:=json")
         if key in reserved:
             fail(f"{key!r} cannot be set as data; {reserved[key]}")
-        if key in data:
+        if key in values:
             fail(f"{key!r} is given twice")
-        if text.startswith("@"):
-            text = _content_of(key, text[1:], fail)
-        data[key] = _value(key, text, fail) if is_json else text
-    begin = data.get("begin_time")
-    if type(begin) is int:
-        data["begin_time"] = float(begin)  # as from $(date +%s); handlers format only a float as a date
-    return data
+        values[key] = text, is_json
+    return values
 
 
-def _content_of(key: str, path: str, fail: Callable[[str], NoReturn]) -> str:
-    """Return the text of a file. Invalid UTF-8 is replaced."""
+def _content_of(path: str) -> str:
+    """Return the text of a file. Invalid UTF-8 is replaced.
+
+    :raises EventError: it cannot be read, or is too large
+    """
     from event import _files
 
     try:
@@ -69,13 +88,17 @@ def _content_of(key: str, path: str, fail: Callable[[str], NoReturn]) -> str:
             content = file.read(_MAX_FILE_SIZE + 1)
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
-        fail(f"{key!r}: the file {path!r} cannot be read ({reason}); for text that begins with @, use {key}:=JSON")
+        raise EventError(f"the file {path!r} cannot be read ({reason})") from error
     if len(content) > _MAX_FILE_SIZE:
-        fail(f"{key!r}: the file {path!r} is larger than {_MAX_FILE_SIZE} bytes; attach it instead")
+        raise EventError(f"the file {path!r} is larger than {_MAX_FILE_SIZE} bytes; attach it instead")
     return content.decode("utf-8", "replace")
 
 
-def _value(key: str, text: str, fail: Callable[[str], NoReturn]) -> Any:
+def _json_value(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    :raises EventError: it is not JSON, or nested too deeply
+    """
     import json
 
     try:
@@ -83,7 +106,7 @@ def _value(key: str, text: str, fail: Callable[[str], NoReturn]) -> Any:
         _require_shallow(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        fail(f"{key!r}: the value after := is not JSON ({reason}); to pass a string, use {key}=...")
+        raise EventError(f"the value after := is not JSON ({reason})") from error
     return value
 
 
