@@ -666,13 +666,12 @@ class Steps:
             before = self.deaths()
             done(forked(lambda: self.lose_worker(step)))
             return self.deaths() > before
-        when = time.monotonic()
         pid = forked(lambda: self.die(step))
         status = os.waitpid(pid, 0)[1]
         if not os.WIFSIGNALED(status):
             assert status == 0
             return False
-        note("K", pid=pid, when=when)  # it is dead before any other one begins
+        note("K", pid=pid)  # after all that it began, and before any other process begins
         return True
 
     def publish(self, steps):
