@@ -21,7 +21,8 @@ def keep(event: Event, directory: str, workspaces: str, *, strict: bool, skip_un
     Handlers deliver the copies, even if an attached file changes later.
 
     :param workspaces: a directory; files below it are moved instead of copied
-    :param strict: whether a file that has changed since it was attached is an error. Otherwise, copy its current content
+    :param strict: whether a file that has changed since it was attached is an error. Otherwise, its current content is
+        copied
     :param skip_unreadable: whether to omit a file that can't be read, with a warning. Otherwise, it is an error
     :raises OSError: a copy can't be written, or a file can't be read
     :raises EventError: a file has changed

@@ -7,8 +7,8 @@ import time
 
 from event import _files, _log
 from event._event_copies import with_attachments, with_delivered, with_sending, without_attachments
-from event._outbox import files
 from event._outbox import entry as text
+from event._outbox import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
