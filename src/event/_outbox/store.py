@@ -270,7 +270,7 @@ class Outbox:
         """Make an entry due now, also for handlers that have failed permanently.
 
         :param handlers: names and configurations that replace the pending handlers. The event gets a new entry then
-        :return: the id of the entry that is due now; empty if it was moved meanwhile, is being delivered or can't be read
+        :return: the id of the entry that is due now; empty if it was moved, is being delivered or can't be read
         :raises OSError: the entry can't be moved, or the new one can't be stored
         :raises EventError: an attachment of the entry is damaged, so that no new entry is stored
         """
