@@ -75,7 +75,7 @@ def unmeasured_children(measured_children, monkeypatch):
 
 
 # Hypothesis: by default, few examples, and the same in each run. The envs of `tox -m full` draw more, at random.
-settings.register_profile("quick", max_examples=15, derandomize=True, deadline=None)
+settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("quick")
 

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import venv
-from importlib import metadata
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -23,19 +21,8 @@ _BELOW = "below.pth"
 
 
 def with_pip(directory):
-    """Make an environment that has a copy of our pip, if we have one. conftest.py makes one for all tests of a run."""
-    try:
-        files = metadata.files("pip")
-    except metadata.PackageNotFoundError:
-        venv.create(directory, with_pip=True)
-        return
-    venv.create(directory, with_pip=False, symlinks=True)
-    for file in files:
-        if ".." not in file.parts:  # a program outside of the packages
-            copy = _packages(directory) / file
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file.locate(), copy)
-    _program(directory, "pip", "pip")
+    """Make an environment that has pip. conftest.py makes one for all tests of a run."""
+    venv.create(directory, with_pip=True)
 
 
 def _packages(directory):
