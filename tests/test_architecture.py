@@ -187,9 +187,10 @@ ORDER = [
     {"_event_copies"},
     {"_dispatch", "_tracking", "_verified"},
     {"_lazy_handler"},
+    {"_config_file", "_config_values"},
     {"_outbox"},
     {"_conditions"},
-    {"_config_file", "_manager"},
+    {"_manager"},
     {""},  # the face
     {"_formats", "_net"},  # of the handlers
     {"_broker"},  # of the handler broker, and of the relay
