@@ -82,7 +82,7 @@ def config_file() -> str | None:
     above = ""
     while directory != above:
         path = os.path.join(directory, "e3-event.toml")
-        if os.path.isfile(path) or _has_table(path := os.path.join(directory, "pyproject.toml")):
+        if os.path.lexists(path) or _has_table(path := os.path.join(directory, "pyproject.toml")):
             return path
         above, directory = directory, os.path.dirname(directory)
     return None
@@ -94,6 +94,7 @@ def _has_table(path: str) -> bool:
         if not os.path.isfile(path):
             return False
         with open(path, "rb") as file:
-            return any(b"e3-event" in line and line.lstrip().startswith((b"[tool", b"tool.")) for line in file)
+            lines = (line.removeprefix(b"\xef\xbb\xbf").lstrip() for line in file)
+            return any(b"e3-event" in line and line.startswith((b"[tool", b"tool.")) for line in lines)
     except OSError:
         return False

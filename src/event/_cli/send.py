@@ -121,13 +121,14 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         terminal.print_err(f"{args.parser.prog}: {problem}")
     if not settings.handlers:
-        if not args.quiet and not settings.problems:
+        is_quiet = args.quiet or settings.problems or settings.is_unused_here
+        if not is_quiet:
             terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
         if args.json:
             _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
         elif event:
             terminal.print_out(visible(str(event.uid)))
-        return int(args.strict or bool(settings.problems))
+        return int(bool(settings.problems or (args.strict and (problems or not settings.is_unused_here))))
     if args.verbose:
         settings.print_origins()
     sending = _Command(args, settings)

@@ -99,6 +99,15 @@ class Claim:
         else:
             self._write(text.encode_delivery(now, delivery))
 
+    def with_fixed_handlers(self) -> Claim:
+        """Replace the handlers whose configuration was invalid and has been fixed; return this claim."""
+        if self.entry.has_invalid_handlers:
+            from event._outbox.fixed_config import replace_fixed_handlers
+
+            for name, handlers in replace_fixed_handlers(self.entry).items():
+                self._write(text.encode_replacement(time.time(), name, handlers))
+        return self
+
     def retry(self) -> None:
         """Make the entry due now, also for handlers that have failed permanently, and release the claim.
 

@@ -366,7 +366,8 @@ class Outbox:
             self._dead_letter(target, entry_id, error)
             return None
         torn, shared = not own.endswith(b"\n"), len(own) < len(content)
-        return Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
+        claim = Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
+        return claim.with_fixed_handlers()
 
     def _give_own_file(self, path: str, entry_id: str) -> None:
         """Give a claimed entry its own file, so that it has its own date."""
