@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from event import _handler_config, _registry
+from event import _handler_config, _places, _registry
 from event._config_values import conditions, dotted, holds, refuse_unknown, seconds, text, texts, unknown_keys
 from event.error import EventError, one_line
 
@@ -142,7 +142,7 @@ def _read_top_keys(content: Mapping[str, Any], made: ConfigFile) -> None:
 def _read_outbox(content: Mapping[str, Any], made: ConfigFile) -> None:
     if (outbox := text(content, "outbox", "")) is not None:
         directory = os.path.dirname(made.path)
-        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, os.path.expanduser(outbox))
+        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, _places.expand_home(outbox))
 
 
 def _read_timeout(content: Mapping[str, Any], made: ConfigFile) -> None:
@@ -376,7 +376,7 @@ def _value(value: Any, key: str, where: str, directory: str) -> str:
         expected = "a text or a list of texts" if key in _JOINED else "a text or a number"
         raise EventError(f"{where}.{key}: expected {expected}")
     if key == "directory":
-        return os.path.join(directory, os.path.expanduser(str(value)))
+        return os.path.join(directory, _places.expand_home(str(value)))
     return _absolute(str(value), directory)
 
 
@@ -385,4 +385,4 @@ def _absolute(value: str, directory: str) -> str:
     kind, colon, path = value.partition(":")
     if kind != "file" or not colon:
         return value
-    return f"file:{os.path.join(directory, os.path.expanduser(path))}"
+    return f"file:{os.path.join(directory, _places.expand_home(path))}"

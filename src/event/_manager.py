@@ -347,6 +347,6 @@ def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
     path = os.fspath(name or "")
     if not path or path.lower() == "none":
         return None
-    from event import _files
+    from event import _files, _places
 
-    return _files.absolute(os.path.expanduser(path))
+    return _files.absolute(_places.expand_home(path))

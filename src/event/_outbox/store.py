@@ -266,28 +266,31 @@ class Outbox:
         """Return a fingerprint that changes when a new entry is due now, without listing a directory."""
         return self._layout.changes(time.time())
 
-    def retry(self, candidate: Candidate, handlers: Mapping[str, str] | None = None) -> bool:
+    def retry(self, candidate: Candidate, handlers: Mapping[str, str] | None = None) -> str:
         """Make an entry due now, also for handlers that have failed permanently.
 
         :param handlers: names and configurations that replace the pending handlers. The event gets a new entry then
-        :return: False if the entry was moved meanwhile, is being delivered, or can't be read
+        :return: the id of the entry that is due now; empty if it was moved, is being delivered or can't be read
         :raises OSError: the entry can't be moved, or the new one can't be stored
         :raises EventError: an attachment of the entry is damaged, so that no new entry is stored
         """
         claim = None if self._has_live_owner(candidate) else self._claimed(candidate)
         if claim is None:
-            return False
+            return ""
+        due = claim.entry.id
         if handlers:
             try:
-                self.put(claim.event(), handlers, strict=True).postpone(time.time())
+                new = self.put(claim.event(), handlers, strict=True)
+                new.postpone(time.time())
             except BaseException:
                 claim.release()
                 raise
             claim.discard()
+            due = new.entry.id
         else:
             claim.retry()
         self._remove_empty_bucket_of(candidate)
-        return True
+        return due
 
     def drop(self, candidate: Candidate) -> bool:
         """Remove an entry.

@@ -101,7 +101,7 @@ class Settings:
         named = getattr(self._args, "config", None) or os.environ.get("E3_EVENT_CONFIG")
         if (named or "").lower() == "none" or not (named or finds_file):
             return None
-        path = os.path.expanduser(named) if named else _places.config_file()
+        path = _places.expand_home(named) if named else _places.config_file()
         if not path:
             return None
         from event._config_file import read_config_file
