@@ -142,6 +142,17 @@ def test_event_is_lost_without_an_outbox_if_the_file_is_wrong(command, config, t
     assert err[0].endswith("; lost")
 
 
+def test_event_is_kept_until_the_plugin_of_the_file_is_installed(process, config, plugin):
+    config('[handlers.acme]\nconfig = "x"\n')
+    done = process("send", "a", "--outbox", "ob")
+    assert (done.returncode, "handlers.acme: no handler is named 'acme'" in done.stderr) == (0, True)
+    plugin("acme2", handler())
+    assert "no handler is named 'acme'" in process("check").stdout
+    plugin("acme", handler())
+    assert "acme: delivered in " in process("send", "b", "--outbox", "ob").stderr
+    assert ids("ob") == []
+
+
 def test_unreadable_file_is_reported_if_its_handlers_are_not_used(command, config):
     path = config("= 1")
     status, _, err = command("send", "a", *TO_FILES)
