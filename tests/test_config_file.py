@@ -279,9 +279,8 @@ def test_one_handler_replaces_those_that_a_mistake_hides(write):
     assert reason_of(hidden).startswith(f"{path}: handler: is unknown; did you mean 'handlers'?; handlers.a|b: ")
 
 
+@POSIX
 def test_name_of_the_file_becomes_a_valid_name_of_a_handler(write):
-    if os.name == "nt":
-        pytest.skip("platform: Windows has no such names")
     ((name, _),) = read_config_file(write("= 1", "a|b=c@d.toml")).handlers
     assert name == "a?b?c?d.toml"
 
@@ -298,6 +297,26 @@ def test_mistake_in_an_unused_handler_is_a_problem_without_a_handler(write, monk
     monkeypatch.delenv("GONE", raising=False)
     content = read_config_file(write(text))
     assert (content.handlers, len(content.problems)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "outbox"),
+    [
+        pytest.param("e3-event.toml", 'x\noutbox = "box" # x\n', "box", id="syntax"),
+        pytest.param("e3-event.toml", '# \xe9\noutbox="box"\n[x]\noutbox = "y"\n', "box", id="bytes"),
+        pytest.param("e3-event.toml", 'outbox = "b\xe9"\n', None, id="its own bytes"),
+        pytest.param("e3-event.toml", "outbox = x\n", None, id="its own syntax"),
+        pytest.param("e3-event.toml", "x\noutbox = 1\n", None, id="its own type"),
+        pytest.param("pyproject.toml", 'x\noutbox = "y"\n[tool.e3-event]\noutbox = "box"\n', "box", id="pyproject"),
+    ],
+)
+def test_outbox_is_read_from_a_file_that_is_not_toml(write, name, text, outbox):
+    path = write("", name)
+    with open(path, "wb") as file:
+        file.write(text.encode("latin-1"))
+    content = read_config_file(path)
+    assert content.outbox == (outbox and os.path.join(os.path.dirname(path), outbox))
+    assert content.hiding
 
 
 def test_file_whose_when_is_invalid_uses_no_handler(write):

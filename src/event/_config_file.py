@@ -76,10 +76,13 @@ class ConfigFile:
 def read_config_file(path: str) -> ConfigFile:
     """Read a configuration file. If it has mistakes, the rest of the file is still used."""
     made = ConfigFile(os.path.abspath(path))
+    source = b""
     try:
-        content = _parsed(_content(made.path), made.path)
+        source = _source(made.path)
+        content = _parsed(source, made.path)
     except Exception as error:  # a parser may raise anything for unusual input
         made.add_hiding(one_line(error))
+        _find_outbox(source, made)
     else:
         _read(content, made)
     made.add_hidden_handlers()
@@ -101,8 +104,21 @@ def _read(content: Mapping[str, Any], made: ConfigFile) -> None:
     _read_handlers(content, made)
 
 
+def _find_outbox(source: bytes, made: ConfigFile) -> None:
+    """Read the line ``outbox = …`` of a file that is not TOML, so that later events find the entries."""
+    is_own_table = os.path.basename(made.path) != "pyproject.toml"
+    for line in source.decode("utf-8-sig", "replace").splitlines():
+        if line.lstrip().startswith("["):
+            is_own_table = line.strip() == "[tool.e3-event]"
+        elif is_own_table and line.partition("=")[0].strip() == "outbox" and "\ufffd" not in line:
+            try:
+                _read_outbox(_toml().loads(line), made)
+            except (ValueError, EventError):  # this line is wrong, or there is no parser
+                pass
+
+
 def fixed_handlers(config: str) -> list[tuple[str, str]] | None:
-    """Return the handlers that an invalid configuration stands for, if the file has been changed; None otherwise.
+    """Return the handlers that replace an invalid configuration, if the file has been changed; None otherwise.
 
     If the table is not there any more, it may have another name: all handlers of the file are returned. The conditions
     of ``when`` are not checked, because they belong to the environment in which the event was sent.
@@ -173,6 +189,7 @@ def _add_mistake(made: ConfigFile, name: str, table: Any, reason: str, *, is_use
     if is_used:
         made.handlers.append((full_name, config))
     else:
+        made.unused.append(full_name)
         made.problems.append(f"{made.path}: {reason}")
 
 
@@ -187,7 +204,7 @@ def _name_of_invalid(name: str, table: Any) -> str:
 # Reading.
 
 
-def _content(path: str) -> str:
+def _source(path: str) -> bytes:
     from event import _files
 
     try:
@@ -198,10 +215,7 @@ def _content(path: str) -> str:
         raise EventError(_unreadable(path) or f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > MAX_SIZE:
         raise EventError(f"is larger than {MAX_SIZE} bytes")
-    try:
-        return content.decode("utf-8-sig")
-    except ValueError as error:
-        raise EventError(f"is not UTF-8: {error}") from error
+    return content
 
 
 def _unreadable(path: str) -> str:
@@ -225,9 +239,11 @@ def _refuse_foreign(status: os.stat_result) -> None:
         raise EventError("can be changed by other users; run chmod go-w on it")
 
 
-def _parsed(source: str, path: str) -> dict[str, Any]:
+def _parsed(source: bytes, path: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = _toml().loads(source)
+        content: dict[str, Any] = _toml().loads(source.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise EventError(f"is not UTF-8: {error}") from error
     except ValueError as error:  # the base class of both libraries' errors
         raise EventError(f"is not TOML: {error}") from error
     if os.path.basename(path) != "pyproject.toml":

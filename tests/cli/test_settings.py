@@ -150,11 +150,29 @@ def test_unreadable_file_is_reported_if_its_handlers_are_not_used(command, confi
     assert command("outbox", "list", "--outbox", "ob")[2][0].startswith(f"e3-event outbox list: {path}: is not TOML")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="platform: Windows users may not create links")
 def test_dangling_link_is_reported_and_keeps_the_event(command, here, config):
     os.symlink("gone.toml", "e3-event.toml")
     status, _, (line,) = command("send", "a", "--outbox", "ob")
     assert (status, len(ids("ob"))) == (0, 1)
     assert line.endswith("e3-event.toml: is a symbolic link to 'gone.toml', which does not exist; kept")
+
+
+def test_mistake_in_a_handler_that_is_unused_here_prints_a_line(command, config, monkeypatch):
+    monkeypatch.delenv("GONE", raising=False)
+    config('[handlers.file]\nwhen = "GONE"\n')
+    for options, status in ((), 0), (("--strict",), 1):
+        done, _, (line,) = command("send", "a", "--outbox", "ob", *options)
+        assert (done, "handlers.file.directory: is missing" in line) == (status, True)
+    assert not os.path.exists("ob")
+
+
+def test_event_is_kept_in_the_outbox_of_a_file_that_is_not_toml(command, config):
+    config('outbox = "box"\n[handlers.file\n')
+    assert command("send", "a")[0] == 0
+    config(f'outbox = "box"\n{TO_EVENTS}')
+    assert command("send", "b")[2][-1].endswith("earlier events from the outbox: 1 to file")
+    assert len(stored()) == 2
 
 
 def test_handler_that_is_unused_here_is_skipped(command, config, monkeypatch):
