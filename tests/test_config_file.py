@@ -12,8 +12,8 @@ import pytest
 
 import event
 from event import _config_file, _places, _registry
-from event._config_file import read_config_file
-from event._handler_config import is_invalid_config
+from event._config_file import fixed_handlers, read_config_file
+from event._handler_config import is_invalid_config, require_valid_config
 from event._outbox import Outbox
 from event.error import EventError
 from event.handler import broker, http
@@ -39,6 +39,14 @@ def write(tmp_path, monkeypatch):
         return str(path)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch):
+    """Kinds that are installed, in addition to the built-in ones."""
+    installed = {"acme", "bare"}
+    monkeypatch.setattr(_registry, "is_installed", lambda kind: kind in installed | {*_registry.BUILTINS})
+    return installed
 
 
 # What it says.
@@ -190,6 +198,25 @@ def test_table_in_pyproject_is_read(write):
         ),
         pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is not a condition", id="condition"),
         pytest.param('[handlers.acme]\nconfig = "a|b"', "handlers.acme: acme: its configuration must be", id="a bar"),
+        pytest.param("[handler.file]", "handler: is unknown; did you mean 'handlers'?", id="a table"),
+        pytest.param("[[handler]]", "handler: is unknown; did you mean 'handlers'?", id="tables"),
+        pytest.param(
+            '[handlers.mail]\ntype = "fil"\ndirectory = "x"',
+            "handlers.mail.type: no handler is named 'fil', did you mean 'file'? There are: apprise, broker, file, ",
+            id="type",
+        ),
+        pytest.param("[handlers.fiel]", "handlers.fiel: no handler is named 'fiel', did you mean 'file'?", id="kind"),
+        pytest.param("[handlers.acme]\non = []", "handlers.acme.on: expected at least one condition", id="no on"),
+        pytest.param("[handlers.acme]\nwhen = []", "handlers.acme.when: expected at least one", id="no when"),
+        *(
+            pytest.param(
+                f"[handlers.acme]\nwhen = '{when}'",
+                f"handlers.acme.when: {when!r} is not a condition; expected NAME, !NAME, NAME=PATTERN or !NAME=PATTERN",
+                id=when,
+            )
+            for when in ("CI==1", "CI!=2", "$CI", "CI and X", "CI,X", "! CI", "!!CI", "=", "!", "É", "CI ")
+        ),
+        pytest.param("when = '!'", "when: '!' is not a condition; expected NAME", id="when of the file"),
         pytest.param("handlers = 1", "handlers: expected tables, as in [handlers.mail]", id="no tables"),
         pytest.param("[handlers]\nmail = 1", "handlers.mail: expected a table, as in [handlers.mail]", id="no table"),
         pytest.param("timeout = 0", "timeout: is 0; expected a positive number", id="no time"),
@@ -199,7 +226,9 @@ def test_table_in_pyproject_is_read(write):
         pytest.param("redact = 1", "redact: expected a text or a list of texts", id="redact"),
         pytest.param("when = [1]", "when: expected a text or a list of texts", id="when"),
         pytest.param("= 1", "is not TOML: ", id="not TOML"),
-        pytest.param('[handlers."a|b"]\nx = 1', "handlers.a|b.x: is unknown", id="no name"),
+        pytest.param('[handlers."a|b"]\nx = 1', "handlers.a|b: no handler is named 'a|b'", id="no name"),
+        pytest.param('[handlers."a|b"]\ntype = "acme"', "a|b: 'acme:a|b': a name must not", id="no label"),
+        pytest.param('[handlers]\n"a|b" = 1', "handlers.a|b: expected a table", id="no name and no table"),
     ],
 )
 def test_error_is_reported_with_the_file_and_the_key(write, text, message):
@@ -211,14 +240,18 @@ def test_error_is_reported_with_the_file_and_the_key(write, text, message):
 
 def mistakes_in(path):
     """Return what is wrong in a file, wherever it is reported."""
-    try:
-        content = read_config_file(path)
-    except EventError as error:
-        return [str(error)]
-    return [*content.problems, *(config[1:] for _, config in content.handlers if is_invalid_config(config))]
+    content = read_config_file(path)
+    return [*content.problems, *(reason_of(config) for _, config in content.handlers if is_invalid_config(config))]
 
 
-def test_mistake_does_not_disable_the_rest_of_the_file(write):
+def reason_of(config):
+    with pytest.raises(EventError) as info:
+        require_valid_config(config)
+    return str(info.value)
+
+
+def test_mistake_does_not_disable_the_rest_of_the_file(write, plugins):
+    plugins |= {"good", "late", "none"}
     path = write(
         'outbx = "x"\ntimeout = -1\noutbox = "o"\n[handlers.good]\n[handlers.mail]\ntype = "smtp"\nsever = 1\n'
         'on = "failure"\n[handlers.late]\nwhen = 1\n[handlers]\nnone = 1\n'
@@ -234,26 +267,132 @@ def test_mistake_does_not_disable_the_rest_of_the_file(write):
     ]
 
 
+def test_each_unknown_key_is_named(write):
+    path = write('aaa = 1\nbbb = 2\n[xxx]\n[handlers."a|b"]\n[handlers.acme]\nq1 = 1\nq2 = 2\n')
+    assert [text.count("is unknown") for text in mistakes_in(path)] == [1, 1, 2, 1]
+
+
+def test_one_handler_replaces_those_that_a_mistake_hides(write):
+    path = write('[handler.x]\n[handlers."a|b"]\ntype = "acme"\n[handlers.bare]\n')
+    ((name, config), (other, hidden)) = read_config_file(path).handlers
+    assert (name, config, other) == ("bare", "", "e3-event.toml")
+    assert reason_of(hidden).startswith(f"{path}: handler: is unknown; did you mean 'handlers'?; handlers.a|b: ")
+
+
+@POSIX
+def test_name_of_the_file_becomes_a_valid_name_of_a_handler(write):
+    ((name, _),) = read_config_file(write("= 1", "a|b=c@d.toml")).handlers
+    assert name == "a?b?c?d.toml"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('when = "GONE"\n[handlers.acme]\nx = 1\n', id="when of the file"),
+        pytest.param('[handlers.acme]\nwhen = "GONE"\nx = 1\n', id="when of the handler"),
+        pytest.param('when = "GONE"\n[handler.acme]\nx = 1\n', id="unknown table"),
+    ],
+)
+def test_mistake_in_an_unused_handler_is_a_problem_without_a_handler(write, monkeypatch, text):
+    monkeypatch.delenv("GONE", raising=False)
+    content = read_config_file(write(text))
+    assert (content.handlers, len(content.problems)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "outbox"),
+    [
+        pytest.param("e3-event.toml", 'x\noutbox = "box" # x\n', "box", id="syntax"),
+        pytest.param("e3-event.toml", '# \xe9\noutbox="box"\n[x]\noutbox = "y"\n', "box", id="bytes"),
+        pytest.param("e3-event.toml", 'outbox = "b\xe9"\n', None, id="its own bytes"),
+        pytest.param("e3-event.toml", "outbox = x\n", None, id="its own syntax"),
+        pytest.param("e3-event.toml", "x\noutbox = 1\n", None, id="its own type"),
+        pytest.param("pyproject.toml", 'x\noutbox = "y"\n[tool.e3-event]\noutbox = "box"\n', "box", id="pyproject"),
+    ],
+)
+def test_outbox_is_read_from_a_file_that_is_not_toml(write, name, text, outbox):
+    path = write("", name)
+    with open(path, "wb") as file:
+        file.write(text.encode("latin-1"))
+    content = read_config_file(path)
+    assert content.outbox == (outbox and os.path.join(os.path.dirname(path), outbox))
+    assert content.hiding
+
+
+def test_file_whose_when_is_invalid_uses_no_handler(write):
+    content = read_config_file(write('when = "!!CI"\n[handlers.acme]\n'))
+    assert [name for name, _ in content.handlers] == ["e3-event.toml"]
+
+
+def test_fixed_handlers_are_those_of_the_table_or_of_the_file(write, plugins):
+    wrong = '[handlers.mail]\ntype = "fil"\n[handlers.bare]\nwhen = "GONE"\n'
+    (kept,) = [config for name, config in read_config_file(write(wrong)).handlers if name == "fil:mail"]
+    assert fixed_handlers(kept) is None
+    write("= 1")
+    assert fixed_handlers(kept) is None
+    write('[handlers.mail]\ntype = "fil"\nx = 1\n')
+    plugins.add("fil")
+    ((name, config),) = fixed_handlers(kept)
+    assert (name, is_invalid_config(config)) == ("fil:mail", True)
+    write(wrong.replace("fil", "acme"))
+    assert fixed_handlers(kept) == [("acme:mail", "")]
+    write(wrong.replace("fil", "acme").replace("mail", "post"))
+    assert fixed_handlers(kept) == [("acme:post", ""), ("bare", "")]
+
+
 def test_value_instead_of_the_table_in_pyproject_is_an_error(write):
-    with pytest.raises(EventError, match=r"tool\.e3-event: expected a table"):
-        read_config_file(write('[tool]\ne3-event = "x"\n', "pyproject.toml"))
+    assert_unreadable(write('[tool]\ne3-event = "x"\n', "pyproject.toml"), "tool.e3-event: expected a table")
     assert read_config_file(write("tool = 1\n", "pyproject.toml")).handlers == []
 
 
+def assert_unreadable(path, reason):
+    """Check that a handler with the file's name has the reason."""
+    content = read_config_file(path)
+    ((name, config),) = content.handlers
+    assert (name, content.problems) == (os.path.basename(path), [])
+    assert reason_of(config) == content.hiding
+    assert content.hiding.startswith(f"{path}: ")
+    assert reason in content.hiding
+
+
 def test_a_file_that_cannot_be_read_is_an_error(write, tmp_path):
-    with pytest.raises(EventError, match=r"gone\.toml: cannot be read: No such file"):
-        read_config_file("gone.toml")
-    with pytest.raises(EventError, match="is not a regular file"):
-        read_config_file(str(tmp_path))
+    assert_unreadable(str(tmp_path / "gone.toml"), "cannot be read: No such file")
+    assert_unreadable(str(tmp_path), "is a directory; expected a file")
     path = write("")
     with open(path, "wb") as file:
         file.write(b"\xff")
-    with pytest.raises(EventError, match="is not UTF-8"):
-        read_config_file(path)
+    assert_unreadable(path, "is not UTF-8")
     with open(path, "wb") as file:
         file.write(b"#" * (_config_file.MAX_SIZE + 1))
-    with pytest.raises(EventError, match="is larger than"):
-        read_config_file(path)
+    assert_unreadable(path, "is larger than")
+
+
+@POSIX
+def test_path_that_is_not_a_file_is_found_and_named(write, tmp_path, monkeypatch):
+    path = os.path.realpath("e3-event.toml")
+    os.symlink("gone", path)
+    assert _places.config_file() == path
+    assert_unreadable(path, "is a symbolic link to 'gone', which does not exist")
+    os.unlink(path)
+    os.symlink("e3-event.toml", path)
+    assert_unreadable(path, "is a symbolic link to 'e3-event.toml', which does not exist")
+    os.unlink(path)
+    os.mkfifo(path)
+    assert _places.config_file() == path
+    assert_unreadable(path, "is not a regular file")
+
+
+def test_any_error_of_the_parser_is_reported(write, monkeypatch):
+    monkeypatch.setattr(_config_file, "_toml", lambda: 1 / 0)
+    assert_unreadable(write(""), "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("name", ["e3-event.toml", "pyproject.toml"])
+def test_byte_order_mark_is_accepted(write, name):
+    path = write("\ufeff[tool.e3-event]\ntimeout = 5\n" if name == "pyproject.toml" else "\ufefftimeout = 5\n", name)
+    assert _places.config_file() == path
+    content = read_config_file(path)
+    assert (content.timeout, content.hiding) == (5, "")
 
 
 @POSIX
@@ -261,33 +400,29 @@ def test_a_file_that_cannot_be_read_is_an_error(write, tmp_path):
 def test_file_writable_by_others_is_refused(write, mode):
     path = write("")
     os.chmod(path, mode)
-    with pytest.raises(EventError, match="can be changed by other users; run chmod go-w on it"):
-        read_config_file(path)
+    assert_unreadable(path, "can be changed by other users; run chmod go-w on it")
 
 
 @ROOT
 def test_group_writable_file_is_accepted_only_for_the_own_group(write):
     path = write("")
     os.chmod(path, 0o664)
-    read_config_file(path)
+    assert read_config_file(path).hiding == ""
     os.chown(path, 0, 12345)
-    with pytest.raises(EventError, match="can be changed by other users"):
-        read_config_file(path)
+    assert_unreadable(path, "can be changed by other users")
 
 
 @ROOT
 def test_a_file_of_another_user_is_refused(write):
     path = write("")
     os.chown(path, 12345, -1)
-    with pytest.raises(EventError, match="belongs to user 12345; expected user 0 or root to own it"):
-        read_config_file(path)
+    assert_unreadable(path, "belongs to user 12345; expected user 0 or root to own it")
 
 
 def test_python_without_a_toml_parser_is_an_error_with_the_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setitem(sys.modules, "tomli", None)
-    with pytest.raises(EventError, match=r'run: pip install "e3-event\[toml\]"'):
-        read_config_file(write(""))
+    assert_unreadable(write(""), 'run: pip install "e3-event[toml]"')
 
 
 # Where it is.
@@ -399,11 +534,39 @@ def test_api_stores_events_for_an_invalid_handler_of_the_file(write, tmp_path, m
     manager = event.EventManager()
     with pytest.raises(EventError) as info:
         manager.load_handlers_from_config(path)
-    assert [message.removeprefix(f"{path}: ").partition(":")[0] for message in info.value.messages] == [
+    assert [message.removeprefix(f"{path}: ").partition(":")[0] for message in str(info.value).split(";\n")] == [
         "timeuot",
-        "file",
+        "handlers.file.directry",
     ]
     assert [*manager.handlers] == ["logging"]
     assert manager.dispatch(event.Event("n"))
     ((_, entry),) = Outbox(manager.outbox).entries("waiting")
     assert [*entry.pending] == ["file"]
+
+
+def test_each_invalid_handler_is_named(write):
+    write("[handlers.logging]\nx = 1\n[handlers.file]\ny = 1\n[handlers.acme]\n")
+    with pytest.raises(EventError) as info:
+        event.load_handlers_from_config()
+    shown = str(info.value)
+    assert [word in shown for word in ("handlers.logging.x", "handlers.file.y", "'acme'")] == [True, True, True]
+
+
+def test_api_stores_events_until_an_unreadable_file_is_fixed(write, tmp_path):
+    path = write("= 1")
+    manager = event.EventManager(outbox=tmp_path / "ob")
+    with pytest.raises(EventError, match="is not TOML"):
+        manager.load_handlers_from_config(path)
+    manager.send_event(event.Event("n"))
+    box = Outbox(tmp_path / "ob")
+    write(f'[handlers.file]\ndirectory = "{tmp_path.as_posix()}/events"\n')
+    (candidate,) = box.candidates(everything=True)
+    assert [*box.claim(candidate).entry.pending] == ["file"]
+
+
+def test_mistakes_in_the_file_are_errors_after_the_handlers_of_the_variable_are_loaded(write, monkeypatch):
+    write("= 1")
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "logging")
+    with pytest.raises(EventError, match="is not TOML"):
+        event.load_handlers_from_config()
+    assert [*event.default_manager.handlers] == ["logging"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -224,30 +228,54 @@ def test_timeout_above_the_timer_limit_still_delivers(timeout, tmp_path, monkeyp
     subprocess.run(command, check=True, timeout=60)
 
 
+async def coroutine(e):
+    return True
+
+
+def generator(e):
+    yield True
+
+
+async def async_generator(e):
+    yield True
+
+
+class Awaitable:
+    def __await__(self):
+        yield
+
+
+def asyncio_future(e):
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return asyncio.Future(loop=loop)
+
+
+UNFINISHED = [
+    pytest.param(coroutine, "an awaitable; it must deliver the event before it returns", id="coroutine"),
+    pytest.param(lambda e: Awaitable(), "an awaitable; it must deliver", id="awaitable"),
+    pytest.param(generator, "a generator; it must deliver", id="generator"),
+    pytest.param(async_generator, "an async generator; it must deliver", id="async generator"),
+    pytest.param(lambda e: concurrent.futures.Future(), "a future; it must deliver", id="future"),
+    pytest.param(asyncio_future, "a future; it must deliver", id="future of asyncio"),
+    pytest.param(lambda e: NotImplemented, "NotImplemented; it must return True", id="NotImplemented"),
+]
+
+
 @pytest.mark.parametrize("timeout", [None, 30.0])
-def test_a_handler_that_is_a_coroutine_function_has_not_delivered(caplog, timeout):
-    class Async(event.EventHandler):
-        async def send_event(self, e):
-            return True
-
+@pytest.mark.parametrize(("send", "message"), UNFINISHED)
+def test_a_handler_that_returns_unfinished_work_has_not_delivered(caplog, timeout, send, message):
     manager = EventManager(timeout=timeout)
-    manager.handlers["async"] = Async()
+    manager.handlers["h"] = SimpleNamespace(send_event=send)
     assert manager.send_event(event.Event("n")) is False
-    assert "send_event is async; it must deliver the event before it returns" in caplog.text
+    assert f"send_event returned {message}" in caplog.text
 
 
-def test_an_awaitable_that_cannot_be_closed_is_not_a_delivery():
-    class Awaitable:
-        def __await__(self):
-            yield
-
-    class Handler(event.EventHandler):
-        def send_event(self, e):
-            return Awaitable()
-
+@pytest.mark.parametrize("answer", [1, "yes", [0], Mock(), MagicMock(), 0, "", []], ids=lambda x: type(x).__name__)
+def test_other_results_count_by_their_truth(answer):
     manager = EventManager()
-    manager.handlers["h"] = Handler()
-    assert manager.send_event(event.Event("n")) is False
+    manager.handlers["h"] = SimpleNamespace(send_event=lambda e: answer)
+    assert manager.send_event(event.Event("n")) is bool(answer)
 
 
 def warn(text, result):

@@ -201,6 +201,30 @@ def test_a_missing_file_is_file_not_found(tmp_path):
 
 
 @POSIX
+def test_file_without_data_for_now_is_an_error(tmp_path, monkeypatch):
+    """Some regular files of /proc act like this pipe."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    monkeypatch.setattr(_files, "open_regular", lambda path, follow: reading)
+    with pytest.raises(BlockingIOError):
+        _files.sha1("kmsg")
+    os.close(writing)
+
+
+def test_source_that_cannot_be_read_is_another_error_than_a_target(tmp_path, monkeypatch):
+    source, target = str(tmp_path / "source"), str(tmp_path / "target")
+    with pytest.raises(_files.UnreadableError) as missing:
+        _files.copy_and_hash(source, target)
+    assert (missing.value.errno, missing.value.filename) == (errno.ENOENT, source)
+    with pytest.raises(_files.UnreadableError, match="is not a regular file"):
+        _files.copy_and_hash(str(tmp_path), target)
+    (tmp_path / "source").write_bytes(b"x")
+    (tmp_path / "target").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        _files.copy_and_hash(source, target)
+
+
+@POSIX
 def test_a_link_to_a_file_is_read(tmp_path):
     (tmp_path / "f").write_bytes(b"x")
     (tmp_path / "l").symlink_to("f")

@@ -152,7 +152,8 @@ def test_doubtful_entries_are_reported(value, lines):
 
 
 def test_mistake_replaces_a_configuration():
-    wrong = _handler_config.invalid_config("x is unknown")
-    with pytest.raises(EventError, match="x is unknown"):
+    wrong = _handler_config.invalid_config("x is unknown", "/a/b.toml", "mail")
+    with pytest.raises(EventError, match=r"^x is unknown$"):
         _handler_config.require_valid_config(wrong)
+    assert _handler_config.source_of_invalid(wrong) == ("/a/b.toml", "mail")
     _handler_config.require_valid_config("x")

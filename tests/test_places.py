@@ -52,6 +52,26 @@ def test_the_home_of_another_user_is_not_used(monkeypatch):
 
 
 @POSIX
+def test_empty_home_counts_as_unset(monkeypatch):
+    import pwd
+
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    monkeypatch.setenv("HOME", "")
+    state = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
+    assert _places.default_outbox() == os.path.join(home, state, "e3-event/outbox")
+    assert event.EventManager(outbox="~/outbox").outbox == os.path.join(home, "outbox")
+    assert _places.expand_home("~") == home
+    assert [_places.expand_home(path) for path in ("/a/~", "~nobody-of-that-name/a")] == [
+        "/a/~",
+        "~nobody-of-that-name/a",
+    ]
+    monkeypatch.setattr("pwd.getpwuid", lambda _user: {}["a container's user"])
+    assert _places.expand_home("~/outbox") == "~/outbox"
+    with pytest.raises(EventError, match="no home directory"):
+        _places.default_outbox()
+
+
+@POSIX
 def test_owner_is_checked_at_the_nearest_existing_directory(tmp_path):
     assert _places._owner(str(tmp_path / "a" / "b")) == os.stat(tmp_path).st_uid
 

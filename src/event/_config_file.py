@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 
-from event import _handler_config
+from event import _handler_config, _places, _registry
+from event._config_values import conditions, dotted, holds, refuse_unknown, seconds, text, texts, unknown_keys
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 MAX_SIZE = 1 << 20  # bytes
@@ -24,102 +25,186 @@ _COMMON_KEYS = ("type", "on", "when", "config")
 class ConfigFile:
     """The contents of a configuration file.
 
+    A handler that cannot be read has its error in place of its configuration; see
+    `event._handler_config.invalid_config`. If an error hides any number of handlers, such as a syntax error, a handler
+    with the file's name replaces them. So an outbox keeps the events until the file is fixed; see `fixed_handlers`.
+
     :ivar path: the file's absolute path
-    :ivar applies: whether the conditions of the file's own ``when`` are met, or are invalid
+    :ivar applies: whether the conditions of the file's own ``when`` are met. If not, no event is kept
     :ivar handlers: the name and the configuration of each handler, as in E3_EVENT_HANDLERS
     :ivar unused: the names of the handlers whose ``when`` conditions are not met
+    :ivar tables: the name and the configuration of each handler, used or not, by the name of its table
     :ivar outbox: the outbox's absolute path, or ``none``; None if it is not set
     :ivar timeout: in seconds; None if it is not set
     :ivar redact: see `event.EventManager`; None if it is not set
-    :ivar problems: the errors outside of the handlers, one line each. An invalid handler has its error in place of its
-        configuration; see `event._handler_config.invalid_config`
+    :ivar problems: the errors that concern no handler, one line each
+    :ivar hiding: the errors that hide any number of handlers, on one line
     """
 
-    __slots__ = ("applies", "handlers", "outbox", "path", "problems", "redact", "timeout", "unused")
+    __slots__ = ("applies", "handlers", "hiding", "outbox", "path", "problems", "redact", "tables", "timeout", "unused")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.handlers: list[tuple[str, str]] = []
         self.unused: list[str] = []
+        self.tables: dict[str, tuple[str, str]] = {}
         self.applies = True
         self.outbox: str | None = None
         self.timeout: float | None = None
         self.redact: bool | list[str] | None = None
         self.problems: list[str] = []
+        self.hiding = ""
 
     def __repr__(self) -> str:
         """Return the path and the names, without the configurations, which may contain secrets."""
         return f"<ConfigFile {self.path}: {', '.join(name for name, _ in self.handlers) or 'no handlers'}>"
 
+    def add_hiding(self, reason: str) -> None:
+        """Add an error that hides any number of handlers."""
+        if self.applies:
+            self.hiding = f"{self.hiding or self.path}{'; ' if self.hiding else ': '}{reason}"
+        else:
+            self.problems.append(f"{self.path}: {reason}")
+
+    def add_hidden_handlers(self) -> None:
+        """Add the handler that replaces the hidden ones, if there may be any."""
+        if self.hiding:
+            name = "".join("?" if character in "|=@" else character for character in os.path.basename(self.path))
+            self.handlers.append((name.strip(), _handler_config.invalid_config(self.hiding, self.path)))
+
 
 def read_config_file(path: str) -> ConfigFile:
-    """Read a configuration file. If a key is invalid, the rest of the file is still used.
-
-    :raises EventError: the file cannot be read, other users can change it, or it is not TOML
-    """
-    path = os.path.abspath(path)
+    """Read a configuration file. If it has mistakes, the rest of the file is still used."""
+    made = ConfigFile(os.path.abspath(path))
+    source = b""
     try:
-        content = _parsed(_content(path), path)
-    except EventError as error:
-        raise EventError(f"{path}: {one_line(error)}") from error
-    made = ConfigFile(path)
-    for read in (_refuse_unknown_top, _read_outbox, _read_timeout, _read_redact, _read_when, _read_handlers):
-        try:
-            read(content, made)
-        except EventError as error:
-            made.problems.append(f"{path}: {one_line(error)}")
+        source = _source(made.path)
+        content = _parsed(source, made.path)
+    except Exception as error:  # a parser may raise anything for unusual input
+        made.add_hiding(one_line(error))
+        _find_outbox(source, made)
+    else:
+        _read(content, made)
+    made.add_hidden_handlers()
     return made
 
 
-def _refuse_unknown_top(content: Mapping[str, Any], _made: ConfigFile) -> None:
-    _refuse_unknown(content, _TOP_KEYS, "")
+def _read(content: Mapping[str, Any], made: ConfigFile) -> None:
+    try:
+        made.applies = holds(content, "")
+    except EventError as error:
+        made.add_hiding(one_line(error))
+        made.applies = False
+    _read_top_keys(content, made)
+    for read in (_read_outbox, _read_timeout, _read_redact):
+        try:
+            read(content, made)
+        except EventError as error:
+            made.problems.append(f"{made.path}: {one_line(error)}")
+    _read_handlers(content, made)
+
+
+def _find_outbox(source: bytes, made: ConfigFile) -> None:
+    """Read the line ``outbox = …`` of a file that is not TOML, so that later events find the entries."""
+    is_own_table = os.path.basename(made.path) != "pyproject.toml"
+    for line in source.decode("utf-8-sig", "replace").splitlines():
+        if line.lstrip().startswith("["):
+            is_own_table = line.strip() == "[tool.e3-event]"
+        elif is_own_table and line.partition("=")[0].strip() == "outbox" and "\ufffd" not in line:
+            try:
+                _read_outbox(_toml().loads(line), made)
+            except (ValueError, EventError):  # this line is wrong, or there is no parser
+                pass
+
+
+def fixed_handlers(config: str) -> list[tuple[str, str]] | None:
+    """Return the handlers that replace an invalid configuration, if the file has been changed; None otherwise.
+
+    If the table is not there any more, it may have another name: all handlers of the file are returned. The conditions
+    of ``when`` are not checked, because they belong to the environment in which the event was sent.
+    """
+    path, table = _handler_config.source_of_invalid(config)
+    file = read_config_file(path)
+    if table in file.tables:
+        return [file.tables[table]] if file.tables[table][1] != config else None
+    return [*file.tables.values()] if not file.hiding else None
+
+
+def _read_top_keys(content: Mapping[str, Any], made: ConfigFile) -> None:
+    for key, reason in unknown_keys(content, _TOP_KEYS, "").items():
+        value = content[key]
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value)):
+            made.add_hiding(reason)  # probably a handler
+        else:
+            made.problems.append(f"{made.path}: {reason}")
 
 
 def _read_outbox(content: Mapping[str, Any], made: ConfigFile) -> None:
-    if (outbox := _text(content, "outbox", "")) is not None:
+    if (outbox := text(content, "outbox", "")) is not None:
         directory = os.path.dirname(made.path)
-        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, os.path.expanduser(outbox))
+        made.outbox = outbox if outbox.lower() == "none" else os.path.join(directory, _places.expand_home(outbox))
 
 
 def _read_timeout(content: Mapping[str, Any], made: ConfigFile) -> None:
     if "timeout" in content:
-        made.timeout = _seconds(content["timeout"])
+        made.timeout = seconds(content["timeout"])
 
 
 def _read_redact(content: Mapping[str, Any], made: ConfigFile) -> None:
     if "redact" in content:
         redact = content["redact"]
-        made.redact = redact if isinstance(redact, bool) else _texts(content, "redact", "")
-
-
-def _read_when(content: Mapping[str, Any], made: ConfigFile) -> None:
-    made.applies = _holds(content, "")
+        made.redact = redact if isinstance(redact, bool) else texts(content, "redact", "")
 
 
 def _read_handlers(content: Mapping[str, Any], made: ConfigFile) -> None:
     handlers = content.get("handlers", {})
     if not isinstance(handlers, dict):
-        raise EventError("handlers: expected tables, as in [handlers.mail]")
+        made.add_hiding("handlers: expected tables, as in [handlers.mail]")
+        return
     for name, table in handlers.items():
         where = f"handlers.{name}"
+        is_used = made.applies
         try:
             if not isinstance(table, dict):
                 raise EventError(f"{where}: expected a table, as in [{where}]")
-            full_name, config = _handler(name, table, where, os.path.dirname(made.path))
-            is_used = _holds(table, where) and made.applies
+            is_used = holds(table, where) and made.applies
+            handler = _handler(name, table, where, os.path.dirname(made.path))
         except EventError as error:
-            _add_mistake(made, _name_of_invalid(name, table), f"{made.path}: {one_line(error)}")
+            _add_mistake(made, name, table, one_line(error), is_used=is_used)
             continue
+        made.tables[name] = handler
         if is_used:
-            made.handlers.append((full_name, config))
+            made.handlers.append(handler)
         else:
-            made.unused.append(full_name)
+            made.unused.append(handler[0])
+
+
+def _add_mistake(made: ConfigFile, name: str, table: Any, reason: str, *, is_used: bool) -> None:
+    full_name = _name_of_invalid(name, table)
+    config = _handler_config.invalid_config(f"{made.path}: {reason}", made.path, name)
+    if not _handler_config.is_valid_name(full_name):
+        made.add_hiding(reason)
+        return
+    made.tables[name] = full_name, config
+    if is_used:
+        made.handlers.append((full_name, config))
+    else:
+        made.unused.append(full_name)
+        made.problems.append(f"{made.path}: {reason}")
+
+
+def _name_of_invalid(name: str, table: Any) -> str:
+    """Return the name of a handler whose table is invalid, with as many of its parts as are valid."""
+    try:
+        return _full_name(name, table, "")[1]
+    except (EventError, AttributeError):  # AttributeError: it is not a table
+        return name
 
 
 # Reading.
 
 
-def _content(path: str) -> str:
+def _source(path: str) -> bytes:
     from event import _files
 
     try:
@@ -127,13 +212,19 @@ def _content(path: str) -> str:
             _refuse_foreign(os.fstat(file.fileno()))
             content = file.read(MAX_SIZE + 1)
     except OSError as error:
-        raise EventError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise EventError(_unreadable(path) or f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > MAX_SIZE:
         raise EventError(f"is larger than {MAX_SIZE} bytes")
-    try:
-        return content.decode()
-    except ValueError as error:
-        raise EventError(f"is not UTF-8: {error}") from error
+    return content
+
+
+def _unreadable(path: str) -> str:
+    """Return what a path is that is not a file, such as a directory; empty if it is a file or does not exist."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"is a symbolic link to {os.readlink(path)!r}, which does not exist"
+    if os.path.isdir(path):
+        return "is a directory; expected a file"
+    return "is not a regular file" if os.path.exists(path) and not os.path.isfile(path) else ""
 
 
 def _refuse_foreign(status: os.stat_result) -> None:
@@ -148,9 +239,11 @@ def _refuse_foreign(status: os.stat_result) -> None:
         raise EventError("can be changed by other users; run chmod go-w on it")
 
 
-def _parsed(text: str, path: str) -> dict[str, Any]:
+def _parsed(source: bytes, path: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = _toml().loads(text)
+        content: dict[str, Any] = _toml().loads(source.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise EventError(f"is not UTF-8: {error}") from error
     except ValueError as error:  # the base class of both libraries' errors
         raise EventError(f"is not TOML: {error}") from error
     if os.path.basename(path) != "pyproject.toml":
@@ -231,9 +324,11 @@ HANDLER_NAMES = {"event_type": "type"}  # key in the file -> option of the handl
 def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) -> tuple[str, str]:
     """Return a handler's name and configuration, as in E3_EVENT_HANDLERS."""
     kind, full_name = _full_name(name, table, where)
+    if not _registry.is_installed(kind):
+        raise EventError(f"{dotted(where, 'type') if 'type' in table else where}: {_registry.unknown(kind)}")
     keys = BUILTIN_KEYS.get(kind)
-    _refuse_unknown(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where)
-    config = _text(table, "config", where)
+    refuse_unknown(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where)
+    config = text(table, "config", where)
     if config is None and keys:
         config = _encoded(keys, {key: value for key, value in table.items() if key in keys.names}, where, directory)
     elif config is not None and keys and any(key in table for key in keys.names):
@@ -247,32 +342,15 @@ def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) ->
 
 def _full_name(name: str, table: Mapping[str, Any], where: str) -> tuple[str, str]:
     """Return a handler's kind, and its name with label and conditions."""
-    kind = _text(table, "type", where) or name
+    kind = text(table, "type", where) or name
     full_name = kind if kind == name else f"{kind}:{name}"
-    if conditions := _texts(table, "on", where):
-        full_name = f"{full_name}@{'+'.join(conditions)}"
+    if wanted := conditions(table, "on", where):
+        full_name = f"{full_name}@{'+'.join(wanted)}"
         try:
             _handler_config.split_conditions(full_name)
         except EventError as error:
             raise EventError(f"{where}.on: {one_line(error)}") from error
     return kind, full_name
-
-
-def _add_mistake(made: ConfigFile, name: str, reason: str) -> None:
-    try:
-        _handler_config.format_handlers([(name, "")])
-    except ValueError:  # no handler can have that name
-        made.problems.append(reason)
-    else:
-        made.handlers.append((name, _handler_config.invalid_config(reason)))
-
-
-def _name_of_invalid(name: str, table: Any) -> str:
-    """Return the name of a handler whose table is invalid, with as many of its parts as are valid."""
-    try:
-        return _full_name(name, table, "")[1]
-    except (EventError, AttributeError):  # AttributeError: it is not a table
-        return name
 
 
 def _encoded(keys: _Keys, table: Mapping[str, Any], where: str, directory: str) -> str:
@@ -282,7 +360,7 @@ def _encoded(keys: _Keys, table: Mapping[str, Any], where: str, directory: str) 
     values = {key: _value(table[key], key, where, directory) for key in table if key != keys.several}
     fields = [values.get(key, default) for key, default in keys.values.items()]
     if keys.several:
-        fields += [_absolute(text, directory) for text in _texts(table, keys.several, where)]
+        fields += [_absolute(item, directory) for item in texts(table, keys.several, where)]
     options = [f"{HANDLER_NAMES.get(key, key)}={values[key]}" for key in keys.options if key in values]
     if not options:
         while len(fields) > 1 and not fields[-1]:
@@ -293,76 +371,18 @@ def _encoded(keys: _Keys, table: Mapping[str, Any], where: str, directory: str) 
 
 def _value(value: Any, key: str, where: str, directory: str) -> str:
     if isinstance(value, list) and key in _JOINED:
-        return _JOINED[key].join(_absolute(text, directory) for text in _texts({key: value}, key, where))
+        return _JOINED[key].join(_absolute(item, directory) for item in texts({key: value}, key, where))
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         expected = "a text or a list of texts" if key in _JOINED else "a text or a number"
         raise EventError(f"{where}.{key}: expected {expected}")
     if key == "directory":
-        return os.path.join(directory, os.path.expanduser(str(value)))
+        return os.path.join(directory, _places.expand_home(str(value)))
     return _absolute(str(value), directory)
 
 
-def _absolute(text: str, directory: str) -> str:
+def _absolute(value: str, directory: str) -> str:
     """Return a reference ``file:PATH`` with an absolute path; any other text unchanged."""
-    kind, colon, path = text.partition(":")
+    kind, colon, path = value.partition(":")
     if kind != "file" or not colon:
-        return text
-    return f"file:{os.path.join(directory, os.path.expanduser(path))}"
-
-
-# Conditions on the environment.
-
-
-def _holds(table: Mapping[str, Any], where: str) -> bool:
-    """Return whether all conditions of ``when`` are met: ``NAME`` or ``NAME=PATTERN``, negated by a ``!`` before it."""
-    return all(_condition_holds(text) for text in _texts(table, "when", where))
-
-
-def _condition_holds(text: str) -> bool:
-    is_negated = text.startswith("!")
-    name, equals, pattern = text.removeprefix("!").partition("=")
-    value = os.environ.get(name.strip(), "")
-    if not equals:
-        return bool(value) != is_negated
-    from fnmatch import fnmatchcase
-
-    return fnmatchcase(value, pattern.strip()) != is_negated
-
-
-# Values.
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    known = [*known]
-    for key in table:
-        if key not in known:
-            from difflib import get_close_matches
-
-            close = get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
-            raise EventError(f"{_dotted(where, key)}: is unknown; {hint}")
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise EventError(f"timeout: is {value!r}; expected a positive number of seconds")
-    return float(value)
-
-
-def _text(table: Mapping[str, Any], key: str, where: str) -> str | None:
-    value = table.get(key)
-    if value is not None and (not isinstance(value, str) or not value):
-        raise EventError(f"{_dotted(where, key)}: expected a text that is not empty")
-    return value
-
-
-def _texts(table: Mapping[str, Any], key: str, where: str) -> list[str]:
-    value = table.get(key, [])
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        raise EventError(f"{_dotted(where, key)}: expected a text or a list of texts, none of them empty")
-    return texts
-
-
-def _dotted(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
+        return value
+    return f"file:{os.path.join(directory, _places.expand_home(path))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from event._event import Event, decode_event
+from event._event import Event, decode_event, raw_data
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -25,6 +25,15 @@ def with_sending(event: E, sending: str) -> E:
 def with_attachments(event: E, attachments: Attachments) -> E:
     """Return a copy of an event with other attachments."""
     return _copy(event, _attachments=attachments)
+
+
+def without_attachments(event: E, names: Iterable[str]) -> E:
+    """Return a copy of an event without some attachments; its data list their names as ``not_attached``."""
+    names = [*names]
+    attachments = {name: value for name, value in event.get_attachments().items() if name not in names}
+    listed = raw_data(event).get("not_attached")
+    noted = [*(listed if isinstance(listed, list) else ()), *names]
+    return _copy(event, _attachments=attachments, _data={**raw_data(event), "not_attached": noted})
 
 
 def with_delivered(event: E, keys: Iterable[str]) -> E:

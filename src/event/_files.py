@@ -32,6 +32,15 @@ class NotRegularError(OSError):
     """The path is a directory, a FIFO or a device. Use a regular file instead."""
 
 
+class UnreadableError(OSError):
+    """The file to copy can't be opened or read. The target of the copy is not the cause."""
+
+    @classmethod
+    def of(cls, error: OSError, path: str) -> UnreadableError:
+        """Return an error for a file, with the reason of another error."""
+        return cls(error.errno, error.strerror, path) if error.strerror else cls(str(error))
+
+
 def safe_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return a name as one path component that is safe on this system.
 
@@ -129,18 +138,21 @@ def new_sha1() -> Any:
     return hashlib.sha1(usedforsecurity=False)
 
 
-def sha1(path: str) -> str:
+def sha1(path: str, *, follow: bool = True) -> str:
     """Return the SHA-1 (FIPS 180-4) of a regular file's content, in hex. Use at most 1 MiB of memory.
 
+    :param follow: whether to follow a symbolic link
     :raises OSError: as for `open_regular`
     """
     digest = new_sha1()
-    fd = open_regular(path)
+    fd = open_regular(path, follow=follow)
     try:
         view = memoryview(bytearray(min(max(os.fstat(fd).st_size, 1 << 12), _COPY_CHUNK)))
         with open(fd, "rb", buffering=0, closefd=False) as file:
             while size := file.readinto(view):
                 digest.update(view[:size])
+            if size is None:  # some files of /proc do not have data at every time
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
     finally:
         os.close(fd)
     return str(digest.hexdigest())
@@ -193,38 +205,42 @@ def copy_atomically(source: str, target: str) -> None:
         os.close(fd)
 
 
-def copy_and_hash(reading: int, target: str, *, mode: int = 0, sync: bool = False) -> str:
-    """Copy an open file to a new one, with its permission bits and modification time; return the SHA-1 of the copy.
+def copy_and_hash(source: str, target: str, *, mode: int = 0, sync: bool = False) -> str:
+    """Copy a regular file to a new one, with its permission bits and modification time; return the SHA-1 of the copy.
 
-    :param reading: the file descriptor to read from
-    :param target: the path of the new file
-    :param mode: permission bits to set in addition to those of the original
+    :param mode: permission bits to set in addition to those of the source
     :param sync: whether to sync the copy to disk before returning
-    :raises OSError: the file can't be read, or the target can't be written or already exists
+    :raises UnreadableError: the source can't be opened or read; part of the target may remain
+    :raises OSError: the target can't be written or already exists
     """
-    writing = os.open(target, CREATE_FLAGS, 0o600)
+    reading: int = _read_source(source, open_regular, source)
     try:
-        digest = hash_open(reading, writing)
-        set_attributes(writing, target, os.fstat(reading), mode)
-        if sync:
-            os.fsync(writing)
+        status: os.stat_result = _read_source(source, os.fstat, reading)
+        writing = os.open(target, CREATE_FLAGS, 0o600)
+        try:
+            digest = new_sha1()
+            while chunk := _read_source(source, os.read, reading, _COPY_CHUNK):
+                digest.update(chunk)
+                write_all(writing, chunk)
+            set_attributes(writing, target, status, mode)
+            if sync:
+                os.fsync(writing)
+        finally:
+            os.close(writing)  # NFS may report a full disk only here
     finally:
-        os.close(writing)  # NFS may report a full disk only here
-    return digest
-
-
-def hash_open(reading: int, writing: int | None = None) -> str:
-    """Read an open file to its end; return its SHA-1 (FIPS 180-4), in hex.
-
-    :param reading: the file descriptor to read from
-    :param writing: a file descriptor to which the content is copied; None for no copy
-    """
-    digest = new_sha1()
-    while chunk := os.read(reading, _COPY_CHUNK):
-        digest.update(chunk)
-        if writing is not None:
-            write_all(writing, chunk)
+        os.close(reading)
     return str(digest.hexdigest())
+
+
+def _read_source(source: str, call: Callable[..., Any], *args: object) -> Any:
+    """Call a function that opens or reads the source of a copy.
+
+    :raises UnreadableError: the function raises OSError
+    """
+    try:
+        return call(*args)
+    except OSError as error:
+        raise UnreadableError.of(error, source) from error
 
 
 def write_all(fd: int, data: bytes) -> None:

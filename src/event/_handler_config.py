@@ -62,11 +62,16 @@ def format_handlers(pairs: list[tuple[str, str]]) -> str:
     :raises ValueError: a name or a configuration contains an invalid character; the message explains which and why
     """
     for name, config in pairs:
-        if not name.strip() or name != name.strip() or "|" in name or "=" in name or "\0" in name:
+        if not is_valid_name(name):
             raise ValueError(f"{name!r}: a name must not be empty, contain '|', '=' or NUL, or have spaces around it")
         if not isinstance(config, str) or "|" in config or "\0" in config:
             raise ValueError(f"{name}: its configuration must be a string without '|' and NUL")
     return "|".join(f"{name}={config}" for name, config in pairs)
+
+
+def is_valid_name(name: str) -> bool:
+    """Return whether a handler can have a name."""
+    return bool(name) and name == name.strip() and not {"|", "=", "\0"} & {*name}
 
 
 def split_conditions(name: str) -> tuple[str, frozenset[str]]:
@@ -88,12 +93,14 @@ def split_conditions(name: str) -> tuple[str, frozenset[str]]:
     return label, conditions
 
 
-def invalid_config(reason: str) -> str:
+def invalid_config(reason: str, path: str, table: str = "") -> str:
     """Return a text that replaces an invalid configuration, so that an outbox keeps the handler's events.
 
     :param reason: why the configuration is invalid
+    :param path: the configuration file
+    :param table: the name of the handler's table in the file; empty for all tables
     """
-    return _INVALID_PREFIX + reason
+    return f"{_INVALID_PREFIX}{path}\0{table}\0{reason}"
 
 
 def is_invalid_config(config: str) -> bool:
@@ -101,10 +108,16 @@ def is_invalid_config(config: str) -> bool:
     return config.startswith(_INVALID_PREFIX)
 
 
+def source_of_invalid(config: str) -> tuple[str, str]:
+    """Return the arguments ``path`` and ``table`` of `invalid_config`."""
+    path, _, rest = config.removeprefix(_INVALID_PREFIX).partition("\0")
+    return path, rest.partition("\0")[0]
+
+
 def require_valid_config(config: str) -> None:
     """Raise EventError with the reason if a configuration is a text from `invalid_config`."""
     if is_invalid_config(config):
-        raise EventError(config.removeprefix(_INVALID_PREFIX))
+        raise EventError(config.rpartition("\0")[2])
 
 
 def split_fields(config: str, most: int = -1) -> list[str]:

@@ -174,25 +174,28 @@ class EventManager:
         Existing handlers remain. If a name occurs twice, the last entry is used and a warning is logged. If an entry is
         invalid, the others are still loaded. If the variable is unset or empty, no handler is added.
 
-        :raises EventError: some entries could not be loaded; the error has a message for each
+        :raises EventError: some entries could not be loaded; the error names each
         """
+        self._load_from_env(var_name)
+
+    def _load_from_env(self, var_name: str, problems: Sequence[str] = ()) -> None:
         from event import _handler_config
 
         pairs = _handler_config.parse_handlers(os.environ.get(var_name, ""))
         for line in _handler_config.likely_mistakes(pairs):
             _log.warning("%s: %s", var_name, line)
-        self._load(pairs, var_name)
+        self._load(pairs, var_name, problems)
 
     def load_handlers_from_config(self, filename: str | os.PathLike[str] | None = None) -> None:
         """Add the handlers of a configuration file, and apply its outbox, timeout and redaction.
 
         E3_EVENT_HANDLERS, E3_EVENT_OUTBOX and E3_EVENT_TIMEOUT override the file if they are set. They also apply if
-        there is no file. If a key is invalid, the rest of the file is still used. If it belongs to a handler, an outbox
-        keeps the events for that handler.
+        there is no file. If a key is invalid, the rest of the file is still used. If it belongs to a handler, or if the
+        file cannot be read, an outbox keeps the events until the file is fixed.
 
         :param filename: the file. None uses the same file as the command ``e3-event``: the one that E3_EVENT_CONFIG
             names, or else the nearest e3-event.toml or pyproject.toml in the working directory or above it
-        :raises EventError: the file cannot be used, or some handlers could not be loaded
+        :raises EventError: the file or some handlers could not be loaded; the error names each mistake
         """
         from event import _places
 
@@ -204,8 +207,10 @@ class EventManager:
             content = read_config_file(path)
             self._config_path = content.path
             self._apply(content)
-        if content is None or os.environ.get("E3_EVENT_HANDLERS"):
+        if content is None:
             self.load_handlers_from_env()
+        elif os.environ.get("E3_EVENT_HANDLERS"):
+            self._load_from_env("E3_EVENT_HANDLERS", [*content.problems, *filter(None, [content.hiding])])
         else:
             self._load(content.handlers, content.path, content.problems)
 
@@ -239,9 +244,9 @@ class EventManager:
             except BaseException as error:  # SystemExit too: a plugin must not end the program
                 errors[name] = error
                 self._unloaded[name] = config
-        messages = [*problems, *(f"{name}: {one_line(error)} (in {where})" for name, error in errors.items())]
+        messages = [*problems, *(_load_message(name, error, where) for name, error in errors.items())]
         if messages:
-            raise EventError(messages) from next(iter(errors.values()), None)
+            raise EventError(";\n".join(messages)) from next(iter(errors.values()), None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers to an environment variable, for child processes.
@@ -319,6 +324,12 @@ def _seconds_of_environment() -> float | None:
         return None
 
 
+def _load_message(name: str, error: BaseException, where: str) -> str:
+    """Return the error of a handler, with its name and the source of its configuration."""
+    text = one_line(error)
+    return text if text.startswith(where) else f"{name}: {text} (in {where})"
+
+
 def _config_of(name: str, handler: EventHandler) -> str:
     try:
         return handler.encode_config()
@@ -336,6 +347,6 @@ def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
     path = os.fspath(name or "")
     if not path or path.lower() == "none":
         return None
-    from event import _files
+    from event import _files, _places
 
-    return _files.absolute(os.path.expanduser(path))
+    return _files.absolute(_places.expand_home(path))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MASK = "***"
 MIN_LINE_LENGTH = 8  # characters of a line of a secret; shorter lines, such as "}", occur everywhere
 _MIN_BASE64_LENGTH = 8  # characters; fewer may be a part of an ordinary word
+_LONG = 6  # characters of a credential; a shorter one may be a part of an ordinary word
 
 # Characters that URLs, repr, JSON and HTML do not escape: the unreserved characters of RFC 3986, section 2.3.
 _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -56,6 +57,54 @@ class Secrets:
         if found := [form for form in self.base64 if form in text]:
             text = _without_base64(text, found)
         return text
+
+
+def without_credentials(text: str, credentials: Iterable[str]) -> str:
+    """Mask the credentials of a request in a text from the other side, which may echo the request.
+
+    Upper and lower case are the same. A credential of less than six characters is masked only as a word.
+
+    :param credentials: passwords, tokens, and values of headers, such as ``Basic dTpw``
+    """
+    parts = {part for credential in credentials for part in _parts(credential)}
+    if not parts:
+        return text
+    import html
+    import re
+    from base64 import b64encode
+
+    plain = {form for part in parts for form in _plain_forms(part)}
+    plain |= {html.escape(form) for form in plain}
+    encoded = {b64encode(part.encode("utf-8", "surrogateescape")).decode() for part in parts}
+    plain |= encoded | {form.rstrip("=") for form in encoded}
+    words = [
+        re.escape(form) if len(form) >= _LONG else rf"(?<!\w){re.escape(form)}(?!\w)"
+        for form in sorted(plain, key=len, reverse=True)
+    ]
+    text = re.sub("|".join(words), MASK, text, flags=re.IGNORECASE)
+    within = {form for part in parts for form in _base64_forms(part)}
+    return _without_base64(text, within) if within else text
+
+
+def _parts(credential: str) -> Iterator[str]:
+    """Yield a credential, and the secrets that it contains: a token, the password of ``Basic``, a value of a cookie."""
+    from urllib.parse import unquote
+
+    scheme, _, token = credential.strip().partition(" ")
+    whole = {credential, token, unquote(credential), " ".join(credential.split())}
+    yield from filter(None, whole)
+    for assignment in credential.replace(";", " ").replace("&", " ").replace(",", " ").split():
+        value = assignment.partition("=")[2]
+        if len(value) >= _LONG:
+            yield from {value, unquote(value)}
+    if scheme.lower() == "basic":
+        from base64 import b64decode
+
+        try:
+            user, _, password = b64decode(token + "===").decode("utf-8", "replace").partition(":")
+        except ValueError:  # it is not base64
+            return
+        yield from filter(None, {f"{user}:{password}", password})
 
 
 def _plain_forms(secret: str) -> set[str]:

@@ -93,15 +93,38 @@ class Outcome:
         return f"<Outcome {'; '.join(map(str, self.deliveries)) or 'no handlers'}>"
 
 
-def is_delivered(answer: object) -> bool:
+def is_delivered(answer: object, method: str = "send_event") -> bool:
     """Return whether a handler's return value means that it has delivered the event.
 
-    :raises TypeError: `send_event` is a coroutine function, which nothing would await
+    :param method: the name of the handler's method
+    :raises TypeError: the value is no result but unfinished work, see `require_finished`, or NotImplemented
     """
-    if answer is True:
-        return True
-    if hasattr(answer, "__await__"):
-        if close := getattr(answer, "close", None):
-            close()  # otherwise Python warns that the coroutine was never awaited
-        raise TypeError("send_event is async; it must deliver the event before it returns")
+    if answer is True or answer is False or answer is None:
+        return answer is True
+    require_finished(answer, method)
     return bool(answer)
+
+
+def require_finished(answer: object, method: str) -> None:
+    """Check that a handler has not returned a coroutine, a generator or a future, which nothing would wait for.
+
+    :param method: the name of the handler's method
+    :raises TypeError: it has, or it has returned NotImplemented
+    """
+    kind = type(answer)  # an instance may have any attribute, for example a Mock
+    for attribute, (what, fix) in _UNFINISHED.items():
+        if hasattr(kind, attribute):
+            if hasattr(kind, "throw"):
+                answer.close()  # type: ignore[attr-defined]  # otherwise Python warns that it was never awaited
+            raise TypeError(f"{method} returned {what}; it must deliver the event before it returns{fix}")
+    if answer is NotImplemented:
+        raise TypeError(f"{method} returned NotImplemented; it must return True if it delivered the event")
+
+
+# An attribute of the types of unfinished work, what they are, and how to fix the handler; the first match counts.
+_UNFINISHED = {
+    "add_done_callback": ("a future", ", so wait for the future's result"),
+    "__await__": ("an awaitable", ", so do not define it with async"),
+    "athrow": ("an async generator", ", so do not use async and yield"),
+    "throw": ("a generator", ", so do not use yield"),
+}

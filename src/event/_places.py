@@ -1,4 +1,4 @@
-"""Find the default outbox and the configuration file."""
+"""Find the home directory, the default outbox and the configuration file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import os
 import sys
 
 from event.error import EventError
+
+
+def expand_home(path: str) -> str:
+    """Replace ``~`` at the beginning of a path, as `os.path.expanduser` does, but treat an empty HOME as unset."""
+    if sys.platform != "win32" and os.environ.get("HOME") == "" and path.partition("/")[0] == "~":
+        return _in_own_home(path) or path
+    return os.path.expanduser(path)
 
 
 def default_outbox() -> str:
@@ -22,9 +29,9 @@ def _state_directory() -> str:
     else:
         state = os.environ.get("XDG_STATE_HOME", "")
         # The XDG specification requires that a relative path is ignored.
-        path = state if os.path.isabs(state) else os.path.expanduser(_STATE)
+        path = state if os.path.isabs(state) else expand_home(_STATE)
         if os.path.isabs(path) and _owner(path) not in {os.geteuid(), 0}:
-            path = _state_of_own_home() or path
+            path = _in_own_home(_STATE) or path
     if not os.path.isabs(path):
         raise EventError("this user has no home directory; set E3_EVENT_OUTBOX to a directory, or to none")
     return path
@@ -42,15 +49,17 @@ def _owner(path: str) -> int:
             path = os.path.dirname(path)
 
 
-def _state_of_own_home() -> str:
-    """Return the state directory in this user's own home, in case HOME belongs to another user, as with sudo.
+def _in_own_home(path: str) -> str:
+    """Return a path with the home directory of the user database instead of ``~``, regardless of HOME.
+
+    With sudo, HOME may belong to another user.
 
     :return: empty if this user has no home directory
     """
     from pwd import getpwuid
 
     try:
-        return _STATE.replace("~", getpwuid(os.geteuid()).pw_dir, 1)
+        return path.replace("~", getpwuid(os.geteuid()).pw_dir, 1)
     except KeyError:
         return ""
 
@@ -65,7 +74,7 @@ def config_file() -> str | None:
     directory and its parents for ``e3-event.toml``, or ``pyproject.toml`` with a table for this package.
     """
     if named := os.environ.get("E3_EVENT_CONFIG"):
-        return None if named.lower() == "none" else os.path.expanduser(named)
+        return None if named.lower() == "none" else expand_home(named)
     try:
         directory = os.getcwd()
     except OSError:  # the working directory no longer exists
@@ -73,7 +82,7 @@ def config_file() -> str | None:
     above = ""
     while directory != above:
         path = os.path.join(directory, "e3-event.toml")
-        if os.path.isfile(path) or _has_table(path := os.path.join(directory, "pyproject.toml")):
+        if os.path.lexists(path) or _has_table(path := os.path.join(directory, "pyproject.toml")):
             return path
         above, directory = directory, os.path.dirname(directory)
     return None
@@ -85,6 +94,7 @@ def _has_table(path: str) -> bool:
         if not os.path.isfile(path):
             return False
         with open(path, "rb") as file:
-            return any(b"e3-event" in line and line.lstrip().startswith((b"[tool", b"tool.")) for line in file)
+            lines = (line.removeprefix(b"\xef\xbb\xbf").lstrip() for line in file)
+            return any(b"e3-event" in line and line.startswith((b"[tool", b"tool.")) for line in lines)
     except OSError:
         return False

@@ -35,6 +35,11 @@ def kind(name: str) -> str:
     return name.partition(":")[0].partition("@")[0]
 
 
+def is_installed(key: str) -> bool:
+    """Return whether there is a handler of a kind, without importing importlib.metadata. If in doubt, return True."""
+    return key in BUILTINS or _may_have_plugins(key)
+
+
 def get_handler(name: str) -> Any:
     """Return the class of a handler.
 
@@ -48,7 +53,7 @@ def get_handler(name: str) -> Any:
         return getattr(__import__(module, fromlist=[attribute]), attribute)
     points = plugins()
     if key not in points:
-        raise EventError(_unknown(key, [*BUILTINS, *points]))
+        raise EventError(unknown(key))
     return _load(key, points[key])
 
 
@@ -86,36 +91,41 @@ def entry_points() -> list[EntryPoint]:
         return found
 
 
-def _may_have_plugins() -> bool:
+def _may_have_plugins(key: str = "") -> bool:
     """Return whether another distribution may declare a handler. If not, importlib.metadata need not be imported.
 
     That import takes longer than everything else in `e3-event check`. The files' format is specified at
     https://packaging.python.org/en/latest/specifications/entry-points/
+
+    :param key: the handler's kind; empty for any handler
     """
     from importlib.machinery import PathFinder
 
     if any(hasattr(finder, "find_distributions") for finder in sys.meta_path if finder is not PathFinder):
         return True
-    return any(map(_may_hold_plugins, sys.path))
+    return any(_may_hold_plugins(path, key.encode()) for path in sys.path)
 
 
-def _may_hold_plugins(path: str) -> bool:
+def _may_hold_plugins(path: str, key: bytes) -> bool:
     try:
         with os.scandir(path or ".") as found:
             names = [item.name for item in found if item.name.endswith((".dist-info", ".egg-info"))]
-        return any(_names_a_group(os.path.join(path, name)) for name in names if not name.startswith("e3_event-"))
+        return any(_declares(os.path.join(path, name), key) for name in names if not name.startswith("e3_event-"))
     except FileNotFoundError:
         return False
     except OSError:  # a zip file, or a directory that can't be read
         return True
 
 
-def _names_a_group(metadata: str) -> bool:
+def _declares(metadata: str, key: bytes) -> bool:
     try:
         with open(os.path.join(metadata, "entry_points.txt"), "rb") as file:
-            return b"event.handler" in file.read()
+            content = file.read()
     except (FileNotFoundError, NotADirectoryError):  # most distributions have no such file; an old egg-info is a file
         return False
+    return b"event.handler" in content and (
+        not key or any(line.partition(b"=")[0].strip() == key for line in content.splitlines())
+    )
 
 
 _UNKNOWN = "an unknown distribution"
@@ -156,9 +166,11 @@ def _described(point: EntryPoint) -> str:
     return f"handler {point.name!r} ({point.value} of {origin(point)})"
 
 
-def _unknown(key: str, known: list[str]) -> str:
+def unknown(key: str) -> str:
+    """Return the error for a kind of which there is no handler."""
     from difflib import get_close_matches
 
+    known = [*BUILTINS, *plugins()]
     close = get_close_matches(key, known, n=1)
     hint = f", did you mean {close[0]!r}?" if close else "."
     return f"no handler is named {key!r}{hint} There are: {', '.join(sorted(known))}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from event import _log
+from event import _log, _places
 from event.error import EventError
 
 _LARGEST = 1 << 16  # bytes of a file with a secret
@@ -40,7 +40,7 @@ def resolve_secret(reference: str, what: str) -> str:
 def absolute_reference(text: str) -> str:
     """Make the path of a ``file:`` reference absolute, for another working directory. Return other texts unchanged."""
     kind, _, path = text.partition(":")
-    return f"file:{os.path.abspath(os.path.expanduser(path))}" if kind == "file" else text
+    return f"file:{os.path.abspath(_places.expand_home(path))}" if kind == "file" else text
 
 
 def warn_if_clear(text: str, what: str) -> None:
@@ -53,7 +53,7 @@ def _content(reference: str, path: str, what: str) -> str:
     from event import _files
 
     try:
-        with open(_files.open_regular(os.path.expanduser(path)), "rb") as file:
+        with open(_files.open_regular(_places.expand_home(path)), "rb") as file:
             content = file.read(_LARGEST)
         return content.decode().rstrip()
     except (OSError, ValueError) as error:

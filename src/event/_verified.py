@@ -40,17 +40,9 @@ def verified_copy(event: Event) -> Generator[Event]:
             copies[name] = (os.path.join(own, os.path.basename(path)), digest)
             try:
                 os.mkdir(own)
-                found = _copied(path, copies[name][0])
+                found = _files.copy_and_hash(path, copies[name][0])
             except (OSError, ValueError) as error:
                 raise EventError(f"attachment {name!r}: {one_line(error)}") from error
             if found != digest:
                 raise EventError(f"attachment {name!r}: {path} has changed")
         yield with_attachments(event, copies)
-
-
-def _copied(path: str, target: str) -> str:
-    reading = _files.open_regular(path)
-    try:
-        return _files.copy_and_hash(reading, target)
-    finally:
-        os.close(reading)

@@ -169,6 +169,18 @@ def test_password_is_masked_in_every_encoding(password, form):
     assert masked == "<***>" or (not shown and masked == "<>")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("dTpodW50ZXIyaHVudGVyMg==", "***"),  # u:hunter2hunter2
+        ("AHUAaHVudGVyMmh1bnRlcjI=", "AHUA***"),  # PLAIN of AMQP
+        ("HUNTER2HUNTER2", "***"),
+    ],
+)
+def test_echoed_password_is_masked(text, shown):
+    assert BrokerURL("amqp://u:hunter2hunter2@h").mask(f"no {text}") == f"no {shown}"
+
+
 @pytest.mark.parametrize("url", ["amqp://h", "amqp://guest:guest@h", "amqp://ci@h"])
 def test_text_without_a_secret_is_not_masked(url):
     assert BrokerURL(url).mask("guest ci h") == "guest ci h"

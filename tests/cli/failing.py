@@ -65,19 +65,20 @@ class Place:
     """
 
     def __init__(self, directory, calls, form):
-        self.below = os.path.join(directory, "failing")  # failing_calls.c counts the calls for it
-        self.outbox = os.path.join(self.below, "outbox")
-        self.events = os.path.join(self.below, "events")
+        # failing_calls.c counts the calls for the first directory.
+        self.below, self.intact = os.path.join(directory, "failing"), os.path.join(directory, "intact")
+        self.is_attachment = form == "attachment"  # only the calls for the attachment fail, and all from one call on
+        outbox, log = (self.intact, self.below) if self.is_attachment else (self.below, self.intact)
+        self.outbox = os.path.join(outbox, "outbox")
+        self.events = os.path.join(outbox, "events")
         self.tally = os.path.join(directory, "tally")
         self.down = os.path.join(directory, "tally.down")
         self.waiting = os.path.join(directory, "waiting")
-        self.log = os.path.join(directory, "log")
+        self.log = os.path.join(log, "log")
         self.stderr = os.path.join(directory, "stderr")
         self.calls = calls
-        self.attach = ["--attach", f"log={self.log}"] if form == "directory" else []
+        self.attach = [] if form == "file" else ["--attach", f"log={self.log}"]
         self.failed = ""
-        with open(self.log, "wb") as file:
-            file.write(CONTENT)
         self.clear()
         self.set_down(down=True)
         open(self.events, "w").close()  # the file handler fails too
@@ -85,8 +86,11 @@ class Place:
         shutil.move(self.outbox, self.waiting)
 
     def clear(self):
-        shutil.rmtree(self.below, ignore_errors=True)
-        os.mkdir(self.below)
+        for directory in (self.below, self.intact):
+            shutil.rmtree(directory, ignore_errors=True)
+            os.mkdir(directory)
+        with open(self.log, "wb") as file:
+            file.write(CONTENT)
         open(self.tally, "w").close()
 
     def set_down(self, *, down):
@@ -97,7 +101,7 @@ class Place:
 
     def run(self, *args, call=0, error=0):
         """Run the command; return its status and what it printed to stderr."""
-        self.calls[: STATE.size] = STATE.pack(0, call, error, b"")
+        self.calls[: STATE.size] = STATE.pack(0, -call if self.is_attachment else call, error, b"")
         pid = os.fork()
         if not pid:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -131,7 +135,9 @@ class Place:
             later.append(self.deliver())
         with open(self.tally) as file:
             done["deliveries"] = file.read().split()
-        return {**done, "later": later, "left": self.entries(), "files": len(stored(self.events))}
+        files = stored(self.events)
+        noted = [content.get("not_attached") for content in files]
+        return {**done, "later": later, "left": self.entries(), "files": len(files), "not_attached": noted}
 
     def entries(self, *states):
         return [candidate.name for candidate, _ in Outbox(self.outbox).entries(*states)]

@@ -25,14 +25,21 @@ pytestmark = [
 ]
 
 
-def run_failing(directory, command, handler, form, errors):
-    """Run the command once for each call, which fails; return what became of each event."""
+def preloaded(directory):
+    """Compile the library; return an environment with which calls below ``directory/failing`` can fail."""
     library, state = directory / "failing_calls.so", directory / "state"
     source = pathlib.Path(__file__).parents[1] / "helpers" / "failing_calls.c"
     subprocess.run([COMPILER, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
     state.write_bytes(bytes(failing.STATE.size))
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    env |= {"LD_PRELOAD": str(library), "FAILING_DIRECTORY": str(directory / "failing"), "FAILING_STATE": str(state)}
+    return env | {
+        "LD_PRELOAD": str(library), "FAILING_DIRECTORY": str(directory / "failing"), "FAILING_STATE": str(state)
+    }  # fmt: skip
+
+
+def run_failing(directory, command, handler, form, errors):
+    """Run the command once for each call, which fails; return what became of each event."""
+    env = preloaded(directory)
     arguments = [sys.executable, failing.__file__, directory, command, handler, form, ",".join(errors)]
     done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -58,6 +65,19 @@ def test_failure_of_any_call_of_the_command_loses_no_event(tmp_path, command, ha
     check(command, runs)
     if handler == "up":
         assert {run["failed"] for run in runs} > CALLS
+
+
+def test_attachment_that_fails_from_any_call_on_does_not_lose_its_event(tmp_path):
+    """The calls are those of the checksum, then of the copy in the outbox, then of the handlers."""
+    seen = set()
+    for run in run_failing(tmp_path, "send", "up", "attachment", ERRORS):
+        err = run["stderr"]
+        step = "checksum" if "cannot attach" in err else "copy" if "is left out" in err else "handler"
+        assert (len(run["deliveries"]), run["files"], run["left"]) == (1, 1, []), run
+        assert run["not_attached"] == [None if step == "handler" else ["log"]], run
+        assert "lost" not in err, run
+        seen.add(step)
+    assert seen == {"checksum", "copy", "handler"}
 
 
 @pytest.mark.long

@@ -53,17 +53,28 @@ def test_an_event_for_a_mistyped_handler_is_given_to_the_right_one(command, here
     command("send", "n", "--uid", "u", "--attach", "log", "--handler", "flie=events", *AT)
     (wrong,) = ids()
     status, out, _ = command("outbox", "retry", wrong[:8], "--handler", "file=events", *AT)
-    assert (status, out) == (0, [f"{wrong} is due now, with a new ID"])
-    assert len({wrong, *ids()}) == 2
+    (new,) = ids()
+    assert (status, out, new != wrong) == (0, [f"{wrong} is due now, with the new ID {new}"], True)
     assert command("deliver", "ob")[0] == 0
     assert (here / "events/n-u/log").read_text("utf-8") == "all well"
     assert ids() == []
 
 
-def test_retry_with_an_unknown_handler_changes_nothing(command):
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        pytest.param("flie=events", "flie: no handler is named 'flie'", id="an unknown name"),
+        pytest.param("file=", "file: the log directory is ''; expected a directory", id="an empty configuration"),
+        pytest.param("smtp=x", "smtp: ", id="too few parts"),
+        pytest.param("file@soon=events", "file@soon: ", id="an unknown condition"),
+    ],
+)
+def test_retry_with_a_handler_that_cannot_work_changes_nothing(command, handler, reason):
     (entry_id,) = wait_for("n")
-    status, _, err = command("outbox", "retry", entry_id, "--handler", "flie=events", *AT)
-    assert (status, "no handler is named 'flie'" in err[0], ids()) == (1, True, [entry_id])
+    before = path_of(entry_id).read_bytes()
+    status, out, err = command("outbox", "retry", entry_id, "--handler", "file:good=good", "--handler", handler, *AT)
+    assert (status, out, f"--handler: {reason}" in err[-1]) == (2, [], True), err
+    assert (ids(), path_of(entry_id).read_bytes()) == ([entry_id], before)
 
 
 def test_retry_with_another_handler_keeps_an_entry_with_a_damaged_attachment(command, here):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import threading
@@ -96,10 +97,92 @@ def test_strict_exits_with_1_on_an_invalid_file(process, config):
     assert process("run", "n", "--strict", *TO_FILES, "--", "true").returncode == 1
 
 
-def test_any_error_of_the_parser_prints_a_line(command, config, monkeypatch):
-    config("")
-    monkeypatch.setattr("event._config_file.read_config_file", lambda _path: 1 / 0)
-    assert "e3-event.toml: ZeroDivisionError" in command("send", "n")[2][0]
+MISTAKES = {
+    "syntax": "[handlers.file\n",
+    "bytes": "# \xe9\n",
+    "twice": '[handlers.file]\ndirectory = "x"\n[handlers.file]\n',
+    "list": "[[handlers]]\n",
+    "number": "handlers = 1\n",
+    "table": "[handler.file]\n",
+    "label": '[handlers."a|b"]\ntype = "file"\ndirectory = "x"\n',
+    "when": 'when = "CI==1"\n',
+    "type": '[handlers.file]\ntype = "fil"\ndirectory = "x"\n',
+    "kind": '[handlers.fiel]\ndirectory = "x"\n',
+    "key": '[handlers.file]\ndirectry = "x"\n',
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("how", ["next event", "deliver", "retry"])
+def test_event_is_kept_until_the_file_is_fixed(command, config, text, how):
+    path = config("")
+    pathlib.Path(path).write_text(text, "latin-1")
+    status, out, (line,) = command("send", "a", "--outbox", "ob", "--json")[0:3]
+    assert (status, json.loads("\n".join(out))["events"][0]["state"]) == (0, "kept")
+    assert (path in line, line.endswith("; kept")) == (True, True)
+    status, _, (line,) = command("run", "b", "--outbox", "ob", "--strict", "--", "true")
+    assert (status, line.endswith("; kept"), stored()) == (1, True, [])
+    config(TO_EVENTS)
+    if how == "next event":
+        err = command("send", "c", "--outbox", "ob")[2]
+        assert err[-1] == "e3-event send: delivered earlier events from the outbox: 2 to file"
+    else:
+        if how == "retry":
+            assert command("outbox", "retry", "--all", "--outbox", "ob")[0] == 0
+        assert command("deliver", "ob", *["--all"] * (how == "deliver"))[0] == 0
+    assert {"a", "b"} <= {data["name"] for data in stored()}
+    assert ids("ob") == []
+
+
+@pytest.mark.parametrize("text", MISTAKES.values(), ids=MISTAKES)
+def test_event_is_lost_without_an_outbox_if_the_file_is_wrong(command, config, text):
+    pathlib.Path(config("")).write_text(text, "latin-1")
+    status, out, err = command("send", "a", "--outbox", "none", "--json")
+    assert (status, json.loads("\n".join(out))["events"][0]["state"]) == (1, "lost")
+    assert err[0].endswith("; lost")
+
+
+def test_unreadable_file_is_reported_if_its_handlers_are_not_used(command, config):
+    path = config("= 1")
+    status, _, err = command("send", "a", *TO_FILES)
+    assert (status, len(stored())) == (0, 1)
+    assert err[0].startswith(f"e3-event send: {path}: is not TOML: ")
+    assert command("outbox", "list", "--outbox", "ob")[2][0].startswith(f"e3-event outbox list: {path}: is not TOML")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: Windows users may not create links")
+def test_dangling_link_is_reported_and_keeps_the_event(command, here, config):
+    os.symlink("gone.toml", "e3-event.toml")
+    status, _, (line,) = command("send", "a", "--outbox", "ob")
+    assert (status, len(ids("ob"))) == (0, 1)
+    assert line.endswith("e3-event.toml: is a symbolic link to 'gone.toml', which does not exist; kept")
+
+
+def test_mistake_in_a_handler_that_is_unused_here_prints_a_line(command, config, monkeypatch):
+    monkeypatch.delenv("GONE", raising=False)
+    config('[handlers.file]\nwhen = "GONE"\n')
+    for options, status in ((), 0), (("--strict",), 1):
+        done, _, (line,) = command("send", "a", "--outbox", "ob", *options)
+        assert (done, "handlers.file.directory: is missing" in line) == (status, True)
+    assert not os.path.exists("ob")
+
+
+def test_event_is_kept_in_the_outbox_of_a_file_that_is_not_toml(command, config):
+    config('outbox = "box"\n[handlers.file\n')
+    assert command("send", "a")[0] == 0
+    config(f'outbox = "box"\n{TO_EVENTS}')
+    assert command("send", "b")[2][-1].endswith("earlier events from the outbox: 1 to file")
+    assert len(stored()) == 2
+
+
+def test_handler_that_is_unused_here_is_skipped(command, config, monkeypatch):
+    monkeypatch.delenv("GONE", raising=False)
+    path = config(f'{TO_EVENTS}when = "GONE"\n')
+    assert command("run", "a", "--strict", "--", "true") == (0, [], [])
+    assert command("send", "a", "--strict", "--uid", "u") == (0, ["u"], [])
+    assert stored() == []
+    assert command("send", "a", "x=@gone", "--strict", "--uid", "u")[0] == 1
+    assert command("check", "--send")[2][0] == f"e3-event check: nothing is sent: 'when' in {path} is not met"
 
 
 def test_deliver_reads_only_a_given_file(command, config, here):

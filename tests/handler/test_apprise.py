@@ -469,7 +469,8 @@ def test_only_the_host_of_a_url_is_logged(secret, caplog, capfd, receiver):
     [
         pytest.param("slack://aB1/x2y3z4w5/q", "no aB1, x2y3z4w5.", "no ***, ***.", id="parts"),
         pytest.param("tgram://123:abcdef/1", "GET /bot123:ABCDEF", "GET /bot123:***", id="inside of a word, any case"),
-        pytest.param("json://h.org/a%2Fb%20c1d2e3", "at a/b c1d2e3", "at ***/*** ***", id="decoded"),
+        pytest.param("json://h.org/a%2Fb%20c1d2e3", "at a/b c1d2e3", "at ***", id="decoded"),
+        pytest.param("json://u:pw@h.org", "got Basic dTpwdw==", "got Basic ***", id="Basic authentication"),
         pytest.param("x://ab", "crab ab", "crab ***", id="a short part is a word"),
         pytest.param("token", "bad token", "bad ***", id="no URL"),
     ],

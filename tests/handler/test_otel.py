@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import pickle
@@ -707,6 +708,20 @@ def test_a_token_that_the_receiver_repeats_is_not_shown(receiver, monkeypatch, c
     assert not OTelHandler(receiver.endpoint, headers="env:HEADERS").send_event(closed())
     assert "no such token ***" in caplog.text
     assert TOKEN not in caplog.text
+
+
+def test_no_credential_that_the_receiver_echoes_is_shown(receiver, monkeypatch, caplog):
+    monkeypatch.setenv("WHERE", f"http://u:{TOKEN}1@x.localhost/v1/traces?key={TOKEN}2")
+    monkeypatch.setenv("HEADERS", f"cookie=id={TOKEN}3;authorization=none")
+    monkeypatch.setenv("HTTP_PROXY", receiver.endpoint.replace("://", f"://p:{TOKEN}4@"))
+    receiver.echo = True
+    with pytest.raises(event.PermanentError) as caught:
+        OTelHandler("env:WHERE", headers="env:HEADERS").send_event(closed())
+    _, sent = receiver.requests[0]
+    account, proxy = (sent[name].split()[1] for name in ("Authorization", "Proxy-Authorization"))
+    assert [base64.b64decode(text).decode() for text in (account, proxy)] == [f"u:{TOKEN}1", f"p:{TOKEN}4"]
+    assert "Host: x.localhost" in str(caught.value)
+    assert not [secret for secret in (account[4:], proxy[4:], TOKEN) if secret in f"{caught.value} {caplog.text}"]
 
 
 def test_missing_receiver_is_tried_once_without_a_pause(monkeypatch, caplog):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import email
 import gzip
 import os
@@ -1248,6 +1249,16 @@ def test_wrong_password_is_a_failure_without_the_password(guarded, home, caplog)
 
     assert "535 " in warnings_of(caplog)
     assert "hunter2" not in caplog.text
+
+
+def test_an_account_that_the_server_echoes_is_not_shown(trusted, home, caplog):
+    netrc(home)
+    plain = base64.b64encode(f"\0ann\0{PASSWORD}".encode()).decode()
+    login = base64.b64encode(PASSWORD.encode()).decode()
+    with smtp_server(trusted, auth_required=True, refuse_data=f"451 {plain} {login} {PASSWORD}") as server:
+        assert not handler_for(server).send_event(closed())
+    assert "451 *** *** ***" in warnings_of(caplog)
+    assert not [text for text in (plain[8:], login[:8], PASSWORD) if text in caplog.text]
 
 
 def test_unencodable_password_is_a_failure_without_the_password(guarded, monkeypatch, caplog):

@@ -1,4 +1,5 @@
-/* Makes one file system call of a process, or of its children, fail once. It is preloaded with LD_PRELOAD.
+/* Makes one file system call of a process, or of its children, fail once, or all calls from one on. It is preloaded
+   with LD_PRELOAD.
 
    FAILING_DIRECTORY  only calls for this directory and for what is below it count
    FAILING_STATE      a file with a struct state, which all processes share
@@ -19,7 +20,7 @@
 
 struct state {
     int count;       /* calls so far */
-    int number;      /* the call that fails; 0 for none */
+    int number;      /* the call that fails; 0 for none, -N for all from number N on */
     int error;       /* its errno */
     char failed[32]; /* its name, once it has failed */
 };
@@ -61,7 +62,9 @@ static int fails(const char *name, int fd, const char *path) {
     int saved = errno;
     int counts = path && *path == '/' ? is_below(path) : is_fd_below(fd);
     errno = saved;
-    if (!counts || __atomic_add_fetch(&state->count, 1, __ATOMIC_SEQ_CST) != state->number) return 0;
+    if (!counts) return 0;
+    int count = __atomic_add_fetch(&state->count, 1, __ATOMIC_SEQ_CST), number = state->number;
+    if (number < 0 ? count < -number : count != number) return 0;
     strncpy(state->failed, name, sizeof state->failed - 1);
     errno = state->error;
     return 1;

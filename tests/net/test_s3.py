@@ -432,6 +432,15 @@ def test_status_404_for_something_else_is_an_error(trouble, monkeypatch):
         assert "NoSuchUpload" in trouble()
 
 
+def test_credentials_that_the_server_echoes_are_not_shown(trouble, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-token")
+    body = b"<Error><Code>InvalidToken</Code><Message>a-session-token YS1zZXNzaW9uLXRva2Vu is old</Message></Error>"
+    with answering(400, body) as (endpoint, requests):
+        lead_to(endpoint, monkeypatch)
+        assert trouble().endswith(": *** *** is old")
+    assert requests[0][1]["X-Amz-Security-Token"] == "a-session-token"
+
+
 def test_endless_redirection_is_an_error(trouble, monkeypatch):
     with answering(307) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)

@@ -315,9 +315,19 @@ def test_event_is_stored_without_a_missing_attachment(manager, attached, box, bo
     board.is_("down")
     (tmp_path / "build.log").unlink()
     assert manager.send_event(attached) is False
-    assert "is not kept in the outbox" in caplog.text
+    assert "cannot be read, and is left out" in caplog.text
     board.is_()
     assert [bool(outcome) for _, outcome in all_of(box)] == [True]
+
+
+def test_first_attempt_is_made_without_an_unreadable_attachment(box, tmp_path, attached):
+    (tmp_path / "build.log").unlink()
+    manager = EventManager(outbox=box.path)
+    manager.add_handler("file", tmp_path / "events")
+    assert manager.send_event(attached) is True
+    (path,) = (tmp_path / "events").glob("*.json")
+    assert json.loads(path.read_text("utf-8"))["not_attached"] == ["log", "../log"]
+    assert there(box) == {}
 
 
 def test_handler_that_cannot_be_constructed_is_tried_once_per_pass(box, monkeypatch):

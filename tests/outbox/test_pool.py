@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import threading
 import time
@@ -140,6 +141,49 @@ def test_each_event_of_a_batch_has_its_own_result(box, kinds):
         "u3": "never",
     } or set(alone) < {"u1", "u2", "u3"}  # the first of all is sent alone, before it is known that batches are taken
     assert len(there(box).get("waiting", ())) + len(there(box).get("failed", ())) == len(alone)
+
+
+class NoTruth:
+    def __bool__(self):
+        raise ValueError("neither")
+
+
+def test_result_of_a_batch_that_is_unfinished_work_is_a_failure(kinds):
+    future = concurrent.futures.Future()
+    odd = [future, (x for x in ()), NotImplemented, NoTruth(), OSError("down"), 1, None]
+    kinds("many", send_events=lambda self, events: odd)
+    results = Recipient("many", "").send_events([Event("n")] * len(odd))
+    assert [str(result) for result in results] == [
+        "send_events returned a future; it must deliver the event before it returns, so wait for the future's result",
+        "send_events returned a generator; it must deliver the event before it returns, so do not use yield",
+        "send_events returned NotImplemented; it must return True if it delivered the event",
+        "neither",
+        "down",
+        "True",
+        "False",
+    ]
+
+
+def test_send_events_that_is_async_has_delivered_nothing(kinds):
+    async def send_events(self, events):
+        return [True]
+
+    kinds("many", send_events=send_events)
+    with pytest.raises(TypeError, match="send_events returned an awaitable"):
+        Recipient("many", "").send_events([Event("n")])
+
+
+def test_send_events_can_be_a_generator(kinds):
+    sent = []
+
+    def send_events(self, events):
+        for e in events:
+            sent.append(e.uid)
+            yield True
+
+    kinds("many", send_events=send_events)
+    assert Recipient("many", "").send_events([Event("n", uid="a"), Event("n", uid="b")]) == [True, True]
+    assert sent == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import threading
@@ -120,13 +121,75 @@ def test_unreadable_attachment_is_omitted(box, attached, tmp_path, caplog):
     (tmp_path / "build.log").unlink()
     claim = put(box, attached)
     assert claim.event().get_attachments() == {}
+    assert claim.event().not_attached == ["log", "../log"]
     assert "attachment 'log' of <Event" in caplog.text
     assert claim.damage() is None
+    assert os.listdir(claim.path) == ["entry"]
+    assert list(attached.get_attachments()) == ["log", "../log"]
+    assert "not_attached" not in attached.as_dict()
+
+
+def fail_reads(monkeypatch, path, errors):
+    """Make reads of a file fail with these errors, one after another; then they succeed."""
+    inode, read, errors = os.stat(path).st_ino, os.read, iter(errors)
+
+    def failing(fd, size):
+        if os.fstat(fd).st_ino == inode and (error := next(errors, None)):
+            raise OSError(error, os.strerror(error))
+        return read(fd, size)
+
+    monkeypatch.setattr(os, "read", failing)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT, errno.EAGAIN])
+def test_attachment_that_fails_while_it_is_copied_is_omitted(box, attached, tmp_path, monkeypatch, caplog, error):  # noqa: PLR0913  # fixtures
+    (tmp_path / "other.log").write_bytes(b"other\n")
+    attached.attach_file(tmp_path / "other.log", "other")
+    fail_reads(monkeypatch, tmp_path / "build.log", itertools.repeat(error))
+    claim = put(box, attached)
+    monkeypatch.undo()
+    sent = claim.event()
+    assert sent.not_attached == ["log", "../log"]
+    assert [Path(path).read_bytes() for path, _ in sent.get_attachments().values()] == [b"other\n"]
+    assert claim.damage() is None
+    assert [record.getMessage().partition(" cannot be read")[2] for record in caplog.records] == [
+        f", and is left out: {event.error.one_line(OSError(error, os.strerror(error), str(tmp_path / 'build.log')))}"
+    ] * 2
+
+
+def test_attachment_that_fails_once_while_it_is_copied_is_kept(box, attached, tmp_path, monkeypatch, caplog):
+    fail_reads(monkeypatch, tmp_path / "build.log", [errno.ESTALE])
+    assert list(put(box, attached).event().get_attachments()) == ["log", "../log"]
+    assert caplog.text == ""
+
+
+def test_names_of_omitted_attachments_are_added_to_the_list(box, attached, tmp_path):
+    attached.not_attached = ["junit"]
+    (tmp_path / "build.log").unlink()
+    assert put(box, attached).event().not_attached == ["junit", "log", "../log"]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_several_events_are_put_without_an_unreadable_attachment(box, attached, tmp_path, together):
+    (tmp_path / "build.log").unlink()
+    claims = box.put_many([NewEntry(attached, {"file": "d"}), NewEntry(Event("n"), {"file": "d"})], together=together)
+    assert claims[0].event().not_attached == ["log", "../log"]
+    assert "not_attached" not in claims[1].event().as_dict()
+
+
+def test_failing_write_of_a_copy_is_an_error_of_the_outbox(box, attached, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_files, "write_all", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        put(box, attached)
+    assert there(box) == {}
 
 
 def test_strict_put_refuses_an_unreadable_attachment(box, attached, tmp_path):
     (tmp_path / "build.log").unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(_files.UnreadableError):
         box.put(attached, {"file": "d"}, strict=True)
     assert there(box) == {}
 

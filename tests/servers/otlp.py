@@ -50,16 +50,20 @@ class Receiver:
     """What arrived: `spans`, and the `requests` as (path, headers). What the next ones are answered: `answers`.
 
     An answer is a status, or a status, headers and a body; where none is left it is 200 and an empty response message.
+    With `echo`, each request is refused with 400, and its headers and its path are the body.
     """
 
     def __init__(self):
         self.spans = []
         self.requests = []
         self.answers = []
+        self.echo = False
 
     def take(self, path, headers, body):
         self.requests.append((path, headers))
         answer = self.answers.pop(0) if self.answers else 200
+        if self.echo:
+            answer = (400, {"Content-Type": "text/plain"}, f"{path} {headers}".encode())
         status, more, text = (answer, {}, b"") if isinstance(answer, int) else answer
         if status in {200, LOST}:
             message = ExportTraceServiceRequest.FromString(DECODERS[headers.get("Content-Encoding")](body))

@@ -388,6 +388,18 @@ def test_a_file_is_attached(line, here):
     assert (here / "events/n-u/log").read_text() == "all well"
 
 
+def test_file_that_disappears_before_it_is_kept_is_omitted(line):
+    content = {"data": {"uid": "u", "name": "n"}, "attachments": {"log": ["gone.log", "digest"]}, "closed": True}
+    reports = run(line, event=content, outbox="outbox")
+    assert kinds(reports) == ["taken", "log", "kept", "not_attached", "begin", "result", "end", "done"]
+    assert "attachment 'log' of <Event" in dict(reports)["log"]["text"]
+    assert {key: value for key, value in dict(reports)["not_attached"].items() if key in {"name", "text"}} == {
+        "name": "log",
+        "text": "",
+    }
+    assert [each["not_attached"] for each in stored()] == [["log"]]
+
+
 def test_unreadable_file_is_omitted(line):
     reports = run(line, attach=[["log", "gone.log"]])
     assert kinds(reports) == ["taken", "not_attached", "begin", "result", "done"]

@@ -22,7 +22,7 @@ from event._broker.queue import (
     RefusedError,
     TooLargeError,
 )
-from event._net.s3 import botocore_reason
+from event._net.s3 import botocore_reason, mask_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,7 +225,10 @@ def _queue_name(queue: str) -> str:
 def _client(address: Address, timeout: float) -> Any:
     config = Config(connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1})
     with _SQSErrors():
-        return Session(region_name=address.host or None).client("sqs", config=config)
+        session = Session(region_name=address.host or None)
+        client = session.client("sqs", config=config)
+        mask_errors(client, session)
+        return client
 
 
 def _send(client: Any, url: str, message: OutgoingMessage, delay: float = 0.0) -> None:

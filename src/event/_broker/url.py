@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from event._mask import without_credentials
 from event.error import EventError
 
 # scheme -> (family, TLS, default port)
@@ -67,12 +68,8 @@ class BrokerURL:
         self.shown = self.addresses[0].shown
         passwords = {address.password for address in self.addresses} - _NO_SECRETS
         self.has_secret = bool(passwords)
-        # A password that contains whitespace or quotes may appear quoted or on one line.
-        forms = {
-            form for password in passwords for form in (password, repr(password)[1:-1], " ".join(password.split()))
-        }
-        forms |= {form for part in url.split(";") if (form := _encoded_password(part)) not in _NO_SECRETS}
-        self._secrets = sorted(filter(None, forms), key=len, reverse=True)
+        self._credentials = passwords | {_encoded_password(part) for part in url.split(";")} - _NO_SECRETS
+        self._credentials |= {f"{node.user}:{node.password}" for node in self.addresses if node.password in passwords}
 
     def __repr__(self) -> str:
         return f"<BrokerURL {self.shown}>"
@@ -83,9 +80,7 @@ class BrokerURL:
 
     def mask(self, text: str) -> str:
         """Return text without the passwords of this URL."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return without_credentials(text, self._credentials)
 
 
 def _encoded_password(url: str) -> str:

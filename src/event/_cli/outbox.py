@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+    from event._cli._support.settings import Settings
     from event._outbox import Candidate, Outbox
 
 _DESCRIPTION = """\
@@ -95,7 +96,7 @@ def _add_retry(below: Any) -> None:
         action="append",
         default=[],
         help="give the event to this handler instead of the pending ones, for example if their name or configuration "
-        "is wrong; may be repeated. The entry gets a new ID",
+        "is wrong; may be repeated. The entry gets a new ID, which is printed",
     )
 
 
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     outbox = Outbox(settings.outbox)
     if not takes_outbox:
         _check_ids(args)
-    args.replacements = dict(settings.handlers) if getattr(args, "handlers", None) else {}
+    args.replacements = _replacements(args, settings) if getattr(args, "handlers", None) else {}
     if not outbox.exists() and not (args.action == "list" and args.json):
         terminal.print_err(f"{args.parser.prog}: there is no outbox {outbox.path}{' yet' if takes_outbox else ''}")
         return 0 if takes_outbox else 1
@@ -228,22 +229,22 @@ def _find_entry(outbox: Outbox, word: str) -> Candidate:
 
 
 def _retry(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> str:
-    if not outbox.retry(candidate, _configs(args.replacements)):
+    due = outbox.retry(candidate, args.replacements)
+    if not due:
         raise LookupError(f"{candidate.id} is not retried: it is being delivered or cannot be read")
-    return f"{candidate.id} is due now{', with a new ID' if args.replacements else ''}"
+    return f"{candidate.id} is due now{f', with the new ID {due}' if args.replacements else ''}"
 
 
-def _configs(handlers: dict[str, str]) -> dict[str, str]:
-    """Return configurations for the outbox.
-
-    :raises EventError: there is no handler of that name
-    """
+def _replacements(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
+    """Return the handlers of ``--handler``, with their configurations for the outbox. Reject one that cannot work."""
     from event import _registry
+    from event._cli._support.handler_loading import load
     from event._lazy_handler import LazyHandler
 
-    for name in handlers:
-        _registry.get_handler(name)
-    return {name: LazyHandler(name, config).encode_config() for name, config in handlers.items()}
+    _, broken = load(settings.handlers, plugins=True)
+    for name, reason in broken.items():
+        args.parser.error(f"--handler: {name}: {reason.removeprefix(f'{_registry.kind(name)}: ')}")
+    return {name: LazyHandler(name, config).encode_config() for name, config in settings.handlers}
 
 
 def _drop(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> str:

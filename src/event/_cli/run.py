@@ -214,8 +214,9 @@ class _Step:
         """Send the closed event, after the open one."""
         sender = self._sender
         if sender is None:
-            if not (self._settings.handlers or self._settings.problems or self._args.quiet):
-                self.print_problem(self._settings.no_handler_line())
+            settings = self._settings
+            if not (settings.handlers or settings.problems or settings.is_unused_here or self._args.quiet):
+                self.print_problem(settings.no_handler_line())
             return
         event = Event(
             self._start_event.name,

@@ -121,13 +121,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         terminal.print_err(f"{args.parser.prog}: {problem}")
     if not settings.handlers:
-        if not args.quiet and not settings.problems:
-            terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
-        if args.json:
-            _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
-        elif event:
-            terminal.print_out(visible(str(event.uid)))
-        return int(args.strict or bool(settings.problems))
+        return _without_handlers(args, settings, event, problems)
     if args.verbose:
         settings.print_origins()
     sending = _Command(args, settings)
@@ -142,6 +136,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(sending.events)
     return 0 if all(results) and not settings.dropped and not (args.strict and problems) else 1
+
+
+def _without_handlers(args: argparse.Namespace, settings: Settings, event: Event | None, problems: list[str]) -> int:
+    """Print the result of a command that sends nothing; return the exit status."""
+    if not (args.quiet or settings.problems or settings.is_unused_here):
+        terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
+    if args.json:
+        _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
+    elif event:
+        terminal.print_out(visible(str(event.uid)))
+    if settings.is_unused_here:
+        return int(bool(args.strict and (problems or settings.problems)))
+    return int(bool(args.strict or settings.problems))
 
 
 class _Command:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from event import EventError, _log
+from event._mask import without_credentials
 from event._net.guarded_requests import guard
 from event.error import one_line
 
@@ -192,14 +193,10 @@ class Listener:
         """Return text without the URL and its parts, except for a real host name, which is not a token."""
         from urllib.parse import unquote
 
-        text = text.replace(self._url, "***")
         rest = self._url.partition("://")[2]
         parts = {piece for part in (rest, unquote(rest)) for piece in re.split(r"[/:@?&=#,+\s]+", part)}
-        for part in sorted(parts - self._public - {""}, key=len, reverse=True):
-            # A short part could also occur inside of a word.
-            pattern = re.escape(part) if len(part) > 5 else rf"(?<!\w){re.escape(part)}(?!\w)"
-            text = re.sub(pattern, "***", text, flags=re.IGNORECASE)
-        return text
+        account = unquote(rest.partition("/")[0].rpartition("@")[0])  # Basic authentication encodes both together
+        return without_credentials(text, {self._url, account, *(parts - self._public)})
 
 
 # The captured messages of each thread that is inside of a `Listener`.

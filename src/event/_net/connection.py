@@ -11,6 +11,7 @@ import select
 import time
 from dataclasses import dataclass, field
 
+from event._mask import without_credentials
 from event._net.deadline import Deadline, Socket, connect, start_tls
 from event._net.url import Target  # noqa: TC001  # a field of a dataclass
 
@@ -28,6 +29,7 @@ _BODY_TIMEOUT = 2.0  # seconds
 FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 # Another attempt at the same URL may succeed. The redirects are those that are temporary.
+_PUBLIC_HEADERS = frozenset({"content-type", "content-encoding", "user-agent"})  # these contain no secret
 _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 
 
@@ -37,12 +39,18 @@ class Response:
 
     :ivar body: at most `BODY` bytes; empty if the body is compressed, or did not arrive completely and in time
     :ivar complete: whether the whole body was read
+    :ivar credentials: what the request contained and may be secret
     """
 
     status: int
     headers: Message = field(repr=False)
     body: bytes = field(default=b"", repr=False)
     complete: bool = True
+    credentials: list[str] = field(default_factory=list, repr=False)
+
+    def masked(self, text: str) -> str:
+        """Return a text of the server without the credentials of the request, which the server may echo."""
+        return without_credentials(text, self.credentials)
 
     @property
     def taken(self) -> bool:
@@ -135,9 +143,11 @@ class Connection(http.client.HTTPConnection):
         if target.authorization:
             more["Authorization"] = target.authorization
         self.request("POST", path, body, {name: value for name, value in {**more, **headers}.items() if value})
+        credentials = [value for name, value in headers.items() if name.lower() not in _PUBLIC_HEADERS]
+        credentials += [*target.credentials, proxy.authorization if proxy else ""]
         sock: Any = self.sock  # getresponse() sets it to None if the server wants to close the connection
         with self.getresponse() as response:
-            answer = Response(response.status, response.headers)
+            answer = Response(response.status, response.headers, credentials=credentials)
             sock.deadline = deadline.shortened(_BODY_TIMEOUT)
             _read_body(response, answer)
         if not answer.complete:

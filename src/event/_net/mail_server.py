@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from event import _log, _secrets
+from event import _log, _places, _secrets
 from event._net import hostname
 from event.error import EventError
 
@@ -136,7 +136,7 @@ def _netrc_account(host: str) -> tuple[str, str] | None:
     The variable NETRC names the file. Without it, the file is ``.netrc`` or ``_netrc`` in the home directory.
     """
     names = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    path = next((path for path in map(os.path.expanduser, names) if os.path.isfile(path)), None)
+    path = next((path for path in map(_places.expand_home, names) if os.path.isfile(path)), None)
     if path is None:
         return None
     try:

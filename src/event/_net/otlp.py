@@ -149,7 +149,7 @@ class Exporter:
             answer = repeated(lambda: client.post(settings.target, body, more, deadline), deadline, _REPEATED)
         except FAILURES as error:
             raise EventError(_why(error, settings.target)) from None  # its text may contain a header
-        _judge(answer, len(spans), more)
+        _judge(answer, len(spans))
 
     def _connected(self, settings: Settings) -> Client:
         trust = (settings.ca_file, settings.certificate)
@@ -194,7 +194,7 @@ def parse_headers(text: str) -> dict[str, str]:
     return headers
 
 
-def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
+def _judge(answer: Response, count: int) -> None:
     """Check that the receiver has accepted all spans.
 
     :raises PermanentError: it rejected some or all of them permanently
@@ -204,7 +204,7 @@ def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
     if not answer.taken:
         said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
         permanent = 400 <= answer.status < 500 and answer.status not in _RETRYABLE
-        text = _receiver_text(f"{in_words(answer.status)}: {said}", headers).rstrip(": ")
+        text = f"{in_words(answer.status)}: {_receiver_text(said, answer)}".rstrip(": ")
         raise (PermanentError if permanent else EventError)(text)
     try:
         partial = ExportTraceServiceResponse.FromString(answer.body if is_protobuf else b"").partial_success
@@ -213,16 +213,16 @@ def _judge(answer: Response, count: int, headers: Mapping[str, str]) -> None:
     if partial.rejected_spans:
         # OTLP forbids sending the same request again.
         which = "the span" if count == 1 else f"{partial.rejected_spans} of {count} spans"
-        raise PermanentError(f"the receiver rejected {which}: {_receiver_text(partial.error_message, headers)}")
+        raise PermanentError(f"the receiver rejected {which}: {_receiver_text(partial.error_message, answer)}")
     if partial.error_message:
-        _log.warning("otel: the receiver warns: %s", _receiver_text(partial.error_message, headers))
+        _log.warning("otel: the receiver warns: %s", _receiver_text(partial.error_message, answer))
 
 
 def _why(error: BaseException, target: Target) -> str:
     # A server for gRPC closes the connection, or resets it, when it gets a request of HTTP/1.1.
     may_be_grpc = target.port == _GRPC_PORT or isinstance(error, (ConnectionResetError, BrokenPipeError))
     hint = "; this port may speak OTLP over gRPC, the one for HTTP is usually 4318" if may_be_grpc else ""
-    return _receiver_text(http_reason(error), {}) + hint
+    return on_one_line(http_reason(error)[:_MAX_RECEIVER_TEXT]) + hint
 
 
 def _status_message(body: bytes) -> str:
@@ -235,14 +235,9 @@ def _status_message(body: bytes) -> str:
     return message
 
 
-def _receiver_text(text: str, headers: Mapping[str, str]) -> str:
-    """Return a receiver's message for a log, without the secrets in our headers."""
-    text = text[: 10 * _MAX_RECEIVER_TEXT]
-    for value in headers.values():
-        secret = value.rpartition(" ")[2]  # without "Bearer"
-        if len(secret) > 7:
-            text = text.replace(secret, "***")
-    return on_one_line(text[:_MAX_RECEIVER_TEXT])
+def _receiver_text(text: str, answer: Response) -> str:
+    """Return a receiver's message for a log, without the credentials of the request."""
+    return on_one_line(answer.masked(text[: 10 * _MAX_RECEIVER_TEXT])[:_MAX_RECEIVER_TEXT])
 
 
 def _variable(name: str) -> str:

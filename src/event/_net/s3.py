@@ -11,6 +11,7 @@ import re
 
 from event import _files
 from event._handler import import_extra
+from event._mask import without_credentials
 from event.error import EventError, root_cause
 
 TYPE_CHECKING = False
@@ -194,7 +195,9 @@ class Store:
         config = Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, retries={"mode": mode})
         # boto3.client() would share a session between threads, which is not safe.
         core = botocore.session.Session()
-        client = Session(profile_name=self.profile, botocore_session=core).client("s3", config=config)
+        session = Session(profile_name=self.profile, botocore_session=core)
+        client = session.client("s3", config=config)
+        mask_errors(client, session)
         transport: Any = S3Transport(
             core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
         )
@@ -248,6 +251,22 @@ def join(url: str, *segments: str) -> str:
     """
     bucket, key = location(url)
     return "/".join(filter(None, ["s3:/", bucket, key, *segments]))
+
+
+def mask_errors(client: Any, session: Any) -> None:
+    """Let a client of boto3 mask its credentials in the errors of a server, which may echo the request.
+
+    :param session: the session of boto3 that created the client
+    """
+
+    def mask(parsed: dict[str, Any], **_: Any) -> None:
+        error = parsed.get("Error", {})
+        credentials = session.get_credentials() if error else None
+        if credentials is not None:
+            secrets = [text for text in credentials.get_frozen_credentials() if text]
+            error.update((key, without_credentials(error[key], secrets)) for key in ("Code", "Message") if key in error)
+
+    client.meta.events.register("after-call", mask)
 
 
 def s3_reason(error: Exception) -> str:

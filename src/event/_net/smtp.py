@@ -10,10 +10,11 @@ import re
 import smtplib
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from event import _log
+from event._mask import without_credentials
 from event._net.deadline import Socket, TLSSocket, connect, start_tls
 from event._net.mail_server import features
 from event._text import on_one_line
@@ -31,6 +32,7 @@ GOODBYE_TIMEOUT = 1.0
 """Seconds for QUIT. The server has the mail by then, and a longer wait could turn the success into a timeout."""
 
 MAX_REPLY = 1 << 16  # bytes of one answer with all its lines
+_MAX_REASON = 500  # characters of a server's text in a log
 _ADDED_BY_SERVER = 2048  # bytes; a server counts the header that it adds as part of the mail
 _TOO_MANY = frozenset({452, 552})  # the remaining recipients need a further transaction (RFC 5321, 4.5.3.1.10)
 _LOGIN_NEEDED = frozenset({530, 534, 535, 538})  # another account may be accepted (RFC 4954, 6)
@@ -83,6 +85,19 @@ def hand_over(
         return _transactions(client, sender, recipients, mail)
     finally:
         _leave(client, deadline)
+
+
+def for_log(refused: dict[str, Refusal], server: MailServer) -> dict[str, Refusal]:
+    """Return refusals with reasons for a log: limited in length, and without the account, which a server may echo."""
+    try:
+        account = server.account() if refused else None
+    except EventError:  # the password's reference can't be resolved, so nothing was sent
+        account = None
+    user, password = account or ("", "")
+    secrets = [password, f"{user}:{password}", f"\0{user}\0{password}"] if account else ()  # PLAIN: RFC 4616
+    return {
+        to: replace(why, reason=without_credentials(why.reason, secrets)[:_MAX_REASON]) for to, why in refused.items()
+    }
 
 
 def smtp_reason(error: Exception) -> str:
@@ -281,5 +296,5 @@ def _answer(code: int, text: Any) -> str:
 
 
 def _server_text(text: str) -> str:
-    """Return a server's text for a log: one line, limited in length, without control characters."""
-    return on_one_line(text[:500])
+    """Return a server's text on one line, without control characters."""
+    return on_one_line(text[: 10 * _MAX_REASON])

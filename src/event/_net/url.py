@@ -11,6 +11,7 @@ from event._handler import import_extra
 from event.error import EventError
 
 _HTTP_PORTS = {"http": 80, "https": 443}
+_TOKEN_LENGTH = 16  # characters; a part of a path that is as long may be a token
 _PATH = "/:@!$&'()*+,;=~%"  # allowed in a path, as are letters, digits, "-", "." and "_" (RFC 3986, 3.3)
 
 
@@ -71,6 +72,12 @@ class Target:
     def has_secret(self) -> bool:
         """Whether the URL has a user, a password or a query."""
         return bool(self.authorization) or "?" in self.path
+
+    @property
+    def credentials(self) -> list[str]:
+        """The parts that may be secret: the user and the password, the query, and long parts of the path."""
+        path, _, query = self.path.partition("?")
+        return [self.authorization, query, *(part for part in path.split("/") if len(part) >= _TOKEN_LENGTH)]
 
     @property
     def shown(self) -> str:

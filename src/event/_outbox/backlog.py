@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from event import _dispatch, _handler_config, _trace_context
+from event import _dispatch, _trace_context
 from event._outbox import layout
 from event._outbox.entry import FIRST_DELAY
 
@@ -67,16 +67,14 @@ class Backlog:
         except (OSError, ValueError):
             return False  # claimed by another process, or damaged; the command `deliver` reports damaged entries
         may_be_tried = entry.attempts <= 1 or candidate.due is None or layout.is_due(candidate.due, time.time())
-        return may_be_tried and bool(self._wanted_handlers(entry.pending))
+        if entry.has_invalid_handlers:
+            from event._outbox.fixed_config import replace_fixed_handlers
+
+            may_be_tried = bool(replace_fixed_handlers(entry)) or may_be_tried
+        return may_be_tried and (not entry.pending or bool(self._wanted_handlers(entry.pending)))
 
     def _wanted_handlers(self, pending: Mapping[str, str]) -> list[str]:
-        # What was kept while the configuration was wrong is delivered with the right one.
-        return [
-            name
-            for name in self._handlers
-            if name in pending
-            and (pending[name] == self._configs[name] or _handler_config.is_invalid_config(pending[name]))
-        ]
+        return [name for name in self._handlers if pending.get(name) == self._configs[name]]
 
     def _deliver_entry(self, claim: Claim, deadline: float) -> None:
         try:

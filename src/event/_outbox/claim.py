@@ -6,9 +6,9 @@ import os
 import time
 
 from event import _files, _log
-from event._event_copies import with_attachments, with_delivered
-from event._outbox import attachments, files
+from event._event_copies import with_attachments, with_delivered, with_sending, without_attachments
 from event._outbox import entry as text
+from event._outbox import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +65,16 @@ class Claim:
         done = self.entry.delivered_parts(handler)
         return with_delivered(event, done) if done else event
 
+    def omitted(self, event: Event) -> list[str]:
+        """Return the names of the attachments of an event that its new entry does not have: they can't be read."""
+        kept = self.entry.event.get_attachments()
+        return [name for name in event.get_attachments() if name not in kept]
+
+    def first_attempt(self, event: Event) -> Event:
+        """Return the event of a new entry for the first attempt: with the sending's id and the original files."""
+        omitted = self.omitted(event)
+        return with_sending(without_attachments(event, omitted) if omitted else event, self.entry.id)
+
     def damage(self) -> str | None:
         """Return how an attachment is damaged; None if all attachments are intact.
 
@@ -88,6 +98,15 @@ class Claim:
             self._unwritten = (now, delivery)  # not written, because the entry is about to be removed
         else:
             self._write(text.encode_delivery(now, delivery))
+
+    def with_fixed_handlers(self) -> Claim:
+        """Replace the handlers whose configuration was invalid and has been fixed; return this claim."""
+        if self.entry.has_invalid_handlers:
+            from event._outbox.fixed_config import replace_fixed_handlers
+
+            for name, handlers in replace_fixed_handlers(self.entry).items():
+                self._write(text.encode_replacement(time.time(), name, handlers))
+        return self
 
     def retry(self) -> None:
         """Make the entry due now, also for handlers that have failed permanently, and release the claim.
@@ -195,7 +214,7 @@ def _damage(path: str, digest: str) -> str | None:
     try:
         if os.path.islink(path):
             return "is a symbolic link"
-        return None if attachments.sha1_no_follow(path) == digest else "has changed"
+        return None if _files.sha1(path, follow=False) == digest else "has changed"
     except _files.NotRegularError:
         return "is not a regular file"
     except FileNotFoundError:

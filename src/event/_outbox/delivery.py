@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event import _dispatch, _log
-from event._event_copies import as_own_event, with_sending
+from event._event_copies import as_own_event
 from event._outbox.store import Outbox
 from event._outcome import Outcome
 from event.error import one_line
@@ -36,7 +36,7 @@ def send_through_outbox(
     claim = _put(event, {**unloaded, **_configurations(handlers)}, outbox)
     if claim is None:
         return _dispatch.dispatch(handlers, event, timeout)
-    return _deliver_claim(claim, handlers, with_sending(event, claim.entry.id), timeout)
+    return _deliver_claim(claim, handlers, claim.first_attempt(event), timeout)
 
 
 def _put(event: Event, configurations: dict[str, str], outbox: str) -> Claim | None:

@@ -18,6 +18,7 @@ The following lines are the journal, which is only appended to. It determines wh
     {"time": …, "handler": "smtp", "ok": false, "error": "…", "permanent": false, …}
     {"time": …, "handler": "smtp", "ok": false, …, "done": ["ann@example.com"]}     these parts need no further attempt
     {"time": …, "retry": true}                             an operator retries: earlier failures are not permanent
+    {"time": …, "replace": "smtp", "handlers": […]}        the configuration file was fixed: these handlers replace smtp
 
 Readers ignore unknown keys, and a line that is incomplete because of a crash.
 
@@ -27,7 +28,7 @@ entry and no journal. Before a line is appended to its journal, an entry gets it
 
 from __future__ import annotations
 
-from event import _json, _trace_context
+from event import _handler_config, _json, _trace_context
 from event._backoff import backoff
 from event._event import Event, decode_event
 
@@ -142,6 +143,11 @@ class Entry:
         """Whether every handler has delivered the event."""
         return self.handlers.keys() <= self.delivered
 
+    @property
+    def has_invalid_handlers(self) -> bool:
+        """Whether a handler has an error in place of its configuration."""
+        return any(map(_handler_config.is_invalid_config, self.handlers.values()))
+
     def delivered_parts(self, handler: str) -> frozenset[str]:
         """Return the keys of the parts that a handler has delivered; see `event.PartialDeliveryError`."""
         return next(
@@ -168,6 +174,22 @@ class Entry:
         elif line.get("retry"):
             for record in self.journal:
                 record.permanent = False
+        elif isinstance(line.get("replace"), str):
+            self._add_replacement(line["replace"], line.get("handlers"))
+
+    def _add_replacement(self, name: str, handlers: Any) -> None:
+        try:
+            self.replace(name, _handlers(handlers))
+        except ValueError:
+            pass  # as for any other invalid line
+
+    def replace(self, name: str, handlers: Mapping[str, str]) -> None:
+        """Replace a handler by others, without those that the entry already has.
+
+        :param handlers: the configuration of each handler, by name
+        """
+        self.handlers.pop(name, None)
+        self.handlers = {**handlers, **self.handlers}
 
     def delay(self, chance: float | None = None) -> float:
         """Return the back-off in seconds, counted from the start of the last attempt.
@@ -211,7 +233,7 @@ def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
         "id": entry.id,
         "created": entry.created,
         "event": event,
-        "handlers": [{"name": name, "config": config} for name, config in entry.handlers.items()],
+        "handlers": _as_list(entry.handlers),
     }
     if entry.span is not _trace_context.NO_SPAN:
         content["trace"] = _trace_context.to_data(entry.span)
@@ -263,6 +285,15 @@ def encode_delivery(time: float, delivery: Delivery) -> bytes:
 def encode_retry(time: float) -> bytes:
     """Return the journal line for a retry by an operator."""
     return _json_line({"time": time, "retry": True})
+
+
+def encode_replacement(time: float, name: str, handlers: Mapping[str, str]) -> bytes:
+    """Return the journal line for handlers that replace a handler."""
+    return _json_line({"time": time, "replace": name, "handlers": _as_list(handlers)})
+
+
+def _as_list(handlers: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "config": config} for name, config in handlers.items()]
 
 
 def record_from_delivery(time: float, delivery: Delivery) -> Record:

@@ -14,7 +14,7 @@ from threading import Lock
 
 from event import _log, _trace_context
 from event._lazy_handler import LazyHandler
-from event._outcome import Delivery, is_delivered
+from event._outcome import Delivery, is_delivered, require_finished
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -88,12 +88,22 @@ class Recipient(LazyHandler):
         :raises EventError: the handler did not return one result for each event, or it raised SystemExit
         """
         try:
-            results = [*self.load().send_events(events)]
+            answer = self.load().send_events(events)
+            if not hasattr(type(answer), "__next__"):  # a generator runs while its results are read
+                require_finished(answer, "send_events")
+            results = [*answer]
         except SystemExit as stop:
             raise EventError(one_line(stop)) from stop
         if len(results) != len(events):
             raise EventError(f"send_events returned {len(results)} results for {len(events)} events")
-        return [result if isinstance(result, BaseException) else bool(result) for result in results]
+        return [_result_in_batch(result) for result in results]
+
+
+def _result_in_batch(result: object) -> bool | BaseException:
+    try:
+        return result if isinstance(result, BaseException) else is_delivered(result, "send_events")
+    except Exception as error:  # also of a value that is neither true nor false
+        return error
 
 
 class Work:

@@ -266,28 +266,31 @@ class Outbox:
         """Return a fingerprint that changes when a new entry is due now, without listing a directory."""
         return self._layout.changes(time.time())
 
-    def retry(self, candidate: Candidate, handlers: Mapping[str, str] | None = None) -> bool:
+    def retry(self, candidate: Candidate, handlers: Mapping[str, str] | None = None) -> str:
         """Make an entry due now, also for handlers that have failed permanently.
 
         :param handlers: names and configurations that replace the pending handlers. The event gets a new entry then
-        :return: False if the entry was moved meanwhile, is being delivered, or can't be read
+        :return: the id of the entry that is due now; empty if it was moved, is being delivered or can't be read
         :raises OSError: the entry can't be moved, or the new one can't be stored
         :raises EventError: an attachment of the entry is damaged, so that no new entry is stored
         """
         claim = None if self._has_live_owner(candidate) else self._claimed(candidate)
         if claim is None:
-            return False
+            return ""
+        due = claim.entry.id
         if handlers:
             try:
-                self.put(claim.event(), handlers, strict=True).postpone(time.time())
+                new = self.put(claim.event(), handlers, strict=True)
+                new.postpone(time.time())
             except BaseException:
                 claim.release()
                 raise
             claim.discard()
+            due = new.entry.id
         else:
             claim.retry()
         self._remove_empty_bucket_of(candidate)
-        return True
+        return due
 
     def drop(self, candidate: Candidate) -> bool:
         """Remove an entry.
@@ -363,7 +366,8 @@ class Outbox:
             self._dead_letter(target, entry_id, error)
             return None
         torn, shared = not own.endswith(b"\n"), len(own) < len(content)
-        return Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
+        claim = Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
+        return claim.with_fixed_handlers()
 
     def _give_own_file(self, path: str, entry_id: str) -> None:
         """Give a claimed entry its own file, so that it has its own date."""

@@ -11,6 +11,7 @@ import time
 
 from event import _files, _trace_context
 from event._event import Event, decode_event, encode_event, unique_id
+from event._event_copies import without_attachments
 from event._outbox import attachments, files
 from event._outbox import entry as text
 from event._outbox.claim import Claim
@@ -41,7 +42,8 @@ class NewEntry:
     :param sending: the id of the sending; empty to create one
     :param span: the span in which the event is sent; None for the span that is active now
     :param strict: whether an attachment that can't be read or has changed is an error. Otherwise, an attachment that
-        can't be read is omitted, and one that has changed is stored with its current content.
+        can't be read is omitted and listed in the data as ``not_attached``, and one that has changed is stored with its
+        current content.
     """
 
     __slots__ = ("event", "handlers", "sending", "span", "strict")
@@ -86,16 +88,19 @@ class Workspace:
 
 
 def put(layout: Layout, new: NewEntry) -> Claim:
-    """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may be temporary."""
+    """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may be temporary.
+
+    So an attachment is omitted only if it can't be read twice.
+    """
     try:
-        return _put(layout, new)
+        return _put(layout, new, skip_unreadable=False)
     except OSError:
-        return _put(layout, new)
+        return _put(layout, new, skip_unreadable=not new.strict)
 
 
-def _put(layout: Layout, new: NewEntry) -> Claim:
+def _put(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Claim:
     layout.prepare("tmp", "claimed")
-    claim = _enter(layout, _write_entry(layout, new))
+    claim = _enter(layout, _write_entry(layout, new, skip_unreadable=skip_unreadable))
     _sync(layout, [claim])
     return claim
 
@@ -161,7 +166,7 @@ def _id_of(new: NewEntry) -> str:
     return entry_id
 
 
-def _write_entry(layout: Layout, new: NewEntry) -> Written:
+def _write_entry(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Written:
     """Write an entry to tmp/ and sync it."""
     entry_id = _id_of(new)
     path = layout.new_path("tmp", entry_id)
@@ -170,7 +175,9 @@ def _write_entry(layout: Layout, new: NewEntry) -> Written:
         copies: dict[str, list[str]] = {}
         if has_attachments:
             os.mkdir(path, 0o700)
-            copies = attachments.keep(new.event, path, layout.path("tmp"), strict=new.strict)
+            copies = attachments.keep(
+                new.event, path, layout.path("tmp"), strict=new.strict, skip_unreadable=skip_unreadable
+            )
         entry, line = _encode(new, entry_id, copies)
         _files.write_new(files.text_path(path, is_directory=has_attachments), line)
         if has_attachments:
@@ -186,7 +193,8 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
 
     :raises EventError: the event is too large, or could not be decoded again
     """
-    content = encode_event(new.event, copies)
+    omitted = [name for name in new.event.get_attachments() if name not in copies]
+    content = encode_event(without_attachments(new.event, omitted) if omitted else new.event, copies)
     span = new.span or _trace_context.span_for(new.event) or _trace_context.NO_SPAN
     try:
         entry = Entry(entry_id, time.time(), decode_event(content, Event, entry_id), new.handlers, span=span)
@@ -237,7 +245,7 @@ def _write_in_threads(layout: Layout, new: Sequence[NewEntry]) -> list[Written |
     def work(numbers: range) -> None:
         for number in numbers:
             try:
-                results[number] = _write_entry(layout, new[number])
+                results[number] = _write_entry(layout, new[number], skip_unreadable=not new[number].strict)
             except Exception as error:
                 results[number] = error
 

@@ -20,7 +20,7 @@ Reports, in order:
 
 ================  ================================================================================================
 ``taken``         the worker has started the job
-``not_attached``  the ``name`` of a file that could not be attached, and the reason as ``text``
+``not_attached``  the ``name`` of a file that could not be attached, and the reason as ``text``; empty if it was logged
 ``kept``          the event is stored in the outbox: ``entry``, ``claim``
 ``not_kept``      the event can't be stored in the outbox and is sent without: ``reason``
 ``begin``         the handlers get the event now
@@ -39,7 +39,7 @@ import time
 
 from event import _dispatch, _log, _registry
 from event._event import Event, decode_event, raw_data
-from event._event_copies import with_sending
+from event._event_copies import with_sending, without_attachments
 from event._lazy_handler import LazyHandler
 from event._redact import redact_data, redact_keys, redact_text, without_secrets
 from event.error import EventError, one_line
@@ -66,9 +66,8 @@ def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         handlers = _wanted_handlers(event, job, reporter)
         claim = _keep(event, handlers, job, reporter) if job.get("outbox") and handlers else None
         reporter.report("begin", heartbeat=reporter.has_heartbeat)
-        deliveries = send_to_handlers(
-            handlers, with_sending(event, claim.entry.id if claim else job["sending"]), job, reporter, claim
-        )
+        event = claim.first_attempt(event) if claim else with_sending(event, job["sending"])
+        deliveries = send_to_handlers(handlers, event, job, reporter, claim)
         if claim and job.get("backlog"):
             working = {each.handler: handlers[each.handler] for each in deliveries if each.ok}
             _deliver_backlog(working, deliveries, job, claim, reporter)
@@ -257,8 +256,8 @@ def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event:
         except EventError as error:
             missing.append(name)
             reporter.report("not_attached", name=name, text=redact_text(one_line(error), references or ()))
-    note = {"not_attached": missing} if missing else {}
-    return decode_event({**content, "data": {**content["data"], **note}, "attachments": _listed(event)}, Event)
+    event = decode_event({**content, "attachments": _listed(event)}, Event)
+    return without_attachments(event, missing) if missing else event
 
 
 def _wanted_handlers(event: Event, job: Mapping[str, Any], reporter: Reporter) -> dict[str, LazyHandler]:
@@ -293,4 +292,6 @@ def _keep(event: Event, handlers: Mapping[str, LazyHandler], job: dict[str, Any]
         reporter.report("not_kept", reason=one_line(error))
         return None
     reporter.report("kept", entry=claim.entry.id, claim=claim.name)
+    for name in claim.omitted(event):
+        reporter.report("not_attached", name=name, text="")
     return claim

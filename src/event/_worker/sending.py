@@ -296,7 +296,8 @@ class _Sending:
         name = text_or_empty(report.get("name"))
         if name not in self._sent.not_attached:  # each worker reports it
             self._sent.not_attached.append(name)
-            self._sender.log(text_or_empty(report.get("text")))
+            if text := text_or_empty(report.get("text")):
+                self._sender.log(text)
 
     def _handle_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
         name = text_or_empty(report.get("handler"))

@@ -246,6 +246,7 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
     except Exception as error:
         permanent = isinstance(error, PermanentError)
         refused = dict.fromkeys(pending, smtp.Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
+    refused = smtp.for_log(refused, server)
     for remark in remarks if len(refused) < len(pending) else ():
         _log.warning("smtp: the mail is not complete: %s", remark)
     _warn_of(server, refused)

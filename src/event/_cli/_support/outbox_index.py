@@ -31,7 +31,7 @@ def settings_from_args(words: Sequence[str], args: argparse.Namespace, *, finds_
         args.parser.error(f"the outbox is given twice: {words[0]!r} and --outbox {args.outbox}")
     if words:
         args.outbox = words[0]
-    settings = Settings(args, finds_file=finds_file)
+    settings = Settings(args, finds_file=finds_file, uses_handlers=False)
     if settings.outbox is None:
         terminal.print_err(f"{args.parser.prog}: no outbox is configured; give its directory with --outbox")
     return settings

@@ -27,6 +27,7 @@ class Settings:
 
     :param default_outbox: whether to use the default outbox if none is configured
     :param finds_file: whether to search for a configuration file if none is named
+    :param uses_handlers: whether the command uses the handlers, and so reports their errors
     :ivar file: the configuration file; None if there is none
     :ivar handlers: the name and the configuration of each handler; of several with one name, the last is used
     :ivar handlers_from: the source of the handlers
@@ -37,13 +38,22 @@ class Settings:
     :ivar dropped: handlers that get no event, since their conditions are invalid and there is no outbox
     """
 
-    def __init__(self, args: argparse.Namespace, *, default_outbox: bool = True, finds_file: bool = True) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        *,
+        default_outbox: bool = True,
+        finds_file: bool = True,
+        uses_handlers: bool = True,
+    ) -> None:
         self.problems: list[str] = []
         self.dropped: list[str] = []
         self._args = args
         self.file = self._read_file(finds_file=finds_file)
         self.outbox, self.outbox_from = self._find_outbox(default=default_outbox)
         self.handlers, self.handlers_from = self._find_handlers()
+        if self.file and self.file.hiding and not (uses_handlers and self._uses_file()):
+            self._report(self.file.hiding)
         self.timeout, self.timeout_from = self._find_timeout()
         self.redact: tuple[str, ...] | None = ()
         if self.file and self.file.redact is not None:
@@ -51,8 +61,15 @@ class Settings:
 
             self.redact = further_secrets(self.file.redact)
 
+    @property
+    def is_unused_here(self) -> bool:
+        """Whether the file has handlers, but the conditions of ``when`` are not met for any of them."""
+        return bool(self._uses_file() and self.file and self.file.unused and not self.handlers)
+
     def no_handler_line(self) -> str:
         """Return the line that is printed if no handler is configured."""
+        if self.is_unused_here:
+            return f"nothing is sent: 'when' in {self.handlers_from} is not met"
         variable = getattr(self._args, "env", "E3_EVENT_HANDLERS")
         return (
             f"nothing is sent: {self.handlers_from} names no handler; "
@@ -77,20 +94,19 @@ class Settings:
         for name, value, origin in self.rows():
             terminal.print_err(f"{self._args.parser.prog}: {name}: {value}{f' ({origin})' if origin else ''}")
 
+    def _uses_file(self) -> bool:
+        return self.file is not None and self.handlers_from == self.file.path
+
     def _read_file(self, *, finds_file: bool) -> ConfigFile | None:
         named = getattr(self._args, "config", None) or os.environ.get("E3_EVENT_CONFIG")
         if (named or "").lower() == "none" or not (named or finds_file):
             return None
-        path = os.path.expanduser(named) if named else _places.config_file()
+        path = _places.expand_home(named) if named else _places.config_file()
         if not path:
             return None
         from event._config_file import read_config_file
 
-        try:
-            file = read_config_file(path)
-        except Exception as error:  # a parser may raise anything for unusual input
-            self._report(one_line(error) if isinstance(error, EventError) else f"{path}: {one_line(error)}")
-            return None
+        file = read_config_file(path)
         for problem in file.problems:
             self._report(problem)
         return file
