@@ -271,24 +271,11 @@ def test_a_handler_that_returns_unfinished_work_has_not_delivered(caplog, timeou
     assert f"send_event returned {message}" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("answer", "delivered"),
-    [
-        (1, True),
-        ("yes", True),
-        ([0], True),
-        (Mock(), True),
-        (MagicMock(), True),
-        (None, False),
-        (0, False),
-        ("", False),
-    ],
-    ids=str,
-)
-def test_other_results_count_by_their_truth(answer, delivered):
+@pytest.mark.parametrize("answer", [1, "yes", [0], Mock(), MagicMock(), 0, "", []], ids=lambda x: type(x).__name__)
+def test_other_results_count_by_their_truth(answer):
     manager = EventManager()
     manager.handlers["h"] = SimpleNamespace(send_event=lambda e: answer)
-    assert manager.send_event(event.Event("n")) is delivered
+    assert manager.send_event(event.Event("n")) is bool(answer)
 
 
 def warn(text, result):
