@@ -813,6 +813,31 @@ def test_only_modules_needed_to_start_are_imported_before_the_command(here):
 
 # What a hostile tester found.
 
+OTHER_THREAD = """
+import os, sys, threading
+from event import _cli
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # it does not block SIGCHLD
+waitpid, looks = os.waitpid, []
+
+
+def look_too_early(pid, options):
+    looks.append(pid)
+    if len(looks) > 1:
+        return waitpid(pid, options)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the thread gets the signal
+    return 0, 0
+
+
+os.waitpid = look_too_early
+sys.exit(_cli.main(["run", "a", "--outbox", "none", "--", "sh", "-c", "exit 3"]))
+"""
+
+
+def test_command_ends_though_another_thread_gets_its_signal(here):
+    done = subprocess.run([sys.executable, "-c", OTHER_THREAD], capture_output=True, check=False, timeout=60)
+    assert done.returncode == 3, done.stderr
+
 
 @pytest.mark.parametrize("most", range(8, 14))
 def test_scarce_descriptors_do_not_block_a_logged_command(here, most):

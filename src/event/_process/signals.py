@@ -43,6 +43,7 @@ SAME_SIGNAL = 0.5  # longest time in seconds between our signal and that of the 
 _PASSED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _REPORT = 32  # bytes; a pipe writes so few atomically
 _AT_ONCE = 0.01  # seconds; if a wait was shorter, the signal was already pending
+_CHECK_INTERVAL = 1.0  # seconds between two checks whether the command has ended, if its SIGCHLD does not arrive
 
 
 class Signals:
@@ -131,7 +132,7 @@ class Signals:
     def _next(self) -> tuple[set[int], float]:
         """Wait for signals; return all pending ones, and the earliest time at which they may have been sent."""
         begun, last = time.monotonic(), self._last
-        numbers = {signal.sigwait({*self._numbers, signal.SIGCHLD})}
+        numbers = _first_signal({*self._numbers, signal.SIGCHLD})
         # Return all of them: the lowest number is returned first, and could be sent again and again.
         numbers |= {signal.sigwait({number}) for number in signal.sigpending() & self._numbers}
         self._last = time.monotonic()
@@ -156,6 +157,18 @@ class Signals:
                 self._seen[int(number)] = float(when)
         except BlockingIOError:
             return
+
+
+def _first_signal(numbers: set[int]) -> set[int]:
+    """Wait for one of several blocked signals; return it, or nothing after `_CHECK_INTERVAL`.
+
+    A thread that does not block SIGCHLD may receive it instead. A ``sitecustomize`` module, for example, may have
+    started such a thread.
+    """
+    if not hasattr(signal, "sigtimedwait"):  # pragma: no cover  # platform: macOS
+        return {signal.sigwait(numbers)}
+    found = signal.sigtimedwait(numbers, _CHECK_INTERVAL)
+    return {found.si_signo} if found else set()
 
 
 def _watch(  # pragma: no cover  # the witness exits without a report to coverage
