@@ -809,7 +809,9 @@ def test_invalid_header_in_the_environment_is_a_failure(receiver, monkeypatch, c
 def test_grpc_port_is_a_failure(caplog):
     def serve(connection, stopped):
         connection.sendall(bytes.fromhex("000006040000000000000500004000"))
-        connection.recv(1 << 16)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):  # closing with unread data would reset the connection
+            pass
         connection.close()
 
     with raw_server(serve) as port:
