@@ -89,9 +89,20 @@ def test_slow_delivery_leaves_the_rest_for_later(box, monkeypatch):
 
 
 def test_search_for_entries_of_a_handler_is_bounded(box, monkeypatch):
+    monkeypatch.setattr(backlog, "_SEARCH_LIMIT", -1.0)
+    monkeypatch.setattr(backlog, "_MIN_SEARCHED", 2)
+    for _ in range(3):
+        put(box, handlers={"other": ""})
+    read, seen = type(box).read, []
+    monkeypatch.setattr(type(box), "read", lambda self, candidate: (seen.append(candidate), read(self, candidate))[1])
+    assert deliver(box, {"good": Good()}) == {}
+    assert len(seen) == 2
+
+
+def test_short_backlog_is_delivered_on_a_slow_machine_too(box, monkeypatch):
     put(box)
     monkeypatch.setattr(backlog, "_SEARCH_LIMIT", -1.0)
-    assert deliver(box, {"good": Good()}) == {}
+    assert deliver(box, {"good": Good()}) == {"good": 1}
 
 
 def test_unknown_handler_has_no_backlog(box):

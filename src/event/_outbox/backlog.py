@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 LONGEST = 2.0  # seconds that this may add to sending an event
 _AHEAD = 2 * FIRST_DELAY  # seconds; every entry that was tried only once is due within this time
-_SEARCH_LIMIT = 0.05  # seconds to search for the next matching entry
+_SEARCH_LIMIT = 0.05  # seconds to search for the next matching entry, if there are many entries
+_MIN_SEARCHED = 20  # entries to read in any case, so that a slow machine delivers a short backlog too
 
 
 class Backlog:
@@ -50,16 +51,18 @@ class Backlog:
         :param deadline: by `time.monotonic`
         :raises OSError: the outbox can't be read
         """
-        found = time.monotonic()
+        found, searched = time.monotonic(), 0
         for candidate in self._outbox.candidates(ahead=_AHEAD):
             now = time.monotonic()
-            if not self._handlers or now + self._pace > deadline or now > found + _SEARCH_LIMIT:
+            is_long = searched >= _MIN_SEARCHED and now > found + _SEARCH_LIMIT
+            if not self._handlers or now + self._pace > deadline or is_long:
                 return
+            searched += 1
             if self._is_wanted(candidate):
                 claim = self._outbox.claim(candidate)
                 if claim:
                     self._deliver_entry(claim, deadline)
-                found = time.monotonic()
+                found, searched = time.monotonic(), 0
 
     def _is_wanted(self, candidate: Candidate) -> bool:
         try:
