@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from event._handler_config import split_conditions
+from event._handler_config import MET_BY_CHANGE, split_conditions
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _WITH_MEMORY = frozenset({"fixed", "changed"})
-_REMEMBERED = frozenset({"failure", "success"})
 _DIRECTORY = "outcomes"  # in the outbox
 
 
@@ -46,7 +45,7 @@ def skipped(names: Iterable[str], data: Mapping[str, Any], outbox: str | None) -
         return set()
     outcome = str(data.get("outcome") or "")
     met = {"always", outcome}
-    if outbox is not None and outcome in _REMEMBERED and any(found & _WITH_MEMORY for found in conditions.values()):
+    if outbox is not None and outcome in MET_BY_CHANGE and any(found & _WITH_MEMORY for found in conditions.values()):
         met |= _met_by_change(outcome, data, outbox)
     return {name for name, found in conditions.items() if not found & met}
 
@@ -59,17 +58,13 @@ def _known_conditions(name: str) -> frozenset[str]:
         return frozenset()
 
 
-def _met_by_change(outcome: str, data: Mapping[str, Any], outbox: str) -> set[str]:
+def _met_by_change(outcome: str, data: Mapping[str, Any], outbox: str) -> frozenset[str]:
     path = os.path.join(outbox, _DIRECTORY, _key(data))
     last = _last_outcome(path)
-    met = set()
-    if outcome == "success" and last == "failure":
-        met = {"fixed", "changed"}
-    elif outcome == "failure" and last != "failure":
-        met = {"changed"}
     if last != outcome:
         _remember(path, outcome)
-    return met
+    is_change = last == "failure" if outcome == "success" else last != "failure"
+    return MET_BY_CHANGE[outcome] if is_change else frozenset()
 
 
 def _key(data: Mapping[str, Any]) -> str:

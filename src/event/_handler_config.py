@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _INVALID_PREFIX = "\0"  # starts the text that replaces an invalid configuration; no configuration contains a NUL
 CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
+# The conditions that an outcome meets if the previous outcome was different.
+MET_BY_CHANGE = {"success": frozenset({"fixed", "changed"}), "failure": frozenset({"changed"})}
 _ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
 
 

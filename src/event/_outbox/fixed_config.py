@@ -33,14 +33,11 @@ def replace_fixed_handlers(entry: Entry) -> dict[str, dict[str, str]]:
 
 
 def _may_get(name: str, event: Event) -> bool:
-    """Return whether an event may meet a handler's conditions. The previous outcome, for ``fixed``, is not known."""
+    """Return whether an event may meet a handler's conditions. The previous outcome is not known."""
     try:
         conditions = _handler_config.split_conditions(name)[1]
     except EventError:
         return True  # the delivery reports the error
     outcome = str(raw_data(event).get("outcome"))
-    met = {"always", outcome, *_MAY_MEAN.get(outcome, ())}
+    met = {"always", outcome, *_handler_config.MET_BY_CHANGE.get(outcome, ())}
     return not conditions or bool(conditions & met)
-
-
-_MAY_MEAN = {"success": ("fixed", "changed"), "failure": ("changed",)}
