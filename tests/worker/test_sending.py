@@ -356,3 +356,19 @@ def test_untried_handler_is_tried_alone_and_can_time_out(monkeypatch):
     assert summary(sent) == [("a", False, "not done within 60 s")]
     assert sent.clean
     assert [worker.jobs[0]["alone"] for worker in stage.workers] == [True, True]
+
+
+def test_file_that_several_workers_miss_is_listed_and_logged_once(monkeypatch):
+    stage = Stage(monkeypatch)
+
+    def answer(worker):
+        worker.report("not_attached", name="log", text="it is gone")
+        worker.report("not_attached", name="log", text="it is gone")
+        worker.report("not_attached", name="other", text="")  # the worker has logged the reason
+        worker.report("result", handler="a", ok=True)
+        worker.report("done")
+
+    stage.on_spawn = answer
+    logged = []
+    sent = send(EventSender((("a", ""),), outbox=None, timeout=60.0, log=logged.append))
+    assert (sent.not_attached, logged) == (["log", "other"], ["it is gone"])

@@ -76,3 +76,10 @@ class Sent:
         self.kept = False
         self.not_attached: list[str] = []
         self.clean = True
+
+    def add_not_attached(self, name: str) -> bool:
+        """Add the name of a file; return False if another worker has already reported it."""
+        if name in self.not_attached:
+            return False
+        self.not_attached.append(name)
+        return True

@@ -293,11 +293,9 @@ class _Sending:
             self._sent.kept = self._sent.kept and report.get("where") != "lost"
 
     def _handle_missing_file(self, report: Mapping[str, Any]) -> None:
-        name = text_or_empty(report.get("name"))
-        if name not in self._sent.not_attached:  # each worker reports it
-            self._sent.not_attached.append(name)
-            if text := text_or_empty(report.get("text")):
-                self._sender.log(text)
+        text = text_or_empty(report.get("text"))
+        if self._sent.add_not_attached(text_or_empty(report.get("name"))) and text:
+            self._sender.log(text)
 
     def _handle_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
         name = text_or_empty(report.get("handler"))
