@@ -226,7 +226,7 @@ def measure_run(place, size):
         reached=within(send / python, 2.5),
     )
     yield Line(
-        what="`e3-event run step -- true` with them, compared with `true`",
+        what="`e3-event run step -- true` with an outbox and the file handler, compared with `true`",
         ours=f"{run * 1e3:.1f} ms",
         beside=f"{(run - true) * 1e3:.1f} ms more than `true`; {fold(run / python)} `python -c pass`",
         e3="",

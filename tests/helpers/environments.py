@@ -12,10 +12,10 @@ import venv
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
-# A package is built with what is installed, so that pip downloads nothing. pip's first variable has the meaning of the
-# option's opposite: "no" is without isolation.
 # Python compiles what it imports. pip would compile all, for a third of its time.
 QUICK_PIP = {"PIP_NO_COMPILE": "1"}
+# A package is built with what is installed, so that pip downloads nothing. pip's first variable has the meaning of the
+# option's opposite: "no" is without isolation.
 BUILDING = {"PIP_NO_BUILD_ISOLATION": "no", "PIP_NO_INDEX": "1", **QUICK_PIP}
 _BELOW = "below.pth"
 
@@ -23,16 +23,6 @@ _BELOW = "below.pth"
 def with_pip(directory):
     """Make an environment that has pip. conftest.py makes one for all tests of a run."""
     venv.create(directory, with_pip=True)
-
-
-def _packages(directory):
-    return next(Path(directory).glob("lib/python*/site-packages"))
-
-
-def _program(directory, name, module):
-    program = directory / "bin" / name
-    program.write_text(f'#!/bin/sh\nexec "{directory}/bin/python" -m {module} "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
 
 
 def with_package(programs, directory):
@@ -54,12 +44,14 @@ def layer(programs, directory):
     :return: the directory of its programs
     """
     venv.create(directory, with_pip=False, symlinks=True)
-    below, own = _packages(programs.parent), _packages(directory)
+    below, own = (next(Path(path).glob("lib/python*/site-packages")) for path in (programs.parent, directory))
     further = (below / _BELOW).read_text("utf-8") if (below / _BELOW).exists() else ""
     (own / _BELOW).write_text(f"{below}\n{further}", encoding="utf-8")
     for name, module in (("pip", "pip"), ("e3-event", "event")):
         if (programs / name).exists():
-            _program(directory, name, module)
+            program = directory / "bin" / name
+            program.write_text(f'#!/bin/sh\nexec "{directory}/bin/python" -m {module} "$@"\n', encoding="utf-8")
+            program.chmod(0o755)
     return directory / "bin"
 
 

@@ -28,8 +28,8 @@ _BODY_TIMEOUT = 2.0  # seconds
 # The exceptions of a failed request, other than mistakes of the caller.
 FAILURES = (OSError, ValueError, http.client.HTTPException)
 
-# Another attempt at the same URL may succeed. The redirects are those that are temporary.
 _PUBLIC_HEADERS = frozenset({"content-type", "content-encoding", "user-agent"})  # these contain no secret
+# Another attempt at the same URL may succeed. The redirects are those that are temporary.
 _TEMPORARY = frozenset({302, 303, 307, 407, 408, 421, 425, 429})
 
 

@@ -130,7 +130,7 @@ class Signals:
         os.set_blocking(self._reports, False)
 
     def _next(self) -> tuple[set[int], float]:
-        """Wait for signals; return all pending ones, and the earliest time at which they may have been sent."""
+        """Wait for signals, but not for long; return the pending ones, and the earliest time of their sending."""
         begun, last = time.monotonic(), self._last
         numbers = _first_signal({*self._numbers, signal.SIGCHLD})
         # Return all of them: the lowest number is returned first, and could be sent again and again.
