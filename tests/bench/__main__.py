@@ -21,16 +21,22 @@ ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}
 
 def parse(arguments):
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"measure only these rows or groups: {', '.join([*GROUPS, *ROWS])}")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"measure only these rows or groups: {', '.join([*GROUPS, *ROWS])}"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: faster and less precise")
-    parser.add_argument("--smoke", action="store_true", help="one tiny round on this interpreter, to test the benchmark; its figures mean nothing")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="one tiny round on this interpreter, to test the benchmark; its figures mean nothing",
+    )
     parser.add_argument("--write", metavar="PAGE", help="also write the table to this page, between its markers")
     parser.add_argument(
         "--home",
         # tox sets this variable, and removes its environments when it recreates them.
         default=os.environ.get("TOX_ENV_DIR"),
         metavar="DIR",
-        help="keep the peers' environments in DIR for the next run (default: in tox's environment; without tox, remove them)",
+        help="keep the peers' environments in DIR for the next run (default with tox: its environment)",
     )
     options = parser.parse_args(arguments)
     options.rows = [row for name in options.rows or GROUPS for row in GROUPS.get(name, [name])]

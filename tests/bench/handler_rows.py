@@ -5,7 +5,7 @@ The servers are those of the tests. Each runs on this machine, in a process of i
 
 from __future__ import annotations
 
-from measure import Line, format_microseconds, format_ratio, measure_in_turn, within
+from measure import Line, format_ratio, format_us, measure_in_turn, within
 
 # Handler, server, client library, highest ratio that meets the target (None: no target).
 _HANDLERS = (
@@ -25,13 +25,15 @@ def measure_handlers(place, size):
     """Compare sending an event through each handler with the same work by hand."""
     for handler, server, client, target in _HANDLERS:
         with place.server(server) as url:
-            found = measure_in_turn({how: how for how in ("handler", "hand")}, _once(place, size, handler, url), size.repeats)
+            found = measure_in_turn(
+                {how: how for how in ("handler", "hand")}, _once(place, size, handler, url), size.repeats
+            )
         where = f" to {_NAMES[server]}, with confirmation" if server in _NAMES else ""
         ratio = found["handler"] / found["hand"]
         yield Line(
             what=f"{handler} handler{where}, event with 3 values, compared with {client} by hand",
-            result=format_microseconds(found["handler"]),
-            compared_with=f"{format_ratio(ratio)} by hand, {format_microseconds(found['hand'])}",
+            result=format_us(found["handler"]),
+            compared_with=f"{format_ratio(ratio)} by hand, {format_us(found['hand'])}",
             e3="",
             target="" if target is None else format_ratio(target),
             target_met=None if target is None else within(ratio, target),

@@ -126,7 +126,7 @@ def format_count(count):
     return f"{count:,}".replace(",", " ")
 
 
-def format_microseconds(seconds):
+def format_us(seconds):
     return f"{seconds * 1e6:.{2 if seconds < 1e-5 else 0}f} us"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from statistics import median
 
-from measure import Line, format_count, format_microseconds, format_ratio, format_size, measure_in_turn, within
+from measure import Line, format_count, format_ratio, format_size, format_us, measure_in_turn, within
 
 _JOBS = 8  # parallel deliveries, the default of `e3-event deliver`
 _ENTRY = 16 << 10  # bytes that a waiting entry takes on disk, with the file system's overhead
@@ -27,8 +27,8 @@ def measure_outbox(place, size):
         )
         yield Line(
             what=what,
-            result=format_microseconds(found["outbox"]),
-            compared_with=f"{format_ratio(found['outbox'] / found['direct'])} without, {format_microseconds(found['direct'])}",
+            result=format_us(found["outbox"]),
+            compared_with=f"{format_ratio(found['outbox'] / found['direct'])} without, {format_us(found['direct'])}",
             e3="",
             target="",
             target_met=None,
@@ -63,7 +63,9 @@ def measure_waiting(place, size):
             with place.fresh_directory(room=many * _ENTRY) as directory:
                 place.run(_job(place, "fill", directory, count))
                 runs[count].append(_delivered(place, directory, count))
-        runs[many] = [_delivered(place, full, many)]  # once, since it takes long; the others show how much the time varies
+        runs[many] = [
+            _delivered(place, full, many)
+        ]  # once, since it takes long; the others show how much the time varies
     yield from _delivery_lines(size, {count: _medians(found) for count, found in runs.items()})
     yield _slow_line(place, size)
 
@@ -74,10 +76,11 @@ def _put_line(place, size, full, empty):
         {"full": full, "empty": empty}, lambda path: float(place.run(_job(place, "put", path, count))), size.repeats
     )
     ratio = found["full"] / found["empty"]
+    many = format_count(size.waiting[-1])
     return Line(
-        what=f"putting an event into an outbox with {format_count(size.waiting[-1])} waiting, compared with an empty one",
-        result=format_microseconds(found["full"]),
-        compared_with=f"{format_ratio(ratio)} empty, {format_microseconds(found['empty'])}",
+        what=f"putting an event into an outbox with {many} waiting, compared with an empty one",
+        result=format_us(found["full"]),
+        compared_with=f"{format_ratio(ratio)} empty, {format_us(found['empty'])}",
         e3="",
         target="1.05 x",
         target_met=within(ratio, 1.05),
@@ -94,11 +97,11 @@ def _list_line(place, size, full, empty):
         size.processes,
     )
     ratio = found[full] / found[empty]
-    _, some, many = size.waiting
+    _, some, many = map(format_count, size.waiting)
     return Line(
-        what=f"first line of `e3-event outbox list` with {format_count(many)} waiting, compared with {format_count(some)}",
+        what=f"first line of `e3-event outbox list` with {many} waiting, compared with {some}",
         result=f"{found[full] * 1e3:.1f} ms",
-        compared_with=f"{format_ratio(ratio)} with {format_count(some)}, {found[empty] * 1e3:.1f} ms",
+        compared_with=f"{format_ratio(ratio)} with {some}, {found[empty] * 1e3:.1f} ms",
         e3="",
         target="1.10 x",
         target_met=within(ratio, 1.1),

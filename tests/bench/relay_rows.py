@@ -30,7 +30,8 @@ def measure_rates(place, size):
                     what=f"{name}: events per second through one / two relays, "
                     f"{'outbox on a disk' if outbox else 'no outbox'}, file handler",
                     result=f"{one:.0f} / {two:.0f} /s",
-                    compared_with=f"{format_ratio(plain / one)} the time of receiving it with plain kombu, {plain:.0f} /s",
+                    compared_with=f"{format_ratio(plain / one)} the time of receiving it with plain kombu, "
+                    f"{plain:.0f} /s",
                     e3="",
                     target="",
                     target_met=None,
@@ -47,8 +48,8 @@ def measure_latency(place, size):
         yield Line(
             what=f"{name}: time from sending an event to its file, relay with an outbox on a disk / without",
             result=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
-            compared_with=f"{format_ratio(ours[True] / plain)} / {format_ratio(ours[False] / plain)} the time with plain kombu, "
-            f"{plain * 1e3:.1f} ms",
+            compared_with=f"{format_ratio(ours[True] / plain)} / {format_ratio(ours[False] / plain)} "
+            f"the time with plain kombu, {plain * 1e3:.1f} ms",
             e3="",
             target="",
             target_met=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from measure import Line, format_microseconds, format_ratio, format_size, measure_in_turn, within
+from measure import Line, format_ratio, format_size, format_us, measure_in_turn, within
 
 
 def measure_import(place, size):
@@ -81,9 +81,9 @@ def operation_row(what, operation, count, most):
         ours, theirs = [*_operation(place, size, operation, count, ("event", "e3.event")), None][:2]
         yield Line(
             what=what,
-            result=format_microseconds(ours),
+            result=format_us(ours),
             compared_with=f"{format_ratio(ours / theirs)} e3.event" if theirs else "",
-            e3=format_microseconds(theirs) if theirs else "",
+            e3=format_us(theirs) if theirs else "",
             target=format_ratio(most),
             target_met=within(ours / theirs, most) if theirs else None,
         )
@@ -137,7 +137,9 @@ def measure_attach(place, size):
         peaks[library] = int(peak)
         return float(seconds)
 
-    times = measure_in_turn({name: name for name in ("event", "hashlib", "e3.event") if place.has(name)}, once, size.attaches)
+    times = measure_in_turn(
+        {name: name for name in ("event", "hashlib", "e3.event") if place.has(name)}, once, size.attaches
+    )
     path.unlink()
     ratio = times["event"] / times["hashlib"]
     yield Line(

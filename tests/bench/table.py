@@ -37,7 +37,11 @@ def markdown(lines):
 
 def missed_targets(lines):
     """Return a line of text for each row that misses its target."""
-    return [f"target missed: {n.what}: {n.result}, {n.compared_with}; target {n.target}" for n in lines if n.target_met is False]
+    return [
+        f"target missed: {n.what}: {n.result}, {n.compared_with}; target {n.target}"
+        for n in lines
+        if n.target_met is False
+    ]
 
 
 def circumstances(place):

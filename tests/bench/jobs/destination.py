@@ -1,6 +1,6 @@
 """Time sending an event to a server: python destination.py HANDLER handler|hand URL COUNT.
 
-Print the seconds per event, from the best repeat. `hand` sends it with the handler's client library, without the handler.
+Print the seconds per event, from the best repeat. `hand` uses only the client library of the handler.
 """
 
 import json

@@ -30,9 +30,9 @@ def s3():
 
 
 def http():
-    from servers.http import site
+    from servers.http import http_server
 
-    return site(), lambda server: server.url
+    return http_server(), lambda server: server.url
 
 
 def otlp():
