@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _reduced(error: E3Error) -> tuple[Any, ...]:
+def _reduced(self: E3Error) -> tuple[Any, ...]:
     """Return what pickle and copy need to create an equal error with a list of messages of its own."""
-    state = {name: value for name, value in error.__dict__.items() if name not in {"messages", "origin"}}
-    return type(error), (list(error.messages), error.origin), state
+    state = {name: value for name, value in self.__dict__.items() if name not in {"messages", "origin"}}
+    return type(self), (list(self.messages), self.origin), state
 
 
 class E3Error(Exception):
