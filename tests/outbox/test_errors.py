@@ -316,7 +316,7 @@ def test_newer_entry_recognized_after_the_claim_is_released(box, monkeypatch):
     (candidate,) = box.candidates()
     with open(path, "w") as file:
         file.write('{"version": 2}')
-    monkeypatch.setattr("event._outbox.files.is_from_newer_release", lambda _path: False)
+    monkeypatch.setattr("event._outbox.files.is_from_newer_release", lambda _path, is_directory: False)
     assert box.claim(candidate) is None
     assert names_by_state(box) == {"waiting": [entry_id]}
 
