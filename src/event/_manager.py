@@ -287,7 +287,6 @@ class EventManager:
         from event import _redact  # noqa: F401
 
         if self.outbox is not None or self.timeout is not None:
-            from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
         if "event._json" in sys.modules:  # a handler that writes JSON or the outbox has imported it
             from event import _json_plain  # noqa: F401
