@@ -97,11 +97,10 @@ def _encode_unusual(value: Any, indent: int | None, sort_keys: bool) -> str:
 
 
 def _write_simple(value: Any, step: str, newline: str, sort_keys: bool) -> str:
-    """Encode a simple value as `json.dumps` would, without importing `json`.
+    """Encode a simple value as `json.dumps` would, without importing `json`. Raise ValueError for other values.
 
     :param step: the indentation of a level
     :param newline: the separator of lines on this level; empty for a single line
-    :raises ValueError: the value is not simple
     """
     kind = type(value)
     if kind is str:

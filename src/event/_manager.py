@@ -222,11 +222,7 @@ class EventManager:
             self.redact = further_secrets(content.redact)
 
     def _load(self, pairs: Iterable[tuple[str, str]], where: str, problems: Sequence[str] = ()) -> None:
-        """Add handlers by name and configuration.
-
-        :param where: the source of the configurations, for messages
-        :param problems: other errors of that source, to raise too
-        """
+        """Add handlers by name and configuration; `where` is their source, and `problems` are its other errors."""
         from event import _handler_config
 
         errors: dict[str, BaseException] = {}
@@ -293,7 +289,7 @@ class EventManager:
 
 
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
-    """Return the value of `EventManager.redact` for the constructor's argument."""
+    """Return the value of `EventManager.redact`."""
     if isinstance(redact, bool):
         return () if redact else None
     return (redact,) if isinstance(redact, str) else tuple(redact)
@@ -317,7 +313,6 @@ def _timeout(value: float | None) -> float | None:
 
 
 def _load_message(name: str, error: BaseException, where: str) -> str:
-    """Return the error of a handler, with its name and the source of its configuration."""
     text = one_line(error)
     return text if text.startswith(where) else f"{name}: {text} (in {where})"
 
@@ -332,10 +327,7 @@ def _config_of(name: str, handler: EventHandler) -> str:
 
 
 def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of an outbox from an option or a variable; None if it is ``none`` or empty.
-
-    ``none`` may be written in upper case. ``~`` is the home directory.
-    """
+    """Return the absolute path of an outbox; None if the name is ``none``, in upper or lower case, or empty."""
     path = os.fspath(name or "")
     if not path or path.lower() == "none":
         return None

@@ -83,7 +83,7 @@ def without_credentials(text: str, credentials: Iterable[str]) -> str:
 
 
 def _parts(credential: str) -> Iterator[str]:
-    """Yield a credential, and the secrets that it contains: a token, the password of ``Basic``, a value of a cookie."""
+    """Yield a credential and what it contains: a token, the password of ``Basic``, a value of a cookie."""
     from urllib.parse import unquote
 
     scheme, _, token = credential.strip().partition(" ")

@@ -41,9 +41,8 @@ def is_installed(key: str) -> bool:
 
 
 def get_handler(name: str) -> Any:
-    """Return the class of a handler.
+    """Return the class of a handler; ignore the label and the conditions in its name.
 
-    :param name: the handler's name, with or without a label and conditions
     :raises EventError: there is no such handler, importing it fails, it is not a handler, or two distributions declare
         different handlers of that name
     """
@@ -51,10 +50,14 @@ def get_handler(name: str) -> Any:
     if key in BUILTINS:
         module, attribute = BUILTINS[key]
         return getattr(__import__(module, fromlist=[attribute]), attribute)
-    points = plugins()
-    if key not in points:
+    points = plugins().get(key)
+    if not points:
         raise EventError(unknown(key))
-    return _load(key, points[key])
+    handler, *others = [_import(point) for point in points]
+    if any(other is not handler for other in others):
+        claims = " and ".join(f"{p.value} of {origin(p)}" for p in points)
+        raise EventError(f"handler {key!r} is registered more than once: {claims}; uninstall all but one")
+    return handler
 
 
 def plugins() -> dict[str, list[EntryPoint]]:
@@ -128,24 +131,13 @@ def _declares(metadata: str, key: bytes) -> bool:
     )
 
 
-_UNKNOWN = "an unknown distribution"
-
-
 def origin(point: EntryPoint) -> str:
     """Return the name of the distribution that declares an entry point."""
-    dist: Any = point.dist
     try:
-        return str(dist.name or _UNKNOWN)
+        name = point.dist.name  # type: ignore[union-attr]  # None has no name
     except Exception:  # damaged metadata; depending on the version, Python returns None or raises an error
-        return _UNKNOWN
-
-
-def _load(key: str, points: list[EntryPoint]) -> Any:
-    handler, *others = [_import(point) for point in points]
-    if any(other is not handler for other in others):
-        claims = " and ".join(f"{p.value} of {origin(p)}" for p in points)
-        raise EventError(f"handler {key!r} is registered more than once: {claims}; uninstall all but one")
-    return handler
+        name = None
+    return name or "an unknown distribution"
 
 
 def _import(point: EntryPoint) -> Any:
