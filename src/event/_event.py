@@ -63,16 +63,8 @@ class Event:
     _sending: str | None
 
     def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
-        _set_data(
-            self,
-            {
-                "uid": _package.unique_id() if uid is None else uid,
-                "name": name,
-                "begin_time": _package.time.time(),
-                "end_time": None,
-                **kwargs,
-            },
-        )
+        uid = _package.unique_id() if uid is None else uid
+        _set_data(self, {"uid": uid, "name": name, "begin_time": _package.time.time(), "end_time": None, **kwargs})
         _set_attachments(self, {})
         _set_closed(self, False)
         _set_redact(self, None)
@@ -165,10 +157,9 @@ class Event:
         try:
             absolute = os.path.abspath(os.fsdecode(path))
             digest = _files.sha1(absolute)
-        except FileNotFoundError as error:
-            raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: no such file") from error
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "no such file" if is_missing else getattr(error, "strerror", None) or error
             raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
         if name in self._attachments:
             from event import _log

@@ -32,27 +32,8 @@ _SURROGATES = r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f])"
 
 
 def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_json: bool = False) -> str:
-    r"""Encode a value as JSON text, in ASCII.
+    """Encode a value as JSON text, in ASCII. The page "Formats" lists the forms of types that JSON does not have.
 
-    Types that JSON does not have are encoded as follows:
-
-    ========================================  ==================================================
-    set, frozenset, other sets                array, sorted if the elements can be sorted
-    deque, range and other sequences          array
-    other mappings                            object
-    dataclass instance                        object of its fields
-    Enum                                      its value
-    path                                      string
-    bytes, bytearray, memoryview              string: UTF-8, other bytes as ``\xNN``
-    date, time, datetime                      string, ISO 8601
-    timedelta                                 number of seconds
-    Decimal, Fraction, UUID, IP address       string
-    exception                                 string, ``Type: message``
-    NaN, infinities                           null
-    anything else                             string, its ``repr()``
-    ========================================  ==================================================
-
-    :param value: the value to encode
     :param indent: spaces for each level; None for a single line
     :param sort_keys: whether to sort the keys of each object
     :param i_json: whether to replace lone surrogates, which file names may contain, by the text of their escape, for

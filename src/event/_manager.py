@@ -198,16 +198,15 @@ class EventManager:
         from event import _places
 
         path = os.fspath(filename) if filename else _places.config_file()
-        content = None
-        if path:
-            from event._config_file import read_config_file
-
-            content = read_config_file(path)
-            self._config_path = content.path
-            self._apply(content)
-        if content is None:
+        if not path:
             self.load_handlers_from_env()
-        elif os.environ.get("E3_EVENT_HANDLERS"):
+            return
+        from event._config_file import read_config_file
+
+        content = read_config_file(path)
+        self._config_path = content.path
+        self._apply(content)
+        if os.environ.get("E3_EVENT_HANDLERS"):
             self._load_from_env("E3_EVENT_HANDLERS", [*content.problems, *filter(None, [content.hiding])])
         else:
             self._load(content.handlers, content.path, content.problems)
@@ -225,7 +224,7 @@ class EventManager:
         """Add handlers by name and configuration; `where` is their source, and `problems` are its other errors."""
         from event import _handler_config
 
-        errors: dict[str, BaseException] = {}
+        messages, causes = [*problems], list[BaseException]()
         for name, config in dict(pairs).items():
             try:
                 _handler_config.require_valid_config(config)
@@ -236,11 +235,11 @@ class EventManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit too: a plugin must not end the program
-                errors[name] = error
                 self._unloaded[name] = config
-        messages = [*problems, *(_load_message(name, error, where) for name, error in errors.items())]
+                messages.append(_load_message(name, error, where))
+                causes.append(error)
         if messages:
-            raise EventError(";\n".join(messages)) from next(iter(errors.values()), None)
+            raise EventError(";\n".join(messages)) from (causes[0] if causes else None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers to an environment variable, for child processes.
