@@ -110,10 +110,7 @@ def _quote_simple(text: str) -> str:
 
 
 def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
-    """Return a cached encoder.
-
-    :param layout: the number of spaces for each level, or the separator of an object's values; None for a single line
-    """
+    """Return the encoder of a layout: a number of spaces for each level, or the separator of an object's values."""
     key = (layout, sort_keys)
     if key not in _ENCODERS:
         import json

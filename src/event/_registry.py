@@ -70,10 +70,7 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def entry_points() -> list[EntryPoint]:
-    """Return the entry points of both groups; none if only this distribution declares some.
-
-    If the entry points of a distribution can't be read, log a warning.
-    """
+    """Return the entry points of both groups. Log a warning if those of a distribution can't be read."""
     if not _may_have_plugins():
         return []
     from importlib import metadata
@@ -95,12 +92,10 @@ def entry_points() -> list[EntryPoint]:
 
 
 def _may_have_plugins(key: str = "") -> bool:
-    """Return whether another distribution may declare a handler. If not, importlib.metadata need not be imported.
+    """Return whether another distribution may declare a handler of this kind, or of any kind if the key is empty.
 
-    That import takes longer than everything else in `e3-event check`. The files' format is specified at
-    https://packaging.python.org/en/latest/specifications/entry-points/
-
-    :param key: the handler's kind; empty for any handler
+    If not, importlib.metadata is not imported, which takes longer than everything else in `e3-event check`. The format
+    of the files is specified at https://packaging.python.org/en/latest/specifications/entry-points/
     """
     from importlib.machinery import PathFinder
 

@@ -56,12 +56,10 @@ class Span:
 
     @property
     def sampled(self) -> bool:
-        """Whether the trace is recorded."""
         return bool(self.flags & _SAMPLED)
 
     @property
     def traceparent(self) -> str:
-        """The span in the form of TRACEPARENT."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
 
@@ -71,11 +69,7 @@ NO_SPAN = Span("0" * 32, "0" * 16, flags=0)
 
 
 def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
-    """Parse a traceparent; return None if it is invalid, since the standard requires to ignore it then.
-
-    :param parent_id: the span id of the enclosing span, which a traceparent does not include
-    :param state: the tracestate
-    """
+    """Return the span of a traceparent and of what it does not include; None if the traceparent is invalid."""
     if not isinstance(traceparent, str):
         return None
     version, *fields = traceparent.strip().split("-")
