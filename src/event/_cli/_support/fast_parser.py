@@ -98,12 +98,16 @@ def _value(details: dict[str, Any], before: Any, text: str | None, rest: Iterato
     :param text: the text after ``=``, if any
     :param rest: the next arguments
     """
-    action = details.get("action", "store")
+    action = details.get("action")
     if action == "store_true" and text is None:
         return True
     if text is None and (text := next(rest)).startswith("-"):
         raise ValueError(text)
-    return {"store": details.get("type", str), "append": lambda text: [*before, text]}[action](text)
+    if action == "append":
+        return [*before, text]
+    if action:
+        raise ValueError(action)
+    return details.get("type", str)(text)
 
 
 class Arguments:
