@@ -123,11 +123,11 @@ def add_timeout(parser: Any, what: str) -> None:
 
 
 def _timeout_argument(text: str) -> float:
-    from argparse import ArgumentTypeError
-
-    from event._manager import seconds
+    from event._handler_config import positive_seconds
 
     try:
-        return seconds(text, "the timeout")
+        return positive_seconds(text, "the timeout")
     except EventError as error:
+        from argparse import ArgumentTypeError
+
         raise ArgumentTypeError(one_line(error)) from error
