@@ -6,8 +6,6 @@ ones: it has the error messages and the help. A test compares the two parsers.
 
 from __future__ import annotations
 
-from importlib import import_module
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +117,7 @@ class Arguments:
 
 def parse_fast(argv: list[str]) -> Any:
     """Return the arguments, as argparse does; None if argparse must parse them."""
-    command = import_module(f"event._cli.{argv[0]}")
+    command = __import__(f"event._cli.{argv[0]}", fromlist=["run"])
     parser = FastParser(f"e3-event {argv[0]}")
     command.add_options(parser)
     try:
