@@ -1,4 +1,4 @@
-"""A clean start for each test; the markers; the servers; no silent skip in CI."""
+"""Shared fixtures: a clean environment, servers and queues. Markers, and the ban on skipped tests in CI."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from hypothesis import settings
 import event
 
 _IN_CI = bool(os.environ.get("CI"))
-_OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
+_CLEARED = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
 
 
-# Coverage measures the child processes of those tests alone whose children run what nothing else runs. To measure one
-# takes 0.2 s of processor time, ten times what its start takes. And coverage writes its SQLite file when the process
-# ends, without a journal: a kill meanwhile leaves a file that is no database ("SQLITE_CORRUPT: database disk image is
-# malformed"), after 25 of the 44 writes that one such file takes. So a test that kills at random moments asks for
-# `unmeasured_children`, if it is in one of these places.
+# Coverage measures the child processes of these tests only: their children run code that nothing else runs. Measuring a
+# process takes 0.2 s of CPU time, ten times its start. Coverage writes its SQLite file without a journal when the
+# process ends, and a kill during most of these writes leaves a corrupt file ("SQLITE_CORRUPT: database disk image is
+# malformed"). So a test here that kills at random moments uses the fixture `unmeasured_children`.
 MEASURED = ("cli/", "test_process.py", "worker/")
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"  # coverage's `patch = subprocess` sets it
 _measuring = pytest.StashKey()
@@ -28,10 +27,10 @@ _measuring = pytest.StashKey()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """Take the variable away before the first test, and before the first fixture of a session or a module.
+    """Remove coverage's variable from the environment before the first fixture runs.
 
-    Run the garbage collector only once, at the end: it takes a quarter of the collection's time, and finds almost
-    nothing. From then on it ignores the collected tests, which would take a fifth of the time of the tests.
+    Collect garbage only once, at the end: it takes a quarter of the collection's time and frees almost nothing. Then
+    freeze the collected tests: the garbage collector would spend a fifth of the test run on them.
     """
     session.config.stash[_measuring] = os.environ.pop(_COVERAGE, None)
     gc.disable()
@@ -44,14 +43,14 @@ def pytest_collection(session):
 
 @pytest.fixture(autouse=True)
 def measured_children(request, monkeypatch):
-    place = request.path.relative_to(os.path.dirname(__file__)).as_posix()
+    path = request.path.relative_to(os.path.dirname(__file__)).as_posix()
     value = request.config.stash.get(_measuring, None)
-    if value and place.startswith(MEASURED):
+    if value and path.startswith(MEASURED):
         monkeypatch.setenv(_COVERAGE, value)
 
 
 def reset_signals():
-    """Set the usual handlers. Child processes inherit ignored signals."""
+    """Set the default signal handlers, since child processes inherit ignored signals."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
@@ -59,13 +58,13 @@ def reset_signals():
 
 
 def pytest_configure():
-    """Reset the signals that nohup, or a shell's "&", ignores, before the first server starts."""
+    """Reset the signals that `nohup` or a shell's `&` ignores, before the first server starts."""
     reset_signals()
 
 
 @pytest.fixture(autouse=True)
-def usual_signals():
-    """Reset the signals, since a test that calls `run` in this process leaves some ignored."""
+def default_signals():
+    """Reset the signals: a test that calls `run` in this process leaves some ignored."""
     reset_signals()
 
 
@@ -74,7 +73,7 @@ def unmeasured_children(measured_children, monkeypatch):
     monkeypatch.delenv(_COVERAGE, raising=False)
 
 
-# Hypothesis: by default, few examples, and the same in each run. The envs of `tox -m full` draw more, at random.
+# By default Hypothesis tries few examples, the same in each run. `tox -m full` tries more, at random.
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("quick")
@@ -82,33 +81,33 @@ settings.load_profile("quick")
 
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory):
-    """Return the paths of new home directories. To make one takes a fiftieth of what `tmp_path` takes."""
+    """Return an iterator of unused paths for home directories. It is fifty times as fast as `tmp_path`."""
     root = tmp_path_factory.mktemp("homes")
     return (root / str(number) for number in itertools.count())
 
 
 @pytest.fixture
 def home(homes):
-    """Return the home directory of the test. It is empty."""
+    """Return an empty home directory for the test."""
     path = next(homes)
     path.mkdir()
     return path
 
 
 @pytest.fixture(autouse=True)
-def clean_surroundings(monkeypatch, home):
+def clean_environment(monkeypatch, home):
     monkeypatch.setattr(event, "default_manager", event.EventManager())
-    for name in [name for name in os.environ if name.startswith(_OURS) or name.lower().endswith("_proxy")]:
+    for name in [name for name in os.environ if name.startswith(_CLEARED) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("CI", raising=False)  # a page's `when = "CI"` must hold the same everywhere
+    monkeypatch.delenv("CI", raising=False)  # so that `when = "CI"` on a page has the same result everywhere
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.setenv("E3_EVENT_OUTBOX", "none")  # a test that wants an outbox chooses it
+    monkeypatch.setenv("E3_EVENT_OUTBOX", "none")  # a test that needs an outbox sets it
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a skipped test is a failure, unless its reason is the platform: "platform: …"."""
+    """In CI, fail a skipped test unless its reason contains "platform: "."""
     report = yield
     if report.skipped and _IN_CI and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -118,16 +117,16 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Markers. `pytest -m "not server"` is the loop of a minute: it leaves out what starts a server or takes seconds. `long`
-# runs only where it is asked for by name.
+# Markers. `pytest -m "not server"` takes a minute: it omits tests that start a server or take seconds. Tests marked
+# `long` run only if `-m` names that marker.
 
-# A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
+# A test gets the marker `server` if it uses one of these fixtures, or if a parameter names one. A test that starts a
 # program in another way marks itself.
 RABBITMQ_FIXTURES = {"rabbitmq", "rabbit"}
 SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "listed", "stream", "moto", "running", "sqs", "programs", "postfix"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out
+@pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if SERVER_FIXTURES & named_fixtures(item):
@@ -136,7 +135,7 @@ def pytest_collection_modifyitems(config, items):
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
-    # The first tests are those of one process of xdist: it alone starts RabbitMQ, for six seconds of processor time.
+    # xdist runs the first tests in one process. Only that process starts RabbitMQ, which takes six seconds of CPU time.
     items.sort(key=lambda item: not RABBITMQ_FIXTURES & named_fixtures(item))
 
 
@@ -147,16 +146,16 @@ def named_fixtures(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Have servers.process refuse to start a server for a test, or for a process of it, that is not marked."""
+    """Forbid a test without the marker, and its child processes, to start a server; servers.process checks it."""
     if item.get_closest_marker("server"):
         os.environ.pop("E3_TESTS_NO_SERVER", None)
     else:
         os.environ["E3_TESTS_NO_SERVER"] = item.nodeid
 
 
-# Servers. Each process of xdist starts its own when a test first asks for it, and ends it with the run. A test may
-# kill, stop or pause it, and leaves it running. It gives its queues and keys names of its own. What a server needs is
-# imported when it is started.
+# Servers. Each xdist process starts its own server when a test first needs it, and stops it after the last test. A test
+# may kill, stop or pause the server, but must leave it running. Its queues and keys have unique names. The fixtures
+# import a server's modules when they start it.
 
 
 @pytest.fixture(scope="session")
@@ -177,7 +176,7 @@ def redis(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def moto():
-    """Run moto's server in a thread; give its Store. A test empties it: `moto.reset("bucket")`."""
+    """Run moto's server in a thread, and return its Store. A test empties it with `moto.reset("bucket")`."""
     from servers.s3 import s3_server
 
     with s3_server() as store:
@@ -189,18 +188,18 @@ def moto():
 
 @pytest.fixture(scope="session")
 def bare_programs(tmp_path_factory):
-    """Return the programs of an environment that has pip alone; it is made once for all tests of a run."""
+    """Return the `bin` directory of an environment that has only pip. It is created once per run."""
     from helpers import environments
     from helpers.once import once_a_run
 
     if os.name == "nt":
-        pytest.skip("platform: the sessions of the pages are those of a POSIX shell")
+        pytest.skip("platform: the pages use a POSIX shell")
     return once_a_run(tmp_path_factory, "bare", environments.with_pip) / "bin"
 
 
 @pytest.fixture(scope="session")
 def programs(bare_programs, tmp_path_factory):
-    """Return the programs of an environment that has this package; it is made once for all tests of a run."""
+    """Return the `bin` directory of an environment that has this package. It is created once per run."""
     from helpers import environments
     from helpers.once import once_a_run
 
@@ -212,7 +211,7 @@ def programs(bare_programs, tmp_path_factory):
 
 @pytest.fixture
 def own_programs(programs, tmp_path, monkeypatch):
-    """Return the programs of an environment of the test's own, which it may install into."""
+    """Return the `bin` directory of the test's own environment, into which it may install packages."""
     from helpers import environments
 
     for name, value in environments.BUILDING.items():

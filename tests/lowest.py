@@ -1,6 +1,6 @@
-"""Install this package and what its tests need, each dependency of its own in the lowest version that it declares.
+"""Install this package and its test dependencies, with the lowest declared version of each of its own dependencies.
 
-``tox -e lowest`` runs it. Only what pyproject.toml names is held down; the rest is what pip chooses.
+``tox -e lowest`` runs this script. Only the dependencies in pyproject.toml are pinned; pip chooses the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 
 def project():
-    """Return the table of that name in pyproject.toml."""
+    """Return the table `project` of pyproject.toml."""
     return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -32,7 +32,6 @@ def constraints(project):
 
 
 def main():
-    """Run pip."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "lowest.txt"
         file.write_text("\n".join(constraints(project())), encoding="utf-8")
