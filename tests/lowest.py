@@ -1,6 +1,6 @@
-"""Install this package and its test dependencies, with the lowest declared version of each of its own dependencies.
+"""Install this package and its test dependencies, with the lowest versions of the package's own dependencies.
 
-``tox -e lowest`` runs this script. Only the dependencies in pyproject.toml are pinned; pip chooses the others.
+``tox -e lowest`` runs this script. pip chooses the versions of indirect dependencies and of those that only tests need.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # pytest installs it there
+    import tomli as tomllib  # pytest installs it for Python 3.10
 
 CHECKOUT = Path(__file__).parents[1]
 
 
 def project():
-    """Return the table `project` of pyproject.toml."""
+    """Return the table [project] of pyproject.toml."""
     return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 

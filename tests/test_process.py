@@ -14,7 +14,7 @@ import pytest
 
 from cli.test_run import waiting
 from event._process import child, output, signals
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
@@ -130,7 +130,7 @@ def test_many_signals_neither_end_run_nor_lose_the_event(started):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(process.pid, number)
     assert process.returncode == 3
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["exit_code"], data["outcome"]) == (3, "cancel")
     assert data["signal"] in {"SIGINT", "SIGTERM", "SIGHUP"}
 
@@ -159,7 +159,7 @@ def test_event_of_a_stopped_command_has_its_signal(started, command, status, out
     process = started(command=command)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(SECONDS) == status
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"], data["exit_code"]) == (outcome, name, status)
 
 
@@ -167,7 +167,7 @@ def test_signal_that_does_not_end_the_command_does_not_cancel_it(started):
     process = started()
     os.kill(process.pid, signal.SIGUSR1)
     assert rest(process) == (["SIGUSR1"], 5)
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"]) == ("failure", None)
 
 
@@ -221,7 +221,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_command_once(started, log):
     assert read_until(master, b"SIGUSR1").count("SIGINT") == 0
     assert process.wait(SECONDS) == 5
     os.close(master)
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"]) == ("cancel", "SIGINT")
 
 
@@ -230,7 +230,7 @@ def test_a_terminal_that_hangs_up_does_not_lose_the_event(started, here):
     read_until(master, b"ready")
     os.close(master)
     assert process.wait(SECONDS) == 129
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"]) == ("cancel", "SIGHUP")
 
 
@@ -254,7 +254,7 @@ def plugin(here, tmp_path, monkeypatch):
     info = site / "hung-1.dist-info"
     info.mkdir(parents=True)
     send = "open('sending', 'w').close(); import threading; threading.Event().wait()"
-    (site / "hung_module.py").write_text(handler(send))
+    (site / "hung_module.py").write_text(handler_source(send))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hung\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[e3.event.handler]\nhung = hung_module:Handler\n")
     monkeypatch.setenv("PYTHONPATH", str(site))

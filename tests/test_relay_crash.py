@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.process import program
+from servers.process import find_program
 
 relaying = Path(__file__).with_name("helpers") / "relaying.py"
 CONTENT = b"0123456789abcdef" * 1024
@@ -39,7 +39,7 @@ def directory(tmp_path):
 
 
 def run(directory, broker, *how):
-    program(PROGRAMS[broker], "/usr/lib/rabbitmq/bin")
+    find_program(PROGRAMS[broker], "/usr/lib/rabbitmq/bin")
     # Without coverage, whose own system calls would count as steps.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     command = [sys.executable, str(relaying), str(directory), broker, *map(str, how)]

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from helpers.brokers import RabbitQueue, RedisQueue
-from servers.process import program
+from servers.process import find_program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server
 
@@ -145,7 +145,7 @@ def test_no_process_is_left_after_a_failed_with_block(tmp_path):
 
 @LINUX
 def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path):
-    program("redis-server")
+    find_program("redis-server")
     tests = os.path.dirname(__file__)
     killed = subprocess.run(
         [sys.executable, "-c", STARTED_AND_KILLED, tests, tmp_path],
@@ -181,7 +181,7 @@ def test_port_of_a_stopped_server_is_reserved(tmp_path):
 
 def test_missing_program_skips_the_test_with_the_command_that_installs_it():
     with pytest.raises(pytest.skip.Exception, match="run: apt-get install no-such-server"):
-        program("no-such-server")
+        find_program("no-such-server")
 
 
 def test_a_test_that_is_not_marked_cannot_start_a_server(tmp_path, monkeypatch):

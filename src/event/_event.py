@@ -10,7 +10,7 @@ from event.error import EventError, shown, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -80,13 +80,11 @@ class Event:
         _set_formatters(self, self._dates())
 
     def __enter__(self) -> Self:
-        """Return the event."""
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, _val: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        """Close the event. An exception of the block is raised unchanged."""
         self.close()
 
     def set_formatter(self, key: str, fun: Callable[[str, Any], dict[str, Any]]) -> None:
@@ -98,28 +96,17 @@ class Event:
         _set_formatters(self, {**self._formatters, key: fun})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a value of the data.
-
-        :raises EventError: the event is closed
-        """
+        """Set a value of the data. Raise EventError if the event is closed."""
         self._require_open()
         self._data[name] = value
 
     def __delattr__(self, name: str) -> None:
-        """Remove a value from the data.
-
-        :raises EventError: the event is closed
-        :raises AttributeError: the data has no such value
-        """
+        """Remove a value from the data. Raise EventError if the event is closed."""
         self._require_open()
         if self._data.pop(name, _UNSET) is _UNSET:
             raise self._no_attribute(name)
 
     def __getattr__(self, name: str) -> Any:
-        """Return a value of the data.
-
-        :raises AttributeError: the data has no such value
-        """
         if name not in _INTERNALS:  # copy and pickle ask for these before the instance has its state
             try:
                 return self._data[name]
@@ -128,7 +115,6 @@ class Event:
         raise self._no_attribute(name)
 
     def __dir__(self) -> Iterable[str]:
-        """List the methods and the data."""
         return [*super().__dir__(), *self._data]
 
     def __repr__(self) -> str:
@@ -143,35 +129,17 @@ class Event:
         return self._without_secrets(f"<{type(self).__name__} {'; '.join(parts)}>")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for copy and pickle, with new dicts, so that a copy is independent of the event."""
-        subclass: dict[str, Any] = {}
-        if type(self) is not Event:
-            from event._subclass import state_of_subclass
-
-            subclass = state_of_subclass(self, Event)
-        return {
-            "_data": self._data.copy(),
-            "_attachments": self._attachments.copy(),
-            "_closed": self._closed,
-            "_sending": self._sending,
-            "_redact": self._redact,
-            "_delivered": already_delivered(self),
-            # None for the default formatters, so that the copy shares their dict as well.
-            "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
-            "_subclass": subclass,
-        }
+        """Return the state for copy and pickle, also that of a subclass. Its dicts are copies."""
+        state = dict(_attributes(self))
+        state["_data"], state["_attachments"] = self._data.copy(), self._attachments.copy()
+        # None for the default formatters, so that the copy shares their dict.
+        state["_formatters"] = None if self._formatters is _DATES else self._formatters.copy()
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state that `__getstate__` returned."""
-        _set_data(self, state["_data"])
-        _set_attachments(self, state["_attachments"])
-        _set_closed(self, state["_closed"])
-        _set_sending(self, state["_sending"])
-        _set_redact(self, state["_redact"])
-        _set_delivered(self, state["_delivered"])
-        _set_formatters(self, state["_formatters"] or self._dates())
-        for name, value in state["_subclass"].items():
+        for name, value in state.items():
             object.__setattr__(self, name, value)
+        _set_formatters(self, self._formatters or self._dates())
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
         """Return the attachments: name -> (absolute path, SHA-1 in hex), with secrets replaced in the names."""
@@ -306,6 +274,19 @@ class Event:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 
+def _attributes(event: Event) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of each slot and, if a subclass has a ``__dict__``, of each item in it."""
+    for kind in type(event).__mro__:
+        for name, member in vars(kind).items():
+            if name == "__dict__":
+                yield from object.__getattribute__(event, name).items()
+            elif type(member) is _Slot:
+                try:
+                    yield name, member.__get__(event)
+                except AttributeError:
+                    pass  # not set
+
+
 def _in_utc(second: float) -> str:
     """Return a time in whole seconds since 1970 UTC as ``YYYY-MM-DDTHH:MM:SS``."""
     text = _SECONDS.get(second)
@@ -369,8 +350,8 @@ def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
 
     data, attachments, closed = read_content(content)
     event = kind.__new__(kind)
-    state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
-    Event.__setstate__(event, {**state, "_sending": sending, "_redact": None, "_formatters": None, "_subclass": {}})
+    state = {"_data": data, "_attachments": attachments, "_closed": closed, "_sending": sending}
+    Event.__setstate__(event, {**state, "_redact": None, "_formatters": None})
     return event
 
 
@@ -387,14 +368,14 @@ _SECONDS: dict[float, str] = {}
 _UNSET = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
+_Slot = type(Event.__dict__["_data"])
 # Setting an attribute of an event changes its data, so use these functions to access the slots.
 _get_closed = Event.__dict__["_closed"].__get__
 _get_data = Event.__dict__["_data"].__get__
 _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__
 _set_closed = Event.__dict__["_closed"].__set__
-_set_delivered = Event.__dict__["_delivered"].__set__
 _set_formatters = Event.__dict__["_formatters"].__set__
 _set_redact = Event.__dict__["_redact"].__set__
 _set_sending = Event.__dict__["_sending"].__set__
-_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_delivered", "_formatters", "_redact", "_sending"})
+_INTERNALS = frozenset(Event.__slots__)

@@ -56,7 +56,6 @@ def as_own_event(event: Any) -> Event:
 
 
 def _copy(event: E, **changes: Any) -> E:
-    """Return a copy of an event with changes to its state; see `Event.__getstate__`."""
     copy = type(event).__new__(type(event))
     Event.__setstate__(copy, {**Event.__getstate__(event), **changes})
     return copy

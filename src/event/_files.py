@@ -104,7 +104,12 @@ def open_regular(path: str, *, follow: bool = True) -> int:
     :raises OSError: the file is missing or can't be read
     """
     _require_regular(os.stat(path, follow_symlinks=follow).st_mode, path)
-    fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:  # a symbolic link has replaced the file after the check
+            raise NotRegularError(f"{path!r} is a symbolic link") from error
+        raise
     try:
         _require_regular(os.fstat(fd).st_mode, path)
     except BaseException:
@@ -119,11 +124,17 @@ def read_regular(path: str, *, follow: bool = True, limit: int = MAX_TEXT) -> by
     :param limit: maximum size in bytes, since a file may be larger than the memory
     :raises OSError: as for `open_regular`, or the file is larger than the limit
     """
-    with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    fd = open_regular(path, follow=follow)
+    try:
+        size = os.fstat(fd).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"the file has {size} bytes; expected {limit} at most", path)
-        return file.read()
+        parts = []
+        while part := os.read(fd, size + 4096):  # a file of /proc has the size 0
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def _require_regular(mode: int, path: str) -> None:

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system accept this value
 _INVALID_PREFIX = "\0"  # starts the text that replaces an invalid configuration; no configuration contains a NUL
 CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 # The conditions that an outcome meets if the previous outcome was different.
@@ -165,7 +166,7 @@ def decode_options(
 
 
 def positive_seconds(value: object, origin: str) -> float:
-    """Convert a value to a positive number of seconds.
+    """Convert a value to a positive number of seconds, at most `LONGEST_TIMEOUT`.
 
     :param value: a number, or a string with a number
     :param origin: the name of the value, for the error
@@ -177,7 +178,7 @@ def positive_seconds(value: object, origin: str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
-    return number
+    return min(number, LONGEST_TIMEOUT)
 
 
 def quote(value: str, *, comma: bool = True) -> str:

@@ -19,15 +19,11 @@ if TYPE_CHECKING:
     from logging import Logger, LogRecord
     from typing import Any
 
-    from typing_extensions import TypeVar
-
-    T = TypeVar("T")
-
 WARNING = 30  # logging.WARNING, without importing logging
 _CAPTURED = "event_captured"  # an attribute of a record: the text to capture instead of the message
 
-# For each thread, the reasons why an event is not delivered, and the other messages.
-_captured: dict[int, tuple[list[str], list[str]]] = {}
+# For each thread, its captures, the innermost last: the reasons why an event is not delivered, and the other messages.
+_captures: dict[int, list[tuple[list[str], list[str]]]] = {}
 
 # Called before the logger is first used, so that a process that captures the log can import logging at that time.
 before_first_use: Callable[[], None] | None = None
@@ -98,10 +94,10 @@ def _visible_argument(value: object) -> object:
 
 
 def start_capture() -> None:
-    """Start capturing the messages of the current thread."""
+    """Start capturing the messages of the current thread. A capture inside another one takes its messages."""
     if "logging" in sys.modules:
         get_logger()  # adds the filter that captures: a plugin may use the logger directly
-    _captured[get_ident()] = [], []
+    _captures.setdefault(get_ident(), []).append(([], []))
 
 
 def stop_capture() -> str:
@@ -109,27 +105,16 @@ def stop_capture() -> str:
 
     The reasons why an event is not delivered come first.
     """
-    reasons, others = _captured.pop(get_ident(), ([], []))
+    reasons, others = _captures[get_ident()].pop()
+    if not _captures[get_ident()]:
+        del _captures[get_ident()]
     return "; ".join(reasons + others)
-
-
-def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
-    """Call a function; return its result and the messages that it logs, which an outer capture does not get."""
-    around = _captured.get(get_ident())
-    start_capture()
-    try:
-        result = act()
-    finally:
-        said = stop_capture()
-        if around is not None:
-            _captured[get_ident()] = around
-    return result, said
 
 
 def add_captured(said: str) -> None:
     """Add messages to the capture of the current thread, if there is one."""
-    if said and (captured := _captured.get(get_ident())) is not None:
-        captured[1].append(said)
+    if said and is_capturing():
+        _captures[get_ident()][-1][1].append(said)
 
 
 def _capture_record(record: LogRecord) -> bool:
@@ -139,13 +124,13 @@ def _capture_record(record: LogRecord) -> bool:
     """
     if record.exc_info and record.exc_info[1] and not record.exc_text:
         record.exc_text = _visible_traceback(record.exc_info[1])
-    said = _captured.get(get_ident())
-    if said is not None and record.levelno >= WARNING:
+    if record.levelno >= WARNING and is_capturing():
         error = record.exc_info[1] if record.exc_info else None
         reason = getattr(record, _CAPTURED, None)
         text = record_text(record) if reason is None else " ".join(reason.split())
         if text:
-            said[reason is None].append(f"{text}: {one_line(error)}" if error else text)
+            said = _captures[get_ident()][-1][reason is None]
+            said.append(f"{text}: {one_line(error)}" if error else text)
     return True
 
 
@@ -159,7 +144,7 @@ def record_text(record: LogRecord) -> str:
 
 def is_capturing() -> bool:
     """Return whether the messages of the current thread are captured."""
-    return get_ident() in _captured
+    return get_ident() in _captures
 
 
 def _visible_traceback(error: BaseException) -> str | None:

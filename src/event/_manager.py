@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from event._handler import EventHandler
     from event._outcome import Outcome
 
-LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system accept this value
-
 
 class EventManager:
     """Holds handlers and sends events to them.
@@ -45,7 +43,7 @@ class EventManager:
     ) -> None:
         self.handlers: dict[str, EventHandler] = {}
         self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
-        self.timeout: float | None = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
+        self.timeout: float | None = _timeout(timeout)
         self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configurations of the handlers that could not be loaded. An outbox keeps the events for them.
         self._unloaded: dict[str, str] = {}
@@ -219,7 +217,7 @@ class EventManager:
         if content.outbox and not os.environ.get("E3_EVENT_OUTBOX"):
             self.outbox = named_outbox(content.outbox)
         if content.timeout and not os.environ.get("E3_EVENT_TIMEOUT"):
-            self.timeout = seconds(content.timeout, "timeout")
+            self.timeout = _timeout(content.timeout)
         if content.redact is not None:
             self.redact = further_secrets(content.redact)
 
@@ -295,16 +293,6 @@ class EventManager:
             from event import _json_plain  # noqa: F401
 
 
-def seconds(value: object, origin: str) -> float:
-    """Return a timeout, in seconds; at most `LONGEST_TIMEOUT`.
-
-    :raises EventError: it is not a positive number
-    """
-    from event._handler_config import positive_seconds
-
-    return min(positive_seconds(value, origin), LONGEST_TIMEOUT)
-
-
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
     """Return the value of `EventManager.redact` for the constructor's argument."""
     if isinstance(redact, bool):
@@ -312,12 +300,17 @@ def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
     return (redact,) if isinstance(redact, str) else tuple(redact)
 
 
-def _seconds_of_environment() -> float | None:
-    value = os.environ.get("E3_EVENT_TIMEOUT")
-    if not value:
+def _timeout(value: float | None) -> float | None:
+    """Return a timeout in seconds; if it is None, that of E3_EVENT_TIMEOUT."""
+    text = os.environ.get("E3_EVENT_TIMEOUT")
+    if value is None and not text:
         return None
+    from event._handler_config import positive_seconds
+
+    if value is not None:
+        return positive_seconds(value, "the timeout")
     try:
-        return seconds(value, "E3_EVENT_TIMEOUT")
+        return positive_seconds(text, "E3_EVENT_TIMEOUT")
     except EventError as error:
         # This runs when the package is imported: an invalid variable must not break the build.
         _log.error("%s; it is ignored", one_line(error))

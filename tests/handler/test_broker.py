@@ -36,7 +36,7 @@ from helpers.brokers import RabbitQueue, RedisQueue
 from helpers.delivering import deliver
 from servers.process import free_port
 from servers.rabbitmq import LARGEST
-from servers.s3 import listening
+from servers.s3 import silent_server
 from servers.smtp import Authority, raw_server
 
 QUICK = 3.0  # seconds; what takes longer has waited for something
@@ -514,7 +514,7 @@ def test_next_url_is_tried_if_the_first_fails(  # noqa: PLR0913
     rabbitmq, queue, hidden, nobody, monkeypatch, first, timeout
 ):
     monkeypatch.setattr("event._broker.amqp.OPERATION_TIMEOUT", 1.0)
-    with listening() as silent:
+    with silent_server() as silent:
         url = {
             "nobody": f"amqp://127.0.0.1:{nobody}",
             "silent": silent.replace("http", "amqp"),

@@ -29,7 +29,7 @@ from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
 from helpers.delivering import deliver
-from servers.http import Answer, site
+from servers.http import Answer, http_server
 from servers.smtp import Authority, raw_server
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/http.md"
@@ -40,7 +40,7 @@ TOKEN = "t0ken-0f-the-tests"
 
 @pytest.fixture
 def server():
-    with site() as running:
+    with http_server() as running:
         yield running
 
 
@@ -442,7 +442,9 @@ def test_plain_secret_is_a_warning_that_hides_it(caplog, arguments, warnings):
 def test_logs_and_errors_do_not_contain_the_url(monkeypatch, caplog, status, reference):
     caplog.set_level(logging.DEBUG)
     words = (TOKEN, "passw0rd", "s3arch", SECRET, base64.b64encode(b"ci:passw0rd").decode())
-    with site(Answer(status, {"Location": f"/{TOKEN}", "Retry-After": "1000"}, f"no {TOKEN}".encode())) as server:
+    with http_server(
+        Answer(status, {"Location": f"/{TOKEN}", "Retry-After": "1000"}, f"no {TOKEN}".encode())
+    ) as server:
         host = server.url.partition("//")[2]
         url = f"http://ci:passw0rd@{host}/{TOKEN}?q=s3arch"
         monkeypatch.setenv("HOOK", url)
@@ -477,13 +479,13 @@ def test_a_user_and_a_password_become_the_header_authorization(server):
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_status_2xx_is_success(status):
-    with site(Answer(status, {}, b"")) as server:
+    with http_server(Answer(status, {}, b"")) as server:
         assert HTTPHandler(server.url).send_event(event.Event("compile"))
 
 
 @pytest.mark.parametrize("status", [302, 303, 307, 407, 408, 421, 425, 429, 500, 501, 502, 503, 504, 599])
 def test_temporary_error_status_is_retried_later(caplog, status):
-    with site(status) as server:
+    with http_server(status) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
     assert f"http: {server.url}: {status}" in caplog.text
@@ -492,7 +494,7 @@ def test_temporary_error_status_is_retried_later(caplog, status):
 @pytest.mark.parametrize("status", [300, 301, 304, 308, 400, 401, 403, 404, 405, 410, 413, 422])
 def test_permanent_error_status_is_a_permanent_failure(status):
     with (
-        site(Answer(status, {"Location": "/elsewhere", "Retry-After": "0"}, b"")) as server,
+        http_server(Answer(status, {"Location": "/elsewhere", "Retry-After": "0"}, b"")) as server,
         pytest.raises(event.PermanentError, match=rf"^http: {server.url}: {status} "),
     ):
         HTTPHandler(server.url).send_event(event.Event("compile"))
@@ -501,7 +503,7 @@ def test_permanent_error_status_is_a_permanent_failure(status):
 
 def test_retry_after_within_the_timeout_is_respected():
     busy = [Answer(503, {"Retry-After": "0"}), Answer(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"})]
-    with site(*busy, 200) as server:
+    with http_server(*busy, 200) as server:
         assert HTTPHandler(server.url, "json", SECRET).send_event(event.Event("compile"))
     assert len({request.headers["webhook-id"] for request in server.requests}) == 1
     assert len({request.body for request in server.requests}) == 1
@@ -521,14 +523,14 @@ def test_retry_after_within_the_timeout_is_respected():
     ],
 )
 def test_retry_after_beyond_the_timeout_is_left_to_a_later_attempt(caplog, pause):
-    with site(Answer(503, {"Retry-After": pause}), 200) as server:
+    with http_server(Answer(503, {"Retry-After": pause}), 200) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
     assert "503 Service Unavailable" in caplog.text
 
 
 def test_retry_after_of_zero_seconds_does_not_flood_the_server():
-    with site(Answer(503, {"Retry-After": "0"})) as server:
+    with http_server(Answer(503, {"Retry-After": "0"})) as server:
         assert not HTTPHandler(server.url, timeout=1).send_event(event.Event("compile"))
     assert len(server.requests) <= 4  # after 0, 0.1, 0.3 and 0.7 seconds
 
@@ -638,7 +640,7 @@ def test_dripping_tls_server_is_a_failure_at_the_timeout(tmp_path, monkeypatch, 
     ],
 )
 def test_refused_connection_is_a_failure_with_its_reason(caplog, url, why):
-    with site() as server:
+    with http_server() as server:
         port = server.port
     assert not HTTPHandler(url.format(port=port)).send_event(event.Event("compile"))
     assert re.search(why, caplog.text)
@@ -687,7 +689,7 @@ def test_copied_handler_sends(server, copied):
 def test_private_certificate_authority_is_trusted_if_configured(tmp_path, monkeypatch):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with site(tls=authority.context("127.0.0.1")) as server:
+    with http_server(tls=authority.context("127.0.0.1")) as server:
         handler = HTTPHandler(server.url, "json", SECRET)
         assert handler.send_event(event.Event("compile"))
         assert handler.send_event(event.Event("compile"))
@@ -705,7 +707,7 @@ def test_nothing_is_sent_to_an_untrusted_server(tmp_path, monkeypatch, caplog, n
     authority = Authority(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with site(tls=authority.context(*names)) as server:
+    with http_server(tls=authority.context(*names)) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
     assert why in caplog.text
     assert server.requests == []
@@ -745,7 +747,7 @@ def test_invalid_proxy_is_a_failure(monkeypatch, caplog, proxy):
 
 
 def test_retry_after_status_503_has_the_same_id(tmp_path):
-    with site(503, 200) as server:
+    with http_server(503, 200) as server:
         manager = event.EventManager(outbox=tmp_path / "outbox")
         manager.add_handler("http", server.url, secret=SECRET)
         with event.Event("compile", uid="42") as made:
@@ -762,7 +764,7 @@ def test_retry_after_status_503_has_the_same_id(tmp_path):
 
 
 def test_permanently_refused_event_moves_to_failed(tmp_path):
-    with site(404) as server:
+    with http_server(404) as server:
         manager = event.EventManager(outbox=tmp_path / "outbox")
         manager.add_handler("http", server.url)
         (delivery,) = manager.dispatch(event.Event("compile"))

@@ -19,7 +19,7 @@ import event
 from event._event_copies import with_sending
 from event._net import s3
 from event.handler.s3 import S3Handler
-from servers.s3 import SECRET, answering, listening, s3_server
+from servers.s3 import SECRET, fixed_answer_server, s3_server, silent_server
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/s3.md"
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -172,7 +172,7 @@ def test_a_large_attachment_is_encrypted_and_typed_too(store, handler, tmp_path)
 
 @pytest.mark.parametrize("sse", ["", None])
 def test_no_encryption_is_requested_without_sse(tmp_path, monkeypatch, sse):
-    with answering(200) as (endpoint, requests):
+    with fixed_answer_server(200) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         assert S3Handler("s3://events", "s3://logs", sse).send_event(make_event(tmp_path, ["log"]))
     assert [method for method, _ in requests] == ["PUT", "PUT"]
@@ -285,7 +285,7 @@ def test_missing_credentials_are_a_failure(nowhere, handler, caplog):
 
 
 def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         pass
     lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
     assert handler.send_event(event.Event("compile")) is False
@@ -294,7 +294,7 @@ def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
 
 def test_silent_server_does_not_block(handler, monkeypatch, caplog):
     monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False
     assert f": {endpoint.removeprefix('http://')}: timed out; " in the_warning(caplog)
@@ -309,7 +309,7 @@ def test_silent_server_does_not_block(handler, monkeypatch, caplog):
     ],
 )
 def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
-    with answering(500) as (endpoint, requests):
+    with fixed_answer_server(500) as (endpoint, requests):
         lead_to(endpoint, monkeypatch, **settings)
         assert handler.send_event(event.Event("compile")) is False
     assert len(requests) == attempts
@@ -338,7 +338,7 @@ def test_invalid_setting_is_not_reported_as_an_attachment_failure(handler, monke
 
 
 def test_log_hides_the_password_of_an_endpoint(handler, monkeypatch, caplog):
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         pass
     lead_to(endpoint.replace("//", "//user:pa55word@"), monkeypatch, MAX_ATTEMPTS="1")
     assert handler.send_event(event.Event("compile")) is False

@@ -12,6 +12,8 @@ from event._outbox import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from event._event import Event
     from event._outbox.entry import Entry
     from event._outbox.layout import Layout
@@ -46,7 +48,7 @@ class Claim:
         self._is_directory = is_directory
         self._torn = torn
         self._is_shared = shared
-        self._unwritten: tuple[float, Delivery] | None = None
+        self._unwritten: dict[str, Any] | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -87,25 +89,24 @@ class Claim:
 
     def begin(self) -> None:
         """Journal the start of another attempt. The first attempt starts when the event is put."""
-        self.entry.attempts += 1
-        self._write(text.encode_attempt(time.time(), self.entry.attempts))
+        self._journal({"time": time.time(), "attempt": self.entry.attempts + 1})
 
     def record(self, delivery: Delivery) -> None:
         """Journal the result of a handler, so that a retry skips the handler if it has delivered the event."""
-        now = time.time()
-        self.entry.journal.append(text.record_from_delivery(now, delivery))
+        line = text.delivery_line(time.time(), delivery)
+        self.entry.apply(line)
         if self.entry.is_delivered:
-            self._unwritten = (now, delivery)  # not written, because the entry is about to be removed
+            self._unwritten = line  # because the entry is about to be removed
         else:
-            self._write(text.encode_delivery(now, delivery))
+            self._write(line)
 
     def with_fixed_handlers(self) -> Claim:
         """Replace the handlers whose configuration was invalid and has been fixed; return this claim."""
         if self.entry.has_invalid_handlers:
-            from event._outbox.fixed_config import replace_fixed_handlers
+            from event._outbox.fixed_config import replacements
 
-            for name, handlers in replace_fixed_handlers(self.entry).items():
-                self._write(text.encode_replacement(time.time(), name, handlers))
+            for line in replacements(self.entry):
+                self._journal(line)
         return self
 
     def retry(self) -> None:
@@ -114,7 +115,7 @@ class Claim:
         :raises OSError: the entry can't be moved
         """
         now = time.time()
-        self._write(text.encode_retry(now))
+        self._journal({"time": now, "retry": True})
         self.postpone(now)
 
     def postpone(self, due: float) -> None:
@@ -173,7 +174,7 @@ class Claim:
                 "outbox entry %s cannot be moved, and stays claimed until this process ends: %s", self.entry.id, error
             )
             if self._unwritten:
-                self._write(text.encode_delivery(*self._unwritten))
+                self._write(self._unwritten)
             return "claimed"
 
     def exists(self) -> bool:
@@ -193,10 +194,14 @@ class Claim:
         self.postpone(now + entry.delay())
         return "waiting"
 
-    def _write(self, line: bytes) -> None:
+    def _journal(self, line: dict[str, Any]) -> None:
+        self.entry.apply(line)
+        self._write(line)
+
+    def _write(self, content: dict[str, Any]) -> None:
         if self._pid != os.getpid():
             return  # a child process that a handler has forked must not write the parent's journal
-        line, self._torn = (b"\n" if self._torn else b"") + line, True
+        line, self._torn = (b"\n" if self._torn else b"") + text.encode_line(content), True
         try:
             if self._is_shared:
                 files.give_own_file(self.path, self._layout.new_path("tmp", self.entry.id), self.entry.id)

@@ -90,7 +90,8 @@ class Layout:
             self.require_owned(*states)
             return
         except FileNotFoundError:
-            _make_root(self.root)
+            _make_above(self.root)
+            _make_private(self.root)
         _require_private_root(self.root)
         for state in STATES:
             _make_private(self.path(state))
@@ -131,11 +132,6 @@ class Layout:
         touched = files.last_touched(path)
         return touched > 0 and self.server_time() - touched > lease
 
-    def changes(self, now: float) -> tuple[int, ...]:
-        """Return a fingerprint that changes when a new entry is due now."""
-        bucket = bucket_of(now, now)
-        return bucket, _changed(self.path("waiting")), _changed(self.path("waiting", str(bucket)))
-
     def new_path(self, state: str, entry_id: str) -> str:
         """Return an unused path in tmp/ or claimed/ whose name includes this process as the owner.
 
@@ -160,21 +156,9 @@ class Layout:
         found = [due for due in self.buckets() if os.path.lexists(f"{top}/{due}/{entry_id}")]
         return [Candidate("waiting", entry_id, f"waiting/{due}/{entry_id}") for due in found]
 
-    def count(self, state: str, bound: int) -> int:
-        """Return the number of entries in a state other than waiting, up to a bound."""
-        return _count(self.path(state), bound)
-
-    def count_waiting(self, bound: int, now: float) -> tuple[int, int]:
-        """Return the number of waiting entries up to a bound, and how many of them are due."""
-        total = due = 0
-        for bucket in self.buckets():
-            found = _count(self.path("waiting", str(bucket)), bound - total)
-            total += found
-            if is_due(bucket, now):
-                due += found
-            if total == bound:
-                break
-        return total, due
+    def count(self, bound: int, *names: str) -> int:
+        """Return the number of entries in a directory, up to a bound."""
+        return sum(1 for _ in zip(range(bound), files.list_names(self.path(*names)), strict=False))
 
     def find(self, entry_id: str) -> Iterator[Candidate]:
         """Yield the entries with an id, in any state."""
@@ -214,22 +198,12 @@ class Layout:
         # is very unlikely: two claims of one sending would have to be released within microseconds.
         while files.exists(target := self.path("waiting", str(bucket), entry_id)):
             bucket += WIDTH
-        self.move_into_bucket(path, target)
-
-    def move_into_bucket(self, path: str, target: str) -> None:
-        """Move an entry into a bucket, and create the bucket if necessary. Other processes may remove empty buckets.
-
-        :raises OSError: the entry can't be moved
-        """
         for _ in range(_MAX_RACES):
             if files.rename_entry(path, target):
                 return
             if not files.exists(path):
                 break
-            try:
-                os.mkdir(os.path.dirname(target), 0o700)
-            except FileExistsError:
-                pass
+            _files.make_directory(os.path.dirname(target), 0o700)
         raise FileNotFoundError(errno.ENOENT, "it cannot be moved into its bucket", path)
 
     def move_to(self, path: str, state: str, entry_id: str) -> None:
@@ -282,17 +256,6 @@ def _require_access(path: str) -> None:
         raise PermissionError(f"{path} is not writable")
 
 
-def _count(directory: str, bound: int) -> int:
-    return sum(1 for _ in zip(range(bound), files.list_names(directory), strict=False))
-
-
-def _changed(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
-
-
 def _require_private_root(root: str) -> None:
     """Raise OSError unless the outbox's root belongs to this user and other users can't change its content."""
     status = os.stat(root)  # follows a link: an administrator may have moved the outbox
@@ -301,27 +264,14 @@ def _require_private_root(root: str) -> None:
         raise PermissionError(f"{root} can be changed by other users; run chmod go-w on it")
 
 
-def _make_root(root: str) -> None:
-    parent = os.path.dirname(root)
-    if not files.exists(parent):
-        _make_above(parent)
-    _make_private(root)
-
-
 def _make_above(path: str) -> None:
-    """Create a parent directory in which other users can't rename the outbox, regardless of the umask."""
+    """Create the parent directories, in which other users can't rename the outbox, regardless of the umask."""
     parent = os.path.dirname(path)
     if not files.exists(parent):
         _make_above(parent)
-    try:
-        os.mkdir(path, 0o755)
-    except FileExistsError:
-        pass
+        _files.make_directory(parent, 0o755)
 
 
 def _make_private(path: str) -> None:
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    os.chmod(path, 0o700)  # regardless of the umask
+    if _files.make_directory(path, 0o700):
+        os.chmod(path, 0o700)  # regardless of the umask

@@ -44,6 +44,7 @@ import os
 import time
 
 from event import _files, _log
+from event._event import unique_id
 from event._outbox import entry as text
 from event._outbox import files, layout, writer
 from event._outbox.claim import Claim
@@ -53,6 +54,7 @@ from event._outbox.turns import Turns
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from event._event import Event
     from event._outbox.entry import Entry
@@ -142,15 +144,21 @@ class Outbox:
         """
         return writer.put_many(self._layout, new, together=together)
 
-    def workspace(self) -> writer.Workspace:
-        """Return a context manager that creates a temporary directory for attachments and returns its path.
+    def workspace(self) -> AbstractContextManager[str]:
+        """Create a temporary directory for attachments; return a context manager with its path.
 
         `put_many` moves files from this directory instead of copying them, and trusts their SHA-1. Remaining files are
         removed at the end of the block, or if the process dies, by a later process.
 
-        :raises OSError: on entering the block, if the directory can't be created
+        :raises OSError: the directory can't be created
         """
-        return writer.Workspace(self._layout)
+        from tempfile import TemporaryDirectory
+
+        self._layout.prepare("tmp")
+        path = self._layout.new_path("tmp", unique_id())
+        return TemporaryDirectory(
+            prefix=f"{os.path.basename(path)}-", dir=os.path.dirname(path), ignore_cleanup_errors=True
+        )
 
     def candidates(self, *, everything: bool = False, ahead: float = 0.0) -> Iterator[Candidate]:
         """Yield the entries that are due and those whose owner is dead, without claiming them.
@@ -251,20 +259,20 @@ class Outbox:
                     if os.path.lexists(self._layout.path(candidate.name)):  # otherwise it was moved meanwhile
                         yield candidate, str(error)
 
-    def summary(self, since: float | None = None) -> Summary:
-        """Count the entries, up to `BOUND` in each state, without reading them.
-
-        :param since: ignore earlier buckets for `Summary.next_due`, in seconds since 1970 UTC; None for now
-        """
+    def summary(self) -> Summary:
+        """Count the entries, up to `BOUND` in each state, without reading them."""
         now = time.time()
-        counts = {state: self._layout.count(state, BOUND) for state in _LISTED if state != "waiting"}
-        counts["waiting"], due = self._layout.count_waiting(BOUND, now)
-        since = now if since is None else since
-        return Summary(counts, due, next((bucket for bucket in self._layout.buckets() if bucket >= since), None))
-
-    def changes(self) -> tuple[int, ...]:
-        """Return a fingerprint that changes when a new entry is due now, without listing a directory."""
-        return self._layout.changes(time.time())
+        counts = {state: self._layout.count(BOUND, state) for state in _LISTED if state != "waiting"}
+        buckets = self._layout.buckets()
+        waiting = due = 0
+        for bucket in buckets:
+            found = self._layout.count(BOUND - waiting, "waiting", str(bucket))
+            waiting += found
+            due += found if layout.is_due(bucket, now) else 0
+            if waiting == BOUND:
+                break
+        counts["waiting"] = waiting
+        return Summary(counts, due, next((bucket for bucket in buckets if bucket >= now), None))
 
     def retry(self, candidate: Candidate, handlers: Mapping[str, str] | None = None) -> str:
         """Make an entry due now, also for handlers that have failed permanently.
@@ -338,10 +346,9 @@ class Outbox:
         source, entry_id = self._layout.path(candidate.name), candidate.id.partition(".")[0]
         target = self._layout.new_path("claimed", entry_id)
         try:
-            if files.is_from_newer_release(source):
+            is_directory, is_shared = files.inspect(source)
+            if files.is_from_newer_release(source, is_directory=is_directory):
                 return None
-            is_directory = files.require_owned(source)
-            is_shared = files.is_shared(source)
             if not is_shared:  # else this would change the date of other entries, which `Turns` uses
                 os.utime(source)  # start the lease before the claim
             if not files.rename_entry(source, target):

@@ -86,9 +86,9 @@ def _read_options(head: list[str], table: dict[str, tuple[str, str, Any]], value
 
 
 def _timeout_value(_before: object, text: str) -> float:
-    from event._manager import seconds
+    from event._handler_config import positive_seconds
 
-    return seconds(text, "the timeout")
+    return positive_seconds(text, "the timeout")
 
 
 _FLAG, _TEXT, _LIST, _SECONDS, _LINES = "flag", "text", "list", "seconds", "lines"

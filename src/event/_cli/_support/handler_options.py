@@ -133,9 +133,9 @@ def add_timeout(parser: Options, what: str) -> None:
 def _timeout_argument(text: str) -> float:
     from argparse import ArgumentTypeError
 
-    from event._manager import seconds
+    from event._handler_config import positive_seconds
 
     try:
-        return seconds(text, "the timeout")
+        return positive_seconds(text, "the timeout")
     except EventError as error:
         raise ArgumentTypeError(one_line(error)) from error
