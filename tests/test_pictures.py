@@ -366,10 +366,7 @@ def test_the_terminal_shows_what_check_prints(made):
     lines = made["check"].lines
     listed = {line.split()[0] for line in lines if line.endswith("  ok")}
     assert listed == set(_registry.BUILTINS)
-    assert any(
-        line.startswith("  fil   broken: no handler is title_and_description 'fil', did you mean 'file'?")
-        for line in lines
-    )
+    assert any(line.startswith("  fil   broken: no handler is named 'fil', did you mean 'file'?") for line in lines)
     assert "  /srv/build/outbox  ok; 0 in delivery, 2 waiting, 0 failed, 0 corrupt" in lines
     assert lines[-1] == "e3-event check: 1 problem"
 
