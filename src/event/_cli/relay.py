@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from event._broker.relay import RelayCounts
     from event._cli._support.settings import Pairs
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Receive the events that the "broker" handler has published, and deliver them to your handlers.
 You can run relays on any number of machines: each event goes to one of them. If the broker is
 unreachable, the relay keeps trying.
@@ -42,7 +42,7 @@ due events of the outbox, and exits. Undelivered events stay in the outbox or re
 broker. On a second signal, it exits immediately.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0    stopped by SIGTERM; every received event is delivered, or safe in the outbox or the broker
   1    the relay did not start: no handler is configured, or there is no outbox and a handler
@@ -62,15 +62,10 @@ examples:
 _LIBRARIES = ("pika", "redis", "boto3", "botocore", "urllib3")
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "relay",
-        help="receive events from a broker and deliver them",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event relay URL [option]...",
-    )
+USAGE = "e3-event relay URL [option]..."
+
+
+def add_options(parser: Any) -> None:
     group = parser.add_argument_group("broker")
     group.add_argument(
         "words",
@@ -89,7 +84,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument("--profile", help="the AWS profile to use for --s3")
     handler_options.add_options(parser)
     add_jobs(handler_options.add_sending_options(parser, "each event", default="E3_EVENT_OUTBOX, or else none"))
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
