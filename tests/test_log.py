@@ -1,4 +1,4 @@
-"""The log: what is said while a handler works is its reason."""
+"""The log, and its capture: the warnings of a handler are the reason of its failure."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_start_capture_does_not_import_logging(monkeypatch):
 FORGED = "one\n::add-path::/x\x1b[2J"
 
 
-def test_no_text_of_others_begins_a_line_of_the_log_or_controls_the_terminal(capfd):
+def test_external_text_cannot_begin_a_log_line_or_control_the_terminal(capfd):
     code = (
         f"import event; from event import _log; text = {FORGED!r}\n"
         "class Raising:\n"
