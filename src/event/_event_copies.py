@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound=Event)
 
-Attachments = dict[str, tuple[str, str]]  # name -> (path, SHA-1)
-
 
 def with_sending(event: E, sending: str) -> E:
     """Return a copy of an event with the id of a sending; see `event.sending_id`."""
     return _copy(event, _sending=sending)
 
 
-def with_attachments(event: E, attachments: Attachments) -> E:
+def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
     """Return a copy of an event with other attachments."""
     return _copy(event, _attachments=attachments)
 
@@ -56,7 +54,6 @@ def as_own_event(event: Any) -> Event:
 
 
 def _copy(event: E, **changes: Any) -> E:
-    """Return a copy of an event with changes to its state; see `Event.__getstate__`."""
     copy = type(event).__new__(type(event))
     Event.__setstate__(copy, {**Event.__getstate__(event), **changes})
     return copy

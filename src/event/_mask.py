@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MASK = "***"
-MIN_LINE_LENGTH = 8  # characters of a line of a secret; shorter lines, such as "}", occur everywhere
+_MIN_LINE_LENGTH = 8  # characters of a line of a secret; shorter lines, such as "}", occur everywhere
 _MIN_BASE64_LENGTH = 8  # characters; fewer may be a part of an ordinary word
 _LONG = 6  # characters of a credential; a shorter one may be a part of an ordinary word
 
@@ -20,26 +20,18 @@ _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234
 
 
 class Secrets:
-    """The forms of secrets.
-
-    :ivar plain: the secrets and their encodings
-    :ivar base64: parts of the base64 of any text that contains a secret
-    """
+    """The forms of secrets and of each of their lines, without the white space at their ends."""
 
     __slots__ = ("base64", "plain")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.plain: set[str] = set()
-        self.base64: set[str] = set()
+        self.plain: set[str] = set()  # the secrets and their encodings
+        self.base64: set[str] = set()  # parts of the base64 of any text that contains a secret
         for secret in secrets:
-            self.add(secret)
-
-    def add(self, secret: str) -> None:
-        """Add the forms of a secret and of each of its lines, without the white space at its ends."""
-        lines = [line for line in secret.splitlines() if len(line) >= MIN_LINE_LENGTH]
-        for text in filter(None, {secret.strip(), *lines}):
-            self.plain |= _plain_forms(text)
-            self.base64 |= _base64_forms(text)
+            lines = [line for line in secret.splitlines() if len(line) >= _MIN_LINE_LENGTH]
+            for text in filter(None, {secret.strip(), *lines}):
+                self.plain |= _plain_forms(text)
+                self.base64 |= _base64_forms(text)
 
     def update(self, other: Secrets) -> None:
         """Add the forms of other secrets."""
@@ -87,7 +79,7 @@ def without_credentials(text: str, credentials: Iterable[str]) -> str:
 
 
 def _parts(credential: str) -> Iterator[str]:
-    """Yield a credential, and the secrets that it contains: a token, the password of ``Basic``, a value of a cookie."""
+    """Yield a credential and what it contains: a token, the password of ``Basic``, a value of a cookie."""
     from urllib.parse import unquote
 
     scheme, _, token = credential.strip().partition(" ")

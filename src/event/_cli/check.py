@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from event._cli._support.settings import Pairs
     from event._worker import Result
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Check the setup and print four lists:
   Installed handlers  each handler with its package, and whether it can be used
   Handlers            each configured handler: whether it loads, and whether the secrets that it
@@ -37,7 +37,7 @@ Check the setup and print four lists:
 Nothing is sent without --send. Handler configurations are never shown.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  no problem was found
   1  a handler is broken, a configured handler does not load or references a missing secret, or
@@ -58,19 +58,11 @@ examples:
 Row = tuple[str, str, str]
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "check",
-        help="check the installed handlers and your configuration",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
+def add_options(parser: Any) -> None:
     parser.add_argument("--send", action="store_true", help="send a test event to the handlers, and show each result")
     handler_options.add_options(parser)
     handler_options.add_sending_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Print a script that completes the commands and options of e3-event in a shell.
 
 Add the line for your shell to its start-up file:
@@ -18,7 +18,7 @@ Add the line for your shell to its start-up file:
   zsh    eval "$(e3-event completion zsh)"         in ~/.zshrc, after compinit
   fish   e3-event completion fish | source         in ~/.config/fish/config.fish
 """
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  done
   2  the command line is wrong
@@ -28,13 +28,8 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "completion", help="print a completion script for a shell", description=_DESCRIPTION, epilog=_EPILOG
-    )
+def add_options(parser: Any) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=[*_SCRIPTS], help="bash, zsh or fish")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

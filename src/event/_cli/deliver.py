@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from event._worker import OpenEntry, Supervisor
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Deliver the due events of an outbox to their pending handlers. You need not configure the
 handlers: each entry contains their configuration. A line on stderr shows the result of each
 handler.
@@ -25,7 +25,7 @@ others. A failed delivery is retried after 1 minute, then 2, 4, and so on up to 
 5 days, the entry has failed and is no longer retried. You can run several "deliver" on one outbox.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  every event is delivered or still in the outbox; with --watch: stopped by SIGTERM
   1  the outbox cannot be used, or you named a directory that does not exist; with --strict: a
@@ -38,18 +38,14 @@ examples:
 """
 
 DEFAULT_JOBS = 8  # parallel sendings to one destination; more help only slow ones, see docs/explanation/speed.md
+_MOST_JOBS = 100
 _SIGNAL_CHECK_INTERVAL = 1.0  # longest time in seconds between two checks for a signal
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "deliver",
-        help="deliver the events that are waiting in an outbox",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event deliver [OUTBOX] [option]...",
-    )
+USAGE = "e3-event deliver [OUTBOX] [option]..."
+
+
+def add_options(parser: Any) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="OUTBOX", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
     )
@@ -67,10 +63,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if a due event is not delivered")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only problems")
     parser.add_argument("--json", action="store_true", help="print the results as JSON at the end; not with --watch")
-    return parser
 
 
-def add_jobs(parser: handler_options.Options) -> None:
+def add_jobs(parser: Any) -> None:
     """Add the option ``--jobs``."""
     parser.add_argument(
         "--jobs",
@@ -100,20 +95,19 @@ def run(args: argparse.Namespace) -> int:
         "quiet": args.quiet and not args.json,
     }
     supervisor = Supervisor(job, report, args.worker)
-    shutdown = GracefulShutdown()
-    with shutdown:
+    with GracefulShutdown() as shutdown:
         try:
             while not supervisor.finished:
                 supervisor.step(_SIGNAL_CHECK_INTERVAL)
                 report.show_progress(supervisor)
-                if shutdown.requested:
+                if shutdown.requested.is_set():
                     supervisor.stop()
         except KeyboardInterrupt:
             supervisor.abort()
             return 130
         finally:
             report.clear()
-    if args.watch or shutdown.requested:
+    if args.watch or shutdown.requested.is_set():
         return shutdown.status
     status = _finish(supervisor, report, settings.outbox, strict=args.strict, named=args.outbox is not None)
     if args.json:
@@ -235,14 +229,11 @@ def _delivery_summary(report: Report, summary: dict[str, Any] | None, path: str)
 
 def _number(text: str) -> int:
     """Return the number of ``--jobs``."""
-    from argparse import ArgumentTypeError
-
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_JOBS):
+        from argparse import ArgumentTypeError
+
         raise ArgumentTypeError(f"expected a number from 1 to {_MOST_JOBS}, not {text!r}")
     return int(text)
-
-
-_MOST_JOBS = 100
 
 
 def _terminal_width() -> int:

@@ -11,7 +11,6 @@ from event._cli._support.handler_loading import load
 from event._cli._support.settings import Settings
 from event._cli.deliver import Report, add_jobs
 from event._process.shutdown import GracefulShutdown
-from event._process.signal_flag import SignalFlag
 from event._worker import WorkerSink
 from event.error import EventError, one_line
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from event._broker.relay import RelayCounts
     from event._cli._support.settings import Pairs
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Receive the events that the "broker" handler has published, and deliver them to your handlers.
 You can run relays on any number of machines: each event goes to one of them. If the broker is
 unreachable, the relay keeps trying.
@@ -42,7 +41,7 @@ due events of the outbox, and exits. Undelivered events stay in the outbox or re
 broker. On a second signal, it exits immediately.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0    stopped by SIGTERM; every received event is delivered, or safe in the outbox or the broker
   1    the relay did not start: no handler is configured, or there is no outbox and a handler
@@ -62,15 +61,10 @@ examples:
 _LIBRARIES = ("pika", "redis", "boto3", "botocore", "urllib3")
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "relay",
-        help="receive events from a broker and deliver them",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event relay URL [option]...",
-    )
+USAGE = "e3-event relay URL [option]..."
+
+
+def add_options(parser: Any) -> None:
     group = parser.add_argument_group("broker")
     group.add_argument(
         "words",
@@ -89,7 +83,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument("--profile", help="the AWS profile to use for --s3")
     handler_options.add_options(parser)
     add_jobs(handler_options.add_sending_options(parser, "each event", default="E3_EVENT_OUTBOX, or else none"))
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,13 +102,11 @@ def run(args: argparse.Namespace) -> int:
     _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
     for library in _LIBRARIES:  # errors are raised; without a handler, logging would print the rest
         logging.getLogger(library).addHandler(logging.NullHandler())
-    stop = SignalFlag()
-    shutdown = GracefulShutdown(stop.set)
-    with shutdown:
+    with GracefulShutdown() as shutdown:
         sink = WorkerSink(_job(args, pairs, outbox, timeout), Report(args.parser.prog, quiet=True))
         relay = _broker.Relay(url, args.queue, sink, partial(_print_problem, args.parser.prog))
         try:
-            relay.run(stop)
+            relay.run(shutdown.requested)
             sink.close()
         except KeyboardInterrupt:
             sink.abort()

@@ -14,7 +14,7 @@ from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
 from event._process.signals import above_standard
-from event.error import EventError, one_line
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 START_SHARE = 0.5  # of the timeout: the most that the start event may still use after the command has ended
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Run a command and send an event when it ends. The command inherits stdin, stdout and stderr, and
 runs without a shell. The exit status is the command's. If the event cannot be delivered, a line
 on stderr reports it; the exit status does not change.
@@ -55,7 +55,7 @@ The event is saved in the outbox before any handler runs. The handlers then run 
 time, in a separate process that is stopped after --timeout.
 """
 
-_EPILOG = """\
+EPILOG = """\
 signals:
   SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed to the command. While the
   event is sent, they are ignored.
@@ -76,15 +76,10 @@ examples:
 _NO_COMMAND = "the COMMAND is missing; put it after --, as in: e3-event run compile -- make"
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "run",
-        help="run a command and send an event with its result",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND...",
-    )
+USAGE = "e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND..."
+
+
+def add_options(parser: Any) -> None:
     _add_event_options(parser)
     handler_options.add_options(parser)
     handler_options.add_sending_options(
@@ -92,10 +87,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     handler_options.add_output_options(parser.add_argument_group("output"))
     parser.set_defaults(command_line=[])
-    return parser
 
 
-def _add_event_options(parser: argparse.ArgumentParser) -> None:
+def _add_event_options(parser: Any) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -113,7 +107,7 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         "--tail",
         metavar="N",
         type=_line_count,
-        default=arguments.DEFAULT_TAIL,
+        default=30,
         help="add the last N lines of a failed command's output to the event's data; 0 adds none (default: "
         "%(default)s)",
     )
@@ -359,12 +353,11 @@ def _result_data(exit_result: ExitResult) -> dict[str, Any]:
 
 
 def _line_count(text: str) -> int:
-    from argparse import ArgumentTypeError
+    if not (text.isascii() and text.isdigit()):
+        from argparse import ArgumentTypeError
 
-    try:
-        return arguments.line_count(text)
-    except EventError as error:
-        raise ArgumentTypeError(one_line(error)) from error
+        raise ArgumentTypeError(f"{text!r} is not a number of lines; expected 0 or more")
+    return int(text[:9])
 
 
 def _open_log_file(path: str) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from event._worker import Result, Sent
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Send an event and print its uid on stdout. A line on stderr shows the result of each handler.
 If a handler fails, the others still get the event.
 
@@ -30,7 +30,7 @@ time, in a separate process that is stopped after --timeout. If a handler fails,
 in the outbox. It is retried when this handler delivers a later event, or by "e3-event deliver".
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  every handler delivered the event, or it is in the outbox, or no handler is configured
   1  the event is lost: a handler failed and the event is not in an outbox, or a file of
@@ -60,26 +60,21 @@ Keep secrets out of the command line: write env:NAME or file:PATH in place of a 
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "send",
-        help="send an event",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event send NAME [key=value | key:=json]... [option]...\n"
-        "       e3-event send --from-file FILE... [option]...",
-    )
+USAGE = (
+    "e3-event send NAME [key=value | key:=json]... [option]...\n       e3-event send --from-file FILE... [option]..."
+)
+
+
+def add_options(parser: Any) -> None:
     _add_event_options(parser)
     handler_options.add_options(parser)
     handler_options.add_sending_options(parser, strict="unless every handler delivers the event now")
     group = parser.add_argument_group("output")
     handler_options.add_output_options(group)
     group.add_argument("--json", action="store_true", help="print the result as JSON, instead of the uid")
-    return parser
 
 
-def _add_event_options(parser: argparse.ArgumentParser) -> None:
+def _add_event_options(parser: Any) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -174,7 +169,7 @@ class _Command:
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
-        """Send an event and print its uid; return whether it was a success, as `_EPILOG` defines it.
+        """Send an event and print its uid; return whether it was a success, as `EPILOG` defines it.
 
         :param files: the path of each file to attach, by name
         :param about: the prefix of each line about a handler

@@ -4,7 +4,7 @@
 module            contents
 ================= =======================================================================
 `parser`          the argument parser of all commands
-`fast_parser`     a parser for the usual options of `send`, `run` and `check`, without argparse
+`fast_parser`     a parser for the usual command lines of `send`, `run` and `check`, without argparse
 `help_text`       the help of ``e3-event``, and the list of commands
 `settings`        the settings, from options, environment variables and the configuration file
 `arguments`       an event's name and data from ``NAME key=value key:=json``

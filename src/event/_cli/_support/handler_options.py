@@ -7,13 +7,10 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping
+    from typing import Any
 
     from event._worker import Result, Sent
-
-    # A parser or a group of options. The type has no public name.
-    Options = argparse._ActionsContainer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, else the configuration file's, else e3-event/outbox in the user's state directory"
 _ROOM = 900  # characters of a reason, so that the text after it is still shown
@@ -53,10 +50,15 @@ def masked(text: str, configs: Mapping[str, str]) -> str:
     return without_secrets(text, configs)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Any) -> None:
     """Add the options ``--config``, ``--handler`` and ``--env``."""
     handlers = parser.add_argument_group("handlers")
-    add_config(handlers)
+    handlers.add_argument(
+        "--config",
+        metavar="FILE",
+        help='the configuration file; "none" reads no file (default: E3_EVENT_CONFIG, else the nearest e3-event.toml '
+        "or pyproject.toml in the working directory or above it)",
+    )
     group = handlers.add_mutually_exclusive_group()
     group.add_argument(
         "--handler",
@@ -76,17 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config(parser: Options) -> None:
-    """Add the option ``--config``."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help='the configuration file; "none" reads no file (default: E3_EVENT_CONFIG, else the nearest e3-event.toml '
-        "or pyproject.toml in the working directory or above it)",
-    )
-
-
-def add_output_options(parser: Options) -> None:
+def add_output_options(parser: Any) -> None:
     """Add the options ``--quiet`` and ``--verbose``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="print only problems")
@@ -94,12 +86,12 @@ def add_output_options(parser: Options) -> None:
 
 
 def add_sending_options(
-    parser: argparse.ArgumentParser,
+    parser: Any,
     what: str = "the event",
     *,
     default: str = OUTBOX_DEFAULT,
     strict: str | None = None,
-) -> Options:
+) -> Any:
     """Add ``--outbox``, ``--timeout`` and perhaps ``--strict``; return their group.
 
     :param what: what is sent, for the help
@@ -119,7 +111,7 @@ def add_sending_options(
     return group
 
 
-def add_timeout(parser: Options, what: str) -> None:
+def add_timeout(parser: Any, what: str) -> None:
     """Add the option ``--timeout``."""
     parser.add_argument(
         "--timeout",
@@ -131,11 +123,11 @@ def add_timeout(parser: Options, what: str) -> None:
 
 
 def _timeout_argument(text: str) -> float:
-    from argparse import ArgumentTypeError
-
-    from event._manager import seconds
+    from event._handler_config import positive_seconds
 
     try:
-        return seconds(text, "the timeout")
+        return positive_seconds(text, "the timeout")
     except EventError as error:
+        from argparse import ArgumentTypeError
+
         raise ArgumentTypeError(one_line(error)) from error

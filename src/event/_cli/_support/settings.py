@@ -181,12 +181,11 @@ class Settings:
         if option is not None:
             return option, "--timeout"
         from event import default_manager
-        from event._manager import seconds
 
         if default_manager.timeout:  # an invalid value of the variable has been reported already
             return default_manager.timeout, "E3_EVENT_TIMEOUT"
         if self.file and self.file.timeout:
-            return seconds(self.file.timeout, "timeout"), self.file.path
+            return _handler_config.positive_seconds(self.file.timeout, "timeout"), self.file.path
         return DEADLINE, "default"
 
     def _report(self, text: str) -> None:
