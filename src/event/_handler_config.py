@@ -43,20 +43,15 @@ def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 def swallowed_handler(name: str, config: str) -> str:
     """Return the name of a handler that follows a ``,`` or ``|`` in a configuration; empty if there is none."""
-    for part in config.replace("|", ",").split(",")[1:]:
-        other, equals, _ = part.partition("=")
-        if equals and _is_builtin(other.strip(), name):
-            return other.strip()
-    return ""
-
-
-def _is_builtin(other: str, name: str) -> bool:
-    """Return whether `other` is a built-in handler, and not the option ``s3=`` of the handler `broker`."""
     from event import _registry
 
-    kind = _registry.kind(other)
-    is_option = kind == "s3" and _registry.kind(name) == "broker"
-    return kind in _registry.BUILTINS and not is_option
+    # ``s3=`` is also an option of the handler `broker`.
+    known = _registry.BUILTINS.keys() - ({"s3"} if _registry.kind(name) == "broker" else set())
+    for part in config.replace("|", ",").split(",")[1:]:
+        other, equals, _ = part.partition("=")
+        if equals and _registry.kind(other.strip()) in known:
+            return other.strip()
+    return ""
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:
