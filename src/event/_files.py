@@ -272,13 +272,9 @@ def _replace(path: str, fill: Callable[[int], None], mode: int, *, like: os.stat
 
 
 def set_attributes(fd: int, path: str, like: os.stat_result, mode: int = 0) -> None:
-    """Set the modification time and the permission bits of an open file to those of another one.
+    """Set the modification time and the permission bits of an open file, with `mode` in addition, to those of `like`.
 
     Use the file descriptor if the system supports this: another user may have replaced the path by a link.
-
-    :param path: the path of the open file
-    :param like: the status of the other file
-    :param mode: permission bits to set in addition
     """
     os.utime(fd if os.utime in os.supports_fd else path, ns=(like.st_atime_ns, like.st_mtime_ns))
     os.chmod(fd if os.chmod in os.supports_fd else path, stat.S_IMODE(like.st_mode) & 0o777 | mode)

@@ -102,20 +102,13 @@ class Claim:
                 self._journal(line)
 
     def retry(self) -> None:
-        """Make the entry due now, also for handlers that have failed permanently, and release the claim.
-
-        :raises OSError: the entry can't be moved
-        """
+        """Make the entry due now, also for handlers that have failed permanently; see `postpone`."""
         now = time.time()
         self._journal({"time": now, "retry": True})
         self.postpone(now)
 
     def postpone(self, due: float) -> None:
-        """Release the claim and make the entry due at a point in time.
-
-        :param due: in seconds since 1970 UTC
-        :raises OSError: the entry can't be moved
-        """
+        """Release the claim and make the entry due at `due`, in seconds since 1970 UTC; raise OSError if that fails."""
         self._layout.move_to_waiting(self.path, due)
 
     def may_try_after_crash(self) -> bool:
@@ -137,10 +130,7 @@ class Claim:
         return False
 
     def discard(self) -> None:
-        """Remove the entry, even if handlers are pending.
-
-        :raises OSError: the entry can't be removed
-        """
+        """Remove the entry, even if handlers are pending; raise OSError if that fails."""
         self._layout.discard(self.path, is_directory=self._is_directory)
 
     def release(self) -> str:

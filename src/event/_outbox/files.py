@@ -39,10 +39,7 @@ def list_names(directory: str) -> Iterator[str]:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file, directory or symbolic link exists at a path.
-
-    :raises OSError: this can't be determined now; `os.path.lexists` would return False
-    """
+    """Return whether a file or link exists at a path; raise OSError if this is unknown, unlike `os.path.lexists`."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -51,10 +48,7 @@ def exists(path: str) -> bool:
 
 
 def last_touched(path: str) -> float:
-    """Return when an entry was last put, claimed or written to, according to the file server's clock.
-
-    :return: seconds since 1970 UTC; 0.0 if the entry no longer exists
-    """
+    """Return when an entry was put, claimed or written to, by the file server's clock; 0.0 if it no longer exists."""
     try:
         return os.lstat(path).st_mtime
     except OSError:
@@ -127,10 +121,7 @@ def read_entry(path: str) -> Entry:
 
 
 def is_from_newer_release(path: str, *, is_directory: bool) -> bool:
-    """Return whether a newer release wrote an entry.
-
-    :raises OSError: the entry can't be read now
-    """
+    """Return whether a newer release wrote an entry; raise OSError if it can't be read now."""
     try:
         fd = _files.open_regular(text_path(path, is_directory=is_directory), follow=False)
         try:
@@ -162,10 +153,7 @@ def give_own_file(path: str, temporary: str) -> None:
 
 
 def append(path: str, line: bytes) -> None:
-    """Append a line to the text of an entry.
-
-    :raises OSError: the line can't be written; part of it may have been written
-    """
+    """Append a line to the text of an entry. If this raises OSError, part of the line may have been written."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | OPEN_FLAGS)
     try:
         _files.write_all(fd, line)

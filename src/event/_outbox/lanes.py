@@ -127,25 +127,24 @@ class Work:
 
     :ivar claim: the entry's claim
     :ivar open: the names of the handlers that have no result yet
-    :ivar later: the lanes whose queue was full
+    :ivar later: a lane whose queue was full
     :ivar begun: whether this attempt has started, because a handler has been given the event
     :ivar due: when to try the paused lanes again, in seconds since 1970 UTC; 0 for the normal back-off
     :ivar urgent: whether to deliver the entry before the waiting ones, such as a message that a relay has just received
     :ivar alone: whether to keep the event out of batches, because a batch with it has failed
     """
 
-    __slots__ = ("_event", "alone", "begun", "claim", "due", "later", "lock", "open", "urgent")
+    __slots__ = ("alone", "begun", "claim", "due", "later", "lock", "open", "urgent")
 
     def __init__(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
         self.claim = claim
         self.lock = Lock()
         self.open: set[str] = set()
-        self.later: list[Lane] = []
+        self.later: Lane | None = None
         self.begun = begun
         self.urgent = urgent
         self.due = 0.0
         self.alone = False
-        self._event: Event | None = None
 
     def begin(self) -> None:
         """Journal the start of the attempt, at the first call."""
@@ -163,15 +162,6 @@ class Work:
         except OSError:
             return "claimed"  # it stays claimed until this process ends
         return "waiting"
-
-    def event(self, handler: str) -> Event:
-        """Return the event for a handler: one object for all handlers that have delivered no part of the event yet."""
-        if self.claim.entry.delivered_parts(handler):
-            return self.claim.event(handler)
-        with self.lock:
-            if self._event is None:
-                self._event = self.claim.event()
-            return self._event
 
 
 class Sending:
@@ -275,10 +265,6 @@ class Lane:
         self.queue.clear()
         return works
 
-    def pause(self) -> None:
-        """Accept no work for `TIMEOUT_PAUSE` seconds."""
-        self.paused_until = time.time() + TIMEOUT_PAUSE
-
     def record_call(self, seconds: float, blocked: float) -> None:
         """Update the average durations after a call that was not abandoned, from its durations for one event.
 
@@ -304,7 +290,7 @@ class Lane:
         if self._timeouts < _TIMEOUTS:
             return False
         was_paused = self.is_paused
-        self.pause()
+        self.paused_until = time.time() + TIMEOUT_PAUSE
         return not was_paused
 
     def take_back_remaining(self) -> None:
@@ -340,8 +326,8 @@ def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     _trace_context.active_span.set(works[0].claim.entry.span)  # the span in which the event was sent
     lane.handler.wait_turn()
     if len(works) == 1:
-        return [is_delivered(lane.handler.send_event(works[0].event(lane.name)))]
-    return lane.handler.send_events([work.event(lane.name) for work in works])
+        return [is_delivered(lane.handler.send_event(works[0].claim.event(lane.name)))]
+    return lane.handler.send_events([work.claim.event(lane.name) for work in works])
 
 
 def _share_a_call(first: Work, other: Work) -> bool:

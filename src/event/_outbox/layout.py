@@ -56,10 +56,7 @@ class Candidate:
 
 
 class Layout:
-    """The directories of an outbox.
-
-    :param root: the outbox's path
-    """
+    """The directories of the outbox at the path `root`."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -69,21 +66,14 @@ class Layout:
         return os.path.join(self.root, *names)
 
     def require_owned(self, *states: str) -> None:
-        """Raise OSError unless the outbox exists and only this user can change it.
-
-        :param states: the states whose directories to check; all by default
-        """
+        """Raise OSError unless only this user can change the outbox and the directories of some states, or of all."""
         _require_private_root(self.root)
         for state in states or STATES:
             path = self.path(state)
             files.require_owned_directory(os.lstat(path), path)
 
     def prepare(self, *states: str) -> None:
-        """Create missing directories, which only this user may access.
-
-        :param states: the states whose directories must exist; all by default
-        :raises OSError: a directory can't be created, or another user could change it
-        """
+        """Create all directories if one of some states is missing. Raise OSError if another user could change them."""
         try:
             self.require_owned(*states)
             return
@@ -184,10 +174,7 @@ class Layout:
             pass  # it is not empty
 
     def move_to_waiting(self, path: str, due: float) -> None:
-        """Move an entry into the first bucket that is due at `due` or later.
-
-        :raises OSError: the entry can't be moved
-        """
+        """Move an entry into the first bucket that is due at `due` or later; raise OSError if that fails."""
         self.prepare("waiting")
         bucket = bucket_of(due, time.time())
         # The same sending may have been put twice, and renaming would replace the other file. So check first. A race
@@ -203,19 +190,15 @@ class Layout:
         raise FileNotFoundError(errno.ENOENT, "it cannot be moved into its bucket", path)
 
     def move_to(self, path: str, state: str) -> None:
-        """Move an entry to failed/ or corrupt/. If its id exists there, add a suffix after a dot.
-
-        :raises OSError: the entry can't be moved
-        """
+        """Move an entry to failed/ or corrupt/, with a suffix if its id exists there; raise OSError if that fails."""
         self.prepare(state)
         target = self.path(state, files.id_of(path))
         files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
     def discard(self, path: str, *, is_directory: bool | None = None) -> bool:
-        """Remove an entry; return whether it existed.
+        """Remove an entry; return whether it existed. Raise OSError if it can't be removed.
 
         :param is_directory: whether the entry is a directory; None if the caller does not know
-        :raises OSError: the entry can't be removed
         """
         try:
             if not (_files.is_directory(path) if is_directory is None else is_directory):

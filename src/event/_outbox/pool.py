@@ -187,16 +187,13 @@ class DeliveryPool:
             work.open.add(lane.name)
             self._request_thread(lane)
         else:
-            work.later.append(lane)
+            work.later = lane
 
     def _request_thread(self, lane: Lane, *, is_free: bool = False) -> None:
         """Let another thread serve a lane if the lane can use one; with `is_free`, it may be the calling thread."""
-        if (
-            not lane.waits
-            or lane in self._ready
-            or lane.key in self._held
-            or len(lane.running) >= lane.limit(self._jobs)
-        ):
+        if not lane.waits or lane in self._ready or lane.key in self._held:
+            return
+        if len(lane.running) >= lane.limit(self._jobs):
             return
         self._ready.append(lane)
         if is_free and len(self._ready) == 1:
@@ -321,10 +318,9 @@ class DeliveryPool:
         """Release an entry's claim, or park the entry if the queue of a lane was full."""
         if work.later and not self._stopping:
             with self._lock:
-                lane = work.later[0]
-                lane.parked.append((work.claim.name, work.begun))
+                work.later.parked.append((work.claim.name, work.begun))
                 self._parked += 1
-                self._request_thread(lane)
+                self._request_thread(work.later)
         else:
             with self.disk:
                 where = work.settle()
@@ -332,9 +328,7 @@ class DeliveryPool:
         with self._lock:
             self._open -= 1
             self._urgent -= work.urgent
-            if (
-                not self._urgent
-            ):  # else a caller of `has_room_for` would wake for each entry; the clock wakes the others
+            if not self._urgent:  # else a caller of `has_room_for` would wake for each entry
                 self._settled.notify_all()
 
     def _unpark(self, name: str, *, begun: bool) -> None:

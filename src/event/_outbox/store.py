@@ -243,8 +243,6 @@ class Outbox:
             found = self._layout.count(BOUND - waiting, "waiting", str(bucket))
             waiting += found
             due += found if layout.is_due(bucket, now) else 0
-            if waiting == BOUND:
-                break
         counts["waiting"] = waiting
         return Summary(counts, due, next((bucket for bucket in buckets if bucket >= now), None))
 
@@ -312,8 +310,8 @@ class Outbox:
 
         :param verify: whether to check the attachments
         """
-        source, entry_id = self._layout.path(candidate.name), files.id_of(candidate.name)
-        target = self._layout.new_path("claimed", entry_id)
+        source = self._layout.path(candidate.name)
+        target = self._layout.new_path("claimed", files.id_of(source))
         try:
             is_directory, is_shared = files.inspect(source)
             if files.is_from_newer_release(source, is_directory=is_directory):
@@ -325,27 +323,27 @@ class Outbox:
         except FileNotFoundError:
             return None
         except (OSError, MemoryError) as error:
-            _log.warning("outbox entry %s cannot be claimed: %s", entry_id, error)
+            _log.warning("outbox entry %s cannot be claimed: %s", candidate.id, error)
             return None
         try:
             if is_shared:
                 self._give_own_file(target)
-            claim = self._read_claimed(target, entry_id, is_directory=is_directory)
+            claim = self._read_claimed(target, is_directory=is_directory)
             if verify and claim.entry.pending and (damage := claim.damage()):
                 raise files.DamagedError(damage)
         except (OSError, MemoryError, text.NewerVersionError) as error:
             self._put_back(target, candidate, error)
             return None
         except ValueError as error:
-            self._dead_letter(target, entry_id, error)
+            self._dead_letter(target, error)
             return None
         return claim
 
-    def _read_claimed(self, path: str, entry_id: str, *, is_directory: bool) -> Claim:
+    def _read_claimed(self, path: str, *, is_directory: bool) -> Claim:
         content = files.read_text(path, is_directory=is_directory)
-        own = text.text_of_entry(content, entry_id)
+        own = text.text_of_entry(content, files.id_of(path))
         entry = text.decode_entry(own)
-        if entry.id != entry_id:
+        if entry.id != files.id_of(path):
             raise files.DamagedError(f"its text has another id: {entry.id!r}")
         torn, shared = not own.endswith(b"\n"), len(own) < len(content)
         claim = Claim(self._layout, path, entry, is_directory=is_directory, torn=torn, shared=shared)
@@ -359,12 +357,12 @@ class Outbox:
         except OSError:
             os.utime(path)  # continue, for example if the disk is full: delivering the entry frees space
 
-    def _dead_letter(self, path: str, entry_id: str, error: ValueError) -> None:
-        _log.error("outbox entry %s is moved to corrupt/: %s", entry_id, error)
+    def _dead_letter(self, path: str, error: ValueError) -> None:
+        _log.error("outbox entry %s is moved to corrupt/: %s", files.id_of(path), error)
         try:
             self._layout.move_to(path, "corrupt")
         except OSError as problem:
-            _log.warning("outbox entry %s stays claimed until this process ends: %s", entry_id, problem)
+            _log.warning("outbox entry %s stays claimed until this process ends: %s", files.id_of(path), problem)
 
     def _put_back(self, path: str, candidate: Candidate, error: BaseException) -> None:
         """Move an entry that can't be read at the moment back to its previous state."""

@@ -163,13 +163,9 @@ def _write_entry(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Cla
 
 
 def _keep_attachments(new: NewEntry, directory: str, workspaces: str, *, skip_unreadable: bool) -> dict[str, list[str]]:
-    """Copy an event's attachments into a directory; return name -> [file, SHA-1] of the copies.
-
-    Handlers deliver the copies, even if an attached file changes later. Files in a workspace are moved.
+    """Copy an event's attachments into a directory, but move files in a workspace; return name -> [file, SHA-1].
 
     :param skip_unreadable: whether to omit a file that can't be read, with a warning. Otherwise, it is an error
-    :raises OSError: a copy can't be written, or a file can't be read
-    :raises EventError: with `NewEntry.strict`, a file has changed
     """
     copies: dict[str, list[str]] = {}
     for name, (path, expected) in new.event.get_attachments().copy().items():
@@ -204,10 +200,7 @@ def _move_synced(source: str, target: str) -> None:
 
 
 def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple[Entry, bytes]:
-    """Return an entry and its text.
-
-    :raises EventError: the event is too large, or could not be decoded again
-    """
+    """Return an entry and its text; raise EventError if the event is too large or could not be decoded again."""
     omitted = [name for name in new.event.get_attachments() if name not in copies]
     content = encode_event(without_attachments(new.event, omitted) if omitted else new.event, copies)
     span = new.span or _trace_context.span_for(new.event) or _trace_context.NO_SPAN
