@@ -118,7 +118,6 @@ def test_send_to_a_file_loads_only_json_hashlib_and_its_handler(tmp_path):
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
-        "event._dump",
         "event._handler_config",
         "event._files",
         "event._json",
@@ -166,7 +165,7 @@ def test_custom_handler_loads_no_heavy_module_but_importlib_metadata(tmp_path):
 
 # A module may import from earlier rows and, without a cycle, from its own row.
 ORDER = [
-    {"error", "_log", "_version", "_backoff", "_dump", "_fast_signal", "_text"},
+    {"error", "_log", "_version", "_backoff", "_fast_signal", "_text"},
     {
         *(
             "_json",

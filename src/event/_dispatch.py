@@ -97,8 +97,7 @@ def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, even
 def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
     """Send one event of a batch; return its result for `send_events`.
 
-    The messages that are logged for this event become the reason for its failure. Otherwise, all failures of the batch
-    would have the same reason: the messages of the entire batch.
+    If it fails, the reason is what has been logged for this event, and not for the entire batch.
     """
     start_capture()
     try:

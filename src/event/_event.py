@@ -63,16 +63,8 @@ class Event:
     _sending: str | None
 
     def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
-        _set_data(
-            self,
-            {
-                "uid": _package.unique_id() if uid is None else uid,
-                "name": name,
-                "begin_time": _package.time.time(),
-                "end_time": None,
-                **kwargs,
-            },
-        )
+        uid = _package.unique_id() if uid is None else uid
+        _set_data(self, {"uid": uid, "name": name, "begin_time": _package.time.time(), "end_time": None, **kwargs})
         _set_attachments(self, {})
         _set_closed(self, False)
         _set_redact(self, None)
@@ -120,8 +112,8 @@ class Event:
     def __repr__(self) -> str:
         """Return the name, uid, state, and the names of data and attachments; no values, which may be secret."""
         data = self._data
-        state = "closed" if self._closed else "open"
-        parts = [f"{visible(shown(data.get('name')))} {visible(shown(data.get('uid'))).strip(chr(39))}", state]
+        title = f"{visible(shown(data.get('name')))} {visible(shown(data.get('uid'))).strip(chr(39))}"
+        parts = [title, "closed" if self._closed else "open"]
         if extra := [key for key in data if key not in _FRESH]:
             parts.append(f"data: {visible(', '.join(map(str, extra)))}")
         if self._attachments:
@@ -165,10 +157,9 @@ class Event:
         try:
             absolute = os.path.abspath(os.fsdecode(path))
             digest = _files.sha1(absolute)
-        except FileNotFoundError as error:
-            raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: no such file") from error
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "no such file" if is_missing else getattr(error, "strerror", None) or error
             raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
         if name in self._attachments:
             from event import _log
@@ -288,7 +279,6 @@ def _attributes(event: Event) -> Iterator[tuple[str, Any]]:
 
 
 def _in_utc(second: float) -> str:
-    """Return a time in whole seconds since 1970 UTC as ``YYYY-MM-DDTHH:MM:SS``."""
     text = _SECONDS.get(second)
     if text is None:
         year, month, day, hour, minute, whole = time.gmtime(second)[:6]
@@ -336,7 +326,7 @@ def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict
 def raw_content(event: Event) -> dict[str, Any]:
     """Return the content of a dump with dates as numbers, for another process of this package."""
     attachments = {name: [*attachment] for name, attachment in event.get_attachments().items()}
-    return {"data": raw_data(event).copy(), "attachments": attachments, "closed": _get_closed(event)}
+    return {"data": raw_data(event).copy(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
 
 
 def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
@@ -346,13 +336,29 @@ def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
     :param sending: the id of the sending, see `sending_id`; None for none
     :raises ValueError: the content is invalid; the message explains why
     """
-    from event._dump import read_content
-
-    data, attachments, closed = read_content(content)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    data, attachments, closed = map(content.get, ("data", "attachments", "closed"))
+    if not isinstance(data, dict) or "uid" not in data or "name" not in data:
+        raise ValueError("'data' must be an object with a 'uid' and a 'name'")
+    if not isinstance(attachments, dict) or not all(map(_is_attachment, attachments.items())):
+        raise ValueError("'attachments' must be an object of name: [path, SHA-1], all non-empty strings without NUL")
+    if not isinstance(closed, bool):
+        raise ValueError("'closed' must be true or false")
     event = kind.__new__(kind)
-    state = {"_data": data, "_attachments": attachments, "_closed": closed, "_sending": sending}
-    Event.__setstate__(event, {**state, "_redact": None, "_formatters": None})
+    state = {"_data": data, "_closed": closed, "_sending": sending, "_redact": None, "_formatters": None}
+    pairs = {name: (path, digest) for name, (path, digest) in attachments.items()}
+    Event.__setstate__(event, {**state, "_attachments": pairs})
     return event
+
+
+def _is_attachment(item: tuple[str, Any]) -> bool:
+    name, value = item
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(text, str) and text and "\0" not in text for text in (name, *value))
+    )
 
 
 def raw_data(event: Event) -> dict[str, Any]:
@@ -370,7 +376,6 @@ _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
 _Slot = type(Event.__dict__["_data"])
 # Setting an attribute of an event changes its data, so use these functions to access the slots.
-_get_closed = Event.__dict__["_closed"].__get__
 _get_data = Event.__dict__["_data"].__get__
 _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__

@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
     E = TypeVar("E", bound=Event)
 
-Attachments = dict[str, tuple[str, str]]  # name -> (path, SHA-1)
-
 
 def with_sending(event: E, sending: str) -> E:
     """Return a copy of an event with the id of a sending; see `event.sending_id`."""
     return _copy(event, _sending=sending)
 
 
-def with_attachments(event: E, attachments: Attachments) -> E:
+def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
     """Return a copy of an event with other attachments."""
     return _copy(event, _attachments=attachments)
 

@@ -146,13 +146,11 @@ def join_fields(fields: list[str], *, last_whole: bool = False) -> str:
 def decode_options(
     handler: str, fields: Sequence[str], known: Collection[str], position: int, syntax: str
 ) -> dict[str, str]:
-    """Parse ``key=value`` fields.
+    """Parse the last fields of a configuration, which are ``key=value``.
 
-    :param handler: the name of the handler, for the error
-    :param fields: the last fields of a configuration
     :param known: the valid keys
     :param position: the position of the first field in the configuration, for the error
-    :param syntax: the expected syntax, such as ``expected http=URL[,key=value...]``
+    :param syntax: the expected syntax, for the error, such as ``expected http=URL[,key=value...]``
     :raises EventError: a field is not ``key=value``, or its key is unknown
     """
     options: dict[str, str] = {}
@@ -166,9 +164,8 @@ def decode_options(
 
 
 def positive_seconds(value: object, origin: str) -> float:
-    """Convert a value to a positive number of seconds, at most `LONGEST_TIMEOUT`.
+    """Convert a number, or a string with a number, to a positive number of seconds, at most `LONGEST_TIMEOUT`.
 
-    :param value: a number, or a string with a number
     :param origin: the name of the value, for the error
     :raises EventError: the value is not a positive number
     """
@@ -182,10 +179,7 @@ def positive_seconds(value: object, origin: str) -> float:
 
 
 def quote(value: str, *, comma: bool = True) -> str:
-    """Percent-encode each ``|``, each ``,`` and each ``%`` that would otherwise be the start of an escape.
-
-    :param comma: whether to encode commas
-    """
+    """Percent-encode each ``|``, each ``,`` if `comma` is true, and each ``%`` that would be the start of an escape."""
     head, *rest = value.split("%")
     value = head + "".join(("%25" if part[:2].upper() in _ESCAPES else "%") + part for part in rest)
     value = value.replace("|", "%7C")

@@ -54,7 +54,7 @@ def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
 
 
 def _natural(value: Any) -> Any:
-    """Convert a value of another type to the form that `event._json.dumps` describes, one level deep."""
+    """Convert a value of another type, one level deep."""
     kind = type(value)
     if isinstance(value, Enum):
         return value.value

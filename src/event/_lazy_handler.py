@@ -30,7 +30,6 @@ class LazyHandler:
         self._handler: EventHandler | None = None
 
     def send_event(self, event: Event) -> bool:
-        """Give the handler an event."""
         try:
             handler: EventHandler = self.load()
             return handler.send_event(event)

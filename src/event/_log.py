@@ -2,8 +2,7 @@
 
 ``logging`` is imported for the first message, because importing it takes longer than sending an event.
 
-A handler that returns False logs the reason. `start_capture` and `stop_capture` collect the messages of the current
-thread, so that the result of the delivery includes this reason.
+A handler that returns False logs the reason. Its messages are captured, so that the result of the delivery includes it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def get_logger() -> Logger:
 
 
 def warning(message: str, *args: object) -> None:
-    """Log at WARNING; see `error`."""
+    """Log at WARNING."""
     _log_safely(WARNING, message, args)
 
 
@@ -55,14 +54,7 @@ def not_delivered(event: object, reason: str, *, is_logged: bool = False) -> Non
 
 
 def error(message: str, *args: object, cause: BaseException | None = None) -> None:
-    """Log at ERROR.
-
-    Never raise an exception, not even if a log handler or a filter does: logging a failure must not fail.
-
-    :param message: the message, as for `logging`
-    :param args: the arguments of the message, as for `logging`
-    :param cause: an exception to log with its traceback
-    """
+    """Log at ERROR, with the traceback of the cause if there is one."""
     _log_safely(40, message, args, cause)
 
 
@@ -73,6 +65,7 @@ def _log_safely(
     cause: BaseException | None = None,
     captured: str | None = None,
 ) -> None:
+    """Log a message, but do not raise, not even if a log handler or a filter does: logging a failure must not fail."""
     args = tuple(map(_visible_argument, args))
     try:
         # Tests may replace `event.logger`.
@@ -87,7 +80,7 @@ def _log_safely(
 
 
 def _visible_argument(value: object) -> object:
-    """Return an argument of a message without control characters, which could control a terminal or forge a line."""
+    """Escape control characters, which could control a terminal or forge a line."""
     if isinstance(value, str):
         return visible(value)
     return visible(str(value)) if isinstance(value, OSError) else value
@@ -118,10 +111,7 @@ def add_captured(said: str) -> None:
 
 
 def _capture_record(record: LogRecord) -> bool:
-    """Capture a record and let it pass.
-
-    This is a filter, because a log handler would disable the default output of `logging` to stderr.
-    """
+    """Capture a record. This is a filter, because a log handler would disable the default output to stderr."""
     if record.exc_info and record.exc_info[1] and not record.exc_text:
         record.exc_text = _visible_traceback(record.exc_info[1])
     if record.levelno >= WARNING and is_capturing():

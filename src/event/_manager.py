@@ -198,16 +198,15 @@ class EventManager:
         from event import _places
 
         path = os.fspath(filename) if filename else _places.config_file()
-        content = None
-        if path:
-            from event._config_file import read_config_file
-
-            content = read_config_file(path)
-            self._config_path = content.path
-            self._apply(content)
-        if content is None:
+        if not path:
             self.load_handlers_from_env()
-        elif os.environ.get("E3_EVENT_HANDLERS"):
+            return
+        from event._config_file import read_config_file
+
+        content = read_config_file(path)
+        self._config_path = content.path
+        self._apply(content)
+        if os.environ.get("E3_EVENT_HANDLERS"):
             self._load_from_env("E3_EVENT_HANDLERS", [*content.problems, *filter(None, [content.hiding])])
         else:
             self._load(content.handlers, content.path, content.problems)
@@ -222,14 +221,10 @@ class EventManager:
             self.redact = further_secrets(content.redact)
 
     def _load(self, pairs: Iterable[tuple[str, str]], where: str, problems: Sequence[str] = ()) -> None:
-        """Add handlers by name and configuration.
-
-        :param where: the source of the configurations, for messages
-        :param problems: other errors of that source, to raise too
-        """
+        """Add handlers by name and configuration; `where` is their source, and `problems` are its other errors."""
         from event import _handler_config
 
-        errors: dict[str, BaseException] = {}
+        messages, causes = [*problems], list[BaseException]()
         for name, config in dict(pairs).items():
             try:
                 _handler_config.require_valid_config(config)
@@ -240,11 +235,11 @@ class EventManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit too: a plugin must not end the program
-                errors[name] = error
                 self._unloaded[name] = config
-        messages = [*problems, *(_load_message(name, error, where) for name, error in errors.items())]
+                messages.append(_load_message(name, error, where))
+                causes.append(error)
         if messages:
-            raise EventError(";\n".join(messages)) from next(iter(errors.values()), None)
+            raise EventError(";\n".join(messages)) from (causes[0] if causes else None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers to an environment variable, for child processes.
@@ -287,14 +282,13 @@ class EventManager:
         from event import _redact  # noqa: F401
 
         if self.outbox is not None or self.timeout is not None:
-            from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
         if "event._json" in sys.modules:  # a handler that writes JSON or the outbox has imported it
             from event import _json_plain  # noqa: F401
 
 
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
-    """Return the value of `EventManager.redact` for the constructor's argument."""
+    """Return the value of `EventManager.redact`."""
     if isinstance(redact, bool):
         return () if redact else None
     return (redact,) if isinstance(redact, str) else tuple(redact)
@@ -318,7 +312,6 @@ def _timeout(value: float | None) -> float | None:
 
 
 def _load_message(name: str, error: BaseException, where: str) -> str:
-    """Return the error of a handler, with its name and the source of its configuration."""
     text = one_line(error)
     return text if text.startswith(where) else f"{name}: {text} (in {where})"
 
@@ -333,10 +326,7 @@ def _config_of(name: str, handler: EventHandler) -> str:
 
 
 def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of an outbox from an option or a variable; None if it is ``none`` or empty.
-
-    ``none`` may be written in upper case. ``~`` is the home directory.
-    """
+    """Return the absolute path of an outbox; None if the name is ``none``, in upper or lower case, or empty."""
     path = os.fspath(name or "")
     if not path or path.lower() == "none":
         return None

@@ -20,17 +20,13 @@ _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234
 
 
 class Secrets:
-    """The forms of secrets and of each of their lines, without the white space at their ends.
-
-    :ivar plain: the secrets and their encodings
-    :ivar base64: parts of the base64 of any text that contains a secret
-    """
+    """The forms of secrets and of each of their lines, without the white space at their ends."""
 
     __slots__ = ("base64", "plain")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.plain: set[str] = set()
-        self.base64: set[str] = set()
+        self.plain: set[str] = set()  # the secrets and their encodings
+        self.base64: set[str] = set()  # parts of the base64 of any text that contains a secret
         for secret in secrets:
             lines = [line for line in secret.splitlines() if len(line) >= _MIN_LINE_LENGTH]
             for text in filter(None, {secret.strip(), *lines}):
@@ -83,7 +79,7 @@ def without_credentials(text: str, credentials: Iterable[str]) -> str:
 
 
 def _parts(credential: str) -> Iterator[str]:
-    """Yield a credential, and the secrets that it contains: a token, the password of ``Basic``, a value of a cookie."""
+    """Yield a credential and what it contains: a token, the password of ``Basic``, a value of a cookie."""
     from urllib.parse import unquote
 
     scheme, _, token = credential.strip().partition(" ")

@@ -95,10 +95,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
-    """Replace secrets in an event's data, except in the ``uid``. If there are none, return the same object.
-
-    :param references: further secrets, see `redact_text`
-    """
+    """Replace secrets in an event's data, except in the ``uid``. If there are none, return the same object."""
     secrets = _known_secrets(references)
     if _is_harmless(data, secrets):
         return data
@@ -110,8 +107,6 @@ def redact_keys(names: dict[str, _V], references: Iterable[str] = ()) -> dict[st
     """Replace secrets in the keys of a dict, such as the names of attachments. If there are none, return the same dict.
 
     A number distinguishes keys that would become the same: ``***``, ``***-2``.
-
-    :param references: further secrets, see `redact_text`
     """
     return _with_values(names, [*names.values()], _known_secrets(references))
 
@@ -220,7 +215,7 @@ def _redacted(value: Any, secrets: Secrets) -> Any:
 
 
 def _with_values(items: dict[Any, _V], values: list[_V], secrets: Secrets) -> dict[Any, _V]:
-    """Return a dict with other values, and without secrets in its keys. If nothing differs, return the same dict."""
+    """Return a dict with these values, and without secrets in its keys. If nothing differs, return the same dict."""
     keys = [_redacted_key(key, secrets) for key in items]
     if _are_same(values, items.values()) and _are_same(keys, items):
         return items
@@ -228,10 +223,7 @@ def _with_values(items: dict[Any, _V], values: list[_V], secrets: Secrets) -> di
 
 
 def _distinct(keys: list[Any], before: Iterable[Any]) -> Iterator[Any]:
-    """Yield keys. A number distinguishes a changed key from the others: ``***``, ``***-2``.
-
-    :param before: the keys before the change
-    """
+    """Yield keys, and distinguish a key that differs from the one before the change by a number."""
     used, numbers = {*before}, dict.fromkeys(keys, 1)
     for key, unchanged in zip(keys, before, strict=True):
         found = key
@@ -276,10 +268,7 @@ def _without_private_keys(text: str) -> str:
 
 
 def _without_private_key(block: str) -> str:
-    """Replace the content of a PEM block if it is a private key.
-
-    :param block: the text after ``-----BEGIN ``
-    """
+    """Replace the content of a PEM block, a text after ``-----BEGIN ``, if it is a private key."""
     title, dashes, body = block.partition(_DASHES)
     if not dashes or "PRIVATE KEY" not in title[:_PEM_TITLE_MAX]:
         return _PEM_BEGIN + block

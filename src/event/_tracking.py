@@ -140,10 +140,7 @@ def _finished(event: Event, error: BaseException | None) -> Event:
 
 
 async def in_thread(send: Callable[[Event], T], event: Event) -> T:
-    """Send an event in a thread of asyncio.
-
-    If no event loop of asyncio is running, or it has no more threads, send it in the current thread.
-    """
+    """Send an event in a thread of asyncio's event loop; in the current thread if there is no such loop or thread."""
     asyncio = sys.modules.get("asyncio")
     try:
         loop = asyncio.get_running_loop()  # type: ignore[union-attr]  # None has no loop
@@ -176,11 +173,7 @@ def _flags(function: Any) -> int:
 
 
 def outcome_of(error: BaseException | None) -> dict[str, Any]:
-    """Return the ``outcome`` of work that ended with an exception or None: success, failure or cancel.
-
-    A failure also has an ``error`` with the exception's ``type`` and ``message``. SystemExit with status 0 is a
-    success.
-    """
+    """Return the ``outcome`` of work that ended with an exception or None, and the ``error`` of a failure."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return {"outcome": "success"}
     if isinstance(error, KeyboardInterrupt) or _is_cancellation(error):

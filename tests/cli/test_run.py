@@ -24,7 +24,7 @@ from helpers.commands import TO_FILES, handler_source, stored_events
 if os.name == "nt":
     pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)
 
-CI_MARKS = {mark.partition("=")[0] for mark, *_ in ci.SYSTEMS.values()}
+CI_MARKS = {variables["mark"].partition("=")[0] for variables in ci.SYSTEMS.values()}
 HUNG = """import threading
         threading.Thread(target=threading.Event().wait, daemon=False).start()
         threading.Event().wait()"""

@@ -95,20 +95,19 @@ def run(args: argparse.Namespace) -> int:
         "quiet": args.quiet and not args.json,
     }
     supervisor = Supervisor(job, report, args.worker)
-    shutdown = GracefulShutdown()
-    with shutdown:
+    with GracefulShutdown() as shutdown:
         try:
             while not supervisor.finished:
                 supervisor.step(_SIGNAL_CHECK_INTERVAL)
                 report.show_progress(supervisor)
-                if shutdown.requested:
+                if shutdown.requested.is_set():
                     supervisor.stop()
         except KeyboardInterrupt:
             supervisor.abort()
             return 130
         finally:
             report.clear()
-    if args.watch or shutdown.requested:
+    if args.watch or shutdown.requested.is_set():
         return shutdown.status
     status = _finish(supervisor, report, settings.outbox, strict=args.strict, named=args.outbox is not None)
     if args.json:

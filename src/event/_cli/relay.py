@@ -11,7 +11,6 @@ from event._cli._support.handler_loading import load
 from event._cli._support.settings import Settings
 from event._cli.deliver import Report, add_jobs
 from event._process.shutdown import GracefulShutdown
-from event._process.signal_flag import SignalFlag
 from event._worker import WorkerSink
 from event.error import EventError, one_line
 
@@ -103,13 +102,11 @@ def run(args: argparse.Namespace) -> int:
     _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
     for library in _LIBRARIES:  # errors are raised; without a handler, logging would print the rest
         logging.getLogger(library).addHandler(logging.NullHandler())
-    stop = SignalFlag()
-    shutdown = GracefulShutdown(stop.set)
-    with shutdown:
+    with GracefulShutdown() as shutdown:
         sink = WorkerSink(_job(args, pairs, outbox, timeout), Report(args.parser.prog, quiet=True))
         relay = _broker.Relay(url, args.queue, sink, partial(_print_problem, args.parser.prog))
         try:
-            relay.run(stop)
+            relay.run(shutdown.requested)
             sink.close()
         except KeyboardInterrupt:
             sink.abort()

@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Heir(Protocol):
-        """The work of the witness after our process has ended."""
+        """The work of the witness: `close_reader` on request, `pass_through` after our process has ended."""
 
-        def pass_through(self) -> None:
-            """Continue to show the output of remaining processes."""
+        def pass_through(self) -> None: ...
 
-        def close_reader(self, number: int) -> None:
-            """Close a pipe, as `Signals.report_closed` asks for."""
+        def close_reader(self, number: int) -> None: ...
 
 
 REPORT_TIMEOUT = 0.2  # seconds
