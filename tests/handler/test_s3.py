@@ -19,6 +19,7 @@ import event
 from event._event_copies import with_sending
 from event._net import s3
 from event.handler.s3 import S3Handler
+from helpers.attributes import public_attributes
 from servers.s3 import SECRET, fixed_answer_server, s3_server, silent_server
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/s3.md"
@@ -497,7 +498,7 @@ def test_the_module_imports_no_boto3():
 
 
 def test_the_attributes_keep_their_names():
-    assert vars(S3Handler("s3://e", "s3://l")) == {
+    assert public_attributes(S3Handler("s3://e", "s3://l")) == {
         "event_s3_url": "s3://e",
         "log_s3_url": "s3://l",
         "sse": "AES256",
@@ -540,7 +541,7 @@ def test_handler_round_trips_through_the_environment(arguments):
     event.handler_config_as_env()
     manager = event.EventManager()
     manager.load_handlers_from_env()
-    assert vars(manager.handlers["s3"]) == vars(event.default_manager.handlers["s3"])
+    assert public_attributes(manager.handlers["s3"]) == public_attributes(event.default_manager.handlers["s3"])
 
 
 @pytest.mark.parametrize("config", ["", "s3://e", "s3://e;s3://l"])
