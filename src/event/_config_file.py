@@ -194,7 +194,6 @@ def _add_mistake(made: ConfigFile, name: str, table: Any, reason: str, *, is_use
 
 
 def _name_of_invalid(name: str, table: Any) -> str:
-    """Return the name of a handler whose table is invalid, with as many of its parts as are valid."""
     try:
         return _full_name(name, table, "")[1]
     except (EventError, AttributeError):  # AttributeError: it is not a table
@@ -322,7 +321,6 @@ HANDLER_NAMES = {"event_type": "type"}  # key in the file -> option of the handl
 
 
 def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) -> tuple[str, str]:
-    """Return a handler's name and configuration, as in E3_EVENT_HANDLERS."""
     kind, full_name = _full_name(name, table, where)
     if not _registry.is_installed(kind):
         raise EventError(f"{dotted(where, 'type') if 'type' in table else where}: {_registry.unknown(kind)}")

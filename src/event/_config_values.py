@@ -37,7 +37,6 @@ def hint(word: str, known: Iterable[str]) -> str:
 
 
 def seconds(value: Any) -> float:
-    """Return the file's timeout."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise EventError(f"timeout: is {value!r}; expected a positive number of seconds")
     return float(value)

@@ -426,7 +426,7 @@ def test_entry_being_delivered_is_neither_retried_nor_dropped(command, action):
 
 def test_entry_claimed_meanwhile_prints_one_line(command, monkeypatch):
     golden()
-    moved_on = Candidate("waiting", GOLDEN_ID, f"waiting/30/{GOLDEN_ID}")
+    moved_on = Candidate(f"waiting/30/{GOLDEN_ID}")
     monkeypatch.setattr(Outbox, "find", lambda *_: [moved_on])
     for action in ("show", "retry", "drop"):
         status, out, err = command("outbox", action, GOLDEN_ID, *AT)

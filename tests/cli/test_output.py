@@ -330,7 +330,7 @@ def test_entry_that_moves_meanwhile_is_not_pruned(tmp_path):
     from event._cli._support.outbox_listing import age
     from event._outbox import Candidate, Outbox
 
-    assert age(Outbox(tmp_path), Candidate("corrupt", "x", "corrupt/x"), "damaged") == 0.0
+    assert age(Outbox(tmp_path), Candidate("corrupt/x"), "damaged") == 0.0
 
 
 @pytest.mark.parametrize(

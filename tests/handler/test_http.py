@@ -1,3 +1,5 @@
+"""The http handler with real HTTP servers, and servers that misbehave."""
+
 from __future__ import annotations
 
 import base64
@@ -57,7 +59,7 @@ def the_json(server):
 
 
 def received(request):
-    """Return the CloudEvent that the SDK makes of a request."""
+    """Return the CloudEvent that the SDK reads from a request."""
     return from_http_event(HTTPMessage(headers=request.headers, body=request.body))
 
 
@@ -101,7 +103,7 @@ def test_source_and_type_are_configurable(server):
         pytest.param("build-07.example.com", "/e3-event/build-07.example.com", id="name"),
         pytest.param("Jane's box", "/e3-event/Jane-s-box", id="odd"),
         pytest.param("", "/e3-event", id="empty"),
-        pytest.param(["a"], "/e3-event", id="no-string"),
+        pytest.param(["a"], "/e3-event", id="not-a-string"),
     ],
 )
 def test_source_has_the_host_from_the_data(server, host, source):
@@ -110,7 +112,7 @@ def test_source_has_the_host_from_the_data(server, host, source):
     assert urlsplit(source).geturl() == source
 
 
-NOON = datetime(2026, 1, 31, 12, 0, 0)  # noqa: DTZ001  # one without a zone
+NOON = datetime(2026, 1, 31, 12, 0, 0)  # noqa: DTZ001  # without a time zone
 
 
 @pytest.mark.parametrize(
@@ -210,29 +212,29 @@ TASKRUN = {"0.3.0": "0.1.1", "0.4.1": "0.2.0", "0.5.1": "0.3.0"}
 
 
 def taskrun_schema(version, predicate):
-    """Return the JSON schema of an event, as the published ones of CDEvents read; links, which we have none of, aside.
+    """Return the JSON schema of an event, as CDEvents publishes it but without links, which the handler never sends.
 
-    Since 0.5 the context tells its version in ``specversion``, the subject has no ``type``, the name of the task and
-    the outcome are required, the address is a ``uri``, and the outcomes are listed.
+    Since 0.5, the version is in ``specversion``, the subject has no ``type``, and the URL is in ``uri``. The schema
+    requires the task name and the outcome, and lists the outcomes.
     """
     new = version.startswith("0.5")
     text, word = {"type": "string"}, {"type": "string", "minLength": 1}
     kind = f"dev.cdevents.taskrun.{predicate}.{TASKRUN[version]}"
     context = {"specversion" if new else "version": word, "id": word, "source": word, "type": {"enum": [kind]}}
     context["timestamp"] = {"type": "string", "format": "date-time"}
-    run = closed({"id": word, "source": word}, ["id"])
+    run = object_schema({"id": word, "source": word}, ["id"])
     content = {"taskName": text, "uri" if new else "url": text, "pipelineRun": run}
     if predicate == "finished":
         content["outcome"] = {"enum": ["success", "failure", "cancel", "error"] if new else OLD_OUTCOMES}
         content["errors"] = text
     needed = [name for name in ("taskName", "outcome") if new and name in content]
-    subject = {"id": word, "source": word, "content": closed(content, needed)}
+    subject = {"id": word, "source": word, "content": object_schema(content, needed)}
     if not new:
         subject["type"] = {"enum": ["taskRun"]}
-    return closed(
+    return object_schema(
         {
-            "context": closed(context, [*context]),
-            "subject": closed(subject, [name for name in subject if name != "source"]),
+            "context": object_schema(context, [*context]),
+            "subject": object_schema(subject, [name for name in subject if name != "source"]),
             "customData": {"oneOf": [{"type": "object"}, {"type": "string", "contentEncoding": "base64"}]},
             "customDataContentType": text,
         },
@@ -240,11 +242,11 @@ def taskrun_schema(version, predicate):
     )
 
 
-# The schemas take any string; the text of the specification names these.
+# The schemas accept any string. The text of the specification lists these.
 OLD_OUTCOMES = ["success", "failure", "error"]
 
 
-def closed(properties, required):
+def object_schema(properties, required):
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
@@ -256,7 +258,7 @@ def validated(cdevent, version, predicate):
 
 
 def cdevent_of(server, version, predicate):
-    """Return the valid CDEvent that the server has got, in a CloudEvent that is bound to it."""
+    """Check and return the last CDEvent that the server received in a CloudEvent."""
     got = received(server.requests[-1])
     cdevent = validated(got.get_data(), version, predicate)
     context = cdevent["context"]
@@ -317,11 +319,11 @@ def test_outcome_is_a_cdevents_outcome(server, version, data, expected):
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        pytest.param("0.5.1", {"outcome": "cancel"}, id="has-it"),
-        pytest.param("0.4.1", {"outcome": "error", "errors": "outcome: cancel"}, id="has-not"),
+        pytest.param("0.5.1", {"outcome": "cancel"}, id="cancel-is-an-outcome"),
+        pytest.param("0.4.1", {"outcome": "error", "errors": "outcome: cancel"}, id="cancel-is-not-an-outcome"),
     ],
 )
-def test_cancelled_run_is_an_error_in_cdevents(server, version, expected):
+def test_outcome_cancel_is_an_error_if_cdevents_does_not_list_it(server, version, expected):
     assert HTTPHandler(server.url, "cdevents", cdevents=version).send_event(finished(outcome="cancel"))
     assert cdevent_of(server, version, "finished")["subject"]["content"] == {"taskName": "compile", **expected}
 
@@ -475,7 +477,7 @@ def test_a_user_and_a_password_become_the_header_authorization(server):
     assert server.requests[0].headers["authorization"] == "Basic " + base64.b64encode("ci:p@ssé".encode()).decode()
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -517,9 +519,9 @@ def test_retry_after_within_the_timeout_is_respected():
     "pause",
     [
         pytest.param("3600", id="too-long"),
-        pytest.param("9" * 400, id="endless"),
+        pytest.param("9" * 400, id="huge-number"),
         pytest.param("Fri, 31 Dec 9999 23:59:59 GMT", id="date"),
-        pytest.param("Fri, 99 Foo 9999 23:59:59 GMT", id="no-date"),
+        pytest.param("Fri, 99 Foo 9999 23:59:59 GMT", id="invalid-date"),
         pytest.param("soon", id="words"),
     ],
 )
@@ -569,7 +571,7 @@ def test_missing_response_body_does_not_change_the_result(monkeypatch):
         assert HTTPHandler(f"http://127.0.0.1:{port}").send_event(event.Event("compile"))
 
 
-# Servers that are not there, silent or slow
+# Unreachable, silent and slow servers
 
 
 def drip(connection, stopped):
@@ -601,7 +603,7 @@ def babble(connection, stopped):
         pytest.param(drip, "timed out|total timeout has expired", id="dripping"),
         pytest.param(silence, "timed out|total timeout has expired", id="silent"),
         pytest.param(hang_up, "Remote end closed connection|connection reset by peer", id="hanging-up"),
-        pytest.param(babble, "the server's answer is not valid HTTP$", id="no-http"),
+        pytest.param(babble, "the server's answer is not valid HTTP$", id="not-http"),
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -635,9 +637,11 @@ def test_dripping_tls_server_is_a_failure_at_the_timeout(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        pytest.param("http://127.0.0.1:{port}", ": connection refused; ", id="nobody"),
-        pytest.param("http://no-such-host.invalid", ": name or service not known; ", id="no-host"),
-        pytest.param("http://" + "a" * 64 + ".invalid", "(LocationParseError|Unicode\\w*Error|gaierror)", id="no-name"),
+        pytest.param("http://127.0.0.1:{port}", ": connection refused; ", id="unused-port"),
+        pytest.param("http://no-such-host.invalid", ": name or service not known; ", id="unknown-host"),
+        pytest.param(
+            "http://" + "a" * 64 + ".invalid", "(LocationParseError|Unicode\\w*Error|gaierror)", id="invalid-host"
+        ),
     ],
 )
 def test_refused_connection_is_a_failure_with_its_reason(caplog, url, why):
@@ -789,10 +793,10 @@ def test_outbox_stores_only_references(server, tmp_path, monkeypatch):
     server.answers[:] = [Answer(503)]
     manager.add_handler("http", "file:hook", "json", "env:KEY")
     assert not manager.send_event(event.Event("compile"))
-    kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
-    assert f"file:{tmp_path / 'hook'}".encode() in kept.replace(b"\\\\", b"\\")
-    assert TOKEN.encode() not in kept
-    assert SECRET.encode() not in kept
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+    assert f"file:{tmp_path / 'hook'}".encode() in stored.replace(b"\\\\", b"\\")
+    assert TOKEN.encode() not in stored
+    assert SECRET.encode() not in stored
     monkeypatch.chdir("/")
     server.answers[:] = [Answer(200)]
     ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
@@ -891,7 +895,7 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"source": "a b"}, "the source is 'a b'; expected a URI reference", id="source"),
         pytest.param({"cdevents": "9"}, "the version in cdevents= is unknown; expected one of", id="cdevents"),
         pytest.param({"timeout": "soon"}, "the timeout is 'soon'; expected a positive number", id="timeout"),
-        pytest.param({"timeout": 0}, "the timeout is 0; expected a positive number", id="no-time"),
+        pytest.param({"timeout": 0}, "the timeout is 0; expected a positive number", id="zero-timeout"),
         pytest.param({"timeout": float("nan")}, "the timeout is nan; expected a positive number", id="nan"),
         pytest.param({"timeout": None}, "the timeout is None; expected a positive number", id="none"),
     ],

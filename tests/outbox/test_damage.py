@@ -51,13 +51,13 @@ def test_entry_is_not_moved_into_a_directory_of_another_user(box, state, caplog)
     claim = put(box)
     os.chown(place(box, state), 12345, -1)
     if state == "corrupt":
-        with pytest.raises(PermissionError, match="belongs to another user"):
-            claim.dead_letter("damaged")
+        Path(claim.path).write_text("{")
+        assert box.adopt(claim.name) is None
     else:
         claim.entry.created = 0 if state == "failed" else claim.entry.created
         claim.entry.attempts = 10
         assert claim.release() == "claimed"
-        assert "belongs to another user" in caplog.text
+    assert "belongs to another user" in caplog.text
     assert list(names_by_state(box)) == ["claimed"]
 
 

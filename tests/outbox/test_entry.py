@@ -42,7 +42,7 @@ class Reader:
 
     def bytes(self, text):
         Path(self.box.path, "failed", "i").write_bytes(text)
-        return self.box.read(Candidate("failed", "i", "failed/i"))
+        return self.box.read(Candidate("failed/i"))
 
 
 @pytest.fixture(scope="module")

@@ -134,15 +134,15 @@ def test_full_id_is_found_even_if_it_is_a_prefix_of_another(box):
     assert [found.id for found in box.find("abc")] == ["abc"]
 
 
-def test_a_candidate_knows_its_state_due_time_and_owner(box):
+def test_a_candidate_knows_its_id_and_due_time(box):
     claim = put(box)
     (claimed,) = candidates(box, "claimed")
-    assert (claimed.due, f"{claimed.id}.{claimed.owner}") == (None, claim.name)
+    assert (claimed.due, claimed.id, claimed.name) == (None, claim.entry.id, f"claimed/{claim.name}")
     claim.postpone(3600)
     (waits,) = candidates(box, "waiting")
-    assert (waits.due, waits.owner) == (3600, "")
+    assert waits.due == 3600
     assert repr(waits) == f"<Candidate waiting/3600/{waits.id}>"
-    assert Candidate("failed", "x", "failed/x").due is None
+    assert Candidate("failed/x").due is None
 
 
 # Counting.

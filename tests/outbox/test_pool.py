@@ -12,7 +12,7 @@ import pytest
 from event import Event, PermanentError, _registry
 from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
-from event._outbox.lanes import Lane, LaneResult, Recipient, Work, send_works
+from event._outbox.lanes import Lane, Recipient, Work, send_works
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import SECONDS, Reports, deliver
 from helpers.entries import names_by_state
@@ -124,7 +124,7 @@ def test_time_in_which_another_thread_computes_does_not_count_as_blocked(box, ki
     work = Work(box.put(Event("n"), {"fine": ""}))
     monkeypatch.setattr(time, "perf_counter", iter([10.0, 14.0]).__next__)
     monkeypatch.setattr(time, "process_time", iter([5.0, 5.0 + computed]).__next__)
-    assert send_works(Lane("fine", ""), [work]).blocked == blocked
+    assert send_works(Lane("fine", ""), [work])[2] == blocked
 
 
 def test_each_event_of_a_batch_has_its_own_result(box, kinds):
@@ -567,7 +567,7 @@ def test_single_slow_call_is_no_reason_to_take_one_event_at_a_time(box, kinds):
     lane = Lane("fine", "")
     sizes = []
     for seconds in (0.0001, 0.0001, 5.0, 5.0):
-        lane.record_call(LaneResult([], seconds, 0.0), 1)
+        lane.record_call(seconds, 0.0)
         lane.put_back(Work(box.put(Event("n"), {"fine": ""})) for _ in range(3))
         sizes.append(len(lane.next_sending().remaining))
         lane.empty()
@@ -580,7 +580,7 @@ def test_single_call_that_waits_is_no_reason_for_more_threads(kinds):
     lane.handler.load()
     limits = []
     for seconds in (0.0001, 5.0, 5.0):
-        lane.record_call(LaneResult([], seconds, seconds), 1)
+        lane.record_call(seconds, seconds)
         limits.append(lane.limit(4))
     assert limits == [1, 1, 4]
 

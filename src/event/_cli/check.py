@@ -66,9 +66,8 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     settings = Settings(args)
-    installed = _builtins() + _plugins() + _shadowed()
+    installed = _installed()
     loaded, broken = load(settings.handlers, plugins=True)
     entries = _entries(settings.handlers, loaded, broken)
     outbox = _outbox(settings)
@@ -119,21 +118,11 @@ _OK = "ok"
 _BROKEN = "broken: "
 
 
-def _builtins() -> list[Row]:
-    ours = f"e3-event {VERSION}"
-    return [(name, ours, _missing_modules(name) or _handler_state(name)) for name in _registry.BUILTINS]
-
-
-def _plugins() -> list[Row]:
-    points = _registry.plugins()
-    return [
-        (
-            name,
-            ", ".join(dict.fromkeys(map(_distribution, points[name]))),
-            _missing_modules(name) or _handler_state(name),
-        )
-        for name in sorted(points)
-    ]
+def _installed() -> list[Row]:
+    sources = dict.fromkeys(_registry.BUILTINS, f"e3-event {VERSION}")
+    for name, points in sorted(_registry.plugins().items()):
+        sources[name] = ", ".join(dict.fromkeys(map(_distribution, points)))
+    return [*((name, source, _handler_state(name)) for name, source in sources.items()), *_shadowed()]
 
 
 def _shadowed() -> list[Row]:
@@ -149,25 +138,14 @@ def _shadowed() -> list[Row]:
 
 
 def _handler_state(name: str) -> str:
-    with Capture():
-        try:
-            _registry.get_handler(name)
-        except Exception as error:
-            return f"{_BROKEN}{one_line(error)}"
-    return _OK
-
-
-def _missing_modules(name: str) -> str | None:
-    """Return the missing modules of a handler and the command that installs them; None if none is missing."""
     try:
-        requires = dict(getattr(_registry.get_handler(name), "requires", {}))
-    except Exception:
-        return None  # `_handler_state` reports it as broken
+        with Capture():
+            requires = dict(getattr(_registry.get_handler(name), "requires", {}))
+    except Exception as error:
+        return f"{_BROKEN}{one_line(error)}"
     missing = [module for module in requires if not _is_there(module)]
-    if not missing:
-        return None
     sources = " ".join(dict.fromkeys(f'"{requires[module]}"' for module in missing))
-    return f"{', '.join(missing)} not installed; run: pip install {sources}"
+    return f"{', '.join(missing)} not installed; run: pip install {sources}" if missing else _OK
 
 
 def _is_there(module: str) -> bool:

@@ -33,7 +33,6 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; return the exit status."""
     terminal.print_out(_SCRIPTS[args.shell](words_by_command(build_parser())).rstrip())
     return 0
 

@@ -66,7 +66,6 @@ def add_options(parser: Any) -> None:
 
 
 def add_jobs(parser: Any) -> None:
-    """Add the option ``--jobs``."""
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -77,7 +76,6 @@ def add_jobs(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     settings = outbox_index.settings_from_args(args.words, args, finds_file=False)
     if settings.outbox is None:
         return 0
@@ -149,21 +147,16 @@ class Report:
         self._shown = ""
 
     def entry(self, entry: OpenEntry, where: str) -> None:
-        """Report the result of an entry."""
         if not entry.results and where == "waiting":
             return  # put back untried; if its handler is paused, another line reports that
         self.entries += 1
         self.delivered += where == "delivered"
+        rest = _REST.get(where, "")
         for result in entry.results:
-            self.results.append(
-                {
-                    "entry": entry.id,
-                    "event": entry.name,
-                    **json_output.result_as_dict(result, _REST.get(where, "")),
-                }
-            )
+            content = json_output.result_as_dict(result, rest)
+            self.results.append({"entry": entry.id, "event": entry.name, **content})
             if not (self._quiet and result.ok and not result.said):
-                line = handler_options.result_line(result, _REST.get(where, ""))
+                line = handler_options.result_line(result, rest)
                 colour = terminal.GREEN if result.ok else terminal.RED
                 self._print(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}", colour)
 
@@ -173,7 +166,6 @@ class Report:
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Print a line about the command itself."""
         self._print(f"{self._prog}: {text}")
 
     def show_progress(self, supervisor: Supervisor) -> None:
@@ -184,7 +176,6 @@ class Report:
             self._progress(f"{total}{f', {missed} not delivered' if missed else ''}")
 
     def clear(self) -> None:
-        """Remove the progress."""
         if self._shown:
             _raw("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
@@ -228,7 +219,6 @@ def _delivery_summary(report: Report, summary: dict[str, Any] | None, path: str)
 
 
 def _number(text: str) -> int:
-    """Return the number of ``--jobs``."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_JOBS):
         from argparse import ArgumentTypeError
 

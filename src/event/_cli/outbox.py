@@ -123,7 +123,6 @@ def _add_action_options(actions: Mapping[str, Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action; return the exit status."""
     takes_outbox = args.action in _TAKES_OUTBOX
     settings = outbox_index.settings_from_args(args.words if takes_outbox else (), args)
     if settings.outbox is None:
@@ -235,16 +234,13 @@ def _drop(outbox: Outbox, candidate: Candidate, _args: argparse.Namespace) -> st
 
 
 def _show(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> str:
-    if args.json:
-        return outbox_listing.entry_as_json(outbox, candidate)
-    return outbox_listing.entry_as_text(outbox, candidate)
+    return outbox_listing.describe_entry(outbox, candidate, as_json=args.json)
 
 
 _RUN = {"show": _show, "retry": _retry, "drop": _drop, "prune": _drop}
 
 
 def _age(text: str) -> float:
-    """Return an age in seconds."""
     number, unit = text[:-1], text[-1:]
     if not (number.isascii() and number.isdecimal() and unit in _UNITS):
         from argparse import ArgumentTypeError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 from event import _broker, _registry, _secrets
 from event._cli._support import handler_options, terminal
@@ -17,11 +16,10 @@ from event.error import EventError, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from event._broker import BrokerURL
-    from event._broker.relay import RelayCounts
     from event._cli._support.settings import Pairs
 
 DESCRIPTION = """\
@@ -86,8 +84,9 @@ def add_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
-    url = _url(args)
+    report = Report(args.parser.prog, quiet=True)
+    say = report.note
+    url = _url(args, say)
     settings = Settings(args, default_outbox=False, finds_file=False)
     pairs, outbox, timeout = settings.handlers, settings.outbox, settings.timeout
     _check_source(args)
@@ -95,28 +94,31 @@ def run(args: argparse.Namespace) -> int:
     _loaded, broken = load(pairs, plugins=False)
     for name, reason in broken.items():
         terminal.print_err(f"{name}: not loaded: {reason} (in {settings.handlers_from})")
-    if not pairs or (broken and outbox is None):
-        _print_problem(args.parser.prog, f"nothing is relayed: {_why_not(settings, broken)}")
+    if broken and outbox is None:
+        say("nothing is relayed: its events could not be delivered; add --outbox to keep them until they can be")
+        return 1
+    if not pairs:
+        say(f"nothing is relayed: {settings.handlers_from} names no handler")
         return 1
     where = f"; outbox {outbox}" if outbox else ""
-    _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
+    say(f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
     for library in _LIBRARIES:  # errors are raised; without a handler, logging would print the rest
         logging.getLogger(library).addHandler(logging.NullHandler())
     with GracefulShutdown() as shutdown:
-        sink = WorkerSink(_job(args, pairs, outbox, timeout), Report(args.parser.prog, quiet=True))
-        relay = _broker.Relay(url, args.queue, sink, partial(_print_problem, args.parser.prog))
+        sink = WorkerSink(_job(args, pairs, outbox, timeout), report)
+        relay = _broker.Relay(url, args.queue, sink, say)
         try:
             relay.run(shutdown.requested)
             sink.close()
         except KeyboardInterrupt:
             sink.abort()
             shutdown.status = 130
-    _print_problem(args.parser.prog, _relay_summary(relay.counts))
+    dead = relay.counts.dead_lettered
+    say(f"{relay.counts.finished - dead} relayed{f', {dead} dead-lettered' if dead else ''}")
     return shutdown.status
 
 
 def _job(args: argparse.Namespace, pairs: Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
-    """Return the worker's job; see `event._worker.relay_job`."""
     return {
         "job": "relay",
         "handlers": [*dict(pairs).items()],
@@ -131,17 +133,7 @@ def _job(args: argparse.Namespace, pairs: Pairs, outbox: str | None, timeout: fl
     }
 
 
-def _relay_summary(counts: RelayCounts) -> str:
-    dead = f", {counts.dead_lettered} dead-lettered" if counts.dead_lettered else ""
-    return f"{counts.finished - counts.dead_lettered} relayed{dead}"
-
-
-def _print_problem(prog: str, text: str) -> None:
-    terminal.print_err(f"{prog}: {text}")
-
-
-def _url(args: argparse.Namespace) -> BrokerURL:
-    """Return the URL of the broker."""
+def _url(args: argparse.Namespace, warn: Callable[[str], None]) -> BrokerURL:
     fail: Callable[[str], NoReturn] = args.parser.error
     if len(args.words) != 1:  # the words are not shown: one may be a URL with a password
         fail(f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing")
@@ -154,7 +146,7 @@ def _url(args: argparse.Namespace) -> BrokerURL:
     except EventError as error:
         fail(one_line(error))
     if url.has_secret and not _secrets.is_reference(word):
-        _print_problem(args.parser.prog, "warning: password visible in the process list; use env:NAME or file:PATH")
+        warn("warning: password visible in the process list; use env:NAME or file:PATH")
     return url
 
 
@@ -170,12 +162,6 @@ def _check_source(args: argparse.Namespace) -> None:
         s3.location(args.s3)
     except EventError as error:
         args.parser.error(f"--s3: {one_line(error)}")
-
-
-def _why_not(settings: Settings, broken: Mapping[str, str]) -> str:
-    if broken:
-        return "its events could not be delivered; add --outbox to keep them until they can be"
-    return f"{settings.handlers_from} names no handler"
 
 
 def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: Pairs) -> None:

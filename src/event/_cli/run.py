@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._process.child import ExitResult
-    from event._worker import EventSender, Result
+    from event._worker import EventSender
 
 START_SHARE = 0.5  # of the timeout: the most that the start event may still use after the command has ended
 
@@ -121,7 +121,6 @@ def _add_event_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command line; return the exit status."""
     if not args.command_line and any("=" not in word for word in args.words[1:]):
         args.parser.error(_NO_COMMAND)  # a missing COMMAND is likelier than data without a value
     name, data, problems = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
@@ -153,7 +152,6 @@ class _Step:
         self._start_event = Event(name, **self._data)
 
     def run(self) -> int:
-        """Run the command and send its events; return the exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
         keep_end = bool(self._args.tail and self._settings.handlers)
@@ -177,32 +175,19 @@ class _Step:
             settings.print_origins()
         # Import all that is needed later, because the command may remove or upgrade this package.
         from event import _redact  # noqa: F401
-        from event._worker import EventSender
 
         if self._args.junit is not None:
             from event._process import junit  # noqa: F401
 
-        self._sender = EventSender(
-            settings.handlers,
-            outbox=settings.outbox,
-            timeout=settings.timeout,
-            log=self.print_problem,
-            worker=self._args.worker,
-        )
-        self._sender.redact = settings.redact
-        self._sender.prepare()
+        self._sender = sender = settings.sender(self.print_problem)
+        sender.prepare()
         if self._args.start:
-            self._sender.delivers_backlog = False  # the sending of the end event does
-            self._send_start(self._sender)
+            from threading import Thread
 
-    def _send_start(self, sender: EventSender) -> None:
-        """Send the open event while the command runs."""
-        from threading import Thread
-
-        self._start_thread = Thread(
-            target=self._catch_errors, args=(lambda: self._send(sender, self._start_event, "start: "),), daemon=True
-        )
-        self._start_thread.start()
+            sender.delivers_backlog = False  # the sending of the end event does
+            args = (self._send, sender, self._start_event, "start: ")
+            self._start_thread = Thread(target=self._catch_errors, args=args, daemon=True)
+            self._start_thread.start()
 
     def _send_end(self, process: ChildProcess, exit_result: ExitResult, *, attach: bool) -> None:
         """Send the closed event, after the open one."""
@@ -235,7 +220,6 @@ class _Step:
         sender.close()
 
     def _tail_data(self, process: ChildProcess, exit_result: ExitResult) -> dict[str, str]:
-        """Return the end of a failed command's output."""
         if exit_result.outcome == "success" or not self._args.tail:
             return {}
         from event._redact import redact_text
@@ -250,10 +234,10 @@ class _Step:
             return {}
         from event._process import junit
 
-        return junit.summary_in_time(self._args.junit, self._start_event.begin_time, self._print_junit)
-
-    def _print_junit(self, text: str) -> None:
-        terminal.print_err(f"{self._args.parser.prog}: --junit: {text}")
+        prefix = f"{self._args.parser.prog}: --junit: "
+        return junit.summary_in_time(
+            self._args.junit, self._start_event.begin_time, lambda text: terminal.print_err(prefix + text)
+        )
 
     def _send(
         self,
@@ -271,9 +255,12 @@ class _Step:
         files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
-            if not result.ok or result.said or self._args.verbose:
-                line = handler_options.result_line(result, handler_options.rest_of(sent, result))
-                self._print_result(result, f"{which}{result.handler}: {line}")
+            line = handler_options.result_line(result, handler_options.rest_of(sent, result))
+            text = f"{which}{result.handler}: {line}"
+            if not result.ok or result.said:
+                self.print_problem(text)
+            elif self._args.verbose:
+                terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
 
     def _open_log(self) -> int | None:
         try:
@@ -304,18 +291,12 @@ class _Step:
         self.print_problem(f"--log: {self._args.log!r} is not attached: {reason}")
         return []
 
-    def _catch_errors(self, work: Callable[[], object]) -> None:
+    def _catch_errors(self, work: Callable[..., object], *args: object) -> None:
         """Call `work`; print its error instead of raising it, so that the command's exit status is kept."""
         try:
-            work()
+            work(*args)
         except Exception as error:
             self.print_problem(one_line(error))
-
-    def _print_result(self, result: Result, text: str) -> None:
-        if result.ok and not result.said:
-            terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
-        else:
-            self.print_problem(text)
 
     def print_problem(self, text: str) -> None:
         """Print a problem with the event or its log."""

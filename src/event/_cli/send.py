@@ -108,9 +108,8 @@ def _add_event_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     settings = Settings(args)
-    event, problems = (None, []) if args.files else _event_from_args(args)
+    event, files, problems = (None, {}, []) if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     for problem in problems:
@@ -121,11 +120,7 @@ def run(args: argparse.Namespace) -> int:
         settings.print_origins()
     sending = _Command(args, settings)
     try:
-        if event:
-            with _StandardInput(_attachments_from_args(args.attachments, args.parser.error)) as files:
-                results = [sending.send(event, files)]
-        else:
-            results = [sending.send_file(path) for path in args.files]
+        results = [sending.send_attaching(event, files)] if event else [*map(sending.send_file, args.files)]
     finally:
         sending.close()
     if args.json:
@@ -147,25 +142,12 @@ def _without_handlers(args: argparse.Namespace, settings: Settings, event: Event
 
 
 class _Command:
-    """Sends the events of one command and prints the results."""
-
     def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
-        from event._worker import EventSender
-
+        self._args = args
         self._prog = args.parser.prog
         self._source = settings.handlers_from
-        self._quiet = args.quiet
-        self._strict = args.strict
-        self._json = args.json
         self.events: list[dict[str, Any]] = []  # for --json
-        self._sender = EventSender(
-            settings.handlers,
-            outbox=settings.outbox,
-            timeout=settings.timeout,
-            log=terminal.print_err,
-            worker=args.worker,
-        )
-        self._sender.redact = settings.redact
+        self._sender = settings.sender(terminal.print_err)
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
@@ -175,23 +157,33 @@ class _Command:
         :param about: the prefix of each line about a handler
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], sending=unique_id())
-        if self._json:
+        if self._args.json:
             self.events.append(_as_dict(event, sent))
         for result in sent.results:
-            if not (self._quiet and result.ok and not result.said):
+            if not (self._args.quiet and result.ok and not result.said):
                 colour = terminal.GREEN if result.ok else terminal.RED
                 terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}", colour)
-        if sent.backlog and not self._quiet:
+        if sent.backlog and not self._args.quiet:
             counts = ", ".join(f"{count} to {name}" for name, count in sent.backlog.items())
             terminal.print_err(f"{self._prog}: delivered earlier events from the outbox: {counts}")
         if not sent.kept and not any(result.loaded for result in sent.results):
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
-        if not self._json:
+        if not self._args.json:
             terminal.print_out(visible(str(event.uid)))
-        if self._strict:
+        if self._args.strict:
             return not sent.not_attached and all(result.ok for result in sent.results)
         return sent.kept or all(result.ok for result in sent.results)
+
+    def send_attaching(self, event: Event, files: Mapping[str, str]) -> bool:
+        """Send an event, with the content of stdin as the file ``-``; return the same as `send`."""
+        if "-" not in files.values():
+            return self.send(event, files)
+        stdin = _save_stdin()
+        try:
+            return self.send(event, {name: stdin if path == "-" else path for name, path in files.items()})
+        finally:
+            os.unlink(stdin)  # if the event is kept, the outbox has its own copy
 
     def send_file(self, path: str) -> bool:
         """Send a dumped event; return the same as `send`."""
@@ -234,49 +226,32 @@ def _print_json(events: list[dict[str, Any]]) -> None:
     json_output.print_json(events=events)
 
 
-class _StandardInput:
-    """Inside a ``with`` block, replaces the path ``-`` by the path of a file with the content of stdin.
+def _save_stdin() -> str:
+    """Return the path of a file with the content of stdin."""
+    import sys
+    from shutil import copyfileobj
+    from tempfile import mkstemp
 
-    :param files: the path of each attachment, by name; ``-`` for the content of stdin
-    """
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self._files = files
-        self._path = ""
-
-    def __enter__(self) -> dict[str, str]:
-        """Save stdin to a file, if it is attached; return the paths of the attachments."""
-        if "-" not in self._files.values():
-            return self._files
-        import sys
-        from shutil import copyfileobj
-        from tempfile import mkstemp
-
-        fd, self._path = mkstemp(prefix="e3-event-")
-        with open(fd, "wb") as file:
-            try:
-                if sys.stdin is not None:
-                    copyfileobj(sys.stdin.buffer, file)
-            except OSError as error:
-                terminal.print_err(f"only a part of stdin could be read and is attached: {one_line(error)}")
-        return {name: self._path if path == "-" else path for name, path in self._files.items()}
-
-    def __exit__(self, *_args: object) -> None:
-        """Remove the file. If the event is kept, the outbox has its own copy."""
-        if self._path:
-            os.unlink(self._path)
+    fd, path = mkstemp(prefix="e3-event-")
+    with open(fd, "wb") as file:
+        try:
+            if sys.stdin is not None:
+                copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            terminal.print_err(f"only a part of stdin could be read and is attached: {one_line(error)}")
+    return path
 
 
-def _event_from_args(args: argparse.Namespace) -> tuple[Event, list[str]]:
-    """Return the event of the command line, closed, and a line for each value that cannot be read."""
+def _event_from_args(args: argparse.Namespace) -> tuple[Event, dict[str, str], list[str]]:
+    """Return the closed event of the command line, its attachments, and a line for each value that cannot be read."""
     fail = args.parser.error
     name, data, problems = arguments.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
-    _attachments_from_args(args.attachments, fail)
+    files = _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)
     event.close()
-    return event, problems
+    return event, files, problems
 
 
 def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:

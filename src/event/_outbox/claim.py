@@ -100,14 +100,13 @@ class Claim:
         else:
             self._write(line)
 
-    def with_fixed_handlers(self) -> Claim:
-        """Replace the handlers whose configuration was invalid and has been fixed; return this claim."""
+    def fix_handlers(self) -> None:
+        """Replace the handlers whose configuration was invalid and has been fixed."""
         if self.entry.has_invalid_handlers:
             from event._outbox.fixed_config import replacements
 
             for line in replacements(self.entry):
                 self._journal(line)
-        return self
 
     def retry(self) -> None:
         """Make the entry due now, also for handlers that have failed permanently, and release the claim.
@@ -150,14 +149,6 @@ class Claim:
         :raises OSError: the entry can't be removed
         """
         self._layout.discard(self.path, self.entry.id, is_directory=self._is_directory)
-
-    def dead_letter(self, problem: str) -> None:
-        """Move the entry to corrupt/ and log the problem.
-
-        :raises OSError: the entry can't be moved
-        """
-        _log.error("outbox entry %s is moved to corrupt/: %s", self.entry.id, problem)
-        self._layout.move_to(self.path, "corrupt", self.entry.id)
 
     def release(self) -> str:
         """Release the claim and move the entry to the state that its journal requires. Never raise OSError.

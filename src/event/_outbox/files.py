@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from _thread import get_ident
 
 from event import _files
 from event._outbox import entry as text
@@ -192,3 +194,24 @@ def remove(path: str) -> None:
         from shutil import rmtree
 
         rmtree(path, ignore_errors=True)
+
+
+class DiskWatch:
+    """Measures how long threads have been waiting for the outbox's disk, which may hang.
+
+    It is a context manager for each use of the disk. Threads may share it; one thread must not nest it.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}  # when each thread started using the disk, by thread id
+
+    def __enter__(self) -> None:
+        self._since[get_ident()] = time.monotonic()
+
+    def __exit__(self, *_args: object) -> None:
+        self._since.pop(get_ident(), None)
+
+    def longest_wait(self) -> float:
+        """Return how many seconds the longest-waiting thread has been using the disk; 0.0 if none is."""
+        now = time.monotonic()
+        return now - min([*self._since.values()], default=now)

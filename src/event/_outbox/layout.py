@@ -23,24 +23,27 @@ STATES = ("tmp", "claimed", "waiting", "failed", "corrupt")
 WIDTH = 30  # seconds that a bucket covers,
 FAR_WIDTH = 300  # or if it is due in more than `FAR` seconds; this keeps the number of buckets small
 FAR = 3600  # seconds
+CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 FURTHEST = 2 * text.MAX_DELAY  # seconds; a later due time comes from a wrong clock
+_SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
+_CLOCK_GRANULARITY = 0.1  # seconds; the coarsest resolution of a file's date that is supported
 _MAX_RACES = 100  # attempts to move an entry into a bucket that other processes remove
 
 
 class Candidate:
     """The name of an entry in an outbox. Another process may have moved the entry meanwhile.
 
+    :ivar name: the path within the outbox
     :ivar state: ``claimed``, ``waiting``, ``failed`` or ``corrupt``
     :ivar id: the id for `Outbox.find`: the entry's id, with a suffix after a dot if several entries have it
-    :ivar name: the path within the outbox
     """
 
     __slots__ = ("id", "name", "state")
 
-    def __init__(self, state: str, id: str, name: str) -> None:  # noqa: A002
-        self.state = state
-        self.id = id
+    def __init__(self, name: str) -> None:
         self.name = name
+        self.state, *_, file = name.split("/")
+        self.id = file.partition(".")[0] if self.state == "claimed" else file
 
     def __repr__(self) -> str:
         """Return the path within the outbox."""
@@ -50,11 +53,6 @@ class Candidate:
     def due(self) -> int | None:
         """When a waiting entry is due, in seconds since 1970 UTC; None in other states."""
         return int(self.name.split("/")[1]) if self.state == "waiting" else None
-
-    @property
-    def owner(self) -> str:
-        """The owner string of a claimed entry, see `current_owner`; empty in other states."""
-        return self.name.partition(".")[2] if self.state == "claimed" else ""
 
 
 class Layout:
@@ -124,13 +122,17 @@ class Layout:
         except OSError:
             return time.time()
 
-    def is_abandoned(self, owner: str, path: str, lease: float) -> bool:
-        """Return whether a claim's owner is dead. If that is unknown, return whether the claim has expired."""
-        dead = owner_is_dead(owner)
+    def is_abandoned(self, name: str) -> bool:
+        """Return whether the owner of a path in tmp/ or claimed/ is dead, or if that is unknown, the lease is over."""
+        dead = owner_is_dead(name.partition(".")[2])
         if dead is not None:
             return dead
-        touched = files.last_touched(path)
-        return touched > 0 and self.server_time() - touched > lease
+        touched = files.last_touched(self.path(name))
+        return touched > 0 and self.server_time() - touched > CLAIM_LEASE
+
+    def abandoned(self) -> Iterator[Candidate]:
+        """Return the claims whose owner is dead."""
+        return (candidate for candidate in self.candidates("claimed") if self.is_abandoned(candidate.name))
 
     def new_path(self, state: str, entry_id: str) -> str:
         """Return an unused path in tmp/ or claimed/ whose name includes this process as the owner.
@@ -148,27 +150,24 @@ class Layout:
     def bucket(self, due: int) -> Iterator[Candidate]:
         """Yield the entries of a bucket. Ignore names that are not entry ids."""
         for name in filter(text.is_id, files.list_names(self.path("waiting", str(due)))):
-            yield Candidate("waiting", name, f"waiting/{due}/{name}")
-
-    def find_waiting(self, entry_id: str) -> list[Candidate]:
-        """Return the waiting entries with an id."""
-        top = self.path("waiting")
-        found = [due for due in self.buckets() if os.path.lexists(f"{top}/{due}/{entry_id}")]
-        return [Candidate("waiting", entry_id, f"waiting/{due}/{entry_id}") for due in found]
+            yield Candidate(f"waiting/{due}/{name}")
 
     def count(self, bound: int, *names: str) -> int:
         """Return the number of entries in a directory, up to a bound."""
         return sum(1 for _ in zip(range(bound), files.list_names(self.path(*names)), strict=False))
 
-    def find(self, entry_id: str) -> Iterator[Candidate]:
-        """Yield the entries with an id, in any state."""
+    def find(self, entry_id: str, *states: str) -> Iterator[Candidate]:
+        """Yield the entries with an id in some states, or in all states by default."""
         if not text.is_id(entry_id.replace(".", "-")):
             return  # it could be a path to another directory
-        yield from (candidate for candidate in self.candidates("claimed") if candidate.id == entry_id)
-        yield from self.find_waiting(entry_id)
-        for state in ("failed", "corrupt"):
-            if os.path.lexists(self.path(state, entry_id)):
-                yield Candidate(state, entry_id, f"{state}/{entry_id}")
+        for state in states or STATES[1:]:
+            if state == "claimed":
+                yield from (candidate for candidate in self.candidates(state) if candidate.id == entry_id)
+                continue
+            places = [f"waiting/{due}" for due in self.buckets()] if state == "waiting" else [state]
+            for place in places:
+                if os.path.lexists(self.path(place, entry_id)):
+                    yield Candidate(f"{place}/{entry_id}")
 
     def candidates(self, state: str) -> Iterator[Candidate]:
         """Yield the entries of a state; waiting entries in the order of their buckets."""
@@ -177,8 +176,7 @@ class Layout:
                 yield from self.bucket(due)
         else:
             for name in files.list_names(self.path(state)):
-                entry_id = name.partition(".")[0] if state == "claimed" else name
-                yield Candidate(state, entry_id, f"{state}/{name}")
+                yield Candidate(f"{state}/{name}")
 
     def remove_empty_bucket(self, due: int) -> None:
         """Remove a bucket if it is empty."""
@@ -233,6 +231,31 @@ class Layout:
             return False
         files.remove(target)
         return True
+
+
+class Turns:
+    """Detect, by the dates of their files, which entries were already tried in the current pass through an outbox.
+
+    Listing a directory may include entries that are added meanwhile. Without this check, a pass might never end.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._start, self._began = layout.server_time(), time.monotonic()
+        self._first: set[str] = set()  # the ids that were tried within the first tick of the file server's clock
+
+    def has_had_turn(self, candidate: Candidate) -> bool:
+        """Return whether an entry was already tried in this pass; if not, the caller may try it now.
+
+        If the entry's date is in the future, a clock was set back, and the entry counts as not tried.
+        """
+        since = files.last_touched(self._layout.path(candidate.name)) - self._start
+        elapsed = time.monotonic() - self._began
+        if 0 < since <= elapsed + _SLACK or (since == 0 and candidate.id in self._first):
+            return True
+        if elapsed < _CLOCK_GRANULARITY:
+            self._first.add(candidate.id)
+        return False
 
 
 def bucket_of(due: float, now: float) -> int:

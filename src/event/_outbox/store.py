@@ -48,8 +48,7 @@ from event._event import unique_id
 from event._outbox import entry as text
 from event._outbox import files, layout, writer
 from event._outbox.claim import Claim
-from event._outbox.layout import Candidate, Layout
-from event._outbox.turns import Turns
+from event._outbox.layout import Candidate, Layout, Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,9 +59,8 @@ if TYPE_CHECKING:
     from event._outbox.entry import Entry
     from event._trace_context import Span
 
-CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 BOUND = 1000  # entries that `Outbox.summary` counts in each state, and that `Outbox.find` returns, at most
-_LISTED = ("claimed", "waiting", "failed", "corrupt")
+_LISTED = layout.STATES[1:]
 
 
 class Summary:
@@ -73,16 +71,10 @@ class Summary:
     :ivar next_due: when the next bucket is due, in seconds since 1970 UTC; None if there is none
     """
 
-    __slots__ = ("counts", "due", "next_due")
-
     def __init__(self, counts: dict[str, int], due: int, next_due: int | None) -> None:
         self.counts = counts
         self.due = due
         self.next_due = next_due
-
-    def __repr__(self) -> str:
-        """Return the counts."""
-        return f"<Summary {self.counts}, {self.due} due, next {self.next_due}>"
 
 
 class Outbox:
@@ -174,21 +166,20 @@ class Outbox:
             return
         self._layout.prepare()
         self._remove_leftovers()
-        turn = Turns(self._layout)
+        turns = Turns(self._layout)
         abandoned: dict[str, None] = {}
-        for candidate in self._abandoned():
-            turn.begin()
+        for candidate in self._layout.abandoned():
             if everything:
                 abandoned[candidate.id] = None
             yield candidate
         for bucket in self._layout.buckets():
             if everything or layout.is_due(bucket, time.time() + ahead):
                 for candidate in self._layout.bucket(bucket):
-                    if candidate.id not in abandoned and not turn.has_had_turn(candidate):
+                    if candidate.id not in abandoned and not turns.has_had_turn(candidate):
                         yield candidate
                 self._layout.remove_empty_bucket(bucket)
-        for candidate in [found for entry_id in abandoned for found in self._layout.find_waiting(entry_id)]:
-            if not turn.has_had_turn(candidate):
+        for candidate in [found for entry_id in abandoned for found in self._layout.find(entry_id, "waiting")]:
+            if not turns.has_had_turn(candidate):
                 yield candidate  # last, because it may have crashed its owner
 
     def claim(self, candidate: Candidate) -> Claim | None:
@@ -197,7 +188,7 @@ class Outbox:
         :return: the claim; None if another process was first, or if the entry must wait because its last owner died.
             Also None if the entry is damaged, and moves to corrupt/, or if it can't be read now, and keeps its state
         """
-        claim = self._claimed(candidate)
+        claim = self._claimed(candidate, verify=True)
         if claim is None:
             return None
         if not claim.entry.pending:
@@ -206,10 +197,7 @@ class Outbox:
         try:
             if candidate.state == "claimed" and claim.entry.attempts > 1 and not claim.may_try_after_crash():
                 return None
-            if damage := claim.damage():
-                claim.dead_letter(damage)
-                return None
-        except (OSError, MemoryError) as error:
+        except OSError as error:
             self._put_back(claim.path, candidate, error)
             return None
         return claim
@@ -224,7 +212,7 @@ class Outbox:
         entry_id = claim_name.partition(".")[0]
         if not text.is_id(entry_id) or os.path.basename(claim_name) != claim_name or not self.exists():
             return None
-        return self._claimed(Candidate("claimed", entry_id, f"claimed/{claim_name}"))
+        return self._claimed(Candidate(f"claimed/{claim_name}"))
 
     def find(self, word: str) -> list[Candidate]:
         """Return the entries whose id is `word`; if there are none, up to `BOUND` entries whose id starts with it.
@@ -325,24 +313,19 @@ class Outbox:
 
     def _has_live_owner(self, candidate: Candidate) -> bool:
         """Return whether an entry is claimed and its owner is alive."""
-        path = self._layout.path(candidate.name)
-        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.owner, path, CLAIM_LEASE)
-
-    def _abandoned(self) -> Iterator[Candidate]:
-        """Yield the claims whose owner is dead."""
-        for candidate in self._layout.candidates("claimed"):
-            if self._layout.is_abandoned(candidate.owner, self._layout.path(candidate.name), CLAIM_LEASE):
-                yield candidate
+        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.name)
 
     def _remove_leftovers(self) -> None:
         """Remove the files of dead processes in tmp/."""
         for name in files.list_names(self._layout.path("tmp")):
-            path = self._layout.path("tmp", name)
-            if self._layout.is_abandoned(name.partition(".")[2], path, CLAIM_LEASE):
-                files.remove(path)
+            if self._layout.is_abandoned(f"tmp/{name}"):
+                files.remove(self._layout.path("tmp", name))
 
-    def _claimed(self, candidate: Candidate) -> Claim | None:
-        """Claim an entry for this process; return None if another process was first or the entry can't be read."""
+    def _claimed(self, candidate: Candidate, *, verify: bool = False) -> Claim | None:
+        """Claim an entry for this process; return None if another process was first or the entry can't be read.
+
+        :param verify: whether to check the attachments
+        """
         source, entry_id = self._layout.path(candidate.name), candidate.id.partition(".")[0]
         target = self._layout.new_path("claimed", entry_id)
         try:
@@ -361,20 +344,27 @@ class Outbox:
         try:
             if is_shared:
                 self._give_own_file(target, entry_id)
-            content = files.read_text(target, is_directory=is_directory)
-            own = text.text_of_entry(content, entry_id)
-            entry = text.decode_entry(own)
-            if entry.id != entry_id:
-                raise files.DamagedError(f"its text has another id: {entry.id!r}")
+            claim = self._read_claimed(target, entry_id, is_directory=is_directory)
+            if verify and claim.entry.pending and (damage := claim.damage()):
+                raise files.DamagedError(damage)
         except (OSError, MemoryError, text.NewerVersionError) as error:
             self._put_back(target, candidate, error)
             return None
         except ValueError as error:
             self._dead_letter(target, entry_id, error)
             return None
+        return claim
+
+    def _read_claimed(self, path: str, entry_id: str, *, is_directory: bool) -> Claim:
+        content = files.read_text(path, is_directory=is_directory)
+        own = text.text_of_entry(content, entry_id)
+        entry = text.decode_entry(own)
+        if entry.id != entry_id:
+            raise files.DamagedError(f"its text has another id: {entry.id!r}")
         torn, shared = not own.endswith(b"\n"), len(own) < len(content)
-        claim = Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
-        return claim.with_fixed_handlers()
+        claim = Claim(self._layout, path, entry, is_directory=is_directory, torn=torn, shared=shared)
+        claim.fix_handlers()
+        return claim
 
     def _give_own_file(self, path: str, entry_id: str) -> None:
         """Give a claimed entry its own file, so that it has its own date."""

@@ -202,7 +202,6 @@ def _with_reason(error: OSError, command: str) -> OSError:
 
 
 def _status(error: OSError) -> int:
-    """Return the exit status of a shell for a command that cannot be started."""
     return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
 
 

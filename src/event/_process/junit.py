@@ -44,14 +44,12 @@ class Summary:
         self._result = ""
 
     def add(self, other: Summary) -> None:
-        """Add the counts of a report."""
         self.tests += other.tests
         self.failing = [*self.failing, *other.failing][:NAMES]
         for result, count in other._counts.items():
             self._counts[result] += count
 
     def as_data(self) -> dict[str, Any]:
-        """Return the counts as an event's data."""
         counts = {"tests": self.tests, "failures": self._counts["failure"], "errors": self._counts["error"]}
         data: dict[str, Any] = {**counts, "skipped": self._counts["skipped"]}
         return {**data, "failing_tests": self.failing} if self.failing else data
@@ -72,7 +70,6 @@ class Summary:
             self._result = tag
 
     def end(self, tag: str) -> None:
-        """Process the end of an element."""
         if tag != "testcase":
             return
         self.tests += 1
@@ -149,6 +146,8 @@ def _read(path: str, since: float, room: int) -> tuple[Summary, int]:
     :raises OSError: it cannot be read
     :raises ValueError: it is not a report, it is too old or it exceeds a limit
     """
+    from xml.parsers.expat import ExpatError
+
     from event import _files
 
     with open(_files.open_regular(path), "rb") as file:
@@ -160,20 +159,14 @@ def _read(path: str, since: float, room: int) -> tuple[Summary, int]:
         report = Summary()
         parser = _parser(report)
         left = status.st_size
-        while left > 0 and (piece := file.read(min(_PIECE, left))):
-            left -= len(piece)
-            _feed(parser, piece, is_last=False)
-        _feed(parser, b"", is_last=True)
+        try:
+            while left > 0 and (piece := file.read(min(_PIECE, left))):
+                left -= len(piece)
+                parser.Parse(piece)
+            parser.Parse(b"", True)
+        except ExpatError as error:
+            raise ValueError(f"it is not XML: {error}") from error
     return report, status.st_size
-
-
-def _feed(parser: XMLParserType, piece: bytes, *, is_last: bool) -> None:
-    from xml.parsers.expat import ExpatError
-
-    try:
-        parser.Parse(piece, is_last)
-    except ExpatError as error:
-        raise ValueError(f"it is not XML: {error}") from error
 
 
 def _parser(report: Summary) -> XMLParserType:

@@ -125,7 +125,6 @@ class Tee:
             pass  # there may be no more threads; `finish` shows them
 
     def finish(self) -> None:
-        """Wait until all output is shown."""
         for stream in self.streams:
             self._show_rest(stream)
 

@@ -43,7 +43,6 @@ class FastParser:
         return self._exclusive[-1]
 
     def set_defaults(self, **values: Any) -> None:
-        """Add values that no option sets."""
         self._defaults |= values
 
     def error(self, message: str) -> NoReturn:
@@ -128,6 +127,5 @@ def parse_fast(argv: list[str]) -> Any:
 
 
 def split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments before and after the first ``--``."""
     where = argv.index("--") if "--" in argv else len(argv)
     return argv[:where], argv[where + 1 :]

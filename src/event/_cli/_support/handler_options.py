@@ -51,7 +51,6 @@ def masked(text: str, configs: Mapping[str, str]) -> str:
 
 
 def add_options(parser: Any) -> None:
-    """Add the options ``--config``, ``--handler`` and ``--env``."""
     handlers = parser.add_argument_group("handlers")
     handlers.add_argument(
         "--config",
@@ -79,7 +78,6 @@ def add_options(parser: Any) -> None:
 
 
 def add_output_options(parser: Any) -> None:
-    """Add the options ``--quiet`` and ``--verbose``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="print only problems")
     group.add_argument("-v", "--verbose", action="store_true", help="also print each setting and its source")
@@ -112,7 +110,6 @@ def add_sending_options(
 
 
 def add_timeout(parser: Any, what: str) -> None:
-    """Add the option ``--timeout``."""
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",

@@ -17,7 +17,6 @@ VERSION = 1
 
 
 def print_json(**content: Any) -> None:
-    """Print a document."""
     from event import _json
 
     terminal.print_out(_json.dumps({"version": VERSION, **content}, indent=2))

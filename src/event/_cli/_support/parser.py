@@ -26,7 +26,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print the error, and exit with status 2."""
         terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 

@@ -11,8 +11,10 @@ from event.error import EventError, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from event._config_file import ConfigFile
+    from event._worker import EventSender
 
 DEADLINE = 30.0  # seconds for one event, by default
 
@@ -66,8 +68,18 @@ class Settings:
         """Whether the file has handlers, but the conditions of ``when`` are not met for any of them."""
         return bool(self._uses_file() and self.file and self.file.unused and not self.handlers)
 
+    def sender(self, log: Callable[[str], None]) -> EventSender:
+        """Return a sender for the handlers.
+
+        :param log: called with one line for each problem that does not belong to a delivery
+        """
+        from event._worker import EventSender
+
+        sender = EventSender(self.handlers, outbox=self.outbox, timeout=self.timeout, log=log, worker=self._args.worker)
+        sender.redact = self.redact
+        return sender
+
     def no_handler_line(self) -> str:
-        """Return the line that is printed if no handler is configured."""
         if self.is_unused_here:
             return f"nothing is sent: 'when' in {self.handlers_from} is not met"
         variable = getattr(self._args, "env", "E3_EVENT_HANDLERS")
@@ -90,7 +102,6 @@ class Settings:
         ]
 
     def print_origins(self) -> None:
-        """Print each setting and its source to stderr."""
         for name, value, origin in self.rows():
             terminal.print_err(f"{self._args.parser.prog}: {name}: {value}{f' ({origin})' if origin else ''}")
 
