@@ -31,7 +31,7 @@ from event.error import EventError, PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from event._net.deadline import Deadline
@@ -53,7 +53,7 @@ _GRPC_PORT = 4317
 _OTLP_TIMEOUT = 10.0  # seconds
 _LONGEST_TIMEOUT = 60.0  # seconds; the limit for OTEL_EXPORTER_OTLP_TIMEOUT
 _MAX_RECEIVER_TEXT = 500  # characters of a receiver's message
-_COMPRESSIONS = {"gzip": gzip.compress, "deflate": zlib.compress}
+_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 _REPEATED = frozenset({429, 502, 503, 504})  # the retryable statuses of OTLP
 _IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # allowed in a header's name, as are letters and digits (RFC 9110, 5.6.2)
 
