@@ -328,7 +328,7 @@ def test_outcome_cancel_is_an_error_if_cdevents_does_not_list_it(server, version
     assert cdevent_of(server, version, "finished")["subject"]["content"] == {"taskName": "compile", **expected}
 
 
-def test_a_cdevent_of_an_event_without_uid_and_time_is_valid_too(server):
+def test_cdevent_of_an_event_without_uid_and_time_is_valid(server):
     made = event.Event("compile", uid="", begin_time=None, end_time="soon")
     assert HTTPHandler(server.url, "cdevents").send_event(made)
     cdevent = cdevent_of(server, "0.5.1", "finished")
@@ -525,7 +525,7 @@ def test_retry_after_within_the_timeout_is_respected():
         pytest.param("soon", id="words"),
     ],
 )
-def test_retry_after_beyond_the_timeout_is_left_to_a_later_attempt(caplog, pause):
+def test_retry_after_beyond_the_timeout_is_not_waited_for(caplog, pause):
     with http_server(Answer(503, {"Retry-After": pause}), 200) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1

@@ -161,7 +161,7 @@ def test_every_object_has_the_requested_encryption(store, tmp_path, sse):
     assert store.get("events", store.keys("events")[0])["ServerSideEncryption"] == sse
 
 
-def test_a_large_attachment_is_encrypted_and_typed_too(store, handler, tmp_path):
+def test_multipart_upload_has_the_encryption_and_the_content_type(store, handler, tmp_path):
     with (tmp_path / "big.html").open("wb") as file:
         file.truncate(20 << 20)
     made = event.Event("compile", uid="u-1")
