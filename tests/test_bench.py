@@ -45,7 +45,7 @@ def all_rows(test):
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """Measure all rows once with tiny amounts, without e3-core and other peers, and write a copy of the page."""
+    """Measure all rows once with tiny amounts, without the other libraries, and write a copy of the page."""
     if sys.version_info < (3, 11):
         pytest.skip("platform: a row uses hashlib.file_digest, which requires Python 3.11")
     page = tmp_path_factory.mktemp("bench") / "speed.md"

@@ -113,12 +113,12 @@ def test_omitted_keys_add_nothing_to_the_configuration(write):
     assert read_config_file(write('[handlers.http]\nurl = "http://x"\n')).handlers == [("http", "http://x")]
 
 
-def test_a_table_of_another_name_is_a_label(write):
+def test_table_with_a_type_adds_a_label(write):
     path = write('[handlers.mail]\ntype = "file"\ndirectory = "/x"\non = ["failure", "fixed"]\n')
     assert read_config_file(path).handlers == [("file:mail@failure+fixed", "/x")]
 
 
-def test_a_plugin_has_its_configuration_as_one_text(write):
+def test_plugin_is_configured_by_one_text(write):
     content = read_config_file(write('[handlers.acme]\nconfig = "a=1"\non = "failure"\n[handlers.bare]\n'))
     assert content.handlers == [("acme@failure", "a=1"), ("bare", "")]
 

@@ -201,7 +201,7 @@ def test_existing_files_stay_complete_if_the_disk_fills_up(tmp_path, attachment)
 
 
 @POSIX
-def test_no_json_is_left_if_the_disk_is_full_for_it(tmp_path):
+def test_no_json_file_is_left_if_the_disk_has_no_room_for_it(tmp_path):
     small = tmp_path / "small"
     small.write_bytes(b"small")
     directory = tmp_path / "d"

@@ -28,7 +28,7 @@ NAMES = {
     "send_event_from_file",
     "unique_id",
 }
-# The names that e3.event does not have.
+# The names that only e3-event has.
 FURTHER = {
     *("Delivery", "Outcome", "PartialDeliveryError", "PermanentError"),
     *("already_delivered", "child_environment", "sending_id", "load_handlers_from_config", "track", "use_outbox"),
@@ -100,7 +100,7 @@ def named(path):
     return found
 
 
-def test_public_names_are_those_of_e3_and_the_further_ones():
+def test_public_names_are_exactly_those_listed():
     assert set(event.__all__) == NAMES | FURTHER
     assert len(event.__all__) == len(set(event.__all__))
 
@@ -144,7 +144,7 @@ def test_keyword_arguments_are_of_any_type(path):
     assert inspect.signature(named(path)).parameters["kwargs"].annotation == "Any"
 
 
-def test_load_is_a_classmethod_and_decode_config_too():
+def test_load_and_decode_config_are_class_methods():
     assert event.Event.load.__self__ is event.Event
     assert event.EventHandler.decode_config.__self__ is event.EventHandler
 

@@ -39,7 +39,7 @@ from event.handler.s3 import S3Handler
 from event.handler.smtp import SMTPHandler
 
 TEXTS = st.text(st.characters(exclude_categories=()))  # lone surrogates, too
-# Texts that a parser treats specially are more likely than at random.
+# Texts with characters and words that parsers treat specially.
 WORDS = st.sampled_from(
     [*":/@,;|%=&?#[]<>\"'\\ \n\0", "://", "env:", "file:", "smtp", "amqp", "https", "localhost", "::1"]
 )

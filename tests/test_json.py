@@ -433,7 +433,7 @@ def test_a_process_without_json_writes_the_same_text(layout, value):
         assert _json.dumps(value, **layout) == expected
 
 
-def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
+def test_cycle_is_an_error_in_a_process_without_json(monkeypatch):
     monkeypatch.delitem(sys.modules, "json")
     value = {}
     value["again"] = value
@@ -442,7 +442,7 @@ def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
 
 
 @LAYOUTS
-def test_an_unusual_value_is_written_in_a_process_without_json_too(layout, monkeypatch):
+def test_unusual_value_is_written_in_a_process_without_json(layout, monkeypatch):
     value = {"set": {1}, "path": pathlib.PurePosixPath("a")}
     expected = _json.dumps(value, **layout)
     monkeypatch.delitem(sys.modules, "json")

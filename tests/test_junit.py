@@ -107,7 +107,7 @@ def test_missing_report_is_a_remark(read):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
-def test_a_fifo_is_no_report(read, tmp_path):
+def test_fifo_is_not_read_as_a_report(read, tmp_path):
     os.mkfifo(tmp_path / "a.xml")
     data, (remark,) = read("a.xml")
     assert data == {}

@@ -112,7 +112,7 @@ def test_github_delivers_a_failed_step_when_the_mail_server_is_back(new_machine,
     assert "| tests | failure | 0 |" in jobs["test"].summary
     assert "\n~~~text\nmake has run\n~~~\n" in jobs["test"].summary
     assert list(run.artifacts) == ["e3-event-outbox-test-0-1"]
-    assert jobs["deliver"].status == 1  # and does not fail the workflow:
+    assert jobs["deliver"].status == 1  # does not fail the workflow:
     assert run.jobs["deliver"]["continue-on-error"] is True
     with mail.up() as mailbox:
         assert run.run("deliver")["deliver"].status == 0

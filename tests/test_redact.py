@@ -275,7 +275,7 @@ def test_deep_data_holds_no_secret(monkeypatch):
     assert redact_data(deep) is deep
 
 
-def test_circular_data_is_left_to_the_handler():
+def test_circular_data_is_unchanged():
     loop = {}
     loop["a"], loop["b"] = loop, loop
     data = {"loop": loop, "set": Loop()}

@@ -1,4 +1,4 @@
-"""Accepted events reach every handler if producers, relays, deliverers and the broker are killed.
+"""Accepted events reach every handler even if producers, relays, deliverers and the broker are killed.
 
 The long form kills E3_RELAY_ROUNDS processes, and the broker E3_RELAY_KILLS times. The short form is part of each run.
 """

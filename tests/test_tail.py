@@ -86,7 +86,7 @@ if os.name != "nt":  # platform: Windows cannot open a file for reading by its d
 
     @pytest.fixture
     def opened(tmp_path):
-        """Return a function that opens a file, which contains a line."""
+        """Return a function that opens a file with one line."""
         path = tmp_path / "log"
         path.write_bytes(b"before\n")
         opened = []
@@ -119,7 +119,7 @@ if os.name != "nt":  # platform: Windows cannot open a file for reading by its d
         os.write(fd, b"line\n" * tail.KEPT)
         assert end.content() == b"line\n" * (tail.KEPT // 5)
 
-    def test_a_file_that_is_lost_has_no_end(opened):
+    def test_end_of_an_unreadable_file_is_empty(opened):
         end = FileEnd(opened(os.O_APPEND))
         os.close(end._reader)
         assert end.content() == b""

@@ -100,13 +100,13 @@ def test_added_handlers_are_not_constructed(tmp_path, monkeypatch):
     "value",
     [pytest.param("fil=events", id="unknown name"), pytest.param("logging=a,LOUD", id="bad configuration")],
 )
-def test_a_wrong_handler_fails_in_the_block_too(value, monkeypatch):
+def test_invalid_handler_is_an_error_while_recording(value, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", value)
     with recording(), pytest.raises(event.EventError):
         event.load_handlers_from_env()
 
 
-def test_wrong_arguments_of_a_handler_fail_in_the_block_too():
+def test_invalid_arguments_are_an_error_while_recording():
     with recording(), pytest.raises(TypeError):
         event.add_handler("file", "events", "too many")
 

@@ -174,7 +174,7 @@ def test_data_of_a_root_span_is_only_its_traceparent():
         ),
     ],
 )
-def test_data_of_another_kind_names_no_span(data, expected):
+def test_invalid_trace_data_is_ignored(data, expected):
     assert state_of(_trace_context.from_data(data)) == expected
 
 

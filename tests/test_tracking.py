@@ -173,7 +173,7 @@ def test_outcome_set_by_the_body_is_kept_if_it_does_not_fail(recorder, close):
     assert the_event(recorder).outcome == "unknown"
 
 
-def test_an_event_that_the_body_closed_has_an_outcome_too(recorder):
+def test_event_closed_by_the_body_has_an_outcome(recorder):
     def close_and_fail(e):
         e.close()
         raise ValueError("no")
@@ -306,7 +306,7 @@ def test_a_coroutine_function_is_tracked_until_it_is_done(recorder):
     assert [sent.outcome for sent in recorder.events] == ["success", "failure", "cancel"]
 
 
-def test_a_callable_without_code_is_a_function_too(recorder):
+def test_built_in_function_is_tracked(recorder):
     assert event.track("length")(len)("abc") == 3
     assert the_event(recorder).outcome == "success"
 

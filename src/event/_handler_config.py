@@ -18,7 +18,7 @@ _INVALID_PREFIX = "\0"  # starts the text that replaces an invalid configuration
 CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 # The conditions that an outcome meets if the previous outcome was different.
 MET_BY_CHANGE = {"success": frozenset({"fixed", "changed"}), "failure": frozenset({"changed"})}
-_ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
+_ESCAPES = {"%25": "%", "%2C": ",", "%2c": ",", "%7C": "|", "%7c": "|"}  # the escape of "%" is encoded first
 
 
 def parse_handlers(value: str) -> list[tuple[str, str]]:
@@ -43,20 +43,15 @@ def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 def swallowed_handler(name: str, config: str) -> str:
     """Return the name of a handler that follows a ``,`` or ``|`` in a configuration; empty if there is none."""
-    for part in config.replace("|", ",").split(",")[1:]:
-        other, equals, _ = part.partition("=")
-        if equals and _is_builtin(other.strip(), name):
-            return other.strip()
-    return ""
-
-
-def _is_builtin(other: str, name: str) -> bool:
-    """Return whether `other` is a built-in handler, and not the option ``s3=`` of the handler `broker`."""
     from event import _registry
 
-    kind = _registry.kind(other)
-    is_option = kind == "s3" and _registry.kind(name) == "broker"
-    return kind in _registry.BUILTINS and not is_option
+    # ``s3=`` is also an option of the handler `broker`.
+    known = _registry.BUILTINS.keys() - ({"s3"} if _registry.kind(name) == "broker" else set())
+    for part in config.replace("|", ",").split(",")[1:]:
+        other, equals, _ = part.partition("=")
+        if equals and _registry.kind(other.strip()) in known:
+            return other.strip()
+    return ""
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:
@@ -180,15 +175,14 @@ def positive_seconds(value: object, origin: str) -> float:
 
 def quote(value: str, *, comma: bool = True) -> str:
     """Percent-encode each ``|``, each ``,`` if `comma` is true, and each ``%`` that would be the start of an escape."""
-    head, *rest = value.split("%")
-    value = head + "".join(("%25" if part[:2].upper() in _ESCAPES else "%") + part for part in rest)
+    for escape in _ESCAPES:
+        value = value.replace(escape, f"%25{escape[1:]}")
     value = value.replace("|", "%7C")
     return value.replace(",", "%2C") if comma else value
 
 
 def unquote(value: str) -> str:
     """Decode a value that `quote` has encoded."""
-    head, *rest = value.split("%")
-    return head + "".join(
-        _ESCAPES[part[:2].upper()] + part[2:] if part[:2].upper() in _ESCAPES else f"%{part}" for part in rest
-    )
+    for escape, character in reversed(_ESCAPES.items()):
+        value = value.replace(escape, character)
+    return value

@@ -94,10 +94,7 @@ def start_capture() -> None:
 
 
 def stop_capture() -> str:
-    """Stop capturing and return this thread's messages at WARNING and above, joined by ``; ``.
-
-    The reasons why an event is not delivered come first.
-    """
+    """Stop capturing and return the messages at WARNING and above, the reasons of failed deliveries first."""
     reasons, others = _captures[get_ident()].pop()
     if not _captures[get_ident()]:
         del _captures[get_ident()]
@@ -112,10 +109,10 @@ def add_captured(said: str) -> None:
 
 def _capture_record(record: LogRecord) -> bool:
     """Capture a record. This is a filter, because a log handler would disable the default output to stderr."""
-    if record.exc_info and record.exc_info[1] and not record.exc_text:
-        record.exc_text = _visible_traceback(record.exc_info[1])
+    error = record.exc_info[1] if record.exc_info else None
+    if error and not record.exc_text:
+        record.exc_text = _visible_traceback(error)
     if record.levelno >= WARNING and is_capturing():
-        error = record.exc_info[1] if record.exc_info else None
         reason = getattr(record, _CAPTURED, None)
         text = record_text(record) if reason is None else " ".join(reason.split())
         if text:

@@ -236,10 +236,11 @@ class EventManager:
                 raise
             except BaseException as error:  # SystemExit too: a plugin must not end the program
                 self._unloaded[name] = config
-                messages.append(_load_message(name, error, where))
+                text = one_line(error)
+                messages.append(text if text.startswith(where) else f"{name}: {text} (in {where})")
                 causes.append(error)
         if messages:
-            raise EventError(";\n".join(messages)) from (causes[0] if causes else None)
+            raise EventError(";\n".join(messages)) from next(iter(causes), None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers to an environment variable, for child processes.
@@ -309,11 +310,6 @@ def _timeout(value: float | None) -> float | None:
         # This runs when the package is imported: an invalid variable must not break the build.
         _log.error("%s; it is ignored", one_line(error))
         return None
-
-
-def _load_message(name: str, error: BaseException, where: str) -> str:
-    text = one_line(error)
-    return text if text.startswith(where) else f"{name}: {text} (in {where})"
 
 
 def _config_of(name: str, handler: EventHandler) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MASK = "***"
 _MIN_LINE_LENGTH = 8  # characters of a line of a secret; shorter lines, such as "}", occur everywhere
 _MIN_BASE64_LENGTH = 8  # characters; fewer may be a part of an ordinary word
-_LONG = 6  # characters of a credential; a shorter one may be a part of an ordinary word
+_LONG = 6  # characters of a credential; a shorter one is masked only as a word
 
 # Characters that URLs, repr, JSON and HTML do not escape: the unreserved characters of RFC 3986, section 2.3.
 _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -33,13 +33,7 @@ class Secrets:
                 self.plain |= _plain_forms(text)
                 self.base64 |= _base64_forms(text)
 
-    def update(self, other: Secrets) -> None:
-        """Add the forms of other secrets."""
-        self.plain |= other.plain
-        self.base64 |= other.base64
-
     def are_in(self, text: str) -> bool:
-        """Return whether a text contains a secret."""
         return any(form in text for form in self.plain) or any(form in text for form in self.base64)
 
     def without(self, text: str) -> str:
@@ -52,9 +46,7 @@ class Secrets:
 
 
 def without_credentials(text: str, credentials: Iterable[str]) -> str:
-    """Mask the credentials of a request in a text from the other side, which may echo the request.
-
-    Upper and lower case are the same. A credential of less than six characters is masked only as a word.
+    """Mask the credentials of a request in a text from the other side, which may echo the request in another case.
 
     :param credentials: passwords, tokens, and values of headers, such as ``Basic dTpw``
     """

@@ -72,9 +72,7 @@ _PEM_TITLE_MAX = 60  # characters
 
 
 def without_secrets(text: str, configs: Mapping[str, str]) -> str:
-    """Mask secrets in a text, because a plugin's error may quote a password or a token.
-
-    Mask the values of the handlers' configurations, and everything that `redact_text` masks.
+    """Mask the values of handlers' configurations, which a plugin's error may quote, and all that `redact_text` masks.
 
     :param configs: the configuration of each handler, by name
     """
@@ -159,7 +157,8 @@ def _known_secrets(references: Iterable[str]) -> Secrets:
     if not references:
         return secrets
     more = Secrets(map(_secret_of, references))
-    more.update(secrets)
+    more.plain |= secrets.plain
+    more.base64 |= secrets.base64
     return more
 
 

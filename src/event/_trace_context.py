@@ -3,13 +3,7 @@
 The variable TRACEPARENT (``00-{trace id}-{span id}-{flags}``) contains the span in which a process runs; see Trace
 Context level 1, section 3.2, and OpenTelemetry's "Environment Variables as Context Propagation Carriers". TRACESTATE
 contains vendor data. An event's data contains its own span in the same form, because another process may deliver the
-event later:
-
-==================  ====================================================================================
-``traceparent``     the event's own span, which its child processes have in TRACEPARENT
-``parent_span_id``  the enclosing span, 16 hexadecimal digits; missing if the event is the root of a trace
-``tracestate``      the unchanged TRACESTATE; missing if there was none
-==================  ====================================================================================
+event later.
 """
 
 from __future__ import annotations
@@ -22,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-KEYS = ("traceparent", "parent_span_id", "tracestate")
+KEYS = (
+    "traceparent",  # the event's own span, which its child processes have in TRACEPARENT
+    "parent_span_id",  # the enclosing span, 16 hexadecimal digits; missing if the event is the root of a trace
+    "tracestate",  # the unchanged TRACESTATE; missing if there was none
+)
 
 # The span in which the current code runs, set by `event.track` or by the delivery of an event from an outbox. If it is
 # None, the environment contains the span. If it is NO_SPAN, there is no span.
@@ -90,11 +88,8 @@ def current_span(environ: Mapping[str, str] = os.environ) -> Span | None:
 
 
 def span_for(event: object) -> Span | None:
-    """Return the span in which an event is sent. It is the event's parent, unless the event has its own span.
-
-    For an event that was loaded from a file, ignore this process's environment, since another process may have created
-    the event. (The dates of such an event are strings.)
-    """
+    """Return the span in which an event is sent. It is the event's parent, unless the event has its own span."""
+    # An event whose dates are strings was loaded from a file. Another process, with another span, may have created it.
     return current_span({} if isinstance(getattr(event, "begin_time", None), str) else os.environ)
 
 

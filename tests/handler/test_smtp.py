@@ -318,13 +318,13 @@ def test_subclass_with_its_own_send_event_gets_each_event(secure, monkeypatch):
     assert [type(result) for result in results] == [LookupError] * 6
 
 
-def test_a_digest_that_is_refused_is_refused_for_each_event():
+def test_failed_digest_is_a_failure_of_each_event():
     results = handler_for("127.0.0.1:9").send_events([closed() for _ in range(6)])
     assert len(results) == 6
     assert all("smtp: 127.0.0.1:9: " in str(result) for result in results)
 
 
-def test_each_event_of_a_few_that_fail_together_has_its_own_reason():
+def test_each_failed_event_of_a_small_batch_has_its_own_reason():
     results = handler_for("127.0.0.1:9").send_events([closed("one"), closed("two")])
     assert [str(result).count("127.0.0.1:9: ") for result in results] == [1, 1]
 
@@ -395,7 +395,7 @@ def test_a_local_name_is_an_address(secure):
     assert secure.envelopes[0].rcpt_tos == ["root"]
 
 
-def test_a_non_ascii_domain_travels_in_its_ascii_form(secure):
+def test_non_ascii_domain_is_sent_in_its_ascii_form(secure):
     assert handler_for(secure, to="ann@bücher.example").send_event(closed())
 
     assert secure.envelopes[0].rcpt_tos == ["ann@xn--bcher-kva.example"]
@@ -1171,7 +1171,7 @@ def endless_line(connection, stopped):
 
 
 @pytest.mark.parametrize("serve", [endless_lines, endless_line])
-def test_endless_reply_is_not_read_further(monkeypatch, caplog, serve):
+def test_endless_reply_is_read_only_up_to_the_limit(monkeypatch, caplog, serve):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     received = []
     real = deadline.Socket.recv_into
@@ -1194,7 +1194,7 @@ def test_endless_reply_is_not_read_further(monkeypatch, caplog, serve):
 
 
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"1\r\n", b"\r\n"])
-def test_server_of_another_protocol_is_named_as_such(caplog, greeting):
+def test_server_of_another_protocol_is_reported(caplog, greeting):
     with raw_server(lambda connection, stopped: connection.sendall(greeting)) as port:
         assert not handler_for(f"smtp://127.0.0.1:{port}").send_event(closed())
     assert "the server does not answer as SMTP does; is this its port?" in warnings_of(caplog)
