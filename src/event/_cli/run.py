@@ -261,11 +261,15 @@ class _Step:
                 terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
 
     def _open_log(self) -> int | None:
+        """Create or truncate the log; return its descriptor. It must be a file: a FIFO would block until it is read."""
         try:
-            fd = _open_log_file(self._args.log)
+            fd = os.open(self._args.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
             self._log_file = os.stat(fd)
+            if not stat.S_ISREG(self._log_file.st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, "not a regular file")
             self._log_path = os.path.abspath(self._args.log)
-            return fd
+            return above_standard(fd)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self.print_problem(f"--log: {self._args.log!r} cannot be written: {reason}")
@@ -336,18 +340,6 @@ def _line_count(text: str) -> int:
 
         raise ArgumentTypeError(f"{text!r} is not a number of lines; expected 0 or more")
     return int(text[:9])
-
-
-def _open_log_file(path: str) -> int:
-    """Create or truncate the log; return its descriptor.
-
-    :raises OSError: the log cannot be written, or is not a regular file (a FIFO would block until a reader opens it)
-    """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return above_standard(fd)
 
 
 # Without O_BINARY, Windows translates line ends. Without O_NONBLOCK, opening a FIFO waits for its reader.

@@ -47,8 +47,8 @@ class Summary:
             self._counts[result] += count
 
     def as_data(self) -> dict[str, Any]:
-        counts = {"tests": self.tests, "failures": self._counts["failure"], "errors": self._counts["error"]}
-        data: dict[str, Any] = {**counts, "skipped": self._counts["skipped"]}
+        failures, errors, skipped = (self._counts[result] for result in _RESULTS)
+        data = {"tests": self.tests, "failures": failures, "errors": errors, "skipped": skipped}
         return {**data, "failing_tests": self.failing} if self.failing else data
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
