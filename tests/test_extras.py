@@ -26,10 +26,7 @@ EXTRAS = {
     "_net/otlp.py": {"otel"},
     "_net/s3.py": {"s3"},
     "_net/s3_transport.py": {"s3"},
-    "_net/url.py": {"http", "otel"},
     "handler/apprise.py": {"apprise"},
-    "handler/http.py": {"http"},
-    "handler/s3.py": {"s3"},
 }
 OWN = {"event", "e3"}  # e3-core's error is the base class if it happens to be installed
 KNOWN = OWN | sys.stdlib_module_names | {"typing_extensions", "tomli"}

@@ -35,11 +35,6 @@ class NotRegularError(OSError):
 class UnreadableError(OSError):
     """The file to copy can't be opened or read. The target of the copy is not the cause."""
 
-    @classmethod
-    def of(cls, error: OSError, path: str) -> UnreadableError:
-        """Return an error for a file, with the reason of another error."""
-        return cls(error.errno, error.strerror, path) if error.strerror else cls(str(error))
-
 
 def safe_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return a name as one path component that is safe on this system.
@@ -244,14 +239,12 @@ def copy_and_hash(source: str, target: str, *, mode: int = 0, sync: bool = False
 
 
 def _read_source(source: str, call: Callable[..., Any], *args: object) -> Any:
-    """Call a function that opens or reads the source of a copy.
-
-    :raises UnreadableError: the function raises OSError
-    """
+    """Call a function that opens or reads the source of a copy; raise UnreadableError if it raises OSError."""
     try:
         return call(*args)
     except OSError as error:
-        raise UnreadableError.of(error, source) from error
+        reason = (error.errno, error.strerror, source) if error.strerror else (str(error),)
+        raise UnreadableError(*reason) from error
 
 
 def write_all(fd: int, data: bytes) -> None:

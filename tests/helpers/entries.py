@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from event import Delivery, Event
-from event._outbox import current_owner
+from event._outbox import NewEntry, current_owner
 
 STATES = ("tmp", "waiting", "claimed", "failed", "corrupt")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
@@ -61,6 +61,11 @@ def lines_of(path):
 
 def put(box, e=None, **handlers):
     return box.put(e or Event("build"), handlers or {"file": "d"})
+
+
+def put_in_span(box, e, handlers, span):
+    (claim,) = box.put_many([NewEntry(e, handlers, span=span)])
+    return claim
 
 
 def put_waiting(box, due=1, e=None, **handlers):

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -72,12 +71,6 @@ def request_of(connection):
 )
 def test_url_is_parsed(url, shown, path):
     assert (target(url).shown, target(url).path) == (shown, path)
-
-
-def test_idn_host_without_idna_is_an_error_with_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "idna", None)
-    with pytest.raises(EventError, match=r'pip install "e3-event\[http\]"'):
-        target("http://bücher.example/")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from event._outbox import pool as pool_module
 from event._outbox.lanes import Lane, Recipient, Work, send_works
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import SECONDS, Reports, deliver
-from helpers.entries import names_by_state
+from helpers.entries import names_by_state, put_in_span
 
 TIMEOUT = 30.0
 
@@ -217,7 +217,7 @@ def test_a_batch_holds_events_of_one_span(box, kinds):
     spans = [_trace_context.new_span(None), _trace_context.new_span(None)]
     fill(box, 1, "many")
     for span in spans * 2:
-        box.put(Event("n"), {"many": ""}, span=span).postpone(1)
+        put_in_span(box, Event("n"), {"many": ""}, span).postpone(1)
     assert len(deliver(box)) == 5
     assert {span and span.traceparent for span, _ in seen} <= {None, *(span.traceparent for span in spans)}
 

@@ -25,6 +25,7 @@ from helpers.entries import (
     path_of,
     place,
     put,
+    put_in_span,
     put_waiting,
     touch,
 )
@@ -280,8 +281,8 @@ def test_put_stores_the_current_span(box, monkeypatch):
 def test_put_stores_a_given_span(box, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     given = _trace_context.Span(TRACE, OTHER)
-    assert box.put(Event("build"), {"file": "d"}, span=given).entry.span is given
-    assert box.put(Event("build"), {"file": "d"}, span=_trace_context.NO_SPAN).entry.span is _trace_context.NO_SPAN
+    assert put_in_span(box, Event("build"), {"file": "d"}, given).entry.span is given
+    assert put_in_span(box, Event("build"), {"file": "d"}, _trace_context.NO_SPAN).entry.span is _trace_context.NO_SPAN
 
 
 def test_span_with_a_trace_state_that_is_not_utf_8_is_stored(box, monkeypatch):

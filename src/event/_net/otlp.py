@@ -6,7 +6,9 @@ OTEL_EXPORTER_OTLP_TRACES_* overrides OTEL_EXPORTER_OTLP_*.
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -51,7 +53,7 @@ _GRPC_PORT = 4317
 _OTLP_TIMEOUT = 10.0  # seconds
 _LONGEST_TIMEOUT = 60.0  # seconds; the limit for OTEL_EXPORTER_OTLP_TIMEOUT
 _MAX_RECEIVER_TEXT = 500  # characters of a receiver's message
-_RETRYABLE = frozenset({407, 408, 421, 425, 429})  # the 4xx after which another attempt may succeed
+_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 _REPEATED = frozenset({429, 502, 503, 504})  # the retryable statuses of OTLP
 _IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # allowed in a header's name, as are letters and digits (RFC 9110, 5.6.2)
 
@@ -97,15 +99,14 @@ class Settings:
 
     :ivar headers: sent with each export
     :ivar timeout: the total timeout of an export in seconds, including retries
+    :ivar trust: the arguments of `Client`
     """
 
     target: Target
     headers: dict[str, str] = field(repr=False)
     timeout: float
-    compress: Callable[[bytes], bytes] | None
     encoding: str
-    ca_file: str
-    certificate: tuple[str, str]
+    trust: tuple[str, tuple[str, str]]
 
     @classmethod
     def read(cls, endpoint: str, headers: str, timeout: float | None) -> Settings:
@@ -116,46 +117,31 @@ class Settings:
         :param timeout: in seconds; None to use the variables
         :raises EventError: a setting is malformed; the message contains neither the URL nor a header
         """
-        encoding, compress = _compression(_variable("COMPRESSION"))
         return cls(
             endpoint_target(endpoint) if endpoint else _default_target(),
             {**parse_headers(_variable("HEADERS")), **parse_headers(headers)},
             _timeout(_variable("TIMEOUT")) if timeout is None else timeout,
-            compress,
-            encoding,
-            _variable("CERTIFICATE"),
-            (_variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY")),
+            _encoding(_variable("COMPRESSION")),
+            (_variable("CERTIFICATE"), (_variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY"))),
         )
 
 
-class Exporter:
-    """Exports spans over persistent connections. Threads and forked processes may share it."""
+def export(client: Client, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
+    """Send spans in one request, and wait until the receiver has confirmed them.
 
-    def __init__(self) -> None:
-        self._client: tuple[object, Client] | None = None
-
-    def export(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
-        """Send spans in one request, and wait until the receiver has confirmed them.
-
-        :raises PermanentError: the receiver rejected some spans permanently; it does not report which
-        :raises EventError: no span was accepted; the message contains neither the URL nor a header
-        """
-        body = encode_spans(spans).SerializeToString()
-        headers = {"Content-Type": _PROTOBUF, "User-Agent": "e3-event", "Content-Encoding": settings.encoding}
-        if settings.compress:
-            body = settings.compress(body)
-        client, more = self._connected(settings), {**headers, **settings.headers}
-        try:
-            answer = repeated(lambda: client.post(settings.target, body, more, deadline), deadline, _REPEATED)
-        except FAILURES as error:
-            raise EventError(_why(error, settings.target)) from None  # its text may contain a header
-        _judge(answer, len(spans))
-
-    def _connected(self, settings: Settings) -> Client:
-        trust = (settings.ca_file, settings.certificate)
-        if self._client is None or self._client[0] != trust:
-            self._client = (trust, Client(*trust))
-        return self._client[1]
+    :raises PermanentError: the receiver rejected some spans permanently; it does not report which
+    :raises EventError: no span was accepted; the message contains neither the URL nor a header
+    """
+    body = encode_spans(spans).SerializeToString()
+    headers = {"Content-Type": _PROTOBUF, "User-Agent": "e3-event", "Content-Encoding": settings.encoding}
+    headers |= settings.headers
+    if settings.encoding:
+        body = _COMPRESSIONS[settings.encoding](body)
+    try:
+        answer = repeated(lambda: client.post(settings.target, body, headers, deadline), deadline, _REPEATED)
+    except FAILURES as error:
+        raise EventError(_why(error, settings.target)) from None  # its text may contain a header
+    _judge(answer, len(spans))
 
 
 def is_off() -> bool:
@@ -203,7 +189,7 @@ def _judge(answer: Response, count: int) -> None:
     is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
     if not answer.taken:
         said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
-        permanent = 400 <= answer.status < 500 and answer.status not in _RETRYABLE
+        permanent = 400 <= answer.status < 500 and not answer.temporary
         text = f"{in_words(answer.status)}: {_receiver_text(said, answer)}".rstrip(": ")
         raise (PermanentError if permanent else EventError)(text)
     try:
@@ -266,18 +252,10 @@ def _timeout(text: str) -> float:
         ) from None
 
 
-def _compression(name: str) -> tuple[str, Callable[[bytes], bytes] | None]:
-    if name == "gzip":
-        import gzip
-
-        return name, gzip.compress
-    if name == "deflate":
-        import zlib
-
-        return name, zlib.compress
-    if name in {"", "none"}:
-        return "", None
-    raise EventError("otel: OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none")
+def _encoding(name: str) -> str:
+    if name not in {"", "none", *_COMPRESSIONS}:
+        raise EventError("otel: OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none")
+    return name.removeprefix("none")
 
 
 _resources: dict[tuple[str | None, ...], Resource] = {}

@@ -32,14 +32,7 @@ class Claim:
     """
 
     def __init__(  # noqa: PLR0913  # the state of an entry on disk
-        self,
-        layout: Layout,
-        path: str,
-        entry: Entry,
-        *,
-        is_directory: bool,
-        torn: bool = False,
-        shared: bool = False,
+        self, layout: Layout, path: str, entry: Entry, *, is_directory: bool, torn: bool = False, shared: bool = False
     ) -> None:
         self.entry = entry
         self.name = os.path.basename(path)
@@ -123,7 +116,7 @@ class Claim:
         :param due: in seconds since 1970 UTC
         :raises OSError: the entry can't be moved
         """
-        self._layout.move_to_waiting(self.path, self.entry.id, due)
+        self._layout.move_to_waiting(self.path, due)
 
     def may_try_after_crash(self) -> bool:
         """Return whether an entry whose last owner has died may be tried now; otherwise release the claim.
@@ -148,7 +141,7 @@ class Claim:
 
         :raises OSError: the entry can't be removed
         """
-        self._layout.discard(self.path, self.entry.id, is_directory=self._is_directory)
+        self._layout.discard(self.path, is_directory=self._is_directory)
 
     def release(self) -> str:
         """Release the claim and move the entry to the state that its journal requires. Never raise OSError.
@@ -179,7 +172,7 @@ class Claim:
             self.discard()
             return "delivered"
         if not entry.pending or entry.is_expired(now):
-            self._layout.move_to(self.path, "failed", entry.id)
+            self._layout.move_to(self.path, "failed")
             _log.error("outbox entry %s is no longer retried, and is kept in failed/: %s", entry.id, entry.last_error)
             return "failed"
         self.postpone(now + entry.delay())
@@ -195,7 +188,7 @@ class Claim:
         line, self._torn = (b"\n" if self._torn else b"") + text.encode_line(content), True
         try:
             if self._is_shared:
-                files.give_own_file(self.path, self._layout.new_path("tmp", self.entry.id), self.entry.id)
+                files.give_own_file(self.path, self._layout.new_path("tmp", self.entry.id))
                 self._is_shared = False
             if self._is_directory:
                 os.utime(self.path)  # renews the lease

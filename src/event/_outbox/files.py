@@ -86,6 +86,11 @@ def _require_owner(status: os.stat_result, path: str) -> None:
         raise PermissionError(f"{path} belongs to another user")
 
 
+def id_of(path: str) -> str:
+    """Return the id of the entry at a path in any state."""
+    return os.path.basename(path).partition(".")[0]
+
+
 def text_path(path: str, *, is_directory: bool) -> str:
     """Return the path of an entry's text: the entry itself, or if it has attachments, a file in its directory."""
     return os.path.join(path, _TEXT) if is_directory else path
@@ -118,7 +123,7 @@ def read_entry(path: str) -> Entry:
     :raises OSError: the entry can't be read now, or no longer exists
     """
     content = read_text(path, is_directory=inspect(path)[0])
-    return text.decode_entry(text.text_of_entry(content, os.path.basename(path).partition(".")[0]))
+    return text.decode_entry(text.text_of_entry(content, id_of(path)))
 
 
 def is_from_newer_release(path: str, *, is_directory: bool) -> bool:
@@ -141,7 +146,7 @@ def is_from_newer_release(path: str, *, is_directory: bool) -> bool:
     return False
 
 
-def give_own_file(path: str, temporary: str, entry_id: str) -> None:
+def give_own_file(path: str, temporary: str) -> None:
     """Replace a shared file of an entry with a file of its own, and sync it.
 
     :param temporary: an unused path on the same file system
@@ -149,7 +154,7 @@ def give_own_file(path: str, temporary: str, entry_id: str) -> None:
     :raises ValueError: the entry is damaged
     """
     try:
-        _files.write_new(temporary, text.text_of_entry(read_text(path, is_directory=False), entry_id))
+        _files.write_new(temporary, text.text_of_entry(read_text(path, is_directory=False), id_of(path)))
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)

@@ -105,8 +105,6 @@ class Layout:
                 above = os.path.dirname(above)
             _require_access(above)
             return
-        if not os.path.isdir(self.root):
-            raise NotADirectoryError(f"{self.root} is not a directory")
         _require_private_root(self.root)
         for path in map(self.path, STATES):
             if os.path.lexists(path):
@@ -185,7 +183,7 @@ class Layout:
         except OSError:
             pass  # it is not empty
 
-    def move_to_waiting(self, path: str, entry_id: str, due: float) -> None:
+    def move_to_waiting(self, path: str, due: float) -> None:
         """Move an entry into the first bucket that is due at `due` or later.
 
         :raises OSError: the entry can't be moved
@@ -194,7 +192,7 @@ class Layout:
         bucket = bucket_of(due, time.time())
         # The same sending may have been put twice, and renaming would replace the other file. So check first. A race
         # is very unlikely: two claims of one sending would have to be released within microseconds.
-        while files.exists(target := self.path("waiting", str(bucket), entry_id)):
+        while files.exists(target := self.path("waiting", str(bucket), files.id_of(path))):
             bucket += WIDTH
         for _ in range(_MAX_RACES):
             if files.rename_entry(path, target):
@@ -204,16 +202,16 @@ class Layout:
             _files.make_directory(os.path.dirname(target), 0o700)
         raise FileNotFoundError(errno.ENOENT, "it cannot be moved into its bucket", path)
 
-    def move_to(self, path: str, state: str, entry_id: str) -> None:
+    def move_to(self, path: str, state: str) -> None:
         """Move an entry to failed/ or corrupt/. If its id exists there, add a suffix after a dot.
 
         :raises OSError: the entry can't be moved
         """
         self.prepare(state)
-        target = self.path(state, entry_id)
+        target = self.path(state, files.id_of(path))
         files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
-    def discard(self, path: str, entry_id: str, *, is_directory: bool | None = None) -> bool:
+    def discard(self, path: str, *, is_directory: bool | None = None) -> bool:
         """Remove an entry; return whether it existed.
 
         :param is_directory: whether the entry is a directory; None if the caller does not know
@@ -226,7 +224,7 @@ class Layout:
         except FileNotFoundError:
             return False
         # Move the directory to tmp/ first, so that no process finds a partly removed entry.
-        target = self.new_path("tmp", entry_id)
+        target = self.new_path("tmp", files.id_of(path))
         if not files.rename_entry(path, target):
             return False
         files.remove(target)

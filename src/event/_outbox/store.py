@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
     from event._event import Event
     from event._outbox.entry import Entry
-    from event._trace_context import Span
 
 BOUND = 1000  # entries that `Outbox.summary` counts in each state, and that `Outbox.find` returns, at most
 _LISTED = layout.STATES[1:]
@@ -87,10 +86,6 @@ class Outbox:
         self.path = _files.absolute(os.fspath(path))
         self._layout = Layout(self.path)
 
-    def __repr__(self) -> str:
-        """Return the path."""
-        return f"<Outbox {self.path}>"
-
     def exists(self) -> bool:
         """Return whether the outbox exists.
 
@@ -107,15 +102,7 @@ class Outbox:
             return bool(existing)
         return True
 
-    def put(
-        self,
-        event: Event,
-        handlers: Mapping[str, str],
-        *,
-        sending: str = "",
-        span: Span | None = None,
-        strict: bool = False,
-    ) -> Claim:
+    def put(self, event: Event, handlers: Mapping[str, str], *, sending: str = "", strict: bool = False) -> Claim:
         """Store an event with copies of its attachments, and sync it to disk.
 
         The parameters are those of `NewEntry`. If an error of the system prevents it, try once more.
@@ -124,8 +111,7 @@ class Outbox:
         :raises OSError: the event can't be stored, for example because the disk is full or the directory not writable
         :raises EventError: the data can't be encoded as JSON, or with ``strict``, an attachment has changed
         """
-        new = writer.NewEntry(event, handlers, sending=sending, span=span, strict=strict)
-        return writer.put(self._layout, new)
+        return writer.put(self._layout, writer.NewEntry(event, handlers, sending=sending, strict=strict))
 
     def put_many(self, new: Sequence[writer.NewEntry], *, together: bool = False) -> list[Claim | Exception]:
         """Store several events, which is faster than one by one.
@@ -296,7 +282,7 @@ class Outbox:
         """
         if self._has_live_owner(candidate):
             return False
-        dropped = self._layout.discard(self._layout.path(candidate.name), candidate.id)
+        dropped = self._layout.discard(self._layout.path(candidate.name))
         self._remove_empty_bucket_of(candidate)
         return dropped
 
@@ -326,7 +312,7 @@ class Outbox:
 
         :param verify: whether to check the attachments
         """
-        source, entry_id = self._layout.path(candidate.name), candidate.id.partition(".")[0]
+        source, entry_id = self._layout.path(candidate.name), files.id_of(candidate.name)
         target = self._layout.new_path("claimed", entry_id)
         try:
             is_directory, is_shared = files.inspect(source)
@@ -343,7 +329,7 @@ class Outbox:
             return None
         try:
             if is_shared:
-                self._give_own_file(target, entry_id)
+                self._give_own_file(target)
             claim = self._read_claimed(target, entry_id, is_directory=is_directory)
             if verify and claim.entry.pending and (damage := claim.damage()):
                 raise files.DamagedError(damage)
@@ -366,17 +352,17 @@ class Outbox:
         claim.fix_handlers()
         return claim
 
-    def _give_own_file(self, path: str, entry_id: str) -> None:
+    def _give_own_file(self, path: str) -> None:
         """Give a claimed entry its own file, so that it has its own date."""
         try:
-            files.give_own_file(path, self._layout.new_path("tmp", entry_id), entry_id)
+            files.give_own_file(path, self._layout.new_path("tmp", files.id_of(path)))
         except OSError:
             os.utime(path)  # continue, for example if the disk is full: delivering the entry frees space
 
     def _dead_letter(self, path: str, entry_id: str, error: ValueError) -> None:
         _log.error("outbox entry %s is moved to corrupt/: %s", entry_id, error)
         try:
-            self._layout.move_to(path, "corrupt", entry_id)
+            self._layout.move_to(path, "corrupt")
         except OSError as problem:
             _log.warning("outbox entry %s stays claimed until this process ends: %s", entry_id, problem)
 
@@ -387,7 +373,7 @@ class Outbox:
             if candidate.due is None:
                 files.rename_entry(path, self._layout.path(candidate.name))
             elif files.exists(path):
-                self._layout.move_to_waiting(path, candidate.id, candidate.due)
+                self._layout.move_to_waiting(path, candidate.due)
         except OSError as problem:
             _log.warning("outbox entry %s stays claimed until this process ends: %s", candidate.id, problem)
 

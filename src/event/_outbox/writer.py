@@ -89,9 +89,9 @@ def put_many(layout: Layout, new: Sequence[NewEntry], *, together: bool) -> list
     except OSError as error:
         return [error] * len(new)
     shared = _put_in_shared_file(layout, new) if together else {}
-    others = [number for number in range(len(new)) if number not in shared]
-    written = dict(zip(others, _write_in_threads(layout, [new[number] for number in others]), strict=True))
-    results = [shared[number] if number in shared else written[number] for number in range(len(new))]
+    others = {number: item for number, item in enumerate(new) if number not in shared}
+    done = {**shared, **_write_in_threads(layout, others)}
+    results = [done[number] for number in range(len(new))]
     try:
         _sync(layout, [result for result in results if isinstance(result, Claim)])
     except OSError as error:
@@ -231,32 +231,31 @@ def _sync(layout: Layout, claims: list[Claim]) -> None:
         raise
 
 
-def _write_in_threads(layout: Layout, new: Sequence[NewEntry]) -> list[Claim | Exception]:
-    """Write entries in several threads, because a disk can sync several files at once."""
+def _write_in_threads(layout: Layout, new: dict[int, NewEntry]) -> dict[int, Claim | Exception]:
+    """Write entries in several threads, because a disk can sync several files at once; return the results by number."""
     from contextvars import copy_context
     from threading import Thread
 
     results: dict[int, Claim | Exception] = {}
+    numbers = [*new]
 
-    def work(numbers: range) -> None:
-        for number in numbers:
+    def work(first: int) -> None:
+        for number in numbers[first::_MAX_SYNC_THREADS]:
             try:
                 results[number] = _write_entry(layout, new[number], skip_unreadable=not new[number].strict)
             except Exception as error:
                 results[number] = error
 
     threads = []
-    step = min(len(new), _MAX_SYNC_THREADS)
-    for first in range(1, step):
-        numbers = range(first, len(new), step)
-        thread = Thread(target=copy_context().run, args=(work, numbers), name="event outbox")
+    for first in range(1, min(len(new), _MAX_SYNC_THREADS)):
+        thread = Thread(target=copy_context().run, args=(work, first), name="event outbox")
         try:
             thread.start()
         except RuntimeError:  # no more threads can be started
-            work(numbers)
+            work(first)
         else:
             threads.append(thread)
-    work(range(0, len(new), step or 1))
+    work(0)
     for thread in threads:
         thread.join()
-    return [results[number] for number in range(len(new))]
+    return results
