@@ -23,10 +23,6 @@ def print_json(**content: Any) -> None:
 
 
 def result_as_dict(result: Result, rest: str = "") -> dict[str, Any]:
-    """Return a handler's result as a dict.
-
-    :param rest: the state of the event if the handler failed, such as ``kept``
-    """
     state = "skipped" if result.skipped else "delivered" if result.ok else rest
     return {
         "handler": result.handler,

@@ -45,7 +45,7 @@ def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
 
 
 def _table_lines(found: Found) -> Iterator[str]:
-    width = _line_width()
+    width = terminal.width(sys.stdout, 10_000)  # a longer line would wrap
     for position, (candidate, entry) in enumerate(found):
         if not position:
             yield _row("ID", "STATE", "DUE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width]
@@ -106,14 +106,6 @@ def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
 
 def _row(*cells: str) -> str:
     return "{:<36}  {:<11}  {:<20}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
-
-
-def _line_width() -> int:
-    """Return the number of characters of a line to print: the width of the terminal, since a longer line would wrap."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
-    except (OSError, ValueError, AttributeError):
-        return 10_000
 
 
 def describe_entry(outbox: Outbox, candidate: Candidate, *, as_json: bool) -> str:

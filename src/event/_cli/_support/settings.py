@@ -69,10 +69,7 @@ class Settings:
         return bool(self._uses_file() and self.file and self.file.unused and not self.handlers)
 
     def sender(self, log: Callable[[str], None]) -> EventSender:
-        """Return a sender for the handlers.
-
-        :param log: called with one line for each problem that does not belong to a delivery
-        """
+        """Return a sender for the handlers; see `EventSender`."""
         from event._worker import EventSender
 
         sender = EventSender(self.handlers, outbox=self.outbox, timeout=self.timeout, log=log, worker=self._args.worker)
@@ -172,13 +169,10 @@ class Settings:
         option = getattr(self._args, "outbox", None)
         if option == "":
             self._args.parser.error("--outbox: expected a directory, or none")
-        # The path is made absolute now: a command may remove the working directory.
-        if option:
-            return named_outbox(option), "--outbox"
-        if value := os.environ.get("E3_EVENT_OUTBOX"):
-            return named_outbox(value), "E3_EVENT_OUTBOX"
-        if self.file and self.file.outbox:
-            return named_outbox(self.file.outbox), self.file.path
+        in_file = (self.file.outbox, self.file.path) if self.file else (None, "")
+        for value, source in ((option, "--outbox"), (os.environ.get("E3_EVENT_OUTBOX"), "E3_EVENT_OUTBOX"), in_file):
+            if value:  # the path is made absolute now: a command may remove the working directory
+                return named_outbox(value), source
         if not default:
             return None, "default"
         try:

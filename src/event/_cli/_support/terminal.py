@@ -72,6 +72,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def width(stream: TextIO | None, default: int) -> int:
+    """Return the number of columns of a terminal, or the default for any other stream."""
+    try:
+        return (os.get_terminal_size(stream.fileno()).columns if stream else 0) or default
+    except (OSError, ValueError):
+        return default
+
+
 def flush_out() -> int:
     """Flush stdout; return 1 if some output could not be written, else 0.
 
