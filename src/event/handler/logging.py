@@ -57,17 +57,12 @@ class LoggingHandler(EventHandler):
 
 
 def _level(level: int | str) -> int:
-    """Return the number of a level.
-
-    :raises EventError: it is neither a number nor the name of a level
-    """
     try:
         return int(level)
     except (TypeError, ValueError, OverflowError):
         pass
     for name in (str(level), str(level).upper()):
-        try:
-            return logging.Logger("", name).level  # noqa: LOG001  # the public way from a name to its number
-        except ValueError:
-            pass
+        number = logging.getLevelName(name)
+        if isinstance(number, int):
+            return number
     raise EventError(f"logging: there is no such level; {_EXPECTED}")

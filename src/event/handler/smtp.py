@@ -234,20 +234,13 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
     """Send a mail to a server; return the recipients that it did not accept."""
     from event._net import smtp
 
-    remarks: list[str] = []
-
-    def compose(limit: int | None) -> bytes:
-        composed = mail.compose(limit)
-        remarks[:] = composed.remarks
-        return composed.content
-
     try:
-        refused = smtp.hand_over(server, deadline, sender, pending, compose)
+        refused = smtp.hand_over(server, deadline, sender, pending, mail.compose)
     except Exception as error:
         permanent = isinstance(error, PermanentError)
         refused = dict.fromkeys(pending, smtp.Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
     refused = smtp.for_log(refused, server)
-    for remark in remarks if len(refused) < len(pending) else ():
+    for remark in mail.remarks if len(refused) < len(pending) else ():
         _log.warning("smtp: the mail is not complete: %s", remark)
     _warn_of(server, refused)
     return refused
