@@ -154,7 +154,6 @@ def _with_attachments(event: Event, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(path: str) -> int | None:
-    """Return a file's size in bytes; None if the file no longer exists."""
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):
@@ -162,10 +161,7 @@ def _size(path: str) -> int | None:
 
 
 def _outcome_fields(data: dict[str, Any], has_cancel: bool) -> dict[str, str]:
-    """Return the ``outcome`` of a finished taskrun, and its ``errors`` if there are any.
-
-    An event without an outcome counts as a success. An outcome that CDEvents does not define becomes ``error``.
-    """
+    """Return ``outcome`` and perhaps ``errors``. An outcome that CDEvents does not define becomes ``error``."""
     said = str(data.get("outcome", "success"))
     outcome = said if said in _OUTCOMES and (said != "cancel" or has_cancel) else "error"
     reasons = [] if said in {"success", "failure", outcome} else [f"outcome: {said}"]

@@ -236,7 +236,6 @@ def _default_target() -> Target:
 
 
 def _timeout(text: str) -> float:
-    """Return the timeout of OTEL_EXPORTER_OTLP_TIMEOUT (in milliseconds) in seconds."""
     if not text:
         return _OTLP_TIMEOUT
     try:
@@ -260,7 +259,6 @@ def _resource(_attributes: str | None, _service: str | None) -> Resource:
 
 
 def _limit_attributes(attributes: Mapping[str, Any]) -> BoundedAttributes:
-    """Return a span's attributes, truncated to the limits of the variables."""
     count, length = (_limit(name) for name in ("COUNT", "VALUE_LENGTH"))
     kept = list(attributes.items())[:count]
     bounded = BoundedAttributes(None, dict(kept), immutable=False, max_value_len=length)

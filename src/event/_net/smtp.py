@@ -128,7 +128,6 @@ def _transactions(client: Any, sender: str, recipients: Sequence[str], mail: tup
 
 
 def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[Any, ...]) -> dict[str, Refusal]:
-    """Send the mail once; return the refusals, by recipient."""
     try:
         refused = client.sendmail(sender, recipients, *mail)
     except smtplib.SMTPRecipientsRefused as error:
@@ -154,7 +153,6 @@ def _size_limit(client: Any) -> int | None:
 
 
 def _open_session(server: MailServer, deadline: Deadline) -> Any:
-    """Open a session; return its client. It uses TLS unless the server's configuration allows otherwise."""
     is_tls = server.encryption == "tls"
     kind: Any = smtplib.SMTP_SSL if is_tls else smtplib.SMTP  # looked up now: tests replace these
     more: dict[str, Any] = {"context": _context(deadline)} if is_tls else {}
@@ -178,7 +176,6 @@ def _upgrade(client: Any, server: MailServer, deadline: Deadline) -> None:
 
 
 def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
-    """Return a client that respects the deadline and limits the length of the server's answers."""
     connected = connect(server.host, server.port, deadline)
     if more:
         connected = start_tls(connected, more["context"], server.tls_name)
