@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secrets, unique_id
-from event._cli._support import handler_options, json_output, outbox_index, terminal
-from event._cli._support.handler_loading import load
+from event._cli._support import handler_options, outbox_index, terminal
 from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._outbox import Outbox
+from event._redact import without_secrets
 from event._version import VERSION
 from event._worker import EventSender
 from event._worker.capture import Capture
@@ -65,7 +65,7 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = Settings(args)
-    loaded, broken = load(settings.handlers, plugins=True)
+    loaded, broken = settings.load(plugins=True)
     tables: dict[str, list[tuple[str, ...]]] = {
         "Installed handlers": _installed(),
         f"Handlers of {settings.handlers_from}": _entries(settings.handlers, loaded, broken),
@@ -89,12 +89,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_json(settings: Settings, tables: list[list[tuple[str, ...]]], results: list[Result] | None) -> None:
     installed, handlers, ((_, outbox),), rows = tables
-    json_output.print_json(
+    terminal.print_json(
         installed=[{"handler": name, "distribution": dist, "state": state} for name, dist, state in installed],
         handlers=[{"handler": name, "state": state} for name, state in handlers],
         outbox={"path": settings.outbox, "state": outbox},
         settings={name: {"value": value, "from": origin or None} for name, value, origin in rows},
-        test=None if results is None else [json_output.result_as_dict(result, "lost") for result in results],
+        test=None if results is None else [handler_options.result_as_dict(result, "lost") for result in results],
         problems=settings.problems,
     )
 
@@ -173,7 +173,7 @@ def _references_of(name: str, config: str, handler: Any) -> str:
             for text in [value] if isinstance(value, str) else value:
                 _secrets.resolve_secret(text, attribute)
     except Exception as error:  # a plugin's code may raise anything
-        return f"{_BROKEN}{handler_options.masked(one_line(error), {name: config})}"
+        return f"{_BROKEN}{without_secrets(one_line(error), {name: config})}"
     return _OK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from event._cli._support import handler_options, json_output, outbox_index, terminal
+from event._cli._support import handler_options, outbox_index, terminal
 from event._process.shutdown import GracefulShutdown
 
 TYPE_CHECKING = False
@@ -156,7 +156,7 @@ class Report:
         rest = _REST.get(where, "")
         for result in entry.results:
             if self._keeps_results:  # a long-running command has any number of them
-                content = json_output.result_as_dict(result, rest)
+                content = handler_options.result_as_dict(result, rest)
                 self.results.append({"entry": entry.id, "event": entry.name, **content})
             if not (self._quiet and result.ok and not result.said):
                 line = handler_options.result_line(result, rest)
@@ -194,7 +194,7 @@ class Report:
 def _print_json(supervisor: Supervisor, report: Report, path: str) -> None:
     summary = supervisor.summary or {}
     due = summary.get("next_due")
-    json_output.print_json(
+    terminal.print_json(
         outbox=path,
         entries=report.entries,
         delivered=report.delivered,

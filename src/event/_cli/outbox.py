@@ -211,10 +211,9 @@ def _retry(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> st
 def _replacements(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
     """Return the handlers of ``--handler``, with their configurations for the outbox. Reject one that cannot work."""
     from event import _registry
-    from event._cli._support.handler_loading import load
     from event._lazy_handler import LazyHandler
 
-    _, broken = load(settings.handlers, plugins=True)
+    _, broken = settings.load(plugins=True)
     for name, reason in broken.items():
         args.parser.error(f"--handler: {name}: {reason.removeprefix(f'{_registry.kind(name)}: ')}")
     return {name: LazyHandler(name, config).encode_config() for name, config in settings.handlers}

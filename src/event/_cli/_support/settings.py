@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from event import EventHandler
     from event._config_file import ConfigFile
     from event._worker import EventSender
 
@@ -75,6 +76,28 @@ class Settings:
         sender = EventSender(self.handlers, outbox=self.outbox, timeout=self.timeout, log=log, worker=self._args.worker)
         sender.redact = self.redact
         return sender
+
+    def load(self, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
+        """Return the handlers that could be constructed, and the errors of the others, both by name.
+
+        :param plugins: whether to load plugins; a long-running command runs their code only in its worker
+        """
+        from event import _registry
+        from event._lazy_handler import LazyHandler
+        from event._redact import without_secrets
+        from event._worker.capture import Capture
+
+        loaded: dict[str, EventHandler] = {}
+        broken: dict[str, str] = {}
+        with Capture():
+            left_out = () if plugins else _registry.plugins()
+            for name, config in dict(self.handlers).items():
+                if _registry.kind(name) not in left_out:
+                    try:
+                        loaded[name] = LazyHandler(name, config).load()
+                    except (Exception, SystemExit) as error:
+                        broken[name] = without_secrets(one_line(error), {name: config})
+        return loaded, broken
 
     def no_handler_line(self) -> str:
         if self.is_unused_here:

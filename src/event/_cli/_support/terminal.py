@@ -10,8 +10,9 @@ from event.error import visible
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TextIO
+    from typing import Any, TextIO
 
+JSON_VERSION = 1  # of the documents of ``--json``; it changes when their format changes
 _MAX_LINE_LENGTH = 1000  # characters of one line; a server may answer with a long page
 
 
@@ -56,6 +57,13 @@ def print_out(text: str) -> None:
         _write_line(sys.stdout, text)
     except OSError as error:
         _failed.append(error)
+
+
+def print_json(**content: Any) -> None:
+    """Print a document of ``--json``. docs/reference/formats.md describes the documents."""
+    from event import _json
+
+    print_out(_json.dumps({"version": JSON_VERSION, **content}, indent=2))
 
 
 def output_failed() -> bool:
