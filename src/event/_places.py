@@ -38,10 +38,7 @@ def _state_directory() -> str:
 
 
 def _owner(path: str) -> int:
-    """Return the id of the user who owns a directory. If it does not exist, use its nearest existing parent.
-
-    :param path: an absolute path
-    """
+    """Return the id of the user who owns an absolute path, or else its nearest existing parent."""
     while True:
         try:
             return os.stat(path).st_uid
@@ -50,11 +47,9 @@ def _owner(path: str) -> int:
 
 
 def _in_own_home(path: str) -> str:
-    """Return a path with the home directory of the user database instead of ``~``, regardless of HOME.
+    """Return a path with the home directory of the user database for ``~``; empty if this user has none.
 
     With sudo, HOME may belong to another user.
-
-    :return: empty if this user has no home directory
     """
     from pwd import getpwuid
 

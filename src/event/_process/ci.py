@@ -36,8 +36,6 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
     are left out. Outside of CI, the dict is empty.
 
     For a pull request, ``branch`` and ``commit`` are those of its head, not of the temporary merge commit.
-
-    :param environ: the environment variables
     """
     for name, variables in SYSTEMS.items():
         mark, equals, value = variables["mark"].partition("=")

@@ -1,4 +1,4 @@
-"""The options of several commands (handlers, outbox, timeout), and the lines that show a handler's result."""
+"""The options of several commands (handlers, outbox, timeout), and how they show a handler's result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from event._worker import Result, Sent
@@ -43,11 +42,15 @@ def rest_of(sent: Sent, result: Result) -> str:
     return "refused for good, kept" if result.permanent else "kept"
 
 
-def masked(text: str, configs: Mapping[str, str]) -> str:
-    """Return text without the secrets of the configurations; see `event._redact`."""
-    from event._redact import without_secrets
-
-    return without_secrets(text, configs)
+def result_as_dict(result: Result, rest: str) -> dict[str, Any]:
+    """Return a handler's result for ``--json``."""
+    return {
+        "handler": result.handler,
+        "state": "skipped" if result.skipped else "delivered" if result.ok else rest,
+        "error": result.error or None,
+        "warning": result.said or None if result.ok else None,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def add_options(parser: Any) -> None:
