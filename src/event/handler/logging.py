@@ -62,7 +62,8 @@ def _level(level: int | str) -> int:
     except (TypeError, ValueError, OverflowError):
         pass
     for name in (str(level), str(level).upper()):
-        number = logging.getLevelName(name)
-        if isinstance(number, int):
-            return number
+        try:
+            return logging.Logger("", name).level  # noqa: LOG001  # the public way from a name to its number
+        except ValueError:
+            pass
     raise EventError(f"logging: there is no such level; {_EXPECTED}")
