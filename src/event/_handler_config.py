@@ -50,7 +50,8 @@ def swallowed_handler(name: str, config: str) -> str:
 
     # ``s3=`` is also an option of the handler `broker`.
     known = _registry.BUILTINS.keys() - ({"s3"} if _registry.kind(name) == "broker" else set())
-    return next((other for other in names if _registry.kind(other) in known), "")
+    # A URL, such as ``s3://bucket/year=2026``, is no handler.
+    return next((other for other in names if _registry.kind(other) in known and "://" not in other), "")
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:

@@ -86,10 +86,9 @@ class Target:
 
 
 def _authorization(user: str, password: str) -> str:
-    """Return the header with a URL's user and password (RFC 7617); empty if there are none."""
     if not user and not password:
         return ""
-    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()  # RFC 7617
 
 
 def _is_this_machine(host: str) -> bool:

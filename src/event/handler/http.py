@@ -41,7 +41,6 @@ class HTTPHandler(EventHandler):
     :raises EventError: an argument is invalid
     """
 
-    # For `e3-event check`: the attributes that may contain secret references.
     references: ClassVar[tuple[str, ...]] = ("url", "secret")
 
     def __init__(  # noqa: PLR0913  # what can be configured
@@ -130,7 +129,6 @@ class HTTPHandler(EventHandler):
         return cloudevents.CONTENT_TYPE, text.encode()
 
     def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Response:
-        """Post, and retry after each Retry-After that the deadline allows; return the last response."""
         from event._net.http import repeated
         from event._net.webhook import sign
 

@@ -37,7 +37,6 @@ class S3Handler(EventHandler):
     :raises EventError: boto3 is not installed, or a URL is not an S3 URL
     """
 
-    # For `e3-event check`: the required modules.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
 
     def __init__(
@@ -104,7 +103,6 @@ class S3Handler(EventHandler):
         return True
 
     def _stored(self, event: Event, prefix: str) -> dict[str, _Stored]:
-        """Return the URL, media type, content coding and SHA-1 of each attachment."""
         attachments = event.get_attachments()
         uid = str(getattr(event, "uid", None))
         stored: dict[str, _Stored] = {}
