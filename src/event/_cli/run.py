@@ -155,7 +155,7 @@ class _Step:
         process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
         self._catch_errors(self._prepare)
         exit_result = process.wait()
-        self._report_exit(exit_result, process.tee.error)
+        self._report_exit(exit_result, None if log is None else process.tee.error)
         self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
         self._catch_errors(process.finish)
         if process.tee.show_error:

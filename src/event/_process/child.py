@@ -66,8 +66,8 @@ class ChildProcess:
             try:
                 self.tee = tee_of_own_output(log)
             except OSError as error:  # too many files are open
+                self.tee.error = error
                 if log is not None:
-                    self.tee.error = error
                     os.close(log)
         self._began = time.monotonic()
         try:

@@ -62,7 +62,7 @@ class Tee:
     :param piped: for each pipe, the descriptors that it replaces
     :param log: the log's descriptor, or None. Without a log, the command gets a closed pipe if the reader of its output
         has gone away, as if it wrote there itself
-    :ivar error: the error that made the log incomplete; None if it is complete or there is no log
+    :ivar error: the error that makes a log incomplete; None if it is complete
     :ivar show_error: the error that kept output from stdout or stderr, other than a closed pipe; None if there is none
     :ivar on_closed: called with the number of a stream whose reader has gone away
     :ivar ends: the sources of the last bytes of the output
@@ -90,8 +90,7 @@ class Tee:
             for number in range(len(self.streams)):
                 start_new_thread(self._copy, (number,))
         except RuntimeError as error:  # there may be no more threads
-            if self._log is not None:
-                self.error = OSError(errno.EAGAIN, str(error))
+            self.error = OSError(errno.EAGAIN, str(error))
             return {}
         return self.writers
 
