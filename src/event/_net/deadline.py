@@ -99,12 +99,11 @@ def connect(host: str, port: int, deadline: Deadline) -> Socket:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a dialogue of short lines waits for each
             sock.connect(address)
-        except OSError as raised:
+        except BaseException as raised:
             sock.close()
+            if not isinstance(raised, OSError):
+                raise
             error = raised
-        except BaseException:
-            sock.close()
-            raise
         else:
             sock.deadline = deadline
             return sock

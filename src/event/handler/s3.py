@@ -10,13 +10,7 @@ from event._net import s3
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, ClassVar, TypedDict
-
-    class _Stored(TypedDict):
-        s3_url: str
-        encoding: str | None
-        ctype: str | None
-        sha1: str
+    from typing import Any, ClassVar
 
 
 _EXPECTED = "expected s3=EVENT_URL,LOG_URL,SSE,PROFILE, each URL as s3://BUCKET/PREFIX; SSE and PROFILE may be left out"
@@ -102,10 +96,10 @@ class S3Handler(EventHandler):
             return False
         return True
 
-    def _stored(self, event: Event, prefix: str) -> dict[str, _Stored]:
+    def _stored(self, event: Event, prefix: str) -> dict[str, dict[str, Any]]:
         attachments = event.get_attachments()
         uid = str(getattr(event, "uid", None))
-        stored: dict[str, _Stored] = {}
+        stored: dict[str, dict[str, Any]] = {}
         for name, safe in _files.safe_names(attachments).items():
             path, digest = attachments[name]
             ctype, encoding = _guess_type(path, name)
