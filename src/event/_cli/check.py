@@ -181,13 +181,16 @@ def _outbox(settings: Settings) -> tuple[str, str]:
     path = settings.outbox
     if path is None:
         return ("none", "if a handler fails, the event is lost")
+    outbox = Outbox(path)
     try:
-        counts = outbox_index.count_by_state(Outbox(path))
+        outbox.require_writable()
+        if not outbox.exists():
+            return (path, "ok; it is created when the first event is sent")
+        counts = outbox.summary().counts
     except OSError as error:
         return (path, f"{_BROKEN}{one_line(error)}")
-    if counts is None:
-        return (path, "ok; it is created when the first event is sent")
-    return (path, f"ok; {counts}")
+    shown = ", ".join(f"{outbox_index.number(counts[state])} {word}" for state, word in outbox_index.WORDS.items())
+    return (path, f"ok; {shown}")
 
 
 def _send_test(args: argparse.Namespace, settings: Settings, loaded: Mapping[str, EventHandler]) -> list[Result]:

@@ -9,7 +9,7 @@ module            contents
 `settings`        the settings, from options, environment variables and the configuration file
 `arguments`       an event's name and data from ``NAME key=value key:=json``
 `handler_options` the options of several commands, and how they show results
-`outbox_index`    the outbox of a command, and the number of its entries
+`outbox_index`    the outbox of a command; the words and numbers for its entries
 `outbox_listing`  the entries of an outbox, as text and as JSON
 `terminal`        print to stdout and stderr, safely; the documents of ``--json``
 ================= =======================================================================

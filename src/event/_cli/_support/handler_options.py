@@ -24,15 +24,11 @@ def result_line(result: Result, rest: str = "") -> str:
         return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    error = _cause(result)
-    return f"{error}; {rest}" if rest else error
-
-
-def _cause(result: Result) -> str:
-    """Return a handler's error without the handler's kind, which the line already shows."""
     from event import _registry  # needed only after a failure
 
-    return f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
+    # The line already shows the handler's kind.
+    error = f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
+    return f"{error}; {rest}" if rest else error
 
 
 def rest_of(sent: Sent, result: Result) -> str:
