@@ -96,13 +96,13 @@ def _due(candidate: Candidate) -> str:
 
 
 def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
-    word = outbox_index.WORDS[candidate.state]
+    shown = _summary_as_dict(candidate, entry)
+    head = [shown["id"], shown["state"], shown["due"] or ""]
     if isinstance(entry, str):
-        return _row(candidate.id, word, _due(candidate), "", "", f"cannot be read: {entry}")
-    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}"
-    if error := without_secrets(entry.last_error, entry.handlers):
-        about += f": {error}"
-    return _row(candidate.id, word, _due(candidate), outbox_index.utc(entry.created), f"{entry.attempts} x", about)
+        return _row(*head, "", "", f"cannot be read: {entry}")
+    error = f": {shown['last_error']}" if shown["last_error"] else ""
+    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}{error}"
+    return _row(*head, shown["created"], f"{entry.attempts} x", about)
 
 
 def _row(*cells: str) -> str:

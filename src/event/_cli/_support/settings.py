@@ -129,10 +129,7 @@ class Settings:
         return self.file is not None and self.handlers_from == self.file.path
 
     def _read_file(self, *, finds_file: bool) -> ConfigFile | None:
-        named = getattr(self._args, "config", None) or os.environ.get("E3_EVENT_CONFIG")
-        if (named or "").lower() == "none" or not (named or finds_file):
-            return None
-        path = _places.expand_home(named) if named else _places.config_file()
+        path = _places.config_file(getattr(self._args, "config", None), search=finds_file)
         if not path:
             return None
         from event._config_file import read_config_file
