@@ -89,9 +89,6 @@ class Route:
     port: int
     proxy: Target | None
 
-    def __hash__(self) -> int:
-        return hash((self.scheme, self.host, self.port))
-
     @property
     def is_tunnel(self) -> bool:
         return self.proxy is not None and self.scheme == "https"

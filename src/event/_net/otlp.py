@@ -10,7 +10,7 @@ import gzip
 import os
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -160,9 +160,7 @@ def endpoint_target(endpoint: str) -> Target:
     """
     target = Target.parse(endpoint, "otel: the endpoint")
     path, question, query = target.path.partition("?")
-    if path == "/":
-        target.path = f"{_TRACES}{question}{query}"
-    return target
+    return replace(target, path=f"{_TRACES}{question}{query}") if path == "/" else target
 
 
 def parse_headers(text: str) -> dict[str, str]:
@@ -231,8 +229,7 @@ def _default_target() -> Target:
     if url := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
         return Target.parse(url, "otel: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     target = Target.parse(_variable("ENDPOINT") or _RECEIVER, "otel: OTEL_EXPORTER_OTLP_ENDPOINT")
-    target.path = target.path.partition("?")[0].rstrip("/") + _TRACES
-    return target
+    return replace(target, path=target.path.partition("?")[0].rstrip("/") + _TRACES)
 
 
 def _timeout(text: str) -> float:

@@ -15,7 +15,7 @@ _TOKEN_LENGTH = 16  # characters; a part of a path that is as long may be a toke
 _PATH = "/:@!$&'()*+,;=~%"  # allowed in a path, as are letters, digits, "-", "." and "_" (RFC 3986, 3.3)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """The parts of a URL.
 
