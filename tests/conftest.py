@@ -1,4 +1,4 @@
-"""A clean start for each test; the markers; the servers; no silent skip in CI."""
+"""Fixtures for all tests: a clean environment, servers, markers. A skipped test fails in CI."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from hypothesis import settings
 import event
 
 _IN_CI = bool(os.environ.get("CI"))
-_OURS = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
+_CLEARED_VARIABLES = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "OTEL_", "TRACEPARENT", "TRACESTATE")
 
 
-# Coverage measures the child processes of those tests alone whose children run what nothing else runs. To measure one
-# takes 0.2 s of processor time, ten times what its start takes. And coverage writes its SQLite file when the process
-# ends, without a journal: a kill meanwhile leaves a file that is no database ("SQLITE_CORRUPT: database disk image is
-# malformed"), after 25 of the 44 writes that one such file takes. So a test that kills at random moments asks for
-# `unmeasured_children`, if it is in one of these places.
+# Coverage measures child processes only for the tests in these places, since their children run code that nothing else
+# runs. Measuring a child takes 0.2 s of processor time, ten times as long as its start. A child that is killed while
+# coverage writes its SQLite file at exit leaves a damaged file ("SQLITE_CORRUPT: database disk image is malformed"). A
+# test here that kills children at random moments uses the fixture `unmeasured_children`.
 MEASURED = ("cli/", "test_process.py", "worker/")
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"  # coverage's `patch = subprocess` sets it
 _measuring = pytest.StashKey()
@@ -28,10 +27,10 @@ _measuring = pytest.StashKey()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """Take the variable away before the first test, and before the first fixture of a session or a module.
+    """Unset coverage's variable before the first fixture, and run the garbage collector only once.
 
-    Run the garbage collector only once, at the end: it takes a quarter of the collection's time, and finds almost
-    nothing. From then on it ignores the collected tests, which would take a fifth of the time of the tests.
+    During collection, the garbage collector takes a quarter of the time and finds almost nothing. Later it would scan
+    the collected tests again and again, for a fifth of the time of the tests, so they are frozen.
     """
     session.config.stash[_measuring] = os.environ.pop(_COVERAGE, None)
     gc.disable()
@@ -51,7 +50,7 @@ def measured_children(request, monkeypatch):
 
 
 def reset_signals():
-    """Set the usual handlers. Child processes inherit ignored signals."""
+    """Restore the default signal handlers. Child processes would inherit ignored signals."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
@@ -59,13 +58,13 @@ def reset_signals():
 
 
 def pytest_configure():
-    """Reset the signals that nohup, or a shell's "&", ignores, before the first server starts."""
+    """Restore signals that `nohup` or the shell's `&` ignores, before the first server starts."""
     reset_signals()
 
 
 @pytest.fixture(autouse=True)
-def usual_signals():
-    """Reset the signals, since a test that calls `run` in this process leaves some ignored."""
+def default_signals():
+    """Restore signals that the previous test ignored by calling `run` in this process."""
     reset_signals()
 
 
@@ -74,7 +73,7 @@ def unmeasured_children(measured_children, monkeypatch):
     monkeypatch.delenv(_COVERAGE, raising=False)
 
 
-# Hypothesis: by default, few examples, and the same in each run. The envs of `tox -m full` draw more, at random.
+# Hypothesis: by default, few examples that are the same in each run; in `tox -m full`, more of them, at random.
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None)
 settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("quick")
@@ -82,23 +81,23 @@ settings.load_profile("quick")
 
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory):
-    """Return the paths of new home directories. To make one takes a fiftieth of what `tmp_path` takes."""
+    """Return an iterator over paths for home directories. Creating one is fifty times faster than `tmp_path`."""
     root = tmp_path_factory.mktemp("homes")
     return (root / str(number) for number in itertools.count())
 
 
 @pytest.fixture
 def home(homes):
-    """Return the home directory of the test. It is empty."""
+    """Return the test's empty home directory."""
     path = next(homes)
     path.mkdir()
     return path
 
 
 @pytest.fixture(autouse=True)
-def clean_surroundings(monkeypatch, home):
+def clean_environment(monkeypatch, home):
     monkeypatch.setattr(event, "default_manager", event.EventManager())
-    for name in [name for name in os.environ if name.startswith(_OURS) or name.lower().endswith("_proxy")]:
+    for name in [name for name in os.environ if name.startswith(_CLEARED_VARIABLES) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("CI", raising=False)  # a page's `when = "CI"` must hold the same everywhere
     monkeypatch.setenv("HOME", str(home))
@@ -108,7 +107,7 @@ def clean_surroundings(monkeypatch, home):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a skipped test is a failure, unless its reason is the platform: "platform: …"."""
+    """In CI, fail a skipped test unless its reason is the platform ("platform: …")."""
     report = yield
     if report.skipped and _IN_CI and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -118,16 +117,16 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# Markers. `pytest -m "not server"` is the loop of a minute: it leaves out what starts a server or takes seconds. `long`
-# runs only where it is asked for by name.
+# Markers. `pytest -m "not server"` is the one-minute test loop: it omits tests that start a server or take seconds. A
+# test marked `long` runs only if `-m` names that marker.
 
-# A test is marked `server` by the names of its fixtures, or of those that a parameter of it names. One that starts a
-# program in another way marks itself.
+# A test is marked `server` if it uses one of these fixtures, directly or through a parameter with the fixture's name. A
+# test that starts a program in another way sets the marker itself.
 RABBITMQ_FIXTURES = {"rabbitmq", "rabbit"}
 SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "listed", "stream", "moto", "running", "sqs", "programs", "postfix"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before what `-m` leaves out
+@pytest.hookimpl(tryfirst=True)  # before pytest applies `-m`
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if SERVER_FIXTURES & named_fixtures(item):
@@ -136,7 +135,7 @@ def pytest_collection_modifyitems(config, items):
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
-    # The first tests are those of one process of xdist: it alone starts RabbitMQ, for six seconds of processor time.
+    # Run these tests first: xdist gives them all to one process, so that only one RabbitMQ starts (six seconds of CPU).
     items.sort(key=lambda item: not RABBITMQ_FIXTURES & named_fixtures(item))
 
 
@@ -147,16 +146,16 @@ def named_fixtures(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Have servers.process refuse to start a server for a test, or for a process of it, that is not marked."""
+    """Make servers.process refuse to start a server unless the test has the marker."""
     if item.get_closest_marker("server"):
         os.environ.pop("E3_TESTS_NO_SERVER", None)
     else:
         os.environ["E3_TESTS_NO_SERVER"] = item.nodeid
 
 
-# Servers. Each process of xdist starts its own when a test first asks for it, and ends it with the run. A test may
-# kill, stop or pause it, and leaves it running. It gives its queues and keys names of its own. What a server needs is
-# imported when it is started.
+# Servers. Each process of xdist starts its own when a test first needs it, and ends it with the run. A test may kill,
+# stop or pause a server, but must leave it running, and uses unique names for queues and keys. Only the fixtures import
+# the servers, which takes a while.
 
 
 @pytest.fixture(scope="session")
@@ -177,7 +176,7 @@ def redis(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def moto():
-    """Run moto's server in a thread; give its Store. A test empties it: `moto.reset("bucket")`."""
+    """Run moto's server in a thread; yield its Store. Each test empties it: `moto.reset("bucket")`."""
     from servers.s3 import s3_server
 
     with s3_server() as store:
@@ -189,18 +188,18 @@ def moto():
 
 @pytest.fixture(scope="session")
 def bare_programs(tmp_path_factory):
-    """Return the programs of an environment that has pip alone; it is made once for all tests of a run."""
+    """Return the directory of programs of an environment that has only pip. It is created once for all tests."""
     from helpers import environments
     from helpers.once import once_a_run
 
     if os.name == "nt":
-        pytest.skip("platform: the sessions of the pages are those of a POSIX shell")
+        pytest.skip("platform: the shell sessions of the pages need a POSIX shell")
     return once_a_run(tmp_path_factory, "bare", environments.with_pip) / "bin"
 
 
 @pytest.fixture(scope="session")
 def programs(bare_programs, tmp_path_factory):
-    """Return the programs of an environment that has this package; it is made once for all tests of a run."""
+    """Return the directory of programs of an environment that has this package. It is created once for all tests."""
     from helpers import environments
     from helpers.once import once_a_run
 
@@ -212,7 +211,7 @@ def programs(bare_programs, tmp_path_factory):
 
 @pytest.fixture
 def own_programs(programs, tmp_path, monkeypatch):
-    """Return the programs of an environment of the test's own, which it may install into."""
+    """Return the directory of programs of an environment into which this test may install packages."""
     from helpers import environments
 
     for name, value in environments.BUILDING.items():
@@ -225,34 +224,31 @@ def own_programs(programs, tmp_path, monkeypatch):
 
 @pytest.fixture
 def rabbit(rabbitmq):
-    """A queue of RabbitMQ."""
     from helpers.brokers import RabbitQueue
 
-    made = RabbitQueue(rabbitmq)
-    yield made
-    made.close()
+    queue = RabbitQueue(rabbitmq)
+    yield queue
+    queue.close()
 
 
 @pytest.fixture
 def stream(redis):
-    """A queue of Redis."""
     from helpers.brokers import RedisQueue
 
-    made = RedisQueue(redis)
-    yield made
-    made.close()
+    queue = RedisQueue(redis)
+    yield queue
+    queue.close()
 
 
 @pytest.fixture
 def sqs(moto, monkeypatch):
-    """A queue of SQS."""
     from helpers.brokers import SQSQueue
 
     for name, value in moto.environment.items():
         monkeypatch.setenv(name, value)
-    made = SQSQueue(moto)
-    yield made
-    made.close()
+    queue = SQSQueue(moto)
+    yield queue
+    queue.close()
 
 
 @pytest.fixture(params=["rabbit", "stream"], ids=["rabbitmq", "redis"])

@@ -1,6 +1,6 @@
-"""Install this package and what its tests need, each dependency of its own in the lowest version that it declares.
+"""Install this package and its test dependencies, with the lowest versions of the package's own dependencies.
 
-``tox -e lowest`` runs it. Only what pyproject.toml names is held down; the rest is what pip chooses.
+``tox -e lowest`` runs this script. pip chooses the versions of indirect dependencies and of those that only tests need.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # pytest installs it there
+    import tomli as tomllib  # pytest installs it for Python 3.10
 
 CHECKOUT = Path(__file__).parents[1]
 
 
 def project():
-    """Return the table of that name in pyproject.toml."""
+    """Return the table [project] of pyproject.toml."""
     return tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -32,7 +32,6 @@ def constraints(project):
 
 
 def main():
-    """Run pip."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "lowest.txt"
         file.write_text("\n".join(constraints(project())), encoding="utf-8")

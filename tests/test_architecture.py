@@ -1,4 +1,4 @@
-"""The house: what an import loads, which way the arrows run, and that no list has forgotten a handler."""
+"""The architecture: what an import loads, the order of the modules, and complete lists of handlers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from event import _registry
 PACKAGE = Path(event.__path__[0])
 CHECKOUT = Path(__file__).parent.parent
 
-# Speed.
+# What an import loads.
 
-# What `import event` may load: its own core, and what every start of Python has loaded before.
+# `import event` loads CORE. Python itself loads STARTUP in every process.
 CORE = {
     "event",
     "event._event",
@@ -29,7 +29,7 @@ CORE = {
     "event._outcome",
     "event.error",
 }
-STARTED = {
+STARTUP = {
     "__future__",
     "_collections_abc",
     "_stat",
@@ -46,7 +46,7 @@ STARTED = {
     "time",
     "winreg",
 }
-# What others' code loads by the way; each of these would be felt.
+# Modules that take noticeable time to import, and that other modules often import.
 HEAVY = {
     "collections",
     "contextlib",
@@ -81,10 +81,10 @@ event.handler_config_as_env()
 """
 
 
-def words(code, *arguments):
-    """Return the words that code prints in a fresh process.
+def printed_words(code, *arguments):
+    """Run code in a new process, and return the words that it prints.
 
-    -I leaves out the user's surroundings, -S what .pth files of the environment import: it would hide what we import.
+    -I ignores the user's environment. -S ignores .pth files, whose imports would hide those of the package.
     """
     code = f"import sys\nsys.path.insert(0, {str(PACKAGE.parent)!r})\n{code}"
     done = subprocess.run(
@@ -95,18 +95,18 @@ def words(code, *arguments):
 
 
 def loaded(script, *arguments, before=""):
-    """Return the modules that script loads in a fresh process, beyond those that stand there after before."""
-    code = f"{before}\nthere = set(sys.modules)\n{script}\nprint(*set(sys.modules) - there)"
-    return words(code, *arguments)
+    """Return the modules that `script` loads in a new process, without those that `before` loads."""
+    code = f"{before}\nearlier = set(sys.modules)\n{script}\nprint(*set(sys.modules) - earlier)"
+    return printed_words(code, *arguments)
 
 
-def test_fresh_process_has_loaded_no_module_that_event_imports():
-    assert not HEAVY & words("print(*sys.modules)")
+def test_new_process_has_loaded_no_heavy_module():
+    assert not HEAVY & printed_words("print(*sys.modules)")
 
 
 def test_import_event_loads_only_its_core():
     names = loaded("import event")
-    assert names - STARTED == CORE
+    assert names - STARTUP == CORE
 
 
 def test_logger_loads_only_logging():
@@ -118,7 +118,6 @@ def test_send_to_a_file_loads_only_json_hashlib_and_its_handler(tmp_path):
     log.write_text("compiled")
     names = loaded(SEND_TO_FILE, tmp_path / "events", log, before="import event, json, hashlib, errno, collections.abc")
     assert names == {
-        "event._dump",
         "event._handler_config",
         "event._files",
         "event._json",
@@ -134,9 +133,9 @@ def test_send_to_a_file_loads_only_json_hashlib_and_its_handler(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is a new interpreter")
 @pytest.mark.parametrize("arguments", [["send", "n", "target=arm"], ["run", "n", "--", "true"]], ids=["send", "run"])
 def test_the_command_sends_an_event_without_heavy_modules(tmp_path, arguments):
-    own = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from event._cli import main; sys.exit(main())"
+    program = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from event._cli import main; sys.exit(main())"
     options = ["--handler", f"file={tmp_path / 'events'}", "--outbox", str(tmp_path / "ob")]
-    command = [sys.executable, "-I", "-S", "-X", "importtime", "-c", own, arguments[0], *options, *arguments[1:]]
+    command = [sys.executable, "-I", "-S", "-X", "importtime", "-c", program, arguments[0], *options, *arguments[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # both processes print to stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"event._outbox.writer", "event.handler.file", f"event._cli.{arguments[0]}"} <= imported
@@ -162,11 +161,11 @@ def test_custom_handler_loads_no_heavy_module_but_importlib_metadata(tmp_path):
     assert names == {"acme_handler", "event._handler_config", "event._mask", "event._redact", "event._registry"}
 
 
-# Arrows.
+# The order of the modules.
 
-# Each may import from those before it and, without a circle, from its own row.
+# A module may import from earlier rows and, without a cycle, from its own row.
 ORDER = [
-    {"error", "_log", "_version", "_backoff", "_dump", "_fast_signal", "_subclass", "_text"},
+    {"error", "_log", "_version", "_backoff", "_fast_signal", "_text"},
     {
         *(
             "_json",
@@ -191,10 +190,10 @@ ORDER = [
     {"_outbox"},
     {"_conditions"},
     {"_manager"},
-    {""},  # the face
-    {"_formats", "_net"},  # of the handlers
-    {"_broker"},  # of the handler broker, and of the relay
-    {"_process"},  # of run
+    {""},  # event/__init__.py
+    {"_formats", "_net"},  # used by the handlers
+    {"_broker"},  # used by the broker handler and the relay
+    {"_process"},  # used by `run`
     {"_worker"},
     {"handler"},
     {"_cli", "testing"},
@@ -229,7 +228,7 @@ FOR_HANDLERS = {
 
 
 def module_name(path):
-    """Return a file's module, relative to the package: "" is the face, "handler.file" a handler."""
+    """Return the name of a file's module within the package: "" is event/__init__.py, "handler.file" a handler."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
 
 
@@ -237,25 +236,25 @@ FILES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def targets(node):
-    """Return the modules of the package that an import statement names, relative to the package."""
+    """Return the modules of the package that an import statement names."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute here"
         submodules = [f"{node.module}.{alias.name}" for alias in node.names]
-        names = [name if within(name) in FILES else node.module for name in submodules]
+        names = [name if relative_name(name) in FILES else node.module for name in submodules]
     else:
         return set()
-    return {within(name) for name in names} - {None}
+    return {relative_name(name) for name in names} - {None}
 
 
-def within(name):
+def relative_name(name):
     return name[6:] if name.startswith("event.") else "" if name == "event" else None
 
 
 @cache
-def arrows():
-    """Return module -> modules that it imports; lazy imports and those for the type checker count."""
+def imports():
+    """Return the modules that each module imports, including lazy imports and those for type checkers."""
     graph = {}
     for module, path in FILES.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -264,13 +263,13 @@ def arrows():
 
 
 def row(module):
-    """Return where a module, or the package that holds it, stands in the order; None where it does not."""
+    """Return the row of a module, or of the package that contains it, in ORDER; None if it is missing."""
     top = module.partition(".")[0]
     return next((i for i, names in enumerate(ORDER) if top in names), None)
 
 
-def circle(graph):
-    """Return the modules of a circle, empty where there is none."""
+def cycle(graph):
+    """Return the modules that are in a cycle or lead to one."""
     graph = {module: set(others) for module, others in graph.items()}
     while free := {module for module, others in graph.items() if not others & graph.keys()}:
         for module in free:
@@ -279,7 +278,7 @@ def circle(graph):
 
 
 def test_the_graph_is_read_from_the_sources():
-    graph = arrows()
+    graph = imports()
     assert graph["error"] == set()
     assert graph["_registry"] == {"error", "_log"}
     assert {"_event", "_handler", "_manager", "error"} <= graph[""]
@@ -291,12 +290,12 @@ def test_the_graph_is_read_from_the_sources():
     ("graph", "expected"),
     [
         pytest.param({"a": {"b"}, "b": {"c"}, "c": set()}, [], id="a chain"),
-        pytest.param({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["a", "b", "c"], id="a circle and what leads to it"),
+        pytest.param({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["a", "b", "c"], id="a cycle and a module that leads to it"),
         pytest.param({"a": {"a"}}, ["a"], id="itself"),
     ],
 )
 def test_import_cycle_is_detected(graph, expected):
-    assert circle(graph) == expected
+    assert cycle(graph) == expected
 
 
 def test_every_module_has_its_place_in_the_order():
@@ -304,21 +303,21 @@ def test_every_module_has_its_place_in_the_order():
 
 
 def test_no_import_goes_against_the_order():
-    back = [
+    violations = [
         f"event.{module} imports event.{other}"
-        for module, others in arrows().items()
+        for module, others in imports().items()
         for other in others
         if row(other) > row(module)
     ]
-    assert back == []
+    assert violations == []
 
 
 def test_no_import_cycle_exists():
-    assert circle(arrows()) == []
+    assert cycle(imports()) == []
 
 
 def test_handlers_import_only_allowed_modules_and_never_each_other():
-    wrong = {m: others - FOR_HANDLERS for m, others in arrows().items() if m.startswith("handler.")}
+    wrong = {m: others - FOR_HANDLERS for m, others in imports().items() if m.startswith("handler.")}
     assert {module: others for module, others in wrong.items() if others} == {}
 
 
@@ -326,7 +325,7 @@ def test_the_package_of_the_handlers_imports_nothing():
     assert loaded("import event.handler", before="import event") == {"event.handler"}
 
 
-# Completeness: a handler that is forgotten in one list is found here.
+# Completeness: every list has every handler.
 
 BUILTINS = set(_registry.BUILTINS)
 
@@ -342,7 +341,7 @@ def stems(directory, pattern):
 def test_every_handler_with_references_lists_them():
     resolving = {
         path.stem for path in (PACKAGE / "handler").glob("*.py") if "resolve_secret(" in path.read_text("utf-8")
-    } | {"smtp"}  # whose passwords are resolved by _net.mail_server
+    } | {"smtp"}  # _net.mail_server resolves its passwords
     assert {name for name in BUILTINS if getattr(_registry.get_handler(name), "references", ())} == resolving
 
 
@@ -354,7 +353,7 @@ def test_every_built_in_has_a_file_and_every_file_is_a_built_in():
 def test_every_built_in_is_an_entry_point_of_pyproject():
     points = lowest.project()["entry-points"]
     assert points["event.handler"] == {name: ":".join(place) for name, place in _registry.BUILTINS.items()}
-    # e3-core declares the four names there, and refuses those that are declared twice.
+    # Not e3.event.handler: e3-core declares four of the names there, and refuses a name that is declared twice.
     assert set(points) == {"event.handler", "pyinstaller40"}
 
 
@@ -370,7 +369,7 @@ def test_every_built_in_is_an_entry_point_of_the_installed_distribution():
 @pytest.mark.parametrize("name", sorted(BUILTINS))
 def test_every_handler_that_needs_an_extra_declares_it(name):
     source = FILES[f"handler.{name}"].read_text(encoding="utf-8")
-    assert ("import_extra" in source or "load_client" in source) == bool(requirement(name))
+    assert any(load in source for load in ("import_extra", "load_client", "s3.Store(")) == bool(requirement(name))
 
 
 def test_every_built_in_has_a_page_in_the_docs():
@@ -382,10 +381,10 @@ def test_every_built_in_has_a_test_file():
 
 
 def test_typing_names_are_only_imported_for_type_checkers():
-    """`from typing import Any` outside of `if TYPE_CHECKING:` would double what `import event` costs."""
+    """`from typing import Any` outside of `if TYPE_CHECKING:` would double the time of `import event`."""
     for module, path in FILES.items():
         if module.startswith("_broker."):
-            continue  # they are loaded with a client library, which loads typing itself
+            continue  # loaded with a client library, which imports typing anyway
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = {a.name for a in node.names} if isinstance(node, ast.Import) else set()
             names |= {node.module} if isinstance(node, ast.ImportFrom) else set()

@@ -1,4 +1,4 @@
-"""The benchmark runs, and the page that shows its table is complete. No time is asserted: a test's machine is busy."""
+"""The benchmark runs, and the pages show all its rows. No test asserts a time, since the machine may be busy."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def bench(*arguments, cwd):
 
 
 def table_of(page):
-    """Return what stands between a page's markers; other tables of it are nobody's here."""
+    """Return the text between the markers of a page, which contains the benchmark's table."""
     return page.read_text(encoding="utf-8").partition("<!-- the table: ")[2].partition("<!-- the table's end -->")[0]
 
 
 def rows(text):
-    """Return the first column of the Markdown table in text, without its head."""
+    """Return the first column of the Markdown table in `text`, without its header."""
     return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:]
 
 
-# A tiny round of all rows starts every server, and some twenty relays; a change to a row is seen in `tox -e long`.
+# Measuring all rows, even with tiny amounts, starts every server and about twenty relays.
 def all_rows(test):
     return pytest.mark.timeout(1800)(pytest.mark.server(pytest.mark.long(test)))
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """One tiny round without peers, written into a copy of the page."""
+    """Measure all rows once with tiny amounts, without the other libraries, and write a copy of the page."""
     if sys.version_info < (3, 11):
-        pytest.skip("platform: hashlib.file_digest, which attach_file is compared with, came with Python 3.11")
+        pytest.skip("platform: a row uses hashlib.file_digest, which requires Python 3.11")
     page = tmp_path_factory.mktemp("bench") / "speed.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     status, output, errors = bench("--smoke", "--write", str(page), cwd=page.parent)
@@ -56,7 +56,7 @@ def smoke(tmp_path_factory):
 
 
 @all_rows
-def test_tiny_benchmark_round_measures_every_row(smoke):
+def test_tiny_benchmark_run_measures_every_row(smoke):
     output, _ = smoke
     assert rows(output)
     for line in output.splitlines():
@@ -76,7 +76,7 @@ def test_table_is_written_only_between_the_markers(smoke):
 @all_rows
 def test_the_pages_show_every_row_that_the_benchmark_measures(smoke):
     output, _ = smoke
-    sizes = re.compile(r"\d[\d ]*[KMG]?i?B?")  # the tiny round attaches a smaller file, and has fewer entries wait
+    sizes = re.compile(r"\d[\d ]*[KMG]?i?B?")  # the tiny run attaches a smaller file and stores fewer entries
     shown = [row for page in (PAGE, SCALE) for row in rows(table_of(page))]
     assert [sizes.sub("", row) for row in shown] == [sizes.sub("", row) for row in rows(output)]
 

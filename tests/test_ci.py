@@ -1,4 +1,4 @@
-"""What each CI system says of its build. The values are of the shape that the systems' documentation shows."""
+"""Build data from the environment of each CI system. The values follow the systems' documentation."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ TRAVIS = {
             "main",
             id="Bitbucket",
         ),
-        pytest.param({**JENKINS, **GITLAB}, "gitlab", "https://gitlab.example.com/a/b/-/jobs/50", "v1", id="two"),
+        pytest.param(
+            {**JENKINS, **GITLAB}, "gitlab", "https://gitlab.example.com/a/b/-/jobs/50", "v1", id="two systems"
+        ),
     ],
 )
 def test_build_is_read_from_the_environment_of_each_system(environ, system, url, branch):
@@ -149,8 +151,8 @@ def test_build_is_read_from_the_environment_of_each_system(environ, system, url,
     "environ",
     [
         pytest.param({}, id="none"),
-        pytest.param({"CI": "true"}, id="a system that we do not know"),
-        pytest.param({"GITHUB_ACTIONS": "", "GITHUB_SHA": SHA}, id="an empty mark"),
+        pytest.param({"CI": "true"}, id="an unknown system"),
+        pytest.param({"GITHUB_ACTIONS": "", "GITHUB_SHA": SHA}, id="an empty variable"),
     ],
 )
 def test_no_build_is_found_outside_a_known_system(environ):
@@ -158,7 +160,7 @@ def test_no_build_is_found_outside_a_known_system(environ):
 
 
 def test_missing_build_variables_are_omitted():
-    """A URL with a hole in it leads nowhere."""
+    """This includes the parts of a URL: an incomplete URL is useless."""
     assert ci.build({"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com"}) == {"system": "github"}
     assert ci.build({"JENKINS_URL": "x", "GIT_COMMIT": SHA}) == {"system": "jenkins", "commit": SHA}
 

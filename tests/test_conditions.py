@@ -1,4 +1,4 @@
-"""Which events a handler gets: the conditions in its name."""
+"""The conditions in a handler's name select its events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def box(tmp_path):
 
 
 def wanted(name, box, *outcomes, **data):
-    """Return for each of several events, one after another, whether a handler gets it."""
+    """Send one event per outcome, and return for each whether the handler gets it."""
     return [not _conditions.skipped([name], {"name": "n", **data, "outcome": outcome}, box) for outcome in outcomes]
 
 
@@ -37,7 +37,7 @@ S, F, C = "success", "failure", "cancel"
         pytest.param("h@changed", [S, F, F, C, S, S], [0, 1, 0, 0, 1, 0], id="changed"),
         pytest.param("h@changed", [F, F], [1, 0], id="a first failure is a change"),
         pytest.param("h@failure+fixed", [F, S, S], [1, 1, 0], id="several"),
-        pytest.param("h@weekly", [S, None], [1, 1], id="unknown, which add_handler refuses"),
+        pytest.param("h@weekly", [S, None], [1, 1], id="unknown (add_handler refuses it)"),
     ],
 )
 def test_conditions_select_events(box, name, outcomes, expected):

@@ -1,5 +1,4 @@
-# tables
-"""The configuration file: what it may say, how it is found, and what is refused."""
+"""The configuration file: its settings, its errors, and how it is found."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ ROOT = pytest.mark.skipif(
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write a file, and return its path."""
+    """Return a function that writes a file and returns its path."""
     place = tmp_path / "project"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -43,15 +42,15 @@ def write(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch):
-    """Kinds that are installed, in addition to the built-in ones."""
+    """Replace the installed plugins by a set of names, which a test can change."""
     installed = {"acme", "bare"}
     monkeypatch.setattr(_registry, "is_installed", lambda kind: kind in installed | {*_registry.BUILTINS})
     return installed
 
 
-# What it says.
+# Its settings.
 
-EVERY = {
+EXAMPLES = {
     "file": ('directory = "events"', {"log_dir": "{here}/events"}),
     "logging": ('logger = "build"\nlevel = "ERROR"', {"logger_name": "build", "level": 40}),
     "smtp": (
@@ -97,12 +96,12 @@ def test_every_option_of_a_handler_has_a_named_key():
 
 
 def test_every_built_in_has_named_keys():
-    assert set(_config_file.BUILTIN_KEYS) == set(EVERY) == set(_registry.BUILTINS)
+    assert set(_config_file.BUILTIN_KEYS) == set(EXAMPLES) == set(_registry.BUILTINS)
 
 
-@pytest.mark.parametrize("kind", sorted(EVERY))
+@pytest.mark.parametrize("kind", sorted(EXAMPLES))
 def test_the_named_keys_are_the_arguments_of_the_handler(write, kind):
-    keys, expected = EVERY[kind]
+    keys, expected = EXAMPLES[kind]
     path = write(f"[handlers.{kind}]\n{keys}\n")
     ((name, config),) = read_config_file(path).handlers
     decoded = _registry.get_handler(name).decode_config(config)
@@ -114,12 +113,12 @@ def test_omitted_keys_add_nothing_to_the_configuration(write):
     assert read_config_file(write('[handlers.http]\nurl = "http://x"\n')).handlers == [("http", "http://x")]
 
 
-def test_a_table_of_another_name_is_a_label(write):
+def test_table_with_a_type_adds_a_label(write):
     path = write('[handlers.mail]\ntype = "file"\ndirectory = "/x"\non = ["failure", "fixed"]\n')
     assert read_config_file(path).handlers == [("file:mail@failure+fixed", "/x")]
 
 
-def test_a_plugin_has_its_configuration_as_one_text(write):
+def test_plugin_is_configured_by_one_text(write):
     content = read_config_file(write('[handlers.acme]\nconfig = "a=1"\non = "failure"\n[handlers.bare]\n'))
     assert content.handlers == [("acme@failure", "a=1"), ("bare", "")]
 
@@ -169,45 +168,57 @@ def test_table_in_pyproject_is_read(write):
     assert _places.config_file() == path
 
 
-# What is refused.
+# Its errors.
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param('outbx = "x"', "outbx: is unknown; did you mean 'outbox'?", id="a key"),
-        pytest.param("zzz = 1", "zzz: is unknown; expected one of handlers, outbox, redact, timeout, when", id="far"),
+        pytest.param('outbx = "x"', "outbx: is unknown; did you mean 'outbox'?", id="unknown key"),
         pytest.param(
-            '[handlers.smtp]\nsever = "x"', "handlers.smtp.sever: is unknown; did you mean 'server'", id="deep"
+            "zzz = 1", "zzz: is unknown; expected one of handlers, outbox, redact, timeout, when", id="no similar key"
         ),
         pytest.param(
-            '[handlers.acme]\nurl = "x"', "handlers.acme.url: is unknown; expected one of config, on", id="plugin"
+            '[handlers.smtp]\nsever = "x"',
+            "handlers.smtp.sever: is unknown; did you mean 'server'",
+            id="unknown key of a handler",
+        ),
+        pytest.param(
+            '[handlers.acme]\nurl = "x"',
+            "handlers.acme.url: is unknown; expected one of config, on",
+            id="unknown key of a plugin",
         ),
         pytest.param("[handlers.file]", "handlers.file.directory: is missing", id="missing"),
         pytest.param(
-            '[handlers.file]\ndirectory = ["x"]', "handlers.file.directory: expected a text or a n", id="list"
+            '[handlers.file]\ndirectory = ["x"]',
+            "handlers.file.directory: expected a text or a n",
+            id="list instead of text",
         ),
         pytest.param(
-            '[handlers.smtp]\nsubject = "x"\nfrom = "f"\nto = [1]\nserver = "s"', "smtp.to: expected", id="items"
+            '[handlers.smtp]\nsubject = "x"\nfrom = "f"\nto = [1]\nserver = "s"',
+            "smtp.to: expected",
+            id="list of numbers",
         ),
         pytest.param(
             '[handlers.smtp]\nsubject = true\nfrom = "f"\nto = "t"\nserver = "s"', "smtp.subject: exp", id="bool"
         ),
         pytest.param(
-            '[handlers.file]\nconfig = "x"\ndirectory = "y"', "expected either config or named keys", id="both"
+            '[handlers.file]\nconfig = "x"\ndirectory = "y"',
+            "expected either config or named keys",
+            id="config and named keys",
         ),
         pytest.param('[handlers.acme]\non = "weekly"', "handlers.acme.on: 'weekly' is not a condition", id="condition"),
         pytest.param('[handlers.acme]\nconfig = "a|b"', "handlers.acme: acme: its configuration must be", id="a bar"),
-        pytest.param("[handler.file]", "handler: is unknown; did you mean 'handlers'?", id="a table"),
-        pytest.param("[[handler]]", "handler: is unknown; did you mean 'handlers'?", id="tables"),
+        pytest.param("[handler.file]", "handler: is unknown; did you mean 'handlers'?", id="unknown table"),
+        pytest.param("[[handler]]", "handler: is unknown; did you mean 'handlers'?", id="unknown array of tables"),
         pytest.param(
             '[handlers.mail]\ntype = "fil"\ndirectory = "x"',
             "handlers.mail.type: no handler is named 'fil', did you mean 'file'? There are: apprise, broker, file, ",
             id="type",
         ),
         pytest.param("[handlers.fiel]", "handlers.fiel: no handler is named 'fiel', did you mean 'file'?", id="kind"),
-        pytest.param("[handlers.acme]\non = []", "handlers.acme.on: expected at least one condition", id="no on"),
-        pytest.param("[handlers.acme]\nwhen = []", "handlers.acme.when: expected at least one", id="no when"),
+        pytest.param("[handlers.acme]\non = []", "handlers.acme.on: expected at least one condition", id="empty on"),
+        pytest.param("[handlers.acme]\nwhen = []", "handlers.acme.when: expected at least one", id="empty when"),
         *(
             pytest.param(
                 f"[handlers.acme]\nwhen = '{when}'",
@@ -217,18 +228,20 @@ def test_table_in_pyproject_is_read(write):
             for when in ("CI==1", "CI!=2", "$CI", "CI and X", "CI,X", "! CI", "!!CI", "=", "!", "É", "CI ")
         ),
         pytest.param("when = '!'", "when: '!' is not a condition; expected NAME", id="when of the file"),
-        pytest.param("handlers = 1", "handlers: expected tables, as in [handlers.mail]", id="no tables"),
-        pytest.param("[handlers]\nmail = 1", "handlers.mail: expected a table, as in [handlers.mail]", id="no table"),
-        pytest.param("timeout = 0", "timeout: is 0; expected a positive number", id="no time"),
-        pytest.param("timeout = true", "timeout: is True; expected a positive number", id="no number"),
-        pytest.param('timeout = "5"', "timeout: is '5'; expected a positive number", id="a text"),
-        pytest.param('outbox = ""', "outbox: expected a text that is not empty", id="empty"),
+        pytest.param("handlers = 1", "handlers: expected tables, as in [handlers.mail]", id="handlers as a number"),
+        pytest.param(
+            "[handlers]\nmail = 1", "handlers.mail: expected a table, as in [handlers.mail]", id="handler as a number"
+        ),
+        pytest.param("timeout = 0", "timeout: is 0; expected a positive number", id="zero timeout"),
+        pytest.param("timeout = true", "timeout: is True; expected a positive number", id="boolean timeout"),
+        pytest.param('timeout = "5"', "timeout: is '5'; expected a positive number", id="text timeout"),
+        pytest.param('outbox = ""', "outbox: expected a text that is not empty", id="empty outbox"),
         pytest.param("redact = 1", "redact: expected a text or a list of texts", id="redact"),
         pytest.param("when = [1]", "when: expected a text or a list of texts", id="when"),
         pytest.param("= 1", "is not TOML: ", id="not TOML"),
-        pytest.param('[handlers."a|b"]\nx = 1', "handlers.a|b: no handler is named 'a|b'", id="no name"),
-        pytest.param('[handlers."a|b"]\ntype = "acme"', "a|b: 'acme:a|b': a name must not", id="no label"),
-        pytest.param('[handlers]\n"a|b" = 1', "handlers.a|b: expected a table", id="no name and no table"),
+        pytest.param('[handlers."a|b"]\nx = 1', "handlers.a|b: no handler is named 'a|b'", id="invalid name"),
+        pytest.param('[handlers."a|b"]\ntype = "acme"', "a|b: 'acme:a|b': a name must not", id="invalid label"),
+        pytest.param('[handlers]\n"a|b" = 1', "handlers.a|b: expected a table", id="invalid name without a table"),
     ],
 )
 def test_error_is_reported_with_the_file_and_the_key(write, text, message):
@@ -239,7 +252,7 @@ def test_error_is_reported_with_the_file_and_the_key(write, text, message):
 
 
 def mistakes_in(path):
-    """Return what is wrong in a file, wherever it is reported."""
+    """Return all errors of a file: its problems and those of its handlers."""
     content = read_config_file(path)
     return [*content.problems, *(reason_of(config) for _, config in content.handlers if is_invalid_config(config))]
 
@@ -272,7 +285,7 @@ def test_each_unknown_key_is_named(write):
     assert [text.count("is unknown") for text in mistakes_in(path)] == [1, 1, 2, 1]
 
 
-def test_one_handler_replaces_those_that_a_mistake_hides(write):
+def test_mistakes_that_hide_handlers_become_one_invalid_handler(write):
     path = write('[handler.x]\n[handlers."a|b"]\ntype = "acme"\n[handlers.bare]\n')
     ((name, config), (other, hidden)) = read_config_file(path).handlers
     assert (name, config, other) == ("bare", "", "e3-event.toml")
@@ -346,7 +359,7 @@ def test_value_instead_of_the_table_in_pyproject_is_an_error(write):
 
 
 def assert_unreadable(path, reason):
-    """Check that a handler with the file's name has the reason."""
+    """Check that the file has one invalid handler, with the file's name and the reason."""
     content = read_config_file(path)
     ((name, config),) = content.handlers
     assert (name, content.problems) == (os.path.basename(path), [])
@@ -425,7 +438,7 @@ def test_python_without_a_toml_parser_is_an_error_with_the_package(write, monkey
     assert_unreadable(write(""), 'run: pip install "e3-event[toml]"')
 
 
-# Where it is.
+# How it is found.
 
 
 def test_file_is_found_in_the_working_directory_or_above(write, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Killed, or out of space: no file is ever there in part, and attachments are complete before their event is."""
+"""After a kill or on a full disk, no file is partial, and an event is written only after its attachments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX only")
 CONTENT = b"0123456789abcdef" * (1 << 16)
 DIGEST = hashlib.sha1(CONTENT).hexdigest()
 
@@ -45,7 +45,7 @@ while True:
     act()
 """
 
-# Kills itself before each call to the system in turn, and in the middle of each write.
+# Forks one child for each system call. The child kills itself before that call, or in the middle of a write.
 EACH_STEP = f"""{MAKE}
 import signal
 
@@ -93,27 +93,27 @@ def attachment(tmp_path):
     return path
 
 
-def finals(directory):
+def final_files(directory):
     return [path for path in directory.iterdir() if not path.name.startswith(".") and path.suffix == ".json"]
 
 
 def check_dumps(directory):
-    """Every file under a final name is a whole dump."""
+    """Check that every file with a final name is a complete dump."""
     import event
 
-    assert finals(directory)
-    for path in finals(directory):
+    assert final_files(directory)
+    for path in final_files(directory):
         loaded = event.Event.load(path)
         assert loaded.text == "x" * 300_000
         assert {digest for _, digest in loaded.get_attachments().values()} == {DIGEST}
 
 
 def check_sends(directory):
-    """Every file under a final name is whole, and each JSON file has both attachments."""
+    """Check that every file with a final name is complete, and that each JSON file has both attachments."""
     copies = [path for path in directory.glob("*/*") if not path.name.startswith(".")]
     assert all(path.read_bytes() == CONTENT for path in copies)
-    assert finals(directory)
-    for path in finals(directory):
+    assert final_files(directory)
+    for path in final_files(directory):
         data = json.loads(path.read_bytes())
         assert data["text"] == "x" * 300_000
         own = directory / f"build-{data['uid']}"
@@ -134,7 +134,7 @@ def test_a_kill_at_a_random_moment_leaves_no_partial_file(tmp_path, attachment, 
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             try:
                 assert process.stdout.read(5) == b"ready"
-                time.sleep(random.uniform(0, 0.02))  # the random moment itself
+                time.sleep(random.uniform(0, 0.02))  # kill it at a random moment
             finally:
                 process.kill()
         check(directory)
@@ -148,7 +148,7 @@ def test_a_kill_at_every_step_leaves_no_partial_file(tmp_path, attachment, act, 
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     assert int(run.stdout) > 4
     check(directory)
-    assert [*directory.rglob(".*.tmp")], "no kill met a file in the making"
+    assert [*directory.rglob(".*.tmp")], "no kill left a temporary file"
 
 
 FULL = f"""{MAKE}
@@ -195,13 +195,13 @@ def test_existing_files_stay_complete_if_the_disk_fills_up(tmp_path, attachment)
     command = [sys.executable, "-c", FULL_LATER, directory, attachment]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     assert run.stdout == "OSError\n"
-    assert len(finals(directory)) == 1
+    assert len(final_files(directory)) == 1
     assert (directory / "build-u" / "log").read_bytes() == CONTENT
     assert os.listdir(directory / "build-u") == ["log"]
 
 
 @POSIX
-def test_no_json_is_left_if_the_disk_is_full_for_it(tmp_path):
+def test_no_json_file_is_left_if_the_disk_has_no_room_for_it(tmp_path):
     small = tmp_path / "small"
     small.write_bytes(b"small")
     directory = tmp_path / "d"
@@ -210,7 +210,7 @@ def test_no_json_is_left_if_the_disk_is_full_for_it(tmp_path):
     )
     assert run.stdout == "OSError\n"
     assert {path.read_bytes() for path in directory.rglob("*") if path.is_file()} == {b"small"}
-    assert finals(directory) == []
+    assert final_files(directory) == []
 
 
 MANY = """
@@ -248,7 +248,7 @@ def test_eight_processes_send_into_one_directory_at_once(tmp_path, attachment):
         for process in started:
             process.kill()
             process.communicate()
-    sent = [json.loads(path.read_bytes()) for path in finals(directory)]
+    sent = [json.loads(path.read_bytes()) for path in final_files(directory)]
     assert sum(data["name"] == "shared" for data in sent) == 160
     many = [data for data in sent if data["name"] == "many"]
     assert len({data["uid"] for data in many}) == 160

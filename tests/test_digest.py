@@ -34,7 +34,7 @@ def test_digest_of_successes_is_a_success():
     assert digest_of(EVENTS[:1]).outcome == "success"
 
 
-def test_a_digest_keeps_within_a_limit_by_whole_lines():
+def test_digest_above_the_limit_omits_whole_lines():
     body = digest_of(EVENTS, 60).body
     assert body.splitlines() == ["tests failed on main (exit 1), odd", "... and 4 more"]
     assert digest_of(EVENTS * 100, 1000).body.endswith(" more")

@@ -1,4 +1,4 @@
-"""One event, many handlers: in turn without a deadline, side by side with one."""
+"""One event, several handlers: sequential without a timeout, parallel with one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from event import EventManager, _dispatch, _log
 
 
 class Handler:
-    """Does what it is told to."""
+    """Handler that calls a function, and records the threads of the calls."""
 
     def __init__(self, act):
         self.act = act
@@ -66,7 +66,7 @@ print({"threading", "queue", "logging"} & set(sys.modules) - before)
 
 
 def test_every_handler_has_its_own_thread_with_a_timeout():
-    together = threading.Barrier(3)  # passes where all three run at once
+    together = threading.Barrier(3)  # passes only if all three run at once
     m = manager(30, **dict.fromkeys("abc", lambda e: together.wait(20) is not None))
     outcome = m.dispatch(event.Event("x"))
     assert [(d.handler, d.ok) for d in outcome] == [("a", True), ("b", True), ("c", True)]
@@ -136,7 +136,7 @@ def test_a_delivery_for_which_no_thread_can_start_has_failed(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)  # to have none left would starve the machine
+    monkeypatch.setattr(threading.Thread, "start", refuse)  # using up all threads would starve the machine
     outcome = manager(30, a=yes, b=yes).dispatch(event.Event("x"))
     assert [d.reason for d in outcome] == [
         "not tried: no thread can be started (RuntimeError: can't start new thread)"
@@ -221,7 +221,7 @@ def test_environment_variable_sets_the_timeout(monkeypatch, caplog):
 def test_timeout_above_the_timer_limit_still_delivers(timeout, tmp_path, monkeypatch):
     monkeypatch.setenv("E3_EVENT_TIMEOUT", timeout)
     manager = EventManager()
-    assert 1e6 < manager.timeout < 4_294_967  # what timers take on Windows
+    assert 1e6 < manager.timeout < 4_294_967  # the limit of timers on Windows
     manager.add_handler("file", str(tmp_path))
     assert manager.send_event(event.Event("compile"))
     command = [sys.executable, "-m", "event", "send", "compile", "--handler", f"file={tmp_path}"]

@@ -1,4 +1,4 @@
-"""Every page of the documentation does what it says; every handler and every module has its place there."""
+"""The examples on every page print what the page shows, and the pages list every handler and module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGES = sorted(
 WITH_SERVERS = {
     *("howto/mail.md", "howto/relay.md"),
     *(f"reference/handlers/{name}.md" for name in ("smtp", "s3", "otel", "broker")),
-    *(f"reference/handlers/{name}.md" for name in ("http", "apprise")),  # in the tests of these handlers
+    *(f"reference/handlers/{name}.md" for name in ("http", "apprise")),  # run by the tests of these handlers
 }
 INSTALLING = {"howto/handler.md"}
 
@@ -34,8 +34,8 @@ def directory(tmp_path, monkeypatch):
     directory = tmp_path / "page"
     directory.mkdir()
     monkeypatch.chdir(directory)
-    monkeypatch.setenv("E3_EVENT_HANDLERS", "")  # and so it is unset again after the page has set it
-    monkeypatch.delenv("E3_EVENT_OUTBOX")  # as a reader has it
+    monkeypatch.setenv("E3_EVENT_HANDLERS", "")  # so that it is unset after the page has set it
+    monkeypatch.delenv("E3_EVENT_OUTBOX")  # a reader has not set it
     return directory
 
 
@@ -68,7 +68,7 @@ def test_s3_page_works_with_a_local_server(programs, directory, moto, monkeypatc
 def test_mail_page_works_with_local_servers(programs, directory, monkeypatch):
     authority = Authority(directory)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    monkeypatch.setenv("SMTP_PASSWORD", "")  # and so it is unset again after the page has set it
+    monkeypatch.setenv("SMTP_PASSWORD", "")  # so that it is unset after the page has set it
     netrc = Path.home() / ".netrc"
     netrc.write_text(f"machine localhost login ci password {PASSWORD}\n")
     netrc.chmod(0o600)
@@ -106,23 +106,23 @@ def test_otel_page_works_with_a_local_receiver(programs, directory):
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker(request):
-    """Return the pairs that put the URL of a broker, and how that is shown, in place of the pages' one."""
+    """Return the substitutions for the broker URL on the pages, with and without its credentials."""
     server = request.getfixturevalue(request.param)
     shown = f"{server.url.partition(':')[0]}://127.0.0.1:{server.port}"
     return [("amqps://ci:correct-horse@rabbit.example.com/builds", server.url), ("amqps://rabbit.example.com", shown)]
 
 
-# The programs are those of the tests' own environment, which has the extras.
+# The environment that runs the tests has the extras that these pages need.
 OWN_PROGRAMS = Path(sys.executable).parent
 
-# These pages wait, without an end of their own, for what a relay is to bring.
+# These pages wait for a relay's deliveries without a timeout of their own.
 waiting = pytest.mark.timeout(150)
 
 
 @waiting
 def test_broker_page_works_with_local_servers(broker, directory, monkeypatch):
     (directory / "build.txt").write_text("done\n")
-    monkeypatch.setenv("BROKER_URL", broker[0][1])  # for what is Python; the page shows how a shell has it
+    monkeypatch.setenv("BROKER_URL", broker[0][1])  # for the Python examples; the page sets it only in a shell
     assert pages.run(DOCS / "reference/handlers/broker.md", directory, OWN_PROGRAMS, broker) == 2
 
 
@@ -161,21 +161,21 @@ def test_every_list_of_handlers_has_the_built_in_handlers_in_their_order(path, r
 
 def test_the_design_page_shows_every_module_and_no_other():
     package = pages.CHECKOUT / "src" / "event"
-    there = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir()}
-    (house,) = re.findall(
+    existing = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir()}
+    (tree,) = re.findall(
         r"```text\nsrc/event/\n(.*?)```", (DOCS / "explanation/design.md").read_text("utf-8"), re.DOTALL
     )
-    assert set(re.findall(r"^  (\S+) ", house, re.MULTILINE)) == there - {"__pycache__/", "py.typed"}
+    assert set(re.findall(r"^  (\S+) ", tree, re.MULTILINE)) == existing - {"__pycache__/", "py.typed"}
 
 
 @pytest.mark.parametrize(
     ("shown", "printed", "same"),
     [
         pytest.param("a", "a\n", True, id="a line"),
-        pytest.param("a", "a", True, id="a last line without an end"),
+        pytest.param("a", "a", True, id="no newline at the end"),
         pytest.param("a", "b\n", False, id="another line"),
-        pytest.param("a", "a\nb\n", False, id="a line too many"),
-        pytest.param("a\nb", "a\n", False, id="a line too few"),
+        pytest.param("a", "a\nb\n", False, id="an additional line"),
+        pytest.param("a\nb", "a\n", False, id="a missing line"),
         pytest.param("a…c", "abc\n", True, id="any text"),
         pytest.param("a…c", "a\nc\n", False, id="any text of one line"),
         pytest.param("a\n…\nz", "a\nb\nc\nz\n", True, id="any lines"),

@@ -1,4 +1,4 @@
-"""The errors: what they gather, how they read, and that they travel between processes."""
+"""The errors: their messages, text, copies and pickles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("kind", [E3Error, EventError, PermanentError])
         pytest.param("m", "", ["m"], "m", id="an empty origin"),
     ],
 )
-def test_an_error_reads_as_its_last_message_after_its_origin(kind, message, origin, messages, text):
+def test_text_of_an_error_is_its_origin_and_last_message(kind, message, origin, messages, text):
     error = kind(message, origin=origin)
     assert error.messages == messages
     assert error.origin == origin
@@ -95,7 +95,7 @@ def test_copied_error_is_independent(kind, duplicate):
     assert (error.messages, other.messages) == (["a"], ["a", "b"])
 
 
-class WithoutText(Exception):  # noqa: N818  # it fails, and is no more
+class WithoutText(Exception):  # noqa: N818
     def __str__(self):
         raise ValueError
 
@@ -135,21 +135,23 @@ def tls_error(reason, detail=None):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        pytest.param(EventError(["a", "b\n c"], "o"), "a; b c", id="ours: all messages"),
-        pytest.param(EventError([]), "EventError", id="ours without a message"),
-        pytest.param(ValueError("x\ny"), "ValueError: x y", id="another"),
-        pytest.param(ValueError(), "ValueError", id="another without a text"),
-        pytest.param(WithoutText(), "WithoutText", id="another whose text fails"),
-        pytest.param(ConnectionRefusedError(111, "Connection refused"), "connection refused", id="the system's"),
+        pytest.param(EventError(["a", "b\n c"], "o"), "a; b c", id="EventError: all messages"),
+        pytest.param(EventError([]), "EventError", id="EventError without a message"),
+        pytest.param(ValueError("x\ny"), "ValueError: x y", id="other error"),
+        pytest.param(ValueError(), "ValueError", id="other error without a text"),
+        pytest.param(WithoutText(), "WithoutText", id="other error whose str() fails"),
+        pytest.param(ConnectionRefusedError(111, "Connection refused"), "connection refused", id="system error"),
         pytest.param(
-            FileNotFoundError(2, "No such file", "a\nb"), r"no such file: 'a\nb'", id="the system's, of a file"
+            FileNotFoundError(2, "No such file", "a\nb"), r"no such file: 'a\nb'", id="system error, with a file"
         ),
-        pytest.param(OSError(18, "Cross-device", "a", None, "b"), "cross-device: 'a' -> 'b'", id="of two files"),
-        pytest.param(OSError(5, "I/O error"), "I/O error", id="the system's, with an abbreviation"),
-        pytest.param(OSError(5, None), "[Errno 5] None", id="the system's, without words"),
-        pytest.param(OSError("the disk is full"), "the disk is full", id="a text of ours"),
+        pytest.param(
+            OSError(18, "Cross-device", "a", None, "b"), "cross-device: 'a' -> 'b'", id="system error, with two files"
+        ),
+        pytest.param(OSError(5, "I/O error"), "I/O error", id="system error, with an abbreviation"),
+        pytest.param(OSError(5, None), "[Errno 5] None", id="system error, without a message"),
+        pytest.param(OSError("the disk is full"), "the disk is full", id="OSError with only a text"),
         pytest.param(TimeoutError(), "timed out", id="a timeout without a text"),
-        pytest.param(ConnectionAbortedError(), "ConnectionAbortedError", id="the system's, without a text"),
+        pytest.param(ConnectionAbortedError(), "ConnectionAbortedError", id="system error, without a text"),
         pytest.param(tls_error("WRONG_VERSION_NUMBER"), "TLS: wrong version number", id="TLS"),
         pytest.param(
             tls_error("CERTIFICATE_VERIFY_FAILED", "self-signed certificate"),
@@ -170,10 +172,12 @@ def raised_from(error, cause):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        pytest.param(raised_from(ValueError("Error 111"), OSError(111, "Refused")), "refused", id="the system's"),
+        pytest.param(raised_from(ValueError("Error 111"), OSError(111, "Refused")), "refused", id="system error"),
         pytest.param(raised_from(ValueError("waited"), TimeoutError("timed out")), "timed out", id="a timeout"),
-        pytest.param(raised_from(ValueError("It broke."), OSError("of a library")), "It broke", id="a library's"),
-        pytest.param(EventError("ours"), "ours", id="ours"),
+        pytest.param(
+            raised_from(ValueError("It broke."), OSError("of a library")), "It broke", id="error of a library"
+        ),
+        pytest.param(EventError("no room"), "no room", id="EventError"),
     ],
 )
 def test_root_cause_is_the_error_of_the_system(error, line):
@@ -195,7 +199,7 @@ def test_base_class_is_that_of_e3_core_if_installed(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# The parts of a delivery.
+# Partial deliveries.
 
 
 @pytest.mark.parametrize("kind", [event.PartialDeliveryError, PermanentError])

@@ -1,4 +1,4 @@
-"""Events: their data, their attachments, their closing, their copies, and their files."""
+"""Events: data, attachments, closing, files, copies and sending IDs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
 DATA = pathlib.Path(__file__).parent / "data"
-POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX only")
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 METHODS = pytest.mark.parametrize("method", multiprocessing.get_all_start_methods() if os.name != "nt" else ["spawn"])
 
 
 class Build(Event):
-    """A subclass of a user's, with its own constructor and dates."""
+    """Subclass of a user, with its own constructor and date format."""
 
     def __init__(self, target):
         super().__init__("build", target=target)
@@ -97,7 +97,7 @@ def test_forked_processes_draw_different_identifiers():
 # Data.
 
 
-def test_a_fresh_event_holds_four_values_then_the_keyword_arguments():
+def test_new_event_has_four_values_then_the_keyword_arguments():
     before = time.time()
     e = Event("compile", target="arm", jobs=8)
     assert [*e._data] == ["uid", "name", "begin_time", "end_time", "target", "jobs"]
@@ -120,7 +120,7 @@ def test_the_names_and_kinds_of_parameters_are_those_of_e3():
     assert [*inspect.signature(Event.load).parameters] == ["json_filename"]
 
 
-def test_keyword_arguments_can_replace_the_four_and_keep_the_order():
+def test_keyword_arguments_can_replace_these_values_and_keep_the_order():
     e = Event("a", "u", end_time=2.0, begin_time=1.0, x=0)
     assert e._data == {"uid": "u", "name": "a", "begin_time": 1.0, "end_time": 2.0, "x": 0}
     assert [*e._data] == ["uid", "name", "begin_time", "end_time", "x"]
@@ -337,14 +337,14 @@ def test_any_name_without_nul_is_accepted(log_file, name):
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", None, 5])
-def test_an_empty_name_and_a_nul_are_refused(log_file, name):
+def test_an_empty_name_and_a_nul_are_attach_error(log_file, name):
     e = Event("a")
     with pytest.raises(EventError, match=re.escape(repr(name))):
         e.attach_file(log_file, name)
     assert e.get_attachments() == {}
 
 
-def refused(path, **kwargs):
+def attach_error(path, **kwargs):
     e = Event("a", "u")
     with pytest.raises(EventError) as caught:
         e.attach_file(path, **kwargs)
@@ -354,21 +354,21 @@ def refused(path, **kwargs):
 
 
 def test_unattachable_path_is_an_error_with_the_path(tmp_path, log_file):
-    assert "none' to event a (u): no such file" in refused(tmp_path / "none")
-    assert f"{str(tmp_path)!r} is not a regular file" in refused(tmp_path)
-    assert "not a regular file" in refused("")
-    assert "Not a directory" in refused(log_file / "x") or os.name == "nt"
-    assert "null" in refused("a\0b")
-    assert "x'" in refused(tmp_path / ("x" * 300))
+    assert "none' to event a (u): no such file" in attach_error(tmp_path / "none")
+    assert f"{str(tmp_path)!r} is not a regular file" in attach_error(tmp_path)
+    assert "not a regular file" in attach_error("")
+    assert "Not a directory" in attach_error(log_file / "x") or os.name == "nt"
+    assert "null" in attach_error("a\0b")
+    assert "x'" in attach_error(tmp_path / ("x" * 300))
 
 
 @POSIX
 def test_a_fifo_a_device_and_a_dangling_link_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("nowhere")
-    assert "not a regular file" in refused(tmp_path / "fifo")
-    assert "not a regular file" in refused("/dev/zero")
-    assert "no such file" in refused(tmp_path / "link")
+    assert "not a regular file" in attach_error(tmp_path / "fifo")
+    assert "not a regular file" in attach_error("/dev/zero")
+    assert "no such file" in attach_error(tmp_path / "link")
 
 
 # dump.
@@ -389,7 +389,7 @@ def test_dump_makes_the_directories_and_returns_the_file_s_path(tmp_path, log_fi
 
 
 @pytest.mark.parametrize("uid", ["../../x", "..", "/etc/x", "", "a\0b", "x" * 300, "a\nb", "\ud800", "é" * 200])
-def test_a_uid_stays_inside_the_directory(tmp_path, uid):
+def test_dump_stays_inside_the_directory_for_any_uid(tmp_path, uid):
     directory = tmp_path / "d" / "e"
     path = Event("a", uid).dump(directory)
     assert [str(directory / name) for name in os.listdir(directory)] == [path]
@@ -489,7 +489,7 @@ def dumped(data='{"uid": "u", "name": "a"}', attachments="{}", closed="true"):
     return f'{{"data": {data}, "attachments": {attachments}, "closed": {closed}}}'.encode()
 
 
-def test_malformed_files_differ_little_from_a_valid_one(tmp_path):
+def test_dump_that_the_next_test_damages_is_valid(tmp_path):
     (tmp_path / "f").write_bytes(dumped(attachments='{"log": ["/p", "s"]}'))
     assert Event.load(tmp_path / "f").get_attachments() == {"log": ("/p", "s")}
 
@@ -498,24 +498,24 @@ def test_malformed_files_differ_little_from_a_valid_one(tmp_path):
     ("content", "reason"),
     [
         pytest.param(b"", "Expecting value", id="empty"),
-        pytest.param(dumped()[:-5], "line 1", id="cut"),
-        pytest.param(b"\xff\xfe\xfa", "decode", id="no text"),
+        pytest.param(dumped()[:-5], "line 1", id="incomplete"),
+        pytest.param(b"\xff\xfe\xfa", "decode", id="not text"),
         pytest.param(b"[" * 500_000, "nested too deeply", id="nested too deeply"),
         pytest.param(b"[]", "not a JSON object", id="a list"),
-        pytest.param(b"{}", "'data'", id="nothing in it"),
-        pytest.param(dumped(data="[]"), "'data'", id="data no object"),
+        pytest.param(b"{}", "'data'", id="empty object"),
+        pytest.param(dumped(data="[]"), "'data'", id="data is a list"),
         pytest.param(dumped(data='{"name": "a"}'), "'uid'", id="no uid"),
         pytest.param(dumped(data='{"uid": "a"}'), "'name'", id="no name"),
-        pytest.param(dumped(attachments="[]"), "'attachments'", id="attachments no object"),
-        pytest.param(dumped(attachments="null"), "'attachments'", id="attachments null"),
-        pytest.param(dumped(attachments='{"log": "p"}'), "'attachments'", id="attachment a string"),
+        pytest.param(dumped(attachments="[]"), "'attachments'", id="attachments are a list"),
+        pytest.param(dumped(attachments="null"), "'attachments'", id="attachments are null"),
+        pytest.param(dumped(attachments='{"log": "p"}'), "'attachments'", id="attachment is a string"),
         pytest.param(dumped(attachments='{"log": ["p"]}'), "'attachments'", id="no checksum"),
-        pytest.param(dumped(attachments='{"log": ["p", 1]}'), "'attachments'", id="checksum a number"),
+        pytest.param(dumped(attachments='{"log": ["p", 1]}'), "'attachments'", id="checksum is a number"),
         pytest.param(dumped(attachments='{"log": ["", "s"]}'), "'attachments'", id="empty path"),
         pytest.param(dumped(attachments='{"": ["p", "s"]}'), "'attachments'", id="empty name"),
         pytest.param(dumped(attachments='{"log": ["p\\u0000", "s"]}'), "'attachments'", id="NUL"),
-        pytest.param(dumped(closed='"yes"'), "'closed'", id="closed no bool"),
-        pytest.param(dumped(closed="null"), "'closed'", id="closed null"),
+        pytest.param(dumped(closed='"yes"'), "'closed'", id="closed is a string"),
+        pytest.param(dumped(closed="null"), "'closed'", id="closed is null"),
     ],
 )
 def test_malformed_file_is_an_error_with_path_and_reason(tmp_path, content, reason):
@@ -623,7 +623,7 @@ def test_deepcopy_copies_the_values():
 
 
 @METHODS
-def test_events_travel_between_processes(method, log_file):
+def test_events_can_be_passed_between_processes(method, log_file):
     e = Event("a", x={"y": (1, 2)})
     e.attach_file(log_file)
     e.close()
@@ -648,7 +648,7 @@ def test_processes_send_pickled_events(method, tmp_path, log_file):
     assert {path.read_bytes() for path in (tmp_path / "d").glob("*/log")} == {b"all good\n"}
 
 
-# The sending.
+# The sending ID.
 
 
 def test_each_sending_without_an_outbox_has_its_own_id():
@@ -667,7 +667,7 @@ def test_the_id_of_a_sending_stays_with_the_event_and_its_copies(duplicate):
     assert event.sending_id(e) != "an-id"
 
 
-# The parts of a sending that are delivered.
+# Parts that are already delivered.
 
 
 def test_nothing_is_delivered_before_the_first_attempt():

@@ -1,4 +1,4 @@
-"""The face: what `import event` offers, under which names, with which parameters."""
+"""The public interface of `event`: its names, parameters and return types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import event
 from event.error import E3Error
 
-# From the contract, line by line.
+# The names of e3.event.
 NAMES = {
     "Event",
     "EventError",
@@ -28,7 +28,7 @@ NAMES = {
     "send_event_from_file",
     "unique_id",
 }
-# Ours alone: what EventManager.dispatch returns, what a handler raises and reads, and the way to wrap a piece of work.
+# The names that only e3-event has.
 FURTHER = {
     *("Delivery", "Outcome", "PartialDeliveryError", "PermanentError"),
     *("already_delivered", "child_environment", "sending_id", "load_handlers_from_config", "track", "use_outbox"),
@@ -100,7 +100,7 @@ def named(path):
     return found
 
 
-def test_public_names_are_those_of_the_contract_and_five_more():
+def test_public_names_are_exactly_those_listed():
     assert set(event.__all__) == NAMES | FURTHER
     assert len(event.__all__) == len(set(event.__all__))
 
@@ -114,7 +114,7 @@ def test_every_public_name_can_be_imported(name):
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_parameters_have_the_contract_s_names_kinds_and_defaults(path):
+def test_parameters_have_the_names_kinds_and_defaults_of_e3(path):
     parameters = list(inspect.signature(named(path)).parameters.values())
     # A further parameter is keyword-only with a default.
     further = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
@@ -135,7 +135,7 @@ def test_table_has_every_public_method():
 
 
 @pytest.mark.parametrize("path", RETURNS)
-def test_return_annotations_are_the_true_ones(path):
+def test_return_annotations_are_those_of_the_table(path):
     assert inspect.signature(named(path)).return_annotation == RETURNS[path]
 
 
@@ -144,12 +144,12 @@ def test_keyword_arguments_are_of_any_type(path):
     assert inspect.signature(named(path)).parameters["kwargs"].annotation == "Any"
 
 
-def test_load_is_a_classmethod_and_decode_config_too():
+def test_load_and_decode_config_are_class_methods():
     assert event.Event.load.__self__ is event.Event
     assert event.EventHandler.decode_config.__self__ is event.EventHandler
 
 
-def test_a_handler_without_send_event_cannot_be_made():
+def test_a_handler_without_send_event_cannot_be_constructed():
     with pytest.raises(TypeError, match="send_event"):
         type("Incomplete", (event.EventHandler,), {})()
 
@@ -171,7 +171,7 @@ def test_errors_are_related_and_have_the_public_module_name():
     ).replace(b"\n", b".")
 
 
-def test_classes_keep_the_module_that_holds_their_source():
+def test_source_of_public_classes_can_be_inspected():
     for name in ("Event", "EventHandler", "EventManager", "Outcome", "Delivery"):
         assert f"class {name}" in inspect.getsource(getattr(event, name))
 
@@ -193,7 +193,7 @@ def test_dir_lists_every_public_name():
 
 
 class Stub:
-    """Records what it is called with, in a manager's place."""
+    """Manager that only records its calls."""
 
     def __init__(self):
         self.calls = []

@@ -1,4 +1,4 @@
-"""The fault table: each test that it names is there."""
+"""The fault table names a test for every fault, and each test exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files: safe names, whole writes, reads of regular files alone."""
+"""Files: safe names, atomic writes, and reads of regular files only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from event import _files
 
 UNTIMED = settings(deadline=None, max_examples=3 * settings.default.max_examples)
-POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX only")
 NAMES = st.text(st.characters()) | st.text(st.sampled_from("./\\~ aA0f:\0é\u0301"))
 
 
@@ -160,7 +160,7 @@ def make_socket(path):
         server.bind(str(path))
 
 
-ODD = pytest.mark.parametrize(
+NOT_REGULAR = pytest.mark.parametrize(
     "make",
     [
         make_directory,
@@ -171,7 +171,7 @@ ODD = pytest.mark.parametrize(
 )
 
 
-@ODD
+@NOT_REGULAR
 def test_only_a_regular_file_is_opened(tmp_path, monkeypatch, make):
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     make(tmp_path.joinpath("odd").relative_to(tmp_path) if make is make_socket else tmp_path / "odd")
@@ -211,7 +211,7 @@ def test_file_without_data_for_now_is_an_error(tmp_path, monkeypatch):
     os.close(writing)
 
 
-def test_source_that_cannot_be_read_is_another_error_than_a_target(tmp_path, monkeypatch):
+def test_unreadable_source_and_existing_target_are_different_errors(tmp_path, monkeypatch):
     source, target = str(tmp_path / "source"), str(tmp_path / "target")
     with pytest.raises(_files.UnreadableError) as missing:
         _files.copy_and_hash(source, target)
@@ -231,7 +231,7 @@ def test_a_link_to_a_file_is_read(tmp_path):
     assert _files.sha1(str(tmp_path / "l")) == hashlib.sha1(b"x").hexdigest()
 
 
-def test_write_whole_makes_the_directories_and_replaces(tmp_path):
+def test_atomic_write_creates_directories_and_replaces_the_file(tmp_path):
     path = tmp_path / "a" / "b" / "f"
     _files.write_atomically(str(path), b"one")
     _files.write_atomically(str(path), b"two")
@@ -240,7 +240,7 @@ def test_write_whole_makes_the_directories_and_replaces(tmp_path):
 
 
 @POSIX
-def test_write_whole_respects_the_umask(tmp_path):
+def test_atomic_write_respects_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         _files.write_atomically(str(tmp_path / "f"), b"")
@@ -267,7 +267,7 @@ def test_a_link_at_the_target_is_replaced_not_followed(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 5, (1 << 20) + 1])
 @pytest.mark.parametrize("system", [sys.platform, "another"])
-def test_copy_whole_keeps_content_mode_and_time(tmp_path, monkeypatch, size, system):
+def test_atomic_copy_keeps_content_mode_and_time(tmp_path, monkeypatch, size, system):
     monkeypatch.setattr(_files.sys, "platform", system)
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(os.urandom(size))
@@ -282,7 +282,7 @@ def test_copy_whole_keeps_content_mode_and_time(tmp_path, monkeypatch, size, sys
 
 
 @POSIX
-def test_a_descriptor_that_sendfile_does_not_take_is_read(tmp_path):
+def test_copy_reads_a_descriptor_that_sendfile_refuses(tmp_path):
     reading, writing = os.pipe()
     os.write(writing, b"through a pipe")
     os.close(writing)
@@ -294,15 +294,15 @@ def test_a_descriptor_that_sendfile_does_not_take_is_read(tmp_path):
 
 
 def test_partial_writes_are_continued(monkeypatch):
-    taken = []
+    written = []
 
-    def sparing(_fd, data):
-        taken.append(bytes(data[:3]))
-        return len(taken[-1])
+    def write_three(_fd, data):
+        written.append(bytes(data[:3]))
+        return len(written[-1])
 
-    monkeypatch.setattr(_files.os, "write", sparing)
+    monkeypatch.setattr(_files.os, "write", write_three)
     _files.write_all(1, b"0123456789")
-    assert b"".join(taken) == b"0123456789"
+    assert b"".join(written) == b"0123456789"
 
 
 def test_directory_at_the_target_is_kept_and_no_file_is_left(tmp_path):
@@ -399,7 +399,7 @@ def test_large_file_is_attached_and_copied_with_little_memory(tmp_path):
     assert int(run.stdout) < 8 << 10  # KiB
 
 
-# On the disk itself.
+# Syncing to disk.
 
 
 def test_only_requested_files_are_synced(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every reader of the words of others returns what it promises, or raises the error that it documents.
+"""Functions that parse external input return the documented type or raise the documented error.
 
 The profile ``thorough`` tries more inputs; see tests/conftest.py.
 """
@@ -39,7 +39,7 @@ from event.handler.s3 import S3Handler
 from event.handler.smtp import SMTPHandler
 
 TEXTS = st.text(st.characters(exclude_categories=()))  # lone surrogates, too
-# What means something to one of the readers is likelier than chance.
+# Texts with characters and words that parsers treat specially.
 WORDS = st.sampled_from(
     [*":/@,;|%=&?#[]<>\"'\\ \n\0", "://", "env:", "file:", "smtp", "amqp", "https", "localhost", "::1"]
 )
@@ -53,11 +53,11 @@ SECRET = "hunter2hunter2"
 SLOW = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
-def nearly(whole):
-    """Return a strategy of objects that differ from a valid one in a value, or lack it."""
-    keys = st.sampled_from(sorted(whole))
-    changed = st.builds(lambda key, value: {**whole, key: value}, keys, JSON)
-    return changed | st.builds(lambda key: {name: value for name, value in whole.items() if name != key}, keys) | JSON
+def mutations(valid):
+    """Return a strategy for a valid object with one value changed or missing, and for any other JSON."""
+    keys = st.sampled_from(sorted(valid))
+    changed = st.builds(lambda key, value: {**valid, key: value}, keys, JSON)
+    return changed | st.builds(lambda key: {name: value for name, value in valid.items() if name != key}, keys) | JSON
 
 
 DUMP = {"data": {"uid": "u", "name": "n"}, "attachments": {"log": ["log", "0" * 40]}, "closed": True}
@@ -71,11 +71,11 @@ ENTRY = {
 }
 
 
-# What is read back.
+# Stored events and messages.
 
 
 @SLOW
-@given(nearly(DUMP))
+@given(mutations(DUMP))
 def test_mutated_dump_is_loaded_or_refused(tmp_path, content):
     (tmp_path / "dump.json").write_text(json.dumps(content), encoding="ascii")
     with suppress(EventError):
@@ -92,7 +92,9 @@ def test_random_bytes_as_a_dump_are_refused(tmp_path, content):
         Event.load(tmp_path / "dump.json")
 
 
-@given(nearly(ENTRY).map(lambda content: json.dumps(content).encode()) | st.binary(), st.lists(st.binary(), max_size=3))
+@given(
+    mutations(ENTRY).map(lambda content: json.dumps(content).encode()) | st.binary(), st.lists(st.binary(), max_size=3)
+)
 def test_mutated_outbox_entry_is_read_or_refused(first, journal):
     with suppress(ValueError):
         decoded = entry.decode_entry(b"\n".join([first, *journal]))
@@ -135,7 +137,7 @@ def test_any_handler_configuration_round_trips_or_is_refused(handler, config):
 @given(LIKELY)
 def test_any_handlers_variable_round_trips_or_is_refused(text):
     pairs = _handler_config.parse_handlers(text)
-    with suppress(ValueError):  # a name that only an API can give, not a variable
+    with suppress(ValueError):  # a name that is only valid in the API
         again = _handler_config.format_handlers(pairs)
         assert _handler_config.format_handlers(_handler_config.parse_handlers(again)) == again
     for name, _ in pairs:
@@ -190,12 +192,11 @@ def test_any_address_list_round_trips_or_is_refused(text):
         assert parse_mailboxes(format_mailboxes(boxes)) == boxes
 
 
-# What servers answer.
+# Responses of servers.
 
 
 @given(st.binary())
 def test_any_http_response_is_read_or_an_expected_failure(answer):
-    """Whatever it is, the caller gets a response or one of the failures that it expects."""
     import io
 
     sock = SimpleNamespace(makefile=lambda *_args: io.BytesIO(answer))
@@ -215,11 +216,11 @@ def test_any_retry_after_header_is_ignored_or_not_negative(text):
 
 @given(st.integers(), LIKELY | st.binary(), st.sampled_from([OSError, ssl.SSLError, ValueError]))
 def test_any_mail_server_reply_is_shown_as_printable_text(code, text, kind):
-    for said in (smtp.Refusal.answered(code, text).reason, smtp.smtp_reason(kind(str(text)))):
-        assert said.isprintable()
+    for reason in (smtp.Refusal.answered(code, text).reason, smtp.smtp_reason(kind(str(text)))):
+        assert reason.isprintable()
 
 
-# Texts for people.
+# Texts for recipients.
 
 
 @given(LIKELY, LIKELY)
@@ -247,8 +248,8 @@ def test_any_event_data_makes_a_chat_message(data, template):
         made._data[name] = value
     for templates in (Templates(), Templates(template, template)):
         message = message_about(made, templates)
-        assert message.title
-        assert message.title.isprintable()
+        assert message.notice.title
+        assert message.notice.title.isprintable()
         for kind in ("TEXT", "MARKDOWN", "HTML"):
             assert message.body(kind, 2000)[1].encode() or template
 

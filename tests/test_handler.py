@@ -1,4 +1,4 @@
-"""What a handler must have, what it gets for nothing, and the word on a missing extra."""
+"""Handlers: required methods, defaults, and the error for a missing extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Sink(EventHandler):
         return True
 
 
-def test_a_handler_without_send_event_cannot_be_made():
+def test_a_handler_without_send_event_cannot_be_constructed():
     with pytest.raises(TypeError, match="send_event"):
         EventHandler()
 
@@ -42,7 +42,7 @@ def test_a_missing_extra_is_an_error_with_the_command_that_installs_it():
     assert isinstance(caught.value.__cause__, ImportError)
 
 
-def test_handler_has_no_batches_and_no_limit_by_default():
+def test_handler_has_no_batch_method_and_no_concurrency_limit_by_default():
     assert not hasattr(Sink(), "send_events")
     assert not hasattr(Sink(), "max_concurrency")
 

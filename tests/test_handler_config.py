@@ -1,4 +1,4 @@
-"""The variable's syntax: what is written is read back, and what e3-core writes is written the same way."""
+"""The syntax of E3_EVENT_HANDLERS: values round-trip and are written as e3-core writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from event import _handler_config
 from event.error import EventError
 
-# Rich in what the syntax uses, so that escapes meet each other.
+# Texts with many special characters, so that escapes are next to each other.
 TEXT = st.text(st.sampled_from("%%2257CcBb|,,= aé\n")) | st.text()
 NAMES = st.text(st.characters(blacklist_characters="|=\0", blacklist_categories=["Cs"]), min_size=1).filter(
     lambda name: name == name.strip()
@@ -74,7 +74,7 @@ def test_parsed_names_have_no_separators(value):
         pytest.param("", [], id="empty"),
         pytest.param(" | ||\t", [], id="blank entries"),
         pytest.param("logging", [("logging", "")], id="a bare name"),
-        pytest.param(" file = d ", [("file", " d ")], id="spaces around the name alone"),
+        pytest.param(" file = d ", [("file", " d ")], id="spaces are removed only around the name"),
         pytest.param("file=a=b", [("file", "a=b")], id="split at the first ="),
         pytest.param("a=1|b|a=2", [("a", "1"), ("b", ""), ("a", "2")], id="in order, twice the same"),
         pytest.param("file:nightly=d", [("file:nightly", "d")], id="a label"),
@@ -100,7 +100,7 @@ def test_parse_splits_the_variable(value, pairs):
         pytest.param("a", None, id="None"),
     ],
 )
-def test_join_refuses_values_that_do_not_round_trip_and_hides_secrets(name, config):
+def test_value_that_does_not_round_trip_is_an_error_without_secrets(name, config):
     with pytest.raises(ValueError, match=r"name|configuration") as caught:
         _handler_config.format_handlers([("ok", ""), (name, config)])
     assert repr(name)[1:-1] in str(caught.value)
@@ -110,7 +110,7 @@ def test_join_refuses_values_that_do_not_round_trip_and_hides_secrets(name, conf
 @pytest.mark.parametrize(
     ("written", "value"),
     [
-        pytest.param("a%20b", "a%20b", id="another escape stands for itself"),
+        pytest.param("a%20b", "a%20b", id="other escapes are unchanged"),
         pytest.param("100%", "100%", id="a percent at the end"),
         pytest.param("%2c%7c", ",|", id="lower case"),
         pytest.param("%252C", "%2C", id="an escaped escape"),
@@ -139,6 +139,7 @@ def test_split_fields_returns_unquoted_fields(config, most, fields):
     ("value", "lines"),
     [
         ("file=a|logging=b|smtp=s,a@b,c@d,h,title=x=y|broker=amqp://h,q,s3=s3://b", []),
+        ("s3=s3://b/events,s3://b/logs/year=2026", []),
         (
             "file=a|file=b|file=c",
             ["'file' appears twice, and the last one is used; add a label to use both: file:other=CONFIG"],
@@ -151,7 +152,7 @@ def test_doubtful_entries_are_reported(value, lines):
     assert _handler_config.likely_mistakes(_handler_config.parse_handlers(value)) == lines
 
 
-def test_mistake_replaces_a_configuration():
+def test_invalid_configuration_has_its_error_and_its_source():
     wrong = _handler_config.invalid_config("x is unknown", "/a/b.toml", "mail")
     with pytest.raises(EventError, match=r"^x is unknown$"):
         _handler_config.require_valid_config(wrong)

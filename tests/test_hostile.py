@@ -1,4 +1,4 @@
-"""What a hostile tester found: a failure beside the event must not become the build's."""
+"""Failures of handlers, plugins, the log and the system do not fail the build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import event
 from event import EventError, EventManager
-from servers.http import site
+from servers.http import http_server
 from servers.json_receiver import json_receiver
 from servers.otlp import otlp_receiver
 
@@ -26,7 +26,7 @@ class Recorder:
 
 
 class Panic(BaseException):
-    """As some extension modules raise."""
+    """Exception that is not an Exception, as some extension modules raise."""
 
 
 class Failing:
@@ -37,7 +37,7 @@ class Failing:
         raise self.error
 
 
-def two(first):
+def manager_with(first):
     manager = EventManager()
     manager.handlers = {"first": first, "second": Recorder()}
     return manager
@@ -45,7 +45,7 @@ def two(first):
 
 @pytest.mark.parametrize("error", [Panic("p"), GeneratorExit(), ValueError("v")], ids=lambda e: type(e).__name__)
 def test_next_handler_gets_the_event_after_any_exception(error, caplog):
-    manager = two(Failing(error))
+    manager = manager_with(Failing(error))
     assert manager.send_event(event.Event("e")) is False
     assert len(manager.handlers["second"].events) == 1
     assert caplog.records[0].exc_info[1] is error
@@ -56,7 +56,7 @@ def test_next_handler_gets_the_event_after_any_exception(error, caplog):
 def test_exceptions_that_end_the_program_propagate(error, timeout):
     manager = EventManager(timeout=timeout)
     manager.handlers["first"] = Failing(error)
-    if timeout:  # in a thread it could end nothing
+    if timeout:  # in a thread, the exception cannot end the program
         assert not manager.send_event(event.Event("e"))
     else:
         with pytest.raises(type(error)):
@@ -73,19 +73,19 @@ class RaisingFilter(logging.Filter):
         raise RuntimeError("the filter is broken")
 
 
-@pytest.mark.parametrize("way", ["handler", "filter", "factory"])
-def test_a_broken_log_does_not_stop_the_next_handler(way, capsys, monkeypatch):
+@pytest.mark.parametrize("broken", ["handler", "filter", "factory"])
+def test_a_broken_log_does_not_stop_the_next_handler(broken, capsys, monkeypatch):
     logger = event.logger
     broken_handler, broken_filter = RaisingLog(), RaisingFilter()
     factory = logging.getLogRecordFactory()
     try:
-        if way == "handler":
+        if broken == "handler":
             logger.addHandler(broken_handler)
-        elif way == "filter":
+        elif broken == "filter":
             logger.addFilter(broken_filter)
         else:
             logging.setLogRecordFactory(lambda *_args, **_more: 1 / 0)
-        manager = two(Failing(ValueError("v")))
+        manager = manager_with(Failing(ValueError("v")))
         assert manager.send_event(event.Event("e")) is False
     finally:
         logger.removeHandler(broken_handler)
@@ -101,7 +101,7 @@ class BadRepr:
 
 
 def test_an_event_that_cannot_be_shown_can_fail_and_be_logged(caplog):
-    manager = two(Failing(ValueError("v")))
+    manager = manager_with(Failing(ValueError("v")))
     assert manager.send_event(event.Event(BadRepr(), BadRepr())) is False
     assert "BadRepr object at" in caplog.records[0].getMessage()
 
@@ -129,8 +129,8 @@ os._exit(0)
     assert "handler bad failed" in done.stderr
 
 
-class GivesUp:
-    """Ends the program wherever it is asked for something."""
+class Exiting:
+    """Handler that ends the program when it is constructed or encoded."""
 
     def __init__(self, where=""):
         if where == "construct":
@@ -153,7 +153,7 @@ class GivesUp:
 def test_plugin_that_raises_on_import_does_not_stop_others(where, tmp_path, monkeypatch):
     manager = EventManager()
     real = manager.get_handler
-    monkeypatch.setattr(manager, "get_handler", lambda name: GivesUp if name == "odd" else real(name))
+    monkeypatch.setattr(manager, "get_handler", lambda name: Exiting if name == "odd" else real(name))
     monkeypatch.setenv("V", f"odd={where}|file={tmp_path}")
     with pytest.raises(EventError, match="odd: "):
         manager.load_handlers_from_env("V")
@@ -161,7 +161,7 @@ def test_plugin_that_raises_on_import_does_not_stop_others(where, tmp_path, monk
 
 
 def test_interrupt_while_a_plugin_is_loaded_or_encoded_propagates(monkeypatch):
-    class Interrupted(GivesUp):
+    class Interrupted(Exiting):
         @classmethod
         def decode_config(cls, config):
             raise KeyboardInterrupt
@@ -181,13 +181,13 @@ def test_interrupt_while_a_plugin_is_loaded_or_encoded_propagates(monkeypatch):
 
 def test_plugin_that_raises_on_encode_is_named():
     manager = EventManager()
-    manager.handlers["odd"] = GivesUp()
+    manager.handlers["odd"] = Exiting()
     with pytest.raises(EventError, match="handler odd: its configuration cannot be written"):
         manager.handler_config_as_env("V")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: FIFOs")
-def test_dump_that_is_no_file_does_not_block(tmp_path):
+def test_dump_that_is_not_a_regular_file_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "x.json")
     for odd in (tmp_path / "x.json", "/dev/zero"):
         with pytest.raises(OSError, match="is not a regular file"):
@@ -205,9 +205,9 @@ def test_an_event_without_its_name_or_uid_is_still_stored(key, tmp_path):
     assert len([*tmp_path.glob("*.json")]) == 1
 
 
-@pytest.mark.parametrize("surroundings", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
-def test_modules_for_sending_are_loaded_by_add_handler(surroundings, tmp_path):
-    """A thread that imports when another forks leaves the child's import waiting for ever."""
+@pytest.mark.parametrize("variables", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
+def test_modules_for_sending_are_loaded_by_add_handler(variables, tmp_path):
+    """If one thread imports while another one forks, an import in the child process blocks forever."""
     script = f"""
 import sys, event
 event.add_handler("file", {str(tmp_path)!r})
@@ -220,7 +220,7 @@ e.attach_file("log")
 event.send_event(e)
 print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encodings.")))
 """
-    env = {**os.environ, **surroundings}
+    env = {**os.environ, **variables}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, env=env
     )
@@ -229,17 +229,16 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encoding
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("surroundings", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
+@pytest.mark.parametrize("variables", [{}, {"E3_EVENT_OUTBOX": "outbox"}], ids=["plain", "outbox"])
 @pytest.mark.parametrize(
     ("handler", "server"),
     [
-        pytest.param("http", lambda: site(), id="http"),
+        pytest.param("http", lambda: http_server(), id="http"),
         pytest.param("apprise", lambda: json_receiver(), id="apprise"),
         pytest.param("otel", lambda: otlp_receiver(), id="otel"),
     ],
 )
-def test_modules_of_a_further_handler_are_loaded_when_added(handler, server, surroundings, tmp_path):
-    """As above."""
+def test_modules_of_a_further_handler_are_loaded_when_added(handler, server, variables, tmp_path):
     script = f"""
 import sys, event
 event.add_handler({handler!r}, sys.argv[1])
@@ -255,7 +254,7 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encoding
         address = getattr(running, url) if url else f"json://127.0.0.1:{running.port}/"
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", script, address],
-            capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **surroundings},
+            capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, **variables},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

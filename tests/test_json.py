@@ -1,4 +1,4 @@
-"""The one encoder: any event data becomes JSON, and only a cycle or too deep a nesting is refused."""
+"""The JSON encoder accepts any event data, except for a cycle or too deep a nesting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Colour(enum.Enum):
     ONE = 1
 
 
-class Text(str, enum.Enum):  # its str() differs from its text, which StrEnum's does not
+class Text(str, enum.Enum):  # unlike a StrEnum, its str() differs from its value
     A = "a"
 
 
@@ -128,7 +128,7 @@ NATURAL = [
     pytest.param(ValueError("bad"), "ValueError: bad", id="exception"),
     pytest.param(KeyError("k"), "KeyError: 'k'", id="KeyError"),
     pytest.param(ValueError(), "ValueError", id="exception without a text"),
-    pytest.param(EventError("m", "o"), "EventError: o: m", id="our exception"),
+    pytest.param(EventError("m", "o"), "EventError: o: m", id="EventError"),
     pytest.param(Opaque(), "<opaque>", id="unknown object"),
     pytest.param(BrokenDate(), "<broken date>", id="a value whose own code fails"),
     pytest.param(1 + 2j, "(1+2j)", id="complex"),
@@ -142,17 +142,17 @@ NATURAL = [
 
 
 @LAYOUTS
-@pytest.mark.parametrize("beside", [pytest.param(None, id="alone"), pytest.param(float("nan"), id="beside a NaN")])
+@pytest.mark.parametrize("other", [pytest.param(None, id="alone"), pytest.param(float("nan"), id="with a NaN")])
 @pytest.mark.parametrize(("value", "form"), NATURAL)
-def test_a_value_takes_its_natural_form(value, form, beside, layout):
-    # The NaN sends the whole through the slow way, where each value must come out the same.
-    text = _json.dumps({"value": value, "in": [value], "beside": beside}, **layout)
-    assert json.loads(text) == {"value": form, "in": [form], "beside": None}
+def test_a_value_takes_its_natural_form(value, form, other, layout):
+    # A NaN selects the slow encoder, which must write each value in the same form.
+    text = _json.dumps({"value": value, "in": [value], "other": other}, **layout)
+    assert json.loads(text) == {"value": form, "in": [form], "other": None}
     assert text.isascii()
 
 
 class RealNumber:
-    """As numpy's are: no float, but with its protocol."""
+    """Number that is not a float but converts to one, like numpy's."""
 
     def __float__(self):
         return 1.5
@@ -195,11 +195,11 @@ class NoRepr:
 @pytest.mark.parametrize(
     ("value", "form"),
     [
-        pytest.param(Endless(), r"\[0, 1, 2\]", id="a sequence without end"),
+        pytest.param(Endless(), r"\[0, 1, 2\]", id="an endless sequence"),
         pytest.param(NoClass(), r".*NoClass object at .*", id="an object that hides its class"),
         pytest.param(NoItems(a=1), r".*", id="a dict without items"),
         pytest.param(NoRepr(), r".*NoRepr object at .*", id="an object without a repr"),
-        pytest.param({10**5000: 1}, r"\{'0x[0-9a-f]+': 1\}", id="an endless number for a key"),
+        pytest.param({10**5000: 1}, r"\{'0x[0-9a-f]+': 1\}", id="a huge int as a key"),
     ],
 )
 def test_unusual_value_does_not_lose_the_others(value, form, layout):
@@ -244,7 +244,7 @@ def test_an_int_of_too_many_digits_is_written_in_hex():
     ],
 )
 def test_key_is_written_as_its_text(key, written, layout):
-    # Two kinds of keys cannot be sorted as they are.
+    # Keys of different types cannot be sorted unchanged.
     assert json.loads(_json.dumps({"k": {key: {1}, "z": 1}}, **layout)) == {"k": {written: [1], "z": 1}}
 
 
@@ -295,7 +295,7 @@ def nested(depth, wrap):
 
 @pytest.fixture
 def shallow():
-    """Leave Python room for few calls: the edge is the same at any depth, and indenting costs the square of it."""
+    """Lower the recursion limit: the encoder fails in the same way at any limit, and indenting takes quadratic time."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 300)
     yield
@@ -306,7 +306,7 @@ def is_written(data, layout):
     try:
         _json.dumps(data, **layout)
     except EventError as error:
-        assert "nested too deeply" in str(error)  # noqa: PT017  # at some depths it is written
+        assert "nested too deeply" in str(error)  # noqa: PT017  # not every depth fails
         return False
     except RecursionError:
         pytest.fail("a RecursionError passed", pytrace=False)  # its traceback takes pytest half a minute
@@ -331,7 +331,7 @@ def test_at_every_depth_the_data_is_written_or_refused(wrap, inner, layout, shal
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if written(middle) else (low, middle)
-    # At the edge each way of writing gives up in turn.
+    # Around the limit, the encoders fail at different depths.
     for depth in range(low - 6, low + 7):
         written(depth)
 
@@ -346,12 +346,12 @@ def test_too_deep_a_nesting_names_its_key(layout):
     "text",
     [
         pytest.param("", id="empty"),
-        pytest.param("{", id="cut"),
-        pytest.param(b"\xff\xfe\xfd", id="no text"),
+        pytest.param("{", id="incomplete"),
+        pytest.param(b"\xff\xfe\xfd", id="not text"),
         pytest.param("[" * 500_000, id="nested too deeply"),
     ],
 )
-def test_loads_refuses_what_is_no_json_with_a_value_error(text):
+def test_loads_raises_value_error_for_invalid_json(text):
     with pytest.raises(ValueError, match=r"."):
         _json.loads(text)
 
@@ -433,7 +433,7 @@ def test_a_process_without_json_writes_the_same_text(layout, value):
         assert _json.dumps(value, **layout) == expected
 
 
-def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
+def test_cycle_is_an_error_in_a_process_without_json(monkeypatch):
     monkeypatch.delitem(sys.modules, "json")
     value = {}
     value["again"] = value
@@ -442,7 +442,7 @@ def test_a_cycle_is_an_error_in_a_process_without_json_too(monkeypatch):
 
 
 @LAYOUTS
-def test_an_unusual_value_is_written_in_a_process_without_json_too(layout, monkeypatch):
+def test_unusual_value_is_written_in_a_process_without_json(layout, monkeypatch):
     value = {"set": {1}, "path": pathlib.PurePosixPath("a")}
     expected = _json.dumps(value, **layout)
     monkeypatch.delitem(sys.modules, "json")

@@ -1,4 +1,4 @@
-"""What a command's JUnit reports say."""
+"""The summary of a command's JUnit reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNTS = {
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
-    """Return what the reports say, and the remarks."""
+    """Return a function that writes reports, and returns their summary and the remarks."""
     monkeypatch.chdir(tmp_path)
 
     def read(pattern, **reports):
@@ -72,7 +72,7 @@ def test_a_name_is_one_short_line(read):
     assert data["failing_tests"] == ["a " + "x" * 198]
 
 
-def test_without_failures_there_are_no_names(read):
+def test_report_without_failures_has_no_names(read):
     assert read("a.xml", a='<testsuite><testcase name="t"/></testsuite>')[0] == {
         "tests": 1,
         "failures": 0,
@@ -89,7 +89,7 @@ LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]><testsuite><test
     [
         pytest.param(LAUGHS, "a document type is not accepted in a report", id="entities"),
         pytest.param('<!DOCTYPE x SYSTEM "file:///etc/passwd"><x/>', "a document type is not accepted", id="external"),
-        pytest.param("<testsuite><testcase/>", "it is not XML: no element found", id="not whole"),
+        pytest.param("<testsuite><testcase/>", "it is not XML: no element found", id="incomplete"),
         pytest.param("", "it is not XML: no element found", id="empty"),
         pytest.param("{}", "it is not XML: not well-formed", id="JSON"),
         pytest.param("<a>&b;</a>", "it is not XML: undefined entity", id="an unknown entity"),
@@ -107,7 +107,7 @@ def test_missing_report_is_a_remark(read):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no FIFOs")
-def test_a_fifo_is_no_report(read, tmp_path):
+def test_fifo_is_not_read_as_a_report(read, tmp_path):
     os.mkfifo(tmp_path / "a.xml")
     data, (remark,) = read("a.xml")
     assert data == {}

@@ -1,4 +1,4 @@
-"""A handler that is made when it first gets an event."""
+"""LazyHandler constructs the real handler on its first event."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_slow_library_is_not_loaded_before_the_event_is_stored(name, config, mon
 def test_outbox_stores_a_relative_reference_as_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert LazyHandler("http", "file:url").encode_config() == f"file:{tmp_path / 'url'},cloudevents"
-    assert LazyHandler("s3", "file:url").encode_config() == "file:url"  # no URL; the delivery reports the error
+    assert LazyHandler("s3", "file:url").encode_config() == "file:url"  # not a URL; the delivery reports the error
 
 
 def test_warning_of_a_lazily_constructed_handler_is_logged_once(caplog):

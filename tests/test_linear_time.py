@@ -1,4 +1,4 @@
-"""Every reader of the words of others takes linear time."""
+"""Functions that read external text take linear time."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from event.handler import apprise
 
 QUICK = (1 << 12, 1 << 18)  # characters
 MEGABYTE = (1 << 14, 1 << 20)
-MOST = 512  # times; eight times as far from linear as from quadratic, so that the machine's speed does not matter
-SOON = 6e-7  # seconds of CPU time for a character of the short text; what takes less is measured as this much
+MAX_RATIO = 512  # eight times the ratio of linear time and an eighth of quadratic time: a slow machine does not matter
+MIN_SECONDS = 6e-7  # of CPU time for a character of the short text; a shorter time counts as this
 
 
 def notice(text):
@@ -45,7 +45,7 @@ def notice(text):
 
 
 def in_file(read):
-    """Return a reader that finds a text in a file."""
+    """Return a reader of text that calls a reader of files."""
 
     def read_file(text):
         with tempfile.TemporaryDirectory() as directory:
@@ -69,7 +69,7 @@ READERS = {
     "secrets of a text": redact_text,
     "secrets of an error": lambda text: without_secrets(text, {"acme": "hunter2"}),
     "secrets in a URL of S3": lambda text: s3.s3_reason(ValueError(text)),
-    "secrets in what Apprise logs": masked_by_apprise,
+    "secrets in the log of Apprise": masked_by_apprise,
     "mentions": without_mentions,
     "a notice": notice,
     "a template": lambda text: fill(text, {"a": "b"}),
@@ -88,7 +88,7 @@ READERS = {
     "a mail address": parse_mailbox,
     "a mail server": MailServer.parse,
     "the URL of a mail server": lambda text: MailServer.parse(f"smtps://{text}"),
-    "what a mail server says": lambda text: smtp.Refusal.answered(550, text.encode()),
+    "a reply of a mail server": lambda text: smtp.Refusal.answered(550, text.encode()),
     "a URL": lambda text: Target.parse(f"https://{text}", "x"),
     "a host": hostname.to_ascii,
     "a URL of S3": lambda text: s3.location(f"s3://{text}"),
@@ -123,10 +123,10 @@ def cpu_seconds(read, text):
 
 
 def assert_linear(read, letters, sizes):
-    """Read a short text and one that is 64 times as long: in linear time that takes 64 times, in quadratic 4096."""
+    """Check that a text 64 times as long takes at most MAX_RATIO times as long to read."""
     short, long = (letters * (size // len(letters)) for size in sizes)
-    seconds = max(cpu_seconds(read, short), SOON * len(short))
-    assert cpu_seconds(read, long) <= MOST * seconds, repr(letters)
+    seconds = max(cpu_seconds(read, short), MIN_SECONDS * len(short))
+    assert cpu_seconds(read, long) <= MAX_RATIO * seconds, repr(letters)
 
 
 @pytest.mark.parametrize("letters", LETTERS)
@@ -140,13 +140,13 @@ def test_a_long_text_is_read_in_linear_time(read, letters):
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_a_megabyte_of_any_letters_is_read_in_linear_time(read):
     for letters in (*LETTERS, *OTHER_LETTERS):
-        # tomllib takes quadratic time for a key of many parts; the file is the user's own.
+        # tomllib takes quadratic time for a key of many parts. The file comes from the user.
         if (read, letters) != (READERS["a configuration file"], "a."):
             assert_linear(read, letters, MEGABYTE)
 
 
 @pytest.mark.parametrize(("power", "is_found"), [(1, False), (2, True)], ids=["linear", "quadratic"])
-def test_a_reader_that_takes_quadratic_time_is_found(monkeypatch, power, is_found):
+def test_reader_that_takes_quadratic_time_is_detected(monkeypatch, power, is_found):
     clock = [0.0]
     monkeypatch.setattr(time, "process_time", lambda: clock[0])
 

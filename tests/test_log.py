@@ -1,4 +1,4 @@
-"""The log: what is said while a handler works is its reason."""
+"""The log, and its capture: the warnings of a handler are the reason of its failure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import subprocess
 import sys
 import threading
-
-import pytest
 
 import event
 from event import _log
@@ -26,7 +24,6 @@ def test_nothing_is_captured_without_a_capture():
     _log.start_capture()
     assert _log.stop_capture() == ""
     event.logger.warning("after")
-    assert _log.stop_capture() == ""
     assert not _log.is_capturing()
 
 
@@ -109,7 +106,7 @@ def test_start_capture_does_not_import_logging(monkeypatch):
 FORGED = "one\n::add-path::/x\x1b[2J"
 
 
-def test_no_text_of_others_begins_a_line_of_the_log_or_controls_the_terminal(capfd):
+def test_external_text_cannot_begin_a_log_line_or_control_the_terminal(capfd):
     code = (
         f"import event; from event import _log; text = {FORGED!r}\n"
         "class Raising:\n"
@@ -135,21 +132,19 @@ def test_a_traceback_that_cannot_be_shown_is_left_to_logging(monkeypatch, caplog
 def test_nested_capture_is_not_part_of_the_outer_one():
     _log.start_capture()
     _log.warning("before")
-    assert _log.capture_apart(lambda: _log.warning("apart")) == (None, "apart")
-    with pytest.raises(ZeroDivisionError):
-        _log.capture_apart(lambda: 1 // 0)
+    _log.start_capture()
+    _log.warning("apart")
+    assert _log.stop_capture() == "apart"
     _log.warning("after")
     assert _log.stop_capture() == "before; after"
-    assert _log.capture_apart(lambda: _log.warning("alone")) == (None, "alone")
     assert not _log.is_capturing()
 
 
 def test_log_has_the_event_and_the_result_only_the_reason(caplog):
-    def fail():
-        _log.not_delivered("EVENT", "smtp: no\x1b room")
-        _log.not_delivered("EVENT", "smtp: nobody took it", is_logged=True)
-
-    assert _log.capture_apart(fail) == (None, r"smtp: no\x1b room")
+    _log.start_capture()
+    _log.not_delivered("EVENT", "smtp: no\x1b room")
+    _log.not_delivered("EVENT", "smtp: nobody took it", is_logged=True)
+    assert _log.stop_capture() == r"smtp: no\x1b room"
     assert caplog.messages == [
         r"smtp: no\x1b room; 'EVENT' is not delivered",
         "smtp: nobody took it; 'EVENT' is not delivered",

@@ -1,4 +1,4 @@
-"""The manager: handlers that come and go, what a failure does, and the variable."""
+"""The manager: its handlers, their failures, dumped events, and E3_EVENT_HANDLERS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VARIABLE = "E3_EVENT_HANDLERS"
 
 
 class Recorder(event.EventHandler):
-    """Takes events, or fails as it is told."""
+    """Handler that records events, and returns or raises its result."""
 
     def __init__(self, result=True):
         self.result = result
@@ -60,7 +60,7 @@ def add(manager, **results):
 # Sending.
 
 
-def test_a_fresh_manager_has_no_handlers_and_takes_every_event(manager):
+def test_new_manager_has_no_handlers_and_accepts_every_event(manager):
     assert manager.handlers == {}
     assert manager.send_event(event.Event("compile")) is True
     assert EventManager().handlers is not manager.handlers
@@ -95,9 +95,9 @@ def test_any_true_result_counts_as_delivered(manager, result):
     "result",
     [
         pytest.param(RuntimeError("no disk"), id="raises"),
-        pytest.param(EventError("no disk"), id="raises ours"),
-        pytest.param(OSError(28, "no disk"), id="raises the system's"),
-        pytest.param(NoTruth(), id="returns what has no truth value"),
+        pytest.param(EventError("no disk"), id="raises EventError"),
+        pytest.param(OSError(28, "no disk"), id="raises OSError"),
+        pytest.param(NoTruth(), id="returns a value without a truth value"),
     ],
 )
 def test_a_raising_handler_does_not_stop_the_next_one(manager, result, caplog):
@@ -112,7 +112,7 @@ def test_a_raising_handler_does_not_stop_the_next_one(manager, result, caplog):
     assert "Traceback" in caplog.text
 
 
-def test_a_handler_that_returns_false_leaves_the_log_to_itself(manager, caplog):
+def test_manager_logs_nothing_for_a_handler_that_returns_false(manager, caplog):
     add(manager, a=False)
     manager.send_event(event.Event("compile"))
     assert caplog.records == []
@@ -179,7 +179,7 @@ def test_dispatch_propagates_an_interrupt(manager):
         manager.dispatch(event.Event("compile"))
 
 
-# Sending what was dumped.
+# Sending dumped events.
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has no FIF
 
 
 @pytest.mark.parametrize(
-    "spoiled",
+    "case",
     [
         pytest.param((_remove, "no such file"), id="missing"),
         pytest.param((_change, "has changed"), id="changed"),
@@ -242,9 +242,9 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has no FIF
         pytest.param((_fifo, "not a regular file"), id="a FIFO", marks=POSIX),
     ],
 )
-def test_dumped_event_with_a_changed_attachment_is_not_sent(manager, dumped, tmp_path, caplog, spoiled):
-    spoil, reason = spoiled
-    spoil(tmp_path / "build.log")
+def test_dumped_event_with_a_changed_attachment_is_not_sent(manager, dumped, tmp_path, caplog, case):
+    damage, reason = case
+    damage(tmp_path / "build.log")
     (handler,) = add(manager, a=True)
     assert manager.send_event_from_file(dumped) is False
     assert handler.events == []
@@ -346,7 +346,7 @@ def test_a_plugin_s_handler_is_added_and_sent_to(manager, site):
     assert manager.handlers["acme"].events == [e]
 
 
-# The variable.
+# E3_EVENT_HANDLERS.
 
 
 def test_the_variable_adds_handlers_in_order(manager, monkeypatch):
@@ -621,9 +621,11 @@ def test_built_in_handler_round_trips_through_the_environment(kind, data):
     finally:
         del os.environ[VARIABLE]
     assert list(other.handlers) == list(one.handlers)
-    assert [vars(handler) for handler in other.handlers.values()] == [
-        vars(handler) for handler in one.handlers.values()
-    ]
+    assert [*map(public_attributes, other.handlers.values())] == [*map(public_attributes, one.handlers.values())]
+
+
+def public_attributes(handler):
+    return {name: value for name, value in vars(handler).items() if not name.startswith("_")}
 
 
 def test_duplicate_name_in_the_variable_is_a_warning(manager, monkeypatch, caplog):

@@ -1,4 +1,4 @@
-"""Secrets in texts, in each form."""
+"""Secrets are masked in texts, in every encoding."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BASIC = "dTpzZWtyZXRPT08zMzM="  # u:sekretOOO333
         pytest.param(f"Basic {BASIC}", f"Authorization: Basic {BASIC} x", "Authorization: *** x", id="a header"),
         pytest.param(f"Basic {BASIC}", f"token={BASIC}, sekretOOO333", "token=***, ***", id="parts of Basic"),
         pytest.param(f"Basic {BASIC}", "bad user u", "bad user u", id="the user is shown"),
-        pytest.param("Basic \xe4", "bad", "bad", id="no base64"),
+        pytest.param("Basic \xe4", "bad", "bad", id="not base64"),
         pytest.param("Bearer abcdef-1", "no abcdef-1", "no ***", id="Bearer"),
         pytest.param("id=abcdef1; x=1", "id abcdef1, x 1", "id ***, x 1", id="a cookie"),
-        pytest.param("abc", "abcd abc YWJj", "abcd *** ***", id="a short one is a word"),
-        pytest.param("", "text", "text", id="none"),
+        pytest.param("abc", "abcd abc YWJj", "abcd *** ***", id="a short one only as a word"),
+        pytest.param("", "text", "text", id="empty"),
         pytest.param("sekretOOO333", BASIC, "dT***", id="base64 with something before it"),
         pytest.param("s\udce4kret-333", "s\udce4kret-333", "***", id="not UTF-8"),
     ],

@@ -1,4 +1,4 @@
-"""Event data in a chat mentions nobody."""
+"""Event data cannot mention users in a chat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event says to a recipient, in mail and chat."""
+"""Notices: the text of an event for its recipients, in mail and chat."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from event._formats.notice import (
     CHAT_MAX,
     VALUES_MAX,
+    Notice,
+    chat_tail,
     chat_text,
     in_words,
-    last_that_fit,
     notice_of,
     plain_data,
     text_of,
@@ -76,12 +77,12 @@ def test_text_has_failure_reason_and_place_in_order():
 @pytest.mark.parametrize(
     ("data", "title"),
     [
-        pytest.param({}, "event", id="nothing"),
+        pytest.param({}, "event", id="no data"),
         pytest.param({"name": "nightly"}, "nightly", id="no outcome"),
         pytest.param({"name": "nightly", "branch": "main"}, "nightly", id="no outcome, but a branch"),
-        pytest.param({"name": "nightly", "outcome": "odd"}, "nightly: odd", id="another outcome"),
-        pytest.param({"name": "nightly", "outcome": ["x"]}, 'nightly: ["x"]', id="no word"),
-        pytest.param({"name": "deploy", "command": "sh", "end_time": None}, "deploy started", id="the start"),
+        pytest.param({"name": "nightly", "outcome": "odd"}, "nightly: odd", id="unknown outcome"),
+        pytest.param({"name": "nightly", "outcome": ["x"]}, 'nightly: ["x"]', id="outcome that is not text"),
+        pytest.param({"name": "deploy", "command": "sh", "end_time": None}, "deploy started", id="open event"),
         pytest.param({"name": "deploy", "command": "sh", "end_time": "x"}, "deploy", id="an end without an outcome"),
         pytest.param({"name": "a", "outcome": "success", "duration": 0.42}, "a succeeded (0.4 s)", id="success"),
         pytest.param({"name": "a", "outcome": "success"}, "a succeeded", id="no duration"),
@@ -92,7 +93,7 @@ def test_text_has_failure_reason_and_place_in_order():
         ),
         pytest.param({"name": "a", "outcome": "cancel", "signal": "SIGTERM"}, "a was cancelled (SIGTERM)", id="cancel"),
         pytest.param({"name": "a", "outcome": "failure", "branch": "fix"}, "a failed on fix", id="branch"),
-        pytest.param({"name": "a", "outcome": "failure", "duration": -1}, "a failed", id="no time"),
+        pytest.param({"name": "a", "outcome": "failure", "duration": -1}, "a failed", id="negative duration"),
         pytest.param(
             {"name": "a", "outcome": "failure", "begin_time": "2026-11-28T12:00:05", "end_time": "2026-11-28T14:05:05"},
             "a failed (2 h 5 min)",
@@ -152,7 +153,7 @@ def test_a_notice_has_fifty_values_at_most():
             "{build_url} {ci.build_url}", "https://ci.test/7 https://ci.test/7", id="both names of a CI value"
         ),
         pytest.param("{error.message} {exit_code} {signal}|", "no room 1 |", id="values"),
-        pytest.param("{{x}} {x} {error.x.y} {}", "{x} {x} {error.x.y} {}", id="no fields"),
+        pytest.param("{{x}} {x} {error.x.y} {}", "{x} {x} {error.x.y} {}", id="unknown fields"),
         pytest.param("{parts}", '["a", 1]', id="a list"),
     ],
 )
@@ -177,7 +178,7 @@ def test_plain_data_has_only_json_types():
 # HTML.
 
 
-def test_html_holds_every_part_and_no_markup_of_the_data():
+def test_html_has_every_part_and_escapes_the_data():
     hostile = {**FAILED, "name": "<script>x</script>", "target": '"><img src=x>', "failing_tests": ["<i>"], "tests": 1}
     page = html_of(notice_of(hostile), ["attached: <log>"])
     for text in (
@@ -241,5 +242,5 @@ def test_a_chat_message_in_html_has_the_tail_as_code_and_escapes_the_data():
 
 
 def test_last_lines_are_only_cut_between_lines():
-    assert last_that_fit(["aaa", "bbb", "cc"], 7) == "bbb\ncc"
-    assert last_that_fit(["aaa"], 3) == ""
+    assert chat_tail(Notice("title", "", tail="aaa\nbbb\ncc"), 7) == "bbb\ncc"
+    assert chat_tail(Notice("title", "", tail="aaa"), 3) == ""

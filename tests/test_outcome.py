@@ -1,4 +1,4 @@
-"""What became of a sending: truth and text."""
+"""Delivery and Outcome: truth value and text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 
 from event import Delivery, EventError, Outcome, PermanentError
 
-TAKEN = Delivery("file", ok=True, error=None, seconds=0.0123)
-REFUSED = Delivery("smtp:nightly", ok=False, error=None, seconds=1.0)
-EXPLAINED = Delivery("smtp", ok=False, error=None, seconds=1.0, said="no server took it")
+DELIVERED = Delivery("file", ok=True, error=None, seconds=0.0123)
+RETURNED_FALSE = Delivery("smtp:nightly", ok=False, error=None, seconds=1.0)
+LOGGED = Delivery("smtp", ok=False, error=None, seconds=1.0, said="no server took it")
 PERMANENT = Delivery("s3", ok=False, error=PermanentError("no such bucket"), seconds=0.5)
 RAISED = Delivery("s3", ok=False, error=EventError(["no bucket", "no key"]), seconds=0.5)
 
@@ -16,17 +16,17 @@ RAISED = Delivery("s3", ok=False, error=EventError(["no bucket", "no key"]), sec
 @pytest.mark.parametrize(
     ("delivery", "text"),
     [
-        pytest.param(TAKEN, "file: delivered in 0.012 s", id="taken"),
-        pytest.param(REFUSED, "smtp:nightly: not delivered: the handler returned False", id="refused"),
+        pytest.param(DELIVERED, "file: delivered in 0.012 s", id="delivered"),
+        pytest.param(RETURNED_FALSE, "smtp:nightly: not delivered: the handler returned False", id="returned False"),
         pytest.param(RAISED, "s3: not delivered: no bucket; no key", id="raised"),
-        pytest.param(EXPLAINED, "smtp: not delivered: no server took it", id="refused, and the log told why"),
-        pytest.param(PERMANENT, "s3: not delivered: no such bucket", id="raised for good"),
+        pytest.param(LOGGED, "smtp: not delivered: no server took it", id="returned False, with a logged reason"),
+        pytest.param(PERMANENT, "s3: not delivered: no such bucket", id="permanent failure"),
     ],
 )
-def test_a_delivery_reads_as_one_line(delivery, text):
+def test_text_of_a_delivery_is_one_line(delivery, text):
     assert str(delivery) == text
     assert repr(delivery) == f"<Delivery {text}>"
-    assert bool(delivery) is (delivery is TAKEN)
+    assert bool(delivery) is (delivery is DELIVERED)
     assert delivery.reason == text.partition("not delivered: ")[2]
     assert delivery.permanent is (delivery is PERMANENT)
 
@@ -35,9 +35,9 @@ def test_a_delivery_reads_as_one_line(delivery, text):
     ("deliveries", "good"),
     [
         pytest.param((), True, id="no handlers"),
-        pytest.param((TAKEN, TAKEN), True, id="all took it"),
-        pytest.param((TAKEN, REFUSED), False, id="one refused"),
-        pytest.param((RAISED, TAKEN), False, id="one raised"),
+        pytest.param((DELIVERED, DELIVERED), True, id="all delivered"),
+        pytest.param((DELIVERED, RETURNED_FALSE), False, id="one returned False"),
+        pytest.param((RAISED, DELIVERED), False, id="one raised"),
     ],
 )
 def test_outcome_is_true_if_every_handler_delivered(deliveries, good):
@@ -48,7 +48,7 @@ def test_outcome_is_true_if_every_handler_delivered(deliveries, good):
 
 
 def test_an_outcome_has_a_line_for_each_handler():
-    assert str(Outcome((TAKEN, REFUSED))) == f"{TAKEN}\n{REFUSED}"
-    assert repr(Outcome((TAKEN, REFUSED))) == f"<Outcome {TAKEN}; {REFUSED}>"
+    assert str(Outcome((DELIVERED, RETURNED_FALSE))) == f"{DELIVERED}\n{RETURNED_FALSE}"
+    assert repr(Outcome((DELIVERED, RETURNED_FALSE))) == f"<Outcome {DELIVERED}; {RETURNED_FALSE}>"
     assert str(Outcome(())) == "no handlers"
     assert repr(Outcome(())) == "<Outcome no handlers>"

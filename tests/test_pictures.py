@@ -1,4 +1,4 @@
-"""The documentation's pictures: how they are drawn, that they are shown, and that the generator makes them."""
+"""The pictures of the documentation: their parts, their place on the pages, and their generator."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAILED = ["RUN nightly", "tests", "network", "connect"]
 
 
 class Picture:
-    """A picture as it was read: its elements by name and class, and its lines of text."""
+    """A parsed picture: its elements by name and class, and its lines of text."""
 
     def __init__(self, content):
         self.root = ET.fromstring(content)
@@ -89,11 +89,11 @@ def test_monospaced_text_keeps_its_spaces_and_its_width():
 
 
 def test_picture_has_a_title_and_a_description():
-    assert named(svg.picture(10, HOSTILE, "so & so", "", [])) == (HOSTILE, "so & so")
+    assert title_and_description(svg.picture(10, HOSTILE, "so & so", "", [])) == (HOSTILE, "so & so")
 
 
-def named(content):
-    """Return the title and the description of a picture, to which its root leads who does not see it."""
+def title_and_description(content):
+    """Return the title and the description of a picture, which a screen reader reads aloud."""
     picture = Picture(content)
     assert picture.root.get("role") == "img"
     (title,), (description,) = picture.all("title"), picture.all("desc")
@@ -163,9 +163,9 @@ def test_description_lists_the_trace_in_words(build):
 @pytest.mark.parametrize(
     ("begin", "end", "anchor", "x"),
     [
-        pytest.param(300.0, 400.0, None, 408, id="behind the bar"),
-        pytest.param(600.0, 700.0, "end", 592, id="before it, where the picture ends behind it"),
-        pytest.param(220.0, 700.0, None, 229, id="in it, where neither has room"),
+        pytest.param(300.0, 400.0, None, 408, id="after the bar"),
+        pytest.param(600.0, 700.0, "end", 592, id="before the bar, if there is no room after it"),
+        pytest.param(220.0, 700.0, None, 229, id="in the bar, if there is no room on either side"),
     ],
 )
 def test_labels_are_placed_with_enough_space(begin, end, anchor, x):
@@ -177,8 +177,8 @@ def test_labels_are_placed_with_enough_space(begin, end, anchor, x):
     ("seconds", "marks"),
     [
         pytest.param(8.2, [0, 1, 2, 3, 4, 5, 6, 7, 8], id="seconds"),
-        pytest.param(0.3, [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3], id="parts of one"),
-        pytest.param(95, [0, 20, 40, 60, 80], id="more of them"),
+        pytest.param(0.3, [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3], id="fractions of a second"),
+        pytest.param(95, [0, 20, 40, 60, 80], id="many seconds"),
     ],
 )
 def test_the_axis_has_round_times(seconds, marks):
@@ -237,7 +237,7 @@ def test_terminal_distinguishes_input_from_output():
     assert values(drawn.root, "height")[0] > last
 
 
-# The committed ones.
+# The committed pictures.
 
 
 def test_committed_pictures_are_the_listed_ones():
@@ -247,12 +247,12 @@ def test_committed_pictures_are_the_listed_ones():
 @pytest.mark.parametrize("name", MADE)
 def test_picture_is_well_formed_without_external_references(name):
     content = (STATIC / f"{name}.svg").read_text(encoding="utf-8")
-    assert all(named(content))
-    assert leads(content) == []
+    assert all(title_and_description(content))
+    assert references(content) == []
 
 
-def leads(content):
-    """Return what in a picture leads out of it, or to the machine on which it was made."""
+def references(content):
+    """Return the external references in a picture, and those to the machine that made it."""
     attributes = [key for element in ET.fromstring(content).iter() for key in element.attrib]
     outside = re.findall(r"@import|@font-face|url\(|<script|<image|<!ENTITY|<!DOCTYPE", content, re.IGNORECASE)
     machine = re.findall(r"/tmp\b|/home/|/Users/|/root\b|127\.0\.0\.1|:\d{5}\b", content)
@@ -271,7 +271,7 @@ def leads(content):
     ],
 )
 def test_external_reference_in_a_picture_is_detected(inside):
-    assert leads(f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>') != []
+    assert references(f'<svg xmlns="http://www.w3.org/2000/svg">{inside}</svg>') != []
 
 
 def figures():
@@ -310,7 +310,7 @@ def test_the_readme_shows_the_trace():
 def test_the_committed_terminal_lists_every_built_in_handler():
     drawn = Picture((STATIC / "check.svg").read_text(encoding="utf-8"))
     listed = {line.split()[0] for line in drawn.lines if re.fullmatch(r"  \w+ +e3-event \S+ +ok", line)}
-    assert listed == set(_registry.BUILTINS), "a handler came or went: run `python docs/pictures check`"
+    assert listed == set(_registry.BUILTINS), "the handlers have changed: run `python docs/pictures check`"
 
 
 # The generator.
@@ -318,14 +318,14 @@ def test_the_committed_terminal_lists_every_built_in_handler():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Run the generator for all pictures, beside a handler and a trace of the maker's own, which must not matter."""
+    """Run the generator for all pictures. The user's own handlers and trace must not affect them."""
     if os.name == "nt":
-        pytest.skip("platform: the builds are those of a POSIX shell")
+        pytest.skip("platform: the builds use a POSIX shell")
     directory = tmp_path_factory.mktemp("pictures")
-    theirs = {"E3_EVENT_HANDLERS": "nonsense=1", "TRACEPARENT": f"00-{'1' * 32}-{'2' * 16}-00"}
+    variables = {"E3_EVENT_HANDLERS": "nonsense=1", "TRACEPARENT": f"00-{'1' * 32}-{'2' * 16}-00"}
     done = subprocess.run(
         [sys.executable, str(DOCS / "pictures"), "--into", str(directory)],
-        env={**os.environ, **theirs},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -333,11 +333,11 @@ def made(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(directory / f"{name}.svg") for name in MADE]
     contents = {name: (directory / f"{name}.svg").read_text(encoding="utf-8") for name in MADE}
-    assert [leads(content) for content in contents.values()] == [[], [], []]
+    assert [references(content) for content in contents.values()] == [[], [], []]
     return {name: Picture(content) for name, content in contents.items()}
 
 
-@pytest.mark.server  # draws all pictures, for seconds
+@pytest.mark.server  # draws all pictures, which takes seconds
 def test_the_trace_shows_the_steps_of_the_build_and_marks_those_that_failed(made):
     trace = made["trace"]
     names = [line.text for line in trace.all("text", "name")]
@@ -351,7 +351,7 @@ def test_the_trace_shows_the_steps_of_the_build_and_marks_those_that_failed(made
     assert (kinds.count("run"), kinds.count("track")) == (9, 3)
 
 
-@pytest.mark.server  # draws all pictures, for seconds
+@pytest.mark.server  # draws all pictures, which takes seconds
 def test_the_mail_shows_the_event_and_its_attachments(made):
     lines = made["mail"].lines
     assert lines[0] == "Nightly build: nightly failed on main"
@@ -361,7 +361,7 @@ def test_the_mail_shows_the_event_and_its_attachments(made):
     assert files["build.log"] == f"{len(letter.FILES['build.log'])} bytes"
 
 
-@pytest.mark.server  # draws all pictures, for seconds
+@pytest.mark.server  # draws all pictures, which takes seconds
 def test_the_terminal_shows_what_check_prints(made):
     lines = made["check"].lines
     listed = {line.split()[0] for line in lines if line.endswith("  ok")}
@@ -376,7 +376,7 @@ def test_run_with_unexpected_output_creates_no_picture(tmp_path):
         surroundings.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path, 0)
 
 
-def test_a_run_in_a_directory_of_its_own_has_the_maker_s_modules(tmp_path, monkeypatch):
+def test_run_in_another_directory_keeps_the_python_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("src", "/opt/modules")))
     printed = surroundings.run([sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])"], tmp_path, 0)
     assert printed.strip().split(os.pathsep) == [os.path.abspath("src"), os.path.abspath("/opt/modules")]

@@ -1,4 +1,4 @@
-"""The outbox that is used if nothing names one."""
+"""The default outbox, and the home directory that contains it."""
 
 from __future__ import annotations
 

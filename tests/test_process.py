@@ -1,4 +1,4 @@
-"""A command among signals: each reaches it once, whoever sends it to whomever, and the event is sent all the same."""
+"""Signals during `e3-event run`: the command gets each signal once, and its event is sent."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import pytest
 
 from cli.test_run import waiting
 from event._process import child, output, signals
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
 
-SECONDS = 60  # until a test is given up
+SECONDS = 60  # timeout of each wait
 
-# Prints the name of each signal that it gets, "ready" before the first, and ends on SIGUSR1.
+# Prints "ready", then the name of each signal that it gets. SIGUSR1 ends it.
 COUNTER = """
 import os, signal
-def tell(number, _frame):
+def report(number, _frame):
     os.write(1, signal.Signals(number).name.encode() + b"\\n")
     if number == signal.SIGUSR1:
         os._exit(5)
 for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
     if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
-        signal.signal(getattr(signal, name), tell)
+        signal.signal(getattr(signal, name), report)
 os.write(1, b"ready\\n")
 while True:
     signal.pause()
 """
 COUNT = [sys.executable, "-c", COUNTER]
-# Makes the terminal at stdin the controlling one, as a login does, and goes on as the program.
+# Makes the terminal on stdin the controlling terminal, as a login does, and executes the program.
 LOG_IN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 
 
@@ -50,7 +50,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def started(here):
-    """Start a step in a session of its own, and wait until its command is ready."""
+    """Return a function that starts `e3-event run` in its own session and waits until the command is ready."""
     processes = []
 
     def start(*args, handlers=TO_FILES, before=(), command=COUNT, **kwargs):
@@ -89,7 +89,7 @@ def test_signal_to_run_alone_reaches_the_command_once(started, name, log):
     process = started(*log)
     os.kill(process.pid, getattr(signal, name))
     assert process.stdout.readline().decode() == f"{name}\n"
-    os.kill(process.pid, signal.SIGUSR1)  # passed on behind the first: when it has come, all is told
+    os.kill(process.pid, signal.SIGUSR1)  # forwarded last: a duplicate of the first would precede it
     assert rest(process) == (["SIGUSR1"], 5)
 
 
@@ -104,7 +104,7 @@ def test_a_signal_to_the_whole_group_reaches_the_command_once(started, name, log
 
 
 def test_signal_to_run_and_its_group_reaches_the_command_once(started):
-    """As GNU timeout sends it."""
+    """GNU timeout sends its signal to both."""
     process = started()
     os.kill(process.pid, signal.SIGTERM)
     os.killpg(process.pid, signal.SIGTERM)
@@ -117,7 +117,7 @@ def test_signal_to_run_long_after_one_to_the_group_is_forwarded(started, monkeyp
     process = started()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
-    time.sleep(2 * signals.SAME_SIGNAL)  # what is tested is that time passes
+    time.sleep(2 * signals.SAME_SIGNAL)  # the test needs this time to pass
     os.kill(process.pid, signal.SIGTERM)
     assert process.stdout.readline() == b"SIGTERM\n"
 
@@ -130,7 +130,7 @@ def test_many_signals_neither_end_run_nor_lose_the_event(started):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(process.pid, number)
     assert process.returncode == 3
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["exit_code"], data["outcome"]) == (3, "cancel")
     assert data["signal"] in {"SIGINT", "SIGTERM", "SIGHUP"}
 
@@ -138,20 +138,20 @@ def test_many_signals_neither_end_run_nor_lose_the_event(started):
 @pytest.mark.parametrize(
     ("command", "status", "outcome", "name"),
     [
-        pytest.param(["sh", "-c", "echo ready; exec sleep 99"], 143, "cancel", "SIGTERM", id="it dies"),
+        pytest.param(["sh", "-c", "echo ready; exec sleep 99"], 143, "cancel", "SIGTERM", id="the signal kills it"),
         pytest.param(
             ["sh", "-c", "trap 'kill $!; exit 4' TERM; sleep 99 & echo ready; wait"],
             4,
             "cancel",
             "SIGTERM",
-            id="it fails",
+            id="it exits with failure",
         ),
         pytest.param(
             ["sh", "-c", "trap 'kill $!; exit 0' TERM; sleep 99 & echo ready; wait"],
             0,
             "success",
             None,
-            id="it ends well",
+            id="it exits with success",
         ),
     ],
 )
@@ -159,7 +159,7 @@ def test_event_of_a_stopped_command_has_its_signal(started, command, status, out
     process = started(command=command)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(SECONDS) == status
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"], data["exit_code"]) == (outcome, name, status)
 
 
@@ -167,12 +167,12 @@ def test_signal_that_does_not_end_the_command_does_not_cancel_it(started):
     process = started()
     os.kill(process.pid, signal.SIGUSR1)
     assert rest(process) == (["SIGUSR1"], 5)
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"]) == ("failure", None)
 
 
 def test_signal_ignored_at_the_start_stays_ignored(started):
-    """As under nohup."""
+    """`nohup` starts its command this way."""
     process = started(before=["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh"])
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         os.kill(process.pid, number)
@@ -189,13 +189,13 @@ def test_status_is_known_if_the_parent_ignores_sigchld(started):
 
 def test_signals_blocked_at_the_start_stay_blocked_for_the_command(started):
     code = "import os, signal, sys; signal.pthread_sigmask(0, {signal.SIGUSR2}); os.execv(sys.argv[1], sys.argv[1:])"
-    told = "import signal; print('ready'); print(*map(int, signal.pthread_sigmask(0, ())))"
-    process = started(before=[sys.executable, "-c", code], command=[sys.executable, "-c", told])
+    show_mask = "import signal; print('ready'); print(*map(int, signal.pthread_sigmask(0, ())))"
+    process = started(before=[sys.executable, "-c", code], command=[sys.executable, "-c", show_mask])
     assert rest(process) == ([str(int(signal.SIGUSR2))], 0)
 
 
 def terminal(started, *args, **kwargs):
-    """Start a step at a terminal; return its process and the other side of the terminal."""
+    """Start `e3-event run` at a terminal; return its process and the master side of the terminal."""
     master, slave = os.openpty()
     os.set_inheritable(slave, True)
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
@@ -204,9 +204,9 @@ def terminal(started, *args, **kwargs):
     return process, master
 
 
-def shown(master, until):
+def read_until(master, end):
     text = b""
-    while until not in text:
+    while end not in text:
         text += os.read(master, 1000)
     return text.replace(b"\r", b"").decode()
 
@@ -214,23 +214,23 @@ def shown(master, until):
 @LOGS
 def test_ctrl_c_at_a_terminal_reaches_the_command_once(started, log):
     process, master = terminal(started, *log)
-    shown(master, b"ready")
+    read_until(master, b"ready")
     os.write(master, b"\x03")
-    shown(master, b"SIGINT")
+    read_until(master, b"SIGINT")
     os.kill(process.pid, signal.SIGUSR1)
-    assert shown(master, b"SIGUSR1").count("SIGINT") == 0
+    assert read_until(master, b"SIGUSR1").count("SIGINT") == 0
     assert process.wait(SECONDS) == 5
     os.close(master)
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"]) == ("cancel", "SIGINT")
 
 
 def test_a_terminal_that_hangs_up_does_not_lose_the_event(started, here):
     process, master = terminal(started, command=["sh", "-c", "echo ready; exec sleep 99"])
-    shown(master, b"ready")
+    read_until(master, b"ready")
     os.close(master)
     assert process.wait(SECONDS) == 129
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["outcome"], data["signal"]) == ("cancel", "SIGHUP")
 
 
@@ -239,22 +239,22 @@ def test_a_terminal_that_hangs_up_does_not_lose_the_event(started, here):
 )
 def test_command_has_the_terminal_unless_it_is_logged(started, log, status):
     process, master = terminal(started, *log, command=["sh", "-c", "test -t 0 && test -t 1 && test -t 2; echo $?"])
-    assert str(status) in shown(master, b"\n")
+    assert str(status) in read_until(master, b"\n")
     assert process.wait(SECONDS) == 0
     os.close(master)
 
 
-# While the event is sent.
+# During the send.
 
 
 @pytest.fixture
 def plugin(here, tmp_path, monkeypatch):
-    """A handler that says when it has the event, and then hangs."""
+    """Install a handler that opens the FIFO `sending` when it gets the event, and then hangs; return the options."""
     site = tmp_path / "site"
     info = site / "hung-1.dist-info"
     info.mkdir(parents=True)
     send = "open('sending', 'w').close(); import threading; threading.Event().wait()"
-    (site / "hung_module.py").write_text(handler(send))
+    (site / "hung_module.py").write_text(handler_source(send))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hung\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[e3.event.handler]\nhung = hung_module:Handler\n")
     monkeypatch.setenv("PYTHONPATH", str(site))
@@ -290,7 +290,7 @@ def test_kill_during_the_send_does_not_lose_the_event(started, plugin):
 
 
 def test_a_signal_while_the_start_is_still_being_sent_reaches_the_command(started, plugin):
-    # The closed event has a part of this timeout for the outbox, also on a machine that has other work.
+    # A part of this timeout must be enough to store the closed event, also on a busy machine.
     process = started("--start", "--timeout", "8", handlers=plugin)
     wait_for("sending")
     os.kill(process.pid, signal.SIGUSR1)
@@ -314,7 +314,7 @@ def test_run_leaves_no_process(started):
         os.killpg(process.pid, 0)
 
 
-# Where there is no more of something.
+# Missing processes and threads, and full pipes.
 
 
 def test_signals_are_forwarded_without_a_witness_process(here):
@@ -380,18 +380,18 @@ def test_show_returns_why_nothing_can_be_written():
     assert output.show(writer, b"x").errno == errno.EBADF
 
 
-@pytest.mark.parametrize(("number", "noted"), [(errno.ENOSPC, errno.ENOSPC), (errno.EPIPE, None)])
-def test_output_that_cannot_be_shown_is_an_error_if_a_reader_exists(monkeypatch, number, noted):
+@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, errno.ENOSPC), (errno.EPIPE, None)])
+def test_output_that_cannot_be_shown_is_an_error_if_a_reader_exists(monkeypatch, number, expected):
     monkeypatch.setattr(output, "show", lambda *_args: OSError(number, "no"))
     tee = output.Tee([(1,)], None)
     tee.spawned()
     tee.finish()
-    assert (tee.show_error and tee.show_error.errno) == noted
+    assert (tee.show_error and tee.show_error.errno) == expected
     os.close(tee.streams[0].reader)
 
 
 def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
-    """As NFS tells only then that a disk is full."""
+    """NFS reports a full disk only at the end."""
     log = os.open("log", os.O_WRONLY | os.O_CREAT)
     tee = output.Tee([(1,), (2,)], log)
     os.close(log)
@@ -402,26 +402,26 @@ def test_a_log_whose_end_cannot_be_written_is_not_complete(here):
 
 
 def test_a_witness_that_has_been_killed_reports_nothing():
-    waiting = signals.Signals()
-    waiting._reports, reports = os.pipe()
+    received = signals.Signals()
+    received._reports, reports = os.pipe()
     os.write(reports, b"15 7.5".ljust(32))
     os.close(reports)
-    waiting._read_reports()
-    assert waiting._seen == {15: 7.5}
-    os.close(waiting._reports)
+    received._read_reports()
+    assert received._seen == {15: 7.5}
+    os.close(received._reports)
 
 
 @pytest.mark.parametrize(
     ("code", "received", "outcome", "name", "status"),
     [
         pytest.param(0, [], "success", None, 0, id="success"),
-        pytest.param(0, [signal.SIGTERM], "success", None, 0, id="success although it was to stop"),
+        pytest.param(0, [signal.SIGTERM], "success", None, 0, id="success after a signal"),
         pytest.param(1, [], "failure", None, 1, id="failure"),
-        pytest.param(1, [signal.SIGUSR1], "failure", None, 1, id="failure after a signal that stops nothing"),
-        pytest.param(1, [signal.SIGINT, signal.SIGTERM], "cancel", "SIGTERM", 1, id="stopped"),
-        pytest.param(-9, [signal.SIGTERM], "cancel", "SIGKILL", 137, id="stopped, and killed since it did not"),
+        pytest.param(1, [signal.SIGUSR1], "failure", None, 1, id="failure after a signal that does not cancel"),
+        pytest.param(1, [signal.SIGINT, signal.SIGTERM], "cancel", "SIGTERM", 1, id="cancelled"),
+        pytest.param(-9, [signal.SIGTERM], "cancel", "SIGKILL", 137, id="cancelled and then killed"),
         pytest.param(-9, [], "failure", "SIGKILL", 137, id="killed"),
-        pytest.param(-2, [], "cancel", "SIGINT", 130, id="stopped by another"),
+        pytest.param(-2, [], "cancel", "SIGINT", 130, id="ended by SIGINT"),
     ],
 )
 def test_an_exit_result_follows_from_the_exit_code_and_the_signals(code, received, outcome, name, status):

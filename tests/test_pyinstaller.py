@@ -1,4 +1,4 @@
-"""A program that PyInstaller packs finds the built-in handlers."""
+"""A program packed by PyInstaller finds the built-in handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README does what it says, in a fresh environment."""
+"""The commands of the README work in a new environment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from helpers import pages
 
 README = pages.CHECKOUT / "README.md"
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX shell")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: the commands use a POSIX shell")
 
 
 def marked(name):
-    """Return the block behind the HTML comment of that name."""
+    """Return the code block after the HTML comment with this name."""
     return re.search(rf"<!-- {name} -->\n```sh\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
 
 

@@ -1,4 +1,4 @@
-"""Each recipe for a CI system does what its page says: with the mail server down, then up, and without secrets."""
+"""Each CI recipe works as its page describes: with the mail server down, then up, and without secrets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.server
 
 RECIPES = {"github", "gitlab", "jenkins", "docker", "cron", "systemd", "shell", "powershell"}
 NOTHING_SENT = "nothing is sent: E3_EVENT_HANDLERS names no handler"
-# Each machine installs the package, for two seconds of processor time.
+# Installing the package on a machine takes two seconds of CPU time.
 STATUS = pytest.mark.parametrize("status", [pytest.param(0, marks=pytest.mark.long), 3])
 
 
 @pytest.fixture(scope="session")
 def wheels(programs, tmp_path_factory):
-    """Return the directory of wheels that the page on installing makes; it is made once for all tests of a run."""
+    """Return the directory of wheels that the install page creates. It is created once per run."""
 
     def make(directory):
         directory.mkdir()
@@ -72,7 +72,7 @@ def mail():
 
 
 def failing(new_machine):
-    """Return what makes machines on which a step ends with status 3."""
+    """Return a function that makes machines on which a step exits with status 3."""
 
     def new():
         machine = new_machine()
@@ -112,7 +112,7 @@ def test_github_delivers_a_failed_step_when_the_mail_server_is_back(new_machine,
     assert "| tests | failure | 0 |" in jobs["test"].summary
     assert "\n~~~text\nmake has run\n~~~\n" in jobs["test"].summary
     assert list(run.artifacts) == ["e3-event-outbox-test-0-1"]
-    assert jobs["deliver"].status == 1  # and the workflow's result is that of `test`:
+    assert jobs["deliver"].status == 1  # does not fail the workflow:
     assert run.jobs["deliver"]["continue-on-error"] is True
     with mail.up() as mailbox:
         assert run.run("deliver")["deliver"].status == 0
@@ -169,7 +169,7 @@ def test_gitlab_delivers_a_failed_step_when_the_mail_server_is_back(new_machine,
 
 
 def test_gitlab_delivers_the_events_of_several_jobs_once(new_machine, mail):
-    """A job of a later stage gets the artifacts of the earlier ones, and leaves their events alone."""
+    """A job of a later stage gets the artifacts of earlier jobs, but does not deliver their events."""
     run = GitLab(pipeline(), failing(new_machine), mail.secrets)
     assert [run.run("test").status for _ in range(2)] == [3, 3]
     with mail.up() as mailbox:
@@ -187,7 +187,7 @@ def test_gitlab_runs_a_fork_without_secrets(status, new_machine):
 
 
 def test_gitlab_stores_the_event_if_only_the_password_is_missing(new_machine, mail):
-    """So it is where the password is protected, and the handlers are not."""
+    """This happens if SMTP_PASSWORD is a protected variable and E3_EVENT_HANDLERS is not."""
     run = GitLab(pipeline(), new_machine, {"E3_EVENT_HANDLERS": mail.secrets["E3_EVENT_HANDLERS"]})
     with mail.up() as mailbox:
         done = run.run("test")
@@ -202,7 +202,7 @@ def test_gitlab_stores_the_event_if_only_the_password_is_missing(new_machine, ma
 
 
 def jenkins_steps():
-    """Return (stage, commands, whether with secrets) of the Jenkinsfile."""
+    """Return (stage, commands, has secrets) for each stage of the Jenkinsfile."""
     text = block("jenkins", "groovy")
     assert text.count("{") == text.count("}")
     assert re.search(r"pipeline \{\n  agent any\n  stages \{\n", text)
@@ -246,13 +246,13 @@ def test_jenkins_delivers_the_event_with_the_next_build_on_the_agent(machine, ma
 def test_jenkins_builds_a_fork_without_secrets(machine):
     for status in (0, 3):
         machine.step_ends(status)
-        ended, output = jenkins_build(machine, {})
-        assert ended == status
+        exit_status, output = jenkins_build(machine, {})
+        assert exit_status == status
         assert NOTHING_SENT in output
 
 
 def assert_all_delivered(machine, mail, program, names, outbox=None):
-    """Deliver what the next event left, because it was not due yet, and look at all mails: each event came once."""
+    """Deliver the entries that were not due yet, and check that each event was mailed once."""
     done = machine.run(str(program), "deliver", "--all", *([str(outbox)] if outbox else []), **mail.secrets)
     assert done.status == 0
     assert mailed(mail.mailbox) == names
@@ -284,22 +284,22 @@ def test_a_docker_build_is_run_without_secrets(machine):
 
 
 def image_build(machine, secrets):
-    """Run the RUN steps of the Dockerfile, with the mounts that they ask for; return the last one's end."""
+    """Run the RUN steps of the Dockerfile with their secret mounts, and return the result of the last one."""
     text = block("docker", "dockerfile").replace("\\\n", " ")
     assert re.findall(r"^([A-Z]+) ", text, re.MULTILINE) == ["FROM", "COPY", "RUN", "WORKDIR", "COPY", "RUN"]
     (machine.directory / "tmp").mkdir(exist_ok=True)
     shutil.copytree(machine.checkout / "ci/wheels", machine.directory / "tmp/wheels", dirs_exist_ok=True)
     for step in re.findall(r"^RUN (.*)", text, re.MULTILINE):
         mounts = re.findall(r"--mount=(\S+)", step)
-        asked = {
+        secret_mounts = {
             mount[1]: mount[2] for mount in (re.match(r"type=secret,id=(\S+),env=(\S+)", m) for m in mounts) if mount
         }
-        assert asked in ({}, {"e3-event-handlers": "E3_EVENT_HANDLERS", "smtp-password": "SMTP_PASSWORD"})
+        assert secret_mounts in ({}, {"e3-event-handlers": "E3_EVENT_HANDLERS", "smtp-password": "SMTP_PASSWORD"})
         command = re.sub(r"--mount=\S+", "", step)
         for path in ("/tmp/", "/var/cache/"):
             command = command.replace(path, f"{machine.directory}{path}")
         (machine.directory / "var/cache/e3-event").mkdir(parents=True, exist_ok=True)  # the cache mount
-        done = machine.run("sh", "-c", command, **(secrets if asked else {}))
+        done = machine.run("sh", "-c", command, **(secrets if secret_mounts else {}))
         if done.status:
             break
     return done
@@ -328,7 +328,7 @@ def test_a_step_within_a_docker_build_runs_without_secrets(machine):
 
 
 def crontab(machine, mail):
-    """Return the variables and the commands of the crontab, as they are on a machine."""
+    """Return the variables and the commands of the crontab, with the paths and the port of the test."""
     install(machine, "cron", "/home/ci", machine.home)
     variables, commands = {}, []
     for line in block("cron", "text").replace("/home/ci", str(machine.home)).splitlines():
@@ -364,7 +364,7 @@ def test_cron_delivers_the_event_when_the_mail_server_is_back(machine, mail):
 
 
 def make_due(machine, program, *outbox):
-    """Have a minute pass for what waits."""
+    """Make all waiting entries due now."""
     listed = machine.run(str(program), "outbox", "list", *outbox)
     for entry in re.findall(r"^([0-9a-f-]{36}) ", listed.output, re.MULTILINE):
         assert machine.run(str(program), "outbox", "retry", entry, *outbox).status == 0
@@ -385,7 +385,7 @@ def test_cron_runs_the_job_without_the_password(machine, mail):
 
 
 def units(machine):
-    """Return name -> text of the units, with the machine's own paths."""
+    """Return the text of each systemd unit, with the machine's own paths."""
     install(machine, "systemd", "/opt/", f"{machine.directory}/opt/")
     found = {}
     for kind, text, _ in pages.blocks(recipes.PAGES / "systemd.md"):
@@ -435,7 +435,7 @@ def test_the_units_are_well_formed(machine, tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
         assert re.match(r"# \S+\n\[Unit\]\nDescription=.*\n", text)
     if not shutil.which("systemd-analyze"):
-        return  # the parts above are all that this machine can tell
+        return  # only systemd-analyze can check more
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in made)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Texts and event data without secrets."""
+"""Secrets are removed from texts and event data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def no_secrets_of_the_machine(monkeypatch):
     ("text", "configs", "shown"),
     [
         pytest.param("no hunter2", {"acme": "hunter2"}, "no ***", id="the configuration"),
-        pytest.param("token abcd1234", {"acme": "https://h/T00/abcd1234?x=1"}, "token ***", id="a part of it"),
+        pytest.param(
+            "token abcd1234", {"acme": "https://h/T00/abcd1234?x=1"}, "token ***", id="a part of the configuration"
+        ),
         pytest.param("a,b|c", {"acme": "a%2Cb%7Cc"}, "***", id="decoded"),
         pytest.param(r"it is 'a\\b\\c'", {"acme": r"a\b\c"}, "it is '***'", id="as a repr shows it"),
         pytest.param("no abc", {"acme": "abc"}, "no abc", id="too short to be a secret"),
@@ -94,12 +96,12 @@ def test_name_indicates_no_secret(name):
     ("value", "text", "shown"),
     [
         pytest.param(
-            "hunter2hunter2", "with hunter2hunter2, twice hunter2hunter2", "with ***, twice ***", id="as it is"
+            "hunter2hunter2", "with hunter2hunter2, twice hunter2hunter2", "with ***, twice ***", id="literally"
         ),
         pytest.param("a b/c+d=ef", "GET /?token=a%20b%2Fc%2Bd%3Def", "GET /?token=***", id="in a URL"),
         pytest.param("it's\ta secret", r"value is 'it\'s\ta secret'", r"value is 'it\'s\ta secret'", id="unknown form"),
         pytest.param("tab\tseparated", r"value is 'tab\tseparated'", "value is '***'", id="in a repr"),
-        pytest.param("first line of it\nsecond line of it", "only second line of it", "only ***", id="a line of it"),
+        pytest.param("first line of it\nsecond line of it", "only second line of it", "only ***", id="a line"),
         pytest.param("  padded-secret\n", "padded-secret", "***", id="without white space"),
         pytest.param("staging", "on staging", "on staging", id="too short"),
     ],
@@ -111,7 +113,7 @@ def test_the_value_of_a_secret_variable_is_replaced(monkeypatch, value, text, sh
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----"
-# In parts, so that no scanner of repositories takes them for real ones.
+# Split, so that no secret scanner reports them.
 TOKENS = [
     "gh" + "p_" + "a" * 36,
     "github" + "_pat_" + "1" * 22 + "_" + "a" * 59,
@@ -273,7 +275,7 @@ def test_deep_data_holds_no_secret(monkeypatch):
     assert redact_data(deep) is deep
 
 
-def test_circular_data_is_left_to_the_handler():
+def test_circular_data_is_unchanged():
     loop = {}
     loop["a"], loop["b"] = loop, loop
     data = {"loop": loop, "set": Loop()}
@@ -281,7 +283,7 @@ def test_circular_data_is_left_to_the_handler():
 
 
 class Loop:
-    """Its natural form contains itself."""
+    """Value whose JSON form contains itself."""
 
     __dataclass_fields__ = ("me",)
 
@@ -294,11 +296,11 @@ class Loop:
     "letters",
     [*"a/@ :-_", "://", "://a:", "ghp_", "glpat-", "xoxb-", "AKIA", "hooks.slack.com/services/", "-----BEGIN ", PEM],
 )
-def test_a_megabyte_of_anything_is_redacted_in_linear_time(letters):
+def test_a_megabyte_of_any_text_is_redacted_in_linear_time(letters):
     redact_text(letters * (1_000_000 // len(letters)))
 
 
-# Where it is applied.
+# Managers and the command line.
 
 
 @pytest.fixture

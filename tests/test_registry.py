@@ -1,4 +1,4 @@
-"""From a handler's name to its class."""
+"""The registry finds the class for a handler's name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_built_in_is_found_with_and_without_a_label(name, label):
 
 
 @pytest.mark.parametrize("group", [E3_GROUP, OWN_GROUP])
-def test_a_plugin_named_like_a_built_in_does_not_take_its_place(site, group):
+def test_plugin_cannot_replace_a_built_in_handler(site, group):
     site.plugin("file", groups=[group])
     assert _registry.get_handler("file").__module__ == "event.handler.file"
     assert "file" not in _registry.plugins()
@@ -70,7 +70,7 @@ def test_unknown_name_is_an_error_with_the_known_names(site, name):
 
 @pytest.mark.parametrize("group", [E3_GROUP, OWN_GROUP])
 @pytest.mark.parametrize("parameter", ["config_str", "_config_str", "anything"])
-def test_a_plugin_need_not_derive_from_our_class(site, group, parameter):
+def test_a_plugin_need_not_derive_from_event_handler(site, group, parameter):
     site.plugin("acme", HANDLER.format(parameter=parameter), groups=[group])
     handler = _registry.get_handler("acme")
     assert handler.__mro__[1:] == (object,)
@@ -86,7 +86,9 @@ def test_plugin_can_be_a_function_with_send_event(site):
 @pytest.mark.parametrize(
     ("source", "attribute", "reason"),
     [
-        pytest.param("import acme_is_not_there", "Handler", "No module named 'acme_is_not_there'", id="no dependency"),
+        pytest.param(
+            "import acme_is_not_there", "Handler", "No module named 'acme_is_not_there'", id="missing dependency"
+        ),
         pytest.param("raise RuntimeError('no licence')", "Handler", "RuntimeError: no licence", id="raises"),
         pytest.param("raise RuntimeError('a\\nb')", "Handler", "RuntimeError: a b", id="raises two lines"),
         pytest.param("import sys; sys.exit(3)", "Handler", "SystemExit: 3", id="exits"),

@@ -1,6 +1,6 @@
-"""Producers, relays, deliverers and the broker itself killed: what was accepted reaches the handlers, whole.
+"""Accepted events reach every handler even if producers, relays, deliverers and the broker are killed.
 
-The long form kills E3_RELAY_ROUNDS processes, and the broker E3_RELAY_KILLS times; the short one is part of each run.
+The long form kills E3_RELAY_ROUNDS processes, and the broker E3_RELAY_KILLS times. The short form is part of each run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.process import program
+from servers.process import find_program
 
 relaying = Path(__file__).with_name("helpers") / "relaying.py"
 CONTENT = b"0123456789abcdef" * 1024
@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture
 def directory(tmp_path):
-    """A directory in memory, where there is such a thing: what a kill loses does not depend on the disk."""
+    """Return a directory in memory, if possible: a kill loses the same there as on a disk, and it is faster."""
     memory = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else tmp_path))
     yield path
@@ -39,8 +39,8 @@ def directory(tmp_path):
 
 
 def run(directory, broker, *how):
-    program(PROGRAMS[broker], "/usr/lib/rabbitmq/bin")
-    # Without coverage, whose own steps would be among those that are counted.
+    find_program(PROGRAMS[broker], "/usr/lib/rabbitmq/bin")
+    # Without coverage, whose own system calls would count as steps.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     command = [sys.executable, str(relaying), str(directory), broker, *map(str, how)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -53,9 +53,9 @@ def run(directory, broker, *how):
 
 
 def check(directory, broker, handlers=("a", "b")):
-    """Hold the journal and the directories against what is promised; return how often each thing happened.
+    """Check the journal and the directories, and count the kills, events and deliveries.
 
-    :param handlers: those that write files
+    :param handlers: the handlers that write files
     """
     lines = [Line(text) for text in (directory / "journal").read_text().splitlines()]
     accepted = {line.uid for line in lines if line.what == "A"}
@@ -84,8 +84,8 @@ def check(directory, broker, handlers=("a", "b")):
 class Line:
     """A line of the journal.
 
-    :ivar when: the time of what it tells, or when that began
-    :ivar span: when it began and when it was over; a machine with other work takes its time between the two
+    :ivar when: the time at which the recorded action began
+    :ivar span: the times at which it began and ended, which are far apart on a busy machine
     """
 
     def __init__(self, text):
@@ -98,17 +98,17 @@ class Line:
 
 
 def check_sendings(lines, lazy):
-    """Follow each sending through the journal; return how many deliveries there were beyond the first.
+    """Check the deliveries of each sending in the journal; return how many were repeated.
 
-    Before each is a step of that sending that was begun and not finished, by a process that was killed, or while the
-    broker was.
+    Each repeated delivery must have a cause: an earlier step of that sending was not finished because its process or
+    the broker was killed.
 
-    :param lazy: whether the broker is told of what is done, and does not answer: then a kill undoes the last of it
+    :param lazy: whether the broker does not confirm an acknowledgement; a kill then loses the last ones
     """
     killed = times_of_kills(lines)
     outages = [line.span for line in lines if line.what == "S"]
     failures = [line for line in lines if line.what in {"L", "X"}]
-    assert outages or not failures, "the broker was lost though nobody killed it"
+    assert outages or not failures, "the broker was lost although it was not killed"
     of = defaultdict(list)
     for line in lines:
         if line.sending != "-":
@@ -122,8 +122,8 @@ def check_sendings(lines, lazy):
             lost[line.pid].append((line.when, next(ends, line.when)))
 
     def undone(line, since):
-        # The broker may have been dead already when it was told: nobody notices at once.
-        return lazy and is_lost([*outages, *killed[line.pid]], since, line.when + SOON)
+        # The broker may have been dead before the acknowledgement: the relay does not notice at once.
+        return lazy and is_lost([*outages, *killed[line.pid]], since, line.when + STORE_TIME)
 
     repeated = 0
     for sending, history in of.items():
@@ -138,7 +138,7 @@ def check_sendings(lines, lazy):
 
 
 def times_of_kills(lines):
-    """Return when each process was killed; more than once if the system gives its number to another one."""
+    """Return the times of the kills by process ID; several times if the system used the ID again."""
     killed = defaultdict(list)
     for line in lines:
         if line.what == "K":
@@ -149,32 +149,32 @@ def times_of_kills(lines):
     return killed
 
 
-# What begins a step, and what ends it: publishing, until a producer has it on record; what a relay does with a message;
-# what its worker does, until it has reported; a delivery, until it is on record, or reported if there is no outbox.
+# The lines that begin and end a step. Steps are: publishing, until the producer has recorded it; a message in a relay;
+# a batch in its worker, until the worker reports; a delivery, until it is recorded, or reported if there is no outbox.
 BEGINS = {"P": "publishing", "T": "message", "W": "batch", "D": "delivery"}
 ENDS = {"R": ("publishing",), "X": ("publishing",), "Z": ("message", "publishing"), "E": ("delivery",)}
 ENDS["V"] = ("batch", "delivery")
-SOON = 5.0  # seconds, in which RabbitMQ has on the disk what it was told
+STORE_TIME = 5.0  # seconds within which RabbitMQ stores an acknowledgement on disk
 
 
 def count_causes(history, lost, undone):
-    """Return how many steps of a sending were not finished before it was delivered for the last time."""
-    causes, begun, taken = 0, {}, {}
+    """Return how many steps of a sending were not finished before its last delivery."""
+    causes, begun, received = 0, {}, {}
     last = max(index for index, line in enumerate(history) if line.what == "D")
     for line in history[:last]:
-        causes += line.what == "X" or (line.what == "Z" and undone(line, taken.get(line.pid, line.when)))
+        causes += line.what == "X" or (line.what == "Z" and undone(line, received.get(line.pid, line.when)))
         if line.what == "T":
-            # It was held with the message in its hands, say, and another relay has taken it meanwhile.
-            others = [when for pid, when in taken.items() if pid != line.pid]
+            # For example, a relay was paused with a message, and another relay received it meanwhile.
+            others = [when for pid, when in received.items() if pid != line.pid]
             causes += any(is_lost(lost[line.pid], history[0].when, when) for when in others)
-            taken[line.pid] = line.when
+            received[line.pid] = line.when
         if line.what in BEGINS:
             before = begun.pop((line.pid, BEGINS[line.what]), None)
             causes += before is not None and is_lost(lost[line.pid], before.when, line.when)
             begun[line.pid, BEGINS[line.what]] = line
         for step in ENDS.get(line.what, ()):
             before = begun.pop((line.pid, step), None)
-            # It was held still, say, and another relay has taken the message meanwhile.
+            # For example, the relay was still paused, and another relay received the message meanwhile.
             causes += step == "message" and before is not None and is_lost(lost[line.pid], before.when, line.when)
     end = history[last].when
     return causes + sum(is_lost(lost[line.pid], line.when, end) for line in begun.values())
@@ -185,7 +185,7 @@ def is_lost(disturbances, begin, end):
 
 
 def check_files(directory, sendings):
-    """Find each event in a directory, whole and there once, under its sending's id."""
+    """Check that the directory contains each event once, complete and with its sending ID."""
     found = set()
     for path in directory.glob("*.json"):
         if path.name.startswith("."):
@@ -237,14 +237,14 @@ def test_accepted_events_reach_every_handler_after_a_kill_at_each_step(directory
     print(broker, counted, steps)
     assert min(steps.values()) > 15
     assert counted["killed"] == sum(number - 1 for number in steps.values())
-    assert 0 < counted["repeated"] < 60, "a kill between a step and its record repeats it, and no other does"
+    assert 0 < counted["repeated"] < 60, "only a kill between a step and its record repeats it"
 
 
 def test_check_detects_lost_events_and_damage():
     def count(text, *, lazy=False):
         lines = []
         for number, line in enumerate(text.split("; ")):
-            began = "" if len(line.split()) == 5 else f" {number}"  # else the line says when
+            began = "" if len(line.split()) == 5 else f" {number}"  # otherwise the line has a time
             lines.append(Line(f"{line}{began} {number}"))
         return check_sendings(lines, lazy)
 
@@ -264,7 +264,7 @@ def test_check_detects_lost_events_and_damage():
     assert count("F - 1 3; W s - 3; D s u 3; K - - 1; D s u 2; E s - 2; F - 1 3; K - - 1") == 1
     assert count(f"{good}; S - - -; T s - 2; D s u 2; Z s - 2", lazy=True) == 1
     assert count("P s - 1; T s - 2; D s u 2; S - - -; Z s - 2; T s - 3; D s u 3; Z s - 3", lazy=True) == 1
-    # A broker or process was still at work after its killer had looked at the clock.
+    # A broker or process still worked after the recorded time of its kill.
     assert count("T s - 1; D s u 2; V s - 2; Z s - 1; S - - - -1; T s - 3; D s u 3", lazy=True) == 1
     assert count("T s - 1; D s u 1; K - - 1 -1; T s - 2; D s u 2; Z s - 2") == 1
     for text in (

@@ -1,4 +1,4 @@
-"""The servers that the tests start: what one has confirmed is kept, and it ends when it is told to."""
+"""The servers that tests start: they keep confirmed messages when killed, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import time
 import pytest
 
 from helpers.brokers import RabbitQueue, RedisQueue
-from servers.process import program
+from servers.process import find_program
 from servers.rabbitmq import RabbitMQ, rabbitmq_server
 from servers.redis import Redis, redis_server
 
 pytestmark = pytest.mark.server
 
-# RabbitMQ takes six seconds of processor time to start. Its rows show what the tests' server does, not the package.
+# RabbitMQ takes six seconds of CPU time to start. Its tests are long because they check only the test server.
 RABBITMQ = {"id": "rabbitmq", "marks": pytest.mark.long}
 KINDS = [pytest.param(rabbitmq_server, **RABBITMQ), pytest.param(redis_server, id="redis")]
-SECONDS = 60  # in which what is waited for happens, on a machine that has other work
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux alone has it")
+SECONDS = 60  # timeout of each wait, enough for a busy machine
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux only")
 QUEUE = "events"
 HELLO = {RabbitMQ: b"AMQP\x00\x00\x09\x01", Redis: b"PING\r\n"}
 
@@ -38,7 +38,7 @@ with redis_server(pathlib.Path(sys.argv[2])) as server:
 
 @pytest.fixture(scope="module", params=KINDS)
 def one(request, tmp_path_factory):
-    """A server that knows QUEUE, whatever then becomes of it: RabbitMQ's class says why it stops once."""
+    """Start a server with QUEUE. Stop it once, so that the queue survives a kill: see servers.rabbitmq.RabbitMQ."""
     with request.param(tmp_path_factory.mktemp("server")) as server:
         queue = queue_at(server)
         if isinstance(queue, RabbitQueue):
@@ -50,7 +50,7 @@ def one(request, tmp_path_factory):
 
 @pytest.fixture
 def server(one):
-    """One server for several tests, since RabbitMQ takes seconds to start; it runs when a test begins."""
+    """Return the running server, which several tests share because RabbitMQ takes seconds to start."""
     if one.process is None:
         one.start()
     yield one
@@ -68,15 +68,15 @@ def connect(server):
     return socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)
 
 
-def has_ended_well(server):
-    """Return whether a server that is down has done its last work."""
+def has_shut_down_cleanly(server):
+    """Return whether a stopped server has shut down cleanly."""
     if isinstance(server, RabbitMQ):
-        return any(server.directory.glob("**/clean.dot"))  # a file that tells the next start that all is in order
+        return any(server.directory.glob("**/clean.dot"))  # RabbitMQ's mark of a clean shutdown
     return "bye bye" in server.log.read_text().splitlines()[-1]
 
 
 def processes(directory):
-    """Return what runs for a server, by its place or, since a daemon moves away, by its environment."""
+    """Return the command lines of a server's processes, found by HOME or by the working directory."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -85,12 +85,12 @@ def processes(directory):
                 if home or os.readlink(f"/proc/{pid}/cwd") == str(directory):
                     found.append(command.read())
         except OSError:
-            pass  # it has ended, or is somebody else's
+            pass  # it has ended, or belongs to another user
     return found
 
 
 def assert_nothing_runs(directory):
-    """A helper of the server ends when it sees that the server has: a moment later."""
+    """Wait until no process of the server runs: its helpers end a moment after it."""
     end = time.monotonic() + SECONDS
     while processes(directory) and time.monotonic() < end:
         time.sleep(0.01)
@@ -103,7 +103,7 @@ def test_confirmed_message_survives_a_kill_of_the_server(server):
     server.kill()
     with pytest.raises(ConnectionRefusedError):
         connect(server)
-    assert not has_ended_well(server)
+    assert not has_shut_down_cleanly(server)
     if sys.platform == "linux":
         assert_nothing_runs(server.directory)
     server.start()
@@ -125,7 +125,7 @@ def test_paused_server_accepts_a_connection_and_stays_silent(server):
 
 def test_stopped_server_shuts_down_cleanly(server):
     server.stop()
-    assert has_ended_well(server)
+    assert has_shut_down_cleanly(server)
     with pytest.raises(ConnectionRefusedError):
         connect(server)
 
@@ -145,7 +145,7 @@ def test_no_process_is_left_after_a_failed_with_block(tmp_path):
 
 @LINUX
 def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path):
-    program("redis-server")
+    find_program("redis-server")
     tests = os.path.dirname(__file__)
     killed = subprocess.run(
         [sys.executable, "-c", STARTED_AND_KILLED, tests, tmp_path],
@@ -181,7 +181,7 @@ def test_port_of_a_stopped_server_is_reserved(tmp_path):
 
 def test_missing_program_skips_the_test_with_the_command_that_installs_it():
     with pytest.raises(pytest.skip.Exception, match="run: apt-get install no-such-server"):
-        program("no-such-server")
+        find_program("no-such-server")
 
 
 def test_a_test_that_is_not_marked_cannot_start_a_server(tmp_path, monkeypatch):

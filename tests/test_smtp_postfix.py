@@ -1,4 +1,4 @@
-"""The smtp handler with a real Postfix, and with an outbox's memory of what is delivered."""
+"""The smtp handler with a real Postfix server."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_non_ascii_recipient_gets_a_mail_without_bare_line_feeds(postfix, tmp_
 
 
 def test_no_mail_is_larger_than_the_server_announces(postfix, tmp_path):
-    # Around the limit in small steps: Postfix counts the header that it adds.
+    # Sizes around the limit: Postfix also counts the header that it adds.
     for size in range(214_000, 219_000, 50):
         content = b"\0" + random.Random(size).randbytes(size)
         assert handler_for(postfix, PEOPLE[0]).send_event(sent_with(tmp_path, content, "core"))

@@ -1,4 +1,4 @@
-"""Events that are not plain: subclasses with state of their own, and events of another library."""
+"""Subclasses of Event with their own state, events of another library, and patched names."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Recorder(event.EventHandler):
 
 
 @pytest.fixture
-def kept(tmp_path):
-    """Send an event that no handler takes through an outbox; return what it got, and what waits."""
+def send_and_store(tmp_path):
+    """Return a function that sends an event to a failing handler and returns the delivered and the stored data."""
 
     def send(sent):
         manager = EventManager(outbox=tmp_path / "outbox")
@@ -81,8 +81,8 @@ def kept(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [WithDict, WithSlots, Both])
-def test_outbox_stores_values_added_by_a_subclass(kind, kept):
-    (delivered,), waiting = kept(kind("e"))
+def test_outbox_stores_values_added_by_a_subclass(kind, send_and_store):
+    (delivered,), waiting = send_and_store(kind("e"))
     assert delivered["extra"] == waiting["extra"] == {"a": 1}
 
 
@@ -91,8 +91,8 @@ def test_a_pickled_event_of_a_subclass_has_its_state(kind):
     assert pickle.loads(pickle.dumps(kind("e"))).as_dict()["extra"] == {"a": 1}
 
 
-def test_an_outbox_keeps_an_event_of_another_library(kept):
-    (delivered,), waiting = kept(Foreign({"name": "e", "uid": "u", "value": 3}))
+def test_an_outbox_keeps_an_event_of_another_library(send_and_store):
+    (delivered,), waiting = send_and_store(Foreign({"name": "e", "uid": "u", "value": 3}))
     assert delivered == waiting == {"name": "e", "uid": "u", "value": 3}
 
 
@@ -101,7 +101,7 @@ def test_object_that_is_no_event_is_an_error():
         as_own_event(Foreign({}))
 
 
-# Names that tests of scripts replace.
+# Names that users patch in their tests.
 
 
 def test_a_replaced_unique_id_takes_effect():

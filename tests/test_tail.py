@@ -1,4 +1,4 @@
-"""The end of a command's output, as text for people."""
+"""The end of a command's output, as readable text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_line_is_shown_as_a_terminal_finally_shows_it(line, shown):
     "letters", ["a", "\r", "\b", "\x1b", "\x1b[", "\x1b]", "\x1bP", "\x1b[K", "a\r", "\x1b[1K", "1;"]
 )
 def test_repeated_control_sequences_are_resolved_in_linear_time(letters):
-    """In a time that grows with the square, it would not end before pytest's timeout."""
+    """Quadratic time would exceed pytest's timeout."""
     as_shown("\x1b[" + letters * (100_000 // len(letters)))
 
 
@@ -59,7 +59,7 @@ def test_a_ring_keeps_the_end_from_the_beginning_of_a_line():
     assert tail.KEPT - 8 <= len(ring.content()) <= 2 * tail.KEPT
 
 
-def test_a_ring_keeps_the_end_of_a_line_without_an_end():
+def test_a_ring_keeps_the_end_of_a_line_without_a_newline():
     ring = Ring()
     ring.append(b"x" * 3 * tail.KEPT)
     assert ring.content() == b"x" * tail.KEPT
@@ -82,11 +82,11 @@ def test_a_secret_is_replaced_before_lines_are_cut():
     assert last_lines([b"s\x1b[0mecret"], 2, lambda text: text.replace("secret", "***")) == "***"
 
 
-if os.name != "nt":  # platform: a file that is written to cannot be read by its descriptor
+if os.name != "nt":  # platform: Windows cannot open a file for reading by its descriptor
 
     @pytest.fixture
     def opened(tmp_path):
-        """Open a file that holds a line already."""
+        """Return a function that opens a file with one line."""
         path = tmp_path / "log"
         path.write_bytes(b"before\n")
         opened = []
@@ -119,7 +119,7 @@ if os.name != "nt":  # platform: a file that is written to cannot be read by its
         os.write(fd, b"line\n" * tail.KEPT)
         assert end.content() == b"line\n" * (tail.KEPT // 5)
 
-    def test_a_file_that_is_lost_has_no_end(opened):
+    def test_end_of_an_unreadable_file_is_empty(opened):
         end = FileEnd(opened(os.O_APPEND))
         os.close(end._reader)
         assert end.content() == b""

@@ -1,4 +1,4 @@
-"""event.testing: what it keeps, and that nothing leaves the process."""
+"""event.testing records events, sends nothing, and checks handlers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_recorder_can_simulate_a_failing_destination():
     assert len(recorder.events) == 1
 
 
-def test_an_attachment_that_is_gone_fails_as_with_a_real_handler(tmp_path):
+def test_missing_attachment_fails_as_with_a_real_handler(tmp_path):
     log = tmp_path / "build.log"
     log.write_bytes(b"ok")
     e = event.Event("compile")
@@ -100,13 +100,13 @@ def test_added_handlers_are_not_constructed(tmp_path, monkeypatch):
     "value",
     [pytest.param("fil=events", id="unknown name"), pytest.param("logging=a,LOUD", id="bad configuration")],
 )
-def test_a_wrong_handler_fails_in_the_block_too(value, monkeypatch):
+def test_invalid_handler_is_an_error_while_recording(value, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", value)
     with recording(), pytest.raises(event.EventError):
         event.load_handlers_from_env()
 
 
-def test_wrong_arguments_of_a_handler_fail_in_the_block_too():
+def test_invalid_arguments_are_an_error_while_recording():
     with recording(), pytest.raises(TypeError):
         event.add_handler("file", "events", "too many")
 
@@ -132,7 +132,7 @@ def test_the_repr_shows_data_and_attachment_names(tmp_path):
 
 
 class Board(event.EventHandler):
-    """A handler that keeps its promises, and what a defect of one changes."""
+    """Correct handler. Each subclass has one defect."""
 
     def __init__(self, url, path=""):
         self.url, self.path = url, path
@@ -176,7 +176,7 @@ class Open(Board):
         return f"Board({self.url})"
 
 
-def test_a_handler_that_keeps_its_promises_passes():
+def test_correct_handler_passes_the_check():
     check_handler(Board, "env:BOARD,a%7Cb%2Cc%25,d", secrets=["hunter2"])
     check_handler(FileHandler, "events%7Cmore")
     check_handler(RecordingHandler, "")
@@ -192,14 +192,14 @@ def test_a_handler_that_keeps_its_promises_passes():
         (Open, "repr and the configuration: must not show: a secret"),
     ],
 )
-def test_each_broken_promise_is_named(kind, message):
+def test_check_names_the_defect_of_a_handler(kind, message):
     here = os.getcwd()
     with pytest.raises(AssertionError, match=re.escape(message)):
         check_handler(kind, "https://hunter2.example.com,logs", secrets=["hunter2"])
     assert os.getcwd() == here
 
 
-def test_a_public_reference_to_a_secret_is_resolved(monkeypatch):
+def test_reference_to_a_secret_is_resolved_by_the_public_functions(monkeypatch):
     monkeypatch.setenv("BOARD_TOKEN", "hunter2")
     assert resolve_secret("env:BOARD_TOKEN", "the board's token") == "hunter2"
     assert is_reference("file:token")

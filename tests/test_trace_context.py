@@ -1,3 +1,5 @@
+"""The W3C trace context: parsing, spans and sampling."""
+
 from __future__ import annotations
 
 import pytest
@@ -33,7 +35,7 @@ def test_a_traceparent_names_a_span(text, flags):
     "text",
     [
         pytest.param(None, id="none"),
-        pytest.param(17, id="no-string"),
+        pytest.param(17, id="not-a-string"),
         pytest.param("", id="empty"),
         pytest.param(f"00-{TRACE}-{SPAN}", id="no-flags"),
         pytest.param(f"00-{TRACE}-{SPAN}-01-more", id="more-than-version-00-has"),
@@ -45,7 +47,7 @@ def test_a_traceparent_names_a_span(text, flags):
         pytest.param(f"00-{TRACE}-{SPAN}-1", id="short-flags"),
         pytest.param(f"00-{'0' * 32}-{SPAN}-01", id="no-trace"),
         pytest.param(f"00-{TRACE}-{'0' * 16}-01", id="no-span"),
-        pytest.param(f"00-{TRACE}-{SPAN[1:]}x-01", id="no-hex"),
+        pytest.param(f"00-{TRACE}-{SPAN[1:]}x-01", id="not-hex"),
     ],
 )
 def test_invalid_traceparent_names_no_span(text):
@@ -153,7 +155,7 @@ def test_data_of_a_root_span_is_only_its_traceparent():
     ("data", "expected"),
     [
         pytest.param({}, None, id="none"),
-        pytest.param({"traceparent": "mine"}, None, id="somebody-s-own-traceparent"),
+        pytest.param({"traceparent": "mine"}, None, id="traceparent-of-another-kind"),
         pytest.param(
             {"traceparent": f"00-{TRACE}-{SPAN}-01", "parent_span_id": ["x"]},
             (TRACE, SPAN, "", 1, ""),
@@ -172,7 +174,7 @@ def test_data_of_a_root_span_is_only_its_traceparent():
         ),
     ],
 )
-def test_data_of_another_kind_names_no_span(data, expected):
+def test_invalid_trace_data_is_ignored(data, expected):
     assert state_of(_trace_context.from_data(data)) == expected
 
 
@@ -185,7 +187,7 @@ def test_children_run_in_the_span_by_a_copy_of_the_environment():
     assert environ == {"PATH": "bin", "TRACEPARENT": "old", "TRACESTATE": "old=1"}
 
 
-LOW = "0" * 16 + "3" + "0" * 15  # a trace id that a ratio of 0.25 takes, and one of 0.1 does not
+LOW = "0" * 16 + "3" + "0" * 15  # a trace ID that the ratio 0.25 samples and the ratio 0.1 does not
 
 
 @pytest.mark.parametrize("parent_flags", [None, 0, 1], ids=["root", "parent-not-recorded", "parent-recorded"])
@@ -195,7 +197,7 @@ LOW = "0" * 16 + "3" + "0" * 15  # a trace id that a ratio of 0.25 takes, and on
         pytest.param("", "", (1, 0, 1), id="none"),
         pytest.param("always_on", "", (1, 1, 1), id="on"),
         pytest.param("always_off", "", (0, 0, 0), id="off"),
-        pytest.param(" Always_Off ", "", (0, 0, 0), id="off-written-otherwise"),
+        pytest.param(" Always_Off ", "", (0, 0, 0), id="off-in-another-spelling"),
         pytest.param("parentbased_always_on", "", (1, 0, 1), id="parent-or-on"),
         pytest.param("parentbased_always_off", "", (0, 0, 1), id="parent-or-off"),
         pytest.param("traceidratio", "0.25", (1, 1, 1), id="ratio"),
@@ -209,8 +211,8 @@ def test_the_sampler_decides_what_is_recorded(monkeypatch, sampler, argument, ex
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
     parent = None if parent_flags is None else _trace_context.Span(LOW, "0" * 15 + "1", flags=parent_flags)
-    begun = _trace_context.new_span(parent, bytes.fromhex("1" * 16 + LOW))
-    assert begun.flags == expected[0 if parent_flags is None else 1 + parent_flags]
+    span = _trace_context.new_span(parent, bytes.fromhex("1" * 16 + LOW))
+    assert span.flags == expected[0 if parent_flags is None else 1 + parent_flags]
 
 
 def test_ratio_sampler_agrees_with_the_sdk(monkeypatch):

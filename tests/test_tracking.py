@@ -1,4 +1,4 @@
-"""An event around a piece of work: sent on every way out, and never in its way."""
+"""`event.track` sends an event however its block ends, and never disturbs the block."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OddError(Exception):
         raise ValueError("no text")
 
 
-class Interrupted(KeyboardInterrupt):  # as Python names them
+class Interrupted(KeyboardInterrupt):  # named like Python's own
     pass
 
 
-class Keeps(event.EventHandler):
+class Recorder(event.EventHandler):
     def __init__(self):
         self.events = []
 
@@ -35,7 +35,7 @@ class Keeps(event.EventHandler):
 
 @pytest.fixture
 def recorder():
-    event.default_manager.handlers["keeps"] = made = Keeps()
+    event.default_manager.handlers["recorder"] = made = Recorder()
     return made
 
 
@@ -58,7 +58,7 @@ def test_the_event_is_closed_and_sent_with_its_data(recorder):
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome", "told"),
+    ("error", "outcome", "data"),
     [
         pytest.param(ValueError("a b"), "failure", {"type": "ValueError", "message": "a b"}, id="an error"),
         pytest.param(OddError(), "failure", {"type": "OddError", "message": ""}, id="an error without a text"),
@@ -74,13 +74,13 @@ def test_the_event_is_closed_and_sent_with_its_data(recorder):
         pytest.param(GeneratorExit(), "cancel", None, id="a generator that is closed"),
     ],
 )
-def test_outcome_follows_the_exception_which_propagates(recorder, error, outcome, told):
+def test_outcome_follows_the_exception_which_propagates(recorder, error, outcome, data):
     with pytest.raises(type(error)) as raised, event.track("compile"):
         raise error
     assert raised.value is error
     sent = the_event(recorder)
     assert sent.outcome == outcome
-    assert getattr(sent, "error", None) == told
+    assert getattr(sent, "error", None) == data
 
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b7169203331"
@@ -126,7 +126,7 @@ def test_child_environment_has_the_current_track(recorder, monkeypatch):
 def test_parallel_tasks_are_children_of_their_starter(recorder):
     async def fetch(name):
         with event.track(name) as e:
-            await asyncio.sleep(0)  # the other one begins
+            await asyncio.sleep(0)  # the other task begins
             return e.parent_span_id, event.child_environment()["TRACEPARENT"] == e.traceparent
 
     async def build():
@@ -173,7 +173,7 @@ def test_outcome_set_by_the_body_is_kept_if_it_does_not_fail(recorder, close):
     assert the_event(recorder).outcome == "unknown"
 
 
-def test_an_event_that_the_body_closed_has_an_outcome_too(recorder):
+def test_event_closed_by_the_body_has_an_outcome(recorder):
     def close_and_fail(e):
         e.close()
         raise ValueError("no")
@@ -306,12 +306,12 @@ def test_a_coroutine_function_is_tracked_until_it_is_done(recorder):
     assert [sent.outcome for sent in recorder.events] == ["success", "failure", "cancel"]
 
 
-def test_a_callable_without_code_is_a_function_too(recorder):
+def test_built_in_function_is_tracked(recorder):
     assert event.track("length")(len)("abc") == 3
     assert the_event(recorder).outcome == "success"
 
 
-class Refuses(event.EventHandler):
+class Failing(event.EventHandler):
     def __init__(self, error):
         self.error = error
 
@@ -323,7 +323,7 @@ class Refuses(event.EventHandler):
 
 @pytest.mark.parametrize("error", [ValueError("no"), None])
 def test_a_delivery_that_fails_is_never_raised(error):
-    event.default_manager.handlers["refuses"] = Refuses(error)
+    event.default_manager.handlers["failing"] = Failing(error)
     with event.track("compile"):
         pass
     with pytest.raises(OSError, match="the body's"), event.track("compile"):
@@ -344,7 +344,7 @@ def test_a_sending_that_raises_is_logged(monkeypatch, caplog):
 
 
 def test_interrupt_during_the_send_propagates():
-    event.default_manager.handlers["refuses"] = Refuses(KeyboardInterrupt())
+    event.default_manager.handlers["failing"] = Failing(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), event.track("compile"):
         pass
 
@@ -377,7 +377,7 @@ def test_tasks_that_share_a_tracker_have_separate_events(recorder):
 
 
 class Waits(event.EventHandler):
-    """Holds each sending until the event loop has done something else."""
+    """Handler that blocks until the event loop has run other code."""
 
     def __init__(self):
         self.loop_runs = threading.Event()

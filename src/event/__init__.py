@@ -72,42 +72,27 @@ def send_event(event: Event) -> bool:
 
 
 def send_event_from_file(filename: str | os.PathLike[str]) -> bool:
-    """Send an event that `Event.dump` wrote to a file.
-
-    See `EventManager.send_event_from_file`.
-    """
+    """Send an event that `Event.dump` wrote to a file; see `EventManager.send_event_from_file`."""
     return default_manager.send_event_from_file(filename)
 
 
 def add_handler(name: str, *args: Any, **kwargs: Any) -> None:
-    """Add a handler to the default manager.
-
-    See `EventManager.add_handler`.
-    """
+    """Add a handler to the default manager; see `EventManager.add_handler`."""
     default_manager.add_handler(name, *args, **kwargs)
 
 
 def load_handlers_from_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
-    """Add the handlers that an environment variable lists to the default manager.
-
-    See `EventManager.load_handlers_from_env`.
-    """
+    """Add the handlers that an environment variable lists; see `EventManager.load_handlers_from_env`."""
     default_manager.load_handlers_from_env(var_name)
 
 
 def load_handlers_from_config(filename: str | os.PathLike[str] | None = None) -> None:
-    """Add the handlers of a configuration file to the default manager, and apply its other settings.
-
-    See `EventManager.load_handlers_from_config`.
-    """
+    """Add the handlers of a configuration file and apply its settings; see `EventManager.load_handlers_from_config`."""
     default_manager.load_handlers_from_config(filename)
 
 
 def handler_config_as_env(var_name: str = "E3_EVENT_HANDLERS") -> None:
-    """Write the default manager's handlers to an environment variable, for child processes.
-
-    See `EventManager.handler_config_as_env`.
-    """
+    """Write the handlers to an environment variable, for child processes; see `EventManager.handler_config_as_env`."""
     default_manager.handler_config_as_env(var_name)
 
 

@@ -8,12 +8,9 @@ import os
 def backoff(failures: int, first: float, longest: float, chance: float | None = None) -> float:
     """Return how long to wait before the next attempt, in seconds.
 
-    The delay starts at `first` and doubles with each failure, up to `longest`. It varies randomly by up to 25 %, so
-    that deliveries that failed together are not all retried at the same time.
+    The delay starts at `first` and doubles with each failure after the first one, up to `longest`. It varies randomly
+    by up to 25 %, so that deliveries that failed together are not all retried at the same time.
 
-    :param failures: the number of failures after the first one
-    :param first: the first delay, in seconds
-    :param longest: the longest delay, in seconds
     :param chance: a number from 0 to 1 that determines the random part; random by default
     """
     if chance is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from event._log import add_captured, capture_apart, start_capture, stop_capture
+from event._log import add_captured, start_capture, stop_capture
 from event._outcome import Delivery, Outcome, is_delivered
 from event.error import EventError, one_line
 
@@ -32,23 +32,16 @@ def deliveries(handlers: Mapping[str, Handler], event: Event, timeout: float | N
 
     :param timeout: seconds for all handlers, which then run in parallel; None to call them one after another
     """
-    return _call_in_sequence(handlers, event) if timeout is None else _call_in_parallel(handlers, event, timeout)
-
-
-def _call_in_sequence(handlers: Mapping[str, Handler], event: Event) -> Iterator[Delivery]:
-    for name, handler in handlers.items():
-        yield _call_handler(name, handler, event)
+    if timeout is None:
+        return (_call_handler(name, handler, event) for name, handler in handlers.items())
+    return _call_in_parallel(handlers, event, timeout)
 
 
 def _call_in_parallel(handlers: Mapping[str, Handler], event: Event, timeout: float) -> Iterator[Delivery]:
-    """Give an event to all handlers in parallel.
-
-    If a handler exceeds the timeout, its result is a TimeoutError. Its thread is a daemon thread, so that a hung
-    handler does not keep the process alive.
-    """
+    """Give an event to all handlers in parallel. If one exceeds the timeout, its result is a TimeoutError."""
     from queue import Empty, SimpleQueue
 
-    deadline = time.monotonic() + min(timeout, _MAX_TIMEOUT)
+    deadline = time.monotonic() + timeout
     done: SimpleQueue[Delivery] = SimpleQueue()
     waiting: dict[str, Thread] = {}
     for name, handler in handlers.items():
@@ -73,7 +66,6 @@ def _call_in_parallel(handlers: Mapping[str, Handler], event: Event, timeout: fl
 HUNG_LIMIT = 64
 """How many threads may hang in a handler. Then further deliveries with a timeout fail immediately."""
 
-_MAX_TIMEOUT = 365 * 86400.0  # seconds; the timeout of a lock is limited
 _hung: set[Thread] = set()
 
 
@@ -82,7 +74,7 @@ class NotStartedError(EventError):
 
 
 def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> Thread:
-    """Give an event to a handler in a thread.
+    """Give an event to a handler in a daemon thread: if it hangs, it does not keep the process alive.
 
     :raises NotStartedError: no thread can be started, or too many hang already
     """
@@ -105,13 +97,15 @@ def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, even
 def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
     """Send one event of a batch; return its result for `send_events`.
 
-    The messages that are logged for this event become the reason for its failure. Otherwise, all failures of the batch
-    would have the same reason: the messages of the entire batch.
+    If it fails, the reason is what has been logged for this event, and not for the entire batch.
     """
+    start_capture()
     try:
-        is_sent, said = capture_apart(send)
+        is_sent = send()
     except Exception as error:
         return error
+    finally:
+        said = stop_capture()
     if is_sent:
         add_captured(said)
         return True

@@ -10,7 +10,7 @@ from event.error import EventError, shown, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -63,16 +63,8 @@ class Event:
     _sending: str | None
 
     def __init__(self, /, name: str, uid: str | None = None, **kwargs: Any) -> None:
-        _set_data(
-            self,
-            {
-                "uid": _package.unique_id() if uid is None else uid,
-                "name": name,
-                "begin_time": _package.time.time(),
-                "end_time": None,
-                **kwargs,
-            },
-        )
+        uid = _package.unique_id() if uid is None else uid
+        _set_data(self, {"uid": uid, "name": name, "begin_time": _package.time.time(), "end_time": None, **kwargs})
         _set_attachments(self, {})
         _set_closed(self, False)
         _set_redact(self, None)
@@ -80,13 +72,11 @@ class Event:
         _set_formatters(self, self._dates())
 
     def __enter__(self) -> Self:
-        """Return the event."""
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, _val: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        """Close the event. An exception of the block is raised unchanged."""
         self.close()
 
     def set_formatter(self, key: str, fun: Callable[[str, Any], dict[str, Any]]) -> None:
@@ -98,28 +88,17 @@ class Event:
         _set_formatters(self, {**self._formatters, key: fun})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a value of the data.
-
-        :raises EventError: the event is closed
-        """
+        """Set a value of the data. Raise EventError if the event is closed."""
         self._require_open()
         self._data[name] = value
 
     def __delattr__(self, name: str) -> None:
-        """Remove a value from the data.
-
-        :raises EventError: the event is closed
-        :raises AttributeError: the data has no such value
-        """
+        """Remove a value from the data. Raise EventError if the event is closed."""
         self._require_open()
         if self._data.pop(name, _UNSET) is _UNSET:
             raise self._no_attribute(name)
 
     def __getattr__(self, name: str) -> Any:
-        """Return a value of the data.
-
-        :raises AttributeError: the data has no such value
-        """
         if name not in _INTERNALS:  # copy and pickle ask for these before the instance has its state
             try:
                 return self._data[name]
@@ -128,14 +107,13 @@ class Event:
         raise self._no_attribute(name)
 
     def __dir__(self) -> Iterable[str]:
-        """List the methods and the data."""
         return [*super().__dir__(), *self._data]
 
     def __repr__(self) -> str:
         """Return the name, uid, state, and the names of data and attachments; no values, which may be secret."""
         data = self._data
-        state = "closed" if self._closed else "open"
-        parts = [f"{visible(shown(data.get('name')))} {visible(shown(data.get('uid'))).strip(chr(39))}", state]
+        title = f"{visible(shown(data.get('name')))} {visible(shown(data.get('uid'))).strip(chr(39))}"
+        parts = [title, "closed" if self._closed else "open"]
         if extra := [key for key in data if key not in _FRESH]:
             parts.append(f"data: {visible(', '.join(map(str, extra)))}")
         if self._attachments:
@@ -143,35 +121,17 @@ class Event:
         return self._without_secrets(f"<{type(self).__name__} {'; '.join(parts)}>")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for copy and pickle, with new dicts, so that a copy is independent of the event."""
-        subclass: dict[str, Any] = {}
-        if type(self) is not Event:
-            from event._subclass import state_of_subclass
-
-            subclass = state_of_subclass(self, Event)
-        return {
-            "_data": self._data.copy(),
-            "_attachments": self._attachments.copy(),
-            "_closed": self._closed,
-            "_sending": self._sending,
-            "_redact": self._redact,
-            "_delivered": already_delivered(self),
-            # None for the default formatters, so that the copy shares their dict as well.
-            "_formatters": None if self._formatters is _DATES else self._formatters.copy(),
-            "_subclass": subclass,
-        }
+        """Return the state for copy and pickle, also that of a subclass. Its dicts are copies."""
+        state = dict(_attributes(self))
+        state["_data"], state["_attachments"] = self._data.copy(), self._attachments.copy()
+        # None for the default formatters, so that the copy shares their dict.
+        state["_formatters"] = None if self._formatters is _DATES else self._formatters.copy()
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state that `__getstate__` returned."""
-        _set_data(self, state["_data"])
-        _set_attachments(self, state["_attachments"])
-        _set_closed(self, state["_closed"])
-        _set_sending(self, state["_sending"])
-        _set_redact(self, state["_redact"])
-        _set_delivered(self, state["_delivered"])
-        _set_formatters(self, state["_formatters"] or self._dates())
-        for name, value in state["_subclass"].items():
+        for name, value in state.items():
             object.__setattr__(self, name, value)
+        _set_formatters(self, self._formatters or self._dates())
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
         """Return the attachments: name -> (absolute path, SHA-1 in hex), with secrets replaced in the names."""
@@ -197,10 +157,9 @@ class Event:
         try:
             absolute = os.path.abspath(os.fsdecode(path))
             digest = _files.sha1(absolute)
-        except FileNotFoundError as error:
-            raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: no such file") from error
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "no such file" if is_missing else getattr(error, "strerror", None) or error
             raise EventError(f"cannot attach {os.fsdecode(path)!r} to {self._title()}: {reason}") from error
         if name in self._attachments:
             from event import _log
@@ -306,8 +265,20 @@ class Event:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 
+def _attributes(event: Event) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of each slot and, if a subclass has a ``__dict__``, of each item in it."""
+    for kind in type(event).__mro__:
+        for name, member in vars(kind).items():
+            if name == "__dict__":
+                yield from object.__getattribute__(event, name).items()
+            elif type(member) is _Slot:
+                try:
+                    yield name, member.__get__(event)
+                except AttributeError:
+                    pass  # not set
+
+
 def _in_utc(second: float) -> str:
-    """Return a time in whole seconds since 1970 UTC as ``YYYY-MM-DDTHH:MM:SS``."""
     text = _SECONDS.get(second)
     if text is None:
         year, month, day, hour, minute, whole = time.gmtime(second)[:6]
@@ -355,7 +326,7 @@ def encode_event(event: Event, attachments: Mapping[str, Sequence[str]]) -> dict
 def raw_content(event: Event) -> dict[str, Any]:
     """Return the content of a dump with dates as numbers, for another process of this package."""
     attachments = {name: [*attachment] for name, attachment in event.get_attachments().items()}
-    return {"data": raw_data(event).copy(), "attachments": attachments, "closed": _get_closed(event)}
+    return {"data": raw_data(event).copy(), "attachments": attachments, "closed": getattr(event, "_closed", True)}
 
 
 def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
@@ -365,13 +336,29 @@ def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
     :param sending: the id of the sending, see `sending_id`; None for none
     :raises ValueError: the content is invalid; the message explains why
     """
-    from event._dump import read_content
-
-    data, attachments, closed = read_content(content)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    data, attachments, closed = map(content.get, ("data", "attachments", "closed"))
+    if not isinstance(data, dict) or "uid" not in data or "name" not in data:
+        raise ValueError("'data' must be an object with a 'uid' and a 'name'")
+    if not isinstance(attachments, dict) or not all(map(_is_attachment, attachments.items())):
+        raise ValueError("'attachments' must be an object of name: [path, SHA-1], all non-empty strings without NUL")
+    if not isinstance(closed, bool):
+        raise ValueError("'closed' must be true or false")
     event = kind.__new__(kind)
-    state = {"_data": data, "_attachments": attachments, "_closed": closed, "_delivered": frozenset[str]()}
-    Event.__setstate__(event, {**state, "_sending": sending, "_redact": None, "_formatters": None, "_subclass": {}})
+    state = {"_data": data, "_closed": closed, "_sending": sending, "_redact": None, "_formatters": None}
+    pairs = {name: (path, digest) for name, (path, digest) in attachments.items()}
+    Event.__setstate__(event, {**state, "_attachments": pairs})
     return event
+
+
+def _is_attachment(item: tuple[str, Any]) -> bool:
+    name, value = item
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(text, str) and text and "\0" not in text for text in (name, *value))
+    )
 
 
 def raw_data(event: Event) -> dict[str, Any]:
@@ -387,14 +374,13 @@ _SECONDS: dict[float, str] = {}
 _UNSET = object()
 _FRESH = frozenset({"uid", "name", "begin_time", "end_time"})
 
+_Slot = type(Event.__dict__["_data"])
 # Setting an attribute of an event changes its data, so use these functions to access the slots.
-_get_closed = Event.__dict__["_closed"].__get__
 _get_data = Event.__dict__["_data"].__get__
 _set_data = Event.__dict__["_data"].__set__
 _set_attachments = Event.__dict__["_attachments"].__set__
 _set_closed = Event.__dict__["_closed"].__set__
-_set_delivered = Event.__dict__["_delivered"].__set__
 _set_formatters = Event.__dict__["_formatters"].__set__
 _set_redact = Event.__dict__["_redact"].__set__
 _set_sending = Event.__dict__["_sending"].__set__
-_INTERNALS = frozenset({"_attachments", "_closed", "_data", "_delivered", "_formatters", "_redact", "_sending"})
+_INTERNALS = frozenset(Event.__slots__)

@@ -35,11 +35,6 @@ class NotRegularError(OSError):
 class UnreadableError(OSError):
     """The file to copy can't be opened or read. The target of the copy is not the cause."""
 
-    @classmethod
-    def of(cls, error: OSError, path: str) -> UnreadableError:
-        """Return an error for a file, with the reason of another error."""
-        return cls(error.errno, error.strerror, path) if error.strerror else cls(str(error))
-
 
 def safe_name(name: str, limit: int = _NAME_MAX) -> str:
     """Return a name as one path component that is safe on this system.
@@ -104,7 +99,12 @@ def open_regular(path: str, *, follow: bool = True) -> int:
     :raises OSError: the file is missing or can't be read
     """
     _require_regular(os.stat(path, follow_symlinks=follow).st_mode, path)
-    fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:  # a symbolic link has replaced the file after the check
+            raise NotRegularError(f"{path!r} is a symbolic link") from error
+        raise
     try:
         _require_regular(os.fstat(fd).st_mode, path)
     except BaseException:
@@ -119,11 +119,17 @@ def read_regular(path: str, *, follow: bool = True, limit: int = MAX_TEXT) -> by
     :param limit: maximum size in bytes, since a file may be larger than the memory
     :raises OSError: as for `open_regular`, or the file is larger than the limit
     """
-    with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    fd = open_regular(path, follow=follow)
+    try:
+        size = os.fstat(fd).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"the file has {size} bytes; expected {limit} at most", path)
-        return file.read()
+        parts = []
+        while part := os.read(fd, size + 4096):  # a file of /proc has the size 0
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def _require_regular(mode: int, path: str) -> None:
@@ -233,14 +239,12 @@ def copy_and_hash(source: str, target: str, *, mode: int = 0, sync: bool = False
 
 
 def _read_source(source: str, call: Callable[..., Any], *args: object) -> Any:
-    """Call a function that opens or reads the source of a copy.
-
-    :raises UnreadableError: the function raises OSError
-    """
+    """Call a function that opens or reads the source of a copy; raise UnreadableError if it raises OSError."""
     try:
         return call(*args)
     except OSError as error:
-        raise UnreadableError.of(error, source) from error
+        reason = (error.errno, error.strerror, source) if error.strerror else (str(error),)
+        raise UnreadableError(*reason) from error
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -13,11 +13,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system accept this value
 _INVALID_PREFIX = "\0"  # starts the text that replaces an invalid configuration; no configuration contains a NUL
 CONDITIONS = ("always", "failure", "success", "cancel", "fixed", "changed")
 # The conditions that an outcome meets if the previous outcome was different.
 MET_BY_CHANGE = {"success": frozenset({"fixed", "changed"}), "failure": frozenset({"changed"})}
-_ESCAPES = {"2C": ",", "7C": "|", "25": "%"}
+_ESCAPES = {"%25": "%", "%2C": ",", "%2c": ",", "%7C": "|", "%7c": "|"}  # the escape of "%" is encoded first
 
 
 def parse_handlers(value: str) -> list[tuple[str, str]]:
@@ -42,20 +43,15 @@ def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 def swallowed_handler(name: str, config: str) -> str:
     """Return the name of a handler that follows a ``,`` or ``|`` in a configuration; empty if there is none."""
-    for part in config.replace("|", ",").split(",")[1:]:
-        other, equals, _ = part.partition("=")
-        if equals and _is_builtin(other.strip(), name):
-            return other.strip()
-    return ""
-
-
-def _is_builtin(other: str, name: str) -> bool:
-    """Return whether `other` is a built-in handler, and not the option ``s3=`` of the handler `broker`."""
+    names = [part.partition("=")[0].strip() for part in config.replace("|", ",").split(",")[1:] if "=" in part]
+    if not names:  # usually; do not import `_registry` then
+        return ""
     from event import _registry
 
-    kind = _registry.kind(other)
-    is_option = kind == "s3" and _registry.kind(name) == "broker"
-    return kind in _registry.BUILTINS and not is_option
+    # ``s3=`` is also an option of the handler `broker`.
+    known = _registry.BUILTINS.keys() - ({"s3"} if _registry.kind(name) == "broker" else set())
+    # A URL, such as ``s3://bucket/year=2026``, is no handler.
+    return next((other for other in names if _registry.kind(other) in known and "://" not in other), "")
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:
@@ -145,13 +141,11 @@ def join_fields(fields: list[str], *, last_whole: bool = False) -> str:
 def decode_options(
     handler: str, fields: Sequence[str], known: Collection[str], position: int, syntax: str
 ) -> dict[str, str]:
-    """Parse ``key=value`` fields.
+    """Parse the last fields of a configuration, which are ``key=value``.
 
-    :param handler: the name of the handler, for the error
-    :param fields: the last fields of a configuration
     :param known: the valid keys
     :param position: the position of the first field in the configuration, for the error
-    :param syntax: the expected syntax, such as ``expected http=URL[,key=value...]``
+    :param syntax: the expected syntax, for the error, such as ``expected http=URL[,key=value...]``
     :raises EventError: a field is not ``key=value``, or its key is unknown
     """
     options: dict[str, str] = {}
@@ -165,9 +159,8 @@ def decode_options(
 
 
 def positive_seconds(value: object, origin: str) -> float:
-    """Convert a value to a positive number of seconds.
+    """Convert a number, or a string with a number, to a positive number of seconds, at most `LONGEST_TIMEOUT`.
 
-    :param value: a number, or a string with a number
     :param origin: the name of the value, for the error
     :raises EventError: the value is not a positive number
     """
@@ -177,23 +170,19 @@ def positive_seconds(value: object, origin: str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise EventError(f"{origin} is {value!r}; expected a positive number of seconds")
-    return number
+    return min(number, LONGEST_TIMEOUT)
 
 
 def quote(value: str, *, comma: bool = True) -> str:
-    """Percent-encode each ``|``, each ``,`` and each ``%`` that would otherwise be the start of an escape.
-
-    :param comma: whether to encode commas
-    """
-    head, *rest = value.split("%")
-    value = head + "".join(("%25" if part[:2].upper() in _ESCAPES else "%") + part for part in rest)
+    """Percent-encode each ``|``, each ``,`` if `comma` is true, and each ``%`` that would be the start of an escape."""
+    for escape in _ESCAPES:
+        value = value.replace(escape, f"%25{escape[1:]}")
     value = value.replace("|", "%7C")
     return value.replace(",", "%2C") if comma else value
 
 
 def unquote(value: str) -> str:
     """Decode a value that `quote` has encoded."""
-    head, *rest = value.split("%")
-    return head + "".join(
-        _ESCAPES[part[:2].upper()] + part[2:] if part[:2].upper() in _ESCAPES else f"%{part}" for part in rest
-    )
+    for escape, character in reversed(_ESCAPES.items()):
+        value = value.replace(escape, character)
+    return value

@@ -32,27 +32,8 @@ _SURROGATES = r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f])"
 
 
 def dumps(value: Any, *, indent: int | None = None, sort_keys: bool = False, i_json: bool = False) -> str:
-    r"""Encode a value as JSON text, in ASCII.
+    """Encode a value as JSON text, in ASCII. The page "Formats" lists the forms of types that JSON does not have.
 
-    Types that JSON does not have are encoded as follows:
-
-    ========================================  ==================================================
-    set, frozenset, other sets                array, sorted if the elements can be sorted
-    deque, range and other sequences          array
-    other mappings                            object
-    dataclass instance                        object of its fields
-    Enum                                      its value
-    path                                      string
-    bytes, bytearray, memoryview              string: UTF-8, other bytes as ``\xNN``
-    date, time, datetime                      string, ISO 8601
-    timedelta                                 number of seconds
-    Decimal, Fraction, UUID, IP address       string
-    exception                                 string, ``Type: message``
-    NaN, infinities                           null
-    anything else                             string, its ``repr()``
-    ========================================  ==================================================
-
-    :param value: the value to encode
     :param indent: spaces for each level; None for a single line
     :param sort_keys: whether to sort the keys of each object
     :param i_json: whether to replace lone surrogates, which file names may contain, by the text of their escape, for
@@ -97,11 +78,10 @@ def _encode_unusual(value: Any, indent: int | None, sort_keys: bool) -> str:
 
 
 def _write_simple(value: Any, step: str, newline: str, sort_keys: bool) -> str:
-    """Encode a simple value as `json.dumps` would, without importing `json`.
+    """Encode a simple value as `json.dumps` would, without importing `json`. Raise ValueError for other values.
 
     :param step: the indentation of a level
     :param newline: the separator of lines on this level; empty for a single line
-    :raises ValueError: the value is not simple
     """
     kind = type(value)
     if kind is str:
@@ -130,10 +110,7 @@ def _quote_simple(text: str) -> str:
 
 
 def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
-    """Return a cached encoder.
-
-    :param layout: the number of spaces for each level, or the separator of an object's values; None for a single line
-    """
+    """Return the encoder of a layout: a number of spaces for each level, or the separator of an object's values."""
     key = (layout, sort_keys)
     if key not in _ENCODERS:
         import json

@@ -18,23 +18,43 @@ if TYPE_CHECKING:
 _WRITTEN_AS_STR = frozenset({"decimal", "fractions", "ipaddress", "uuid", "_pydecimal"})
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: Any, key: str = "", above: tuple[int, ...] = ()) -> Any:
     """Convert a value to plain JSON types.
 
+    :param key: the path of keys to the value, for the error
+    :param above: the ids of the containers that contain the value
     :raises EventError: a value contains itself, or is nested too deeply; the message names its key
     """
-    return _plain(value, "", ())
-
-
-def natural(value: Any) -> Any:
-    """Convert a value of another type to the form that `event._json.dumps` describes, one level deep."""
+    if id(value) in above:
+        raise EventError(f"event data {key!r} contains itself, which JSON cannot express; remove the inner reference")
     try:
-        return _natural(value)
-    except Exception:  # an error in the value's own code must not prevent sending the event
+        return _plain(value, key, (*above, id(value)))
+    except EventError:
+        raise
+    except RecursionError as error:
+        # Name only the start of the path, which is as long as the value is deep.
+        raise EventError(f"event data {'.'.join(key.split('.')[:3])!r} is nested too deeply for JSON") from error
+    except Exception:  # an error in the value's own code must not prevent sending the other values
         return shown(value)
 
 
-def _natural(value: Any) -> Any:
+def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
+    kind = type(value)  # isinstance would trust the __class__ of a mock
+    if value is None or issubclass(kind, (str, bool)):
+        return value
+    if issubclass(kind, float):
+        return value if value - value == 0 else None
+    if issubclass(kind, int):
+        return _encode_integer(value)
+    if isinstance(value, dict):
+        return {_key(k): to_plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v, key, above) for v in value]
+    return to_plain(natural(value), key, above)
+
+
+def natural(value: Any) -> Any:
+    """Convert a value of another type, one level deep."""
     kind = type(value)
     if isinstance(value, Enum):
         return value.value
@@ -79,40 +99,6 @@ def _in_order(values: Any) -> list[Any]:
         return list(values)
 
 
-def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
-    """Convert a value to plain JSON types.
-
-    :param key: the path of keys to the value, for the error
-    :param above: the ids of the containers that contain the value
-    """
-    if id(value) in above:
-        raise EventError(f"event data {key!r} contains itself, which JSON cannot express; remove the inner reference")
-    try:
-        return _plain_of(value, key, (*above, id(value)))
-    except EventError:
-        raise
-    except RecursionError as error:
-        # Name only the start of the path, which is as long as the value is deep.
-        raise EventError(f"event data {'.'.join(key.split('.')[:3])!r} is nested too deeply for JSON") from error
-    except Exception:  # an error in the value's own code must not prevent sending the other values
-        return shown(value)
-
-
-def _plain_of(value: Any, key: str, above: tuple[int, ...]) -> Any:
-    kind = type(value)  # isinstance would trust the __class__ of a mock
-    if value is None or issubclass(kind, (str, bool)):
-        return value
-    if issubclass(kind, float):
-        return value if value - value == 0 else None
-    if issubclass(kind, int):
-        return _encode_integer(value)
-    if isinstance(value, dict):
-        return {_key(k): _plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v, key, above) for v in value]
-    return _plain(natural(value), key, above)
-
-
 def _encode_integer(value: int) -> int | str:
     try:
         int.__repr__(value)
@@ -127,5 +113,5 @@ def _key(key: Any) -> str:
         return str.__str__(key)  # also for a member of an Enum that is a str
     if key is None or isinstance(key, (bool, float)):
         return json.dumps(key)
-    form = _encode_integer(key) if isinstance(key, int) else natural(key)
+    form = to_plain(key)
     return form if isinstance(form, str) else shown(form)

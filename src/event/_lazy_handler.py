@@ -30,7 +30,6 @@ class LazyHandler:
         self._handler: EventHandler | None = None
 
     def send_event(self, event: Event) -> bool:
-        """Give the handler an event."""
         try:
             handler: EventHandler = self.load()
             return handler.send_event(event)
@@ -66,14 +65,10 @@ class LazyHandler:
         stored. If a built-in handler's configuration has a path that depends on the working directory, the handler is
         loaded and its `config_for_outbox` is used.
         """
-        if self._has_relative_path():
+        kind = _registry.kind(self._name)
+        if kind == "file" or (kind in _registry.BUILTINS and "file:" in self.config.replace("file:/", "")):
             try:
                 return str(self.load().config_for_outbox())
             except Exception:
                 return self.config  # the delivery reports the error
         return self.config
-
-    def _has_relative_path(self) -> bool:
-        """Return whether the configuration of a built-in handler may contain a relative path."""
-        kind = _registry.kind(self._name)
-        return kind == "file" or (kind in _registry.BUILTINS and "file:" in self.config.replace("file:/", ""))

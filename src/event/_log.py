@@ -2,8 +2,7 @@
 
 ``logging`` is imported for the first message, because importing it takes longer than sending an event.
 
-A handler that returns False logs the reason. `start_capture` and `stop_capture` collect the messages of the current
-thread, so that the result of the delivery includes this reason.
+A handler that returns False logs the reason. Its messages are captured, so that the result of the delivery includes it.
 """
 
 from __future__ import annotations
@@ -19,15 +18,11 @@ if TYPE_CHECKING:
     from logging import Logger, LogRecord
     from typing import Any
 
-    from typing_extensions import TypeVar
-
-    T = TypeVar("T")
-
 WARNING = 30  # logging.WARNING, without importing logging
 _CAPTURED = "event_captured"  # an attribute of a record: the text to capture instead of the message
 
-# For each thread, the reasons why an event is not delivered, and the other messages.
-_captured: dict[int, tuple[list[str], list[str]]] = {}
+# For each thread, its captures, the innermost last: the reasons why an event is not delivered, and the other messages.
+_captures: dict[int, list[tuple[list[str], list[str]]]] = {}
 
 # Called before the logger is first used, so that a process that captures the log can import logging at that time.
 before_first_use: Callable[[], None] | None = None
@@ -46,7 +41,7 @@ def get_logger() -> Logger:
 
 
 def warning(message: str, *args: object) -> None:
-    """Log at WARNING; see `error`."""
+    """Log at WARNING."""
     _log_safely(WARNING, message, args)
 
 
@@ -59,14 +54,7 @@ def not_delivered(event: object, reason: str, *, is_logged: bool = False) -> Non
 
 
 def error(message: str, *args: object, cause: BaseException | None = None) -> None:
-    """Log at ERROR.
-
-    Never raise an exception, not even if a log handler or a filter does: logging a failure must not fail.
-
-    :param message: the message, as for `logging`
-    :param args: the arguments of the message, as for `logging`
-    :param cause: an exception to log with its traceback
-    """
+    """Log at ERROR, with the traceback of the cause if there is one."""
     _log_safely(40, message, args, cause)
 
 
@@ -77,6 +65,7 @@ def _log_safely(
     cause: BaseException | None = None,
     captured: str | None = None,
 ) -> None:
+    """Log a message, but do not raise, not even if a log handler or a filter does: logging a failure must not fail."""
     args = tuple(map(_visible_argument, args))
     try:
         # Tests may replace `event.logger`.
@@ -91,61 +80,44 @@ def _log_safely(
 
 
 def _visible_argument(value: object) -> object:
-    """Return an argument of a message without control characters, which could control a terminal or forge a line."""
+    """Escape control characters, which could control a terminal or forge a line."""
     if isinstance(value, str):
         return visible(value)
     return visible(str(value)) if isinstance(value, OSError) else value
 
 
 def start_capture() -> None:
-    """Start capturing the messages of the current thread."""
+    """Start capturing the messages of the current thread. A capture inside another one takes its messages."""
     if "logging" in sys.modules:
         get_logger()  # adds the filter that captures: a plugin may use the logger directly
-    _captured[get_ident()] = [], []
+    _captures.setdefault(get_ident(), []).append(([], []))
 
 
 def stop_capture() -> str:
-    """Stop capturing and return this thread's messages at WARNING and above, joined by ``; ``.
-
-    The reasons why an event is not delivered come first.
-    """
-    reasons, others = _captured.pop(get_ident(), ([], []))
+    """Stop capturing and return the messages at WARNING and above, the reasons of failed deliveries first."""
+    reasons, others = _captures[get_ident()].pop()
+    if not _captures[get_ident()]:
+        del _captures[get_ident()]
     return "; ".join(reasons + others)
-
-
-def capture_apart(act: Callable[[], T]) -> tuple[T, str]:
-    """Call a function; return its result and the messages that it logs, which an outer capture does not get."""
-    around = _captured.get(get_ident())
-    start_capture()
-    try:
-        result = act()
-    finally:
-        said = stop_capture()
-        if around is not None:
-            _captured[get_ident()] = around
-    return result, said
 
 
 def add_captured(said: str) -> None:
     """Add messages to the capture of the current thread, if there is one."""
-    if said and (captured := _captured.get(get_ident())) is not None:
-        captured[1].append(said)
+    if said and is_capturing():
+        _captures[get_ident()][-1][1].append(said)
 
 
 def _capture_record(record: LogRecord) -> bool:
-    """Capture a record and let it pass.
-
-    This is a filter, because a log handler would disable the default output of `logging` to stderr.
-    """
-    if record.exc_info and record.exc_info[1] and not record.exc_text:
-        record.exc_text = _visible_traceback(record.exc_info[1])
-    said = _captured.get(get_ident())
-    if said is not None and record.levelno >= WARNING:
-        error = record.exc_info[1] if record.exc_info else None
+    """Capture a record. This is a filter, because a log handler would disable the default output to stderr."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error and not record.exc_text:
+        record.exc_text = _visible_traceback(error)
+    if record.levelno >= WARNING and is_capturing():
         reason = getattr(record, _CAPTURED, None)
         text = record_text(record) if reason is None else " ".join(reason.split())
         if text:
-            said[reason is None].append(f"{text}: {one_line(error)}" if error else text)
+            said = _captures[get_ident()][-1][reason is None]
+            said.append(f"{text}: {one_line(error)}" if error else text)
     return True
 
 
@@ -159,7 +131,7 @@ def record_text(record: LogRecord) -> str:
 
 def is_capturing() -> bool:
     """Return whether the messages of the current thread are captured."""
-    return get_ident() in _captured
+    return get_ident() in _captures
 
 
 def _visible_traceback(error: BaseException) -> str | None:

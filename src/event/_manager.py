@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from event._handler import EventHandler
     from event._outcome import Outcome
 
-LONGEST_TIMEOUT = 4_000_000.0  # seconds; the timers of every system accept this value
-
 
 class EventManager:
     """Holds handlers and sends events to them.
@@ -45,7 +43,7 @@ class EventManager:
     ) -> None:
         self.handlers: dict[str, EventHandler] = {}
         self.outbox = named_outbox(outbox or os.environ.get("E3_EVENT_OUTBOX"))
-        self.timeout: float | None = _seconds_of_environment() if timeout is None else seconds(timeout, "the timeout")
+        self.timeout: float | None = _timeout(timeout)
         self.redact: tuple[str, ...] | None = further_secrets(redact)
         # The configurations of the handlers that could not be loaded. An outbox keeps the events for them.
         self._unloaded: dict[str, str] = {}
@@ -200,16 +198,15 @@ class EventManager:
         from event import _places
 
         path = os.fspath(filename) if filename else _places.config_file()
-        content = None
-        if path:
-            from event._config_file import read_config_file
-
-            content = read_config_file(path)
-            self._config_path = content.path
-            self._apply(content)
-        if content is None:
+        if not path:
             self.load_handlers_from_env()
-        elif os.environ.get("E3_EVENT_HANDLERS"):
+            return
+        from event._config_file import read_config_file
+
+        content = read_config_file(path)
+        self._config_path = content.path
+        self._apply(content)
+        if os.environ.get("E3_EVENT_HANDLERS"):
             self._load_from_env("E3_EVENT_HANDLERS", [*content.problems, *filter(None, [content.hiding])])
         else:
             self._load(content.handlers, content.path, content.problems)
@@ -219,19 +216,15 @@ class EventManager:
         if content.outbox and not os.environ.get("E3_EVENT_OUTBOX"):
             self.outbox = named_outbox(content.outbox)
         if content.timeout and not os.environ.get("E3_EVENT_TIMEOUT"):
-            self.timeout = seconds(content.timeout, "timeout")
+            self.timeout = _timeout(content.timeout)
         if content.redact is not None:
             self.redact = further_secrets(content.redact)
 
     def _load(self, pairs: Iterable[tuple[str, str]], where: str, problems: Sequence[str] = ()) -> None:
-        """Add handlers by name and configuration.
-
-        :param where: the source of the configurations, for messages
-        :param problems: other errors of that source, to raise too
-        """
+        """Add handlers by name and configuration; `where` is their source, and `problems` are its other errors."""
         from event import _handler_config
 
-        errors: dict[str, BaseException] = {}
+        messages, causes = [*problems], list[BaseException]()
         for name, config in dict(pairs).items():
             try:
                 _handler_config.require_valid_config(config)
@@ -242,11 +235,12 @@ class EventManager:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit too: a plugin must not end the program
-                errors[name] = error
                 self._unloaded[name] = config
-        messages = [*problems, *(_load_message(name, error, where) for name, error in errors.items())]
+                text = one_line(error)
+                messages.append(text if text.startswith(where) else f"{name}: {text} (in {where})")
+                causes.append(error)
         if messages:
-            raise EventError(";\n".join(messages)) from next(iter(errors.values()), None)
+            raise EventError(";\n".join(messages)) from next(iter(causes), None)
 
     def handler_config_as_env(self, var_name: str = "E3_EVENT_HANDLERS") -> None:
         """Write all handlers to an environment variable, for child processes.
@@ -289,45 +283,33 @@ class EventManager:
         from event import _redact  # noqa: F401
 
         if self.outbox is not None or self.timeout is not None:
-            from event import _dump  # noqa: F401
             from event._outbox import delivery  # noqa: F401
         if "event._json" in sys.modules:  # a handler that writes JSON or the outbox has imported it
             from event import _json_plain  # noqa: F401
 
 
-def seconds(value: object, origin: str) -> float:
-    """Return a timeout, in seconds; at most `LONGEST_TIMEOUT`.
-
-    :raises EventError: it is not a positive number
-    """
-    from event._handler_config import positive_seconds
-
-    return min(positive_seconds(value, origin), LONGEST_TIMEOUT)
-
-
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
-    """Return the value of `EventManager.redact` for the constructor's argument."""
+    """Return the value of `EventManager.redact`."""
     if isinstance(redact, bool):
         return () if redact else None
     return (redact,) if isinstance(redact, str) else tuple(redact)
 
 
-def _seconds_of_environment() -> float | None:
-    value = os.environ.get("E3_EVENT_TIMEOUT")
-    if not value:
+def _timeout(value: float | None) -> float | None:
+    """Return a timeout in seconds; if it is None, that of E3_EVENT_TIMEOUT."""
+    text = os.environ.get("E3_EVENT_TIMEOUT")
+    if value is None and not text:
         return None
+    from event._handler_config import positive_seconds
+
+    if value is not None:
+        return positive_seconds(value, "the timeout")
     try:
-        return seconds(value, "E3_EVENT_TIMEOUT")
+        return positive_seconds(text, "E3_EVENT_TIMEOUT")
     except EventError as error:
         # This runs when the package is imported: an invalid variable must not break the build.
         _log.error("%s; it is ignored", one_line(error))
         return None
-
-
-def _load_message(name: str, error: BaseException, where: str) -> str:
-    """Return the error of a handler, with its name and the source of its configuration."""
-    text = one_line(error)
-    return text if text.startswith(where) else f"{name}: {text} (in {where})"
 
 
 def _config_of(name: str, handler: EventHandler) -> str:
@@ -340,10 +322,7 @@ def _config_of(name: str, handler: EventHandler) -> str:
 
 
 def named_outbox(name: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of an outbox from an option or a variable; None if it is ``none`` or empty.
-
-    ``none`` may be written in upper case. ``~`` is the home directory.
-    """
+    """Return the absolute path of an outbox; None if the name is ``none``, in upper or lower case, or empty."""
     path = os.fspath(name or "")
     if not path or path.lower() == "none":
         return None

@@ -11,43 +11,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MASK = "***"
-MIN_LINE_LENGTH = 8  # characters of a line of a secret; shorter lines, such as "}", occur everywhere
+_MIN_LINE_LENGTH = 8  # characters of a line of a secret; shorter lines, such as "}", occur everywhere
 _MIN_BASE64_LENGTH = 8  # characters; fewer may be a part of an ordinary word
-_LONG = 6  # characters of a credential; a shorter one may be a part of an ordinary word
+_LONG = 6  # characters of a credential; a shorter one is masked only as a word
 
 # Characters that URLs, repr, JSON and HTML do not escape: the unreserved characters of RFC 3986, section 2.3.
 _UNQUOTED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class Secrets:
-    """The forms of secrets.
-
-    :ivar plain: the secrets and their encodings
-    :ivar base64: parts of the base64 of any text that contains a secret
-    """
+    """The forms of secrets and of each of their lines, without the white space at their ends."""
 
     __slots__ = ("base64", "plain")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self.plain: set[str] = set()
-        self.base64: set[str] = set()
+        self.plain: set[str] = set()  # the secrets and their encodings
+        self.base64: set[str] = set()  # parts of the base64 of any text that contains a secret
         for secret in secrets:
-            self.add(secret)
-
-    def add(self, secret: str) -> None:
-        """Add the forms of a secret and of each of its lines, without the white space at its ends."""
-        lines = [line for line in secret.splitlines() if len(line) >= MIN_LINE_LENGTH]
-        for text in filter(None, {secret.strip(), *lines}):
-            self.plain |= _plain_forms(text)
-            self.base64 |= _base64_forms(text)
-
-    def update(self, other: Secrets) -> None:
-        """Add the forms of other secrets."""
-        self.plain |= other.plain
-        self.base64 |= other.base64
+            lines = [line for line in secret.splitlines() if len(line) >= _MIN_LINE_LENGTH]
+            for text in filter(None, {secret.strip(), *lines}):
+                self.plain |= _plain_forms(text)
+                self.base64 |= _base64_forms(text)
 
     def are_in(self, text: str) -> bool:
-        """Return whether a text contains a secret."""
         return any(form in text for form in self.plain) or any(form in text for form in self.base64)
 
     def without(self, text: str) -> str:
@@ -60,9 +46,7 @@ class Secrets:
 
 
 def without_credentials(text: str, credentials: Iterable[str]) -> str:
-    """Mask the credentials of a request in a text from the other side, which may echo the request.
-
-    Upper and lower case are the same. A credential of less than six characters is masked only as a word.
+    """Mask the credentials of a request in a text from the other side, which may echo the request in another case.
 
     :param credentials: passwords, tokens, and values of headers, such as ``Basic dTpw``
     """
@@ -87,7 +71,7 @@ def without_credentials(text: str, credentials: Iterable[str]) -> str:
 
 
 def _parts(credential: str) -> Iterator[str]:
-    """Yield a credential, and the secrets that it contains: a token, the password of ``Basic``, a value of a cookie."""
+    """Yield a credential and what it contains: a token, the password of ``Basic``, a value of a cookie."""
     from urllib.parse import unquote
 
     scheme, _, token = credential.strip().partition(" ")

@@ -53,7 +53,6 @@ class Delivery:
         return done if isinstance(done, frozenset) else frozenset()
 
     def __str__(self) -> str:
-        """Return the result on one line."""
         if self.ok:
             return f"{self.handler}: delivered in {self.seconds:.3f} s"
         return f"{self.handler}: not delivered: {self.reason}"
@@ -86,7 +85,6 @@ class Outcome:
         return len(self.deliveries)
 
     def __str__(self) -> str:
-        """Return one line for each handler."""
         return "\n".join(map(str, self.deliveries)) or "no handlers"
 
     def __repr__(self) -> str:
@@ -94,10 +92,9 @@ class Outcome:
 
 
 def is_delivered(answer: object, method: str = "send_event") -> bool:
-    """Return whether a handler's return value means that it has delivered the event.
+    """Return whether the value that a handler's method returned means that it has delivered the event.
 
-    :param method: the name of the handler's method
-    :raises TypeError: the value is no result but unfinished work, see `require_finished`, or NotImplemented
+    :raises TypeError: see `require_finished`
     """
     if answer is True or answer is False or answer is None:
         return answer is True
@@ -106,10 +103,9 @@ def is_delivered(answer: object, method: str = "send_event") -> bool:
 
 
 def require_finished(answer: object, method: str) -> None:
-    """Check that a handler has not returned a coroutine, a generator or a future, which nothing would wait for.
+    """Check what a handler's method has returned.
 
-    :param method: the name of the handler's method
-    :raises TypeError: it has, or it has returned NotImplemented
+    :raises TypeError: it is a coroutine, a generator or a future, which nothing would wait for, or NotImplemented
     """
     kind = type(answer)  # an instance may have any attribute, for example a Mock
     for attribute, (what, fix) in _UNFINISHED.items():

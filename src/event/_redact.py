@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     _V = TypeVar("_V")
 
-# The errors of these handlers never contain secrets, so they need no masking and may name a directory or a server.
-_NO_SECRET_IN_ERRORS = frozenset(_registry.BUILTINS)
 _MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would damage ordinary words
 _MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are often words such as "true" or "staging"
 _MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is fast
@@ -35,7 +33,6 @@ _MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is f
 # "_" separates the words. A number at the end of a word is ignored.
 _SECRET_ENDS = (
     *("TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "SECRET", "KEY", "KEYS", "CREDENTIAL", "CREDENTIALS", "DSN"),
-    *("CONNECTIONSTRING", "CONNECTIONSTRINGS", "CONNSTR", "CONNSTRING"),
 )
 _SECRET_WORDS = frozenset(
     {
@@ -43,17 +40,15 @@ _SECRET_WORDS = frozenset(
         *("TOKENS", "PASSWORDS", "SECRETS", "WEBHOOK", "WEBHOOKS", "HOOK"),
     }
 )
-_SECRET_PHRASES = ("CONNECTION_STRING", "CONN_STR")
+_SECRET_PHRASES = ("CONNECTIONSTRING", "CONNSTR")  # in the name without "_"
 _OTHER_PASS = ("BYPASS", "COMPASS", "OVERPASS", "SURPASS", "TRESPASS", "UNDERPASS")  # words that are no password
-_NOT_SECRET_WORDS = frozenset({"PUBLIC"})
 # If one of these is the last word, the value is not the secret itself, but its location or a description.
 _PLACE_WORDS = frozenset(
     {"FILE", "PATH", "DIR", "HOME", "SOCK", "DOMAIN", "ENABLED", "HOST", "NAME", "PORT", "TTL", "TYPE"}
 )
 _NOT_SECRET = frozenset({"PWD", "OLDPWD", "GOOGLE_APPLICATION_CREDENTIALS"})  # paths
 
-# The password in a URL.
-_USERINFO = r"(://[^\s/@:]*:)[^\s/]+@"
+_USERINFO = r"(://[^\s/@:]*:)[^\s/]+@"  # the password in a URL
 _WELL_KNOWN = (
     r"(?<![A-Za-z0-9])(?:"
     r"gh[pousr]_\w{30,}|github_pat_\w{22,}"  # GitHub
@@ -77,9 +72,7 @@ _PEM_TITLE_MAX = 60  # characters
 
 
 def without_secrets(text: str, configs: Mapping[str, str]) -> str:
-    """Mask secrets in a text, because a plugin's error may quote a password or a token.
-
-    Mask the values of the handlers' configurations, and everything that `redact_text` masks.
+    """Mask the values of handlers' configurations, which a plugin's error may quote, and all that `redact_text` masks.
 
     :param configs: the configuration of each handler, by name
     """
@@ -88,7 +81,8 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
     text = text[:_MAX_TEXT_LENGTH]
     parts: set[str] = set()
     for name, config in configs.items():
-        if _registry.kind(name) not in _NO_SECRET_IN_ERRORS and not _handler_config.is_invalid_config(config):
+        # The errors of built-in handlers never contain secrets, and may name a directory or a server.
+        if _registry.kind(name) not in _registry.BUILTINS and not _handler_config.is_invalid_config(config):
             import re
             from urllib.parse import unquote
 
@@ -99,10 +93,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
-    """Replace secrets in an event's data, except in the ``uid``. If there are none, return the same object.
-
-    :param references: further secrets, see `redact_text`
-    """
+    """Replace secrets in an event's data, except in the ``uid``. If there are none, return the same object."""
     secrets = _known_secrets(references)
     if _is_harmless(data, secrets):
         return data
@@ -114,8 +105,6 @@ def redact_keys(names: dict[str, _V], references: Iterable[str] = ()) -> dict[st
     """Replace secrets in the keys of a dict, such as the names of attachments. If there are none, return the same dict.
 
     A number distinguishes keys that would become the same: ``***``, ``***-2``.
-
-    :param references: further secrets, see `redact_text`
     """
     return _with_values(names, [*names.values()], _known_secrets(references))
 
@@ -132,41 +121,31 @@ def redact_text(text: str, references: Iterable[str] = ()) -> str:
 def is_secret_name(name: str) -> bool:
     """Return whether a variable's value is secret according to its name, such as ``NPM_TOKEN`` or ``PGPASSWORD``."""
     words = [word.rstrip("0123456789") for word in name.upper().replace("-", "_").replace(".", "_").split("_")]
-    if words[-1] in _PLACE_WORDS or name in _NOT_SECRET or _NOT_SECRET_WORDS & {*words}:
+    if words[-1] in _PLACE_WORDS or name in _NOT_SECRET or "PUBLIC" in words:
         return False
-    if any(word in _SECRET_WORDS or _has_secret_end(word) for word in words):
-        return True
-    joined = "_".join(words)
-    return any(phrase in joined for phrase in _SECRET_PHRASES)
-
-
-def _has_secret_end(word: str) -> bool:
-    return word.endswith(_SECRET_ENDS) and not word.endswith(_OTHER_PASS)
+    joined = "".join(words)
+    return any(phrase in joined for phrase in _SECRET_PHRASES) or any(
+        word in _SECRET_WORDS or (word.endswith(_SECRET_ENDS) and not word.endswith(_OTHER_PASS)) for word in words
+    )
 
 
 class _Environment:
     """Returns the secrets of the environment. They are cached, because encoding takes longer than comparing."""
 
     def __init__(self) -> None:
-        self._names: tuple[list[str], list[str]] = [], []  # of all variables, and of the secret ones
-        self._values: tuple[list[str], Secrets] = [], Secrets()
+        # The names of all variables, those of the secret ones, and the values of the latter.
+        self._cache: tuple[list[str], list[str], list[str], Secrets] = [], [], [], Secrets()
 
     def secrets(self) -> Secrets:
-        """Return the values of the secret variables."""
-        values = [os.environ.get(name, "") for name in self._secret_names()]
-        known, secrets = self._values
-        if values != known:
-            secrets = Secrets(value for value in values if len(value.strip()) >= _MIN_VALUE_LENGTH)
-            self._values = values, secrets
-        return secrets
-
-    def _secret_names(self) -> list[str]:
         names = list(os.environ)
-        known, secret = self._names
-        if names != known:
-            secret = [name for name in names if is_secret_name(name)]
-            self._names = names, secret
-        return secret
+        known_names, secret_names, known_values, secrets = self._cache
+        if names != known_names:
+            secret_names = [name for name in names if is_secret_name(name)]
+        values = [os.environ.get(name, "") for name in secret_names]
+        if values != known_values:
+            secrets = Secrets(value for value in values if len(value.strip()) >= _MIN_VALUE_LENGTH)
+        self._cache = names, secret_names, values, secrets
+        return secrets
 
 
 _environment = _Environment()
@@ -178,7 +157,8 @@ def _known_secrets(references: Iterable[str]) -> Secrets:
     if not references:
         return secrets
     more = Secrets(map(_secret_of, references))
-    more.update(secrets)
+    more.plain |= secrets.plain
+    more.base64 |= secrets.base64
     return more
 
 
@@ -202,22 +182,16 @@ def _secret_of(reference: str) -> str:
 def _redacted_top(value: Any, secrets: Secrets) -> Any:
     """Replace secrets in a value of an event's data. If there are none, return the same object."""
     try:
-        return _redacted(value, secrets)
-    except EventError:  # the value contains itself, so no handler can encode it
+        try:
+            return _redacted(value, secrets)
+        except RecursionError:  # too deeply nested for this function, but a handler may be able to encode it
+            from event import _json
+
+            text = _json.dumps(value)
+            redacted = _redacted_text(text, secrets)
+            return value if redacted == text else redacted
+    except EventError:  # no handler can encode it, because it contains itself or is nested too deeply
         return value
-    except RecursionError:  # too deeply nested for this function, but a handler may be able to encode it
-        return _redacted_deep(value, secrets)
-
-
-def _redacted_deep(value: Any, secrets: Secrets) -> Any:
-    from event import _json
-
-    try:
-        text = _json.dumps(value)
-    except EventError:
-        return value
-    redacted = _redacted_text(text, secrets)
-    return value if redacted == text else redacted
 
 
 def _redacted(value: Any, secrets: Secrets) -> Any:
@@ -240,7 +214,7 @@ def _redacted(value: Any, secrets: Secrets) -> Any:
 
 
 def _with_values(items: dict[Any, _V], values: list[_V], secrets: Secrets) -> dict[Any, _V]:
-    """Return a dict with other values, and without secrets in its keys. If nothing differs, return the same dict."""
+    """Return a dict with these values, and without secrets in its keys. If nothing differs, return the same dict."""
     keys = [_redacted_key(key, secrets) for key in items]
     if _are_same(values, items.values()) and _are_same(keys, items):
         return items
@@ -248,10 +222,7 @@ def _with_values(items: dict[Any, _V], values: list[_V], secrets: Secrets) -> di
 
 
 def _distinct(keys: list[Any], before: Iterable[Any]) -> Iterator[Any]:
-    """Yield keys. A number distinguishes a changed key from the others: ``***``, ``***-2``.
-
-    :param before: the keys before the change
-    """
+    """Yield keys, and distinguish a key that differs from the one before the change by a number."""
     used, numbers = {*before}, dict.fromkeys(keys, 1)
     for key, unchanged in zip(keys, before, strict=True):
         found = key
@@ -279,10 +250,6 @@ def _redacted_text(text: str, secrets: Secrets) -> str:
         import re
 
         text = re.sub(_WELL_KNOWN, MASK, text)
-    return _without_userinfo(text)
-
-
-def _without_userinfo(text: str) -> str:
     if "@" in text and "://" in text:
         import re
 
@@ -300,10 +267,7 @@ def _without_private_keys(text: str) -> str:
 
 
 def _without_private_key(block: str) -> str:
-    """Replace the content of a PEM block if it is a private key.
-
-    :param block: the text after ``-----BEGIN ``
-    """
+    """Replace the content of a PEM block, a text after ``-----BEGIN ``, if it is a private key."""
     title, dashes, body = block.partition(_DASHES)
     if not dashes or "PRIVATE KEY" not in title[:_PEM_TITLE_MAX]:
         return _PEM_BEGIN + block

@@ -41,9 +41,8 @@ def is_installed(key: str) -> bool:
 
 
 def get_handler(name: str) -> Any:
-    """Return the class of a handler.
+    """Return the class of a handler; ignore the label and the conditions in its name.
 
-    :param name: the handler's name, with or without a label and conditions
     :raises EventError: there is no such handler, importing it fails, it is not a handler, or two distributions declare
         different handlers of that name
     """
@@ -51,10 +50,14 @@ def get_handler(name: str) -> Any:
     if key in BUILTINS:
         module, attribute = BUILTINS[key]
         return getattr(__import__(module, fromlist=[attribute]), attribute)
-    points = plugins()
-    if key not in points:
+    points = plugins().get(key)
+    if not points:
         raise EventError(unknown(key))
-    return _load(key, points[key])
+    handler, *others = [_import(point) for point in points]
+    if any(other is not handler for other in others):
+        claims = " and ".join(f"{p.value} of {origin(p)}" for p in points)
+        raise EventError(f"handler {key!r} is registered more than once: {claims}; uninstall all but one")
+    return handler
 
 
 def plugins() -> dict[str, list[EntryPoint]]:
@@ -67,10 +70,7 @@ def plugins() -> dict[str, list[EntryPoint]]:
 
 
 def entry_points() -> list[EntryPoint]:
-    """Return the entry points of both groups; none if only this distribution declares some.
-
-    If the entry points of a distribution can't be read, log a warning.
-    """
+    """Return the entry points of both groups. Log a warning if those of a distribution can't be read."""
     if not _may_have_plugins():
         return []
     from importlib import metadata
@@ -92,12 +92,10 @@ def entry_points() -> list[EntryPoint]:
 
 
 def _may_have_plugins(key: str = "") -> bool:
-    """Return whether another distribution may declare a handler. If not, importlib.metadata need not be imported.
+    """Return whether another distribution may declare a handler of this kind, or of any kind if the key is empty.
 
-    That import takes longer than everything else in `e3-event check`. The files' format is specified at
-    https://packaging.python.org/en/latest/specifications/entry-points/
-
-    :param key: the handler's kind; empty for any handler
+    If not, importlib.metadata is not imported, which takes longer than everything else in `e3-event check`. The format
+    of the files is specified at https://packaging.python.org/en/latest/specifications/entry-points/
     """
     from importlib.machinery import PathFinder
 
@@ -128,24 +126,13 @@ def _declares(metadata: str, key: bytes) -> bool:
     )
 
 
-_UNKNOWN = "an unknown distribution"
-
-
 def origin(point: EntryPoint) -> str:
     """Return the name of the distribution that declares an entry point."""
-    dist: Any = point.dist
     try:
-        return str(dist.name or _UNKNOWN)
+        name = point.dist.name  # type: ignore[union-attr]  # None has no name
     except Exception:  # damaged metadata; depending on the version, Python returns None or raises an error
-        return _UNKNOWN
-
-
-def _load(key: str, points: list[EntryPoint]) -> Any:
-    handler, *others = [_import(point) for point in points]
-    if any(other is not handler for other in others):
-        claims = " and ".join(f"{p.value} of {origin(p)}" for p in points)
-        raise EventError(f"handler {key!r} is registered more than once: {claims}; uninstall all but one")
-    return handler
+        name = None
+    return name or "an unknown distribution"
 
 
 def _import(point: EntryPoint) -> Any:

@@ -3,13 +3,7 @@
 The variable TRACEPARENT (``00-{trace id}-{span id}-{flags}``) contains the span in which a process runs; see Trace
 Context level 1, section 3.2, and OpenTelemetry's "Environment Variables as Context Propagation Carriers". TRACESTATE
 contains vendor data. An event's data contains its own span in the same form, because another process may deliver the
-event later:
-
-==================  ====================================================================================
-``traceparent``     the event's own span, which its child processes have in TRACEPARENT
-``parent_span_id``  the enclosing span, 16 hexadecimal digits; missing if the event is the root of a trace
-``tracestate``      the unchanged TRACESTATE; missing if there was none
-==================  ====================================================================================
+event later.
 """
 
 from __future__ import annotations
@@ -22,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-KEYS = ("traceparent", "parent_span_id", "tracestate")
+KEYS = (
+    "traceparent",  # the event's own span, which its child processes have in TRACEPARENT
+    "parent_span_id",  # the enclosing span, 16 hexadecimal digits; missing if the event is the root of a trace
+    "tracestate",  # the unchanged TRACESTATE; missing if there was none
+)
 
 # The span in which the current code runs, set by `event.track` or by the delivery of an event from an outbox. If it is
 # None, the environment contains the span. If it is NO_SPAN, there is no span.
@@ -56,12 +54,10 @@ class Span:
 
     @property
     def sampled(self) -> bool:
-        """Whether the trace is recorded."""
         return bool(self.flags & _SAMPLED)
 
     @property
     def traceparent(self) -> str:
-        """The span in the form of TRACEPARENT."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
 
@@ -71,11 +67,7 @@ NO_SPAN = Span("0" * 32, "0" * 16, flags=0)
 
 
 def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "") -> Span | None:
-    """Parse a traceparent; return None if it is invalid, since the standard requires to ignore it then.
-
-    :param parent_id: the span id of the enclosing span, which a traceparent does not include
-    :param state: the tracestate
-    """
+    """Return the span of a traceparent and of what it does not include; None if the traceparent is invalid."""
     if not isinstance(traceparent, str):
         return None
     version, *fields = traceparent.strip().split("-")
@@ -83,9 +75,8 @@ def parse_traceparent(traceparent: object, parent_id: str = "", state: str = "")
     if not _is_id(version, 2) or version == "ff" or len(fields) < 3 or (version == "00" and len(fields) > 3):
         return None
     trace_id, span_id, flags = fields[:3]
-    if not (_is_id(trace_id, 32) and _is_id(span_id, 16) and _is_id(flags, 2)) or not int(trace_id, 16) * int(
-        span_id, 16
-    ):
+    are_ids = _is_id(trace_id, 32) and _is_id(span_id, 16) and _is_id(flags, 2)
+    if not are_ids or not int(trace_id, 16) or not int(span_id, 16):
         return None
     return Span(trace_id, span_id, parent_id, int(flags, 16) & _KNOWN_FLAGS, state)
 
@@ -97,11 +88,8 @@ def current_span(environ: Mapping[str, str] = os.environ) -> Span | None:
 
 
 def span_for(event: object) -> Span | None:
-    """Return the span in which an event is sent. It is the event's parent, unless the event has its own span.
-
-    For an event that was loaded from a file, ignore this process's environment, since another process may have created
-    the event. (The dates of such an event are strings.)
-    """
+    """Return the span in which an event is sent. It is the event's parent, unless the event has its own span."""
+    # An event whose dates are strings was loaded from a file. Another process, with another span, may have created it.
     return current_span({} if isinstance(getattr(event, "begin_time", None), str) else os.environ)
 
 
@@ -153,19 +141,16 @@ def _sample(sampler: str, span: Span) -> int:
     """Return the flags of a new span according to OTEL_TRACES_SAMPLER, as OpenTelemetry's SDKs determine them."""
     if sampler.startswith("parentbased_") and span.parent_id:
         return span.flags
-    recorded = True
     kind = sampler.removeprefix("parentbased_")
-    if kind == "always_off":
-        recorded = False
-    elif kind == "traceidratio":
+    if kind not in {"always_on", "always_off", "traceidratio"}:
+        return span.flags
+    ratio = 0.0 if kind == "always_off" else 1.0
+    if kind == "traceidratio":
         try:
             ratio = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))
         except ValueError:
-            ratio = 1.0  # the default; the SDKs ignore an invalid value
-        recorded = int(span.trace_id[16:], 16) < ratio * 2**64
-    elif kind != "always_on":
-        return span.flags
-    return span.flags & ~_SAMPLED | recorded
+            pass  # the SDKs ignore an invalid value
+    return span.flags & ~_SAMPLED | (int(span.trace_id[16:], 16) < ratio * 2**64)
 
 
 def _valid_state(text: object) -> str:

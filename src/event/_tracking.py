@@ -9,7 +9,7 @@ from event._event import Event, raw_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Any
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without importing inspect, which is slow.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
-_CANCELLATIONS = frozenset({"KeyboardInterrupt", "CancelledError", "GeneratorExit"})
 
 
 class Tracker:
@@ -38,33 +37,26 @@ class Tracker:
         self._send = send
         self._name = name
         self._data = data
-        # The event, its span and the enclosing span for each use that has not ended. Uses may be nested or concurrent.
-        self._active_uses: list[tuple[Event, _trace_context.Span, _trace_context.Span | None]] = []
+        # The event and the enclosing span of each use that has not ended. Uses may be nested or concurrent.
+        self._uses: dict[_trace_context.Span, tuple[Event, _trace_context.Span | None]] = {}
 
     def __enter__(self) -> Event:
-        """Create and return the event."""
         span = _trace_context.new_span(_trace_context.current_span())
         event = Event(self._name, **{**_trace_context.to_data(span), **self._data})
-        self._active_uses.append((event, span, _trace_context.active_span.get()))
+        self._uses[span] = event, _trace_context.active_span.get()
         _trace_context.active_span.set(span)
         return event
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        """Set the outcome, close the event and send it. An exception of the block is raised unchanged.
-
-        If sending fails, log the error.
-        """
         event = self._end()
         try:
-            _finish(event, error)
-            self._send(event)
+            self._send(_finished(event, error))
         except BaseException as failure:
             self._report(failure, error)
 
     async def __aenter__(self) -> Event:
-        """Create and return the event."""
         return self.__enter__()
 
     async def __aexit__(
@@ -73,10 +65,9 @@ class Tracker:
         """Do the same as `__exit__`, but send the event in a thread, so that the event loop is not blocked."""
         event = self._end()
         try:
-            _finish(event, error)
-            await in_thread(self._send, event)
+            await in_thread(self._send, _finished(event, error))
         except BaseException as failure:
-            if is_cancellation(failure):
+            if _is_cancellation(failure):
                 raise
             self._report(failure, error)
 
@@ -84,9 +75,7 @@ class Tracker:
         """Return the event of the use that ends, and restore the enclosing span."""
         active = _trace_context.active_span.get()
         # A generator may be closed in another context than the one in which it was started. Then end the last use.
-        begun = next((begun for begun in reversed(self._active_uses) if begun[1] is active), self._active_uses[-1])
-        self._active_uses.remove(begun)
-        event, _, around = begun
+        event, around = self._uses.pop(active if active in self._uses else next(reversed(self._uses)))
         # Resetting with the token would raise an error in another context.
         _trace_context.active_span.set(around)
         return event
@@ -95,14 +84,11 @@ class Tracker:
         """Log why the event was not sent, also for SystemExit: a handler must not end the build.
 
         Ctrl-C while sending is raised, unless the block has raised an exception, which has priority.
-
-        :param failure: the exception while sending
-        :param error: the exception of the block, or None
         """
-        if isinstance(failure, KeyboardInterrupt) and error is None:
-            raise failure
         if not isinstance(failure, KeyboardInterrupt):
             _log.error("event %s could not be sent", self._name, cause=failure)
+        elif error is None:
+            raise failure
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function, a coroutine function or a generator function.
@@ -145,18 +131,16 @@ def _generator(function: Any, track: Callable[[], Tracker]) -> Any:
     return call
 
 
-def _finish(event: Event, error: BaseException | None) -> None:
+def _finished(event: Event, error: BaseException | None) -> Event:
     """Set the outcome and close the event. After a success, data that the block has set is not replaced."""
     outcome, data = outcome_of(error), raw_data(event)
     data.update(outcome if error else {**outcome, **data})
     event.close()
+    return event
 
 
 async def in_thread(send: Callable[[Event], T], event: Event) -> T:
-    """Send an event in a thread of asyncio.
-
-    If no event loop of asyncio is running, or it has no more threads, send it in the current thread.
-    """
+    """Send an event in a thread of asyncio's event loop; in the current thread if there is no such loop or thread."""
     asyncio = sys.modules.get("asyncio")
     try:
         loop = asyncio.get_running_loop()  # type: ignore[union-attr]  # None has no loop
@@ -171,14 +155,9 @@ async def in_thread(send: Callable[[Event], T], event: Event) -> T:
     return await sending
 
 
-def is_cancellation(error: BaseException) -> bool:
-    """Return whether an exception means that an event loop has cancelled the task."""
-    return _has_base(error, {"CancelledError", "GeneratorExit"})
-
-
-def _has_base(error: BaseException, names: Container[str]) -> bool:
-    """Return whether an error's class, or one of its bases, has one of these names. The class need not be imported."""
-    return any(base.__name__ in names for base in type(error).__mro__)
+def _is_cancellation(error: BaseException) -> bool:
+    """Return whether an event loop has cancelled the task. Compare names, because importing asyncio is slow."""
+    return any(base.__name__ in {"CancelledError", "GeneratorExit"} for base in type(error).__mro__)
 
 
 def _flags(function: Any) -> int:
@@ -194,18 +173,13 @@ def _flags(function: Any) -> int:
 
 
 def outcome_of(error: BaseException | None) -> dict[str, Any]:
-    """Return the ``outcome`` of work that ended with an exception or None: success, failure or cancel.
-
-    A failure also has an ``error`` with the exception's ``type`` and ``message``. SystemExit with status 0 is a
-    success.
-    """
+    """Return the ``outcome`` of work that ended with an exception or None, and the ``error`` of a failure."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return {"outcome": "success"}
-    kind = type(error)
-    if _has_base(error, _CANCELLATIONS):
+    if isinstance(error, KeyboardInterrupt) or _is_cancellation(error):
         return {"outcome": "cancel"}
     try:
         message = str(error)
     except Exception:
         message = ""
-    return {"outcome": "failure", "error": {"type": kind.__qualname__, "message": message}}
+    return {"outcome": "failure", "error": {"type": type(error).__qualname__, "message": message}}

@@ -1,4 +1,4 @@
-"""Print the speed table, ours and the peers' measured in one run: ``python tests/bench``."""
+"""Measure e3-event and its peers in one run, and print the speed table: ``python tests/bench``."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ import table
 import workplace
 from measure import SIZES
 
-# A page each, in docs/explanation.
+# Each group has a page in docs/explanation.
 GROUPS = {"speed": {**rows.ROWS, **outbox_rows.ROWS}, "scale": {**handler_rows.ROWS, **relay_rows.ROWS}}
 ROWS = {name: row for group in GROUPS.values() for name, row in group.items()}
 
 
 def parse(arguments):
-    """Return the options."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these of: {', '.join([*GROUPS, *ROWS])}")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: less certain, and done sooner")
-    parser.add_argument("--smoke", action="store_true", help="one tiny round on this interpreter alone; shows nothing")
-    parser.add_argument("--write", metavar="PAGE", help="write the table into a page too, between its markers")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"measure only these rows or groups: {', '.join([*GROUPS, *ROWS])}"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: faster and less precise")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="one tiny round on this interpreter, to test the benchmark; its figures mean nothing",
+    )
+    parser.add_argument("--write", metavar="PAGE", help="also write the table to this page, between its markers")
     parser.add_argument(
         "--home",
-        # tox tells where its environment is, and removes it with the rest.
+        # tox sets this variable, and removes its environments when it recreates them.
         default=os.environ.get("TOX_ENV_DIR"),
         metavar="DIR",
-        help="keep the peers' environments here for the next run (default: tox's environment, else they are removed)",
+        help="keep the peers' environments in DIR for the next run (default with tox: its environment)",
     )
     options = parser.parse_args(arguments)
     options.rows = [row for name in options.rows or GROUPS for row in GROUPS.get(name, [name])]
@@ -41,10 +46,10 @@ def parse(arguments):
 
 
 def main(arguments=None):
-    """Measure, print the table, and write it where that is asked for."""
+    """Measure, print the table, and write it to a page if requested."""
     options = parse(arguments)
     size = SIZES["smoke" if options.smoke else "quick" if options.quick else "full"]
-    with workplace.bare() if options.smoke else workplace.prepared(options.home) as place:
+    with workplace.without_peers() if options.smoke else workplace.with_peers(options.home) as place:
         lines = []
         for name in options.rows:
             print(f"measuring {name}", file=sys.stderr)

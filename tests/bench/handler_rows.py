@@ -1,13 +1,13 @@
-"""The rows about handlers that talk to a server: each beside the same client library, used by hand.
+"""The rows about handlers: each handler compared with the same client library, used by hand.
 
-The servers are those of the tests, on this machine, each in a process of its own.
+The servers are those of the tests. Each runs on this machine, in a process of its own.
 """
 
 from __future__ import annotations
 
-from measure import Line, fold, in_turn, micro, within
+from measure import Line, format_ratio, format_us, measure_in_turn, within
 
-# Handler, server, what does it by hand, the ratio to reach (None: none is set).
+# Handler, server, client library, highest ratio that meets the target (None: no target).
 _HANDLERS = (
     ("logging", None, "logging", 1.0),
     ("smtp", "smtp", "smtplib and email", None),
@@ -22,19 +22,21 @@ _NAMES = {"rabbitmq": "RabbitMQ", "redis": "Redis"}
 
 
 def measure_handlers(place, size):
-    """Compare a sending with the same by hand."""
-    for handler, server, client, reach in _HANDLERS:
+    """Compare sending an event through each handler with the same work by hand."""
+    for handler, server, client, target in _HANDLERS:
         with place.server(server) as url:
-            found = in_turn({how: how for how in ("ours", "hand")}, _once(place, size, handler, url), size.repeats)
+            found = measure_in_turn(
+                {how: how for how in ("handler", "hand")}, _once(place, size, handler, url), size.repeats
+            )
         where = f" to {_NAMES[server]}, with confirmation" if server in _NAMES else ""
-        ratio = found["ours"] / found["hand"]
+        ratio = found["handler"] / found["hand"]
         yield Line(
             what=f"{handler} handler{where}, event with 3 values, compared with {client} by hand",
-            ours=micro(found["ours"]),
-            beside=f"{fold(ratio)} by hand, {micro(found['hand'])}",
+            result=format_us(found["handler"]),
+            compared_with=f"{format_ratio(ratio)} by hand, {format_us(found['hand'])}",
             e3="",
-            reach="" if reach is None else fold(reach),
-            reached=None if reach is None else within(ratio, reach),
+            target="" if target is None else format_ratio(target),
+            target_met=None if target is None else within(ratio, target),
         )
 
 

@@ -1,7 +1,7 @@
-"""How a row of the speed table is measured, and what it holds.
+"""Measure and format a row of the speed table.
 
-Nothing is compared with a figure of another run: a row's children run in turn, round after round, and the median of
-each counts.
+All figures of a row come from the same run: its child processes take turns for several rounds, and the median of each
+counts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-NOISE = 1.02  # medians of two runs differ by as much, on a quiet machine
+NOISE = 1.02  # medians of two runs on a quiet machine differ by up to 2 %
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class Size:
     """How much is measured.
 
     :ivar processes: rounds of whole processes
-    :ivar repeats: rounds of the children that time one operation
-    :ivar share: of the operations that such a child does at the full size
-    :ivar big: bytes of the big attachment
-    :ivar attaches: rounds of it
-    :ivar events: how many events are held for their memory
-    :ivar waiting: how many entries wait in an outbox: few, some, very many
-    :ivar slow: how many times all jobs deliver to a slow handler
-    :ivar messages: how many messages a relay takes
-    :ivar relays: rounds of that
-    :ivar latencies: how many messages are waited for one by one
+    :ivar repeats: rounds of the child processes that time one operation
+    :ivar share: fraction of a full run's operations that such a process performs
+    :ivar big: size of the big attachment in bytes
+    :ivar attaches: rounds that attach it
+    :ivar events: number of events kept to measure their memory
+    :ivar waiting: number of entries that wait in an outbox: few, some, very many
+    :ivar slow: number of deliveries to a slow handler, for each parallel job
+    :ivar messages: number of messages that a relay receives
+    :ivar relays: rounds of the relay
+    :ivar latencies: number of messages whose latency is measured
     """
 
     processes: int
@@ -87,20 +87,23 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table. Text, but for `reached`: None where what it is compared with is not there."""
+    """A line of the table.
+
+    :ivar target_met: None if there is no target, or nothing to compare with
+    """
 
     what: str
-    ours: str
-    beside: str
+    result: str
+    compared_with: str
     e3: str
-    reach: str
-    reached: bool | None
+    target: str
+    target_met: bool | None
 
 
-def in_turn(subjects, measure, rounds):
-    """Return the median of each subject's measurements, taken in turn, in the other direction every second round.
+def measure_in_turn(subjects, measure, rounds):
+    """Measure the subjects in turn, reversing their order every second round; return the median of each.
 
-    :param subjects: name -> what measure takes
+    :param subjects: name -> argument of `measure`
     """
     found = {name: [] for name in subjects}
     for number in range(rounds):
@@ -110,27 +113,24 @@ def in_turn(subjects, measure, rounds):
 
 
 def within(ratio, most):
-    """Tell whether a ratio is what it is to reach, give or take the noise."""
+    """Return whether a ratio is at most `most`, allowing for noise."""
     return ratio <= most * NOISE
 
 
-def fold(ratio):
-    """Return a ratio as text."""
+def format_ratio(ratio):
     return f"{ratio:.2f} x"
 
 
-def grouped(count):
-    """Return a count as text, its digits in groups of three."""
+def format_count(count):
+    """Return a count as text, with its digits in groups of three."""
     return f"{count:,}".replace(",", " ")
 
 
-def micro(seconds):
-    """Return a short time as text."""
+def format_us(seconds):
     return f"{seconds * 1e6:.{2 if seconds < 1e-5 else 0}f} us"
 
 
-def amount(size):
-    """Return a number of bytes as text."""
+def format_size(size):
     for unit in ("B", "KiB", "MiB"):
         if size < 1 << 10:
             return f"{size:.4g} {unit}"

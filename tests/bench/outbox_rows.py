@@ -1,6 +1,6 @@
-"""The rows about the outbox, `send` and `run`: the library compared with itself, without or with less in the outbox.
+"""The rows about the outbox, `send` and `run`, which e3.event does not have.
 
-e3.event has neither.
+e3-event is compared with itself: with an outbox and without, with a full outbox and an almost empty one.
 """
 
 from __future__ import annotations
@@ -8,30 +8,30 @@ from __future__ import annotations
 import sys
 from statistics import median
 
-from measure import Line, amount, fold, grouped, in_turn, micro, within
+from measure import Line, format_count, format_ratio, format_size, format_us, measure_in_turn, within
 
-_JOBS = 8  # deliveries at once, as `e3-event deliver` does by default
-_ENTRY = 16 << 10  # bytes of an entry that waits, with what the file system adds
+_JOBS = 8  # parallel deliveries, the default of `e3-event deliver`
+_ENTRY = 16 << 10  # bytes that a waiting entry takes on disk, with the file system's overhead
 _TRUE = ["cmd", "/c", "exit 0"] if sys.platform == "win32" else ["true"]
 
 
-def measure_kept(place, size):
-    """Compare sending through an outbox with sending without."""
+def measure_outbox(place, size):
+    """Compare sending with and without an outbox."""
     for operation, on_disk, what in (
         ("", False, "sending an event to the file handler with an outbox, compared with none"),
         ("_file", False, "the same with a 100 KB attachment"),
         ("_file", True, "the same with the outbox on a disk, to which each event is synced"),
     ):
-        found = in_turn(
-            {kind: kind for kind in ("keep", "tell")}, _sending(place, size, operation, on_disk), size.repeats
+        found = measure_in_turn(
+            {kind: kind for kind in ("outbox", "direct")}, _sending(place, size, operation, on_disk), size.repeats
         )
         yield Line(
             what=what,
-            ours=micro(found["keep"]),
-            beside=f"{fold(found['keep'] / found['tell'])} without, {micro(found['tell'])}",
+            result=format_us(found["outbox"]),
+            compared_with=f"{format_ratio(found['outbox'] / found['direct'])} without, {format_us(found['direct'])}",
             e3="",
-            reach="",
-            reached=None,
+            target="",
+            target_met=None,
         )
 
 
@@ -47,7 +47,7 @@ def _sending(place, size, operation, on_disk):
 
 
 def measure_waiting(place, size):
-    """Compare an outbox in which very many entries wait with one in which few or none do."""
+    """Compare an outbox with very many waiting entries with one that has few or none."""
     few, some, many = size.waiting
     with (
         place.fresh_directory(room=many * _ENTRY) as full,
@@ -57,35 +57,38 @@ def measure_waiting(place, size):
         yield _put_line(place, size, full, empty)
         place.run(_job(place, "fill", empty, some))
         yield _list_line(place, size, full, empty)
-        yield from _look_lines(place, size)
+        yield from _scan_lines(place, size)
         runs = {few: [], some: []}
         for count in [few, some] * size.repeats:
             with place.fresh_directory(room=many * _ENTRY) as directory:
                 place.run(_job(place, "fill", directory, count))
                 runs[count].append(_delivered(place, directory, count))
-        runs[many] = [_delivered(place, full, many)]  # once: the others tell how much that varies
+        runs[many] = [
+            _delivered(place, full, many)
+        ]  # once, since it takes long; the others show how much the time varies
     yield from _delivery_lines(size, {count: _medians(found) for count, found in runs.items()})
     yield _slow_line(place, size)
 
 
 def _put_line(place, size, full, empty):
     count = max(1, int(20 * size.share))
-    found = in_turn(
+    found = measure_in_turn(
         {"full": full, "empty": empty}, lambda path: float(place.run(_job(place, "put", path, count))), size.repeats
     )
     ratio = found["full"] / found["empty"]
+    many = format_count(size.waiting[-1])
     return Line(
-        what=f"putting an event into an outbox with {grouped(size.waiting[-1])} waiting, compared with an empty one",
-        ours=micro(found["full"]),
-        beside=f"{fold(ratio)} empty, {micro(found['empty'])}",
+        what=f"putting an event into an outbox with {many} waiting, compared with an empty one",
+        result=format_us(found["full"]),
+        compared_with=f"{format_ratio(ratio)} empty, {format_us(found['empty'])}",
         e3="",
-        reach="1.05 x",
-        reached=within(ratio, 1.05),
+        target="1.05 x",
+        target_met=within(ratio, 1.05),
     )
 
 
 def _list_line(place, size, full, empty):
-    found = in_turn(
+    found = measure_in_turn(
         {
             path: place.python("event", "-m", "event", "outbox", "list", "--outbox", f"{path}/outbox")
             for path in (full, empty)
@@ -94,19 +97,19 @@ def _list_line(place, size, full, empty):
         size.processes,
     )
     ratio = found[full] / found[empty]
-    _, some, many = size.waiting
+    _, some, many = map(format_count, size.waiting)
     return Line(
-        what=f"first line of `e3-event outbox list` with {grouped(many)} waiting, compared with {grouped(some)}",
-        ours=f"{found[full] * 1e3:.1f} ms",
-        beside=f"{fold(ratio)} with {grouped(some)}, {found[empty] * 1e3:.1f} ms",
+        what=f"first line of `e3-event outbox list` with {many} waiting, compared with {some}",
+        result=f"{found[full] * 1e3:.1f} ms",
+        compared_with=f"{format_ratio(ratio)} with {some}, {found[empty] * 1e3:.1f} ms",
         e3="",
-        reach="1.10 x",
-        reached=within(ratio, 1.1),
+        target="1.10 x",
+        target_met=within(ratio, 1.1),
     )
 
 
-def _look_lines(place, size):
-    """Compare what is done with an outbox of very many entries, of which none is due, with one of a few."""
+def _scan_lines(place, size):
+    """Compare scanning an outbox of very many entries with one of few entries. No entry is due."""
     few, _, many = size.waiting
     with (
         place.fresh_directory(room=many * _ENTRY) as full,
@@ -119,28 +122,28 @@ def _look_lines(place, size):
             ("`e3-event check`", ["check", "--outbox"]),
         )
         for what, words in commands:
-            found = in_turn(
+            found = measure_in_turn(
                 {path: place.python("event", "-m", "event", *words, f"{path}/outbox") for path in (full, empty)},
                 place.seconds,
                 size.processes,
             )
             ratio = found[full] / found[empty]
             yield Line(
-                what=f"{what}, {grouped(many)} waiting, compared with {grouped(few)}",
-                ours=f"{found[full] * 1e3:.1f} ms",
-                beside=f"{fold(ratio)} with {grouped(few)}, {found[empty] * 1e3:.1f} ms",
+                what=f"{what}, {format_count(many)} waiting, compared with {format_count(few)}",
+                result=f"{found[full] * 1e3:.1f} ms",
+                compared_with=f"{format_ratio(ratio)} with {format_count(few)}, {found[empty] * 1e3:.1f} ms",
                 e3="",
-                reach="1.20 x",
-                reached=within(ratio, 1.2),
+                target="1.20 x",
+                target_met=within(ratio, 1.2),
             )
-        seconds = [float(text) for text in place.run(_job(place, "look", full)).split()]
+        seconds = [float(text) for text in place.run(_job(place, "scan", full)).split()]
         yield Line(
-            what=f"a pass with nothing due / counting / finding an ID, {grouped(many)} waiting in 90 directories",
-            ours=" / ".join(f"{value * 1e3:.2f}" for value in seconds) + " ms",
-            beside="",
+            what=f"a pass with nothing due / counting / finding an ID, {format_count(many)} waiting in 90 directories",
+            result=" / ".join(f"{value * 1e3:.2f}" for value in seconds) + " ms",
+            compared_with="",
             e3="",
-            reach="",
-            reached=None,
+            target="",
+            target_met=None,
         )
 
 
@@ -149,7 +152,7 @@ def _job(place, *arguments):
 
 
 def _delivered(place, directory, count):
-    """Deliver what waits; return the seconds of one, and the peak of memory."""
+    """Deliver all waiting entries; return the seconds per entry and the peak memory in bytes."""
     seconds, number, peak = place.run(_job(place, "deliver", directory)).split()
     if int(number) != count:
         sys.exit(f"{number} of {count} entries were delivered")
@@ -163,29 +166,29 @@ def _medians(found):
 
 def _delivery_lines(size, found):
     few, some, many = size.waiting
-    numbers = " / ".join(map(grouped, size.waiting))
+    numbers = " / ".join(map(format_count, size.waiting))
     ratio = found[many][0] / found[some][0]
     yield Line(
         what=f"entries delivered per second to a handler that does nothing, {numbers} waiting",
-        ours=" / ".join(f"{1 / found[count][0]:.0f}" for count in size.waiting) + " /s",
-        beside=f"{fold(ratio)} the time per entry with {grouped(some)}",
+        result=" / ".join(f"{1 / found[count][0]:.0f}" for count in size.waiting) + " /s",
+        compared_with=f"{format_ratio(ratio)} the time per entry with {format_count(some)}",
         e3="",
-        reach="1.05 x",
-        reached=within(ratio, 1.05),
+        target="1.05 x",
+        target_met=within(ratio, 1.05),
     )
     peaks = [found[count][1] for count in (few, many)]
     yield Line(
-        what=f"peak memory of a process that delivers {few} / {grouped(many)} entries",
-        ours=" / ".join(map(amount, peaks)) if all(peaks) else "not available on this system",
-        beside=f"{fold(peaks[1] / peaks[0])} with {few}" if all(peaks) else "",
+        what=f"peak memory of a process that delivers {few} / {format_count(many)} entries",
+        result=" / ".join(map(format_size, peaks)) if all(peaks) else "not available on this system",
+        compared_with=f"{format_ratio(peaks[1] / peaks[0])} with {few}" if all(peaks) else "",
         e3="",
-        reach="1.02 x",
-        reached=within(peaks[1] / peaks[0], 1.02) if all(peaks) else None,
+        target="1.02 x",
+        target_met=within(peaks[1] / peaks[0], 1.02) if all(peaks) else None,
     )
 
 
 def _slow_line(place, size):
-    """Compare the delivery to a handler that takes 50 ms with as many such handlers side by side."""
+    """Compare the delivery to a handler that takes 50 ms with the shortest possible time."""
     count = _JOBS * size.slow
 
     def once(_):
@@ -197,16 +200,16 @@ def _slow_line(place, size):
     best = _JOBS / 0.05
     return Line(
         what=f"entries delivered in a second to a handler that takes 50 ms, {_JOBS} at once",
-        ours=f"{rate:.0f} /s",
-        beside=f"{fold(best / rate)} the shortest possible time, {best:.0f} /s",
+        result=f"{rate:.0f} /s",
+        compared_with=f"{format_ratio(best / rate)} the shortest possible time, {best:.0f} /s",
         e3="",
-        reach="1.18 x",
-        reached=within(best / rate, 1 / 0.85),
+        target="1.18 x",
+        target_met=within(best / rate, 1 / 0.85),
     )
 
 
 def measure_run(place, size):
-    """Compare the program's `send` and `run` with a bare interpreter, and `run` with the command that it runs."""
+    """Compare `e3-event send` and `run` with a bare interpreter, and `run` also with the command that it runs."""
     subjects = {
         "send": place.program("send", "step", "--quiet"),
         "run": place.program("run", "step", "--", *_TRUE),
@@ -215,24 +218,24 @@ def measure_run(place, size):
     }
     with place.fresh_directory() as events, place.fresh_directory() as outbox:
         environ = {"E3_EVENT_HANDLERS": f"file={events}", "E3_EVENT_OUTBOX": outbox}
-        found = in_turn(subjects, lambda command: place.seconds(command, **environ), size.processes)
+        found = measure_in_turn(subjects, lambda command: place.seconds(command, **environ), size.processes)
     send, run, true, python = (found[name] for name in subjects)
     yield Line(
         what="`e3-event send step` with an outbox and the file handler, compared with `python -c pass`",
-        ours=f"{send * 1e3:.1f} ms",
-        beside=f"{fold(send / python)} `python -c pass`, {python * 1e3:.1f} ms",
+        result=f"{send * 1e3:.1f} ms",
+        compared_with=f"{format_ratio(send / python)} `python -c pass`, {python * 1e3:.1f} ms",
         e3="",
-        reach="2.5 x",
-        reached=within(send / python, 2.5),
+        target="2.5 x",
+        target_met=within(send / python, 2.5),
     )
     yield Line(
         what="`e3-event run step -- true` with an outbox and the file handler, compared with `true`",
-        ours=f"{run * 1e3:.1f} ms",
-        beside=f"{(run - true) * 1e3:.1f} ms more than `true`; {fold(run / python)} `python -c pass`",
+        result=f"{run * 1e3:.1f} ms",
+        compared_with=f"{(run - true) * 1e3:.1f} ms more than `true`; {format_ratio(run / python)} `python -c pass`",
         e3="",
-        reach="3 x",
-        reached=within(run / python, 3),
+        target="3 x",
+        target_met=within(run / python, 3),
     )
 
 
-ROWS = {"outbox": measure_kept, "waiting": measure_waiting, "run": measure_run}
+ROWS = {"outbox": measure_outbox, "waiting": measure_waiting, "run": measure_run}

@@ -1,6 +1,6 @@
-"""The rows about ``e3-event relay``, each beside a consumer that is plain kombu and does nothing with what it gets.
+"""The rows about ``e3-event relay``, compared with a plain kombu consumer that ignores what it receives.
 
-A server, the producer, one relay or two and their deliverers share this machine's processors.
+The broker, the producer, one or two relays and their workers share the processors of this machine.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from measure import Line, fold, grouped, within
+from measure import Line, format_count, format_ratio, within
 
-_PATIENCE = 300  # seconds
+_TIMEOUT = 300  # seconds
 
 
 def measure_rates(place, size):
-    """Measure how many events a second go through one relay, and through two."""
+    """Measure how many events per second pass through one relay and through two."""
     for name, server in (("RabbitMQ", "rabbitmq"), ("Redis", "redis")):
         with place.server(server) as url:
             plain = median(_consumed(place, size, url) for _ in range(size.relays))
@@ -29,16 +29,17 @@ def measure_rates(place, size):
                 yield Line(
                     what=f"{name}: events per second through one / two relays, "
                     f"{'outbox on a disk' if outbox else 'no outbox'}, file handler",
-                    ours=f"{one:.0f} / {two:.0f} /s",
-                    beside=f"{fold(plain / one)} the time of receiving it with plain kombu, {plain:.0f} /s",
+                    result=f"{one:.0f} / {two:.0f} /s",
+                    compared_with=f"{format_ratio(plain / one)} the time of receiving it with plain kombu, "
+                    f"{plain:.0f} /s",
                     e3="",
-                    reach="",
-                    reached=None,
+                    target="",
+                    target_met=None,
                 )
 
 
 def measure_latency(place, size):
-    """Measure how long an event takes from its sending to its file."""
+    """Measure the time from sending an event to the file that the relay writes."""
     for name, server in (("RabbitMQ", "rabbitmq"), ("Redis", "redis")):
         with place.server(server) as url:
             ours = {outbox: _latency(place, size, url, _relays(place, url, 1, outbox)) for outbox in (True, False)}
@@ -46,20 +47,20 @@ def measure_latency(place, size):
             many = _latency(place, size, url, _relays(place, url, 1, outbox=True, waiting=size.waiting[-1]))
         yield Line(
             what=f"{name}: time from sending an event to its file, relay with an outbox on a disk / without",
-            ours=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
-            beside=f"{fold(ours[True] / plain)} / {fold(ours[False] / plain)} the time with plain kombu, "
-            f"{plain * 1e3:.1f} ms",
+            result=f"{ours[True] * 1e3:.1f} / {ours[False] * 1e3:.1f} ms",
+            compared_with=f"{format_ratio(ours[True] / plain)} / {format_ratio(ours[False] / plain)} "
+            f"the time with plain kombu, {plain * 1e3:.1f} ms",
             e3="",
-            reach="",
-            reached=None,
+            target="",
+            target_met=None,
         )
         yield Line(
-            what=f"{name}: the same with {grouped(size.waiting[-1])} waiting in the outbox, compared with none",
-            ours=f"{many * 1e3:.1f} ms",
-            beside=f"{fold(many / ours[True])} with none, {ours[True] * 1e3:.1f} ms",
+            what=f"{name}: the same with {format_count(size.waiting[-1])} waiting in the outbox, compared with none",
+            result=f"{many * 1e3:.1f} ms",
+            compared_with=f"{format_ratio(many / ours[True])} with none, {ours[True] * 1e3:.1f} ms",
             e3="",
-            reach="1.20 x",
-            reached=within(many / ours[True], 1.2),
+            target="1.20 x",
+            target_met=within(many / ours[True], 1.2),
         )
 
 
@@ -73,10 +74,10 @@ def _consumed(place, size, url):
 
 
 def _relayed(place, size, url, number, outbox):
-    """Return how many events a second go through relays."""
+    """Return how many events per second pass through the relays."""
     place.run(_job(place, "publish", url, size.messages))
     with _relays(place, url, number, outbox) as directory:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _TIMEOUT
         while len(times := _times(directory)) < size.messages:
             if time.monotonic() > end:
                 sys.exit(f"{len(times)} of {size.messages} events were relayed")
@@ -91,29 +92,30 @@ def _times(directory):
 
 @contextmanager
 def _relays(place, url, number, outbox, waiting=0):
-    """Run relays; give the directory into which they write.
+    """Run relays; yield the directory into which they write.
 
-    :param waiting: how many entries wait in the outbox, for later
+    :param number: number of relays
+    :param waiting: number of entries in the outbox that are not due
     """
     with ExitStack() as stack:
         directory = stack.enter_context(place.fresh_directory())
         command = place.python("handlers", "-m", "event", "relay", "env:BENCH_URL", "--handler", f"file={directory}")
         for _ in range(number):
-            kept = []
+            options = []
             if outbox:
                 home = stack.enter_context(place.fresh_directory(on_disk=True))
-                kept = ["--outbox", f"{home}/outbox"]
+                options = ["--outbox", f"{home}/outbox"]
             if waiting:
                 place.run(place.python("handlers", place.jobs / "outbox.py", "fill-later", home, waiting))
-            process = place.start([*command, *kept], stderr=subprocess.PIPE, BENCH_URL=url)
+            process = place.start([*command, *options], stderr=subprocess.PIPE, BENCH_URL=url)
             stack.callback(_end, process)
-            process.stderr.readline()  # it begins
+            process.stderr.readline()  # the first line shows that it has started
         yield directory
 
 
 def _end(process):
     process.terminate()
-    process.communicate(timeout=_PATIENCE)
+    process.communicate(timeout=_TIMEOUT)
 
 
 @contextmanager
@@ -124,11 +126,11 @@ def _echo(place, url):
         try:
             yield directory
         finally:
-            process.communicate(timeout=_PATIENCE)
+            process.communicate(timeout=_TIMEOUT)
 
 
-def _latency(place, size, url, takers, job="latency"):
-    with takers as directory:
+def _latency(place, size, url, consumers, job="latency"):
+    with consumers as directory:
         return float(place.run(_job(place, job, url, directory, size.latencies)))
 
 

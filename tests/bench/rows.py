@@ -1,8 +1,8 @@
-"""The rows about the library: what each one runs, what it is compared with, and what it is to reach."""
+"""The rows about the library, each with its target."""
 
 from __future__ import annotations
 
-from measure import Line, amount, fold, in_turn, micro, within
+from measure import Line, format_ratio, format_size, format_us, measure_in_turn, within
 
 
 def measure_import(place, size):
@@ -13,7 +13,7 @@ def measure_import(place, size):
         if place.has(library)
         for code in ("pass", f"import {library}")
     }
-    times = in_turn(commands, place.seconds, size.processes)
+    times = measure_in_turn(commands, place.seconds, size.processes)
     yield _processes(
         "process that runs `import event`, compared with `python -c pass`",
         ours=times["event", "import event"],
@@ -24,7 +24,7 @@ def measure_import(place, size):
 
 
 def measure_script(place, size):
-    """Compare a whole script that sends an event with one that does the same work by hand."""
+    """Compare a script that sends an event with one that does the same work by hand."""
     times = _scripts(place, size, "file", "by_hand.py")
     yield _processes(
         "script that sends an event with a 100 KB attachment to the file handler, compared with the same by hand",
@@ -36,7 +36,7 @@ def measure_script(place, size):
 
 
 def measure_plugin(place, size):
-    """Do the same with a handler that is found among the entry points."""
+    """Do the same with a handler that is installed as a plugin."""
     times = _scripts(place, size, "bench", "by_hand_with_plugin.py")
     yield _processes(
         "the same with a plugin's handler, compared with the same by hand plus `importlib.metadata`",
@@ -58,7 +58,7 @@ def _scripts(place, size, handler, by_hand):
         with place.fresh_directory() as directory:
             return place.seconds([*command, str(place.attachment), directory])
 
-    return in_turn(scripts, once, size.processes)
+    return measure_in_turn(scripts, once, size.processes)
 
 
 def _processes(what, *, ours, base, e3, most):
@@ -66,33 +66,33 @@ def _processes(what, *, ours, base, e3, most):
     theirs, their_base = e3
     return Line(
         what=what,
-        ours=f"{ours * 1e3:.1f} ms",
-        beside=f"{fold(ours / seconds)} {name}, {seconds * 1e3:.1f} ms",
-        e3=f"{fold(theirs / their_base)}" if theirs else "",
-        reach=fold(most),
-        reached=within(ours / seconds, most),
+        result=f"{ours * 1e3:.1f} ms",
+        compared_with=f"{format_ratio(ours / seconds)} {name}, {seconds * 1e3:.1f} ms",
+        e3=f"{format_ratio(theirs / their_base)}" if theirs else "",
+        target=format_ratio(most),
+        target_met=within(ours / seconds, most),
     )
 
 
 def operation_row(what, operation, count, most):
-    """Return a measurement that compares one operation with e3.event's."""
+    """Return a function that compares one operation with that of e3.event."""
 
     def measure(place, size):
         ours, theirs = [*_operation(place, size, operation, count, ("event", "e3.event")), None][:2]
         yield Line(
             what=what,
-            ours=micro(ours),
-            beside=f"{fold(ours / theirs)} e3.event" if theirs else "",
-            e3=micro(theirs) if theirs else "",
-            reach=fold(most),
-            reached=within(ours / theirs, most) if theirs else None,
+            result=format_us(ours),
+            compared_with=f"{format_ratio(ours / theirs)} e3.event" if theirs else "",
+            e3=format_us(theirs) if theirs else "",
+            target=format_ratio(most),
+            target_met=within(ours / theirs, most) if theirs else None,
         )
 
     return measure
 
 
 def _operation(place, size, operation, count, libraries):
-    """Return the seconds of one operation, for each of the libraries that is there."""
+    """Return the seconds per operation for each installed library."""
     count = max(1, int(count * size.share))
 
     def once(library):
@@ -100,22 +100,22 @@ def _operation(place, size, operation, count, libraries):
         with place.fresh_directory() as directory:
             return float(place.run([*command, str(place.attachment), directory, str(count)]))
 
-    return list(in_turn({name: name for name in libraries if place.has(name)}, once, size.repeats).values())
+    return list(measure_in_turn({name: name for name in libraries if place.has(name)}, once, size.repeats).values())
 
 
 def measure_send(place, size):
-    """Compare what the manager itself costs with the calls of two libraries that do nothing else."""
+    """Compare the overhead of the manager with that of two libraries that only call functions."""
     libraries = [name for name in ("event", "e3.event", "blinker", "pluggy") if place.has(name)]
     one = dict(zip(libraries, _operation(place, size, "send1", 10_000, libraries), strict=True))
     ten = dict(zip(libraries, _operation(place, size, "send10", 3_000, libraries), strict=True))
     ratios = {name: (one["event"] / one[name], ten["event"] / ten[name]) for name in libraries[1:]}
     yield Line(
         what="sending to 1 / 10 handlers that do nothing",
-        ours=_two(one, ten, "event"),
-        beside="; ".join(f"{a:.2f} / {b:.2f} x {name}" for name, (a, b) in ratios.items()),
+        result=_two(one, ten, "event"),
+        compared_with="; ".join(f"{a:.2f} / {b:.2f} x {name}" for name, (a, b) in ratios.items()),
         e3=_two(one, ten, "e3.event") if "e3.event" in ratios else "",
-        reach="2 x e3.event, 0.33 x blinker and pluggy",
-        reached=all(within(max(pair), 2 if name == "e3.event" else 1 / 3) for name, pair in ratios.items())
+        target="2 x e3.event, 0.33 x blinker and pluggy",
+        target_met=all(within(max(pair), 2 if name == "e3.event" else 1 / 3) for name, pair in ratios.items())
         if ratios
         else None,
     )
@@ -126,10 +126,10 @@ def _two(one, ten, name):
 
 
 def measure_attach(place, size):
-    """Compare attaching a big file with the standard library's way to hash it."""
+    """Compare attaching a big file with hashing it by the standard library."""
     path = place.scratch / "big"
     with open(path, "wb") as file:
-        file.truncate(size.big)  # sparse where the file system can: what is measured is not the disk
+        file.truncate(size.big)  # sparse if the file system supports it, so that the disk does not count
     peaks = {}
 
     def once(library):
@@ -137,21 +137,23 @@ def measure_attach(place, size):
         peaks[library] = int(peak)
         return float(seconds)
 
-    times = in_turn({name: name for name in ("event", "hashlib", "e3.event") if place.has(name)}, once, size.attaches)
+    times = measure_in_turn(
+        {name: name for name in ("event", "hashlib", "e3.event") if place.has(name)}, once, size.attaches
+    )
     path.unlink()
     ratio = times["event"] / times["hashlib"]
     yield Line(
-        what=f"`attach_file` with {amount(size.big)}, compared with `hashlib.file_digest`",
-        ours=f"{times['event']:.2f} s, {amount(peaks['event'])}",
-        beside=f"{fold(ratio)} file_digest, {times['hashlib']:.2f} s",
-        e3=fold(times["e3.event"] / times["hashlib"]) if "e3.event" in times else "",
-        reach="1.00 x, 1 MiB of memory",
-        reached=within(ratio, 1) and within(peaks["event"], 1 << 20),
+        what=f"`attach_file` with {format_size(size.big)}, compared with `hashlib.file_digest`",
+        result=f"{times['event']:.2f} s, {format_size(peaks['event'])}",
+        compared_with=f"{format_ratio(ratio)} file_digest, {times['hashlib']:.2f} s",
+        e3=format_ratio(times["e3.event"] / times["hashlib"]) if "e3.event" in times else "",
+        target="1.00 x, 1 MiB of memory",
+        target_met=within(ratio, 1) and within(peaks["event"], 1 << 20),
     )
 
 
 def measure_memory(place, size):
-    """Measure what an event holds."""
+    """Measure the memory of an event."""
     held = {
         library: float(place.run(place.python(library, place.jobs / "memory.py", library, size.events)))
         for library in ("event", "e3.event")
@@ -159,11 +161,11 @@ def measure_memory(place, size):
     }
     yield Line(
         what="memory of an event with 3 values",
-        ours=f"{held['event']:.0f} B",
-        beside=f"{fold(held['event'] / held['e3.event'])} e3.event" if "e3.event" in held else "",
+        result=f"{held['event']:.0f} B",
+        compared_with=f"{format_ratio(held['event'] / held['e3.event'])} e3.event" if "e3.event" in held else "",
         e3=f"{held['e3.event']:.0f} B" if "e3.event" in held else "",
-        reach="650 B",
-        reached=held["event"] <= 650,
+        target="650 B",
+        target_met=held["event"] <= 650,
     )
 
 

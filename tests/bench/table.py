@@ -1,4 +1,4 @@
-"""The speed table as text, and on which machine it was made."""
+"""Format the speed table, and describe the machine that measured it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DISTRIBUTIONS = {
 
 def markdown(lines):
     """Return the table in Markdown."""
-    cells = [HEAD] + [(n.what, n.ours, n.beside, n.e3) for n in lines]
+    cells = [HEAD] + [(n.what, n.result, n.compared_with, n.e3) for n in lines]
     filled = [column for column in zip(*cells, strict=True) if any(column[1:])]
     cells = [*zip(*filled, strict=True)]
     widths = [max(map(len, column)) for column in filled]
@@ -37,11 +37,15 @@ def markdown(lines):
 
 def missed_targets(lines):
     """Return a line of text for each row that misses its target."""
-    return [f"target missed: {n.what}: {n.ours}, {n.beside}; target {n.reach}" for n in lines if n.reached is False]
+    return [
+        f"target missed: {n.what}: {n.result}, {n.compared_with}; target {n.target}"
+        for n in lines
+        if n.target_met is False
+    ]
 
 
 def circumstances(place):
-    """Return a sentence on the machine and one on the versions."""
+    """Return a sentence with the machine and the versions."""
     versions = [
         f"{name} {place.run(place.python(library, '-c', _version(name))).strip()}"
         for library, name in DISTRIBUTIONS.items()
@@ -57,7 +61,7 @@ def _version(name):
 
 
 def _processor():
-    """Return the processor's model, as the system calls it."""
+    """Return the name of the processor's model."""
     if sys.platform == "linux":
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
         return found[1] if found else platform.machine()
@@ -68,7 +72,7 @@ def _processor():
 
 
 def write(page, text):
-    """Put text between the markers of a page.
+    """Replace the text between the markers of a page.
 
     :raises SystemExit: the page has no markers
     """

@@ -1,4 +1,4 @@
-"""Where the benchmark runs: an environment for each library, nothing else installed in it, and a clean surrounding."""
+"""Where the benchmark runs: a separate environment for each library, and no inherited settings."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from pathlib import Path
 
 JOBS = Path(__file__).parent / "jobs"
 CHECKOUT = Path(__file__).parents[2]
-# e3-core imports pkg_resources; later ones have it print a warning, or do not have it.
+# e3-core imports pkg_resources. Later versions of setuptools print a warning about it, or do not have it.
 PEERS = {"e3": ["e3-core", "setuptools<80.9"], "signals": ["blinker", "pluggy"]}
 ENVIRONMENT_OF = {
-    "event": "ours",
+    "event": "event",
     "e3.event": "e3",
     "blinker": "signals",
     "pluggy": "signals",
-    "hashlib": "ours",
+    "hashlib": "event",
     "handlers": "handlers",
 }
-# What the handlers need, the servers of the tests that they talk to, and the peers that do it by hand.
+# What the handlers, the test servers and the peers need.
 HANDLERS = [f"{CHECKOUT}[all]", "aiosmtpd", "moto[server]", "pytest", "trustme"]
 HANDLERS += ["kombu[redis]", "opentelemetry-exporter-otlp-proto-http", "urllib3"]
 _ATTACHMENT_SIZE = 100_000  # bytes
-_LEFT_OUT = ("E3_", "PYTHON", "COVERAGE_", "COV_CORE_")
+_OMITTED_VARIABLES = ("E3_", "PYTHON", "COVERAGE_", "COV_CORE_")
 
 
 class Workplace:
-    """Holds the interpreters, the job scripts and the scratch directory.
+    """The interpreters, the job scripts and the scratch directories.
 
     :ivar pythons: environment -> its interpreter
-    :ivar scratch: what is measured writes here; in memory where the system has a place for that, since a disk's
-        moods are larger than what is to be seen
-    :ivar kept: an ExitStack: each server runs until it is closed, for all rows; None: each row has a server of its own
-    :ivar urls: kind of a kept server -> its URL
-    :ivar disk: what is to be measured with those moods writes here
+    :ivar scratch: directory for the files of most jobs; in memory if possible, since the timings of a disk vary by
+        more than the differences to measure
+    :ivar disk: directory for the files of the jobs that measure the disk
+    :ivar shared_servers: an ExitStack that keeps each server running for all rows; None starts one for each row
+    :ivar urls: kind of a shared server -> its URL
     """
 
-    def __init__(self, pythons, directory, scratch, kept=None):
+    def __init__(self, pythons, directory, scratch, shared_servers=None):
         self.pythons = pythons
-        self.kept = kept
+        self.shared_servers = shared_servers
         self.urls = {}
         self.scratch = scratch
         self.disk = directory
         self.jobs = directory / "jobs"
         self.attachment = scratch / "attachment"
         self.attachment.write_bytes(os.urandom(_ATTACHMENT_SIZE))
-        self._environ = {k: v for k, v in os.environ.items() if not k.startswith(_LEFT_OUT)}
+        self._environ = {k: v for k, v in os.environ.items() if not k.startswith(_OMITTED_VARIABLES)}
         self._write_jobs()
 
     def _write_jobs(self):
@@ -64,28 +64,28 @@ class Workplace:
         (self.jobs / "by_hand_with_plugin.py").write_text(by_hand, encoding="utf-8")
 
     def has(self, library):
-        """Tell whether a library can be measured here."""
+        """Return whether a library is installed in one of the environments."""
         return ENVIRONMENT_OF[library] in self.pythons
 
     def python(self, library, *arguments):
-        """Return the command that runs the interpreter of a library's environment."""
+        """Return a command for the interpreter of a library's environment."""
         return [self.pythons[ENVIRONMENT_OF[library]], *map(str, arguments)]
 
     def program(self, *arguments):
-        """Return the command that runs the program ``e3-event``, as an installer makes it."""
-        return [shutil.which("e3-event", path=os.path.dirname(self.pythons["ours"])), *arguments]
+        """Return a command for the program ``e3-event`` that pip installed."""
+        return [shutil.which("e3-event", path=os.path.dirname(self.pythons["event"])), *arguments]
 
     def run(self, command):
-        """Run a child process; return what it prints."""
+        """Run a child process; return its stdout."""
         return subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=True, text=True).stdout
 
     def start(self, command, *, stdin=subprocess.DEVNULL, stdout=None, stderr=None, **environ):
-        """Start a child process, with further environment variables; return it."""
+        """Start a child process with these additional environment variables; return it."""
         environ = {**self._environ, **environ}
         return subprocess.Popen(command, env=environ, stdin=stdin, stdout=stdout, stderr=stderr)
 
     def seconds(self, command, **environ):
-        """Run a child process, with further environment variables; return how long it lives."""
+        """Run a child process with these additional environment variables; return its duration in seconds."""
         start = time.perf_counter()
         subprocess.run(
             command, env={**self._environ, **environ}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True
@@ -93,7 +93,7 @@ class Workplace:
         return time.perf_counter() - start
 
     def seconds_to_first_line(self, command):
-        """Run a child process until it has written a line; return how long that takes."""
+        """Run a child process until it writes a line; return the seconds that this takes."""
         start = time.perf_counter()
         with subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             process.stdout.readline()
@@ -103,18 +103,18 @@ class Workplace:
 
     @contextmanager
     def server(self, kind):
-        """Run a server of the tests, in a process of its own; give its URL. None for none.
+        """Run a test server in a process of its own; yield its URL.
 
-        :param kind: a function of jobs/serve.py
+        :param kind: name of a function of jobs/serve.py; None runs no server and yields ""
         """
         if kind is None:
             yield ""
-        elif self.kept is None:
+        elif self.shared_servers is None:
             with self._new_server(kind) as url:
                 yield url
         else:
             if kind not in self.urls:
-                self.urls[kind] = self.kept.enter_context(self._new_server(kind))
+                self.urls[kind] = self.shared_servers.enter_context(self._new_server(kind))
             yield self.urls[kind]
 
     @contextmanager
@@ -130,14 +130,14 @@ class Workplace:
                         sys.exit(f"the server {kind} does not start")
                     yield url
                 finally:
-                    process.communicate()  # the end of its stdin ends it
+                    process.communicate()  # closes its stdin, which ends it
 
     @contextmanager
     def fresh_directory(self, *, on_disk=False, room=0):
-        """Give a new directory; it is removed afterwards.
+        """Yield a new directory, which is removed afterwards.
 
-        :param on_disk: give it where files usually are
-        :param room: how many bytes it must take, at least
+        :param on_disk: create it on the disk, not in memory
+        :param room: number of bytes that must fit into it
         """
         on_disk = on_disk or shutil.disk_usage(self.scratch).free < room
         with tempfile.TemporaryDirectory(dir=self.disk if on_disk else self.scratch) as directory:
@@ -145,32 +145,32 @@ class Workplace:
 
 
 @contextmanager
-def prepared(home=None):
-    """Give a workplace with our checkout and the peers installed.
+def with_peers(home=None):
+    """Yield a workplace that has this checkout and the peers.
 
-    :param home: where environments stay from one run to the next; None removes them at the end
+    :param home: directory that keeps the environments for the next run; None removes them at the end
     """
     with _directories() as (directory, scratch):
         environments = Path(home or directory) / "environments"
         pythons = {
-            "ours": _install(environments / "ours", [str(CHECKOUT)], anew=True),
-            "handlers": _install(environments / "handlers", HANDLERS, anew=True),
+            "event": _install(environments / "event", [str(CHECKOUT)], always=True),
+            "handlers": _install(environments / "handlers", HANDLERS, always=True),
         }
         for name, requirements in PEERS.items():
             pythons[name] = _install(environments / name, requirements)
-        for name in ("ours", "e3"):
+        for name in ("event", "e3"):
             packages = _packages(pythons[name])
-            _leave_plugin(packages)
+            _install_plugin(packages)
             subprocess.run([pythons[name], "-m", "compileall", "-q", str(packages)], check=True)
         yield Workplace(pythons, directory, scratch)
 
 
 @contextmanager
-def bare():
-    """Give a workplace without peers, on the interpreter that runs this, which must have event installed."""
+def without_peers():
+    """Yield a workplace on this interpreter, which must have e3-event. It has no peers."""
     with _directories() as (directory, scratch), ExitStack() as servers:
-        workplace = Workplace({"ours": sys.executable, "handlers": sys.executable}, directory, scratch, servers)
-        _leave_plugin(workplace.jobs)  # a script's directory is on its path
+        workplace = Workplace({"event": sys.executable, "handlers": sys.executable}, directory, scratch, servers)
+        _install_plugin(workplace.jobs)  # Python adds a script's directory to its path
         yield workplace
 
 
@@ -184,12 +184,12 @@ def _directories():
         yield Path(directory), Path(scratch)
 
 
-def _install(path, requirements, *, anew=False):
-    """Return the interpreter of an environment that holds what is required and what that needs, without pip."""
+def _install(path, requirements, *, always=False):
+    """Create an environment with these requirements, but without pip; return its interpreter."""
     python = path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = path / "requirements.json"
     wanted = json.dumps([requirements, sys.version])
-    if anew or not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+    if always or not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
         print(f"installing {' '.join(requirements)}", file=sys.stderr)
         venv.create(path, clear=True, symlinks=os.name != "nt")
         pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
@@ -199,13 +199,13 @@ def _install(path, requirements, *, anew=False):
 
 
 def _packages(python):
-    """Return the directory in which an environment's packages are."""
+    """Return the site-packages directory of an environment."""
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     return Path(subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
 
 
-def _leave_plugin(packages):
-    """Leave what an installer would leave of a distribution with bench_plugin.py."""
+def _install_plugin(packages):
+    """Write the files that pip would install for a distribution with bench_plugin.py."""
     shutil.copy(JOBS / "bench_plugin.py", packages)
     info = packages / "bench_plugin-1.0.dist-info"
     info.mkdir(exist_ok=True)

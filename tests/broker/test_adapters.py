@@ -33,7 +33,7 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
-from helpers.brokers import DEAD, until
+from helpers.brokers import DEAD, wait_until
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def receive(consumer, count=1):
 def acknowledge_until_lost(consumer, messages):
     """Acknowledge, and go on until AMQP's socket has noticed what becomes of it."""
     consumer.acknowledge(messages)
-    until(consumer.keep_alive)
+    wait_until(consumer.keep_alive)
 
 
 def bodies(messages):
@@ -118,7 +118,7 @@ def test_only_acknowledged_messages_are_removed(any_queue, acknowledged):
         received = sorted(receive(consumer, 3), key=lambda message: message.body)
         consumer.acknowledge([received[number] for number in acknowledged])
     left = {b"0", b"1", b"2"} - {b"%d" % number for number in acknowledged}
-    until(lambda: any_queue.size() == len(left))
+    wait_until(lambda: any_queue.size() == len(left))
     assert {any_queue.get()[0] for _ in left} == left
 
 
@@ -335,7 +335,7 @@ def test_consumers_of_dead_relays_are_removed(stream, monkeypatch):
             consumer.acknowledge(messages) if (messages := consumer.receive(10, 0.05)) else None
             return dead not in stream.consumers()
 
-        until(is_removed)
+        wait_until(is_removed)
         assert stream.size() == 0
 
 
@@ -387,7 +387,7 @@ def test_queue_removed_meanwhile_is_a_lost_connection(any_queue):
                 return True
             return False
 
-        until(is_lost)
+        wait_until(is_lost)
     with consumer_of(any_queue):
         assert any_queue.exists()
 
@@ -600,7 +600,7 @@ def test_abandoned_connection_stays_with_the_parent(any_queue):
     os.waitpid(pid, 0)
     publisher.publish(any_queue.name, OutgoingMessage(b"2"), 10.0)
     publisher.close(1.0)
-    until(lambda: any_queue.size() == 2)
+    wait_until(lambda: any_queue.size() == 2)
 
 
 def test_abandoned_connection_leaves_no_socket(any_queue):

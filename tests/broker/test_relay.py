@@ -37,7 +37,7 @@ from event._broker import (
     sqs as sqs_adapter,
 )
 from helpers.brokers import DEAD as DEAD_SUFFIX
-from helpers.brokers import until
+from helpers.brokers import wait_until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 HEADER, REASON = "e3-event-relay", "e3-event-reason"
@@ -161,7 +161,7 @@ def state(**content):
 
 def dead_letter(queue):
     """Return the body, the reason and the state of the next dead-lettered message."""
-    content, headers = until(lambda: queue.get(queue.name + DEAD_SUFFIX))
+    content, headers = wait_until(lambda: queue.get(queue.name + DEAD_SUFFIX))
     return content, headers[REASON], json.loads(headers[HEADER])
 
 
@@ -181,7 +181,7 @@ def test_delivered_messages_are_acknowledged_in_batches(any_queue):
     sink = Sink()
     any_queue.put(*(body(str(number)) for number in range(30)))
     with running(any_queue, sink) as one:
-        until(lambda: one.finished == 30)
+        wait_until(lambda: one.finished == 30)
     assert sorted(sink.got, key=int) == [str(number) for number in range(30)]
     assert len(sink.batches) <= 20
     assert is_empty(any_queue)
@@ -192,7 +192,7 @@ def test_batch_has_a_hundred_messages_at_most(queue):
     sink = Sink()
     queue.put(*(body(str(number)) for number in range(250)))
     with running(queue, sink) as one:
-        until(lambda: one.finished == 250)
+        wait_until(lambda: one.finished == 250)
     assert max(map(len, sink.batches)) <= 100
     assert sink.got == [str(number) for number in range(250)]
 
@@ -201,7 +201,7 @@ def test_retry_skips_handlers_that_already_delivered(any_queue):
     sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"])] * 2})
     any_queue.put(body("1"), message_id="id-1")
     with running(any_queue, sink) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert sink.got == ["1"] * 3
     assert sink.pending == {"1": ["b"]}
     assert is_empty(any_queue)
@@ -212,12 +212,12 @@ def test_refused_event_is_dead_lettered_and_can_be_relayed_from_there(queue):
     sink = Sink(**{"1": [SinkResult(REQUEUE, "b: down", ["b"], {"c": "nobody"}), SinkResult(ACK, pending=[])]})
     queue.put(body("1"))
     with running(queue, sink) as one:
-        until(lambda: one.relay.counts.dead_lettered == 1)
+        wait_until(lambda: one.relay.counts.dead_lettered == 1)
     line = f"a message is dead-lettered to {queue.name}.dead: refused for good: c: nobody"
     assert (one.reported, one.finished) == ([line], 1)
     assert queue.size() == 0
     with running(queue, sink, queue.name + DEAD_SUFFIX) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert sink.pending == {"1": ["c"]}
     assert is_empty(queue)
 
@@ -250,7 +250,7 @@ def test_event_is_dead_lettered_after_five_days_by_the_relay_clock(queue, monkey
     sink = Sink(old=LATER, **{"dated by a clock that was set back": LATER})
     with running(queue, sink) as one:
         content, reason, left = dead_letter(queue)
-        until(lambda: len(sink.got) > 6)
+        wait_until(lambda: len(sink.got) > 6)
     assert uid_of(content) == "old"
     assert reason == "given up after 7001 attempts: a: down"
     assert left["pending_handlers"] == ["a", "b"]
@@ -263,9 +263,9 @@ def test_duplicate_message_is_delivered_once(queue):
     for uid in "1212":
         queue.put(body(uid), message_id=f"id-{uid}")
     with running(queue, sink) as one:
-        until(lambda: one.finished == 4)
+        wait_until(lambda: one.finished == 4)
         queue.put(body("1"), message_id="id-1")
-        until(lambda: one.finished == 5)
+        wait_until(lambda: one.finished == 5)
     assert sink.got == ["1", "2"]
     assert is_empty(queue)
 
@@ -276,7 +276,7 @@ def test_relay_remembers_a_limited_number_of_deliveries(stream, monkeypatch):
     with running(stream, sink) as one:
         for number, uid in enumerate("1221", 1):
             stream.put(body(uid), message_id=f"id-{uid}")
-            until(lambda number=number: one.finished == number)
+            wait_until(lambda number=number: one.finished == number)
     assert sink.got == ["1", "2", "1"]
 
 
@@ -290,10 +290,10 @@ def test_message_that_is_not_due_does_not_delay_later_ones(queue):
     queue.put(body("now"))
     sink = Sink()
     with running(queue, sink) as one:
-        until(lambda: sink.got)
+        wait_until(lambda: sink.got)
         assert sink.got == ["now"]
     assert one.finished == 1
-    until(lambda: queue.size() == 120)
+    wait_until(lambda: queue.size() == 120)
     left = [queue.get() for _ in range(120)]
     assert {uid_of(content) for content, _ in left} == {f"later {number}" for number in range(120)}
     for _, headers in left:
@@ -306,7 +306,7 @@ def test_due_time_far_in_the_future_waits_at_most_a_minute(stream, monkeypatch):
     stream.put(body("1"), headers=state(due=9e10))
     start = time.monotonic()
     with running(stream, Sink()) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert time.monotonic() - start >= 0.3
 
 
@@ -314,12 +314,12 @@ def test_message_too_large_for_the_disk_is_retried_and_others_are_delivered(queu
     sink = Sink(big=FULL)
     queue.put(body("big"), body("1"), body("2"))
     with running(queue, sink) as one:
-        until(lambda: one.finished == 2)
+        wait_until(lambda: one.finished == 2)
         assert "big" in sink.got
         queue.put(body("3"))
-        until(lambda: one.finished == 3)
+        wait_until(lambda: one.finished == 3)
         del sink.results["big"]
-        until(lambda: one.finished == 4)
+        wait_until(lambda: one.finished == 4)
     assert is_empty(queue)
     assert {*one.reported} <= {"events cannot be stored; receiving is paused: No space left on device"}
 
@@ -329,7 +329,7 @@ def test_message_that_never_fits_on_the_disk_is_dead_lettered(stream, monkeypatc
     stream.put(body("big"), body("1"))
     with running(stream, Sink(big=FULL)) as one:
         _, reason, left = dead_letter(stream)
-        until(lambda: one.finished == 2)
+        wait_until(lambda: one.finished == 2)
     assert reason.startswith("given up after ")
     assert reason.endswith(" attempts: No space left on device")
     assert left == NEW
@@ -340,7 +340,7 @@ def test_held_message_is_requeued_before_its_lease_expires(queue, monkeypatch):
     sink = Sink(big=[FULL] * 3)
     queue.put(body("big"))
     with running(queue, sink) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert sink.got == ["big"] * 4
     assert is_empty(queue)
 
@@ -350,10 +350,10 @@ def test_full_disk_pauses_the_relay_and_loses_nothing(queue):
     sink = Sink(**dict.fromkeys(uids, FULL))
     queue.put(*map(body, uids))
     with running(queue, sink) as one:
-        until(lambda: len(sink.batches) > 5)
+        wait_until(lambda: len(sink.batches) > 5)
         assert one.finished == 0
         sink.results.clear()
-        until(lambda: one.finished == 130)
+        wait_until(lambda: one.finished == 130)
     assert {*sink.got} == {*uids}
     assert is_empty(queue)
     assert one.reported == ["events cannot be stored; receiving is paused: No space left on device"]
@@ -404,7 +404,7 @@ def test_message_is_dead_lettered_after_eight_relay_crashes(queue, tmp_path):
     while True:
         with subprocess.Popen([sys.executable, "-c", CRASHING, queue.server.url, queue.name, str(path)]) as relay:
             try:
-                until(lambda: relay.poll() is not None or is_done(), 60)
+                wait_until(lambda: relay.poll() is not None or is_done(), 60)
                 if relay.poll() is None:
                     break
             finally:
@@ -436,7 +436,7 @@ def test_suspect_message_is_tried_until_eight_crashes(rabbit, crashes, on_trial)
     rabbit.put(body("1"), headers=state(crash_count=crashes, on_trial=on_trial, **left))
     sink = Sink()
     with running(rabbit, sink) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     is_tried = crashes == 7 or on_trial
     assert sink.got == ["1"] * is_tried
     reason = rabbit.get(rabbit.name + DEAD_SUFFIX)[1][REASON]
@@ -458,8 +458,8 @@ def test_crash_count_is_in_the_message_if_the_broker_does_not_count(rabbit, monk
     with rabbit.channel() as channel:
         channel.basic_get(rabbit.name)  # it comes again
     with running(rabbit, Sink()) as one:
-        until(lambda: one.relay._held)
-    found = json.loads(until(lambda: rabbit.get())[1][HEADER])
+        wait_until(lambda: one.relay._held)
+    found = json.loads(wait_until(lambda: rabbit.get())[1][HEADER])
     assert {name: found[name] for name in expected} == expected
 
 
@@ -469,7 +469,7 @@ def test_suspect_messages_are_tried_after_the_others(stream, monkeypatch):
     stream.put(body("1"), body("2"), headers=state(crash_count=2))
     stream.put(body("3"))
     with running(stream, sink) as one:
-        until(lambda: one.finished == 3)
+        wait_until(lambda: one.finished == 3)
     assert sink.batches[0] == ["3"]
     assert sorted(map(tuple, sink.batches[1:])) == [("1",), ("2",)]
 
@@ -478,7 +478,7 @@ def test_suspect_messages_after_two_crashes_are_requeued_once_each(stream):
     sink = Sink()
     stream.put(*(body(str(number)) for number in range(100)), headers=state(crash_count=2))
     with running(stream, sink) as one:
-        until(lambda: one.finished == 100)
+        wait_until(lambda: one.finished == 100)
     assert all(len(batch) == 1 for batch in sink.batches)
     assert stream.client.xinfo_stream(stream.name)["entries-added"] == 200
 
@@ -493,9 +493,9 @@ def test_crash_count_is_reset_after_a_finished_attempt(stream, monkeypatch):
     stream.put(body("1"), headers=state(crash_count=7, on_trial=True))
     sink = Sink(**{"1": LATER})
     with running(stream, sink):
-        until(lambda: sink.got)
-        content = until(lambda: stream.client.xrevrange(stream.name, count=1)[0][1].get(HEADER.encode()))
-        until(lambda: b'"attempts": 1' in stream.client.xrevrange(stream.name, count=1)[0][1][HEADER.encode()])
+        wait_until(lambda: sink.got)
+        content = wait_until(lambda: stream.client.xrevrange(stream.name, count=1)[0][1].get(HEADER.encode()))
+        wait_until(lambda: b'"attempts": 1' in stream.client.xrevrange(stream.name, count=1)[0][1][HEADER.encode()])
     assert content
     assert RelayState.from_headers(stream.get()[1]).crash_count == 0
 
@@ -548,7 +548,7 @@ def test_message_that_cannot_be_requeued_is_held(queue, fail, error):
     sink = Sink(**{"1": [LATER]})
     queue.put(body("1"))
     with running(queue, sink) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert (sink.got, errors) == (["1", "1"], [])
     assert is_empty(queue)
     assert one.reported == [f"a message cannot be put into {queue.name}, and is kept for now: {error}"]
@@ -559,7 +559,7 @@ def test_message_that_cannot_be_dead_lettered_is_held_and_others_delivered(queue
     queue.put(b"bad", body("1"))
     sink = Sink(bad=SinkResult(DEAD, "no"))
     with running(queue, sink) as one:
-        until(lambda: one.finished == 2)
+        wait_until(lambda: one.finished == 2)
         assert dead_letter(queue)[0] == b"bad"
     assert sink.got.count("bad") == 1
     assert errors == []
@@ -571,9 +571,9 @@ def test_many_held_dead_letters_leave_room_for_others(queue, fail):
     queue.put(*[b"bad"] * 120, body("1"))
     sink = Sink(bad=SinkResult(DEAD, "no"))
     with running(queue, sink) as one:
-        until(lambda: "1" in sink.got)
+        wait_until(lambda: "1" in sink.got)
         assert one.relay.counts.dead_lettered == 0
-    until(lambda: queue.size() == 120)
+    wait_until(lambda: queue.size() == 120)
 
 
 def test_message_that_is_not_due_is_held_if_it_cannot_be_requeued(stream, fail, monkeypatch):
@@ -581,7 +581,7 @@ def test_message_that_is_not_due_is_held_if_it_cannot_be_requeued(stream, fail, 
     errors = fail(NotAcceptedError("full"))
     stream.put(body("1"), headers=state(due=time.time() + 3600))
     with running(stream, Sink()):
-        until(lambda: not errors)
+        wait_until(lambda: not errors)
     assert stream.size() == 1
 
 
@@ -603,16 +603,16 @@ def test_relay_reconnects_to_a_broker_that_died_during_a_delivery(queue, monkeyp
     queue.put(body("1"), message_id="id-1")
     queue.server.stop()  # RabbitMQ that is killed may forget a queue that it was just asked to make
     with running(queue, sink) as one:
-        until(lambda: one.reported)
+        wait_until(lambda: one.reported)
         queue.server.start()
         assert going.wait(60)
         queue.server.kill()
         go.set()
-        until(lambda: any("is lost" in text for text in one.reported))
+        wait_until(lambda: any("is lost" in text for text in one.reported))
         queue.server.start()
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
         queue.put(body("2"))
-        until(lambda: "2" in sink.got)
+        wait_until(lambda: "2" in sink.got)
     assert sink.got == ["1", "2"], "it came again, and the relay knew its id"
     assert queue.get(queue.name + DEAD_SUFFIX) is None
     shown = queue.url.shown
@@ -625,7 +625,7 @@ def test_held_messages_are_received_again_after_a_lost_connection(rabbit):
     sink = Sink()
     rabbit.put(body("1"), headers=state(due=time.time() + 0.5))
     with running(rabbit, sink) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert sink.got == ["1"]
 
 
@@ -643,7 +643,7 @@ def test_stopped_relay_finishes_its_batch_and_leaves_the_rest(queue):
     go.set()
     one.stop()
     assert sink.got == ["2"]
-    until(lambda: queue.size() == 2)
+    wait_until(lambda: queue.size() == 2)
     assert {uid_of(queue.get()[0]) for _ in range(2)} == {"1", "3"}
 
 
@@ -656,7 +656,7 @@ def test_relay_stops_while_its_broker_is_unreachable(monkeypatch):
 
     monkeypatch.setattr(module, "_FIRST_DELAY", 3600.0)
     with running(Away, Sink()) as one:
-        until(lambda: one.reported)
+        wait_until(lambda: one.reported)
     assert one.reported[0].startswith("amqp://127.0.0.1:1 cannot be reached: ")
 
 
@@ -665,7 +665,7 @@ def test_relay_stops_while_the_disk_is_full(stream, monkeypatch):
         monkeypatch.setattr(module, name, 3600.0)
     stream.put(body("1"))
     with running(stream, Sink(**{"1": FULL})) as one:
-        until(lambda: one.reported)
+        wait_until(lambda: one.reported)
     assert stream.size() == 1
 
 
@@ -676,7 +676,7 @@ def test_connection_lost_during_a_delivery_is_noticed_afterwards(stream, monkeyp
     monkeypatch.setattr(redis_adapter.RedisConsumer, "keep_alive", lose)
     stream.put(body("1"))
     with running(stream, Sink()) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
 
 
 def test_same_problem_is_reported_again_after_an_hour(monkeypatch):
@@ -710,5 +710,5 @@ def test_relay_without_an_outbox_delivers_complete_events(any_queue):
 
     any_queue.put(body("1"))
     with running(any_queue, AsSink(DirectSink({"a": Handler()}, 30.0, lambda *_: None))) as one:
-        until(lambda: one.finished == 1)
+        wait_until(lambda: one.finished == 1)
     assert got == ["1"]

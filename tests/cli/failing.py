@@ -28,7 +28,7 @@ from event._cli import main
 from event._outbox import Outbox
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from helpers.commands import stored  # next to this script's directory
+from helpers.commands import stored_events  # next to this script's directory
 
 STATE = struct.Struct("iii32s")  # calls so far, the call that fails, its errno, its name
 CONTENT = b"0123456789abcdef" * 4096
@@ -135,7 +135,7 @@ class Place:
             later.append(self.deliver())
         with open(self.tally) as file:
             done["deliveries"] = file.read().split()
-        files = stored(self.events)
+        files = stored_events(self.events)
         noted = [content.get("not_attached") for content in files]
         return {**done, "later": later, "left": self.entries(), "files": len(files), "not_attached": noted}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cli.outboxes import free, ids, make_due, wait_for
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 AT = ("--outbox", "ob")
 
@@ -22,7 +22,7 @@ def test_delivered_event_is_followed_by_the_backlog_of_its_handler(command):
     free()
     status, _, err = command("send", "c", *AT, *TO_FILES)
     assert (status, ids()) == (0, [])
-    assert sorted(data["name"] for data in stored()) == ["a", "b", "c"]
+    assert sorted(data["name"] for data in stored_events()) == ["a", "b", "c"]
     assert err[1] == "e3-event send: delivered earlier events from the outbox: 2 to file"
 
 
@@ -30,7 +30,7 @@ def test_quiet_prints_nothing_about_the_backlog(command):
     due("a")
     free()
     assert command("send", "c", "-q", *AT, *TO_FILES)[2] == []
-    assert len(stored()) == 2
+    assert len(stored_events()) == 2
 
 
 def test_event_of_a_step_is_followed_by_the_backlog_without_a_line(process):
@@ -38,7 +38,7 @@ def test_event_of_a_step_is_followed_by_the_backlog_without_a_line(process):
     free()
     done = process("run", "c", "--start", *AT, *TO_FILES, "--", "true")
     assert (done.returncode, done.stderr, ids()) == (0, "", [])
-    assert sorted(data["name"] for data in stored()) == ["a", "c", "c"]
+    assert sorted(data["name"] for data in stored_events()) == ["a", "c", "c"]
 
 
 def test_backlog_entry_that_is_not_due_stays_pending(command):
@@ -62,7 +62,7 @@ def test_failed_event_is_not_followed_by_the_backlog(command, plugin):
 
 
 def test_failed_backlog_delivery_is_the_last(command, plugin, here):
-    plugin("choosy", handler("open('tried', 'a').write(event.name); return event.name == 'good'"))
+    plugin("choosy", handler_source("open('tried', 'a').write(event.name); return event.name == 'good'"))
     for name in ("bad", "bad", "bad"):
         command("send", name, *AT, "--handler", "choosy")
     make_due(*ids())
@@ -74,7 +74,9 @@ def test_failed_backlog_delivery_is_the_last(command, plugin, here):
 def test_hung_backlog_delivery_is_killed_and_the_event_is_delivered(process, plugin, here):
     plugin(
         "stuck",
-        handler("import os, threading; return event.name == 'c' or os.path.exists('on') and threading.Event().wait()"),
+        handler_source(
+            "import os, threading; return event.name == 'c' or os.path.exists('on') and threading.Event().wait()"
+        ),
     )
     process("send", "a", *AT, "--handler", "stuck")
     make_due(*ids())
@@ -96,6 +98,6 @@ def test_backlog_delivery_that_holds_the_interpreter_is_killed(process, plugin, 
     assert len(ids(state="claimed")) == 1  # of a dead process: the next one takes it over
 
 
-STUCK_IN_C = handler(
+STUCK_IN_C = handler_source(
     "import ctypes, os; return event.name == 'c' or os.path.exists('on') and ctypes.PyDLL(None).sleep(600) == 0"
 )

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from event._outbox import Outbox
-from helpers.commands import HOLDS_THE_LOCK, handler, side_by_side, stored
+from helpers.commands import HOLDS_THE_LOCK, handler_source, in_parallel, stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
@@ -32,37 +32,47 @@ DIES = "its process ended with "
 LATE = "not done within 20 s"
 
 FAILING = {
-    "a segmentation fault": (handler("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"), f"{DIES}SIGSEGV"),
-    "a null pointer": (handler("import ctypes; ctypes.string_at(0)"), f"{DIES}SIGSEGV"),
-    "_exit(0)": (handler("import os; os._exit(0)"), f"{DIES}status 0"),
-    "killed": (handler("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), f"{DIES}SIGKILL"),
-    "stopped": (handler("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"), LATE),
-    "stuck in C": (handler(HOLDS_THE_LOCK), LATE),
-    "stuck in C at import": (f"{HOLDS_THE_LOCK}\n{handler()}", LATE),
-    "hangs": (handler(FOR_EVER), LATE),
-    "hangs at import": (f"{FOR_EVER}\n{handler()}", LATE),
+    "a segmentation fault": (
+        handler_source("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"),
+        f"{DIES}SIGSEGV",
+    ),
+    "a null pointer": (handler_source("import ctypes; ctypes.string_at(0)"), f"{DIES}SIGSEGV"),
+    "_exit(0)": (handler_source("import os; os._exit(0)"), f"{DIES}status 0"),
+    "killed": (handler_source("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), f"{DIES}SIGKILL"),
+    "stopped": (handler_source("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"), LATE),
+    "stuck in C": (handler_source(HOLDS_THE_LOCK), LATE),
+    "stuck in C at import": (f"{HOLDS_THE_LOCK}\n{handler_source()}", LATE),
+    "hangs": (handler_source(FOR_EVER), LATE),
+    "hangs at import": (f"{FOR_EVER}\n{handler_source()}", LATE),
     "hangs, and a thread with it": (
-        handler(f"import threading; threading.Thread(target=threading.Event().wait).start(); {FOR_EVER}"),
+        handler_source(f"import threading; threading.Thread(target=threading.Event().wait).start(); {FOR_EVER}"),
         LATE,
     ),
-    "exits at import": (f"raise SystemExit(3)\n{handler()}", "handler 'hostile' "),
-    "garbage to each descriptor": (handler(GARBAGE), "it sent an invalid report"),
-    "closes each descriptor": (handler("import os; os.closerange(0, 100); return True"), "it closed its connection"),
-    "raises KeyboardInterrupt": (handler("raise KeyboardInterrupt"), "KeyboardInterrupt"),
+    "exits at import": (f"raise SystemExit(3)\n{handler_source()}", "handler 'hostile' "),
+    "garbage to each descriptor": (handler_source(GARBAGE), "it sent an invalid report"),
+    "closes each descriptor": (
+        handler_source("import os; os.closerange(0, 100); return True"),
+        "it closed its connection",
+    ),
+    "raises KeyboardInterrupt": (handler_source("raise KeyboardInterrupt"), "KeyboardInterrupt"),
 }
 DELIVERING = {
-    "sleeps in atexit": handler("import atexit, time; atexit.register(time.sleep, 1000); return True"),
-    "a stuck thread": handler("import threading; threading.Thread(target=threading.Event().wait).start(); return True"),
-    "a stuck pool": handler(
+    "sleeps in atexit": handler_source("import atexit, time; atexit.register(time.sleep, 1000); return True"),
+    "a stuck thread": handler_source(
+        "import threading; threading.Thread(target=threading.Event().wait).start(); return True"
+    ),
+    "a stuck pool": handler_source(
         "from concurrent.futures import ThreadPoolExecutor as Pool; from threading import Event\n"
         "        Pool().submit(Event().wait); return True"
     ),
-    "no more threads": handler(NO_THREADS),
-    "forks, and the child stays": handler(
+    "no more threads": handler_source(NO_THREADS),
+    "forks, and the child stays": handler_source(
         "import os, time\n        os.fork() or time.sleep(1000)\n        return True"
     ),
-    "forks, and the child returns": handler("import os; os.fork(); return True"),
-    "leaves a process with our streams": handler("import subprocess; subprocess.Popen(['sleep', '1000']); return True"),
+    "forks, and the child returns": handler_source("import os; os.fork(); return True"),
+    "leaves a process with our streams": handler_source(
+        "import subprocess; subprocess.Popen(['sleep', '1000']); return True"
+    ),
 }
 # One of each group: it ends, hangs, holds the interpreter's lock, breaks the protocol, or leaves something running. All
 # kinds are tried at length, and in one step by `test_bad_handlers_of_one_event_do_not_affect_each_other`.
@@ -128,12 +138,12 @@ def test_bad_handler_changes_no_status_and_the_healthy_one_delivers(here, proces
         (here / name).mkdir()
         return process("run", "n", *chosen, *KEPT, "--", "sh", "-c", "exit 3", cwd=here / name)
 
-    for name, done in side_by_side(run, names).items():
+    for name, done in in_parallel(run, names).items():
         kind = names[name]
         assert (kind, done.returncode) == (kind, 3)
         assert_reported(name, kind, done.stderr)
         assert "secret" not in done.stderr
-        assert len(stored(here / name / "events")) == 1, kind
+        assert len(stored_events(here / name / "events")) == 1, kind
         pending = [{*entry.pending} for entry in waiting(here / name / "outbox")]
         assert pending == ([{name}] if kind in FAILING else []), kind
 
@@ -155,7 +165,7 @@ def test_bad_handlers_of_one_event_do_not_affect_each_other(process, zoo, words)
     for bad, kind in names.items():
         assert_reported(bad, kind, done.stderr)
     assert "secret" not in done.stderr
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
     (entry,) = waiting()
     assert {*entry.pending} == {bad for bad, kind in names.items() if kind in FAILING}
 
@@ -169,7 +179,7 @@ def test_healthy_handler_gets_the_event_once_without_an_outbox(process, plugin, 
     assert done.returncode == (1 if status is None else status)  # without an outbox, the event is lost
     assert "hostile: its process ended with" in done.stderr
     assert "kept" not in done.stderr
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def program(patch, *words):
@@ -185,13 +195,13 @@ def program(patch, *words):
 @COMMANDS
 def test_handler_above_the_memory_limit_is_killed(here, plugin, step):
     words, status = step
-    plugin("hostile", handler(EATS_MEMORY))
+    plugin("hostile", handler_source(EATS_MEMORY))
     command, name, *rest = words
     chosen = ["--handler", "hostile", "--handler", "file=events", "--outbox", "outbox"]
     done = program("system.MEMORY_LIMIT = 1 << 28", command, name, *chosen, *rest)
     assert done.returncode == (status or 0)
     assert "hostile: it used " in done.stderr
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
     (entry,) = waiting()
     assert [*entry.pending] == ["hostile"]
 
@@ -210,7 +220,7 @@ if {condition}:
 def test_hung_outbox_is_reported_and_the_event_sent_directly(process, plugin, step, call):
     """As on a network's file system whose server is gone."""
     words, status = step
-    plugin("good", handler("open('delivered', 'w').close(); return True"))
+    plugin("good", handler_source("open('delivered', 'w').close(); return True"))
     site = pathlib.Path(os.environ["PYTHONPATH"])
     (site / "sitecustomize.py").write_text(BLOCKED.format(condition="'--outbox' in sys.orig_argv", call=call))
     command, name, *rest = words
@@ -228,18 +238,18 @@ def test_end_of_a_step_does_not_overtake_its_hung_start(process, plugin):
         with open('tape', 'a') as tape:
             tape.write(f'{event._closed}\\n')
         return True"""
-    plugin("hostile", handler(send))
+    plugin("hostile", handler_source(send))
     done = give(process, ["run", "n", "--", "true"], "--start", "--timeout", "6")
     assert done.returncode == 0
     assert "start: hostile: not done within 6 s" in done.stderr
     assert pathlib.Path("tape").read_text() == "True\n"
-    assert len(stored()) == 2
+    assert len(stored_events()) == 2
 
 
 def test_end_of_a_step_is_delivered_if_its_start_crashes_a_handler(process, plugin):
-    plugin("hostile", handler("import os\n        event._closed or os._exit(7)\n        return True"))
+    plugin("hostile", handler_source("import os\n        event._closed or os._exit(7)\n        return True"))
     done = give(process, ["run", "n", "--", "true"], "--start")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line == "e3-event run: start: hostile: its process ended with status 7; lost"
-    assert len(stored()) == 2
+    assert len(stored_events()) == 2

@@ -11,7 +11,7 @@ from cli.relays import Queue, eventually, started
 from cli.test_bad_plugins import BAD, EATS_MEMORY, FAILING, KINDS, zoo  # noqa: F401  # zoo: a fixture
 from event import Event
 from event._outbox import NewEntry, Outbox
-from helpers.commands import handler, side_by_side, stored
+from helpers.commands import handler_source, in_parallel, stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
@@ -50,9 +50,9 @@ def test_deliver_sends_all_to_the_healthy_handler_and_exits(here, process, names
         box = fill(here / name, name)
         return box, process("deliver", "outbox", "--timeout", "5", cwd=here / name)
 
-    for name, (box, done) in side_by_side(run, names).items():
+    for name, (box, done) in in_parallel(run, names).items():
         kind = names[name]
-        assert len(stored(here / name / "events")) == COUNT, kind
+        assert len(stored_events(here / name / "events")) == COUNT, kind
         assert not is_claimed(box), kind
         left = [entry for _, entry in box.entries("waiting")]
         assert (kind, done.returncode) == (kind, 0)  # what is left is kept
@@ -64,7 +64,7 @@ def test_deliver_sends_all_to_the_healthy_handler_and_exits(here, process, names
 
 
 def delivered(place):
-    return {event["uid"] for event in stored(place / "events")}
+    return {event["uid"] for event in stored_events(place / "events")}
 
 
 ALL = {f"u-{number}" for number in range(COUNT)}
@@ -97,11 +97,11 @@ def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, names, ra
             assert relay.end(signal.SIGTERM) == 0, kind
         assert "secret" not in relay.text, kind
 
-    side_by_side(run, names)
+    in_parallel(run, names)
 
 
 def test_memory_used_by_a_handler_is_freed(here, process, plugin):
-    plugin("hostile", handler(EATS_MEMORY))
+    plugin("hostile", handler_source(EATS_MEMORY))
     fill(here, "hostile")
     process("deliver", "outbox", "--timeout", "3")
-    assert len(stored()) == COUNT
+    assert len(stored_events()) == COUNT

@@ -9,7 +9,7 @@ import pytest
 
 from cli.outboxes import block, free, ids
 from event import _places
-from helpers.commands import TO_FILES, stored
+from helpers.commands import TO_FILES, stored_events
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: these homes are those of POSIX")
 
@@ -29,7 +29,7 @@ def test_failed_event_is_stored_in_the_default_outbox_of_all_commands(command, d
     assert f"  {default}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt" in command("check")[1]
     free()
     assert command("deliver", "--all")[0] == 0
-    assert [data["uid"] for data in stored()] == ["u"]
+    assert [data["uid"] for data in stored_events()] == ["u"]
 
 
 def test_failed_event_of_a_step_is_stored(process, default):
@@ -62,7 +62,7 @@ def test_outbox_commands_report_a_missing_outbox(command, monkeypatch):
 def test_missing_home_directory_is_reported_and_the_event_sent(command, monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     status, _, err = command("send", "n", *TO_FILES)
-    assert (status, len(err), len(stored())) == (0, 2, 1)
+    assert (status, len(err), len(stored_events())) == (0, 2, 1)
     assert err[0] == (
         "e3-event send: no outbox is used: this user has no home directory; "
         "set E3_EVENT_OUTBOX to a directory, or to none"
@@ -73,7 +73,7 @@ def test_outbox_writable_by_others_is_reported_and_the_event_sent(command, defau
     pathlib.Path(default).mkdir(parents=True)
     os.chmod(default, 0o777)
     status, _, err = command("send", "n", *TO_FILES)
-    assert (status, len(err), len(stored())) == (0, 2, 1)
+    assert (status, len(err), len(stored_events())) == (0, 2, 1)
     assert "can be changed by other users" in err[0]
 
 
@@ -92,8 +92,8 @@ def test_quiet_is_silent_unless_something_fails(command):
 
 
 def test_failed_event_is_lost_if_its_outbox_was_removed(command, plugin, default):
-    from helpers.commands import handler
+    from helpers.commands import handler_source
 
-    plugin("remover", handler(f"import shutil; shutil.rmtree({default!r}); return False"))
+    plugin("remover", handler_source(f"import shutil; shutil.rmtree({default!r}); return False"))
     status, _, err = command("send", "n", "--handler", "remover")
     assert (status, err[-1].endswith("; lost")) == (1, True)

@@ -19,8 +19,9 @@ from cli.outboxes import TRACED_ID, block, free, golden, ids, make_due, path_of,
 from cli.relays import eventually
 from event import Event, EventManager
 from event._cli import deliver, main
+from event._cli._support import terminal
 from event._process import shutdown
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 from servers.smtp import raw_server, smtp_server
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX signals and terminals")
@@ -58,11 +59,11 @@ def test_a_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
     assert (status, out, len(err)) == (0, ["u"], 2)
     assert err[0].startswith("late: no handler is named 'late'")
     assert err[0].endswith("; not loaded (in --handler); kept")
-    plugin("late", handler("import pathlib; return pathlib.Path('got').write_text(event.uid + self.config)"))
+    plugin("late", handler_source("import pathlib; return pathlib.Path('got').write_text(event.uid + self.config)"))
     status, _, err = command("deliver", "ob", "--all")
     assert (status, len(err)) == (0, 2)
     assert pathlib.Path("got").read_text("utf-8") == "u1"
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_event_is_stored_if_no_handler_loads(command):
@@ -78,14 +79,14 @@ def test_failing_outbox_is_reported_and_the_event_sent(command):
     assert (status, len(err)) == (1, 3)
     assert f"cannot be kept in the outbox {os.path.abspath('ob')} and is sent without it" in err[0]
     assert err[2].startswith("file: delivered")
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_log_of_a_handler_thread_is_a_separate_line(command, plugin):
     log = "logging.getLogger('event').warning"
     plugin(
         "busy",
-        handler(
+        handler_source(
             f"import threading; t = threading.Thread(target=lambda: ({log}('%d', 'x'), {log}('late')));"
             "t.start(); t.join(); return True"
         ),
@@ -96,13 +97,13 @@ def test_log_of_a_handler_thread_is_a_separate_line(command, plugin):
 
 
 def test_long_reason_is_shortened_before_the_final_state(command, plugin):
-    plugin("down", handler("raise OSError('x' * 9999)"))
+    plugin("down", handler_source("raise OSError('x' * 9999)"))
     _, _, err = command("send", "n", "--outbox", "ob", "--handler", "down")
     assert err[0].endswith("xx; kept")
 
 
 def test_permanently_refused_event_moves_to_failed(command, plugin):
-    plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
+    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
     status, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict")
     assert status == 0
     assert "is no longer retried, and is kept in failed/: no such board" in err[0]
@@ -111,7 +112,7 @@ def test_permanently_refused_event_moves_to_failed(command, plugin):
 
 
 def test_permanent_and_temporary_failure_are_reported_differently(command, plugin):
-    plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
+    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
     block()
     _, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict", *TO_FILES)
     assert err[0] == "strict: no such board; refused for good, kept"
@@ -152,7 +153,7 @@ def test_entry_is_delivered_when_due_and_not_before(command):
     assert status == 0
     assert re.fullmatch(rf"{entry_id[:13]} n: file: delivered in \d\.\d{{3}} s", err[0])
     assert err[1:] == ["e3-event deliver: 1 of 1 delivered; nothing is waiting"]
-    assert [data["uid"] for data in stored()] == ["u-n"]
+    assert [data["uid"] for data in stored_events()] == ["u-n"]
 
 
 def test_environment_variable_sets_the_outbox(command, monkeypatch):
@@ -179,7 +180,7 @@ def test_damaged_entry_is_kept_and_others_are_delivered(command):
     assert status == 0
     assert sum(f"e3-event deliver: outbox entry {damaged} is moved to corrupt" in line for line in err) == 1
     assert err[-1] == "e3-event deliver: 1 of 1 delivered; nothing is waiting"
-    assert (len(stored()), ids(state="corrupt")) == (1, [damaged])
+    assert (len(stored_events()), ids(state="corrupt")) == (1, [damaged])
 
 
 def test_nothing_is_delivered_without_an_outbox(command, here, monkeypatch):
@@ -229,18 +230,18 @@ def test_golden_entry_is_delivered_to_its_pending_handlers(command, here):
     assert len(err) == 2
     assert err[0].startswith("8f14e45f-ceea compile: file:archive: delivered")
     assert not (here / "events").exists()
-    assert [data["target"] for data in stored("archive")] == ["arm"]
+    assert [data["target"] for data in stored_events("archive")] == ["arm"]
     assert (here / "archive/compile-42/build.log").read_text("utf-8") == "all well\n"
 
 
 def test_golden_entry_with_a_span_is_delivered(command):
     golden(entry_id=TRACED_ID)
     assert command("deliver", "ob")[0] == 0
-    assert [data["name"] for data in stored()] == ["released"]
+    assert [data["name"] for data in stored_events()] == ["released"]
 
 
 def test_no_secret_of_a_plugin_is_shown(process, plugin):
-    plugin("hook", handler("raise OSError(f'GET {self.config}')"))
+    plugin("hook", handler_source("raise OSError(f'GET {self.config}')"))
     env = {"E3_EVENT_OUTBOX": "ob", "E3_EVENT_HANDLERS": "hook=https://hooks.example/hunter2"}
     texts = [process(*args, env=env) for args in (["send", "n"], ["deliver", "--all"], ["outbox", "list"])]
     texts.append(process("outbox", "show", *ids(), env=env))
@@ -250,7 +251,7 @@ def test_no_secret_of_a_plugin_is_shown(process, plugin):
 
 
 def test_permanent_failure_is_reported_without_secrets(command, plugin):
-    plugin("hook", handler("import event as e; raise e.error.PermanentError('GET ' + self.config)"))
+    plugin("hook", handler_source("import event as e; raise e.error.PermanentError('GET ' + self.config)"))
     for args in (["send", "n", "--outbox", "ob", "--handler", "hook=hunter2"], ["deliver", "ob", "--all"]):
         _, _, err = command(*args)
         assert "hunter2" not in "".join(err)
@@ -260,7 +261,7 @@ def test_permanent_failure_is_reported_without_secrets(command, plugin):
 
 def test_handler_that_exits_does_not_change_the_exit_status(command, plugin):
     command("send", "n", "--outbox", "ob", "--handler", "gone=1")
-    plugin("gone", handler("sys.exit(0)"))
+    plugin("gone", handler_source("sys.exit(0)"))
     status, _, err = command("deliver", "ob", "--all")
     assert status == 0
     assert any("SystemExit: 0" in line for line in err)
@@ -274,7 +275,7 @@ def test_two_processes_deliver_each_entry_once(here):
     lines = "".join(process.communicate(timeout=120)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(re.findall(r"^(\S+) \S+: file: delivered", lines, re.MULTILINE)) == sorted(i[:13] for i in expected)
-    assert len(stored()) == 40
+    assert len(stored_events()) == 40
     assert ids() == []
 
 
@@ -341,7 +342,7 @@ def test_mail_of_a_killed_sender_arrives_exactly_once(process, monkeypatch):
             # The worker of the sender that was killed goes on, or ends at its deadline.
             eventually(lambda: process("deliver", "--all").returncode == 0 and not ids() + ids(state="claimed"), "all")
         assert len(mail.envelopes) == 2
-    assert sorted(data["uid"] for data in stored()) == ["u1", "u2"]
+    assert sorted(data["uid"] for data in stored_events()) == ["u1", "u2"]
     assert process("outbox", "list").stderr == "e3-event outbox list: nothing\n"
 
 
@@ -350,7 +351,7 @@ def test_mail_of_a_killed_sender_arrives_exactly_once(process, monkeypatch):
 
 @POSIX
 def test_terminal_shows_progress_and_clears_it(here, plugin, monkeypatch):
-    plugin("held", handler("open(__import__('os').environ['GATE']).close(); return True", "return {}"))
+    plugin("held", handler_source("open(__import__('os').environ['GATE']).close(); return True", "return {}"))
     wait_for("a", "b", handlers=(("held", "events"),))  # there is no gate yet: it fails
     os.mkfifo("gate")
     monkeypatch.setenv("GATE", "gate")
@@ -383,8 +384,8 @@ def test_no_progress_is_written_without_a_terminal(process):
     assert "\r" not in process("deliver", "ob", "--all").stderr
 
 
-def test_terminal_of_unknown_width_has_80_columns(capsys):
-    assert deliver._terminal_width() == 80
+def test_output_that_is_no_terminal_has_the_default_width(capsys):
+    assert terminal.width(sys.stderr, 80) == 80
 
 
 class Terminal:
@@ -416,7 +417,7 @@ def test_closed_terminal_does_not_stop_the_delivery(monkeypatch):
 # --watch
 
 
-BUSY = handler("""import pathlib, time
+BUSY = handler_source("""import pathlib, time
         pathlib.Path('begun').touch()
         while not pathlib.Path('go').exists():
             time.sleep(0.01)
@@ -560,7 +561,7 @@ def test_plugin_with_a_hung_import_blocks_neither_send_nor_deliver(process, plug
     plugin("hangs", "import time; time.sleep(100)\n")
     done = process("send", "n", "--outbox", "ob", "--timeout", "5", "--handler", "hangs", *TO_FILES)
     assert done.returncode == 0
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
     done = process("deliver", "ob", "--all", "--timeout", "0.5")
     assert "not done within 0.5 s" in done.stderr
 
@@ -574,4 +575,4 @@ def test_event_with_a_name_that_is_no_text_is_delivered(command, name):
         assert manager.send_event(Event(each)) is False
     pathlib.Path("events").unlink()
     status, _, err = command("deliver", "ob", "--all")
-    assert (status, len(stored())) == (0, 2), err
+    assert (status, len(stored_events())) == (0, 2), err

@@ -9,8 +9,8 @@ import re
 import pytest
 
 import event
-from event._cli._support import handler_options
-from helpers.commands import TO_FILES, handler, stored
+from event._redact import without_secrets
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 
 def test_handlers_come_from_the_variable(command, monkeypatch):
@@ -18,7 +18,7 @@ def test_handlers_come_from_the_variable(command, monkeypatch):
     status, _, err = command("send", "n")
     assert status == 0
     assert [line.partition(" delivered")[0] for line in err] == ["file:", "file:second:"]
-    assert len(stored("a")) == len(stored("b")) == 1
+    assert len(stored_events("a")) == len(stored_events("b")) == 1
 
 
 def test_another_variable_can_be_given(command, monkeypatch):
@@ -59,7 +59,7 @@ def test_broken_entry_prints_a_line_and_others_deliver(command, monkeypatch):
     assert err[1].startswith("logging: 3 values")
     assert all(line.endswith("; not loaded (in E3_EVENT_HANDLERS); lost") for line in err[:2])
     assert err[2].startswith("file: delivered")
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_nothing_is_sent_if_no_handler_loads(command):
@@ -96,23 +96,23 @@ def test_nothing_is_sent_if_no_handler_loads(command):
     ],
 )
 def test_failed_handler_prints_one_line_and_the_next_delivers(command, plugin, send, line):
-    plugin("down", handler(send))
+    plugin("down", handler_source(send))
     status, out, err = command("send", "n", "--uid", "u", "--handler", "down", *TO_FILES)
     assert (status, out, len(err)) == (1, ["u"], 2)
     assert err[0] == f"down: {line}; lost"
     assert err[1].startswith("file: delivered")
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_handler_that_exits_on_import_does_not_end_the_command(command, plugin):
-    plugin("quits", handler(decode="sys.exit('no token')"))
+    plugin("quits", handler_source(decode="sys.exit('no token')"))
     status, _, err = command("send", "n", "--handler", "quits", *TO_FILES)
     assert (status, err[0]) == (1, "quits: SystemExit: no token; not loaded (in --handler); lost")
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_warning_of_a_successful_handler_is_on_its_line(command, plugin):
-    plugin("half", handler("logging.getLogger('event').warning('b@x refused')\n        return True"))
+    plugin("half", handler_source("logging.getLogger('event').warning('b@x refused')\n        return True"))
     status, _, err = command("send", "n", "--handler", "half")
     assert status == 0
     assert re.fullmatch(r"half: delivered in \d\.\d{3} s; warning: b@x refused", err[0])
@@ -128,7 +128,7 @@ def test_log_of_a_plugin_never_prints_a_traceback(process, plugin):
             log.exception("oops", stack_info=True)
         logging.getLogger("event").warning("it is full")
         return False"""
-    plugin("noisy", handler(send))
+    plugin("noisy", handler_source(send))
     done = process("send", "n", "--handler", "noisy")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -139,7 +139,7 @@ def test_log_of_a_plugin_never_prints_a_traceback(process, plugin):
 
 
 def test_stdout_has_only_the_uid_even_if_a_plugin_prints(process, plugin):
-    plugin("chatty", "print('importing')\n" + handler("print('sending')\n        return True"))
+    plugin("chatty", "print('importing')\n" + handler_source("print('sending')\n        return True"))
     done = process("send", "n", "--uid", "u", "--handler", "chatty")
     assert (done.returncode, done.stdout) == (0, "u\n")
     assert done.stderr.startswith("importing\nsending\nchatty: delivered")
@@ -156,12 +156,12 @@ def test_logging_is_unchanged(command):
 @pytest.mark.parametrize(
     "source",
     [
-        pytest.param(handler(decode="raise ValueError(config_str)"), id="while its configuration is read"),
-        pytest.param(handler("raise OSError(f'no answer: {self.config}')"), id="while it sends"),
-        pytest.param(handler("raise OSError('GET /T00/abcd1234 of hooks.example')"), id="a part of it"),
-        pytest.param(handler("sys.exit(self.config)"), id="while it exits"),
+        pytest.param(handler_source(decode="raise ValueError(config_str)"), id="while its configuration is read"),
+        pytest.param(handler_source("raise OSError(f'no answer: {self.config}')"), id="while it sends"),
+        pytest.param(handler_source("raise OSError('GET /T00/abcd1234 of hooks.example')"), id="a part of it"),
+        pytest.param(handler_source("sys.exit(self.config)"), id="while it exits"),
         pytest.param(
-            handler("logging.getLogger('event').warning(self.config)\n        return False"), id="while it logs"
+            handler_source("logging.getLogger('event').warning(self.config)\n        return False"), id="while it logs"
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_plugin_that_quotes_its_configuration_reveals_no_secret(process, plugin,
     ],
 )
 def test_url_in_an_error_shows_no_password(text, shown):
-    assert handler_options.masked(text, {}) == shown
+    assert without_secrets(text, {}) == shown
 
 
 def test_logging_handler_without_configuration_prints_each_event(process, here):
@@ -195,7 +195,7 @@ def test_logging_handler_without_configuration_prints_each_event(process, here):
 
 
 def test_logging_handler_without_configuration_prints_no_foreign_debug(process, plugin):
-    plugin("chatty", handler("import logging; logging.getLogger('lib').debug('noise'); return True"))
+    plugin("chatty", handler_source("import logging; logging.getLogger('lib').debug('noise'); return True"))
     done = process("send", "n", "--handler", "logging", "--handler", "chatty")
     assert '"name": "n"' in done.stderr
     assert "noise" not in done.stderr

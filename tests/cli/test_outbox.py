@@ -16,7 +16,7 @@ import event
 from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, text_of, wait_for
 from event._cli._support import outbox_index
 from event._outbox import Candidate, Outbox
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 AT = ("--outbox", "ob")
 
@@ -27,7 +27,7 @@ def there(name):
 
 def in_failed(command, plugin):
     """Put an event that a handler refuses for good."""
-    plugin("strict", handler("import event as e; raise e.error.PermanentError('no such board')"))
+    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
     assert command("send", "n", *AT, "--handler", "strict")[0] == 0
     (entry_id,) = ids(state="failed")
     return entry_id
@@ -387,7 +387,7 @@ def test_permanent_failure_is_retried(command, plugin, here):
     entry_id = in_failed(command, plugin)
     assert command("outbox", "retry", entry_id, *AT)[0] == 0
     (module,) = here.parent.glob("site/acme_strict_module.py")
-    module.write_text(handler("return True"), "utf-8")
+    module.write_text(handler_source("return True"), "utf-8")
     assert command("deliver", "ob")[0] == 0
     assert ids(state="failed") == ids() == []
 
@@ -402,7 +402,7 @@ def test_corrupt_entry_is_retried_after_its_repair(command):
     path.write_text(whole, "utf-8")
     assert command("outbox", "retry", entry_id, *AT) == (0, [f"{entry_id} is due now"], [])
     assert command("deliver", "ob")[0] == 0
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_entries_of_every_state_are_dropped(command, plugin):
@@ -426,7 +426,7 @@ def test_entry_being_delivered_is_neither_retried_nor_dropped(command, action):
 
 def test_entry_claimed_meanwhile_prints_one_line(command, monkeypatch):
     golden()
-    moved_on = Candidate("waiting", GOLDEN_ID, f"waiting/30/{GOLDEN_ID}")
+    moved_on = Candidate(f"waiting/30/{GOLDEN_ID}")
     monkeypatch.setattr(Outbox, "find", lambda *_: [moved_on])
     for action in ("show", "retry", "drop"):
         status, out, err = command("outbox", action, GOLDEN_ID, *AT)

@@ -13,7 +13,7 @@ import event
 from cli.outboxes import block, free, ids, make_due, wait_for
 from event._cli._support import handler_options, terminal
 from event._worker import Result
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 AT = ("--outbox", "ob")
 
@@ -195,7 +195,7 @@ def test_value_can_be_read_from_a_file(command, here):
     (here / "notes.txt").write_bytes(b"two\nlines\xff")
     (here / "data.json").write_text("[1]", "utf-8")
     assert command("send", "n", "notes=@notes.txt", "data:=@data.json", *TO_FILES)[0] == 0
-    (data,) = stored()
+    (data,) = stored_events()
     assert (data["notes"], data["data"]) == ("two\nlines\ufffd", [1])
 
 
@@ -217,7 +217,7 @@ def test_event_is_sent_without_a_value_whose_file_cannot_be_read(command, here, 
         int("--strict" in args),
         True,
     )
-    (data,) = stored()
+    (data,) = stored_events()
     assert "a" not in data
 
 
@@ -239,7 +239,7 @@ def test_value_that_is_not_json_is_sent_as_text(command, here, args, text, reaso
     assert err[0].startswith(f"e3-event {args[0]}: 'a' is sent as text: the value after := is not JSON ({reason}")
     assert err[0].endswith("); to pass text, use a=...")
     assert (status, "hush" in err[0]) == (int("--strict" in args), False)
-    (data,) = stored()
+    (data,) = stored_events()
     assert data["a"] == text
 
 
@@ -289,7 +289,7 @@ def test_version_option_has_a_short_form_and_prints_the_name(command):
 
 
 def fail(command, plugin, *names):
-    plugin("strict", handler("import event as e; raise e.error.PermanentError('no')"))
+    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no')"))
     for name in names:
         command("send", name, *AT, "--handler", "strict")
     return ids(state="failed")
@@ -302,7 +302,7 @@ def test_retry_all_makes_every_entry_due(command, plugin):
     status, out, err = command("outbox", "retry", "--all", *AT)
     assert (status, len(out), err) == (0, 2, ["e3-event outbox retry: 2 entries due now"])
     command("deliver", "ob")
-    assert [data["name"] for data in stored()] == ["w"]
+    assert [data["name"] for data in stored_events()] == ["w"]
 
 
 def test_drop_failed_keeps_waiting_entries(command, plugin):
@@ -330,7 +330,7 @@ def test_entry_that_moves_meanwhile_is_not_pruned(tmp_path):
     from event._cli._support.outbox_listing import age
     from event._outbox import Candidate, Outbox
 
-    assert age(Outbox(tmp_path), Candidate("corrupt", "x", "corrupt/x"), "damaged") == 0.0
+    assert age(Outbox(tmp_path), Candidate("corrupt/x"), "damaged") == 0.0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import _e3_event
 import event
 from event import _cli
 from event._cli._support import terminal
-from helpers.commands import stored
+from helpers.commands import stored_events
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
 
@@ -32,7 +32,7 @@ def test_module_of_the_build_does_not_shadow_the_package(tmp_path, monkeypatch, 
     done = subprocess.run(args, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "lib"}, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith({"send": "file: delivered in ", "run": "lib\n"}[command])
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX system")
@@ -42,7 +42,7 @@ def test_interactive_interpreter_exits_with_the_status_of_the_command(tmp_path, 
     args = [PROGRAM, "run", "n", "--handler", "file=events", "--", "sh", "-c", "exit 7"]
     done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_program_exits_despite_pythoninspect(monkeypatch):

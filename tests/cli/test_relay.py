@@ -17,7 +17,7 @@ import event
 from cli.outboxes import ids
 from cli.relays import Queue, ended, eventually, started
 from event._outbox import Outbox
-from helpers.commands import HOLDS_THE_LOCK, TO_FILES, handler, stored
+from helpers.commands import HOLDS_THE_LOCK, TO_FILES, handler_source, stored_events
 
 pytestmark = pytest.mark.server
 
@@ -48,7 +48,7 @@ def relaying(broker, here):
 
 
 def uids(path="events"):
-    return sorted(data["uid"] for data in stored(path))
+    return sorted(data["uid"] for data in stored_events(path))
 
 
 # From queue to handlers.
@@ -88,7 +88,7 @@ def test_sigint_ends_the_relay_with_status_130(broker, relaying):
 
 
 def test_environment_variables_set_handlers_outbox_and_timeout(broker, relaying, plugin):
-    plugin("hung", handler("import threading; threading.Event().wait()"))
+    plugin("hung", handler_source("import threading; threading.Event().wait()"))
     env = {"E3_EVENT_HANDLERS": "file=events|hung", "E3_EVENT_OUTBOX": "ob", "E3_EVENT_TIMEOUT": "0.3"}
     broker.send("a")
     process = relaying(env=env)
@@ -258,14 +258,16 @@ def test_relay_with_an_outbox_stores_events_for_a_broken_handler(broker, relayin
     eventually(lambda: uids() == ["u-a", "u-b"], "the others have them")
     eventually(lambda: len(ids()) == 2, "they are kept for it")
     assert running.end(signal.SIGTERM) == 0
-    plugin("late", handler("import pathlib; return pathlib.Path(event.name).write_text(self.config) > 0"))
+    plugin("late", handler_source("import pathlib; return pathlib.Path(event.name).write_text(self.config) > 0"))
     assert process("deliver", "ob", "--all").returncode == 0
     assert [pathlib.Path(name).read_text("utf-8") for name in "ab"] == ["x", "x"]
     assert uids() == ["u-a", "u-b"]
 
 
 def test_failures_show_no_secret_of_a_plugin(broker, relaying, plugin):
-    plugin("hook", handler("logging.getLogger('event').warning(self.config); raise OSError(f'GET {self.config}')"))
+    plugin(
+        "hook", handler_source("logging.getLogger('event').warning(self.config); raise OSError(f'GET {self.config}')")
+    )
     for outbox in ([], ["--outbox", "ob"]):
         broker.send("a")
         process = relaying(*outbox, "--handler", "hook=https://hooks.example/hunter2")
@@ -277,7 +279,7 @@ def test_failures_show_no_secret_of_a_plugin(broker, relaying, plugin):
 @both
 def test_relay_without_an_outbox_requeues_undelivered_events(broker, relaying, plugin):
     try_twice = "import os\n        if os.path.exists(event.name): open('took', 'a').write(event.name); return True"
-    plugin("fickle", handler(f"{try_twice}\n        open(event.name, 'w').close(); return False"))
+    plugin("fickle", handler_source(f"{try_twice}\n        open(event.name, 'w').close(); return False"))
     broker.send("a", "b")
     process = relaying(*TO_FILES, "--handler", "fickle")
     eventually(lambda: os.path.exists("took") and len(pathlib.Path("took").read_text("utf-8")) == 2, "it has both")
@@ -290,7 +292,7 @@ def test_relay_without_an_outbox_requeues_undelivered_events(broker, relaying, p
 @both
 def test_refused_event_is_dead_lettered_and_can_be_relayed_again(broker, relaying, plugin, here):
     refuse = "import os, event as e\n        if os.path.exists('strict'): raise e.error.PermanentError('no such board')"
-    plugin("strict", handler(f"{refuse}\n        open(event.name, 'w').close(); return True"))
+    plugin("strict", handler_source(f"{refuse}\n        open(event.name, 'w').close(); return True"))
     (here / "strict").touch()
     broker.send("a", "b")
     broker.put("no event")
@@ -322,7 +324,7 @@ def test_refused_event_is_dead_lettered_and_can_be_relayed_again(broker, relayin
     ],
 )
 def test_misbehaving_plugin_does_not_affect_other_handlers(broker, relaying, plugin, send, told):
-    plugin("bad", handler(send))
+    plugin("bad", handler_source(send))
     broker.send("a", "b")
     process = relaying("--outbox", "ob", "--timeout", "0.5", "--handler", "bad", *TO_FILES)
     assert told in process.line("a: bad: ")
@@ -341,7 +343,7 @@ def test_misbehaving_plugin_does_not_affect_other_handlers(broker, relaying, plu
     ],
 )
 def test_a_plugin_that_ends_its_process_does_not_end_the_relay(broker, relaying, plugin, end, how):
-    plugin("fatal", handler(f"import os, signal\n        if event.name == 'a': {end}\n        return True"))
+    plugin("fatal", handler_source(f"import os, signal\n        if event.name == 'a': {end}\n        return True"))
     broker.send("a")
     process = relaying("--outbox", "ob", "--handler", "fatal", *TO_FILES)
     process.line(f"fatal: its process ended with {how}")
@@ -353,7 +355,7 @@ def test_a_plugin_that_ends_its_process_does_not_end_the_relay(broker, relaying,
     assert len(ids()) + len(ids(state="claimed")) == 1
 
 
-STUCK = handler(f"return event.name != 'a' or bool({HOLDS_THE_LOCK})")
+STUCK = handler_source(f"return event.name != 'a' or bool({HOLDS_THE_LOCK})")
 
 
 def test_plugin_that_holds_the_interpreter_does_not_end_the_relay(broker, relaying, plugin):
@@ -378,7 +380,7 @@ def test_plugin_that_holds_the_interpreter_does_not_end_a_direct_relay(broker, r
 
 
 def test_handler_of_a_relay_has_an_empty_stdin(broker, relaying, plugin):
-    plugin("nosy", handler("return sys.stdin.read() == '' and len(open(0, closefd=False).read()) == 0"))
+    plugin("nosy", handler_source("return sys.stdin.read() == '' and len(open(0, closefd=False).read()) == 0"))
     broker.send("a", "b")
     process = relaying("--outbox", "ob", "--handler", "nosy", *TO_FILES)
     eventually(lambda: uids() == ["u-a", "u-b"] and ids() == ids(state="claimed") == [], "they are delivered")
@@ -413,7 +415,7 @@ def test_a_handler_that_publishes_to_another_queue_passes_events_on(broker, rela
 
 def test_stopping_delivers_due_entries(broker, relaying, here, plugin):
     held = "import os, time\n        while not os.path.exists('go'): time.sleep(0.02)\n        time.sleep(0.2)"
-    plugin("held", handler(f"{held}; return True"))
+    plugin("held", handler_source(f"{held}; return True"))
     names = [f"n{number}" for number in range(8)]
     broker.send(*names)
     process = relaying("--outbox", "ob", "--handler", "held", *TO_FILES)
@@ -429,7 +431,7 @@ def test_stopping_delivers_due_entries(broker, relaying, here, plugin):
 @both
 def test_stopping_a_direct_relay_requeues_events_not_started(broker, relaying, plugin):
     names = [f"n{number}" for number in range(8)]
-    plugin("slow", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
+    plugin("slow", handler_source("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
     broker.send(*names)
     process = relaying("--handler", "slow")
     eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
@@ -441,7 +443,7 @@ def test_stopping_a_direct_relay_requeues_events_not_started(broker, relaying, p
 
 @both
 def test_second_signal_ends_the_relay_and_requeues_the_event(broker, relaying, plugin):
-    plugin("hung", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(300)"))
+    plugin("hung", handler_source("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(300)"))
     broker.send("a", "b")
     process = relaying("--handler", "hung", "--timeout", "300")
     eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
@@ -454,7 +456,7 @@ def test_second_signal_ends_the_relay_and_requeues_the_event(broker, relaying, p
 
 def test_signal_sent_twice_at_once_counts_once(broker, relaying, plugin):
     """As `timeout` sends it, to the process and then to its group."""
-    plugin("slow", handler("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
+    plugin("slow", handler_source("import time, pathlib; pathlib.Path('begun').touch(); time.sleep(1); return True"))
     broker.send("a")
     process = relaying("--handler", "slow")
     eventually(lambda: pathlib.Path("begun").exists(), "it has begun")
@@ -474,7 +476,7 @@ NOTES = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); "
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_ends_the_worker_and_keeps_the_event(broker, relaying, plugin, number):
-    plugin("hung", handler(NOTES + "import time; time.sleep(300)"))
+    plugin("hung", handler_source(NOTES + "import time; time.sleep(300)"))
     broker.send("a")
     process = relaying("--outbox", "ob", "--handler", "hung", "--timeout", "300")
     pid = deliverer_of()
@@ -487,7 +489,7 @@ def test_second_signal_ends_the_worker_and_keeps_the_event(broker, relaying, plu
 
 
 def test_signal_to_the_worker_is_ignored(broker, relaying, plugin):
-    plugin("slow", handler(NOTES + "import time; time.sleep(1); return True"))
+    plugin("slow", handler_source(NOTES + "import time; time.sleep(1); return True"))
     broker.send("a")
     process = relaying("--outbox", "ob", "--handler", "slow", *TO_FILES, start_new_session=True)
     pid = deliverer_of()
@@ -500,7 +502,7 @@ def test_signal_to_the_worker_is_ignored(broker, relaying, plugin):
 
 
 def test_worker_of_a_killed_relay_ends_after_its_delivery(broker, relaying, plugin):
-    plugin("slow", handler(NOTES + "import time; time.sleep(2); return True"))
+    plugin("slow", handler_source(NOTES + "import time; time.sleep(2); return True"))
     broker.send("a", "b", "c", "d")
     process = relaying("--outbox", "ob", "--handler", "slow")
     pid = deliverer_of()

@@ -19,12 +19,12 @@ import pytest
 import event
 from event._outbox import Outbox
 from event._process import ci
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the commands are those of a POSIX system", allow_module_level=True)
 
-CI_MARKS = {mark.partition("=")[0] for mark, *_ in ci.SYSTEMS.values()}
+CI_MARKS = {variables["mark"].partition("=")[0] for variables in ci.SYSTEMS.values()}
 HUNG = """import threading
         threading.Thread(target=threading.Event().wait, daemon=False).start()
         threading.Event().wait()"""
@@ -49,7 +49,7 @@ def run(process):
 
 
 def event_of(path="events"):
-    (data,) = stored(path)
+    (data,) = stored_events(path)
     return data
 
 
@@ -191,7 +191,7 @@ def test_command_that_removes_this_package_does_not_lose_the_event(process, here
     )
     assert (done.returncode, done.stdout) == (7, "x\n")
     assert done.stderr == "e3-event run: --junit: 'x': no such report\n"
-    assert [each["exit_code"] for each in stored("events") if "exit_code" in each] == [7]
+    assert [each["exit_code"] for each in stored_events("events") if "exit_code" in each] == [7]
 
 
 def test_real_time_signal_is_reported_by_number(run):
@@ -606,18 +606,18 @@ TAPE = """import os, time
 
 
 def test_start_event_has_the_same_uid_and_is_sent_before_the_end(run, here, plugin):
-    plugin("tape", handler(TAPE))
+    plugin("tape", handler_source(TAPE))
     assert run("--start", "--handler", "tape", "--handler", "file=events", "--", "true").returncode == 0
     (first, is_closed), (second, is_closed_then) = (line.split() for line in (here / "tape").read_text().splitlines())
     assert (first, is_closed, is_closed_then) == (second, "False", "True")
-    begun, ended = sorted(stored(), key=lambda data: "outcome" in data)
+    begun, ended = sorted(stored_events(), key=lambda data: "outcome" in data)
     assert begun["uid"] == ended["uid"] == first
     assert begun["end_time"] is None
     assert begun["command"] == "true"
 
 
 def test_failed_start_event_is_reported(run, plugin):
-    plugin("odd", handler("return event._closed"))
+    plugin("odd", handler_source("return event._closed"))
     done = run("--start", "--handler", "odd", "--", "true")
     assert (done.returncode, done.stderr) == (
         0,
@@ -664,11 +664,11 @@ TROUBLE = pytest.mark.parametrize(
 
 @pytest.fixture
 def plugins(plugin):
-    plugin("broken", handler() + "1 / 0")
-    plugin("quits", handler("sys.exit(3)"))
-    plugin("raises", handler("raise ValueError(self.config)"))
-    plugin("refuses", handler("return False"))
-    plugin("logs", handler("logging.getLogger('event').warning('no %s', self.config)"))
+    plugin("broken", handler_source() + "1 / 0")
+    plugin("quits", handler_source("sys.exit(3)"))
+    plugin("raises", handler_source("raise ValueError(self.config)"))
+    plugin("refuses", handler_source("return False"))
+    plugin("logs", handler_source("logging.getLogger('event').warning('no %s', self.config)"))
 
 
 @TROUBLE
@@ -748,7 +748,7 @@ def test_strict_exits_with_1_on_delivery_failure_of_a_successful_command(process
 )
 def test_hung_handler_is_abandoned_at_the_timeout_and_others_deliver(run, plugin, options, status):
     """It has also started a thread that keeps an interpreter from ending."""
-    plugin("hung", handler(HUNG))
+    plugin("hung", handler_source(HUNG))
     args = ["--handler", "hung", *TO_FILES, "--outbox", "outbox", "--timeout", "3", *options, "--", "echo", "x"]
     done = run(*args)
     assert (done.returncode, done.stdout) == (status, "x\n")
@@ -848,7 +848,7 @@ def test_scarce_descriptors_do_not_block_a_logged_command(here, most):
 
 
 def test_handler_that_closes_foreign_descriptors_keeps_the_status(run, plugin):
-    plugin("closes", handler("import os; os.closerange(3, 100); return True"))
+    plugin("closes", handler_source("import os; os.closerange(3, 100); return True"))
     assert run("--handler", "closes", "--", "sh", "-c", "exit 5").returncode == 5
 
 

@@ -14,7 +14,7 @@ import uuid
 import pytest
 
 import event
-from helpers.commands import TO_FILES, stored
+from helpers.commands import TO_FILES, stored_events
 
 
 def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here):
@@ -24,7 +24,7 @@ def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here)
     uid = done.stdout.removesuffix("\n")
     assert str(uuid.UUID(uid)) == uid
     assert re.fullmatch(r"file: delivered in \d+\.\d{3} s\n", done.stderr)
-    (data,) = stored()
+    (data,) = stored_events()
     assert {k: data[k] for k in ("name", "uid", "target", "flags")} == {
         "name": "compile",
         "uid": uid,
@@ -65,7 +65,7 @@ def test_installed_command_equals_the_module(here):
 def test_key_value_arguments_become_data(command, word, key, value):
     status, _, _ = command("send", "n", word, *TO_FILES)
     assert status == 0
-    (data,) = stored()
+    (data,) = stored_events()
     assert data[key] == value
     assert type(data[key]) is type(value)
 
@@ -73,7 +73,7 @@ def test_key_value_arguments_become_data(command, word, key, value):
 def test_arguments_and_options_can_be_in_any_order(command):
     status, out, _ = command("send", *TO_FILES, "n", "a=1", "--uid", "u", "b=2", "--", "-c=3", "--uid=4")
     assert (status, out) == (0, ["u"])
-    (data,) = stored()
+    (data,) = stored_events()
     assert [data[k] for k in ("name", "a", "b", "-c", "--uid")] == ["n", "1", "2", "3", "4"]
 
 
@@ -189,7 +189,7 @@ def test_an_event_is_sent_without_a_file_that_cannot_be_attached(command, here, 
     assert (status, out, len(err)) == (0, ["u"], 2)
     assert message in err[0]
     assert err[1].startswith("file: delivered")
-    assert stored()[0]["not_attached"] == [name]
+    assert stored_events()[0]["not_attached"] == [name]
     assert [path.name for path in (here / "events/n-u").iterdir()] == ["log"]
     assert command(*send, "--strict")[0] == 1
     status, out, _ = command(*send, "--json")
@@ -209,7 +209,7 @@ def test_dumped_events_are_sent(command, here):
     status, out, err = command("send", "--from-file", *paths, *TO_FILES)
     assert (status, out) == (0, ["u-one", "u-two"])
     assert [line.partition(" delivered")[0] for line in err] == [f"{path}: file:" for path in paths]
-    assert [(data["name"], data["a"]) for data in stored()] == [("one", 1), ("two", 1)]
+    assert [(data["name"], data["a"]) for data in stored_events()] == [("one", 1), ("two", 1)]
     assert (here / "events/one-u-one/log").read_text("utf-8") == "x"
 
 
@@ -225,7 +225,7 @@ def test_malformed_dumped_event_prints_a_line_and_others_are_sent(command, here)
     assert err[0].endswith("has changed")
     assert err[1].startswith("bad.json: not sent: bad.json is not a dumped event")
     assert err[2].startswith("gone.json: not sent: no such file or directory")
-    assert [data["name"] for data in stored()] == ["good"]
+    assert [data["name"] for data in stored_events()] == ["good"]
 
 
 def test_dumped_events_without_handlers_print_a_line(command, here):

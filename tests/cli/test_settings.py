@@ -12,7 +12,7 @@ import pytest
 
 from cli.outboxes import block, ids
 from event._cli._support.settings import Settings
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 TO_EVENTS = '[handlers.file]\ndirectory = "events"\n'
 
@@ -36,7 +36,7 @@ def test_send_and_run_use_the_configuration_file(command, process, config, here)
     assert command("send", "a")[0] == 0
     (here / "sub").mkdir()
     assert process("run", "b", "--", "true", cwd=here / "sub").returncode == 0
-    assert [data["name"] for data in stored()] == ["a", "b"]
+    assert [data["name"] for data in stored_events()] == ["a", "b"]
     assert os.path.isdir("box")
 
 
@@ -45,14 +45,14 @@ def test_option_overrides_variable_and_variable_overrides_file(command, config, 
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=variable")
     command("send", "a")
     command("send", "b", "--handler", "file=option")
-    assert [len(stored(place)) for place in ("events", "variable", "option")] == [0, 1, 1]
+    assert [len(stored_events(place)) for place in ("events", "variable", "option")] == [0, 1, 1]
 
 
 def test_empty_variable_does_not_override_the_file(command, config, monkeypatch):
     config(TO_EVENTS)
     monkeypatch.setenv("E3_EVENT_HANDLERS", "")
     command("send", "a")
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_another_variable_for_handlers_overrides_the_file(command, config):
@@ -67,10 +67,10 @@ def test_configuration_file_can_be_given_or_disabled(command, config, monkeypatc
     monkeypatch.setenv("E3_EVENT_CONFIG", named)
     command("send", "b")
     command("send", "c", "--config", "NONE")
-    assert (len(stored("named")), len(stored())) == (2, 0)
+    assert (len(stored_events("named")), len(stored_events())) == (2, 0)
     monkeypatch.setenv("HOME", os.path.dirname(named))
     command("send", "d", "--config", "~/named.toml", "--outbox", "None")
-    assert (len(stored("named")), os.path.exists("None")) == (3, False)
+    assert (len(stored_events("named")), os.path.exists("None")) == (3, False)
 
 
 def test_configuration_file_sets_redaction(command, config, monkeypatch):
@@ -79,7 +79,7 @@ def test_configuration_file_sets_redaction(command, config, monkeypatch):
     command("send", "a", "x=hush-hush-hush")
     config(f"redact = false\n{TO_EVENTS}")
     command("send", "b", "x=hush-hush-hush")
-    assert [data["x"] for data in stored()] == ["***", "hush-hush-hush"]
+    assert [data["x"] for data in stored_events()] == ["***", "hush-hush-hush"]
 
 
 @pytest.mark.parametrize(("args", "status"), [(["send", "n"], 1), (["run", "n", "--", "sh", "-c", "exit 3"], 3)])
@@ -89,7 +89,7 @@ def test_invalid_file_prints_a_line_and_the_command_continues(process, config, a
     assert done.returncode == status
     assert done.stderr == f"e3-event {args[0]}: {path}: handler: is unknown; did you mean 'handlers'?\n"
     assert process(*args[:2], *TO_FILES, *args[2:]).returncode == (status if args[0] == "run" else 0)
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_strict_exits_with_1_on_an_invalid_file(process, config):
@@ -121,7 +121,7 @@ def test_event_is_kept_until_the_file_is_fixed(command, config, text, how):
     assert (status, json.loads("\n".join(out))["events"][0]["state"]) == (0, "kept")
     assert (path in line, line.endswith("; kept")) == (True, True)
     status, _, (line,) = command("run", "b", "--outbox", "ob", "--strict", "--", "true")
-    assert (status, line.endswith("; kept"), stored()) == (1, True, [])
+    assert (status, line.endswith("; kept"), stored_events()) == (1, True, [])
     config(TO_EVENTS)
     if how == "next event":
         err = command("send", "c", "--outbox", "ob")[2]
@@ -130,7 +130,7 @@ def test_event_is_kept_until_the_file_is_fixed(command, config, text, how):
         if how == "retry":
             assert command("outbox", "retry", "--all", "--outbox", "ob")[0] == 0
         assert command("deliver", "ob", *["--all"] * (how == "deliver"))[0] == 0
-    assert {"a", "b"} <= {data["name"] for data in stored()}
+    assert {"a", "b"} <= {data["name"] for data in stored_events()}
     assert ids("ob") == []
 
 
@@ -146,9 +146,9 @@ def test_event_is_kept_until_the_plugin_of_the_file_is_installed(process, config
     config('[handlers.acme]\nconfig = "x"\n')
     done = process("send", "a", "--outbox", "ob")
     assert (done.returncode, "handlers.acme: no handler is named 'acme'" in done.stderr) == (0, True)
-    plugin("acme2", handler())
+    plugin("acme2", handler_source())
     assert "no handler is named 'acme'" in process("check").stdout
-    plugin("acme", handler())
+    plugin("acme", handler_source())
     assert "acme: delivered in " in process("send", "b", "--outbox", "ob").stderr
     assert ids("ob") == []
 
@@ -156,7 +156,7 @@ def test_event_is_kept_until_the_plugin_of_the_file_is_installed(process, config
 def test_unreadable_file_is_reported_if_its_handlers_are_not_used(command, config):
     path = config("= 1")
     status, _, err = command("send", "a", *TO_FILES)
-    assert (status, len(stored())) == (0, 1)
+    assert (status, len(stored_events())) == (0, 1)
     assert err[0].startswith(f"e3-event send: {path}: is not TOML: ")
     assert command("outbox", "list", "--outbox", "ob")[2][0].startswith(f"e3-event outbox list: {path}: is not TOML")
 
@@ -183,7 +183,7 @@ def test_event_is_kept_in_the_outbox_of_a_file_that_is_not_toml(command, config)
     assert command("send", "a")[0] == 0
     config(f'outbox = "box"\n{TO_EVENTS}')
     assert command("send", "b")[2][-1].endswith("earlier events from the outbox: 1 to file")
-    assert len(stored()) == 2
+    assert len(stored_events()) == 2
 
 
 def test_handler_that_is_unused_here_is_skipped(command, config, monkeypatch):
@@ -191,7 +191,7 @@ def test_handler_that_is_unused_here_is_skipped(command, config, monkeypatch):
     path = config(f'{TO_EVENTS}when = "GONE"\n')
     assert command("run", "a", "--strict", "--", "true") == (0, [], [])
     assert command("send", "a", "--strict", "--uid", "u") == (0, ["u"], [])
-    assert stored() == []
+    assert stored_events() == []
     assert command("send", "a", "x=@gone", "--strict", "--uid", "u")[0] == 1
     assert command("check", "--send")[2][0] == f"e3-event check: nothing is sent: 'when' in {path} is not met"
 
@@ -224,7 +224,7 @@ def test_report_search_that_times_out_prints_a_line(command, config, monkeypatch
         ["e3-event run: --junit: not read within 0.05 s"],
     )
     stuck.set()
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_relay_has_no_default_outbox(config):
@@ -267,8 +267,8 @@ def test_handler_gets_only_events_that_meet_its_conditions(process, here):
     both = ("--outbox", "ob", "--handler", "file@failure+fixed=bad", "--handler", "file:all=events")
     for status in (0, 1, 0):
         assert process("run", "n", *both, "--", "sh", "-c", f"exit {status}").stderr == ""
-    assert [data["outcome"] for data in stored("bad")].count("failure") == 1
-    assert (len(stored("bad")), len(stored())) == (2, 3)
+    assert [data["outcome"] for data in stored_events("bad")].count("failure") == 1
+    assert (len(stored_events("bad")), len(stored_events())) == (2, 3)
     done = process("send", "n", *both)
     assert "file@failure+fixed: skipped\n" in done.stderr
     assert done.returncode == 0
@@ -285,7 +285,7 @@ def test_stored_event_is_delivered_regardless_of_conditions(command):
     command("send", "n", "outcome=failure", "--outbox", "ob", "--handler", "file@failure=events")
     pathlib.Path("events").unlink()
     assert command("deliver", "ob", "--all")[0] == 0
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 @pytest.mark.parametrize(
@@ -297,14 +297,14 @@ def test_stored_event_is_delivered_regardless_of_conditions(command):
 )
 def test_invalid_conditions_print_a_line_and_others_get_the_event(command, name, reason):
     status, _, err = command("send", "n", "--handler", f"{name}=x", *TO_FILES)
-    assert (status, len(err), len(stored())) == (1, 2, 1)
+    assert (status, len(err), len(stored_events())) == (1, 2, 1)
     assert err[0].startswith(f"e3-event send: {name}: {reason}")
     assert err[0].endswith(" (in --handler); lost")
 
 
 def test_event_is_stored_for_a_handler_with_invalid_conditions(command):
     status, _, err = command("send", "n", "--handler", "smtp@failrue=x", *TO_FILES, "--outbox", "ob")
-    assert (status, len(stored())) == (0, 1)
+    assert (status, len(stored_events())) == (0, 1)
     assert (
         err[0] == "smtp@failrue: 'failrue' is not a condition; did you mean 'failure'?; not loaded (in --handler); kept"
     )
@@ -314,33 +314,33 @@ def test_event_is_stored_for_a_handler_with_invalid_conditions(command):
 def test_event_is_stored_until_its_handler_in_the_file_is_fixed(command, config):
     path = config(f'[handlers.other]\ntype = "file"\ndirectry = "events"\n{TO_EVENTS}')
     status, _, err = command("send", "n", "--outbox", "ob")
-    assert (status, len(stored()), len(err)) == (0, 1, 2)
+    assert (status, len(stored_events()), len(err)) == (0, 1, 2)
     reason = f"{path}: handlers.other.directry: is unknown; did you mean 'directory'?"
     assert err[0] == f"file:other: {reason}; kept"
     config(f'[handlers.other]\ntype = "file"\ndirectory = "other"\n{TO_EVENTS}')
     assert command("send", "n", "--outbox", "ob")[2][-1].endswith("earlier events from the outbox: 1 to file:other")
-    assert (len(stored()), len(stored("other"))) == (2, 2)
+    assert (len(stored_events()), len(stored_events("other"))) == (2, 2)
 
 
 def test_event_for_an_invalid_handler_is_lost_without_an_outbox(command, config):
     config(f"[handlers.other]\nx = 1\n{TO_EVENTS}")
     status, _, err = command("send", "n", "--outbox", "none")
-    assert (status, len(stored())) == (1, 1)
+    assert (status, len(stored_events())) == (1, 1)
     assert err[0].endswith("; lost")
 
 
 def test_mistake_outside_the_handlers_prints_a_line_and_keeps_the_status(command, config):
     config(f"timeuot = 1\n{TO_EVENTS}")
     status, _, err = command("send", "n")
-    assert (status, len(stored())) == (0, 1)
+    assert (status, len(stored_events())) == (0, 1)
     assert err[0].endswith("timeuot: is unknown; did you mean 'timeout'?")
 
 
 def test_a_handler_with_conditions_that_crashes_is_tried_alone(process, plugin):
-    plugin("crash", handler("import os; os._exit(7)"))
+    plugin("crash", handler_source("import os; os._exit(7)"))
     done = process("send", "n", "outcome=failure", "--handler", "crash@failure", *TO_FILES)
     assert "crash@failure: its process ended with status 7; lost" in done.stderr
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_settings_only_need_the_parser_of_a_namespace():
@@ -366,5 +366,5 @@ def test_a_wrong_separator_of_handlers_is_an_error_with_the_right_spelling(comma
 def test_a_doubtful_entry_of_the_variable_is_a_warning(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=other|file=events")
     status, _, err = command("send", "n")
-    assert (status, len(stored())) == (0, 1)
+    assert (status, len(stored_events())) == (0, 1)
     assert err[0].startswith("e3-event send: E3_EVENT_HANDLERS: 'file' appears twice, and the last one is used; ")

@@ -10,28 +10,26 @@ import threading
 import pytest
 
 from event._process import shutdown
-from event._process.signal_flag import SignalFlag
+from event._process.shutdown import SignalFlag
 
 if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
 
 
 def test_two_signals_at_once_are_one_request_and_a_later_one_another(monkeypatch):
-    ends = []
-    shutting = shutdown.GracefulShutdown(lambda: ends.append(1))
-    with shutting:
+    with shutdown.GracefulShutdown() as shutting:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         monkeypatch.setattr(shutdown, "SAME_REQUEST", 0.0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-    assert (shutting.status, ends) == (130, [1])
+    assert (shutting.status, shutting.requested.is_set()) == (130, True)
 
 
 def test_signal_without_a_waiter_is_remembered():
     with shutdown.GracefulShutdown() as shutting:
         signal.raise_signal(signal.SIGTERM)
-    assert (shutting.requested, shutting.status) == (True, 0)
+    assert (shutting.requested.is_set(), shutting.status) == (True, 0)
 
 
 def test_flag_is_set_and_cleared():

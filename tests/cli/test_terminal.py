@@ -13,7 +13,7 @@ import pytest
 
 import event
 from event._cli import interrupt_again, main
-from helpers.commands import TO_FILES, handler, stored
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 BUFFERING = pytest.mark.parametrize("unbuffered", [pytest.param("", id="buffered"), pytest.param("1", id="unbuffered")])
 
@@ -25,7 +25,7 @@ def test_undecodable_arguments_do_not_crash(process, here):
     done = process("send", f"n{odd}", f"k{odd}=v{odd}", "--attach", f"a{odd}=file", "--handler", f"file:{odd}=events")
     assert done.returncode == 0
     assert done.stderr.startswith("file:\\udcff: delivered")
-    assert stored()[0]["k\\udcff"] == "v\\udcff"  # JSON for others has no lone surrogate (RFC 7493, 2.1)
+    assert stored_events()[0]["k\\udcff"] == "v\\udcff"  # JSON for others has no lone surrogate (RFC 7493, 2.1)
     done = process("send", "n", f"x{odd}", *TO_FILES)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     done = process("send", "n", "--attach", odd, *TO_FILES)
@@ -67,14 +67,14 @@ def test_uid_that_cannot_be_written_exits_with_1(process, unbuffered):
 def test_event_is_sent_with_closed_stdout_and_stderr(here):
     line = '"$0" -m event send n --handler file=events >&- 2>&-'
     assert subprocess.run(["sh", "-c", line, sys.executable], check=False).returncode == 0
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: no SIGINT")
 @pytest.mark.usefixtures("unmeasured_children")
 def test_an_interrupt_ends_quietly_with_status_130(here, plugin):
     os.mkfifo("begun")
-    plugin("slow", handler("open('begun', 'w').close(); __import__('threading').Event().wait()"))
+    plugin("slow", handler_source("open('begun', 'w').close(); __import__('threading').Event().wait()"))
     args = [sys.executable, "-m", "event", "send", "n", "--handler", "slow", *TO_FILES]
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         open("begun").close()
@@ -136,7 +136,7 @@ def test_failed_early_worker_start_is_retried_on_demand(monkeypatch, here):
     monkeypatch.setattr(os, "fork", no)
     monkeypatch.setattr(sys, "argv", ["e3-event", "send", "n", *TO_FILES])
     assert main() == 0
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 @pytest.mark.parametrize(("option", "first"), [("--version", "e3-event "), ("--help", "usage: e3-event ")])
@@ -203,7 +203,7 @@ def test_send_loads_no_handler_and_no_slow_module_in_its_process(here):
     }
     costly = {"argparse", "gettext", "hashlib", "importlib.metadata", "logging", "shutil", "subprocess", "threading"}
     assert not costly & names
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
@@ -211,4 +211,4 @@ def test_run_loads_no_handler_and_no_slow_module_in_its_process(here):
     names = loaded("run", "n", *TO_FILES, "--", "true")
     assert not {name for name in names if name.startswith(("event.handler", "event._outbox", "event._dispatch"))}
     assert not {"argparse", "gettext", "hashlib", "importlib.metadata", "logging", "shutil", "subprocess"} & names
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1

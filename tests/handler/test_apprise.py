@@ -1,3 +1,5 @@
+"""The apprise handler with local receivers of JSON, form data and mail."""
+
 from __future__ import annotations
 
 import base64
@@ -28,11 +30,11 @@ from helpers.delivering import deliver
 from servers.json_receiver import json_receiver
 from servers.smtp import raw_server, smtp_server
 
-TOKEN = "kJ8x-top-secret"  # no log may hold it
+TOKEN = "kJ8x-top-secret"  # must not be in any log
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/apprise.md"
 
 
-# Apprise 1.x imports it for another package's sake.
+# Apprise 1.x imports imghdr.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
@@ -44,13 +46,13 @@ def receiver():
 
 @pytest.fixture
 def secret(monkeypatch):
-    """Put URLs into the variable BUILD_URLS."""
+    """Return a function that stores URLs in the variable BUILD_URLS and returns a reference to it."""
 
-    def put(*urls):
+    def store(*urls):
         monkeypatch.setenv("BUILD_URLS", "\n".join(urls))
         return "env:BUILD_URLS"
 
-    return put
+    return store
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def closed(name="compile", **data):
     return made
 
 
-# What arrives.
+# Messages.
 
 
 def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
@@ -88,8 +90,8 @@ def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
         pytest.param("success", "success", id="success"),
         pytest.param("failure", "failure", id="failure"),
         pytest.param("cancel", "warning", id="cancel"),
-        pytest.param("unheard of", "info", id="any other word"),
-        pytest.param(["failure"], "info", id="no word"),
+        pytest.param("unheard of", "info", id="another word"),
+        pytest.param(["failure"], "info", id="not a word"),
         pytest.param(None, "info", id="none"),
     ],
 )
@@ -188,7 +190,7 @@ def test_long_text_is_split_and_keeps_all_attachments(secret, receiver, tmp_path
     assert handler.send_event(made)
     assert sum(message["message"].count("x") for message in receiver.messages) == 50000
     assert len(receiver.messages) > 1
-    # Apprise 1.x attaches them to each piece.
+    # Apprise 1.x attaches them to each part.
     assert {a["filename"] for message in receiver.messages for a in message["attachments"]} == {"one", "two"}
 
 
@@ -201,7 +203,7 @@ def test_characters_that_no_service_can_write_become_spaces(secret):
     assert b"text: a [1mb c" in body
 
 
-# Many events.
+# Pending events.
 
 
 def test_more_than_five_pending_events_are_one_message(handler, receiver):
@@ -298,14 +300,14 @@ def test_discord_message_has_no_mention(receiver, monkeypatch, text):
     ("template", "expected"),
     [
         pytest.param("{name} on {host}", "compile on ci1", id="keys"),
-        pytest.param("{error.type}: {error.message}", "OSError: no room", id="keys inside"),
-        pytest.param("{a.b}", "whole", id="a key with a dot goes first"),
-        pytest.param("{missing} {error.missing} {host.x}", "{missing} {error.missing} {host.x}", id="what is missing"),
-        pytest.param("{ok} {count} {nothing}.", "true 3 .", id="what is no text"),
+        pytest.param("{error.type}: {error.message}", "OSError: no room", id="nested keys"),
+        pytest.param("{a.b}", "whole", id="a key with a dot has priority"),
+        pytest.param("{missing} {error.missing} {host.x}", "{missing} {error.missing} {host.x}", id="missing keys"),
+        pytest.param("{ok} {count} {nothing}.", "true 3 .", id="values that are not text"),
         pytest.param("{{name}} {} }}", "{name} {} }", id="braces"),
-        pytest.param("{name.__class__} {name!r} {name:>9999999999}", None, id="no format, no attribute"),
-        pytest.param("$name %s 100% \\n", "$name %s 100% \\n", id="what others use"),
-        pytest.param("{inner}", "{name}", id="a value is no template"),
+        pytest.param("{name.__class__} {name!r} {name:>9999999999}", None, id="neither format nor attribute"),
+        pytest.param("$name %s 100% \\n", "$name %s 100% \\n", id="other template syntax"),
+        pytest.param("{inner}", "{name}", id="a value is not a template"),
         pytest.param("two\nlines", "two\nlines", id="lines"),
     ],
 )
@@ -370,9 +372,9 @@ def test_handler_without_a_url_is_refused_when_added(urls):
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param(f"nosuch://{TOKEN}/x", id="a service that nobody knows"),
+        pytest.param(f"nosuch://{TOKEN}/x", id="unknown service"),
         pytest.param(f"json://[{TOKEN}", id="no host"),
-        pytest.param(f"discord://{TOKEN}", id="half of a token"),
+        pytest.param(f"discord://{TOKEN}", id="incomplete token"),
         pytest.param(f"mailto://{TOKEN}@", id="no domain"),
         pytest.param(f"{TOKEN}", id="no URL"),
     ],
@@ -384,9 +386,9 @@ def test_invalid_url_is_refused_by_its_number_when_added(secret, caplog, capfd, 
         AppriseHandler(["json://localhost", bad])
     assert "apprise: URL 2 of env:BUILD_URLS is not a URL that Apprise accepts" in str(caught.value)
     assert "apprise: URL 2 is n" in str(clear.value)
-    told = f"{caught.value}{clear.value}{caught.value.__context__}{caplog.text}{capfd.readouterr()}"
-    assert TOKEN not in told
-    assert TOKEN[:4].lower() not in told.lower()
+    shown = f"{caught.value}{clear.value}{caught.value.__context__}{caplog.text}{capfd.readouterr()}"
+    assert TOKEN not in shown
+    assert TOKEN[:4].lower() not in shown.lower()
 
 
 def test_reason_for_a_refused_url_is_shown_if_it_reveals_nothing(secret):
@@ -465,19 +467,19 @@ def test_only_the_host_of_a_url_is_logged(secret, caplog, capfd, receiver):
 
 
 @pytest.mark.parametrize(
-    ("url", "said", "expected"),
+    ("url", "text", "expected"),
     [
         pytest.param("slack://aB1/x2y3z4w5/q", "no aB1, x2y3z4w5.", "no ***, ***.", id="parts"),
-        pytest.param("tgram://123:abcdef/1", "GET /bot123:ABCDEF", "GET /bot123:***", id="inside of a word, any case"),
+        pytest.param("tgram://123:abcdef/1", "GET /bot123:ABCDEF", "GET /bot123:***", id="within a word, in any case"),
         pytest.param("json://h.org/a%2Fb%20c1d2e3", "at a/b c1d2e3", "at ***", id="decoded"),
         pytest.param("json://u:pw@h.org", "got Basic dTpwdw==", "got Basic ***", id="Basic authentication"),
-        pytest.param("x://ab", "crab ab", "crab ***", id="a short part is a word"),
+        pytest.param("x://ab", "crab ab", "crab ***", id="a short part only as a word"),
         pytest.param("token", "bad token", "bad ***", id="no URL"),
     ],
 )
-def test_the_parts_of_a_url_are_masked(url, said, expected):
+def test_the_parts_of_a_url_are_masked(url, text, expected):
     with pytest.raises(event.EventError, match=r"boom") as caught, apprise_service.Listener(url):
-        raise ValueError(f"boom; {said}")
+        raise ValueError(f"boom; {text}")
     assert str(caught.value).removeprefix("ValueError: boom; ") == expected
     assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
 
@@ -487,8 +489,8 @@ def test_the_parts_of_a_url_are_masked(url, said, expected):
     [
         pytest.param("json://example.org:8080/x8080y", "example.org:8080/***", id="a host"),
         pytest.param("json://localhost", "localhost", id="this machine"),
-        pytest.param("ntfy://topic-of-ours", "***", id="a topic in the host's place"),
-        pytest.param("discord://example.org/token-of-ours", "***/***", id="a token in the host's place"),
+        pytest.param("ntfy://topic-of-ours", "***", id="a topic instead of a host"),
+        pytest.param("discord://example.org/token-of-ours", "***/***", id="a token instead of a host"),
     ],
 )
 def test_host_of_a_url_is_shown_if_it_has_one(url, expected):
@@ -502,8 +504,8 @@ def test_host_of_a_url_is_shown_if_it_has_one(url, expected):
 
 def test_apprise_logs_of_other_code_are_unchanged(handler, caplog):
     handler.send_event(closed())
-    logging.getLogger("apprise").warning("of another")
-    assert caplog.messages == ["of another"]
+    logging.getLogger("apprise").warning("other code")
+    assert caplog.messages == ["other code"]
 
 
 def test_exception_logged_by_apprise_is_part_of_the_reason():
@@ -512,7 +514,7 @@ def test_exception_logged_by_apprise_is_part_of_the_reason():
             raise OSError(f"at {TOKEN}")
         except OSError:
             logging.getLogger("apprise").exception("Unhandled")
-        logging.getLogger("apprise").info("of no matter")
+        logging.getLogger("apprise").info("not a warning")
         assert listener.reason() == "Unhandled: at ***"
 
 
@@ -533,9 +535,9 @@ def test_dripping_service_is_abandoned_at_the_timeout(secret, receiver, caplog):
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        pytest.param("json://h.org", (10.0, 30.0), id="by default"),
-        pytest.param("json://h.org?cto=2&rto=3.5", (2.0, 3.5), id="as the URL says"),
-        pytest.param("mailto://u:p@h.org", (15, 30.0), id="a service that takes longer"),
+        pytest.param("json://h.org", (10.0, 30.0), id="default"),
+        pytest.param("json://h.org?cto=2&rto=3.5", (2.0, 3.5), id="set in the URL"),
+        pytest.param("mailto://u:p@h.org", (15, 30.0), id="a slower service"),
     ],
 )
 def test_each_wait_has_a_timeout(url, expected):
@@ -617,10 +619,10 @@ def test_undelivered_event_is_stored_without_the_secret(secret, receiver, monkey
     manager = event.EventManager(outbox=str(tmp_path / "outbox"))
     manager.load_handlers_from_env()
     assert not manager.send_event(closed(text="kept"))
-    kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
-    assert b"kept" in kept
-    assert b"env:BUILD_URLS" in kept
-    assert TOKEN.encode() not in kept
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+    assert b"kept" in stored
+    assert b"env:BUILD_URLS" in stored
+    assert TOKEN.encode() not in stored
     receiver.status = 200
     ((_, outcome),) = deliver(Outbox(str(tmp_path / "outbox")), everything=True)
     assert outcome
@@ -636,10 +638,10 @@ def test_next_attempt_skips_services_that_already_delivered(secret, receiver, mo
         manager.load_handlers_from_env()
         for _ in range(count):
             assert not manager.send_event(closed())
-        secret(*reversed(urls))  # a service keeps its mark wherever its URL is
+        secret(*reversed(urls))  # a service is recognized by its URL, at any position
         assert not any(outcome for _, outcome in deliver(Outbox(str(tmp_path / "outbox")), everything=True))
-        kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
-        assert TOKEN.encode() not in kept
+        stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+        assert TOKEN.encode() not in stored
         other.status = 200
         assert all(outcome for _, outcome in deliver(Outbox(str(tmp_path / "outbox")), everything=True))
         assert (len(receiver.posts), len(other.posts)) == (count, 3 * count)

@@ -1,4 +1,4 @@
-"""The handler with a real RabbitMQ, a real Redis, SQS and S3 of moto's, and with what misbehaves in their places."""
+"""The broker handler with a real RabbitMQ and Redis, moto's SQS and S3, and servers that misbehave."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from helpers.brokers import RabbitQueue, RedisQueue
 from helpers.delivering import deliver
 from servers.process import free_port
 from servers.rabbitmq import LARGEST
-from servers.s3 import listening
+from servers.s3 import silent_server
 from servers.smtp import Authority, raw_server
 
-QUICK = 3.0  # seconds; what takes longer has waited for something
-SHORT = 0.5  # seconds, for what is to be given up
-SLACK = 1.5  # seconds more that it may take on a machine that has other work
+QUICK = 3.0  # seconds; a longer time means that something was waited for
+SHORT = 0.5  # seconds; the timeout of an attempt that must fail
+SLACK = 1.5  # additional seconds on a busy machine
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
@@ -58,8 +58,8 @@ def s3(moto, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def nobody():
-    """Hold a port at which nobody answers."""
+def unused_port():
+    """Return a port on which nothing listens."""
     holder, port = free_port()
     with holder:
         yield port
@@ -67,24 +67,24 @@ def nobody():
 
 @pytest.fixture
 def queue():
-    """Return the name of a queue of this test's own."""
+    """Return a queue name that no other test uses."""
     return f"test-{os.urandom(6).hex()}"
 
 
 @pytest.fixture
-def hidden(monkeypatch):
-    """Return a function that puts a URL into a variable; what it returns names the variable."""
+def as_reference(monkeypatch):
+    """Return a function that stores a URL in an environment variable and returns a reference to it."""
 
-    def hide(url, name="BROKER"):
+    def store(url, name="BROKER"):
         monkeypatch.setenv(name, url)
         return f"env:{name}"
 
-    return hide
+    return store
 
 
 @pytest.fixture
-def handler(server, queue, hidden):
-    return BrokerHandler(hidden(server.url), queue)
+def handler(server, queue, as_reference):
+    return BrokerHandler(as_reference(server.url), queue)
 
 
 def finished(**data):
@@ -93,19 +93,19 @@ def finished(**data):
     return made
 
 
-def taken(server, queue):
-    """Take all messages from a queue, as anybody can who has a client of the broker."""
+def take_all(server, queue):
+    """Take all messages from a queue with a client of the broker."""
     kind = RabbitQueue if server.url.startswith("amqp") else RedisQueue
-    at = kind(server)
-    at.name = queue
+    client = kind(server)
+    client.name = queue
     try:
-        return [*iter(at.get_message, None)]
+        return [*iter(client.get_message, None)]
     finally:
-        at.close()
+        client.close()
 
 
 def messages(server, queue):
-    return [decode_message(message.body) for message in taken(server, queue)]
+    return [decode_message(message.body) for message in take_all(server, queue)]
 
 
 def the_message(server, queue):
@@ -120,14 +120,14 @@ def content_of(message, number="0"):
 
 
 @contextmanager
-def administered(server):
-    """Give a channel to a RabbitMQ."""
+def admin_channel(server):
+    """Yield a channel to RabbitMQ."""
     with pika.BlockingConnection(pika.URLParameters(f"{server.url}%2F")) as connection:
         yield connection.channel()
 
 
-def ours(caplog):
-    """Return the records of our logger; the clients have loggers of their own."""
+def event_records(caplog):
+    """Return the records of the logger `event`; the clients have their own loggers."""
     return [record for record in caplog.records if record.name == "event"]
 
 
@@ -139,16 +139,16 @@ def within(seconds):
 
 
 class Proxy:
-    """What stands between a client and a server.
+    """Proxy between a client and a server.
 
-    :ivar port: its own
-    :ivar instead: what the client gets in place of the server's answers, one item a moment; None for the answers
+    :ivar port: the port of the proxy
+    :ivar replacement: iterator of the data that replaces the server's answers; None to forward the answers
     """
 
     def __init__(self, server, context=None):
         self.server = server
         self.context = context
-        self.instead = None
+        self.replacement = None
         self.count = 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -166,12 +166,12 @@ class Proxy:
         self.listener.close()
 
     def url(self, scheme="", host="127.0.0.1"):
-        """Return the server's URL through here."""
+        """Return the server's URL with the port of the proxy."""
         own, _, rest = self.server.url.partition("://")
         return f"{scheme or own}://{rest.replace('127.0.0.1', host).replace(str(self.server.port), str(self.port))}"
 
     def wait(self):
-        """Return when all clients have gone, and the server has what they have said."""
+        """Wait until all clients have disconnected and the server has their data."""
         for thread in self.threads[1:]:
             thread.join()
 
@@ -179,22 +179,22 @@ class Proxy:
         while not self.stopped.is_set():
             if select.select([self.listener], [], [], 0.01)[0]:
                 self.count += 1
-                self.threads.append(threading.Thread(target=self.talk, args=[self.listener.accept()[0]]))
+                self.threads.append(threading.Thread(target=self.serve, args=[self.listener.accept()[0]]))
                 self.threads[-1].start()
 
-    def talk(self, client):
+    def serve(self, client):
         with client, socket.create_connection(("127.0.0.1", self.server.port)) as server:
             client.settimeout(5)
             try:
                 if self.context is None:
-                    self.pass_on(client, server)
+                    self.forward(client, server)
                 else:
                     with self.context.wrap_socket(client, server_side=True) as secured:
-                        self.pass_on(secured, server)
+                        self.forward(secured, server)
             except OSError:
-                pass  # one of them has gone
+                pass  # the client or the server has disconnected
 
-    def pass_on(self, client, server):
+    def forward(self, client, server):
         while not self.stopped.is_set():
             ready = select.select([client, server], [], [], 0.01)[0]
             if client in ready or (self.context and client.pending()):
@@ -204,13 +204,13 @@ class Proxy:
             if server in ready:
                 if not (data := server.recv(1 << 16)):
                     return
-                if self.instead is None:
+                if self.replacement is None:
                     client.sendall(data)
-            if self.instead is not None:
-                client.sendall(next(self.instead))
+            if self.replacement is not None:
+                client.sendall(next(self.replacement))
 
 
-# What arrives
+# Messages
 
 
 def test_message_contains_the_event(server, queue, handler, tmp_path):
@@ -219,7 +219,7 @@ def test_message_contains_the_event(server, queue, handler, tmp_path):
     with event.Event("compile", uid="42", target="ärm", flags={"b", "a"}) as made:
         made.attach_file(log)
     assert handler.send_event(made)
-    (raw,) = taken(server, queue)
+    (raw,) = take_all(server, queue)
     message = decode_message(raw.body)
     assert message.event.as_dict() == {**made.as_dict(), "flags": ["a", "b"]}
     assert message.event._closed
@@ -248,17 +248,17 @@ def test_events_arrive_in_order_with_their_own_ids(server, queue, handler):
     assert len({message.id for message in got}) == 5
 
 
-def test_all_attempts_from_an_outbox_have_one_id(server, queue, hidden, tmp_path):
-    """The first one arrives, but that it has does not."""
+def test_all_attempts_from_an_outbox_have_one_id(server, queue, as_reference, tmp_path):
+    """The first attempt arrives, but its confirmation is lost."""
     with Proxy(server) as proxy:
         manager = event.EventManager(outbox=tmp_path / "outbox")
-        manager.add_handler("broker", hidden(proxy.url()), queue)
+        manager.add_handler("broker", as_reference(proxy.url()), queue)
         assert manager.send_event(finished(number=0))
         manager.handlers["broker"].timeout = SHORT
-        proxy.instead = itertools.repeat(b"")
+        proxy.replacement = itertools.repeat(b"")
         assert not manager.send_event(finished(number=1))
         proxy.wait()
-        proxy.instead = None
+        proxy.replacement = None
         ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
         assert outcome
     first, *others = messages(server, queue)
@@ -278,10 +278,10 @@ def test_circular_data_is_refused_before_publishing(server, queue, handler):
 # Queues
 
 
-def test_missing_queue_is_created_as_durable(rabbitmq, queue, hidden):
-    assert BrokerHandler(hidden(rabbitmq.url), queue).send_event(finished())
-    with administered(rabbitmq) as channel:
-        # Anything else than it is would be refused.
+def test_missing_queue_is_created_as_durable(rabbitmq, queue, as_reference):
+    assert BrokerHandler(as_reference(rabbitmq.url), queue).send_event(finished())
+    with admin_channel(rabbitmq) as channel:
+        # A passive declaration fails if the queue is missing.
         assert channel.queue_declare(queue, passive=True).method.message_count == 1
 
 
@@ -293,40 +293,40 @@ def test_missing_queue_is_created_as_durable(rabbitmq, queue, hidden):
         pytest.param(False, {}, id="transient"),
     ],
 )
-def test_existing_queue_is_used_unchanged(rabbitmq, queue, hidden, durable, arguments):  # a table
-    handler = BrokerHandler(hidden(rabbitmq.url), queue)
-    with administered(rabbitmq) as channel:
+def test_existing_queue_is_used_unchanged(rabbitmq, queue, as_reference, durable, arguments):
+    handler = BrokerHandler(as_reference(rabbitmq.url), queue)
+    with admin_channel(rabbitmq) as channel:
         channel.queue_declare(queue, durable=durable, auto_delete=False, arguments=arguments)
         assert handler.send_event(finished())
         assert channel.queue_declare(queue, passive=True).method.message_count == 1
 
 
-def test_queue_removed_between_two_events_is_created_again(rabbitmq, queue, hidden):
-    handler = BrokerHandler(hidden(rabbitmq.url), queue)
+def test_queue_removed_between_two_events_is_created_again(rabbitmq, queue, as_reference):
+    handler = BrokerHandler(as_reference(rabbitmq.url), queue)
     assert handler.send_event(finished(number=1))
-    with administered(rabbitmq) as channel:
+    with admin_channel(rabbitmq) as channel:
         channel.queue_delete(queue)
     assert handler.send_event(finished(number=2))
     assert handler.send_event(finished(number=3))
     assert [message.event.number for message in messages(rabbitmq, queue)] == [2, 3]
 
 
-def test_full_queue_is_a_failure_until_it_has_room(rabbitmq, queue, hidden, caplog):
-    handler = BrokerHandler(hidden(rabbitmq.url), queue)
-    with administered(rabbitmq) as channel:
+def test_full_queue_is_a_failure_until_it_has_room(rabbitmq, queue, as_reference, caplog):
+    handler = BrokerHandler(as_reference(rabbitmq.url), queue)
+    with admin_channel(rabbitmq) as channel:
         limit = {"x-max-length": 1, "x-overflow": "reject-publish"}
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments=limit)
     assert handler.send_event(finished(number=1))
     assert not handler.send_event(finished(number=2))
-    assert [record.levelname for record in ours(caplog)] == ["WARNING"]
+    assert [record.levelname for record in event_records(caplog)] == ["WARNING"]
     assert "broker: env:BROKER: the broker has rejected the message; the queue may be full; <Event " in caplog.text
     assert the_message(rabbitmq, queue).event.number == 1
     assert handler.send_event(finished(number=3))
 
 
-def test_message_above_the_size_limit_is_a_permanent_failure(rabbitmq, queue, hidden, tmp_path):
+def test_message_above_the_size_limit_is_a_permanent_failure(rabbitmq, queue, as_reference, tmp_path):
     manager = event.EventManager(outbox=tmp_path / "outbox")
-    manager.add_handler("broker", hidden(rabbitmq.url), queue)
+    manager.add_handler("broker", as_reference(rabbitmq.url), queue)
     (delivery,) = manager.dispatch(finished(text="x" * LARGEST))
     assert delivery.permanent
     assert delivery.reason.startswith("broker: env:BROKER: ")
@@ -336,10 +336,10 @@ def test_message_above_the_size_limit_is_a_permanent_failure(rabbitmq, queue, hi
     assert [*deliver(Outbox(manager.outbox), everything=True)] == []
 
 
-def test_forbidden_queue_is_a_failure(rabbitmq, queue, hidden, caplog):
-    with administered(rabbitmq) as channel:
+def test_forbidden_queue_is_a_failure(rabbitmq, queue, as_reference, caplog):
+    with admin_channel(rabbitmq) as channel:
         channel.queue_declare(queue, exclusive=True)
-        assert not BrokerHandler(hidden(rabbitmq.url), queue).send_event(finished())
+        assert not BrokerHandler(as_reference(rabbitmq.url), queue).send_event(finished())
     assert "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue" in caplog.text
 
 
@@ -348,11 +348,11 @@ def test_forbidden_queue_is_a_failure(rabbitmq, queue, hidden, caplog):
 
 @pytest.mark.parametrize("password", ["t0psecret!", "a/b@c:d?e#f", 'it\'s "q"\\n', "two  spaces", "ünïcode", "%41"])
 @pytest.mark.parametrize("reference", [False, True], ids=["clear", "reference"])
-def test_wrong_password_is_a_failure_without_the_password(server, queue, hidden, caplog, password, reference):  # noqa: PLR0913
+def test_wrong_password_is_a_failure_without_the_password(server, queue, as_reference, caplog, password, reference):  # noqa: PLR0913
     caplog.set_level(logging.DEBUG)
     url = server.url.replace(server.password, quote(password, safe=""))
     manager = event.EventManager()
-    manager.handlers["broker"] = BrokerHandler(hidden(url) if reference else url, queue)
+    manager.handlers["broker"] = BrokerHandler(as_reference(url) if reference else url, queue)
     with within(QUICK):
         outcome = manager.dispatch(finished())
     assert not outcome
@@ -372,26 +372,28 @@ def test_no_client_logs_the_password(server, handler, caplog):
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])
-def test_program_without_logging_prints_only_the_line_of_event(nobody, scheme):
-    """Without a handler, logging prints warnings and errors on stderr, those of the clients too."""
+def test_program_without_logging_prints_only_the_line_of_event(unused_port, scheme):
+    """Without a handler, logging prints the warnings and errors of all loggers to stderr, also those of the clients."""
     code = f"""if True:
         import event
         from event.handler.broker import BrokerHandler
 
         made = event.Event("compile")
         made.close()
-        assert not BrokerHandler("{scheme}://ci@127.0.0.1:{nobody}").send_event(made)
+        assert not BrokerHandler("{scheme}://ci@127.0.0.1:{unused_port}").send_event(made)
     """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(
-        rf"broker: {scheme}://127.0.0.1:{nobody}: .*; <Event 'compile' .*> is not delivered\n", done.stderr
+        rf"broker: {scheme}://127.0.0.1:{unused_port}: .*; <Event 'compile' .*> is not delivered\n", done.stderr
     )
 
 
-def test_wrong_password_is_logged_once_per_event(rabbitmq, queue, hidden):
-    """Some lock out whoever says it again and again."""
+def test_wrong_password_is_logged_once_per_event(rabbitmq, queue, as_reference):
+    """Some servers lock out a user after repeated attempts."""
     with Proxy(rabbitmq) as proxy:
-        assert not BrokerHandler(hidden(proxy.url().replace(rabbitmq.password, "wrong")), queue).send_event(finished())
+        assert not BrokerHandler(as_reference(proxy.url().replace(rabbitmq.password, "wrong")), queue).send_event(
+            finished()
+        )
         assert proxy.count == 1
 
 
@@ -402,43 +404,43 @@ def test_wrong_password_is_logged_once_per_event(rabbitmq, queue, hidden):
         pytest.param("redis://127.0.0.1/;redis://:t0psecret@127.0.0.1", True, id="password-in-another-one"),
         pytest.param("amqp://guest:guest@127.0.0.1/", False, id="guest"),
         pytest.param("amqp://ci@127.0.0.1/", False, id="user"),
-        pytest.param("amqp://127.0.0.1/", False, id="nobody"),
+        pytest.param("amqp://127.0.0.1/", False, id="no-user"),
     ],
 )
-def test_plain_password_is_a_warning_that_hides_it(caplog, hidden, url, warned):
-    BrokerHandler(hidden(url))
+def test_plain_password_is_a_warning_that_hides_it(caplog, as_reference, url, warned):
+    BrokerHandler(as_reference(url))
     assert caplog.records == []
     BrokerHandler(url)
     assert ["the URL's password is given in clear" in record.message for record in caplog.records] == [True] * warned
     assert "t0psecret" not in caplog.text
 
 
-def test_reference_is_resolved_on_send(server, queue, hidden, caplog, monkeypatch):
+def test_reference_is_resolved_on_send(server, queue, as_reference, caplog, monkeypatch):
     handler = BrokerHandler("env:BROKER", queue)
     assert not handler.send_event(finished())
     assert "broker: the URL: env:BROKER is not set" in caplog.text
-    hidden(server.url)
+    as_reference(server.url)
     assert handler.send_event(finished())
-    hidden(server.url.replace(server.password, "changed"))
+    as_reference(server.url.replace(server.password, "changed"))
     assert not handler.send_event(finished())
-    hidden("t0psecret")
+    as_reference("t0psecret")
     assert not handler.send_event(finished())
     assert "t0psecret" not in caplog.text
-    hidden(server.url)
+    as_reference(server.url)
     assert handler.send_event(finished())
     assert len(messages(server, queue)) == 2
 
 
-def test_outbox_stores_only_references(redis, queue, tmp_path, monkeypatch, nobody):
+def test_outbox_stores_only_references(redis, queue, tmp_path, monkeypatch, unused_port):
     monkeypatch.chdir(tmp_path)
     url = tmp_path / "url"
-    url.write_text(f"redis://:t0psecret@127.0.0.1:{nobody}")
+    url.write_text(f"redis://:t0psecret@127.0.0.1:{unused_port}")
     manager = event.EventManager(outbox=tmp_path / "outbox")
     manager.add_handler("broker", "file:url", queue)
     assert not manager.send_event(finished())
-    kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
-    assert f"file:{url}".encode() in kept.replace(b"\\\\", b"\\")
-    assert b"t0psecret" not in kept
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+    assert f"file:{url}".encode() in stored.replace(b"\\\\", b"\\")
+    assert b"t0psecret" not in stored
     url.write_text(redis.url)
     monkeypatch.chdir("/")
     ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
@@ -446,14 +448,14 @@ def test_outbox_stores_only_references(redis, queue, tmp_path, monkeypatch, nobo
     assert len(messages(redis, queue)) == 1
 
 
-# Servers that are not there, silent or slow
+# Unreachable, silent and slow servers
 
 
 @pytest.mark.parametrize("server", ["redis", pytest.param("rabbitmq", marks=pytest.mark.long)], indirect=True)
 def test_restarted_server_keeps_messages_and_is_reconnected(server, queue, handler, caplog):
     other = BrokerHandler(handler.url, queue)
     assert handler.send_event(finished(number=0))
-    # RabbitMQ that is killed may forget a queue that it was just asked to make.
+    # A killed RabbitMQ may lose a queue that was just created.
     server.stop() if server.url.startswith("amqp") else server.kill()
     with within(QUICK):
         is_sent = other.send_event(finished(number=1))
@@ -461,7 +463,7 @@ def test_restarted_server_keeps_messages_and_is_reconnected(server, queue, handl
     assert not is_sent
     assert re.search("broker: env:BROKER: connection", caplog.text, re.IGNORECASE)
     assert other.send_event(finished(number=2))
-    assert handler.send_event(finished(number=3))  # the connection that it has kept is dead
+    assert handler.send_event(finished(number=3))  # its open connection is dead
     assert [message.event.number for message in messages(server, queue)] == [0, 2, 3]
 
 
@@ -470,7 +472,7 @@ def test_paused_server_is_a_failure_at_the_timeout(server, queue, handler, caplo
     other = BrokerHandler(handler.url, queue)
     handler.timeout = SHORT
     if connected:
-        assert other.send_event(finished())  # which makes the queue
+        assert other.send_event(finished())  # creates the queue
         assert handler.send_event(finished())
     server.pause()
     try:
@@ -482,55 +484,55 @@ def test_paused_server_is_a_failure_at_the_timeout(server, queue, handler, caplo
     assert other.send_event(finished())
 
 
-def test_broker_without_memory_is_a_failure_with_the_reason(rabbitmq, queue, hidden, caplog):
+def test_broker_without_memory_is_a_failure_with_the_reason(rabbitmq, queue, as_reference, caplog):
     blocked, unblocked = (method_frame(10, method) for method in (60, 61))
     with Proxy(rabbitmq) as proxy:
-        handler = BrokerHandler(hidden(proxy.url()), queue)
+        handler = BrokerHandler(as_reference(proxy.url()), queue)
         assert handler.send_event(finished())
         handler.timeout = SHORT
-        proxy.instead = itertools.chain([blocked], itertools.repeat(b""))
+        proxy.replacement = itertools.chain([blocked], itertools.repeat(b""))
         with within(SHORT + SLACK):
             assert not handler.send_event(finished())
         assert "broker: env:BROKER: the broker accepts nothing at the moment: it is short of memory" in caplog.text
         caplog.clear()
-        proxy.instead = None
+        proxy.replacement = None
         handler.timeout = 30
         assert handler.send_event(finished())
         handler.timeout = SHORT
-        proxy.instead = itertools.chain([blocked, unblocked], itertools.repeat(b""))
+        proxy.replacement = itertools.chain([blocked, unblocked], itertools.repeat(b""))
         assert not handler.send_event(finished())
         assert "broker: env:BROKER: no answer within" in caplog.text
 
 
 def method_frame(kind, method):
-    """Return a frame of AMQP with a method whose only argument is an empty text, for the connection itself."""
+    """Return an AMQP frame for channel 0 with a method whose only argument is an empty text."""
     payload = kind.to_bytes(2, "big") + method.to_bytes(2, "big") + b"\0"
     return b"\x01\0\0" + len(payload).to_bytes(4, "big") + payload + b"\xce"
 
 
-@pytest.mark.parametrize("first", ["nobody", "silent", "wrong-password"])
+@pytest.mark.parametrize("first", ["unused-port", "silent", "wrong-password"])
 @pytest.mark.parametrize("timeout", [2, 30])
 def test_next_url_is_tried_if_the_first_fails(  # noqa: PLR0913
-    rabbitmq, queue, hidden, nobody, monkeypatch, first, timeout
+    rabbitmq, queue, as_reference, unused_port, monkeypatch, first, timeout
 ):
     monkeypatch.setattr("event._broker.amqp.OPERATION_TIMEOUT", 1.0)
-    with listening() as silent:
+    with silent_server() as silent:
         url = {
-            "nobody": f"amqp://127.0.0.1:{nobody}",
+            "unused-port": f"amqp://127.0.0.1:{unused_port}",
             "silent": silent.replace("http", "amqp"),
             "wrong-password": rabbitmq.url.replace(rabbitmq.password, "wrong"),
         }[first]
-        handler = BrokerHandler(hidden(f"{url};{rabbitmq.url}"), queue, timeout=timeout)
+        handler = BrokerHandler(as_reference(f"{url};{rabbitmq.url}"), queue, timeout=timeout)
         with within(1 + SLACK):
             assert handler.send_event(finished())
         with within(0.9):
-            assert handler.send_event(finished())  # on the connection that was kept
+            assert handler.send_event(finished())  # on the open connection
     assert len(messages(rabbitmq, queue)) == 2
 
 
-def test_each_of_many_urls_is_tried(redis, queue, hidden, nobody):
-    url = ";".join([f"redis://127.0.0.1:{nobody}"] * 4 + [redis.url])
-    assert BrokerHandler(hidden(url), queue).send_event(finished())
+def test_each_of_many_urls_is_tried(redis, queue, as_reference, unused_port):
+    url = ";".join([f"redis://127.0.0.1:{unused_port}"] * 4 + [redis.url])
+    assert BrokerHandler(as_reference(url), queue).send_event(finished())
     assert len(messages(redis, queue)) == 1
 
 
@@ -559,9 +561,9 @@ def babble(connection, stopped):
     connection.close()
 
 
-def odd(connection, stopped):
+def unknown_frame(connection, stopped):
     connection.recv(1 << 16)
-    connection.sendall(b"\x09\0\0\0\0\0\0\xce")  # a frame of a kind that there is not
+    connection.sendall(b"\x09\0\0\0\0\0\0\xce")  # a frame of an unknown type
     stopped.wait()
 
 
@@ -583,24 +585,25 @@ def test_silent_server_is_a_failure_at_the_timeout(queue, caplog, scheme, serve)
         handler = BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=SHORT)
         with within(SHORT + SLACK):
             assert not handler.send_event(finished())
-    (record,) = ours(caplog)
+    (record,) = event_records(caplog)
     assert f"broker: {scheme}://127.0.0.1:{port}: " in record.message
 
 
 @pytest.mark.parametrize(
-    ("scheme", "serve"), [("amqp", hang_up), ("amqp", babble), ("amqp", odd), ("redis", hang_up), ("redis", babble)]
+    ("scheme", "serve"),
+    [("amqp", hang_up), ("amqp", babble), ("amqp", unknown_frame), ("redis", hang_up), ("redis", babble)],
 )
 def test_server_that_is_no_broker_is_a_failure(queue, caplog, scheme, serve):
-    timeout = SHORT if serve is odd else 30  # which serves one after the other
+    timeout = SHORT if serve is unknown_frame else 30  # after it, the server is silent
     with raw_server(serve) as port, within(QUICK):
         assert not BrokerHandler(f"{scheme}://127.0.0.1:{port}", queue, timeout=timeout).send_event(finished())
-    gc.collect()  # what was left open warns
-    (record,) = ours(caplog)
+    gc.collect()  # an open socket would warn
+    (record,) = event_records(caplog)
     assert f"broker: {scheme}://127.0.0.1:{port}: " in record.message
 
 
 @pytest.mark.parametrize(
-    "instead",
+    "replacement",
     [
         pytest.param([b""], id="silent"),
         pytest.param([HEARTBEAT], id="dripping-frames"),
@@ -609,25 +612,25 @@ def test_server_that_is_no_broker_is_a_failure(queue, caplog, scheme, serve):
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_broker_that_stops_answering_is_a_failure_at_the_timeout(  # noqa: PLR0913
-    rabbitmq, queue, hidden, caplog, instead, tls, tmp_path, monkeypatch
+    rabbitmq, queue, as_reference, caplog, replacement, tls, tmp_path, monkeypatch
 ):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     with Proxy(rabbitmq, authority.context("127.0.0.1") if tls else None) as proxy:
-        handler = BrokerHandler(hidden(proxy.url("amqps" if tls else "")), queue)
+        handler = BrokerHandler(as_reference(proxy.url("amqps" if tls else "")), queue)
         assert handler.send_event(finished())
         handler.timeout = SHORT
-        proxy.instead = itertools.cycle(instead)
+        proxy.replacement = itertools.cycle(replacement)
         with within(SHORT + SLACK):
             assert not handler.send_event(finished())
         assert re.search("timed out|no answer within", caplog.text, re.IGNORECASE)
-        proxy.instead = None
+        proxy.replacement = None
         handler.timeout = 30
         assert handler.send_event(finished())
 
 
-def test_large_message_to_a_stalled_broker_fails_at_the_timeout(rabbitmq, queue, hidden):
-    handler = BrokerHandler(hidden(rabbitmq.url), queue)
+def test_large_message_to_a_stalled_broker_fails_at_the_timeout(rabbitmq, queue, as_reference):
+    handler = BrokerHandler(as_reference(rabbitmq.url), queue)
     assert handler.send_event(finished())
     large = finished(text="x" * (16 << 20))
     handler.timeout = SHORT
@@ -642,9 +645,9 @@ def test_large_message_to_a_stalled_broker_fails_at_the_timeout(rabbitmq, queue,
 # Connections
 
 
-def test_one_connection_serves_many_events(server, queue, hidden):
+def test_one_connection_serves_many_events(server, queue, as_reference):
     with Proxy(server) as proxy:
-        handler = BrokerHandler(hidden(proxy.url()), queue)
+        handler = BrokerHandler(as_reference(proxy.url()), queue)
         assert handler.send_event(finished())
         made = proxy.count
         assert all(handler.send_event(finished()) for _ in range(5))
@@ -652,8 +655,8 @@ def test_one_connection_serves_many_events(server, queue, hidden):
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="platform: counts no references")
-def test_published_message_is_freed_at_once(server, queue, hidden):
-    handler = BrokerHandler(hidden(server.url), queue)
+def test_published_message_is_freed_at_once(server, queue, as_reference):
+    handler = BrokerHandler(as_reference(server.url), queue)
     published = finished()
     gc.collect()
     gc.disable()
@@ -666,10 +669,10 @@ def test_published_message_is_freed_at_once(server, queue, hidden):
         gc.enable()
 
 
-def test_connection_unused_for_long_is_not_reused(server, queue, hidden, monkeypatch):
+def test_connection_unused_for_long_is_not_reused(server, queue, as_reference, monkeypatch):
     monkeypatch.setattr(publisher_module, "_MAX_IDLE_SECONDS", 0.0)
     with Proxy(server) as proxy:
-        handler = BrokerHandler(hidden(proxy.url()), queue)
+        handler = BrokerHandler(as_reference(proxy.url()), queue)
         assert handler.send_event(finished())
         made = proxy.count
         assert handler.send_event(finished())
@@ -690,12 +693,12 @@ FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: has no fork
 @FORK
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_forked_process_uses_its_own_connection(server, queue, hidden, tls, tmp_path, monkeypatch):  # noqa: PLR0913
+def test_forked_process_uses_its_own_connection(server, queue, as_reference, tls, tmp_path, monkeypatch):  # noqa: PLR0913
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     scheme = {"amqp": "amqps", "redis": "rediss"}[server.url.partition(":")[0]] if tls else ""
     with Proxy(server, authority.context("127.0.0.1") if tls else None) as proxy:
-        handler = BrokerHandler(hidden(proxy.url(scheme)), queue)
+        handler = BrokerHandler(as_reference(proxy.url(scheme)), queue)
         assert handler.send_event(finished(number=1))
         made = proxy.count
         child = os.fork()
@@ -732,7 +735,7 @@ else:
     [
         pytest.param("child-sends", ["first", "child", "last"], id="child-sends"),
         pytest.param("parent-sends", ["first", "meanwhile", "last"], id="parent-sends"),
-        pytest.param("nobody", ["first", "last"], id="nobody"),
+        pytest.param("none-sends", ["first", "last"], id="none-sends"),
     ],
 )
 def test_forked_process_does_not_close_the_connection_of_its_parent(server, queue, order, names):
@@ -750,7 +753,7 @@ STRICT = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:.*multi-thre
 
 
 def script(url, queue, text, *arguments):
-    """Run a script that may warn of nothing; return what it says."""
+    """Run a script in which warnings are errors; return its output."""
     done = subprocess.run(
         [*STRICT, text, *arguments],
         env=environment(url, queue),
@@ -765,8 +768,8 @@ def script(url, queue, text, *arguments):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handler: pickle.loads(pickle.dumps(handler))])
-def test_copied_handler_sends(redis, queue, hidden, copied):
-    handler = BrokerHandler(hidden(redis.url), queue, limit=7, s3="s3://builds", timeout=9)
+def test_copied_handler_sends(redis, queue, as_reference, copied):
+    handler = BrokerHandler(as_reference(redis.url), queue, limit=7, s3="s3://builds", timeout=9)
     assert handler.send_event(finished())
     other = copied(handler)
     assert other.send_event(finished())
@@ -775,7 +778,7 @@ def test_copied_handler_sends(redis, queue, hidden, copied):
     assert len(messages(redis, queue)) == 2
 
 
-# The end of a process
+# Process exit
 
 ONE_EVENT = """
 import event
@@ -791,7 +794,7 @@ input()
 
 @contextmanager
 def sender(url, queue):
-    """Run a process that sends an event and ends when it is told to."""
+    """Run a process that sends an event, and that exits at the end of the block."""
     with subprocess.Popen(
         [*STRICT, ONE_EVENT],
         env=environment(url, queue),
@@ -808,8 +811,8 @@ def test_process_closes_its_connection_at_exit(server, queue):
     before = server.log.stat().st_size
     with sender(server.url, queue):
         pass
-    said = server.log.read_bytes()[before:]
-    assert b"unexpectedly" not in said
+    logged = server.log.read_bytes()[before:]
+    assert b"unexpectedly" not in logged
     assert len(messages(server, queue)) == 1
 
 
@@ -819,7 +822,7 @@ def test_process_exits_soon_if_the_server_is_silent(server, queue):
         with sender(server.url, queue):
             server.pause()
             start = time.monotonic()
-        assert time.monotonic() - start < QUICK  # a second of it is for taking leave
+        assert time.monotonic() - start < QUICK  # including a second to close the connection
     finally:
         server.resume()
 
@@ -829,18 +832,18 @@ def test_process_exits_soon_if_the_server_is_silent(server, queue):
 
 @pytest.fixture
 def scheme(server):
-    """Return the scheme for TLS to the server; a proxy speaks it."""
+    """Return the URL scheme for TLS, which a proxy adds to the server."""
     return {"amqp": "amqps", "redis": "rediss"}[server.url.partition(":")[0]]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_private_certificate_authority_is_trusted_if_configured(  # noqa: PLR0913
-    server, scheme, queue, hidden, tmp_path, monkeypatch, host
+    server, scheme, queue, as_reference, tmp_path, monkeypatch, host
 ):
     authority = Authority(tmp_path)
     with Proxy(server, authority.context(host)) as proxy:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-        handler = BrokerHandler(hidden(proxy.url(scheme, host)), queue)
+        handler = BrokerHandler(as_reference(proxy.url(scheme, host)), queue)
         assert handler.send_event(finished())
         assert handler.send_event(finished(text="x" * 100_000))
     assert len(messages(server, queue)) == 2
@@ -854,13 +857,13 @@ def test_private_certificate_authority_is_trusted_if_configured(  # noqa: PLR091
     ],
 )
 def test_nothing_is_sent_to_an_untrusted_server(  # noqa: PLR0913
-    server, scheme, queue, hidden, tmp_path, monkeypatch, caplog, names, trusted, why
+    server, scheme, queue, as_reference, tmp_path, monkeypatch, caplog, names, trusted, why
 ):
     authority = Authority(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     with Proxy(server, authority.context(*names)) as proxy:
-        assert not BrokerHandler(hidden(proxy.url(scheme)), queue).send_event(finished())
+        assert not BrokerHandler(as_reference(proxy.url(scheme)), queue).send_event(finished())
     assert re.search(rf"certificate verify failed.*{why}.*; SSL_CERT_FILE may name", caplog.text)
 
 
@@ -868,7 +871,7 @@ def test_nothing_is_sent_to_an_untrusted_server(  # noqa: PLR0913
 
 
 def event_with(*files, **data):
-    """Return an event that has files attached, each under its name."""
+    """Return an event with files attached under their names."""
     with event.Event("compile", **data) as made:
         for file in files:
             made.attach_file(file, file.name)
@@ -877,7 +880,7 @@ def event_with(*files, **data):
 
 @pytest.fixture
 def files(tmp_path):
-    """Return a function that writes a file of that content."""
+    """Return a function that writes a file."""
 
     def write(name, content):
         path = tmp_path / name
@@ -888,28 +891,28 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def made_by(redis, queue, hidden):
-    """Return a function that makes a handler with options; Redis has no limit that would matter."""
-    return lambda **options: BrokerHandler(hidden(redis.url), queue, **options)
+def make_handler(redis, queue, as_reference):
+    """Return a function that makes a handler with options. The size limit of Redis is too high to matter."""
+    return lambda **options: BrokerHandler(as_reference(redis.url), queue, **options)
 
 
-def test_attachments_are_in_the_message(redis, queue, made_by, files):
+def test_attachments_are_in_the_message(redis, queue, make_handler, files):
     contents = {"build.log": b"done\n", "empty": b"", "core ä/\\": os.urandom(100_000)}
     made = event.Event("compile")
     for number, (name, content) in enumerate(contents.items()):
         made.attach_file(files(str(number), content), name)
-    assert made_by().send_event(made)
+    assert make_handler().send_event(made)
     message = the_message(redis, queue)
     assert {name: content_of(message, file) for name, (file, _) in message.attachments.items()} == contents
 
 
-def test_attachments_together_respect_the_size_limit(redis, queue, made_by, files, caplog):
+def test_attachments_together_respect_the_size_limit(redis, queue, make_handler, files, caplog):
     made = event_with(files("a", b"x" * 6), files("b", b"x" * 5), files("c", b"x" * 4), files("d", b""), uid="42")
-    assert made_by(limit=10).send_event(made)
+    assert make_handler(limit=10).send_event(made)
     message = the_message(redis, queue)
     assert sorted(message.attachments) == ["a", "c", "d"]
     assert sorted(file.size for file in message.files.values()) == [0, 4, 6]
-    (record,) = ours(caplog)
+    (record,) = event_records(caplog)
     assert record.message == (
         f"broker: attachment 'b' of {made!r} is not sent: it has 5 bytes, and the message has room for 4; "
         "set s3=s3://... to upload it"
@@ -928,7 +931,7 @@ def test_default_size_limit_is_that_of_the_broker(files, scheme, largest):
 
 
 def test_missing_or_irregular_attachment_is_omitted(  # noqa: PLR0913
-    redis, queue, made_by, files, tmp_path, caplog
+    redis, queue, make_handler, files, tmp_path, caplog
 ):
     made = event_with(files("gone", b"1"), files("fifo", b"2"), files("directory", b"3"), files("log", b"4"))
     (tmp_path / "gone").unlink()
@@ -938,10 +941,10 @@ def test_missing_or_irregular_attachment_is_omitted(  # noqa: PLR0913
     (tmp_path / "directory").mkdir()
     made._attachments["no-path"] = ("/\ud800", "0")
     with within(QUICK):
-        assert made_by().send_event(made)
+        assert make_handler().send_event(made)
     assert the_message(redis, queue).files == {"3": InlineFile.of(b"4")}
-    told = [re.search(r"attachment '(.*?)' of <.*> is not sent: (.*)", record.message) for record in caplog.records]
-    found = dict(match.groups() for match in told)
+    matches = [re.search(r"attachment '(.*?)' of <.*> is not sent: (.*)", record.message) for record in caplog.records]
+    found = dict(match.groups() for match in matches)
     assert found.pop("no-path").startswith("UnicodeEncodeError: ")
     assert found == {
         "gone": f"no such file or directory: '{tmp_path / 'gone'}'",
@@ -951,34 +954,34 @@ def test_missing_or_irregular_attachment_is_omitted(  # noqa: PLR0913
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="platform: root reads everything")
-def test_forbidden_attachment_is_omitted(redis, queue, made_by, files, caplog):
+def test_forbidden_attachment_is_omitted(redis, queue, make_handler, files, caplog):
     made = event_with(files("log", b"4"))
     os.chmod(made.get_attachments()["log"][0], 0)
-    assert made_by().send_event(made)
+    assert make_handler().send_event(made)
     assert the_message(redis, queue).files == {}
 
 
 def test_attachment_with_a_read_error_is_omitted(  # noqa: PLR0913
-    redis, queue, made_by, files, caplog, monkeypatch
+    redis, queue, make_handler, files, caplog, monkeypatch
 ):
     made = event_with(files("log", b"4"))
     monkeypatch.setattr(_files, "open_regular", lambda path: os.open(path, os.O_WRONLY))
-    assert made_by().send_event(made)
+    assert make_handler().send_event(made)
     assert the_message(redis, queue).files == {}
     assert "attachment 'log' of <Event" in caplog.text
 
 
-def test_changed_attachment_is_sent_with_its_current_content(redis, queue, made_by, files):
+def test_changed_attachment_is_sent_with_its_current_content(redis, queue, make_handler, files):
     log = files("log", b"started\n")
     made = event_with(log)
     log.write_bytes(b"started\ndone\n")
-    assert made_by().send_event(made)
+    assert make_handler().send_event(made)
     assert the_message(redis, queue).files == {"0": InlineFile.of(b"started\ndone\n")}
 
 
 @pytest.fixture
 def growing(monkeypatch):
-    """Have each file grow, once we know its size."""
+    """Return a list of paths; each of these files grows whenever its size is read."""
     fstat = os.fstat
 
     def grow(fd):
@@ -994,14 +997,14 @@ def growing(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [None, 0], ids=["message", "s3"])
-def test_growing_log_is_sent_with_its_size_at_the_start(redis, queue, made_by, files, s3, growing, limit):  # noqa: PLR0913
+def test_growing_log_is_sent_with_its_size_at_the_start(redis, queue, make_handler, files, s3, growing, limit):  # noqa: PLR0913
     content = b"0123456789abcdef" * (600_000 if limit == 0 else 1)  # more than one part of an upload
     log = files("log", content)
     made = event_with(log)
     growing.append(log)
-    assert made_by(limit=limit, s3="s3://builds/ci").send_event(made)
+    assert make_handler(limit=limit, s3="s3://builds/ci").send_event(made)
     message = the_message(redis, queue)
-    sent = content + b"more\n"  # it has grown for the first time when it was opened
+    sent = content + b"more\n"  # the file grew once when it was opened
     assert file_content(s3, message) == sent
     assert message.attachments["log"][1] == hashlib.sha1(sent).hexdigest()
     assert log.read_bytes() == sent + b"more\n"
@@ -1018,9 +1021,9 @@ def file_content(s3, message):
     return content
 
 
-def test_attachments_above_the_size_limit_are_stored_in_s3(redis, queue, made_by, files, s3, caplog):  # noqa: PLR0913
+def test_attachments_above_the_size_limit_are_stored_in_s3(redis, queue, make_handler, files, s3, caplog):  # noqa: PLR0913
     made = event_with(files("a b.log", b"x" * 11), files("small", b"y"))
-    assert made_by(limit=10, s3="s3://builds/ci/").send_event(made)
+    assert make_handler(limit=10, s3="s3://builds/ci/").send_event(made)
     message = the_message(redis, queue)
     assert s3.keys("builds") == [f"ci/{message.id}/a b.log"]
     stored = message.files["0"]
@@ -1032,11 +1035,11 @@ def test_attachments_above_the_size_limit_are_stored_in_s3(redis, queue, made_by
     assert [record for record in caplog.records if record.name == "event"] == []
 
 
-def test_object_names_stay_below_the_configured_url(redis, queue, made_by, files, s3):
+def test_object_names_stay_below_the_configured_url(redis, queue, make_handler, files, s3):
     made = event.Event("compile")
     for number, name in enumerate(["../../x", "a/b", "ä", "."]):
         made.attach_file(files(str(number), b"x" * 11), name)
-    assert made_by(limit=0, s3="s3://builds").send_event(made)
+    assert make_handler(limit=0, s3="s3://builds").send_event(made)
     message = the_message(redis, queue)
     keys = s3.keys("builds")
     assert len(keys) == 4
@@ -1045,16 +1048,16 @@ def test_object_names_stay_below_the_configured_url(redis, queue, made_by, files
 
 
 def test_retry_after_an_s3_failure_uses_the_same_key(  # noqa: PLR0913
-    redis, queue, hidden, files, s3, caplog, tmp_path, monkeypatch, nobody
+    redis, queue, as_reference, files, s3, caplog, tmp_path, monkeypatch, unused_port
 ):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused_port}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     manager = event.EventManager(outbox=tmp_path / "outbox")
-    manager.add_handler("broker", hidden(redis.url), queue, limit=0, s3="s3://builds")
+    manager.add_handler("broker", as_reference(redis.url), queue, limit=0, s3="s3://builds")
     made = event_with(files("log", b"x"))
     assert not manager.send_event(made)
     assert re.search(r"broker: env:BROKER: .*127.0.0.1", caplog.text)
-    assert taken(redis, queue) == []
+    assert take_all(redis, queue) == []
     ((candidate, _),) = Outbox(manager.outbox).entries("waiting")
     sending = candidate.id
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
@@ -1159,9 +1162,9 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"limit": -1}, "limit is -1; expected a number, 0 or more", id="negative-limit"),
         pytest.param({"s3": "builds"}, "the URL is 'builds'; expected s3://BUCKET/PREFIX", id="s3"),
         pytest.param({"timeout": "soon"}, "timeout is 'soon'; expected a positive number", id="timeout"),
-        pytest.param({"timeout": 0}, "timeout is 0; expected a positive number", id="no-time"),
+        pytest.param({"timeout": 0}, "timeout is 0; expected a positive number", id="zero-timeout"),
         pytest.param({"timeout": float("nan")}, "timeout is nan; expected a positive number", id="nan"),
-        pytest.param({"timeout": float("inf")}, "timeout is inf; expected a positive number", id="endless"),
+        pytest.param({"timeout": float("inf")}, "timeout is inf; expected a positive number", id="infinity"),
         pytest.param({"timeout": None}, "timeout is None; expected a positive number", id="none"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The file handler: what lies where, and that nothing leaves its directory or touches another event."""
+"""The file handler: the layout of its directory, which no name can leave, and the separation of events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
 DATA = pathlib.Path(__file__).parent.parent / "data"
-POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX only")
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -84,7 +84,7 @@ def test_json_is_indented_and_sorted_as_in_e3(tmp_path):
     assert path.read_text("ascii") == (DATA / "e3-file.json").read_text("ascii")
 
 
-def test_the_directory_is_made_even_when_empty(tmp_path):
+def test_directory_is_created_for_an_event_without_attachments(tmp_path):
     FileHandler(tmp_path / "d").send_event(Event("a", "u"))
     assert os.listdir(tmp_path / "d" / "a-u") == []
 
@@ -151,10 +151,24 @@ def test_file_instead_of_the_log_directory_is_an_oserror(tmp_path):
 
 # Names.
 
-ODD = ["..", ".", "", "/", "../../x", "/etc/x", "a\0b", "a\nb", "x" * 300, "é" * 200, "\ud800", "~" + "0" * 16, "a\\b"]
+NAMES = [
+    "..",
+    ".",
+    "",
+    "/",
+    "../../x",
+    "/etc/x",
+    "a\0b",
+    "a\nb",
+    "x" * 300,
+    "é" * 200,
+    "\ud800",
+    "~" + "0" * 16,
+    "a\\b",
+]
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("uid", ["u", "../..", "x" * 300, ""])
 def test_unusual_names_are_stored_inside_the_directory(tmp_path, attach, name, uid):
     e = attach(
@@ -162,7 +176,7 @@ def test_unusual_names_are_stored_inside_the_directory(tmp_path, attach, name, u
         "u",
         {
             attachment: attachment.encode("utf-8", "replace")
-            for attachment in ODD
+            for attachment in NAMES
             if "\0" not in attachment and attachment
         },
     )
@@ -264,7 +278,7 @@ def test_symbolic_link_among_the_json_files_is_not_read(tmp_path, attach):
 
 
 def test_json_file_removed_meanwhile_does_not_stop_the_send(tmp_path):
-    # Between the listing and the reading: no test can come in there.
+    # The file disappears after the directory is listed, which a test cannot time.
     assert file_handler._identity(file_handler._read_file(str(tmp_path / "gone"))) is None
 
 
@@ -325,7 +339,7 @@ def test_symbolic_links_at_both_places_are_an_error(tmp_path, home):
     assert jsons(log_dir) == []
 
 
-# At once.
+# Concurrency.
 
 
 def test_two_threads_send_into_one_directory_at_once(tmp_path, attach):
@@ -373,7 +387,7 @@ def test_invalid_directory_is_an_error_with_what_is_expected(log_dir):
 
 
 @pytest.mark.parametrize("log_dir", ["/var/log", "a,b", "100%", "C:\\log", "a=b", " a "])
-def test_files_equal_those_of_e3(log_dir):
+def test_configuration_equals_that_of_e3(log_dir):
     assert FileHandler(log_dir).encode_config() == log_dir
     assert FileHandler.decode_config(log_dir) == {"log_dir": log_dir}
 
@@ -426,7 +440,9 @@ def test_only_a_retry_of_the_same_sending_replaces_files(tmp_path, attach):
     assert copies(tmp_path / "events") == [b"compiled"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: root alone gives files away")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: only root gives files to another user"
+)
 def test_a_directory_of_another_user_is_not_written(tmp_path, attach):
     event_ = attach("a", "b", {"log": b"x"})
     stem = f"{event_.name}-{event_.uid}"
@@ -456,7 +472,7 @@ def test_huge_dump_is_an_error(tmp_path):
 
 @pytest.mark.skipif(os.chmod not in os.supports_fd, reason="platform: permission bits are set by path")
 def test_permission_bits_and_time_are_set_by_descriptor(tmp_path, attach, monkeypatch):
-    """By path, another user could have put a link there."""
+    """Another user could replace the path by a link."""
     sent = attach("a", "b", {"log": b"x"})
     set_attributes = _files.set_attributes
     monkeypatch.setattr(_files, "set_attributes", lambda fd, _path, *args: set_attributes(fd, "nowhere", *args))

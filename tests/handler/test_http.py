@@ -1,3 +1,5 @@
+"""The http handler with real HTTP servers, and servers that misbehave."""
+
 from __future__ import annotations
 
 import base64
@@ -28,8 +30,9 @@ from event._formats import cloudevents
 from event._net.http import Target
 from event._outbox import Outbox
 from event.handler.http import HTTPHandler
+from helpers.attributes import public_attributes
 from helpers.delivering import deliver
-from servers.http import Answer, site
+from servers.http import Answer, http_server
 from servers.smtp import Authority, raw_server
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/http.md"
@@ -40,7 +43,7 @@ TOKEN = "t0ken-0f-the-tests"
 
 @pytest.fixture
 def server():
-    with site() as running:
+    with http_server() as running:
         yield running
 
 
@@ -56,7 +59,7 @@ def the_json(server):
 
 
 def received(request):
-    """Return the CloudEvent that the SDK makes of a request."""
+    """Return the CloudEvent that the SDK reads from a request."""
     return from_http_event(HTTPMessage(headers=request.headers, body=request.body))
 
 
@@ -100,7 +103,7 @@ def test_source_and_type_are_configurable(server):
         pytest.param("build-07.example.com", "/e3-event/build-07.example.com", id="name"),
         pytest.param("Jane's box", "/e3-event/Jane-s-box", id="odd"),
         pytest.param("", "/e3-event", id="empty"),
-        pytest.param(["a"], "/e3-event", id="no-string"),
+        pytest.param(["a"], "/e3-event", id="not-a-string"),
     ],
 )
 def test_source_has_the_host_from_the_data(server, host, source):
@@ -109,7 +112,7 @@ def test_source_has_the_host_from_the_data(server, host, source):
     assert urlsplit(source).geturl() == source
 
 
-NOON = datetime(2026, 1, 31, 12, 0, 0)  # noqa: DTZ001  # one without a zone
+NOON = datetime(2026, 1, 31, 12, 0, 0)  # noqa: DTZ001  # without a time zone
 
 
 @pytest.mark.parametrize(
@@ -209,29 +212,29 @@ TASKRUN = {"0.3.0": "0.1.1", "0.4.1": "0.2.0", "0.5.1": "0.3.0"}
 
 
 def taskrun_schema(version, predicate):
-    """Return the JSON schema of an event, as the published ones of CDEvents read; links, which we have none of, aside.
+    """Return the JSON schema of an event, as CDEvents publishes it but without links, which the handler never sends.
 
-    Since 0.5 the context tells its version in ``specversion``, the subject has no ``type``, the name of the task and
-    the outcome are required, the address is a ``uri``, and the outcomes are listed.
+    Since 0.5, the version is in ``specversion``, the subject has no ``type``, and the URL is in ``uri``. The schema
+    requires the task name and the outcome, and lists the outcomes.
     """
     new = version.startswith("0.5")
     text, word = {"type": "string"}, {"type": "string", "minLength": 1}
     kind = f"dev.cdevents.taskrun.{predicate}.{TASKRUN[version]}"
     context = {"specversion" if new else "version": word, "id": word, "source": word, "type": {"enum": [kind]}}
     context["timestamp"] = {"type": "string", "format": "date-time"}
-    run = closed({"id": word, "source": word}, ["id"])
+    run = object_schema({"id": word, "source": word}, ["id"])
     content = {"taskName": text, "uri" if new else "url": text, "pipelineRun": run}
     if predicate == "finished":
         content["outcome"] = {"enum": ["success", "failure", "cancel", "error"] if new else OLD_OUTCOMES}
         content["errors"] = text
     needed = [name for name in ("taskName", "outcome") if new and name in content]
-    subject = {"id": word, "source": word, "content": closed(content, needed)}
+    subject = {"id": word, "source": word, "content": object_schema(content, needed)}
     if not new:
         subject["type"] = {"enum": ["taskRun"]}
-    return closed(
+    return object_schema(
         {
-            "context": closed(context, [*context]),
-            "subject": closed(subject, [name for name in subject if name != "source"]),
+            "context": object_schema(context, [*context]),
+            "subject": object_schema(subject, [name for name in subject if name != "source"]),
             "customData": {"oneOf": [{"type": "object"}, {"type": "string", "contentEncoding": "base64"}]},
             "customDataContentType": text,
         },
@@ -239,11 +242,11 @@ def taskrun_schema(version, predicate):
     )
 
 
-# The schemas take any string; the text of the specification names these.
+# The schemas accept any string. The text of the specification lists these.
 OLD_OUTCOMES = ["success", "failure", "error"]
 
 
-def closed(properties, required):
+def object_schema(properties, required):
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
@@ -255,7 +258,7 @@ def validated(cdevent, version, predicate):
 
 
 def cdevent_of(server, version, predicate):
-    """Return the valid CDEvent that the server has got, in a CloudEvent that is bound to it."""
+    """Check and return the last CDEvent that the server received in a CloudEvent."""
     got = received(server.requests[-1])
     cdevent = validated(got.get_data(), version, predicate)
     context = cdevent["context"]
@@ -316,16 +319,16 @@ def test_outcome_is_a_cdevents_outcome(server, version, data, expected):
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        pytest.param("0.5.1", {"outcome": "cancel"}, id="has-it"),
-        pytest.param("0.4.1", {"outcome": "error", "errors": "outcome: cancel"}, id="has-not"),
+        pytest.param("0.5.1", {"outcome": "cancel"}, id="cancel-is-an-outcome"),
+        pytest.param("0.4.1", {"outcome": "error", "errors": "outcome: cancel"}, id="cancel-is-not-an-outcome"),
     ],
 )
-def test_cancelled_run_is_an_error_in_cdevents(server, version, expected):
+def test_outcome_cancel_is_an_error_if_cdevents_does_not_list_it(server, version, expected):
     assert HTTPHandler(server.url, "cdevents", cdevents=version).send_event(finished(outcome="cancel"))
     assert cdevent_of(server, version, "finished")["subject"]["content"] == {"taskName": "compile", **expected}
 
 
-def test_a_cdevent_of_an_event_without_uid_and_time_is_valid_too(server):
+def test_cdevent_of_an_event_without_uid_and_time_is_valid(server):
     made = event.Event("compile", uid="", begin_time=None, end_time="soon")
     assert HTTPHandler(server.url, "cdevents").send_event(made)
     cdevent = cdevent_of(server, "0.5.1", "finished")
@@ -442,7 +445,9 @@ def test_plain_secret_is_a_warning_that_hides_it(caplog, arguments, warnings):
 def test_logs_and_errors_do_not_contain_the_url(monkeypatch, caplog, status, reference):
     caplog.set_level(logging.DEBUG)
     words = (TOKEN, "passw0rd", "s3arch", SECRET, base64.b64encode(b"ci:passw0rd").decode())
-    with site(Answer(status, {"Location": f"/{TOKEN}", "Retry-After": "1000"}, f"no {TOKEN}".encode())) as server:
+    with http_server(
+        Answer(status, {"Location": f"/{TOKEN}", "Retry-After": "1000"}, f"no {TOKEN}".encode())
+    ) as server:
         host = server.url.partition("//")[2]
         url = f"http://ci:passw0rd@{host}/{TOKEN}?q=s3arch"
         monkeypatch.setenv("HOOK", url)
@@ -472,18 +477,18 @@ def test_a_user_and_a_password_become_the_header_authorization(server):
     assert server.requests[0].headers["authorization"] == "Basic " + base64.b64encode("ci:p@ssé".encode()).decode()
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_status_2xx_is_success(status):
-    with site(Answer(status, {}, b"")) as server:
+    with http_server(Answer(status, {}, b"")) as server:
         assert HTTPHandler(server.url).send_event(event.Event("compile"))
 
 
 @pytest.mark.parametrize("status", [302, 303, 307, 407, 408, 421, 425, 429, 500, 501, 502, 503, 504, 599])
 def test_temporary_error_status_is_retried_later(caplog, status):
-    with site(status) as server:
+    with http_server(status) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
     assert f"http: {server.url}: {status}" in caplog.text
@@ -492,7 +497,7 @@ def test_temporary_error_status_is_retried_later(caplog, status):
 @pytest.mark.parametrize("status", [300, 301, 304, 308, 400, 401, 403, 404, 405, 410, 413, 422])
 def test_permanent_error_status_is_a_permanent_failure(status):
     with (
-        site(Answer(status, {"Location": "/elsewhere", "Retry-After": "0"}, b"")) as server,
+        http_server(Answer(status, {"Location": "/elsewhere", "Retry-After": "0"}, b"")) as server,
         pytest.raises(event.PermanentError, match=rf"^http: {server.url}: {status} "),
     ):
         HTTPHandler(server.url).send_event(event.Event("compile"))
@@ -501,7 +506,7 @@ def test_permanent_error_status_is_a_permanent_failure(status):
 
 def test_retry_after_within_the_timeout_is_respected():
     busy = [Answer(503, {"Retry-After": "0"}), Answer(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"})]
-    with site(*busy, 200) as server:
+    with http_server(*busy, 200) as server:
         assert HTTPHandler(server.url, "json", SECRET).send_event(event.Event("compile"))
     assert len({request.headers["webhook-id"] for request in server.requests}) == 1
     assert len({request.body for request in server.requests}) == 1
@@ -514,21 +519,21 @@ def test_retry_after_within_the_timeout_is_respected():
     "pause",
     [
         pytest.param("3600", id="too-long"),
-        pytest.param("9" * 400, id="endless"),
+        pytest.param("9" * 400, id="huge-number"),
         pytest.param("Fri, 31 Dec 9999 23:59:59 GMT", id="date"),
-        pytest.param("Fri, 99 Foo 9999 23:59:59 GMT", id="no-date"),
+        pytest.param("Fri, 99 Foo 9999 23:59:59 GMT", id="invalid-date"),
         pytest.param("soon", id="words"),
     ],
 )
-def test_retry_after_beyond_the_timeout_is_left_to_a_later_attempt(caplog, pause):
-    with site(Answer(503, {"Retry-After": pause}), 200) as server:
+def test_retry_after_beyond_the_timeout_is_not_waited_for(caplog, pause):
+    with http_server(Answer(503, {"Retry-After": pause}), 200) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
         assert len(server.requests) == 1
     assert "503 Service Unavailable" in caplog.text
 
 
 def test_retry_after_of_zero_seconds_does_not_flood_the_server():
-    with site(Answer(503, {"Retry-After": "0"})) as server:
+    with http_server(Answer(503, {"Retry-After": "0"})) as server:
         assert not HTTPHandler(server.url, timeout=1).send_event(event.Event("compile"))
     assert len(server.requests) <= 4  # after 0, 0.1, 0.3 and 0.7 seconds
 
@@ -566,7 +571,7 @@ def test_missing_response_body_does_not_change_the_result(monkeypatch):
         assert HTTPHandler(f"http://127.0.0.1:{port}").send_event(event.Event("compile"))
 
 
-# Servers that are not there, silent or slow
+# Unreachable, silent and slow servers
 
 
 def drip(connection, stopped):
@@ -598,7 +603,7 @@ def babble(connection, stopped):
         pytest.param(drip, "timed out|total timeout has expired", id="dripping"),
         pytest.param(silence, "timed out|total timeout has expired", id="silent"),
         pytest.param(hang_up, "Remote end closed connection|connection reset by peer", id="hanging-up"),
-        pytest.param(babble, "the server's answer is not valid HTTP$", id="no-http"),
+        pytest.param(babble, "the server's answer is not valid HTTP$", id="not-http"),
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -632,13 +637,15 @@ def test_dripping_tls_server_is_a_failure_at_the_timeout(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        pytest.param("http://127.0.0.1:{port}", ": connection refused; ", id="nobody"),
-        pytest.param("http://no-such-host.invalid", ": name or service not known; ", id="no-host"),
-        pytest.param("http://" + "a" * 64 + ".invalid", "(LocationParseError|Unicode\\w*Error|gaierror)", id="no-name"),
+        pytest.param("http://127.0.0.1:{port}", ": connection refused; ", id="unused-port"),
+        pytest.param("http://no-such-host.invalid", ": name or service not known; ", id="unknown-host"),
+        pytest.param(
+            "http://" + "a" * 64 + ".invalid", "(LocationParseError|Unicode\\w*Error|gaierror)", id="invalid-host"
+        ),
     ],
 )
 def test_refused_connection_is_a_failure_with_its_reason(caplog, url, why):
-    with site() as server:
+    with http_server() as server:
         port = server.port
     assert not HTTPHandler(url.format(port=port)).send_event(event.Event("compile"))
     assert re.search(why, caplog.text)
@@ -671,14 +678,21 @@ def test_forked_process_uses_its_own_connection(server):
     assert [request.connection for request in server.requests] == [1, 2, 1]
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handler: pickle.loads(pickle.dumps(handler))])
-def test_copied_handler_sends(server, copied):
+@pytest.mark.parametrize(
+    ("copied", "connections"),
+    [
+        pytest.param(copy.copy, [1, 1], id="copy"),
+        pytest.param(copy.deepcopy, [1, 2], id="deepcopy"),
+        pytest.param(lambda handler: pickle.loads(pickle.dumps(handler)), [1, 2], id="pickle"),
+    ],
+)
+def test_copied_handler_sends(server, copied, connections):
     handler = HTTPHandler(server.url, "json", SECRET, timeout=7)
     assert handler.send_event(event.Event("compile"))
     other = copied(handler)
     assert other.send_event(event.Event("compile"))
     assert other.encode_config() == handler.encode_config()
-    assert [request.connection for request in server.requests] == [1, 2]
+    assert [request.connection for request in server.requests] == connections
 
 
 # TLS and proxies
@@ -687,7 +701,7 @@ def test_copied_handler_sends(server, copied):
 def test_private_certificate_authority_is_trusted_if_configured(tmp_path, monkeypatch):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with site(tls=authority.context("127.0.0.1")) as server:
+    with http_server(tls=authority.context("127.0.0.1")) as server:
         handler = HTTPHandler(server.url, "json", SECRET)
         assert handler.send_event(event.Event("compile"))
         assert handler.send_event(event.Event("compile"))
@@ -705,7 +719,7 @@ def test_nothing_is_sent_to_an_untrusted_server(tmp_path, monkeypatch, caplog, n
     authority = Authority(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with site(tls=authority.context(*names)) as server:
+    with http_server(tls=authority.context(*names)) as server:
         assert not HTTPHandler(server.url).send_event(event.Event("compile"))
     assert why in caplog.text
     assert server.requests == []
@@ -745,7 +759,7 @@ def test_invalid_proxy_is_a_failure(monkeypatch, caplog, proxy):
 
 
 def test_retry_after_status_503_has_the_same_id(tmp_path):
-    with site(503, 200) as server:
+    with http_server(503, 200) as server:
         manager = event.EventManager(outbox=tmp_path / "outbox")
         manager.add_handler("http", server.url, secret=SECRET)
         with event.Event("compile", uid="42") as made:
@@ -762,7 +776,7 @@ def test_retry_after_status_503_has_the_same_id(tmp_path):
 
 
 def test_permanently_refused_event_moves_to_failed(tmp_path):
-    with site(404) as server:
+    with http_server(404) as server:
         manager = event.EventManager(outbox=tmp_path / "outbox")
         manager.add_handler("http", server.url)
         (delivery,) = manager.dispatch(event.Event("compile"))
@@ -779,10 +793,10 @@ def test_outbox_stores_only_references(server, tmp_path, monkeypatch):
     server.answers[:] = [Answer(503)]
     manager.add_handler("http", "file:hook", "json", "env:KEY")
     assert not manager.send_event(event.Event("compile"))
-    kept = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
-    assert f"file:{tmp_path / 'hook'}".encode() in kept.replace(b"\\\\", b"\\")
-    assert TOKEN.encode() not in kept
-    assert SECRET.encode() not in kept
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
+    assert f"file:{tmp_path / 'hook'}".encode() in stored.replace(b"\\\\", b"\\")
+    assert TOKEN.encode() not in stored
+    assert SECRET.encode() not in stored
     monkeypatch.chdir("/")
     server.answers[:] = [Answer(200)]
     ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
@@ -836,7 +850,7 @@ def test_configuration_round_trips(url, kind, secret, **more):
     config = handler.encode_config()
     assert "|" not in config
     other = HTTPHandler(**HTTPHandler.decode_config(config))
-    assert vars(other) == vars(handler)
+    assert public_attributes(other) == public_attributes(handler)
 
 
 def test_configuration_is_minimal():
@@ -881,7 +895,7 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
         pytest.param({"source": "a b"}, "the source is 'a b'; expected a URI reference", id="source"),
         pytest.param({"cdevents": "9"}, "the version in cdevents= is unknown; expected one of", id="cdevents"),
         pytest.param({"timeout": "soon"}, "the timeout is 'soon'; expected a positive number", id="timeout"),
-        pytest.param({"timeout": 0}, "the timeout is 0; expected a positive number", id="no-time"),
+        pytest.param({"timeout": 0}, "the timeout is 0; expected a positive number", id="zero-timeout"),
         pytest.param({"timeout": float("nan")}, "the timeout is nan; expected a positive number", id="nan"),
         pytest.param({"timeout": None}, "the timeout is None; expected a positive number", id="none"),
     ],
@@ -898,12 +912,6 @@ def test_invalid_argument_is_an_error_without_secrets(arguments, why):
 def test_an_ipv6_address_is_a_host():
     target = Target.parse("http://u@[::1]:8080/x?y#z", "http: the URL")
     assert (target.shown, target.path) == ("http://[::1]:8080", "/x?y")
-
-
-def test_missing_library_is_an_error_with_the_pip_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "idna", None)
-    with pytest.raises(event.EventError, match=r'pip install "e3-event\[http\]"'):
-        HTTPHandler("https://h/")
 
 
 def test_loading_the_module_loads_no_library():

@@ -1,4 +1,4 @@
-"""The logging handler: one record, of the right level and logger, and no work where nobody listens."""
+"""The logging handler logs one record, and does no work if its level is disabled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNTIMED = settings(deadline=None)
 
 class Unwritable(Event):
     def as_dict(self):
-        raise AssertionError("as_dict was called for nobody")
+        raise AssertionError("as_dict was called for a disabled level")
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_level_is_a_number_or_a_name(level, number):
 
 
 @pytest.mark.parametrize("name", ["Audit", "35"])
-def test_a_level_that_the_program_added_is_known_by_its_name(audit, name):
+def test_level_added_by_the_program_is_accepted_by_name(audit, name):
     assert LoggingHandler("", name).level == audit
     assert LoggingHandler.decode_config(f"x,{name}")["level"] == audit
 
@@ -102,7 +102,7 @@ def test_invalid_level_is_an_error_with_what_is_expected(level):
 @pytest.mark.parametrize(
     ("config", "arguments"),
     [
-        pytest.param("", {"logger_name": ""}, id="bare: the defaults"),
+        pytest.param("", {"logger_name": ""}, id="empty"),
         pytest.param("builds", {"logger_name": "builds"}, id="no level"),
         pytest.param("builds,", {"logger_name": "builds"}, id="an empty level"),
         pytest.param("builds,20", {"logger_name": "builds", "level": 20}, id="as e3 writes it"),

@@ -1,3 +1,5 @@
+"""The otel handler with a local OTLP receiver, and servers that misbehave."""
+
 from __future__ import annotations
 
 import base64
@@ -20,20 +22,21 @@ import event
 from event import _trace_context
 from event._outbox import Outbox
 from event.handler.otel import OTelHandler
+from helpers.attributes import public_attributes
 from helpers.delivering import deliver
 from servers.otlp import LOST, PROTOBUF, otlp_receiver, partial_success
 from servers.smtp import Authority, raw_server
 
 TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
 TOKEN = "s3cr3t-of-the-tests"
-SURROUNDINGS = re.compile(
+OTEL_VARIABLES = re.compile(
     r"OTEL_.*|TRACEPARENT|TRACESTATE|(HTTPS?|ALL|NO)_PROXY|(REQUESTS|CURL)_CA_BUNDLE", re.IGNORECASE
 )
 
 
 @pytest.fixture(autouse=True)
 def no_telemetry(monkeypatch):
-    for name in filter(SURROUNDINGS.fullmatch, [*os.environ]):
+    for name in filter(OTEL_VARIABLES.fullmatch, [*os.environ]):
         monkeypatch.delenv(name)
 
 
@@ -45,7 +48,7 @@ def receiver():
 
 @pytest.fixture
 def send(receiver):
-    """Send an event with such data; return the span that arrives."""
+    """Return a function that sends an event with the given data and returns the received span."""
 
     def send(**data):
         assert OTelHandler(receiver.endpoint).send_event(closed(**data))
@@ -60,12 +63,12 @@ def closed(name="compile", **data):
     return made
 
 
-def kept(made, directory):
-    """Return an event as another process reads it."""
+def reloaded(made, directory):
+    """Return an event after a dump and a load, as another process reads it."""
     return event.Event.load(made.dump(directory))
 
 
-# What is sent
+# Spans
 
 
 def test_event_is_a_span_from_begin_to_end(receiver):
@@ -104,11 +107,15 @@ def test_event_in_a_trace_is_a_task_run(send, monkeypatch):
     ("data", "result", "status", "message", "kind"),
     [
         pytest.param({}, None, SpanStatus.STATUS_CODE_UNSET, "", None, id="no-outcome"),
-        pytest.param({"outcome": 1}, None, SpanStatus.STATUS_CODE_UNSET, "", None, id="an-outcome-of-another-kind"),
+        pytest.param({"outcome": 1}, None, SpanStatus.STATUS_CODE_UNSET, "", None, id="outcome-that-is-not-text"),
         pytest.param({"outcome": "success"}, "success", SpanStatus.STATUS_CODE_UNSET, "", None, id="success"),
         pytest.param({"outcome": "cancel"}, "cancellation", SpanStatus.STATUS_CODE_UNSET, "", None, id="cancel"),
-        pytest.param({"outcome": "skip"}, "skip", SpanStatus.STATUS_CODE_UNSET, "", None, id="one-of-the-conventions"),
-        pytest.param({"outcome": "flaky\ud800"}, "flaky\\ud800", SpanStatus.STATUS_CODE_UNSET, "", None, id="another"),
+        pytest.param(
+            {"outcome": "skip"}, "skip", SpanStatus.STATUS_CODE_UNSET, "", None, id="outcome-of-the-conventions"
+        ),
+        pytest.param(
+            {"outcome": "flaky\ud800"}, "flaky\\ud800", SpanStatus.STATUS_CODE_UNSET, "", None, id="unknown-outcome"
+        ),
         pytest.param(
             {"outcome": "failure", "error": {"type": "ValueError", "message": "no"}, "exit_code": 1},
             "failure",
@@ -134,7 +141,7 @@ def test_event_in_a_trace_is_a_task_run(send, monkeypatch):
         pytest.param({"outcome": "timeout"}, "timeout", SpanStatus.STATUS_CODE_ERROR, "", "_OTHER", id="timeout"),
     ],
 )
-def test_the_outcome_is_the_result_and_the_status(send, data, result, status, message, kind):  # noqa: PLR0913  # a table
+def test_the_outcome_is_the_result_and_the_status(send, data, result, status, message, kind):  # noqa: PLR0913
     span = send(**data)
     assert span.attributes.get("cicd.pipeline.result") == result
     assert (span.pb.status.code, span.pb.status.message) == (status, message)
@@ -268,11 +275,11 @@ def test_the_service_is_named(receiver, monkeypatch, service, environ, expected)
     [
         pytest.param(100.0, 101.5, (100.0, 101.5), id="floats"),
         pytest.param(100, 101, (100, 101), id="ints"),
-        pytest.param("1970-01-01T00:01:40", "1970-01-01T00:01:41", (100, 101), id="kept-dates"),
+        pytest.param("1970-01-01T00:01:40", "1970-01-01T00:01:41", (100, 101), id="dumped-dates"),
         pytest.param("1970-01-01T01:01:40+01:00", 101.0, (100, 101), id="zone"),
         pytest.param(102.0, 101.0, (101, 101), id="clock-set-back"),
-        pytest.param("yesterday", 101.0, (101, 101), id="no-date"),
-        pytest.param(100.0, "tomorrow", (100, 100), id="no-end"),
+        pytest.param("yesterday", 101.0, (101, 101), id="invalid-date"),
+        pytest.param(100.0, "tomorrow", (100, 100), id="invalid-end"),
         pytest.param(None, 101.0, (101, 101), id="no-beginning"),
         pytest.param(-5.0, 101.0, (101, 101), id="before-1970"),
         pytest.param(float("nan"), 101.0, (101, 101), id="nan"),
@@ -292,10 +299,10 @@ def test_invalid_date_is_replaced_by_the_other_one(receiver, begin, end, expecte
 @pytest.mark.parametrize(
     ("duration", "expected"),
     [
-        pytest.param(0.25, 100.25, id="shorter-than-the-seconds-show"),
+        pytest.param(0.25, 100.25, id="shorter-than-the-dates"),
         pytest.param(1.75, 101.75, id="longer"),
-        pytest.param(60.0, 101, id="of-something-else"),
-        pytest.param("long", 101, id="no-number"),
+        pytest.param(60.0, 101, id="of-another-period"),
+        pytest.param("long", 101, id="not-a-number"),
     ],
 )
 def test_duration_restores_fractions_of_dates(send, duration, expected):
@@ -313,7 +320,7 @@ def test_span_in_the_data_is_exported(send, monkeypatch):
     span = send(**_trace_context.to_data(_trace_context.Span(TRACE, SPAN, PARENT, 1, "v=1")), target="arm")
     assert (span.trace_id, span.span_id, span.parent_id, span.pb.trace_state) == (TRACE, SPAN, PARENT, "v=1")
     assert not set(_trace_context.KEYS) & set(span.attributes)
-    assert span.pb.flags & 0x300 == 0x300  # the parent is known to be another process's
+    assert span.pb.flags & 0x300 == 0x300  # the parent belongs to another process
     root = send(**_trace_context.to_data(_trace_context.Span(TRACE, SPAN)))
     assert (root.trace_id, root.span_id, root.parent_id) == (TRACE, SPAN, "")
 
@@ -346,7 +353,7 @@ def test_open_event_with_a_span_is_exported_when_finished(receiver, tmp_path):
     handler = OTelHandler(receiver.endpoint)
     made = event.Event("compile", **_trace_context.to_data(_trace_context.Span(TRACE, SPAN)))
     assert handler.send_event(made)
-    assert handler.send_event(kept(made, tmp_path))
+    assert handler.send_event(reloaded(made, tmp_path))
     assert receiver.requests == []
     made.close()
     assert handler.send_event(made)
@@ -362,7 +369,7 @@ def test_open_event_without_a_span_has_no_duration(receiver):
 
 def test_event_of_another_process_ignores_this_environment(receiver, monkeypatch, tmp_path):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
-    assert OTelHandler(receiver.endpoint).send_event(kept(closed(), tmp_path))
+    assert OTelHandler(receiver.endpoint).send_event(reloaded(closed(), tmp_path))
     assert receiver.spans[0].trace_id != TRACE
     assert receiver.spans[0].parent_id == ""
 
@@ -370,18 +377,20 @@ def test_event_of_another_process_ignores_this_environment(receiver, monkeypatch
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param({}, id="no-span-named"),
-        pytest.param({"begin_time": 100}, id="no-span-named-and-an-int-for-date"),
+        pytest.param({}, id="no-span"),
+        pytest.param({"begin_time": 100}, id="no-span-and-an-int-as-date"),
         pytest.param({"begin_time": "1970-01-01T00:01:40"}, id="read-from-a-file"),
-        pytest.param({"traceparent": f"00-{TRACE}-{SPAN}-01", "parent_span_id": PARENT}, id="span-named"),
+        pytest.param({"traceparent": f"00-{TRACE}-{SPAN}-01", "parent_span_id": PARENT}, id="span"),
     ],
 )
-@pytest.mark.parametrize("sender", ["", f"00-{TRACE}-{PARENT}-01"], ids=["sent-in-none", "sent-in-a-span"])
-@pytest.mark.parametrize("deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-in-none", "in-another"])
-def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_path, data, sender, deliverer):  # noqa: PLR0913  # a table
+@pytest.mark.parametrize("sender", ["", f"00-{TRACE}-{PARENT}-01"], ids=["sent-without-a-span", "sent-in-a-span"])
+@pytest.mark.parametrize(
+    "deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-without-a-span", "delivered-in-another"]
+)
+def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_path, data, sender, deliverer):  # noqa: PLR0913
     manager = event.EventManager(outbox=tmp_path / "outbox")
     manager.add_handler("otel", receiver.endpoint)
-    receiver.answers = [LOST]  # which makes a delivery happen twice
+    receiver.answers = [LOST]  # so that the span is delivered twice
     monkeypatch.setenv("TRACEPARENT", sender)
     assert not manager.send_event(closed(**data))
     monkeypatch.setenv("TRACEPARENT", deliverer)
@@ -393,7 +402,9 @@ def test_a_retry_from_the_outbox_is_the_same_span(receiver, monkeypatch, tmp_pat
         assert (two.trace_id, two.parent_id) == (TRACE, PARENT)
 
 
-@pytest.mark.parametrize("deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-in-none", "in-another"])
+@pytest.mark.parametrize(
+    "deliverer", ["", f"00-{'1' * 32}-{'2' * 16}-01"], ids=["delivered-without-a-span", "delivered-in-another"]
+)
 def test_retried_span_keeps_the_parent_of_its_sending(receiver, tmp_path, deliverer):
     def command(*args, **environ):
         environ = {**os.environ, "E3_EVENT_OUTBOX": str(tmp_path / "outbox"), **environ}
@@ -402,9 +413,9 @@ def test_retried_span_keeps_the_parent_of_its_sending(receiver, tmp_path, delive
 
     sending = {"TRACEPARENT": f"00-{TRACE}-{PARENT}-01", "TRACESTATE": "v=1"}
     with socket.socket() as down:
-        down.bind(("127.0.0.1", 0))  # taken, and nobody listens
-        nobody = f"http://127.0.0.1:{down.getsockname()[1]}"
-        done = command("send", "compile", "--handler", "otel=env:COLLECTOR", COLLECTOR=nobody, **sending)
+        down.bind(("127.0.0.1", 0))  # bound, but nothing listens
+        unreachable = f"http://127.0.0.1:{down.getsockname()[1]}"
+        done = command("send", "compile", "--handler", "otel=env:COLLECTOR", COLLECTOR=unreachable, **sending)
     assert (done.returncode, done.stderr.count("; kept\n")) == (0, 1)
     assert receiver.requests == []
     done = command("deliver", "--all", COLLECTOR=receiver.endpoint, TRACEPARENT=deliverer)
@@ -440,7 +451,7 @@ def test_nested_scripts_are_one_trace(receiver, tmp_path):
     assert outer.times[0] <= middle.times[0] <= inner.times[0] <= inner.times[1] <= middle.times[1] <= outer.times[1]
 
 
-# Where to, and with what
+# Endpoint, headers and settings
 
 
 @pytest.mark.parametrize(
@@ -630,7 +641,7 @@ def test_a_certificate_for_another_host_is_not_trusted(monkeypatch, tmp_path, ca
     assert "IP address mismatch" in caplog.text
 
 
-# When it fails
+# Failures
 
 
 def test_busy_receiver_is_retried(receiver, caplog):
@@ -656,7 +667,7 @@ def test_busy_receiver_is_retried(receiver, caplog):
             "500 Internal Server Error: full",
             id="status-message",
         ),
-        pytest.param((500, {}, b"\xff\xff"), "500 Internal Server Error", id="no-message"),
+        pytest.param((500, {}, b"\xff\xff"), "500 Internal Server Error", id="malformed-message"),
         pytest.param((302, {"Location": "/elsewhere"}, b""), "302 Found", id="redirect"),
     ],
 )
@@ -687,19 +698,19 @@ def test_permanent_refusal_is_a_permanent_error(receiver, caplog, answer, reason
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "messages"),
     [
         pytest.param(partial_success(0, "slow\ndown"), ["otel: the receiver warns: slow down"], id="warning"),
         pytest.param(partial_success(0, ""), [], id="empty"),
-        pytest.param((200, {}, b"\xff"), [], id="no-message"),
+        pytest.param((200, {}, b"\xff"), [], id="malformed-message"),
         pytest.param((200, {"Content-Type": "application/json"}, b"{}"), [], id="json"),
         pytest.param(202, [], id="202"),
     ],
 )
-def test_success_status_is_success_with_any_body(receiver, caplog, answer, said):
+def test_success_status_is_success_with_any_body(receiver, caplog, answer, messages):
     receiver.answers = [answer]
     assert OTelHandler(receiver.endpoint).send_event(closed())
-    assert [record.getMessage() for record in caplog.records] == said
+    assert [record.getMessage() for record in caplog.records] == messages
 
 
 def test_a_token_that_the_receiver_repeats_is_not_shown(receiver, monkeypatch, caplog):
@@ -755,7 +766,7 @@ def test_malformed_http_response_is_a_failure(caplog):
 
 
 def dripping(lead=b""):
-    """Return a server that sends one byte after the other, which the total timeout alone ends."""
+    """Return a server that sends a byte at a time, so that only the total timeout ends the response."""
 
     def serve(connection, stopped):
         connection.sendall(lead)
@@ -852,7 +863,7 @@ def test_a_batch_is_one_request(receiver):
     assert len(receiver.requests) == 1
 
 
-def test_a_batch_of_nothing_to_export_makes_no_request(receiver):
+def test_batch_without_spans_makes_no_request(receiver):
     handler = OTelHandler(receiver.endpoint)
     assert handler.send_events([]) == []
     assert handler.send_events(
@@ -916,7 +927,7 @@ def test_batch_has_the_timeout_of_one_event(receiver):
     assert all("the total timeout has expired" in str(result) for result in results)
 
 
-# Threads, forks, the end
+# Threads, forks and exit
 
 
 def test_send_leaves_no_thread(receiver):
@@ -973,7 +984,7 @@ def test_handler_sends_after_fork_and_at_interpreter_exit(receiver):
 @pytest.mark.parametrize(
     ("config", "arguments"),
     [
-        pytest.param("", {}, id="nothing"),
+        pytest.param("", {}, id="empty"),
         pytest.param("http://h:4318", {"endpoint": "http://h:4318"}, id="endpoint"),
         pytest.param(",nightly", {"service": "nightly"}, id="service"),
         pytest.param("http://h,a%2Cb%7C", {"endpoint": "http://h", "service": "a,b|"}, id="escapes"),
@@ -986,8 +997,8 @@ def test_handler_sends_after_fork_and_at_interpreter_exit(receiver):
 def test_configuration_round_trips(config, arguments):
     handler = OTelHandler(**arguments)
     assert handler.encode_config() == config
-    assert vars(OTelHandler(**OTelHandler.decode_config(config))) == vars(handler)
-    assert vars(pickle.loads(pickle.dumps(handler))) == vars(handler)
+    for again in OTelHandler(**OTelHandler.decode_config(config)), pickle.loads(pickle.dumps(handler)):
+        assert public_attributes(again) == public_attributes(handler)
 
 
 def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
@@ -1003,8 +1014,8 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
         pytest.param("grpc://localhost:4317", id="grpc"),
         pytest.param("http://", id="no-host"),
         pytest.param("http://h:0", id="port-0"),
-        pytest.param("http://h:x", id="no-port"),
-        pytest.param("http://[::1", id="no-address"),
+        pytest.param("http://h:x", id="invalid-port"),
+        pytest.param("http://[::1", id="invalid-address"),
     ],
 )
 def test_invalid_endpoint_is_refused(endpoint):

@@ -1,3 +1,5 @@
+"""The s3 handler with moto's server, and servers that misbehave."""
+
 from __future__ import annotations
 
 import copy
@@ -19,7 +21,8 @@ import event
 from event._event_copies import with_sending
 from event._net import s3
 from event.handler.s3 import S3Handler
-from servers.s3 import SECRET, answering, listening, s3_server
+from helpers.attributes import public_attributes
+from servers.s3 import SECRET, fixed_answer_server, s3_server, silent_server
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/s3.md"
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -33,7 +36,7 @@ def running():
 
 @pytest.fixture
 def store(running, monkeypatch):
-    """An empty server with the buckets ``events`` and ``logs``, to which the environment leads."""
+    """Return a server with the empty buckets ``events`` and ``logs``, and set the environment variables for it."""
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
     running.reset("events", "logs")
@@ -41,8 +44,8 @@ def store(running, monkeypatch):
 
 
 @pytest.fixture
-def nowhere(monkeypatch):
-    """The environment without credentials, region or endpoint; no request to the machine's own metadata either."""
+def no_credentials(monkeypatch):
+    """Disable the metadata service of EC2; the environment has no credentials, region or endpoint."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
@@ -67,7 +70,7 @@ def the_json(store, bucket="events"):
     return json.loads(store.get(bucket, key)["Body"])
 
 
-# What is stored
+# Stored objects
 
 
 def test_documentation_shows_the_stored_objects(store, tmp_path, monkeypatch):
@@ -86,7 +89,7 @@ def test_documentation_shows_the_stored_objects(store, tmp_path, monkeypatch):
     expected = json.loads(shown[1])
     times = {name: made["e"].as_dict()[name] for name in ("begin_time", "end_time")}
     expected["event"].update(times)
-    assert store.get("builds", key)["Body"].decode() == json.dumps(expected)  # the order is the contract's too
+    assert store.get("builds", key)["Body"].decode() == json.dumps(expected)  # in the order that the page shows
 
 
 def test_an_event_without_attachments_is_one_object(store, handler):
@@ -137,7 +140,7 @@ def test_circular_data_is_refused_before_uploading(store, handler, tmp_path):
         pytest.param("tmpx", "/[x", None, None, id="a-name-that-reads-as-a-wrong-url"),
     ],
 )
-def test_the_objects_have_their_content_type(store, handler, tmp_path, file, name, ctype, encoding):  # noqa: PLR0913  # a table
+def test_the_objects_have_their_content_type(store, handler, tmp_path, file, name, ctype, encoding):  # noqa: PLR0913
     (tmp_path / file).write_bytes(gzip.compress(b"x"))
     made = event.Event("compile")
     made.attach_file(tmp_path / file, name)
@@ -158,22 +161,22 @@ def test_every_object_has_the_requested_encryption(store, tmp_path, sse):
     assert store.get("events", store.keys("events")[0])["ServerSideEncryption"] == sse
 
 
-def test_a_large_attachment_is_encrypted_and_typed_too(store, handler, tmp_path):
+def test_multipart_upload_has_the_encryption_and_the_content_type(store, handler, tmp_path):
     with (tmp_path / "big.html").open("wb") as file:
         file.truncate(20 << 20)
     made = event.Event("compile", uid="u-1")
     made.attach_file(tmp_path / "big.html")
     assert handler.send_event(made)
     found = store.client.head_object(Bucket="logs", Key="log/u-1/log")
-    assert found["ETag"].endswith('-3"')  # it went in three parts
+    assert found["ETag"].endswith('-3"')  # uploaded in three parts
     assert (found["ContentLength"], found["ContentType"]) == (20 << 20, "text/html")
     assert found["ServerSideEncryption"] == "AES256"
 
 
 @pytest.mark.parametrize("sse", ["", None])
 def test_no_encryption_is_requested_without_sse(tmp_path, monkeypatch, sse):
-    with answering(200) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch)
+    with fixed_answer_server(200) as (endpoint, requests):
+        use_endpoint(endpoint, monkeypatch)
         assert S3Handler("s3://events", "s3://logs", sse).send_event(make_event(tmp_path, ["log"]))
     assert [method for method, _ in requests] == ["PUT", "PUT"]
     assert not any("encryption" in name.lower() for _, headers in requests for name in headers)
@@ -186,13 +189,13 @@ def test_changed_encryption_applies_to_the_next_event(store, handler, tmp_path):
         assert store.get("logs", "log/u-1/log")["ServerSideEncryption"] == sse
 
 
-# Where it is stored
+# Keys
 
 
 @pytest.mark.parametrize(
     ("event_url", "log_url", "prefix", "event_key", "log_key"),
     [
-        pytest.param("s3://events", "s3://logs", "", "u-1-ID.s3", "u-1/log", id="buckets-alone"),
+        pytest.param("s3://events", "s3://logs", "", "u-1-ID.s3", "u-1/log", id="only-buckets"),
         pytest.param("s3://events/", "s3://logs/", "", "u-1-ID.s3", "u-1/log", id="buckets-with-slash"),
         pytest.param("s3://events/a/b/", "s3://logs//a//b", "", "a/b/u-1-ID.s3", "a/b/u-1/log", id="empty-segments"),
         pytest.param("s3://events/a:b c", "s3://logs/é?#", "", "a:b c/u-1-ID.s3", "é?#/u-1/log", id="odd-characters"),
@@ -201,7 +204,7 @@ def test_changed_encryption_applies_to_the_next_event(store, handler, tmp_path):
         pytest.param("s3://events", "s3://logs", "/x//y/", "x/y/u-1-ID.s3", "x/y/u-1/log", id="prefix-empty-segments"),
     ],
 )
-def test_the_keys_follow_from_urls_and_prefix(  # noqa: PLR0913  # a table
+def test_the_keys_follow_from_urls_and_prefix(  # noqa: PLR0913
     store, tmp_path, monkeypatch, event_url, log_url, prefix, event_key, log_key
 ):
     monkeypatch.setattr(S3Handler, "s3_prefix", lambda self, event: prefix)
@@ -248,10 +251,10 @@ def test_attachments_do_not_overwrite_each_other(store, handler, tmp_path):
         assert store.get("logs", key)["Body"] == f"content of {name!a}".encode()
 
 
-# How it fails
+# Failures
 
 
-def lead_to(endpoint, monkeypatch, **more):
+def use_endpoint(endpoint, monkeypatch, **more):
     settings = {"ACCESS_KEY_ID": "AKIATESTS", "SECRET_ACCESS_KEY": SECRET, "EC2_METADATA_DISABLED": "true"}
     for name, value in {**settings, "ENDPOINT_URL": endpoint, **more}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
@@ -279,23 +282,23 @@ def test_attachments_are_written_before_the_event(store, handler, tmp_path, capl
     assert store.keys("logs") == ["log/u-1/log"]
 
 
-def test_missing_credentials_are_a_failure(nowhere, handler, caplog):
+def test_missing_credentials_are_a_failure(no_credentials, handler, caplog):
     assert handler.send_event(event.Event("compile")) is False
     assert ": Unable to locate credentials" in the_warning(caplog)
 
 
 def test_refused_connection_is_a_failure(handler, monkeypatch, caplog):
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         pass
-    lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
+    use_endpoint(endpoint, monkeypatch, MAX_ATTEMPTS="1")
     assert handler.send_event(event.Event("compile")) is False
     assert f": {endpoint.removeprefix('http://')}: connection refused; " in the_warning(caplog)
 
 
 def test_silent_server_does_not_block(handler, monkeypatch, caplog):
     monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
-    with listening() as endpoint:
-        lead_to(endpoint, monkeypatch, MAX_ATTEMPTS="1")
+    with silent_server() as endpoint:
+        use_endpoint(endpoint, monkeypatch, MAX_ATTEMPTS="1")
         assert handler.send_event(event.Event("compile")) is False
     assert f": {endpoint.removeprefix('http://')}: timed out; " in the_warning(caplog)
 
@@ -309,8 +312,8 @@ def test_silent_server_does_not_block(handler, monkeypatch, caplog):
     ],
 )
 def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
-    with answering(500) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch, **settings)
+    with fixed_answer_server(500) as (endpoint, requests):
+        use_endpoint(endpoint, monkeypatch, **settings)
         assert handler.send_event(event.Event("compile")) is False
     assert len(requests) == attempts
     assert "An error occurred (500)" in the_warning(caplog)
@@ -326,21 +329,21 @@ def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
     ],
 )
 def test_invalid_setting_is_a_failure_that_the_log_explains(handler, monkeypatch, caplog, settings, reason):
-    lead_to("http://127.0.0.1:9", monkeypatch, **settings)
+    use_endpoint("http://127.0.0.1:9", monkeypatch, **settings)
     assert handler.send_event(event.Event("compile")) is False
     assert reason in the_warning(caplog)
 
 
 def test_invalid_setting_is_not_reported_as_an_attachment_failure(handler, monkeypatch, tmp_path, caplog):
-    lead_to("http://127.0.0.1:9", monkeypatch, PROFILE="none")
+    use_endpoint("http://127.0.0.1:9", monkeypatch, PROFILE="none")
     assert handler.send_event(make_event(tmp_path, ["log"])) is False
     assert ": The config profile (none) could not be found; " in the_warning(caplog)
 
 
 def test_log_hides_the_password_of_an_endpoint(handler, monkeypatch, caplog):
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         pass
-    lead_to(endpoint.replace("//", "//user:pa55word@"), monkeypatch, MAX_ATTEMPTS="1")
+    use_endpoint(endpoint.replace("//", "//user:pa55word@"), monkeypatch, MAX_ATTEMPTS="1")
     assert handler.send_event(event.Event("compile")) is False
     message = the_warning(caplog)
     assert "pa55word" not in caplog.text
@@ -396,7 +399,7 @@ def test_one_client_serves_all_sends(store, handler, monkeypatch):
 def test_used_handler_can_be_copied_and_pickled(store, handler, again):
     handler.send_event(event.Event("compile"))
     copied = again(handler)
-    assert vars(copied) == {name: value for name, value in vars(handler).items() if name != "_store"}
+    assert copied.encode_config() == handler.encode_config()
     assert copied.send_event(event.Event("compile"))
 
 
@@ -465,8 +468,8 @@ def test_memory_does_not_grow_with_the_attachment_size(store, tmp_path):
 
 
 def run(script):
-    """Run a script in a process of its own, with warnings as errors; return what it prints."""
-    # The thread of a sending that is done may not have ended yet.
+    """Run a script in a new process, with warnings as errors; return its output."""
+    # A thread of a finished upload may still be running.
     warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     command = [sys.executable, *warnings, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -497,7 +500,7 @@ def test_the_module_imports_no_boto3():
 
 
 def test_the_attributes_keep_their_names():
-    assert vars(S3Handler("s3://e", "s3://l")) == {
+    assert public_attributes(S3Handler("s3://e", "s3://l")) == {
         "event_s3_url": "s3://e",
         "log_s3_url": "s3://l",
         "sse": "AES256",
@@ -531,7 +534,7 @@ def test_sse_and_profile_are_optional(config):
     [
         pytest.param(("s3://e/a,b", "s3://l/c|d", "AES256", "p,q|r"), id="separators"),
         pytest.param(("s3://e/%2C", "s3://l/%7c%", "50%", "%25"), id="escapes"),
-        pytest.param(("s3://e/a=b", "s3://l/é ", None, None), id="nothing"),
+        pytest.param(("s3://e/a=b", "s3://l/é ", None, None), id="none"),
         pytest.param(("s3://e", "s3://l", "", ""), id="empty"),
     ],
 )
@@ -540,7 +543,7 @@ def test_handler_round_trips_through_the_environment(arguments):
     event.handler_config_as_env()
     manager = event.EventManager()
     manager.load_handlers_from_env()
-    assert vars(manager.handlers["s3"]) == vars(event.default_manager.handlers["s3"])
+    assert public_attributes(manager.handlers["s3"]) == public_attributes(event.default_manager.handlers["s3"])
 
 
 @pytest.mark.parametrize("config", ["", "s3://e", "s3://e;s3://l"])

@@ -1,3 +1,5 @@
+"""The smtp handler with real SMTP servers, and servers that misbehave."""
+
 from __future__ import annotations
 
 import asyncio
@@ -41,21 +43,21 @@ def authority(tmp_path_factory):
 
 @pytest.fixture
 def trusted(authority, monkeypatch):
-    """Have the authority's certificates trusted; give a context for 127.0.0.1."""
+    """Trust the authority's certificates; return the TLS context of a server on this machine."""
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
     return authority.context("127.0.0.1", "localhost")
 
 
 @pytest.fixture
 def secure(trusted):
-    """Run a good server over TLS."""
+    """Run a server with TLS."""
     with smtp_server(trusted) as server:
         yield server
 
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Run a server without TLS, which the environment allows."""
+    """Run a server without TLS, and allow it in the environment."""
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     with smtp_server() as server:
         yield server
@@ -68,7 +70,7 @@ def closed(name="compile", **data):
 
 
 def attached(tmp_path, files, **data):
-    """Return a closed event with files attached: attachment name -> (file name, content)."""
+    """Return a closed event with attachments: {attachment name: (file name, content)}."""
     with event.Event("compile", uid="u-1", **data) as made:
         for number, (name, (file_name, content)) in enumerate(files.items()):
             directory = tmp_path / str(number)
@@ -110,7 +112,7 @@ def warnings_of(caplog):
     return "\n".join(record.getMessage() for record in caplog.records)
 
 
-# --- what arrives ---
+# --- the mail ---
 
 
 def test_an_event_arrives_over_tls(secure, tmp_path, caplog):
@@ -231,7 +233,7 @@ def test_undecodable_attachment_name_arrives(secure, tmp_path):
         pytest.param("half \ud800", "half ?", id="half of a surrogate pair"),
         pytest.param("word " * 400, ("word " * 400).strip(), id="long"),
         pytest.param("x" * 2000, "x" * 2000, id="one long word"),
-        pytest.param(404, "404", id="no string"),
+        pytest.param(404, "404", id="not a string"),
     ],
 )
 def test_subject_is_one_header_with_any_text(secure, subject, arrives):
@@ -316,13 +318,13 @@ def test_subclass_with_its_own_send_event_gets_each_event(secure, monkeypatch):
     assert [type(result) for result in results] == [LookupError] * 6
 
 
-def test_a_digest_that_is_refused_is_refused_for_each_event():
+def test_failed_digest_is_a_failure_of_each_event():
     results = handler_for("127.0.0.1:9").send_events([closed() for _ in range(6)])
     assert len(results) == 6
     assert all("smtp: 127.0.0.1:9: " in str(result) for result in results)
 
 
-def test_each_event_of_a_few_that_fail_together_has_its_own_reason():
+def test_each_failed_event_of_a_small_batch_has_its_own_reason():
     results = handler_for("127.0.0.1:9").send_events([closed("one"), closed("two")])
     assert [str(result).count("127.0.0.1:9: ") for result in results] == [1, 1]
 
@@ -393,7 +395,7 @@ def test_a_local_name_is_an_address(secure):
     assert secure.envelopes[0].rcpt_tos == ["root"]
 
 
-def test_a_non_ascii_domain_travels_in_its_ascii_form(secure):
+def test_non_ascii_domain_is_sent_in_its_ascii_form(secure):
     assert handler_for(secure, to="ann@bücher.example").send_event(closed())
 
     assert secure.envelopes[0].rcpt_tos == ["ann@xn--bcher-kva.example"]
@@ -447,7 +449,7 @@ def test_every_line_ends_with_crlf_on_the_wire(monkeypatch, tmp_path, to):
 @pytest.mark.server
 def test_attachments_without_room_are_omitted_and_listed(secure, tmp_path, monkeypatch, caplog):
     assert mail_format.MAX_SIZE == 40 * MIB
-    monkeypatch.setattr(mail_format, "MAX_SIZE", 4 * MIB)  # a tenth of the time
+    monkeypatch.setattr(mail_format, "MAX_SIZE", 4 * MIB)  # ten times as fast
     big = tmp_path / "big"
     with event.Event("compile", uid="u-1") as sent:
         for name, size in (("first", 2 * MIB), ("second", 5 * MIB // 4), ("third", MIB // 2), ("small", 10)):
@@ -474,8 +476,8 @@ def test_attachments_without_room_are_omitted_and_listed(secure, tmp_path, monke
 
 
 def announcing(size):
-    """Return a plain server that takes one mail, and the EHLO extension SIZE that it announces."""
-    taken = bytearray()
+    """Return a plain server that announces the EHLO extension SIZE, and the data of the mail that it receives."""
+    received = bytearray()
 
     def serve(connection, _stopped):
         answers = (b"220 hi\r\n", f"250-hi\r\n250 SIZE{size}\r\n".encode(), b"250 ok\r\n", b"250 ok\r\n")
@@ -484,11 +486,11 @@ def announcing(size):
                 connection.sendall(answer)
                 file.readline()
             connection.sendall(b"354 go\r\n")
-            while not taken.endswith(b"\r\n.\r\n"):
-                taken.extend(file.readline())
+            while not received.endswith(b"\r\n.\r\n"):
+                received.extend(file.readline())
             connection.sendall(b"250 ok\r\n")
 
-    return serve, taken
+    return serve, received
 
 
 @pytest.mark.parametrize(
@@ -496,22 +498,24 @@ def announcing(size):
     [
         pytest.param(" 300000", False, id="too small"),
         pytest.param(" 600000", True, id="large enough"),
-        pytest.param("", True, id="no number"),
+        pytest.param("", True, id="missing number"),
         pytest.param(" 0", True, id="no limit"),
-        pytest.param(" " + "9" * 5000, True, id="no number that makes sense"),
-        pytest.param(" many", True, id="no number at all"),
+        pytest.param(" " + "9" * 5000, True, id="absurd number"),
+        pytest.param(" many", True, id="not a number"),
     ],
 )
 def test_the_servers_size_limit_decides_what_fits(monkeypatch, tmp_path, size, fits):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
-    serve, taken = announcing(size)
+    serve, received = announcing(size)
     sent = attached(tmp_path, {"core": ("core", bytes(300_000)), "log": ("f", b"x")})
     with raw_server(serve) as port:
         assert handler_for(f"127.0.0.1:{port}").send_event(sent)
 
-    names = [part.get_filename() for part in email.message_from_bytes(taken[:-5], policy=policy.default).iter_parts()]
+    names = [
+        part.get_filename() for part in email.message_from_bytes(received[:-5], policy=policy.default).iter_parts()
+    ]
     assert names == [None, "event", "core", "log.txt"] if fits else [None, "event", "log.txt"]
-    assert len(taken) < 300_000 or fits
+    assert len(received) < 300_000 or fits
 
 
 def test_a_mail_without_room_for_html_is_a_text(trusted):
@@ -619,10 +623,10 @@ def test_mail_can_be_exactly_as_large_as_the_limit(secure, tmp_path, monkeypatch
         assert handler_for(secure).send_event(sent)
         sizes.append((len(parsed(secure.envelopes[-1]).get_payload()), len(secure.envelopes[-1].content)))
 
-    with_it = [content for parts, content in sizes if parts == 3]
+    with_attachment = [content for parts, content in sizes if parts == 3]
     assert max(content for _, content in sizes) <= MIB
-    assert max(with_it) > MIB - 2000  # next to nothing is wasted
-    assert len(with_it) < len(sizes)
+    assert max(with_attachment) > MIB - 2000  # almost no room is wasted
+    assert len(with_attachment) < len(sizes)
 
 
 def test_growing_log_is_mailed_with_its_size_at_the_start(secure, tmp_path, monkeypatch):
@@ -738,7 +742,7 @@ def test_a_server_that_refuses_all_is_a_permanent_failure(trusted, caplog):
 
 
 def script(*lines):
-    """Return a plain server that answers each line of the client with the next of these, then hangs up."""
+    """Return a plain server that answers each line of the client with the next line, then hangs up."""
 
     def serve(connection, _stopped):
         with connection, connection.makefile("rb") as file:
@@ -770,32 +774,32 @@ def test_server_that_refuses_in_its_greeting_is_skipped(monkeypatch, caplog):
 
 def test_mail_counts_as_accepted_if_the_server_hangs_up_afterwards(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
-    taken = []
+    received = []
 
     def serve(connection, _stopped):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, connection.makefile("rb") as file:
             for line in (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
                 for byte in line:
-                    connection.sendall(bytes([byte]))  # slow, but it goes on
+                    connection.sendall(bytes([byte]))  # slow, but it continues
                 file.readline() if line[:3] != b"354" else None
             while file.readline() != b".\r\n":
                 pass
-            taken.append(True)
+            received.append(True)
             connection.sendall(b"250 ok\r\n")
 
     with raw_server(serve) as port:
         assert handler_for(f"127.0.0.1:{port}").send_event(closed())
 
-    assert taken == [True]
+    assert received == [True]
     assert not caplog.records
 
 
-# --- some recipients have the mail ---
+# --- partial deliveries ---
 
 
 def delivered(sent, *keys, sending="sending-1"):
-    """Return an event as an outbox gives it to a handler that has delivered some parts."""
+    """Return an event as an outbox passes it to a handler after a partial delivery."""
     return with_delivered(with_sending(sent, sending), keys)
 
 
@@ -835,7 +839,7 @@ def test_permanently_refused_recipient_is_not_tried_again(trusted):
             handler.send_event(delivered(closed(), *error.done))
 
     assert server.asked.count(BOB) == 1
-    # An operator who retries it has mended the mailbox: Bob is asked for again, the others are not.
+    # If an operator fixes the mailbox and retries, only Bob gets the mail.
     assert last.value.done == frozenset({ANN, "cy@example.com"})
 
 
@@ -848,16 +852,16 @@ def test_attempt_without_progress_is_a_plain_failure(trusted, caplog):
 
 def test_no_server_is_contacted_if_all_recipients_have_the_mail():
     with socket.create_server(("127.0.0.1", 0)) as unused:
-        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+        unreachable = f"127.0.0.1:{unused.getsockname()[1]}"
 
-    assert handler_for(nobody, to=[ANN, BOB]).send_event(delivered(closed(), ANN, BOB))
+    assert handler_for(unreachable, to=[ANN, BOB]).send_event(delivered(closed(), ANN, BOB))
 
 
 def test_a_refusal_is_final_only_if_every_server_has_refused(trusted):
     with socket.create_server(("127.0.0.1", 0)) as unused:
-        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+        unreachable = f"127.0.0.1:{unused.getsockname()[1]}"
     with smtp_server(trusted, refuse=[BOB]) as first:
-        for servers in ((first, nobody), (nobody, first)):
+        for servers in ((first, unreachable), (unreachable, first)):
             assert partial(handler_for(*servers, to=[ANN, BOB]), closed()).remaining == (BOB,)
 
 
@@ -867,7 +871,7 @@ def test_a_refusal_is_final_only_if_every_server_has_refused(trusted):
         pytest.param("554 no", True, id="refused"),
         pytest.param("552 5.3.4 too large", True, id="too large"),
         pytest.param("451 later", False, id="later"),
-        pytest.param("530 login first", False, id="another account may do"),
+        pytest.param("530 login first", False, id="another account may succeed"),
     ],
 )
 def test_reply_5xx_to_the_mail_is_final(trusted, caplog, answer, permanent):
@@ -881,7 +885,7 @@ def test_reply_5xx_to_the_mail_is_final(trusted, caplog, answer, permanent):
     assert f": {answer}" in warnings_of(caplog)
 
 
-def test_connection_lost_after_the_mail_is_no_reply(monkeypatch, caplog):
+def test_connection_lost_after_the_mail_is_a_temporary_failure(monkeypatch, caplog):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     answers = (b"220 hi\r\n", b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n")
     with raw_server(script(*answers)) as port:
@@ -920,7 +924,7 @@ def test_unusual_sending_id_has_a_stable_message_id(secure, sending):
     assert re.fullmatch("<[0-9a-f]{64}@example.com>", first)
 
 
-# --- time ---
+# --- timeouts ---
 
 
 def silent(_connection, stopped):
@@ -928,7 +932,7 @@ def silent(_connection, stopped):
 
 
 def dripping(connection, stopped):
-    """Send a greeting that never ends, a byte now and then."""
+    """Send an endless greeting, a byte at a time."""
     connection.sendall(b"220")
     while not stopped.wait(0.05):
         connection.sendall(b"-")
@@ -940,7 +944,7 @@ def dripping_lines(connection, stopped):
         connection.sendall(b"220-hi\r\n")
 
 
-def talking_over(tls, serve):
+def over_tls(tls, serve):
     def secured(connection, stopped):
         with tls.wrap_socket(connection, server_side=True) as wrapped:
             serve(wrapped, stopped)
@@ -955,7 +959,7 @@ def test_server_with_endless_replies_does_not_block(trusted, monkeypatch, tmp_pa
         monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     threads = threading.active_count()
     sent = attached(tmp_path, {"log": ("f", b"x")})
-    with raw_server(talking_over(trusted, serve) if tls else serve) as port:
+    with raw_server(over_tls(trusted, serve) if tls else serve) as port:
         handler = handler_for(f"127.0.0.1:{port}", timeout=1.0)
         assert not handler.send_event(sent)  # without the limit it would never return
         assert threading.active_count() == threads + 1  # the server's
@@ -964,7 +968,7 @@ def test_server_with_endless_replies_does_not_block(trusted, monkeypatch, tmp_pa
 
 
 def dripping_handshake(connection, stopped):
-    """Begin a TLS record (RFC 8446, section 5.1) of 16 KiB, and go on a byte now and then."""
+    """Begin a TLS record of 16 KiB (RFC 8446, section 5.1), and continue a byte at a time."""
     connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
     while not stopped.wait(0.05):
         connection.sendall(b"\x00")
@@ -984,11 +988,11 @@ def test_server_that_reads_slowly_does_not_block(trusted, monkeypatch, tmp_path,
         while not stopped.wait(0.05):
             swallowed.append(len(connection.recv(1 << 16)))
 
-    with raw_server(talking_over(trusted, serve) if tls else serve) as port:
+    with raw_server(over_tls(trusted, serve) if tls else serve) as port:
         sent = attached(tmp_path, {"big": ("big", bytes(14 * MIB))})
         assert not handler_for(f"127.0.0.1:{port}", timeout=1.0).send_event(sent)
 
-    assert sum(swallowed) < 14 * MIB  # we left before the end
+    assert sum(swallowed) < 14 * MIB  # the handler gave up before the end
     assert "smtp: 127.0.0.1:" in warnings_of(caplog)
 
 
@@ -1001,7 +1005,7 @@ def test_slow_tls_handshake_does_not_block(trusted, caplog, serve):
 
 
 def test_a_dripping_server_leaves_time_for_the_next(secure, trusted):
-    with raw_server(talking_over(trusted, dripping)) as port:
+    with raw_server(over_tls(trusted, dripping)) as port:
         handler = handler_for(f"127.0.0.1:{port}", secure, timeout=4.0)
         assert handler.send_event(closed())
 
@@ -1026,12 +1030,12 @@ def test_mail_counts_as_accepted_if_the_server_is_silent_at_quit(monkeypatch, tr
         started = time.monotonic()
         assert handler_for(server, timeout=600.0).send_event(closed())
 
-    assert time.monotonic() - started < 200  # a single wait without the limit
+    assert time.monotonic() - started < 200  # without the limit, a single wait takes longer
 
 
 def test_silence_at_quit_does_not_use_up_a_short_timeout():
     longest = smtp.GOODBYE_TIMEOUT
-    assert longest <= 5.0 / 4  # of --timeout in the recipes for GitHub and GitLab
+    assert longest <= 5.0 / 4  # a quarter of --timeout in the recipes for GitHub and GitLab
 
 
 # --- TLS ---
@@ -1105,7 +1109,7 @@ def test_refused_starttls_does_not_fall_back_to_plain_text(monkeypatch, caplog):
     assert ": 454 not now" in warnings_of(caplog)
 
 
-# --- names ---
+# --- host names ---
 
 
 @pytest.mark.parametrize(
@@ -1114,7 +1118,7 @@ def test_refused_starttls_does_not_fall_back_to_plain_text(monkeypatch, caplog):
         pytest.param("ci-7.example.com", "ci-7.example.com", id="full name"),
         pytest.param("jörg-pc.example", "[127.0.0.1]", id="non-ASCII"),
         pytest.param("ci-7", "[127.0.0.1]", id="short name"),
-        pytest.param("a b.example", "[127.0.0.1]", id="no name"),
+        pytest.param("a b.example", "[127.0.0.1]", id="invalid name"),
     ],
 )
 def test_helo_name_needs_no_dns(secure, monkeypatch, name, greeting):
@@ -1151,7 +1155,7 @@ def test_trailing_dot_of_a_server_name_is_ignored_in_its_certificate(trusted, mo
         assert handler_for(f"{scheme}://localhost.:{server.port}").send_event(closed())
 
     assert server.secured == [True]
-    assert asked == ["localhost."]  # DNS needs the dot: it says that no search domain is to be added
+    assert asked == ["localhost."]  # DNS needs the dot, which prevents search domains
 
 
 def endless_lines(connection, stopped):
@@ -1167,7 +1171,7 @@ def endless_line(connection, stopped):
 
 
 @pytest.mark.parametrize("serve", [endless_lines, endless_line])
-def test_endless_reply_is_not_read_further(monkeypatch, caplog, serve):
+def test_endless_reply_is_read_only_up_to_the_limit(monkeypatch, caplog, serve):
     monkeypatch.setenv("E3_ENABLE_FEATURE", "smtp_nossl")
     received = []
     real = deadline.Socket.recv_into
@@ -1190,13 +1194,13 @@ def test_endless_reply_is_not_read_further(monkeypatch, caplog, serve):
 
 
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"1\r\n", b"\r\n"])
-def test_server_of_another_protocol_is_named_as_such(caplog, greeting):
+def test_server_of_another_protocol_is_reported(caplog, greeting):
     with raw_server(lambda connection, stopped: connection.sendall(greeting)) as port:
         assert not handler_for(f"smtp://127.0.0.1:{port}").send_event(closed())
     assert "the server does not answer as SMTP does; is this its port?" in warnings_of(caplog)
 
 
-def test_reply_with_an_overlong_line_is_no_refusal_for_good(caplog):
+def test_reply_with_an_overlong_line_is_a_temporary_failure(caplog):
     def serve(connection, stopped):
         connection.sendall(b"220 hi\r\n")
         connection.recv(1 << 16)
@@ -1220,7 +1224,7 @@ def netrc(home, host="127.0.0.1", password=PASSWORD, name=".netrc"):
 
 @pytest.fixture
 def guarded(trusted):
-    """Run a server over TLS that wants a login."""
+    """Run a server with TLS that requires a login."""
     with smtp_server(trusted, auth_required=True) as server:
         yield server
 
@@ -1262,7 +1266,7 @@ def test_an_account_that_the_server_echoes_is_not_shown(trusted, home, caplog):
 
 
 def test_unencodable_password_is_a_failure_without_the_password(guarded, monkeypatch, caplog):
-    # Not from a file: Python 3.10's netrc reads ASCII alone.
+    # Not from a file: the netrc module of Python 3.10 reads only ASCII.
     monkeypatch.setattr(MailServer, "account", lambda _server: ("ann", "hunter-grün"))
 
     assert not handler_for(guarded).send_event(closed())
@@ -1294,7 +1298,7 @@ def test_no_login_without_an_account(guarded, home, caplog, content):
     ("content", "reason"),
     [
         pytest.param(b"machine 127.0.0.1 login ann hunter2\n", "line ", id="malformed"),
-        pytest.param(b"machine 127.0.0.1 login ann password \xff\xfe\n", "UnicodeDecodeError", id="no text"),
+        pytest.param(b"machine 127.0.0.1 login ann password \xff\xfe\n", "UnicodeDecodeError", id="not text"),
     ],
 )
 def test_a_netrc_that_cannot_be_read_is_reported_without_its_content(secure, home, caplog, content, reason):
@@ -1320,7 +1324,7 @@ def test_plain_text_password_is_only_sent_to_this_machine(home, monkeypatch, cap
     netrc(home)
     with smtp_server(auth_required=True) as server:
         assert handler_for(server).send_event(closed())
-        monkeypatch.setattr(smtp, "is_private", lambda sock: False)  # no other machine can be had here
+        monkeypatch.setattr(smtp, "is_private", lambda sock: False)  # no other machine is available here
         assert not handler_for(server).send_event(closed())
 
     assert server.logins == [("ann", PASSWORD)]
@@ -1468,7 +1472,7 @@ def test_an_ipv6_server_is_reached(authority, trusted):
 
 
 def test_a_host_is_tried_at_all_its_addresses(trusted):
-    with smtp_server(trusted) as server:  # localhost may be ::1 too, where nobody listens
+    with smtp_server(trusted) as server:  # localhost may also be ::1, where nothing listens
         assert handler_for(f"localhost:{server.port}").send_event(closed())
 
 
@@ -1478,17 +1482,17 @@ def test_a_host_is_tried_at_all_its_addresses(trusted):
         pytest.param("", id="empty"),
         pytest.param(" , ,", id="only commas"),
         pytest.param("undisclosed-recipients:;", id="empty group"),
-        pytest.param("a@x; b@x", id="semicolons alone"),
+        pytest.param("a@x; b@x", id="semicolon as a separator"),
         pytest.param("a@x\r\nRCPT TO: eve@example.com", id="line break"),
         pytest.param("a b@example.com", id="space"),
-        pytest.param("Ann <a@x> trailing", id="text behind"),
+        pytest.param("Ann <a@x> trailing", id="text after the address"),
         pytest.param("<>", id="nothing in brackets"),
         pytest.param("a@b@c", id="two at-signs"),
-        pytest.param("a@" + "ü" * 80, id="no such domain"),
-        pytest.param("a\udcff@x", id="no text"),
+        pytest.param("a@" + "ü" * 80, id="invalid domain"),
+        pytest.param("a\udcff@x", id="not text"),
         pytest.param("a@b\u200dc.test", id="zero-width joiner"),
         pytest.param("a@x\uff20evil.test", id="an at-sign of another width"),
-        pytest.param("smtps://ci:hunter2@mail", id="a server in its place"),
+        pytest.param("smtps://ci:hunter2@mail", id="a server instead of an address"),
     ],
 )
 def test_invalid_address_is_refused(address):
@@ -1522,7 +1526,7 @@ def test_the_attributes_are_those_of_e3():
         "to_addr": ANN,
         "smtp_servers": ["mail"],
         "title": "",
-        "body": "",  # not e3's
+        "body": "",  # not in e3
     }
     assert handler.subject == "s"
 
@@ -1576,7 +1580,7 @@ def test_handler_round_trips_through_the_environment(secure, monkeypatch):
     assert secure.envelopes[0].rcpt_tos == [ANN, BOB]
 
 
-# --- the shape that other people's tests rely on ---
+# --- clients that users' tests replace ---
 
 
 @pytest.mark.parametrize(
@@ -1643,11 +1647,11 @@ def test_interrupt_while_connecting_propagates_and_closes_the_socket(monkeypatch
 
 def test_a_host_is_tried_at_its_next_address(secure, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as unused:
-        nobody = unused.getsockname()[1]
+        unused_port = unused.getsockname()[1]
     real = socket.getaddrinfo
 
     def two(host, port, **more):
-        return real(host, nobody, **more) + real(host, port, **more)
+        return real(host, unused_port, **more) + real(host, port, **more)
 
-    monkeypatch.setattr(socket, "getaddrinfo", two)  # no host with two addresses can be had here
+    monkeypatch.setattr(socket, "getaddrinfo", two)  # no host with two addresses is available here
     assert handler_for(secure).send_event(closed())

@@ -17,7 +17,7 @@ SECONDS = 30  # for what takes a moment, on a machine that has other work
 DEAD = ".dead"
 
 
-def until(condition, seconds=SECONDS):
+def wait_until(condition, seconds=SECONDS):
     """Wait until a condition holds; return what it returned."""
     end = time.monotonic() + seconds
     while not (result := condition()):

@@ -22,11 +22,11 @@ class Handler:
 """
 
 
-def handler(send="return True", decode="pass"):
+def handler_source(send="return True", decode="pass"):
     return HANDLER.format(send=send, decode=decode)
 
 
-def stored(path="events"):
+def stored_events(path="events"):
     """Return the events that the file handler has written, by name of the file."""
     return [json.loads(file.read_text("utf-8")) for file in sorted(pathlib.Path(path).glob("*.json"))]
 
@@ -37,7 +37,7 @@ TO_FILES = ("--handler", "file=events")
 HOLDS_THE_LOCK = "__import__('ctypes').PyDLL(None).pause()"
 
 
-def side_by_side(run, names):
+def in_parallel(run, names):
     """Call a function with each name, all at the same time; return the results by name."""
     names = [*names]
     with ThreadPoolExecutor(len(names)) as pool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from event import Delivery, Event
-from event._outbox import current_owner
+from event._outbox import NewEntry, current_owner
 
 STATES = ("tmp", "waiting", "claimed", "failed", "corrupt")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
@@ -35,7 +35,7 @@ def names(box, state):
     return sorted(os.listdir(top))
 
 
-def there(box):
+def names_by_state(box):
     """Return state -> names, of the states that hold something."""
     return {state: found for state in STATES if (found := names(box, state))}
 
@@ -63,35 +63,40 @@ def put(box, e=None, **handlers):
     return box.put(e or Event("build"), handlers or {"file": "d"})
 
 
-def waiting(box, due=1, e=None, **handlers):
+def put_in_span(box, e, handlers, span):
+    (claim,) = box.put_many([NewEntry(e, handlers, span=span)])
+    return claim
+
+
+def put_waiting(box, due=1, e=None, **handlers):
     """Put an event that waits; return its id and its path."""
     claim = put(box, e, **handlers)
     claim.postpone(due)
     return claim.entry.id, path_of(box, claim.entry.id)
 
 
-def later():
+def not_due_yet():
     """Return when an entry is due that is not due."""
     return time.time() + 1000
 
 
-def did(handler, *, ok=True, error=None):
+def make_delivery(handler, *, ok=True, error=None):
     return Delivery(handler, ok=ok, error=error, seconds=0.12345)
 
 
-def claims(box, **kwargs):
+def claim_each(box, **kwargs):
     """Claim what can be claimed, one entry after another."""
     for candidate in box.candidates(**kwargs):
         if claim := box.claim(candidate):
             yield claim
 
 
-def taken(box, **kwargs):
+def claimed_ids(box, **kwargs):
     """Deliver to nobody: return the ids that come, each given back unchanged."""
     ids = []
-    for claim in claims(box, **kwargs):
+    for claim in claim_each(box, **kwargs):
         ids.append(claim.entry.id)
-        claim.postpone(later())
+        claim.postpone(not_due_yet())
     return ids
 
 
@@ -107,7 +112,7 @@ def touch(path, age):
     os.utime(path, (time.time() - age,) * 2)
 
 
-def ended():
+def dead_owner():
     """Return the owner string of a process that has ended."""
     code = "from event._outbox import current_owner; print(current_owner())"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +17,7 @@ from event._backoff import backoff
 from event._net import http
 from event._net.deadline import Deadline
 from event._net.http import Client, Target
-from servers.http import Answer, site
+from servers.http import Answer, http_server
 from servers.smtp import Authority, raw_server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -74,12 +73,6 @@ def test_url_is_parsed(url, shown, path):
     assert (target(url).shown, target(url).path) == (shown, path)
 
 
-def test_idn_host_without_idna_is_an_error_with_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "idna", None)
-    with pytest.raises(EventError, match=r'pip install "e3-event\[http\]"'):
-        target("http://bücher.example/")
-
-
 @pytest.mark.parametrize(
     "url", ["http://xn--a\u0308.example/", "http://\u200d.example/", "ftp://h", "http://h\ud800/", "http://h:99999/"]
 )
@@ -124,7 +117,7 @@ def test_a_provisional_answer_is_skipped(client, status):
 
 
 def test_redirect_is_a_final_response(client):
-    with site(Answer(307, {"Location": "/elsewhere"})) as server:
+    with http_server(Answer(307, {"Location": "/elsewhere"})) as server:
         assert post(client, server.url).status == 307
         assert len(server.requests) == 1
 
@@ -138,7 +131,7 @@ def test_redirect_is_a_final_response(client):
     ],
 )
 def test_response_body_is_limited(client, answer, body):
-    with site(answer) as server:
+    with http_server(answer) as server:
         assert post(client, server.url).body == body
         assert post(client, server.url).body == body
         assert len({request.connection for request in server.requests}) == (2 if len(body) == http.BODY else 1)
@@ -276,7 +269,7 @@ def test_request_with_a_response_is_not_repeated(client):
 
 
 def test_connection_close_header_leads_to_a_new_connection(client):
-    with site(Answer(200, {"Connection": "close"})) as server:
+    with http_server(Answer(200, {"Connection": "close"})) as server:
         assert post(client, server.url).body == b"ok"
         assert post(client, server.url).body == b"ok"
         assert [request.connection for request in server.requests] == [1, 2]
@@ -290,7 +283,7 @@ def test_number_of_pooled_connections_is_limited(client, monkeypatch):
         together.wait(30)
         return answer(request)
 
-    with site() as server:
+    with http_server() as server:
         answer, server.take = server.take, serve_one
         for _ in range(2):
             threads = [threading.Thread(target=post, args=(client, server.url)) for _ in range(2)]
@@ -304,7 +297,7 @@ def test_number_of_pooled_connections_is_limited(client, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_starts_without_connections(client):
-    with site() as server:
+    with http_server() as server:
         assert post(client, server.url).taken
         child = os.fork()
         if child == 0:
@@ -321,21 +314,21 @@ def test_netrc_is_not_read(client, home):
     netrc = home / ".netrc"
     netrc.write_text("default login ci password passw0rd\nmachine 127.0.0.1 login ci password passw0rd\n")
     netrc.chmod(0o600)
-    with site() as server:
+    with http_server() as server:
         post(client, server.url)
         post(client, server.url, headers={"Authorization": "Bearer mine"})
     assert [request.headers.get("authorization") for request in server.requests] == [None, "Bearer mine"]
 
 
 def test_header_of_the_caller_overrides_the_url(client):
-    with site() as server:
+    with http_server() as server:
         post(client, server.url.replace("//", "//ci:passw0rd@"), headers={"Authorization": "Bearer mine"})
         assert server.requests[0].headers["authorization"] == "Bearer mine"
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb"])
 def test_a_header_with_a_line_break_is_not_sent(client, value):
-    with site() as server, pytest.raises(ValueError, match="Invalid header value"):
+    with http_server() as server, pytest.raises(ValueError, match="Invalid header value"):
         post(client, server.url, headers={"X-Mine": value})
 
 
@@ -381,7 +374,7 @@ def tunnel(status=200, tls=None):
 def test_https_goes_through_a_tunnel_of_the_proxy(client, tmp_path, monkeypatch):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with site(tls=authority.context("127.0.0.1")) as server, tunnel() as (port, asked):
+    with http_server(tls=authority.context("127.0.0.1")) as server, tunnel() as (port, asked):
         monkeypatch.setenv("https_proxy", f"http://ci:passw0rd@127.0.0.1:{port}")
         assert post(client, f"{server.url}/a").taken
         assert post(client, f"{server.url}/b").taken
@@ -405,7 +398,7 @@ def test_a_proxy_that_opens_no_tunnel_is_a_failure(client, monkeypatch, status):
 def test_proxy_can_use_tls(client, tmp_path, monkeypatch):
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", authority.path)
-    with site(tls=authority.context("127.0.0.1")) as server:
+    with http_server(tls=authority.context("127.0.0.1")) as server:
         monkeypatch.setenv("http_proxy", server.url)
         assert post(client, "http://hooks.invalid/a").taken
         assert [request.path for request in server.requests] == ["http://hooks.invalid/a"]
@@ -427,7 +420,7 @@ def test_client_certificate_is_presented(tmp_path):
     context = authority.context("127.0.0.1")
     context.load_verify_locations(authority.path)
     context.verify_mode = 2  # ssl.CERT_REQUIRED
-    with site(tls=context) as server:
+    with http_server(tls=context) as server:
         assert post(Client(authority.path, (chain, key)), server.url).taken
         with pytest.raises(OSError, match=r"certificate|alert|reset|EOF"):
             post(Client(authority.path), server.url)
@@ -443,12 +436,12 @@ def test_an_interrupt_while_connecting_leaves_no_socket(client, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("event._net.connection.start_tls", interrupted)
-    with site() as server, pytest.raises(KeyboardInterrupt):
+    with http_server() as server, pytest.raises(KeyboardInterrupt):
         post(client, server.url.replace("http:", "https:"))
 
 
 def test_plain_response_on_a_tls_port_is_a_failure_with_the_reason(client):
-    with site() as server, pytest.raises(http.FAILURES) as error:
+    with http_server() as server, pytest.raises(http.FAILURES) as error:
         post(client, server.url.replace("http:", "https:"))
     assert http.http_reason(error.value).startswith(("TLS: ", "connection reset by peer"))
 
@@ -475,6 +468,6 @@ def test_no_retry_starts_after_the_deadline():
 
 
 def test_body_arrives_unchanged(client):
-    with site() as server:
+    with http_server() as server:
         post(client, server.url, json.dumps({"a": "ä"}).encode())
         assert server.requests[0].body == b'{"a": "\\u00e4"}'

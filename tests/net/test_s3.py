@@ -23,7 +23,7 @@ from botocore.awsrequest import AWSResponse
 from event import EventError, _files
 from event._net import s3
 from event._net.s3 import ContentError, NotThereError, Store, StoreError
-from servers.s3 import SECRET, answering, listening, s3_server, talking
+from servers.s3 import SECRET, fixed_answer_server, raw_http_server, s3_server, silent_server
 
 URL = "s3://events/a/b"
 HELLO = b"hello"
@@ -149,7 +149,7 @@ def test_content_encoding_is_not_decoded(server, store, tmp_path, directory):
 @pytest.mark.parametrize("sse", ["", "AES256"])
 def test_objects_have_their_type_and_the_requested_encryption(tmp_path, monkeypatch, sse):
     (tmp_path / "file").write_bytes(HELLO)
-    with answering(200) as (endpoint, requests):
+    with fixed_answer_server(200) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         store = Store(sse=sse)
         store.put(URL, HELLO, "text/html")
@@ -247,7 +247,7 @@ def test_a_body_without_an_end_does_not_fill_the_disk(store, directory, monkeypa
     unlink = _files.unlink_quietly
     monkeypatch.setattr(_files, "unlink_quietly", lambda path: sizes.append(os.path.getsize(path)) or unlink(path))
 
-    with talking(talk) as endpoint:
+    with raw_http_server(talk) as endpoint:
         lead_to(endpoint, monkeypatch)
         with pytest.raises(ContentError, match=f"has more than {3 * MIB} bytes"):
             store.download(URL, str(directory / "file"), 3 * MIB, sha1(HELLO))
@@ -293,7 +293,7 @@ def test_missing_bucket_is_an_error(server, store, tmp_path, directory, method):
     ],
 )
 def test_status_404_for_an_object_means_missing(store, directory, monkeypatch, body, why):
-    with answering(404, body) as (endpoint, _):
+    with fixed_answer_server(404, body) as (endpoint, _):
         lead_to(endpoint, monkeypatch)
         with pytest.raises(NotThereError, match=why):
             download(store, directory)
@@ -332,7 +332,7 @@ def trouble(request, store, tmp_path, directory):
 
 
 def test_server_that_is_down_is_an_error(trouble, monkeypatch):
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         pass
     lead_to(endpoint, monkeypatch)
     assert trouble() == f"{endpoint.removeprefix('http://')}: connection refused"
@@ -340,7 +340,7 @@ def test_server_that_is_down_is_an_error(trouble, monkeypatch):
 
 def test_silent_server_is_an_error_at_the_timeout(trouble, monkeypatch):
     monkeypatch.setattr("event._net.s3_transport.READ_TIMEOUT", 0.2)
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         lead_to(endpoint, monkeypatch)
         assert trouble() == f"{endpoint.removeprefix('http://')}: timed out"
 
@@ -356,7 +356,7 @@ def test_dripping_server_is_abandoned_at_the_deadline(trouble, monkeypatch, said
             while not ended.wait(0.2):
                 connection.sendall(b"x")
 
-    with talking(drip) as endpoint:
+    with raw_http_server(drip) as endpoint:
         lead_to(endpoint, monkeypatch)
         try:
             assert re.search("timed out|not done within|total timeout has expired", trouble())
@@ -377,7 +377,7 @@ def test_endless_response_is_read_up_to_a_limit(store, tmp_path, directory, monk
                 sent += MIB
 
     (tmp_path / "file").write_bytes(HELLO)
-    with talking(talk) as endpoint:
+    with raw_http_server(talk) as endpoint:
         lead_to(endpoint, monkeypatch)
         with pytest.raises(StoreError):
             use(store, method, tmp_path / "file", directory)
@@ -385,7 +385,9 @@ def test_endless_response_is_read_up_to_a_limit(store, tmp_path, directory, monk
 
 
 def test_truncated_response_is_retried(store, monkeypatch):
-    with talking(lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")) as endpoint:
+    with raw_http_server(
+        lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+    ) as endpoint:
         lead_to(endpoint, monkeypatch)
         with pytest.raises(StoreError, match="An HTTP Client raised an unhandled exception"):
             store.put(URL, HELLO, "text/plain")
@@ -406,7 +408,7 @@ def test_call_runs_in_the_calling_thread_if_none_can_be_started(server, store, d
 
 
 def test_proxies_follow_the_same_rules_as_other_handlers(store, monkeypatch):
-    with answering(200) as (proxy, requests):
+    with fixed_answer_server(200) as (proxy, requests):
         lead_to("http://s3.test", monkeypatch)
         monkeypatch.setenv("http_proxy", proxy)
         store.put(URL, HELLO, "text/plain")
@@ -420,14 +422,14 @@ def test_proxies_follow_the_same_rules_as_other_handlers(store, monkeypatch):
 
 @pytest.mark.parametrize("status", [403, 500, 503])
 def test_refusal_by_the_server_is_an_error(trouble, monkeypatch, status):
-    with answering(status) as (endpoint, requests):
+    with fixed_answer_server(status) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         assert f"An error occurred ({status})" in trouble()
     assert len(requests) == 1
 
 
 def test_status_404_for_something_else_is_an_error(trouble, monkeypatch):
-    with answering(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>") as (endpoint, _):
+    with fixed_answer_server(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>") as (endpoint, _):
         lead_to(endpoint, monkeypatch)
         assert "NoSuchUpload" in trouble()
 
@@ -435,14 +437,14 @@ def test_status_404_for_something_else_is_an_error(trouble, monkeypatch):
 def test_credentials_that_the_server_echoes_are_not_shown(trouble, monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-token")
     body = b"<Error><Code>InvalidToken</Code><Message>a-session-token YS1zZXNzaW9uLXRva2Vu is old</Message></Error>"
-    with answering(400, body) as (endpoint, requests):
+    with fixed_answer_server(400, body) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         assert trouble().endswith(": *** *** is old")
     assert requests[0][1]["X-Amz-Security-Token"] == "a-session-token"
 
 
 def test_endless_redirection_is_an_error(trouble, monkeypatch):
-    with answering(307) as (endpoint, requests):
+    with fixed_answer_server(307) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         assert trouble() == "the server redirects every request again"
     assert 2 < len(requests) < 1000
@@ -450,7 +452,7 @@ def test_endless_redirection_is_an_error(trouble, monkeypatch):
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_status_503_is_retried_a_few_times(store, directory, monkeypatch, attempts):
-    with answering(503) as (endpoint, requests):
+    with fixed_answer_server(503) as (endpoint, requests):
         lead_to(endpoint, monkeypatch)
         if attempts == 3:
             monkeypatch.delenv("AWS_MAX_ATTEMPTS")  # the default
@@ -484,7 +486,7 @@ def test_missing_credential_program_is_not_reported_as_a_missing_file(trouble, t
 
 
 def test_the_password_of_an_endpoint_stays_secret(trouble, monkeypatch):
-    with listening() as endpoint:
+    with silent_server() as endpoint:
         pass
     lead_to(endpoint.replace("//", "//user:pa55/w@rd@"), monkeypatch)
     assert re.fullmatch(r"Custom endpoint `http://\*\*\*@127.0.0.1:\d+` was not a valid URI", trouble())
@@ -504,7 +506,7 @@ def spoil(connection):
 
 
 def test_connection_closed_within_the_body_is_an_error(store, directory, monkeypatch):
-    with talking(hang_up) as endpoint:
+    with raw_http_server(hang_up) as endpoint:
         lead_to(endpoint, monkeypatch)
         with pytest.raises(StoreError, match=r"1500000 (bytes )?read"):
             download(store, directory, bytes(2000000))
@@ -519,7 +521,7 @@ def test_connection_silent_within_the_body_is_an_error(store, directory, monkeyp
         hang_up(connection)
         assert given_up.wait(60)
 
-    with talking(fall_silent) as endpoint:
+    with raw_http_server(fall_silent) as endpoint:
         lead_to(endpoint, monkeypatch)
         try:
             with pytest.raises(StoreError, match=r"^timed out$"):
@@ -533,7 +535,7 @@ def test_connection_silent_within_the_body_is_an_error(store, directory, monkeyp
 def test_tls_failure_within_the_body_is_an_error(store, tmp_path, directory, monkeypatch):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    with talking(spoil, authority) as endpoint:
+    with raw_http_server(spoil, authority) as endpoint:
         lead_to(endpoint, monkeypatch, CA_BUNDLE=str(tmp_path / "authority.pem"))
         with pytest.raises(StoreError, match=r"^TLS: wrong version number$"):
             download(store, directory, bytes(2000000))

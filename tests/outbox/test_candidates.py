@@ -15,56 +15,56 @@ from helpers.entries import (
     LEASE,
     abandon,
     candidate_of,
-    claims,
+    claim_each,
+    claimed_ids,
     current,
-    did,
-    ended,
-    later,
+    dead_owner,
+    make_delivery,
     names,
+    names_by_state,
+    not_due_yet,
     path_of,
     place,
     put,
-    taken,
-    there,
+    put_waiting,
     touch,
-    waiting,
 )
 
 
 def test_only_due_entries_are_claimed(box):
-    past, _ = waiting(box, time.time() - 5)
-    waiting(box, later())
+    past, _ = put_waiting(box, time.time() - 5)
+    put_waiting(box, not_due_yet())
     put(box)
     Path(place(box, "waiting", "0")).mkdir()
     Path(place(box, "waiting", "0", ".nfs0001")).touch()
-    assert taken(box) == [past]
-    assert len(there(box)["waiting"]) == 3
+    assert claimed_ids(box) == [past]
+    assert len(names_by_state(box)["waiting"]) == 3
 
 
 def test_due_entry_is_claimed_at_once(box):
     """A bucket holds what is due at its time, rounded up; what is due already must not wait for the next one."""
-    entry_id, _ = waiting(box, time.time())
-    assert taken(box) == [entry_id]
+    entry_id, _ = put_waiting(box, time.time())
+    assert claimed_ids(box) == [entry_id]
 
 
 @pytest.mark.parametrize("ahead", [1, 29, 30, 31, 3600, 3601, 21600])
 def test_entry_is_not_claimed_before_it_is_due(box, ahead):
     due = time.time() + ahead
-    entry_id, _ = waiting(box, due)
+    entry_id, _ = put_waiting(box, due)
     candidate = candidate_of(box, entry_id)
     assert due <= candidate.due <= due + (30 if ahead <= 3600 else 300)
     assert candidate.due % 30 == 0
-    assert taken(box) == ([] if candidate.due > time.time() else [entry_id])
+    assert claimed_ids(box) == ([] if candidate.due > time.time() else [entry_id])
 
 
 def test_oldest_bucket_is_read_first(box):
-    ids = {due: waiting(box, due)[0] for due in (60_000, 900, 6_000)}
+    ids = {due: put_waiting(box, due)[0] for due in (60_000, 900, 6_000)}
     assert [candidate.id for candidate in box.candidates()] == [ids[due] for due in sorted(ids)]
 
 
 def test_buckets_that_are_not_due_are_not_read(box, monkeypatch):
     for ahead in (600, 1200, 1800):
-        waiting(box, time.time() + ahead)
+        put_waiting(box, time.time() + ahead)
     read = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (read.append(path), scandir(path))[1])
@@ -73,9 +73,9 @@ def test_buckets_that_are_not_due_are_not_read(box, monkeypatch):
 
 
 def test_an_empty_bucket_is_removed(box):
-    waiting(box)
-    for claim in claims(box):
-        claim.record(did("file"))
+    put_waiting(box)
+    for claim in claim_each(box):
+        claim.record(make_delivery("file"))
         assert claim.release() == "delivered"
     assert os.listdir(place(box, "waiting")) == []
 
@@ -94,7 +94,7 @@ def test_entry_can_move_into_a_bucket_during_its_removal(box, monkeypatch):
     monkeypatch.setattr(os, "rename", racing)
     claim.postpone(1)
     assert len(removed) == 3
-    assert there(box) == {"waiting": [claim.entry.id]}
+    assert names_by_state(box) == {"waiting": [claim.entry.id]}
 
 
 def test_bucket_created_by_another_process_is_used(box, monkeypatch):
@@ -107,7 +107,7 @@ def test_bucket_created_by_another_process_is_used(box, monkeypatch):
 
     monkeypatch.setattr(os, "mkdir", first)
     claim.postpone(1)
-    assert there(box) == {"waiting": [claim.entry.id]}
+    assert names_by_state(box) == {"waiting": [claim.entry.id]}
 
 
 def test_entry_stays_claimed_if_its_bucket_is_always_removed(box, monkeypatch):
@@ -126,64 +126,63 @@ def test_entry_stays_claimed_if_its_bucket_is_always_removed(box, monkeypatch):
 
 def test_outbox_without_its_empty_directories_is_complete(box):
     """An archive, such as a CI system's artifact, holds files alone."""
-    entry_id, _ = waiting(box, time.time() - 5)
+    entry_id, _ = put_waiting(box, time.time() - 5)
     for state in ("tmp", "claimed", "failed", "corrupt"):
         Path(place(box, state)).rmdir()
     assert box.exists()
     assert [candidate.id for candidate, _ in box.entries()] == [entry_id]
-    assert taken(box) == [entry_id]
+    assert claimed_ids(box) == [entry_id]
 
 
 def test_missing_outbox_has_no_candidates(box, tmp_path):
-    assert taken(box) == []
+    assert claimed_ids(box) == []
     assert list(box.entries("waiting", "failed")) == []
     assert box.find("a") == []
-    assert box.changes()[1:] == (0, 0)
     assert not os.path.exists(box.path)
     (tmp_path / "outbox").mkdir(mode=0o700)
-    assert taken(box) == []
+    assert claimed_ids(box) == []
     assert os.listdir(box.path) == []
 
 
 def test_removed_state_directory_is_created_again(box):
-    entry_id, _ = waiting(box)
+    entry_id, _ = put_waiting(box)
     os.rmdir(place(box, "corrupt"))
-    assert taken(box) == [entry_id]
+    assert claimed_ids(box) == [entry_id]
     assert os.path.isdir(place(box, "corrupt"))
 
 
 @pytest.mark.parametrize("ahead", [13 * 3600, 400 * 86400])
 def test_entry_dated_by_a_clock_that_was_set_back_is_due(box, ahead):
-    entry_id, _ = waiting(box, time.time() + ahead)
-    assert taken(box) == [entry_id]
+    entry_id, _ = put_waiting(box, time.time() + ahead)
+    assert claimed_ids(box) == [entry_id]
 
 
 def test_names_that_are_not_buckets_are_skipped(box):
-    entry_id, _ = waiting(box)
+    entry_id, _ = put_waiting(box)
     for name in ("x", "٣", "-30"):
         Path(place(box, "waiting", name)).mkdir()
-    assert taken(box) == [entry_id]
+    assert claimed_ids(box) == [entry_id]
 
 
 # A whole pass.
 
 
 def test_each_entry_is_a_candidate_once_even_if_released(box):
-    ids = {waiting(box, later() + 60 * number)[0] for number in range(50)}
+    ids = {put_waiting(box, not_due_yet() + 60 * number)[0] for number in range(50)}
     for entry_id in ids:
         touch(path_of(box, entry_id), 1000)
     seen = []
-    for claim in claims(box, everything=True):
+    for claim in claim_each(box, everything=True):
         seen.append(claim.entry.id)
-        claim.postpone(later() + 60 * len(seen))
+        claim.postpone(not_due_yet() + 60 * len(seen))
         assert len(seen) <= 50
     assert set(seen) == ids
-    assert sorted(taken(box, everything=True)) == sorted(ids)
+    assert sorted(claimed_ids(box, everything=True)) == sorted(ids)
 
 
 @pytest.mark.parametrize("everything", [True, False])
 def test_released_entry_is_not_a_candidate_again_in_the_same_pass(box, monkeypatch, everything):
-    entry_id, path = waiting(box)
+    entry_id, path = put_waiting(box)
     touch(path, 1000)
     list_names = files.list_names
 
@@ -195,28 +194,28 @@ def test_released_entry_is_not_a_candidate_again_in_the_same_pass(box, monkeypat
 
     monkeypatch.setattr(files, "list_names", endless)
     seen = []
-    for claim in claims(box, everything=everything):
+    for claim in claim_each(box, everything=everything):
         seen.append(claim.entry.id)
         claim.postpone(1)
     assert seen == [entry_id]
 
 
 def test_entry_released_by_an_earlier_pass_is_a_candidate_in_the_next(box):
-    entry_id, _ = waiting(box, later())
+    entry_id, _ = put_waiting(box, not_due_yet())
     for _ in range(3):
-        assert taken(box, everything=True) == [entry_id]
+        assert claimed_ids(box, everything=True) == [entry_id]
 
 
 def test_entry_is_due_after_the_file_server_clock_was_set_back(box):
-    entry_id, path = waiting(box)
+    entry_id, path = put_waiting(box)
     touch(path, -86400)
-    assert taken(box) == [entry_id]
+    assert claimed_ids(box) == [entry_id]
     touch(path_of(box, entry_id), -86400)
-    assert taken(box, everything=True) == [entry_id]
+    assert claimed_ids(box, everything=True) == [entry_id]
 
 
 def test_entries_are_due_if_the_file_server_time_is_unknown(box, monkeypatch):
-    entry_id, path = waiting(box)
+    entry_id, path = put_waiting(box)
     touch(path, 1000)
     tmp = place(box, "tmp")
     utime = os.utime
@@ -227,7 +226,7 @@ def test_entries_are_due_if_the_file_server_time_is_unknown(box, monkeypatch):
         utime(where, *args, **kwargs)
 
     monkeypatch.setattr(os, "utime", broken)
-    assert taken(box) == [entry_id]
+    assert claimed_ids(box) == [entry_id]
 
 
 # Owners that have died.
@@ -235,48 +234,48 @@ def test_entries_are_due_if_the_file_server_time_is_unknown(box, monkeypatch):
 
 def test_claim_of_a_dead_process_is_taken_over_at_once(box):
     claim = put(box)
-    abandon(box, claim, ended())
+    abandon(box, claim, dead_owner())
     expected = [claim.entry.id] if os.name == "posix" else []
-    assert taken(box) == expected
+    assert claimed_ids(box) == expected
 
 
 def test_abandoned_entries_are_claimed_first(box):
-    waits, _ = waiting(box)
+    waits, _ = put_waiting(box)
     claim = put(box)
     abandon(box, claim, age=2 * LEASE)
-    assert taken(box) == [claim.entry.id, waits]
+    assert claimed_ids(box) == [claim.entry.id, waits]
 
 
 def test_claim_from_another_machine_is_valid_for_the_lease(box):
     claim = put(box)
     path = abandon(box, claim, age=LEASE - 60)
-    assert taken(box, everything=True) == []
+    assert claimed_ids(box, everything=True) == []
     touch(path, LEASE + 60)
-    assert taken(box) == [claim.entry.id]
+    assert claimed_ids(box) == [claim.entry.id]
 
 
 @pytest.mark.parametrize("with_attachments", [True, False])
 def test_write_to_a_claim_renews_its_lease(box, attached, with_attachments):
     claim = put(box, attached if with_attachments else Event("build"), file="d", smtp="s")
     os.utime(claim.path, (1e9, 1e9))
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     abandoned = place(box, "claimed", f"{claim.entry.id}.{ELSEWHERE}")
     os.rename(claim.path, abandoned)
-    assert taken(box) == []
+    assert claimed_ids(box) == []
     os.utime(abandoned, (1e9, 1e9))
-    assert taken(box) == [claim.entry.id]
+    assert claimed_ids(box) == [claim.entry.id]
 
 
 def test_finished_entry_of_a_dead_owner_is_removed(box):
     claim = put(box, file="d", smtp="s")
-    claim.record(did("file"))
-    claim.record(did("smtp", ok=False))
-    claim.record(did("smtp"))
+    claim.record(make_delivery("file"))
+    claim.record(make_delivery("smtp", ok=False))
+    claim.record(make_delivery("smtp"))
     with open(claim.path, "ab") as file:
         file.write(b'{"handler": "smtp", "ok": true}\n')
     abandon(box, claim, age=2 * LEASE)
-    assert taken(box) == []
-    assert there(box) == {}
+    assert claimed_ids(box) == []
+    assert names_by_state(box) == {}
 
 
 def crashed(box):
@@ -289,18 +288,18 @@ def crashed(box):
 
 def test_entry_of_a_dead_owner_follows_the_other_due_entries(box):
     entry = crashed(box)
-    other, path = waiting(box)
+    other, path = put_waiting(box)
     touch(path, 1000)
-    assert taken(box) == [other]
-    assert {*there(box)["waiting"]} == {entry.id, other}
+    assert claimed_ids(box) == [other]
+    assert {*names_by_state(box)["waiting"]} == {entry.id, other}
 
 
 def test_entry_of_a_dead_owner_is_last_of_all_entries(box):
     entry = crashed(box)
-    other, path = waiting(box, later())
+    other, path = put_waiting(box, not_due_yet())
     touch(path, 1000)
-    assert taken(box, everything=True) == [other, entry.id]
-    assert taken(box) == []
+    assert claimed_ids(box, everything=True) == [other, entry.id]
+    assert claimed_ids(box) == []
 
 
 def test_entry_that_keeps_killing_its_owners_fails_permanently(box, monkeypatch):
@@ -309,17 +308,17 @@ def test_entry_that_keeps_killing_its_owners_fails_permanently(box, monkeypatch)
     claim.begin()
     abandon(box, claim, age=2 * LEASE)
     monkeypatch.setattr("event._outbox.entry.ENTRY_LIFETIME", -1.0)
-    assert taken(box) == []
-    assert there(box) == {"failed": [claim.entry.id]}
+    assert claimed_ids(box) == []
+    assert names_by_state(box) == {"failed": [claim.entry.id]}
 
 
 def test_postponed_entry_claimed_by_another_process_is_skipped(box):
     entry = crashed(box)
-    other, path = waiting(box)
+    other, path = put_waiting(box)
     touch(path, 1000)
-    for claim in claims(box, everything=True):
+    for claim in claim_each(box, everything=True):
         assert claim.entry.id == other
-        claim.postpone(later())
+        claim.postpone(not_due_yet())
         os.rename(path_of(box, entry.id), place(box, "claimed", f"{entry.id}.{ELSEWHERE}"))
 
 
@@ -330,7 +329,7 @@ def test_entry_of_an_owner_that_died_long_ago_is_claimed_at_once(box, monkeypatc
         patch.setattr(time, "time", lambda: now() - 1000)
         claim.begin()
     abandon(box, claim, age=2 * LEASE)
-    assert taken(box) == [claim.entry.id]
+    assert claimed_ids(box) == [claim.entry.id]
 
 
 def test_abandoned_entry_is_claimed_after_the_clock_was_set_back(box, monkeypatch):
@@ -340,7 +339,7 @@ def test_abandoned_entry_is_claimed_after_the_clock_was_set_back(box, monkeypatc
         patch.setattr(time, "time", lambda: now() + 10 * 3600)
         claim.begin()
     abandon(box, claim, age=2 * LEASE)
-    assert taken(box) == []
+    assert claimed_ids(box) == []
     assert candidate_of(box, claim.entry.id).due < now() + 300
 
 
@@ -356,25 +355,25 @@ def test_files_of_dead_processes_in_tmp_are_removed(box):
             os.mkdir(path)
             Path(path, "entry").touch()
         touch(path, age)
-    taken(box)
-    assert there(box)["tmp"] == [f"2.{ELSEWHERE}", f"3.{current()}"]
+    claimed_ids(box)
+    assert names_by_state(box)["tmp"] == [f"2.{ELSEWHERE}", f"3.{current()}"]
 
 
 # Two want one.
 
 
 def test_each_entry_is_claimed_by_one_process(box):
-    waiting(box)
+    put_waiting(box)
     (candidate,) = box.candidates()
     first = box.claim(candidate)
     assert first is not None
     assert box.claim(candidate) is None
-    assert taken(box, everything=True) == []
+    assert claimed_ids(box, everything=True) == []
 
 
 @pytest.mark.parametrize("moment", ["utime", "rename", "open"])
 def test_entry_claimed_by_another_process_meanwhile_is_skipped(box, monkeypatch, moment, caplog):
-    entry_id, path = waiting(box)
+    entry_id, path = put_waiting(box)
     (candidate,) = box.candidates()
     call = getattr(os, moment)
 
@@ -385,13 +384,13 @@ def test_entry_claimed_by_another_process_meanwhile_is_skipped(box, monkeypatch,
 
     monkeypatch.setattr(os, moment, first)
     assert box.claim(candidate) is None
-    assert there(box) == {"claimed": [f"{entry_id}.{ELSEWHERE}"]}
+    assert names_by_state(box) == {"claimed": [f"{entry_id}.{ELSEWHERE}"]}
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("with_attachments", [True, False])
 def test_claim_succeeds_if_the_file_server_repeats_the_rename(box, attached, monkeypatch, with_attachments):
-    entry_id, _ = waiting(box, e=attached if with_attachments else None)
+    entry_id, _ = put_waiting(box, e=attached if with_attachments else None)
     rename = os.rename
 
     def twice(source, target):
@@ -399,24 +398,24 @@ def test_claim_succeeds_if_the_file_server_repeats_the_rename(box, attached, mon
         raise FileNotFoundError(2, "No such file", source)
 
     monkeypatch.setattr(os, "rename", twice)  # as an NFS client does whose first answer was lost
-    assert taken(box) == [entry_id]
-    (claim,) = claims(box, everything=True)
-    claim.record(did("file"))
+    assert claimed_ids(box) == [entry_id]
+    (claim,) = claim_each(box, everything=True)
+    claim.record(make_delivery("file"))
     assert claim.release() == "delivered"
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_two_outbox_objects_share_one_directory(box):
-    entry_id, _ = waiting(box)
-    assert taken(Outbox(box.path)) == [entry_id]
+    entry_id, _ = put_waiting(box)
+    assert claimed_ids(Outbox(box.path)) == [entry_id]
 
 
 def test_abandoned_entry_that_fails_again_is_tried_once_per_pass(box):
     claim = put(box)
     abandon(box, claim, age=2 * LEASE)
     seen = []
-    for claim in claims(box, everything=True):
+    for claim in claim_each(box, everything=True):
         seen.append(claim.entry.id)
-        claim.record(did("file", ok=False))
+        claim.record(make_delivery("file", ok=False))
         assert claim.release() == "waiting"
     assert seen == [claim.entry.id]

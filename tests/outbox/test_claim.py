@@ -15,17 +15,17 @@ from helpers.entries import (
     POSIX,
     ROOT,
     abandon,
-    claims,
-    did,
-    later,
+    claim_each,
+    claimed_ids,
     lines_of,
+    make_delivery,
+    names_by_state,
+    not_due_yet,
     path_of,
     place,
     put,
-    taken,
+    put_waiting,
     text_of,
-    there,
-    waiting,
 )
 
 DAY = 86400
@@ -34,29 +34,29 @@ WIDTH = 30  # seconds of a bucket
 
 def test_entry_is_removed_after_every_handler_succeeded(box, attached):
     claim = put(box, attached, file="d", smtp="s")
-    claim.record(did("file"))
-    claim.record(did("smtp"))
+    claim.record(make_delivery("file"))
+    claim.record(make_delivery("smtp"))
     assert claim.release() == "delivered"
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_entry_stays_for_its_pending_handlers(box):
     claim = put(box, file="d", smtp="s")
-    claim.record(did("file"))
-    claim.record(did("smtp", ok=False, error=ValueError("down")))
+    claim.record(make_delivery("file"))
+    claim.record(make_delivery("smtp", ok=False, error=ValueError("down")))
     start = time.time()
     assert claim.release() == "waiting"
     ((candidate, entry),) = box.entries()
     assert (candidate.state, candidate.id) == ("waiting", claim.entry.id)
     assert (entry.pending, entry.last_error) == ({"smtp": "s"}, "ValueError: down")
     assert start + 44 <= candidate.due <= time.time() + 75 + WIDTH
-    assert taken(box) == []
+    assert claimed_ids(box) == []
 
 
 def test_success_is_journaled_while_other_handlers_are_pending(box):
     """If this process dies now, the handler that has the event does not get it again."""
     claim = put(box, file="d", smtp="s")
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     first, second = lines_of(claim.path)
     assert first["id"] == claim.entry.id
     assert {key: second[key] for key in ("handler", "ok", "seconds")} == {
@@ -69,9 +69,9 @@ def test_success_is_journaled_while_other_handlers_are_pending(box):
 def test_the_journal_has_a_line_for_each_attempt_and_result(box, attached):
     for e in (Event("build"), attached):
         claim = put(box, e)
-        claim.record(did("file", ok=False, error=ValueError("no")))
+        claim.record(make_delivery("file", ok=False, error=ValueError("no")))
         claim.begin()
-        claim.record(did("file", ok=False, error=PermanentError("gone")))
+        claim.record(make_delivery("file", ok=False, error=PermanentError("gone")))
         claim.begin()
         lines = [{k: v for k, v in line.items() if k not in ("time", "seconds")} for line in lines_of(claim.path)[1:]]
         assert lines == [
@@ -85,19 +85,19 @@ def test_the_journal_has_a_line_for_each_attempt_and_result(box, attached):
 def test_journal_has_no_secret_of_the_environment(box, monkeypatch):
     monkeypatch.setenv("BOARD_TOKEN", "hush-hush-hush")
     claim = put(box)
-    claim.record(did("file", ok=False, error=ValueError("401 for hush-hush-hush")))
+    claim.record(make_delivery("file", ok=False, error=ValueError("401 for hush-hush-hush")))
     assert lines_of(claim.path)[1]["error"] == claim.entry.last_error == "ValueError: 401 for ***"
 
 
 def test_permanent_failure_fails_the_entry_after_the_other_handlers(box, caplog):
     claim = put(box, file="d", smtp="s")
-    claim.record(did("smtp", ok=False, error=PermanentError("no such user")))
+    claim.record(make_delivery("smtp", ok=False, error=PermanentError("no such user")))
     assert claim.release() == "waiting"
-    (claim,) = claims(box, everything=True)
+    (claim,) = claim_each(box, everything=True)
     assert claim.entry.pending == {"file": "d"}
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     assert claim.release() == "failed"
-    assert there(box) == {"failed": [claim.entry.id]}
+    assert names_by_state(box) == {"failed": [claim.entry.id]}
     assert "is no longer retried, and is kept in failed/: no such user" in caplog.text
 
 
@@ -116,21 +116,21 @@ def test_entry_fails_after_five_days_and_ten_attempts(box, age, attempts, state)
     claim.entry.created -= age
     claim.entry.attempts = attempts
     assert claim.release() == state
-    assert list(there(box)) == [state]
+    assert list(names_by_state(box)) == [state]
 
 
 def test_clock_that_is_ahead_fails_no_entry(box, monkeypatch):
     """One `deliver` with the clock ten days ahead once moved all entries to failed/."""
-    ids = {waiting(box)[0] for _ in range(3)}
+    ids = {put_waiting(box)[0] for _ in range(3)}
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 10 * DAY)
-    for claim in claims(box, everything=True):
+    for claim in claim_each(box, everything=True):
         claim.begin()
-        claim.record(did("file", ok=False))
+        claim.record(make_delivery("file", ok=False))
         assert claim.release() == "waiting"
     monkeypatch.undo()
-    assert {*there(box)["waiting"]} == ids
-    assert {*taken(box)} == ids  # and none is blocked, since it would be due in ten days
+    assert {*names_by_state(box)["waiting"]} == ids
+    assert {*claimed_ids(box)} == ids  # and none is blocked, since it would be due in ten days
 
 
 def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
@@ -139,11 +139,12 @@ def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
         entry_id = claim.entry.id
         Path(place(box, state, entry_id)).write_text("precious")
         if state == "failed":
-            claim.record(did("file", ok=False, error=PermanentError("no")))
+            claim.record(make_delivery("file", ok=False, error=PermanentError("no")))
             assert claim.release() == "failed"
         else:
-            claim.dead_letter("damaged")
-        first, second = there(box)[state]
+            Path(claim.path).write_text("{")
+            assert box.adopt(claim.name) is None
+        first, second = names_by_state(box)[state]
         assert (first, second.partition(".")[0]) == (entry_id, entry_id)
         assert Path(place(box, state, first)).read_text() == "precious"
         assert [candidate.id for candidate in box.find(second)] == [second]
@@ -152,7 +153,7 @@ def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
 def test_sending_put_twice_is_two_entries(box):
     """A broker may deliver a message twice; neither entry replaces the other."""
     for e in (Event("a"), Event("b")):
-        box.put(e, {"file": "d"}, sending="same").postpone(later())
+        box.put(e, {"file": "d"}, sending="same").postpone(not_due_yet())
     found = box.find("same")
     assert len(found) == 2
     assert {box.read(candidate).event.name for candidate in found} == {"a", "b"}
@@ -163,15 +164,15 @@ def test_sending_put_twice_is_two_entries(box):
 def test_state_directory_removed_meanwhile_is_created_again(box, state):
     claim = put(box)
     os.rmdir(place(box, state))
-    claim.record(did("file", ok=False, error=PermanentError("no") if state == "failed" else None))
+    claim.record(make_delivery("file", ok=False, error=PermanentError("no") if state == "failed" else None))
     assert claim.release() == state
-    assert there(box) == {state: [claim.entry.id]}
+    assert names_by_state(box) == {state: [claim.entry.id]}
 
 
 def test_removed_outbox_breaks_neither_record_nor_release(box, caplog):
     claim = put(box)
     rmtree(box.path)
-    claim.record(did("file", ok=False))
+    claim.record(make_delivery("file", ok=False))
     assert claim.release() == "claimed"
     assert "its journal cannot be written" in caplog.text
 
@@ -187,14 +188,14 @@ def test_entry_that_cannot_be_moved_stays_claimed(box, caplog):
 
 def test_delivered_entry_is_not_delivered_again_if_removal_fails(box, monkeypatch):
     claim = put(box)
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", lambda _path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         assert claim.release() == "claimed"
     assert lines_of(claim.path)[1]["ok"] is True
     abandon(box, claim, age=7200)
-    assert taken(box) == []
-    assert there(box) == {}
+    assert claimed_ids(box) == []
+    assert names_by_state(box) == {}
 
 
 @POSIX
@@ -204,23 +205,23 @@ def test_forked_child_cannot_write_or_release_a_claim_of_its_parent(box, monkeyp
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)  # as in a child
     claim.begin()
-    claim.record(did("file", ok=False))
+    claim.record(make_delivery("file", ok=False))
     assert claim.release() == "claimed"
     assert Path(claim.path).read_bytes() == before
 
 
 def test_torn_journal_line_does_not_damage_the_next(box):
-    entry_id, path = waiting(box, file="d", smtp="s")
+    entry_id, path = put_waiting(box, file="d", smtp="s")
     with open(path, "ab") as file:
         file.write(b'{"handler": "file", "ok": tr')
-    (claim,) = claims(box)
+    (claim,) = claim_each(box)
     claim.begin()
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     claim.postpone(1)
     text = Path(path_of(box, entry_id)).read_bytes()
     assert b'"ok": tr\n{"time"' in text
     assert b"\n\n" not in text
-    (claim,) = claims(box)
+    (claim,) = claim_each(box)
     assert (claim.entry.attempts, claim.entry.pending) == (2, {"smtp": "s"})
 
 
@@ -236,7 +237,7 @@ def test_partly_written_journal_line_does_not_damage_the_next(box, monkeypatch, 
     monkeypatch.setattr(os, "write", full)
     claim.begin()
     assert "its journal cannot be written: [Errno 28]" in caplog.text
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     first, torn, last = Path(claim.path).read_bytes().splitlines()
     assert torn == b'{"time": 1'
     assert json.loads(last)["handler"] == "file"
@@ -246,7 +247,7 @@ def test_partly_written_journal_line_does_not_damage_the_next(box, monkeypatch, 
 def test_long_error_is_shortened(box):
     """A server may answer with a whole page, at every attempt for days."""
     claim = put(box)
-    claim.record(did("file", ok=False, error=ValueError("x" * 100_000)))
+    claim.record(make_delivery("file", ok=False, error=ValueError("x" * 100_000)))
     assert len(lines_of(claim.path)[1]["error"]) == 4000
     assert claim.entry.last_error == lines_of(claim.path)[1]["error"]
 
@@ -273,17 +274,17 @@ def replace(path):
     ],
 )
 def test_an_entry_with_a_damaged_attachment_is_dead_lettered(box, attached, damage, reason, caplog):
-    entry_id, path = waiting(box, e=attached)
+    entry_id, path = put_waiting(box, e=attached)
     damage(os.path.join(path, "0"))
-    assert taken(box) == []
-    assert there(box) == {"corrupt": [entry_id]}
+    assert claimed_ids(box) == []
+    assert names_by_state(box) == {"corrupt": [entry_id]}
     assert "is moved to corrupt/: attachment 'log'" in caplog.text
     assert reason in caplog.text
 
 
 def test_attachment_found_at_the_second_check_is_not_missing(box, attached, monkeypatch):
     """An NFS client can see a name late."""
-    entry_id, _ = waiting(box, e=attached)
+    entry_id, _ = put_waiting(box, e=attached)
     open_ = os.open
 
     def late(path, *args, **kwargs):
@@ -293,8 +294,8 @@ def test_attachment_found_at_the_second_check_is_not_missing(box, attached, monk
         return open_(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", late)
-    assert taken(box) == []
-    assert there(box) == {"waiting": [entry_id]}
+    assert claimed_ids(box) == []
+    assert names_by_state(box) == {"waiting": [entry_id]}
 
 
 # Adopting.
@@ -302,13 +303,13 @@ def test_attachment_found_at_the_second_check_is_not_missing(box, attached, monk
 
 def test_claim_is_adopted_by_name(box, attached):
     claim = put(box, attached, file="d", smtp="s")
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     adopted = box.adopt(claim.name)
     assert adopted.name != claim.name
     assert adopted.entry.pending == {"smtp": "s"}
-    assert there(box) == {"claimed": [adopted.name]}
+    assert names_by_state(box) == {"claimed": [adopted.name]}
     assert box.adopt(claim.name) is None
-    adopted.record(did("smtp"))
+    adopted.record(make_delivery("smtp"))
     assert adopted.release() == "delivered"
 
 
@@ -326,9 +327,9 @@ def test_missing_outbox_has_no_claim_to_adopt(box):
 def test_results_of_the_first_owner_finish_an_adopted_claim(box):
     claim = put(box)
     adopted = box.adopt(claim.name)
-    adopted.record(did("file"))
+    adopted.record(make_delivery("file"))
     assert adopted.release() == "delivered"
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 @ROOT

@@ -19,7 +19,7 @@ from event import Event, EventManager, PermanentError, _lazy_handler, _registry,
 from event._outbox import Outbox, lanes
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import SECONDS, deliver
-from helpers.entries import POSIX, ROOT, STATES, names, path_of, text_of
+from helpers.entries import POSIX, ROOT, STATES, names, path_of, put_in_span, text_of
 from helpers.plugins import Site
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
@@ -820,14 +820,14 @@ def test_event_sent_in_a_track_is_delivered_in_its_span(box, seen, monkeypatch):
 def test_each_entry_is_delivered_in_its_own_span(box, seen):
     spans = [_trace_context.new_span(None) for _ in range(3)]
     for span in (*spans, _trace_context.NO_SPAN):
-        box.put(Event("build"), {"witness": ""}, span=span).release()
+        put_in_span(box, Event("build"), {"witness": ""}, span).release()
     all_of(box)
     assert sorted(words[0] for words in seen()) == sorted([*(span.traceparent for span in spans), "None"])
 
 
 def test_deliverer_keeps_its_own_span(box):
     for _ in range(2):
-        box.put(Event("build"), {"file": "events"}, span=_trace_context.new_span(None)).release()
+        put_in_span(box, Event("build"), {"file": "events"}, _trace_context.new_span(None)).release()
     with event.track("delivering") as around:
         assert len(all_of(box)) == 2
         assert event.child_environment()["TRACEPARENT"] == around.traceparent
@@ -835,7 +835,7 @@ def test_deliverer_keeps_its_own_span(box):
 
 def test_entry_with_a_malformed_span_is_delivered_without_one(box, seen, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", ELSEWHERE)
-    claim = box.put(Event("build"), {"witness": ""}, span=_trace_context.new_span(None))
+    claim = put_in_span(box, Event("build"), {"witness": ""}, _trace_context.new_span(None))
     claim.postpone(time.time() + 1000)
     path = text_of(path_of(box, claim.entry.id))
     content, *journal = path.read_text().split("\n")

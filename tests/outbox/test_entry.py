@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from event import Event, _trace_context
 from event._outbox import Candidate, NewerVersionError, Outbox
-from helpers.entries import lines_of, put
+from helpers.entries import lines_of, put, put_in_span
 
 UNTIMED = settings(deadline=None)
 CREATED = 1780000000.5
@@ -42,7 +42,7 @@ class Reader:
 
     def bytes(self, text):
         Path(self.box.path, "failed", "i").write_bytes(text)
-        return self.box.read(Candidate("failed", "i", "failed/i"))
+        return self.box.read(Candidate("failed/i"))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def ids(span):
     ],
 )
 def test_span_of_the_sender_round_trips(box, span):
-    claim = box.put(Event("build"), {"file": "d"}, span=span)
+    claim = put_in_span(box, Event("build"), {"file": "d"}, span)
     assert lines_of(claim.path)[0]["trace"] == _trace_context.to_data(span)
     (candidate,) = box.find(claim.entry.id)
     assert ids(box.read(candidate).span) == ids(span)

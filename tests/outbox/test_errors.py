@@ -11,7 +11,18 @@ import pytest
 
 from event import Event
 from event._outbox import Outbox
-from helpers.entries import POSIX, claims, did, names, path_of, place, put, taken, there, waiting
+from helpers.entries import (
+    POSIX,
+    claim_each,
+    claimed_ids,
+    make_delivery,
+    names,
+    names_by_state,
+    path_of,
+    place,
+    put,
+    put_waiting,
+)
 
 ERRNOS = [
     getattr(errno, name)
@@ -50,9 +61,9 @@ def deliver_one(box, *, fail):
     """Deliver as a deliverer does, whatever the operating system says to the pass itself; return the ids."""
     delivered = []
     try:
-        for claim in claims(box, everything=True):
+        for claim in claim_each(box, everything=True):
             claim.begin()
-            claim.record(did("file", ok=not fail))
+            claim.record(make_delivery("file", ok=not fail))
             delivered.append(claim.entry.id)
             claim.release()
     except (OSError, MemoryError):
@@ -103,16 +114,16 @@ def test_failure_of_any_system_call_loses_and_damages_no_entry(  # noqa: PLR0913
     number, failed = 0, set()
     while True:
         number += 1
-        entry_id, _ = waiting(box, e=attached if with_attachments else Event("build"))
+        entry_id, _ = put_waiting(box, e=attached if with_attachments else Event("build"))
         with monkeypatch.context() as patch:
             failing = Failing(patch, number, error)
             done = deliver_one(box, fail=fail)
-        assert not {"corrupt", "failed"} & {*there(box)}, failing.failed
+        assert not {"corrupt", "failed"} & {*names_by_state(box)}, failing.failed
         released(box)
-        left = there(box)
+        left = names_by_state(box)
         assert left.get("waiting", []) == [entry_id] or (done and not fail), (failing.failed, left)
         again = []
-        for claim in claims(box, everything=True):
+        for claim in claim_each(box, everything=True):
             again.append(claim.damage())
             claim.discard()
         assert again == [None] or (done and not fail), failing.failed
@@ -125,10 +136,10 @@ def test_failure_of_any_system_call_loses_and_damages_no_entry(  # noqa: PLR0913
 
 @pytest.mark.parametrize("state", ["failed", "corrupt", "waiting"])
 def test_unreadable_entry_is_released_unchanged(box, monkeypatch, state, caplog):
-    entry_id, path = waiting(box, time.time() + 600)
+    entry_id, path = put_waiting(box, time.time() + 600)
     if state != "waiting":
         os.rename(path, place(box, state, entry_id))
-    before = there(box)
+    before = names_by_state(box)
     (candidate,) = box.find(entry_id)
     opened = []
     open_ = os.open
@@ -142,13 +153,13 @@ def test_unreadable_entry_is_released_unchanged(box, monkeypatch, state, caplog)
     monkeypatch.setattr(os, "open", second)
     assert box.claim(candidate) is None
     monkeypatch.undo()
-    assert there(box) == before
+    assert names_by_state(box) == before
     assert box.find(entry_id)[0].name == candidate.name
     assert "cannot be read now: [Errno 5] Input/output error" in caplog.text
 
 
 def test_entry_that_vanishes_after_the_claim_is_ignored(box, monkeypatch, caplog):
-    _, path = waiting(box)
+    _, path = put_waiting(box)
     (candidate,) = box.candidates()
     rename = os.rename
 
@@ -158,7 +169,7 @@ def test_entry_that_vanishes_after_the_claim_is_ignored(box, monkeypatch, caplog
 
     monkeypatch.setattr(os, "rename", gone)
     assert box.claim(candidate) is None
-    assert there(box) == {}
+    assert names_by_state(box) == {}
     assert not os.path.exists(path)
     assert "cannot be read now" in caplog.text
 
@@ -177,8 +188,8 @@ def test_entries_stay_unchanged_if_no_file_descriptor_is_free(box, caplog):
     import resource
 
     for _ in range(50):
-        waiting(box)
-    before = there(box)
+        put_waiting(box)
+    before = names_by_state(box)
     found = list(box.candidates())
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
@@ -191,14 +202,14 @@ def test_entries_stay_unchanged_if_no_file_descriptor_is_free(box, caplog):
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert claimed == [None] * 50
-    assert there(box) == before
+    assert names_by_state(box) == before
     assert "cannot be claimed" in caplog.text
-    assert len(taken(box)) == 50
+    assert len(claimed_ids(box)) == 50
 
 
 def test_pending_entries_are_delivered_on_a_full_disk(box, monkeypatch):
     """It must be, to make room."""
-    entry_id, _ = waiting(box)
+    entry_id, _ = put_waiting(box)
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -206,11 +217,11 @@ def test_pending_entries_are_delivered_on_a_full_disk(box, monkeypatch):
     for name in ("mkdir", "write", "fsync"):
         monkeypatch.setattr(os, name, full)
     assert deliver_one(box, fail=False) == [entry_id]
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_leftover_that_cannot_be_removed_is_ignored(box, monkeypatch):
-    entry_id, _ = waiting(box)
+    entry_id, _ = put_waiting(box)
     leftover = place(box, "tmp", "x")
     os.mkdir(leftover)
     os.utime(leftover, (0, 0))
@@ -218,27 +229,27 @@ def test_leftover_that_cannot_be_removed_is_ignored(box, monkeypatch):
     monkeypatch.setattr(
         os, "rmdir", lambda path, **kw: (_ for _ in ()).throw(OSError(5, "")) if path == leftover else rmdir(path, **kw)
     )
-    assert taken(box) == [entry_id]
+    assert claimed_ids(box) == [entry_id]
     assert path_of(box, entry_id)
 
 
 def test_entry_already_discarded_by_another_process_is_no_error(box):
     claim = put(box)
     os.unlink(claim.path)
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     assert claim.release() == "delivered"
 
 
 def test_directory_already_discarded_by_another_process_is_no_error(box, attached):
     claim = put(box, attached)
     os.rename(claim.path, f"{claim.path}-2")
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     assert claim.release() == "delivered"
 
 
 def test_directory_discarded_meanwhile_by_another_process_is_no_error(box, attached, monkeypatch):
     claim = put(box, attached)
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     rename = os.rename
 
     def first(source, target):
@@ -267,7 +278,7 @@ def test_parent_directory_created_by_another_process_is_used(tmp_path, monkeypat
 
 
 def test_a_damaged_entry_that_cannot_be_moved_stays_claimed(box, monkeypatch, caplog):
-    _, path = waiting(box)
+    _, path = put_waiting(box)
     os.truncate(path, 3)
     (candidate,) = box.candidates()
     rename = os.rename
@@ -279,12 +290,12 @@ def test_a_damaged_entry_that_cannot_be_moved_stays_claimed(box, monkeypatch, ca
 
     monkeypatch.setattr(os, "rename", fail)
     assert box.claim(candidate) is None
-    assert list(there(box)) == ["claimed"]
+    assert list(names_by_state(box)) == ["claimed"]
     assert "stays claimed until this process ends" in caplog.text
 
 
 def test_unreadable_entry_stays_claimed_if_it_cannot_be_released(box, monkeypatch, caplog):
-    waiting(box)
+    put_waiting(box)
     (candidate,) = box.candidates()
     rename = os.rename
 
@@ -296,22 +307,22 @@ def test_unreadable_entry_stays_claimed_if_it_cannot_be_released(box, monkeypatc
     monkeypatch.setattr(os, "rename", fail)
     monkeypatch.setattr("event._outbox.files.read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "no")))
     assert box.claim(candidate) is None
-    assert list(there(box)) == ["claimed"]
+    assert list(names_by_state(box)) == ["claimed"]
     assert "stays claimed until this process ends" in caplog.text
 
 
 def test_newer_entry_recognized_after_the_claim_is_released(box, monkeypatch):
-    entry_id, path = waiting(box)
+    entry_id, path = put_waiting(box)
     (candidate,) = box.candidates()
     with open(path, "w") as file:
         file.write('{"version": 2}')
-    monkeypatch.setattr("event._outbox.files.is_from_newer_release", lambda _path: False)
+    monkeypatch.setattr("event._outbox.files.is_from_newer_release", lambda _path, is_directory: False)
     assert box.claim(candidate) is None
-    assert there(box) == {"waiting": [entry_id]}
+    assert names_by_state(box) == {"waiting": [entry_id]}
 
 
 def test_vanished_entry_is_not_listed(box, monkeypatch):
-    waiting(box)
+    put_waiting(box)
 
     def vanish(path):
         os.unlink(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from event import Event, _config_file
@@ -116,7 +118,7 @@ def test_next_event_of_the_fixed_handler_delivers_the_entry(box, config, attempt
     claim.postpone(0.0)
     configs = config(RIGHT)
     backlog = Backlog(box, {"file:mail": Good()}, configs, 0.0)
-    backlog.deliver(float("inf"))
+    backlog.deliver(time.monotonic() + 600.0)
     assert backlog.delivered == {"file:mail": 1}
     assert [*box.entries()] == []
 
@@ -124,7 +126,7 @@ def test_next_event_of_the_fixed_handler_delivers_the_entry(box, config, attempt
 def test_next_event_removes_an_entry_that_no_fixed_handler_wants(box, config):
     put(box, config(WRONG), outcome="success")
     configs = config(f'{RIGHT}on = "failure"\n')
-    Backlog(box, {"file:mail@failure": Good()}, configs, 0.0).deliver(float("inf"))
+    Backlog(box, {"file:mail@failure": Good()}, configs, 0.0).deliver(time.monotonic() + 600.0)
     assert [*box.entries()] == []
 
 

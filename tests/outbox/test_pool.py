@@ -12,10 +12,10 @@ import pytest
 from event import Event, PermanentError, _registry
 from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
-from event._outbox.lanes import Lane, LaneResult, Recipient, Work, send_works
+from event._outbox.lanes import Lane, Recipient, Work, send_works
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import SECONDS, Reports, deliver
-from helpers.entries import there
+from helpers.entries import names_by_state, put_in_span
 
 TIMEOUT = 30.0
 
@@ -76,7 +76,7 @@ def test_slow_handler_gets_one_event_per_job_at_the_same_time(box, kinds):
     fill(box, 30, "slow")
     assert len(deliver(box, jobs=4)) == 30
     assert gauge.most == 4
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_one_job_delivers_one_event_at_a_time(box, kinds):
@@ -102,7 +102,7 @@ def test_a_handler_with_send_events_gets_batches_of_at_most_a_hundred(box, kinds
     fill(box, 250, "many")
     assert all(outcome for _, outcome in deliver(box))
     assert 1 < max(sizes) <= 100
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 @pytest.mark.parametrize(("pace", "wait"), [(7.0, 7.0), (None, None), ("odd", None)])
@@ -124,7 +124,7 @@ def test_time_in_which_another_thread_computes_does_not_count_as_blocked(box, ki
     work = Work(box.put(Event("n"), {"fine": ""}))
     monkeypatch.setattr(time, "perf_counter", iter([10.0, 14.0]).__next__)
     monkeypatch.setattr(time, "process_time", iter([5.0, 5.0 + computed]).__next__)
-    assert send_works(Lane("fine", ""), [work]).blocked == blocked
+    assert send_works(Lane("fine", ""), [work])[2] == blocked
 
 
 def test_each_event_of_a_batch_has_its_own_result(box, kinds):
@@ -140,7 +140,7 @@ def test_each_event_of_a_batch_has_its_own_result(box, kinds):
         "u2": "down",
         "u3": "never",
     } or set(alone) < {"u1", "u2", "u3"}  # the first of all is sent alone, before it is known that batches are taken
-    assert len(there(box).get("waiting", ())) + len(there(box).get("failed", ())) == len(alone)
+    assert len(names_by_state(box).get("waiting", ())) + len(names_by_state(box).get("failed", ())) == len(alone)
 
 
 class NoTruth:
@@ -217,7 +217,7 @@ def test_a_batch_holds_events_of_one_span(box, kinds):
     spans = [_trace_context.new_span(None), _trace_context.new_span(None)]
     fill(box, 1, "many")
     for span in spans * 2:
-        box.put(Event("n"), {"many": ""}, span=span).postpone(1)
+        put_in_span(box, Event("n"), {"many": ""}, span).postpone(1)
     assert len(deliver(box)) == 5
     assert {span and span.traceparent for span, _ in seen} <= {None, *(span.traceparent for span in spans)}
 
@@ -234,7 +234,7 @@ def test_hung_handler_is_paused_after_two_timeouts_and_others_deliver(box, kinds
         assert pool.wait(SECONDS)
         assert len(given) == 50
         assert 2 <= pool.hung <= 4
-        assert len(there(box).get("waiting", ())) == 50
+        assert len(names_by_state(box).get("waiting", ())) == 50
         assert any("hung timed out twice in a row" in text for text in reports.logged)
     finally:
         hold.set()
@@ -252,7 +252,7 @@ def test_hung_handler_does_not_delay_another_handler_of_its_event(box, kinds):
     pool.feed(box.candidates())
     assert pool.wait(2 * SECONDS)
     pool.close()
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_slow_event_does_not_delay_the_next(box, kinds):
@@ -285,7 +285,7 @@ def test_slow_destination_with_a_large_backlog_does_not_delay_others(box, kinds,
     hold.set()
     assert pool.wait(SECONDS)
     pool.close()
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_pool_does_not_wait_for_a_handler_loaded_by_another_thread(monkeypatch):
@@ -325,7 +325,7 @@ def test_stopped_pool_takes_no_entries(box, kinds):
     pool.feed(box.candidates())
     pool.close()
     assert given == []
-    assert list(there(box)) == ["waiting"]
+    assert list(names_by_state(box)) == ["waiting"]
 
 
 def test_stopped_pool_releases_entries_that_were_not_started(box, kinds):
@@ -339,7 +339,7 @@ def test_stopped_pool_releases_entries_that_were_not_started(box, kinds):
     hold.set()
     assert pool.wait(SECONDS)
     pool.close()
-    assert len(there(box).get("waiting", ())) == 300 - len(given)
+    assert len(names_by_state(box).get("waiting", ())) == 300 - len(given)
     assert all(entry.attempts == 1 for _, entry in box.entries("waiting"))
 
 
@@ -367,7 +367,7 @@ def test_resting_lane_releases_its_entries(box, kinds):
     assert pool.wait(SECONDS)
     pool.close()
     assert given == []
-    assert len(there(box).get("waiting", ())) == 3
+    assert len(names_by_state(box).get("waiting", ())) == 3
     assert deliver(box) == []  # they are not due
 
 
@@ -380,7 +380,7 @@ def test_held_lane_that_starts_to_rest_releases_its_entries(box, kinds):
     pool.pause(key)
     assert pool.wait(SECONDS)
     pool.close()
-    assert (given, len(there(box)["waiting"])) == ([], 3)
+    assert (given, len(names_by_state(box)["waiting"])) == ([], 3)
 
 
 def test_entry_that_cannot_be_released_stays_claimed(box, kinds, monkeypatch):
@@ -408,7 +408,7 @@ def test_unused_lanes_are_removed(box, kinds, monkeypatch):
         pool.feed(box.candidates())
         assert pool.wait(SECONDS)
     pool.close()
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_thread_with_an_empty_lane_continues_with_another(box, kinds, monkeypatch):
@@ -430,7 +430,7 @@ def test_thread_with_an_empty_lane_continues_with_another(box, kinds, monkeypatc
     pool.feed(box.candidates())
     assert pool.wait(SECONDS)
     pool.close()
-    assert (given, len(there(box)["waiting"])) == ([], 1)
+    assert (given, len(names_by_state(box)["waiting"])) == ([], 1)
 
 
 def test_a_pool_has_a_limited_number_of_threads(box, kinds, monkeypatch):
@@ -478,7 +478,7 @@ def test_events_of_a_hung_batch_are_tried_alone(box, kinds):
     assert pool.wait(SECONDS)
     pool.close()
     hold.set()
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_urgent_entry_is_delivered_before_queued_entries(box, kinds):
@@ -529,7 +529,7 @@ def test_unexpected_error_with_one_entry_does_not_affect_others(box, kinds):
     assert pool.wait(SECONDS)
     pool.close()
     assert sorted(given) == ["u0", "u1", "u2"]
-    assert there(box) == {"waiting": [poison]}
+    assert names_by_state(box) == {"waiting": [poison]}
     assert reports.logged == ["fine: not delivered for now: TypeError: a name that is a number"]
 
 
@@ -567,7 +567,7 @@ def test_single_slow_call_is_no_reason_to_take_one_event_at_a_time(box, kinds):
     lane = Lane("fine", "")
     sizes = []
     for seconds in (0.0001, 0.0001, 5.0, 5.0):
-        lane.record_call(LaneResult([], seconds, 0.0), 1)
+        lane.record_call(seconds, 0.0)
         lane.put_back(Work(box.put(Event("n"), {"fine": ""})) for _ in range(3))
         sizes.append(len(lane.next_sending().remaining))
         lane.empty()
@@ -580,7 +580,7 @@ def test_single_call_that_waits_is_no_reason_for_more_threads(kinds):
     lane.handler.load()
     limits = []
     for seconds in (0.0001, 5.0, 5.0):
-        lane.record_call(LaneResult([], seconds, seconds), 1)
+        lane.record_call(seconds, seconds)
         limits.append(lane.limit(4))
     assert limits == [1, 1, 4]
 
@@ -592,5 +592,5 @@ def test_caller_that_asks_for_room_waits_until_the_urgent_entries_are_delivered(
     pool.add(box.put(Event("n"), {"fine": ""}), begun=True, urgent=True)
     threading.Timer(0.05, gate.set).start()
     assert pool.has_room_for(1, SECONDS)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
     pool.close()

@@ -14,12 +14,26 @@ import pytest
 import event
 from event import Event, EventError, _files, _trace_context
 from event._outbox import NewEntry, Outbox, current_owner
-from helpers.entries import POSIX, STATES, did, lines_of, names, path_of, place, put, taken, there, touch, waiting
+from helpers.entries import (
+    POSIX,
+    STATES,
+    claimed_ids,
+    lines_of,
+    make_delivery,
+    names,
+    names_by_state,
+    path_of,
+    place,
+    put,
+    put_in_span,
+    put_waiting,
+    touch,
+)
 
 
 def test_an_entry_without_attachments_is_one_file(box):
     claim = put(box, file="d", smtp="s")
-    assert there(box) == {"claimed": [claim.name]}
+    assert names_by_state(box) == {"claimed": [claim.name]}
     assert claim.name.rpartition("-")[0] == f"{claim.entry.id}.{current_owner()}"
     assert os.path.isfile(claim.path)
     assert len(lines_of(claim.path)) == 1
@@ -41,10 +55,10 @@ def test_an_entry_with_attachments_is_a_directory(box, attached):
 def test_immediate_success_writes_no_journal(box):
     claim = put(box)
     before = Path(claim.path).read_bytes()
-    claim.record(did("file"))
+    claim.record(make_delivery("file"))
     assert Path(claim.path).read_bytes() == before
     assert claim.release() == "delivered"
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 @POSIX
@@ -184,14 +198,14 @@ def test_failing_write_of_a_copy_is_an_error_of_the_outbox(box, attached, monkey
     monkeypatch.setattr(_files, "write_all", full)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         put(box, attached)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_strict_put_refuses_an_unreadable_attachment(box, attached, tmp_path):
     (tmp_path / "build.log").unlink()
     with pytest.raises(_files.UnreadableError):
         box.put(attached, {"file": "d"}, strict=True)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_strict_put_refuses_a_changed_attachment(box, attached, tmp_path):
@@ -199,7 +213,7 @@ def test_strict_put_refuses_a_changed_attachment(box, attached, tmp_path):
     (tmp_path / "build.log").write_bytes(b"secrets of another file\n")
     with pytest.raises(EventError, match=r"attachment 'log' of .* has changed since it was attached"):
         box.put(attached, {"file": "d"}, strict=True)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_event_subclass_is_stored_through_its_public_methods(box):
@@ -225,7 +239,7 @@ def test_event_that_cannot_be_read_back_is_refused(box):
     e.set_formatter("name", lambda _key, _value: {})
     with pytest.raises(EventError, match="cannot be kept: 'data' must be an object with a 'uid' and a 'name'"):
         put(box, e)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_event_above_the_size_limit_is_refused(box, monkeypatch):
@@ -233,7 +247,7 @@ def test_event_above_the_size_limit_is_refused(box, monkeypatch):
     put(box, Event("build", text="x" * 4000)).discard()
     with pytest.raises(EventError, match=r"cannot be kept: it has .* bytes; the limit is 5000"):
         put(box, Event("build", text="x" * 5000))
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 @pytest.mark.parametrize("sending", ["../x", "a.b", "x" * 129, "é", "a b"])
@@ -267,8 +281,8 @@ def test_put_stores_the_current_span(box, monkeypatch):
 def test_put_stores_a_given_span(box, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     given = _trace_context.Span(TRACE, OTHER)
-    assert box.put(Event("build"), {"file": "d"}, span=given).entry.span is given
-    assert box.put(Event("build"), {"file": "d"}, span=_trace_context.NO_SPAN).entry.span is _trace_context.NO_SPAN
+    assert put_in_span(box, Event("build"), {"file": "d"}, given).entry.span is given
+    assert put_in_span(box, Event("build"), {"file": "d"}, _trace_context.NO_SPAN).entry.span is _trace_context.NO_SPAN
 
 
 def test_span_with_a_trace_state_that_is_not_utf_8_is_stored(box, monkeypatch):
@@ -284,7 +298,7 @@ def test_failed_put_leaves_no_file(box):
     loop.self["self"] = loop.self
     with pytest.raises(EventError):
         put(box, loop)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def breaking(monkeypatch, name):
@@ -302,7 +316,7 @@ def test_entry_is_removed_if_its_last_sync_fails(box, monkeypatch):
     breaking(monkeypatch, "claimed")
     with pytest.raises(OSError, match="Input/output"):
         put(box)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_event_is_stored_after_an_error_that_does_not_come_again(box, attached, monkeypatch):
@@ -317,7 +331,7 @@ def test_event_is_stored_after_an_error_that_does_not_come_again(box, attached, 
     monkeypatch.setattr(os, "open", fail_once)
     assert put(box, attached).damage() is None
     assert errors == []
-    assert [*there(box)] == ["claimed"]
+    assert [*names_by_state(box)] == ["claimed"]
 
 
 @pytest.mark.parametrize("call", ["rename", "mkdir"])
@@ -333,7 +347,7 @@ def test_entry_is_removed_if_it_cannot_be_moved(box, attached, monkeypatch, call
             put(box, attached)
         (problem,) = box.put_many([NewEntry(attached, {"file": "d"})])
     assert problem.errno == 28
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_file_instead_of_the_outbox_directory_is_an_error(tmp_path):
@@ -341,7 +355,7 @@ def test_file_instead_of_the_outbox_directory_is_an_error(tmp_path):
     with pytest.raises(OSError, match="file"):
         put(Outbox(tmp_path / "file"))
     with pytest.raises(OSError, match="file"):
-        taken(Outbox(tmp_path / "file"))
+        claimed_ids(Outbox(tmp_path / "file"))
 
 
 # Several at once.
@@ -388,7 +402,7 @@ def test_no_event_of_several_is_stored_if_their_sync_fails(box, monkeypatch):
     breaking(monkeypatch, "claimed")
     found = box.put_many([NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("b"), {"file": "d"}, sending="..")])
     assert [type(error) for error in found] == [OSError, EventError]
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_each_of_several_events_has_an_error_if_the_outbox_is_unusable(tmp_path):
@@ -419,20 +433,20 @@ def in_workspace(directory, content=b"from a message"):
 
 def test_an_attachment_in_a_workspace_is_moved_into_the_entry(box, synced):
     with box.workspace() as directory:
-        assert there(box) == {"tmp": [os.path.basename(directory)]}
+        assert names_by_state(box) == {"tmp": [os.path.basename(directory)]}
         e, inode = in_workspace(directory)
         claim = box.put(e, {"file": "d"}, strict=True)
         assert os.listdir(directory) == []
     assert os.stat(os.path.join(claim.path, "0")).st_ino == inode
     assert inode in synced
     assert claim.damage() is None
-    assert list(there(box)) == ["claimed"]
+    assert list(names_by_state(box)) == ["claimed"]
 
 
 def test_leftover_files_of_a_workspace_are_removed(box):
     with box.workspace() as directory:
         in_workspace(directory)
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_attachment_in_a_workspace_of_another_outbox_is_copied(box, tmp_path):
@@ -444,14 +458,14 @@ def test_attachment_in_a_workspace_of_another_outbox_is_copied(box, tmp_path):
 
 
 def test_repr_shows_no_configuration(box):
-    entry_id, _ = waiting(box, smtp="secret")
+    entry_id, _ = put_waiting(box, smtp="secret")
     new = NewEntry(Event("build"), {"smtp": "secret"})
     claim = put(box, smtp="secret")
-    claim.record(did("smtp", ok=False, error=ValueError("secret")))
-    claim.record(did("smtp", ok=False, error=event.PermanentError("secret")))
+    claim.record(make_delivery("smtp", ok=False, error=ValueError("secret")))
+    claim.record(make_delivery("smtp", ok=False, error=event.PermanentError("secret")))
     shown = [new, claim, claim.entry, box, *claim.entry.journal, *box.find(entry_id), box.summary()]
     assert "secret" not in "".join(map(repr, shown))
     assert "smtp" in repr(new)
     assert "smtp: permanent failure" in repr(claim.entry.journal)
-    claim.record(did("smtp"))
+    claim.record(make_delivery("smtp"))
     assert "smtp: ok" in repr(claim.entry.journal)

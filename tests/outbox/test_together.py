@@ -8,7 +8,18 @@ from pathlib import Path
 
 from event import Event, EventError, _files
 from event._outbox import NewEntry
-from helpers.entries import POSIX, claims, did, lines_of, names, place, put, taken, there, touch
+from helpers.entries import (
+    POSIX,
+    claim_each,
+    claimed_ids,
+    lines_of,
+    make_delivery,
+    names,
+    names_by_state,
+    place,
+    put,
+    touch,
+)
 
 
 def new(number, **handlers):
@@ -44,7 +55,7 @@ def fill_disk(monkeypatch):
 
 def test_small_entries_put_together_are_hard_links_to_one_file(box):
     found = put_together(box)
-    assert there(box) == {"claimed": sorted(claim.name for claim in found)}
+    assert names_by_state(box) == {"claimed": sorted(claim.name for claim in found)}
     assert [links(claim) for claim in found] == [3, 3, 3]
     assert [number_of(box, claim) for claim in found] == [0, 1, 2]
     assert [claim.event().number for claim in found] == [0, 1, 2]
@@ -60,16 +71,16 @@ def test_entries_put_together_take_two_syncs(box, synced):
 
 def test_delivered_entry_does_not_affect_entries_in_the_same_file(box):
     first, *others = put_together(box)
-    first.record(did("file"))
+    first.record(make_delivery("file"))
     assert first.release() == "delivered"
-    assert there(box) == {"claimed": sorted(claim.name for claim in others)}
+    assert names_by_state(box) == {"claimed": sorted(claim.name for claim in others)}
     assert [number_of(box, claim) for claim in others] == [1, 2]
 
 
 def test_a_failed_entry_gets_a_file_of_its_own(box):
     first, *others = put_together(box)
-    first.record(did("file", ok=False, error=OSError("down")))
-    first.record(did("file", ok=False, error=OSError("still down")))
+    first.record(make_delivery("file", ok=False, error=OSError("down")))
+    first.record(make_delivery("file", ok=False, error=OSError("still down")))
     assert [line.get("error") for line in lines_of(first.path)] == [None, "down", "still down"]
     assert (links(first), [links(claim) for claim in others]) == (1, [2, 2])
     assert first.release() == "waiting"
@@ -80,7 +91,7 @@ def test_a_failed_entry_gets_a_file_of_its_own(box):
 def test_failure_is_not_journaled_if_no_separate_file_can_be_written(box, monkeypatch, caplog):
     first, *_ = put_together(box)
     fill_disk(monkeypatch)
-    first.record(did("file", ok=False, error=OSError("down")))
+    first.record(make_delivery("file", ok=False, error=OSError("down")))
     assert "its journal cannot be written: [Errno 28] No space left on device" in caplog.text
     assert first.release() == "waiting"
     assert number_of(box, first) == 0
@@ -90,7 +101,7 @@ def test_failure_is_not_journaled_if_no_separate_file_can_be_written(box, monkey
 def test_entry_missing_in_its_shared_file_is_not_journaled(box, caplog):
     first, *_ = put_together(box)
     Path(first.path).write_bytes(Path(first.path).read_bytes().replace(b"id-0", b"id-x"))
-    first.record(did("file", ok=False, error=OSError("down")))
+    first.record(make_delivery("file", ok=False, error=OSError("down")))
     assert "its journal cannot be written: it is missing from its shared file" in caplog.text
 
 
@@ -104,14 +115,14 @@ def test_entry_missing_in_its_shared_file_is_corrupt(box):
 def test_a_claimed_entry_gets_a_file_of_its_own(box):
     for claim in put_together(box):
         claim.postpone(1)
-    found = [(claim.entry.event.number, links(claim)) for claim in claims(box)]
+    found = [(claim.entry.event.number, links(claim)) for claim in claim_each(box)]
     assert sorted(found) == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_all_entries_of_a_shared_file_are_tried_in_one_pass(box):
     for claim in put_together(box):
         claim.postpone(1)
-    assert sorted(taken(box)) == ["id-0", "id-1", "id-2"]
+    assert sorted(claimed_ids(box)) == ["id-0", "id-1", "id-2"]
 
 
 def test_claim_does_not_touch_other_entries_of_its_file(box):
@@ -137,7 +148,7 @@ def test_last_entry_of_a_shared_file_gets_its_own_when_journaled(box):
     for claim in others:
         claim.discard()
     claim = box.adopt(first.name)
-    claim.record(did("file", ok=False, error=OSError("down")))
+    claim.record(make_delivery("file", ok=False, error=OSError("down")))
     assert [line.get("error", line.get("id")) for line in lines_of(claim.path)] == ["id-0", "down"]
 
 
@@ -176,4 +187,4 @@ def test_no_entry_put_together_is_stored_if_the_last_sync_fails(box, monkeypatch
     put(box).discard()
     monkeypatch.setattr(_files, "sync_directory", refuse)
     assert [str(error) for error in put_together(box, 2)] == ["[Errno 5] Input/output error"] * 2
-    assert there(box) == {}
+    assert names_by_state(box) == {}

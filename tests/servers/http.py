@@ -72,7 +72,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def site(*answers, tls=None):
+def http_server(*answers, tls=None):
     """Run a server; give its Site.
 
     :param answers: a status or an Answer each, in turn; 200 where there are none

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.process import SECONDS, Server, program, running
+from servers.process import SECONDS, Server, find_program, running_server
 
 # "reject": a line that does not end with CRLF is an error.
 MAIN = """\
@@ -109,14 +109,14 @@ def postfix_server(*recipients, **settings):
 
     :param settings: of main.cf
     """
-    program("postfix", "/usr/sbin")
+    find_program("postfix", "/usr/sbin")
     if os.geteuid() != 0:
         pytest.skip("Postfix starts as root alone")
     # Not in the directory of the tests, which the user postfix may not enter.
     directory = Path(tempfile.mkdtemp(prefix="postfix-"))
     directory.chmod(0o755)
     try:
-        with running(Postfix(directory, recipients, **settings)) as server:
+        with running_server(Postfix(directory, recipients, **settings)) as server:
             yield server
     finally:
         shutil.rmtree(directory)

@@ -18,7 +18,7 @@ import pytest
 SECONDS = 60  # for a start on a machine that has other work
 
 
-def program(name, *directories):
+def find_program(name, *directories):
     """Return the path of a program, from one of these directories if it is there; skip the test if it is nowhere."""
     if sys.platform == "win32":
         pytest.skip("platform: the tests start, stop and kill servers in the ways of POSIX")
@@ -141,7 +141,7 @@ def _watch(pid):
 
 
 @contextmanager
-def running(server):
+def running_server(server):
     """Start a server; give it; in the end kill it, whatever has become of it."""
     with server.holder:
         try:

@@ -6,7 +6,7 @@ import os
 
 import pika
 
-from servers.process import Server, program, running
+from servers.process import Server, find_program, running_server
 
 USER = "tests"
 LARGEST = 8_000_000  # bytes that it takes in one message; a test of what is more is quicker than at the usual limit
@@ -40,7 +40,7 @@ class RabbitMQ(Server):
     def __init__(self, directory):
         # Debian's and Fedora's command becomes the user rabbitmq; behind it is RabbitMQ's own.
         self.command = [
-            program("rabbitmq-server", "/usr/lib/rabbitmq/bin"),
+            find_program("rabbitmq-server", "/usr/lib/rabbitmq/bin"),
             *("-noinput", "-sname", "rabbit@localhost"),
         ]
         super().__init__(directory)
@@ -84,4 +84,4 @@ def _environment(directory):
 
 def rabbitmq_server(directory):
     """Run a server with its files in a directory, a pathlib.Path; give its RabbitMQ. It takes some 5 s to start."""
-    return running(RabbitMQ(directory))
+    return running_server(RabbitMQ(directory))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from servers.process import Server, program, running
+from servers.process import Server, find_program, running_server
 
 CONFIGURATION = """\
 bind 127.0.0.1
@@ -20,7 +20,7 @@ class Redis(Server):
     """What a test sees of the server: its `url`, `port` and `password`; start, kill, stop, pause and resume."""
 
     def __init__(self, directory):
-        self.command = [program("redis-server"), "redis.conf"]
+        self.command = [find_program("redis-server"), "redis.conf"]
         super().__init__(directory)
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
         # A file: the command line of a process is for all to see. Its data are in the directory that it starts in.
@@ -36,4 +36,4 @@ class Redis(Server):
 
 def redis_server(directory):
     """Run a server with its files in a directory, a pathlib.Path; give its Redis."""
-    return running(Redis(directory))
+    return running_server(Redis(directory))

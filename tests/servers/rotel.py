@@ -8,7 +8,7 @@ import socket
 import sysconfig
 from contextlib import contextmanager
 
-from servers.process import Server, free_port, running
+from servers.process import Server, free_port, running_server
 
 
 class Rotel(Server):
@@ -38,5 +38,5 @@ def rotel_collector(directory, forward_to):
     :param forward_to: the URL of the OTLP/HTTP receiver that gets the spans
     """
     holder, port = free_port()
-    with holder, running(Rotel(directory, forward_to, port)) as server:
+    with holder, running_server(Rotel(directory, forward_to, port)) as server:
         yield server

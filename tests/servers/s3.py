@@ -76,7 +76,7 @@ def s3_server():
 
 
 @contextmanager
-def answering(status, body=b""):
+def fixed_answer_server(status, body=b""):
     """Run a server that gives the same answer to everything; give its URL and a list of what it was asked."""
     requests = []
 
@@ -112,14 +112,14 @@ def answering(status, body=b""):
 
 
 @contextmanager
-def listening():
+def silent_server():
     """Run a server that never answers; give its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
-def talking(talk, authority=None):
+def raw_http_server(talk, authority=None):
     """Run a server that takes one request and then leaves the connection to talk; give its URL.
 
     :param talk: called with the socket

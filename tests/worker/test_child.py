@@ -18,7 +18,7 @@ from event._outbox import Outbox
 from event._worker import child, reporter, send_job
 from event._worker.child import Heartbeat
 from event._worker.protocol import ProtocolError
-from helpers.commands import HOLDS_THE_LOCK, handler, stored
+from helpers.commands import HOLDS_THE_LOCK, handler_source, stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -60,7 +60,7 @@ def test_worker_runs_jobs_one_after_another_until_stop(line, here):
     line.give({"job": "stop"})
     worker(line).communicate(timeout=60)
     assert [kind for kind, _ in line.heard() if kind != "alive"] == ["taken", "begin", "result", "done"] * 2
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_frame_of_a_finished_job_is_ignored(monkeypatch, line, here):
@@ -119,7 +119,7 @@ def test_worker_of_a_killed_command_ends_on_an_open_connection(line):
 
 
 def test_worker_writes_stdout_to_stderr_and_has_an_empty_stdin(line, here, plugin):
-    plugin("chatty", handler("print('out'); print(repr(sys.stdin.read())); return True"))
+    plugin("chatty", handler_source("print('out'); print(repr(sys.stdin.read())); return True"))
     line.give(job(handlers=[["chatty", ""]]))
     line.give({"job": "stop"})
     out, err = worker(line).communicate(timeout=60)
@@ -170,11 +170,11 @@ def test_a_worker_without_stderr_works(line, here):
     shell = 'exec "$0" -c "$1" 2>&-'
     args = ["sh", "-c", shell, sys.executable, f"{code}child.main({line.jobs}, {line.reports}, {os.getpid()})"]
     assert subprocess.run(args, pass_fds=(line.jobs, line.reports), check=False, timeout=60).returncode == 0
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_process_ends_after_its_limit_if_a_handler_holds_the_interpreter(line, here, plugin):
-    plugin("stuck", handler(HOLDS_THE_LOCK))
+    plugin("stuck", handler_source(HOLDS_THE_LOCK))
     line.give(job(handlers=[["stuck", ""]], limit=0.5))
     process = worker(line)
     process.communicate(timeout=60)
@@ -309,7 +309,7 @@ def test_worker_without_plugins_exits_at_once_and_others_do_not(monkeypatch, lin
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(child, "_detach", lambda: None)
     monkeypatch.setattr(child, "end_within", lambda seconds: None)
-    plugin("good", handler())
+    plugin("good", handler_source())
     plain, other = job(), job(handlers=[["good", ""]], alone=True)
     for jobs in ([], [plain], [plain, other], [other, plain]):
         made = type(line)()
@@ -342,24 +342,24 @@ def test_connection_closed_meanwhile_ends_a_worker(monkeypatch, line):
 
 
 def test_each_handler_gets_the_event_and_has_a_result(line, here, plugin):
-    plugin("down", handler("raise OSError('no route')"))
+    plugin("down", handler_source("raise OSError('no route')"))
     reports = run(line, handlers=[["file", "events"], ["down", ""], ["fil", ""]])
     assert kinds(reports) == ["taken", "begin", "result", "result", "result", "done"]
     found = results(reports)
     assert (found["file"]["ok"], found["file"]["error"]) == (True, "")
     assert (found["down"]["ok"], found["down"]["error"], found["down"]["loaded"]) == (False, "no route", True)
     assert (found["fil"]["ok"], found["fil"]["loaded"]) == (False, False)
-    assert [data["a"] for data in stored()] == [1]
+    assert [data["a"] for data in stored_events()] == [1]
 
 
 def test_texts_hold_no_secret(line, here, plugin):
-    plugin("loud", handler("logging.getLogger('event').warning(self.config); raise OSError(self.config)"))
+    plugin("loud", handler_source("logging.getLogger('event').warning(self.config); raise OSError(self.config)"))
     found = results(run(line, handlers=[["loud", "hunter2-hunter2"]]))
     assert (found["loud"]["error"], found["loud"]["said"]) == ("***", "***")
 
 
 def test_event_is_stored_in_the_outbox_before_the_handlers_run(line, here, plugin):
-    plugin("down", handler("return False"))
+    plugin("down", handler_source("return False"))
     reports = run(line, handlers=[["file", "events"], ["down", "c"]], outbox="outbox")
     assert kinds(reports) == ["taken", "kept", "begin", "result", "result", "end", "done"]
     assert dict(reports)["end"] == {"where": "waiting"}
@@ -379,7 +379,7 @@ def test_outbox_failure_is_reported_and_the_event_is_sent_directly(line, here):
     reports = run(line, outbox="file/outbox")
     assert kinds(reports) == ["taken", "not_kept", "begin", "result", "done"]
     assert "not a directory: " in dict(reports)["not_kept"]["reason"]
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_a_file_is_attached(line, here):
@@ -397,7 +397,7 @@ def test_file_that_disappears_before_it_is_kept_is_omitted(line):
         "name": "log",
         "text": "",
     }
-    assert [each["not_attached"] for each in stored()] == [["log"]]
+    assert [each["not_attached"] for each in stored_events()] == [["log"]]
 
 
 def test_unreadable_file_is_omitted(line):
@@ -405,11 +405,11 @@ def test_unreadable_file_is_omitted(line):
     assert kinds(reports) == ["taken", "not_attached", "begin", "result", "done"]
     assert dict(reports)["not_attached"]["name"] == "log"
     assert "cannot attach 'gone.log' to event n (u): no such file" in dict(reports)["not_attached"]["text"]
-    assert [each["not_attached"] for each in stored()] == [["log"]]
+    assert [each["not_attached"] for each in stored_events()] == [["log"]]
 
 
 def test_handler_that_times_out_is_reported_with_the_total_timeout(line, here, plugin):
-    plugin("slow", handler("__import__('threading').Event().wait(60)"))
+    plugin("slow", handler_source("__import__('threading').Event().wait(60)"))
     found = results(run(line, handlers=[["slow", ""]], deadline=0.0, timeout=7))
     assert (found["slow"]["timed_out"], found["slow"]["error"]) == (True, "not done within 7 s")
 
@@ -431,7 +431,7 @@ def test_handler_without_a_thread_is_left_to_another_worker(line, here, monkeypa
 
 
 def test_log_outside_a_delivery_is_reported_without_secrets(line, here, plugin, monkeypatch):
-    plugin("good", handler())
+    plugin("good", handler_source())
     put = Outbox.put
 
     def loud(self, *args, **kwargs):
@@ -462,7 +462,7 @@ def test_log_of_other_libraries_during_a_send_has_no_traceback(line, here, plugi
         other = threading.Thread(target=logging.getLogger("event").warning, args=("%d", "z"))
         other.start(); other.join()
         return True"""
-    plugin("noisy", handler(send))
+    plugin("noisy", handler_source(send))
     with monkeypatch.context() as patch:
         patch.setattr(logging.getLogger(), "handlers", [])  # the plugin's would stay, and write in other tests
         reports = run(line, handlers=[["noisy", ""]])
@@ -502,7 +502,7 @@ print(sorted(name for name in set(sys.modules) - before if name.startswith("even
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
-    assert len(stored("ev")) == 1
+    assert len(stored_events("ev")) == 1
 
 
 def test_prepare_ignores_a_built_in_handler_that_cannot_be_imported(line, monkeypatch):
@@ -524,14 +524,14 @@ def test_secrets_are_replaced_unless_redaction_is_off(line, here, monkeypatch, r
     monkeypatch.setenv("MY_TOKEN", "hush-hush-hush")
     made = event.Event("n", x="hush-hush-hush")
     run(line, event=raw_content(made), redact=redact)
-    assert [data["x"] for data in stored()] == [shown]
+    assert [data["x"] for data in stored_events()] == [shown]
 
 
 def test_backlog_of_a_handler_is_delivered_after_the_event(line, here):
     Outbox("outbox").put(event.Event("before"), {"file": str(here / "events")}).postpone(0.0)
     reports = run(line, outbox="outbox", backlog=True)
     assert ("backlog", {"delivered": {"file": 1}}) in reports
-    assert {data["name"] for data in stored()} == {"before", "n"}
+    assert {data["name"] for data in stored_events()} == {"before", "n"}
 
 
 def test_unsearchable_outbox_is_logged(line, here, monkeypatch):
@@ -581,7 +581,7 @@ def test_only_pending_handlers_get_the_event(line, claimed, alone):
     reports = resume(line, claimed.name, results=[result("down")], handlers=["file", "unknown"], alone=alone)
     assert [*results(reports)] == ["file"]
     assert results(reports)["file"]["ok"]
-    assert len(stored()) == 1
+    assert len(stored_events()) == 1
 
 
 def test_held_claim_keeps_the_delivery_of_one_handler_for_the_next(line, claimed):

@@ -14,7 +14,7 @@ from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import deliver_job
 from event._worker.deliver_job import Delivering
-from helpers.entries import abandon, ended, later, there, waiting
+from helpers.entries import abandon, dead_owner, names_by_state, not_due_yet, put_waiting
 from worker.running import Running, register
 
 if os.name == "nt":
@@ -46,7 +46,7 @@ def kinds(reports):
 
 def dead(box, claim):
     """Have a claim be that of a process that has ended; return its name."""
-    return os.path.basename(abandon(box, claim, ended()))
+    return os.path.basename(abandon(box, claim, dead_owner()))
 
 
 def put(box, uid="u", **handlers):
@@ -63,7 +63,7 @@ def test_missing_outbox_is_reported_as_absent(tmp_path, line):
 
 
 def test_each_step_of_a_due_delivery_is_reported(box, line, taken):
-    entry_id, _ = waiting(box, e=Event("n", uid="u"), good="")
+    entry_id, _ = put_waiting(box, e=Event("n", uid="u"), good="")
     running = deliver(box, line)
     running.until("idle")
     reports = running.stop()
@@ -76,7 +76,7 @@ def test_each_step_of_a_due_delivery_is_reported(box, line, taken):
 
 
 def test_quiet_result_has_only_deliveries_to_print(box, line, taken):
-    waiting(box, good="", bad="")
+    put_waiting(box, good="", bad="")
     running = deliver(box, line, quiet=True)
     running.until("idle")
     running.stop()
@@ -84,7 +84,7 @@ def test_quiet_result_has_only_deliveries_to_print(box, line, taken):
 
 
 def test_everything_option_tries_all_entries(box, line, taken):
-    waiting(box, later(), good="")
+    put_waiting(box, not_due_yet(), good="")
     running = deliver(box, line, everything=True)
     assert running.until("total") == {"total": 1}
     running.until("idle")
@@ -116,7 +116,7 @@ def test_stopped_pass_does_not_report_idle(box, line, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     register(monkeypatch, good=lambda _: begun.set() or go_on.wait(60))
     for _ in range(3):
-        waiting(box, good="")
+        put_waiting(box, good="")
     running = deliver(box, line, jobs=1)
     running.until("begin")
     running.tell(job="stop")
@@ -125,7 +125,7 @@ def test_stopped_pass_does_not_report_idle(box, line, monkeypatch):
 
 
 def test_pass_with_an_exhausted_pool_does_not_report_idle(box, line, delivering, monkeypatch):
-    waiting(box, later(), good="")
+    put_waiting(box, not_due_yet(), good="")
     monkeypatch.setattr(DeliveryPool, "wait", lambda *_: False)
     delivering.once(everything=False)
     assert kinds(line.heard()) == ["total"]
@@ -141,7 +141,7 @@ def test_claim_held_by_another_worker_is_skipped(box, line, taken):
     running.until("idle")
     running.stop()
     assert taken == ["free"]
-    assert there(box) == {"claimed": [left]}
+    assert names_by_state(box) == {"claimed": [left]}
 
 
 def test_claim_given_up_by_another_worker_is_taken_over(box, line, taken):
@@ -155,7 +155,7 @@ def test_claim_given_up_by_another_worker_is_taken_over(box, line, taken):
 
 
 def test_entry_released_by_another_worker_is_delivered(box, line, taken):
-    entry_id, _ = waiting(box, e=Event("n", uid="back"), good="")
+    entry_id, _ = put_waiting(box, e=Event("n", uid="back"), good="")
     running = deliver(box, line, leave=[entry_id])
     running.until("idle")
     running.stop()
@@ -176,7 +176,7 @@ def test_entry_of_a_dead_worker_is_adopted_and_delivered(box, line, taken):
 def test_finished_entry_to_adopt_is_reported_as_ended(box, line, taken):
     gone = put(box, "gone")
     name = gone.name
-    gone.postpone(later())
+    gone.postpone(not_due_yet())
     running = deliver(box, line, adopt=[[gone.entry.id, name], ["8f14e45f-ceea-467f-a0e6-000000000001", "x.y-0"]])
     running.until("idle")
     running.stop()
@@ -188,7 +188,7 @@ def test_finished_entry_to_adopt_is_reported_as_ended(box, line, taken):
 
 
 def test_held_lane_waits_for_its_release(box, line, taken):
-    waiting(box, e=Event("n", uid="u"), good="")
+    put_waiting(box, e=Event("n", uid="u"), good="")
     running = deliver(box, line, hold=[KEY])
     running.until("total")
     running.tell(job="release", lane=KEY)
@@ -199,14 +199,14 @@ def test_held_lane_waits_for_its_release(box, line, taken):
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_resting_lane_is_not_tried(box, line, taken, at_once):
-    waiting(box, good="")
+    put_waiting(box, good="")
     running = deliver(box, line, **({"pause": [KEY]} if at_once else {"hold": [KEY]}))
     if not at_once:
         running.tell(job="pause", lane=KEY)
     running.until("idle")
     running.stop()
     assert taken == []
-    assert [*there(box)] == ["waiting"]
+    assert [*names_by_state(box)] == ["waiting"]
 
 
 def test_unknown_frame_is_ignored(delivering):
@@ -219,7 +219,7 @@ def test_unknown_frame_is_ignored(delivering):
 def test_entry_added_during_watch_is_delivered(box, line, taken, monkeypatch):
     monkeypatch.setattr(deliver_job, "POLL", 0.01)
     running = watch(box, line)
-    waiting(box, e=Event("n", uid="late"), good="")
+    put_waiting(box, e=Event("n", uid="late"), good="")
     running.until("results", lambda values: values["items"][-1][0] == "end")
     running.stop()
     assert taken == ["late"]
@@ -227,7 +227,7 @@ def test_entry_added_during_watch_is_delivered(box, line, taken, monkeypatch):
 
 def test_outbox_failure_and_its_recovery_are_each_reported_once(box, line, taken, monkeypatch):
     monkeypatch.setattr(deliver_job, "POLL", 0.01)
-    waiting(box, e=Event("n", uid="u"), good="")
+    put_waiting(box, e=Event("n", uid="u"), good="")
     away = f"{box.path}-away"
     os.rename(box.path, away)
     with open(box.path, "w"):
@@ -269,7 +269,7 @@ def test_entry_stays_due_if_the_pool_is_full(box, taken, delivering, monkeypatch
 
 
 def test_drain_delivers_due_entries(box, taken, delivering):
-    waiting(box, e=Event("n", uid="u"), good="")
+    put_waiting(box, e=Event("n", uid="u"), good="")
     delivering.stop(drain=True)
     assert taken == ["u"]
 
@@ -277,7 +277,7 @@ def test_drain_delivers_due_entries(box, taken, delivering):
 def test_frames_during_drain_are_obeyed(box, line, taken, monkeypatch):
     monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(job(box, hold=[KEY]), line.reporter)
-    waiting(box, e=Event("n", uid="u"), good="")
+    put_waiting(box, e=Event("n", uid="u"), good="")
     timer = threading.Timer(0.1, line.give, [{"job": "release", "lane": KEY}])
     timer.start()
     delivering.stop(drain=True)
@@ -288,11 +288,11 @@ def test_frames_during_drain_are_obeyed(box, line, taken, monkeypatch):
 def test_drain_ends_if_the_command_died(box, line, taken, monkeypatch):
     monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(job(box, hold=[KEY]), line.reporter)
-    waiting(box, good="")
+    put_waiting(box, good="")
     os.close(line.to_worker)
     delivering.stop(drain=True)
     assert taken == []
-    assert [*there(box)] == ["waiting"]
+    assert [*names_by_state(box)] == ["waiting"]
 
 
 def test_drain_of_an_unreadable_outbox_reports_a_failure(tmp_path, line):

@@ -13,7 +13,7 @@ import pytest
 from event._event import Event, raw_content
 from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode_frame
-from helpers.commands import stored
+from helpers.commands import stored_events
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -68,7 +68,7 @@ def test_worker_exits_after_its_job(here):
     assert hear(worker) == ["taken", "begin", "result", "done"]
     worker.finish(SOON)
     assert worker.ended == "it was asked to end"
-    assert len(stored()) == 2
+    assert len(stored_events()) == 2
     worker.finish(SOON)
     worker.kill()
     assert worker.read() == worker.check() == []

@@ -16,7 +16,7 @@ from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import relay_job
-from helpers.entries import there, waiting
+from helpers.entries import names_by_state, put_waiting
 from worker.running import Running, register
 
 if os.name == "nt":
@@ -74,7 +74,7 @@ def test_batch_is_delivered_from_the_outbox(box, line, taken):
     reports = running.stop()
     assert taken == ["1"]
     assert reports[-1][0] == "summary"
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_attachment_of_a_message_is_stored_with_the_event(box, line, taken):
@@ -86,7 +86,7 @@ def test_attachment_of_a_message_is_stored_with_the_event(box, line, taken):
 
 
 def test_backlog_of_the_outbox_is_delivered(box, line, taken):
-    waiting(box, e=Event("n", uid="u"), good="")
+    put_waiting(box, e=Event("n", uid="u"), good="")
     running = relay(line, outbox=box)
     delivered(running)
     running.stop(drain=True)
@@ -110,17 +110,20 @@ def test_messages_with_room_in_the_pool_share_a_file(  # noqa: PLR0913  # what i
     monkeypatch.setattr(DeliveryPool, "has_room_for", lambda self, count, seconds: has_room)
     running = relay(line, outbox=box, hold=[Lane("good", "").key])
     give(running, body("1"), body("2"))
-    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in there(box)["claimed"]] == [links, links]
+    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in names_by_state(box)["claimed"]] == [
+        links,
+        links,
+    ]
     running.tell(job="release", lane=Lane("good", "").key)
     running.stop(drain=True)
     assert sorted(taken) == ["1", "2"]
-    assert there(box) == {}
+    assert names_by_state(box) == {}
 
 
 def test_messages_for_several_handlers_have_separate_files(box, line, taken):
     running = relay(line, "good", "other", outbox=box, hold=[Lane(name, "").key for name in ("good", "other")])
     give(running, body("1"), body("2"))
-    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in there(box)["claimed"]] == [1, 1]
+    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in names_by_state(box)["claimed"]] == [1, 1]
     running.stop()
 
 

@@ -12,7 +12,7 @@ from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
 from event._worker.results import Result
-from helpers.commands import handler, stored
+from helpers.commands import handler_source, stored_events
 from worker.staging import Stage
 
 if os.name == "nt":
@@ -62,7 +62,7 @@ def test_worker_serves_one_event_after_another(sender):
     (first, sent) = (one._worker, send(one, sending="t"))
     assert summary(sent) == [("file", True, "")]
     assert one._worker is first
-    assert len(stored()) == 2
+    assert len(stored_events()) == 2
 
 
 def test_existing_worker_is_reused_and_prepares(sender):
@@ -149,7 +149,7 @@ def test_unexpected_error_while_the_event_is_kept_without_a_worker_is_logged(sen
 
 
 def test_handlers_without_a_report_after_a_crash_get_a_worker_each(sender, plugin):
-    plugin("crash", handler("import os; os._exit(3)"))
+    plugin("crash", handler_source("import os; os._exit(3)"))
     one = sender(("crash", ""), FILE, ("crash:b", ""), outbox="outbox")
     sent = send(one)
     assert summary(sent) == [
@@ -157,7 +157,7 @@ def test_handlers_without_a_report_after_a_crash_get_a_worker_each(sender, plugi
         ("file", True, ""),
         ("crash:b", False, "its process ended with status 3"),
     ]
-    assert (sent.kept, len(stored()), one._worker) == (True, 1, None)
+    assert (sent.kept, len(stored_events()), one._worker) == (True, 1, None)
     (entry,) = waiting()
     assert ([*entry.pending], entry.last_error) == (["crash", "crash:b"], "its process ended with status 3")
 
@@ -180,8 +180,8 @@ WHEN_IT_IS = "import os, signal, time\n        while not os.path.exists('under w
     ],
 )
 def test_running_handler_of_a_dead_worker_delivers_in_another(sender, plugin, end, reason):
-    plugin("fine", handler(UNDER_WAY))
-    plugin("hostile", handler(WHEN_IT_IS + end), dist="acme_other")
+    plugin("fine", handler_source(UNDER_WAY))
+    plugin("hostile", handler_source(WHEN_IT_IS + end), dist="acme_other")
     assert summary(send(sender(("fine", ""), ("hostile", ""), timeout=12.0))) == [
         ("fine", True, ""),
         ("hostile", False, reason),
@@ -190,20 +190,20 @@ def test_running_handler_of_a_dead_worker_delivers_in_another(sender, plugin, en
 
 
 def test_handler_that_crashes_alone_is_tried_once(sender, plugin):
-    plugin("crash", handler("open('tries', 'a').write('x'); import os; os._exit(3)"))
+    plugin("crash", handler_source("open('tries', 'a').write('x'); import os; os._exit(3)"))
     assert summary(send(sender(("crash", "")))) == [("crash", False, "its process ended with status 3")]
     assert pathlib.Path("tries").read_text() in ("x", "")
 
 
 def test_silent_worker_is_replaced_and_other_handlers_deliver(sender, plugin):
-    plugin("stops", handler("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
+    plugin("stops", handler_source("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"))
     sent = send(sender(("stops", ""), FILE, timeout=8.0))
     assert summary(sent) == [("stops", False, "not done within 8 s"), ("file", True, "")]
     assert sent.results[0].timed_out
 
 
 def test_handler_that_hangs_alone_is_killed_and_stays_pending(sender, plugin):
-    plugin("hangs", handler("__import__('threading').Event().wait()"))
+    plugin("hangs", handler_source("__import__('threading').Event().wait()"))
     sent = send(sender(("hangs", ""), outbox="outbox", timeout=3.0))
     assert summary(sent) == [("hangs", False, "not done within 3 s")]
     assert sent.kept
@@ -211,7 +211,7 @@ def test_handler_that_hangs_alone_is_killed_and_stays_pending(sender, plugin):
 
 
 def test_worker_with_a_hung_handler_takes_no_other_event(sender, plugin):
-    plugin("hangs", handler("__import__('threading').Event().wait()"))
+    plugin("hangs", handler_source("__import__('threading').Event().wait()"))
     one = sender(("hangs", ""), FILE, timeout=3.0)
     assert [ok for _, ok, _ in summary(send(one))] == [False, True]
     assert one._worker is None
@@ -220,7 +220,7 @@ def test_worker_with_a_hung_handler_takes_no_other_event(sender, plugin):
 def test_handler_without_a_thread_runs_in_its_own_worker(sender, plugin):
     source = 'def no(*args): raise RuntimeError("can\'t start new thread")\n'
     source += "import threading; threading.Thread.start = no\n"
-    plugin("thief", handler() + source)
+    plugin("thief", handler_source() + source)
     one = sender(("thief", ""), *((f"file:{n}", f"events{n}") for n in range(4)), outbox="outbox")
     assert all(ok for _, ok, _ in summary(send(one)))
     assert waiting() == []
@@ -238,7 +238,7 @@ def test_unusable_outbox_is_logged_and_the_event_sent_directly(sender, here):
 
 
 def test_hung_outbox_is_logged_and_the_event_sent_directly(sender, here, plugin, tmp_path):
-    plugin("good", handler())
+    plugin("good", handler_source())
     site = pathlib.Path(os.environ["PYTHONPATH"])
     (site / "sitecustomize.py").write_text("import os, threading\nos.fsync = lambda fd: threading.Event().wait()\n")
     one = sender(("good", ""), outbox="outbox", timeout=6.0)
@@ -248,7 +248,7 @@ def test_hung_outbox_is_logged_and_the_event_sent_directly(sender, here, plugin,
 
 
 def test_entry_stays_claimed_if_journaling_hangs(sender, plugin, monkeypatch):
-    plugin("crash", handler("import os; os._exit(3)"))
+    plugin("crash", handler_source("import os; os._exit(3)"))
     monkeypatch.setattr(sending, "RESUME_TIMEOUT", 0.0)
     assert send(sender(("crash", ""), outbox="outbox")).kept
     ((candidate, _),) = Outbox("outbox").entries()
@@ -256,7 +256,7 @@ def test_entry_stays_claimed_if_journaling_hangs(sender, plugin, monkeypatch):
 
 
 def test_entry_stays_claimed_if_no_worker_can_journal(sender, plugin, monkeypatch):
-    plugin("crash", handler("import os; os._exit(3)"))
+    plugin("crash", handler_source("import os; os._exit(3)"))
     worker = Worker.spawn()
 
     def refuse():
@@ -268,12 +268,12 @@ def test_entry_stays_claimed_if_no_worker_can_journal(sender, plugin, monkeypatc
 
 
 def test_entry_claimed_by_another_process_is_not_reported_as_stored(sender, plugin):
-    plugin("crash", handler("import os, shutil; shutil.rmtree('outbox'); os._exit(3)"))
+    plugin("crash", handler_source("import os, shutil; shutil.rmtree('outbox'); os._exit(3)"))
     assert not send(sender(("crash", ""), outbox="outbox")).kept
 
 
 def test_permanent_failure_is_stored_for_an_operator(sender, plugin):
-    plugin("refuses", "from event import PermanentError\n" + handler("raise PermanentError('no such user')"))
+    plugin("refuses", "from event import PermanentError\n" + handler_source("raise PermanentError('no such user')"))
     one = sender(("refuses", ""), outbox="outbox")
     sent = send(one)
     assert (sent.results[0].permanent, sent.kept) == (True, True)
@@ -288,7 +288,7 @@ def test_missing_file_is_logged(sender):
 
 
 def test_missing_file_is_logged_once_by_several_workers(sender, plugin):
-    plugin("falls", handler("os._exit(3)"))
+    plugin("falls", handler_source("os._exit(3)"))
     one = sender(("falls", ""), FILE, outbox=None)
     sent = send(one, attach=[("log", "gone")])
     assert [result.ok for result in sent.results] == [False, True]
@@ -297,7 +297,7 @@ def test_missing_file_is_logged_once_by_several_workers(sender, plugin):
 
 
 def test_hurry_shortens_a_running_send(sender, plugin):
-    plugin("hangs", handler("__import__('threading').Event().wait()"))
+    plugin("hangs", handler_source("__import__('threading').Event().wait()"))
     one = sender(("hangs", ""), timeout=600.0)
     one.hurry(1.0)
     assert summary(send(one)) == [("hangs", False, "not done within 600 s")]

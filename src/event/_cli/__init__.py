@@ -49,16 +49,10 @@ def _someone_waits_for_exit() -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    :param argv: the arguments, without the program's name; those of this process if it is None
-    :return: the exit status
-    """
+    """Run the command line; return the exit status. If `argv` is None, use the arguments of this process."""
     words = [*(sys.argv[1:] if argv is None else argv)]
-    if words in (["--version"], ["-V"]):
-        return _show_version()
-    if words in (["--help"], ["-h"]):
-        return _show_help()
+    if words[:1] in (["--version"], ["-V"], ["--help"], ["-h"]):
+        return _show(words[0])
     if argv is None:
         import gc
 
@@ -122,9 +116,8 @@ def _run(words: list[str], worker: Worker | None) -> int:
         args = _parse_arguments(words)
         command = args.parser.prog
         args.worker = worker
-        module = __import__(f"event._cli.{args.command}", fromlist=["run"])
         _collect_new_garbage()
-        status = int(module.run(args))
+        status = int(args.run(args))
     except SystemExit as stop:  # raised by argparse
         status = int(stop.code or 0)
     except Exception as error:
@@ -146,16 +139,16 @@ def _parse_arguments(words: list[str]) -> Any:
     return parse(words)
 
 
-def _show_help() -> int:
-    from event._cli._support import help_text, terminal
-
-    terminal.print_out(help_text.text())
-    return terminal.flush_out()
-
-
-def _show_version() -> int:
+def _show(option: str) -> int:
+    """Print the version or the help, without argparse."""
     from event._cli._support import terminal
-    from event._version import VERSION
 
-    terminal.print_out(f"e3-event {VERSION}")
+    if option.endswith(("V", "version")):
+        from event._version import VERSION
+
+        terminal.print_out(f"e3-event {VERSION}")
+    else:
+        from event._cli._support import help_text
+
+        terminal.print_out(help_text.text())
     return terminal.flush_out()

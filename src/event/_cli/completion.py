@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Print a script that completes the commands and options of e3-event in a shell.
 
 Add the line for your shell to its start-up file:
@@ -18,7 +18,7 @@ Add the line for your shell to its start-up file:
   zsh    eval "$(e3-event completion zsh)"         in ~/.zshrc, after compinit
   fish   e3-event completion fish | source         in ~/.config/fish/config.fish
 """
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  done
   2  the command line is wrong
@@ -28,26 +28,17 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "completion", help="print a completion script for a shell", description=_DESCRIPTION, epilog=_EPILOG
-    )
+def add_options(parser: Any) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=[*_SCRIPTS], help="bash, zsh or fish")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; return the exit status."""
     terminal.print_out(_SCRIPTS[args.shell](words_by_command(build_parser())).rstrip())
     return 0
 
 
 def words_by_command(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the subcommands and options of each command.
-
-    :return: the words, by command, such as ``outbox list``; the key of e3-event itself is an empty string
-    """
+    """Return the subcommands and options of each command, such as ``outbox list``; of e3-event itself for ``""``."""
     words: dict[str, list[str]] = {"": []}
     for action in parser._actions:  # noqa: SLF001  # argparse has no public way to list them
         words[""] += [option for option in action.option_strings if option.startswith("--")]
@@ -69,7 +60,7 @@ _e3_event() {{
     case "$word" in
       --) COMPREPLY=(); return ;;
       -*) ;;
-      {"|".join(_command_words(words))}) path="${{path:+$path }}$word" ;;
+      {"|".join(sorted({name for path in words for name in path.split()}))}) path="${{path:+$path }}$word" ;;
     esac
   done
   case "$path" in
@@ -96,10 +87,6 @@ def _fish(words: dict[str, list[str]]) -> str:
             for word in more
         ]
     return "\n".join(lines)
-
-
-def _command_words(words: dict[str, list[str]]) -> list[str]:
-    return sorted({name for path in words for name in path.split()})
 
 
 _SCRIPTS = {"bash": _bash, "zsh": _zsh, "fish": _fish}

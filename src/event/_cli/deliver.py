@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from event._cli._support import handler_options, json_output, outbox_index, terminal
+from event._cli._support import handler_options, outbox_index, terminal
 from event._process.shutdown import GracefulShutdown
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from event._worker import OpenEntry, Supervisor
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Deliver the due events of an outbox to their pending handlers. You need not configure the
 handlers: each entry contains their configuration. A line on stderr shows the result of each
 handler.
@@ -25,7 +25,7 @@ others. A failed delivery is retried after 1 minute, then 2, 4, and so on up to 
 5 days, the entry has failed and is no longer retried. You can run several "deliver" on one outbox.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  every event is delivered or still in the outbox; with --watch: stopped by SIGTERM
   1  the outbox cannot be used, or you named a directory that does not exist; with --strict: a
@@ -38,18 +38,14 @@ examples:
 """
 
 DEFAULT_JOBS = 8  # parallel sendings to one destination; more help only slow ones, see docs/explanation/speed.md
+_MOST_JOBS = 100
 _SIGNAL_CHECK_INTERVAL = 1.0  # longest time in seconds between two checks for a signal
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "deliver",
-        help="deliver the events that are waiting in an outbox",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event deliver [OUTBOX] [option]...",
-    )
+USAGE = "e3-event deliver [OUTBOX] [option]..."
+
+
+def add_options(parser: Any) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="OUTBOX", help=f"the outbox's directory (default: {handler_options.OUTBOX_DEFAULT})"
     )
@@ -67,11 +63,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", help="exit with status 1 if a due event is not delivered")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only problems")
     parser.add_argument("--json", action="store_true", help="print the results as JSON at the end; not with --watch")
-    return parser
 
 
-def add_jobs(parser: handler_options.Options) -> None:
-    """Add the option ``--jobs``."""
+def add_jobs(parser: Any) -> None:
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -82,7 +76,6 @@ def add_jobs(parser: handler_options.Options) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     settings = outbox_index.settings_from_args(args.words, args, finds_file=False)
     if settings.outbox is None:
         return 0
@@ -90,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--json cannot be used with --watch")
     from event._worker import Supervisor
 
-    report = Report(args.parser.prog, quiet=args.quiet)
+    report = Report(args.parser.prog, quiet=args.quiet, keeps_results=args.json)
     job = {
         "job": "watch" if args.watch else "deliver",
         "outbox": settings.outbox,
@@ -100,20 +93,19 @@ def run(args: argparse.Namespace) -> int:
         "quiet": args.quiet and not args.json,
     }
     supervisor = Supervisor(job, report, args.worker)
-    shutdown = GracefulShutdown()
-    with shutdown:
+    with GracefulShutdown() as shutdown:
         try:
             while not supervisor.finished:
                 supervisor.step(_SIGNAL_CHECK_INTERVAL)
                 report.show_progress(supervisor)
-                if shutdown.requested:
+                if shutdown.requested.is_set():
                     supervisor.stop()
         except KeyboardInterrupt:
             supervisor.abort()
             return 130
         finally:
             report.clear()
-    if args.watch or shutdown.requested:
+    if args.watch or shutdown.requested.is_set():
         return shutdown.status
     status = _finish(supervisor, report, settings.outbox, strict=args.strict, named=args.outbox is not None)
     if args.json:
@@ -143,33 +135,31 @@ class Report:
     :ivar entries: the number of entries that were tried
     :ivar delivered: the number of these that every handler has delivered
     :ivar has_trouble: whether another problem was logged
+    :ivar results: the result of each delivery, for ``--json``; empty without `keeps_results`
     """
 
-    def __init__(self, prog: str, *, quiet: bool = False) -> None:
+    def __init__(self, prog: str, *, quiet: bool = False, keeps_results: bool = False) -> None:
         self.entries = self.delivered = 0
         self.has_trouble = False
+        self.results: list[dict[str, Any]] = []
         self._prog = prog
-        self.results: list[dict[str, Any]] = []  # for --json
         self._quiet = quiet
+        self._keeps_results = keeps_results
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._shown = ""
 
     def entry(self, entry: OpenEntry, where: str) -> None:
-        """Report the result of an entry."""
         if not entry.results and where == "waiting":
             return  # put back untried; if its handler is paused, another line reports that
         self.entries += 1
         self.delivered += where == "delivered"
+        rest = _REST.get(where, "")
         for result in entry.results:
-            self.results.append(
-                {
-                    "entry": entry.id,
-                    "event": entry.name,
-                    **json_output.result_as_dict(result, _REST.get(where, "")),
-                }
-            )
+            if self._keeps_results:  # a long-running command has any number of them
+                content = handler_options.result_as_dict(result, rest)
+                self.results.append({"entry": entry.id, "event": entry.name, **content})
             if not (self._quiet and result.ok and not result.said):
-                line = handler_options.result_line(result, _REST.get(where, ""))
+                line = handler_options.result_line(result, rest)
                 colour = terminal.GREEN if result.ok else terminal.RED
                 self._print(f"{entry.id[:13]} {entry.name}: {result.handler}: {line}", colour)
 
@@ -179,7 +169,6 @@ class Report:
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Print a line about the command itself."""
         self._print(f"{self._prog}: {text}")
 
     def show_progress(self, supervisor: Supervisor) -> None:
@@ -187,19 +176,15 @@ class Report:
         if self._terminal and not self._quiet and not supervisor.finished:
             missed = self.entries - self.delivered
             total = f"{self.entries} of {max(supervisor.total, self.entries)} done"
-            self._progress(f"{total}{f', {missed} not delivered' if missed else ''}")
+            text = terminal.printable_line(f"{total}{f', {missed} not delivered' if missed else ''}")
+            self.clear()
+            self._shown = text[: terminal.width(sys.stderr, 80) - 1]  # a full line would wrap and could not be erased
+            _raw(self._shown)
 
     def clear(self) -> None:
-        """Remove the progress."""
         if self._shown:
             _raw("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
-
-    def _progress(self, text: str) -> None:
-        self.clear()
-        most = _terminal_width() - 1  # a full line would wrap and could not be erased
-        self._shown = terminal.printable_line(text)[:most]
-        _raw(self._shown)
 
     def _print(self, text: str, colour: str = "") -> None:
         self.clear()
@@ -209,7 +194,7 @@ class Report:
 def _print_json(supervisor: Supervisor, report: Report, path: str) -> None:
     summary = supervisor.summary or {}
     due = summary.get("next_due")
-    json_output.print_json(
+    terminal.print_json(
         outbox=path,
         entries=report.entries,
         delivered=report.delivered,
@@ -234,22 +219,11 @@ def _delivery_summary(report: Report, summary: dict[str, Any] | None, path: str)
 
 
 def _number(text: str) -> int:
-    """Return the number of ``--jobs``."""
-    from argparse import ArgumentTypeError
-
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= _MOST_JOBS):
+        from argparse import ArgumentTypeError
+
         raise ArgumentTypeError(f"expected a number from 1 to {_MOST_JOBS}, not {text!r}")
     return int(text)
-
-
-_MOST_JOBS = 100
-
-
-def _terminal_width() -> int:
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
 
 
 def _raw(text: str) -> None:

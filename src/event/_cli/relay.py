@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 from event import _broker, _registry, _secrets
 from event._cli._support import handler_options, terminal
-from event._cli._support.handler_loading import load
 from event._cli._support.settings import Settings
 from event._cli.deliver import Report, add_jobs
 from event._process.shutdown import GracefulShutdown
-from event._process.signal_flag import SignalFlag
 from event._worker import WorkerSink
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from event._broker import BrokerURL
-    from event._broker.relay import RelayCounts
     from event._cli._support.settings import Pairs
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Receive the events that the "broker" handler has published, and deliver them to your handlers.
 You can run relays on any number of machines: each event goes to one of them. If the broker is
 unreachable, the relay keeps trying.
@@ -42,7 +38,7 @@ due events of the outbox, and exits. Undelivered events stay in the outbox or re
 broker. On a second signal, it exits immediately.
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0    stopped by SIGTERM; every received event is delivered, or safe in the outbox or the broker
   1    the relay did not start: no handler is configured, or there is no outbox and a handler
@@ -62,15 +58,10 @@ examples:
 _LIBRARIES = ("pika", "redis", "boto3", "botocore", "urllib3")
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "relay",
-        help="receive events from a broker and deliver them",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event relay URL [option]...",
-    )
+USAGE = "e3-event relay URL [option]..."
+
+
+def add_options(parser: Any) -> None:
     group = parser.add_argument_group("broker")
     group.add_argument(
         "words",
@@ -89,43 +80,44 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     group.add_argument("--profile", help="the AWS profile to use for --s3")
     handler_options.add_options(parser)
     add_jobs(handler_options.add_sending_options(parser, "each event", default="E3_EVENT_OUTBOX, or else none"))
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
-    url = _url(args)
+    report = Report(args.parser.prog, quiet=True)
+    say = report.note
+    url = _url(args, say)
     settings = Settings(args, default_outbox=False, finds_file=False)
     pairs, outbox, timeout = settings.handlers, settings.outbox, settings.timeout
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    _loaded, broken = load(pairs, plugins=False)
+    _loaded, broken = settings.load(plugins=False)
     for name, reason in broken.items():
         terminal.print_err(f"{name}: not loaded: {reason} (in {settings.handlers_from})")
-    if not pairs or (broken and outbox is None):
-        _print_problem(args.parser.prog, f"nothing is relayed: {_why_not(settings, broken)}")
+    if broken and outbox is None:
+        say("nothing is relayed: its events could not be delivered; add --outbox to keep them until they can be")
+        return 1
+    if not pairs:
+        say(f"nothing is relayed: {settings.handlers_from} names no handler")
         return 1
     where = f"; outbox {outbox}" if outbox else ""
-    _print_problem(args.parser.prog, f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
+    say(f"{url.shown}, queue {args.queue} -> {', '.join(dict(pairs))}{where}")
     for library in _LIBRARIES:  # errors are raised; without a handler, logging would print the rest
         logging.getLogger(library).addHandler(logging.NullHandler())
-    stop = SignalFlag()
-    shutdown = GracefulShutdown(stop.set)
-    with shutdown:
-        sink = WorkerSink(_job(args, pairs, outbox, timeout), Report(args.parser.prog, quiet=True))
-        relay = _broker.Relay(url, args.queue, sink, partial(_print_problem, args.parser.prog))
+    with GracefulShutdown() as shutdown:
+        sink = WorkerSink(_job(args, pairs, outbox, timeout), report)
+        relay = _broker.Relay(url, args.queue, sink, say)
         try:
-            relay.run(stop)
+            relay.run(shutdown.requested)
             sink.close()
         except KeyboardInterrupt:
             sink.abort()
             shutdown.status = 130
-    _print_problem(args.parser.prog, _relay_summary(relay.counts))
+    dead = relay.counts.dead_lettered
+    say(f"{relay.counts.finished - dead} relayed{f', {dead} dead-lettered' if dead else ''}")
     return shutdown.status
 
 
 def _job(args: argparse.Namespace, pairs: Pairs, outbox: str | None, timeout: float) -> dict[str, Any]:
-    """Return the worker's job; see `event._worker.relay_job`."""
     return {
         "job": "relay",
         "handlers": [*dict(pairs).items()],
@@ -140,17 +132,7 @@ def _job(args: argparse.Namespace, pairs: Pairs, outbox: str | None, timeout: fl
     }
 
 
-def _relay_summary(counts: RelayCounts) -> str:
-    dead = f", {counts.dead_lettered} dead-lettered" if counts.dead_lettered else ""
-    return f"{counts.finished - counts.dead_lettered} relayed{dead}"
-
-
-def _print_problem(prog: str, text: str) -> None:
-    terminal.print_err(f"{prog}: {text}")
-
-
-def _url(args: argparse.Namespace) -> BrokerURL:
-    """Return the URL of the broker."""
+def _url(args: argparse.Namespace, warn: Callable[[str], None]) -> BrokerURL:
     fail: Callable[[str], NoReturn] = args.parser.error
     if len(args.words) != 1:  # the words are not shown: one may be a URL with a password
         fail(f"expected one URL, not {len(args.words)} words" if args.words else "the broker's URL is missing")
@@ -163,7 +145,7 @@ def _url(args: argparse.Namespace) -> BrokerURL:
     except EventError as error:
         fail(one_line(error))
     if url.has_secret and not _secrets.is_reference(word):
-        _print_problem(args.parser.prog, "warning: password visible in the process list; use env:NAME or file:PATH")
+        warn("warning: password visible in the process list; use env:NAME or file:PATH")
     return url
 
 
@@ -179,12 +161,6 @@ def _check_source(args: argparse.Namespace) -> None:
         s3.location(args.s3)
     except EventError as error:
         args.parser.error(f"--s3: {one_line(error)}")
-
-
-def _why_not(settings: Settings, broken: Mapping[str, str]) -> str:
-    if broken:
-        return "its events could not be delivered; add --outbox to keep them until they can be"
-    return f"{settings.handlers_from} names no handler"
 
 
 def _refuse_a_circle(args: argparse.Namespace, url: BrokerURL, pairs: Pairs) -> None:

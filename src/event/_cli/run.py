@@ -14,7 +14,7 @@ from event._event import raw_content
 from event._process import ci
 from event._process.child import ChildProcess
 from event._process.signals import above_standard
-from event.error import EventError, one_line
+from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from event._process.child import ExitResult
-    from event._worker import EventSender, Result
+    from event._worker import EventSender
 
 START_SHARE = 0.5  # of the timeout: the most that the start event may still use after the command has ended
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Run a command and send an event when it ends. The command inherits stdin, stdout and stderr, and
 runs without a shell. The exit status is the command's. If the event cannot be delivered, a line
 on stderr reports it; the exit status does not change.
@@ -55,7 +55,7 @@ The event is saved in the outbox before any handler runs. The handlers then run 
 time, in a separate process that is stopped after --timeout.
 """
 
-_EPILOG = """\
+EPILOG = """\
 signals:
   SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed to the command. While the
   event is sent, they are ignored.
@@ -76,15 +76,10 @@ examples:
 _NO_COMMAND = "the COMMAND is missing; put it after --, as in: e3-event run compile -- make"
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "run",
-        help="run a command and send an event with its result",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND...",
-    )
+USAGE = "e3-event run NAME [key=value | key:=json]... [option]... -- COMMAND..."
+
+
+def add_options(parser: Any) -> None:
     _add_event_options(parser)
     handler_options.add_options(parser)
     handler_options.add_sending_options(
@@ -92,10 +87,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     handler_options.add_output_options(parser.add_argument_group("output"))
     parser.set_defaults(command_line=[])
-    return parser
 
 
-def _add_event_options(parser: argparse.ArgumentParser) -> None:
+def _add_event_options(parser: Any) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -113,7 +107,7 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
         "--tail",
         metavar="N",
         type=_line_count,
-        default=arguments.DEFAULT_TAIL,
+        default=30,
         help="add the last N lines of a failed command's output to the event's data; 0 adds none (default: "
         "%(default)s)",
     )
@@ -127,7 +121,6 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command line; return the exit status."""
     if not args.command_line and any("=" not in word for word in args.words[1:]):
         args.parser.error(_NO_COMMAND)  # a missing COMMAND is likelier than data without a value
     name, data, problems = arguments.name_and_data(args.words, _RESERVED, args.parser.error)
@@ -141,15 +134,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Step:
-    """One command and its event.
-
-    :ivar has_problem: whether a problem with the event or its log was printed
-    """
+    """One command and its event."""
 
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self._args = args
         self._settings = Settings(args)
-        self.has_problem = bool(self._settings.problems)
+        self.has_problem = bool(self._settings.problems)  # with the event or its log
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
         self._log_file: os.stat_result | None = None
@@ -159,20 +149,18 @@ class _Step:
         self._start_event = Event(name, **self._data)
 
     def run(self) -> int:
-        """Run the command and send its events; return the exit status."""
         log = None if self._args.log is None else self._open_log()
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
         keep_end = bool(self._args.tail and self._settings.handlers)
         process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
-        process.start()
         self._catch_errors(self._prepare)
         exit_result = process.wait()
-        self._report_exit(exit_result, process.log_error)
+        self._report_exit(exit_result, None if log is None else process.tee.error)
         self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
         self._catch_errors(process.finish)
-        if process.show_error:
-            self.print_problem(f"the command's output is not complete: {process.show_error.strerror}")
-        return exit_result.status or (1 if process.show_error else 0)
+        if process.tee.show_error:
+            self.print_problem(f"the command's output is not complete: {process.tee.show_error.strerror}")
+        return exit_result.status or (1 if process.tee.show_error else 0)
 
     def _prepare(self) -> None:
         """Prepare the sending, and send the start event, while the command runs."""
@@ -183,32 +171,19 @@ class _Step:
             settings.print_origins()
         # Import all that is needed later, because the command may remove or upgrade this package.
         from event import _redact  # noqa: F401
-        from event._worker import EventSender
 
         if self._args.junit is not None:
             from event._process import junit  # noqa: F401
 
-        self._sender = EventSender(
-            settings.handlers,
-            outbox=settings.outbox,
-            timeout=settings.timeout,
-            log=self.print_problem,
-            worker=self._args.worker,
-        )
-        self._sender.redact = settings.redact
-        self._sender.prepare()
+        self._sender = sender = settings.sender(self.print_problem)
+        sender.prepare()
         if self._args.start:
-            self._sender.delivers_backlog = False  # the sending of the end event does
-            self._send_start(self._sender)
+            from threading import Thread
 
-    def _send_start(self, sender: EventSender) -> None:
-        """Send the open event while the command runs."""
-        from threading import Thread
-
-        self._start_thread = Thread(
-            target=self._catch_errors, args=(lambda: self._send(sender, self._start_event, "start: "),), daemon=True
-        )
-        self._start_thread.start()
+            sender.delivers_backlog = False  # the sending of the end event does
+            args = (self._send, sender, self._start_event, "start: ")
+            self._start_thread = Thread(target=self._catch_errors, args=args, daemon=True)
+            self._start_thread.start()
 
     def _send_end(self, process: ChildProcess, exit_result: ExitResult, *, attach: bool) -> None:
         """Send the closed event, after the open one."""
@@ -241,13 +216,14 @@ class _Step:
         sender.close()
 
     def _tail_data(self, process: ChildProcess, exit_result: ExitResult) -> dict[str, str]:
-        """Return the end of a failed command's output."""
         if exit_result.outcome == "success" or not self._args.tail:
             return {}
         from event._redact import redact_text
 
         secrets = self._settings.redact
-        tail = process.last_lines(self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets))
+        tail = process.tee.last_lines(
+            self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets)
+        )
         return {"output_tail": tail} if tail else {}
 
     def _junit_data(self) -> dict[str, Any]:
@@ -256,10 +232,10 @@ class _Step:
             return {}
         from event._process import junit
 
-        return junit.summary_in_time(self._args.junit, self._start_event.begin_time, self._print_junit)
-
-    def _print_junit(self, text: str) -> None:
-        terminal.print_err(f"{self._args.parser.prog}: --junit: {text}")
+        prefix = f"{self._args.parser.prog}: --junit: "
+        return junit.summary_in_time(
+            self._args.junit, self._start_event.begin_time, lambda text: terminal.print_err(prefix + text)
+        )
 
     def _send(
         self,
@@ -277,16 +253,23 @@ class _Step:
         files = self._log_to_attach() if attach else []
         sent = sender.send(raw_content(event), attach=files, sending=unique_id(), timeout=timeout)
         for result in sent.results:
-            if not result.ok or result.said or self._args.verbose:
-                line = handler_options.result_line(result, handler_options.rest_of(sent, result))
-                self._print_result(result, f"{which}{result.handler}: {line}")
+            line = handler_options.result_line(result, handler_options.rest_of(sent, result))
+            text = f"{which}{result.handler}: {line}"
+            if not result.ok or result.said:
+                self.print_problem(text)
+            elif self._args.verbose:
+                terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
 
     def _open_log(self) -> int | None:
+        """Create or truncate the log; return its descriptor. It must be a file: a FIFO would block until it is read."""
         try:
-            fd = _open_log_file(self._args.log)
+            fd = os.open(self._args.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
             self._log_file = os.stat(fd)
+            if not stat.S_ISREG(self._log_file.st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, "not a regular file")
             self._log_path = os.path.abspath(self._args.log)
-            return fd
+            return above_standard(fd)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self.print_problem(f"--log: {self._args.log!r} cannot be written: {reason}")
@@ -310,21 +293,14 @@ class _Step:
         self.print_problem(f"--log: {self._args.log!r} is not attached: {reason}")
         return []
 
-    def _catch_errors(self, work: Callable[[], object]) -> None:
+    def _catch_errors(self, work: Callable[..., object], *args: object) -> None:
         """Call `work`; print its error instead of raising it, so that the command's exit status is kept."""
         try:
-            work()
+            work(*args)
         except Exception as error:
             self.print_problem(one_line(error))
 
-    def _print_result(self, result: Result, text: str) -> None:
-        if result.ok and not result.said:
-            terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
-        else:
-            self.print_problem(text)
-
     def print_problem(self, text: str) -> None:
-        """Print a problem with the event or its log."""
         self.has_problem = True
         terminal.print_err(f"{self._args.parser.prog}: {text}")
 
@@ -359,24 +335,11 @@ def _result_data(exit_result: ExitResult) -> dict[str, Any]:
 
 
 def _line_count(text: str) -> int:
-    from argparse import ArgumentTypeError
+    if not (text.isascii() and text.isdigit()):
+        from argparse import ArgumentTypeError
 
-    try:
-        return arguments.line_count(text)
-    except EventError as error:
-        raise ArgumentTypeError(one_line(error)) from error
-
-
-def _open_log_file(path: str) -> int:
-    """Create or truncate the log; return its descriptor.
-
-    :raises OSError: the log cannot be written, or is not a regular file (a FIFO would block until a reader opens it)
-    """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return above_standard(fd)
+        raise ArgumentTypeError(f"{text!r} is not a number of lines; expected 0 or more")
+    return int(text[:9])
 
 
 # Without O_BINARY, Windows translates line ends. Without O_NONBLOCK, opening a FIFO waits for its reader.

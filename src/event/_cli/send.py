@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from event._worker import Result, Sent
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Send an event and print its uid on stdout. A line on stderr shows the result of each handler.
 If a handler fails, the others still get the event.
 
@@ -30,7 +30,7 @@ time, in a separate process that is stopped after --timeout. If a handler fails,
 in the outbox. It is retried when this handler delivers a later event, or by "e3-event deliver".
 """
 
-_EPILOG = """\
+EPILOG = """\
 exit status:
   0  every handler delivered the event, or it is in the outbox, or no handler is configured
   1  the event is lost: a handler failed and the event is not in an outbox, or a file of
@@ -60,26 +60,21 @@ Keep secrets out of the command line: write env:NAME or file:PATH in place of a 
 """
 
 
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command; return its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "send",
-        help="send an event",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        usage="e3-event send NAME [key=value | key:=json]... [option]...\n"
-        "       e3-event send --from-file FILE... [option]...",
-    )
+USAGE = (
+    "e3-event send NAME [key=value | key:=json]... [option]...\n       e3-event send --from-file FILE... [option]..."
+)
+
+
+def add_options(parser: Any) -> None:
     _add_event_options(parser)
     handler_options.add_options(parser)
     handler_options.add_sending_options(parser, strict="unless every handler delivers the event now")
     group = parser.add_argument_group("output")
     handler_options.add_output_options(group)
     group.add_argument("--json", action="store_true", help="print the result as JSON, instead of the uid")
-    return parser
 
 
-def _add_event_options(parser: argparse.ArgumentParser) -> None:
+def _add_event_options(parser: Any) -> None:
     group = parser.add_argument_group("event")
     group.add_argument(
         "words",
@@ -113,9 +108,8 @@ def _add_event_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; return the exit status."""
     settings = Settings(args)
-    event, problems = (None, []) if args.files else _event_from_args(args)
+    event, files, problems = (None, {}, []) if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     for problem in problems:
@@ -126,15 +120,11 @@ def run(args: argparse.Namespace) -> int:
         settings.print_origins()
     sending = _Command(args, settings)
     try:
-        if event:
-            with _StandardInput(_attachments_from_args(args.attachments, args.parser.error)) as files:
-                results = [sending.send(event, files)]
-        else:
-            results = [sending.send_file(path) for path in args.files]
+        results = [sending.send_attaching(event, files)] if event else [*map(sending.send_file, args.files)]
     finally:
         sending.close()
     if args.json:
-        _print_json(sending.events)
+        terminal.print_json(events=sending.events)
     return 0 if all(results) and not settings.dropped and not (args.strict and problems) else 1
 
 
@@ -143,7 +133,7 @@ def _without_handlers(args: argparse.Namespace, settings: Settings, event: Event
     if not (args.quiet or settings.problems or settings.is_unused_here):
         terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
     if args.json:
-        _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
+        terminal.print_json(events=[{**_named(event), "state": "no handlers", "results": []}] if event else [])
     elif event:
         terminal.print_out(visible(str(event.uid)))
     if settings.is_unused_here:
@@ -152,51 +142,48 @@ def _without_handlers(args: argparse.Namespace, settings: Settings, event: Event
 
 
 class _Command:
-    """Sends the events of one command and prints the results."""
-
     def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
-        from event._worker import EventSender
-
+        self._args = args
         self._prog = args.parser.prog
         self._source = settings.handlers_from
-        self._quiet = args.quiet
-        self._strict = args.strict
-        self._json = args.json
         self.events: list[dict[str, Any]] = []  # for --json
-        self._sender = EventSender(
-            settings.handlers,
-            outbox=settings.outbox,
-            timeout=settings.timeout,
-            log=terminal.print_err,
-            worker=args.worker,
-        )
-        self._sender.redact = settings.redact
+        self._sender = settings.sender(terminal.print_err)
         self.close = self._sender.close
 
     def send(self, event: Event, files: Mapping[str, str], about: str = "") -> bool:
-        """Send an event and print its uid; return whether it was a success, as `_EPILOG` defines it.
+        """Send an event and print its uid; return whether it was a success, as `EPILOG` defines it.
 
         :param files: the path of each file to attach, by name
         :param about: the prefix of each line about a handler
         """
         sent = self._sender.send(raw_content(event), attach=[*files.items()], sending=unique_id())
-        if self._json:
+        if self._args.json:
             self.events.append(_as_dict(event, sent))
         for result in sent.results:
-            if not (self._quiet and result.ok and not result.said):
+            if not (self._args.quiet and result.ok and not result.said):
                 colour = terminal.GREEN if result.ok else terminal.RED
                 terminal.print_err(f"{about}{result.handler}: {self._line(sent, result)}", colour)
-        if sent.backlog and not self._quiet:
+        if sent.backlog and not self._args.quiet:
             counts = ", ".join(f"{count} to {name}" for name, count in sent.backlog.items())
             terminal.print_err(f"{self._prog}: delivered earlier events from the outbox: {counts}")
         if not sent.kept and not any(result.loaded for result in sent.results):
             terminal.print_err(f"{self._prog}: nothing is sent: no handler could be loaded")
             return False
-        if not self._json:
+        if not self._args.json:
             terminal.print_out(visible(str(event.uid)))
-        if self._strict:
+        if self._args.strict:
             return not sent.not_attached and all(result.ok for result in sent.results)
         return sent.kept or all(result.ok for result in sent.results)
+
+    def send_attaching(self, event: Event, files: Mapping[str, str]) -> bool:
+        """Send an event, with the content of stdin as the file ``-``; return the same as `send`."""
+        if "-" not in files.values():
+            return self.send(event, files)
+        stdin = _save_stdin()
+        try:
+            return self.send(event, {name: stdin if path == "-" else path for name, path in files.items()})
+        finally:
+            os.unlink(stdin)  # if the event is kept, the outbox has its own copy
 
     def send_file(self, path: str) -> bool:
         """Send a dumped event; return the same as `send`."""
@@ -218,14 +205,12 @@ class _Command:
 
 def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
     """Return the result of an event, for ``--json``."""
-    from event._cli._support import json_output
-
     delivered = bool(sent.results) and all(result.ok for result in sent.results)
     state = "delivered" if delivered else "kept" if sent.kept else "lost"
     content: dict[str, Any] = {**_named(event), "state": state}
     if sent.not_attached:
         content["not_attached"] = sent.not_attached
-    results = [json_output.result_as_dict(result, handler_options.rest_of(sent, result)) for result in sent.results]
+    results = [handler_options.result_as_dict(result, handler_options.rest_of(sent, result)) for result in sent.results]
     return {**content, "results": results, "backlog": sent.backlog}
 
 
@@ -233,55 +218,32 @@ def _named(event: Event) -> dict[str, Any]:
     return {"name": event.name, "uid": event.uid}
 
 
-def _print_json(events: list[dict[str, Any]]) -> None:
-    from event._cli._support import json_output
+def _save_stdin() -> str:
+    """Return the path of a file with the content of stdin."""
+    import sys
+    from shutil import copyfileobj
+    from tempfile import mkstemp
 
-    json_output.print_json(events=events)
-
-
-class _StandardInput:
-    """Inside a ``with`` block, replaces the path ``-`` by the path of a file with the content of stdin.
-
-    :param files: the path of each attachment, by name; ``-`` for the content of stdin
-    """
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self._files = files
-        self._path = ""
-
-    def __enter__(self) -> dict[str, str]:
-        """Save stdin to a file, if it is attached; return the paths of the attachments."""
-        if "-" not in self._files.values():
-            return self._files
-        import sys
-        from shutil import copyfileobj
-        from tempfile import mkstemp
-
-        fd, self._path = mkstemp(prefix="e3-event-")
-        with open(fd, "wb") as file:
-            try:
-                if sys.stdin is not None:
-                    copyfileobj(sys.stdin.buffer, file)
-            except OSError as error:
-                terminal.print_err(f"only a part of stdin could be read and is attached: {one_line(error)}")
-        return {name: self._path if path == "-" else path for name, path in self._files.items()}
-
-    def __exit__(self, *_args: object) -> None:
-        """Remove the file. If the event is kept, the outbox has its own copy."""
-        if self._path:
-            os.unlink(self._path)
+    fd, path = mkstemp(prefix="e3-event-")
+    with open(fd, "wb") as file:
+        try:
+            if sys.stdin is not None:
+                copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            terminal.print_err(f"only a part of stdin could be read and is attached: {one_line(error)}")
+    return path
 
 
-def _event_from_args(args: argparse.Namespace) -> tuple[Event, list[str]]:
-    """Return the event of the command line, closed, and a line for each value that cannot be read."""
+def _event_from_args(args: argparse.Namespace) -> tuple[Event, dict[str, str], list[str]]:
+    """Return the closed event of the command line, its attachments, and a line for each value that cannot be read."""
     fail = args.parser.error
     name, data, problems = arguments.name_and_data(args.words, _RESERVED, fail)
     if args.uid is not None and (not args.uid.strip() or visible(args.uid) != args.uid):
         fail("--uid: expected printable characters")
-    _attachments_from_args(args.attachments, fail)
+    files = _attachments_from_args(args.attachments, fail)
     event = Event(name, args.uid, **data)
     event.close()
-    return event, problems
+    return event, files, problems
 
 
 def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) -> dict[str, str]:

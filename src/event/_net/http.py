@@ -21,6 +21,7 @@ from event.error import EventError, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
+    from typing import Any
 
     from event._net.deadline import Deadline
 
@@ -36,22 +37,24 @@ class Client:
     """Posts to servers over persistent connections.
 
     Threads may share a client. A forked process opens its own connections: two processes that write to one connection
-    would corrupt each other's requests.
+    would corrupt each other's requests. A copied or unpickled client starts without connections.
 
     :param ca_file: a file with the certificates to trust; empty for those of ``SSL_CERT_FILE`` or of the system
     :param certificate: the files with the client's certificate and its key; empty for none
+    :ivar trust: these two arguments
     """
 
     def __init__(self, ca_file: str = "", certificate: tuple[str, str] = ("", "")) -> None:
-        self._ca_file = ca_file
-        self._certificate = certificate
+        self.trust = (ca_file, certificate)
         self._context: ssl.SSLContext | None = None
         self._pid = os.getpid()
         self._idle: dict[Route, deque[Connection]] = {}
 
     def __del__(self) -> None:
-        """Close the connections."""
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Client, self.trust
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -115,12 +118,13 @@ class Client:
     def _tls(self, route: Route) -> ssl.SSLContext | None:
         """Return the TLS context for a route. It is cached, because creating it takes longer than a request."""
         if self._context is None and (route.scheme == "https" or (route.proxy and route.proxy.scheme == "https")):
+            ca_file, (certificate, key) = self.trust
             try:
-                context = ssl.create_default_context(cafile=self._ca_file or None)
-                if self._certificate[0]:
-                    context.load_cert_chain(self._certificate[0], self._certificate[1] or None)
+                context = ssl.create_default_context(cafile=ca_file or None)
+                if certificate:
+                    context.load_cert_chain(certificate, key or None)
             except OSError as error:
-                files = ", ".join(filter(None, [self._ca_file, *self._certificate]))
+                files = ", ".join(filter(None, [ca_file, certificate, key]))
                 raise OSError(f"the certificates cannot be loaded ({files}): {one_line(error)}") from error
             self._context = context
         return self._context

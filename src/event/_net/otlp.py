@@ -6,8 +6,12 @@ OTEL_EXPORTER_OTLP_TRACES_* overrides OTEL_EXPORTER_OTLP_*.
 
 from __future__ import annotations
 
+import gzip
 import os
-from dataclasses import dataclass, field
+import re
+import zlib
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from urllib.parse import unquote
 
 from opentelemetry.attributes import BoundedAttributes
@@ -51,9 +55,9 @@ _GRPC_PORT = 4317
 _OTLP_TIMEOUT = 10.0  # seconds
 _LONGEST_TIMEOUT = 60.0  # seconds; the limit for OTEL_EXPORTER_OTLP_TIMEOUT
 _MAX_RECEIVER_TEXT = 500  # characters of a receiver's message
-_RETRYABLE = frozenset({407, 408, 421, 425, 429})  # the 4xx after which another attempt may succeed
+_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 _REPEATED = frozenset({429, 502, 503, 504})  # the retryable statuses of OTLP
-_IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # allowed in a header's name, as are letters and digits (RFC 9110, 5.6.2)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 
 
 def make_span(  # noqa: PLR0913  # what a span has
@@ -74,6 +78,7 @@ def make_span(  # noqa: PLR0913  # what a span has
     # A TracerProvider is of no use here: each event has ids and a resource of its own, so each would need a new
     # provider, and every provider registers a fork hook that is never removed.
     flags, state = TraceFlags(place.flags), TraceState.from_header([place.state])
+    described = _resource(os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
     parent = None
     if place.parent_id:
         parent = SpanContext(int(place.trace_id, 16), int(place.parent_id, 16), True, flags, state)
@@ -82,7 +87,7 @@ def make_span(  # noqa: PLR0913  # what a span has
         context=SpanContext(int(place.trace_id, 16), int(place.span_id, 16), False, flags, state),
         parent=parent,
         kind=SpanKind.INTERNAL if parent else SpanKind.SERVER,
-        resource=_resource().merge(Resource(resource, SCHEMA)),
+        resource=described.merge(Resource(resource, SCHEMA)),
         attributes=_limit_attributes(attributes),
         status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, error),
         start_time=times[0],
@@ -97,15 +102,14 @@ class Settings:
 
     :ivar headers: sent with each export
     :ivar timeout: the total timeout of an export in seconds, including retries
+    :ivar trust: the arguments of `Client`
     """
 
     target: Target
     headers: dict[str, str] = field(repr=False)
     timeout: float
-    compress: Callable[[bytes], bytes] | None
     encoding: str
-    ca_file: str
-    certificate: tuple[str, str]
+    trust: tuple[str, tuple[str, str]]
 
     @classmethod
     def read(cls, endpoint: str, headers: str, timeout: float | None) -> Settings:
@@ -116,46 +120,31 @@ class Settings:
         :param timeout: in seconds; None to use the variables
         :raises EventError: a setting is malformed; the message contains neither the URL nor a header
         """
-        encoding, compress = _compression(_variable("COMPRESSION"))
         return cls(
             endpoint_target(endpoint) if endpoint else _default_target(),
             {**parse_headers(_variable("HEADERS")), **parse_headers(headers)},
             _timeout(_variable("TIMEOUT")) if timeout is None else timeout,
-            compress,
-            encoding,
-            _variable("CERTIFICATE"),
-            (_variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY")),
+            _encoding(_variable("COMPRESSION")),
+            (_variable("CERTIFICATE"), (_variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY"))),
         )
 
 
-class Exporter:
-    """Exports spans over persistent connections. Threads and forked processes may share it."""
+def export(client: Client, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
+    """Send spans in one request, and wait until the receiver has confirmed them.
 
-    def __init__(self) -> None:
-        self._client: tuple[object, Client] | None = None
-
-    def export(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> None:
-        """Send spans in one request, and wait until the receiver has confirmed them.
-
-        :raises PermanentError: the receiver rejected some spans permanently; it does not report which
-        :raises EventError: no span was accepted; the message contains neither the URL nor a header
-        """
-        body = encode_spans(spans).SerializeToString()
-        headers = {"Content-Type": _PROTOBUF, "User-Agent": "e3-event", "Content-Encoding": settings.encoding}
-        if settings.compress:
-            body = settings.compress(body)
-        client, more = self._connected(settings), {**headers, **settings.headers}
-        try:
-            answer = repeated(lambda: client.post(settings.target, body, more, deadline), deadline, _REPEATED)
-        except FAILURES as error:
-            raise EventError(_why(error, settings.target)) from None  # its text may contain a header
-        _judge(answer, len(spans))
-
-    def _connected(self, settings: Settings) -> Client:
-        trust = (settings.ca_file, settings.certificate)
-        if self._client is None or self._client[0] != trust:
-            self._client = (trust, Client(*trust))
-        return self._client[1]
+    :raises PermanentError: the receiver rejected some spans permanently; it does not report which
+    :raises EventError: no span was accepted; the message contains neither the URL nor a header
+    """
+    body = encode_spans(spans).SerializeToString()
+    headers = {"Content-Type": _PROTOBUF, "User-Agent": "e3-event", "Content-Encoding": settings.encoding}
+    headers |= settings.headers
+    if settings.encoding:
+        body = _COMPRESSIONS[settings.encoding](body)
+    try:
+        answer = repeated(lambda: client.post(settings.target, body, headers, deadline), deadline, _REPEATED)
+    except FAILURES as error:
+        raise EventError(_why(error, settings.target)) from None  # its text may contain a header
+    _judge(answer, len(spans))
 
 
 def is_off() -> bool:
@@ -171,9 +160,7 @@ def endpoint_target(endpoint: str) -> Target:
     """
     target = Target.parse(endpoint, "otel: the endpoint")
     path, question, query = target.path.partition("?")
-    if path == "/":
-        target.path = f"{_TRACES}{question}{query}"
-    return target
+    return replace(target, path=f"{_TRACES}{question}{query}") if path == "/" else target
 
 
 def parse_headers(text: str) -> dict[str, str]:
@@ -185,8 +172,7 @@ def parse_headers(text: str) -> dict[str, str]:
     for item in filter(None, map(str.strip, text.split(","))):
         name, equals, value = item.partition("=")
         name, value = name.strip().lower(), unquote(value.strip())
-        is_token = name and name.isascii() and all(c.isalnum() or c in _IN_NAMES for c in name)
-        if not equals or not is_token or not value.isascii() or not value.isprintable():
+        if not equals or not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
             raise EventError(
                 "otel: the headers are malformed; expected name=value,name=value with percent-encoded values"
             )
@@ -195,15 +181,10 @@ def parse_headers(text: str) -> dict[str, str]:
 
 
 def _judge(answer: Response, count: int) -> None:
-    """Check that the receiver has accepted all spans.
-
-    :raises PermanentError: it rejected some or all of them permanently
-    :raises EventError: it did not accept the spans, but a later attempt may succeed
-    """
     is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
     if not answer.taken:
         said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
-        permanent = 400 <= answer.status < 500 and answer.status not in _RETRYABLE
+        permanent = 400 <= answer.status < 500 and not answer.temporary
         text = f"{in_words(answer.status)}: {_receiver_text(said, answer)}".rstrip(": ")
         raise (PermanentError if permanent else EventError)(text)
     try:
@@ -236,12 +217,10 @@ def _status_message(body: bytes) -> str:
 
 
 def _receiver_text(text: str, answer: Response) -> str:
-    """Return a receiver's message for a log, without the credentials of the request."""
     return on_one_line(answer.masked(text[: 10 * _MAX_RECEIVER_TEXT])[:_MAX_RECEIVER_TEXT])
 
 
 def _variable(name: str) -> str:
-    """Return a setting of the exporter, or an empty string."""
     prefix = "OTEL_EXPORTER_OTLP_"
     return (os.environ.get(f"{prefix}TRACES_{name}") or os.environ.get(prefix + name, "")).strip()
 
@@ -250,12 +229,10 @@ def _default_target() -> Target:
     if url := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
         return Target.parse(url, "otel: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     target = Target.parse(_variable("ENDPOINT") or _RECEIVER, "otel: OTEL_EXPORTER_OTLP_ENDPOINT")
-    target.path = target.path.partition("?")[0].rstrip("/") + _TRACES
-    return target
+    return replace(target, path=target.path.partition("?")[0].rstrip("/") + _TRACES)
 
 
 def _timeout(text: str) -> float:
-    """Return the timeout of OTEL_EXPORTER_OTLP_TIMEOUT (in milliseconds) in seconds."""
     if not text:
         return _OTLP_TIMEOUT
     try:
@@ -266,34 +243,19 @@ def _timeout(text: str) -> float:
         ) from None
 
 
-def _compression(name: str) -> tuple[str, Callable[[bytes], bytes] | None]:
-    if name == "gzip":
-        import gzip
-
-        return name, gzip.compress
-    if name == "deflate":
-        import zlib
-
-        return name, zlib.compress
-    if name in {"", "none"}:
-        return "", None
-    raise EventError("otel: OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none")
+def _encoding(name: str) -> str:
+    if name not in {"", "none", *_COMPRESSIONS}:
+        raise EventError("otel: OTEL_EXPORTER_OTLP_COMPRESSION is unknown; expected gzip, deflate or none")
+    return name.removeprefix("none")
 
 
-_resources: dict[tuple[str | None, ...], Resource] = {}
-
-
-def _resource() -> Resource:
-    """Return the resource that the variables describe. It is cached: creating it takes longer than a span."""
-    key = (os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
-    if key not in _resources:
-        _resources.clear()
-        _resources[key] = Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
-    return _resources[key]
+@lru_cache(1)
+def _resource(_attributes: str | None, _service: str | None) -> Resource:
+    """Return the resource that the two variables describe. It is cached: creating it takes longer than a span."""
+    return Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
 
 
 def _limit_attributes(attributes: Mapping[str, Any]) -> BoundedAttributes:
-    """Return a span's attributes, truncated to the limits of the variables."""
     count, length = (_limit(name) for name in ("COUNT", "VALUE_LENGTH"))
     kept = list(attributes.items())[:count]
     bounded = BoundedAttributes(None, dict(kept), immutable=False, max_value_len=length)

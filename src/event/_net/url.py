@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import quote, unquote, urlsplit
 
-from event._handler import import_extra
+from event._net import hostname
 from event.error import EventError
 
 _HTTP_PORTS = {"http": 80, "https": 443}
@@ -15,7 +15,7 @@ _TOKEN_LENGTH = 16  # characters; a part of a path that is as long may be a toke
 _PATH = "/:@!$&'()*+,;=~%"  # allowed in a path, as are letters, digits, "-", "." and "_" (RFC 3986, 3.3)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """The parts of a URL.
 
@@ -52,7 +52,7 @@ class Target:
             if parts.scheme in _HTTP_PORTS and parts.hostname and parts.port != 0:
                 return cls(
                     parts.scheme,
-                    _ascii_host(unquote(parts.hostname)),
+                    hostname.to_ascii(unquote(parts.hostname)).lower(),
                     parts.port or _HTTP_PORTS[parts.scheme],
                     quote(parts.path or "/", _PATH) + (f"?{quote(parts.query, _PATH + '?')}" if parts.query else ""),
                     _authorization(parts.username or "", parts.password or ""),
@@ -86,22 +86,9 @@ class Target:
 
 
 def _authorization(user: str, password: str) -> str:
-    """Return the header with a URL's user and password (RFC 7617); empty if there are none."""
     if not user and not password:
         return ""
-    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-
-
-def _ascii_host(host: str) -> str:
-    """Return a host name in its ASCII form for DNS (IDNA 2008, RFC 5891).
-
-    :raises EventError: the package idna is not installed
-    :raises ValueError: it is not a valid host name
-    """
-    if host.isascii():
-        return host.lower()
-    name: str = import_extra("idna", "e3-event[http]").encode(host, uts46=True).decode()
-    return name
+    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()  # RFC 7617
 
 
 def _is_this_machine(host: str) -> bool:

@@ -6,11 +6,9 @@ Other packages use only these names:
 `Outbox`               the directory: put, claim, find, list, count, retry and drop entries
 `Claim`                an entry that this process may deliver: begin an attempt, record results, release
 `Entry`                the content of an entry: event, handlers and journal
-`Record`               a delivery in an entry's journal
 `NewEntry`             an event to store with `Outbox.put_many`
 `Candidate`            the name of an entry, for `Outbox.claim`, `read`, `retry` and `drop`
-`Summary`              the number of entries in each state, up to `BOUND`
-`BOUND`                the largest number in a `Summary`
+`BOUND`                the largest number of entries that `Outbox.summary` counts in a state
 `NewerVersionError`    a newer release wrote the entry
 `current_owner`        return the owner string of the current process, which is part of a claim's name
 `owner_is_dead`        return whether the process with an owner string has ended
@@ -28,11 +26,20 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from event._outbox.claim import Claim
-    from event._outbox.entry import Entry, NewerVersionError, Record
+    from event._outbox.entry import Entry, NewerVersionError
     from event._outbox.layout import Candidate
     from event._outbox.liveness import current_owner, owner_is_dead
-    from event._outbox.store import BOUND, Outbox, Summary
+    from event._outbox.store import BOUND, Outbox
     from event._outbox.writer import NewEntry
+
+_MODULES = {
+    "claim": ("Claim",),
+    "entry": ("Entry", "NewerVersionError"),
+    "layout": ("Candidate",),
+    "liveness": ("current_owner", "owner_is_dead"),
+    "store": ("BOUND", "Outbox"),
+    "writer": ("NewEntry",),
+}
 
 __all__ = [
     "BOUND",
@@ -42,30 +49,15 @@ __all__ = [
     "NewEntry",
     "NewerVersionError",
     "Outbox",
-    "Record",
-    "Summary",
     "current_owner",
     "owner_is_dead",
 ]
 
-_PLACES = {
-    "BOUND": "store",
-    "Candidate": "layout",
-    "Claim": "claim",
-    "Entry": "entry",
-    "NewEntry": "writer",
-    "NewerVersionError": "entry",
-    "Outbox": "store",
-    "Record": "entry",
-    "Summary": "store",
-    "current_owner": "liveness",
-    "owner_is_dead": "liveness",
-}
-
 
 def __getattr__(name: str) -> object:
     """Import a name on first use."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(__import__(f"{__name__}.{_PLACES[name]}", fromlist=[name]), name)
-    return value
+    for module, names in _MODULES.items():
+        if name in names:
+            value = globals()[name] = getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

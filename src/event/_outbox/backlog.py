@@ -71,9 +71,11 @@ class Backlog:
             return False  # claimed by another process, or damaged; the command `deliver` reports damaged entries
         may_be_tried = entry.attempts <= 1 or candidate.due is None or layout.is_due(candidate.due, time.time())
         if entry.has_invalid_handlers:
-            from event._outbox.fixed_config import replace_fixed_handlers
+            from event._outbox.fixed_config import replacements
 
-            may_be_tried = bool(replace_fixed_handlers(entry)) or may_be_tried
+            for line in replacements(entry):
+                entry.apply(line)
+                may_be_tried = True
         return may_be_tried and (not entry.pending or bool(self._wanted_handlers(entry.pending)))
 
     def _wanted_handlers(self, pending: Mapping[str, str]) -> list[str]:

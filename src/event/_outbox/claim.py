@@ -12,6 +12,8 @@ from event._outbox import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from event._event import Event
     from event._outbox.entry import Entry
     from event._outbox.layout import Layout
@@ -30,14 +32,7 @@ class Claim:
     """
 
     def __init__(  # noqa: PLR0913  # the state of an entry on disk
-        self,
-        layout: Layout,
-        path: str,
-        entry: Entry,
-        *,
-        is_directory: bool,
-        torn: bool = False,
-        shared: bool = False,
+        self, layout: Layout, path: str, entry: Entry, *, is_directory: bool, torn: bool = False, shared: bool = False
     ) -> None:
         self.entry = entry
         self.name = os.path.basename(path)
@@ -46,7 +41,7 @@ class Claim:
         self._is_directory = is_directory
         self._torn = torn
         self._is_shared = shared
-        self._unwritten: tuple[float, Delivery] | None = None
+        self._unwritten: dict[str, Any] | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -87,26 +82,24 @@ class Claim:
 
     def begin(self) -> None:
         """Journal the start of another attempt. The first attempt starts when the event is put."""
-        self.entry.attempts += 1
-        self._write(text.encode_attempt(time.time(), self.entry.attempts))
+        self._journal({"time": time.time(), "attempt": self.entry.attempts + 1})
 
     def record(self, delivery: Delivery) -> None:
         """Journal the result of a handler, so that a retry skips the handler if it has delivered the event."""
-        now = time.time()
-        self.entry.journal.append(text.record_from_delivery(now, delivery))
+        line = text.delivery_line(time.time(), delivery)
+        self.entry.apply(line)
         if self.entry.is_delivered:
-            self._unwritten = (now, delivery)  # not written, because the entry is about to be removed
+            self._unwritten = line  # because the entry is about to be removed
         else:
-            self._write(text.encode_delivery(now, delivery))
+            self._write(line)
 
-    def with_fixed_handlers(self) -> Claim:
-        """Replace the handlers whose configuration was invalid and has been fixed; return this claim."""
+    def fix_handlers(self) -> None:
+        """Replace the handlers whose configuration was invalid and has been fixed."""
         if self.entry.has_invalid_handlers:
-            from event._outbox.fixed_config import replace_fixed_handlers
+            from event._outbox.fixed_config import replacements
 
-            for name, handlers in replace_fixed_handlers(self.entry).items():
-                self._write(text.encode_replacement(time.time(), name, handlers))
-        return self
+            for line in replacements(self.entry):
+                self._journal(line)
 
     def retry(self) -> None:
         """Make the entry due now, also for handlers that have failed permanently, and release the claim.
@@ -114,7 +107,7 @@ class Claim:
         :raises OSError: the entry can't be moved
         """
         now = time.time()
-        self._write(text.encode_retry(now))
+        self._journal({"time": now, "retry": True})
         self.postpone(now)
 
     def postpone(self, due: float) -> None:
@@ -123,7 +116,7 @@ class Claim:
         :param due: in seconds since 1970 UTC
         :raises OSError: the entry can't be moved
         """
-        self._layout.move_to_waiting(self.path, self.entry.id, due)
+        self._layout.move_to_waiting(self.path, due)
 
     def may_try_after_crash(self) -> bool:
         """Return whether an entry whose last owner has died may be tried now; otherwise release the claim.
@@ -148,15 +141,7 @@ class Claim:
 
         :raises OSError: the entry can't be removed
         """
-        self._layout.discard(self.path, self.entry.id, is_directory=self._is_directory)
-
-    def dead_letter(self, problem: str) -> None:
-        """Move the entry to corrupt/ and log the problem.
-
-        :raises OSError: the entry can't be moved
-        """
-        _log.error("outbox entry %s is moved to corrupt/: %s", self.entry.id, problem)
-        self._layout.move_to(self.path, "corrupt", self.entry.id)
+        self._layout.discard(self.path, is_directory=self._is_directory)
 
     def release(self) -> str:
         """Release the claim and move the entry to the state that its journal requires. Never raise OSError.
@@ -173,7 +158,7 @@ class Claim:
                 "outbox entry %s cannot be moved, and stays claimed until this process ends: %s", self.entry.id, error
             )
             if self._unwritten:
-                self._write(text.encode_delivery(*self._unwritten))
+                self._write(self._unwritten)
             return "claimed"
 
     def exists(self) -> bool:
@@ -187,19 +172,23 @@ class Claim:
             self.discard()
             return "delivered"
         if not entry.pending or entry.is_expired(now):
-            self._layout.move_to(self.path, "failed", entry.id)
+            self._layout.move_to(self.path, "failed")
             _log.error("outbox entry %s is no longer retried, and is kept in failed/: %s", entry.id, entry.last_error)
             return "failed"
         self.postpone(now + entry.delay())
         return "waiting"
 
-    def _write(self, line: bytes) -> None:
+    def _journal(self, line: dict[str, Any]) -> None:
+        self.entry.apply(line)
+        self._write(line)
+
+    def _write(self, content: dict[str, Any]) -> None:
         if self._pid != os.getpid():
             return  # a child process that a handler has forked must not write the parent's journal
-        line, self._torn = (b"\n" if self._torn else b"") + line, True
+        line, self._torn = (b"\n" if self._torn else b"") + text.encode_line(content), True
         try:
             if self._is_shared:
-                files.give_own_file(self.path, self._layout.new_path("tmp", self.entry.id), self.entry.id)
+                files.give_own_file(self.path, self._layout.new_path("tmp", self.entry.id))
                 self._is_shared = False
             if self._is_directory:
                 os.utime(self.path)  # renews the lease

@@ -11,14 +11,11 @@ from event.error import one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import TypeAlias
 
     from event._event import Event
     from event._handler import EventHandler
     from event._outbox.claim import Claim
     from event._outcome import Delivery
-
-    Handlers: TypeAlias = "Mapping[str, _dispatch.Handler]"
 
 
 def send_through_outbox(
@@ -68,7 +65,9 @@ def _configurations(handlers: Mapping[str, EventHandler]) -> dict[str, str]:
     return configurations
 
 
-def _deliver_claim(claim: Claim, handlers: Handlers, event: Event, timeout: float | None) -> Outcome:
+def _deliver_claim(
+    claim: Claim, handlers: Mapping[str, _dispatch.Handler], event: Event, timeout: float | None
+) -> Outcome:
     """Give an event to the handlers and journal the results; release the claim in any case."""
     results: dict[str, Delivery] = {}
     try:

@@ -69,15 +69,14 @@ class Record:
 
     __slots__ = ("done", "error", "handler", "ok", "permanent", "time")
 
-    def __init__(  # noqa: PLR0913  # the fields of a line
-        self, handler: str, *, ok: bool, permanent: bool, error: str, time: float | None, done: frozenset[str] = _NONE
-    ) -> None:
-        self.handler = handler
-        self.ok = ok
-        self.permanent = permanent
-        self.error = error
-        self.time = time
-        self.done = done
+    def __init__(self, line: Mapping[str, Any]) -> None:
+        self.handler: str = line["handler"]
+        self.ok = bool(line.get("ok"))
+        self.permanent = bool(line.get("permanent"))
+        self.error = str(line.get("error", ""))
+        self.time: float | None = line["time"] if _json.is_time(line.get("time")) else None
+        done = line.get("done")
+        self.done = frozenset(key for key in done if isinstance(key, str)) if isinstance(done, list) else _NONE
 
     def __repr__(self) -> str:
         """Return the handler and the result, without the error, which may contain a secret."""
@@ -165,31 +164,25 @@ class Entry:
             line = _json.loads(text)
         except ValueError:
             return  # an empty or incomplete line; if it was a delivery, it is repeated
-        if not isinstance(line, dict):
-            return
+        if isinstance(line, dict):
+            self.apply(line)
+
+    def apply(self, line: Mapping[str, Any]) -> None:
+        """Change the entry as a decoded line of the journal requires. Ignore an invalid line."""
         if isinstance(line.get("handler"), str):
-            self.journal.append(_record(line))
+            self.journal.append(Record(line))
         elif isinstance(attempt := line.get("attempt"), int) and attempt > 0 and _json.is_time(line.get("time")):
             self.attempts, self.last_start = attempt, line["time"]
         elif line.get("retry"):
             for record in self.journal:
                 record.permanent = False
-        elif isinstance(line.get("replace"), str):
-            self._add_replacement(line["replace"], line.get("handlers"))
-
-    def _add_replacement(self, name: str, handlers: Any) -> None:
-        try:
-            self.replace(name, _handlers(handlers))
-        except ValueError:
-            pass  # as for any other invalid line
-
-    def replace(self, name: str, handlers: Mapping[str, str]) -> None:
-        """Replace a handler by others, without those that the entry already has.
-
-        :param handlers: the configuration of each handler, by name
-        """
-        self.handlers.pop(name, None)
-        self.handlers = {**handlers, **self.handlers}
+        elif isinstance(name := line.get("replace"), str):
+            try:
+                others = _handlers(line.get("handlers"))
+            except ValueError:
+                return
+            self.handlers.pop(name, None)
+            self.handlers = {**others, **self.handlers}
 
     def delay(self, chance: float | None = None) -> float:
         """Return the back-off in seconds, counted from the start of the last attempt.
@@ -233,11 +226,11 @@ def encode_entry(entry: Entry, event: dict[str, Any]) -> bytes:
         "id": entry.id,
         "created": entry.created,
         "event": event,
-        "handlers": _as_list(entry.handlers),
+        "handlers": handler_list(entry.handlers),
     }
     if entry.span is not _trace_context.NO_SPAN:
         content["trace"] = _trace_context.to_data(entry.span)
-    return _json.dumps(content).encode("ascii") + b"\n"
+    return encode_line(content)
 
 
 def decode_entry(text: bytes) -> Entry:
@@ -265,69 +258,28 @@ def decode_entry(text: bytes) -> Entry:
     return entry
 
 
-def encode_attempt(time: float, attempt: int) -> bytes:
-    """Return the journal line for the start of an attempt."""
-    return _json_line({"time": time, "attempt": attempt})
-
-
-def encode_delivery(time: float, delivery: Delivery) -> bytes:
+def delivery_line(time: float, delivery: Delivery) -> dict[str, Any]:
     """Return the journal line for the result of a handler."""
     line: dict[str, Any] = {"time": time, "handler": delivery.handler, "ok": delivery.ok}
     line["seconds"] = round(delivery.seconds, 3)
     if not delivery.ok:
-        line["error"] = _shown_error(delivery)
+        from event._redact import redact_text
+
+        line["error"] = redact_text(delivery.reason[:_MAX_ERROR_LENGTH])
         line["permanent"] = delivery.permanent
     if delivery.done:
         line["done"] = sorted(delivery.done)
-    return _json_line(line)
+    return line
 
 
-def encode_retry(time: float) -> bytes:
-    """Return the journal line for a retry by an operator."""
-    return _json_line({"time": time, "retry": True})
-
-
-def encode_replacement(time: float, name: str, handlers: Mapping[str, str]) -> bytes:
-    """Return the journal line for handlers that replace a handler."""
-    return _json_line({"time": time, "replace": name, "handlers": _as_list(handlers)})
-
-
-def _as_list(handlers: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "config": config} for name, config in handlers.items()]
-
-
-def record_from_delivery(time: float, delivery: Delivery) -> Record:
-    """Return the `Record` of a delivery, as `Entry.add` would create it from the journal line."""
-    error = "" if delivery.ok else _shown_error(delivery)
-    return Record(
-        delivery.handler, ok=delivery.ok, permanent=delivery.permanent, error=error, time=time, done=delivery.done
-    )
-
-
-def _shown_error(delivery: Delivery) -> str:
-    """Return the reason for a failure, without secrets."""
-    from event._redact import redact_text
-
-    return redact_text(delivery.reason[:_MAX_ERROR_LENGTH])
-
-
-def _json_line(content: dict[str, Any]) -> bytes:
+def encode_line(content: Mapping[str, Any]) -> bytes:
+    """Return the text of a line."""
     return _json.dumps(content).encode("ascii") + b"\n"
 
 
-def _record(line: dict[str, Any]) -> Record:
-    return Record(
-        line["handler"],
-        ok=bool(line.get("ok")),
-        permanent=bool(line.get("permanent")),
-        error=str(line.get("error", "")),
-        time=line["time"] if _json.is_time(line.get("time")) else None,
-        done=_keys(line.get("done")),
-    )
-
-
-def _keys(content: Any) -> frozenset[str]:
-    return frozenset(key for key in content if isinstance(key, str)) if isinstance(content, list) else _NONE
+def handler_list(handlers: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return handlers in the form of a line, from the configuration of each by name."""
+    return [{"name": name, "config": config} for name, config in handlers.items()]
 
 
 def _is_file_name(file: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from _thread import get_ident
 
 from event import _files
 from event._outbox import entry as text
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from event._outbox.entry import Entry
 
 _TEXT = "entry"  # the file that holds the text of an entry with attachments
-_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class DamagedError(ValueError):
@@ -66,21 +68,27 @@ def require_owned_directory(status: os.stat_result, path: str) -> None:
     _require_owner(status, path)
 
 
-def require_owned(path: str) -> bool:
-    """Return whether an entry is a directory. The entry must belong to this user.
+def inspect(path: str) -> tuple[bool, bool]:
+    """Return whether an entry is a directory, and whether other entries are hard links to the same file.
 
     :raises OSError: the entry belongs to another user, or is neither a file nor a directory
     """
     status = os.lstat(path)
-    if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+    is_directory, is_file = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
+    if not is_directory and not is_file:
         raise NotADirectoryError(f"{path} is neither a file nor a directory")
     _require_owner(status, path)
-    return stat.S_ISDIR(status.st_mode)
+    return is_directory, is_file and status.st_nlink > 1
 
 
 def _require_owner(status: os.stat_result, path: str) -> None:
     if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to another user")
+
+
+def id_of(path: str) -> str:
+    """Return the id of the entry at a path in any state."""
+    return os.path.basename(path).partition(".")[0]
 
 
 def text_path(path: str, *, is_directory: bool) -> str:
@@ -91,14 +99,19 @@ def text_path(path: str, *, is_directory: bool) -> str:
 def read_text(path: str, *, is_directory: bool) -> bytes:
     """Return the text of the entry at a path.
 
-    :raises DamagedError: the text is missing or too long
+    :raises DamagedError: the text is missing or too long, or is not a file
     :raises OSError: the text can't be read now, or the entry no longer exists
     """
+    file = text_path(path, is_directory=is_directory)
     try:
-        return _read_bounded(text_path(path, is_directory=is_directory))
+        return _files.read_regular(file, follow=False, limit=text.MAX_ENTRY_SIZE)
     except FileNotFoundError as error:
-        if is_directory and exists(path) and not exists(os.path.join(path, _TEXT)):
+        if is_directory and exists(path) and not exists(file):
             raise DamagedError(f"its file {_TEXT!r} is missing") from error
+        raise
+    except OSError as error:
+        if isinstance(error, _files.NotRegularError) or error.errno == errno.EFBIG:
+            raise DamagedError(str(error)) from error
         raise
 
 
@@ -109,18 +122,17 @@ def read_entry(path: str) -> Entry:
     :raises ValueError: the entry is damaged; the message explains how
     :raises OSError: the entry can't be read now, or no longer exists
     """
-    content = read_text(path, is_directory=require_owned(path))
-    return text.decode_entry(text.text_of_entry(content, os.path.basename(path).partition(".")[0]))
+    content = read_text(path, is_directory=inspect(path)[0])
+    return text.decode_entry(text.text_of_entry(content, id_of(path)))
 
 
-def is_from_newer_release(path: str) -> bool:
+def is_from_newer_release(path: str, *, is_directory: bool) -> bool:
     """Return whether a newer release wrote an entry.
 
     :raises OSError: the entry can't be read now
     """
-    is_directory = require_owned(path)
     try:
-        fd = _open(text_path(path, is_directory=is_directory))
+        fd = _files.open_regular(text_path(path, is_directory=is_directory), follow=False)
         try:
             if os.read(fd, len(text.BEGINNING)) == text.BEGINNING:
                 return False  # the usual case, without reading the entire text
@@ -129,18 +141,12 @@ def is_from_newer_release(path: str) -> bool:
         read_entry(path)
     except text.NewerVersionError:
         return True
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, _files.NotRegularError, ValueError):
         pass  # moved, or damaged, which claiming the entry detects
     return False
 
 
-def is_shared(path: str) -> bool:
-    """Return whether other entries are hard links to the same file."""
-    status = os.lstat(path)
-    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-
-
-def give_own_file(path: str, temporary: str, entry_id: str) -> None:
+def give_own_file(path: str, temporary: str) -> None:
     """Replace a shared file of an entry with a file of its own, and sync it.
 
     :param temporary: an unused path on the same file system
@@ -148,7 +154,7 @@ def give_own_file(path: str, temporary: str, entry_id: str) -> None:
     :raises ValueError: the entry is damaged
     """
     try:
-        _files.write_new(temporary, text.text_of_entry(read_text(path, is_directory=False), entry_id))
+        _files.write_new(temporary, text.text_of_entry(read_text(path, is_directory=False), id_of(path)))
         os.replace(temporary, path)
     except BaseException:
         remove(temporary)
@@ -160,34 +166,9 @@ def append(path: str, line: bytes) -> None:
 
     :raises OSError: the line can't be written; part of it may have been written
     """
-    fd = os.open(path, _APPEND | getattr(os, "O_NOFOLLOW", 0))
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | OPEN_FLAGS)
     try:
         _files.write_all(fd, line)
-    finally:
-        os.close(fd)
-
-
-def _open(path: str) -> int:
-    try:
-        return _files.open_regular(path, follow=False)
-    except _files.NotRegularError as error:
-        raise DamagedError(str(error)) from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a symbolic link was created between two checks
-            raise DamagedError(f"{path} is a symbolic link") from error
-        raise
-
-
-def _read_bounded(path: str) -> bytes:
-    fd = _open(path)
-    try:
-        size = os.fstat(fd).st_size
-        if size > text.MAX_ENTRY_SIZE:
-            raise DamagedError(f"its text has {size} bytes; the limit is {text.MAX_ENTRY_SIZE}")
-        parts = []
-        while part := os.read(fd, size + 1):
-            parts.append(part)
-        return b"".join(parts)
     finally:
         os.close(fd)
 
@@ -218,3 +199,24 @@ def remove(path: str) -> None:
         from shutil import rmtree
 
         rmtree(path, ignore_errors=True)
+
+
+class DiskWatch:
+    """Measures how long threads have been waiting for the outbox's disk, which may hang.
+
+    It is a context manager for each use of the disk. Threads may share it; one thread must not nest it.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}  # when each thread started using the disk, by thread id
+
+    def __enter__(self) -> None:
+        self._since[get_ident()] = time.monotonic()
+
+    def __exit__(self, *_args: object) -> None:
+        self._since.pop(get_ident(), None)
+
+    def longest_wait(self) -> float:
+        """Return how many seconds the longest-waiting thread has been using the disk; 0.0 if none is."""
+        now = time.monotonic()
+        return now - min([*self._since.values()], default=now)

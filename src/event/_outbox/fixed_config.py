@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import time
+
 from event import _config_file, _handler_config
 from event._event import raw_data
 from event._lazy_handler import LazyHandler
+from event._outbox.entry import handler_list
 from event.error import EventError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from event._event import Event
     from event._outbox.entry import Entry
 
 
-def replace_fixed_handlers(entry: Entry) -> dict[str, dict[str, str]]:
-    """Replace the pending handlers of an entry whose configuration can be read now.
+def replacements(entry: Entry) -> list[dict[str, Any]]:
+    """Return a journal line for each pending handler of an entry whose configuration can be read now.
 
-    If the file has no handler that the entry lacks, the handlers stay: the file may be incomplete.
-
-    :return: for each replaced handler, the handlers that get the event instead, with their configurations
+    The handlers of the file replace it. If the file has no handler that the entry lacks, there is no line: the file may
+    be incomplete.
     """
-    replaced: dict[str, dict[str, str]] = {}
-    before = {*entry.handlers}
+    lines: list[dict[str, Any]] = []
     for name, config in entry.pending.items():
         fixed = _config_file.fixed_handlers(config) if _handler_config.is_invalid_config(config) else None
-        if fixed and any(other == name or other not in before for other, _ in fixed):
-            replaced[name] = {
+        if fixed and any(other == name or other not in entry.handlers for other, _ in fixed):
+            others = {
                 other: LazyHandler(other, text).encode_config() for other, text in fixed if _may_get(other, entry.event)
             }
-            entry.replace(name, replaced[name])
-    return replaced
+            lines.append({"time": time.time(), "replace": name, "handlers": handler_list(others)})
+    return lines
 
 
 def _may_get(name: str, event: Event) -> bool:

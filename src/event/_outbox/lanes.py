@@ -20,10 +20,26 @@ from event.error import EventError, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from event._event import Event
     from event._outbox.claim import Claim
+
+    class Reports(Protocol):
+        """Receives the reports of a pool. Several threads call it."""
+
+        def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
+            """Report that a handler is about to get these entries. It may crash the process."""
+
+        def result(self, claim: Claim, delivery: Delivery) -> None:
+            """Report the result of a handler for an entry."""
+
+        def end(self, claim: Claim, where: str) -> None:
+            """Report the new state of an entry after all its handlers have a result; see `Claim.release`."""
+
+        def log(self, text: str) -> None:
+            """Report a warning that does not belong to a single delivery."""
+
 
 SEND_BATCH = 100  # events in one call of `send_events`, at most
 _MAX_QUEUED = 200  # entries in memory for one lane
@@ -118,7 +134,7 @@ class Work:
     :ivar alone: whether to keep the event out of batches, because a batch with it has failed
     """
 
-    __slots__ = ("_checked", "_event", "alone", "begun", "claim", "due", "later", "lock", "open", "urgent")
+    __slots__ = ("_event", "alone", "begun", "claim", "due", "later", "lock", "open", "urgent")
 
     def __init__(self, claim: Claim, *, begun: bool = False, urgent: bool = False) -> None:
         self.claim = claim
@@ -187,7 +203,6 @@ class Lane:
     :ivar queue: other work for the handler
     :ivar parked: the name and `Work.begun` of each claim whose content is not in memory
     :ivar running: the work that threads have taken
-    :ivar is_held: whether work may wait, but no thread may serve the lane
     :ivar paused_until: until when the lane accepts no work, in seconds since 1970 UTC
     """
 
@@ -200,7 +215,6 @@ class Lane:
         self.queue: deque[Work] = deque()
         self.parked: deque[tuple[str, bool]] = deque()
         self.running: set[Sending] = set()
-        self.is_held = False
         self.paused_until = 0.0
         self._timeouts = 0  # in a row
         self._seconds = _FAST  # for an event, on average
@@ -212,20 +226,18 @@ class Lane:
         return bool(self.urgent or self.queue or self.parked)
 
     @property
-    def is_used(self) -> bool:
-        """Whether the pool must keep the lane."""
-        return self.waits or bool(self.running) or self.paused_until > time.time()
+    def is_paused(self) -> bool:
+        """Whether the lane accepts no work for now."""
+        return self.paused_until > time.time()
 
     def limit(self, jobs: int) -> int:
         """Return how many threads may serve the lane now.
 
         If a handler only computes, more threads do not make it faster, because of the interpreter lock.
         """
-        if self.is_held:
-            return 0
         if self._timeouts or not self.handler.is_loaded:
             return 1
-        slow = self._blocked > _BLOCKED or bool(self._slow())
+        slow = self._blocked > _BLOCKED or bool(self.overdue(_SLOW))
         return min(jobs, self.handler.max_concurrency or jobs) if slow else 1
 
     def enqueue(self, work: Work) -> bool:
@@ -267,23 +279,14 @@ class Lane:
         """Accept no work for `TIMEOUT_PAUSE` seconds."""
         self.paused_until = time.time() + TIMEOUT_PAUSE
 
-    def record_call(self, answer: LaneResult, events: int) -> None:
-        """Update the average durations after a call that was not abandoned.
+    def record_call(self, seconds: float, blocked: float) -> None:
+        """Update the average durations after a call that was not abandoned, from its durations for one event.
 
         Durations are limited, so that one slow call alone changes nothing: it may have waited for a processor.
         """
         self._timeouts = 0
-        seconds, blocked = answer.seconds / events, answer.blocked / events
         self._seconds += (min(seconds, _MOST * _FAST) - self._seconds) * _WEIGHT
         self._blocked += (min(blocked, _MOST * _BLOCKED) - self._blocked) * _WEIGHT
-
-    def record_timeout(self) -> bool:
-        """Count a timeout, and pause the lane after `_TIMEOUTS` in a row; return whether the pause starts now."""
-        self._timeouts += 1
-        was_paused = self.paused_until > time.time()
-        if self._timeouts >= _TIMEOUTS:
-            self.pause()
-        return self._timeouts >= _TIMEOUTS and not was_paused
 
     def overdue(self, timeout: float) -> list[Sending]:
         """Return the calls that have been running for at least `timeout` seconds."""
@@ -297,36 +300,26 @@ class Lane:
         self.put_back(sending.remaining)
         if sending.batch:
             self.put_back(sending.current, alone=True)
-        return self.record_timeout()
+        self._timeouts += 1
+        if self._timeouts < _TIMEOUTS:
+            return False
+        was_paused = self.is_paused
+        self.pause()
+        return not was_paused
 
     def take_back_remaining(self) -> None:
         """Put back the work that waits for a thread's slow call, so that other threads can take it."""
-        for sending in self._slow():
+        for sending in self.overdue(_SLOW):
             self.put_back(sending.remaining)
             sending.remaining.clear()
 
-    def _slow(self) -> list[Sending]:
-        return self.overdue(_SLOW)
 
+def send_works(lane: Lane, works: Sequence[Work]) -> tuple[list[Delivery] | None, float, float]:
+    """Give a handler one event, or several in one call.
 
-class LaneResult:
-    """The result of one call of a handler.
-
-    :ivar deliveries: one for each event; None if a call with several events has failed as a whole
-    :ivar seconds: the duration of the call
-    :ivar blocked: the part of `seconds` in which no thread of the process computed, so that more threads would help
+    :return: a delivery for each event, or None if a call with several events has failed as a whole; the duration of the
+        call; the part of it in which no thread of the process computed, so that more threads would help
     """
-
-    __slots__ = ("blocked", "deliveries", "seconds")
-
-    def __init__(self, deliveries: list[Delivery] | None, seconds: float, blocked: float) -> None:
-        self.deliveries = deliveries
-        self.seconds = seconds
-        self.blocked = blocked
-
-
-def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
-    """Give a handler one event, or several in one call."""
     start, busy = time.perf_counter(), time.process_time()
     _log.start_capture()
     try:
@@ -336,8 +329,11 @@ def send_works(lane: Lane, works: Sequence[Work]) -> LaneResult:
     finally:
         said = _log.stop_capture()
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
-    deliveries = [_delivery_from_result(lane.name, result, seconds, said) for result in results]
-    return LaneResult(deliveries if len(deliveries) == len(works) else None, seconds, max(seconds - busy, 0.0))
+    deliveries = [
+        Delivery(lane.name, result is True, None if isinstance(result, bool) else result, seconds, said)
+        for result in results
+    ]
+    return deliveries if len(deliveries) == len(works) else None, seconds, max(seconds - busy, 0.0)
 
 
 def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
@@ -346,12 +342,6 @@ def _call(lane: Lane, works: Sequence[Work]) -> Sequence[bool | BaseException]:
     if len(works) == 1:
         return [is_delivered(lane.handler.send_event(works[0].event(lane.name)))]
     return lane.handler.send_events([work.event(lane.name) for work in works])
-
-
-def _delivery_from_result(name: str, result: bool | BaseException, seconds: float, said: str) -> Delivery:
-    if isinstance(result, BaseException):
-        return Delivery(name, False, result, seconds, said)
-    return Delivery(name, result, None, seconds, said)
 
 
 def _share_a_call(first: Work, other: Work) -> bool:

@@ -23,24 +23,27 @@ STATES = ("tmp", "claimed", "waiting", "failed", "corrupt")
 WIDTH = 30  # seconds that a bucket covers,
 FAR_WIDTH = 300  # or if it is due in more than `FAR` seconds; this keeps the number of buckets small
 FAR = 3600  # seconds
+CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 FURTHEST = 2 * text.MAX_DELAY  # seconds; a later due time comes from a wrong clock
+_SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
+_CLOCK_GRANULARITY = 0.1  # seconds; the coarsest resolution of a file's date that is supported
 _MAX_RACES = 100  # attempts to move an entry into a bucket that other processes remove
 
 
 class Candidate:
     """The name of an entry in an outbox. Another process may have moved the entry meanwhile.
 
+    :ivar name: the path within the outbox
     :ivar state: ``claimed``, ``waiting``, ``failed`` or ``corrupt``
     :ivar id: the id for `Outbox.find`: the entry's id, with a suffix after a dot if several entries have it
-    :ivar name: the path within the outbox
     """
 
     __slots__ = ("id", "name", "state")
 
-    def __init__(self, state: str, id: str, name: str) -> None:  # noqa: A002
-        self.state = state
-        self.id = id
+    def __init__(self, name: str) -> None:
         self.name = name
+        self.state, *_, file = name.split("/")
+        self.id = file.partition(".")[0] if self.state == "claimed" else file
 
     def __repr__(self) -> str:
         """Return the path within the outbox."""
@@ -50,11 +53,6 @@ class Candidate:
     def due(self) -> int | None:
         """When a waiting entry is due, in seconds since 1970 UTC; None in other states."""
         return int(self.name.split("/")[1]) if self.state == "waiting" else None
-
-    @property
-    def owner(self) -> str:
-        """The owner string of a claimed entry, see `current_owner`; empty in other states."""
-        return self.name.partition(".")[2] if self.state == "claimed" else ""
 
 
 class Layout:
@@ -90,7 +88,8 @@ class Layout:
             self.require_owned(*states)
             return
         except FileNotFoundError:
-            _make_root(self.root)
+            _make_above(self.root)
+            _make_private(self.root)
         _require_private_root(self.root)
         for state in STATES:
             _make_private(self.path(state))
@@ -106,7 +105,7 @@ class Layout:
                 above = os.path.dirname(above)
             _require_access(above)
             return
-        if not os.path.isdir(self.root):
+        if not os.path.isdir(self.root):  # such as a dangling link
             raise NotADirectoryError(f"{self.root} is not a directory")
         _require_private_root(self.root)
         for path in map(self.path, STATES):
@@ -123,18 +122,17 @@ class Layout:
         except OSError:
             return time.time()
 
-    def is_abandoned(self, owner: str, path: str, lease: float) -> bool:
-        """Return whether a claim's owner is dead. If that is unknown, return whether the claim has expired."""
-        dead = owner_is_dead(owner)
+    def is_abandoned(self, name: str) -> bool:
+        """Return whether the owner of a path in tmp/ or claimed/ is dead, or if that is unknown, the lease is over."""
+        dead = owner_is_dead(name.partition(".")[2])
         if dead is not None:
             return dead
-        touched = files.last_touched(path)
-        return touched > 0 and self.server_time() - touched > lease
+        touched = files.last_touched(self.path(name))
+        return touched > 0 and self.server_time() - touched > CLAIM_LEASE
 
-    def changes(self, now: float) -> tuple[int, ...]:
-        """Return a fingerprint that changes when a new entry is due now."""
-        bucket = bucket_of(now, now)
-        return bucket, _changed(self.path("waiting")), _changed(self.path("waiting", str(bucket)))
+    def abandoned(self) -> Iterator[Candidate]:
+        """Return the claims whose owner is dead."""
+        return (candidate for candidate in self.candidates("claimed") if self.is_abandoned(candidate.name))
 
     def new_path(self, state: str, entry_id: str) -> str:
         """Return an unused path in tmp/ or claimed/ whose name includes this process as the owner.
@@ -152,39 +150,24 @@ class Layout:
     def bucket(self, due: int) -> Iterator[Candidate]:
         """Yield the entries of a bucket. Ignore names that are not entry ids."""
         for name in filter(text.is_id, files.list_names(self.path("waiting", str(due)))):
-            yield Candidate("waiting", name, f"waiting/{due}/{name}")
+            yield Candidate(f"waiting/{due}/{name}")
 
-    def find_waiting(self, entry_id: str) -> list[Candidate]:
-        """Return the waiting entries with an id."""
-        top = self.path("waiting")
-        found = [due for due in self.buckets() if os.path.lexists(f"{top}/{due}/{entry_id}")]
-        return [Candidate("waiting", entry_id, f"waiting/{due}/{entry_id}") for due in found]
+    def count(self, bound: int, *names: str) -> int:
+        """Return the number of entries in a directory, up to a bound."""
+        return sum(1 for _ in zip(range(bound), files.list_names(self.path(*names)), strict=False))
 
-    def count(self, state: str, bound: int) -> int:
-        """Return the number of entries in a state other than waiting, up to a bound."""
-        return _count(self.path(state), bound)
-
-    def count_waiting(self, bound: int, now: float) -> tuple[int, int]:
-        """Return the number of waiting entries up to a bound, and how many of them are due."""
-        total = due = 0
-        for bucket in self.buckets():
-            found = _count(self.path("waiting", str(bucket)), bound - total)
-            total += found
-            if is_due(bucket, now):
-                due += found
-            if total == bound:
-                break
-        return total, due
-
-    def find(self, entry_id: str) -> Iterator[Candidate]:
-        """Yield the entries with an id, in any state."""
+    def find(self, entry_id: str, *states: str) -> Iterator[Candidate]:
+        """Yield the entries with an id in some states, or in all states by default."""
         if not text.is_id(entry_id.replace(".", "-")):
             return  # it could be a path to another directory
-        yield from (candidate for candidate in self.candidates("claimed") if candidate.id == entry_id)
-        yield from self.find_waiting(entry_id)
-        for state in ("failed", "corrupt"):
-            if os.path.lexists(self.path(state, entry_id)):
-                yield Candidate(state, entry_id, f"{state}/{entry_id}")
+        for state in states or STATES[1:]:
+            if state == "claimed":
+                yield from (candidate for candidate in self.candidates(state) if candidate.id == entry_id)
+                continue
+            places = [f"waiting/{due}" for due in self.buckets()] if state == "waiting" else [state]
+            for place in places:
+                if os.path.lexists(self.path(place, entry_id)):
+                    yield Candidate(f"{place}/{entry_id}")
 
     def candidates(self, state: str) -> Iterator[Candidate]:
         """Yield the entries of a state; waiting entries in the order of their buckets."""
@@ -193,8 +176,7 @@ class Layout:
                 yield from self.bucket(due)
         else:
             for name in files.list_names(self.path(state)):
-                entry_id = name.partition(".")[0] if state == "claimed" else name
-                yield Candidate(state, entry_id, f"{state}/{name}")
+                yield Candidate(f"{state}/{name}")
 
     def remove_empty_bucket(self, due: int) -> None:
         """Remove a bucket if it is empty."""
@@ -203,7 +185,7 @@ class Layout:
         except OSError:
             pass  # it is not empty
 
-    def move_to_waiting(self, path: str, entry_id: str, due: float) -> None:
+    def move_to_waiting(self, path: str, due: float) -> None:
         """Move an entry into the first bucket that is due at `due` or later.
 
         :raises OSError: the entry can't be moved
@@ -212,36 +194,26 @@ class Layout:
         bucket = bucket_of(due, time.time())
         # The same sending may have been put twice, and renaming would replace the other file. So check first. A race
         # is very unlikely: two claims of one sending would have to be released within microseconds.
-        while files.exists(target := self.path("waiting", str(bucket), entry_id)):
+        while files.exists(target := self.path("waiting", str(bucket), files.id_of(path))):
             bucket += WIDTH
-        self.move_into_bucket(path, target)
-
-    def move_into_bucket(self, path: str, target: str) -> None:
-        """Move an entry into a bucket, and create the bucket if necessary. Other processes may remove empty buckets.
-
-        :raises OSError: the entry can't be moved
-        """
         for _ in range(_MAX_RACES):
             if files.rename_entry(path, target):
                 return
             if not files.exists(path):
                 break
-            try:
-                os.mkdir(os.path.dirname(target), 0o700)
-            except FileExistsError:
-                pass
+            _files.make_directory(os.path.dirname(target), 0o700)
         raise FileNotFoundError(errno.ENOENT, "it cannot be moved into its bucket", path)
 
-    def move_to(self, path: str, state: str, entry_id: str) -> None:
+    def move_to(self, path: str, state: str) -> None:
         """Move an entry to failed/ or corrupt/. If its id exists there, add a suffix after a dot.
 
         :raises OSError: the entry can't be moved
         """
         self.prepare(state)
-        target = self.path(state, entry_id)
+        target = self.path(state, files.id_of(path))
         files.rename_entry(path, f"{target}.{unique_id()}" if files.exists(target) else target)
 
-    def discard(self, path: str, entry_id: str, *, is_directory: bool | None = None) -> bool:
+    def discard(self, path: str, *, is_directory: bool | None = None) -> bool:
         """Remove an entry; return whether it existed.
 
         :param is_directory: whether the entry is a directory; None if the caller does not know
@@ -254,11 +226,36 @@ class Layout:
         except FileNotFoundError:
             return False
         # Move the directory to tmp/ first, so that no process finds a partly removed entry.
-        target = self.new_path("tmp", entry_id)
+        target = self.new_path("tmp", files.id_of(path))
         if not files.rename_entry(path, target):
             return False
         files.remove(target)
         return True
+
+
+class Turns:
+    """Detect, by the dates of their files, which entries were already tried in the current pass through an outbox.
+
+    Listing a directory may include entries that are added meanwhile. Without this check, a pass might never end.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._start, self._began = layout.server_time(), time.monotonic()
+        self._first: set[str] = set()  # the ids that were tried within the first tick of the file server's clock
+
+    def has_had_turn(self, candidate: Candidate) -> bool:
+        """Return whether an entry was already tried in this pass; if not, the caller may try it now.
+
+        If the entry's date is in the future, a clock was set back, and the entry counts as not tried.
+        """
+        since = files.last_touched(self._layout.path(candidate.name)) - self._start
+        elapsed = time.monotonic() - self._began
+        if 0 < since <= elapsed + _SLACK or (since == 0 and candidate.id in self._first):
+            return True
+        if elapsed < _CLOCK_GRANULARITY:
+            self._first.add(candidate.id)
+        return False
 
 
 def bucket_of(due: float, now: float) -> int:
@@ -282,17 +279,6 @@ def _require_access(path: str) -> None:
         raise PermissionError(f"{path} is not writable")
 
 
-def _count(directory: str, bound: int) -> int:
-    return sum(1 for _ in zip(range(bound), files.list_names(directory), strict=False))
-
-
-def _changed(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
-
-
 def _require_private_root(root: str) -> None:
     """Raise OSError unless the outbox's root belongs to this user and other users can't change its content."""
     status = os.stat(root)  # follows a link: an administrator may have moved the outbox
@@ -301,27 +287,14 @@ def _require_private_root(root: str) -> None:
         raise PermissionError(f"{root} can be changed by other users; run chmod go-w on it")
 
 
-def _make_root(root: str) -> None:
-    parent = os.path.dirname(root)
-    if not files.exists(parent):
-        _make_above(parent)
-    _make_private(root)
-
-
 def _make_above(path: str) -> None:
-    """Create a parent directory in which other users can't rename the outbox, regardless of the umask."""
+    """Create the parent directories, in which other users can't rename the outbox, regardless of the umask."""
     parent = os.path.dirname(path)
     if not files.exists(parent):
         _make_above(parent)
-    try:
-        os.mkdir(path, 0o755)
-    except FileExistsError:
-        pass
+        _files.make_directory(parent, 0o755)
 
 
 def _make_private(path: str) -> None:
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    os.chmod(path, 0o700)  # regardless of the umask
+    if _files.make_directory(path, 0o700):
+        os.chmod(path, 0o700)  # regardless of the umask

@@ -13,8 +13,7 @@ from collections import deque
 from threading import Condition, Lock, Thread
 
 from event._dispatch import HUNG_LIMIT
-from event._outbox.clock import Clock
-from event._outbox.disk_watch import DiskWatch
+from event._outbox.files import DiskWatch
 from event._outbox.lanes import MAX_URGENT, SEND_BATCH, TIMEOUT_PAUSE, Lane, Sending, Work, pop_first, send_works
 from event._outcome import Delivery
 from event.error import one_line
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from event._outbox.claim import Claim
+    from event._outbox.lanes import Reports
     from event._outbox.layout import Candidate
-    from event._outbox.reports import Reports
     from event._outbox.store import Outbox
 
 _MAX_LANE_THREADS = 128  # that serve lanes
@@ -54,12 +53,12 @@ class DeliveryPool:
         self._reports = reports
         self._pid = os.getpid()
         self._held = {*held}
-        self._paused: set[str] = set()
+        self._paused: dict[str, float] = {}  # until when `pause` has paused a lane, by its key
         self._is_broken = False
         self._lock = Lock()
         self._thread_requested = Condition(self._lock)  # notified when a lane needs a thread
-        self._settled = Condition(self._lock)  # notified when an entry is done, so that there may be room
-        self._caught_up = Condition(self._lock)  # notified when no urgent entry is left
+        self._settled = Condition(self._lock)  # notified when entries are done, so that there may be room
+        self._taken = Condition(self._lock)  # notified when a thread has taken work, whose time the clock checks
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes that need a thread
         self._threads = self._idle = 0
@@ -68,7 +67,7 @@ class DeliveryPool:
         self._stopping = self._closed = False
         self.disk = DiskWatch()
         self._start_thread()  # before a plugin can use up all threads
-        self._clock = Clock(min(_CLOCK_INTERVAL, timeout / 4), self._lock, self._is_serving, self._check)
+        Thread(target=self._watch_time, name="event pool clock", daemon=True).start()
 
     @property
     def is_exhausted(self) -> bool:
@@ -78,7 +77,7 @@ class DeliveryPool:
     @property
     def is_full(self) -> bool:
         """Whether so many entries wait for handlers that the caller should add no more."""
-        return not self._has_space()
+        return self._parked >= _MAX_PARKED or self._open >= _MAX_OPEN
 
     def has_room_for(self, count: int, seconds: float) -> bool:
         """Wait until no urgent entry is left, up to `seconds`; return whether the pool has room for `count` more.
@@ -86,13 +85,17 @@ class DeliveryPool:
         A handler that only computes would share the interpreter lock with the caller, which slows both down.
         """
         with self._lock:
-            self._caught_up.wait_for(lambda: not self._urgent, seconds)
+            self._settled.wait_for(lambda: not self._urgent, seconds)
             return self._open + count <= MAX_URGENT
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
         """Claim and add entries until there are no more or the pool stops."""
         following = iter(candidates)
-        while self._has_room():
+        while True:
+            with self._lock:
+                self._settled.wait_for(lambda: self._stopping or self.is_exhausted or not self.is_full)
+                if self._stopping or self.is_exhausted:
+                    return
             with self.disk:
                 candidate = next(following, None)
                 claim = self._outbox.claim(candidate) if candidate else None
@@ -142,56 +145,39 @@ class DeliveryPool:
 
     def pause(self, key: str) -> None:
         """Pause a lane for a while, because its handler crashes the process."""
-        for lane in self._unhold(key):
-            lane.pause()
+        until = self._paused[key] = time.time() + TIMEOUT_PAUSE
+        with self._lock:
+            self._held.discard(key)
+            lanes = [lane for lane in self._lanes.values() if lane.key == key]
+        for lane in lanes:
+            lane.paused_until = until
             self._put_back_waiting(lane)
-        self._paused.add(key)
 
     def release(self, key: str) -> None:
         """Start serving a lane that was held."""
-        for lane in self._unhold(key):
-            with self._lock:
-                self._request_thread(lane)
-
-    def _unhold(self, key: str) -> list[Lane]:
-        self._held.discard(key)
         with self._lock:
-            lanes = [lane for lane in self._lanes.values() if lane.key == key]
-        for lane in lanes:
-            lane.is_held = False
-        return lanes
+            self._held.discard(key)
+            for lane in self._lanes.values():
+                self._request_thread(lane)
 
     def close(self) -> None:
         """Stop the idle threads. Busy threads stop when their call returns."""
         with self._lock:
             self._closed = True
             self._thread_requested.notify_all()
-            self._clock.close()
+            self._taken.notify_all()
 
     # Adding entries.
-
-    def _has_room(self) -> bool:
-        """Wait until there is room for another entry; return False if the pool accepts none."""
-        with self._lock:
-            self._settled.wait_for(self._may_go_on)
-            return not (self._stopping or self.is_exhausted)
-
-    def _may_go_on(self) -> bool:
-        return self._stopping or self.is_exhausted or self._has_space()
-
-    def _has_space(self) -> bool:
-        return self._parked < _MAX_PARKED and self._open < _MAX_OPEN
 
     def _lane(self, name: str, config: str) -> Lane:
         lane = self._lanes.get((name, config))
         if lane is None:
             if len(self._lanes) >= _MAX_LANES:
-                self._lanes = {key: lane for key, lane in self._lanes.items() if lane.is_used}
+                self._lanes = {
+                    key: lane for key, lane in self._lanes.items() if lane.waits or lane.running or lane.is_paused
+                }
             lane = self._lanes[name, config] = Lane(name, config)
-            lane.is_held = lane.key in self._held
-            if lane.key in self._paused:
-                self._paused.discard(lane.key)
-                lane.pause()
+            lane.paused_until = self._paused.get(lane.key, 0.0)
         return lane
 
     def _enqueue(self, lane: Lane, work: Work, now: float) -> None:
@@ -205,14 +191,20 @@ class DeliveryPool:
 
     def _request_thread(self, lane: Lane, *, is_free: bool = False) -> None:
         """Let another thread serve a lane if the lane can use one; with `is_free`, it may be the calling thread."""
-        if lane.waits and len(lane.running) < lane.limit(self._jobs) and lane not in self._ready:
-            self._ready.append(lane)
-            if is_free and len(self._ready) == 1:
-                return
-            if self._idle >= len(self._ready):  # one idle thread for each ready lane
-                self._thread_requested.notify()
-            elif self._threads < _MAX_LANE_THREADS:
-                self._start_thread()
+        if (
+            not lane.waits
+            or lane in self._ready
+            or lane.key in self._held
+            or len(lane.running) >= lane.limit(self._jobs)
+        ):
+            return
+        self._ready.append(lane)
+        if is_free and len(self._ready) == 1:
+            return
+        if self._idle >= len(self._ready):  # one idle thread for each ready lane
+            self._thread_requested.notify()
+        elif self._threads < _MAX_LANE_THREADS:
+            self._start_thread()
 
     def _start_thread(self) -> None:
         try:
@@ -225,22 +217,17 @@ class DeliveryPool:
 
     def _work(self) -> None:
         try:
-            while self._step():
-                pass
+            while step := self._next():
+                if not isinstance(step, Sending):
+                    for name, begun in step:
+                        self._unpark(name, begun=begun)
+                elif not self._serve_or_skip(step):
+                    return
         except BaseException as error:  # such as MemoryError; the entry stays claimed until this process ends
             self._is_broken = True
             self._reports.log(f"delivery stops: {one_line(error)}")
             with self._lock:
                 self._settled.notify_all()
-
-    def _step(self) -> bool:
-        """Take and process the next work; return False to end the thread."""
-        step = self._next()
-        if isinstance(step, Sending):
-            return self._serve_or_skip(step)
-        for name, begun in step or ():
-            self._unpark(name, begun=begun)
-        return step is not None
 
     def _serve_or_skip(self, sending: Sending) -> bool:
         """Call `_serve`. If it raises an exception, which is a defect, postpone its entries and continue."""
@@ -265,7 +252,7 @@ class DeliveryPool:
                 while self._ready:
                     lane = self._ready.popleft()
                     if sending := lane.next_sending():
-                        self._clock.wake()
+                        self._taken.notify_all()
                         self._request_thread(lane)
                         return sending
                     if lane.parked:
@@ -281,7 +268,7 @@ class DeliveryPool:
         lane = sending.lane
         self._reports.begin(lane, [work.claim for work in sending.remaining])
         while works := self._following(sending):
-            answer = send_works(lane, works)
+            deliveries, seconds, blocked = send_works(lane, works)
             if os.getpid() != self._pid:
                 # A child process that a handler has forked: the entry belongs to its parent.
                 os._exit(0)  # pragma: no cover  # coverage loses the child's data; test_bad_plugins tests it
@@ -290,10 +277,10 @@ class DeliveryPool:
                     self.hung -= 1
                     return False
                 sending.current = ()
-                lane.record_call(answer, len(works))
-                if answer.deliveries is None:
+                lane.record_call(seconds / len(works), blocked / len(works))
+                if deliveries is None:
                     lane.put_back(works, alone=True)  # a single event may be the cause
-            for work, delivery in zip(works, answer.deliveries or (), strict=answer.deliveries is not None):
+            for work, delivery in zip(works, deliveries or (), strict=deliveries is not None):
                 self._record(work, delivery)
         with self._lock:
             lane.running.discard(sending)
@@ -345,9 +332,10 @@ class DeliveryPool:
         with self._lock:
             self._open -= 1
             self._urgent -= work.urgent
-            self._settled.notify_all()
-            if not self._urgent:
-                self._caught_up.notify_all()
+            if (
+                not self._urgent
+            ):  # else a caller of `has_room_for` would wake for each entry; the clock wakes the others
+                self._settled.notify_all()
 
     def _unpark(self, name: str, *, begun: bool) -> None:
         """Read a parked entry again, and give it to its pending handlers."""
@@ -361,8 +349,13 @@ class DeliveryPool:
 
     # The clock.
 
-    def _is_serving(self) -> bool:
-        return any(lane.running or lane.waits for lane in self._lanes.values())
+    def _watch_time(self) -> None:
+        while not self._closed:
+            with self._lock:
+                if not any(lane.running or lane.waits for lane in self._lanes.values()):
+                    self._taken.wait()
+            time.sleep(min(_CLOCK_INTERVAL, self._timeout / 4))
+            self._check()
 
     def _check(self) -> None:
         with self._lock:

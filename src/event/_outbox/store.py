@@ -44,23 +44,22 @@ import os
 import time
 
 from event import _files, _log
+from event._event import unique_id
 from event._outbox import entry as text
 from event._outbox import files, layout, writer
 from event._outbox.claim import Claim
-from event._outbox.layout import Candidate, Layout
-from event._outbox.turns import Turns
+from event._outbox.layout import Candidate, Layout, Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from event._event import Event
     from event._outbox.entry import Entry
-    from event._trace_context import Span
 
-CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 BOUND = 1000  # entries that `Outbox.summary` counts in each state, and that `Outbox.find` returns, at most
-_LISTED = ("claimed", "waiting", "failed", "corrupt")
+_LISTED = layout.STATES[1:]
 
 
 class Summary:
@@ -71,16 +70,10 @@ class Summary:
     :ivar next_due: when the next bucket is due, in seconds since 1970 UTC; None if there is none
     """
 
-    __slots__ = ("counts", "due", "next_due")
-
     def __init__(self, counts: dict[str, int], due: int, next_due: int | None) -> None:
         self.counts = counts
         self.due = due
         self.next_due = next_due
-
-    def __repr__(self) -> str:
-        """Return the counts."""
-        return f"<Summary {self.counts}, {self.due} due, next {self.next_due}>"
 
 
 class Outbox:
@@ -92,10 +85,6 @@ class Outbox:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = _files.absolute(os.fspath(path))
         self._layout = Layout(self.path)
-
-    def __repr__(self) -> str:
-        """Return the path."""
-        return f"<Outbox {self.path}>"
 
     def exists(self) -> bool:
         """Return whether the outbox exists.
@@ -113,15 +102,7 @@ class Outbox:
             return bool(existing)
         return True
 
-    def put(
-        self,
-        event: Event,
-        handlers: Mapping[str, str],
-        *,
-        sending: str = "",
-        span: Span | None = None,
-        strict: bool = False,
-    ) -> Claim:
+    def put(self, event: Event, handlers: Mapping[str, str], *, sending: str = "", strict: bool = False) -> Claim:
         """Store an event with copies of its attachments, and sync it to disk.
 
         The parameters are those of `NewEntry`. If an error of the system prevents it, try once more.
@@ -130,8 +111,7 @@ class Outbox:
         :raises OSError: the event can't be stored, for example because the disk is full or the directory not writable
         :raises EventError: the data can't be encoded as JSON, or with ``strict``, an attachment has changed
         """
-        new = writer.NewEntry(event, handlers, sending=sending, span=span, strict=strict)
-        return writer.put(self._layout, new)
+        return writer.put(self._layout, writer.NewEntry(event, handlers, sending=sending, strict=strict))
 
     def put_many(self, new: Sequence[writer.NewEntry], *, together: bool = False) -> list[Claim | Exception]:
         """Store several events, which is faster than one by one.
@@ -142,15 +122,21 @@ class Outbox:
         """
         return writer.put_many(self._layout, new, together=together)
 
-    def workspace(self) -> writer.Workspace:
-        """Return a context manager that creates a temporary directory for attachments and returns its path.
+    def workspace(self) -> AbstractContextManager[str]:
+        """Create a temporary directory for attachments; return a context manager with its path.
 
         `put_many` moves files from this directory instead of copying them, and trusts their SHA-1. Remaining files are
         removed at the end of the block, or if the process dies, by a later process.
 
-        :raises OSError: on entering the block, if the directory can't be created
+        :raises OSError: the directory can't be created
         """
-        return writer.Workspace(self._layout)
+        from tempfile import TemporaryDirectory
+
+        self._layout.prepare("tmp")
+        path = self._layout.new_path("tmp", unique_id())
+        return TemporaryDirectory(
+            prefix=f"{os.path.basename(path)}-", dir=os.path.dirname(path), ignore_cleanup_errors=True
+        )
 
     def candidates(self, *, everything: bool = False, ahead: float = 0.0) -> Iterator[Candidate]:
         """Yield the entries that are due and those whose owner is dead, without claiming them.
@@ -166,21 +152,20 @@ class Outbox:
             return
         self._layout.prepare()
         self._remove_leftovers()
-        turn = Turns(self._layout)
+        turns = Turns(self._layout)
         abandoned: dict[str, None] = {}
-        for candidate in self._abandoned():
-            turn.begin()
+        for candidate in self._layout.abandoned():
             if everything:
                 abandoned[candidate.id] = None
             yield candidate
         for bucket in self._layout.buckets():
             if everything or layout.is_due(bucket, time.time() + ahead):
                 for candidate in self._layout.bucket(bucket):
-                    if candidate.id not in abandoned and not turn.has_had_turn(candidate):
+                    if candidate.id not in abandoned and not turns.has_had_turn(candidate):
                         yield candidate
                 self._layout.remove_empty_bucket(bucket)
-        for candidate in [found for entry_id in abandoned for found in self._layout.find_waiting(entry_id)]:
-            if not turn.has_had_turn(candidate):
+        for candidate in [found for entry_id in abandoned for found in self._layout.find(entry_id, "waiting")]:
+            if not turns.has_had_turn(candidate):
                 yield candidate  # last, because it may have crashed its owner
 
     def claim(self, candidate: Candidate) -> Claim | None:
@@ -189,7 +174,7 @@ class Outbox:
         :return: the claim; None if another process was first, or if the entry must wait because its last owner died.
             Also None if the entry is damaged, and moves to corrupt/, or if it can't be read now, and keeps its state
         """
-        claim = self._claimed(candidate)
+        claim = self._claimed(candidate, verify=True)
         if claim is None:
             return None
         if not claim.entry.pending:
@@ -198,10 +183,7 @@ class Outbox:
         try:
             if candidate.state == "claimed" and claim.entry.attempts > 1 and not claim.may_try_after_crash():
                 return None
-            if damage := claim.damage():
-                claim.dead_letter(damage)
-                return None
-        except (OSError, MemoryError) as error:
+        except OSError as error:
             self._put_back(claim.path, candidate, error)
             return None
         return claim
@@ -216,7 +198,7 @@ class Outbox:
         entry_id = claim_name.partition(".")[0]
         if not text.is_id(entry_id) or os.path.basename(claim_name) != claim_name or not self.exists():
             return None
-        return self._claimed(Candidate("claimed", entry_id, f"claimed/{claim_name}"))
+        return self._claimed(Candidate(f"claimed/{claim_name}"))
 
     def find(self, word: str) -> list[Candidate]:
         """Return the entries whose id is `word`; if there are none, up to `BOUND` entries whose id starts with it.
@@ -251,20 +233,20 @@ class Outbox:
                     if os.path.lexists(self._layout.path(candidate.name)):  # otherwise it was moved meanwhile
                         yield candidate, str(error)
 
-    def summary(self, since: float | None = None) -> Summary:
-        """Count the entries, up to `BOUND` in each state, without reading them.
-
-        :param since: ignore earlier buckets for `Summary.next_due`, in seconds since 1970 UTC; None for now
-        """
+    def summary(self) -> Summary:
+        """Count the entries, up to `BOUND` in each state, without reading them."""
         now = time.time()
-        counts = {state: self._layout.count(state, BOUND) for state in _LISTED if state != "waiting"}
-        counts["waiting"], due = self._layout.count_waiting(BOUND, now)
-        since = now if since is None else since
-        return Summary(counts, due, next((bucket for bucket in self._layout.buckets() if bucket >= since), None))
-
-    def changes(self) -> tuple[int, ...]:
-        """Return a fingerprint that changes when a new entry is due now, without listing a directory."""
-        return self._layout.changes(time.time())
+        counts = {state: self._layout.count(BOUND, state) for state in _LISTED if state != "waiting"}
+        buckets = self._layout.buckets()
+        waiting = due = 0
+        for bucket in buckets:
+            found = self._layout.count(BOUND - waiting, "waiting", str(bucket))
+            waiting += found
+            due += found if layout.is_due(bucket, now) else 0
+            if waiting == BOUND:
+                break
+        counts["waiting"] = waiting
+        return Summary(counts, due, next((bucket for bucket in buckets if bucket >= now), None))
 
     def retry(self, candidate: Candidate, handlers: Mapping[str, str] | None = None) -> str:
         """Make an entry due now, also for handlers that have failed permanently.
@@ -300,7 +282,7 @@ class Outbox:
         """
         if self._has_live_owner(candidate):
             return False
-        dropped = self._layout.discard(self._layout.path(candidate.name), candidate.id)
+        dropped = self._layout.discard(self._layout.path(candidate.name))
         self._remove_empty_bucket_of(candidate)
         return dropped
 
@@ -317,31 +299,25 @@ class Outbox:
 
     def _has_live_owner(self, candidate: Candidate) -> bool:
         """Return whether an entry is claimed and its owner is alive."""
-        path = self._layout.path(candidate.name)
-        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.owner, path, CLAIM_LEASE)
-
-    def _abandoned(self) -> Iterator[Candidate]:
-        """Yield the claims whose owner is dead."""
-        for candidate in self._layout.candidates("claimed"):
-            if self._layout.is_abandoned(candidate.owner, self._layout.path(candidate.name), CLAIM_LEASE):
-                yield candidate
+        return candidate.state == "claimed" and not self._layout.is_abandoned(candidate.name)
 
     def _remove_leftovers(self) -> None:
         """Remove the files of dead processes in tmp/."""
         for name in files.list_names(self._layout.path("tmp")):
-            path = self._layout.path("tmp", name)
-            if self._layout.is_abandoned(name.partition(".")[2], path, CLAIM_LEASE):
-                files.remove(path)
+            if self._layout.is_abandoned(f"tmp/{name}"):
+                files.remove(self._layout.path("tmp", name))
 
-    def _claimed(self, candidate: Candidate) -> Claim | None:
-        """Claim an entry for this process; return None if another process was first or the entry can't be read."""
-        source, entry_id = self._layout.path(candidate.name), candidate.id.partition(".")[0]
+    def _claimed(self, candidate: Candidate, *, verify: bool = False) -> Claim | None:
+        """Claim an entry for this process; return None if another process was first or the entry can't be read.
+
+        :param verify: whether to check the attachments
+        """
+        source, entry_id = self._layout.path(candidate.name), files.id_of(candidate.name)
         target = self._layout.new_path("claimed", entry_id)
         try:
-            if files.is_from_newer_release(source):
+            is_directory, is_shared = files.inspect(source)
+            if files.is_from_newer_release(source, is_directory=is_directory):
                 return None
-            is_directory = files.require_owned(source)
-            is_shared = files.is_shared(source)
             if not is_shared:  # else this would change the date of other entries, which `Turns` uses
                 os.utime(source)  # start the lease before the claim
             if not files.rename_entry(source, target):
@@ -353,33 +329,40 @@ class Outbox:
             return None
         try:
             if is_shared:
-                self._give_own_file(target, entry_id)
-            content = files.read_text(target, is_directory=is_directory)
-            own = text.text_of_entry(content, entry_id)
-            entry = text.decode_entry(own)
-            if entry.id != entry_id:
-                raise files.DamagedError(f"its text has another id: {entry.id!r}")
+                self._give_own_file(target)
+            claim = self._read_claimed(target, entry_id, is_directory=is_directory)
+            if verify and claim.entry.pending and (damage := claim.damage()):
+                raise files.DamagedError(damage)
         except (OSError, MemoryError, text.NewerVersionError) as error:
             self._put_back(target, candidate, error)
             return None
         except ValueError as error:
             self._dead_letter(target, entry_id, error)
             return None
-        torn, shared = not own.endswith(b"\n"), len(own) < len(content)
-        claim = Claim(self._layout, target, entry, is_directory=is_directory, torn=torn, shared=shared)
-        return claim.with_fixed_handlers()
+        return claim
 
-    def _give_own_file(self, path: str, entry_id: str) -> None:
+    def _read_claimed(self, path: str, entry_id: str, *, is_directory: bool) -> Claim:
+        content = files.read_text(path, is_directory=is_directory)
+        own = text.text_of_entry(content, entry_id)
+        entry = text.decode_entry(own)
+        if entry.id != entry_id:
+            raise files.DamagedError(f"its text has another id: {entry.id!r}")
+        torn, shared = not own.endswith(b"\n"), len(own) < len(content)
+        claim = Claim(self._layout, path, entry, is_directory=is_directory, torn=torn, shared=shared)
+        claim.fix_handlers()
+        return claim
+
+    def _give_own_file(self, path: str) -> None:
         """Give a claimed entry its own file, so that it has its own date."""
         try:
-            files.give_own_file(path, self._layout.new_path("tmp", entry_id), entry_id)
+            files.give_own_file(path, self._layout.new_path("tmp", files.id_of(path)))
         except OSError:
             os.utime(path)  # continue, for example if the disk is full: delivering the entry frees space
 
     def _dead_letter(self, path: str, entry_id: str, error: ValueError) -> None:
         _log.error("outbox entry %s is moved to corrupt/: %s", entry_id, error)
         try:
-            self._layout.move_to(path, "corrupt", entry_id)
+            self._layout.move_to(path, "corrupt")
         except OSError as problem:
             _log.warning("outbox entry %s stays claimed until this process ends: %s", entry_id, problem)
 
@@ -390,7 +373,7 @@ class Outbox:
             if candidate.due is None:
                 files.rename_entry(path, self._layout.path(candidate.name))
             elif files.exists(path):
-                self._layout.move_to_waiting(path, candidate.id, candidate.due)
+                self._layout.move_to_waiting(path, candidate.due)
         except OSError as problem:
             _log.warning("outbox entry %s stays claimed until this process ends: %s", candidate.id, problem)
 

@@ -9,26 +9,22 @@ from __future__ import annotations
 import os
 import time
 
-from event import _files, _trace_context
+from event import _files, _log, _trace_context
 from event._event import Event, decode_event, encode_event, unique_id
 from event._event_copies import without_attachments
-from event._outbox import attachments, files
 from event._outbox import entry as text
+from event._outbox import files
 from event._outbox.claim import Claim
 from event._outbox.entry import Entry
-from event.error import EventError
+from event._redact import redact_text
+from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
-    from typing import TypeAlias
 
     from event._outbox.layout import Layout
     from event._trace_context import Span
-
-    # The path in tmp/, the entry, and whether the path is a directory.
-    Written: TypeAlias = "tuple[str, Entry, bool]"
 
 _MAX_SYNC_THREADS = 8  # that write and sync at the same time
 _MAX_SHARED = 8192  # bytes of an entry in a shared file
@@ -68,25 +64,6 @@ class NewEntry:
         return f"<NewEntry {self.event!r} for {', '.join(self.handlers)}>"
 
 
-class Workspace:
-    """A temporary directory for the attachments of an event that is about to be put."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._path = ""
-
-    def __enter__(self) -> str:
-        """Create the directory; return its path."""
-        self._layout.prepare("tmp")
-        self._path = self._layout.new_path("tmp", unique_id())
-        os.mkdir(self._path, 0o700)
-        return self._path
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        """Remove the directory and its remaining files."""
-        files.remove(self._path)
-
-
 def put(layout: Layout, new: NewEntry) -> Claim:
     """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may be temporary.
 
@@ -100,7 +77,7 @@ def put(layout: Layout, new: NewEntry) -> Claim:
 
 def _put(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Claim:
     layout.prepare("tmp", "claimed")
-    claim = _enter(layout, _write_entry(layout, new, skip_unreadable=skip_unreadable))
+    claim = _write_entry(layout, new, skip_unreadable=skip_unreadable)
     _sync(layout, [claim])
     return claim
 
@@ -112,12 +89,9 @@ def put_many(layout: Layout, new: Sequence[NewEntry], *, together: bool) -> list
     except OSError as error:
         return [error] * len(new)
     shared = _put_in_shared_file(layout, new) if together else {}
-    others = [number for number in range(len(new)) if number not in shared]
-    written = _write_in_threads(layout, [new[number] for number in others])
-    entered: dict[int, Claim | Exception] = {
-        n: _enter_or_error(layout, one) for n, one in zip(others, written, strict=True)
-    }
-    results = [shared[number] if number in shared else entered[number] for number in range(len(new))]
+    others = {number: item for number, item in enumerate(new) if number not in shared}
+    done = {**shared, **_write_in_threads(layout, others)}
+    results = [done[number] for number in range(len(new))]
     try:
         _sync(layout, [result for result in results if isinstance(result, Claim)])
     except OSError as error:
@@ -166,26 +140,67 @@ def _id_of(new: NewEntry) -> str:
     return entry_id
 
 
-def _write_entry(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Written:
-    """Write an entry to tmp/ and sync it."""
+def _write_entry(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Claim:
+    """Write an entry to tmp/, sync it, and move it to claimed/, without syncing the directory."""
     entry_id = _id_of(new)
     path = layout.new_path("tmp", entry_id)
+    target = layout.path("claimed", os.path.basename(path))
     has_attachments = bool(new.event.get_attachments())
     try:
         copies: dict[str, list[str]] = {}
         if has_attachments:
             os.mkdir(path, 0o700)
-            copies = attachments.keep(
-                new.event, path, layout.path("tmp"), strict=new.strict, skip_unreadable=skip_unreadable
-            )
+            copies = _keep_attachments(new, path, layout.path("tmp", ""), skip_unreadable=skip_unreadable)
         entry, line = _encode(new, entry_id, copies)
         _files.write_new(files.text_path(path, is_directory=has_attachments), line)
         if has_attachments:
             _files.sync_directory(path)
+        os.rename(path, target)
     except BaseException:
         files.remove(path)
         raise
-    return path, entry, has_attachments
+    return Claim(layout, target, entry, is_directory=has_attachments)
+
+
+def _keep_attachments(new: NewEntry, directory: str, workspaces: str, *, skip_unreadable: bool) -> dict[str, list[str]]:
+    """Copy an event's attachments into a directory; return name -> [file, SHA-1] of the copies.
+
+    Handlers deliver the copies, even if an attached file changes later. Files in a workspace are moved.
+
+    :param skip_unreadable: whether to omit a file that can't be read, with a warning. Otherwise, it is an error
+    :raises OSError: a copy can't be written, or a file can't be read
+    :raises EventError: with `NewEntry.strict`, a file has changed
+    """
+    copies: dict[str, list[str]] = {}
+    for name, (path, expected) in new.event.get_attachments().copy().items():
+        file = str(len(copies))
+        target = os.path.join(directory, file)
+        if path.startswith(workspaces):
+            _move_synced(path, target)
+            copies[name] = [file, expected]
+            continue
+        try:
+            found = _files.copy_and_hash(path, target, mode=0o400, sync=True)  # regardless of the original's mode
+        except _files.UnreadableError as error:
+            if not skip_unreadable:
+                raise
+            _files.unlink_quietly(target)
+            reason = redact_text(one_line(error))
+            _log.warning("attachment %r of %r cannot be read, and is left out: %s", name, new.event, reason)
+            continue
+        if new.strict and found != expected:
+            raise EventError(f"attachment {name!r} of {new.event!r} has changed since it was attached: {path}")
+        copies[name] = [file, found]
+    return copies
+
+
+def _move_synced(source: str, target: str) -> None:
+    fd = os.open(source, os.O_RDWR | files.OPEN_FLAGS)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(source, target)
 
 
 def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple[Entry, bytes]:
@@ -206,25 +221,6 @@ def _encode(new: NewEntry, entry_id: str, copies: dict[str, list[str]]) -> tuple
     return entry, line
 
 
-def _enter(layout: Layout, written: Written) -> Claim:
-    """Move an entry from tmp/ to claimed/, without syncing the directory."""
-    path, entry, is_directory = written
-    target = layout.path("claimed", os.path.basename(path))
-    try:
-        os.rename(path, target)
-    except BaseException:
-        files.remove(path)
-        raise
-    return Claim(layout, target, entry, is_directory=is_directory)
-
-
-def _enter_or_error(layout: Layout, written: Written | Exception) -> Claim | Exception:
-    try:
-        return written if isinstance(written, Exception) else _enter(layout, written)
-    except OSError as error:
-        return error
-
-
 def _sync(layout: Layout, claims: list[Claim]) -> None:
     """Sync the directory of new claims to disk. If that fails, remove all of them."""
     try:
@@ -235,32 +231,31 @@ def _sync(layout: Layout, claims: list[Claim]) -> None:
         raise
 
 
-def _write_in_threads(layout: Layout, new: Sequence[NewEntry]) -> list[Written | Exception]:
-    """Write entries in several threads, because a disk can sync several files at once."""
+def _write_in_threads(layout: Layout, new: dict[int, NewEntry]) -> dict[int, Claim | Exception]:
+    """Write entries in several threads, because a disk can sync several files at once; return the results by number."""
     from contextvars import copy_context
     from threading import Thread
 
-    results: dict[int, Written | Exception] = {}
+    results: dict[int, Claim | Exception] = {}
+    numbers = [*new]
 
-    def work(numbers: range) -> None:
-        for number in numbers:
+    def work(first: int) -> None:
+        for number in numbers[first::_MAX_SYNC_THREADS]:
             try:
                 results[number] = _write_entry(layout, new[number], skip_unreadable=not new[number].strict)
             except Exception as error:
                 results[number] = error
 
     threads = []
-    step = min(len(new), _MAX_SYNC_THREADS)
-    for first in range(1, step):
-        numbers = range(first, len(new), step)
-        thread = Thread(target=copy_context().run, args=(work, numbers), name="event outbox")
+    for first in range(1, min(len(new), _MAX_SYNC_THREADS)):
+        thread = Thread(target=copy_context().run, args=(work, first), name="event outbox")
         try:
             thread.start()
         except RuntimeError:  # no more threads can be started
-            work(numbers)
+            work(first)
         else:
             threads.append(thread)
-    work(range(0, len(new), step or 1))
+    work(0)
     for thread in threads:
         thread.join()
-    return [results[number] for number in range(len(new))]
+    return results

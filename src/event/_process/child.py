@@ -8,13 +8,13 @@ import sys
 import time
 
 from event._fast_signal import signal, signal_name
+from event._process.output import OUTPUT_TIMEOUT, Tee, tee_of_own_output
+from event._process.signals import Signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from event._process.output import Output, Tee
-    from event._process.signals import Signals
 
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 of POSIX
 
@@ -44,12 +44,13 @@ class ExitResult:
 
 
 class ChildProcess:
-    """A command that runs as a child process.
+    """A command that runs as a child process. If it cannot be started, `wait` returns the error.
 
     :param words: the command and its arguments; it is looked up in PATH and runs without a shell
     :param environ: its environment variables
     :param log: a descriptor to copy its stdout and stderr to; None for no log
-    :param keep_end: whether to keep the end of the output for `last_lines`; see `event._process.output.Output`
+    :param keep_end: whether to keep the end of the output
+    :ivar tee: copies the output, and has its end
     """
 
     def __init__(
@@ -58,28 +59,19 @@ class ChildProcess:
         self._words = list(words)
         self._environ = {name: value for name, value in environ.items() if name}
         self._error: OSError | None = None
-        self._output: Output | None = None
-        self._log = log
-        self._log_error: OSError | None = None
+        self._received: list[int] = []
+        self._is_logged = log is not None
+        self.tee = Tee((), None)
         if log is not None or keep_end:
-            from event._process.output import Output
-
             try:
-                self._output = Output(log)
+                self.tee = tee_of_own_output(log)
             except OSError as error:  # too many files are open
-                self._log_error = error
+                self.tee.error = error
                 if log is not None:
                     os.close(log)
-
-    @property
-    def _tee(self) -> Tee | None:
-        return self._output.tee if self._output else None
-
-    def start(self) -> None:
-        """Start the command. If it cannot be started, `wait` returns the error."""
         self._began = time.monotonic()
         try:
-            self._spawn(self._tee)
+            self._spawn()
         except OSError as error:
             self._error = _with_reason(error, self._words[0])
 
@@ -87,75 +79,46 @@ class ChildProcess:
         """Wait until the command has ended and its log is complete."""
         code = _status(self._error) if self._error else self._wait()
         seconds = time.monotonic() - self._began
-        if self._tee:
-            from event._process.output import OUTPUT_TIMEOUT
+        self.tee.end(OUTPUT_TIMEOUT if code or self._is_logged else 0.0)
+        return ExitResult(code or (1 if self.tee.show_error else 0), seconds, self._received, self._error)
 
-            self._tee.end(OUTPUT_TIMEOUT if code or self._log is not None else 0.0)
-        return ExitResult(code or (1 if self.show_error else 0), seconds, self._received(), self._error)
-
-    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
-        """Return the last lines of the output, after the command has ended; empty if none were kept.
-
-        :param count: the number of lines
-        :param redact: a function that replaces the secrets in a text
-        """
-        return self._output.last_lines(count, redact) if self._output else ""
-
-    @property
-    def log_error(self) -> OSError | None:
-        """The error that made the log incomplete; None if it is complete or there is no log."""
-        if self._log is None:
-            return None
-        return self._tee.error if self._tee else self._log_error
-
-    @property
-    def show_error(self) -> OSError | None:
-        """The error that kept output from stdout or stderr; None if there is none, or if the reader has gone away."""
-        return self._tee.show_error if self._tee else None
+    def finish(self) -> None:
+        """Show the rest of the command's output, and end the witness of the signals."""
+        self.tee.finish()
+        if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no witness
+            self._signals.end(wait=not self.tee.left_behind)
 
     if sys.platform == "win32":  # pragma: no cover  # platform: Windows
 
-        def _spawn(self, tee: Tee | None) -> None:
+        def _spawn(self) -> None:
             from shutil import which
             from subprocess import Popen
 
             # The console also sends Ctrl-C to the command, which decides whether to end.
-            self._signals: list[int] = []
             for number in _STOPPING:
-                signal.signal(number, lambda number, _frame: self._signals.append(number))
-            writers = tee.start() if tee else {}
+                signal.signal(number, lambda number, _frame: self._received.append(number))
+            writers = self.tee.start()
             program = which(self._words[0]) or self._words[0]  # with an extension of PATHEXT
             try:
                 self._popen = Popen(  # noqa: S603  # what the user asks for
                     [program, *self._words[1:]], env=self._environ, stdout=writers.get(1), stderr=writers.get(2)
                 )
             finally:
-                if tee:
-                    tee.spawned()
+                self.tee.spawned()
 
         def _wait(self) -> int:
             code = self._popen.wait()
             return code - (1 << 32) if code >= 1 << 31 else code  # as sys.exit expects it
 
-        def _received(self) -> list[int]:
-            return self._signals
-
-        def finish(self) -> None:
-            """Show the rest of the command's output."""
-            if self._tee:
-                self._tee.finish()
-
     else:
-        _signals: Signals
 
-        def _spawn(self, tee: Tee | None) -> None:
-            from event._process.signals import Signals
-
+        def _spawn(self) -> None:
+            tee = self.tee
             self._signals = signals = Signals()
-            signals.begin(tee, tee.writers.values() if tee else ())
-            if tee:
-                tee.on_closed = signals.report_closed
-            writers = tee.start() if tee else {}  # while the signals are blocked, so that the threads block them too
+            self._received = signals.received
+            signals.begin(tee if tee.streams else None, tee.writers.values())
+            tee.on_closed = signals.report_closed
+            writers = tee.start()  # while the signals are blocked, so that the threads block them too
             try:
                 if not self._words[0]:  # as execvp does; Python raises another error
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -164,22 +127,12 @@ class ChildProcess:
                 signals.settle()
                 raise
             finally:
-                if tee:
-                    tee.spawned()
+                tee.spawned()
 
         def _wait(self) -> int:
             status = self._signals.wait(self._pid)
             self._signals.settle()
             return os.waitstatus_to_exitcode(status)
-
-        def _received(self) -> list[int]:
-            return self._signals.received
-
-        def finish(self) -> None:
-            """Show the rest of the command's output, and end the witness of the signals."""
-            if self._tee:
-                self._tee.finish()
-            self._signals.end(wait=self._tee is None or not self._tee.left_behind)
 
 
 def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int, int], mask: Iterable[int]) -> int:
@@ -209,6 +162,10 @@ def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int
         return spawn("/bin/sh", ["sh", which(words[0]) or words[0], *words[1:]])
 
 
+def _status(error: OSError) -> int:
+    return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
+
+
 def _with_reason(error: OSError, command: str) -> OSError:
     """Return the error of a command that cannot be started; if the command exists, its interpreter does not."""
     from shutil import which
@@ -216,11 +173,6 @@ def _with_reason(error: OSError, command: str) -> OSError:
     if error.errno == errno.ENOENT and which(command):
         return FileNotFoundError(errno.ENOENT, "the interpreter in its first line (#!) does not exist")
     return error
-
-
-def _status(error: OSError) -> int:
-    """Return the exit status of a shell for a command that cannot be started."""
-    return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
 
 
 _STOPPING = frozenset(

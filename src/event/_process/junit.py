@@ -30,10 +30,7 @@ _RESULTS: tuple[str, ...] = ("failure", "error", "skipped")
 
 
 class Summary:
-    """The counts of all reports.
-
-    :ivar failing: the names of the first `NAMES` failed tests
-    """
+    """The counts of all reports, and the names of the first `NAMES` failed tests."""
 
     def __init__(self) -> None:
         self.tests = 0
@@ -44,23 +41,18 @@ class Summary:
         self._result = ""
 
     def add(self, other: Summary) -> None:
-        """Add the counts of a report."""
         self.tests += other.tests
         self.failing = [*self.failing, *other.failing][:NAMES]
         for result, count in other._counts.items():
             self._counts[result] += count
 
     def as_data(self) -> dict[str, Any]:
-        """Return the counts as an event's data."""
-        counts = {"tests": self.tests, "failures": self._counts["failure"], "errors": self._counts["error"]}
-        data: dict[str, Any] = {**counts, "skipped": self._counts["skipped"]}
+        failures, errors, skipped = (self._counts[result] for result in _RESULTS)
+        data = {"tests": self.tests, "failures": failures, "errors": errors, "skipped": skipped}
         return {**data, "failing_tests": self.failing} if self.failing else data
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Process the start of an element.
-
-        :raises ValueError: there are too many elements
-        """
+        """Process the start of an element. Raise ValueError if there are too many."""
         self._elements += 1
         if self._elements > MOST_ELEMENTS:
             raise ValueError(f"it has more than {MOST_ELEMENTS} elements")
@@ -72,7 +64,6 @@ class Summary:
             self._result = tag
 
     def end(self, tag: str) -> None:
-        """Process the end of an element."""
         if tag != "testcase":
             return
         self.tests += 1
@@ -149,6 +140,8 @@ def _read(path: str, since: float, room: int) -> tuple[Summary, int]:
     :raises OSError: it cannot be read
     :raises ValueError: it is not a report, it is too old or it exceeds a limit
     """
+    from xml.parsers.expat import ExpatError
+
     from event import _files
 
     with open(_files.open_regular(path), "rb") as file:
@@ -160,20 +153,14 @@ def _read(path: str, since: float, room: int) -> tuple[Summary, int]:
         report = Summary()
         parser = _parser(report)
         left = status.st_size
-        while left > 0 and (piece := file.read(min(_PIECE, left))):
-            left -= len(piece)
-            _feed(parser, piece, is_last=False)
-        _feed(parser, b"", is_last=True)
+        try:
+            while left > 0 and (piece := file.read(min(_PIECE, left))):
+                left -= len(piece)
+                parser.Parse(piece)
+            parser.Parse(b"", True)
+        except ExpatError as error:
+            raise ValueError(f"it is not XML: {error}") from error
     return report, status.st_size
-
-
-def _feed(parser: XMLParserType, piece: bytes, *, is_last: bool) -> None:
-    from xml.parsers.expat import ExpatError
-
-    try:
-        parser.Parse(piece, is_last)
-    except ExpatError as error:
-        raise ValueError(f"it is not XML: {error}") from error
 
 
 def _parser(report: Summary) -> XMLParserType:

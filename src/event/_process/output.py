@@ -2,17 +2,7 @@
 
 The command writes to pipes instead of stdout and stderr, and a thread copies the data. If stdout and stderr are the
 same file, they share a pipe, so that the order is kept. A process that the command started may keep a pipe open after
-the command has ended. So the copying ends in several steps:
-
-==================  ===================================================================================================
-`Tee.start`         start the threads
-`Tee.spawned`       close our ends of the pipes, since the command has its own
-`Tee.end`           after the command has ended, keep its output and the output within the grace period; further threads
-                    show it
-`Tee.finish`        wait until all output is shown
-`Tee.pass_through`  in the witness (see `event._process.signals`), after this process has ended: show the output of
-                    remaining processes, so that they are not killed by a closed pipe
-==================  ===================================================================================================
+the command has ended. So the copying ends in several steps: `Tee.end`, `Tee.finish` and `Tee.pass_through`.
 """
 
 from __future__ import annotations
@@ -41,35 +31,29 @@ _MAX_REST = 1 << 20  # bytes read after the command has ended; the largest pipe 
 _NO_READER = frozenset({errno.EPIPE, errno.EBADF})  # the reader has gone away
 
 
-class Output:
-    """A command's output, of which the last bytes are kept.
+def tee_of_own_output(log: int | None) -> Tee:
+    """Return a tee for a command that would write to our stdout and stderr.
 
     With a log, both streams are replaced by pipes. Without a log, the command must not notice a difference, so only
     pipes and sockets are replaced. The command keeps a terminal, a device, a closed descriptor or a file. The end of a
     file is read from the file itself.
 
     :param log: a descriptor to copy the output to; `Tee.end` closes it
-    :ivar tee: copies the output; None if there is nothing to copy
     :raises OSError: too many files are open; the log is still open
     """
-
-    def __init__(self, log: int | None) -> None:
-        self._ends: list[Ring | FileEnd] = []
-        piped: list[tuple[int, ...]] = []
-        for targets in [(1, 2)] if _is_one_file(1, 2) else [(1,), (2,)]:
-            if log is not None:
-                piped.append(targets)
-            elif end := _file_end(targets[0]):
-                self._ends.append(end)
-            elif _is_unnoticed(targets[0]):
-                piped.append(targets)
-        self.tee = Tee(piped, log) if piped else None
-        if self.tee:  # the end of stderr, with the reason of a failure, comes last
-            self._ends.insert(0 if 1 in piped[0] else 1, self.tee.end_of_output)
-
-    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
-        """Return the last lines of the output, after the command has ended; see `event._process.tail.last_lines`."""
-        return last_lines([end.content() for end in self._ends], count, redact)
+    ends: list[Ring | FileEnd] = []
+    piped: list[tuple[int, ...]] = []
+    for targets in [(1, 2)] if _is_one_file(1, 2) else [(1,), (2,)]:
+        if log is not None:
+            piped.append(targets)
+        elif end := _file_end(targets[0]):
+            ends.append(end)
+        elif _is_unnoticed(targets[0]):
+            piped.append(targets)
+    tee = Tee(piped, log)
+    # The end of stderr, with the reason of a failure, comes last.
+    tee.ends = [*ends, *tee.ends] if (2,) in piped else [*tee.ends, *ends]
+    return tee
 
 
 class Tee:
@@ -78,17 +62,18 @@ class Tee:
     :param piped: for each pipe, the descriptors that it replaces
     :param log: the log's descriptor, or None. Without a log, the command gets a closed pipe if the reader of its output
         has gone away, as if it wrote there itself
-    :ivar error: the error that made the log incomplete; None if it is complete
+    :ivar error: the error that makes a log incomplete; None if it is complete
     :ivar show_error: the error that kept output from stdout or stderr, other than a closed pipe; None if there is none
     :ivar on_closed: called with the number of a stream whose reader has gone away
-    :ivar end_of_output: the last bytes of the output
+    :ivar ends: the sources of the last bytes of the output
     """
 
     def __init__(self, piped: Sequence[tuple[int, ...]], log: int | None) -> None:
         self.error: OSError | None = None
         self.show_error: OSError | None = None
         self.on_closed: Callable[[int], None] | None = None
-        self.end_of_output = Ring()
+        self._ring = Ring()
+        self.ends: list[Ring | FileEnd] = [self._ring]
         self._log = log
         self._ended = False
         self._reading = allocate_lock()
@@ -110,7 +95,7 @@ class Tee:
         return self.writers
 
     def spawned(self) -> None:
-        """Close our writing ends of the pipes, since the command has its own."""
+        """Close our ends of the pipes, since the command has its own."""
         for stream in self.streams:
             os.close(stream.writer)
 
@@ -140,7 +125,6 @@ class Tee:
             pass  # there may be no more threads; `finish` shows them
 
     def finish(self) -> None:
-        """Wait until all output is shown."""
         for stream in self.streams:
             self._show_rest(stream)
 
@@ -149,13 +133,20 @@ class Tee:
             rest, stream.rest = stream.rest, b""
             self._show(stream, rest)
 
+    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
+        """Return the last lines of the output, after the command has ended; see `event._process.tail.last_lines`."""
+        return last_lines([end.content() for end in self.ends], count, redact)
+
     @property
     def left_behind(self) -> bool:
         """Whether another process may still write to a pipe."""
         return any(stream.open for stream in self.streams)
 
     def pass_through(self) -> None:  # pragma: no cover  # the witness exits without a report to coverage
-        """Show the output until no process writes or reads it any more."""
+        """Show the output of remaining processes, so that they are not killed by a closed pipe.
+
+        The witness does this after our process has ended; see `event._process.signals`.
+        """
         poller = poll()
         streams = {stream.reader: stream for stream in self.streams if stream.open}
         for reader in streams:
@@ -199,7 +190,7 @@ class Tee:
         """Read from a pipe and write the data to the log; return the data, empty at the end of the pipe."""
         data = os.read(stream.reader, _PIPE_SIZE)
         stream.open = bool(data)
-        self.end_of_output.append(data)
+        self._ring.append(data)
         if self.error is None and self._log is not None:
             try:
                 _files.write_all(self._log, data)
@@ -215,10 +206,7 @@ class Tee:
 
 
 class _Stream:
-    """A pipe that replaces stdout, stderr or both.
-
-    :param targets: the descriptors that it replaces
-    """
+    """A pipe that replaces stdout, stderr or both."""
 
     def __init__(self, targets: tuple[int, ...]) -> None:
         self.targets = targets

@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Heir(Protocol):
-        """The work of the witness after our process has ended."""
+        """The work of the witness: `close_reader` on request, `pass_through` after our process has ended."""
 
-        def pass_through(self) -> None:
-            """Continue to show the output of remaining processes."""
+        def pass_through(self) -> None: ...
 
-        def close_reader(self, number: int) -> None:
-            """Close a pipe, as `Signals.report_closed` asks for."""
+        def close_reader(self, number: int) -> None: ...
 
 
 REPORT_TIMEOUT = 0.2  # seconds
@@ -174,10 +172,7 @@ def _first_signal(numbers: set[int]) -> set[int]:
 def _watch(  # pragma: no cover  # the witness exits without a report to coverage
     numbers: Iterable[int], reports: int, lifeline: int, heir: Heir | None, foreign: Iterable[int]
 ) -> None:
-    """Run the witness: report signals, and exit at the end of the lifeline.
-
-    :param foreign: descriptors to close
-    """
+    """Run the witness: close the foreign descriptors, report signals, and exit at the end of the lifeline."""
 
     def live() -> None:
         try:

@@ -34,7 +34,6 @@ class Ring:
         self._is_cut = False
 
     def append(self, data: bytes) -> None:
-        """Add bytes."""
         self._bytes += data
         if len(self._bytes) > 2 * KEPT:  # seldom, so that every byte is moved once
             del self._bytes[:-KEPT]

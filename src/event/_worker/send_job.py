@@ -101,7 +101,7 @@ def prepare(job: dict[str, Any], _blob: bytes, _reporter: Reporter) -> None:
 
     :param job: ``handlers`` are the handlers' names; ``outbox`` is whether an outbox is used
     """
-    from event import _conditions, _dump  # noqa: F401
+    from event import _conditions  # noqa: F401
 
     if not is_plain(job["handlers"]):
         from event._worker import capture  # noqa: F401

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from threading import Thread
 
 from event._broker import Disposition, Incoming, SinkResult
-from event._process.signal_flag import SignalFlag
+from event._process.shutdown import SignalFlag
 from event._worker.parent import EXIT_TIMEOUT, Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.results import Result

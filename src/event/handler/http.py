@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from event import Event, EventError, EventHandler, PermanentError, _handler_config, _log, _secrets, sending_id
 from event._formats import cloudevents
-from event._handler import import_extra
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any, ClassVar
 
     from event._net.deadline import Deadline
-    from event._net.http import Client, Response, Target
+    from event._net.http import Response, Target
 
 _FORMATS = ("cloudevents", "cdevents", "json")
 _HTTP_OPTIONS = ("source", "type", "cdevents", "timeout")
@@ -40,15 +38,10 @@ class HTTPHandler(EventHandler):
     :param type: the attribute ``type`` of CloudEvents; ``{name}`` is replaced by the event's name
     :param cdevents: the version of CDEvents
     :param timeout: the total timeout of a sending in seconds, including retries after ``Retry-After``
-    :raises EventError: the extra is not installed, or an argument is invalid
+    :raises EventError: an argument is invalid
     """
 
-    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
-    requires: ClassVar[Mapping[str, str]] = {"idna": "e3-event[http]"}
     references: ClassVar[tuple[str, ...]] = ("url", "secret")
-
-    # A class attribute, so that copies and unpickled handlers start without a client.
-    _client: Client | None = None
 
     def __init__(  # noqa: PLR0913  # what can be configured
         self,
@@ -61,9 +54,8 @@ class HTTPHandler(EventHandler):
         cdevents: str = cloudevents.CDEVENTS_DEFAULT,
         timeout: float = _POST_TIMEOUT,
     ) -> None:
-        import_extra("idna", self.requires["idna"])
         # Imported now, not during a sending: while one thread imports, another may fork.
-        from event._net import http, webhook  # noqa: F401
+        from event._net import http, webhook
 
         self.url = url
         self.format: str = _one_of("the format", format, _FORMATS)
@@ -72,11 +64,12 @@ class HTTPHandler(EventHandler):
         self.type = type
         self.cdevents: str = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
         self.timeout: float = _handler_config.positive_seconds(timeout, "http: the timeout")
-        self._check_secrets()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for copy and pickle, without the connections."""
-        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+        if not _secrets.is_reference(url) and http.Target.parse(url, _SUBJECT).has_secret:
+            _secrets.warn_if_clear(url, "http: the URL, with a user or a query,")
+        if not _secrets.is_reference(secret):
+            webhook.keys(secret)
+            _secrets.warn_if_clear(secret, "http: the signing secret")
+        self._client = http.Client()  # all sendings and threads share it
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
@@ -113,7 +106,7 @@ class HTTPHandler(EventHandler):
         from event._net.deadline import Deadline
         from event._net.http import FAILURES, Target, http_reason
 
-        shown = self._shown()
+        shown = self.url if _secrets.is_reference(self.url) else ""
         try:
             target = Target.parse(_secrets.resolve_secret(self.url, _SUBJECT), _SUBJECT)
             shown = shown or target.shown
@@ -140,39 +133,16 @@ class HTTPHandler(EventHandler):
         return cloudevents.CONTENT_TYPE, text.encode()
 
     def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Response:
-        """Post, and retry after each Retry-After that the deadline allows; return the last response."""
         from event._net.http import repeated
         from event._net.webhook import sign
 
         secret = _secrets.resolve_secret(self.secret, "http: the signing secret")
-        client = self._connected()
 
         def post() -> Response:
             headers = {"Content-Type": content_type, "User-Agent": "e3-event", **sign(secret, sending, body)}
-            return client.post(target, body, headers, deadline)
+            return self._client.post(target, body, headers, deadline)
 
         return repeated(post, deadline)
-
-    def _connected(self) -> Client:
-        """Return the HTTP client, which all sendings and threads share."""
-        from event._net.http import Client
-
-        if self._client is None:
-            self._client = Client()
-        return self._client
-
-    def _shown(self) -> str:
-        return self.url if _secrets.is_reference(self.url) else ""
-
-    def _check_secrets(self) -> None:
-        from event._net.http import Target
-        from event._net.webhook import keys
-
-        if not _secrets.is_reference(self.url) and Target.parse(self.url, _SUBJECT).has_secret:
-            _secrets.warn_if_clear(self.url, "http: the URL, with a user or a query,")
-        if not _secrets.is_reference(self.secret):
-            keys(self.secret)
-            _secrets.warn_if_clear(self.secret, "http: the signing secret")
 
     def _encoded(self, url: str, secret: str) -> str:
         usual = {"source": "", "type": "", "cdevents": cloudevents.CDEVENTS_DEFAULT, "timeout": _POST_TIMEOUT}

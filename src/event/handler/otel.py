@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from event._net.deadline import Deadline
-    from event._net.otlp import Exporter, Settings
+    from event._net.otlp import Settings
 
 _MAX_ATTRIBUTE_DEPTH = 8  # levels of nested objects that become attributes; deeper ones become JSON
 _LARGEST_INT = 1 << 63
@@ -69,23 +69,19 @@ class OTelHandler(EventHandler):
     :raises EventError: the extra is not installed, or the endpoint is not a URL
     """
 
-    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common", "idna"),
+        ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common"),
         "e3-event[otel]",
     )
     references: ClassVar[tuple[str, ...]] = ("endpoint", "headers")
 
     timeout: float | None = None
 
-    # A class attribute, so that copies and unpickled handlers start without an exporter.
-    _exporter: Exporter | None = None
-
     def __init__(self, endpoint: str = "", service: str = "", headers: str = "") -> None:
         for module, requirement in self.requires.items():
             import_extra(module, requirement)
         # Imported now, not during a sending: while one thread imports, another may fork.
-        from event._net import otlp
+        from event._net import http, otlp
 
         if endpoint and not _secrets.is_reference(endpoint) and otlp.endpoint_target(endpoint).has_secret:
             _secrets.warn_if_clear(endpoint, "otel: the endpoint's password or token")
@@ -93,10 +89,7 @@ class OTelHandler(EventHandler):
         self.endpoint = endpoint
         self.service = service
         self.headers = headers
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for copy and pickle, without the connections."""
-        return {name: value for name, value in self.__dict__.items() if name != "_exporter"}
+        self._client = http.Client()  # all sendings and threads share it
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
@@ -163,9 +156,12 @@ class OTelHandler(EventHandler):
     def _export_all(self, spans: Mapping[int, ReadableSpan]) -> dict[int, EventError]:
         """Export spans; return the errors of those that failed, by number."""
         from event._net.deadline import Deadline
+        from event._net.otlp import Settings
 
         try:
-            settings = self._settings()
+            endpoint = _secrets.resolve_secret(self.endpoint, "otel: the endpoint")
+            headers = _secrets.resolve_secret(self.headers, "otel: the headers")
+            settings = Settings.read(endpoint, headers, self.timeout)
         except EventError as error:
             return dict.fromkeys(spans, error)
         deadline = Deadline(settings.timeout)
@@ -176,33 +172,18 @@ class OTelHandler(EventHandler):
         return {number: problem for number, problem in each.items() if problem}
 
     def _problem(self, spans: Sequence[ReadableSpan], settings: Settings, deadline: Deadline) -> EventError | None:
+        from event._net import http, otlp
+
+        if self._client.trust != settings.trust:
+            self._client = http.Client(*settings.trust)
         try:
-            self._connected().export(spans, settings, deadline)
+            otlp.export(self._client, spans, settings, deadline)
         except EventError as error:
             where = self.endpoint if _secrets.is_reference(self.endpoint) else settings.target.shown
             return type(error)(f"otel: {where}: {one_line(error)}")
         return None
 
-    def _settings(self) -> Settings:
-        from event._net.otlp import Settings
-
-        endpoint = _secrets.resolve_secret(self.endpoint, "otel: the endpoint") if self.endpoint else ""
-        headers = _secrets.resolve_secret(self.headers, "otel: the headers") if self.headers else ""
-        return Settings.read(endpoint, headers, self.timeout)
-
-    def _connected(self) -> Exporter:
-        """Return the exporter, which all sendings and threads share."""
-        from event._net.otlp import Exporter
-
-        if self._exporter is None:
-            self._exporter = Exporter()
-        return self._exporter
-
     def _span_of(self, event: Event) -> ReadableSpan | None:
-        """Return an event's span; None if there is none to export.
-
-        :raises EventError: the data contains itself
-        """
         from event._net.otlp import is_off
 
         data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
@@ -303,10 +284,7 @@ def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:
 
 
 def _seconds_since_epoch(value: Any, written: Any) -> float | None:
-    """Return a date in seconds since 1970 UTC; None if it is invalid.
-
-    :param written: the date as text, used if `value` is not a number
-    """
+    """Return a date in seconds since 1970 UTC; None if it is invalid. `written` is the date as text."""
     if not isinstance(value, (int, float)):
         from datetime import datetime, timezone
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import os
 
 from event import Event, EventError, EventHandler, _files, _handler_config, _json, _log, sending_id, unique_id
-from event._handler import import_extra
 from event._net import s3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, ClassVar, TypedDict
-
-    class _Stored(TypedDict):
-        s3_url: str
-        encoding: str | None
-        ctype: str | None
-        sha1: str
+    from typing import Any, ClassVar
 
 
 _EXPECTED = "expected s3=EVENT_URL,LOG_URL,SSE,PROFILE, each URL as s3://BUCKET/PREFIX; SSE and PROFILE may be left out"
@@ -38,26 +31,18 @@ class S3Handler(EventHandler):
     :raises EventError: boto3 is not installed, or a URL is not an S3 URL
     """
 
-    # For `e3-event check`: the required modules.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
-
-    # Created by the first sending. A class attribute, so that copies and unpickled handlers start without a store.
-    _store: s3.Store | None = None
 
     def __init__(
         self, event_s3_url: str, log_s3_url: str, sse: str | None = "AES256", profile: str | None = None
     ) -> None:
-        import_extra("boto3", self.requires["boto3"])
         s3.location(event_s3_url)
         s3.location(log_s3_url)
         self.event_s3_url = event_s3_url
         self.log_s3_url = log_s3_url
         self.sse: str = sse or ""
         self.aws_profile: str | None = profile or None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for copy and pickle, without the store."""
-        return {name: value for name, value in self.__dict__.items() if name != "_store"}
+        self._store = s3.Store(self.aws_profile)
 
     @classmethod
     def decode_config(cls, _config_str: str) -> dict[str, Any]:
@@ -98,42 +83,29 @@ class S3Handler(EventHandler):
 
         part = self.event_s3_url
         try:
-            store = self._connect()
+            self._store.sse = self.sse  # it may have changed
+            self._store.connect()
             for name, (path, _) in event.get_attachments().items():
                 part = f"attachment {name!r}"
                 sent = stored[name]
-                store.upload(path, sent["s3_url"], sent["ctype"] or "application/octet-stream", sent["encoding"])
+                self._store.upload(path, sent["s3_url"], sent["ctype"] or "application/octet-stream", sent["encoding"])
             part = self.event_s3_url
-            store.put(target, text, "application/json")
+            self._store.put(target, text, "application/json")
         except (OSError, ValueError) as error:  # ValueError: a path contains a NUL
             _log.not_delivered(event, f"s3: {part}: {s3.s3_reason(error)}")
             return False
         return True
 
-    def _stored(self, event: Event, prefix: str) -> dict[str, _Stored]:
-        """Return the URL, media type, content coding and SHA-1 of each attachment."""
+    def _stored(self, event: Event, prefix: str) -> dict[str, dict[str, Any]]:
         attachments = event.get_attachments()
         uid = str(getattr(event, "uid", None))
-        stored: dict[str, _Stored] = {}
+        stored: dict[str, dict[str, Any]] = {}
         for name, safe in _files.safe_names(attachments).items():
             path, digest = attachments[name]
             ctype, encoding = _guess_type(path, name)
             url = f"{_join(self.log_s3_url, prefix, uid)}/{safe}"
             stored[name] = {"s3_url": url, "encoding": encoding, "ctype": ctype, "sha1": digest}
         return stored
-
-    def _connect(self) -> s3.Store:
-        """Return the store, which all sendings and threads share, with its client.
-
-        A changed `sse` takes effect at the next sending.
-
-        :raises OSError: the client cannot be created
-        """
-        store = self._store or s3.Store(self.aws_profile)
-        self._store = store
-        store.sse = self.sse
-        store.connect()
-        return store
 
 
 def _join(url: str, prefix: str, uid: str, ending: str = "") -> str:

@@ -1,6 +1,6 @@
-"""Attach a file: python attach.py LIBRARY FILE; prints seconds, and the most bytes that were held meanwhile.
+"""Attach a file: python attach.py LIBRARY FILE. Print the seconds and the peak memory in bytes.
 
-The library may be hashlib: its own way to hash a file, to compare with.
+For comparison, LIBRARY may be hashlib, which only hashes the file.
 """
 
 import importlib
@@ -13,7 +13,6 @@ module = importlib.import_module(library)
 
 
 def attach():
-    """Hash the file."""
     if library == "hashlib":
         with open(path, "rb") as file:
             return module.file_digest(file, "sha1").hexdigest()

@@ -1,4 +1,4 @@
-"""A handler as somebody's package would bring it; it does by_hand.py's work, with by_hand.py's means."""
+"""The handler of a plugin. It does the same work as by_hand.py, in the same way."""
 
 import json
 import os
@@ -6,22 +6,19 @@ import shutil
 
 
 class Handler:
-    """Writes an event and its attachments into a directory."""
+    """Write an event and its attachments into a directory."""
 
     def __init__(self, directory):
         self.directory = directory
 
     @classmethod
     def decode_config(cls, config_str):
-        """Return the constructor's argument."""
         return {"directory": config_str}
 
     def encode_config(self):
-        """Return the configuration."""
         return self.directory
 
     def send_event(self, event):
-        """Write the attachments, then the event."""
         stem = os.path.join(self.directory, f"{event.name}-{event.uid}")
         os.makedirs(stem)
         for name, (path, _) in event.get_attachments().items():

@@ -1,4 +1,4 @@
-"""The same job without a library: python by_hand.py ATTACHMENT DIRECTORY."""
+"""Do the work of with_event.py without a library: python by_hand.py ATTACHMENT DIRECTORY."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
-"""Time a sending to a server: python destination.py HANDLER ours|hand URL COUNT; prints the seconds of one.
+"""Time sending an event to a server: python destination.py HANDLER handler|hand URL COUNT.
 
-By hand, the same client library does what the handler has it do. The best of the repeats counts.
+Print the seconds per event, from the best repeat. `hand` uses only the client library of the handler.
 """
 
 import json
@@ -21,7 +21,7 @@ os.environ.update(
 )
 os.environ["BENCH_URL"] = url
 
-OURS = {
+ARGUMENTS = {
     "logging": ("bench", "INFO"),
     "smtp": ("Bench", "ci@localhost", "dev@localhost", url),
     "s3": ("s3://bench/events", "s3://bench/logs", ""),
@@ -32,37 +32,37 @@ OURS = {
 }
 
 
-def made():
+def make_event():
     """Return an event with three values."""
     with event.Event("compile", target="arm", status="ok", count=3) as e:
         pass
     return e
 
 
-def ours():
-    """Return what sends an event with the handler."""
-    send = event.default_manager.get_handler(handler)(*OURS[handler]).send_event
+def with_handler():
+    """Return a function that sends an event through the handler."""
+    send = event.default_manager.get_handler(handler)(*ARGUMENTS[handler]).send_event
 
     def once():
-        assert send(made()), "it was not taken"
+        assert send(make_event()), "not delivered"
 
     return once
 
 
 def text(**more):
-    """Return the data of an event as JSON, made without the library."""
+    """Return the data of an event as JSON, without the library."""
     data = {"uid": str(uuid.uuid4()), "name": "compile", "target": "arm", "status": "ok", "count": 3}
     return json.dumps(data, **more)
 
 
 def hand_logging():
-    """Return what logs an event's data."""
+    """Return a function that logs an event's data."""
     logger = logging.getLogger("bench")
     return lambda: logger.info(text(indent=2))
 
 
 def hand_smtp():
-    """Return what mails an event's data."""
+    """Return a function that mails an event's data."""
     import smtplib
     from email.message import EmailMessage
 
@@ -70,7 +70,7 @@ def hand_smtp():
 
     def once():
         mail = EmailMessage()
-        mail["Subject"], mail["From"], mail["To"] = OURS["smtp"][:3]
+        mail["Subject"], mail["From"], mail["To"] = ARGUMENTS["smtp"][:3]
         mail.set_content("compile: ok")
         mail.add_attachment(text().encode(), maintype="application", subtype="json", filename="event")
         with smtplib.SMTP(host, int(port)) as client:
@@ -80,7 +80,7 @@ def hand_smtp():
 
 
 def hand_s3():
-    """Return what puts an event's data into a bucket."""
+    """Return a function that uploads an event's data."""
     import boto3
 
     client = boto3.client("s3")
@@ -90,7 +90,7 @@ def hand_s3():
 
 
 def hand_http():
-    """Return what posts an event's data."""
+    """Return a function that posts an event's data."""
     import urllib3
 
     pool = urllib3.PoolManager()
@@ -98,19 +98,19 @@ def hand_http():
 
 
 def hand_apprise():
-    """Return what notifies of an event."""
+    """Return a function that sends a notification."""
     import apprise
 
     def once():
         target = apprise.Apprise()
-        target.add(OURS["apprise"][0])
+        target.add(ARGUMENTS["apprise"][0])
         assert target.notify(title="compile", body="ok")
 
     return once
 
 
 def hand_otel():
-    """Return what exports a span."""
+    """Return a function that exports a span."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -127,7 +127,7 @@ def hand_otel():
 
 
 def hand_broker():
-    """Return what publishes an event's data."""
+    """Return a function that publishes an event's data."""
     import kombu
 
     connection = kombu.Connection(url, transport_options={"confirm_publish": True} if "amqp" in url else {})
@@ -138,16 +138,15 @@ def hand_broker():
     return lambda: producer.publish(text(), routing_key="plain", content_type="application/json", delivery_mode=2)
 
 
-class Nowhere(logging.Handler):
-    """Takes a log record, and formats it as a file's would."""
+class FormatOnly(logging.Handler):
+    """Format each log record, as a handler that writes it would."""
 
     def emit(self, record):
-        """Format the record."""
         self.format(record)
 
 
-logging.getLogger("bench").addHandler(Nowhere())
+logging.getLogger("bench").addHandler(FormatOnly())
 logging.getLogger("bench").setLevel(logging.INFO)
-timer = Timer(ours() if how == "ours" else globals()[f"hand_{handler}"]())
-timer.timeit(1)  # the first one connects, and imports
+timer = Timer(with_handler() if how == "handler" else globals()[f"hand_{handler}"]())
+timer.timeit(1)  # the first call imports and connects
 print(min(timer.repeat(REPEATS, int(count))) / int(count))

@@ -1,4 +1,4 @@
-"""What finding a plugin costs by hand; by_hand.py follows in the same file."""
+"""Find a plugin by hand. The benchmark appends by_hand.py to this file."""
 
 from importlib.metadata import entry_points
 

@@ -1,4 +1,4 @@
-"""Measure what an event with three values holds: python memory.py LIBRARY COUNT; prints bytes."""
+"""Measure the memory of an event with three values: python memory.py LIBRARY COUNT. Print bytes per event."""
 
 import importlib
 import sys

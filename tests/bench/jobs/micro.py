@@ -1,7 +1,7 @@
-"""Time one operation: python micro.py OPERATION LIBRARY ATTACHMENT DIRECTORY COUNT; prints the seconds of one.
+"""Time one operation: python micro.py OPERATION LIBRARY ATTACHMENT DIRECTORY COUNT. Print the seconds per operation.
 
-COUNT is the number of operations of a repeat. The best of the repeats counts: the others were disturbed. They are many
-and short, so that some fit between two disturbances.
+COUNT is the number of operations in a repeat. The best repeat counts, since other processes delay the rest. Repeats are
+many and short, so that some run undisturbed.
 """
 
 import importlib
@@ -16,7 +16,7 @@ module = importlib.import_module(library)
 
 
 def make(*, attach=False):
-    """Return an event with three values, closed as it is when it is sent."""
+    """Return a closed event with three values."""
     with module.Event("compile", target="arm", status="ok", count=3) as event:
         if attach:
             event.attach_file(attachment, "log")
@@ -24,7 +24,7 @@ def make(*, attach=False):
 
 
 def fresh_directory():
-    """Return an empty directory, so that no repeat works in a fuller one than another."""
+    """Return an empty directory, so that each repeat starts from the same state."""
     path = os.path.join(directory, os.urandom(8).hex())
     os.mkdir(path)
     return path
@@ -34,12 +34,11 @@ class Nothing:
     """A handler that does nothing."""
 
     def send_event(self, event):
-        """Take an event."""
         return True
 
 
 def sender(receivers):
-    """Return a library's function that sends an event to so many receivers."""
+    """Return the library's function that sends an event to this number of receivers."""
     if library == "blinker":
         signal = module.Signal()
         for _ in range(receivers):
@@ -52,16 +51,16 @@ def sender(receivers):
     return manager.send_event
 
 
-def keeper():
-    """Return the function that sends an event to a file handler, through an outbox where it is to be kept."""
-    outbox = os.path.join(directory, "outbox") if operation.startswith("keep") else None
+def sender_to_files():
+    """Return a function that sends an event to the file handler, through an outbox if the operation requires it."""
+    outbox = os.path.join(directory, "outbox") if operation.startswith("outbox") else None
     manager = module.EventManager(outbox=outbox)
     manager.add_handler("file", fresh_directory())
     return manager.send_event
 
 
 def hook(receivers):
-    """Return pluggy's hook with so many implementations."""
+    """Return a pluggy hook with this number of implementations."""
 
     class Specification:
         @module.HookspecMarker("bench")
@@ -81,7 +80,7 @@ def hook(receivers):
 
 
 def timer():
-    """Return the timer of the operation; what its set-up does is not in the time."""
+    """Return the timer of the operation. It does not time the set-up."""
     names = {"module": module, "make": make, "fresh_directory": fresh_directory}
     if operation == "create":
         return Timer("Event('compile', target='arm', status='ok', count=3)", "Event = module.Event", globals=names)
@@ -97,9 +96,9 @@ def timer():
         return Timer(
             "send(next(fresh))", "send = handler(fresh_directory()).send_event; fresh = events()", globals=names
         )
-    if operation in {"tell", "tell_file", "keep", "keep_file"}:
+    if operation in {"direct", "direct_file", "outbox", "outbox_file"}:
         names["events"] = lambda: iter([make(attach=operation.endswith("_file")) for _ in range(int(count))])
-        names["sender"] = keeper
+        names["sender"] = sender_to_files
         return Timer("send(next(fresh))", "send = sender(); fresh = events()", globals=names)
     send, event = sender(int(operation.removeprefix("send"))), object()
     if library == "pluggy":

@@ -1,11 +1,13 @@
-"""Measure an outbox: python outbox.py fill DIRECTORY COUNT | fill-later | fill-slow | put | look | deliver DIRECTORY.
+"""Fill and measure an outbox.
 
-``fill`` leaves entries that are due, as a handler that failed once leaves them; ``fill-later`` leaves them for later;
-``fill-slow`` leaves them for a handler that takes 50 ms;
-``put`` prints the seconds of one; ``look`` prints the seconds of a pass with nothing due, of a count, and of finding an
-entry by its id; ``deliver`` prints the seconds of one, their number, and the most bytes that the process has held.
+python outbox.py fill DIRECTORY COUNT        add entries that are due after a failed delivery
+python outbox.py fill-later DIRECTORY COUNT  add entries that are not due
+python outbox.py fill-slow DIRECTORY COUNT   add entries that are due, for a handler that takes 50 ms
+python outbox.py put DIRECTORY COUNT         print the seconds to put an entry
+python outbox.py scan DIRECTORY              print the seconds of a pass with nothing due, a count, and finding an ID
+python outbox.py deliver DIRECTORY           print the seconds per entry, the number of entries and the peak memory
 
-The other handler takes every event and does nothing: it is the built-in one for logging, at a level that nobody reads.
+The other entries are for the built-in logging handler, at a level that is off.
 """
 
 import os
@@ -27,16 +29,15 @@ operation, directory, *rest = sys.argv[1:]
 
 
 class Slow(event.EventHandler):
-    """Takes 50 ms for an event."""
+    """A handler that takes 50 ms for each event."""
 
     def send_event(self, event):
-        """Wait."""
         time.sleep(0.05)
         return True
 
 
 def put(outbox, due=LONG_AGO, handler="logging"):
-    """Put an event, and have it wait as after a failed sending; return its name in the outbox."""
+    """Put an event that waits after a failed delivery; return its candidate."""
     with event.Event("compile", target="arm", status="ok", count=3) as e:
         pass
     claim = outbox.put(e, {handler: ",DEBUG" if handler == "logging" else ""})
@@ -47,16 +48,16 @@ def put(outbox, due=LONG_AGO, handler="logging"):
 
 
 def fill(outbox, count, due, handler="logging"):
-    """Have so many entries wait. One is put, and its file is written again for the others: the format is public.
+    """Add this number of waiting entries. All others are copies of the first one's file.
 
-    Those that are for later are in as many buckets as there can be.
+    Entries that are not due are spread over as many buckets as there can be.
     """
     candidate = put(outbox, due, handler)
     with open(os.path.join(outbox.path, candidate.name), "rb") as file:
         content = file.read()
     first = candidate.id
     for number in range(1, count):
-        # The id ends, and the name on disk too, with eight digits of its own.
+        # Each id and file name ends with the entry's number.
         own = f"{first[:-8]}{number:08}"
         bucket = candidate.due if due == LONG_AGO else candidate.due + 300 * (number % 90)
         place = os.path.join(outbox.path, "waiting", str(bucket))
@@ -66,7 +67,7 @@ def fill(outbox, count, due, handler="logging"):
 
 
 def seconds_of_putting(outbox, count):
-    """Return the seconds of one, the best of the repeats; what was put is removed again."""
+    """Return the seconds to put an entry, from the best repeat. The entries are removed again."""
     found = []
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -77,23 +78,23 @@ def seconds_of_putting(outbox, count):
     return min(found)
 
 
-def seconds_of_looking(outbox):
-    """Return the seconds of a pass with nothing due, of a count, and of finding an entry, the best of the repeats."""
+def seconds_of_scanning(outbox):
+    """Return the seconds of a pass with nothing due, a count and finding an entry, each from the best repeat."""
     wanted = next(outbox.entries("waiting"))[0].id
-    looks = (lambda: list(outbox.candidates()), outbox.summary, lambda: outbox.find(wanted))
-    found = [[] for _ in looks]
+    operations = (lambda: list(outbox.candidates()), outbox.summary, lambda: outbox.find(wanted))
+    found = [[] for _ in operations]
     for _ in range(REPEATS):
-        for look, times in zip(looks, found, strict=True):
+        for scan, times in zip(operations, found, strict=True):
             start = time.perf_counter()
-            look()
+            scan()
             times.append(time.perf_counter() - start)
     return map(min, found)
 
 
 def peak():
-    """Return the most bytes of memory that this process has held; 0 where the system does not tell."""
+    """Return the peak memory of this process in bytes; 0 if the system does not report it."""
     try:
-        with open("/proc/self/status", encoding="ascii") as file:  # getrusage counts what the parent process held too
+        with open("/proc/self/status", encoding="ascii") as file:  # getrusage includes the parent process's memory
             return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM:"))
     except FileNotFoundError:
         if sys.platform == "win32":
@@ -104,11 +105,11 @@ def peak():
 
 
 def deliver(outbox):
-    """Deliver what waits; return the seconds of one, and the number.
+    """Deliver all waiting entries; return the seconds per entry, and the number of entries.
 
-    The seconds are the median over so many at a time: what else the machine does disturbs a long run more than a short.
+    The seconds are the median of slices of 100 entries, so that a short disturbance does not count.
     """
-    warm = Outbox(f"{directory}/warm")  # the first one imports what delivering needs
+    warm = Outbox(f"{directory}/warm")  # the first delivery imports what it needs
     put(warm)
     run_pool(warm, Ends())
     ends = Ends()
@@ -125,7 +126,7 @@ def run_pool(outbox, ends):
 
 
 class Ends:
-    """Counts entries that are delivered, and notes the seconds of one, over so many at a time."""
+    """Count delivered entries, and measure the seconds per entry for each slice."""
 
     def __init__(self):
         self.number, self.found = 0, []
@@ -145,16 +146,16 @@ class Ends:
 
 
 _registry.BUILTINS["slow"] = (__name__, "Slow")
-kept = Outbox(f"{directory}/outbox")
+outbox = Outbox(f"{directory}/outbox")
 if operation == "fill":
-    fill(kept, int(rest[0]), LONG_AGO)
+    fill(outbox, int(rest[0]), LONG_AGO)
 elif operation == "fill-later":
-    fill(kept, int(rest[0]), time.time() + 7200)
+    fill(outbox, int(rest[0]), time.time() + 7200)
 elif operation == "fill-slow":
-    fill(kept, int(rest[0]), LONG_AGO, "slow")
+    fill(outbox, int(rest[0]), LONG_AGO, "slow")
 elif operation == "put":
-    print(seconds_of_putting(kept, int(rest[0])))
-elif operation == "look":
-    print(*seconds_of_looking(kept))
+    print(seconds_of_putting(outbox, int(rest[0])))
+elif operation == "scan":
+    print(*seconds_of_scanning(outbox))
 else:
-    print(*deliver(kept), peak())
+    print(*deliver(outbox), peak())

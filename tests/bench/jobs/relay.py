@@ -1,10 +1,10 @@
-"""Work at a broker: as a producer and a consumer with the library, or with plain kombu, the peer.
+"""Publish and consume messages, with e3-event or with plain kombu, its peer.
 
-python relay.py publish URL COUNT                  publishes so many events
-python relay.py publish-plain URL COUNT            publishes as many messages of that size with kombu
-python relay.py consume URL COUNT                  takes so many with kombu, and prints the seconds of one
-python relay.py echo URL DIRECTORY                 makes a file for each message with kombu, until stdin ends
-python relay.py latency URL DIRECTORY COUNT        publishes one by one; prints the median of the seconds to a file
+python relay.py publish URL COUNT                  publish COUNT events
+python relay.py publish-plain URL COUNT            publish COUNT messages of the same size with kombu
+python relay.py consume URL COUNT                  consume COUNT messages with kombu; print the seconds per message
+python relay.py echo URL DIRECTORY                 consume with kombu, and create a file per message, until stdin ends
+python relay.py latency URL DIRECTORY COUNT        publish one event at a time; print the median seconds until its file
 python relay.py latency-plain URL DIRECTORY COUNT  the same with kombu
 """
 
@@ -19,15 +19,15 @@ import kombu
 import event
 
 QUEUE = "e3-event"
-PEER = "plain"  # its queue: kombu keeps lists in Redis, and declares classic queues
-# What an event takes through a broker depends on the kind of its queue: the latencies compare two of one kind.
+PEER = "plain"  # kombu's queue: a classic queue in RabbitMQ, a list in Redis
+# The latency depends on the type of the queue, so both sides use a quorum queue for it.
 QUORUM = ("plain-quorum", {"x-queue-type": "quorum"})
 
 what, url, *rest = sys.argv[1:]
 os.environ["BENCH_URL"] = url
 
 
-def made():
+def make_event():
     """Return an event with three values."""
     with event.Event("compile", target="arm", status="ok", count=3) as e:
         pass
@@ -35,30 +35,30 @@ def made():
 
 
 def sender():
-    """Return what publishes an event."""
+    """Return a function that publishes an event."""
     return event.default_manager.get_handler("broker")("env:BENCH_URL", QUEUE).send_event
 
 
-def taker(take, name=PEER, arguments=None):
-    """Return a connection whose drain_events gives each message to take, and acknowledges it."""
+def consumer(receive, name=PEER, arguments=None):
+    """Return a connection whose drain_events calls `receive` with each message and acknowledges it."""
     connection = kombu.Connection(url)
     channel = connection.default_channel
     channel.basic_qos(0, 20, False)
 
-    def note(body, message):
-        take(body)
+    def on_message(body, message):
+        receive(body)
         message.ack()
 
     queue = kombu.Queue(name, durable=True, queue_arguments=arguments)
-    kombu.Consumer(channel, [queue], callbacks=[note], accept=None).consume()
+    kombu.Consumer(channel, [queue], callbacks=[on_message], accept=None).consume()
     return connection
 
 
 def plain_sender(name=PEER, arguments=None):
-    """Return what publishes a message of the same size with kombu."""
+    """Return a function that publishes a message of the same size with kombu."""
     from event import _broker
 
-    body = _broker.encode_message(_broker.EventMessage("0" * 36, time.time(), made(), {}, {}))
+    body = _broker.encode_message(_broker.EventMessage("0" * 36, time.time(), make_event(), {}, {}))
     connection = kombu.Connection(url, transport_options={"confirm_publish": True} if "amqp" in url else {})
     queue = kombu.Queue(name, durable=True, queue_arguments=arguments)(connection.default_channel)
     queue.declare()
@@ -74,24 +74,24 @@ def plain_sender(name=PEER, arguments=None):
 
 
 def publish(count, sender=sender):
-    """Publish so many events."""
+    """Publish this number of events."""
     send = sender()
     for _ in range(int(count)):
-        assert send(made()), "it was not taken"
+        assert send(make_event()), "not published"
 
 
 def consume(count):
-    """Take so many; return the seconds of one."""
+    """Consume this number of messages; return the seconds per message."""
     times = []
-    connection = taker(lambda body: times.append(time.perf_counter()))
+    connection = consumer(lambda body: times.append(time.perf_counter()))
     while len(times) < int(count):
         connection.drain_events(timeout=10)
     return (times[-1] - times[0]) / (len(times) - 1)
 
 
 def echo(directory):
-    """Make a file for each message, until stdin ends."""
-    connection = taker(lambda body: open(os.path.join(directory, f"{time.time_ns()}.json"), "w").close(), *QUORUM)
+    """Create a file for each message, until stdin ends."""
+    connection = consumer(lambda body: open(os.path.join(directory, f"{time.time_ns()}.json"), "w").close(), *QUORUM)
     print("ready", flush=True)
     while not select.select([0], [], [], 0)[0]:
         try:
@@ -101,22 +101,22 @@ def echo(directory):
 
 
 def latency(directory, count, sender=sender):
-    """Publish one by one; return the median of the seconds until a file is there."""
+    """Publish one event at a time; return the median seconds until its file exists."""
     send = sender()
     times = []
     for _ in range(int(count)):
-        before = files(directory)
+        before = count_files(directory)
         start = time.perf_counter()
-        assert send(made()), "it was not taken"
-        while files(directory) == before:
+        assert send(make_event()), "not published"
+        while count_files(directory) == before:
             if time.perf_counter() > start + 30:
-                sys.exit("no file has come")
+                sys.exit("no file was written")
         times.append(time.perf_counter() - start)
     return median(times)
 
 
-def files(directory):
-    """Return how many there are."""
+def count_files(directory):
+    """Return the number of JSON files in a directory."""
     return sum(name.endswith(".json") for name in os.listdir(directory))
 
 

@@ -1,4 +1,7 @@
-"""Run a server of the tests until stdin ends: python serve.py TESTS KIND DIRECTORY; prints the URL that leads to it."""
+"""Run a test server until stdin ends: python serve.py TESTS KIND DIRECTORY. Print its URL.
+
+Each function returns a context manager that runs the server, and a function that returns its URL.
+"""
 
 import contextlib
 import logging
@@ -11,14 +14,12 @@ logging.disable()
 
 
 def smtp():
-    """Return a mail server, and what tells its URL."""
     from servers.smtp import smtp_server
 
     return smtp_server(), lambda server: f"127.0.0.1:{server.port}"
 
 
 def s3():
-    """Return an S3 server with a bucket, and what tells its URL."""
     from servers.s3 import s3_server
 
     def url(store):
@@ -29,28 +30,24 @@ def s3():
 
 
 def http():
-    """Return a web server, and what tells its URL."""
-    from servers.http import site
+    from servers.http import http_server
 
-    return site(), lambda server: server.url
+    return http_server(), lambda server: server.url
 
 
 def otlp():
-    """Return an OTLP receiver, and what tells its URL."""
     from servers.otlp import otlp_receiver
 
     return otlp_receiver(), lambda server: server.endpoint
 
 
 def rabbitmq():
-    """Return a RabbitMQ, and what tells its URL."""
     from servers.rabbitmq import rabbitmq_server
 
     return rabbitmq_server(pathlib.Path(directory)), lambda server: server.url
 
 
 def redis():
-    """Return a Redis, and what tells its URL."""
     from servers.redis import redis_server
 
     return redis_server(pathlib.Path(directory)), lambda server: server.url

@@ -1,6 +1,6 @@
-"""The job: an event with three values and a file, sent through one handler.
+"""Send an event with three values and a file through one handler: python with_event.py HANDLER ATTACHMENT DIRECTORY.
 
-python with_event.py HANDLER ATTACHMENT DIRECTORY; for e3-core, `e3.event` stands in the place of `event`.
+For e3-core, the benchmark replaces `event` by `e3.event`.
 """
 
 import sys

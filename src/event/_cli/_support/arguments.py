@@ -9,19 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, NoReturn
 
-DEFAULT_TAIL = 30  # lines of a command's output
 _MAX_FILE_SIZE = 1 << 20  # bytes of a file whose content is data
 _MAX_JSON_DEPTH = 100  # levels; every JSON encoder of every Python version supports these
-
-
-def line_count(text: str) -> int:
-    """Return a number of lines.
-
-    :raises EventError: it is not a whole number of at least 0
-    """
-    if not (text.isascii() and text.isdigit()):
-        raise EventError(f"{text!r} is not a number of lines; expected 0 or more")
-    return int(text[:9])
 
 
 def name_and_data(

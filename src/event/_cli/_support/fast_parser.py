@@ -1,28 +1,45 @@
 """Parse the usual command lines of `send`, `run` and `check` without argparse.
 
-argparse parses all other command lines, including the invalid ones: it has the error messages and the help. A test
-compares the two parsers.
+A command declares its options once, for both parsers. argparse parses all other command lines, including the invalid
+ones: it has the error messages and the help. A test compares the two parsers.
 """
 
 from __future__ import annotations
 
-from event._cli._support.arguments import DEFAULT_TAIL, line_count
-from event.error import EventError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
 
-class Prog:
-    """Replacement of an argparse parser, with only the members that the commands use.
-
-    :ivar prog: the command's name, for messages
-    """
+class FastParser:
+    """Replacement of argparse.ArgumentParser, with only the members that the commands use."""
 
     def __init__(self, prog: str) -> None:
         self.prog = prog
+        self._options: dict[str, dict[str, Any]] = {}  # the arguments of `add_argument` for each option
+        self._defaults: dict[str, Any] = {}
+        self._exclusive: list[_ExclusiveGroup] = []
+
+    def add_argument(self, *names: str, **details: Any) -> str:
+        """Add an option; return the name of its value."""
+        dest: str = details.setdefault("dest", names[-1].lstrip("-"))
+        missing: Any = [] if details.get("nargs") == "*" else False if details.get("action") == "store_true" else None
+        self._defaults[dest] = details.get("default", missing)
+        self._options |= dict.fromkeys(names, details)
+        return dest
+
+    def add_argument_group(self, _title: str) -> FastParser:
+        """Return this parser. Groups matter only for the help."""
+        return self
+
+    def add_mutually_exclusive_group(self) -> _ExclusiveGroup:
+        """Return a group of options of which a command line may have only one."""
+        self._exclusive.append(_ExclusiveGroup(self))
+        return self._exclusive[-1]
+
+    def set_defaults(self, **values: Any) -> None:
+        self._defaults |= values
 
     def error(self, message: str) -> NoReturn:
         """Print an error about the command line, and exit with status 2."""
@@ -30,6 +47,54 @@ class Prog:
 
         terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
+
+    def parse(self, head: list[str], tail: list[str]) -> dict[str, Any]:
+        """Return the arguments, as argparse does. Raise any exception if argparse must parse them.
+
+        :param tail: the arguments after ``--``
+        """
+        values = {dest: [*value] if isinstance(value, list) else value for dest, value in self._defaults.items()}
+        used: set[str] = set()
+        rest = iter(head)
+        for word in rest:
+            if not word.startswith("-"):
+                values["words"] = [*values["words"], word]
+                continue
+            option, equals, text = word.partition("=")
+            details = self._options[option]
+            dest = details["dest"]
+            used.add(dest)
+            values[dest] = _value(details, values[dest], text if equals else None, rest)
+        if any(len(group.dests & used) > 1 for group in self._exclusive):
+            raise ValueError("these options exclude each other")
+        if "command_line" in values:
+            values["command_line"] = tail
+        elif tail:
+            values["words"] = [*values["words"], *tail]
+        return values
+
+
+class _ExclusiveGroup:
+    def __init__(self, parser: FastParser) -> None:
+        self._parser = parser
+        self.dests: set[str] = set()
+
+    def add_argument(self, *names: str, **details: Any) -> None:
+        self.dests.add(self._parser.add_argument(*names, **details))
+
+
+def _value(details: dict[str, Any], before: Any, text: str | None, rest: Iterator[str]) -> Any:
+    """Return an option's value: the text after ``=``, or else the next argument."""
+    action = details.get("action")
+    if action == "store_true" and text is None:
+        return True
+    if text is None and (text := next(rest)).startswith("-"):
+        raise ValueError(text)
+    if action == "append":
+        return [*before, text]
+    if action:
+        raise ValueError(action)
+    return details.get("type", str)(text)
 
 
 class Arguments:
@@ -41,96 +106,16 @@ class Arguments:
 
 def parse_fast(argv: list[str]) -> Any:
     """Return the arguments, as argparse does; None if argparse must parse them."""
-    head, tail, has_tail = argv[1:], [], "--" in argv
-    if has_tail:
-        where = argv.index("--")
-        head, tail = argv[1:where], argv[where + 1 :]
-    table = TABLES[argv[0]]
-    values: dict[str, Any] = {dest: [] if kind == _LIST else default for dest, kind, default in table.values()}
-    words = _read_options(head, table, values)
-    if words is None or (values["handlers"] and values["env"] != _ENV):
+    command = __import__(f"event._cli.{argv[0]}", fromlist=["run"])
+    parser = FastParser(f"e3-event {argv[0]}")
+    command.add_options(parser)
+    try:
+        values = parser.parse(*split_at_dashes(argv[1:]))
+    except Exception:
         return None
-    if values.get("quiet") and values.get("verbose"):
-        return None
-    if argv[0] == "run":
-        values.update(words=words, command_line=tail)
-    elif argv[0] == "check":
-        if words or has_tail:
-            return None
-    else:
-        values.update(words=[*words, *tail], files=[])
-    return Arguments(command=argv[0], parser=Prog(f"e3-event {argv[0]}"), **values)
+    return Arguments(command=argv[0], parser=parser, run=command.run, **values)
 
 
-def _read_options(head: list[str], table: dict[str, tuple[str, str, Any]], values: dict[str, Any]) -> list[str] | None:
-    """Store the options in `values`; return the other words, or None if argparse must parse them."""
-    words = []
-    rest = iter(head)
-    for word in rest:
-        if not word.startswith("-"):
-            words.append(word)
-            continue
-        option, equals, value = word.partition("=")
-        if option not in table or (equals and table[option][1] == _FLAG):
-            return None
-        dest, kind, _ = table[option]
-        if kind != _FLAG and not equals:
-            value = next(rest, "-")
-            if value.startswith("-"):
-                return None
-        try:
-            values[dest] = _KINDS[kind](values[dest], value)
-        except EventError:
-            return None
-    return words
-
-
-def _timeout_value(_before: object, text: str) -> float:
-    from event._manager import seconds
-
-    return seconds(text, "the timeout")
-
-
-_FLAG, _TEXT, _LIST, _SECONDS, _LINES = "flag", "text", "list", "seconds", "lines"
-_KINDS: dict[str, Callable[[Any, str], Any]] = {
-    _FLAG: lambda _before, _text: True,
-    _TEXT: lambda _before, text: text,
-    _LIST: lambda before, text: [*before, text],
-    _SECONDS: _timeout_value,
-    _LINES: lambda _before, text: line_count(text),
-}
-_ENV = "E3_EVENT_HANDLERS"
-_BOTH: dict[str, tuple[str, str, Any]] = {
-    "--handler": ("handlers", _LIST, ()),
-    "--config": ("config", _TEXT, None),
-    "--env": ("env", _TEXT, _ENV),
-    "--outbox": ("outbox", _TEXT, None),
-    "--timeout": ("timeout", _SECONDS, None),
-}
-_OUTPUT: dict[str, tuple[str, str, Any]] = {
-    "--quiet": ("quiet", _FLAG, False),
-    "-q": ("quiet", _FLAG, False),
-    "--verbose": ("verbose", _FLAG, False),
-    "-v": ("verbose", _FLAG, False),
-}
-TABLES: dict[str, dict[str, tuple[str, str, Any]]] = {
-    "send": {
-        **_BOTH,
-        **_OUTPUT,
-        "--attach": ("attachments", _LIST, ()),
-        "--uid": ("uid", _TEXT, None),
-        "--strict": ("strict", _FLAG, False),
-        "--json": ("json", _FLAG, False),
-    },
-    "run": {
-        **_BOTH,
-        **_OUTPUT,
-        "--log": ("log", _TEXT, None),
-        "--tail": ("tail", _LINES, DEFAULT_TAIL),
-        "--junit": ("junit", _TEXT, None),
-        "--arguments": ("arguments", _FLAG, False),
-        "--start": ("start", _FLAG, False),
-        "--strict": ("strict", _FLAG, False),
-    },
-    "check": {**_BOTH, "--send": ("send", _FLAG, False), "--json": ("json", _FLAG, False)},
-}
+def split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
+    where = argv.index("--") if "--" in argv else len(argv)
+    return argv[:where], argv[where + 1 :]

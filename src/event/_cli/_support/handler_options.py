@@ -1,4 +1,4 @@
-"""The options of several commands (handlers, outbox, timeout), and the lines that show a handler's result."""
+"""The options of several commands (handlers, outbox, timeout), and how they show a handler's result."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping
+    from typing import Any
 
     from event._worker import Result, Sent
-
-    # A parser or a group of options. The type has no public name.
-    Options = argparse._ActionsContainer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 OUTBOX_DEFAULT = "E3_EVENT_OUTBOX, else the configuration file's, else e3-event/outbox in the user's state directory"
 _ROOM = 900  # characters of a reason, so that the text after it is still shown
@@ -28,15 +24,11 @@ def result_line(result: Result, rest: str = "") -> str:
         return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    error = _cause(result)
-    return f"{error}; {rest}" if rest else error
-
-
-def _cause(result: Result) -> str:
-    """Return a handler's error without the handler's kind, which the line already shows."""
     from event import _registry  # needed only after a failure
 
-    return f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
+    # The line already shows the handler's kind.
+    error = f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
+    return f"{error}; {rest}" if rest else error
 
 
 def rest_of(sent: Sent, result: Result) -> str:
@@ -46,17 +38,25 @@ def rest_of(sent: Sent, result: Result) -> str:
     return "refused for good, kept" if result.permanent else "kept"
 
 
-def masked(text: str, configs: Mapping[str, str]) -> str:
-    """Return text without the secrets of the configurations; see `event._redact`."""
-    from event._redact import without_secrets
+def result_as_dict(result: Result, rest: str) -> dict[str, Any]:
+    """Return a handler's result for ``--json``."""
+    return {
+        "handler": result.handler,
+        "state": "skipped" if result.skipped else "delivered" if result.ok else rest,
+        "error": result.error or None,
+        "warning": result.said or None if result.ok else None,
+        "seconds": round(result.seconds, 3),
+    }
 
-    return without_secrets(text, configs)
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options ``--config``, ``--handler`` and ``--env``."""
+def add_options(parser: Any) -> None:
     handlers = parser.add_argument_group("handlers")
-    add_config(handlers)
+    handlers.add_argument(
+        "--config",
+        metavar="FILE",
+        help='the configuration file; "none" reads no file (default: E3_EVENT_CONFIG, else the nearest e3-event.toml '
+        "or pyproject.toml in the working directory or above it)",
+    )
     group = handlers.add_mutually_exclusive_group()
     group.add_argument(
         "--handler",
@@ -76,30 +76,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config(parser: Options) -> None:
-    """Add the option ``--config``."""
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help='the configuration file; "none" reads no file (default: E3_EVENT_CONFIG, else the nearest e3-event.toml '
-        "or pyproject.toml in the working directory or above it)",
-    )
-
-
-def add_output_options(parser: Options) -> None:
-    """Add the options ``--quiet`` and ``--verbose``."""
+def add_output_options(parser: Any) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="print only problems")
     group.add_argument("-v", "--verbose", action="store_true", help="also print each setting and its source")
 
 
 def add_sending_options(
-    parser: argparse.ArgumentParser,
+    parser: Any,
     what: str = "the event",
     *,
     default: str = OUTBOX_DEFAULT,
     strict: str | None = None,
-) -> Options:
+) -> Any:
     """Add ``--outbox``, ``--timeout`` and perhaps ``--strict``; return their group.
 
     :param what: what is sent, for the help
@@ -119,8 +108,7 @@ def add_sending_options(
     return group
 
 
-def add_timeout(parser: Options, what: str) -> None:
-    """Add the option ``--timeout``."""
+def add_timeout(parser: Any, what: str) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
@@ -131,11 +119,11 @@ def add_timeout(parser: Options, what: str) -> None:
 
 
 def _timeout_argument(text: str) -> float:
-    from argparse import ArgumentTypeError
-
-    from event._manager import seconds
+    from event._handler_config import positive_seconds
 
     try:
-        return seconds(text, "the timeout")
+        return positive_seconds(text, "the timeout")
     except EventError as error:
+        from argparse import ArgumentTypeError
+
         raise ArgumentTypeError(one_line(error)) from error

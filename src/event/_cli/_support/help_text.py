@@ -32,7 +32,6 @@ examples:
 
 
 def text() -> str:
-    """Return the output of ``e3-event --help``."""
     commands = "\n".join(f"    {name:<12}{summary}" for name, summary in COMMANDS.items())
     return f"""\
 usage: e3-event [-h] [-V] COMMAND ...

@@ -7,14 +7,18 @@ import sys
 import time
 
 from event import _json
-from event._cli._support import handler_options, json_output, outbox_index, terminal
+from event._cli._support import outbox_index, terminal
+from event._redact import without_secrets
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from event._outbox import Candidate, Entry, Outbox
+
+    Found = Iterator[tuple[Candidate, Entry | str]]
 
 
 def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
@@ -22,56 +26,41 @@ def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
 
     The waiting entries are sorted by due time. The use of memory does not depend on the number of entries.
     """
-    printer = _JSONPrinter(outbox) if as_json else _LinePrinter()
     counts = dict.fromkeys(outbox_index.WORDS, 0)
     unreadable = False
-    for candidate, entry in outbox.entries():
-        counts[candidate.state] += 1
-        unreadable = unreadable or isinstance(entry, str)
-        printer.add(candidate, entry)
-        if terminal.output_failed():
-            break  # the reader has gone away, such as head
-    printer.close()
+
+    def counted() -> Found:
+        nonlocal unreadable
+        for candidate, entry in outbox.entries():
+            counts[candidate.state] += 1
+            unreadable = unreadable or isinstance(entry, str)
+            yield candidate, entry
+            if terminal.output_failed():
+                break  # the reader has gone away, such as head
+
+    for line in _json_lines(counted(), outbox.path) if as_json else _table_lines(counted()):
+        terminal.print_out(line)
     found = [f"{count} {outbox_index.WORDS[state]}" for state, count in counts.items() if count]
     terminal.print_err(f"{prog}: {', '.join(found) or 'nothing'}")
     return 1 if unreadable else 0
 
 
-class _LinePrinter:
-    """Prints a table. The header is printed before the first entry."""
-
-    def __init__(self) -> None:
-        self._width = _line_width()
-        self._is_first = True
-
-    def add(self, candidate: Candidate, entry: Entry | str) -> None:
-        """Print a line."""
-        if self._is_first:
-            head = _row("ID", "STATE", "DUE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")
-            terminal.print_out(head[: self._width])
-        self._is_first = False
-        terminal.print_out(_entry_line(candidate, entry)[: self._width])
-
-    def close(self) -> None:
-        """Do nothing."""
+def _table_lines(found: Found) -> Iterator[str]:
+    width = terminal.width(sys.stdout, 10_000)  # a longer line would wrap
+    for position, (candidate, entry) in enumerate(found):
+        if not position:
+            yield _row("ID", "STATE", "DUE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width]
+        yield _entry_line(candidate, entry)[:width]
 
 
-class _JSONPrinter:
-    """Prints one JSON document, an entry at a time."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._separator = ""
-        head = _json.dumps({"version": json_output.VERSION, "outbox": outbox.path})
-        terminal.print_out(f'{head.removesuffix("}")}, "entries": [')
-
-    def add(self, candidate: Candidate, entry: Entry | str) -> None:
-        """Print an object."""
-        terminal.print_out(self._separator + _json.dumps(_summary_as_dict(candidate, entry)))
-        self._separator = ","
-
-    def close(self) -> None:
-        """End the document."""
-        terminal.print_out("]}")
+def _json_lines(found: Found, path: str) -> Iterator[str]:
+    head = _json.dumps({"version": terminal.JSON_VERSION, "outbox": path})
+    yield f'{head.removesuffix("}")}, "entries": ['
+    separator = ""
+    for candidate, entry in found:
+        yield separator + _json.dumps(_summary_as_dict(candidate, entry))
+        separator = ","
+    yield "]}"
 
 
 def _summary_as_dict(candidate: Candidate, entry: Entry | str) -> dict[str, Any]:
@@ -88,7 +77,7 @@ def _summary_as_dict(candidate: Candidate, entry: Entry | str) -> dict[str, Any]
         "attempts": entry.attempts,
         "event": {"name": entry.event.name, "uid": entry.event.uid},
         "pending": [*entry.pending],
-        "last_error": handler_options.masked(entry.last_error, entry.handlers) or None,
+        "last_error": without_secrets(entry.last_error, entry.handlers) or None,
     }
 
 
@@ -107,42 +96,37 @@ def _due(candidate: Candidate) -> str:
 
 
 def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
-    word = outbox_index.WORDS[candidate.state]
+    shown = _summary_as_dict(candidate, entry)
+    head = [shown["id"], shown["state"], shown["due"] or ""]
     if isinstance(entry, str):
-        return _row(candidate.id, word, _due(candidate), "", "", f"cannot be read: {entry}")
-    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}"
-    if error := handler_options.masked(entry.last_error, entry.handlers):
-        about += f": {error}"
-    return _row(candidate.id, word, _due(candidate), outbox_index.utc(entry.created), f"{entry.attempts} x", about)
+        return _row(*head, "", "", f"cannot be read: {entry}")
+    error = f": {shown['last_error']}" if shown["last_error"] else ""
+    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}{error}"
+    return _row(*head, shown["created"], f"{entry.attempts} x", about)
 
 
 def _row(*cells: str) -> str:
     return "{:<36}  {:<11}  {:<20}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
 
 
-def _line_width() -> int:
-    """Return the number of characters of a line to print: the width of the terminal, since a longer line would wrap."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
-    except (OSError, ValueError, AttributeError):
-        return 10_000
-
-
-def entry_as_json(outbox: Outbox, candidate: Candidate) -> str:
-    """Return an entry as JSON, without the handlers' configurations, which may contain secrets.
+def describe_entry(outbox: Outbox, candidate: Candidate, *, as_json: bool) -> str:
+    """Return an entry as text or JSON, without the handlers' configurations, which may contain secrets.
 
     :raises OSError: the entry no longer exists
     """
     path = os.path.join(outbox.path, candidate.name)
+    entry: Entry | str
     try:
         entry = outbox.read(candidate)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        content = _summary_as_dict(candidate, str(error))
-    else:
-        content = {**_summary_as_dict(candidate, entry), **_details(entry)}
-    return _json.dumps({"version": json_output.VERSION, **content, "path": path}, indent=2)
+        entry = str(error)
+    if not as_json:
+        return _entry_as_text(candidate, entry, path)
+    details = {} if isinstance(entry, str) else _details(entry)
+    content = {"version": terminal.JSON_VERSION, **_summary_as_dict(candidate, entry), **details, "path": path}
+    return _json.dumps(content, indent=2)
 
 
 def _details(entry: Entry) -> dict[str, Any]:
@@ -158,7 +142,7 @@ def _details(entry: Entry) -> dict[str, Any]:
                 "time": None if record.time is None else outbox_index.utc(record.time),
                 "handler": record.handler,
                 "ok": record.ok,
-                "error": handler_options.masked(record.error, entry.handlers) or None,
+                "error": without_secrets(record.error, entry.handlers) or None,
             }
             for record in entry.journal
         ],
@@ -166,30 +150,15 @@ def _details(entry: Entry) -> dict[str, Any]:
     }
 
 
-def entry_as_text(outbox: Outbox, candidate: Candidate) -> str:
-    """Return an entry as text, without the handlers' configurations, which may contain secrets.
-
-    :raises OSError: the entry no longer exists
-    """
-    path = os.path.join(outbox.path, candidate.name)
-    rows = [("id", candidate.id), ("state", _state_word(candidate)), ("path", path)]
-    try:
-        entry = outbox.read(candidate)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        rows.append(("problem", f"the entry cannot be read: {error}"))
-        return terminal.table([*rows, *_files_row(path)])
-    return "\n\n".join(
-        filter(
-            None,
-            [terminal.table(rows + _rows(entry)), _attachments_text(entry, path), _journal(entry), _data_text(entry)],
-        )
-    )
-
-
-def _files_row(path: str) -> list[tuple[str, str]]:
-    return [("files", ", ".join(sorted(os.listdir(path))))] if os.path.isdir(path) else []
+def _entry_as_text(candidate: Candidate, entry: Entry | str, path: str) -> str:
+    state = outbox_index.WORDS[candidate.state]
+    due = "" if candidate.due is None else f", due at {_due(candidate)}"
+    rows = [("id", candidate.id), ("state", f"{state}{due}"), ("path", path)]
+    if isinstance(entry, str):
+        files = [("files", ", ".join(sorted(os.listdir(path))))] if os.path.isdir(path) else []
+        return terminal.table([*rows, ("problem", f"the entry cannot be read: {entry}"), *files])
+    parts = [terminal.table(rows + _rows(entry)), _attachments_text(entry, path), _journal(entry), _data_text(entry)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _rows(entry: Entry) -> list[tuple[str, str]]:
@@ -222,7 +191,7 @@ def _journal(entry: Entry) -> str:
     rows = []
     for record in entry.journal:
         when = "?" if record.time is None else outbox_index.utc(record.time)
-        error = f"not delivered: {handler_options.masked(record.error, entry.handlers)}"
+        error = f"not delivered: {without_secrets(record.error, entry.handlers)}"
         rows.append((when, record.handler, "delivered" if record.ok else error))
     return f"Journal:\n{terminal.table(rows)}" if rows else ""
 
@@ -230,8 +199,3 @@ def _journal(entry: Entry) -> str:
 def _data_text(entry: Entry) -> str:
     text = _json.dumps(entry.event.as_dict(), indent=2)
     return "Data:\n" + "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _state_word(candidate: Candidate) -> str:
-    word = outbox_index.WORDS[candidate.state]
-    return word if candidate.due is None else f"{word}, due at {outbox_index.utc(candidate.due)}"

@@ -1,7 +1,7 @@
 """The parser of the command line.
 
-Each command is a module with ``add_parser(commands)``, which returns its parser, and ``run(args)``, which returns
-the exit status. A module is imported only when its command is used.
+Each command is a module with its texts for the help, ``add_options(parser)``, and ``run(args)``, which returns the exit
+status. A module is imported only when its command is used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 from importlib import import_module
 
 from event._cli._support import help_text, terminal
+from event._cli._support.fast_parser import split_at_dashes
 from event._version import VERSION
 
 TYPE_CHECKING = False
@@ -25,7 +26,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print the error, and exit with status 2."""
         terminal.print_err(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
@@ -34,36 +34,26 @@ class Parser(argparse.ArgumentParser):
         terminal.print_out(self.format_help().rstrip())
 
 
-class _TopParser(Parser):
-    def format_help(self) -> str:
-        """Return the help, without importing the commands."""
-        return help_text.text() + "\n"
-
-
-class _Version(argparse.Action):
-    def __call__(self, *_args: object) -> None:
-        terminal.print_out(f"e3-event {VERSION}")
-        raise SystemExit(0)
-
-
 def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of the command line.
-
-    :param commands: the commands to include; their modules are imported
-    """
-    parser = _TopParser(
-        prog="e3-event",
-        description=help_text.DESCRIPTION,
-        epilog=help_text.EPILOG,
+    """Return the parser of the command line. The modules of its commands are imported."""
+    parser = Parser(prog="e3-event", description=help_text.DESCRIPTION, epilog=help_text.EPILOG)
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"e3-event {VERSION}", help="show the version and exit"
     )
-    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
     for name in commands:
-        module = _import_command(name)
-        command = module.add_parser(subparsers)
+        module = import_module(f"event._cli.{name}")
+        command = subparsers.add_parser(
+            name,
+            help=help_text.COMMANDS[name],
+            description=module.DESCRIPTION,
+            epilog=module.EPILOG,
+            usage=getattr(module, "USAGE", None),
+        )
         command.set_defaults(parser=command, run=module.run)
+        module.add_options(command)
     return parser
 
 
@@ -73,7 +63,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Options and words may be mixed. After ``--``, every argument is a word. If a command defines `args.command_line`, it
     contains the words after ``--``, unchanged. (parse_intermixed_args of argparse does not support subcommands.)
     """
-    head, tail = _split_at_dashes(argv)
+    head, tail = split_at_dashes(argv)
     parser = build_parser(head[:1] if head[:1] and head[0] in help_text.COMMANDS else help_text.COMMANDS)
     args, extra = parser.parse_known_args(head)
     unknown = [word for word in extra if word.startswith("-")]
@@ -86,15 +76,3 @@ def parse(argv: list[str]) -> argparse.Namespace:
         shown = unknown[0].partition("=")[0] if unknown else [*extra, *tail][0]  # the value may be a secret
         args.parser.error(f"unrecognized argument {shown!r}{hint}")
     return args
-
-
-def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments before and after the first ``--``."""
-    if "--" not in argv:
-        return argv, []
-    where = argv.index("--")
-    return argv[:where], argv[where + 1 :]
-
-
-def _import_command(name: str) -> Any:
-    return import_module(f"event._cli.{name}")
