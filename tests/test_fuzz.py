@@ -248,8 +248,8 @@ def test_any_event_data_makes_a_chat_message(data, template):
         made._data[name] = value
     for templates in (Templates(), Templates(template, template)):
         message = message_about(made, templates)
-        assert message.title
-        assert message.title.isprintable()
+        assert message.notice.title
+        assert message.notice.title.isprintable()
         for kind in ("TEXT", "MARKDOWN", "HTML"):
             assert message.body(kind, 2000)[1].encode() or template
 

@@ -139,6 +139,7 @@ def test_split_fields_returns_unquoted_fields(config, most, fields):
     ("value", "lines"),
     [
         ("file=a|logging=b|smtp=s,a@b,c@d,h,title=x=y|broker=amqp://h,q,s3=s3://b", []),
+        ("s3=s3://b/events,s3://b/logs/year=2026", []),
         (
             "file=a|file=b|file=c",
             ["'file' appears twice, and the last one is used; add a label to use both: file:other=CONFIG"],

@@ -9,9 +9,10 @@ import pytest
 from event._formats.notice import (
     CHAT_MAX,
     VALUES_MAX,
+    Notice,
+    chat_tail,
     chat_text,
     in_words,
-    last_that_fit,
     notice_of,
     plain_data,
     text_of,
@@ -241,5 +242,5 @@ def test_a_chat_message_in_html_has_the_tail_as_code_and_escapes_the_data():
 
 
 def test_last_lines_are_only_cut_between_lines():
-    assert last_that_fit(["aaa", "bbb", "cc"], 7) == "bbb\ncc"
-    assert last_that_fit(["aaa"], 3) == ""
+    assert chat_tail(Notice("title", "", tail="aaa\nbbb\ncc"), 7) == "bbb\ncc"
+    assert chat_tail(Notice("title", "", tail="aaa"), 3) == ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from event import _handler_config, _places, _registry
-from event._config_values import conditions, dotted, holds, refuse_unknown, seconds, text, texts, unknown_keys
+from event._config_values import conditions, dotted, holds, seconds, text, texts, unknown_keys
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -164,33 +164,24 @@ def _read_handlers(content: Mapping[str, Any], made: ConfigFile) -> None:
     for name, table in handlers.items():
         where = f"handlers.{name}"
         is_used = made.applies
+        problems: list[str] = []
         try:
             if not isinstance(table, dict):
                 raise EventError(f"{where}: expected a table, as in [{where}]")
             is_used = holds(table, where) and made.applies
             handler = _handler(name, table, where, os.path.dirname(made.path))
         except EventError as error:
-            _add_mistake(made, name, table, one_line(error), is_used=is_used)
-            continue
+            problems = [f"{made.path}: {one_line(error)}"]
+            handler = (_name_of_invalid(name, table), _handler_config.invalid_config(problems[0], made.path, name))
+            if not _handler_config.is_valid_name(handler[0]):
+                made.add_hiding(one_line(error))
+                continue
         made.tables[name] = handler
         if is_used:
             made.handlers.append(handler)
         else:
             made.unused.append(handler[0])
-
-
-def _add_mistake(made: ConfigFile, name: str, table: Any, reason: str, *, is_used: bool) -> None:
-    full_name = _name_of_invalid(name, table)
-    config = _handler_config.invalid_config(f"{made.path}: {reason}", made.path, name)
-    if not _handler_config.is_valid_name(full_name):
-        made.add_hiding(reason)
-        return
-    made.tables[name] = full_name, config
-    if is_used:
-        made.handlers.append((full_name, config))
-    else:
-        made.unused.append(full_name)
-        made.problems.append(f"{made.path}: {reason}")
+            made.problems += problems
 
 
 def _name_of_invalid(name: str, table: Any) -> str:
@@ -325,7 +316,8 @@ def _handler(name: str, table: Mapping[str, Any], where: str, directory: str) ->
     if not _registry.is_installed(kind):
         raise EventError(f"{dotted(where, 'type') if 'type' in table else where}: {_registry.unknown(kind)}")
     keys = BUILTIN_KEYS.get(kind)
-    refuse_unknown(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where)
+    if errors := unknown_keys(table, (*_COMMON_KEYS, *(keys.names if keys else ())), where):
+        raise EventError([*errors.values()])
     config = text(table, "config", where)
     if config is None and keys:
         config = _encoded(keys, {key: value for key, value in table.items() if key in keys.names}, where, directory)

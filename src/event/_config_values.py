@@ -17,23 +17,15 @@ def unknown_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> 
 
     :param where: the table's key; empty for the file
     """
-    known = [*known]
-    return {key: f"{dotted(where, key)}: is unknown; {hint(key, known)}" for key in table if key not in known}
-
-
-def refuse_unknown(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise EventError if a table has unknown keys; the error names each."""
-    if errors := unknown_keys(table, known, where):
-        raise EventError([*errors.values()])
-
-
-def hint(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown word: the closest known word, or else all of them."""
-    from difflib import get_close_matches
-
     known = sorted(known)
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+    errors: dict[str, str] = {}
+    for key in [key for key in table if key not in known]:
+        from difflib import get_close_matches
+
+        close = get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+        errors[key] = f"{dotted(where, key)}: is unknown; {hint}"
+    return errors
 
 
 def seconds(value: Any) -> float:

@@ -10,22 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from typing_extensions import TypeVar
 
-    E = TypeVar("E", bound=Event)
-
-
-def with_sending(event: E, sending: str) -> E:
+def with_sending(event: Event, sending: str) -> Event:
     """Return a copy of an event with the id of a sending; see `event.sending_id`."""
     return _copy(event, _sending=sending)
 
 
-def with_attachments(event: E, attachments: dict[str, tuple[str, str]]) -> E:
+def with_attachments(event: Event, attachments: dict[str, tuple[str, str]]) -> Event:
     """Return a copy of an event with other attachments."""
     return _copy(event, _attachments=attachments)
 
 
-def without_attachments(event: E, names: Iterable[str]) -> E:
+def without_attachments(event: Event, names: Iterable[str]) -> Event:
     """Return a copy of an event without some attachments; its data list their names as ``not_attached``."""
     names = [*names]
     attachments = {name: value for name, value in event.get_attachments().items() if name not in names}
@@ -34,7 +30,7 @@ def without_attachments(event: E, names: Iterable[str]) -> E:
     return _copy(event, _attachments=attachments, _data={**raw_data(event), "not_attached": noted})
 
 
-def with_delivered(event: E, keys: Iterable[str]) -> E:
+def with_delivered(event: Event, keys: Iterable[str]) -> Event:
     """Return a copy of an event with the parts that a handler has already delivered; see `event.already_delivered`."""
     return _copy(event, _delivered=frozenset(keys))
 
@@ -53,7 +49,7 @@ def as_own_event(event: Any) -> Event:
         raise EventError(f"the {type(event).__name__} is not an event: {error}") from error
 
 
-def _copy(event: E, **changes: Any) -> E:
+def _copy(event: Event, **changes: Any) -> Event:
     copy = type(event).__new__(type(event))
     Event.__setstate__(copy, {**Event.__getstate__(event), **changes})
     return copy

@@ -43,15 +43,15 @@ def likely_mistakes(pairs: Collection[tuple[str, str]]) -> list[str]:
 
 def swallowed_handler(name: str, config: str) -> str:
     """Return the name of a handler that follows a ``,`` or ``|`` in a configuration; empty if there is none."""
+    names = [part.partition("=")[0].strip() for part in config.replace("|", ",").split(",")[1:] if "=" in part]
+    if not names:  # usually; do not import `_registry` then
+        return ""
     from event import _registry
 
     # ``s3=`` is also an option of the handler `broker`.
     known = _registry.BUILTINS.keys() - ({"s3"} if _registry.kind(name) == "broker" else set())
-    for part in config.replace("|", ",").split(",")[1:]:
-        other, equals, _ = part.partition("=")
-        if equals and _registry.kind(other.strip()) in known:
-            return other.strip()
-    return ""
+    # A URL, such as ``s3://bucket/year=2026``, is no handler.
+    return next((other for other in names if _registry.kind(other) in known and "://" not in other), "")
 
 
 def format_handlers(pairs: list[tuple[str, str]]) -> str:

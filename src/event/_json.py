@@ -1,7 +1,7 @@
 """Encode event data of any type as JSON (RFC 8259), for dumps and for all handlers.
 
-Most events are encoded by the standard library's C encoder. If it rejects a value, for example because of its type, NaN
-or a cycle, `event._json_plain` first converts the value to plain JSON types.
+Most events are encoded by the standard library's C encoder. It rejects NaN, keys that are not strings,
+cycles and deep nesting. For such a value, `event._json_plain` first converts the value to plain JSON types.
 
 Importing `json` takes longer than sending an event from the command line. So if `json` is not imported yet, events of
 simple texts and numbers are encoded without it.
@@ -116,9 +116,16 @@ def _encoder(layout: str | int | None, sort_keys: bool) -> Callable[[Any], str]:
         import json
 
         separators, indent = ((layout, ": "), None) if isinstance(layout, str) else (None, layout)
-        encoder = json.JSONEncoder(allow_nan=False, indent=indent, separators=separators, sort_keys=sort_keys)
-        _ENCODERS[key] = encoder.encode
+        _ENCODERS[key] = json.JSONEncoder(
+            default=_natural, allow_nan=False, indent=indent, separators=separators, sort_keys=sort_keys
+        ).encode
     return _ENCODERS[key]
+
+
+def _natural(value: Any) -> Any:
+    from event._json_plain import natural  # rarely needed
+
+    return natural(value)
 
 
 def loads(text: str | bytes) -> Any:

@@ -50,10 +50,10 @@ def _plain(value: Any, key: str, above: tuple[int, ...]) -> Any:
         return {_key(k): to_plain(v, f"{key}.{_key(k)}".lstrip("."), above) for k, v in list(value.items())}
     if isinstance(value, (list, tuple)):
         return [to_plain(v, key, above) for v in value]
-    return to_plain(_natural(value), key, above)
+    return to_plain(natural(value), key, above)
 
 
-def _natural(value: Any) -> Any:
+def natural(value: Any) -> Any:
     """Convert a value of another type, one level deep."""
     kind = type(value)
     if isinstance(value, Enum):

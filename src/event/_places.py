@@ -38,10 +38,7 @@ def _state_directory() -> str:
 
 
 def _owner(path: str) -> int:
-    """Return the id of the user who owns a directory. If it does not exist, use its nearest existing parent.
-
-    :param path: an absolute path
-    """
+    """Return the id of the user who owns an absolute path, or else its nearest existing parent."""
     while True:
         try:
             return os.stat(path).st_uid
@@ -50,11 +47,9 @@ def _owner(path: str) -> int:
 
 
 def _in_own_home(path: str) -> str:
-    """Return a path with the home directory of the user database instead of ``~``, regardless of HOME.
+    """Return a path with the home directory of the user database for ``~``; empty if this user has none.
 
     With sudo, HOME may belong to another user.
-
-    :return: empty if this user has no home directory
     """
     from pwd import getpwuid
 
@@ -67,14 +62,18 @@ def _in_own_home(path: str) -> str:
 _STATE = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
 
 
-def config_file() -> str | None:
+def config_file(named: str | None = None, *, search: bool = True) -> str | None:
     """Return the path of the configuration file; None if there is none.
 
-    If E3_EVENT_CONFIG is set, it contains the path, or ``none`` for no file. Otherwise, search the working
-    directory and its parents for ``e3-event.toml``, or ``pyproject.toml`` with a table for this package.
+    Without `search`, it must be named. Otherwise, search the working directory and its parents for ``e3-event.toml``,
+    or ``pyproject.toml`` with a table for this package.
+
+    :param named: the path, or ``none`` for no file; by default, the value of E3_EVENT_CONFIG
     """
-    if named := os.environ.get("E3_EVENT_CONFIG"):
+    if named := named or os.environ.get("E3_EVENT_CONFIG"):
         return None if named.lower() == "none" else expand_home(named)
+    if not search:
+        return None
     try:
         directory = os.getcwd()
     except OSError:  # the working directory no longer exists

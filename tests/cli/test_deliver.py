@@ -19,6 +19,7 @@ from cli.outboxes import TRACED_ID, block, free, golden, ids, make_due, path_of,
 from cli.relays import eventually
 from event import Event, EventManager
 from event._cli import deliver, main
+from event._cli._support import terminal
 from event._process import shutdown
 from helpers.commands import TO_FILES, handler_source, stored_events
 from servers.smtp import raw_server, smtp_server
@@ -383,8 +384,8 @@ def test_no_progress_is_written_without_a_terminal(process):
     assert "\r" not in process("deliver", "ob", "--all").stderr
 
 
-def test_terminal_of_unknown_width_has_80_columns(capsys):
-    assert deliver._terminal_width() == 80
+def test_output_that_is_no_terminal_has_the_default_width(capsys):
+    assert terminal.width(sys.stderr, 80) == 80
 
 
 class Terminal:

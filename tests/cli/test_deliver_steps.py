@@ -140,3 +140,13 @@ def test_entry_released_untried_is_neither_counted_nor_a_failure():
     report = deliver.Report("deliver")
     report.entry(OpenEntry("e", "claim", "n"), "waiting")
     assert (report.entries, report.has_trouble) == (0, False)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_results_are_kept_only_for_json(keeps):
+    """A relay has any number of them."""
+    report = deliver.Report("relay", quiet=True, keeps_results=keeps)
+    entry = OpenEntry("e", "claim", "n")
+    entry.results.append(Result("file", {"ok": True}))
+    report.entry(entry, "delivered")
+    assert (report.entries, len(report.results)) == (1, int(keeps))

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import event
-from event._cli._support import handler_options
+from event._redact import without_secrets
 from helpers.commands import TO_FILES, handler_source, stored_events
 
 
@@ -185,7 +185,7 @@ def test_plugin_that_quotes_its_configuration_reveals_no_secret(process, plugin,
     ],
 )
 def test_url_in_an_error_shows_no_password(text, shown):
-    assert handler_options.masked(text, {}) == shown
+    assert without_secrets(text, {}) == shown
 
 
 def test_logging_handler_without_configuration_prints_each_event(process, here):

@@ -49,11 +49,7 @@ def _someone_waits_for_exit() -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    :param argv: the arguments, without the program's name; those of this process if it is None
-    :return: the exit status
-    """
+    """Run the command line; return the exit status. If `argv` is None, use the arguments of this process."""
     words = [*(sys.argv[1:] if argv is None else argv)]
     if words[:1] in (["--version"], ["-V"], ["--help"], ["-h"]):
         return _show(words[0])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import util
 
 from event import Event, _registry, _secrets, unique_id
-from event._cli._support import handler_options, json_output, outbox_index, terminal
-from event._cli._support.handler_loading import load
+from event._cli._support import handler_options, outbox_index, terminal
 from event._cli._support.settings import Settings
 from event._event import raw_content
 from event._outbox import Outbox
+from event._redact import without_secrets
 from event._version import VERSION
 from event._worker import EventSender
 from event._worker.capture import Capture
@@ -55,8 +55,6 @@ examples:
   e3-event check --send --handler file=events
 """
 
-Row = tuple[str, str, str]
-
 
 def add_options(parser: Any) -> None:
     parser.add_argument("--send", action="store_true", help="send a test event to the handlers, and show each result")
@@ -67,49 +65,36 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = Settings(args)
-    installed = _installed()
-    loaded, broken = load(settings.handlers, plugins=True)
-    entries = _entries(settings.handlers, loaded, broken)
-    outbox = _outbox(settings)
+    loaded, broken = settings.load(plugins=True)
+    tables: dict[str, list[tuple[str, ...]]] = {
+        "Installed handlers": _installed(),
+        f"Handlers of {settings.handlers_from}": _entries(settings.handlers, loaded, broken),
+        "Outbox": [_outbox(settings)],
+        "Settings": [*settings.rows()],
+    }
     if not args.json:
-        _print_text(settings, installed, entries, outbox)
-    problems = sum(row[-1].startswith(_BROKEN) for row in [*installed, *entries, outbox]) + len(settings.problems)
+        lists = [f"{title}:\n{terminal.table(rows) or '  none'}" for title, rows in tables.items()]
+        terminal.print_out("\n\n".join(lists))
+    problems = sum(row[-1].startswith(_BROKEN) for rows in tables.values() for row in rows) + len(settings.problems)
     results = None
     if args.send:
         results = _send_test(args, settings, loaded)
         problems += sum(not result.ok for result in results) or not results
     if args.json:
-        _print_json(settings, installed, entries, outbox, results)
+        _print_json(settings, [*tables.values()], results)
     if problems:
         terminal.print_err(f"{args.parser.prog}: {problems} {'problem' if problems == 1 else 'problems'}")
     return 1 if problems else 0
 
 
-def _print_text(
-    settings: Settings, installed: list[Row], entries: list[tuple[str, str]], outbox: tuple[str, str]
-) -> None:
-    for title, rows in (
-        ("Installed handlers", installed),
-        (f"\nHandlers of {settings.handlers_from}", entries),
-        ("\nOutbox", [outbox]),
-        ("\nSettings", settings.rows()),
-    ):
-        terminal.print_out(f"{title}:\n{terminal.table(rows) or '  none'}")
-
-
-def _print_json(
-    settings: Settings,
-    installed: list[Row],
-    entries: list[tuple[str, str]],
-    outbox: tuple[str, str],
-    results: list[Result] | None,
-) -> None:
-    json_output.print_json(
+def _print_json(settings: Settings, tables: list[list[tuple[str, ...]]], results: list[Result] | None) -> None:
+    installed, handlers, ((_, outbox),), rows = tables
+    terminal.print_json(
         installed=[{"handler": name, "distribution": dist, "state": state} for name, dist, state in installed],
-        handlers=[{"handler": name, "state": state} for name, state in entries],
-        outbox={"path": settings.outbox, "state": outbox[1]},
-        settings={name: {"value": value, "from": origin or None} for name, value, origin in settings.rows()},
-        test=None if results is None else [json_output.result_as_dict(result, "lost") for result in results],
+        handlers=[{"handler": name, "state": state} for name, state in handlers],
+        outbox={"path": settings.outbox, "state": outbox},
+        settings={name: {"value": value, "from": origin or None} for name, value, origin in rows},
+        test=None if results is None else [handler_options.result_as_dict(result, "lost") for result in results],
         problems=settings.problems,
     )
 
@@ -118,16 +103,16 @@ _OK = "ok"
 _BROKEN = "broken: "
 
 
-def _installed() -> list[Row]:
+def _installed() -> list[tuple[str, ...]]:
     sources = dict.fromkeys(_registry.BUILTINS, f"e3-event {VERSION}")
     for name, points in sorted(_registry.plugins().items()):
         sources[name] = ", ".join(dict.fromkeys(map(_distribution, points)))
     return [*((name, source, _handler_state(name)) for name, source in sources.items()), *_shadowed()]
 
 
-def _shadowed() -> list[Row]:
+def _shadowed() -> list[tuple[str, ...]]:
     """Return the plugins that have the name of a built-in handler."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for point in _registry.entry_points():
         if point.name in _registry.BUILTINS and point.value != ":".join(_registry.BUILTINS[point.name]):
             text = f"not used: {point.name!r} is a built-in handler"
@@ -166,9 +151,9 @@ def _distribution(point: EntryPoint) -> str:
     return f"{name} {version}" if name else "an unknown distribution"
 
 
-def _entries(pairs: Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]) -> list[tuple[str, str]]:
+def _entries(pairs: Pairs, loaded: Mapping[str, EventHandler], broken: Mapping[str, str]) -> list[tuple[str, ...]]:
     names = [name for name, _ in pairs]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for position, name in enumerate(names):
         if name in names[position + 1 :]:
             state = "not used: a later entry has the same name"
@@ -188,7 +173,7 @@ def _references_of(name: str, config: str, handler: Any) -> str:
             for text in [value] if isinstance(value, str) else value:
                 _secrets.resolve_secret(text, attribute)
     except Exception as error:  # a plugin's code may raise anything
-        return f"{_BROKEN}{handler_options.masked(one_line(error), {name: config})}"
+        return f"{_BROKEN}{without_secrets(one_line(error), {name: config})}"
     return _OK
 
 
@@ -196,13 +181,16 @@ def _outbox(settings: Settings) -> tuple[str, str]:
     path = settings.outbox
     if path is None:
         return ("none", "if a handler fails, the event is lost")
+    outbox = Outbox(path)
     try:
-        counts = outbox_index.count_by_state(Outbox(path))
+        outbox.require_writable()
+        if not outbox.exists():
+            return (path, "ok; it is created when the first event is sent")
+        counts = outbox.summary().counts
     except OSError as error:
         return (path, f"{_BROKEN}{one_line(error)}")
-    if counts is None:
-        return (path, "ok; it is created when the first event is sent")
-    return (path, f"ok; {counts}")
+    shown = ", ".join(f"{outbox_index.number(counts[state])} {word}" for state, word in outbox_index.WORDS.items())
+    return (path, f"ok; {shown}")
 
 
 def _send_test(args: argparse.Namespace, settings: Settings, loaded: Mapping[str, EventHandler]) -> list[Result]:

@@ -38,10 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def words_by_command(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
-    """Return the subcommands and options of each command.
-
-    :return: the words, by command, such as ``outbox list``; the key of e3-event itself is an empty string
-    """
+    """Return the subcommands and options of each command, such as ``outbox list``; of e3-event itself for ``""``."""
     words: dict[str, list[str]] = {"": []}
     for action in parser._actions:  # noqa: SLF001  # argparse has no public way to list them
         words[""] += [option for option in action.option_strings if option.startswith("--")]
@@ -63,7 +60,7 @@ _e3_event() {{
     case "$word" in
       --) COMPREPLY=(); return ;;
       -*) ;;
-      {"|".join(_command_words(words))}) path="${{path:+$path }}$word" ;;
+      {"|".join(sorted({name for path in words for name in path.split()}))}) path="${{path:+$path }}$word" ;;
     esac
   done
   case "$path" in
@@ -90,10 +87,6 @@ def _fish(words: dict[str, list[str]]) -> str:
             for word in more
         ]
     return "\n".join(lines)
-
-
-def _command_words(words: dict[str, list[str]]) -> list[str]:
-    return sorted({name for path in words for name in path.split()})
 
 
 _SCRIPTS = {"bash": _bash, "zsh": _zsh, "fish": _fish}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from event._cli._support import handler_options, json_output, outbox_index, terminal
+from event._cli._support import handler_options, outbox_index, terminal
 from event._process.shutdown import GracefulShutdown
 
 TYPE_CHECKING = False
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--json cannot be used with --watch")
     from event._worker import Supervisor
 
-    report = Report(args.parser.prog, quiet=args.quiet)
+    report = Report(args.parser.prog, quiet=args.quiet, keeps_results=args.json)
     job = {
         "job": "watch" if args.watch else "deliver",
         "outbox": settings.outbox,
@@ -135,14 +135,16 @@ class Report:
     :ivar entries: the number of entries that were tried
     :ivar delivered: the number of these that every handler has delivered
     :ivar has_trouble: whether another problem was logged
+    :ivar results: the result of each delivery, for ``--json``; empty without `keeps_results`
     """
 
-    def __init__(self, prog: str, *, quiet: bool = False) -> None:
+    def __init__(self, prog: str, *, quiet: bool = False, keeps_results: bool = False) -> None:
         self.entries = self.delivered = 0
         self.has_trouble = False
+        self.results: list[dict[str, Any]] = []
         self._prog = prog
-        self.results: list[dict[str, Any]] = []  # for --json
         self._quiet = quiet
+        self._keeps_results = keeps_results
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._shown = ""
 
@@ -153,8 +155,9 @@ class Report:
         self.delivered += where == "delivered"
         rest = _REST.get(where, "")
         for result in entry.results:
-            content = json_output.result_as_dict(result, rest)
-            self.results.append({"entry": entry.id, "event": entry.name, **content})
+            if self._keeps_results:  # a long-running command has any number of them
+                content = handler_options.result_as_dict(result, rest)
+                self.results.append({"entry": entry.id, "event": entry.name, **content})
             if not (self._quiet and result.ok and not result.said):
                 line = handler_options.result_line(result, rest)
                 colour = terminal.GREEN if result.ok else terminal.RED
@@ -173,18 +176,15 @@ class Report:
         if self._terminal and not self._quiet and not supervisor.finished:
             missed = self.entries - self.delivered
             total = f"{self.entries} of {max(supervisor.total, self.entries)} done"
-            self._progress(f"{total}{f', {missed} not delivered' if missed else ''}")
+            text = terminal.printable_line(f"{total}{f', {missed} not delivered' if missed else ''}")
+            self.clear()
+            self._shown = text[: terminal.width(sys.stderr, 80) - 1]  # a full line would wrap and could not be erased
+            _raw(self._shown)
 
     def clear(self) -> None:
         if self._shown:
             _raw("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
-
-    def _progress(self, text: str) -> None:
-        self.clear()
-        most = _terminal_width() - 1  # a full line would wrap and could not be erased
-        self._shown = terminal.printable_line(text)[:most]
-        _raw(self._shown)
 
     def _print(self, text: str, colour: str = "") -> None:
         self.clear()
@@ -194,7 +194,7 @@ class Report:
 def _print_json(supervisor: Supervisor, report: Report, path: str) -> None:
     summary = supervisor.summary or {}
     due = summary.get("next_due")
-    json_output.print_json(
+    terminal.print_json(
         outbox=path,
         entries=report.entries,
         delivered=report.delivered,
@@ -224,13 +224,6 @@ def _number(text: str) -> int:
 
         raise ArgumentTypeError(f"expected a number from 1 to {_MOST_JOBS}, not {text!r}")
     return int(text)
-
-
-def _terminal_width() -> int:
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
 
 
 def _raw(text: str) -> None:

@@ -174,10 +174,7 @@ def _on_all(outbox: Outbox, args: argparse.Namespace) -> int:
 
 
 def _on_one(outbox: Outbox, args: argparse.Namespace, word: str, candidate: Candidate | None = None) -> int:
-    """Run the action on an entry; return the exit status.
-
-    :param word: the entry's ID or the beginning of it
-    """
+    """Run the action on the entry whose ID begins with a word; return the exit status."""
     status = 1
     capture = Capture()
     try:
@@ -195,16 +192,12 @@ def _on_one(outbox: Outbox, args: argparse.Namespace, word: str, candidate: Cand
 
 
 def _find_entry(outbox: Outbox, word: str) -> Candidate:
-    """Return the only entry whose ID begins with `word`.
-
-    :raises LookupError: no entry matches, or several do
-    """
+    """Return the only entry whose ID begins with `word`, or raise LookupError."""
     found = outbox.find(word)
     if not found:
         raise LookupError(f"no entry's ID begins with {word!r}")
     if len(found) > 1:
-        number = outbox_index.number(len(found))
-        raise LookupError(f"{number} IDs begin with {word!r}; give a longer prefix")
+        raise LookupError(f"{outbox_index.number(len(found))} IDs begin with {word!r}; give a longer prefix")
     return found[0]
 
 
@@ -218,10 +211,9 @@ def _retry(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> st
 def _replacements(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
     """Return the handlers of ``--handler``, with their configurations for the outbox. Reject one that cannot work."""
     from event import _registry
-    from event._cli._support.handler_loading import load
     from event._lazy_handler import LazyHandler
 
-    _, broken = load(settings.handlers, plugins=True)
+    _, broken = settings.load(plugins=True)
     for name, reason in broken.items():
         args.parser.error(f"--handler: {name}: {reason.removeprefix(f'{_registry.kind(name)}: ')}")
     return {name: LazyHandler(name, config).encode_config() for name, config in settings.handlers}

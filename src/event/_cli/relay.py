@@ -6,7 +6,6 @@ import logging
 
 from event import _broker, _registry, _secrets
 from event._cli._support import handler_options, terminal
-from event._cli._support.handler_loading import load
 from event._cli._support.settings import Settings
 from event._cli.deliver import Report, add_jobs
 from event._process.shutdown import GracefulShutdown
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     pairs, outbox, timeout = settings.handlers, settings.outbox, settings.timeout
     _check_source(args)
     _refuse_a_circle(args, url, pairs)
-    _loaded, broken = load(pairs, plugins=False)
+    _loaded, broken = settings.load(plugins=False)
     for name, reason in broken.items():
         terminal.print_err(f"{name}: not loaded: {reason} (in {settings.handlers_from})")
     if broken and outbox is None:

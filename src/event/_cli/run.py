@@ -134,15 +134,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Step:
-    """One command and its event.
-
-    :ivar has_problem: whether a problem with the event or its log was printed
-    """
+    """One command and its event."""
 
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self._args = args
         self._settings = Settings(args)
-        self.has_problem = bool(self._settings.problems)
+        self.has_problem = bool(self._settings.problems)  # with the event or its log
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None
         self._log_file: os.stat_result | None = None
@@ -156,15 +153,14 @@ class _Step:
         environment = _trace_context.environment(self._span, {**os.environ, "E3_EVENT_PARENT": self._start_event.uid})
         keep_end = bool(self._args.tail and self._settings.handlers)
         process = ChildProcess(self._args.command_line, environment, log, keep_end=keep_end)
-        process.start()
         self._catch_errors(self._prepare)
         exit_result = process.wait()
-        self._report_exit(exit_result, process.log_error)
+        self._report_exit(exit_result, None if log is None else process.tee.error)
         self._catch_errors(lambda: self._send_end(process, exit_result, attach=log is not None))
         self._catch_errors(process.finish)
-        if process.show_error:
-            self.print_problem(f"the command's output is not complete: {process.show_error.strerror}")
-        return exit_result.status or (1 if process.show_error else 0)
+        if process.tee.show_error:
+            self.print_problem(f"the command's output is not complete: {process.tee.show_error.strerror}")
+        return exit_result.status or (1 if process.tee.show_error else 0)
 
     def _prepare(self) -> None:
         """Prepare the sending, and send the start event, while the command runs."""
@@ -225,7 +221,9 @@ class _Step:
         from event._redact import redact_text
 
         secrets = self._settings.redact
-        tail = process.last_lines(self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets))
+        tail = process.tee.last_lines(
+            self._args.tail, lambda text: text if secrets is None else redact_text(text, secrets)
+        )
         return {"output_tail": tail} if tail else {}
 
     def _junit_data(self) -> dict[str, Any]:
@@ -263,11 +261,15 @@ class _Step:
                 terminal.print_err(f"{self._args.parser.prog}: {text}", terminal.GREEN)
 
     def _open_log(self) -> int | None:
+        """Create or truncate the log; return its descriptor. It must be a file: a FIFO would block until it is read."""
         try:
-            fd = _open_log_file(self._args.log)
+            fd = os.open(self._args.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
             self._log_file = os.stat(fd)
+            if not stat.S_ISREG(self._log_file.st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, "not a regular file")
             self._log_path = os.path.abspath(self._args.log)
-            return fd
+            return above_standard(fd)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self.print_problem(f"--log: {self._args.log!r} cannot be written: {reason}")
@@ -299,7 +301,6 @@ class _Step:
             self.print_problem(one_line(error))
 
     def print_problem(self, text: str) -> None:
-        """Print a problem with the event or its log."""
         self.has_problem = True
         terminal.print_err(f"{self._args.parser.prog}: {text}")
 
@@ -339,18 +340,6 @@ def _line_count(text: str) -> int:
 
         raise ArgumentTypeError(f"{text!r} is not a number of lines; expected 0 or more")
     return int(text[:9])
-
-
-def _open_log_file(path: str) -> int:
-    """Create or truncate the log; return its descriptor.
-
-    :raises OSError: the log cannot be written, or is not a regular file (a FIFO would block until a reader opens it)
-    """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | _PLAIN, 0o666)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return above_standard(fd)
 
 
 # Without O_BINARY, Windows translates line ends. Without O_NONBLOCK, opening a FIFO waits for its reader.

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         sending.close()
     if args.json:
-        _print_json(sending.events)
+        terminal.print_json(events=sending.events)
     return 0 if all(results) and not settings.dropped and not (args.strict and problems) else 1
 
 
@@ -133,7 +133,7 @@ def _without_handlers(args: argparse.Namespace, settings: Settings, event: Event
     if not (args.quiet or settings.problems or settings.is_unused_here):
         terminal.print_err(f"{args.parser.prog}: {settings.no_handler_line()}")
     if args.json:
-        _print_json([{**_named(event), "state": "no handlers", "results": []}] if event else [])
+        terminal.print_json(events=[{**_named(event), "state": "no handlers", "results": []}] if event else [])
     elif event:
         terminal.print_out(visible(str(event.uid)))
     if settings.is_unused_here:
@@ -205,25 +205,17 @@ class _Command:
 
 def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
     """Return the result of an event, for ``--json``."""
-    from event._cli._support import json_output
-
     delivered = bool(sent.results) and all(result.ok for result in sent.results)
     state = "delivered" if delivered else "kept" if sent.kept else "lost"
     content: dict[str, Any] = {**_named(event), "state": state}
     if sent.not_attached:
         content["not_attached"] = sent.not_attached
-    results = [json_output.result_as_dict(result, handler_options.rest_of(sent, result)) for result in sent.results]
+    results = [handler_options.result_as_dict(result, handler_options.rest_of(sent, result)) for result in sent.results]
     return {**content, "results": results, "backlog": sent.backlog}
 
 
 def _named(event: Event) -> dict[str, Any]:
     return {"name": event.name, "uid": event.uid}
-
-
-def _print_json(events: list[dict[str, Any]]) -> None:
-    from event._cli._support import json_output
-
-    json_output.print_json(events=events)
 
 
 def _save_stdin() -> str:

@@ -124,21 +124,18 @@ def _whole(file: File, room: int) -> Attachment:
 
 
 def _compressed(file: File, room: int) -> Attachment:
+    if file.size > COMPRESSIBLE:
+        return Attachment(file, "left out")
     most = _capacity(file, room)
     packer = zlib.compressobj(wbits=31)  # the gzip format, without a time stamp
-    packed: list[bytes] = []
-    size = 0
+    packed = bytearray()
+    left = file.size  # a log may grow meanwhile
     with open(_files.open_regular(file.path), "rb") as source:
-        # Read no more than the original size: a log may grow meanwhile.
-        left = file.size if file.size <= COMPRESSIBLE else 0
-        while size <= most and (chunk := source.read(min(_COMPRESS_CHUNK, left))):
+        while len(packed) <= most and (chunk := source.read(min(_COMPRESS_CHUNK, left))):
             left -= len(chunk)
-            packed.append(packer.compress(chunk))
-            size += len(packed[-1])
-    packed.append(packer.flush())
-    size += len(packed[-1])
-    fits = file.size <= COMPRESSIBLE and size <= most
-    return Attachment(file, "compressed", b"".join(packed)) if fits else Attachment(file, "left out")
+            packed += packer.compress(chunk)
+    packed += packer.flush()
+    return Attachment(file, "compressed", bytes(packed)) if len(packed) <= most else Attachment(file, "left out")
 
 
 def _end(file: File, room: int) -> Attachment:

@@ -38,16 +38,6 @@ class ChatMessage:
     empty: Sequence[str] = ()
     events: Sequence[Mapping[str, Any]] = ()
 
-    @property
-    def title(self) -> str:
-        """The title, on one line."""
-        return self.notice.title
-
-    @property
-    def outcome(self) -> str:
-        """The outcome: success, failure, cancel, or empty."""
-        return self.notice.outcome
-
     def problem(self) -> str:
         """Return the error of the first attachment that cannot be read; empty if there is none."""
         for name, path in self.files:
@@ -69,7 +59,7 @@ class ChatMessage:
         remarks += [f"no output: {without_mentions(name)} (0 bytes, not attached)" for name in self.empty]
         if preferred == "HTML" and not self.notice.body:
             return preferred, chat_html(self.notice, remarks, limit)
-        return "TEXT" if self.notice.body else preferred, chat_text(self.notice, remarks, limit) or self.title
+        return "TEXT" if self.notice.body else preferred, chat_text(self.notice, remarks, limit) or self.notice.title
 
 
 def message_about(event: Event, templates: Templates) -> ChatMessage:
@@ -79,14 +69,9 @@ def message_about(event: Event, templates: Templates) -> ChatMessage:
     """
     data = _chat_data(event)
     files = [(on_one_line(clean(name)), path) for name, (path, _) in event.get_attachments().items()]
-    full: list[tuple[str, str]] = []
-    empty: list[str] = []
-    for name, path in files:
-        if _is_empty(path):
-            empty.append(name)
-        else:
-            full.append((name, path))
-    return ChatMessage(with_templates(notice_of(data), templates, data), full, empty)
+    empty = [file for file in files if _is_empty(file[1])]
+    full = [file for file in files if file not in empty]
+    return ChatMessage(with_templates(notice_of(data), templates, data), full, [name for name, _ in empty])
 
 
 def _is_empty(path: str) -> bool:

@@ -9,23 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 from event import _json
 from event._text import on_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypedDict
+    from typing import Any
 
     from event._event import Event
-
-    class Attributes(TypedDict):
-        """The attributes of a CloudEvent, without its data."""
-
-        specversion: str
-        id: str
-        source: str
-        type: str
 
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -67,7 +60,7 @@ def as_cloudevent(event: Event, sending: str, source: str = "", kind: str = "") 
     data = event.as_dict()
     envelope: dict[str, Any] = {
         **_attributes(sending, source or _source_uri(data), (kind or TYPE).replace("{name}", str(data.get("name")))),
-        **_subject(data),
+        "subject": _attribute_text(data.get("uid")) or None,  # it must not be empty
         "time": _time(data),
         "datacontenttype": "application/json",
         "data": _with_attachments(event, data),
@@ -91,7 +84,7 @@ def as_cdevent(event: Event, sending: str, source: str = "", version: str = CDEV
     finished = data.get("end_time") is not None or "outcome" in data
     kind = f"dev.cdevents.taskrun.{'finished' if finished else 'started'}.{number}"
     subject = _attribute_text(data.get("uid")) or sending
-    when = _time(data) or _rfc3339(_now())
+    when = _time(data) or _rfc3339(time.time())
     attributes = _attributes(sending, source or _source_uri(data), kind)
     context: dict[str, Any] = {version_key: version, "timestamp": when}
     context.update((key, value) for key, value in attributes.items() if key != "specversion")
@@ -111,7 +104,7 @@ def is_uri_reference(text: str) -> bool:
     return bool(_URI_REFERENCE.fullmatch(text))
 
 
-def _attributes(sending: str, source: str, kind: str) -> Attributes:
+def _attributes(sending: str, source: str, kind: str) -> dict[str, str]:
     return {"specversion": "1.0", "id": sending, "source": source, "type": _attribute_text(kind)}
 
 
@@ -119,12 +112,6 @@ def _source_uri(data: dict[str, Any]) -> str:
     """Return the source of an event. It is never the sending machine, which may differ on each attempt."""
     host = data.get("host")
     return f"{SOURCE}/{_NOT_IN_URI.sub('-', host)}" if host and isinstance(host, str) else SOURCE
-
-
-def _subject(data: dict[str, Any]) -> dict[str, str]:
-    """Return the attribute ``subject``, which must not be empty if it exists."""
-    uid = _attribute_text(data.get("uid"))
-    return {"subject": uid} if uid else {}
 
 
 def _attribute_text(value: Any) -> str:
@@ -139,7 +126,6 @@ def _time(data: dict[str, Any]) -> str | None:
 
 def _rfc3339(value: Any) -> str | None:
     """Return a time in the format of RFC 3339, in UTC if it has no zone; None if the value is not a time."""
-    import time
     from datetime import datetime
 
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -158,12 +144,6 @@ def _rfc3339(value: Any) -> str | None:
     return f"{moment}{match[2] or ''}{(match[3] or 'Z').upper()}"
 
 
-def _now() -> float:
-    import time
-
-    return time.time()
-
-
 def _with_attachments(event: Event, data: dict[str, Any]) -> dict[str, Any]:
     """Return the data with the list of the attachments. A value of the event with the same name is not replaced."""
     attachments = event.get_attachments().copy()  # another thread may attach meanwhile
@@ -174,7 +154,6 @@ def _with_attachments(event: Event, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(path: str) -> int | None:
-    """Return a file's size in bytes; None if the file no longer exists."""
     try:
         return os.stat(path).st_size
     except (OSError, ValueError):
@@ -182,10 +161,7 @@ def _size(path: str) -> int | None:
 
 
 def _outcome_fields(data: dict[str, Any], has_cancel: bool) -> dict[str, str]:
-    """Return the ``outcome`` of a finished taskrun, and its ``errors`` if there are any.
-
-    An event without an outcome counts as a success. An outcome that CDEvents does not define becomes ``error``.
-    """
+    """Return ``outcome`` and perhaps ``errors``. An outcome that CDEvents does not define becomes ``error``."""
     said = str(data.get("outcome", "success"))
     outcome = said if said in _OUTCOMES and (said != "cancel" or has_cancel) else "error"
     reasons = [] if said in {"success", "failure", outcome} else [f"outcome: {said}"]

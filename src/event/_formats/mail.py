@@ -23,12 +23,13 @@ from event.error import PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from event import Event
     from event._formats.address import Mailbox
     from event._formats.attachments import File
+    from event._formats.notice import Notice
     from event._formats.template import Templates
 
 MAX_SIZE = 40 << 20  # bytes of a mail, in base64; few servers accept more
@@ -68,25 +69,12 @@ _UTF8 = _Policy(linesep="\r\n", cte_type="7bit", utf8=True)  # for a non-ASCII l
 
 
 @dataclass(frozen=True, slots=True)
-class ComposedMail:
-    """A mail that is ready to send.
-
-    :ivar content: the mail, with CRLF line ends, in ASCII unless the local part of an address is not ASCII
-    :ivar remarks: a line about each attachment that is shortened or left out
-    """
-
-    content: bytes = field(repr=False)
-    remarks: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class MailContent:
     """The content of a mail, independent of its recipients.
 
     :ivar sending: the id of the sending, the same for every attempt
     :ivar thread: a key that is equal for mails of one thread
-    :ivar text: returns the readable text; its argument is the lines about the attachments
-    :ivar html: returns the same text as HTML
+    :ivar remarks: lines after the notice
     :ivar json_name: the name under which `json` is attached
     :ivar json: the data of the event or the events
     """
@@ -94,11 +82,11 @@ class MailContent:
     subject: str
     sending: str
     thread: Sequence[str]
-    text: Callable[[Sequence[str]], str]
-    html: Callable[[Sequence[str]], str]
+    notice: Notice
     json_name: str
     json: bytes = field(repr=False)
-    files: Sequence[File]
+    remarks: Sequence[str] = ()
+    files: Sequence[File] = ()
 
 
 def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
@@ -117,8 +105,7 @@ def content_of(event: Event, subject: str, templates: Templates) -> MailContent:
         subject=f"{subject}: {notice.title}" if has_title else str(subject),
         sending=sending_id(event),
         thread=(str(subject), str(event.name), branch),
-        text=lambda remarks: text_of(notice, remarks),
-        html=lambda remarks: html_of(notice, remarks),
+        notice=notice,
         json_name="event",
         json=_json.dumps(values, i_json=True).encode("ascii"),
         files=attached_files(event),
@@ -133,22 +120,21 @@ def digest_content(events: Sequence[Event], subject: str) -> MailContent:
     values = [event.as_dict() for event in events]
     notice = digest_of([*map(plain_data, values)])
     files = sum(len(event.get_attachments()) for event in events)
-    missing = [f"not attached: the files of these events ({files})"] if files else []
     return MailContent(
         subject=f"{subject}: {notice.title}",
         sending="\n".join(map(sending_id, events)),
         thread=(str(subject), "digest"),
-        text=lambda remarks: text_of(notice, [*missing, *remarks]),
-        html=lambda remarks: html_of(notice, [*missing, *remarks]),
+        notice=notice,
         json_name="events",
         json=_json.dumps(values, i_json=True).encode("ascii"),
-        files=[],
+        remarks=[f"not attached: the files of these events ({files})"] if files else [],
     )
 
 
 class Mail:
     """A mail. It is composed for each server, because the server's size limit determines which attachments fit.
 
+    :ivar remarks: a line about each attachment that is shortened or left out, since the mail was composed
     :raises EventError: an address is invalid
     """
 
@@ -168,21 +154,16 @@ class Mail:
             "References": thread,
             "Auto-Submitted": "auto-generated",  # RFC 3834: no out-of-office reply
         }
-        self._composed: tuple[int, ComposedMail] | None = None
+        self.remarks: list[str] = []
 
-    def compose(self, limit: int | None) -> ComposedMail:
-        """Return the mail for a server.
+    def compose(self, limit: int | None) -> bytes:
+        """Return the mail for a server, with CRLF line ends. It is ASCII unless the local part of an address is not.
 
         :param limit: the server's size limit in bytes; None if it has none
         :raises PermanentError: the data alone exceeds the limit
         :raises OSError: an attachment is missing, not a regular file, or not readable
         """
         size = min(limit or MAX_SIZE, MAX_SIZE)
-        if self._composed is None or self._composed[0] != size:
-            self._composed = (size, self._compose(size))
-        return self._composed[1]
-
-    def _compose(self, size: int) -> ComposedMail:
         none = [Attachment(file, "left out") for file in self._content.files]
         with_html = True
         room = size - len(self._encode(none, size, with_html=True))
@@ -192,25 +173,26 @@ class Mail:
         if room < 0:
             raise PermanentError(f"the data alone is over {_in_words(size)}, the limit of a mail; attach it as a file")
         attachments = fit(self._content.files, room)
-        remarks = [_note(a, size) for a in attachments if a.form in {"end", "left out"}]
-        return ComposedMail(self._encode(attachments, size, with_html=with_html), remarks)
+        self.remarks = [_note(a, size) for a in attachments if a.form in {"end", "left out"}]
+        return self._encode(attachments, size, with_html=with_html)
 
     def _encode(self, attachments: list[Attachment], size: int, *, with_html: bool) -> bytes:
         message: Any = EmailMessage(policy=self._policy)  # its annotations do not allow parts that are not messages
         for name, value in self._fields.items():
             message[name] = value
-        lines = [_note(attachment, size) for attachment in attachments]
-        message.set_content(self._content.text(lines))
+        content = self._content
+        lines = [*content.remarks, *(_note(attachment, size) for attachment in attachments)]
+        message.set_content(text_of(content.notice, lines))
         if with_html:
-            message.add_alternative(self._content.html(lines), subtype="html")
+            message.add_alternative(html_of(content.notice, lines), subtype="html")
         # Without a boundary of ours, the library chooses one, and searches the whole mail for it.
         message.make_mixed(boundary=f"=-{unique_id()}")
-        message.attach(_part("application/json", self._content.json_name, self._content.json))
+        message.attach(_part("application/json", content.json_name, content.json))
         for attachment in attachments:
             if attachment.content:
                 message.attach(_part(attachment.content_type, attachment.file_name, attachment.content))
-        content: bytes = message.as_bytes()
-        return content
+        encoded: bytes = message.as_bytes()
+        return encoded
 
 
 def _message_id(sending: str, sender: str) -> str:
@@ -259,7 +241,6 @@ def _file_name(name: str) -> str:
 
 
 def _note(attachment: Attachment, limit: int) -> str:
-    """Return a line about an attachment."""
     file, name = attachment.file, short(attachment.file_name)
     if attachment.form == "whole":
         return f"attached: {name} ({file.size} bytes)"

@@ -204,19 +204,14 @@ def chat_lines(notice: Notice, remarks: Sequence[str]) -> tuple[list[str], list[
     return [*filter(None, before)], [*filter(None, after)]
 
 
-def chat_tail(notice: Notice, room: int) -> str:
-    """Return the last lines of the output that fit into a number of characters."""
-    return last_that_fit(notice.tail.split("\n")[-CHAT_TAIL:], room)
-
-
 def _as_lines(facts: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{label}: {value}" for label, value in facts]
 
 
-def last_that_fit(lines: Sequence[str], room: int) -> str:
-    """Return the last lines that fit into a number of characters."""
+def chat_tail(notice: Notice, room: int) -> str:
+    """Return the last lines of the output that fit into a number of characters."""
     kept: list[str] = []
-    for line in reversed(lines):
+    for line in reversed(notice.tail.split("\n")[-CHAT_TAIL:]):
         room -= len(line) + 1
         if room < 0:
             break

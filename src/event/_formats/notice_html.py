@@ -107,7 +107,8 @@ def _parts(notice: Notice, ink: str) -> list[str]:
         parts.append(_tests(notice.tests))
     if notice.tail:
         parts.append(
-            f'{_heading("Last lines of the output")}<pre class="tail" style="margin:0;padding:12px 14px;'
+            '<div class="dim" style="margin:4px 0 6px;color:#59636e;font-size:12px;font-weight:600">Last lines of the '
+            f'output</div><pre class="tail" style="margin:0;padding:12px 14px;'
             f"border-radius:6px;background:#1f2328;color:#e6edf3;font-family:{_MONO};font-size:11.5px;line-height:1.5;"
             f'white-space:pre-wrap;overflow-wrap:anywhere">{escape(notice.tail)}</pre>'
         )
@@ -144,10 +145,6 @@ def _tests(lines: Sequence[str]) -> str:
     )
     listed = f'<ul class="ink" style="margin:6px 0 0;padding-left:20px;color:#1f2328">{items}</ul>' if items else ""
     return f'<div class="ink" style="color:#1f2328;font-size:14px;font-weight:600">{escape(counts)}</div>{listed}'
-
-
-def _heading(text: str) -> str:
-    return f'<div class="dim" style="margin:4px 0 6px;color:#59636e;font-size:12px;font-weight:600">{text}</div>'
 
 
 def _table(facts: Sequence[tuple[str, str]]) -> str:

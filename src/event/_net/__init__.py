@@ -14,6 +14,6 @@ module             contents
 `smtp`             `hand_over`: one SMTP session
 `s3`               `Store`: upload, download and check objects in S3
 `s3_transport`     `S3Transport`: send the requests of boto3
-`otlp`             `Exporter`: export spans to an OpenTelemetry receiver
+`otlp`             `make_span`, `export`: send spans to an OpenTelemetry receiver
 ================== ===================================================================
 """

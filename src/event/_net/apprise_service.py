@@ -77,14 +77,14 @@ class AppriseService:
             one = apprise.Apprise(asset=_asset(apprise))
             service = listener.service(apprise, self.label)
             one.add(service)
-            limit = service.body_maxlen - (0 if service.title_maxlen else len(self.message.title) + 1)
+            limit = service.body_maxlen - (0 if service.title_maxlen else len(self.message.notice.title) + 1)
             kind, body = self.message.body(_preferred_format(service), limit)
             keep_pace(self.url, service.request_rate_per_sec)
             if not one.notify(
-                title=self.message.title,
+                title=self.message.notice.title,
                 body=body,
                 body_format=getattr(apprise.NotifyFormat, kind),
-                notify_type=getattr(apprise.NotifyType, _SEVERITIES.get(self.message.outcome, "INFO")),
+                notify_type=getattr(apprise.NotifyType, _SEVERITIES.get(self.message.notice.outcome, "INFO")),
                 attach=self._attachments(apprise),
             ):
                 raise EventError(listener.reason() or "the service did not say why")

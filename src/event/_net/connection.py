@@ -65,7 +65,15 @@ class Response:
     @property
     def retry_after(self) -> float | None:
         """The seconds that the header Retry-After (RFC 9110, 10.2.3) asks for; None if it is missing or malformed."""
-        return _retry_after(self.headers.get("Retry-After", "").strip())
+        text = self.headers.get("Retry-After", "").strip()
+        if text.isascii() and text.isdecimal():
+            return float(text)
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(parsedate_to_datetime(text).timestamp() - time.time(), 0)
+        except (TypeError, ValueError, OverflowError):
+            return None
 
     def __str__(self) -> str:
         """Return the status with the reason phrase of RFC 9110. The server's own phrase might contain the URL."""
@@ -80,9 +88,6 @@ class Route:
     host: str
     port: int
     proxy: Target | None
-
-    def __hash__(self) -> int:
-        return hash((self.scheme, self.host, self.port))
 
     @property
     def is_tunnel(self) -> bool:
@@ -191,14 +196,3 @@ def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
 def in_words(status: int) -> str:
     """Return a status with its phrase in RFC 9110, such as ``404 Not Found``."""
     return f"{status} {http.client.responses.get(status, '')}".rstrip()
-
-
-def _retry_after(text: str) -> float | None:
-    if text.isascii() and text.isdecimal():
-        return float(text)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0)
-    except (TypeError, ValueError, OverflowError):
-        return None

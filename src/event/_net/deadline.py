@@ -61,11 +61,6 @@ class Socket(socket.socket):
         self.settimeout(self.deadline.left())
         super().connect(addr)
 
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """Receive before the deadline."""
-        self.settimeout(self.deadline.left())
-        return super().recv(buflen, flags)
-
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """Receive before the deadline."""
         self.settimeout(self.deadline.left())
@@ -104,12 +99,11 @@ def connect(host: str, port: int, deadline: Deadline) -> Socket:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a dialogue of short lines waits for each
             sock.connect(address)
-        except OSError as raised:
+        except BaseException as raised:
             sock.close()
+            if not isinstance(raised, OSError):
+                raise
             error = raised
-        except BaseException:
-            sock.close()
-            raise
         else:
             sock.deadline = deadline
             return sock
@@ -126,9 +120,10 @@ def start_tls(sock: Socket, context: ssl.SSLContext, host: str) -> TLSSocket:
     deadline = sock.deadline
     # The class needs the deadline before the handshake, which would otherwise happen within wrap_socket. A trailing dot
     # is not part of the name that a certificate is for (RFC 6066, 3).
-    secured: Any = context.wrap_socket(sock, server_hostname=host.rstrip("."), do_handshake_on_connect=False)
-    secured.deadline = deadline
+    secured: Any = sock
     try:
+        secured = context.wrap_socket(sock, server_hostname=host.rstrip("."), do_handshake_on_connect=False)
+        secured.deadline = deadline
         secured.do_handshake()
     except BaseException:
         secured.close()

@@ -35,7 +35,6 @@ class _GuardedRequests:
         self._requests = requests
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of `requests`."""
         if name in {"get", "post", "put", "delete", "patch", "head", "options"}:
             return partial(self._send, name)
         return getattr(self._requests, name)

@@ -50,7 +50,7 @@ class MailServer:
         :raises EventError: the text is none of these; the message does not contain the text
         """
         scheme, user, password, place = _split_server(text)
-        encryption = _MAIL_SCHEMES[scheme] if scheme else _default_encryption()
+        encryption = _MAIL_SCHEMES[scheme or ("smtp" if "smtp_nossl" in features() else "smtps")]
         host, port = _host_and_port(place)
         shown = f"{scheme}://{place}" if scheme else text.strip()
         return cls(host, port or _MAIL_PORTS[encryption], encryption, shown, user, password)
@@ -101,10 +101,6 @@ def _split_server(text: str) -> tuple[str, str, str, str]:
     if scheme not in _MAIL_SCHEMES or (at and not (user and password)):
         raise EventError(f"smtp: a server's URL is not understood; {_SERVER_SYNTAX}")
     return scheme, user, password, place
-
-
-def _default_encryption() -> Encryption:
-    return "opportunistic" if "smtp_nossl" in features() else "tls"
 
 
 def _host_and_port(place: str) -> tuple[str, int]:

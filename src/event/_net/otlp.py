@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from urllib.parse import unquote
 
 from opentelemetry.attributes import BoundedAttributes
@@ -55,7 +57,7 @@ _LONGEST_TIMEOUT = 60.0  # seconds; the limit for OTEL_EXPORTER_OTLP_TIMEOUT
 _MAX_RECEIVER_TEXT = 500  # characters of a receiver's message
 _COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 _REPEATED = frozenset({429, 502, 503, 504})  # the retryable statuses of OTLP
-_IN_NAMES = frozenset("!#$%&'*+-.^_`|~")  # allowed in a header's name, as are letters and digits (RFC 9110, 5.6.2)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 
 
 def make_span(  # noqa: PLR0913  # what a span has
@@ -76,6 +78,7 @@ def make_span(  # noqa: PLR0913  # what a span has
     # A TracerProvider is of no use here: each event has ids and a resource of its own, so each would need a new
     # provider, and every provider registers a fork hook that is never removed.
     flags, state = TraceFlags(place.flags), TraceState.from_header([place.state])
+    described = _resource(os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
     parent = None
     if place.parent_id:
         parent = SpanContext(int(place.trace_id, 16), int(place.parent_id, 16), True, flags, state)
@@ -84,7 +87,7 @@ def make_span(  # noqa: PLR0913  # what a span has
         context=SpanContext(int(place.trace_id, 16), int(place.span_id, 16), False, flags, state),
         parent=parent,
         kind=SpanKind.INTERNAL if parent else SpanKind.SERVER,
-        resource=_resource().merge(Resource(resource, SCHEMA)),
+        resource=described.merge(Resource(resource, SCHEMA)),
         attributes=_limit_attributes(attributes),
         status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, error),
         start_time=times[0],
@@ -157,9 +160,7 @@ def endpoint_target(endpoint: str) -> Target:
     """
     target = Target.parse(endpoint, "otel: the endpoint")
     path, question, query = target.path.partition("?")
-    if path == "/":
-        target.path = f"{_TRACES}{question}{query}"
-    return target
+    return replace(target, path=f"{_TRACES}{question}{query}") if path == "/" else target
 
 
 def parse_headers(text: str) -> dict[str, str]:
@@ -171,8 +172,7 @@ def parse_headers(text: str) -> dict[str, str]:
     for item in filter(None, map(str.strip, text.split(","))):
         name, equals, value = item.partition("=")
         name, value = name.strip().lower(), unquote(value.strip())
-        is_token = name and name.isascii() and all(c.isalnum() or c in _IN_NAMES for c in name)
-        if not equals or not is_token or not value.isascii() or not value.isprintable():
+        if not equals or not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
             raise EventError(
                 "otel: the headers are malformed; expected name=value,name=value with percent-encoded values"
             )
@@ -181,11 +181,6 @@ def parse_headers(text: str) -> dict[str, str]:
 
 
 def _judge(answer: Response, count: int) -> None:
-    """Check that the receiver has accepted all spans.
-
-    :raises PermanentError: it rejected some or all of them permanently
-    :raises EventError: it did not accept the spans, but a later attempt may succeed
-    """
     is_protobuf = answer.headers.get("Content-Type", "").partition(";")[0].strip() == _PROTOBUF
     if not answer.taken:
         said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
@@ -222,12 +217,10 @@ def _status_message(body: bytes) -> str:
 
 
 def _receiver_text(text: str, answer: Response) -> str:
-    """Return a receiver's message for a log, without the credentials of the request."""
     return on_one_line(answer.masked(text[: 10 * _MAX_RECEIVER_TEXT])[:_MAX_RECEIVER_TEXT])
 
 
 def _variable(name: str) -> str:
-    """Return a setting of the exporter, or an empty string."""
     prefix = "OTEL_EXPORTER_OTLP_"
     return (os.environ.get(f"{prefix}TRACES_{name}") or os.environ.get(prefix + name, "")).strip()
 
@@ -236,12 +229,10 @@ def _default_target() -> Target:
     if url := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
         return Target.parse(url, "otel: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     target = Target.parse(_variable("ENDPOINT") or _RECEIVER, "otel: OTEL_EXPORTER_OTLP_ENDPOINT")
-    target.path = target.path.partition("?")[0].rstrip("/") + _TRACES
-    return target
+    return replace(target, path=target.path.partition("?")[0].rstrip("/") + _TRACES)
 
 
 def _timeout(text: str) -> float:
-    """Return the timeout of OTEL_EXPORTER_OTLP_TIMEOUT (in milliseconds) in seconds."""
     if not text:
         return _OTLP_TIMEOUT
     try:
@@ -258,20 +249,13 @@ def _encoding(name: str) -> str:
     return name.removeprefix("none")
 
 
-_resources: dict[tuple[str | None, ...], Resource] = {}
-
-
-def _resource() -> Resource:
-    """Return the resource that the variables describe. It is cached: creating it takes longer than a span."""
-    key = (os.environ.get("OTEL_RESOURCE_ATTRIBUTES"), os.environ.get("OTEL_SERVICE_NAME"))
-    if key not in _resources:
-        _resources.clear()
-        _resources[key] = Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
-    return _resources[key]
+@lru_cache(1)
+def _resource(_attributes: str | None, _service: str | None) -> Resource:
+    """Return the resource that the two variables describe. It is cached: creating it takes longer than a span."""
+    return Resource(_DEFAULTS).merge(OTELResourceDetector().detect())
 
 
 def _limit_attributes(attributes: Mapping[str, Any]) -> BoundedAttributes:
-    """Return a span's attributes, truncated to the limits of the variables."""
     count, length = (_limit(name) for name in ("COUNT", "VALUE_LENGTH"))
     kept = list(attributes.items())[:count]
     bounded = BoundedAttributes(None, dict(kept), immutable=False, max_value_len=length)

@@ -11,10 +11,6 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
-
 _PORTS = {"http": 80, "https": 443}
 _VARIABLES = tuple(
     name for proxy in ("http", "https", "all", "no") for name in (f"{proxy}_proxy", f"{proxy.upper()}_PROXY")
@@ -62,14 +58,11 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
 def _covers(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
-    address = _ip_address(host)
-    if "/" in entry:
-        return address is not None and _in_network(address, entry)
     name, wanted = _split_port(entry)
     if wanted and wanted != str(port):
         return False
-    if address is not None:
-        return address == _ip_address(name)
+    if _is_address(host):
+        return _in_network(host, name)
     name = name.removeprefix("*").strip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
 
@@ -85,15 +78,13 @@ def _split_port(entry: str) -> tuple[str, str]:
     return entry, ""
 
 
-def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
+def _is_address(host: str) -> bool:
+    return _in_network(host, host)
 
 
-def _in_network(address: IPv4Address | IPv6Address, text: str) -> bool:
+def _in_network(host: str, network: str) -> bool:
+    """Return whether both are valid, and the network, which may be a single address, contains the host's address."""
     try:
-        return address in ip_network(text, strict=False)
+        return ip_address(host.partition("%")[0]) in ip_network(network.partition("%")[0], strict=False)
     except ValueError:
         return False

@@ -84,7 +84,6 @@ class Store:
         self.sse = sse
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for copy and pickle, without the client."""
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     def connect(self) -> S3Client:
@@ -205,25 +204,19 @@ class Store:
         return client
 
     def _headers(self, ctype: str, encoding: str | None = None) -> dict[str, Any]:
-        """Return the metadata of an object."""
         headers = {"ContentType": ctype, "ContentEncoding": encoding, "ServerSideEncryption": self.sse}
         return {name: value for name, value in headers.items() if value}
 
 
 class _Part:
-    """The next bytes of a file, as a file object. It is not seekable, so boto3 buffers each part for a retry.
-
-    :ivar left: the number of bytes that may still be read
-    :ivar digest: the SHA-1 of the bytes read so far
-    """
+    """The next bytes of a file, as a file object. It is not seekable, so boto3 buffers each part for a retry."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
-        self.left = size
+        self.left = size  # the bytes that may still be read
         self.digest = _files.new_sha1()
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes."""
         data = self._file.read(self.left if size < 0 else min(size, self.left))
         self.left -= len(data)
         self.digest.update(data)
@@ -301,8 +294,6 @@ def _object(url: str) -> tuple[str, str]:
 
     An invalid name is a permanent error. The errors of botocore would not distinguish it from a wrong setting, which
     may be fixed before the next attempt.
-
-    :raises EventError: as `location`, or no object can have that name
     """
     bucket, key = location(url)
     if not _BUCKET.fullmatch(bucket) or not _KEY.fullmatch(key):
@@ -313,19 +304,13 @@ def _object(url: str) -> tuple[str, str]:
 
 
 def _deadline(size: int) -> Deadline:
-    """Return the deadline for transferring `size` bytes."""
     from event._net.deadline import Deadline
 
     return Deadline(_S3_TOTAL_TIMEOUT + size / _S3_LEAST_SPEED)
 
 
 def _call_before(act: Callable[[], _Result], deadline: Deadline) -> _Result:
-    """Call a function that uses botocore, with a deadline; return its result.
-
-    botocore limits each wait, but not their number. So the call runs in a thread, which is abandoned at the deadline.
-
-    :raises StoreError: the call failed, or has not ended before the deadline
-    """
+    """Call a function in a thread, which is abandoned at the deadline: botocore limits each wait, not their number."""
     from event import _dispatch
 
     call = _Call(act)
@@ -356,10 +341,7 @@ class _Call:
 
 
 def _translate_errors(act: Callable[[], _Result]) -> _Result:
-    """Call a function that uses botocore; return its result, and translate its errors.
-
-    :raises StoreError: the call failed
-    """
+    """Call a function that uses botocore. Its errors become a StoreError."""
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError  # a TLS connection that breaks off during a response
 
@@ -377,11 +359,6 @@ def _translate_errors(act: Callable[[], _Result]) -> _Result:
 def _receive(  # noqa: PLR0913  # the object, where it goes and what is expected
     body: StreamingBody, file: BinaryIO, url: str, size: int, sha1: str, deadline: Deadline
 ) -> None:
-    """Write the body of a response to a file, and check it.
-
-    :raises ContentError: the size or the SHA-1 differs
-    :raises StoreError: the connection breaks off, or the deadline is over
-    """
     digest = _files.new_sha1()
     received = 0
     while chunk := _translate_errors(lambda: body.read(_DOWNLOAD_CHUNK)):

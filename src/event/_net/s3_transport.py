@@ -62,7 +62,6 @@ class _Body:
 
     @property
     def closed(self) -> bool:
-        """Whether the body is closed."""
         return bool(self._raw.closed)
 
     def read(self, size: int) -> bytes:

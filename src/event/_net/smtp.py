@@ -128,7 +128,6 @@ def _transactions(client: Any, sender: str, recipients: Sequence[str], mail: tup
 
 
 def _transaction(client: Any, sender: str, recipients: list[str], mail: tuple[Any, ...]) -> dict[str, Refusal]:
-    """Send the mail once; return the refusals, by recipient."""
     try:
         refused = client.sendmail(sender, recipients, *mail)
     except smtplib.SMTPRecipientsRefused as error:
@@ -154,15 +153,14 @@ def _size_limit(client: Any) -> int | None:
 
 
 def _open_session(server: MailServer, deadline: Deadline) -> Any:
-    """Open a session; return its client. It uses TLS unless the server's configuration allows otherwise."""
-    kind: Any = smtplib.SMTP_SSL if server.encryption == "tls" else smtplib.SMTP  # looked up now: tests replace these
-    context = _context(deadline) if server.encryption == "tls" else None
-    more: dict[str, Any] = {"context": context} if context else {}
+    is_tls = server.encryption == "tls"
+    kind: Any = smtplib.SMTP_SSL if is_tls else smtplib.SMTP  # looked up now: tests replace these
+    more: dict[str, Any] = {"context": _context(deadline)} if is_tls else {}
     if isinstance(kind, type) and hasattr(kind, "getreply"):
         client = _bounded_client(kind, server, deadline, more)
     else:
         client = kind(server.tls_name, server.port, timeout=deadline.left(), **more)
-    if server.encryption != "tls":
+    if not is_tls:
         _upgrade(client, server, deadline)
     return client
 
@@ -178,8 +176,9 @@ def _upgrade(client: Any, server: MailServer, deadline: Deadline) -> None:
 
 
 def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dict[str, Any]) -> Any:
-    """Return a client that respects the deadline and limits the length of the server's answers."""
-    connected = _connected(server, deadline, more.get("context"))
+    connected = connect(server.host, server.port, deadline)
+    if more:
+        connected = start_tls(connected, more["context"], server.tls_name)
 
     class Client(kind):  # type: ignore[misc]  # the base class is known only at runtime
         file: Any
@@ -207,24 +206,10 @@ def _bounded_client(kind: Any, server: MailServer, deadline: Deadline, more: dic
         raise
 
 
-def _connected(server: MailServer, deadline: Deadline, context: ssl.SSLContext | None) -> Socket:
-    sock = connect(server.host, server.port, deadline)
-    try:
-        return start_tls(sock, context, server.tls_name) if context else sock
-    except BaseException:
-        sock.close()
-        raise
-
-
 class _BoundedReader:
-    """Reads a server's answers, with a limit for the length of each.
-
-    :ivar left: how many more bytes the current answer may have
-    """
-
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.left = MAX_REPLY
+        self.left = MAX_REPLY  # how many more bytes the current answer may have
 
     def readline(self, limit: int) -> bytes:
         line: bytes = self._file.readline(limit)
@@ -296,5 +281,4 @@ def _answer(code: int, text: Any) -> str:
 
 
 def _server_text(text: str) -> str:
-    """Return a server's text on one line, without control characters."""
     return on_one_line(text[: 10 * _MAX_REASON])

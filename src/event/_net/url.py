@@ -15,7 +15,7 @@ _TOKEN_LENGTH = 16  # characters; a part of a path that is as long may be a toke
 _PATH = "/:@!$&'()*+,;=~%"  # allowed in a path, as are letters, digits, "-", "." and "_" (RFC 3986, 3.3)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """The parts of a URL.
 
@@ -86,10 +86,9 @@ class Target:
 
 
 def _authorization(user: str, password: str) -> str:
-    """Return the header with a URL's user and password (RFC 7617); empty if there are none."""
     if not user and not password:
         return ""
-    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()  # RFC 7617
 
 
 def _is_this_machine(host: str) -> bool:

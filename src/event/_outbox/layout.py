@@ -95,6 +95,8 @@ class Layout:
                 above = os.path.dirname(above)
             _require_access(above)
             return
+        if not os.path.isdir(self.root):  # such as a dangling link
+            raise NotADirectoryError(f"{self.root} is not a directory")
         _require_private_root(self.root)
         for path in map(self.path, STATES):
             if os.path.lexists(path):

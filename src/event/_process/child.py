@@ -10,11 +10,10 @@ import time
 from event._fast_signal import signal, signal_name
 from event._process.output import OUTPUT_TIMEOUT, Tee, tee_of_own_output
 from event._process.signals import Signals
-from event._process.tail import last_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 _NOT_EXECUTABLE, _NOT_FOUND, _SIGNALLED = 126, 127, 128  # a shell's: XCU 2.8.2 of POSIX
@@ -45,12 +44,13 @@ class ExitResult:
 
 
 class ChildProcess:
-    """A command that runs as a child process.
+    """A command that runs as a child process. If it cannot be started, `wait` returns the error.
 
     :param words: the command and its arguments; it is looked up in PATH and runs without a shell
     :param environ: its environment variables
     :param log: a descriptor to copy its stdout and stderr to; None for no log
-    :param keep_end: whether to keep the end of the output for `last_lines`
+    :param keep_end: whether to keep the end of the output
+    :ivar tee: copies the output, and has its end
     """
 
     def __init__(
@@ -59,18 +59,16 @@ class ChildProcess:
         self._words = list(words)
         self._environ = {name: value for name, value in environ.items() if name}
         self._error: OSError | None = None
-        self._log = log
-        self._tee = Tee((), None)
+        self._received: list[int] = []
+        self._is_logged = log is not None
+        self.tee = Tee((), None)
         if log is not None or keep_end:
             try:
-                self._tee = tee_of_own_output(log)
+                self.tee = tee_of_own_output(log)
             except OSError as error:  # too many files are open
-                self._tee.error = error
+                self.tee.error = error
                 if log is not None:
                     os.close(log)
-
-    def start(self) -> None:
-        """Start the command. If it cannot be started, `wait` returns the error."""
         self._began = time.monotonic()
         try:
             self._spawn()
@@ -81,26 +79,14 @@ class ChildProcess:
         """Wait until the command has ended and its log is complete."""
         code = _status(self._error) if self._error else self._wait()
         seconds = time.monotonic() - self._began
-        self._tee.end(OUTPUT_TIMEOUT if code or self._log is not None else 0.0)
-        return ExitResult(code or (1 if self.show_error else 0), seconds, self._received(), self._error)
+        self.tee.end(OUTPUT_TIMEOUT if code or self._is_logged else 0.0)
+        return ExitResult(code or (1 if self.tee.show_error else 0), seconds, self._received, self._error)
 
-    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
-        """Return the last lines of the output, after the command has ended; empty if none were kept.
-
-        :param count: the number of lines
-        :param redact: a function that replaces the secrets in a text
-        """
-        return last_lines([end.content() for end in self._tee.ends], count, redact)
-
-    @property
-    def log_error(self) -> OSError | None:
-        """The error that made the log incomplete; None if it is complete or there is no log."""
-        return None if self._log is None else self._tee.error
-
-    @property
-    def show_error(self) -> OSError | None:
-        """The error that kept output from stdout or stderr; None if there is none, or if the reader has gone away."""
-        return self._tee.show_error
+    def finish(self) -> None:
+        """Show the rest of the command's output, and end the witness of the signals."""
+        self.tee.finish()
+        if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no witness
+            self._signals.end(wait=not self.tee.left_behind)
 
     if sys.platform == "win32":  # pragma: no cover  # platform: Windows
 
@@ -109,35 +95,27 @@ class ChildProcess:
             from subprocess import Popen
 
             # The console also sends Ctrl-C to the command, which decides whether to end.
-            self._signals: list[int] = []
             for number in _STOPPING:
-                signal.signal(number, lambda number, _frame: self._signals.append(number))
-            writers = self._tee.start()
+                signal.signal(number, lambda number, _frame: self._received.append(number))
+            writers = self.tee.start()
             program = which(self._words[0]) or self._words[0]  # with an extension of PATHEXT
             try:
                 self._popen = Popen(  # noqa: S603  # what the user asks for
                     [program, *self._words[1:]], env=self._environ, stdout=writers.get(1), stderr=writers.get(2)
                 )
             finally:
-                self._tee.spawned()
+                self.tee.spawned()
 
         def _wait(self) -> int:
             code = self._popen.wait()
             return code - (1 << 32) if code >= 1 << 31 else code  # as sys.exit expects it
 
-        def _received(self) -> list[int]:
-            return self._signals
-
-        def finish(self) -> None:
-            """Show the rest of the command's output."""
-            self._tee.finish()
-
     else:
-        _signals: Signals
 
         def _spawn(self) -> None:
-            tee = self._tee
+            tee = self.tee
             self._signals = signals = Signals()
+            self._received = signals.received
             signals.begin(tee if tee.streams else None, tee.writers.values())
             tee.on_closed = signals.report_closed
             writers = tee.start()  # while the signals are blocked, so that the threads block them too
@@ -155,14 +133,6 @@ class ChildProcess:
             status = self._signals.wait(self._pid)
             self._signals.settle()
             return os.waitstatus_to_exitcode(status)
-
-        def _received(self) -> list[int]:
-            return self._signals.received
-
-        def finish(self) -> None:
-            """Show the rest of the command's output, and end the witness of the signals."""
-            self._tee.finish()
-            self._signals.end(wait=not self._tee.left_behind)
 
 
 def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int, int], mask: Iterable[int]) -> int:
@@ -192,6 +162,10 @@ def _posix_spawn(words: list[str], environ: dict[str, str], writers: Mapping[int
         return spawn("/bin/sh", ["sh", which(words[0]) or words[0], *words[1:]])
 
 
+def _status(error: OSError) -> int:
+    return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
+
+
 def _with_reason(error: OSError, command: str) -> OSError:
     """Return the error of a command that cannot be started; if the command exists, its interpreter does not."""
     from shutil import which
@@ -199,10 +173,6 @@ def _with_reason(error: OSError, command: str) -> OSError:
     if error.errno == errno.ENOENT and which(command):
         return FileNotFoundError(errno.ENOENT, "the interpreter in its first line (#!) does not exist")
     return error
-
-
-def _status(error: OSError) -> int:
-    return _NOT_FOUND if error.errno == errno.ENOENT else _NOT_EXECUTABLE
 
 
 _STOPPING = frozenset(

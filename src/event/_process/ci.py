@@ -36,8 +36,6 @@ def build(environ: Mapping[str, str]) -> dict[str, str]:
     are left out. Outside of CI, the dict is empty.
 
     For a pull request, ``branch`` and ``commit`` are those of its head, not of the temporary merge commit.
-
-    :param environ: the environment variables
     """
     for name, variables in SYSTEMS.items():
         mark, equals, value = variables["mark"].partition("=")
@@ -225,12 +223,9 @@ def _of_github_payload(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _fill_url(pattern: str, environ: Mapping[str, str]) -> str:
     """Return a URL with each ``{NAME}`` replaced by the variable; empty if one of them is not set."""
-    text = ""
-    for part in pattern.split("{"):
-        name, brace, rest = part.partition("}")
-        value = environ.get(name, "") if brace else name
-        if brace and not value:
-            return ""
-        # A project's name may contain a space. Other characters remain, since a variable may contain a URL.
-        text += value.replace(" ", "%20") + rest
-    return text
+    try:
+        url = pattern.format_map({name: value for name, value in environ.items() if value})
+    except KeyError:
+        return ""
+    # A project's name may contain a space. Other characters remain, since a variable may contain a URL.
+    return url.replace(" ", "%20")

@@ -30,10 +30,7 @@ _RESULTS: tuple[str, ...] = ("failure", "error", "skipped")
 
 
 class Summary:
-    """The counts of all reports.
-
-    :ivar failing: the names of the first `NAMES` failed tests
-    """
+    """The counts of all reports, and the names of the first `NAMES` failed tests."""
 
     def __init__(self) -> None:
         self.tests = 0
@@ -50,15 +47,12 @@ class Summary:
             self._counts[result] += count
 
     def as_data(self) -> dict[str, Any]:
-        counts = {"tests": self.tests, "failures": self._counts["failure"], "errors": self._counts["error"]}
-        data: dict[str, Any] = {**counts, "skipped": self._counts["skipped"]}
+        failures, errors, skipped = (self._counts[result] for result in _RESULTS)
+        data = {"tests": self.tests, "failures": failures, "errors": errors, "skipped": skipped}
         return {**data, "failing_tests": self.failing} if self.failing else data
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """Process the start of an element.
-
-        :raises ValueError: there are too many elements
-        """
+        """Process the start of an element. Raise ValueError if there are too many."""
         self._elements += 1
         if self._elements > MOST_ELEMENTS:
             raise ValueError(f"it has more than {MOST_ELEMENTS} elements")

@@ -16,7 +16,7 @@ from _thread import allocate_lock, start_new_thread  # the lock of threading, wh
 
 from event import _files
 from event._process.signals import above_standard
-from event._process.tail import FileEnd, Ring
+from event._process.tail import FileEnd, Ring, last_lines
 
 if sys.platform != "win32":  # pragma: no branch  # platform: Windows has no poll
     from select import POLLIN, POLLOUT, poll
@@ -62,7 +62,7 @@ class Tee:
     :param piped: for each pipe, the descriptors that it replaces
     :param log: the log's descriptor, or None. Without a log, the command gets a closed pipe if the reader of its output
         has gone away, as if it wrote there itself
-    :ivar error: the error that made the log incomplete; None if it is complete
+    :ivar error: the error that makes a log incomplete; None if it is complete
     :ivar show_error: the error that kept output from stdout or stderr, other than a closed pipe; None if there is none
     :ivar on_closed: called with the number of a stream whose reader has gone away
     :ivar ends: the sources of the last bytes of the output
@@ -133,6 +133,10 @@ class Tee:
             rest, stream.rest = stream.rest, b""
             self._show(stream, rest)
 
+    def last_lines(self, count: int, redact: Callable[[str], str]) -> str:
+        """Return the last lines of the output, after the command has ended; see `event._process.tail.last_lines`."""
+        return last_lines([end.content() for end in self.ends], count, redact)
+
     @property
     def left_behind(self) -> bool:
         """Whether another process may still write to a pipe."""
@@ -202,10 +206,7 @@ class Tee:
 
 
 class _Stream:
-    """A pipe that replaces stdout, stderr or both.
-
-    :param targets: the descriptors that it replaces
-    """
+    """A pipe that replaces stdout, stderr or both."""
 
     def __init__(self, targets: tuple[int, ...]) -> None:
         self.targets = targets

@@ -172,10 +172,7 @@ def _first_signal(numbers: set[int]) -> set[int]:
 def _watch(  # pragma: no cover  # the witness exits without a report to coverage
     numbers: Iterable[int], reports: int, lifeline: int, heir: Heir | None, foreign: Iterable[int]
 ) -> None:
-    """Run the witness: report signals, and exit at the end of the lifeline.
-
-    :param foreign: descriptors to close
-    """
+    """Run the witness: close the foreign descriptors, report signals, and exit at the end of the lifeline."""
 
     def live() -> None:
         try:

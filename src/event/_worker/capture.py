@@ -40,7 +40,6 @@ class Capture(logging.Handler):
             self._on_message(_log.record_text(record))
 
     def __enter__(self) -> Self:
-        """Start capturing."""
         log = _log.get_logger()
         self._before = (log.propagate, logging.getLogRecordFactory(), logging.raiseExceptions, sys.stdout)
         log.addHandler(self)
@@ -51,7 +50,6 @@ class Capture(logging.Handler):
         return self
 
     def __exit__(self, *_args: object) -> None:
-        """Restore the logging configuration and stdout."""
         log = _log.get_logger()
         log.removeHandler(self)
         log.propagate, factory, logging.raiseExceptions, sys.stdout = self._before

@@ -51,7 +51,6 @@ class Heartbeat:
         self._thread = Thread(target=self._beat, name="event worker heartbeat", daemon=True)
 
     def __enter__(self) -> None:
-        """Start the thread."""
         try:
             self._thread.start()
             self._reporter.has_heartbeat = True
@@ -148,7 +147,6 @@ _devnull_fds: list[int] = []  # receives the traceback that `faulthandler` print
 
 
 def _detach() -> None:
-    """Start a new session, empty stdin, and redirect stdout to stderr."""
     if hasattr(os, "setsid"):
         try:
             os.setsid()

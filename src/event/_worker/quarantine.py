@@ -95,7 +95,6 @@ class Quarantine:
         return {lane for case in (*self._waiting, *self._cases.values()) for lane in case.lanes}
 
     def add(self, entry: OpenEntry) -> None:
-        """Add an entry."""
         self._waiting.append(_Case(entry))
 
     def handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
@@ -233,11 +232,9 @@ class _Case:
         self.unjournaled.clear()
 
     def add_result(self, result: Result) -> None:
-        """Add the result of the current handler."""
         self.entry.results.append(result)
         self.drop_handler()
 
     def drop_handler(self) -> None:
-        """Remove the current handler from those to try."""
         self._left.remove(self.trying)
         self.trying = ""

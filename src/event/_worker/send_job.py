@@ -221,7 +221,6 @@ class Log:
             self._start()
 
     def __exit__(self, *_args: object) -> None:
-        """Stop capturing."""
         _log.before_first_use = None
         if self._capture:
             self._capture.__exit__()

@@ -175,7 +175,6 @@ class _Sending:
         return self._sent
 
     def kill(self) -> None:
-        """Kill all workers."""
         for worker in (*self._pending, *self._single_workers):
             worker.kill()
 
@@ -232,7 +231,6 @@ class _Sending:
         self._claim = ""
 
     def _handle_own_report(self, kind: str, **report: Any) -> None:
-        """Handle a report of `store` in this process."""
         if kind == "result":
             self._results[report["handler"]] = Result(report["handler"], report)
         elif kind == "not_attached":
@@ -248,11 +246,9 @@ class _Sending:
         return min([*times, self._outbox_deadline()] if self._outbox else times)
 
     def _end(self) -> float:
-        """Return the time at which sending must end."""
         return min(self._deadline, self._sender.latest)
 
     def _outbox_deadline(self) -> float:
-        """Return the deadline for storing the event in the outbox."""
         return min(self._end(), self._job_started + OUTBOX_SHARE * self._timeout) if self._job_started else self._end()
 
     def _handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
@@ -274,7 +270,6 @@ class _Sending:
             self._handle_entry_report(kind, report)
 
     def _handle_entry_report(self, kind: object, report: Mapping[str, Any]) -> None:
-        """Handle a report of the first worker about the outbox entry."""
         if kind == "taken":
             self._job_started = time.monotonic()
         elif kind == "kept":

@@ -128,7 +128,6 @@ class WakeUp:
                 os.set_blocking(fd, False)
 
     def wake(self) -> None:
-        """End the wait."""
         try:
             os.write(self._write, b"\n")
         except BlockingIOError:
@@ -177,7 +176,6 @@ class _RelaySupervisor(Supervisor):
         return batch
 
     def wake(self) -> None:
-        """Wake the supervising thread."""
         self._wake_up.wake()
 
     def ask_to_stop(self) -> None:

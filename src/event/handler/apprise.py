@@ -51,7 +51,6 @@ class AppriseHandler(EventHandler):
     :raises EventError: Apprise is not installed, there is no URL, or Apprise rejects one; the error has its position
     """
 
-    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = {"apprise": "e3-event[apprise]"}
     references: ClassVar[tuple[str, ...]] = ("urls",)
 
@@ -135,7 +134,6 @@ class AppriseHandler(EventHandler):
         return self._send(event, message_about(event, Templates(self.title, self.body)))
 
     def _send(self, event: Event, message: ChatMessage) -> bool:
-        """Send a message to the services; see `send_event`."""
         if problem := message.problem():
             _log.not_delivered(event, f"apprise: {problem}")
             return False
@@ -171,10 +169,6 @@ class AppriseHandler(EventHandler):
 
 
 def _split_urls(urls: str | Iterable[str]) -> list[str]:
-    """Split the `urls` of `AppriseHandler` into single URLs and references.
-
-    :raises EventError: there is none, or one is neither a URL nor a reference; the message does not contain it
-    """
     texts = [urls] if isinstance(urls, str) else [*urls]
     found = [url for text in texts for url in _split(text)]
     if not found:
@@ -190,10 +184,7 @@ def _split(text: str) -> list[str]:
 
 
 def _resolved_urls(url: str, position: int) -> Iterator[tuple[str, str]]:
-    """Yield a label for messages and the URL, for each URL of a reference.
-
-    :raises EventError: the reference cannot be resolved, or contains no URL
-    """
+    """Yield a label for messages and the URL, for each URL of a reference."""
     lines = _secrets.resolve_secret(url, "apprise").splitlines()
     found = [resolved for line in lines for resolved in _split(line)]
     if not found:

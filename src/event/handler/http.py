@@ -41,7 +41,6 @@ class HTTPHandler(EventHandler):
     :raises EventError: an argument is invalid
     """
 
-    # For `e3-event check`: the attributes that may contain secret references.
     references: ClassVar[tuple[str, ...]] = ("url", "secret")
 
     def __init__(  # noqa: PLR0913  # what can be configured
@@ -56,7 +55,7 @@ class HTTPHandler(EventHandler):
         timeout: float = _POST_TIMEOUT,
     ) -> None:
         # Imported now, not during a sending: while one thread imports, another may fork.
-        from event._net import http, webhook  # noqa: F401
+        from event._net import http, webhook
 
         self.url = url
         self.format: str = _one_of("the format", format, _FORMATS)
@@ -65,7 +64,11 @@ class HTTPHandler(EventHandler):
         self.type = type
         self.cdevents: str = _one_of("the version in cdevents=", cdevents, cloudevents.CDEVENTS_VERSIONS)
         self.timeout: float = _handler_config.positive_seconds(timeout, "http: the timeout")
-        self._check_secrets()
+        if not _secrets.is_reference(url) and http.Target.parse(url, _SUBJECT).has_secret:
+            _secrets.warn_if_clear(url, "http: the URL, with a user or a query,")
+        if not _secrets.is_reference(secret):
+            webhook.keys(secret)
+            _secrets.warn_if_clear(secret, "http: the signing secret")
         self._client = http.Client()  # all sendings and threads share it
 
     @classmethod
@@ -130,7 +133,6 @@ class HTTPHandler(EventHandler):
         return cloudevents.CONTENT_TYPE, text.encode()
 
     def _post(self, target: Target, content_type: str, body: bytes, sending: str, deadline: Deadline) -> Response:
-        """Post, and retry after each Retry-After that the deadline allows; return the last response."""
         from event._net.http import repeated
         from event._net.webhook import sign
 
@@ -141,16 +143,6 @@ class HTTPHandler(EventHandler):
             return self._client.post(target, body, headers, deadline)
 
         return repeated(post, deadline)
-
-    def _check_secrets(self) -> None:
-        from event._net.http import Target
-        from event._net.webhook import keys
-
-        if not _secrets.is_reference(self.url) and Target.parse(self.url, _SUBJECT).has_secret:
-            _secrets.warn_if_clear(self.url, "http: the URL, with a user or a query,")
-        if not _secrets.is_reference(self.secret):
-            keys(self.secret)
-            _secrets.warn_if_clear(self.secret, "http: the signing secret")
 
     def _encoded(self, url: str, secret: str) -> str:
         usual = {"source": "", "type": "", "cdevents": cloudevents.CDEVENTS_DEFAULT, "timeout": _POST_TIMEOUT}

@@ -57,10 +57,6 @@ class LoggingHandler(EventHandler):
 
 
 def _level(level: int | str) -> int:
-    """Return the number of a level.
-
-    :raises EventError: it is neither a number nor the name of a level
-    """
     try:
         return int(level)
     except (TypeError, ValueError, OverflowError):

@@ -69,7 +69,6 @@ class OTelHandler(EventHandler):
     :raises EventError: the extra is not installed, or the endpoint is not a URL
     """
 
-    # For `e3-event check`: the required modules, and the attributes that may contain secret references.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("opentelemetry.sdk", "opentelemetry.proto", "opentelemetry.exporter.otlp.proto.common"),
         "e3-event[otel]",
@@ -157,9 +156,12 @@ class OTelHandler(EventHandler):
     def _export_all(self, spans: Mapping[int, ReadableSpan]) -> dict[int, EventError]:
         """Export spans; return the errors of those that failed, by number."""
         from event._net.deadline import Deadline
+        from event._net.otlp import Settings
 
         try:
-            settings = self._settings()
+            endpoint = _secrets.resolve_secret(self.endpoint, "otel: the endpoint")
+            headers = _secrets.resolve_secret(self.headers, "otel: the headers")
+            settings = Settings.read(endpoint, headers, self.timeout)
         except EventError as error:
             return dict.fromkeys(spans, error)
         deadline = Deadline(settings.timeout)
@@ -181,18 +183,7 @@ class OTelHandler(EventHandler):
             return type(error)(f"otel: {where}: {one_line(error)}")
         return None
 
-    def _settings(self) -> Settings:
-        from event._net.otlp import Settings
-
-        endpoint = _secrets.resolve_secret(self.endpoint, "otel: the endpoint") if self.endpoint else ""
-        headers = _secrets.resolve_secret(self.headers, "otel: the headers") if self.headers else ""
-        return Settings.read(endpoint, headers, self.timeout)
-
     def _span_of(self, event: Event) -> ReadableSpan | None:
-        """Return an event's span; None if there is none to export.
-
-        :raises EventError: the data contains itself
-        """
         from event._net.otlp import is_off
 
         data: dict[str, Any] = _json.loads(_json.dumps(event.as_dict()))
@@ -293,10 +284,7 @@ def _times(event: Event, data: dict[str, Any]) -> tuple[int, int]:
 
 
 def _seconds_since_epoch(value: Any, written: Any) -> float | None:
-    """Return a date in seconds since 1970 UTC; None if it is invalid.
-
-    :param written: the date as text, used if `value` is not a number
-    """
+    """Return a date in seconds since 1970 UTC; None if it is invalid. `written` is the date as text."""
     if not isinstance(value, (int, float)):
         from datetime import datetime, timezone
 

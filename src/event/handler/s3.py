@@ -10,13 +10,7 @@ from event._net import s3
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, ClassVar, TypedDict
-
-    class _Stored(TypedDict):
-        s3_url: str
-        encoding: str | None
-        ctype: str | None
-        sha1: str
+    from typing import Any, ClassVar
 
 
 _EXPECTED = "expected s3=EVENT_URL,LOG_URL,SSE,PROFILE, each URL as s3://BUCKET/PREFIX; SSE and PROFILE may be left out"
@@ -37,7 +31,6 @@ class S3Handler(EventHandler):
     :raises EventError: boto3 is not installed, or a URL is not an S3 URL
     """
 
-    # For `e3-event check`: the required modules.
     requires: ClassVar[Mapping[str, str]] = dict.fromkeys(("boto3", "urllib3"), "e3-event[s3]")
 
     def __init__(
@@ -103,11 +96,10 @@ class S3Handler(EventHandler):
             return False
         return True
 
-    def _stored(self, event: Event, prefix: str) -> dict[str, _Stored]:
-        """Return the URL, media type, content coding and SHA-1 of each attachment."""
+    def _stored(self, event: Event, prefix: str) -> dict[str, dict[str, Any]]:
         attachments = event.get_attachments()
         uid = str(getattr(event, "uid", None))
-        stored: dict[str, _Stored] = {}
+        stored: dict[str, dict[str, Any]] = {}
         for name, safe in _files.safe_names(attachments).items():
             path, digest = attachments[name]
             ctype, encoding = _guess_type(path, name)

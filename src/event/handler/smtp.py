@@ -54,7 +54,6 @@ class SMTPHandler(EventHandler):
     :raises EventError: an address or a server is invalid, or there is none
     """
 
-    # For `e3-event check`: the attributes that may contain secret references.
     references: ClassVar[tuple[str, ...]] = ("passwords",)
 
     timeout: float = 60.0
@@ -138,7 +137,11 @@ class SMTPHandler(EventHandler):
         :raises PartialDeliveryError: some recipients are finished, and a retry may reach the others
         :raises PermanentError: some recipients were refused permanently, and no other recipient is left to retry
         """
-        return self._deliver(event, lambda: self._content(event))
+        from event._formats.mail import content_of
+        from event._formats.template import Templates
+
+        templates = Templates(self.title, self.body)
+        return self._deliver(event, lambda: content_of(event, self.subject, templates))
 
     def send_events(self, events: Sequence[Event]) -> list[bool | BaseException]:
         """Mail several events: up to five in separate mails, more in one mail that lists them.
@@ -162,14 +165,7 @@ class SMTPHandler(EventHandler):
             time.sleep(self.pace)
         return _dispatch.result_in_batch(lambda: self.send_event(event))
 
-    def _content(self, event: Event) -> MailContent:
-        from event._formats.mail import content_of
-        from event._formats.template import Templates
-
-        return content_of(event, self.subject, Templates(self.title, self.body))
-
     def _deliver(self, event: Event, content: Callable[[], MailContent]) -> bool:
-        """Mail some content about an event; see `send_event`."""
         from event._net.smtp import Refusal
 
         finished = already_delivered(event)
@@ -188,7 +184,7 @@ class SMTPHandler(EventHandler):
         return _outcome(event, recipients, earlier | missing)
 
     def _mail(self, content: MailContent, sender: str, pending: list[str]) -> dict[str, Refusal]:
-        """Mail some content to the pending recipients; return those whom no server accepted."""
+        """Return the pending recipients whom no server accepted."""
         from event._formats.address import parse_mailbox, parse_mailboxes
         from event._formats.mail import Mail
         from event._net.deadline import Deadline
@@ -209,10 +205,7 @@ class SMTPHandler(EventHandler):
         return missing
 
     def _addresses(self) -> list[str]:
-        """Return the sender's address, then the recipients' addresses without duplicates.
-
-        :raises EventError: an address is invalid
-        """
+        """Return the sender's address, then the recipients' addresses without duplicates."""
         from event._formats.address import parse_mailbox, parse_mailboxes
 
         sender, recipients = parse_mailbox(self.from_addr), parse_mailboxes(self.to_addr)
@@ -234,20 +227,13 @@ def _try(server: MailServer, deadline: Deadline, sender: str, pending: list[str]
     """Send a mail to a server; return the recipients that it did not accept."""
     from event._net import smtp
 
-    remarks: list[str] = []
-
-    def compose(limit: int | None) -> bytes:
-        composed = mail.compose(limit)
-        remarks[:] = composed.remarks
-        return composed.content
-
     try:
-        refused = smtp.hand_over(server, deadline, sender, pending, compose)
+        refused = smtp.hand_over(server, deadline, sender, pending, mail.compose)
     except Exception as error:
         permanent = isinstance(error, PermanentError)
         refused = dict.fromkeys(pending, smtp.Refusal(0, smtp.smtp_reason(error), permanent, of_mail=True))
     refused = smtp.for_log(refused, server)
-    for remark in remarks if len(refused) < len(pending) else ():
+    for remark in mail.remarks if len(refused) < len(pending) else ():
         _log.warning("smtp: the mail is not complete: %s", remark)
     _warn_of(server, refused)
     return refused

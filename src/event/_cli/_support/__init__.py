@@ -8,11 +8,9 @@ module            contents
 `help_text`       the help of ``e3-event``, and the list of commands
 `settings`        the settings, from options, environment variables and the configuration file
 `arguments`       an event's name and data from ``NAME key=value key:=json``
-`handler_options` the options of several commands, and the lines that show results
-`handler_loading` `load`: construct handlers, and collect the errors
-`outbox_index`    the outbox of a command, and the number of its entries
+`handler_options` the options of several commands, and how they show results
+`outbox_index`    the outbox of a command; the words and numbers for its entries
 `outbox_listing`  the entries of an outbox, as text and as JSON
-`json_output`     the documents of ``--json``
-`terminal`        print to stdout and stderr, safely
+`terminal`        print to stdout and stderr, safely; the documents of ``--json``
 ================= =======================================================================
 """

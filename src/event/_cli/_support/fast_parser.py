@@ -13,15 +13,11 @@ if TYPE_CHECKING:
 
 
 class FastParser:
-    """Replacement of argparse.ArgumentParser, with only the members that the commands use.
-
-    :ivar prog: the command's name, for messages
-    :ivar options: the arguments of `add_argument` for each option
-    """
+    """Replacement of argparse.ArgumentParser, with only the members that the commands use."""
 
     def __init__(self, prog: str) -> None:
         self.prog = prog
-        self.options: dict[str, dict[str, Any]] = {}
+        self._options: dict[str, dict[str, Any]] = {}  # the arguments of `add_argument` for each option
         self._defaults: dict[str, Any] = {}
         self._exclusive: list[_ExclusiveGroup] = []
 
@@ -30,7 +26,7 @@ class FastParser:
         dest: str = details.setdefault("dest", names[-1].lstrip("-"))
         missing: Any = [] if details.get("nargs") == "*" else False if details.get("action") == "store_true" else None
         self._defaults[dest] = details.get("default", missing)
-        self.options |= dict.fromkeys(names, details)
+        self._options |= dict.fromkeys(names, details)
         return dest
 
     def add_argument_group(self, _title: str) -> FastParser:
@@ -53,11 +49,9 @@ class FastParser:
         raise SystemExit(2)
 
     def parse(self, head: list[str], tail: list[str]) -> dict[str, Any]:
-        """Return the arguments, as argparse does.
+        """Return the arguments, as argparse does. Raise any exception if argparse must parse them.
 
-        :param head: the arguments before ``--``
-        :param tail: those after it
-        :raises Exception: argparse must parse them
+        :param tail: the arguments after ``--``
         """
         values = {dest: [*value] if isinstance(value, list) else value for dest, value in self._defaults.items()}
         used: set[str] = set()
@@ -67,7 +61,7 @@ class FastParser:
                 values["words"] = [*values["words"], word]
                 continue
             option, equals, text = word.partition("=")
-            details = self.options[option]
+            details = self._options[option]
             dest = details["dest"]
             used.add(dest)
             values[dest] = _value(details, values[dest], text if equals else None, rest)
@@ -90,11 +84,7 @@ class _ExclusiveGroup:
 
 
 def _value(details: dict[str, Any], before: Any, text: str | None, rest: Iterator[str]) -> Any:
-    """Return the value of an option.
-
-    :param text: the text after ``=``, if any
-    :param rest: the next arguments
-    """
+    """Return an option's value: the text after ``=``, or else the next argument."""
     action = details.get("action")
     if action == "store_true" and text is None:
         return True

@@ -1,4 +1,4 @@
-"""The options of several commands (handlers, outbox, timeout), and the lines that show a handler's result."""
+"""The options of several commands (handlers, outbox, timeout), and how they show a handler's result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from event._worker import Result, Sent
@@ -25,15 +24,11 @@ def result_line(result: Result, rest: str = "") -> str:
         return "skipped"
     if result.ok:
         return f"delivered in {result.seconds:.3f} s{'; warning: ' if result.said else ''}{result.said}"
-    error = _cause(result)
-    return f"{error}; {rest}" if rest else error
-
-
-def _cause(result: Result) -> str:
-    """Return a handler's error without the handler's kind, which the line already shows."""
     from event import _registry  # needed only after a failure
 
-    return f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
+    # The line already shows the handler's kind.
+    error = f"; {result.error[:_ROOM]}".replace(f"; {_registry.kind(result.handler)}: ", "; ")[2:].rstrip(".")
+    return f"{error}; {rest}" if rest else error
 
 
 def rest_of(sent: Sent, result: Result) -> str:
@@ -43,11 +38,15 @@ def rest_of(sent: Sent, result: Result) -> str:
     return "refused for good, kept" if result.permanent else "kept"
 
 
-def masked(text: str, configs: Mapping[str, str]) -> str:
-    """Return text without the secrets of the configurations; see `event._redact`."""
-    from event._redact import without_secrets
-
-    return without_secrets(text, configs)
+def result_as_dict(result: Result, rest: str) -> dict[str, Any]:
+    """Return a handler's result for ``--json``."""
+    return {
+        "handler": result.handler,
+        "state": "skipped" if result.skipped else "delivered" if result.ok else rest,
+        "error": result.error or None,
+        "warning": result.said or None if result.ok else None,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def add_options(parser: Any) -> None:

@@ -1,4 +1,4 @@
-"""Find the outbox of a command, and describe its contents."""
+"""Find the outbox of a command; the words and numbers that describe its contents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-
-    from event._outbox import Outbox
 
 # The word for each state, in the order in which they are listed.
 WORDS = {"claimed": "in delivery", "waiting": "waiting", "failed": "failed", "corrupt": "corrupt"}
@@ -35,18 +33,6 @@ def settings_from_args(words: Sequence[str], args: argparse.Namespace, *, finds_
     if settings.outbox is None:
         terminal.print_err(f"{args.parser.prog}: no outbox is configured; give its directory with --outbox")
     return settings
-
-
-def count_by_state(outbox: Outbox) -> str | None:
-    """Return the number of entries in each state, as text; None if the outbox does not exist yet.
-
-    :raises OSError: events cannot be saved there
-    """
-    outbox.require_writable()
-    if not outbox.exists():
-        return None
-    counts = outbox.summary().counts
-    return ", ".join(f"{number(counts[state])} {word}" for state, word in WORDS.items())
 
 
 def number(count: int) -> str:

@@ -7,7 +7,8 @@ import sys
 import time
 
 from event import _json
-from event._cli._support import handler_options, json_output, outbox_index, terminal
+from event._cli._support import outbox_index, terminal
+from event._redact import without_secrets
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def list_entries(outbox: Outbox, prog: str, *, as_json: bool) -> int:
 
 
 def _table_lines(found: Found) -> Iterator[str]:
-    width = _line_width()
+    width = terminal.width(sys.stdout, 10_000)  # a longer line would wrap
     for position, (candidate, entry) in enumerate(found):
         if not position:
             yield _row("ID", "STATE", "DUE", "SINCE", "TRIED", "EVENT -> PENDING: LAST ERROR")[:width]
@@ -53,7 +54,7 @@ def _table_lines(found: Found) -> Iterator[str]:
 
 
 def _json_lines(found: Found, path: str) -> Iterator[str]:
-    head = _json.dumps({"version": json_output.VERSION, "outbox": path})
+    head = _json.dumps({"version": terminal.JSON_VERSION, "outbox": path})
     yield f'{head.removesuffix("}")}, "entries": ['
     separator = ""
     for candidate, entry in found:
@@ -76,7 +77,7 @@ def _summary_as_dict(candidate: Candidate, entry: Entry | str) -> dict[str, Any]
         "attempts": entry.attempts,
         "event": {"name": entry.event.name, "uid": entry.event.uid},
         "pending": [*entry.pending],
-        "last_error": handler_options.masked(entry.last_error, entry.handlers) or None,
+        "last_error": without_secrets(entry.last_error, entry.handlers) or None,
     }
 
 
@@ -95,25 +96,17 @@ def _due(candidate: Candidate) -> str:
 
 
 def _entry_line(candidate: Candidate, entry: Entry | str) -> str:
-    word = outbox_index.WORDS[candidate.state]
+    shown = _summary_as_dict(candidate, entry)
+    head = [shown["id"], shown["state"], shown["due"] or ""]
     if isinstance(entry, str):
-        return _row(candidate.id, word, _due(candidate), "", "", f"cannot be read: {entry}")
-    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}"
-    if error := handler_options.masked(entry.last_error, entry.handlers):
-        about += f": {error}"
-    return _row(candidate.id, word, _due(candidate), outbox_index.utc(entry.created), f"{entry.attempts} x", about)
+        return _row(*head, "", "", f"cannot be read: {entry}")
+    error = f": {shown['last_error']}" if shown["last_error"] else ""
+    about = f"{entry.event.name} -> {', '.join(entry.pending) or 'none'}{error}"
+    return _row(*head, shown["created"], f"{entry.attempts} x", about)
 
 
 def _row(*cells: str) -> str:
     return "{:<36}  {:<11}  {:<20}  {:<20}  {:>5}  {}".format(*map(terminal.printable_line, cells))
-
-
-def _line_width() -> int:
-    """Return the number of characters of a line to print: the width of the terminal, since a longer line would wrap."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 10_000
-    except (OSError, ValueError, AttributeError):
-        return 10_000
 
 
 def describe_entry(outbox: Outbox, candidate: Candidate, *, as_json: bool) -> str:
@@ -132,7 +125,7 @@ def describe_entry(outbox: Outbox, candidate: Candidate, *, as_json: bool) -> st
     if not as_json:
         return _entry_as_text(candidate, entry, path)
     details = {} if isinstance(entry, str) else _details(entry)
-    content = {"version": json_output.VERSION, **_summary_as_dict(candidate, entry), **details, "path": path}
+    content = {"version": terminal.JSON_VERSION, **_summary_as_dict(candidate, entry), **details, "path": path}
     return _json.dumps(content, indent=2)
 
 
@@ -149,7 +142,7 @@ def _details(entry: Entry) -> dict[str, Any]:
                 "time": None if record.time is None else outbox_index.utc(record.time),
                 "handler": record.handler,
                 "ok": record.ok,
-                "error": handler_options.masked(record.error, entry.handlers) or None,
+                "error": without_secrets(record.error, entry.handlers) or None,
             }
             for record in entry.journal
         ],
@@ -198,7 +191,7 @@ def _journal(entry: Entry) -> str:
     rows = []
     for record in entry.journal:
         when = "?" if record.time is None else outbox_index.utc(record.time)
-        error = f"not delivered: {handler_options.masked(record.error, entry.handlers)}"
+        error = f"not delivered: {without_secrets(record.error, entry.handlers)}"
         rows.append((when, record.handler, "delivered" if record.ok else error))
     return f"Journal:\n{terminal.table(rows)}" if rows else ""
 

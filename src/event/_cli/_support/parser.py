@@ -35,10 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser(commands: Iterable[str] = help_text.COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of the command line.
-
-    :param commands: the commands to include; their modules are imported
-    """
+    """Return the parser of the command line. The modules of its commands are imported."""
     parser = Parser(prog="e3-event", description=help_text.DESCRIPTION, epilog=help_text.EPILOG)
     parser.add_argument(
         "-V", "--version", action="version", version=f"e3-event {VERSION}", help="show the version and exit"

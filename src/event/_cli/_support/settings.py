@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from event import EventHandler
     from event._config_file import ConfigFile
     from event._worker import EventSender
 
@@ -69,15 +70,34 @@ class Settings:
         return bool(self._uses_file() and self.file and self.file.unused and not self.handlers)
 
     def sender(self, log: Callable[[str], None]) -> EventSender:
-        """Return a sender for the handlers.
-
-        :param log: called with one line for each problem that does not belong to a delivery
-        """
+        """Return a sender for the handlers; see `EventSender`."""
         from event._worker import EventSender
 
         sender = EventSender(self.handlers, outbox=self.outbox, timeout=self.timeout, log=log, worker=self._args.worker)
         sender.redact = self.redact
         return sender
+
+    def load(self, *, plugins: bool) -> tuple[dict[str, EventHandler], dict[str, str]]:
+        """Return the handlers that could be constructed, and the errors of the others, both by name.
+
+        :param plugins: whether to load plugins; a long-running command runs their code only in its worker
+        """
+        from event import _registry
+        from event._lazy_handler import LazyHandler
+        from event._redact import without_secrets
+        from event._worker.capture import Capture
+
+        loaded: dict[str, EventHandler] = {}
+        broken: dict[str, str] = {}
+        with Capture():
+            left_out = () if plugins else _registry.plugins()
+            for name, config in dict(self.handlers).items():
+                if _registry.kind(name) not in left_out:
+                    try:
+                        loaded[name] = LazyHandler(name, config).load()
+                    except (Exception, SystemExit) as error:
+                        broken[name] = without_secrets(one_line(error), {name: config})
+        return loaded, broken
 
     def no_handler_line(self) -> str:
         if self.is_unused_here:
@@ -109,10 +129,7 @@ class Settings:
         return self.file is not None and self.handlers_from == self.file.path
 
     def _read_file(self, *, finds_file: bool) -> ConfigFile | None:
-        named = getattr(self._args, "config", None) or os.environ.get("E3_EVENT_CONFIG")
-        if (named or "").lower() == "none" or not (named or finds_file):
-            return None
-        path = _places.expand_home(named) if named else _places.config_file()
+        path = _places.config_file(getattr(self._args, "config", None), search=finds_file)
         if not path:
             return None
         from event._config_file import read_config_file
@@ -172,13 +189,10 @@ class Settings:
         option = getattr(self._args, "outbox", None)
         if option == "":
             self._args.parser.error("--outbox: expected a directory, or none")
-        # The path is made absolute now: a command may remove the working directory.
-        if option:
-            return named_outbox(option), "--outbox"
-        if value := os.environ.get("E3_EVENT_OUTBOX"):
-            return named_outbox(value), "E3_EVENT_OUTBOX"
-        if self.file and self.file.outbox:
-            return named_outbox(self.file.outbox), self.file.path
+        in_file = (self.file.outbox, self.file.path) if self.file else (None, "")
+        for value, source in ((option, "--outbox"), (os.environ.get("E3_EVENT_OUTBOX"), "E3_EVENT_OUTBOX"), in_file):
+            if value:  # the path is made absolute now: a command may remove the working directory
+                return named_outbox(value), source
         if not default:
             return None, "default"
         try:

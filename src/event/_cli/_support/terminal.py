@@ -10,8 +10,9 @@ from event.error import visible
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TextIO
+    from typing import Any, TextIO
 
+JSON_VERSION = 1  # of the documents of ``--json``; it changes when their format changes
 _MAX_LINE_LENGTH = 1000  # characters of one line; a server may answer with a long page
 
 
@@ -58,6 +59,13 @@ def print_out(text: str) -> None:
         _failed.append(error)
 
 
+def print_json(**content: Any) -> None:
+    """Print a document of ``--json``. docs/reference/formats.md describes the documents."""
+    from event import _json
+
+    print_out(_json.dumps({"version": JSON_VERSION, **content}, indent=2))
+
+
 def output_failed() -> bool:
     """Return whether a write to stdout has failed, for example because the reader has gone away."""
     return bool(_failed)
@@ -70,6 +78,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
+
+
+def width(stream: TextIO | None, default: int) -> int:
+    """Return the number of columns of a terminal, or the default for any other stream."""
+    try:
+        return (os.get_terminal_size(stream.fileno()).columns if stream else 0) or default
+    except (OSError, ValueError):
+        return default
 
 
 def flush_out() -> int:
