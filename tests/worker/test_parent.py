@@ -24,7 +24,7 @@ SOON = 60.0  # seconds; each test ends as soon as what it waits for has come
 def job(**values):
     event = Event("n", uid="u")
     event.close()
-    values = {"handlers": [["file", "events"]], "sending": "s", "timeout": 60, "deadline": float("inf"), **values}
+    values = {"handlers": [["file", "events"]], "sending": "s", "timeout": 60, "deadline": 1e9, **values}
     return {"job": "send", "event": raw_content(event), **values}
 
 
