@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _reduced(self: E3Error) -> tuple[Any, ...]:
-    """Return what pickle and copy need to create an equal error with a list of messages of its own."""
-    state = {name: value for name, value in self.__dict__.items() if name not in {"messages", "origin"}}
-    return type(self), (list(self.messages), self.origin), state
-
-
 class E3Error(Exception):
     """An error with one or more messages.
 
@@ -52,7 +46,9 @@ class E3Error(Exception):
         message = self.messages[-1] if self.messages else type(self).__name__
         return f"{self.origin}: {message}\n" if self.origin else message
 
-    __reduce__ = _reduced
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Support pickle and copy with all messages, including those that were added later."""
+        return _reduced(self)
 
 
 if not TYPE_CHECKING:
@@ -73,7 +69,9 @@ class EventError(E3Error):
     :param origin: the subject of the error
     """
 
-    __reduce__ = _reduced  # the base class of e3-core loses messages that were added later
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Support pickle and copy with all messages. E3-core's base class loses messages that were added later."""
+        return _reduced(self)
 
 
 class PermanentError(EventError):
@@ -125,6 +123,11 @@ def shown(value: object) -> str:
         raise
     except BaseException:
         return object.__repr__(value)
+
+
+def _reduced(error: E3Error) -> tuple[Any, ...]:
+    state = {name: value for name, value in error.__dict__.items() if name not in {"messages", "origin"}}
+    return type(error), (list(error.messages), error.origin), state
 
 
 def one_line(error: BaseException) -> str:
