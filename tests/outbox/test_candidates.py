@@ -294,6 +294,22 @@ def test_entry_of_a_dead_owner_follows_the_other_due_entries(box):
     assert {*names_by_state(box)["waiting"]} == {entry.id, other}
 
 
+def test_entry_of_a_dead_owner_that_cannot_be_postponed_is_put_back(box, monkeypatch, caplog):
+    entry = crashed(box)
+    before = names_by_state(box)
+    utime = os.utime
+
+    def broken(where, times=None, **kwargs):
+        if times == (0, 0):
+            raise OSError(116, "Stale file handle")
+        utime(where, times, **kwargs)
+
+    monkeypatch.setattr(os, "utime", broken)
+    assert claimed_ids(box) == []
+    assert names_by_state(box) == before
+    assert f"outbox entry {entry.id} cannot be read now" in caplog.text
+
+
 def test_entry_of_a_dead_owner_is_last_of_all_entries(box):
     entry = crashed(box)
     other, path = put_waiting(box, not_due_yet())
