@@ -57,7 +57,8 @@ class DeliveryPool:
         self._is_broken = False
         self._lock = Lock()
         self._thread_requested = Condition(self._lock)  # notified when a lane needs a thread
-        self._settled = Condition(self._lock)  # notified when entries are done, so that there may be room
+        self._settled = Condition(self._lock)  # notified when an entry is done, so that there may be room
+        self._caught_up = Condition(self._lock)  # notified when no urgent entry is left
         self._taken = Condition(self._lock)  # notified when a thread has taken work, whose time the clock checks
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes that need a thread
@@ -85,7 +86,7 @@ class DeliveryPool:
         A handler that only computes would share the interpreter lock with the caller, which slows both down.
         """
         with self._lock:
-            self._settled.wait_for(lambda: not self._urgent, seconds)
+            self._caught_up.wait_for(lambda: not self._urgent, seconds)
             return self._open + count <= MAX_URGENT
 
     def feed(self, candidates: Iterable[Candidate]) -> None:
@@ -328,8 +329,9 @@ class DeliveryPool:
         with self._lock:
             self._open -= 1
             self._urgent -= work.urgent
-            if not self._urgent:  # else a caller of `has_room_for` would wake for each entry
-                self._settled.notify_all()
+            self._settled.notify_all()
+            if not self._urgent:
+                self._caught_up.notify_all()
 
     def _unpark(self, name: str, *, begun: bool) -> None:
         """Read a parked entry again, and give it to its pending handlers."""
@@ -346,7 +348,7 @@ class DeliveryPool:
     def _watch_time(self) -> None:
         while not self._closed:
             with self._lock:
-                if not any(lane.running or lane.waits for lane in self._lanes.values()):
+                if not self._closed and not any(lane.running or lane.waits for lane in self._lanes.values()):
                     self._taken.wait()
             time.sleep(min(_CLOCK_INTERVAL, self._timeout / 4))
             self._check()
