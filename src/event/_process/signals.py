@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Heir(Protocol):
-        """The work of the witness: `close_reader` on request, `pass_through` after our process has ended."""
+        """The work of the witness after our process has ended."""
 
-        def pass_through(self) -> None: ...
+        def pass_through(self) -> None:
+            """Continue to show the output of remaining processes."""
 
-        def close_reader(self, number: int) -> None: ...
+        def close_reader(self, number: int) -> None:
+            """Close a pipe, as `Signals.report_closed` asks for."""
 
 
 REPORT_TIMEOUT = 0.2  # seconds
