@@ -49,6 +49,7 @@ from event._outbox import entry as text
 from event._outbox import files, layout, writer
 from event._outbox.claim import Claim
 from event._outbox.layout import Candidate, Layout, Turns
+from event._outbox.liveness import current_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,10 +134,8 @@ class Outbox:
         from tempfile import TemporaryDirectory
 
         self._layout.prepare("tmp")
-        path = self._layout.new_path("tmp", unique_id())
-        return TemporaryDirectory(
-            prefix=f"{os.path.basename(path)}-", dir=os.path.dirname(path), ignore_cleanup_errors=True
-        )
+        prefix = f"{unique_id()}.{current_owner()}-"  # with the owner, as in every name in tmp/
+        return TemporaryDirectory(prefix=prefix, dir=self._layout.path("tmp"), ignore_cleanup_errors=True)
 
     def candidates(self, *, everything: bool = False, ahead: float = 0.0) -> Iterator[Candidate]:
         """Yield the entries that are due and those whose owner is dead, without claiming them.
