@@ -499,7 +499,7 @@ def hang_up(connection):
     connection.sendall(HEAD + bytes(1500000))
 
 
-def spoil(connection):
+def corrupt_tls_record(connection):
     connection.sendall(HEAD + bytes(1500000))
     with open(connection.detach(), "wb", buffering=0) as raw:
         raw.write(b"this is no TLS" * 1000)
@@ -535,7 +535,7 @@ def test_connection_silent_within_the_body_is_an_error(store, directory, monkeyp
 def test_tls_failure_within_the_body_is_an_error(store, tmp_path, directory, monkeypatch):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    with raw_http_server(spoil, authority) as endpoint:
+    with raw_http_server(corrupt_tls_record, authority) as endpoint:
         lead_to(endpoint, monkeypatch, CA_BUNDLE=str(tmp_path / "authority.pem"))
         with pytest.raises(StoreError, match=r"^TLS: wrong version number$"):
             download(store, directory, bytes(2000000))

@@ -513,13 +513,13 @@ def test_existing_threads_deliver_if_no_thread_can_be_started(box, kinds, monkey
 def test_unexpected_error_with_one_entry_does_not_affect_others(box, kinds):
     class Broken(Reports):
         def begin(self, lane, claims):
-            if any(claim.entry.id == poison for claim in claims):
+            if any(claim.entry.id == postponed for claim in claims):
                 raise TypeError("a name that is a number")
             super().begin(lane, claims)
 
     given = kinds("fine")
-    fill(box, 1, "fine", prefix="poison")
-    (poison,) = (candidate.id for candidate in box.candidates())
+    fill(box, 1, "fine", prefix="postponed")
+    (postponed,) = (candidate.id for candidate in box.candidates())
     reports = Broken()
     pool = DeliveryPool(box, TIMEOUT, 1, reports)
     pool.feed(box.candidates())
@@ -529,7 +529,7 @@ def test_unexpected_error_with_one_entry_does_not_affect_others(box, kinds):
     assert pool.wait(SECONDS)
     pool.close()
     assert sorted(given) == ["u0", "u1", "u2"]
-    assert names_by_state(box) == {"waiting": [poison]}
+    assert names_by_state(box) == {"waiting": [postponed]}
     assert reports.logged == ["fine: not delivered for now: TypeError: a name that is a number"]
 
 
