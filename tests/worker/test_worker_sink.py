@@ -11,7 +11,7 @@ import pytest
 from event._broker import Disposition, Incoming
 from event._worker import parent, worker_sink
 from event._worker.worker_sink import BATCH_TIMEOUT, WorkerSink
-from worker.staging import Heard, Stage
+from worker.simulation import RecordingListener, Simulation
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -23,8 +23,8 @@ SECONDS = 60  # in which what is waited for happens, on a machine that has other
 
 
 @pytest.fixture
-def stage(monkeypatch):
-    return Stage(monkeypatch)
+def simulation(monkeypatch):
+    return Simulation(monkeypatch)
 
 
 def job(*handlers, outbox=None):
@@ -35,10 +35,10 @@ def job(*handlers, outbox=None):
 class Relay:
     """The supervisor of a relay, step by step in this thread."""
 
-    def __init__(self, stage, *handlers, outbox=None):
-        self.heard = Heard()
-        self.stage = stage
-        self.supervisor = worker_sink._RelaySupervisor(job(*handlers, outbox=outbox), self.heard)
+    def __init__(self, simulation, *handlers, outbox=None):
+        self.listener = RecordingListener()
+        self.simulation = simulation
+        self.supervisor = worker_sink._RelaySupervisor(job(*handlers, outbox=outbox), self.listener)
 
     def turn(self, count=1):
         for _ in range(count):
@@ -54,12 +54,12 @@ class Relay:
 
     def lose(self):
         """Have the worker that has the batch die."""
-        self.stage.workers[0].kill(DEATH)
+        self.simulation.workers[0].kill(DEATH)
         self.turn(2)
 
     def alone(self):
         """Return the worker that has a message alone, and the handlers that are to get it."""
-        (worker,) = (w for w in self.stage.workers if not w.ended and w.jobs[0].get("alone"))
+        (worker,) = (w for w in self.simulation.workers if not w.ended and w.jobs[0].get("alone"))
         return worker, worker.jobs[-1]["pending"][0]
 
     def answer(self, worker, *results, number=1):
@@ -73,13 +73,13 @@ class Relay:
 
 
 @pytest.fixture
-def direct(stage):
-    return Relay(stage)
+def direct(simulation):
+    return Relay(simulation)
 
 
 @pytest.fixture
-def keeping(stage):
-    return Relay(stage, outbox="ob")
+def keeping(simulation):
+    return Relay(simulation, outbox="ob")
 
 
 def outcomes(batch):
@@ -95,65 +95,65 @@ ACKED = ("ack", "", None, {})
 # Whole batches.
 
 
-def test_sink_passes_a_batch_to_the_worker_and_returns_its_results(keeping, stage):
+def test_sink_passes_a_batch_to_the_worker_and_returns_its_results(keeping, simulation):
     batch = keeping.give(None, ["a"])
-    (worker,) = stage.workers
+    (worker,) = simulation.workers
     frame = worker.jobs[1]
     assert (frame["job"], frame["sizes"], frame["pending"]) == ("batch", [2, 2], [None, ["a"]])
     keeping.answer(worker, ACKED, ("dead-letter", "malformed", ["a"], {}))
     assert outcomes(batch) == [(ACK, "", None), (DEAD, "malformed", ["a"])]
 
 
-def test_results_of_another_batch_are_ignored(keeping, stage):
+def test_results_of_another_batch_are_ignored(keeping, simulation):
     batch = keeping.give()
-    keeping.answer(stage.workers[0], ACKED, number=7)
+    keeping.answer(simulation.workers[0], ACKED, number=7)
     assert not batch.done.is_set()
 
 
 @pytest.mark.parametrize("results", [[], [["other", "", None, {}]], [["ack"]]])
-def test_worker_with_invalid_results_is_killed(keeping, stage, results):
+def test_worker_with_invalid_results_is_killed(keeping, simulation, results):
     keeping.give()
-    stage.workers[0].report("batch", number=1, results=results)
+    simulation.workers[0].report("batch", number=1, results=results)
     keeping.turn()
-    assert stage.workers[0].ended == "it sent an invalid report (ValueError)"
+    assert simulation.workers[0].ended == "it sent an invalid report (ValueError)"
 
 
-def test_a_batch_stays_at_the_broker_if_no_worker_can_be_started(keeping, stage):
-    stage.refusal = OSError(11, "no more processes")
+def test_a_batch_stays_at_the_broker_if_no_worker_can_be_started(keeping, simulation):
+    simulation.start_error = OSError(11, "no more processes")
     batch = keeping.give(count=2)
     assert not batch.done.is_set()
-    stage.now += BATCH_TIMEOUT + 1
+    simulation.now += BATCH_TIMEOUT + 1
     keeping.turn()
     assert outcomes(batch) == [(KEEP, "no worker can be started", None)] * 2
 
 
-def test_a_batch_stays_at_the_broker_if_the_outbox_does_not_answer(keeping, stage):
+def test_a_batch_stays_at_the_broker_if_the_outbox_does_not_answer(keeping, simulation):
     batch = keeping.give()
-    stage.now += BATCH_TIMEOUT + 1
-    stage.workers[0].last_report = stage.now
+    simulation.now += BATCH_TIMEOUT + 1
+    simulation.workers[0].last_report = simulation.now
     keeping.turn(2)
-    assert stage.workers[0].ended == "it did not take a batch in time"
+    assert simulation.workers[0].ended == "it did not take a batch in time"
     assert outcomes(batch) == [(KEEP, "the outbox does not answer", None)]
 
 
-def test_worker_without_an_outbox_has_the_timeout_per_message(direct, stage):
+def test_worker_without_an_outbox_has_the_timeout_per_message(direct, simulation):
     batch = direct.give(count=3)
-    stage.now += BATCH_TIMEOUT + 3 * TIMEOUT - 1
-    stage.workers[0].last_report = stage.now
+    simulation.now += BATCH_TIMEOUT + 3 * TIMEOUT - 1
+    simulation.workers[0].last_report = simulation.now
     direct.turn()
-    assert stage.workers[0].ended == ""
-    stage.now += 2
+    assert simulation.workers[0].ended == ""
+    simulation.now += 2
     direct.turn(3)
-    assert stage.workers[0].ended == "it did not take a batch in time"
+    assert simulation.workers[0].ended == "it did not take a batch in time"
     assert not batch.done.is_set()
     assert direct.alone()
 
 
-def test_a_worker_that_dies_without_a_batch_is_replaced(keeping, stage):
+def test_a_worker_that_dies_without_a_batch_is_replaced(keeping, simulation):
     keeping.turn()
     keeping.lose()
-    assert keeping.heard.notes == [f"the worker was lost: {DEATH}"]
-    assert len(stage.workers) == 2
+    assert keeping.listener.notes == [f"the worker was lost: {DEATH}"]
+    assert len(simulation.workers) == 2
 
 
 # What handlers did, without an outbox.
@@ -163,20 +163,20 @@ def delivery(worker, handler, **values):
     worker.report("delivery", entry="id", name="n", handler=handler, **values)
 
 
-def test_failures_and_warnings_are_logged(direct, stage):
+def test_failures_and_warnings_are_logged(direct, simulation):
     direct.turn()
-    (worker,) = stage.workers
+    (worker,) = simulation.workers
     delivery(worker, "a", ok=True)
     delivery(worker, "a", ok=True, said="by the way")
     delivery(worker, "b", ok=False, error="no")
     direct.turn()
-    assert direct.heard.entries == [("id", "", [("a", "")]), ("id", "", [("b", "no")])]
+    assert direct.listener.entries == [("id", "", [("a", "")]), ("id", "", [("b", "no")])]
 
 
-def test_retry_knows_which_handlers_already_delivered(direct, stage):
+def test_retry_knows_which_handlers_already_delivered(direct, simulation):
     direct.give()
-    delivery(stage.workers[0], "a", ok=True)
-    delivery(stage.workers[0], "b", ok=False, error="no")
+    delivery(simulation.workers[0], "a", ok=True)
+    delivery(simulation.workers[0], "b", ok=False, error="no")
     direct.turn()
     direct.lose()
     worker, _ = direct.alone()
@@ -186,7 +186,7 @@ def test_retry_knows_which_handlers_already_delivered(direct, stage):
 # Messages alone.
 
 
-def test_each_message_of_a_dead_worker_is_put_into_the_outbox_alone(keeping, stage):
+def test_each_message_of_a_dead_worker_is_put_into_the_outbox_alone(keeping, simulation):
     batch = keeping.give(None, ["a"])
     keeping.lose()
     worker, pending = keeping.alone()
@@ -198,7 +198,7 @@ def test_each_message_of_a_dead_worker_is_put_into_the_outbox_alone(keeping, sta
     assert worker.ended == "it was asked to end"
 
 
-def test_message_that_kills_its_own_worker_is_requeued_with_a_crash_count(keeping, stage):
+def test_message_that_kills_its_own_worker_is_requeued_with_a_crash_count(keeping, simulation):
     batch = keeping.give(["a"], None)
     keeping.lose()
     keeping.kill_alone()
@@ -206,20 +206,20 @@ def test_message_that_kills_its_own_worker_is_requeued_with_a_crash_count(keepin
     keeping.answer(worker, ACKED)
     assert outcomes(batch) == [(REQUEUE, DEATH, ["a"]), (ACK, "", None)]
     assert batch.results[0][0].crashed
-    assert keeping.heard.notes == [f"a message was requeued: {DEATH}"]
+    assert keeping.listener.notes == [f"a message was requeued: {DEATH}"]
 
 
-def test_single_message_stays_at_the_broker_if_the_outbox_hangs(keeping, stage):
+def test_single_message_stays_at_the_broker_if_the_outbox_hangs(keeping, simulation):
     batch = keeping.give()
     keeping.lose()
     worker, _ = keeping.alone()
-    stage.now += 1000.0
+    simulation.now += 1000.0
     keeping.turn(3)
     assert worker.ended == "not done within 30 s"
     assert outcomes(batch) == [(KEEP, "the outbox does not answer", None)]
 
 
-def test_results_of_handlers_tried_alone_are_merged(direct, stage):
+def test_results_of_handlers_tried_alone_are_merged(direct, simulation):
     batch = direct.give()
     direct.lose()
     worker, pending = direct.alone()
@@ -232,7 +232,7 @@ def test_results_of_handlers_tried_alone_are_merged(direct, stage):
     assert (combined.refused, combined.crashed) == ({"a": "refused"}, True)
 
 
-def test_handlers_unknown_to_this_relay_stay_pending(direct, stage):
+def test_handlers_unknown_to_this_relay_stay_pending(direct, simulation):
     batch = direct.give(["a", "elsewhere"])
     direct.lose()
     worker, pending = direct.alone()
@@ -241,15 +241,15 @@ def test_handlers_unknown_to_this_relay_stay_pending(direct, stage):
     assert outcomes(batch) == [(ACK, "", ["elsewhere"])]
 
 
-def test_single_message_stays_at_the_broker_if_no_worker_can_be_started(keeping, stage):
+def test_single_message_stays_at_the_broker_if_no_worker_can_be_started(keeping, simulation):
     batch = keeping.give()
-    stage.refusal = OSError(11, "no more processes")
+    simulation.start_error = OSError(11, "no more processes")
     keeping.lose()
     keeping.turn(3)
     assert outcomes(batch) == [(KEEP, "no worker can be started: no more processes", None)]
 
 
-def test_a_handler_that_kills_two_workers_in_a_row_rests(direct, stage):
+def test_a_handler_that_kills_two_workers_in_a_row_rests(direct, simulation):
     batch = direct.give(["a"], ["a"], ["a", "b"])
     direct.lose()
     for _ in range(2):
@@ -261,13 +261,13 @@ def test_a_handler_that_kills_two_workers_in_a_row_rests(direct, stage):
     assert outcomes(batch)[2] == (REQUEUE, rests, ["a"])
     assert not batch.results[2][0].crashed
     following = direct.give(None, ["a"], ["b"])
-    main = next(w for w in stage.workers if not w.ended)
+    main = next(w for w in simulation.workers if not w.ended)
     assert main.jobs[-1]["pending"] == [["b"], [], ["b"]]
     direct.answer(main, *[("ack", "", [], {})] * 3, number=2)
     assert outcomes(following) == [(REQUEUE, rests, ["a"]), (REQUEUE, rests, ["a"]), (ACK, "", [])]
 
 
-def test_a_handler_that_delivers_between_two_crashes_does_not_rest(direct, stage):
+def test_a_handler_that_delivers_between_two_crashes_does_not_rest(direct, simulation):
     direct.give(["a"], ["a"], ["a"], ["a"])
     direct.lose()
     direct.kill_alone()
@@ -276,10 +276,10 @@ def test_a_handler_that_delivers_between_two_crashes_does_not_rest(direct, stage
     assert direct.alone()[1] == ["a"]
 
 
-def test_worker_is_replaced_without_back_off_after_messages_are_delivered_alone(direct, stage):
+def test_worker_is_replaced_without_back_off_after_messages_are_delivered_alone(direct, simulation):
     for number in range(1, 10):
         batch = direct.give(["a"])
-        (main,) = (worker for worker in stage.workers if not worker.ended)
+        (main,) = (worker for worker in simulation.workers if not worker.ended)
         main.kill(DEATH)
         direct.turn(2)
         worker, _ = direct.alone()
@@ -291,8 +291,8 @@ def test_worker_is_replaced_without_back_off_after_messages_are_delivered_alone(
 
 
 @pytest.fixture
-def sink(stage):
-    made = WorkerSink(job(outbox="ob"), Heard())
+def sink(simulation):
+    made = WorkerSink(job(outbox="ob"), RecordingListener())
     yield made
     made.abort()
 
@@ -309,21 +309,21 @@ def answer_all(worker, result=ACKED):
     worker.send = send
 
 
-def test_a_sink_delivers_batches_until_it_is_closed(stage):
-    stage.on_spawn = answer_all
-    sink = WorkerSink(job(outbox="ob"), Heard())
+def test_a_sink_delivers_batches_until_it_is_closed(simulation):
+    simulation.on_spawn = answer_all
+    sink = WorkerSink(job(outbox="ob"), RecordingListener())
     for _ in range(2):
         (result,) = sink.deliver([Incoming(b"m")], lambda: None)
         assert result.disposition is ACK
     sink.close()
-    assert [worker.ended for worker in stage.workers] == ["it was asked to end"]
+    assert [worker.ended for worker in simulation.workers] == ["it was asked to end"]
 
 
-def test_the_broker_is_kept_alive_while_a_batch_is_delivered(sink, stage, monkeypatch):
+def test_the_broker_is_kept_alive_while_a_batch_is_delivered(sink, simulation, monkeypatch):
     monkeypatch.setattr(worker_sink, "_IDLE", 0.01)
 
     def idle():
-        for worker in stage.workers:
+        for worker in simulation.workers:
             if len(worker.jobs) > 1:
                 worker.report("batch", number=1, results=[[*ACKED]])
 

@@ -1,4 +1,4 @@
-"""Workers that a test plays, and a clock that it sets: nothing waits."""
+"""Fake workers, a fake clock and a recording listener, for tests of the command's side. Nothing waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODULES = (quarantine, sending, supervisor, worker_sink)
 class FakeWorker:
     """A worker without a process.
 
-    :ivar jobs: the frames that it was given
+    :ivar jobs: the frames that the command has sent to it
     """
 
     def __init__(self, clock):
@@ -23,7 +23,7 @@ class FakeWorker:
         self._reports = []
 
     def report(self, kind, **values):
-        """Have it report."""
+        """Queue a report for the command."""
         self._reports.append({"report": kind, **values})
 
     def send(self, job, blob=b"", *, deadline, is_more=False):
@@ -44,25 +44,25 @@ class FakeWorker:
         return reports
 
 
-class Stage:
-    """What the command's side sees of workers and of the time.
+class Simulation:
+    """Replace the workers and the clock of the command's side.
 
     :ivar now: the time
-    :ivar workers: those that were started
-    :ivar refusal: why no worker can be started, an OSError; None if one can
+    :ivar workers: the started workers
+    :ivar start_error: the OSError that starting a worker raises; None to start it
     :ivar on_spawn: called with each new worker
     """
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
         self.workers = []
-        self.refusal = None
+        self.start_error = None
         self.on_spawn = lambda _: None
         for module in MODULES:
             monkeypatch.setattr(module, "time", self)
             monkeypatch.setattr(module, "Worker", self)
         monkeypatch.setattr(supervisor, "receive", self.receive)
-        monkeypatch.setattr(sending, "receive", self.receive_in_time)
+        monkeypatch.setattr(sending, "receive", self.receive_until)
 
     def monotonic(self):
         return self.now
@@ -71,31 +71,34 @@ class Stage:
         self.now += seconds
 
     def spawn(self):
-        if self.refusal:
-            raise self.refusal
+        if self.start_error:
+            raise self.start_error
         worker = FakeWorker(self)
         self.workers.append(worker)
         self.on_spawn(worker)
         return worker
 
     def receive(self, workers, deadline):
+        """Return the queued reports. The clock stands still."""
         found = [(worker, report) for worker in workers for report in worker.read()]
         if not found:
-            sleep(0.001)  # so that a thread that asks all the time leaves some to others
+            sleep(0.001)  # let other threads run while one polls
         return found
 
-    def receive_in_time(self, workers, deadline):
-        """Return what was reported; if nothing was, the time has passed."""
+    def receive_until(self, workers, deadline):
+        """Return the queued reports. If there are none, set the clock to the deadline."""
         found = [(worker, report) for worker in workers for report in worker.read()]
         if not found:
             self.now = deadline
         return found
 
 
-class Heard:
-    """What a listener is told.
+class RecordingListener:
+    """Record what the command's side reports.
 
-    :ivar entries: the id of each entry, where it went, and its results: the handler and the error of each
+    :ivar entries: for each entry, its id, its new state, and the handler and the error of each result
+    :ivar logged: the warnings
+    :ivar notes: the messages for the operator that do not count as failures
     """
 
     def __init__(self):
