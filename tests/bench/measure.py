@@ -26,7 +26,7 @@ class Size:
     :ivar slow: number of deliveries to a slow handler, for each parallel job
     :ivar messages: number of messages that a relay receives
     :ivar relays: rounds of the relay
-    :ivar latencies: number of messages whose latency is measured
+    :ivar latencies: number of messages whose latency is measured in each round
     """
 
     processes: int
@@ -54,7 +54,7 @@ SIZES = {
         slow=40,
         messages=5_000,
         relays=3,
-        latencies=100,
+        latencies=50,
     ),
     "quick": Size(
         processes=15,
@@ -67,7 +67,7 @@ SIZES = {
         slow=20,
         messages=1_000,
         relays=1,
-        latencies=30,
+        latencies=20,
     ),
     "smoke": Size(
         processes=1,

@@ -4,10 +4,14 @@ python relay.py publish URL COUNT                  publish COUNT events
 python relay.py publish-plain URL COUNT            publish COUNT messages of the same size with kombu
 python relay.py consume URL COUNT                  consume COUNT messages with kombu; print the seconds per message
 python relay.py echo URL DIRECTORY                 consume with kombu, and create a file per message, until stdin ends
-python relay.py latency URL DIRECTORY COUNT        publish one event at a time; print the median seconds until its file
+python relay.py latency URL DIRECTORY COUNT QUEUE  publish one event at a time; print the median seconds until its file
 python relay.py latency-plain URL DIRECTORY COUNT  the same with kombu
+
+The last two need Linux's inotify. Listing the directory in a loop would occupy a processor, and would lock the
+directory so often that the consumer could hardly create a file in it.
 """
 
+import ctypes
 import os
 import select
 import sys
@@ -34,9 +38,10 @@ def make_event():
     return e
 
 
-def sender():
+def sender(queue=QUEUE):
     """Return a function that publishes an event."""
-    return event.default_manager.get_handler("broker")("env:BENCH_URL", QUEUE).send_event
+    os.environ["BENCH_URL"] = url
+    return event.default_manager.get_handler("broker")("env:BENCH_URL", queue).send_event
 
 
 def consumer(receive, name=PEER, arguments=None):
@@ -100,24 +105,32 @@ def echo(directory):
             pass
 
 
-def latency(directory, count, sender=sender):
+def latency(directory, count, send):
     """Publish one event at a time; return the median seconds until its file exists."""
-    send = sender()
+    new_files = watch(directory)
     times = []
     for _ in range(int(count)):
-        before = count_files(directory)
         start = time.perf_counter()
         assert send(make_event()), "not published"
-        while count_files(directory) == before:
-            if time.perf_counter() > start + 30:
-                sys.exit("no file was written")
+        while b".json\0" not in names_from(new_files):
+            pass
         times.append(time.perf_counter() - start)
     return median(times)
 
 
-def count_files(directory):
-    """Return the number of JSON files in a directory."""
-    return sum(name.endswith(".json") for name in os.listdir(directory))
+def watch(directory):
+    """Return a file descriptor from which the names of new files in a directory can be read; see inotify(7)."""
+    libc = ctypes.CDLL(None)
+    created, renamed = 0x100, 0x80
+    descriptor = libc.inotify_init1(os.O_CLOEXEC)
+    assert libc.inotify_add_watch(descriptor, os.fsencode(directory), created | renamed) > 0, "no inotify"
+    return descriptor
+
+
+def names_from(descriptor):
+    """Wait until there are new files; return their names, among other bytes."""
+    assert select.select([descriptor], [], [], 30)[0], "no file was written"
+    return os.read(descriptor, 1 << 16)
 
 
 JOBS = {
@@ -125,8 +138,8 @@ JOBS = {
     "publish-plain": lambda count: publish(count, plain_sender),
     "consume": consume,
     "echo": echo,
-    "latency": latency,
-    "latency-plain": lambda directory, count: latency(directory, count, lambda: plain_sender(*QUORUM)),
+    "latency": lambda directory, count, queue: latency(directory, count, sender(queue)),
+    "latency-plain": lambda directory, count: latency(directory, count, plain_sender(*QUORUM)),
 }
 result = JOBS[what](*rest)
 if result is not None:
