@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -119,17 +122,65 @@ print(m.dispatch(event.Event("x")))
     assert run(code) == "hung: not delivered: not done within 0.05 s\n"
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_exit_in_a_thread_is_a_failure(error):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt(), "RuntimeError: the handler raised KeyboardInterrupt()"),
+    ],
+)
+def test_an_exit_in_a_thread_is_a_failure(error, reason):
     (delivery,) = manager(30, a=raises(error)).dispatch(event.Event("x"))
     assert not delivery
-    assert delivery.reason == f"RuntimeError: the handler raised {error!r}"
+    assert delivery.reason == reason
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_exit_in_a_sequential_delivery_propagates(error):
-    with pytest.raises(type(error)):
-        manager(a=raises(error)).dispatch(event.Event("x"))
+def test_interrupt_in_a_sequential_delivery_propagates():
+    with pytest.raises(KeyboardInterrupt):
+        manager(a=raises(KeyboardInterrupt())).dispatch(event.Event("x"))
+
+
+def test_exit_of_a_handler_in_a_sequential_delivery_is_a_failure():
+    first, second = manager(a=raises(SystemExit(0)), b=yes).dispatch(event.Event("x"))
+    assert (first.reason, bool(second)) == ("SystemExit: 0", True)
+
+
+class Stop:
+    """Signal handlers of scripts, in various forms."""
+
+    def method(self, number, frame):
+        sys.exit(f"stopped by {number}")
+
+    def nested(self, *arguments):
+        self.method(*arguments)
+
+    def __call__(self, number, frame):
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(f"stopped by {number}")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="platform: Windows has no SIGUSR1")
+@pytest.mark.parametrize(
+    "signal_handler",
+    [
+        pytest.param(Stop().method, id="method"),
+        pytest.param(Stop().nested, id="nested call"),
+        pytest.param(Stop(), id="object"),
+        pytest.param(functools.partial(lambda text, *_: sys.exit(text), "stopped by it"), id="partial"),
+    ],
+)
+@pytest.mark.parametrize("send", [EventManager.send_event, EventManager.dispatch])
+def test_exit_of_the_scripts_signal_handler_propagates(signal_handler, send, monkeypatch):
+    def interrupted(e):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return True
+
+    previous = signal.signal(signal.SIGUSR1, signal_handler)
+    try:
+        with pytest.raises(SystemExit, match="stopped by"):
+            send(manager(a=interrupted), event.Event("x"))
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
 
 
 def test_a_delivery_for_which_no_thread_can_start_has_failed(monkeypatch):

@@ -8,6 +8,8 @@ import contextvars
 import functools
 import inspect
 import os
+import signal
+import sys
 import threading
 
 import pytest
@@ -202,6 +204,21 @@ def test_interrupt_during_the_send_of_a_success_propagates():
     event.default_manager.handlers["interrupted"] = Interrupted()
     with pytest.raises(KeyboardInterrupt), event.track("compile"):
         pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="platform: Windows has no SIGUSR1")
+def test_exit_of_the_scripts_signal_handler_during_the_send_propagates():
+    class Interrupted:
+        def send_event(self, sent):
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    event.default_manager.handlers["interrupted"] = Interrupted()
+    previous = signal.signal(signal.SIGUSR1, lambda *_: sys.exit("stopped"))
+    try:
+        with pytest.raises(SystemExit, match="stopped"), event.track("compile"):
+            pass
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
 
 
 def test_tracker_nested_in_itself_sends_both_events(recorder):

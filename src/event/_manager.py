@@ -83,9 +83,11 @@ class EventManager:
             try:
                 if not is_delivered(handler.send_event(event)):
                     delivered = False
-            except (KeyboardInterrupt, SystemExit):
-                raise
             except BaseException as error:
+                from event._dispatch import stops_script
+
+                if stops_script(error):
+                    raise
                 delivered = False
                 _log.error("handler %s failed on %r", name, event, cause=error)
         return delivered

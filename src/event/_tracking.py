@@ -81,11 +81,13 @@ class Tracker:
         return event
 
     def _report(self, failure: BaseException, error: BaseException | None) -> None:
-        """Log why the event was not sent, also for SystemExit: a handler must not end the build.
+        """Log why the event was not sent.
 
-        Ctrl-C while sending is raised, unless the block has raised an exception, which has priority.
+        Ctrl-C and an exit for a signal are raised, unless the block has raised an exception, which has priority.
         """
-        if not isinstance(failure, KeyboardInterrupt):
+        from event._dispatch import stops_script
+
+        if not stops_script(failure):
             _log.error("event %s could not be sent", self._name, cause=failure)
         elif error is None:
             raise failure
