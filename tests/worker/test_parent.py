@@ -1,4 +1,4 @@
-"""The command's side of a worker: it is started, heard and ended, whatever it does."""
+"""The command's side of a worker: start it, send it jobs, receive its reports, and end it, even if it misbehaves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers.commands import stored_events
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
 
-SOON = 60.0  # seconds; each test ends as soon as what it waits for has come
+TIMEOUT = 60.0  # seconds for any wait, so that a busy machine does not fail a test
 
 
 def job(**values):
@@ -28,17 +28,20 @@ def job(**values):
     return {"job": "send", "event": raw_content(event), **values}
 
 
-def hear(worker):
-    """Return the kinds of the reports up to ``done``, or up to the worker's end."""
-    kinds, deadline = [], time.monotonic() + SOON
+def receive_kinds(worker):
+    """Receive reports until `done` or until the worker has ended; return their kinds."""
+    kinds, deadline = [], time.monotonic() + TIMEOUT
     while "done" not in kinds and not worker.ended and time.monotonic() < deadline:
         kinds += [report["report"] for _, report in receive([worker], deadline) if report["report"] != "alive"]
     return kinds
 
 
 @pytest.fixture
-def fake():
-    """A worker whose process does what a test says, and the test's ends of its pipes."""
+def spawn():
+    """Return a function that starts a worker whose process runs some code.
+
+    The function returns the worker, and the process's ends of the pipes for jobs and for reports.
+    """
     made = []
 
     def make(code="import time; time.sleep(1000)"):
@@ -60,21 +63,21 @@ def fake():
                 pass
 
 
-def test_worker_exits_after_its_job(here):
+def test_worker_runs_jobs_until_it_is_asked_to_exit(here):
     worker = Worker.spawn()
-    worker.send(job(), deadline=time.monotonic() + SOON)
-    assert hear(worker) == ["taken", "begin", "result", "done"]
-    worker.send(job(sending="t"), deadline=time.monotonic() + SOON)
-    assert hear(worker) == ["taken", "begin", "result", "done"]
-    worker.finish(SOON)
+    worker.send(job(), deadline=time.monotonic() + TIMEOUT)
+    assert receive_kinds(worker) == ["taken", "begin", "result", "done"]
+    worker.send(job(sending="t"), deadline=time.monotonic() + TIMEOUT)
+    assert receive_kinds(worker) == ["taken", "begin", "result", "done"]
+    worker.finish(TIMEOUT)
     assert worker.ended == "it was asked to end"
     assert len(stored_events()) == 2
-    worker.finish(SOON)
+    worker.finish(TIMEOUT)
     worker.kill()
     assert worker.read() == worker.check() == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux only")
 def test_forked_worker_never_continues_as_the_command(here):
     code = (
         "import os, sys, time; from event._worker import Worker; from event._worker import child\n"
@@ -87,8 +90,8 @@ def test_forked_worker_never_continues_as_the_command(here):
     assert (done.stdout, done.stderr) == ("its process ended with status 1\n", "")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_command_keeps_the_other_ends_of_the_pipes(monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux only")
+def test_command_knows_the_process_of_a_forked_worker(monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
     monkeypatch.setattr(os, "fork", lambda: process.pid)
     worker = Worker.fork()
@@ -98,22 +101,35 @@ def test_command_keeps_the_other_ends_of_the_pipes(monkeypatch):
     process.returncode = -9
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux alone")
-def test_forked_copy_only_serves_jobs_until_it_exits(monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux only")
+def test_forked_process_only_runs_jobs(monkeypatch):
     from event._worker import child
 
-    served = []
+    calls = []
     monkeypatch.setattr(os, "fork", lambda: 0)
-    monkeypatch.setattr(child, "main", lambda *args: served.append(args))
+    monkeypatch.setattr(child, "main", lambda *args: calls.append(args))
     assert Worker.fork() is None
-    ((jobs, reports, command),) = served
+    ((jobs, reports, command),) = calls
     assert command == os.getpid()
     os.close(jobs)
     os.close(reports)
-    monkeypatch.setattr(child, "main", lambda jobs, reports, _: os.close(jobs) or os.close(reports) or sys.exit(3))
-    monkeypatch.setattr(os, "_exit", served.append)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux only")
+def test_forked_process_exits_after_an_error(monkeypatch):
+    from event._worker import child
+
+    def fail(jobs, reports, command):
+        os.close(jobs)
+        os.close(reports)
+        raise RuntimeError
+
+    statuses = []
+    monkeypatch.setattr(os, "fork", lambda: 0)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    monkeypatch.setattr(child, "main", fail)
     assert Worker.fork() is None
-    assert served[1:] == [1]
+    assert statuses == [1]
 
 
 def test_failed_start_leaks_no_descriptor(monkeypatch):
@@ -133,7 +149,7 @@ def test_failed_start_leaks_no_descriptor(monkeypatch):
     assert os.listdir("/dev/fd") == before
 
 
-def test_a_process_without_standard_streams_has_pipes_above_them():
+def test_pipes_of_a_process_without_standard_streams_avoid_their_descriptors():
     code = "import os\nfor fd in 0, 1, 2: os.close(fd)\nfrom event._worker.system import make_pipes\n"
     code += "assert min(make_pipes()) > 2"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
@@ -157,15 +173,15 @@ def test_a_process_without_standard_streams_has_pipes_above_them():
         ),
     ],
 )
-def test_worker_reports_why_it_stopped(fake, code, reason, monkeypatch):
-    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 1.0 if "closed" in reason else SOON)
-    worker, _, reports = fake(code)
+def test_worker_reports_why_it_stopped(spawn, code, reason, monkeypatch):
+    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.1 if "closed" in reason else TIMEOUT)
+    worker, _, reports = spawn(code)
     os.close(reports)
-    assert hear(worker) == []
+    assert receive_kinds(worker) == []
     assert worker.ended == reason
 
 
-def test_pipes_avoid_the_standard_streams(monkeypatch):
+def test_both_ends_of_a_pipe_avoid_the_standard_streams(monkeypatch):
     from event._process import signals
 
     pipes = iter([(0, 7), (8, 2)])
@@ -174,57 +190,57 @@ def test_pipes_avoid_the_standard_streams(monkeypatch):
     assert system.make_pipes() == (100, 7, 8, 102)
 
 
-def test_reports_of_a_dead_worker_are_read_from_an_inherited_connection(fake):
+def test_last_reports_are_read_if_another_process_holds_the_pipe_open(spawn):
     frame = encode_frame({"report": "result", "id": 0})
-    worker, _, _ = fake(f"import os, sys; os.write(int(sys.argv[2]), {frame!r})")
-    assert hear(worker) in (["result"], ["result", "alive"])
-    hear(worker)
+    worker, _, _ = spawn(f"import os, sys; os.write(int(sys.argv[2]), {frame!r})")
+    assert receive_kinds(worker) in (["result"], ["result", "alive"])
+    receive_kinds(worker)
     assert worker.ended == "its process ended with status 0"
 
 
-def test_report_of_an_earlier_job_is_not_attributed_to_the_last(fake):
-    worker, _, reports = fake()
-    worker.send({"job": "x"}, deadline=time.monotonic() + SOON)
+def test_report_of_an_earlier_job_is_ignored(spawn):
+    worker, _, reports = spawn()
+    worker.send({"job": "x"}, deadline=time.monotonic() + TIMEOUT)
     os.write(reports, encode_frame({"report": "done", "id": 0}) + encode_frame({"report": "done", "id": 1}))
-    ((_, report),) = receive([worker], time.monotonic() + SOON)
+    ((_, report),) = receive([worker], time.monotonic() + TIMEOUT)
     assert report == {"report": "done", "id": 1}
 
 
-def test_receiving_ends_at_its_deadline(fake):
-    worker, _, _ = fake()
+def test_receive_returns_at_its_deadline(spawn):
+    worker, _, _ = spawn()
     assert receive([worker], time.monotonic() + 0.1) == []
     assert receive([worker], 0.0) == []
     worker.kill()
-    assert receive([worker], time.monotonic() + SOON) == []
+    assert receive([worker], time.monotonic() + TIMEOUT) == []
 
 
-def test_receiving_ends_at_its_deadline_during_a_flood_of_reports(fake, monkeypatch):
+def test_receive_returns_during_a_flood_of_reports(spawn, monkeypatch):
     monkeypatch.setattr(parent, "_MAX_READS", 1)
-    worker, _, reports = fake()
+    worker, _, reports = spawn()
     frame = encode_frame({"report": "log", "id": 0, "text": "x" * 30_000})
     os.write(reports, frame * 2)
-    assert len(receive([worker], time.monotonic() + SOON)) == 2
+    assert len(receive([worker], time.monotonic() + TIMEOUT)) == 2
 
 
-def test_worker_that_does_not_read_its_job_is_killed(fake):
-    worker, _, _ = fake()
+def test_worker_that_does_not_read_its_job_is_killed(spawn):
+    worker, _, _ = spawn()
     worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + 0.05)
     assert worker.ended == "it did not take its job in time"
 
 
-def test_last_reports_of_a_stopped_worker_are_read(fake):
-    other, jobs, reports = fake("pass")
+def test_last_reports_are_read_after_a_job_could_not_be_sent(spawn):
+    worker, jobs, reports = spawn("pass")
     os.write(reports, encode_frame({"report": "log", "id": 1, "text": "the last"}))
     os.close(jobs)
-    other.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + SOON)
-    assert other.ended == ""
-    ((_, report),) = receive([other], time.monotonic() + SOON)
+    worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + TIMEOUT)
+    assert worker.ended == ""
+    ((_, report),) = receive([worker], time.monotonic() + TIMEOUT)
     assert report["text"] == "the last"
-    assert receive([other], time.monotonic() + SOON) == []
-    assert other.ended.startswith("its process ended")
+    assert receive([worker], time.monotonic() + TIMEOUT) == []
+    assert worker.ended.startswith("its process ended")
 
 
-def test_kill_ends_child_processes_of_handlers(fake):
+def test_kill_ends_the_child_processes_of_a_worker():
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     code = f"import os, time; os.fork(); os.write({writer}, b'x'); time.sleep(1000)"
@@ -234,14 +250,14 @@ def test_kill_ends_child_processes_of_handlers(fake):
     os.close(writer)
     assert os.read(reader, 1) + os.read(reader, 1) == b"xx"
     worker.kill()
-    assert os.read(reader, 1) == b""  # both have ended
+    assert os.read(reader, 1) == b""  # both processes have ended
     for fd in (reader, jobs, reports):
         os.close(fd)
 
 
-def test_process_that_cannot_be_killed_does_not_block(fake, monkeypatch):
-    """As one that waits for a dead disk."""
-    worker, _, _ = fake()
+def test_kill_returns_even_if_the_process_does_not_end(spawn, monkeypatch):
+    """A process that waits for a failed disk cannot be killed."""
+    worker, _, _ = spawn()
     monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.01)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *args: None)
@@ -252,33 +268,39 @@ def test_process_that_cannot_be_killed_does_not_block(fake, monkeypatch):
     os.waitpid(worker.pid, 0)
 
 
-def test_process_with_unknown_exit_status_has_ended(fake, monkeypatch):
-    worker, _, _ = fake("pass")
+def test_process_with_an_unknown_exit_status_counts_as_ended(spawn, monkeypatch):
+    worker, _, _ = spawn("pass")
     monkeypatch.setattr(os, "waitpid", lambda *args: (_ for _ in ()).throw(ChildProcessError()))
-    hear(worker)
+    receive_kinds(worker)
     assert worker.ended == "its process ended with status 0"
     monkeypatch.undo()
     os.waitpid(worker.pid, 0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux says how much memory a process uses")
-def test_worker_above_its_memory_limit_is_killed(fake, monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: only Linux reports the memory of a process")
+def test_worker_above_its_memory_limit_is_killed(spawn, monkeypatch):
     monkeypatch.setattr(system, "MEMORY_LIMIT", 1 << 20)
-    worker, _, _ = fake()
-    hear(worker)
+    worker, _, _ = spawn()
+    receive_kinds(worker)
     assert worker.ended.startswith("it used ")
     assert worker.ended.endswith(" MiB of memory")
 
 
-def test_ended_process_has_no_memory_figure():
+def test_ended_process_uses_no_memory():
     assert system.memory_of(-1) == 0
     assert system.memory_limit() <= system.MEMORY_LIMIT
 
 
 @pytest.mark.parametrize("flag", ["-I", "-S"])
 def test_new_interpreter_has_the_flags_of_its_parent(flag):
-    code = f"import sys; sys.path[:] = {sys.path!r}; from event._worker import spawning; "
-    code += "print(spawning._worker_command(3, 4)[1])"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        "from event._worker import Worker, spawning\n"
+        "def show(command, **_options): print(command[1]); raise OSError\n"
+        "spawning.Popen = show\n"
+        "try: Worker.spawn()\n"
+        "except OSError: pass"
+    )
     done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == f"{flag}\n"
 

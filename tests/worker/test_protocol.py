@@ -1,4 +1,4 @@
-"""Frames: what is written is read, and nothing that is not a frame is believed."""
+"""Frames: each one round-trips, and a malformed one is an error."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_lone_surrogate_round_trips():
     "data",
     [
         pytest.param(b"garbage!" * 9, id="garbage"),
-        pytest.param(b"\0\0\0\5\0\0\0\0[\0\0\0\0", id="no dict"),
-        pytest.param(b"\0\0\0\2\0\0\0\0{}", id="no marshal"),
-        pytest.param(b"\0\0\0\1\0\0\0\0s", id="a text without a length"),
-        pytest.param(b"\0\0\0\0\0\0\0\0", id="nothing"),
-        pytest.param(b"\0\1\0\0\0\0\0\0" + b"(\1\0\0\0" * 13108, id="too deep"),
-        pytest.param(b"\0\x10\0\1\0\0\0\0", id="too long a message"),
-        pytest.param(b"\0\0\0\2\0\x10\0\1{}", id="too long a blob"),
+        pytest.param(b"\0\0\0\5\0\0\0\0[\0\0\0\0", id="not a dict"),
+        pytest.param(b"\0\0\0\2\0\0\0\0{}", id="not marshal data"),
+        pytest.param(b"\0\0\0\1\0\0\0\0s", id="a string without a length"),
+        pytest.param(b"\0\0\0\0\0\0\0\0", id="empty"),
+        pytest.param(b"\0\1\0\0\0\0\0\0" + b"(\1\0\0\0" * 13108, id="nested too deeply"),
+        pytest.param(b"\0\x10\0\1\0\0\0\0", id="message too long"),
+        pytest.param(b"\0\0\0\2\0\x10\0\1{}", id="blob too long"),
     ],
 )
 def test_malformed_frame_is_an_error_with_any_data_after_it(data):

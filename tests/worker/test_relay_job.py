@@ -1,4 +1,4 @@
-"""The job ``relay``, in this process."""
+"""The job `relay`, in a thread of this process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import relay_job
-from helpers.entries import names_by_state, put_waiting
-from worker.running import Running, register
+from helpers.entries import names, names_by_state, place, put_waiting
+from worker.job_thread import JobThread, register_handlers
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -25,15 +25,16 @@ if os.name == "nt":
 ACK, REQUEUE, DEAD = "ack", "requeue", "dead-letter"
 
 
-def body(uid="1", **files):
+def encoded_message(uid="1", **files):
+    """Return a message with an event and its attachments."""
     event = Event("build", uid=uid)
     event.close()
     names = {name: (str(number), sha1(content).hexdigest()) for number, (name, content) in enumerate(files.items())}
-    held = {str(number): InlineFile.of(content) for number, content in enumerate(files.values())}
-    return encode_message(EventMessage(f"id-{uid}", 1e9, event, names, held, None))
+    inline = {str(number): InlineFile.of(content) for number, content in enumerate(files.values())}
+    return encode_message(EventMessage(f"id-{uid}", 1e9, event, names, inline, None))
 
 
-def relay(line, *handlers, outbox=None, **values):
+def relay(connection, *handlers, outbox=None, **values):
     defaults = {
         "outbox": outbox and str(outbox.path),
         "handlers": [[name, ""] for name in handlers or ("good",)],
@@ -45,119 +46,117 @@ def relay(line, *handlers, outbox=None, **values):
         "profile": None,
         "alone": False,
     }
-    return Running(line, relay_job.relay, {**defaults, **values})
+    return JobThread(connection, relay_job.relay, {**defaults, **values})
 
 
-def give(running, *bodies, number=1, pending=None, served=None):
-    """Give a batch; return what is to become of its messages."""
+def send_batch(job, *bodies, number=1, pending=None, served=None):
+    """Send a batch to the job; return the result of each message."""
     sizes = [*map(len, bodies)]
     batch = {"job": "batch", "number": number, "sizes": sizes, "pending": pending or [None] * len(bodies)}
-    running.tell(**batch, served=served or {}, blob=b"".join(bodies))
-    return running.until("batch", lambda values: values["number"] == number)["results"]
+    job.send(**batch, served=served or {}, blob=b"".join(bodies))
+    return job.wait_for("batch", lambda values: values["number"] == number)["results"]
 
 
 def dispositions(results):
     return [result[0] for result in results]
 
 
-def delivered(running):
-    running.until("results", lambda values: values["items"][-1][0] == "end")
-
-
 # With an outbox.
 
 
-def test_batch_is_delivered_from_the_outbox(box, line, taken):
-    running = relay(line, outbox=box)
-    assert dispositions(give(running, body("1"), b"malformed")) == [ACK, DEAD]
-    delivered(running)
-    reports = running.stop()
-    assert taken == ["1"]
+def test_batch_is_delivered_from_the_outbox(box, connection, delivered):
+    job = relay(connection, outbox=box)
+    assert dispositions(send_batch(job, encoded_message("1"), b"malformed")) == [ACK, DEAD]
+    job.wait_for_entry()
+    reports = job.stop()
+    assert delivered == ["1"]
     assert reports[-1][0] == "summary"
     assert names_by_state(box) == {}
 
 
-def test_attachment_of_a_message_is_stored_with_the_event(box, line, taken):
-    running = relay(line, outbox=box, alone=True)
-    assert dispositions(give(running, body("1", log=b"compiled"))) == [ACK]
-    running.stop()
+def test_attachment_of_a_message_is_stored_with_the_event(box, connection, delivered):
+    job = relay(connection, outbox=box, alone=True)
+    assert dispositions(send_batch(job, encoded_message("1", log=b"compiled"))) == [ACK]
+    job.stop()
     ((_, entry),) = box.entries("waiting")
     assert [*entry.event.get_attachments()] == ["log"]
 
 
-def test_backlog_of_the_outbox_is_delivered(box, line, taken):
+def test_backlog_of_the_outbox_is_delivered(box, connection, delivered):
     put_waiting(box, e=Event("n", uid="u"), good="")
-    running = relay(line, outbox=box)
-    delivered(running)
-    running.stop(drain=True)
-    assert taken == ["u"]
+    job = relay(connection, outbox=box)
+    job.wait_for_entry()
+    job.stop(drain=True)
+    assert delivered == ["u"]
 
 
-def test_held_lane_is_released_by_a_frame(box, line, taken):
+def test_held_lane_is_served_after_a_release_frame(box, connection, delivered):
     key = Lane("good", "").key
-    running = relay(line, outbox=box, hold=[key])
-    give(running, body("1"))
-    running.tell(job="release", lane=key)
-    delivered(running)
-    running.stop()
-    assert taken == ["1"]
+    job = relay(connection, outbox=box, hold=[key])
+    send_batch(job, encoded_message("1"))
+    job.send(job="release", lane=key)
+    job.wait_for_entry()
+    job.stop()
+    assert delivered == ["1"]
+
+
+def link_counts(box):
+    """Return the number of hard links of each claimed entry."""
+    return [os.stat(place(box, "claimed", name)).st_nlink for name in names(box, "claimed")]
 
 
 @pytest.mark.parametrize(("has_room", "links"), [(True, 2), (False, 1)])
-def test_messages_with_room_in_the_pool_share_a_file(  # noqa: PLR0913  # what it varies
-    box, line, taken, monkeypatch, has_room, links
+def test_messages_share_a_file_only_if_the_pool_has_room(  # noqa: PLR0913  # parameters
+    box, connection, delivered, monkeypatch, has_room, links
 ):
     monkeypatch.setattr(DeliveryPool, "has_room_for", lambda self, count, seconds: has_room)
-    running = relay(line, outbox=box, hold=[Lane("good", "").key])
-    give(running, body("1"), body("2"))
-    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in names_by_state(box)["claimed"]] == [
-        links,
-        links,
-    ]
-    running.tell(job="release", lane=Lane("good", "").key)
-    running.stop(drain=True)
-    assert sorted(taken) == ["1", "2"]
+    job = relay(connection, outbox=box, hold=[Lane("good", "").key])
+    send_batch(job, encoded_message("1"), encoded_message("2"))
+    assert link_counts(box) == [links, links]
+    job.send(job="release", lane=Lane("good", "").key)
+    job.stop(drain=True)
+    assert sorted(delivered) == ["1", "2"]
     assert names_by_state(box) == {}
 
 
-def test_messages_for_several_handlers_have_separate_files(box, line, taken):
-    running = relay(line, "good", "other", outbox=box, hold=[Lane(name, "").key for name in ("good", "other")])
-    give(running, body("1"), body("2"))
-    assert [os.stat(box.path + f"/claimed/{name}").st_nlink for name in names_by_state(box)["claimed"]] == [1, 1]
-    running.stop()
+def test_messages_for_several_handlers_have_separate_files(box, connection, delivered):
+    job = relay(connection, "good", "other", outbox=box, hold=[Lane(name, "").key for name in ("good", "other")])
+    send_batch(job, encoded_message("1"), encoded_message("2"))
+    assert link_counts(box) == [1, 1]
+    job.stop()
 
 
-def test_worker_for_a_single_message_only_stores_the_entry(box, line, taken):
-    running = relay(line, outbox=box, alone=True)
-    running.tell(job="pause", lane="another frame")
-    assert dispositions(give(running, body("1"))) == [ACK]
-    running.stop()
-    assert taken == []
+def test_worker_for_a_single_message_only_stores_the_entry(box, connection, delivered):
+    job = relay(connection, outbox=box, alone=True)
+    job.send(job="pause", lane="a")  # it has no lane, so it ignores the frame
+    assert dispositions(send_batch(job, encoded_message("1"))) == [ACK]
+    job.stop()
+    assert delivered == []
     assert box.summary().due == 1
 
 
-def test_message_is_not_acknowledged_if_the_outbox_fails(tmp_path, line, taken):
+def test_message_is_not_acknowledged_if_the_outbox_fails(tmp_path, connection, delivered):
     (tmp_path / "outbox").write_text("in the way")
-    running = relay(line, outbox=Outbox(tmp_path / "outbox"), alone=True)
-    ((disposition, reason, *_),) = give(running, body("1"))
+    job = relay(connection, outbox=Outbox(tmp_path / "outbox"), alone=True)
+    ((disposition, reason, *_),) = send_batch(job, encoded_message("1"))
     assert disposition != ACK
     assert reason
-    running.stop()
+    job.stop()
 
 
-def test_relay_job_ends_if_the_command_died(box, line, taken):
-    running = relay(line, outbox=box)
-    os.close(line.to_worker)
-    assert running.end()[-1][0] == "summary"
+def test_relay_job_ends_if_the_command_died(box, connection, delivered):
+    job = relay(connection, outbox=box)
+    os.close(connection.to_worker)
+    assert job.join()[-1][0] == "summary"
 
 
-# Without one.
+# Without an outbox.
 
 
-def test_each_handler_result_is_reported_without_an_outbox(line, taken):
-    running = relay(line, "good", "bad", "refusing")
-    ((disposition, reason, pending, refused),) = give(running, body("1"))
-    reports = running.stop()
+def test_each_handler_result_is_reported_without_an_outbox(connection, delivered):
+    job = relay(connection, "good", "bad", "refusing")
+    ((disposition, reason, pending, refused),) = send_batch(job, encoded_message("1"))
+    reports = job.stop()
     assert (disposition, pending) == (REQUEUE, ["bad"])
     assert reason.startswith("bad: ")
     assert [*refused] == ["refusing"]
@@ -170,32 +169,40 @@ def test_each_handler_result_is_reported_without_an_outbox(line, taken):
     assert {(values["entry"], values["name"]) for values in deliveries.values()} == {("id-1", "build")}
 
 
-def test_only_pending_handlers_get_the_event(line, taken):
-    running = relay(line, "good", "bad")
-    assert dispositions(give(running, body("1"), pending=[["good"]])) == [ACK]
-    running.stop()
-    assert taken == ["1"]
+def test_only_pending_handlers_get_the_event(connection, delivered):
+    job = relay(connection, "good", "bad")
+    assert dispositions(send_batch(job, encoded_message("1"), pending=[["good"]])) == [ACK]
+    job.stop()
+    assert delivered == ["1"]
 
 
-def test_finished_handler_does_not_get_the_event_again(line, taken):
-    running = relay(line, "good")
+def test_handler_that_was_served_does_not_get_the_event_again(connection, delivered):
+    job = relay(connection, "good")
     served = {"id-1": ["good"]}
-    results = give(running, body("1"), body("2"), body("1"), b"malformed", pending=[["good"]] * 4, served=served)
-    running.stop()
+    results = send_batch(
+        job,
+        encoded_message("1"),
+        encoded_message("2"),
+        encoded_message("1"),
+        b"malformed",
+        pending=[["good"]] * 4,
+        served=served,
+    )
+    job.stop()
     assert dispositions(results) == [ACK, ACK, ACK, DEAD]
-    assert taken == ["2"]
+    assert delivered == ["2"]
 
 
-def test_attachments_are_only_fetched_below_the_configured_url(line, taken, monkeypatch):
+def test_attachments_are_only_fetched_below_the_configured_url(connection, delivered, monkeypatch):
     stores = []
     monkeypatch.setattr(s3, "Store", lambda profile: stores.append(profile))
-    running = relay(line, s3="s3://bucket/events/", profile="ci")
-    assert dispositions(give(running, body("1"))) == [ACK]
-    running.stop()
+    job = relay(connection, s3="s3://bucket/events/", profile="ci")
+    assert dispositions(send_batch(job, encoded_message("1"))) == [ACK]
+    job.stop()
     assert stores == ["ci"]
 
 
-def test_worker_that_cannot_start_threads_asks_for_a_new_worker(line, taken, monkeypatch):
+def test_worker_that_cannot_start_threads_asks_for_a_new_worker(connection, delivered, monkeypatch):
     start = threading.Thread.start
 
     def refuse(thread):
@@ -203,29 +210,29 @@ def test_worker_that_cannot_start_threads_asks_for_a_new_worker(line, taken, mon
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    running = relay(line)
+    job = relay(connection)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert dispositions(give(running, body("1"))) == [REQUEUE]
-    assert running.until("state") == {"disk": 0.0, "exhausted": True}
-    running.stop()
-    assert taken == []
+    assert dispositions(send_batch(job, encoded_message("1"))) == [REQUEUE]
+    assert job.wait_for("state") == {"disk": 0.0, "exhausted": True}
+    job.stop()
+    assert delivered == []
 
 
-def test_worker_with_too_many_hung_threads_asks_for_a_new_worker(line, monkeypatch):
+def test_worker_with_too_many_hung_threads_asks_for_a_new_worker(connection, monkeypatch):
     monkeypatch.setattr(relay_job, "HUNG_LIMIT", 1)
     monkeypatch.setattr(relay_job.DirectSink, "hung", property(lambda sink: 1))
-    running = relay(line)
-    give(running, body("1"))
-    assert running.until("state") == {"disk": 0.0, "exhausted": True}
-    running.stop()
+    job = relay(connection)
+    send_batch(job, encoded_message("1"))
+    assert job.wait_for("state") == {"disk": 0.0, "exhausted": True}
+    job.stop()
 
 
-def test_long_reason_is_shortened_in_the_report(line, monkeypatch):
+def test_long_reason_is_shortened_in_the_report(connection, monkeypatch):
     def fail(_event):
         raise ValueError("x" * 5000)
 
-    register(monkeypatch, long=fail)
-    running = relay(line, "long")
-    ((_, reason, *_),) = give(running, body("1"))
-    running.stop()
+    register_handlers(monkeypatch, long=fail)
+    job = relay(connection, "long")
+    ((_, reason, *_),) = send_batch(job, encoded_message("1"))
+    job.stop()
     assert len(reason) == relay_job.MAX_REPORTED_REASON
