@@ -13,7 +13,8 @@ import event
 from event import _broker, _registry
 from helpers import pages
 from servers.otlp import otlp_receiver
-from servers.smtp import PASSWORD, Authority, smtp_server
+from servers.smtp import PASSWORD, smtp_server
+from servers.tls import Authority
 
 DOCS = pages.CHECKOUT / "docs"
 PAGES = sorted(

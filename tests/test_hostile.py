@@ -12,7 +12,6 @@ import pytest
 import event
 from event import EventError, EventManager
 from servers.http import http_server
-from servers.json_receiver import json_receiver
 from servers.otlp import otlp_receiver
 
 
@@ -234,7 +233,7 @@ print(*sorted(m for m in set(sys.modules) - before if not m.startswith("encoding
     ("handler", "server"),
     [
         pytest.param("http", lambda: http_server(), id="http"),
-        pytest.param("apprise", lambda: json_receiver(), id="apprise"),
+        pytest.param("apprise", lambda: http_server(), id="apprise"),
         pytest.param("otel", lambda: otlp_receiver(), id="otel"),
     ],
 )

@@ -43,7 +43,8 @@ def make(directory: Path) -> str:
 def received(directory: Path) -> EmailMessage:
     """Mail the event to a server with TLS; return the mail that the server has received."""
     surroundings.servers_of_the_tests()
-    from servers.smtp import Authority, smtp_server
+    from servers.smtp import smtp_server
+    from servers.tls import Authority
 
     for name, content in FILES.items():
         (directory / name).write_text(content, encoding="utf-8")

@@ -22,7 +22,8 @@ from event._cli import deliver, main
 from event._cli._support import terminal
 from event._process import shutdown
 from helpers.commands import TO_FILES, handler_source, stored_events
-from servers.smtp import raw_server, smtp_server
+from servers.raw import raw_server
+from servers.smtp import smtp_server
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX signals and terminals")
 SUMMARY = re.compile(r"e3-event deliver: (.*)")

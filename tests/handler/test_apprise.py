@@ -27,8 +27,9 @@ from event._net import apprise_service
 from event._outbox import Outbox
 from event.handler.apprise import AppriseHandler
 from helpers.delivering import deliver
-from servers.json_receiver import json_receiver
-from servers.smtp import raw_server, smtp_server
+from servers.http import http_server
+from servers.raw import raw_server
+from servers.smtp import smtp_server
 
 TOKEN = "kJ8x-top-secret"  # must not be in any log
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/apprise.md"
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 
 @pytest.fixture
 def receiver():
-    with json_receiver() as running:
+    with http_server() as running:
         yield running
 
 
@@ -72,7 +73,7 @@ def closed(name="compile", **data):
 def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
     made = closed(begin_time="b", outcome="failure", error={"type": "OSError", "message": "no room"}, exit_code=None)
     assert handler.send_event(made) is True
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert message["title"] == "compile failed"
     assert message["message"].splitlines() == [
         "OSError: no room",
@@ -81,7 +82,7 @@ def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
         "uid: 42",
     ]
     assert message["type"] == "failure"
-    assert receiver.posts[0][0] == f"/{TOKEN}"
+    assert receiver.requests[0].path == f"/{TOKEN}"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_an_event_arrives_with_title_body_and_severity(handler, receiver):
 )
 def test_the_outcome_is_the_severity(handler, receiver, outcome, expected):
     assert handler.send_event(closed(outcome=outcome))
-    assert receiver.messages[0]["type"] == expected
+    assert receiver.json_bodies[0]["type"] == expected
 
 
 def test_event_without_outcome_and_name_has_a_title(handler, receiver):
@@ -105,7 +106,7 @@ def test_event_without_outcome_and_name_has_a_title(handler, receiver):
     nameless = event.Event("compile")
     del nameless.name
     assert handler.send_event(nameless)
-    assert [message["title"] for message in receiver.messages] == ["compile", "event"]
+    assert [message["title"] for message in receiver.json_bodies] == ["compile", "event"]
 
 
 def test_body_of_an_event_without_values_is_its_title(handler, receiver):
@@ -113,21 +114,21 @@ def test_body_of_an_event_without_values_is_its_title(handler, receiver):
     for key in ("uid", "begin_time", "end_time"):
         delattr(empty, key)
     assert handler.send_event(empty)
-    assert receiver.messages[0]["message"] == "compile"
+    assert receiver.json_bodies[0]["message"] == "compile"
 
 
 def test_default_body_is_short_and_lists_what_it_omits(handler, receiver):
     many = {f"key{number}": "x" * 5000 for number in range(40)}
     assert handler.send_event(closed(**many))
-    lines = receiver.messages[0]["message"].splitlines()
-    assert len(receiver.messages[0]["message"]) <= notice.CHAT_MAX
+    lines = receiver.json_bodies[0]["message"].splitlines()
+    assert len(receiver.json_bodies[0]["message"]) <= notice.CHAT_MAX
     assert max(map(len, lines)) < 220
     assert lines[5].endswith("xxx...")
 
 
 def test_chat_message_has_at_most_twelve_values(handler, receiver):
     assert handler.send_event(closed(**{f"key{number}": number for number in range(40)}))
-    lines = receiver.messages[0]["message"].splitlines()
+    lines = receiver.json_bodies[0]["message"].splitlines()
     assert (len(lines), lines[-1]) == (13, "... and 31 more")
 
 
@@ -139,7 +140,7 @@ def test_attachments_arrive_with_their_names_and_their_bytes(handler, receiver, 
         path.write_bytes(content)
         made.attach_file(path, name)
     assert handler.send_event(made)
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert {a["filename"]: base64.b64decode(a["base64"]) for a in message["attachments"]} == contents
     assert message["message"].splitlines()[-2:] == [f"attached: {name}" for name in contents]
 
@@ -151,7 +152,7 @@ def test_attachment_with_the_shown_name_of_an_empty_one_is_attached(handler, rec
         path.write_text(content)
         made.attach_file(path, name)
     assert handler.send_event(made)
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert [file["filename"] for file in message["attachments"]] == ["log"]
 
 
@@ -160,7 +161,7 @@ def test_an_empty_attachment_is_named_and_not_attached(handler, receiver, tmp_pa
     made = event.Event("compile")
     made.attach_file(tmp_path / "log")
     assert handler.send_event(made)
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert message["attachments"] == []
     assert message["message"].splitlines()[-1] == "no output: log (0 bytes, not attached)"
 
@@ -188,19 +189,19 @@ def test_long_text_is_split_and_keeps_all_attachments(secret, receiver, tmp_path
         (tmp_path / name).write_text(name)
         made.attach_file(tmp_path / name, name)
     assert handler.send_event(made)
-    assert sum(message["message"].count("x") for message in receiver.messages) == 50000
-    assert len(receiver.messages) > 1
+    assert sum(message["message"].count("x") for message in receiver.json_bodies) == 50000
+    assert len(receiver.json_bodies) > 1
     # Apprise 1.x attaches them to each part.
-    assert {a["filename"] for message in receiver.messages for a in message["attachments"]} == {"one", "two"}
+    assert {a["filename"] for message in receiver.json_bodies for a in message["attachments"]} == {"one", "two"}
 
 
 def test_characters_that_no_service_can_write_become_spaces(secret):
-    with json_receiver() as receiver:
+    with http_server() as receiver:
         handler = AppriseHandler(secret(f"xml://127.0.0.1:{receiver.port}"))
         assert handler.send_event(closed("co\0m\npile", text="a\x1b[1mb\ud800c"))
-        ((_, _, body),) = receiver.posts
-    assert b"<Subject>co m pile</Subject>" in body
-    assert b"text: a [1mb c" in body
+    (request,) = receiver.requests
+    assert b"<Subject>co m pile</Subject>" in request.body
+    assert b"text: a [1mb c" in request.body
 
 
 # Pending events.
@@ -209,21 +210,21 @@ def test_characters_that_no_service_can_write_become_spaces(secret):
 def test_more_than_five_pending_events_are_one_message(handler, receiver):
     events = [closed(outcome="success") for _ in range(5)] + [closed(outcome="failure", exit_code=2)]
     assert handler.send_events(events) == [True] * 6
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert (message["title"], message["type"]) == ("6 events: 1 failed, 5 succeeded", "failure")
     assert message["message"].splitlines()[0].startswith("compile failed (exit 2), ")
 
 
 def test_digest_lists_what_it_omits(handler, receiver):
     assert handler.send_events([closed(f"step{number}" * 20) for number in range(90)]) == [True] * 90
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert len(message["message"]) <= notice.CHAT_MAX
     assert message["message"].endswith(" more")
 
 
 def test_up_to_five_pending_events_are_a_message_each(handler, receiver):
     assert handler.send_events([closed() for _ in range(5)]) == [True] * 5
-    assert len(receiver.messages) == 5
+    assert len(receiver.json_bodies) == 5
 
 
 def test_subclass_with_its_own_send_event_gets_each_event(handler):
@@ -269,7 +270,7 @@ def test_only_templates_can_mention_users(secret, receiver, tmp_path):
     assert AppriseHandler(secret(url)).send_event(made)
     assert AppriseHandler(secret(url), body="@oncall: {name}").send_event(made)
     assert AppriseHandler(secret(url)).send_events([made] * 6) == [True] * 6
-    default, own, digest = receiver.messages
+    default, own, digest = receiver.json_bodies
     for text in (default["title"], default["message"], digest["message"]):
         assert not re.search(r"@[\w*]|!here", text)
     assert "attached: @\u034fhere" in default["message"]
@@ -281,7 +282,7 @@ def test_slack_message_has_no_mention(receiver, monkeypatch, text):
     url = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#c"
     monkeypatch.setattr(service_class(url), "webhook_url", f"http://127.0.0.1:{receiver.port}")
     AppriseHandler(url).send_event(closed(note=text))
-    assert not re.search(r"<!channel|<@U123", receiver.posts[0][2].decode())
+    assert not re.search(r"<!channel|<@U123", receiver.requests[0].body.decode())
 
 
 @pytest.mark.parametrize("text", ["@everyone", "<@123>", "<@&123>", "x@here"])
@@ -289,8 +290,8 @@ def test_discord_message_has_no_mention(receiver, monkeypatch, text):
     url = f"discord://{'1' * 18}/{'a' * 64}"
     monkeypatch.setattr(service_class(url), "notify_url", f"http://127.0.0.1:{receiver.port}")
     AppriseHandler(url).send_event(closed(note=text))
-    assert not re.search(r"@everyone|@here|@&?123", receiver.posts[0][2].decode())
-    assert "allow_mentions" not in receiver.messages[0]
+    assert not re.search(r"@everyone|@here|@&?123", receiver.requests[0].body.decode())
+    assert "allow_mentions" not in receiver.json_bodies[0]
 
 
 # Templates.
@@ -315,7 +316,7 @@ def test_a_template_is_filled_with_the_data(secret, receiver, template, expected
     handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), title=template, body=template)
     data = {"host": "ci1", "error": {"type": "OSError", "message": "no room"}, "a": {"b": "inner"}, "a.b": "whole"}
     assert handler.send_event(closed(**data, ok=True, count=3, nothing=None, inner="{name}"))
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     expected = template if expected is None else expected
     assert message["message"] == expected
     assert message["title"] == " ".join(expected.split())
@@ -324,7 +325,7 @@ def test_a_template_is_filled_with_the_data(secret, receiver, template, expected
 def test_blank_template_result_is_replaced_by_the_default(secret, receiver):
     handler = AppriseHandler(secret(f"json://127.0.0.1:{receiver.port}"), title="{text}", body=" {text}\n")
     assert handler.send_event(closed(text=None))
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert message["title"] == "compile"
     assert message["message"].endswith("uid: 42")
 
@@ -333,14 +334,14 @@ def test_blank_template_result_is_replaced_by_the_default(secret, receiver):
 
 
 def test_several_references_can_each_have_several_urls(secret, tmp_path):
-    with json_receiver() as one, json_receiver() as two, json_receiver() as three:
+    with http_server() as one, http_server() as two, http_server() as three:
         path = tmp_path / "a file of urls"
         path.write_text(f"json://127.0.0.1:{one.port}\n\tform://127.0.0.1:{two.port}\r\n")
         reference = secret(f"json://127.0.0.1:{three.port}")
         handler = AppriseHandler(f" file:{path}  {reference}\n")
         assert handler.urls == [f"file:{path}", "env:BUILD_URLS"]
         assert handler.send_event(closed())
-        assert [len(receiver.posts) for receiver in (one, two, three)] == [1, 1, 1]
+        assert [len(receiver.requests) for receiver in (one, two, three)] == [1, 1, 1]
 
 
 def test_the_secret_is_read_when_sending(secret, receiver):
@@ -349,7 +350,7 @@ def test_the_secret_is_read_when_sending(secret, receiver):
     assert handler.send_event(closed())
     secret(f"json://127.0.0.1:{receiver.port}/second")
     assert handler.send_event(closed())
-    assert [path for path, _, _ in receiver.posts] == ["/first", "/second"]
+    assert [request.path for request in receiver.requests] == ["/first", "/second"]
 
 
 def test_plain_url_is_accepted_with_a_warning_that_hides_it(receiver, caplog):
@@ -407,7 +408,7 @@ def test_unresolved_reference_fails_on_send_and_others_are_tried(secret, receive
     finally:
         del os.environ["BLANK"]
     assert caught.value.remaining == ("URL 1", "URL 2", "URL 3")
-    assert len(receiver.posts) == 1
+    assert len(receiver.requests) == 1
     assert "URL 1: env:NOT_SET is not set or empty" in caplog.text
     assert f"URL 2: file:{tmp_path}/missing cannot be read" in caplog.text
     assert "URL 3: env:BLANK contains no URL" in caplog.text
@@ -420,19 +421,19 @@ def test_url_that_became_invalid_fails_on_send(secret, receiver, caplog):
         handler.send_event(closed())
     assert "URL 1 of env:BUILD_URLS is not a URL that Apprise accepts" in caplog.text
     assert TOKEN not in caplog.text
-    assert len(receiver.posts) == 1
+    assert len(receiver.requests) == 1
 
 
 # Failures.
 
 
 def test_refusing_service_is_a_failure_and_others_are_tried(secret, receiver, caplog):
-    with json_receiver(503) as bad, json_receiver(401) as worse:
+    with http_server(503) as bad, http_server(401) as worse:
         ports = (bad.port, receiver.port, worse.port)
         handler = AppriseHandler(secret(*(f"json://ann:{TOKEN}@127.0.0.1:{port}/{TOKEN}" for port in ports)))
         with pytest.raises(event.PartialDeliveryError, match=r"URL 1 of env:BUILD_URLS: .*; URL 3 of env:BUILD_URLS: "):
             handler.send_event(closed())
-        assert [len(one.posts) for one in (bad, receiver, worse)] == [1, 1, 1]
+        assert [len(one.requests) for one in (bad, receiver, worse)] == [1, 1, 1]
     reasons = [record.getMessage().partition("apprise: ")[2] for record in caplog.records]
     assert reasons[0].startswith("URL 1 of env:BUILD_URLS: Failed to send JSON POST notification: ")
     assert "error=503" in reasons[0]
@@ -442,14 +443,14 @@ def test_refusing_service_is_a_failure_and_others_are_tried(secret, receiver, ca
 
 
 def test_reason_is_part_of_the_outcome(handler, receiver):
-    receiver.status = 500
+    receiver.set_answers(500)
     _log.start_capture()
     assert not handler.send_event(closed())
     assert "error=500" in _log.stop_capture()
 
 
 def test_only_the_host_of_a_url_is_logged(secret, caplog, capfd, receiver):
-    receiver.status = 500
+    receiver.set_answers(500)
     handler = AppriseHandler(
         [
             secret(f"json://{TOKEN}u:{TOKEN}p@127.0.0.1:{receiver.port}/{TOKEN}/x?+X-Key={TOKEN}h&-q={TOKEN}q"),
@@ -462,7 +463,7 @@ def test_only_the_host_of_a_url_is_logged(secret, caplog, capfd, receiver):
             caplog.set_level(1, logger=name)
         handler.send_event(closed())
     assert "to localhost." in caplog.text
-    assert receiver.posts
+    assert receiver.requests
     assert TOKEN[:6] not in caplog.text + str(capfd.readouterr())
 
 
@@ -505,7 +506,7 @@ def test_host_of_a_url_is_shown_if_it_has_one(url, expected):
 def test_apprise_logs_of_other_code_are_unchanged(handler, caplog):
     handler.send_event(closed())
     logging.getLogger("apprise").warning("other code")
-    assert caplog.messages == ["other code"]
+    assert caplog.json_bodies == ["other code"]
 
 
 def test_exception_logged_by_apprise_is_part_of_the_reason():
@@ -529,7 +530,7 @@ def test_dripping_service_is_abandoned_at_the_timeout(secret, receiver, caplog):
         with pytest.raises(event.PartialDeliveryError):
             handler.send_event(closed())
     assert "URL 1 of env:BUILD_URLS: not done within 1 s" in caplog.text
-    assert len(receiver.posts) == 1
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -556,9 +557,9 @@ def test_missing_or_irregular_attachment_is_a_failure(handler, receiver, tmp_pat
     assert handler.send_event(made) is False
     (tmp_path / "log").mkdir()
     assert handler.send_event(made) is False
-    assert "attachment 'log': no such file or directory: " in caplog.messages[0]
-    assert "log' is not a regular file; " in caplog.messages[1]
-    assert receiver.posts == []
+    assert "attachment 'log': no such file or directory: " in caplog.json_bodies[0]
+    assert "log' is not a regular file; " in caplog.json_bodies[1]
+    assert receiver.requests == []
 
 
 def test_circular_data_is_an_error(handler, receiver):
@@ -566,7 +567,7 @@ def test_circular_data_is_an_error(handler, receiver):
     made.ring.append(made.ring)
     with pytest.raises(event.EventError, match="ring"):
         handler.send_event(made)
-    assert receiver.posts == []
+    assert receiver.requests == []
 
 
 # The configuration.
@@ -610,12 +611,12 @@ def test_outbox_configuration_has_absolute_paths(tmp_path, monkeypatch):
 def test_copied_and_pickled_handlers_send(handler, receiver):
     for other in (copy.deepcopy(handler), pickle.loads(pickle.dumps(handler))):
         assert other.send_event(closed())
-    assert len(receiver.posts) == 2
+    assert len(receiver.requests) == 2
 
 
 def test_undelivered_event_is_stored_without_the_secret(secret, receiver, monkeypatch, tmp_path):
     monkeypatch.setenv("E3_EVENT_HANDLERS", f"apprise={secret(f'json://127.0.0.1:{receiver.port}/{TOKEN}')}")
-    receiver.status = 503
+    receiver.set_answers(503)
     manager = event.EventManager(outbox=str(tmp_path / "outbox"))
     manager.load_handlers_from_env()
     assert not manager.send_event(closed(text="kept"))
@@ -623,15 +624,15 @@ def test_undelivered_event_is_stored_without_the_secret(secret, receiver, monkey
     assert b"kept" in stored
     assert b"env:BUILD_URLS" in stored
     assert TOKEN.encode() not in stored
-    receiver.status = 200
+    receiver.set_answers(200)
     ((_, outcome),) = deliver(Outbox(str(tmp_path / "outbox")), everything=True)
     assert outcome
-    assert len(receiver.posts) == 2
+    assert len(receiver.requests) == 2
 
 
 @pytest.mark.parametrize("count", [1, 6])
 def test_next_attempt_skips_services_that_already_delivered(secret, receiver, monkeypatch, tmp_path, count):
-    with json_receiver(503) as other:
+    with http_server(503) as other:
         urls = [f"json://127.0.0.1:{one.port}/{TOKEN}" for one in (receiver, other)]
         monkeypatch.setenv("E3_EVENT_HANDLERS", f"apprise={secret(*urls)}")
         manager = event.EventManager(outbox=str(tmp_path / "outbox"))
@@ -642,17 +643,17 @@ def test_next_attempt_skips_services_that_already_delivered(secret, receiver, mo
         assert not any(outcome for _, outcome in deliver(Outbox(str(tmp_path / "outbox")), everything=True))
         stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
         assert TOKEN.encode() not in stored
-        other.status = 200
+        other.set_answers(200)
         assert all(outcome for _, outcome in deliver(Outbox(str(tmp_path / "outbox")), everything=True))
-        assert (len(receiver.posts), len(other.posts)) == (count, 3 * count)
+        assert (len(receiver.requests), len(other.requests)) == (count, 3 * count)
 
 
 def test_services_that_delivered_a_digest_are_skipped_on_retry(secret, receiver):
-    with json_receiver(503) as other:
+    with http_server(503) as other:
         handler = AppriseHandler(secret(*(f"json://127.0.0.1:{one.port}" for one in (receiver, other))))
         results = handler.send_events([closed() for _ in range(6)])
     assert [len(result.done) for result in results] == [1] * 6
-    assert (len(receiver.posts), len(other.posts)) == (1, 1)
+    assert (len(receiver.requests), len(other.requests)) == (1, 1)
 
 
 @pytest.mark.parametrize("between", [",", ";", " , ", "\n\n", " ", ";\n"])
@@ -660,7 +661,7 @@ def test_secrets_and_configuration_use_the_same_url_separators(secret, receiver,
     url = f"json://127.0.0.1:{receiver.port}"
     handler = AppriseHandler(secret(f"{url}/a b{between}{url}/c"))
     assert handler.send_event(closed())
-    assert sorted(path for path, _, _ in receiver.posts) == ["/a%20b", "/c"]
+    assert sorted(request.path for request in receiver.requests) == ["/a%20b", "/c"]
 
 
 # Processes.
@@ -674,7 +675,7 @@ def test_forked_process_sends(handler, receiver):
     child.start()
     child.join(60)
     assert child.exitcode == 0
-    assert len(receiver.posts) == 2
+    assert len(receiver.requests) == 2
 
 
 def test_send_leaves_no_thread(handler):
@@ -705,6 +706,6 @@ def test_the_pages_first_example_runs(receiver, secret, monkeypatch, tmp_path):
     secret(f"json://127.0.0.1:{receiver.port}")
     page = PAGE.read_text(encoding="utf-8")
     exec(page.partition("```python\n")[2].partition("```")[0], {})
-    (message,) = receiver.messages
+    (message,) = receiver.json_bodies
     assert (message["title"], message["type"]) == ("compile succeeded", "success")
     assert [attachment["filename"] for attachment in message["attachments"]] == ["log"]

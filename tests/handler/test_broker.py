@@ -36,8 +36,8 @@ from helpers.brokers import RabbitQueue, RedisQueue
 from helpers.delivering import deliver
 from servers.process import free_port
 from servers.rabbitmq import LARGEST
-from servers.s3 import silent_server
-from servers.smtp import Authority, raw_server
+from servers.raw import raw_server, silent_server
+from servers.tls import Authority
 
 QUICK = 3.0  # seconds; a longer time means that something was waited for
 SHORT = 0.5  # seconds; the timeout of an attempt that must fail

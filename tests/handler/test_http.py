@@ -33,7 +33,8 @@ from event.handler.http import HTTPHandler
 from helpers.attributes import public_attributes
 from helpers.delivering import deliver
 from servers.http import Answer, http_server
-from servers.smtp import Authority, raw_server
+from servers.raw import raw_server
+from servers.tls import Authority
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/http.md"
 SECRET = "whsec_" + base64.b64encode(b"the key of the tests, 32 bytes..").decode()
@@ -790,7 +791,7 @@ def test_outbox_stores_only_references(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KEY", SECRET)
     Path("hook").write_text(f"{server.url}/{TOKEN}")
     manager = event.EventManager(outbox=tmp_path / "outbox")
-    server.answers[:] = [Answer(503)]
+    server.set_answers(503)
     manager.add_handler("http", "file:hook", "json", "env:KEY")
     assert not manager.send_event(event.Event("compile"))
     stored = b"".join(path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file())
@@ -798,7 +799,7 @@ def test_outbox_stores_only_references(server, tmp_path, monkeypatch):
     assert TOKEN.encode() not in stored
     assert SECRET.encode() not in stored
     monkeypatch.chdir("/")
-    server.answers[:] = [Answer(200)]
+    server.set_answers(200)
     ((_, outcome),) = deliver(Outbox(manager.outbox), everything=True)
     assert outcome
     assert server.requests[-1].path == f"/{TOKEN}"

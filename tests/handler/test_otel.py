@@ -25,7 +25,8 @@ from event.handler.otel import OTelHandler
 from helpers.attributes import public_attributes
 from helpers.delivering import deliver
 from servers.otlp import LOST, PROTOBUF, otlp_receiver, partial_success
-from servers.smtp import Authority, raw_server
+from servers.raw import raw_server
+from servers.tls import Authority
 
 TRACE, SPAN, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
 TOKEN = "s3cr3t-of-the-tests"

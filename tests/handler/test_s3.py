@@ -22,7 +22,9 @@ from event._event_copies import with_sending
 from event._net import s3
 from event.handler.s3 import S3Handler
 from helpers.attributes import public_attributes
-from servers.s3 import SECRET, fixed_answer_server, s3_server, silent_server
+from servers.http import http_server
+from servers.raw import silent_server
+from servers.s3 import SECRET, s3_server
 
 PAGE = Path(__file__).parents[2] / "docs/reference/handlers/s3.md"
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -175,11 +177,11 @@ def test_multipart_upload_has_the_encryption_and_the_content_type(store, handler
 
 @pytest.mark.parametrize("sse", ["", None])
 def test_no_encryption_is_requested_without_sse(tmp_path, monkeypatch, sse):
-    with fixed_answer_server(200) as (endpoint, requests):
-        use_endpoint(endpoint, monkeypatch)
+    with http_server(200) as server:
+        use_endpoint(server.url, monkeypatch)
         assert S3Handler("s3://events", "s3://logs", sse).send_event(make_event(tmp_path, ["log"]))
-    assert [method for method, _ in requests] == ["PUT", "PUT"]
-    assert not any("encryption" in name.lower() for _, headers in requests for name in headers)
+    assert [request.method for request in server.requests] == ["PUT", "PUT"]
+    assert not any("encryption" in name for request in server.requests for name in request.headers)
 
 
 def test_changed_encryption_applies_to_the_next_event(store, handler, tmp_path):
@@ -312,10 +314,10 @@ def test_silent_server_does_not_block(handler, monkeypatch, caplog):
     ],
 )
 def test_retries_are_bounded(handler, monkeypatch, caplog, settings, attempts):
-    with fixed_answer_server(500) as (endpoint, requests):
-        use_endpoint(endpoint, monkeypatch, **settings)
+    with http_server(500) as server:
+        use_endpoint(server.url, monkeypatch, **settings)
         assert handler.send_event(event.Event("compile")) is False
-    assert len(requests) == attempts
+    assert len(server.requests) == attempts
     assert "An error occurred (500)" in the_warning(caplog)
 
 

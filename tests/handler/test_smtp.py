@@ -28,7 +28,9 @@ from event._formats.address import parse_mailboxes
 from event._net import deadline, smtp
 from event._net.mail_server import MailServer
 from event.handler.smtp import SMTPHandler
-from servers.smtp import PASSWORD, Authority, raw_server, smtp_server
+from servers.raw import raw_server
+from servers.smtp import PASSWORD, smtp_server
+from servers.tls import Authority
 
 SENDER, ANN, BOB = "builds@example.com", "ann@example.com", "bob@example.com"
 MIB = 1 << 20

@@ -18,7 +18,8 @@ from event._net import http
 from event._net.deadline import Deadline
 from event._net.http import Client, Target
 from servers.http import Answer, http_server
-from servers.smtp import Authority, raw_server
+from servers.raw import raw_server
+from servers.tls import Authority
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -269,7 +270,7 @@ def test_request_with_a_response_is_not_repeated(client):
 
 
 def test_connection_close_header_leads_to_a_new_connection(client):
-    with http_server(Answer(200, {"Connection": "close"})) as server:
+    with http_server(Answer(200, {"Connection": "close"}, b"ok")) as server:
         assert post(client, server.url).body == b"ok"
         assert post(client, server.url).body == b"ok"
         assert [request.connection for request in server.requests] == [1, 2]
@@ -284,7 +285,7 @@ def test_number_of_pooled_connections_is_limited(client, monkeypatch):
         return answer(request)
 
     with http_server() as server:
-        answer, server.take = server.take, serve_one
+        answer, server.answer = server.answer, serve_one
         for _ in range(2):
             threads = [threading.Thread(target=post, args=(client, server.url)) for _ in range(2)]
             for thread in threads:

@@ -15,7 +15,7 @@ import pytest
 from event import Event, EventError
 from event._net import guarded_requests
 from event._net.guarded_requests import guard
-from servers.smtp import raw_server
+from servers.raw import raw_server
 
 apprise = pytest.importorskip("apprise")
 from event.handler.apprise import AppriseHandler  # noqa: E402  # it needs the extra

@@ -7,7 +7,7 @@ import pytest
 from event import Event
 from event.handler.apprise import AppriseHandler
 from event.handler.http import HTTPHandler
-from servers.json_receiver import json_receiver
+from servers.http import http_server
 from servers.proxy import USER, proxy_server
 
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
@@ -21,7 +21,7 @@ def port():
 
 @pytest.fixture
 def receiver():
-    with json_receiver() as running:
+    with http_server() as running:
         yield running
 
 
@@ -35,8 +35,8 @@ HANDLERS = [
 def test_an_event_goes_through_the_proxy(port, receiver, monkeypatch, handler):
     monkeypatch.setenv("http_proxy", f"http://{USER}@127.0.0.1:{port}")
     assert handler(receiver.port).send_event(Event("compile"))
-    ((_, headers, _),) = receiver.posts
-    assert "proxy.py" in headers["Via"]
+    (request,) = receiver.requests
+    assert "proxy.py" in request.headers["via"]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -45,7 +45,7 @@ def test_proxy_that_requires_a_password_is_a_temporary_failure(port, receiver, m
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     assert handler(receiver.port).send_event(Event("compile")) is False
     assert "407" in caplog.text
-    assert receiver.posts == []
+    assert receiver.requests == []
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -54,4 +54,4 @@ def test_receiver_in_no_proxy_is_reached_directly(receiver, monkeypatch, handler
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", entry.format(port=receiver.port))
     assert handler(receiver.port).send_event(Event("compile"))
-    assert "Via" not in receiver.posts[0][1]
+    assert "via" not in receiver.requests[0].headers

@@ -17,13 +17,15 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-import trustme
 from botocore.awsrequest import AWSResponse
 
 from event import EventError, _files
 from event._net import s3
 from event._net.s3 import ContentError, NotThereError, Store, StoreError
-from servers.s3 import SECRET, fixed_answer_server, raw_http_server, s3_server, silent_server
+from servers.http import Answer, http_server
+from servers.raw import raw_http_server, silent_server
+from servers.s3 import SECRET, s3_server
+from servers.tls import Authority
 
 URL = "s3://events/a/b"
 HELLO = b"hello"
@@ -149,14 +151,15 @@ def test_content_encoding_is_not_decoded(server, store, tmp_path, directory):
 @pytest.mark.parametrize("sse", ["", "AES256"])
 def test_objects_have_their_type_and_the_requested_encryption(tmp_path, monkeypatch, sse):
     (tmp_path / "file").write_bytes(HELLO)
-    with fixed_answer_server(200) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch)
+    with http_server(200) as server:
+        lead_to(server.url, monkeypatch)
         store = Store(sse=sse)
         store.put(URL, HELLO, "text/html")
         store.upload(str(tmp_path / "file"), URL, "text/plain", "gzip")
-    said = [[h.get(n) for n in ("Content-Type", "x-amz-server-side-encryption")] for _, h in requests]
-    assert said == [["text/html", sse or None], ["text/plain", sse or None]]
-    assert "gzip" in requests[1][1]["Content-Encoding"]
+    names = ("content-type", "x-amz-server-side-encryption")
+    sent = [[request.headers.get(name) for name in names] for request in server.requests]
+    assert sent == [["text/html", sse or None], ["text/plain", sse or None]]
+    assert "gzip" in server.requests[1].headers["content-encoding"]
 
 
 @pytest.mark.parametrize(
@@ -293,8 +296,8 @@ def test_missing_bucket_is_an_error(server, store, tmp_path, directory, method):
     ],
 )
 def test_status_404_for_an_object_means_missing(store, directory, monkeypatch, body, why):
-    with fixed_answer_server(404, body) as (endpoint, _):
-        lead_to(endpoint, monkeypatch)
+    with http_server(Answer(404, {}, body)) as server:
+        lead_to(server.url, monkeypatch)
         with pytest.raises(NotThereError, match=why):
             download(store, directory)
 
@@ -408,57 +411,57 @@ def test_call_runs_in_the_calling_thread_if_none_can_be_started(server, store, d
 
 
 def test_proxies_follow_the_same_rules_as_other_handlers(store, monkeypatch):
-    with fixed_answer_server(200) as (proxy, requests):
+    with http_server(200) as server:
         lead_to("http://s3.test", monkeypatch)
-        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("http_proxy", server.url)
         store.put(URL, HELLO, "text/plain")
         monkeypatch.setenv("no_proxy", "127.0.0.0/8")
         store.put(URL, HELLO, "text/plain")
-        lead_to(proxy, monkeypatch)
+        lead_to(server.url, monkeypatch)
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         Store().put(URL, HELLO, "text/plain")
-    assert [headers["Host"] for _, headers in requests] == ["s3.test"] * 2 + [proxy.partition("://")[2]]
+    assert [request.headers["host"] for request in server.requests] == ["s3.test"] * 2 + [server.url.partition("://")[2]]
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
 def test_refusal_by_the_server_is_an_error(trouble, monkeypatch, status):
-    with fixed_answer_server(status) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch)
+    with http_server(status) as server:
+        lead_to(server.url, monkeypatch)
         assert f"An error occurred ({status})" in trouble()
-    assert len(requests) == 1
+    assert len(server.requests) == 1
 
 
 def test_status_404_for_something_else_is_an_error(trouble, monkeypatch):
-    with fixed_answer_server(404, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>") as (endpoint, _):
-        lead_to(endpoint, monkeypatch)
+    with http_server(Answer(404, {}, b"<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>")) as server:
+        lead_to(server.url, monkeypatch)
         assert "NoSuchUpload" in trouble()
 
 
 def test_credentials_that_the_server_echoes_are_not_shown(trouble, monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-token")
     body = b"<Error><Code>InvalidToken</Code><Message>a-session-token YS1zZXNzaW9uLXRva2Vu is old</Message></Error>"
-    with fixed_answer_server(400, body) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch)
+    with http_server(Answer(400, {}, body)) as server:
+        lead_to(server.url, monkeypatch)
         assert trouble().endswith(": *** *** is old")
-    assert requests[0][1]["X-Amz-Security-Token"] == "a-session-token"
+    assert server.requests[0].headers["x-amz-security-token"] == "a-session-token"
 
 
 def test_endless_redirection_is_an_error(trouble, monkeypatch):
-    with fixed_answer_server(307) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch)
+    with http_server(307) as server:
+        lead_to(server.url, monkeypatch)
         assert trouble() == "the server redirects every request again"
-    assert 2 < len(requests) < 1000
+    assert 2 < len(server.requests) < 1000
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_status_503_is_retried_a_few_times(store, directory, monkeypatch, attempts):
-    with fixed_answer_server(503) as (endpoint, requests):
-        lead_to(endpoint, monkeypatch)
+    with http_server(503) as server:
+        lead_to(server.url, monkeypatch)
         if attempts == 3:
             monkeypatch.delenv("AWS_MAX_ATTEMPTS")  # the default
         with pytest.raises(StoreError):
             download(store, directory)
-    assert len(requests) == attempts
+    assert len(server.requests) == attempts
 
 
 @pytest.mark.parametrize(
@@ -533,10 +536,9 @@ def test_connection_silent_within_the_body_is_an_error(store, directory, monkeyp
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: a socket is no file descriptor")
 def test_tls_failure_within_the_body_is_an_error(store, tmp_path, directory, monkeypatch):
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    with raw_http_server(corrupt_tls_record, authority) as endpoint:
-        lead_to(endpoint, monkeypatch, CA_BUNDLE=str(tmp_path / "authority.pem"))
+    authority = Authority(tmp_path)
+    with raw_http_server(corrupt_tls_record, authority.context("127.0.0.1")) as endpoint:
+        lead_to(endpoint, monkeypatch, CA_BUNDLE=authority.path)
         with pytest.raises(StoreError, match=r"^TLS: wrong version number$"):
             download(store, directory, bytes(2000000))
     assert list(directory.iterdir()) == []

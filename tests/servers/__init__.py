@@ -1,1 +1,1 @@
-"""The real counterparts of the handlers, run on 127.0.0.1 by the tests themselves."""
+"""Real servers on 127.0.0.1, which the tests start themselves."""

@@ -1,4 +1,4 @@
-"""A real Postfix on 127.0.0.1, with mailboxes of its own; it forwards nothing."""
+"""A Postfix on 127.0.0.1 with its own mailboxes. It forwards nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.process import SECONDS, Server, find_program, running_server
+from servers.process import TIMEOUT, Server, find_program, running_server
 
 # "reject": a line that does not end with CRLF is an error.
 MAIN = """\
@@ -58,13 +58,17 @@ QUEUES = ("maildrop", "incoming", "active", "deferred")
 
 
 class Postfix(Server):
-    """What a test sees of the server: its `port`; the mails that each recipient has."""
+    """A Postfix server.
+
+    :param recipients: the addresses that have a mailbox
+    :param settings: additional settings for main.cf
+    """
 
     def __init__(self, directory, recipients, **settings):
         super().__init__(directory)
         self.name = f"{self.password}.test"
         self.recipients = recipients
-        import pwd  # POSIX alone has it
+        import pwd  # Windows does not have it
 
         daemons = _setting("daemon_directory")
         self.command = [os.path.join(daemons, "master"), "-c", str(directory / "etc"), "-d"]
@@ -82,16 +86,16 @@ class Postfix(Server):
         (directory / "etc" / "master.cf").write_text(MASTER.format(port=self.port))
         subprocess.run(["postfix", "-c", directory / "etc", "check"], check=True, stderr=subprocess.DEVNULL)
 
-    def ask(self):
+    def ping(self):
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             if self.name.encode() not in connection.recv(1000):
-                raise ConnectionError("it is not ours")
+                raise ConnectionError("another server answers")
 
     def mails(self, recipient):
-        """Return the mails of a recipient, when nothing is in the queue any more."""
-        end = time.monotonic() + SECONDS
+        """Wait until the mail queue is empty; return the mails of a recipient."""
+        end = time.monotonic() + TIMEOUT
         while any(files for queue in QUEUES for _, _, files in os.walk(self.directory / "queue" / queue)):
-            assert time.monotonic() < end, self._last_words()
+            assert time.monotonic() < end, self._end_of_log()
             time.sleep(0.02)
         box = self.directory / "boxes" / str(self.recipients.index(recipient)) / "new"
         paths = sorted(box.iterdir()) if box.exists() else []
@@ -105,14 +109,11 @@ def _setting(name):
 
 @contextmanager
 def postfix_server(*recipients, **settings):
-    """Run a server for some recipients in the domain example.com; give its Postfix.
-
-    :param settings: of main.cf
-    """
+    """Run a server for recipients in the domain example.com; yield its `Postfix`."""
     find_program("postfix", "/usr/sbin")
     if os.geteuid() != 0:
-        pytest.skip("Postfix starts as root alone")
-    # Not in the directory of the tests, which the user postfix may not enter.
+        pytest.skip("only root can start Postfix")
+    # The user postfix has no access to the directory of the tests.
     directory = Path(tempfile.mkdtemp(prefix="postfix-"))
     directory.chmod(0o755)
     try:

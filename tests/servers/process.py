@@ -1,4 +1,4 @@
-"""What the servers that are programs of their own share: how they are found, started, killed and held still."""
+"""Servers that are separate programs: find, start, stop, kill and pause them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from contextlib import contextmanager
 
 import pytest
 
-SECONDS = 60  # for a start on a machine that has other work
+TIMEOUT = 60  # seconds for a start or an end, also on a busy machine
 
 
 def find_program(name, *directories):
-    """Return the path of a program, from one of these directories if it is there; skip the test if it is nowhere."""
+    """Return the path of a program, which is searched for in these directories and then in PATH.
+
+    If it is not installed, skip the test.
+    """
     if sys.platform == "win32":
-        pytest.skip("platform: the tests start, stop and kill servers in the ways of POSIX")
+        pytest.skip("platform: the tests use POSIX signals to stop, kill and pause servers")
     found = shutil.which(name, path=os.pathsep.join([*directories, os.environ.get("PATH", os.defpath)]))
     if not found:
         pytest.skip(f"{name} is not installed; run: apt-get install {name}")
@@ -29,11 +32,11 @@ def find_program(name, *directories):
 
 
 def free_port():
-    """Return a socket, and the port that it holds free for a server.
+    """Return a port for a server, and the socket that reserves it.
 
-    A socket that is bound and does not listen refuses connections, and keeps the system from giving the port to anyone
-    who asks for any port, or to a connection that goes out: also while the server is down. Linux lets a server that
-    names the port have it nevertheless; elsewhere it is let go, and free until somebody happens to get it.
+    While the socket is bound, the system does not give the port to another process, not even while the server is down.
+    The socket does not listen, so connections are refused. Linux allows the server to use the port nevertheless. On
+    other systems, the socket is closed at once, and another process could get the port.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,72 +48,80 @@ def free_port():
 
 
 class Server:
-    """A server's process; its `port`, its `password` and what is in its `directory` outlive it.
+    """A server and its process. Its port, its password and its files stay the same when the process is restarted.
 
-    A subclass has the `command`, the `environment`, the `url`, and asks the server for an answer.
+    A subclass sets `command`, may set `environment`, and implements `ping`.
+
+    :param directory: the directory for the server's files and its log
     """
 
-    environment: dict[str, str] = {}  # noqa: RUF012  # nobody writes into it
+    environment: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
 
     def __init__(self, directory):
         self.directory = directory
         self.log = directory / "log"
-        self.password = secrets.token_hex(8)  # nobody else's: the one who answers to it is ours
+        self.password = secrets.token_hex(8)  # unique: no other server accepts it
         self.holder, self.port = free_port()
         self.process = self.watcher = None
 
-    def ask(self):
-        """Log in and get an answer. Raise OSError while there is none."""
+    def ping(self):
+        """Log in and wait for an answer.
+
+        :raises OSError: the server is not ready
+        """
         raise NotImplementedError
 
     def start(self):
-        """Start it, or start it again; return when it answers. Raise RuntimeError with the end of its log if not."""
+        """Start or restart the server, and wait until it answers.
+
+        :raises RuntimeError: it does not answer; the message contains the end of its log
+        """
         unmarked = os.environ.get("E3_TESTS_NO_SERVER")
         assert not unmarked, f"{unmarked} starts a server and is not marked `server`"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.directory,
-                # Nothing else of ours: either server takes settings from many a variable.
+                # Nothing else: the servers read settings from many variables.
                 env={"PATH": os.environ["PATH"], "HOME": str(self.directory), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is for the tests, which then end it
+                start_new_session=True,  # so that only the tests get Ctrl-C; they kill the server
             )
         self.watcher = _watch(self.process.pid)
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + TIMEOUT
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
-                raise RuntimeError(f"{self.command[0]} does not answer; its log ends with\n{self._last_words()}")
+                raise RuntimeError(f"{self.command[0]} does not answer; its log ends with\n{self._end_of_log()}")
             time.sleep(0.02)
 
     def _answers(self):
         try:
-            self.ask()
+            self.ping()
         except OSError:
             return False
         return True
 
-    def _last_words(self):
-        # Erlang tells the reason first, and then in many words what has ended because of it.
+    def _end_of_log(self):
+        # Erlang logs the reason first, and then at length what has ended because of it.
         return self.log.read_text(errors="replace")[-10_000:]
 
     def kill(self):
-        """Kill it at once, if it runs, held still or not; return when it is gone."""
+        """Kill the server if it runs, also if it is paused; wait until it has ended."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self._forget()
 
     def stop(self):
-        """Have it end in its own way; return when it has. Raise if it takes too long, or says that it failed."""
+        """Send SIGTERM, and wait until the server has ended. Its exit status must be 0."""
         self.process.terminate()
-        status = self.process.wait(SECONDS)
+        status = self.process.wait(TIMEOUT)
         self._forget()
         if status != 0:
-            raise RuntimeError(f"{self.command[0]} stopped with {status}; its log ends with\n{self._last_words()}")
+            raise RuntimeError(f"{self.command[0]} stopped with {status}; its log ends with\n{self._end_of_log()}")
 
     def _forget(self):
         if self.watcher is not None:
@@ -118,19 +129,19 @@ class Server:
         self.process = self.watcher = None
 
     def pause(self):
-        """Hold it still: the system takes connections and bytes for it, and nothing is answered."""
+        """Pause the process: the system still accepts connections and data for it, but it does not answer."""
         os.kill(self.process.pid, signal.SIGSTOP)
-        # Each of its threads stops when it gets to see the signal, a moment after kill has returned.
+        # Its threads stop a moment after `os.kill` has returned.
         _, status = os.waitpid(self.process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status), f"it ended: {status}"
+        assert os.WIFSTOPPED(status), f"the server has ended with status {status}"
 
     def resume(self):
-        """Let it go on."""
+        """Continue after `pause`."""
         os.kill(self.process.pid, signal.SIGCONT)
 
 
 def _watch(pid):
-    """Start a shell that kills a process when its own input ends, as it does when the tests are killed."""
+    """Start a shell that kills a process when the shell's stdin is closed, which happens if the tests are killed."""
     return subprocess.Popen(
         ["/bin/sh", "-c", 'read -r line || kill -KILL "$1"', "sh", str(pid)],
         stdin=subprocess.PIPE,
@@ -142,12 +153,12 @@ def _watch(pid):
 
 @contextmanager
 def running_server(server):
-    """Start a server; give it; in the end kill it, whatever has become of it."""
+    """Start a server; yield it; kill it at the end."""
     with server.holder:
         try:
             server.start()
             yield server
-            # A client that is garbage would take leave, and log it, in the midst of another test.
+            # Otherwise, a client of this test may log its end during a later test, when it is garbage-collected.
             gc.collect()
         finally:
             server.kill()

@@ -1,4 +1,4 @@
-"""A proxy that is not ours: proxy.py, on 127.0.0.1."""
+"""An HTTP proxy on 127.0.0.1: the program proxy.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-SECONDS = 60  # for a start on a machine that has other work
+from servers.process import TIMEOUT
+
 USER = "ci:s3cret"
 
 
 @contextmanager
 def proxy_server():
-    """Run a proxy that wants `USER`; give its port."""
+    """Run a proxy that requires the user and password `USER`; yield its port."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "port"
         options = ["--hostname", "127.0.0.1", "--port", "0", "--port-file", str(file), "--basic-auth", USER]
@@ -27,14 +28,15 @@ def proxy_server():
             yield _port(file, process)
         finally:
             process.terminate()
-            process.wait(SECONDS)
+            process.wait(TIMEOUT)
 
 
 def _port(file, process):
-    end = time.monotonic() + SECONDS
+    """Wait until the proxy has written its port to a file; return the port."""
+    end = time.monotonic() + TIMEOUT
     while time.monotonic() < end and process.poll() is None:
         text = file.read_text() if file.exists() else ""
         if text.endswith("\n") or text.isdecimal():
             return int(text)
         time.sleep(0.05)
-    raise AssertionError("proxy.py does not start")
+    raise AssertionError("proxy.py has not started")

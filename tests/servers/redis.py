@@ -1,4 +1,4 @@
-"""A real Redis on 127.0.0.1, which has on the disk what it has answered."""
+"""A Redis on 127.0.0.1 that writes to disk before it answers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ save ""
 
 
 class Redis(Server):
-    """What a test sees of the server: its `url`, `port` and `password`; start, kill, stop, pause and resume."""
+    """A Redis server."""
 
     def __init__(self, directory):
         self.command = [find_program("redis-server"), "redis.conf"]
         super().__init__(directory)
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-        # A file: the command line of a process is for all to see. Its data are in the directory that it starts in.
+        # Everyone can read the command line, so the password is in a file.
         (directory / "redis.conf").write_text(CONFIGURATION.format(port=self.port, password=self.password))
 
-    def ask(self):
+    def ping(self):
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
             with connection.makefile("rb") as answer:
                 if [answer.readline(), answer.readline()] != [b"+OK\r\n", b"+PONG\r\n"]:
-                    raise ConnectionError("it is not ready")  # it reads its data, or it is not ours
+                    raise ConnectionError("the server is loading its data, or it is another one")
 
 
 def redis_server(directory):
-    """Run a server with its files in a directory, a pathlib.Path; give its Redis."""
+    """Run a server with its files in a directory, a Path; yield its `Redis`."""
     return running_server(Redis(directory))

@@ -1,4 +1,4 @@
-"""A real OpenTelemetry collector, Rotel, on 127.0.0.1. It decodes each span, encodes it again and forwards it."""
+"""Rotel, an OpenTelemetry collector, on 127.0.0.1. It decodes each span, encodes it again and forwards it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servers.process import Server, free_port, running_server
 
 
 class Rotel(Server):
-    """What a test sees of the collector: its `endpoint` for HTTP and its `grpc_port`; start, kill and stop."""
+    """A collector with an HTTP endpoint and a gRPC port."""
 
     def __init__(self, directory, forward_to, grpc_port):
         super().__init__(directory)
@@ -26,16 +26,16 @@ class Rotel(Server):
         ]
         self.environment = {"LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR")}  # it is linked to libpython
 
-    def ask(self):
+    def ping(self):
         for port in (self.port, self.grpc_port):
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
 @contextmanager
 def rotel_collector(directory, forward_to):
-    """Run a collector with its log in a directory; give its Rotel.
+    """Run a collector with its log in a directory; yield its `Rotel`.
 
-    :param forward_to: the URL of the OTLP/HTTP receiver that gets the spans
+    :param forward_to: the URL of an OTLP/HTTP receiver for the spans
     """
     holder, port = free_port()
     with holder, running_server(Rotel(directory, forward_to, port)) as server:

@@ -1,46 +1,35 @@
-"""Real mail servers on 127.0.0.1: aiosmtpd, with certificates of a private authority; and some that misbehave."""
+"""A mail server on 127.0.0.1: aiosmtpd."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
-import ssl
 import threading
 from contextlib import contextmanager
 
-import trustme
 from aiosmtpd.smtp import SMTP, AuthResult
 
 PASSWORD = "correct-horse"
 
-logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)  # aiosmtpd's: the tests read what ours says
-
-
-class Authority:
-    """A certificate authority, whose certificate stands in the file `path`."""
-
-    def __init__(self, directory):
-        self.authority = trustme.CA()
-        self.path = str(directory / "authority.pem")
-        self.authority.cert_pem.write_to_path(self.path)
-
-    def context(self, *names):
-        """Return a server's context with a certificate for these names."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.authority.issue_cert(*names).configure_cert(context)
-        return context
+logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)  # hide aiosmtpd's messages from the tests
 
 
 class Mailbox:
-    """What a server got, and whom it refuses.
+    """The received mails, and the rules of the server.
 
-    :ivar envelopes: as aiosmtpd has them
-    :ivar asked: each recipient that a client has named, in order
-    :ivar greeted: the name that each client has given itself
+    :param refuse: refused recipients; a dict of recipient -> answer; or "all"
+    :param refuse_data: the answer to DATA
+    :param most: the largest number of recipients of a transaction
+    :ivar envelopes: the received mails, as aiosmtpd's `Envelope`
+    :ivar logins: (user, password) of each login
+    :ivar secured: for each mail, whether the connection used TLS
+    :ivar asked: each recipient that a client has named, including the refused ones
+    :ivar greeted: the argument of each EHLO
     """
 
-    def __init__(self, refuse=(), refuse_data=None, most=1000):
+    def __init__(self, port, refuse=(), refuse_data=None, most=1000):
+        self.port = port
         self.envelopes = []
         self.logins = []
         self.secured = []
@@ -50,7 +39,7 @@ class Mailbox:
         self.refuse_data = refuse_data
         self.most = most
 
-    async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802  # aiosmtpd's names
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802  # the names that aiosmtpd calls
         self.greeted.append(hostname)
         session.host_name = hostname
         return responses
@@ -71,36 +60,37 @@ class Mailbox:
         self.secured.append(server.transport.get_extra_info("ssl_object") is not None)
         return "250 OK"
 
-    def check(self, server, session, envelope, mechanism, data):
+    def authenticate(self, server, session, envelope, mechanism, data):
         self.logins.append((data.login.decode(), data.password.decode()))
         return AuthResult(success=data.password.decode() == PASSWORD, handled=False)
 
 
 @contextmanager
-def smtp_server(tls=None, family=socket.AF_INET, port=0, **more):
-    """Run a server; give its Mailbox, which has the `port` too.
+def smtp_server(tls=None, family=socket.AF_INET, port=0, **options):
+    """Run a server; yield its `Mailbox`.
 
-    :param tls: the context of a server that speaks TLS from the start
-    :param port: one that `servers.process.free_port` has found, so that a client can try it before the server runs
-    :param more: `refuse` (addresses, or what each is answered), `refuse_data` and `most` (recipients in a transaction)
-        of Mailbox; what else aiosmtpd's SMTP takes
+    :param tls: the SSLContext of a server that uses TLS from the start of a connection
+    :param port: a port of `servers.process.free_port`, so that a client can try it before the server runs
+    :param options: `refuse`, `refuse_data` and `most` of `Mailbox`, and the parameters of aiosmtpd's `SMTP`
     """
-    mailbox = Mailbox(**{name: more.pop(name) for name in ("refuse", "refuse_data", "most") if name in more})
-    more = {"enable_SMTPUTF8": True, "data_size_limit": 64 << 20, "hostname": "localhost", **more}
-    if more.get("auth_required"):
-        more["authenticator"] = mailbox.check
     listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", port), family=family)
-    mailbox.port = listener.getsockname()[1]
+    rules = {name: options.pop(name) for name in ("refuse", "refuse_data", "most") if name in options}
+    mailbox = Mailbox(listener.getsockname()[1], **rules)
+    options = {"enable_SMTPUTF8": True, "data_size_limit": 64 << 20, "hostname": "localhost", **options}
+    if options.get("auth_required"):
+        options["authenticator"] = mailbox.authenticate
     loop = asyncio.new_event_loop()
-    talks = []
+    sessions = []
 
-    def talk():
-        talks.append(SMTP(mailbox, loop=loop, **more))
-        # TLS from the start does not count for aiosmtpd; to say so to its constructor makes it warn.
-        talks[-1]._auth_require_tls = "authenticator" not in more
-        return talks[-1]
+    def start_session():
+        session = SMTP(mailbox, loop=loop, **options)
+        # aiosmtpd does not notice TLS from the start, so it would refuse logins. Its constructor's parameter for this
+        # makes it warn.
+        session._auth_require_tls = "authenticator" not in options
+        sessions.append(session)
+        return session
 
-    server = loop.run_until_complete(loop.create_server(talk, sock=listener, ssl=tls))
+    server = loop.run_until_complete(loop.create_server(start_session, sock=listener, ssl=tls))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
@@ -109,54 +99,16 @@ def smtp_server(tls=None, family=socket.AF_INET, port=0, **more):
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        loop.run_until_complete(_hang_up(talks))
+        loop.run_until_complete(_close(sessions))
         loop.close()
 
 
-async def _hang_up(talks):
-    """Close what a test left open, and let the loop forget it."""
-    for talk in talks:
-        if talk.transport is not None and not talk.transport.is_closing():
-            talk.transport.abort()
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
+async def _close(sessions):
+    """Close the connections that a test has left open, and end their tasks."""
+    for session in sessions:
+        if session.transport is not None and not session.transport.is_closing():
+            session.transport.abort()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-
-
-@contextmanager
-def raw_server(serve):
-    """Run a server that gives each connection to serve(connection, stopped), in a thread; give its port.
-
-    `stopped` is an event that is set when the test is over.
-    """
-    listener = socket.create_server(("127.0.0.1", 0))
-    stopped = threading.Event()
-    connections = []
-
-    def accept():
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            connections.append(connection)
-            if stopped.is_set():
-                return
-            try:
-                serve(connection, stopped)
-            except OSError:
-                pass
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    port = listener.getsockname()[1]
-    try:
-        yield port
-    finally:
-        stopped.set()
-        socket.create_connection(("127.0.0.1", port)).close()
-        thread.join()
-        listener.close()
-        for connection in connections:
-            connection.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
