@@ -196,23 +196,23 @@ def moto():
 def bare_programs(tmp_path_factory):
     """Return the directory of programs of an environment that has only pip. It is created once for all tests."""
     from helpers import environments
-    from helpers.once import once_a_run
+    from helpers.once import create_once
 
     if os.name == "nt":
         pytest.skip("platform: the shell sessions of the pages need a POSIX shell")
-    return once_a_run(tmp_path_factory, "bare", environments.with_pip) / "bin"
+    return create_once(tmp_path_factory, "bare", environments.create_with_pip) / "bin"
 
 
 @pytest.fixture(scope="session")
 def programs(bare_programs, tmp_path_factory):
     """Return the directory of programs of an environment that has this package. It is created once for all tests."""
     from helpers import environments
-    from helpers.once import once_a_run
+    from helpers.once import create_once
 
-    def make(directory):
-        environments.with_package(bare_programs, directory)
+    def create(directory):
+        environments.create_with_package(bare_programs, directory)
 
-    return once_a_run(tmp_path_factory, "environment", make) / "bin"
+    return create_once(tmp_path_factory, "environment", create) / "bin"
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def own_programs(programs, tmp_path, monkeypatch):
 
     for name, value in environments.BUILDING.items():
         monkeypatch.setenv(name, value)
-    return environments.layer(programs, tmp_path / "environment")
+    return environments.create_layer(programs, tmp_path / "environment")
 
 
 # Queues.

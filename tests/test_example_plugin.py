@@ -19,7 +19,7 @@ EXAMPLE = environments.CHECKOUT / "docs" / "examples" / "build-board"
 def installed(programs, tmp_path_factory):
     directory = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(EXAMPLE, directory / "source", ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    own = environments.layer(programs, directory / "environment")
+    own = environments.create_layer(programs, directory / "environment")
     environments.pip(own, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), **environments.BUILDING)
     (wheel,) = directory.glob("*.whl")
     environments.pip(own, "install", str(wheel), **environments.BUILDING)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from helpers import environments, pages, recipes
-from helpers.once import once_a_run
+from helpers.once import create_once
 from helpers.recipes import GitHub, GitLab, Machine, Mail, block, mailed, start_service
 from servers.smtp import PASSWORD
 
@@ -42,7 +42,7 @@ def wheels(programs, tmp_path_factory):
         )
         assert made.returncode == 0, made.stdout + made.stderr
 
-    directory = once_a_run(tmp_path_factory, "install", make)
+    directory = create_once(tmp_path_factory, "install", make)
     names = sorted(path.name.partition("-")[0] for path in (directory / "ci" / "wheels").iterdir())
     assert names == ["e3_event", "typing_extensions"]
     return directory / "ci" / "wheels"
@@ -76,7 +76,7 @@ def failing(new_machine):
 
     def new():
         machine = new_machine()
-        machine.step_ends(3)
+        machine.set_status(3)
         return machine
 
     return new
@@ -233,11 +233,11 @@ def test_jenkins_asks_for_its_credentials_unless_a_fork_is_built():
 
 
 def test_jenkins_delivers_the_event_with_the_next_build_on_the_agent(machine, mail):
-    machine.step_ends(3)
+    machine.set_status(3)
     assert jenkins_build(machine, mail.secrets)[0] == 3
     assert machine.waiting() == 1
     shutil.rmtree(machine.checkout / ".e3-event")  # Jenkins cleans the workspace
-    machine.step_ends(0)
+    machine.set_status(0)
     with mail.up():
         assert jenkins_build(machine, mail.secrets)[0] == 0
         assert_all_delivered(machine, mail, machine.checkout / ".e3-event/bin/e3-event", ["tests", "tests"])
@@ -245,7 +245,7 @@ def test_jenkins_delivers_the_event_with_the_next_build_on_the_agent(machine, ma
 
 def test_jenkins_builds_a_fork_without_secrets(machine):
     for status in (0, 3):
-        machine.step_ends(status)
+        machine.set_status(status)
         exit_status, output = jenkins_build(machine, {})
         assert exit_status == status
         assert NOTHING_SENT in output
@@ -263,21 +263,21 @@ def assert_all_delivered(machine, mail, program, names, outbox=None):
 
 
 def test_a_docker_build_is_reported_by_the_machine_that_starts_it(machine, mail):
-    machine.step_ends(3)
+    machine.set_status(3)
     script = block("docker", "sh")
     done = machine.run("sh", "-ec", script, **mail.secrets)
     assert done.status == 3
     assert "docker has run\n" in done.output
     assert machine.waiting() == 1
     with mail.up():
-        machine.step_ends(0)
+        machine.set_status(0)
         assert machine.run("sh", "-ec", script, **mail.secrets).status == 0
         assert_all_delivered(machine, mail, machine.checkout / ".e3-event/bin/e3-event", ["image", "image"])
 
 
 def test_a_docker_build_is_run_without_secrets(machine):
     for status in (0, 3):
-        machine.step_ends(status)
+        machine.set_status(status)
         done = machine.run("sh", "-ec", block("docker", "sh"))
         assert done.status == status
         assert NOTHING_SENT in done.output
@@ -307,18 +307,18 @@ def image_build(machine, secrets):
 
 def test_a_step_within_a_docker_build_keeps_its_event_in_the_cache_mount(machine, mail):
     outbox = machine.directory / "var/cache/e3-event/outbox"
-    machine.step_ends(3)
+    machine.set_status(3)
     assert image_build(machine, mail.secrets).status == 3
     assert machine.waiting(outbox) == 1
     with mail.up():
-        machine.step_ends(0)
+        machine.set_status(0)
         assert image_build(machine, mail.secrets).status == 0
         assert_all_delivered(machine, mail, "e3-event", ["tests", "tests"], outbox)
 
 
 def test_a_step_within_a_docker_build_runs_without_secrets(machine):
     for status in (0, 3):
-        machine.step_ends(status)
+        machine.set_status(status)
         done = image_build(machine, {})
         assert done.status == status
         assert NOTHING_SENT in done.output
@@ -352,7 +352,7 @@ def install(machine, page, shown, real):
 def test_cron_delivers_the_event_when_the_mail_server_is_back(machine, mail):
     variables, (nightly, deliver) = crontab(machine, mail)
     (machine.home / ".smtp-password").write_text(PASSWORD, encoding="utf-8")
-    machine.step_ends(3)
+    machine.set_status(3)
     assert machine.run("/bin/sh", "-c", nightly, **variables).status == 3
     assert machine.waiting() == 1
     with mail.up() as mailbox:
@@ -373,7 +373,7 @@ def make_due(machine, program, *outbox):
 def test_cron_runs_the_job_without_the_password(machine, mail):
     variables, (nightly, deliver) = crontab(machine, mail)
     for count, status in enumerate((0, 3), 1):
-        machine.step_ends(status)
+        machine.set_status(status)
         done = machine.run("/bin/sh", "-c", nightly, **variables)
         assert done.status == status
         assert "kept" in done.output
@@ -405,7 +405,7 @@ def test_systemd_delivers_the_event_when_the_mail_server_is_back(machine, mail):
     outbox = machine.directory / "var/lib/e3-event/outbox"
     lines = "".join(f"{name}={value}\n" for name, value in mail.secrets.items())
     (machine.directory / "etc/e3-event.env").write_text(lines, encoding="utf-8")
-    machine.step_ends(3)
+    machine.set_status(3)
     assert start_service(machine, made["nightly.service"]).status == 3
     make_due(machine, program, "--outbox", str(outbox))
     assert start_service(machine, made["e3-event-deliver.service"]).status == 1
@@ -421,7 +421,7 @@ def test_systemd_delivers_the_event_when_the_mail_server_is_back(machine, mail):
 def test_systemd_runs_the_job_without_secrets(machine):
     made = units(machine)
     for status in (0, 3):
-        machine.step_ends(status)
+        machine.set_status(status)
         done = start_service(machine, made["nightly.service"])
         assert done.status == status
         assert NOTHING_SENT in done.output
@@ -453,12 +453,12 @@ def test_shell_script_has_the_status_of_its_step_and_sends_later(machine, mail):
     (machine.checkout / "build.sh").write_text(block("shell", "bash"), encoding="utf-8")
     lines = "".join(f"{name}='{value}'\n" for name, value in mail.secrets.items())
     (machine.home / ".e3-event.env").write_text(lines, encoding="utf-8")
-    machine.step_ends(3)
+    machine.set_status(3)
     done = machine.run("bash", "build.sh")
     assert done.status == 3
     assert not (machine.checkout / "release.uid").exists()
     assert machine.waiting() == 1
-    machine.step_ends(0)
+    machine.set_status(0)
     assert machine.run("bash", "build.sh").status == 0  # the server is down, the events are kept
     assert machine.waiting() == 4
     with mail.up():
@@ -470,7 +470,7 @@ def test_shell_script_has_the_status_of_its_step_and_sends_later(machine, mail):
 def test_the_shell_script_runs_without_secrets(machine):
     (machine.checkout / "build.sh").write_text(block("shell", "bash"), encoding="utf-8")
     for status in (0, 3):
-        machine.step_ends(status)
+        machine.set_status(status)
         done = machine.run("bash", "build.sh")
         assert done.status == status
         assert NOTHING_SENT in done.output

@@ -506,7 +506,7 @@ def test_host_of_a_url_is_shown_if_it_has_one(url, expected):
 def test_apprise_logs_of_other_code_are_unchanged(handler, caplog):
     handler.send_event(closed())
     logging.getLogger("apprise").warning("other code")
-    assert caplog.json_bodies == ["other code"]
+    assert caplog.messages == ["other code"]
 
 
 def test_exception_logged_by_apprise_is_part_of_the_reason():
@@ -557,8 +557,8 @@ def test_missing_or_irregular_attachment_is_a_failure(handler, receiver, tmp_pat
     assert handler.send_event(made) is False
     (tmp_path / "log").mkdir()
     assert handler.send_event(made) is False
-    assert "attachment 'log': no such file or directory: " in caplog.json_bodies[0]
-    assert "log' is not a regular file; " in caplog.json_bodies[1]
+    assert "attachment 'log': no such file or directory: " in caplog.messages[0]
+    assert "log' is not a regular file; " in caplog.messages[1]
     assert receiver.requests == []
 
 

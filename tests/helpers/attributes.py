@@ -1,7 +1,8 @@
-"""The attributes of an object."""
+"""Compare objects by their attributes."""
 
 from __future__ import annotations
 
 
-def public_attributes(thing):
-    return {name: value for name, value in vars(thing).items() if not name.startswith("_")}
+def public_attributes(instance):
+    """Return the public attributes of an object as a dict."""
+    return {name: value for name, value in vars(instance).items() if not name.startswith("_")}

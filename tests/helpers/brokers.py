@@ -1,11 +1,11 @@
-"""A queue of a real broker as a test sees it from outside: filled and counted without the code under test."""
+"""A queue of a real broker, filled and read by the broker's own client instead of the code under test."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import boto3
 import pika
@@ -13,12 +13,12 @@ import redis
 
 from event._broker import BrokerURL
 
-SECONDS = 30  # for what takes a moment, on a machine that has other work
+SECONDS = 30  # limit of a wait; a busy machine may need some of them
 DEAD = ".dead"
 
 
 def wait_until(condition, seconds=SECONDS):
-    """Wait until a condition holds; return what it returned."""
+    """Wait until a condition is true; return its value."""
     end = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -26,20 +26,51 @@ def wait_until(condition, seconds=SECONDS):
     return result
 
 
-class RabbitQueue:
-    """A queue of RabbitMQ and its dead-letter queue."""
+class Message(NamedTuple):
+    """A message that was in a queue.
+
+    :ivar properties: pika's properties of a RabbitMQ message
+    """
+
+    body: bytes
+    headers: dict[str, Any]
+    id: str
+    properties: Any = None
+
+
+class Queue:
+    """A queue with a unique name. The methods also accept the name of another queue, such as its dead-letter queue.
+
+    :param server: the broker's server; see `servers`
+    """
+
+    def __init__(self, server, url):
+        self.server = server
+        self.name = f"q-{uuid.uuid4()}"
+        self.url = BrokerURL(url)
+
+    def get(self, queue=""):
+        """Remove the next message; return its body and its headers, or None if there is none."""
+        found = self.get_message(queue)
+        return found and (found.body, found.headers)
+
+    def get_message(self, queue=""):
+        """Remove the next message; return it, or None if there is none."""
+        raise NotImplementedError
+
+
+class RabbitQueue(Queue):
+    """A queue of RabbitMQ."""
 
     kind = "rabbitmq"
 
     def __init__(self, server):
-        self.server = server
-        self.name = f"q-{uuid.uuid4()}"
-        self.url = BrokerURL(server.url)
+        super().__init__(server, server.url)
         self.connection = None
 
     @contextmanager
     def channel(self):
-        """Give a channel; the connection is kept, and made anew if the server was restarted."""
+        """Open a channel. Its connection stays open, and is opened again if the server was restarted."""
         try:
             channel = self.connection.channel()
         except (AttributeError, pika.exceptions.AMQPError):
@@ -53,7 +84,7 @@ class RabbitQueue:
                 channel.close()
 
     def make(self, arguments=None, queue=""):
-        """Make a queue as an administrator would; a quorum queue, as the library makes it, if nothing is given."""
+        """Declare a queue as an administrator would; by default, with the arguments that the package uses."""
         with self.channel() as channel:
             usual = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
             channel.queue_declare(queue or self.name, durable=True, arguments=usual if arguments is None else arguments)
@@ -67,28 +98,21 @@ class RabbitQueue:
                 channel.basic_publish("", queue or self.name, body, message, mandatory=True)
 
     def exists(self, queue=""):
-        with self.channel() as channel:
-            try:
-                channel.queue_declare(queue or self.name, passive=True)
-            except pika.exceptions.ChannelClosedByBroker:
-                return False
-            return True
+        return self._message_count(queue) is not None
 
     def size(self, queue=""):
-        """Return how many messages wait; what is delivered and not acknowledged does not count."""
+        """Return the number of messages, without the delivered and unacknowledged ones."""
+        return self._message_count(queue) or 0
+
+    def _message_count(self, queue):
+        """Return the number of messages; None if the queue does not exist."""
         with self.channel() as channel:
             try:
                 return channel.queue_declare(queue or self.name, passive=True).method.message_count
             except pika.exceptions.ChannelClosedByBroker:
-                return 0
-
-    def get(self, queue=""):
-        """Take the next message away; return its body and headers, None if there is none."""
-        found = self.get_message(queue)
-        return found and (found.body, found.headers)
+                return None
 
     def get_message(self, queue=""):
-        """Take the next message away; return it, None if there is none."""
         try:
             with self.channel() as channel:
                 method, properties, body = channel.basic_get(queue or self.name, auto_ack=True)
@@ -97,11 +121,9 @@ class RabbitQueue:
         except pika.exceptions.ConnectionClosedByBroker as error:
             if "noproc" not in str(error):
                 raise
-            return None  # a queue that is being declared has a name already, but no process yet
+            return None  # another client is declaring the queue: it has a name, but no Erlang process yet
         else:
-            return method and SimpleNamespace(
-                body=body, headers=properties.headers or {}, id=properties.message_id, properties=properties
-            )
+            return method and Message(body, properties.headers or {}, properties.message_id, properties)
 
     def delete(self):
         with self.channel() as channel:
@@ -113,15 +135,13 @@ class RabbitQueue:
                 self.connection.close()
 
 
-class RedisQueue:
-    """A stream of Redis and its dead-letter queue."""
+class RedisQueue(Queue):
+    """A stream of Redis."""
 
     kind = "redis"
 
     def __init__(self, server):
-        self.server = server
-        self.name = f"q-{uuid.uuid4()}"
-        self.url = BrokerURL(server.url)
+        super().__init__(server, server.url)
         self.client = redis.Redis(port=server.port, password=server.password)
 
     def put(self, *bodies, headers=None, queue="", message_id=""):
@@ -133,27 +153,21 @@ class RedisQueue:
         return bool(self.client.exists(queue or self.name))
 
     def size(self, queue=""):
-        """Return how many messages nobody has acknowledged, those that are delivered among them."""
+        """Return the number of unacknowledged messages, including the delivered ones."""
         return self.client.xlen(queue or self.name)
-
-    def get(self, queue=""):
-        """Take the oldest message away; return its body and headers, None if there is none."""
-        found = self.get_message(queue)
-        return found and (found.body, found.headers)
 
     def get_message(self, queue=""):
         entries = self.client.xrange(queue or self.name, count=1)
         if not entries:
             return None
-        id_, fields = entries[0]
-        self.client.xdel(queue or self.name, id_)
-        texts = {name.decode(): value for name, value in fields.items()}
-        body, message_id = texts.pop("body", b""), texts.pop("id", b"").decode()
-        headers = {name: value.decode() for name, value in texts.items()}
-        return SimpleNamespace(body=body, headers=headers, id=message_id, properties=None)
+        entry_id, fields = entries[0]
+        self.client.xdel(queue or self.name, entry_id)
+        values = {name.decode(): value for name, value in fields.items()}
+        body, message_id = values.pop("body", b""), values.pop("id", b"").decode()
+        return Message(body, {name: value.decode() for name, value in values.items()}, message_id)
 
     def consumers(self):
-        """Return the names of the group's consumers."""
+        """Return the names of the consumers in the package's group."""
         return {entry["name"].decode() for entry in self.client.xinfo_consumers(self.name, "e3-event")}
 
     def delete(self):
@@ -163,15 +177,13 @@ class RedisQueue:
         self.client.close()
 
 
-class SQSQueue:
-    """A queue of moto's SQS and its dead-letter queue. The environment must lead to the server."""
+class SQSQueue(Queue):
+    """A queue of moto's SQS. The environment variables must contain the server's endpoint."""
 
     kind = "sqs"
 
     def __init__(self, server):
-        self.server = server
-        self.name = f"q-{uuid.uuid4()}"
-        self.url = BrokerURL("sqs://us-east-1")
+        super().__init__(server, "sqs://us-east-1")
         self.client = boto3.Session("AKIATESTS", "secret", region_name="us-east-1").client(
             "sqs", endpoint_url=server.endpoint
         )
@@ -187,17 +199,16 @@ class SQSQueue:
         return self._url(queue) is not None
 
     def size(self, queue=""):
-        """Return how many messages nobody has acknowledged, those that are delivered among them."""
-        if (url := self._url(queue)) is None:
+        """Return the number of unacknowledged messages, including the delivered ones."""
+        if self._url(queue) is None:
             return 0
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        return sum(map(int, self.attributes(queue, names).values())) if url else 0
+        return sum(map(int, self.attributes(queue, names).values()))
 
     def attributes(self, queue="", names=("All",)):
         return self.client.get_queue_attributes(QueueUrl=self._url(queue), AttributeNames=[*names])["Attributes"]
 
-    def get(self, queue=""):
-        """Take a message away; return its body and headers, None if there is none."""
+    def get_message(self, queue=""):
         if (url := self._url(queue)) is None:
             return None
         found = self.client.receive_message(QueueUrl=url, MessageAttributeNames=["All"]).get("Messages")
@@ -205,7 +216,8 @@ class SQSQueue:
             return None
         self.client.delete_message(QueueUrl=url, ReceiptHandle=found[0]["ReceiptHandle"])
         attributes = found[0].get("MessageAttributes", {})
-        return found[0]["Body"].encode(), {name: value["StringValue"] for name, value in attributes.items()}
+        headers = {name: value["StringValue"] for name, value in attributes.items()}
+        return Message(found[0]["Body"].encode(), headers, headers.get("e3-event-id", ""))
 
     def delete(self):
         self.client.delete_queue(QueueUrl=self._url(""))

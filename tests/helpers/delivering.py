@@ -1,4 +1,4 @@
-"""Deliver from an outbox in this process, with the pool of the worker."""
+"""Deliver from an outbox in this process, with the pool that workers use."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import threading
 from event import Outcome
 from event._outbox.pool import DeliveryPool
 
-SECONDS = 60  # in which what is waited for happens, on a machine that has other work
+SECONDS = 60  # limit of a wait; a busy machine may need some of them
 
 
 class Reports:
-    """What a pool has reported."""
+    """The reports of a pool.
+
+    :ivar begun: (handler, ids of the entries) of each call
+    :ivar results: id of an entry -> deliveries
+    :ivar ended: (entry, its state) of each finished entry
+    :ivar logged: log messages
+    """
 
     def __init__(self):
-        self.begun = []  # (handler, ids) of each call
-        self.results = {}  # id -> deliveries
-        self.ended = []  # (entry, where)
+        self.begun = []
+        self.results = {}
+        self.ended = []
         self.logged = []
         self._lock = threading.Lock()
 
@@ -27,20 +33,23 @@ class Reports:
         with self._lock:
             self.results.setdefault(claim.entry.id, []).append(delivery)
 
-    def end(self, claim, where):
-        self.ended.append((claim.entry, where))
+    def end(self, claim, state):
+        self.ended.append((claim.entry, state))
 
     def log(self, text):
         self.logged.append(text)
 
     def outcome(self, entry):
-        """Return what the handlers did with an entry, in the order of its handlers."""
+        """Return the outcome of an entry. Its deliveries are in the order of the entry's handlers."""
         deliveries = {delivery.handler: delivery for delivery in self.results.get(entry.id, ())}
         return Outcome(tuple(deliveries[name] for name in entry.handlers if name in deliveries))
 
 
 def deliver(outbox, timeout=30.0, *, everything=False, jobs=8):
-    """Deliver what is due; return each entry and what the handlers did with it."""
+    """Deliver the due entries; return each entry and its outcome.
+
+    :param everything: whether to deliver the other entries too
+    """
     reports = Reports()
     pool = DeliveryPool(outbox, timeout, jobs, reports)
     try:

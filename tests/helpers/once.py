@@ -1,4 +1,4 @@
-"""What is made once for all processes of a run."""
+"""Create a directory once for all processes of a test run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 from filelock import FileLock
 
 
-def once_a_run(tmp_path_factory, name, make):
-    """Have the first of xdist's processes make a directory, and the others wait for it; return its path."""
+def create_once(tmp_path_factory, name, create):
+    """Return the path of a directory. The first of xdist's processes creates it, and the others wait for that.
+
+    :param create: called with the path
+    """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
     with FileLock(root / f"{name}.lock"):
-        if not (root / f"{name}.made").exists():
-            make(root / name)
-            (root / f"{name}.made").touch()
+        if not (root / f"{name}.created").exists():
+            create(root / name)
+            (root / f"{name}.created").touch()
     return root / name

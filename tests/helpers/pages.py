@@ -1,14 +1,14 @@
-"""Runs the examples of a Markdown page, in their order, in one directory.
+"""Run the examples of a Markdown page in order, in one directory.
 
-What a fenced block is shows in the page itself:
+The examples are fenced blocks:
 
-- a block whose first line is ``# PATH/NAME.EXT`` is that file; it is written, unless the path is absolute;
-- ``python`` is executed, all of a page in one namespace;
-- ``console`` is a shell session: each line after ``$ `` is run, and the lines beneath must be what it prints, stderr
-  included. What it exports stays for the page's next session. ``…`` stands for any text in a line, and alone for any
-  lines.
+- A block whose first line is ``# PATH/NAME.EXT`` is written to that file, unless the path is absolute.
+- A ``python`` block is executed. All blocks of a page share a namespace.
+- A ``console`` block is a shell session. Each line after ``$ `` is run, and must print the lines below it to stdout or
+  stderr. Exported variables are kept for the next session of the page. ``…`` matches any text in a line; on a line of
+  its own, it matches any lines.
 
-Blocks of other languages (``sh``, ``text``, ``toml`` without a file's name) are not examples to be run here.
+Blocks of other languages, such as ``sh`` or ``text``, are not run.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def run(page, directory, programs, substitutes=()):
     """Run a page's examples.
 
     :param page: the path of the Markdown file
-    :param directory: the directory to run them in, which is the current one
-    :param programs: the directory with python, pip and e3-event
-    :param substitutes: pairs (text of the page, what to take in its place)
-    :return: how many were executed
+    :param directory: the current directory, in which they run
+    :param programs: the directory of python, pip and e3-event
+    :param substitutes: pairs of a text on the page and its replacement
+    :return: the number of executed examples
     """
     namespace = {"__name__": "__main__", "event": event}
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
@@ -52,7 +52,7 @@ def run(page, directory, programs, substitutes=()):
             file.parent.mkdir(exist_ok=True)
             file.write_text(text, encoding="utf-8")
         elif kind == "python":
-            # The lines before it are blank, so that a traceback shows the page's own line.
+            # With the blank lines, the line numbers of a traceback are those of the page.
             exec(compile("\n" * line + text, str(page), "exec"), namespace)
             count += 1
         elif kind == "console":
@@ -71,7 +71,7 @@ def blocks(page):
 
 
 def session(text, where, directory, environ):
-    """Run a shell session, and compare what its commands print with what it shows; return its variables."""
+    """Run a shell session and compare its output with the page; return its environment variables."""
     commands, expected = [], []
     for line in text.splitlines():
         if line.startswith("$ "):
@@ -79,7 +79,7 @@ def session(text, where, directory, environ):
             expected.append([])
         else:
             expected[-1].append(line)
-    # The status goes on to the next command, as in a session, so that it may ask for $?.
+    # Pass each exit status on, so that the next command can use $?.
     script = "".join(f'{command}\nstatus=$?; echo "{_END}$status"; (exit $status)\n' for command in commands)
     stdout = _output(["sh", "-c", f"{script}{_VARIABLES}"], directory, environ)
     *printed, variables = re.split(rf"{_END}(\d+)\n", stdout)
@@ -91,7 +91,7 @@ def session(text, where, directory, environ):
 
 
 def _output(command, directory, environ):
-    """Run a command; return what it and all that it starts have printed."""
+    """Run a command; return its output and the output of its child processes."""
     with subprocess.Popen(
         command,
         cwd=directory,
@@ -106,13 +106,13 @@ def _output(command, directory, environ):
             return process.communicate()[0]
         finally:
             try:
-                os.killpg(process.pid, signal.SIGKILL)  # what a session that failed has left in the background
+                os.killpg(process.pid, signal.SIGKILL)  # the background processes of a failed session
             except ProcessLookupError:
                 pass
 
 
 def matches(shown, output):
-    """Tell whether output is what the shown lines say."""
+    """Return whether an output matches the lines on the page."""
     pattern = "".join(
         "(?:.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n" for line in shown
     )

@@ -1,4 +1,4 @@
-"""Plugins for the tests: distributions as an installer leaves them, in a directory that is put on sys.path."""
+"""Plugins for the tests: installed distributions in a directory on sys.path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 E3_GROUP = "e3.event.handler"
 OWN_GROUP = "event.handler"
 
-# What a plugin is at the least, with what others' handlers call their parameter.
+# A minimal plugin. The name of the parameter of decode_config varies between plugins.
 HANDLER = """
 class Handler:
     def __init__(self, where="nowhere"):
@@ -31,7 +31,7 @@ DUCK = HANDLER.format(parameter="config_str")
 
 
 class Site:
-    """A directory of installed distributions; while in use, it is the first of sys.path."""
+    """A directory of installed distributions. During the test, it is the first one on sys.path."""
 
     def __init__(self, directory, monkeypatch):
         self.directory = str(directory)
@@ -40,13 +40,13 @@ class Site:
         monkeypatch.setattr(sys, "path", [self.directory, *sys.path])
 
     def module(self, name, source):
-        """Write a module; the test's end forgets that it was imported."""
+        """Write a module. At the end of the test, it is removed from sys.modules."""
         self._monkeypatch.setitem(sys.modules, name, None)
         del sys.modules[name]
         self._write(f"{name}.py", source)
 
     def distribution(self, name, *points):
-        """Write what an installer leaves of a distribution: points are (group, name, value)."""
+        """Install a distribution with some entry points, each (group, name, value)."""
         info = f"{name.replace('-', '_')}-1.0.dist-info"
         groups = {group: "" for group, _, _ in points}
         for group, point, value in points:
@@ -55,7 +55,11 @@ class Site:
         self._write(f"{info}/entry_points.txt", "".join(f"[{group}]\n{lines}\n" for group, lines in groups.items()))
 
     def plugin(self, name, source=DUCK, *, distribution=None, attribute="Handler", groups=(E3_GROUP,)):
-        """Install a distribution with a module of its own, whose attribute is the handler that is called name."""
+        """Install a distribution with one module and the entry points of one handler.
+
+        :param name: the name of the handler
+        :param attribute: the handler's class in the module
+        """
         distribution = distribution or f"{name}-plugin"
         module = distribution.replace("-", "_")
         self.module(module, source)

@@ -1,8 +1,7 @@
-"""Runs the recipes of docs/howto/ci as their systems run them, as far as that is possible without these systems.
+"""Run the recipes of docs/howto/ci similarly to their CI systems.
 
-Real are the shell steps, the installation, `e3-event` and the mail server. Simulated are the systems' files and
-variables, `make`, `docker`, and what GitHub and GitLab do with artifacts. `python3 -m venv` makes an environment that
-has pip from another one.
+The shell steps, the installation, `e3-event` and the mail server are real. The systems' files, variables and artifacts
+are simulated, and so are `make` and `docker`. `python3 -m venv` creates an environment that uses another one's pip.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ PAGES = pages.CHECKOUT / "docs" / "howto" / "ci"
 
 
 def block(page, kind):
-    """Return the only fenced block of a page that has this kind."""
+    """Return the only fenced block of a kind on a page."""
     (found,) = (text for shown, text, _ in pages.blocks(PAGES / f"{page}.md") if shown == kind)
     return found
 
 
 class Done(NamedTuple):
-    """How a shell ended."""
+    """The result of a command."""
 
     status: int
     output: str
 
 
 class Machine:
-    """A machine with a home, a checkout that has the wheels, and a Python without `e3-event`.
+    """A machine with a home directory, a checkout that contains wheels, and a Python without `e3-event`.
 
-    :param directory: where it is
+    :param directory: the directory of all its files
     :param wheels: the directory of wheels
-    :param programs: those of an environment with pip, which the machine's environments have as well
+    :param programs: the directory of the programs of an environment with pip
     """
 
     def __init__(self, directory, wheels, programs):
@@ -50,27 +49,27 @@ class Machine:
         self.home.mkdir(parents=True)
         (self.checkout / "ci").mkdir(parents=True)
         (self.checkout / "ci" / "wheels").symlink_to(wheels)
-        python = environments.layer(programs, directory / "python")
+        python = environments.create_layer(programs, directory / "python")
         self.programs = directory / "programs"
         self.programs.mkdir()
         self.path = f"{self.programs}:{python}:/usr/local/bin:/usr/bin:/bin"
         make = f'exec "{python}/python" "{environments.__file__}" "{programs}" "$3"'
         self.program("python3", f'[ "$1 $2" = "-m venv" ] && {make}\nexec "{python}/python" "$@"')
-        self.step_ends(0)
+        self.set_status(0)
 
     def program(self, name, script):
-        """Put a program of a shell script on the machine."""
+        """Install a shell script as a program."""
         path = self.programs / name
         path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         path.chmod(0o755)
 
-    def step_ends(self, status):
-        """Have `make`, `docker` and the nightly job end with a status."""
+    def set_status(self, status):
+        """Set the exit status of `make`, `docker` and the nightly job."""
         for name in ("make", "docker", "nightly"):
             self.program(name, f'echo "{name} has run"; exit {status}')
 
     def run(self, *command, **variables):
-        """Run a command in the checkout, with these variables and few others."""
+        """Run a command in the checkout, with these environment variables and few others."""
         home = {"HOME": str(self.home), "XDG_STATE_HOME": str(self.home / ".local" / "state"), **environments.QUICK_PIP}
         done = subprocess.run(
             command,
@@ -86,16 +85,16 @@ class Machine:
         return Done(done.returncode, done.stdout)
 
     def waiting(self, outbox=None):
-        """Return the number of entries that wait in an outbox, by default in that of the machine's user."""
+        """Return the number of waiting entries in an outbox, by default in the user's outbox."""
         outbox = outbox or self.home / ".local" / "state" / "e3-event" / "outbox"
         return len(list(outbox.glob("waiting/*/*")))
 
 
 class Mail:
-    """A mail server that is down until `up` is entered, and that wants a password.
+    """A mail server that requires a password. It runs only inside a block ``with mail.up()``.
 
-    :ivar secrets: the variables that a user of the recipes stores at the CI system
-    :ivar mailbox: the Mailbox of the last `up`
+    :ivar secrets: the variables that a user of the recipes stores in the CI system
+    :ivar mailbox: the `Mailbox` of the last block
     """
 
     def __init__(self):
@@ -106,14 +105,14 @@ class Mail:
 
     @contextmanager
     def up(self):
-        """Run the server; give its Mailbox."""
+        """Run the server; yield its `Mailbox`."""
         with smtp_server(port=self.port, auth_required=True) as self.mailbox:
             yield self.mailbox
             assert set(self.mailbox.logins) <= {("ci", PASSWORD)}
 
 
 def mailed(mailbox):
-    """Return the names of the events that a mailbox got, sorted."""
+    """Return the sorted names of the events in a mailbox."""
     return sorted(_event_of(envelope.content)["name"] for envelope in mailbox.envelopes)
 
 

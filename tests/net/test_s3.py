@@ -420,7 +420,9 @@ def test_proxies_follow_the_same_rules_as_other_handlers(store, monkeypatch):
         lead_to(server.url, monkeypatch)
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         Store().put(URL, HELLO, "text/plain")
-    assert [request.headers["host"] for request in server.requests] == ["s3.test"] * 2 + [server.url.partition("://")[2]]
+    assert [request.headers["host"] for request in server.requests] == ["s3.test"] * 2 + [
+        server.url.partition("://")[2]
+    ]
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
