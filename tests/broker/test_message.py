@@ -1,4 +1,4 @@
-"""The format of a message: what is written is read, what is odd is refused, and nothing brings its reader down."""
+"""Encode and decode messages; refuse invalid messages with a reason."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def sha1(data):
     return hashlib.sha1(data).hexdigest()
 
 
-def golden():
-    """Return what the golden file holds."""
+def golden_message():
+    """Return the content of the golden file."""
     event = Event("compile", "5f7b1c1e-0d0a-4a2b-8f3e-2c9d6b1a7e40", begin_time=1700000000.0, target="arm", note="café")
     event.close()
     event._data["end_time"] = 1700000060.5
@@ -42,45 +42,43 @@ def golden():
     )  # fmt: skip
 
 
-def content():
-    """Return the golden file as JSON, to be changed."""
+def golden_json():
+    """Return the JSON object of the golden file, for a test that changes it."""
     return json.loads(GOLDEN.read_bytes())
 
 
-def content_of(message, name):
-    """Return an attachment's content, checked."""
+def attachment_content(message, name):
     file, digest = message.attachments[name]
     return b"".join(message.files[file].chunks(digest))
 
 
-def same(one, other):
-    """Tell whether two messages hold the same."""
+def is_same(one, other):
     return encode_message(one) == encode_message(other)
 
 
-# Both ways
+# Encode and decode
 
 
 def test_message_has_the_documented_format():
-    assert encode_message(golden()) == GOLDEN.read_bytes()
+    assert encode_message(golden_message()) == GOLDEN.read_bytes()
 
 
-def test_documented_format_is_read():
-    read = decode_message(GOLDEN.read_bytes())
-    assert (read.id, read.created) == ("0c5f5d2e-1b", 1700000061.25)
-    assert read.event.as_dict() == golden().event.as_dict()
-    assert read.event._closed
-    assert read.attachments == golden().attachments
-    assert (content_of(read, "build.log"), content_of(read, "empty")) == (LOG, b"")
-    assert (read.files["2"].url, read.files["2"].size) == ("s3://builds/events/0c5f5d2e/core", 8 << 30)
-    assert (read.span.traceparent, read.span.state) == (f"00-{TRACE}-{SPAN}-01", "vendor=1")
+def test_documented_format_is_decoded():
+    decoded = decode_message(GOLDEN.read_bytes())
+    assert (decoded.id, decoded.created) == ("0c5f5d2e-1b", 1700000061.25)
+    assert decoded.event.as_dict() == golden_message().event.as_dict()
+    assert decoded.event._closed
+    assert decoded.attachments == golden_message().attachments
+    assert (attachment_content(decoded, "build.log"), attachment_content(decoded, "empty")) == (LOG, b"")
+    assert (decoded.files["2"].url, decoded.files["2"].size) == ("s3://builds/events/0c5f5d2e/core", 8 << 30)
+    assert (decoded.span.traceparent, decoded.span.state) == (f"00-{TRACE}-{SPAN}-01", "vendor=1")
 
 
-def test_unknown_keys_are_ignored():
-    text = content()
+def test_unknown_keys_of_a_message_are_ignored():
+    text = golden_json()
     for place in (text, text["trace"], text["event"], text["files"]["0"]):
-        place["more"] = {"to": "come"}
-    assert same(decode_message(json.dumps(text).encode()), golden())
+        place["unknown"] = {"key": "value"}
+    assert is_same(decode_message(json.dumps(text).encode()), golden_message())
 
 
 DATA = st.recursive(
@@ -102,7 +100,7 @@ SPANS = st.none() | st.builds(
 
 @UNTIMED
 @given(IDS, st.floats(0, 1e11, exclude_max=True), st.text(), DATA, st.dictionaries(NAMES, CONTENTS, max_size=3), SPANS)
-def test_message_round_trips(sending, created, name, data, contents, span):  # noqa: PLR0913  # what a message holds
+def test_message_round_trips(sending, created, name, data, contents, span):  # noqa: PLR0913  # the fields of a message
     files = {
         str(number): InlineFile.of(file) if isinstance(file, bytes) else file
         for number, file in enumerate(contents.values())
@@ -112,13 +110,14 @@ def test_message_round_trips(sending, created, name, data, contents, span):  # n
         for number, (name, file) in enumerate(contents.items())
     }
     event = Event(name, data=data)
-    read = decode_message(encode_message(EventMessage(sending, created, event, attachments, files, span)))
-    assert (read.id, read.created, read.attachments) == (sending, created, attachments)
-    assert (read.event.name, read.event.data, read.event._closed) == (name, data, False)
+    decoded = decode_message(encode_message(EventMessage(sending, created, event, attachments, files, span)))
+    assert (decoded.id, decoded.created, decoded.attachments) == (sending, created, attachments)
+    assert (decoded.event.name, decoded.event.data, decoded.event._closed) == (name, data, False)
     for key, file in contents.items():
-        stored = read.files[attachments[key][0]]
-        assert stored == file if isinstance(file, S3Reference) else content_of(read, key) == file
-    assert (read.span and (read.span.traceparent, read.span.state)) == (span and (span.traceparent, span.state))
+        stored = decoded.files[attachments[key][0]]
+        assert stored == file if isinstance(file, S3Reference) else attachment_content(decoded, key) == file
+    sent_span, decoded_span = (each and (each.traceparent, each.state) for each in (span, decoded.span))
+    assert decoded_span == sent_span
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_message_round_trips(sending, created, name, data, contents, span):  # n
         pytest.param("\ud800", "\\ud800", id="lone-surrogate"),
     ],
 )
-def test_values_without_a_json_type_have_their_natural_form(value, expected):
+def test_values_without_a_json_type_are_converted(value, expected):
     sent = EventMessage("1", 0.0, Event("compile", value=value), {}, {})
     body = encode_message(sent)
     assert body.isascii()
@@ -140,30 +139,30 @@ def test_values_without_a_json_type_have_their_natural_form(value, expected):
 
 
 def test_circular_data_is_refused():
-    made = Event("compile", loop=[])
-    made.loop.append(made.loop)
+    event = Event("compile", loop=[])
+    event.loop.append(event.loop)
     with pytest.raises(EventError, match="loop' contains itself"):
-        encode_message(EventMessage("1", 0.0, made, {}, {}))
+        encode_message(EventMessage("1", 0.0, event, {}, {}))
 
 
-# What is refused
+# Invalid messages
 
 
 def test_newer_version_is_reported_before_other_errors():
     with pytest.raises(ValueError, match="its version is 2; this release reads 1"):
-        decode_message(b'{"version": 2, "shape": "unheard of"}')
+        decode_message(b'{"version": 2, "other": "format"}')
 
 
-def changed(*place, to):
-    """Return the golden message with the value at a place changed, or with none there where to is Ellipsis."""
-    text = content()
+def changed(*path, to):
+    """Return the golden JSON with another value at a path of keys, or without the last key if `to` is Ellipsis."""
+    text = golden_json()
     inner = text
-    for key in place[:-1]:
+    for key in path[:-1]:
         inner = inner[key]
     if to is ...:
-        del inner[place[-1]]
+        del inner[path[-1]]
     else:
-        inner[place[-1]] = to
+        inner[path[-1]] = to
     return text
 
 
@@ -173,9 +172,9 @@ BAD_IDS = [..., None, 1, "", "../1", "a/b", "a.b", "a b", "1\n", "ä", "\ud800",
 BAD_SIZES = [..., None, True, -1, 9.0, "9", math.nan, [9]]
 
 
-def bad(reason, *place, to, name):
-    """Return a row of the table: the golden message changed at a place, and why it is refused."""
-    return pytest.param(changed(*place, to=to), reason, id=f"{name}-{to!a}"[:24])
+def bad(reason, *path, to, name):
+    """Return a parameter set: the golden JSON with a change, and why it is refused."""
+    return pytest.param(changed(*path, to=to), reason, id=f"{name}-{to!a}"[:24])
 
 
 UNVERSIONED = "not an object with a version"
@@ -190,15 +189,15 @@ BAD_URLS = ["", "http://h/k", 1, True, ["s3://b/k"], {}]
     ("text", "reason"),
     [
         pytest.param(b"", "Expecting value", id="empty"),
-        pytest.param(b"{", "Expecting", id="torn"),
-        pytest.param(b'{"a": "\xff"}', "decode", id="no-utf-8"),
+        pytest.param(b"{", "Expecting", id="truncated"),
+        pytest.param(b'{"a": "\xff"}', "decode", id="not-utf-8"),
         pytest.param(GOLDEN.read_text("utf-8").encode("utf-16"), "decode", id="utf-16"),
         pytest.param(b"\x00\x01\x02", "Expecting value", id="binary"),
         pytest.param(b"[" * 100_000, "nested more than 200 levels", id="nested"),
         pytest.param(
             b'{"version": 1, "event": ' + b'{"a":' * 100_000, "nested more than 200 levels", id="nested-inside"
         ),
-        pytest.param(b'{"version": ' + b"9" * 5000 + b"}", "digits", id="endless-number"),
+        pytest.param(b'{"version": ' + b"9" * 5000 + b"}", "digits", id="number-of-5000-digits"),
         pytest.param(b'{"version": 1e400}', UNVERSIONED, id="version-beyond-a-float"),
         pytest.param([], UNVERSIONED, id="list"),
         pytest.param(1, UNVERSIONED, id="number"),
@@ -241,18 +240,21 @@ def test_invalid_message_is_refused_with_the_reason(text, reason):
         pytest.param(InlineFile.of(LOG), sha1(LOG).upper(), "its SHA-1 is ", id="upper-case"),
     ],
 )
-def test_content_is_compared_with_size_and_digest_as_it_is_read(file, digest, reason):
+def test_content_that_differs_from_its_size_or_digest_is_refused(file, digest, reason):
     with pytest.raises(ValueError, match=reason):
         b"".join(file.chunks(digest))
 
 
-def test_content_is_decoded_in_pieces():
+def test_content_is_decoded_in_chunks():
     content = bytes(range(256)) * 10_000
     file = InlineFile.of(content)
-    pieces = [*file.chunks(sha1(content))]
-    assert b"".join(pieces) == content
-    assert max(map(len, pieces)) < 1 << 20
-    assert "base64" not in repr(file)
+    chunks = [*file.chunks(sha1(content))]
+    assert b"".join(chunks) == content
+    assert max(map(len, chunks)) < 1 << 20
+
+
+def test_repr_of_a_file_does_not_contain_its_content():
+    assert repr(InlineFile.of(LOG)) == "InlineFile(size=9)"
 
 
 @pytest.mark.parametrize(
@@ -269,8 +271,8 @@ def test_message_above_a_limit_is_refused(limits, reason):
         decode_message(GOLDEN.read_bytes(), limits)
 
 
-def test_attachments_are_counted_as_well_as_files():
-    text = content()
+def test_several_attachments_of_one_file_count_separately():
+    text = golden_json()
     for number in range(3, 6):
         text["event"]["attachments"][f"a{number}"] = ["0", sha1(LOG)]
     with pytest.raises(ValueError, match="it has 6 attachments; the limit is 5"):
@@ -278,13 +280,13 @@ def test_attachments_are_counted_as_well_as_files():
 
 
 def test_brackets_in_strings_do_not_count_as_nesting():
-    text = content()
+    text = golden_json()
     text["event"]["data"]["note"] = '[{"' * 500 + "\\"
     assert decode_message(json.dumps(text).encode()).event.note == '[{"' * 500 + "\\"
 
 
 @pytest.mark.parametrize("end", ["", "\\"])
-def test_depth_of_hostile_text_is_found_in_one_pass(end):
+def test_nesting_of_a_body_of_megabytes_is_checked_in_one_pass(end):
     body = ("[" * 300 + '"' + '\\"' * 2_000_000 + end).encode()
     with pytest.raises(ValueError, match="nested more than 200 levels"):
         decode_message(body)
@@ -297,14 +299,14 @@ def test_last_value_of_a_duplicate_key_is_used():
         decode_message(body[:-1] + b', "id": 1}')
 
 
-def test_reference_is_not_inspected():
-    """Whether a relay may take it from there is the relay's to say."""
+def test_decoding_accepts_any_s3_url():
+    """The relay decides whether it may fetch the file."""
     text = changed("files", "0", to={"size": 9, "s3": "s3://elsewhere/../x", "base64": "!"})
-    read = decode_message(json.dumps(text).encode())
-    assert (read.files["0"].url, read.files["0"].size) == ("s3://elsewhere/../x", 9)
+    decoded = decode_message(json.dumps(text).encode())
+    assert (decoded.files["0"].url, decoded.files["0"].size) == ("s3://elsewhere/../x", 9)
 
 
-# The trace
+# Trace context
 
 
 @pytest.mark.parametrize(
@@ -326,12 +328,12 @@ def test_invalid_trace_state_is_ignored(state):
 
 
 def test_message_sent_without_a_trace_has_none():
-    sent = golden()
+    sent = golden_message()
     sent.span = None
     assert "trace" not in json.loads(encode_message(sent))
 
 
-# Whatever comes
+# Random changes
 
 ANYTHING = st.recursive(
     st.none()
@@ -345,53 +347,53 @@ ANYTHING = st.recursive(
 )
 
 
-def places(value, place=()):
-    """Return the places of all values within a value."""
-    found = [place]
+def paths_in(value, path=()):
+    """Return the path of keys to each value within a value, and to the value itself."""
+    found = [path]
     if isinstance(value, (dict, list)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            found += places(inner, (*place, key))
+            found += paths_in(inner, (*path, key))
     return found
 
 
-PLACES = [place for place in places(json.loads(GOLDEN.read_bytes())) if place]
+PATHS = [path for path in paths_in(json.loads(GOLDEN.read_bytes())) if path]
 
 
-def read_or_refused(body):
+def assert_decoded_or_refused(body):
     try:
-        read = decode_message(body)
+        message = decode_message(body)
     except ValueError:
         return
-    assert same(decode_message(encode_message(read)), read)
+    assert is_same(decode_message(encode_message(message)), message)
 
 
 @settings(UNTIMED, max_examples=300)
-@given(st.lists(st.tuples(st.sampled_from(PLACES), ANYTHING | st.just(...)), min_size=1, max_size=3))
-def test_message_with_mutated_values_is_read_or_refused(changes):
-    text = content()
-    for place, to in changes:
+@given(st.lists(st.tuples(st.sampled_from(PATHS), ANYTHING | st.just(...)), min_size=1, max_size=3))
+def test_message_with_mutated_values_is_decoded_or_refused(changes):
+    text = golden_json()
+    for path, to in changes:
         inner = text
         try:
-            for key in place[:-1]:
+            for key in path[:-1]:
                 inner = inner[key]
             if to is ...:
-                del inner[place[-1]]
+                del inner[path[-1]]
             else:
-                inner[place[-1]] = to
+                inner[path[-1]] = to
         except (LookupError, TypeError):
-            pass  # an earlier change has taken the place away
-    read_or_refused(json.dumps(text).encode())
+            pass  # an earlier change has removed this path
+    assert_decoded_or_refused(json.dumps(text).encode())
 
 
 @settings(UNTIMED, max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, len(GOLDEN.read_bytes())), st.integers(0, 3), st.binary(max_size=4)), max_size=4)
 )
-def test_message_with_mutated_bytes_is_read_or_refused(changes):
+def test_message_with_mutated_bytes_is_decoded_or_refused(changes):
     body = GOLDEN.read_bytes()
-    for start, gone, more in changes:
-        body = body[:start] + more + body[start + gone :]
-    read_or_refused(body)
+    for start, removed, inserted in changes:
+        body = body[:start] + inserted + body[start + removed :]
+    assert_decoded_or_refused(body)
 
 
 @UNTIMED
