@@ -23,8 +23,9 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
-from helpers.brokers import DEAD, wait_until
+from helpers.brokers import DEAD
 from helpers.connections import bodies, consumer_of, crash_consumer, publish, publisher_of, receive
+from helpers.waiting import wait_until
 
 # Publishing
 

@@ -12,8 +12,9 @@ from event._broker import (
     OutgoingMessage,
     connect_consumer,
 )
-from helpers.brokers import DEAD, wait_until
+from helpers.brokers import DEAD
 from helpers.connections import bodies, consumer_of, crash_consumer, publish, publisher_of, receive
+from helpers.waiting import wait_until
 
 # Queues
 

@@ -21,8 +21,9 @@ from event._broker import (
 from event._broker import (
     redis as redis_adapter,
 )
-from helpers.brokers import DEAD, wait_until
+from helpers.brokers import DEAD
 from helpers.connections import bodies, consumer_of, crash_consumer, publisher_of, receive
+from helpers.waiting import wait_until
 
 # Consumers of the group
 

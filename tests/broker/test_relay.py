@@ -13,7 +13,6 @@ from event._broker import (
     relay as relay_module,
 )
 from helpers.brokers import DEAD as DEAD_SUFFIX
-from helpers.brokers import wait_until
 from helpers.relays import (
     ACK,
     DEAD,
@@ -31,6 +30,7 @@ from helpers.relays import (
     state_header,
     uid_of,
 )
+from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("short_delays")
 

@@ -13,7 +13,6 @@ from event._broker import (
     relay as relay_module,
 )
 from helpers.brokers import DEAD as DEAD_SUFFIX
-from helpers.brokers import wait_until
 from helpers.relays import (
     HANDLER_IS_DOWN,
     REQUEUE,
@@ -26,6 +25,7 @@ from helpers.relays import (
     state_header,
     uid_of,
 )
+from helpers.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("short_delays")
 

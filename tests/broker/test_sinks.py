@@ -28,7 +28,7 @@ from event._broker import (
 from event._net import s3
 from event._outbox import Outbox
 from event._trace_context import Span, active_span
-from helpers.brokers import wait_until
+from helpers.waiting import wait_until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 SPAN = Span("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")

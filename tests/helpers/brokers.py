@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -13,17 +12,7 @@ import redis
 
 from event._broker import BrokerURL
 
-SECONDS = 30  # limit of a wait; a busy machine may need some of them
 DEAD = ".dead"
-
-
-def wait_until(condition, seconds=SECONDS):
-    """Wait until a condition is true; return its value."""
-    end = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.01)
-    return result
 
 
 class Message(NamedTuple):

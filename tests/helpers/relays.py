@@ -20,7 +20,7 @@ from event._broker import (
     encode_message,
 )
 from helpers.brokers import DEAD as DEAD_SUFFIX
-from helpers.brokers import wait_until
+from helpers.waiting import wait_until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP
 

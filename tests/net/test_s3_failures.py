@@ -378,9 +378,7 @@ def test_reason_of_a_megabyte_is_masked_in_linear_time(character):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        pytest.param(
-            StoreError("NoSuchKey: it is\u00a0not there"), "NoSuchKey: it is\u00a0not there", id="store"
-        ),
+        pytest.param(StoreError("NoSuchKey: it is\u00a0not there"), "NoSuchKey: it is\u00a0not there", id="store"),
         pytest.param(FileNotFoundError(2, "none", "f"), "none: 'f'", id="system"),
         pytest.param(ValueError("at\nhttp://u:p/q@h/"), "at http://***@h/", id="password"),
         pytest.param(ContentError("s3: is larger"), "s3: is larger", id="content"),
