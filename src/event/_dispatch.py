@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from event._log import add_captured, start_capture, stop_capture
-from event._outcome import Delivery, Outcome, is_delivered
+from event._outcome import Delivery, Outcome, is_delivered, stops_script
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from queue import SimpleQueue
     from threading import Thread
-    from types import FrameType
     from typing import Protocol
 
     from event._event import Event
@@ -111,30 +110,6 @@ def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
         add_captured(said)
         return True
     return EventError(said) if said else False
-
-
-def stops_script(error: BaseException) -> bool:
-    """Return whether an exception from a handler's code must stop the script: Ctrl-C, or an exit for a signal.
-
-    If a signal arrives while a handler runs, the script's own signal handler may call `sys.exit`. A handler that calls
-    `sys.exit` itself has only failed.
-    """
-    if isinstance(error, SystemExit):
-        trace = error.__traceback__
-        while trace:
-            if _is_signal_handler(trace.tb_frame):
-                return True
-            trace = trace.tb_next
-    return isinstance(error, KeyboardInterrupt)
-
-
-def _is_signal_handler(frame: FrameType) -> bool:
-    """Return whether Python has called the function of a frame for a signal: with the interrupted frame, its caller."""
-    caller = frame.f_back
-    arguments = frame.f_locals.values()  # a tuple if the function is declared with *args
-    return caller is not None and any(
-        value is caller or (type(value) is tuple and any(item is caller for item in value)) for value in arguments
-    )
 
 
 def _call_into_queue(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:

@@ -69,7 +69,7 @@ class Event:
         _set_closed(self, False)
         _set_redact(self, None)
         _set_sending(self, None)
-        _set_formatters(self, self._dates())
+        _set_formatters(self, _dates(self))
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +131,7 @@ class Event:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
-        _set_formatters(self, self._formatters or self._dates())
+        _set_formatters(self, self._formatters or _dates(self))
 
     def get_attachments(self) -> dict[str, tuple[str, str]]:
         """Return the attachments: name -> (absolute path, SHA-1 in hex), with secrets replaced in the names."""
@@ -240,10 +240,6 @@ class Event:
         except ValueError as error:
             raise EventError(f"{path} is not a dumped event: {error}") from error
 
-    def _dates(self) -> Any:
-        formatter = self.format_date
-        return _DATES if formatter is _DATES["begin_time"] else dict.fromkeys(_DATES, formatter)
-
     def _title(self) -> str:
         name, uid = (x if isinstance(x, str) else shown(x) for x in map(self._data.get, ("name", "uid")))
         return self._without_secrets(visible(f"event {name} ({uid})"))
@@ -263,6 +259,11 @@ class Event:
 
     def _no_attribute(self, name: str) -> AttributeError:
         return AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+
+def _dates(event: Event) -> Any:
+    formatter = event.format_date
+    return _DATES if formatter is _DATES["begin_time"] else dict.fromkeys(_DATES, formatter)
 
 
 def _attributes(event: Event) -> Iterator[tuple[str, Any]]:
@@ -346,9 +347,12 @@ def decode_event(content: Any, kind: type[E], sending: str | None = None) -> E:
     if not isinstance(closed, bool):
         raise ValueError("'closed' must be true or false")
     event = kind.__new__(kind)
-    state = {"_data": data, "_closed": closed, "_sending": sending, "_redact": None, "_formatters": None}
-    pairs = {name: (path, digest) for name, (path, digest) in attachments.items()}
-    Event.__setstate__(event, {**state, "_attachments": pairs})
+    _set_data(event, data)
+    _set_attachments(event, {name: (path, digest) for name, (path, digest) in attachments.items()})
+    _set_closed(event, closed)
+    _set_formatters(event, _dates(event))
+    _set_redact(event, None)
+    _set_sending(event, sending)
     return event
 
 

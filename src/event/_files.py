@@ -98,6 +98,11 @@ def open_regular(path: str, *, follow: bool = True) -> int:
     :raises NotRegularError: the path is a directory, a FIFO, a device or a socket, which is not opened
     :raises OSError: the file is missing or can't be read
     """
+    return _open_regular(path, follow=follow)[0]
+
+
+def _open_regular(path: str, *, follow: bool) -> tuple[int, int]:
+    """Return the file descriptor and the size in bytes of a regular file."""
     _require_regular(os.stat(path, follow_symlinks=follow).st_mode, path)
     try:
         fd = os.open(path, _READ if follow else _READ | getattr(os, "O_NOFOLLOW", 0))
@@ -106,11 +111,12 @@ def open_regular(path: str, *, follow: bool = True) -> int:
             raise NotRegularError(f"{path!r} is a symbolic link") from error
         raise
     try:
-        _require_regular(os.fstat(fd).st_mode, path)
+        status = os.fstat(fd)
+        _require_regular(status.st_mode, path)
     except BaseException:
         os.close(fd)
         raise
-    return fd
+    return fd, status.st_size
 
 
 def read_regular(path: str, *, follow: bool = True, limit: int = MAX_TEXT) -> bytes:
@@ -119,14 +125,13 @@ def read_regular(path: str, *, follow: bool = True, limit: int = MAX_TEXT) -> by
     :param limit: maximum size in bytes, since a file may be larger than the memory
     :raises OSError: as for `open_regular`, or the file is larger than the limit
     """
-    fd = open_regular(path, follow=follow)
+    fd, size = _open_regular(path, follow=follow)
     try:
-        size = os.fstat(fd).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"the file has {size} bytes; expected {limit} at most", path)
-        parts = []
-        while part := os.read(fd, size + 4096):  # a file of /proc has the size 0
-            parts.append(part)
+        parts = [os.read(fd, size + 4096)]
+        while len(parts[-1]) not in {0, size}:  # a file of /proc has the size 0
+            parts.append(os.read(fd, size + 4096))
         return b"".join(parts)
     finally:
         os.close(fd)

@@ -7,7 +7,7 @@ import sys
 
 from event import _log
 from event._event import Event, redact_in
-from event._outcome import is_delivered
+from event._outcome import is_delivered, stops_script
 from event.error import EventError, one_line
 
 TYPE_CHECKING = False
@@ -79,13 +79,15 @@ class EventManager:
         if self.redact is not None:
             redact_in(event, self.redact)
         delivered = True
-        for name, handler in self._recipients(self.handlers, event).items():
+        handlers = self.handlers.copy()
+        if "@" in "".join(handlers):  # the usual case needs no call
+            handlers = self._recipients(handlers, event)
+        for name, handler in handlers.items():
             try:
-                if not is_delivered(handler.send_event(event)):
+                answer = handler.send_event(event)
+                if answer is not True and not is_delivered(answer):
                     delivered = False
             except BaseException as error:
-                from event._dispatch import stops_script
-
                 if stops_script(error):
                     raise
                 delivered = False
@@ -108,7 +110,7 @@ class EventManager:
         if self.outbox is None:
             from event import _dispatch
 
-            return _dispatch.dispatch(self._recipients(self.handlers, event), event, self.timeout)
+            return _dispatch.dispatch(self._recipients(self.handlers.copy(), event), event, self.timeout)
         from event._outbox import delivery
 
         wanted = self._recipients({**self._unloaded, **self.handlers}, event)
@@ -117,9 +119,9 @@ class EventManager:
         return delivery.send_through_outbox(event, handlers, unloaded, self.outbox, self.timeout)
 
     def _recipients(self, handlers: dict[str, Any], event: Event) -> dict[str, Any]:
-        """Return a copy of `handlers` without those whose conditions the event does not meet."""
+        """Return `handlers` without those whose conditions the event does not meet."""
         if "@" not in "".join(handlers):
-            return handlers.copy()
+            return handlers
         from event._conditions import skipped
 
         left_out = skipped(handlers, getattr(event, "_data", {}), self.outbox)

@@ -7,6 +7,7 @@ from event.error import PermanentError, one_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 
 class Delivery:
@@ -124,3 +125,27 @@ _UNFINISHED = {
     "athrow": ("an async generator", ", so do not use async and yield"),
     "throw": ("a generator", ", so do not use yield"),
 }
+
+
+def stops_script(error: BaseException) -> bool:
+    """Return whether an exception from a handler's code must stop the script: Ctrl-C, or an exit for a signal.
+
+    If a signal arrives while a handler runs, the script's own signal handler may call `sys.exit`. A handler that calls
+    `sys.exit` itself has only failed.
+    """
+    if isinstance(error, SystemExit):
+        trace = error.__traceback__
+        while trace:
+            if _is_signal_handler(trace.tb_frame):
+                return True
+            trace = trace.tb_next
+    return isinstance(error, KeyboardInterrupt)
+
+
+def _is_signal_handler(frame: FrameType) -> bool:
+    """Return whether Python has called the function of a frame for a signal: with the interrupted frame, its caller."""
+    caller = frame.f_back
+    arguments = frame.f_locals.values()  # a tuple if the function is declared with *args
+    return caller is not None and any(
+        value is caller or (type(value) is tuple and any(item is caller for item in value)) for value in arguments
+    )

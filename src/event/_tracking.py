@@ -6,6 +6,7 @@ import sys
 
 from event import _log, _trace_context
 from event._event import Event, raw_data
+from event._outcome import stops_script
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +86,6 @@ class Tracker:
 
         Ctrl-C and an exit for a signal are raised, unless the block has raised an exception, which has priority.
         """
-        from event._dispatch import stops_script
-
         if not stops_script(failure):
             _log.error("event %s could not be sent", self._name, cause=failure)
         elif error is None:
