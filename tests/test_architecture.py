@@ -280,7 +280,7 @@ def cycle(graph):
 def test_the_graph_is_read_from_the_sources():
     graph = imports()
     assert graph["error"] == set()
-    assert graph["_registry"] == {"error", "_log"}
+    assert graph["_registry"] == {"error", "_log", "_text"}
     assert {"_event", "_handler", "_manager", "error"} <= graph[""]
     assert "" in graph["handler.file"]
     assert "_files" in graph["handler.file"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from event._text import closest
 from event.error import EventError
 
 TYPE_CHECKING = False
@@ -20,10 +21,7 @@ def unknown_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> 
     known = sorted(known)
     errors: dict[str, str] = {}
     for key in [key for key in table if key not in known]:
-        from difflib import get_close_matches
-
-        close = get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+        hint = closest(key, known) or f"expected one of {', '.join(known)}"
         errors[key] = f"{dotted(where, key)}: is unknown; {hint}"
     return errors
 

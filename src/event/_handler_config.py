@@ -83,10 +83,9 @@ def split_conditions(name: str) -> tuple[str, frozenset[str]]:
     conditions = frozenset(text.split("+"))
     for condition in sorted(conditions):
         if condition not in CONDITIONS:
-            from difflib import get_close_matches
+            from event._text import closest
 
-            close = get_close_matches(condition, CONDITIONS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"expected one or several of {', '.join(CONDITIONS)}"
+            hint = closest(condition, CONDITIONS) or f"expected one or several of {', '.join(CONDITIONS)}"
             raise EventError(f"{condition!r} is not a condition; {hint}")
     return label, conditions
 

@@ -155,9 +155,8 @@ def _described(point: EntryPoint) -> str:
 
 def unknown(key: str) -> str:
     """Return the error for a kind of which there is no handler."""
-    from difflib import get_close_matches
+    from event._text import closest
 
-    known = [*BUILTINS, *plugins()]
-    close = get_close_matches(key, known, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else "."
-    return f"no handler is named {key!r}{hint} There are: {', '.join(sorted(known))}"
+    known = sorted([*BUILTINS, *plugins()])
+    hint = closest(key, known)
+    return f"no handler is named {key!r}{f', {hint}' if hint else '.'} There are: {', '.join(known)}"
