@@ -12,7 +12,7 @@ from event._formats.notice import (
     Notice,
     chat_tail,
     chat_text,
-    in_words,
+    duration_text,
     notice_of,
     plain_data,
     text_of,
@@ -119,8 +119,8 @@ def test_title_has_name_and_outcome(data, title):
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12, "12 s"), (60, "1 min 0 s"), (7500, "2 h 5 min")]
 )
-def test_a_duration_is_in_words(seconds, words):
-    assert in_words(seconds) == words
+def test_duration_is_written_with_units(seconds, words):
+    assert duration_text(seconds) == words
 
 
 def test_tests_that_failed_are_listed():

@@ -171,7 +171,7 @@ class Mail:
             with_html = False  # the plain text has the same content
             room = size - len(self._encode(none, size, with_html=False))
         if room < 0:
-            raise PermanentError(f"the data alone is over {_in_words(size)}, the limit of a mail; attach it as a file")
+            raise PermanentError(f"the data alone is over {_size_text(size)}, the limit of a mail; attach it as a file")
         attachments = fit(self._content.files, room)
         self.remarks = [_note(a, size) for a in attachments if a.form in {"end", "left out"}]
         return self._encode(attachments, size, with_html=with_html)
@@ -250,8 +250,8 @@ def _note(attachment: Attachment, limit: int) -> str:
         return f"attached: {name} ({file.size} bytes, compressed)"
     if attachment.form == "end":
         return f"attached: the last {len(attachment.content)} of {file.size} bytes of {name}; no room for the rest"
-    return f"left out, no room: {name} ({file.size} bytes; a mail holds {_in_words(limit)})"
+    return f"left out, no room: {name} ({file.size} bytes; a mail holds {_size_text(limit)})"
 
 
-def _in_words(size: int) -> str:
+def _size_text(size: int) -> str:
     return f"{size} bytes" if size % (1 << 20) else f"{size >> 20} MiB"

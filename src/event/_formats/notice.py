@@ -148,7 +148,7 @@ def short(text: str) -> str:
     return text if len(text) <= VALUE_MAX else f"{text[:VALUE_MAX]}..."
 
 
-def in_words(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Return a duration: ``0.4 s``, ``12 s``, ``4 min 12 s``, ``2 h 5 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -230,7 +230,7 @@ def _title_details(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"exit {data['exit_code']}"
     seconds = _seconds(data)
     if seconds is not None:
-        yield in_words(seconds)
+        yield duration_text(seconds)
 
 
 def _seconds(data: Mapping[str, Any]) -> float | None:

@@ -77,7 +77,7 @@ class Response:
 
     def __str__(self) -> str:
         """Return the status with the reason phrase of RFC 9110. The server's own phrase might contain the URL."""
-        return in_words(self.status)
+        return status_text(self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Connection(http.client.HTTPConnection):
         with _Response(sock, method="CONNECT") as response:
             response.begin()
             if not 200 <= response.status < 300:
-                raise OSError(f"the proxy refuses the connection: {in_words(response.status)}")
+                raise OSError(f"the proxy refuses the connection: {status_text(response.status)}")
 
 
 def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
@@ -193,6 +193,6 @@ def _read_body(response: http.client.HTTPResponse, answer: Response) -> None:
         answer.body = body
 
 
-def in_words(status: int) -> str:
+def status_text(status: int) -> str:
     """Return a status with its phrase in RFC 9110, such as ``404 Not Found``."""
     return f"{status} {http.client.responses.get(status, '')}".rstrip()

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from event._backoff import backoff
 from event._net import proxies
-from event._net.connection import BODY, FAILURES, Connection, Response, Route, in_words
+from event._net.connection import BODY, FAILURES, Connection, Response, Route, status_text
 from event._net.url import Target
 from event.error import EventError, one_line
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from event._net.deadline import Deadline
 
-__all__ = ["BODY", "FAILURES", "Client", "Response", "Target", "http_reason", "in_words", "repeated"]
+__all__ = ["BODY", "FAILURES", "Client", "Response", "Target", "http_reason", "repeated", "status_text"]
 
 _MAX_IDLE = 10  # connections kept to one server
 _FIRST_POST_PAUSE = 0.1  # seconds; the minimum pause before the first repetition, doubled for each further one

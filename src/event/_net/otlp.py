@@ -27,7 +27,7 @@ from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from event import _log
-from event._net.http import FAILURES, Client, Response, Target, http_reason, in_words, repeated
+from event._net.http import FAILURES, Client, Response, Target, http_reason, repeated, status_text
 from event._text import on_one_line
 from event.error import EventError, PermanentError
 
@@ -185,7 +185,7 @@ def _judge(answer: Response, count: int) -> None:
     if not answer.taken:
         said = _status_message(answer.body) if is_protobuf else answer.body.decode("utf-8", "replace")
         permanent = 400 <= answer.status < 500 and not answer.temporary
-        text = f"{in_words(answer.status)}: {_receiver_text(said, answer)}".rstrip(": ")
+        text = f"{status_text(answer.status)}: {_receiver_text(said, answer)}".rstrip(": ")
         raise (PermanentError if permanent else EventError)(text)
     try:
         partial = ExportTraceServiceResponse.FromString(answer.body if is_protobuf else b"").partial_success
