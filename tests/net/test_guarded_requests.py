@@ -20,7 +20,7 @@ from servers.raw import raw_server
 apprise = pytest.importorskip("apprise")
 from event.handler.apprise import AppriseHandler  # noqa: E402  # it needs the extra
 
-pytestmark = pytest.mark.filterwarnings("default")  # of Apprise
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
 class Site(http.server.BaseHTTPRequestHandler):
