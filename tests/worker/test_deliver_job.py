@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from event import Event
+from event import Event, _log
 from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
@@ -98,6 +98,23 @@ def test_file_instead_of_the_outbox_is_reported(tmp_path, connection):
     job = deliver(Outbox(tmp_path / "file"), connection)
     assert job.wait_for("trouble")["text"]
     assert "summary" not in kinds(job.stop())
+
+
+def test_warning_of_the_first_scan_is_reported(box, connection, monkeypatch):
+    start = deliver_job.Thread.start
+
+    def start_and_let_it_log(thread):
+        start(thread)
+        if thread.name == "event feeder":
+            thread.join()
+
+    def log(_delivering):
+        _log.warning("damaged")
+
+    monkeypatch.setattr(deliver_job.Thread, "start", start_and_let_it_log)
+    job = JobThread(connection, lambda job, _, reporter: deliver_job.run(job, reporter, log), make_job(box))
+    assert job.wait_for("log") == {"text": "damaged"}
+    job.stop()
 
 
 def test_worker_without_threads_is_reported(box, connection, monkeypatch):

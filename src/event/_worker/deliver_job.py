@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import logging  # noqa: F401  # so that `Log` captures from the start: plugins may log secrets
 import time
+from contextlib import ExitStack
 from threading import Event, Lock, Thread
 
 from event._outbox import Outbox
@@ -82,14 +83,14 @@ def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], No
 
     :param feed: called in a thread; adds the outbox's entries to the pool
     """
-    try:
-        delivering = Delivering(job, reporter)
-        feeder = Thread(target=feed, args=(delivering,), name="event feeder", daemon=True)
-        feeder.start()
-    except RuntimeError:
-        _report_no_threads(reporter)
-        return
-    with delivering.log:
+    with ExitStack() as stack:
+        try:
+            delivering = Delivering(job, reporter)
+            stack.enter_context(delivering.log)  # before the feeder can log a warning
+            Thread(target=feed, args=(delivering,), name="event feeder", daemon=True).start()
+        except RuntimeError:
+            _report_no_threads(reporter)
+            return
         while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
             delivering.set_lane(**frame[0])
         delivering.stop()
