@@ -20,7 +20,7 @@ _CLEARED_VARIABLES = ("E3_EVENT_", "E3_ENABLE_", "AWS_", "SSL_CERT_", "NETRC", "
 # runs. Measuring a child takes 0.2 s of processor time, ten times as long as its start. A child that is killed while
 # coverage writes its SQLite file at exit leaves a damaged file ("SQLITE_CORRUPT: database disk image is malformed"). A
 # test here that kills children at random moments uses the fixture `unmeasured_children`.
-MEASURED = ("cli/", "test_process.py", "worker/")
+MEASURED = ("cli/", "worker/")
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"  # coverage's `patch = subprocess` sets it
 _measuring = pytest.StashKey()
 

@@ -1,4 +1,4 @@
-"""The command as a real process and in this one, and plugins in a directory that both import from."""
+"""Run the command line, in a new process or in this one, and install plugins for both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from event._cli import main
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty current directory."""
+    """Change to an empty directory; return its path."""
     path = tmp_path / "here"
     path.mkdir()
     monkeypatch.chdir(path)
@@ -23,7 +23,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def process(here):
-    """Run ``python -m event`` to its end; the text is UTF-8, whatever the machine's locale."""
+    """Return a function that runs ``python -m event`` until it exits. Its output is UTF-8 in every locale."""
 
     def run(*args, **kwargs):
         env = {**os.environ, "PYTHONUTF8": "1", **kwargs.pop("env", {})}
@@ -36,7 +36,7 @@ def process(here):
 
 @pytest.fixture
 def command(here, capsys):
-    """Run the command in this process; return its status and the lines of stdout and stderr."""
+    """Return a function that runs the command line here. It returns the status and the lines of stdout and stderr."""
 
     def run(*args):
         status = main([*args])
@@ -48,7 +48,7 @@ def command(here, capsys):
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """Install a distribution that holds one module and registers a handler."""
+    """Return a function that installs a distribution with one module, which registers a handler."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(site)

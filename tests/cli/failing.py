@@ -1,11 +1,14 @@
-"""Runs a command again and again; in each run, the next one of its file system calls fails.
+"""A script that runs a command many times. In each run, another file system call fails: the first, the second, ….
 
-A script: DIRECTORY COMMAND HANDLER FORM ERRORS.
+Arguments: DIRECTORY COMMAND HANDLER FORM ERRORS
 
-It is preloaded with helpers/failing_calls.c, and forks each run from one warm process: an interpreter for each would
-take most of the time. ERRORS are names of errno; call N fails with number N of them, or with "each", with all in turn.
+The library helpers/failing_calls.c is preloaded. Each run is forked from one process that has imported everything;
+to start an interpreter for each run would take most of the time.
 
-It prints a line of JSON for each run, which test_failing_calls.py checks.
+ERRORS are names of the module errno, separated by commas. Call N fails with one of them, in turn. If the first word is
+"each", each call fails in one run with each of the others.
+
+The script prints a line of JSON for each run, which test_failing_calls.py checks.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ from event._outbox import Outbox
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from helpers.commands import stored_events  # next to this script's directory
 
-STATE = struct.Struct("iii32s")  # calls so far, the call that fails, its errno, its name
+STATE = struct.Struct("iii32s")  # struct state of failing_calls.c: count, number, error, failed
 CONTENT = b"0123456789abcdef" * 4096
 
 
 class Tally:
-    """Appends the id of each delivery to a file, which is outside of the directory whose calls fail."""
+    """A handler that appends the id of each delivery to a file outside of the directory whose calls fail."""
 
     def __init__(self, path):
         self.path = path
@@ -59,16 +62,16 @@ class Tally:
 
 
 class Place:
-    """A directory with an outbox, and the commands that use it.
+    """Directories for an outbox, its handlers and a log, and the commands that use them.
 
     :param calls: the memory that failing_calls.c shares with all processes
     """
 
     def __init__(self, directory, calls, form):
-        # failing_calls.c counts the calls for the first directory.
-        self.below, self.intact = os.path.join(directory, "failing"), os.path.join(directory, "intact")
-        self.is_attachment = form == "attachment"  # only the calls for the attachment fail, and all from one call on
-        outbox, log = (self.intact, self.below) if self.is_attachment else (self.below, self.intact)
+        # Only calls for the first directory fail.
+        self.failing, self.intact = os.path.join(directory, "failing"), os.path.join(directory, "intact")
+        self.is_attachment = form == "attachment"  # only calls for the attachment fail: one call and all later ones
+        outbox, log = (self.intact, self.failing) if self.is_attachment else (self.failing, self.intact)
         self.outbox = os.path.join(outbox, "outbox")
         self.events = os.path.join(outbox, "events")
         self.tally = os.path.join(directory, "tally")
@@ -81,12 +84,12 @@ class Place:
         self.failed = ""
         self.clear()
         self.set_down(down=True)
-        open(self.events, "w").close()  # the file handler fails too
+        open(self.events, "w").close()  # so that the file handler fails too
         self.send()
         shutil.move(self.outbox, self.waiting)
 
     def clear(self):
-        for directory in (self.below, self.intact):
+        for directory in (self.failing, self.intact):
             shutil.rmtree(directory, ignore_errors=True)
             os.mkdir(directory)
         with open(self.log, "wb") as file:
@@ -100,7 +103,7 @@ class Place:
             os.unlink(self.down)
 
     def run(self, *args, call=0, error=0):
-        """Run the command; return its status and what it printed to stderr."""
+        """Run the command line in a fork; return its status and its stderr."""
         self.calls[: STATE.size] = STATE.pack(0, -call if self.is_attachment else call, error, b"")
         pid = os.fork()
         if not pid:
@@ -122,41 +125,41 @@ class Place:
         return self.run("deliver", self.outbox, "--all", **failure)
 
     def fail(self, command, handler, call, error):
-        """Have a call of a command fail; return what became of the event."""
+        """Let a call of a command fail; return what happened to the event."""
         self.clear()
         if command == "deliver":
             shutil.copytree(self.waiting, self.outbox)
         self.set_down(down=handler == "down")
         status, text = getattr(self, command)(call=call, error=error)
-        done = {"failed": self.failed, "status": status, "stderr": text, "damaged": self.entries("corrupt", "failed")}
+        result = {"failed": self.failed, "status": status, "stderr": text, "damaged": self.entries("corrupt", "failed")}
         self.set_down(down=False)
         later = [self.deliver()]
-        if self.entries():  # the first one has released the claim of a process that had just died
+        if self.entries():  # the claim of a process that had just died; the first `deliver` has only released it
             later.append(self.deliver())
         with open(self.tally) as file:
-            done["deliveries"] = file.read().split()
+            result["deliveries"] = file.read().split()
         files = stored_events(self.events)
-        noted = [content.get("not_attached") for content in files]
-        return {**done, "later": later, "left": self.entries(), "files": len(files), "not_attached": noted}
+        missing = [content.get("not_attached") for content in files]
+        return {**result, "later": later, "left": self.entries(), "files": len(files), "not_attached": missing}
 
     def entries(self, *states):
         return [candidate.name for candidate, _ in Outbox(self.outbox).entries(*states)]
 
 
 def import_all():
-    """Import what the commands import, so that each run does not."""
+    """Import what the commands import, so that the runs need not."""
     for module in pkgutil.walk_packages(event.__path__, "event."):
         if not module.name.startswith(("event._broker", "event._pyinstaller", "event.handler.", "event.__main__")):
             importlib.import_module(module.name)
 
 
 def fail_each(place, command, handler, errors):
-    """Have each call fail; print what became of the event."""
+    """Let each call fail in a run of its own; print what happened to the event."""
     for call in itertools.count(1):
         for error in errors[1:] if errors[0] == "each" else [errors[call % len(errors)]]:
-            done = place.fail(command, handler, call, getattr(errno, error))
-            print(json.dumps({"call": call, "error": error, **done}), flush=True)
-        if not done["failed"]:
+            result = place.fail(command, handler, call, getattr(errno, error))
+            print(json.dumps({"call": call, "error": error, **result}), flush=True)
+        if not result["failed"]:
             return
 
 

@@ -1,4 +1,4 @@
-"""Outboxes for the tests of the command line: events that wait, since a file is where their directory should be."""
+"""Outboxes for the tests of the command line. Their events wait because a file blocks the file handler's directory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from event._outbox import Outbox
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "data" / "outbox"
 GOLDEN_ID = "8f14e45f-ceea-467f-a0e6-000000000001"
-TRACED_ID = "8f14e45f-ceea-467f-a0e6-000000000002"  # put within a span
+TRACED_ID = "8f14e45f-ceea-467f-a0e6-000000000002"  # of the entry that was put within a span
 
 
 def block(name="events"):
-    """Have the file handler fail for this directory."""
+    """Make the file handler fail: put a file in the place of its directory."""
     pathlib.Path(name).write_text("in the way", "utf-8")
 
 
-def free(name="events"):
-    """Have it work again."""
+def unblock(name="events"):
+    """Remove the file that `block` has put there."""
     pathlib.Path(name).unlink()
 
 
-def wait_for(*names, handlers=(("file", "events"),), outbox="ob"):
-    """Put events that wait until `free`; return their ids."""
+def put_waiting(*names, handlers=(("file", "events"),), outbox="ob"):
+    """Put events whose first attempt fails, because their directory is blocked; return the ids of their entries."""
     before = set(ids(outbox))
     block(handlers[0][1])
     manager = event.EventManager(outbox=outbox)
@@ -36,7 +36,7 @@ def wait_for(*names, handlers=(("file", "events"),), outbox="ob"):
 
 
 def make_due(*entry_ids, outbox="ob"):
-    """Have entries be due now."""
+    """Make entries due now."""
     bucket = pathlib.Path(outbox, "waiting/30")
     bucket.mkdir(exist_ok=True)
     for entry_id in entry_ids:
@@ -44,12 +44,12 @@ def make_due(*entry_ids, outbox="ob"):
 
 
 def ids(outbox="ob", state="waiting"):
-    """Return the ids in a state."""
+    """Return the ids of the entries in a state."""
     return [candidate.id for candidate, _ in Outbox(outbox).entries(state)]
 
 
 def path_of(entry_id, outbox="ob"):
-    """Return where an entry is."""
+    """Return the path of an entry."""
     (candidate,) = Outbox(outbox).find(entry_id)
     return pathlib.Path(outbox, candidate.name)
 
@@ -60,13 +60,13 @@ def text_of(path):
 
 
 def golden_path(entry_id=GOLDEN_ID):
-    """Return where a golden entry is."""
+    """Return the path of a golden entry in the test data."""
     (path,) = (GOLDEN / "waiting").glob(f"*/{entry_id}")
     return path
 
 
-def golden(outbox="ob", entry_id=GOLDEN_ID):
-    """Copy a golden entry into an outbox."""
+def copy_golden(outbox="ob", entry_id=GOLDEN_ID):
+    """Copy a golden entry into an outbox; return the path of the copy."""
     for state in ("", "tmp", "claimed", "waiting", "failed", "corrupt"):
         pathlib.Path(outbox, state).mkdir(mode=0o700, parents=True, exist_ok=True)
     source = golden_path(entry_id)

@@ -1,4 +1,4 @@
-"""Handlers that crash, hang or damage their process, against `deliver` and `relay`: no other handler waits."""
+"""Handlers that crash, hang or damage their process do not affect other handlers of `deliver` and `relay`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ import signal
 
 import pytest
 
-from cli.relays import Queue, eventually, started
-from cli.test_bad_plugins import BAD, EATS_MEMORY, FAILING, KINDS, zoo  # noqa: F401  # zoo: a fixture
+from cli.processes import started
+from cli.test_bad_plugins import BAD, EATS_MEMORY, FAILING, KINDS, bad_plugins  # noqa: F401  # a fixture
+from cli.test_relay import publish
 from event import Event
 from event._outbox import NewEntry, Outbox
+from helpers.brokers import RabbitQueue
 from helpers.commands import handler_source, in_parallel, stored_events
+from helpers.waiting import wait_until
 
 if os.name == "nt":
     pytest.skip("platform: the commands and the signals are those of a POSIX system", allow_module_level=True)
 
-# The other tests run the same code, with coverage.
+# Other tests measure the same code.
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("unmeasured_children")]
 
-COUNT = 6
+COUNT = 6  # events for each bad handler
 
 
 @pytest.fixture
-def names(here, zoo, kinds):  # noqa: F811  # the fixture
-    """Install bad plugins; return their kinds by the name of the handler, which is that of a directory too."""
-    installed = zoo(kinds)
+def names(here, bad_plugins, kinds):  # noqa: F811  # the fixture
+    """Install bad plugins, and make a directory with the name of each handler; return their kinds by that name."""
+    installed = bad_plugins(kinds)
     for name in installed:
         (here / name).mkdir()
     return installed
 
 
 def fill(place, *bad):
-    """Put events that are due, each for a healthy handler and bad ones; return the outbox."""
+    """Put events that are due for a healthy handler and bad ones; return the outbox."""
     box = Outbox(place / "outbox")
     handlers = {"file": str(place / "events"), **dict.fromkeys(bad, "secret")}
     for claim in box.put_many([NewEntry(Event("n", uid=f"u-{number}"), handlers) for number in range(COUNT)]):
@@ -55,9 +58,9 @@ def test_deliver_sends_all_to_the_healthy_handler_and_exits(here, process, names
         assert len(stored_events(here / name / "events")) == COUNT, kind
         assert not is_claimed(box), kind
         left = [entry for _, entry in box.entries("waiting")]
-        assert (kind, done.returncode) == (kind, 0)  # what is left is kept
+        assert (kind, done.returncode) == (kind, 0)  # the other events are still in the outbox
         assert all(set(entry.pending) == {name} for entry in left), kind
-        if kind != "closes each descriptor":  # whether the delivery is recorded depends on what was closed
+        if kind != "closes each descriptor":  # then the delivery may not be recorded
             assert bool(left) == (kind in FAILING), kind
         assert f"e3-event deliver: {COUNT - len(left)} of {COUNT} delivered" in done.stderr, kind
         assert "secret" not in done.stderr, kind
@@ -74,9 +77,9 @@ ALL = {f"u-{number}" for number in range(COUNT)}
 def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, names):
     with started("deliver", "--watch", "outbox", "--timeout", "1") as watch:
         box = fill(here, *names)
-        eventually(lambda: delivered(here) == ALL, "the healthy handler has all")
+        wait_until(lambda: delivered(here) == ALL, "the healthy handler has all events")
         box.put(Event("n", uid="u-later"), {"file": str(here / "events")}).postpone(1)
-        eventually(lambda: delivered(here) == {*ALL, "u-later"}, "it gets what comes later")
+        wait_until(lambda: delivered(here) == {*ALL, "u-later"}, "the healthy handler has the later event")
         assert watch.end(signal.SIGTERM) == 0
     assert not is_claimed(box)
 
@@ -86,14 +89,14 @@ def test_watch_delivers_all_to_the_healthy_handler_next_to_all_bad_ones(here, na
 def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, names, rabbit, options):
     def run(name):
         place, kind = here / name, names[name]
-        queue = Queue(rabbit.server.url)
+        queue = RabbitQueue(rabbit.server)
         handlers = ("--handler", "file=events", "--handler", f"{name}=secret")
         chosen = ("--queue", queue.name, *handlers, "--timeout", "1", *options)
-        with started("relay", queue.url, *chosen, cwd=place) as relay:
-            queue.send(*(str(number) for number in range(COUNT)))
-            eventually(lambda: delivered(place) == ALL, f"{kind}: the healthy handler has all")
-            queue.send("later")
-            eventually(lambda: delivered(place) == {*ALL, "u-later"}, f"{kind}: it gets what comes later")
+        with started("relay", rabbit.server.url, *chosen, cwd=place) as relay:
+            publish(queue, *(str(number) for number in range(COUNT)))
+            wait_until(lambda: delivered(place) == ALL, f"{kind}: the healthy handler has all events")
+            publish(queue, "later")
+            wait_until(lambda: delivered(place) == {*ALL, "u-later"}, f"{kind}: the later event is delivered")
             assert relay.end(signal.SIGTERM) == 0, kind
         assert "secret" not in relay.text, kind
 

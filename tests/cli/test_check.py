@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import re
 import sys
@@ -13,11 +13,12 @@ from typing import ClassVar
 import pytest
 
 from event import EventHandler, _registry
+from helpers.commands import stored_events
 
 GOOD = "class Handler:\n    def send_event(self, event): return {result}\n    decode_config = lambda text: {{}}\n"
 
 
-# Apprise 1.x imports it for another package's sake.
+# Apprise 1.x imports a package that imports imghdr.
 loading_apprise = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
@@ -34,25 +35,21 @@ class NoExtra(Extra):
 
 @pytest.fixture
 def builtins(monkeypatch):
-    """A table of the built-ins that a test may add to."""
+    """Return a table of the built-in handlers, to which the test may add others."""
     table = dict(_registry.BUILTINS)
     monkeypatch.setattr(_registry, "BUILTINS", table)
     return table
 
 
 def states(lines):
-    """Return the rows of the installed handlers: name -> (distribution, state)."""
+    """Return the table of installed handlers: name -> (distribution, state)."""
     rows = [re.split(" {2,}", line.strip()) for line in lines[1 : lines.index("")]]
     return {name: (dist, state) for name, dist, state in rows}
 
 
 def entries(lines, title="Handlers of E3_EVENT_HANDLERS:"):
-    found = []
-    for line in lines[lines.index(title) + 1 :]:
-        if not line:
-            break
-        found.append(line)
-    return found
+    """Return the lines below a title, until an empty line."""
+    return [*itertools.takewhile(bool, lines[lines.index(title) + 1 :])]
 
 
 def test_check_succeeds_without_configuration(command):
@@ -63,7 +60,7 @@ def test_check_succeeds_without_configuration(command):
     assert entries(out) == ["  none"]
 
 
-def test_process_lists_built_in_handlers_with_their_distribution(process):
+def test_built_in_handlers_are_listed_with_their_distribution(process):
     done = process("check")
     found = states(done.stdout.splitlines())
     assert {"file", "logging", "smtp", "s3"} <= set(found)
@@ -71,7 +68,7 @@ def test_process_lists_built_in_handlers_with_their_distribution(process):
     assert found["file"][1] == "ok"
 
 
-def test_a_plugin_is_listed_with_its_distribution(command, plugin):
+def test_plugin_is_listed_with_its_distribution(command, plugin):
     plugin("slack", GOOD.format(result=True))
     status, out, _ = command("check")
     assert status == 0
@@ -96,7 +93,7 @@ def test_columns_are_aligned(command, plugin):
         pytest.param("class Other: pass\n", "fails to import: AttributeError", id="no such attribute"),
     ],
 )
-def test_a_broken_plugin_is_listed_with_the_reason_and_is_status_1(command, plugin, source, reason):
+def test_broken_plugin_is_listed_with_the_reason_and_exits_with_1(command, plugin, source, reason):
     plugin("bad", source)
     status, out, err = command("check")
     assert (status, err) == (1, ["e3-event check: 1 problem"])
@@ -119,17 +116,17 @@ def test_name_in_two_distributions_is_broken_and_both_are_listed(command, plugin
 @pytest.mark.parametrize(
     ("dist", "status", "state"),
     [
-        pytest.param("acme_file", 1, "broken: not used: 'file' is a built-in handler", id="anybody"),
-        pytest.param("e3-core", 0, "not used: 'file' is a built-in handler", id="e3-core, as must be expected"),
+        pytest.param("acme_file", 1, "broken: not used: 'file' is a built-in handler", id="another package"),
+        pytest.param("e3-core", 0, "not used: 'file' is a built-in handler", id="e3-core, which has the same handlers"),
     ],
 )
 def test_plugin_with_the_name_of_a_built_in_handler_is_reported(command, plugin, dist, status, state):
     plugin("file", GOOD.format(result=True), dist=dist)
-    found, out, _ = command("check")
-    assert found == status
-    ours, theirs = [re.split(" {2,}", line.strip()) for line in out if line.startswith("  file ")]
-    assert ours[1].startswith("e3-event ")
-    assert theirs == ["file", f"{dist} 2.1", state]
+    actual, out, _ = command("check")
+    assert actual == status
+    built_in, plugins = [re.split(" {2,}", line.strip()) for line in out if line.startswith("  file ")]
+    assert built_in[1].startswith("e3-event ")
+    assert plugins == ["file", f"{dist} 2.1", state]
 
 
 def test_damaged_metadata_of_one_distribution_does_not_hide_the_rest(command, plugin):
@@ -227,7 +224,7 @@ def test_resolved_references_are_fine_and_not_shown(command, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("more", "state"),
+    ("attributes", "state"),
     [
         ("", "ok"),
         ("references = ('url',); url = 'env:BOARD'", "ok"),
@@ -238,8 +235,8 @@ def test_resolved_references_are_fine_and_not_shown(command, monkeypatch):
         ("references = ('absent',)", "broken: AttributeError: 'Handler' object has no attribute 'absent'"),
     ],
 )
-def test_references_of_a_plugin_are_resolved(command, plugin, monkeypatch, more, state):
-    plugin("board", GOOD.format(result=True) + f"\n    {more}\n")
+def test_references_of_a_plugin_are_resolved(command, plugin, monkeypatch, attributes, state):
+    plugin("board", GOOD.format(result=True) + f"\n    {attributes}\n")
     monkeypatch.setenv("BOARD", "https://board.example.com")
     monkeypatch.setenv("E3_EVENT_HANDLERS", "board")
     status, out, _ = command("check")
@@ -257,9 +254,7 @@ def test_handlers_can_be_checked_before_they_are_configured(command):
     status, out, _ = command("check", "--send", "--handler", "file=events")
     assert status == 0
     assert entries(out, "Handlers of --handler:") == ["  file  ok"]
-    (path,) = [n for n in os.listdir("events") if n.endswith(".json")]
-    with open(os.path.join("events", path), encoding="utf-8") as file:
-        data = json.load(file)
+    (data,) = stored_events()
     assert (data["name"], data["test"]) == ("e3-event check", True)
     assert data["end_time"] is not None
     assert f"Test event {data['uid']}:" in out

@@ -40,18 +40,18 @@ def test_shell_accepts_the_script(command, shell):
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: bash")
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("words", "expected"),
     [
         pytest.param(["de"], ["deliver"], id="a command"),
-        pytest.param(["outbox", "pr"], ["prune"], id="a command below"),
+        pytest.param(["outbox", "pr"], ["prune"], id="a subcommand"),
         pytest.param(["send", "n", "--outbox", "x", "--str"], ["--strict"], id="an option"),
         pytest.param(["run", "n", "--", "--str"], [], id="after --"),
     ],
 )
-def test_bash_completes(command, line, expected):
+def test_bash_completes(command, words, expected):
     script = "\n".join(command("completion", "bash")[1])
-    words = " ".join(["e3-event", *line])
-    code = f'{script}\nCOMP_WORDS=({words}); COMP_CWORD={len(line)}; _e3_event; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    line = " ".join(["e3-event", *words])
+    code = f'{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _e3_event; printf "%s\\n" "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == expected
 
@@ -61,7 +61,7 @@ def test_bash_completes(command, line, expected):
     ("line", "expected"),
     [
         pytest.param("de", ["deliver"], id="a command"),
-        pytest.param("outbox pr", ["prune"], id="a command below"),
+        pytest.param("outbox pr", ["prune"], id="a subcommand"),
         pytest.param("send n --outbox x --str", ["--strict"], id="an option"),
     ],
 )
@@ -73,5 +73,5 @@ def test_fish_completes(command, tmp_path, line, expected):
     assert [each.split("\t")[0] for each in done.stdout.splitlines()] == expected
 
 
-def test_an_unknown_shell_is_a_wrong_command_line(command):
+def test_unknown_shell_is_a_wrong_command_line(command):
     assert command("completion", "tcsh")[0] == 2

@@ -1,4 +1,4 @@
-"""The commands keep events without being told, and never fail for the outbox's sake."""
+"""The commands store undelivered events by default, and a missing or unusable outbox fails no command."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import pathlib
 
 import pytest
 
-from cli.outboxes import block, free, ids
+from cli.outboxes import block, ids, unblock
 from event import _places
-from helpers.commands import TO_FILES, stored_events
+from helpers.commands import TO_FILES, handler_source, stored_events
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: these homes are those of POSIX")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="platform: Windows has other home directories")
 
 
 @pytest.fixture(autouse=True)
 def default(monkeypatch):
+    """Let the commands use the default outbox; return its path."""
     monkeypatch.delenv("E3_EVENT_OUTBOX")
     return _places.default_outbox()
 
@@ -27,12 +28,12 @@ def test_failed_event_is_stored_in_the_default_outbox_of_all_commands(command, d
     assert len(ids(default)) == 1
     assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
     assert f"  {default}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt" in command("check")[1]
-    free()
+    unblock()
     assert command("deliver", "--all")[0] == 0
     assert [data["uid"] for data in stored_events()] == ["u"]
 
 
-def test_failed_event_of_a_step_is_stored(process, default):
+def test_event_of_run_is_stored(process, default):
     block()
     done = process("run", "n", *TO_FILES, "--", "sh", "-c", "exit 3")
     assert done.returncode == 3
@@ -53,9 +54,9 @@ def test_none_turns_the_default_outbox_off(command, default, monkeypatch, how):
 
 def test_outbox_commands_report_a_missing_outbox(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", "none")
-    for args, status in ((["deliver"], 0), (["outbox", "list"], 0), (["outbox", "show", "x"], 1)):
-        ended, out, err = command(*args)
-        assert (ended, out, len(err)) == (status, [], 1)
+    for args, expected in ((["deliver"], 0), (["outbox", "list"], 0), (["outbox", "show", "x"], 1)):
+        status, out, err = command(*args)
+        assert (status, out, len(err)) == (expected, [], 1)
         assert err[0].endswith("no outbox is configured; give its directory with --outbox")
 
 
@@ -81,7 +82,7 @@ def test_strict_exits_with_1_if_the_event_is_only_stored(command):
     block()
     assert command("send", "n", "--strict", *TO_FILES)[0] == 1
     assert command("send", "n", "--strict")[0] == 1
-    free()
+    unblock()
     assert command("send", "n", "--strict", *TO_FILES)[0] == 0
 
 
@@ -92,8 +93,6 @@ def test_quiet_is_silent_unless_something_fails(command):
 
 
 def test_failed_event_is_lost_if_its_outbox_was_removed(command, plugin, default):
-    from helpers.commands import handler_source
-
     plugin("remover", handler_source(f"import shutil; shutil.rmtree({default!r}); return False"))
     status, _, err = command("send", "n", "--handler", "remover")
     assert (status, err[-1].endswith("; lost")) == (1, True)

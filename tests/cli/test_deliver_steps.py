@@ -1,4 +1,4 @@
-"""What ``deliver`` does with what its supervisor tells, which the test plays."""
+"""``e3-event deliver`` with a simulated supervisor."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if os.name == "nt":
 
 
 @pytest.fixture
-def play(monkeypatch):
-    """Have a supervisor's steps do what a test says; return what was asked of it."""
-    asked = []
+def simulate(monkeypatch):
+    """Return a function that replaces the supervisor. Each argument is called in one step of it, with its listener.
 
-    def start(*acts, summary=None):
+    The function returns the list of the calls of `stop` and `abort`.
+    """
+    calls = []
+
+    def start(*steps, summary=None):
         class Supervisor:
             finished = is_absent = False
             failed = ""
@@ -30,22 +33,22 @@ def play(monkeypatch):
 
             def __init__(self, job, listener, worker):
                 self.summary = summary
-                self._acts = list(acts)
+                self._steps = list(steps)
                 self._listener = listener
 
             def step(self, seconds):
-                if self._acts:
-                    self._acts.pop(0)(self._listener)
-                self.finished = not self._acts
+                if self._steps:
+                    self._steps.pop(0)(self._listener)
+                self.finished = not self._steps
 
             def stop(self):
-                asked.append("stop")
+                calls.append("stop")
 
             def abort(self):
-                asked.append("abort")
+                calls.append("abort")
 
         monkeypatch.setattr(event._worker, "Supervisor", Supervisor, raising=False)
-        return asked
+        return calls
 
     return start
 
@@ -54,7 +57,7 @@ def raise_signal(number):
     return lambda _listener: signal.raise_signal(number)
 
 
-def nothing(_listener):
+def do_nothing(_listener):
     pass
 
 
@@ -63,34 +66,34 @@ def interrupt(_listener):
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_signal_stops_the_supervisor_and_sets_the_exit_status(command, play, number, expected):
-    asked = play(nothing, raise_signal(number), nothing)
+def test_signal_stops_the_supervisor_and_sets_the_exit_status(command, simulate, number, expected):
+    calls = simulate(do_nothing, raise_signal(number), do_nothing)
     status, _, err = command("deliver", "ob", "--watch")
     assert (status, err) == (expected, [])
-    assert asked == ["stop", "stop"]
+    assert calls == ["stop", "stop"]
 
 
-def test_second_signal_aborts_the_supervisor(command, play):
-    asked = play(raise_signal(signal.SIGINT), interrupt)
+def test_second_signal_aborts_the_supervisor(command, simulate):
+    calls = simulate(raise_signal(signal.SIGINT), interrupt)
     assert command("deliver", "ob") == (130, [], [])
-    assert asked == ["stop", "abort"]
+    assert calls == ["stop", "abort"]
 
 
-def test_unknown_summary_counts_are_omitted(command, play):
-    play(nothing)
+def test_unknown_summary_counts_are_omitted(command, simulate):
+    simulate(do_nothing)
     status, _, err = command("deliver", "ob")
     assert (status, err) == (0, ["e3-event deliver: nothing was due"])
 
 
 @pytest.mark.parametrize(("options", "expected"), [((), 0), (("--strict",), 1)], ids=["usual", "strict"])
-def test_outbox_problem_exits_with_1_if_strict(command, play, options, expected):
-    play(lambda listener: listener.log("the disk is full"), summary={"waiting": 0})
+def test_outbox_problem_exits_with_1_if_strict(command, simulate, options, expected):
+    simulate(lambda listener: listener.log("the disk is full"), summary={"waiting": 0})
     status, _, err = command("deliver", "ob", *options)
     assert (status, err[0]) == (expected, "e3-event deliver: the disk is full")
 
 
-def test_number_of_jobs_is_passed_to_the_supervisor(command, play):
-    play(nothing)
+def test_number_of_jobs_is_passed_to_the_supervisor(command, simulate):
+    simulate(do_nothing)
     assert command("deliver", "ob", "--jobs", "3")[0] == 0
     status, _, err = command("deliver", "ob", "--jobs", "0")
     assert status == 2
@@ -106,7 +109,7 @@ def test_quiet_prints_no_line_for_a_success_without_warnings(capsys, shown):
 
 
 class Terminal(io.StringIO):
-    """A terminal of which nothing is known."""
+    """A terminal of unknown width."""
 
     def isatty(self):
         return True
@@ -115,9 +118,7 @@ class Terminal(io.StringIO):
         raise OSError
 
 
-class Pass:
-    """What a supervisor knows of a pass that goes on."""
-
+class RunningSupervisor:
     finished, total = False, 2
 
 
@@ -125,13 +126,13 @@ def test_terminal_progress_replaces_the_previous_text(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     report = deliver.Report("deliver")
-    report.show_progress(Pass())
+    report.show_progress(RunningSupervisor())
     entry = OpenEntry("e", "claim", "n")
     entry.results.append(Result("file", {"ok": False, "error": "down"}))
     report.entry(entry, "waiting")
     report.clear()
     terminal.truncate(terminal.seek(0))
-    report.show_progress(Pass())
+    report.show_progress(RunningSupervisor())
     report.clear()
     assert terminal.getvalue() == "1 of 2 done, 1 not delivered\r                            \r"
 
@@ -144,7 +145,7 @@ def test_entry_released_untried_is_neither_counted_nor_a_failure():
 
 @pytest.mark.parametrize("keeps", [True, False])
 def test_results_are_kept_only_for_json(keeps):
-    """A relay has any number of them."""
+    """A relay, which runs for days, would use more and more memory for them."""
     report = deliver.Report("relay", quiet=True, keeps_results=keeps)
     entry = OpenEntry("e", "claim", "n")
     entry.results.append(Result("file", {"ok": True}))

@@ -1,4 +1,4 @@
-"""No failing system call loses an event: each call of `send` and `deliver` fails once, by a preloaded library."""
+"""No failing system call loses an event. A preloaded library makes each call of `send` and `deliver` fail once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def preloaded(directory):
-    """Compile the library; return an environment with which calls below ``directory/failing`` can fail."""
+    """Compile the library; return an environment in which calls for ``directory/failing`` can fail."""
     library, state = directory / "failing_calls.so", directory / "state"
     source = pathlib.Path(__file__).parents[1] / "helpers" / "failing_calls.c"
     subprocess.run([COMPILER, "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
@@ -38,7 +38,7 @@ def preloaded(directory):
 
 
 def run_failing(directory, command, handler, form, errors):
-    """Run the command once for each call, which fails; return what became of each event."""
+    """Run a command once for each of its calls, which then fails; return the results."""
     env = preloaded(directory)
     arguments = [sys.executable, failing.__file__, directory, command, handler, form, ",".join(errors)]
     done = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
@@ -46,14 +46,14 @@ def run_failing(directory, command, handler, form, errors):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check(command, runs):
+def assert_no_event_is_lost(command, runs):
     for run in runs:
         assert run["damaged"] == [], run
         assert run["left"] == [], run
         assert len(run["deliveries"]) == 1, run
         assert run["files"] == 1, run
         assert "Traceback" not in run["stderr"], run
-        if run["status"]:  # this pass could not read the outbox, and says so; the next one delivered the event
+        if run["status"]:  # this `deliver` could not read the outbox; the next one has delivered the event
             assert (run["status"], command) == (1, "deliver"), run
             assert os.strerror(getattr(errno, run["error"])).lower() in run["stderr"].lower(), run
     assert len(runs) > 50
@@ -62,22 +62,22 @@ def check(command, runs):
 @pytest.mark.parametrize(("command", "handler"), [("send", "down"), ("deliver", "up")])
 def test_failure_of_any_call_of_the_command_loses_no_event(tmp_path, command, handler):
     runs = run_failing(tmp_path, command, handler, "directory", ERRORS)
-    check(command, runs)
+    assert_no_event_is_lost(command, runs)
     if handler == "up":
         assert {run["failed"] for run in runs} > CALLS
 
 
 def test_attachment_that_fails_from_any_call_on_does_not_lose_its_event(tmp_path):
-    """The calls are those of the checksum, then of the copy in the outbox, then of the handlers."""
-    seen = set()
+    """First the checksum reads the attachment, then the outbox copies it, then the handlers read the copy."""
+    steps = set()
     for run in run_failing(tmp_path, "send", "up", "attachment", ERRORS):
         err = run["stderr"]
         step = "checksum" if "cannot attach" in err else "copy" if "is left out" in err else "handler"
         assert (len(run["deliveries"]), run["files"], run["left"]) == (1, 1, []), run
         assert run["not_attached"] == [None if step == "handler" else ["log"]], run
         assert "lost" not in err, run
-        seen.add(step)
-    assert seen == {"checksum", "copy", "handler"}
+        steps.add(step)
+    assert steps == {"checksum", "copy", "handler"}
 
 
 @pytest.mark.long
@@ -86,4 +86,5 @@ def test_attachment_that_fails_from_any_call_on_does_not_lose_its_event(tmp_path
 @pytest.mark.parametrize("handler", ["up", "down"])
 @pytest.mark.parametrize("command", ["send", "deliver"])
 def test_failure_of_any_call_with_any_error_loses_no_event(tmp_path, command, handler, form):
-    check(command, run_failing(tmp_path, command, handler, form, ("each", *ERRORS)))
+    runs = run_failing(tmp_path, command, handler, form, ("each", *ERRORS))
+    assert_no_event_is_lost(command, runs)

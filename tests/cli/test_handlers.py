@@ -1,4 +1,4 @@
-"""Where ``e3-event send`` finds handlers, and what it says of each."""
+"""How ``e3-event send`` finds its handlers, and what it prints about each of them."""
 
 from __future__ import annotations
 
@@ -70,24 +70,26 @@ def test_nothing_is_sent_if_no_handler_loads(command):
 
 
 @pytest.mark.parametrize(
-    ("send", "line"),
+    ("send", "reason"),
     [
         pytest.param("raise OSError('no route')", "no route", id="raises"),
         pytest.param("raise OSError('a\\n  b\\x1b[31m')", r"a b\x1b[31m", id="control characters"),
         pytest.param("raise OSError('x' * 9999)", "x" * 900, id="very long"),
         pytest.param("sys.exit(3)", "SystemExit: 3", id="exits"),
-        pytest.param("return False", "the handler returned False", id="refuses without a word"),
+        pytest.param("return False", "the handler returned False", id="refuses without a reason"),
         pytest.param(
             "logging.getLogger('event').warning('%s is\\nfull', 'disk')\n        return False",
             "disk is full",
-            id="refuses and logs why",
+            id="refuses and logs the reason",
         ),
         pytest.param(
             "l = logging.getLogger('event')\n        l.warning('one')\n        l.error('two')\n        return False",
             "one; two",
             id="logs twice",
         ),
-        pytest.param("logging.getLogger('event').warning('%d', 'x')\n        return False", "%d", id="logs badly"),
+        pytest.param(
+            "logging.getLogger('event').warning('%d', 'x')\n        return False", "%d", id="logs with a wrong format"
+        ),
         pytest.param(
             "try: 1 / 0\n        except Exception: logging.getLogger('event').exception('cannot', stack_info=True)",
             "cannot: ZeroDivisionError: division by zero",
@@ -95,11 +97,11 @@ def test_nothing_is_sent_if_no_handler_loads(command):
         ),
     ],
 )
-def test_failed_handler_prints_one_line_and_the_next_delivers(command, plugin, send, line):
+def test_failed_handler_prints_one_line_and_the_next_delivers(command, plugin, send, reason):
     plugin("down", handler_source(send))
     status, out, err = command("send", "n", "--uid", "u", "--handler", "down", *TO_FILES)
     assert (status, out, len(err)) == (1, ["u"], 2)
-    assert err[0] == f"down: {line}; lost"
+    assert err[0] == f"down: {reason}; lost"
     assert err[1].startswith("file: delivered")
     assert len(stored_events()) == 1
 
@@ -145,7 +147,7 @@ def test_stdout_has_only_the_uid_even_if_a_plugin_prints(process, plugin):
     assert done.stderr.startswith("importing\nsending\nchatty: delivered")
 
 
-def test_logging_is_unchanged(command):
+def test_send_leaves_logging_unchanged(command):
     log = logging.getLogger("event")
     before = (log.propagate, [*log.handlers], logging.getLogRecordFactory(), logging.raiseExceptions)
     command("send", "n", *TO_FILES)
@@ -158,7 +160,7 @@ def test_logging_is_unchanged(command):
     [
         pytest.param(handler_source(decode="raise ValueError(config_str)"), id="while its configuration is read"),
         pytest.param(handler_source("raise OSError(f'no answer: {self.config}')"), id="while it sends"),
-        pytest.param(handler_source("raise OSError('GET /T00/abcd1234 of hooks.example')"), id="a part of it"),
+        pytest.param(handler_source("raise OSError('GET /T00/abcd1234 of hooks.example')"), id="only a part of it"),
         pytest.param(handler_source("sys.exit(self.config)"), id="while it exits"),
         pytest.param(
             handler_source("logging.getLogger('event').warning(self.config)\n        return False"), id="while it logs"
@@ -194,7 +196,7 @@ def test_logging_handler_without_configuration_prints_each_event(process, here):
     assert [done.stderr.count(f'"name": "{name}"') for name in ("first", "second")] == [1, 1]
 
 
-def test_logging_handler_without_configuration_prints_no_foreign_debug(process, plugin):
+def test_logging_handler_without_configuration_prints_no_debug_messages_of_others(process, plugin):
     plugin("chatty", handler_source("import logging; logging.getLogger('lib').debug('noise'); return True"))
     done = process("send", "n", "--handler", "logging", "--handler", "chatty")
     assert '"name": "n"' in done.stderr

@@ -1,4 +1,4 @@
-"""An outbox on a disk that does not answer, for `deliver`; for `send` and `run`, see test_bad_plugins."""
+"""`deliver` with an outbox on a disk that does not respond. test_bad_plugins.py tests `send` and `run`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 if os.name == "nt":
     pytest.skip("platform: the test patches what POSIX systems use", allow_module_level=True)
 
-# Runs in each process before anything else: what touches the outbox never returns.
-HANGS = """
-import builtins, os, time
+# Runs in each process at its start: each call for the outbox hangs.
+HANGING_CALLS = """
+import os, time
 def hanging(call):
     def hang(path, *args, **kwargs):
         if isinstance(path, str) and "hung-outbox" in path:
@@ -24,15 +24,16 @@ for name in ("open", "mkdir", "stat", "lstat", "scandir", "listdir", "rename", "
 
 
 @pytest.fixture
-def hangs(tmp_path, monkeypatch):
-    site = tmp_path / "hangs"
+def hung_disk(tmp_path, monkeypatch):
+    site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(HANGS, "utf-8")
+    (site / "sitecustomize.py").write_text(HANGING_CALLS, "utf-8")
     monkeypatch.setenv("PYTHONPATH", str(site))
 
 
 @pytest.mark.server
-def test_deliver_ends_if_the_disk_hangs(process, hangs):
+@pytest.mark.usefixtures("hung_disk")
+def test_deliver_exits_if_the_disk_hangs(process):
     done = process("deliver", "hung-outbox", "--timeout", "1")
     assert done.returncode == 1
     assert "the outbox does not answer" in done.stderr

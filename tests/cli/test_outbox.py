@@ -1,4 +1,4 @@
-"""``e3-event outbox``: list, show, retry, drop; and what ``check`` says of an outbox."""
+"""``e3-event outbox``: list, show, retry and drop; and what ``check`` prints about an outbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ import sys
 import pytest
 
 import event
-from cli.outboxes import GOLDEN, GOLDEN_ID, TRACED_ID, block, free, golden, golden_path, ids, path_of, text_of, wait_for
+from cli.outboxes import (
+    GOLDEN,
+    GOLDEN_ID,
+    TRACED_ID,
+    block,
+    copy_golden,
+    golden_path,
+    ids,
+    path_of,
+    put_waiting,
+    text_of,
+    unblock,
+)
 from event._cli._support import outbox_index
 from event._outbox import Candidate, Outbox
 from helpers.commands import TO_FILES, handler_source, stored_events
@@ -21,22 +33,18 @@ from helpers.commands import TO_FILES, handler_source, stored_events
 AT = ("--outbox", "ob")
 
 
-def there(name):
-    return os.path.abspath(name)
-
-
-def in_failed(command, plugin):
-    """Put an event that a handler refuses for good."""
+def put_failed(command, plugin):
+    """Put an event that a handler rejects permanently; return its id."""
     plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
     assert command("send", "n", *AT, "--handler", "strict")[0] == 0
     (entry_id,) = ids(state="failed")
     return entry_id
 
 
-def in_corrupt(command):
-    """Put an event, and damage it."""
-    (entry_id,) = wait_for("damaged")
-    free()
+def put_corrupt(command):
+    """Put an event and damage it; return its id and its undamaged text."""
+    (entry_id,) = put_waiting("damaged")
+    unblock()
     path = path_of(entry_id)
     whole = path.read_text("utf-8")
     path.write_text("{", "utf-8")
@@ -45,10 +53,10 @@ def in_corrupt(command):
     return entry_id, whole
 
 
-# retry with another handler
+# Retry with another handler
 
 
-def test_an_event_for_a_mistyped_handler_is_given_to_the_right_one(command, here):
+def test_event_for_a_mistyped_handler_is_given_to_the_right_one(command, here):
     (here / "log").write_text("all well", "utf-8")
     command("send", "n", "--uid", "u", "--attach", "log", "--handler", "flie=events", *AT)
     (wrong,) = ids()
@@ -70,7 +78,7 @@ def test_an_event_for_a_mistyped_handler_is_given_to_the_right_one(command, here
     ],
 )
 def test_retry_with_a_handler_that_cannot_work_changes_nothing(command, handler, reason):
-    (entry_id,) = wait_for("n")
+    (entry_id,) = put_waiting("n")
     before = path_of(entry_id).read_bytes()
     status, out, err = command("outbox", "retry", entry_id, "--handler", "file:good=good", "--handler", handler, *AT)
     assert (status, out, f"--handler: {reason}" in err[-1]) == (2, [], True), err
@@ -87,17 +95,17 @@ def test_retry_with_another_handler_keeps_an_entry_with_a_damaged_attachment(com
     assert (status, "has changed" in err[0], ids()) == (1, True, [entry_id])
 
 
-def test_another_handler_for_all_entries_is_a_wrong_command_line(command):
-    wait_for("n")
+def test_retry_of_all_entries_with_another_handler_is_refused(command):
+    put_waiting("n")
     status, _, err = command("outbox", "retry", "--all", "--handler", "file=events", *AT)
     assert (status, "--handler needs an ID" in err[-1]) == (2, True)
 
 
-# list
+# List
 
 
-def test_the_golden_entry_is_listed(command):
-    due = outbox_index.utc(int(golden().parent.name))
+def test_golden_entry_is_listed(command):
+    due = outbox_index.utc(int(copy_golden().parent.name))
     assert command("outbox", "list", *AT) == (
         0,
         [
@@ -109,9 +117,9 @@ def test_the_golden_entry_is_listed(command):
 
 
 def test_every_state_is_listed_and_counted(command, plugin):
-    failed = in_failed(command, plugin)
-    corrupt, _ = in_corrupt(command)
-    (waiting,) = wait_for("n")
+    failed = put_failed(command, plugin)
+    corrupt, _ = put_corrupt(command)
+    (waiting,) = put_waiting("n")
     claim = Outbox("ob").put(event.Event("now"), {"file": "events"})
     status, out, err = command("outbox", "list", *AT)
     assert status == 1
@@ -136,8 +144,8 @@ def test_empty_or_missing_outbox_is_no_error(command, here):
     )
 
 
-def test_newer_entry_is_listed_and_unchanged(command):
-    path = golden()
+def test_entry_of_a_newer_release_is_listed_and_unchanged(command):
+    path = copy_golden()
     (path / "entry").write_text('{"version": 99}', "utf-8")
     status, out, _ = command("outbox", "list", *AT)
     assert status == 1
@@ -146,8 +154,8 @@ def test_newer_entry_is_listed_and_unchanged(command):
     assert path.exists()
 
 
-def test_an_event_of_many_lines_is_one_line(command):
-    wait_for("a\nb\x1b[31m")
+def test_event_name_of_two_lines_is_printed_on_one_line(command):
+    put_waiting("a\nb\x1b[31m")
     _, out, _ = command("outbox", "list", *AT)
     assert len(out) == 2
     assert r"  a b\x1b[31m -> file: " in out[1]
@@ -155,26 +163,26 @@ def test_an_event_of_many_lines_is_one_line(command):
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: no pseudo-terminal")
 def test_line_is_cut_at_the_terminal_width(here):
-    wait_for("x" * 300)
-    ours, theirs = os.openpty()
-    subprocess.run(["stty", "cols", "70"], stdin=theirs, check=True)
-    process = subprocess.Popen([sys.executable, "-m", "event", "outbox", "list", *AT], stdout=theirs)
-    os.close(theirs)
-    seen = b""
+    put_waiting("x" * 300)
+    master, slave = os.openpty()
+    subprocess.run(["stty", "cols", "70"], stdin=slave, check=True)
+    process = subprocess.Popen([sys.executable, "-m", "event", "outbox", "list", *AT], stdout=slave)
+    os.close(slave)
+    text = b""
     try:
-        while data := os.read(ours, 4096):
-            seen += data
+        while data := os.read(master, 4096):
+            text += data
     except OSError:  # Linux: the other end is closed
         pass
-    os.close(ours)
+    os.close(master)
     assert process.wait() == 0
-    assert [len(line) for line in seen.decode().splitlines()] == [70, 70]
+    assert [len(line) for line in text.decode().splitlines()] == [70, 70]
 
 
 def test_first_line_is_printed_before_the_last_entry_is_read(here):
-    """A reader that takes one line and leaves ends the list of an outbox that would take long."""
-    source = golden()
-    for number in range(3000):
+    """If its reader exits, the command ends, without reading all entries."""
+    source = copy_golden()
+    for number in range(1000):  # whose lines are more than a pipe holds
         shutil.copyfile(source / "entry", f"ob/failed/{number:06}")
     process = subprocess.Popen(
         [sys.executable, "-m", "event", "outbox", "list", *AT],
@@ -188,11 +196,11 @@ def test_first_line_is_printed_before_the_last_entry_is_read(here):
     process.stderr.close()
     assert process.wait() == 0
     assert rest.startswith("e3-event outbox list: 1 waiting")
-    assert sum(map(int, re.findall(r"(\d+) (?:waiting|failed)", rest))) < 3000
+    assert sum(map(int, re.findall(r"(\d+) (?:waiting|failed)", rest))) < 1000
 
 
 def test_new_entry_has_the_format_of_the_golden_entry(command, here):
-    """The golden file is a contract: another release, and other programs, have written such entries."""
+    """Other releases and other programs rely on the format."""
     (here / "build.log").write_text("all well\n", "utf-8")
     block("archive")
     args = ["send", "compile", "target=arm", "--uid", "42", "--attach", "build.log", *AT]
@@ -203,13 +211,13 @@ def test_new_entry_has_the_format_of_the_golden_entry(command, here):
     assert (path / "0").read_bytes() == (model / "0").read_bytes()
     written, expected = (lines_of(place)[:3] for place in (path, model))
     for lines in (written, expected):
-        lines[1:] = sorted(lines[1:], key=lambda line: line["handler"])  # whose order the handlers decide
+        lines[1:] = sorted(lines[1:], key=lambda line: line["handler"])  # handlers run in parallel
     assert [shape(line) for line in written] == [shape(line) for line in expected]
     assert written[0]["event"]["attachments"] == expected[0]["event"]["attachments"]
 
 
 def lines_of(path):
-    """Return the lines of an entry's text that are whole."""
+    """Return the complete lines of an entry's text."""
     return [json.loads(line) for line in text_of(path).read_text("ascii").split("\n")[:-1]]
 
 
@@ -220,16 +228,16 @@ def test_new_entry_with_a_span_has_the_format_of_the_golden_entry(command, monke
     block()
     manager = event.EventManager(outbox="ob")
     manager.add_handler("file", "events")
-    with event.track("build") as around:
+    with event.track("build") as parent:
         assert not manager.send_event(event.Event("released"))
     (entry_id,) = ids()
     written = lines_of(path_of(entry_id))[0]
     assert shape(written) == shape(model)
-    assert written["trace"] == {key: getattr(around, key) for key in model["trace"]}
+    assert written["trace"] == {key: getattr(parent, key) for key in model["trace"]}
 
 
 def shape(value):
-    """Return a JSON value's keys and types, in order."""
+    """Return the keys and types of a JSON value, in order."""
     if isinstance(value, dict):
         return [(key, shape(item)) for key, item in value.items()]
     return [shape(item) for item in value] if isinstance(value, list) else type(value)
@@ -245,11 +253,11 @@ def test_formats_page_shows_the_golden_entry():
     assert [json.loads(text) for text in re.split(r"\n(?=\{)", journal)] == lines_of(golden_path())[1:]
 
 
-# show
+# Show
 
 
-def test_the_golden_entry_is_shown(command, here):
-    path = golden()
+def test_golden_entry_is_shown(command, here):
+    path = copy_golden()
     status, out, err = command("outbox", "show", GOLDEN_ID, *AT)
     assert (status, err) == (0, [])
     assert out == [
@@ -281,7 +289,7 @@ def test_the_golden_entry_is_shown(command, here):
 
 
 def test_untried_entry_with_a_missing_file_is_shown(command):
-    path = golden()
+    path = copy_golden()
     first, *_ = (path / "entry").read_text("ascii").split("\n")
     (path / "entry").write_text(f'{first}\n{{"time": "noon", "handler": "other", "ok": false}}\n', "ascii")
     (path / "0").unlink()
@@ -293,8 +301,8 @@ def test_untried_entry_with_a_missing_file_is_shown(command):
     assert "Journal:" not in out
 
 
-def test_a_permanent_failure_is_shown(command, plugin):
-    entry_id = in_failed(command, plugin)
+def test_permanent_failure_is_shown(command, plugin):
+    entry_id = put_failed(command, plugin)
     _, out, _ = command("outbox", "show", entry_id, *AT)
     assert "  state    failed" in out
     assert "  pending  none" in out
@@ -302,7 +310,7 @@ def test_a_permanent_failure_is_shown(command, plugin):
 
 
 def test_problem_and_files_of_a_corrupt_entry_are_shown(command):
-    entry_id, _ = in_corrupt(command)
+    entry_id, _ = put_corrupt(command)
     status, out, _ = command("outbox", "show", entry_id, *AT)
     assert status == 0
     assert out[1] == "  state    corrupt"
@@ -311,16 +319,16 @@ def test_problem_and_files_of_a_corrupt_entry_are_shown(command):
 
 
 def test_attachments_of_a_corrupt_entry_are_shown(command):
-    path = golden()
+    path = copy_golden()
     (path / "entry").write_text("{", "ascii")
     assert command("outbox", "show", GOLDEN_ID, *AT)[1][-1] == "  files    0, entry"
 
 
-# An ID
+# IDs
 
 
 def test_unique_id_prefix_is_accepted(command):
-    golden()
+    copy_golden()
     copy = shutil.copytree(golden_path(), "ob/waiting/1780000080/8f14e45f-ceea-467f-a0e6-000000000002")
     status, _, err = command("outbox", "show", "8f14", *AT)
     assert status == 1
@@ -330,19 +338,19 @@ def test_unique_id_prefix_is_accepted(command):
 
 
 def test_full_id_is_accepted_even_if_it_is_a_prefix_of_another(command):
-    golden()
+    copy_golden()
     shutil.copytree(golden_path(), f"ob/waiting/1780000080/{GOLDEN_ID}-more")
     assert command("outbox", "show", GOLDEN_ID, *AT)[0] == 0
 
 
 @pytest.mark.parametrize("action", ["show", "retry", "drop"])
 def test_unknown_id_prints_one_line_and_exits_with_1(command, action):
-    golden()
-    for word in ("zz", "", "../waiting"):
-        assert command("outbox", action, word, *AT) == (
+    copy_golden()
+    for prefix in ("zz", "", "../waiting"):
+        assert command("outbox", action, prefix, *AT) == (
             1,
             [],
-            [f"e3-event outbox {action}: no entry's ID begins with {word!r}"],
+            [f"e3-event outbox {action}: no entry's ID begins with {prefix!r}"],
         )
     assert ids() == [GOLDEN_ID]
 
@@ -354,9 +362,9 @@ def test_unknown_id_prints_one_line_and_exits_with_1(command, action):
         pytest.param(["frob"], "invalid choice: 'frob'", id="unknown action"),
         pytest.param(["list", "x", *AT], "the outbox is given twice: 'x' and --outbox ob", id="two outboxes"),
         pytest.param(["list", "--outbox", ""], "--outbox: expected a directory, or none", id="empty outbox"),
-        pytest.param(["show", *AT], "the ID is missing", id="show what"),
+        pytest.param(["show", *AT], "the ID is missing", id="show nothing"),
         pytest.param(["show", "a", "b", *AT], "unrecognized argument 'b'; expected one ID", id="show two"),
-        pytest.param(["retry", *AT], "the ID is missing", id="retry what"),
+        pytest.param(["retry", *AT], "the ID is missing", id="retry nothing"),
         pytest.param(["drop", "a", "--force", *AT], "unrecognized argument '--force'", id="unknown option"),
     ],
 )
@@ -371,12 +379,12 @@ def test_id_in_a_missing_outbox_is_an_error(command, here):
     assert command("outbox", "drop", "a", *AT) == (1, [], [f"e3-event outbox drop: there is no outbox {here / 'ob'}"])
 
 
-# retry, drop
+# Retry and drop
 
 
-def test_several_entries_are_retried_and_a_wrong_id_stops_none(command):
-    first, second = wait_for("a", "b")
-    free()
+def test_wrong_id_does_not_prevent_the_retry_of_other_entries(command):
+    first, second = put_waiting("a", "b")
+    unblock()
     status, out, err = command("outbox", "retry", first, "zz", second, *AT)
     assert (status, out) == (1, [f"{first} is due now", f"{second} is due now"])
     assert err == ["e3-event outbox retry: no entry's ID begins with 'zz'"]
@@ -384,7 +392,7 @@ def test_several_entries_are_retried_and_a_wrong_id_stops_none(command):
 
 
 def test_permanent_failure_is_retried(command, plugin, here):
-    entry_id = in_failed(command, plugin)
+    entry_id = put_failed(command, plugin)
     assert command("outbox", "retry", entry_id, *AT)[0] == 0
     (module,) = here.parent.glob("site/acme_strict_module.py")
     module.write_text(handler_source("return True"), "utf-8")
@@ -393,7 +401,7 @@ def test_permanent_failure_is_retried(command, plugin, here):
 
 
 def test_corrupt_entry_is_retried_after_its_repair(command):
-    entry_id, whole = in_corrupt(command)
+    entry_id, whole = put_corrupt(command)
     status, out, err = command("outbox", "retry", entry_id, *AT)
     assert (status, out) == (1, [])
     assert "is moved to corrupt/" in err[0]
@@ -406,9 +414,9 @@ def test_corrupt_entry_is_retried_after_its_repair(command):
 
 
 def test_entries_of_every_state_are_dropped(command, plugin):
-    failed = in_failed(command, plugin)
-    corrupt, _ = in_corrupt(command)
-    (waiting,) = wait_for("n")
+    failed = put_failed(command, plugin)
+    corrupt, _ = put_corrupt(command)
+    (waiting,) = put_waiting("n")
     status, out, _ = command("outbox", "drop", failed, corrupt, waiting, waiting, *AT)
     assert (status, out) == (0, [f"{entry_id} is dropped" for entry_id in (failed, corrupt, waiting)])
     assert command("outbox", "list", *AT)[2] == ["e3-event outbox list: nothing"]
@@ -424,16 +432,16 @@ def test_entry_being_delivered_is_neither_retried_nor_dropped(command, action):
     assert ids(state="claimed") == [claim.entry.id]
 
 
-def test_entry_claimed_meanwhile_prints_one_line(command, monkeypatch):
-    golden()
-    moved_on = Candidate(f"waiting/30/{GOLDEN_ID}")
-    monkeypatch.setattr(Outbox, "find", lambda *_: [moved_on])
+def test_entry_that_was_moved_meanwhile_prints_one_line(command, monkeypatch):
+    copy_golden()
+    old_name = Candidate(f"waiting/30/{GOLDEN_ID}")
+    monkeypatch.setattr(Outbox, "find", lambda *_: [old_name])
     for action in ("show", "retry", "drop"):
         status, out, err = command("outbox", action, GOLDEN_ID, *AT)
         assert (status, out, len(err)) == (1, [], 1)
 
 
-# check
+# Check
 
 
 def outbox_of(out):
@@ -449,15 +457,15 @@ def test_check_counts_entries_and_creates_no_outbox(command, plugin, monkeypatch
     status, out, _ = command("check")
     assert (status, outbox_of(out)) == (
         0,
-        f"  {there('ob/deep')}  ok; it is created when the first event is sent",
+        f"  {os.path.abspath('ob/deep')}  ok; it is created when the first event is sent",
     )
     assert not os.path.exists("ob")
-    in_failed(command, plugin)
-    wait_for("a", "b")
+    put_failed(command, plugin)
+    put_waiting("a", "b")
     status, out, _ = command("check", *AT)
     assert (status, outbox_of(out)) == (
         0,
-        f"  {there('ob')}  ok; 0 in delivery, 2 waiting, 1 failed, 0 corrupt",
+        f"  {os.path.abspath('ob')}  ok; 0 in delivery, 2 waiting, 1 failed, 0 corrupt",
     )
 
 
@@ -465,28 +473,31 @@ def test_unusable_outbox_is_a_problem(command):
     block("ob")
     status, out, err = command("check", *AT)
     assert (status, err) == (1, ["e3-event check: 1 problem"])
-    assert outbox_of(out).startswith(f"  {there('ob')}  broken: ")
+    assert outbox_of(out).startswith(f"  {os.path.abspath('ob')}  broken: ")
     status, out, _ = command("check", "--outbox", "ob/deep")
     assert (status, "  broken: " in outbox_of(out)) == (1, True)
 
 
 @pytest.mark.parametrize("state", ["waiting", "tmp"])
 def test_unwritable_outbox_is_a_problem(command, monkeypatch, state):
-    wait_for("n")
+    put_waiting("n")
     closed = os.path.abspath(f"ob/{state}")
-    # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
+    # Not chmod, since it does not restrict root, and in a container the tests run as root.
     monkeypatch.setattr(os, "access", lambda path, _mode: path != closed)
     status, out, _ = command("check", *AT)
     assert (status, outbox_of(out)) == (
         1,
-        f"  {there('ob')}  broken: {closed} is not writable",
+        f"  {os.path.abspath('ob')}  broken: {closed} is not writable",
     )
 
 
 def test_missing_state_directory_is_created_on_use(command):
-    wait_for("n")
+    put_waiting("n")
     os.rmdir("ob/corrupt")
-    assert outbox_of(command("check", *AT)[1]) == f"  {there('ob')}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
+    assert (
+        outbox_of(command("check", *AT)[1])
+        == f"  {os.path.abspath('ob')}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: symbolic links need a privilege")
@@ -497,7 +508,7 @@ def test_outbox_that_is_a_dangling_link_is_a_problem(command):
     assert outbox_of(out).endswith("ob is not a directory")
 
 
-def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):
+def test_undelivered_test_event_is_not_stored(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
     block()
     assert command("check", "--send", *TO_FILES)[0] == 1
@@ -505,7 +516,7 @@ def test_a_test_event_does_not_stay_in_the_outbox(command, monkeypatch):
 
 
 def test_check_stops_counting_at_its_limit(command):
-    (entry_id,) = wait_for("n")
+    (entry_id,) = put_waiting("n")
     path = path_of(entry_id)
     for number in range(1500):
         os.link(path, f"{path}-{number}")

@@ -1,4 +1,4 @@
-"""JSON, colours, quiet and verbose lines, and values from files and stdin."""
+"""Output as JSON, in colours, quiet or verbose; values from files and stdin; actions on many outbox entries."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import sys
 import pytest
 
 import event
-from cli.outboxes import block, free, ids, make_due, wait_for
+from cli.outboxes import block, ids, make_due, put_waiting, unblock
 from event._cli._support import handler_options, terminal
+from event._cli._support.outbox_listing import age
+from event._outbox import Candidate, Outbox
 from event._worker import Result
 from helpers.commands import TO_FILES, handler_source, stored_events
 
@@ -19,7 +21,7 @@ AT = ("--outbox", "ob")
 
 
 def printed(out):
-    """Return the document on stdout."""
+    """Return the JSON document on stdout."""
     content = json.loads("\n".join(out))
     assert content["version"] == 1
     return content
@@ -31,7 +33,7 @@ def printed(out):
 def test_send_prints_the_outcome_as_json(command):
     block()
     status, out, _ = command("send", "n", "--uid", "u", "--json", *AT, *TO_FILES, "--handler", "file:b@failure=x")
-    ((sent),) = printed(out)["events"]
+    (sent,) = printed(out)["events"]
     assert (status, sent["name"], sent["uid"], sent["state"]) == (0, "n", "u", "kept")
     failed, skipped = sent["results"]
     assert (failed["handler"], failed["state"], failed["warning"]) == ("file", "kept", None)
@@ -51,7 +53,7 @@ def test_json_shows_delivered_lost_and_unhandled_events(command, here):
     assert lost["events"][0]["state"] == "lost"
 
 
-def test_send_prints_a_file_that_cannot_be_attached(command):
+def test_json_names_a_file_that_cannot_be_attached(command):
     (sent,) = printed(command("send", "n", "--json", "--attach", "log=.", *TO_FILES)[1])["events"]
     assert (sent["state"], sent["not_attached"]) == ("delivered", ["log"])
 
@@ -59,8 +61,8 @@ def test_send_prints_a_file_that_cannot_be_attached(command):
 def test_json_lists_and_shows_the_outbox(command, here):
     (here / "log").write_text("x", "utf-8")
     assert printed(command("outbox", "list", "--json", "--outbox", str(here / "none"))[1])["entries"] == []
-    (waiting,) = wait_for("a")
-    (broken,) = wait_for("b")
+    (waiting,) = put_waiting("a")
+    (broken,) = put_waiting("b")
     path = next(here.glob(f"ob/waiting/*/{broken}"))
     path.write_text("{", "utf-8")
     listed = {entry["id"]: entry for entry in printed(command("outbox", "list", "--json", "ob")[1])["entries"]}
@@ -78,25 +80,23 @@ def test_json_lists_and_shows_the_outbox(command, here):
 
 
 def test_vanished_entry_prints_one_line(command, monkeypatch):
-    from event._outbox import Outbox
+    (entry_id,) = put_waiting("a")
 
-    (entry_id,) = wait_for("a")
-
-    def gone(self, candidate):
+    def fail(self, candidate):
         raise FileNotFoundError(2, "No such file", candidate.name)
 
-    monkeypatch.setattr(Outbox, "read", gone)
+    monkeypatch.setattr(Outbox, "read", fail)
     assert command("outbox", "show", entry_id, "--json", *AT)[:2] == (1, [])
 
 
-def test_deliver_prints_deliveries_as_json(command):
-    wait_for("a")
+def test_deliver_prints_its_results_as_json(command):
+    put_waiting("a")
     status, out, _ = command("deliver", "ob", "--all", "--json", "-q")
     content = printed(out)
     assert (status, content["entries"], content["delivered"], content["waiting"]) == (0, 1, 0, 1)
     assert content["results"][0]["state"] == "kept"
     assert content["next_due"].endswith("Z")
-    free()
+    unblock()
     status, out, err = command("deliver", "ob", "--all", "--json", "--quiet")
     content = printed(out)
     assert (content["delivered"], content["waiting"], content["next_due"], content["error"]) == (1, 0, None, None)
@@ -105,7 +105,7 @@ def test_deliver_prints_deliveries_as_json(command):
     assert command("deliver", "ob", "--json", "--watch")[0] == 2
 
 
-def test_check_prints_its_findings(command):
+def test_check_prints_its_results_as_json(command):
     status, out, err = command("check", "--json", "--send", "--handler", "file=events", "--handler", "fil=x")
     content = printed(out)
     assert (status, err[-1]) == (1, "e3-event check: 1 problem")
@@ -130,7 +130,7 @@ def test_quiet_and_verbose_exclude_each_other(command):
     assert command("send", "n", "-q", "-v")[0] == 2
 
 
-def test_quiet_silences_a_step_without_handlers(process):
+def test_quiet_run_without_handlers_prints_nothing(process):
     assert process("run", "n", "-q", "--", "true").stderr == ""
 
 
@@ -158,7 +158,7 @@ class Terminal(io.StringIO):
         pytest.param(Terminal(), {"TERM": "dumb"}, False, id="a dumb terminal"),
         pytest.param(Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}, False, id="NO_COLOR"),
         pytest.param(io.StringIO(), {"FORCE_COLOR": "1"}, True, id="FORCE_COLOR"),
-        pytest.param(None, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, id="both"),
+        pytest.param(None, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, id="both variables"),
     ],
 )
 def test_colours_depend_on_terminal_and_environment(monkeypatch, stream, variables, expected):
@@ -179,7 +179,7 @@ def test_colours_depend_on_terminal_and_environment(monkeypatch, stream, variabl
         ("h", "smtp: other", "smtp: other"),
     ],
 )
-def test_a_failure_begins_with_its_cause(handler_name, error, line):
+def test_line_of_a_failure_begins_with_its_cause(handler_name, error, line):
     result = Result(handler_name, {"error": error})
     assert handler_options.result_line(result, "kept") == f"{line}; kept"
     assert handler_options.result_line(result) == line
@@ -188,7 +188,7 @@ def test_a_failure_begins_with_its_cause(handler_name, error, line):
 # Values
 
 
-WAYS = [["send", "n"], ["send", "n", "--strict"], ["run", "n"], ["run", "n", "--strict"]]
+COMMANDS = [["send", "n"], ["send", "n", "--strict"], ["run", "n"], ["run", "n", "--strict"]]
 
 
 def test_value_can_be_read_from_a_file(command, here):
@@ -199,7 +199,7 @@ def test_value_can_be_read_from_a_file(command, here):
     assert (data["notes"], data["data"]) == ("two\nlines\ufffd", [1])
 
 
-@pytest.mark.parametrize("args", WAYS, ids=" ".join)
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -212,7 +212,7 @@ def test_value_can_be_read_from_a_file(command, here):
 )
 def test_event_is_sent_without_a_value_whose_file_cannot_be_read(command, here, args, text, reason):
     (here / "big").write_bytes(b"x" * ((1 << 20) + 1))
-    status, err = _sent_with(command, [*args, text])
+    status, err = send_or_run(command, [*args, text])
     assert (status, err[0].startswith(f"e3-event {args[0]}: 'a' is not sent: {reason}")) == (
         int("--strict" in args),
         True,
@@ -221,7 +221,7 @@ def test_event_is_sent_without_a_value_whose_file_cannot_be_read(command, here, 
     assert "a" not in data
 
 
-@pytest.mark.parametrize("args", WAYS, ids=" ".join)
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -235,7 +235,7 @@ def test_event_is_sent_without_a_value_whose_file_cannot_be_read(command, here, 
 )
 def test_value_that_is_not_json_is_sent_as_text(command, here, args, text, reason):
     (here / "notes").write_text("@notes", "utf-8")
-    status, err = _sent_with(command, [*args, f"a:={text}"])
+    status, err = send_or_run(command, [*args, f"a:={text}"])
     assert err[0].startswith(f"e3-event {args[0]}: 'a' is sent as text: the value after := is not JSON ({reason}")
     assert err[0].endswith("); to pass text, use a=...")
     assert (status, "hush" in err[0]) == (int("--strict" in args), False)
@@ -243,11 +243,11 @@ def test_value_that_is_not_json_is_sent_as_text(command, here, args, text, reaso
     assert data["a"] == text
 
 
-def _sent_with(command, args):
+def send_or_run(command, args):
     """Send an event, or run a command that succeeds; return the status and the lines of stderr."""
-    run = ["--", "sh", "-c", "touch done"] if args[0] == "run" else []
-    status, _, err = command(*args, *TO_FILES, *run)
-    assert os.path.exists("done") == bool(run)
+    touch = ["--", "sh", "-c", "touch done"] if args[0] == "run" else []
+    status, _, err = command(*args, *TO_FILES, *touch)
+    assert os.path.exists("done") == bool(touch)
     return status, err
 
 
@@ -258,14 +258,14 @@ def test_stdin_is_attached(process, here, option, name):
     assert (here / "events/n-u" / name).read_text("utf-8") == "all well\n"
 
 
-def test_a_closed_stdin_is_empty(command, here, monkeypatch):
+def test_closed_stdin_is_attached_as_an_empty_file(command, here, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     assert command("send", "n", "--uid", "u", "--attach", "-", *TO_FILES)[0] == 0
     assert (here / "events/n-u/stdin").read_bytes() == b""
 
 
-def test_an_unreadable_stdin_does_not_lose_the_event(process, here):
-    with (here / "log").open("wb") as stdin:  # it can only be written
+def test_unreadable_stdin_does_not_lose_the_event(process, here):
+    with (here / "log").open("wb") as stdin:  # which is open only for writing
         done = process("send", "n", "--uid", "u", "--attach", "-", *TO_FILES, stdin=stdin)
     assert (done.returncode, done.stdout) == (0, "u\n")
     assert "only a part of stdin could be read and is attached: bad file descriptor" in done.stderr
@@ -288,17 +288,18 @@ def test_version_option_has_a_short_form_and_prints_the_name(command):
 # Many entries
 
 
-def fail(command, plugin, *names):
+def put_failed(command, plugin):
+    """Put an event that a handler rejects permanently; return its id."""
     plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no')"))
-    for name in names:
-        command("send", name, *AT, "--handler", "strict")
-    return ids(state="failed")
+    command("send", "n", *AT, "--handler", "strict")
+    (entry_id,) = ids(state="failed")
+    return entry_id
 
 
 def test_retry_all_makes_every_entry_due(command, plugin):
-    fail(command, plugin, "f")
-    wait_for("w")
-    free()
+    put_failed(command, plugin)
+    put_waiting("w")
+    unblock()
     status, out, err = command("outbox", "retry", "--all", *AT)
     assert (status, len(out), err) == (0, 2, ["e3-event outbox retry: 2 entries due now"])
     command("deliver", "ob")
@@ -306,18 +307,18 @@ def test_retry_all_makes_every_entry_due(command, plugin):
 
 
 def test_drop_failed_keeps_waiting_entries(command, plugin):
-    fail(command, plugin, "f")
-    wait_for("w")
+    put_failed(command, plugin)
+    put_waiting("w")
     assert command("outbox", "drop", "--failed", *AT)[2] == ["e3-event outbox drop: 1 entry dropped"]
     assert (len(ids()), ids(state="failed")) == (1, [])
 
 
 def test_prune_removes_old_entries(command, plugin, here):
-    (old,) = fail(command, plugin, "f")
-    (waiting,) = wait_for("w")
+    failed = put_failed(command, plugin)
+    (waiting,) = put_waiting("w")
     assert command("outbox", "prune", "ob")[2] == ["e3-event outbox prune: 0 entries dropped"]
     make_due(waiting)
-    assert command("outbox", "prune", "ob", "--older-than", "0m")[1] == [f"{old} is dropped"]
+    assert command("outbox", "prune", "ob", "--older-than", "0m")[1] == [f"{failed} is dropped"]
     corrupt = here / "ob/corrupt/x"
     corrupt.write_text("{", "utf-8")
     assert command("outbox", "prune", "ob", "--older-than", "1h")[1] == []
@@ -326,10 +327,7 @@ def test_prune_removes_old_entries(command, plugin, here):
     assert ids() == [waiting]
 
 
-def test_entry_that_moves_meanwhile_is_not_pruned(tmp_path):
-    from event._cli._support.outbox_listing import age
-    from event._outbox import Candidate, Outbox
-
+def test_entry_that_was_moved_meanwhile_has_no_age(tmp_path):
     assert age(Outbox(tmp_path), Candidate("corrupt/x"), "damaged") == 0.0
 
 
@@ -338,7 +336,9 @@ def test_entry_that_moves_meanwhile_is_not_pruned(tmp_path):
     [
         pytest.param(["prune", "--older-than", "soon"], "age such as 30d, 12h or 90m, not 'soon'", id="age"),
         pytest.param(["prune", "--older-than", "d"], "expected an age such as 30d", id="no number"),
-        pytest.param(["retry", "--all", "x"], "unrecognized argument 'x'; an ID cannot be combined", id="both"),
+        pytest.param(
+            ["retry", "--all", "x"], "unrecognized argument 'x'; an ID cannot be combined", id="both variables"
+        ),
     ],
 )
 def test_wrong_command_line_explains_what_was_expected(command, args, message):

@@ -1,4 +1,4 @@
-"""The program ``e3-event`` finds its own package, whatever ``PYTHONPATH`` holds."""
+"""The program ``e3-event``: it imports its own package, starts and exits quickly, and collects garbage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import _e3_event
 import event
 from event import _cli
 from event._cli._support import terminal
-from helpers.commands import stored_events
+from helpers.commands import TO_FILES, handler_source, stored_events
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
 
@@ -26,9 +26,9 @@ def test_module_of_the_build_does_not_shadow_the_package(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "lib" / module
     path.parent.mkdir(parents=True)
-    path.write_text("raise SystemError('of the build')")
-    step = {"send": [], "run": ["--", "sh", "-c", "echo $PYTHONPATH >&2"]}[command]
-    args = [PROGRAM, command, "n", "--handler", "file=events", *step]
+    path.write_text("raise SystemError('the module of the build was imported')")
+    more = {"send": [], "run": ["--", "sh", "-c", "echo $PYTHONPATH >&2"]}[command]
+    args = [PROGRAM, command, "n", *TO_FILES, *more]
     done = subprocess.run(args, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "lib"}, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith({"send": "file: delivered in ", "run": "lib\n"}[command])
@@ -39,37 +39,38 @@ def test_module_of_the_build_does_not_shadow_the_package(tmp_path, monkeypatch, 
 def test_interactive_interpreter_exits_with_the_status_of_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONINSPECT", "1")
-    args = [PROGRAM, "run", "n", "--handler", "file=events", "--", "sh", "-c", "exit 7"]
+    args = [PROGRAM, "run", "n", *TO_FILES, "--", "sh", "-c", "exit 7"]
     done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
     assert len(stored_events()) == 1
 
 
 def test_program_exits_despite_pythoninspect(monkeypatch):
-    ended = []
+    statuses = []
     monkeypatch.setattr(_e3_event, "_import_program", lambda: lambda: 7)
     monkeypatch.setattr(sys, "flags", SimpleNamespace(inspect=1))
-    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(os, "_exit", statuses.append)
     assert _e3_event.main() == 7
-    assert ended == [7]
-
-
-def broken():
-    raise ImportError("no package")
+    assert statuses == [7]
 
 
 @pytest.fixture
 def without_event(monkeypatch):
-    monkeypatch.setattr(_e3_event, "_import_program", broken)
+    """Let the import of the package fail."""
+
+    def fail():
+        raise ImportError("no package")
+
+    monkeypatch.setattr(_e3_event, "_import_program", fail)
 
 
 def test_run_executes_its_command_without_the_package(without_event, monkeypatch, capsys):
-    called = []
-    monkeypatch.setattr(os, "execvp", lambda *args: called.append(args))
+    calls = []
+    monkeypatch.setattr(os, "execvp", lambda *args: calls.append(args))
     monkeypatch.setattr(sys, "argv", ["e3-event", "run", "n", "--", "make", "-j"])
     monkeypatch.setattr(sys, "platform", "linux")
     _e3_event.main()
-    assert called == [("make", ["make", "-j"])]
+    assert calls == [("make", ["make", "-j"])]
     assert capsys.readouterr().err == "e3-event run: the command runs without an event: ImportError: no package\n"
 
 
@@ -99,7 +100,7 @@ def test_program_calls_the_command_line(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("e3-event ")
 
 
-# The program skips the interpreter's own exit, unless somebody waits for it.
+# The program skips the interpreter's normal exit, unless other code depends on it.
 
 
 def test_program_exits_without_freeing_its_memory():
@@ -124,43 +125,27 @@ def test_profiler_gets_control_back():
     assert "function calls" in subprocess.run(args, capture_output=True, text=True, check=True).stdout
 
 
-def test_worker_exits_as_its_plugins_expect(monkeypatch):
+def test_worker_exits_normally_since_plugins_may_depend_on_it(monkeypatch):
     monkeypatch.setattr(_cli, "main", lambda: 0)
     monkeypatch.setattr(_cli, "_someone_waits_for_exit", lambda: False)
     monkeypatch.setattr(os, "getpid", iter([1, 2]).__next__)
-    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"it exits at once, with {status}"))
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"exits at once, with {status}"))
     assert _cli.program() == 0
 
 
 def test_program_flushes_stdout_before_it_exits(monkeypatch):
-    done = []
+    calls = []
     monkeypatch.setattr(_cli, "main", lambda: 7)
     monkeypatch.setattr(_cli, "_someone_waits_for_exit", lambda: False)
-    monkeypatch.setattr(terminal, "flush_out", lambda: done.append("flush"))
-    monkeypatch.setattr(os, "_exit", done.append)
+    monkeypatch.setattr(terminal, "flush_out", lambda: calls.append("flush"))
+    monkeypatch.setattr(os, "_exit", calls.append)
     assert _cli.program() == 7
-    assert done == ["flush", 7]
-
-
-COLLECTS = """\
-import gc
-
-class Handler:
-    decode_config = classmethod(lambda cls, config: {})
-    encode_config = lambda self: ""
-
-    def send_event(self, event):
-        with open("collects", "w") as file:
-            file.write(str(gc.isenabled()))
-        return True
-"""
+    assert calls == ["flush", 7]
 
 
 def test_garbage_is_collected_while_a_handler_runs(process, plugin):
-    plugin("collects", COLLECTS)
-    assert process("send", "n", "--handler", "collects").returncode == 0
-    with open("collects") as file:
-        assert file.read() == "True"
+    plugin("checks", handler_source("import gc; return gc.isenabled()"))
+    assert process("send", "n", "--handler", "checks").returncode == 0
 
 
 @pytest.mark.parametrize("args", [["check"], ["outbox", "list"]], ids=" ".join)
@@ -171,7 +156,7 @@ def test_command_collects_garbage_but_not_what_was_imported(here, args):
     assert done.stdout.splitlines()[-1] == "True True"
 
 
-def test_garbage_collection_of_another_program_stays_as_it_is(command):
+def test_garbage_collection_of_another_program_is_unchanged(command):
     frozen = gc.get_freeze_count()
     command("check")
     assert gc.get_freeze_count() <= frozen

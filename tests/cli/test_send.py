@@ -1,4 +1,4 @@
-"""``e3-event send``: an event from the command line, or from files."""
+"""``e3-event send`` with an event from the command line, or from files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import event
 from helpers.commands import TO_FILES, stored_events
 
 
-def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here):
+def test_event_with_data_and_an_attachment_reaches_the_handler(process, here):
     (here / "build.log").write_text("all well\n", "utf-8")
     done = process("send", "compile", "target=arm", "flags:=[1, null]", "--attach", "build.log", *TO_FILES)
     assert done.returncode == 0
@@ -36,8 +36,8 @@ def test_an_event_with_data_and_an_attachment_reaches_the_handler(process, here)
 
 
 def test_installed_command_equals_the_module(here):
-    script = os.path.join(os.path.dirname(sys.executable), "e3-event")
-    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
+    program = os.path.join(os.path.dirname(sys.executable), "e3-event")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"e3-event \d+\.\d+.*\n", done.stdout)
 
@@ -45,9 +45,9 @@ def test_installed_command_equals_the_module(here):
 @pytest.mark.parametrize(
     ("word", "key", "value"),
     [
-        pytest.param("a=1", "a", "1", id="a string stays one"),
+        pytest.param("a=1", "a", "1", id="a number as a string"),
         pytest.param("a=", "a", "", id="empty"),
-        pytest.param("a=b=c:=d", "a", "b=c:=d", id="the first = counts"),
+        pytest.param("a=b=c:=d", "a", "b=c:=d", id="several ="),
         pytest.param("a:=1.5", "a", 1.5, id="number"),
         pytest.param('a:={"b": [true]}', "a", {"b": [True]}, id="object"),
         pytest.param(
@@ -59,7 +59,7 @@ def test_installed_command_equals_the_module(here):
         pytest.param("a= x\n y ", "a", " x\n y ", id="white space"),
         pytest.param("begin_time:=0", "begin_time", "1970-01-01T00:00:00", id="begin in seconds"),
         pytest.param("begin_time=monday", "begin_time", "monday", id="begin as text"),
-        pytest.param("begin_time:=true", "begin_time", True, id="begin as nonsense"),
+        pytest.param("begin_time:=true", "begin_time", True, id="begin as a Boolean"),
     ],
 )
 def test_key_value_arguments_become_data(command, word, key, value):
@@ -81,15 +81,17 @@ def test_arguments_and_options_can_be_in_any_order(command):
     ("args", "message"),
     [
         pytest.param([], "e3-event: the following arguments are required: COMMAND", id="no command"),
-        pytest.param(["--", "send"], "e3-event: the following arguments are required: COMMAND", id="only behind --"),
+        pytest.param(
+            ["--", "send"], "e3-event: the following arguments are required: COMMAND", id="a command after --"
+        ),
         pytest.param(["sned"], "e3-event: argument COMMAND: invalid choice: 'sned'", id="unknown command"),
-        pytest.param(["check", "x"], "e3-event check: unrecognized argument 'x'", id="check takes no words"),
-        pytest.param(["check", "--", "x"], "e3-event check: unrecognized argument 'x'", id="nor behind --"),
+        pytest.param(["check", "x"], "e3-event check: unrecognized argument 'x'", id="a word for check"),
+        pytest.param(["check", "--", "x"], "e3-event check: unrecognized argument 'x'", id="a word after -- for check"),
         pytest.param(["send"], "the event's NAME is missing", id="no name"),
         pytest.param(["send", ""], "the event's NAME is missing", id="empty name"),
         pytest.param(["send", "a=1"], "the event's NAME is missing", id="data in the name's place"),
         pytest.param(["send", "n", "--frob"], "unrecognized argument '--frob'", id="unknown option"),
-        pytest.param(["send", "n", "--handlr=http=U"], "argument '--handlr';", id="its value is not shown"),
+        pytest.param(["send", "n", "--handlr=http=hush"], "argument '--handlr';", id="unknown option with a value"),
         pytest.param(["send", "n", "--att", "x"], "unrecognized argument '--att'", id="abbreviated option"),
         pytest.param(["send", "n", "x"], "'x': expected key=value or key:=json", id="no ="),
         pytest.param(["send", "n", "=x"], "'': expected key=value or key:=json", id="no key"),
@@ -125,7 +127,7 @@ def test_wrong_command_line_exits_with_2_and_sends_nothing(command, here, args, 
     assert not list(here.iterdir())
 
 
-def test_a_wrong_command_line_ends_the_process_with_status_2(process):
+def test_process_with_a_wrong_command_line_exits_with_2(process):
     done = process("send", "n", "x", *TO_FILES)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "e3-event send: 'x': expected key=value or key:=json; see e3-event send --help\n"
@@ -158,14 +160,14 @@ def test_each_example_in_the_help_is_a_valid_command_line(command, here, plugin,
 @pytest.mark.parametrize(
     ("text", "name", "content"),
     [
-        pytest.param("a.log", "a.log", "a", id="its own name"),
-        pytest.param("sub/b.log", "b.log", "b", id="without the directory"),
-        pytest.param("report=sub/b.log", "report", "b", id="named"),
-        pytest.param("x=1.log", "x=1.log", "x", id="a file of the whole text wins"),
-        pytest.param("y=x=1.log", "y", "x", id="the first = ends the name"),
+        pytest.param("a.log", "a.log", "a", id="name of the file"),
+        pytest.param("sub/b.log", "b.log", "b", id="name without the directory"),
+        pytest.param("report=sub/b.log", "report", "b", id="given name"),
+        pytest.param("x=1.log", "x=1.log", "x", id="a file whose path contains ="),
+        pytest.param("y=x=1.log", "y", "x", id="given name, and = in the path"),
     ],
 )
-def test_a_file_is_attached(command, here, text, name, content):
+def test_file_is_attached(command, here, text, name, content):
     (here / "sub").mkdir()
     for path, letter in (("a.log", "a"), ("sub/b.log", "b"), ("x=1.log", "x"), ("1.log", "other")):
         (here / path).write_text(letter, "utf-8")
@@ -177,12 +179,12 @@ def test_a_file_is_attached(command, here, text, name, content):
     ("text", "name", "message"),
     [
         pytest.param("gone.log", "gone.log", "cannot attach 'gone.log' to event n (u): no such file", id="missing"),
-        pytest.param("out=1/gone", "out", "cannot attach '1/gone' to event n (u): no such", id="missing both ways"),
+        pytest.param("out=1/gone", "out", "cannot attach '1/gone' to event n (u): no such", id="missing, with a name"),
         pytest.param(".", "here", "is not a regular file", id="a directory"),
         pytest.param("/", "/", "is not a regular file", id="the root"),
     ],
 )
-def test_an_event_is_sent_without_a_file_that_cannot_be_attached(command, here, text, name, message):
+def test_event_is_sent_without_a_file_that_cannot_be_attached(command, here, text, name, message):
     (here / "log").write_text("all well", "utf-8")
     send = ("send", "n", "--uid", "u", "--attach", text, "--attach", "log", *TO_FILES)
     status, out, err = command(*send)
@@ -196,7 +198,8 @@ def test_an_event_is_sent_without_a_file_that_cannot_be_attached(command, here, 
     assert (status, json.loads("".join(out))["events"][0]["not_attached"]) == (0, [name])
 
 
-def dumped(directory, name="n", attach=None):
+def dump(directory, name="n", attach=None):
+    """Dump an event; return the path of the file."""
     with event.Event(name, uid=f"u-{name}", a=1) as e:
         if attach:
             e.attach_file(attach)
@@ -205,7 +208,7 @@ def dumped(directory, name="n", attach=None):
 
 def test_dumped_events_are_sent(command, here):
     (here / "build.log").write_text("x", "utf-8")
-    paths = [dumped("in", "one", "build.log"), dumped("in", "two")]
+    paths = [dump("in", "one", "build.log"), dump("in", "two")]
     status, out, err = command("send", "--from-file", *paths, *TO_FILES)
     assert (status, out) == (0, ["u-one", "u-two"])
     assert [line.partition(" delivered")[0] for line in err] == [f"{path}: file:" for path in paths]
@@ -215,10 +218,10 @@ def test_dumped_events_are_sent(command, here):
 
 def test_malformed_dumped_event_prints_a_line_and_others_are_sent(command, here):
     (here / "build.log").write_text("x", "utf-8")
-    changed = dumped("in", "changed", "build.log")
+    changed = dump("in", "changed", "build.log")
     (here / "build.log").write_text("y", "utf-8")
     (here / "bad.json").write_text("{", "utf-8")
-    good = dumped("in", "good")
+    good = dump("in", "good")
     status, out, err = command("send", "--from-file", changed, "bad.json", "gone.json", good, *TO_FILES)
     assert (status, out, len(err)) == (1, ["u-good"], 4)
     assert err[0].startswith(f"{changed}: not sent: attachment 'log'")
@@ -229,7 +232,7 @@ def test_malformed_dumped_event_prints_a_line_and_others_are_sent(command, here)
 
 
 def test_dumped_events_without_handlers_print_a_line(command, here):
-    status, out, (line,) = command("send", "--from-file", dumped("in"))
+    status, out, (line,) = command("send", "--from-file", dump("in"))
     assert (status, out) == (0, [])
     assert line.startswith("e3-event send: nothing is sent: ")
 
@@ -238,7 +241,7 @@ def test_quiet_send_without_handlers_prints_only_the_uid(command):
     assert command("send", "n", "--uid", "u", "--quiet") == (0, ["u"], [])
 
 
-def test_a_dumped_uid_that_would_break_the_line_is_escaped(command, here):
+def test_dumped_uid_of_two_lines_is_escaped(command, here):
     path = event.Event("n", uid="a\nb").dump("in")
     assert command("send", "--from-file", path, *TO_FILES)[:2] == (0, ["a\\nb"])
 
@@ -246,7 +249,7 @@ def test_a_dumped_uid_that_would_break_the_line_is_escaped(command, here):
 # Limits of the process
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: the number of descriptors at the start is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: other systems need other limits")
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("descriptors", [5, 6, 7, 8])
 def test_few_file_descriptors_do_not_lose_the_event(descriptors):

@@ -1,5 +1,5 @@
 # tables
-"""Options, variables and the configuration file in the commands."""
+"""Settings of the commands: options, environment variables and the configuration file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from cli.outboxes import block, ids
+from event._cli._support import parser
 from event._cli._support.settings import Settings
 from helpers.commands import TO_FILES, handler_source, stored_events
 
@@ -19,7 +20,7 @@ TO_EVENTS = '[handlers.file]\ndirectory = "events"\n'
 
 @pytest.fixture
 def config(here, monkeypatch):
-    """Write the configuration file of the working directory, which no variable hides."""
+    """Return a function that writes a configuration file. No variable overrides its outbox."""
     monkeypatch.delenv("E3_EVENT_OUTBOX")
 
     def write(text, name="e3-event.toml"):
@@ -45,7 +46,7 @@ def test_option_overrides_variable_and_variable_overrides_file(command, config, 
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=variable")
     command("send", "a")
     command("send", "b", "--handler", "file=option")
-    assert [len(stored_events(place)) for place in ("events", "variable", "option")] == [0, 1, 1]
+    assert [len(stored_events(path)) for path in ("events", "variable", "option")] == [0, 1, 1]
 
 
 def test_empty_variable_does_not_override_the_file(command, config, monkeypatch):
@@ -113,8 +114,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES.values(), ids=MISTAKES)
-@pytest.mark.parametrize("how", ["next event", "deliver", "retry"])
-def test_event_is_kept_until_the_file_is_fixed(command, config, text, how):
+@pytest.mark.parametrize("trigger", ["next event", "deliver", "retry"])
+def test_event_is_kept_until_the_file_is_fixed(command, config, text, trigger):
     path = config("")
     pathlib.Path(path).write_text(text, "latin-1")
     status, out, (line,) = command("send", "a", "--outbox", "ob", "--json")[0:3]
@@ -123,13 +124,13 @@ def test_event_is_kept_until_the_file_is_fixed(command, config, text, how):
     status, _, (line,) = command("run", "b", "--outbox", "ob", "--strict", "--", "true")
     assert (status, line.endswith("; kept"), stored_events()) == (1, True, [])
     config(TO_EVENTS)
-    if how == "next event":
+    if trigger == "next event":
         err = command("send", "c", "--outbox", "ob")[2]
         assert err[-1] == "e3-event send: delivered earlier events from the outbox: 2 to file"
     else:
-        if how == "retry":
+        if trigger == "retry":
             assert command("outbox", "retry", "--all", "--outbox", "ob")[0] == 0
-        assert command("deliver", "ob", *["--all"] * (how == "deliver"))[0] == 0
+        assert command("deliver", "ob", *["--all"] * (trigger == "deliver"))[0] == 0
     assert {"a", "b"} <= {data["name"] for data in stored_events()}
     assert ids("ob") == []
 
@@ -169,12 +170,12 @@ def test_dangling_link_is_reported_and_keeps_the_event(command, here, config):
     assert line.endswith("e3-event.toml: is a symbolic link to 'gone.toml', which does not exist; kept")
 
 
-def test_mistake_in_a_handler_that_is_unused_here_prints_a_line(command, config, monkeypatch):
+def test_mistake_in_a_handler_with_an_unmet_when_prints_a_line(command, config, monkeypatch):
     monkeypatch.delenv("GONE", raising=False)
     config('[handlers.file]\nwhen = "GONE"\n')
-    for options, status in ((), 0), (("--strict",), 1):
-        done, _, (line,) = command("send", "a", "--outbox", "ob", *options)
-        assert (done, "handlers.file.directory: is missing" in line) == (status, True)
+    for options, expected in ((), 0), (("--strict",), 1):
+        status, _, (line,) = command("send", "a", "--outbox", "ob", *options)
+        assert (status, "handlers.file.directory: is missing" in line) == (expected, True)
     assert not os.path.exists("ob")
 
 
@@ -186,7 +187,7 @@ def test_event_is_kept_in_the_outbox_of_a_file_that_is_not_toml(command, config)
     assert len(stored_events()) == 2
 
 
-def test_handler_that_is_unused_here_is_skipped(command, config, monkeypatch):
+def test_handler_with_an_unmet_when_is_skipped(command, config, monkeypatch):
     monkeypatch.delenv("GONE", raising=False)
     path = config(f'{TO_EVENTS}when = "GONE"\n')
     assert command("run", "a", "--strict", "--", "true") == (0, [], [])
@@ -196,7 +197,7 @@ def test_handler_that_is_unused_here_is_skipped(command, config, monkeypatch):
     assert command("check", "--send")[2][0] == f"e3-event check: nothing is sent: 'when' in {path} is not met"
 
 
-def test_deliver_reads_only_a_given_file(command, config, here):
+def test_deliver_reads_the_configuration_file_only_if_it_is_given(command, config, here):
     path = config('outbox = "box"\n')
     block()
     command("send", "n", *TO_FILES)
@@ -206,7 +207,7 @@ def test_deliver_reads_only_a_given_file(command, config, here):
     assert command("outbox", "list")[2] == ["e3-event outbox list: 1 waiting"]
 
 
-def test_an_error_about_the_file_shows_no_password(command, config):
+def test_error_about_the_file_shows_no_password(command, config):
     config('[handlers."http=https://u:hush-hush@h/"]\nurl = 1\n')
     (line,) = command("send", "a")[2]
     assert "hush" not in line
@@ -214,22 +215,20 @@ def test_an_error_about_the_file_shows_no_password(command, config):
 
 
 def test_report_search_that_times_out_prints_a_line(command, config, monkeypatch):
-    stuck = threading.Event()
+    over = threading.Event()
     monkeypatch.setattr("event._process.junit.JUNIT_TIMEOUT", 0.05)
-    monkeypatch.setattr("event._process.junit.summary", lambda *_args: stuck.wait(60))
+    monkeypatch.setattr("event._process.junit.summary", lambda *_args: over.wait(60))
     config(TO_EVENTS)
     assert command("run", "a", "--junit", "/**/*", "--", "true") == (
         0,
         [],
         ["e3-event run: --junit: not read within 0.05 s"],
     )
-    stuck.set()
+    over.set()
     assert len(stored_events()) == 1
 
 
 def test_relay_has_no_default_outbox(config):
-    from event._cli._support import parser
-
     args = parser.parse(["relay", "redis://localhost"])
     assert Settings(args, default_outbox=False).outbox is None
 
@@ -336,14 +335,14 @@ def test_mistake_outside_the_handlers_prints_a_line_and_keeps_the_status(command
     assert err[0].endswith("timeuot: is unknown; did you mean 'timeout'?")
 
 
-def test_a_handler_with_conditions_that_crashes_is_tried_alone(process, plugin):
+def test_crash_of_a_handler_with_conditions_does_not_affect_others(process, plugin):
     plugin("crash", handler_source("import os; os._exit(7)"))
     done = process("send", "n", "outcome=failure", "--handler", "crash@failure", *TO_FILES)
     assert "crash@failure: its process ended with status 7; lost" in done.stderr
     assert len(stored_events()) == 1
 
 
-def test_settings_only_need_the_parser_of_a_namespace():
+def test_settings_need_no_other_option_than_the_parser():
     class Args:
         parser = None
 
@@ -351,19 +350,19 @@ def test_settings_only_need_the_parser_of_a_namespace():
 
 
 @pytest.mark.parametrize(
-    ("option", "right"),
+    ("option", "correction"),
     [
         ("file=d1|file=d2", "--handler file=CONFIG --handler file:other=CONFIG"),
         ("file=ev1,logging=builds", "--handler file=CONFIG --handler logging=CONFIG"),
     ],
 )
-def test_a_wrong_separator_of_handlers_is_an_error_with_the_right_spelling(command, option, right):
+def test_error_about_a_wrong_separator_of_handlers_shows_the_correction(command, option, correction):
     status, _, (line, *_) = command("send", "n", "--handler", option)
     assert status == 2
-    assert right in line
+    assert correction in line
 
 
-def test_a_doubtful_entry_of_the_variable_is_a_warning(command, monkeypatch):
+def test_handler_that_appears_twice_in_the_variable_prints_a_warning(command, monkeypatch):
     monkeypatch.setenv("E3_EVENT_HANDLERS", "file=other|file=events")
     status, _, err = command("send", "n")
     assert (status, len(stored_events())) == (0, 1)

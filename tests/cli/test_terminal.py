@@ -1,4 +1,4 @@
-"""The command among other processes: arguments, streams, signals, imports."""
+"""The command line as a process: arguments, streams, interrupts and imported modules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_undecodable_arguments_do_not_crash(process, here):
     done = process("send", f"n{odd}", f"k{odd}=v{odd}", "--attach", f"a{odd}=file", "--handler", f"file:{odd}=events")
     assert done.returncode == 0
     assert done.stderr.startswith("file:\\udcff: delivered")
-    assert stored_events()[0]["k\\udcff"] == "v\\udcff"  # JSON for others has no lone surrogate (RFC 7493, 2.1)
+    assert stored_events()[0]["k\\udcff"] == "v\\udcff"  # I-JSON allows no lone surrogate (RFC 7493, section 2.1)
     done = process("send", "n", f"x{odd}", *TO_FILES)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     done = process("send", "n", "--attach", odd, *TO_FILES)
@@ -72,7 +72,7 @@ def test_event_is_sent_with_closed_stdout_and_stderr(here):
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: no SIGINT")
 @pytest.mark.usefixtures("unmeasured_children")
-def test_an_interrupt_ends_quietly_with_status_130(here, plugin):
+def test_interrupt_ends_the_command_quietly_with_status_130(here, plugin):
     os.mkfifo("begun")
     plugin("slow", handler_source("open('begun', 'w').close(); __import__('threading').Event().wait()"))
     args = [sys.executable, "-m", "event", "send", "n", "--handler", "slow", *TO_FILES]
@@ -83,14 +83,14 @@ def test_an_interrupt_ends_quietly_with_status_130(here, plugin):
     assert process.returncode == 130
 
 
-class _InterruptedInCallback:
+class InterruptedInCallback:
     def __del__(self):
         raise KeyboardInterrupt
 
 
-def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch):
+def test_interrupt_that_python_ignores_is_raised_again(monkeypatch):
     def work():
-        _InterruptedInCallback()
+        InterruptedInCallback()
         for _ in range(1200):
             threading.Event().wait(0.05)  # as the command waits for its worker
 
@@ -99,7 +99,7 @@ def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch):
         work()
 
 
-def test_any_other_error_that_python_ignores_is_printed(monkeypatch, capsys):
+def test_other_errors_that_python_ignores_are_printed(monkeypatch, capsys):
     class Broken:
         def __del__(self):
             raise ValueError("no interrupt")
@@ -130,10 +130,10 @@ def test_main_uses_the_arguments_of_the_process(monkeypatch, capsys):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere no worker is forked")
 def test_failed_early_worker_start_is_retried_on_demand(monkeypatch, here):
-    def no():
+    def fail():
         raise OSError(errno.EAGAIN, "no more processes")
 
-    monkeypatch.setattr(os, "fork", no)
+    monkeypatch.setattr(os, "fork", fail)
     monkeypatch.setattr(sys, "argv", ["e3-event", "send", "n", *TO_FILES])
     assert main() == 0
     assert len(stored_events()) == 1
@@ -152,24 +152,24 @@ def test_importing_the_module_runs_nothing(monkeypatch):
     import event.__main__  # noqa: F401
 
 
-def loaded(*args):
-    """Return the modules that a command has loaded in its own process when it ends, beyond those of `event`."""
+def imported_modules(*args):
+    """Return the modules that a command imports in its own process, except those that `import event` imports."""
     package = os.path.dirname(event.__path__[0])
     code = (
-        f"import sys; sys.path.insert(0, {package!r}); import event; there = set(sys.modules)\n"
-        "from event._cli import main; status = main(); print(); print(*set(sys.modules) - there); sys.exit(status)"
+        f"import sys; sys.path.insert(0, {package!r}); import event; before = set(sys.modules)\n"
+        "from event._cli import main; status = main(); print(); print(*set(sys.modules) - before); sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *args], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_the_version_needs_no_other_module():
+def test_version_option_imports_four_modules():
     names = {"event._cli", "event._cli._support", "event._cli._support.terminal", "event._version"}
-    assert loaded("--version") == names
+    assert imported_modules("--version") == names
 
 
-def test_the_help_needs_no_command():
-    assert loaded("--help") == {
+def test_help_option_imports_no_command():
+    assert imported_modules("--help") == {
         "event._cli",
         "event._cli._support",
         "event._cli._support.help_text",
@@ -178,8 +178,8 @@ def test_the_help_needs_no_command():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
-def test_send_loads_no_handler_and_no_slow_module_in_its_process(here):
-    names = loaded("send", "n", *TO_FILES)
+def test_send_imports_no_handler_and_no_slow_module_in_its_process(here):
+    names = imported_modules("send", "n", *TO_FILES)
     assert {name for name in names if name.startswith("event")} == {
         "event._cli",
         "event._cli._support",
@@ -207,8 +207,8 @@ def test_send_loads_no_handler_and_no_slow_module_in_its_process(here):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="platform: elsewhere the worker is another interpreter")
-def test_run_loads_no_handler_and_no_slow_module_in_its_process(here):
-    names = loaded("run", "n", *TO_FILES, "--", "true")
+def test_run_imports_no_handler_and_no_slow_module_in_its_process(here):
+    names = imported_modules("run", "n", *TO_FILES, "--", "true")
     assert not {name for name in names if name.startswith(("event.handler", "event._outbox", "event._dispatch"))}
     assert not {"argparse", "gettext", "hashlib", "importlib.metadata", "logging", "shutil", "subprocess"} & names
     assert len(stored_events()) == 1

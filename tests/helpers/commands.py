@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 HANDLER = """\
@@ -32,6 +33,12 @@ def stored_events(path="events"):
 
 
 TO_FILES = ("--handler", "file=events")
+
+
+def patched(patch, *args):
+    """Return the words that run ``e3-event ARGS`` in a new process, after some code has patched the package there."""
+    return [sys.executable, "-c", f"import sys\n{patch}\nfrom event._cli import main\nsys.exit(main())", *args]
+
 
 # As C code that does not release the interpreter's lock. It waits, and takes no processor time from other tests.
 HOLDS_THE_LOCK = "__import__('ctypes').PyDLL(None).pause()"

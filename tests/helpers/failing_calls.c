@@ -1,8 +1,8 @@
-/* Makes one file system call of a process, or of its children, fail once, or all calls from one on. It is preloaded
+/* Makes a file system call of a process, or of its children, fail: one call once, or one call and all later ones. Use it
    with LD_PRELOAD.
 
-   FAILING_DIRECTORY  only calls for this directory and for what is below it count
-   FAILING_STATE      a file with a struct state, which all processes share
+   FAILING_DIRECTORY  only calls for this directory, and for paths in it, are counted
+   FAILING_STATE      a file that contains a struct state; all processes share it
 */
 #define _GNU_SOURCE
 #include <dirent.h>
