@@ -1,4 +1,4 @@
-"""Put, read and damage the entries of an outbox."""
+"""Store, read and damage entries of an outbox."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from pathlib import Path
 import pytest
 
 from event import Delivery, Event
-from event._outbox import NewEntry, current_owner
+from event._outbox import NewEntry
 
 STATES = ("tmp", "waiting", "claimed", "failed", "corrupt")
-POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX alone has it")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: POSIX only")
 ROOT = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: only root gives files to another user"
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: only root can change the owner of a file"
 )
-ELSEWHERE = "0123456789abcdef-1-1"  # an owner on another machine
+OTHER_MACHINE = "0123456789abcdef-1-1"  # the owner string of a process on another machine
 LEASE = 3600
 
 
-def place(box, *names):
+def path_in(box, *names):
+    """Return the path of a file in an outbox."""
     return os.path.join(box.path, *names)
 
 
 def names(box, state):
-    """Return the names in a state; those of waiting entries without their bucket."""
-    top = place(box, state)
+    """Return the sorted file names in the directory of a state, without the buckets of waiting entries."""
+    top = path_in(box, state)
     if state == "waiting":
         return sorted(name for bucket in os.listdir(top) for name in os.listdir(os.path.join(top, bucket)))
     return sorted(os.listdir(top))
 
 
 def names_by_state(box):
-    """Return state -> names, of the states that hold something."""
+    """Return state -> file names, without the empty states."""
     return {state: found for state in STATES if (found := names(box, state))}
 
 
@@ -45,18 +46,19 @@ def candidates(box, state):
 
 
 def path_of(box, entry_id):
-    """Return where an entry is."""
+    """Return the path of an entry."""
     (candidate,) = box.find(entry_id)
-    return place(box, candidate.name)
+    return path_in(box, candidate.name)
 
 
-def text_of(path):
-    """Return the file that holds an entry's text."""
+def journal_of(path):
+    """Return the file with an entry's event and journal."""
     return Path(path, "entry") if os.path.isdir(path) else Path(path)
 
 
 def lines_of(path):
-    return [json.loads(line) for line in text_of(path).read_bytes().splitlines() if line]
+    """Return the decoded lines of an entry."""
+    return [json.loads(line) for line in journal_of(path).read_bytes().splitlines() if line]
 
 
 def put(box, e=None, **handlers):
@@ -69,14 +71,14 @@ def put_in_span(box, e, handlers, span):
 
 
 def put_waiting(box, due=1, e=None, **handlers):
-    """Put an event that waits; return its id and its path."""
+    """Store a waiting entry; return its id and its path."""
     claim = put(box, e, **handlers)
     claim.postpone(due)
     return claim.entry.id, path_of(box, claim.entry.id)
 
 
 def not_due_yet():
-    """Return when an entry is due that is not due."""
+    """Return a time in the future."""
     return time.time() + 1000
 
 
@@ -85,14 +87,14 @@ def make_delivery(handler, *, ok=True, error=None):
 
 
 def claim_each(box, **kwargs):
-    """Claim what can be claimed, one entry after another."""
+    """Claim one entry after another."""
     for candidate in box.candidates(**kwargs):
         if claim := box.claim(candidate):
             yield claim
 
 
 def claimed_ids(box, **kwargs):
-    """Deliver to nobody: return the ids that come, each given back unchanged."""
+    """Return the ids of the entries that can be claimed. Release each claim unchanged."""
     ids = []
     for claim in claim_each(box, **kwargs):
         ids.append(claim.entry.id)
@@ -100,15 +102,16 @@ def claimed_ids(box, **kwargs):
     return ids
 
 
-def abandon(box, claim, owner=ELSEWHERE, *, age=0.0):
-    """Give a claim to another owner, untouched for a while; return its path."""
-    path = place(box, "claimed", f"{claim.entry.id}.{owner}-0")
+def abandon(box, claim, owner=OTHER_MACHINE, *, age=0.0):
+    """Change the owner and the age of a claim; return its path."""
+    path = path_in(box, "claimed", f"{claim.entry.id}.{owner}-0")
     os.rename(claim.path, path)
     touch(path, age)
     return path
 
 
 def touch(path, age):
+    """Set the time of a file to an age in seconds."""
     os.utime(path, (time.time() - age,) * 2)
 
 
@@ -119,7 +122,7 @@ def dead_owner():
 
 
 def snapshot(directory):
-    """Return path -> content of all below a directory."""
+    """Return path -> content of all files in a directory and its subdirectories."""
     return {
         os.path.join(top, name): Path(top, name).read_bytes() for top, _, found in os.walk(directory) for name in found
     }
@@ -128,7 +131,3 @@ def snapshot(directory):
 def candidate_of(box, entry_id, state="waiting"):
     (found,) = (c for c in candidates(box, state) if c.id == entry_id)
     return found
-
-
-def current():
-    return current_owner()

@@ -139,10 +139,10 @@ _STEP_KEYS = {"id", "if", "name", "uses", "with", "run", "shell", "env"}
 
 
 class GitHub:
-    """Runs a workflow's jobs, one machine each. Artifacts stay for the run's next attempt.
+    """Runs the jobs of a workflow, each on its own machine. The artifacts are kept for the next attempt.
 
-    :param new_machine: makes a machine
-    :param secrets: those of the repository; none for a fork's pull request
+    :param new_machine: creates a machine
+    :param secrets: the secrets of the repository; empty for a fork's pull request
     """
 
     def __init__(self, workflow, new_machine, secrets):
@@ -155,9 +155,9 @@ class GitHub:
         self.attempt = 0
 
     def run(self, *names):
-        """Run all jobs, or these again; return name -> Job, of those that were not skipped."""
+        """Run all jobs, or run some of them again; return name -> Job of the jobs that were not skipped."""
         self.attempt += 1
-        ran = {}
+        jobs = {}
         for name, job in self.jobs.items():
             assert set(job) <= _JOB_KEYS
             needs = job.get("needs", [])
@@ -165,17 +165,17 @@ class GitHub:
             context = {
                 f"needs.{other}.outputs.{key}": value for other in needed for key, value in needed[other].items()
             }
-            if (names and name not in names) or not self.holds(job.get("if", "always()"), context, False):
+            if (names and name not in names) or not self.is_true(job.get("if", "always()"), context, failed=False):
                 self.outputs.setdefault(name, {})
                 continue
-            ran[name] = Job(self, name, job).run()
+            jobs[name] = Job(self, name, job).run()
             self.outputs[name] = {
-                key: self.filled(text, ran[name].context) for key, text in job.get("outputs", {}).items()
+                key: self.expand(text, jobs[name].context) for key, text in job.get("outputs", {}).items()
             }
-        return ran
+        return jobs
 
-    def filled(self, text, context):
-        """Return a text with the values of its expressions. One that is unknown here is a mistake."""
+    def expand(self, text, context):
+        """Replace the expressions in a text by their values. An unknown expression is an error."""
         return re.sub(r"\$\{\{ (.*?) \}\}", lambda found: self.value(found[1], context), str(text))
 
     def value(self, expression, context):
@@ -186,8 +186,11 @@ class GitHub:
             return context.get(expression, "")
         return {"strategy.job-index": "0", "github.run_attempt": str(self.attempt), **context}[expression]
 
-    def holds(self, condition, context, failed):
-        """Return whether a step or a job runs."""
+    def is_true(self, condition, context, *, failed):
+        """Return whether the condition of a step or a job is true.
+
+        :param failed: whether an earlier step has failed
+        """
         terms = str(condition).split(" && ")
         if "always()" not in terms and failed:
             return False
@@ -195,10 +198,10 @@ class GitHub:
 
 
 class Job:
-    """A job that runs.
+    """A job on its machine.
 
-    :ivar status: the status of the first step that failed, or 0
-    :ivar output: what the shell steps printed
+    :ivar status: the exit status of the first failed step, or 0
+    :ivar output: the output of the shell steps
     :ivar summary: the job summary
     """
 
@@ -213,19 +216,19 @@ class Job:
         for step in self.job["steps"]:
             assert set(step) <= _STEP_KEYS
             assert ("uses" in step) != ("run" in step)
-            if self.system.holds(step.get("if", "true"), {**self.context, "true": "true"}, self.status):
-                self.use(step) if "uses" in step else self.shell(step)
+            if self.system.is_true(step.get("if", "true"), {**self.context, "true": "true"}, failed=self.status != 0):
+                self.run_action(step) if "uses" in step else self.run_shell(step)
         return self
 
-    def local(self, text):
-        """Return a text with the machine's own directory in place of /tmp."""
-        return self.system.filled(text, self.context).replace("/tmp/", f"{self.machine.directory}/tmp/")
+    def expand(self, text):
+        """Replace the expressions in a text by their values, and /tmp by a directory of the machine."""
+        return self.system.expand(text, self.context).replace("/tmp/", f"{self.machine.directory}/tmp/")
 
-    def shell(self, step):
+    def run_shell(self, step):
         script, output, summary = (self.machine.directory / name for name in ("script", "output", "summary"))
-        script.write_text(self.local(step["run"]), encoding="utf-8")
+        script.write_text(self.expand(step["run"]), encoding="utf-8")
         output.write_text("", encoding="utf-8")
-        variables = {key: self.local(value) for key, value in self.job.get("env", {}).items()}
+        variables = {key: self.expand(value) for key, value in self.job.get("env", {}).items()}
         files = {
             "GITHUB_OUTPUT": str(output),
             "GITHUB_STEP_SUMMARY": str(summary),
@@ -241,22 +244,22 @@ class Job:
         if summary.exists():
             self.summary = summary.read_text(encoding="utf-8")
 
-    def use(self, step):
+    def run_action(self, step):
         action = step["uses"]
-        inputs = {key: self.local(value) for key, value in step.get("with", {}).items()}
+        inputs = {key: self.expand(value) for key, value in step.get("with", {}).items()}
         assert set(inputs) <= _INPUTS[action]
         if "upload" in action:
             assert inputs["name"] not in self.system.artifacts
-            self.system.artifacts[inputs["name"]] = archived(inputs["path"])
+            self.system.artifacts[inputs["name"]] = read_files(inputs["path"])
         elif "download" in action:
             assert inputs["merge-multiple"] == "True"
             for name, files in self.system.artifacts.items():
                 if name.startswith(inputs["pattern"].removesuffix("*")):
-                    unpack(files, self.machine.checkout / inputs["path"])
+                    write_files(files, self.machine.checkout / inputs["path"])
 
 
-def archived(directory):
-    """Return path -> content of the files of a directory: an artifact has neither modes nor empty directories."""
+def read_files(directory):
+    """Return relative path -> content. As in an artifact, modes and empty directories are omitted."""
     paths = (os.path.join(top, name) for top, _, names in os.walk(directory) for name in names)
     found = {}
     for path in paths:
@@ -265,7 +268,7 @@ def archived(directory):
     return found
 
 
-def unpack(files, directory):
+def write_files(files, directory):
     for name, content in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -278,9 +281,9 @@ _GITLAB_JOB_KEYS = {"stage", "script", "after_script", "artifacts", "when", "all
 
 
 class GitLab:
-    """Runs a pipeline's jobs, one machine each; each gets the artifacts of the earlier ones.
+    """Runs the jobs of a pipeline, each on its own machine. Each job gets the artifacts of the earlier ones.
 
-    :param variables: those of the project; none for a fork
+    :param variables: the variables of the project; empty for a fork
     """
 
     def __init__(self, pipeline, new_machine, variables):
@@ -292,7 +295,7 @@ class GitLab:
         self.job_id = 0
 
     def run(self, name):
-        """Run a job; return how its script ended, and what its machine printed."""
+        """Run a job; return the exit status of its script, and the output."""
         job = self.jobs[name]
         assert set(job) <= _GITLAB_JOB_KEYS
         machine = self.new_machine()
@@ -300,18 +303,18 @@ class GitLab:
             shutil.copytree(files, machine.checkout / path)
         self.job_id += 1
         own = {"$CI_PROJECT_DIR": str(machine.checkout), "$CI_JOB_ID": str(self.job_id)}
-        variables = {key: _expanded(value, own) for key, value in self.variables.items()}
+        variables = {key: _expand(value, own) for key, value in self.variables.items()}
         script = "\n".join(self.default["before_script"] + job["script"])
         done = machine.run("sh", "-xe", "-c", script, GITLAB_CI="true", CI="true", **variables)
         after = machine.run("sh", "-xe", "-c", "\n".join(job.get("after_script", [])), CI="true", **variables)
         for path in job.get("artifacts", {}).get("paths", []):
             assert job["artifacts"]["when"] == "always"
-            if (kept := machine.checkout / _expanded(path, own)).exists():
-                self.artifacts.append((_expanded(path, own), kept))
+            if (artifact := machine.checkout / _expand(path, own)).exists():
+                self.artifacts.append((_expand(path, own), artifact))
         return Done(done.status, done.output + after.output)
 
 
-def _expanded(text, variables):
+def _expand(text, variables):
     for name, value in variables.items():
         text = text.replace(name, value)
     return text
@@ -321,13 +324,13 @@ def _expanded(text, variables):
 
 
 def service(text):
-    """Return the keys and values of a unit's section [Service]."""
+    """Return the settings in the section [Service] of a unit file."""
     section = re.search(r"^\[Service\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)[1]
     return dict(line.split("=", 1) for line in section.splitlines() if line)
 
 
 def start_service(machine, text):
-    """Run the command of a unit, with the variables of its files that are there."""
+    """Run the command of a unit with the variables of its environment file, if that exists."""
     keys = service(text)
     assert set(keys) <= {"Type", "User", "StateDirectory", "Environment", "EnvironmentFile", "ExecStart"}
     lines = [keys["Environment"]] if "Environment" in keys else []

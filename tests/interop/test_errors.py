@@ -1,4 +1,4 @@
-"""Errors: ours are e3-core's, so that a script's `except E3Error` goes on catching them."""
+"""EventError derives from e3-core's E3Error, so that `except E3Error` in a script catches it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import event
 import event.error
 
 
-def test_base_class_is_that_of_e3():
+def test_base_class_is_the_one_of_e3():
     assert event.error.E3Error is e3.error.E3Error
     assert issubclass(event.EventError, e3.error.E3Error)
 
@@ -39,12 +39,12 @@ def test_errors_of_event_are_caught_as_e3_errors(fail):
     assert caught.messages == [str(caught)]
 
 
-TABLE = [("a", None), ("a", "o"), (["a", "b"], None), (["a", "b"], "o"), ([], None), ("", None), ("a\nb", "o")]
+CASES = [("a", None), ("a", "o"), (["a", "b"], None), (["a", "b"], "o"), ([], None), ("", None), ("a\nb", "o")]
 
 
-@pytest.mark.parametrize(("message", "origin"), TABLE)
+@pytest.mark.parametrize(("message", "origin"), CASES)
 @pytest.mark.parametrize("added", [None, "c", ["c", "d"], e3.error.E3Error("e"), event.EventError(["f", "g"])])
-def test_error_of_event_reads_like_that_of_e3_and_pickles(message, origin, added):
+def test_error_of_event_has_the_same_text_and_can_be_copied(message, origin, added):
     ours, theirs = event.EventError(message, origin), e3.error.E3Error(message, origin)
     if added is not None:
         ours += added
@@ -58,16 +58,16 @@ def test_error_of_event_reads_like_that_of_e3_and_pickles(message, origin, added
         assert (other.messages, other.origin, str(other)) == (ours.messages, ours.origin, str(ours))
 
 
-def test_e3_collects_errors_of_event():
+def test_error_of_event_can_be_added_to_an_e3_error():
     error = e3.error.E3Error("a")
     error += event.EventError(["b", "c"])
     assert error.messages == ["a", "b", "c"]
 
 
-SHOW = """
+SCRIPT = """
 import pickle
-def show(kind):
-    for message, origin in TABLE:
+def results(kind):
+    for message, origin in CASES:
         for added in (None, "c", ["c", "d"], kind(["e", "f"], "p")):
             error = kind(message, origin)
             if added is not None:
@@ -76,10 +76,10 @@ def show(kind):
 """
 
 
-def test_base_class_without_e3_behaves_like_that_of_e3():
+def test_base_class_without_e3_behaves_like_the_one_of_e3():
     script = "import sys; sys.modules['e3.error'] = None; from event.error import E3Error; import event\n"
-    script += f"TABLE = {TABLE!r}\n{SHOW}\nassert E3Error.__module__ == 'event.error'\nprint(list(show(E3Error)))"
+    script += f"CASES = {CASES!r}\n{SCRIPT}\nassert E3Error.__module__ == 'event.error'\nprint(list(results(E3Error)))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    scope = {"TABLE": TABLE}
-    exec(SHOW, scope)
-    assert ast.literal_eval(done.stdout) == list(scope["show"](e3.error.E3Error))
+    scope = {"CASES": CASES}
+    exec(SCRIPT, scope)
+    assert ast.literal_eval(done.stdout) == list(scope["results"](e3.error.E3Error))

@@ -1,4 +1,4 @@
-"""What goes from one to the other: dumps and the variable."""
+"""Each library reads the dumps and the E3_EVENT_HANDLERS of the other."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import pytest
 import event
 
 VARIABLE = "E3_EVENT_HANDLERS"
-EACH = [pytest.param(event, e3.event, id="from us to e3"), pytest.param(e3.event, event, id="from e3 to us")]
+EACH = [pytest.param(event, e3.event, id="from event to e3"), pytest.param(e3.event, event, id="from e3 to event")]
 
 
-@pytest.mark.parametrize(("maker", "reader"), EACH)
+@pytest.mark.parametrize(("writer", "reader"), EACH)
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param({}, id="nothing more"),
+        pytest.param({}, id="no data"),
         pytest.param({"target": "arm", "count": 1, "ok": True, "none": None, "ratio": 0.5}, id="scalars"),
         pytest.param({"nested": {"a": [1, {"b": "c"}]}, "list": []}, id="nested"),
         pytest.param({"text": 'é \u2028 \U0001f600 " \\ \n \0'}, id="any text"),
-        pytest.param({"uid": "my-uid", "begin_time": 1.5}, id="replaced"),
+        pytest.param({"uid": "my-uid", "begin_time": 1.5}, id="own uid and begin time"),
     ],
 )
-def test_dump_is_loaded_by_the_other_library(tmp_path, maker, reader, closed, data):
+def test_dump_is_loaded_by_the_other_library(tmp_path, writer, reader, closed, data):
     log = tmp_path / "build.log"
     log.write_text("compiled\n")
-    e = maker.Event("compile", **data)
+    e = writer.Event("compile", **data)
     e.attach_file(str(log))
     e.attach_file(str(log), "copy/of log.txt")
     if closed:
@@ -49,19 +49,19 @@ def test_dump_is_loaded_by_the_other_library(tmp_path, maker, reader, closed, da
     assert list(first) == ["data", "attachments", "closed"]
 
 
-@pytest.mark.parametrize(("maker", "reader"), EACH)
-def test_a_dump_s_name_begins_with_the_uid(tmp_path, maker, reader):
-    e = maker.Event("compile", uid="abc")
+@pytest.mark.parametrize(("writer", "reader"), EACH)
+def test_name_of_a_dump_begins_with_the_uid(tmp_path, writer, reader):
+    e = writer.Event("compile", uid="abc")
     name = os.path.basename(e.dump(str(tmp_path)))
     assert name.startswith("abc-")
     assert len(name) == len("abc-") + 36 + len(".json")
 
 
-@pytest.mark.parametrize(("maker", "reader"), EACH)
-def test_dump_is_sent_by_the_other_library(tmp_path, monkeypatch, maker, reader):
+@pytest.mark.parametrize(("writer", "reader"), EACH)
+def test_dump_is_sent_by_the_other_library(tmp_path, monkeypatch, writer, reader):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build.log").write_text("compiled\n")
-    with maker.Event("compile", uid="1") as e:
+    with writer.Event("compile", uid="1") as e:
         e.attach_file("build.log")
     manager = reader.EventManager()
     manager.add_handler("file", "out")
@@ -69,14 +69,13 @@ def test_dump_is_sent_by_the_other_library(tmp_path, monkeypatch, maker, reader)
     assert (tmp_path / "out" / "compile-1" / "log").read_text() == "compiled\n"
 
 
-# name, arguments, what stands in the variable, attributes of the instance
-SHOWN = {
+ATTRIBUTES = {
     "file": ("log_dir",),
     "logging": ("logger_name", "level"),
     "smtp": ("default_subject", "from_addr", "to_addr", "smtp_servers"),
     "s3": ("event_s3_url", "log_s3_url", "sse", "aws_profile"),
 }
-CONFIGS = [
+CONFIGS = [  # name, arguments, configuration
     ("file", ("events",), "events"),
     ("file", ("/var/log/a b",), "/var/log/a b"),
     ("file", ("C:\\events",), "C:\\events"),
@@ -99,8 +98,8 @@ CONFIGS = [
 ]
 
 
-def shown(handler, name):
-    return {attribute: getattr(handler, attribute) for attribute in SHOWN[name]}
+def attributes(handler, name):
+    return {attribute: getattr(handler, attribute) for attribute in ATTRIBUTES[name]}
 
 
 @pytest.mark.parametrize(("writer", "reader"), EACH)
@@ -114,7 +113,7 @@ def test_configuration_has_the_same_format_in_both_libraries(monkeypatch, writer
     assert os.environ[VARIABLE] == f"{name}={config}"
     other.load_handlers_from_env()
     assert list(other.handlers) == [name]
-    assert shown(other.handlers[name], name) == shown(one.handlers[name], name)
+    assert attributes(other.handlers[name], name) == attributes(one.handlers[name], name)
 
 
 @pytest.mark.parametrize(("writer", "reader"), EACH)
@@ -128,7 +127,7 @@ def test_several_handlers_round_trip_between_the_libraries(monkeypatch, writer, 
     assert os.environ[VARIABLE] == "|".join(f"{name}={config}" for name, (_, config) in first.items())
     other.load_handlers_from_env()
     assert list(other.handlers) == list(first)
-    assert [shown(h, n) for n, h in other.handlers.items()] == [shown(h, n) for n, h in one.handlers.items()]
+    assert [attributes(h, n) for n, h in other.handlers.items()] == [attributes(h, n) for n, h in one.handlers.items()]
 
 
 @pytest.mark.parametrize(("parent", "child"), [("event", "e3.event"), ("e3.event", "event")])
@@ -142,12 +141,11 @@ def test_environment_of_one_library_is_read_by_the_other(tmp_path, monkeypatch, 
     assert len(list((tmp_path / "a, 50%").glob("compile-*.json"))) == 1
 
 
-def test_values_unknown_to_e3_are_read_by_it_in_encoded_form(monkeypatch):
-    """A `|` or a comma where e3-core has no way to write it: the entry is whole, and the value encoded."""
+def test_e3_reads_a_value_that_it_cannot_write_in_percent_encoded_form(monkeypatch):
     monkeypatch.setenv(VARIABLE, "")
-    ours = event.EventManager()
-    ours.add_handler("file", "a|b")
-    ours.handler_config_as_env()
-    theirs = e3.event.EventManager()
-    theirs.load_handlers_from_env()
-    assert theirs.handlers["file"].log_dir == "a%7Cb"
+    manager = event.EventManager()
+    manager.add_handler("file", "a|b")
+    manager.handler_config_as_env()
+    e3_manager = e3.event.EventManager()
+    e3_manager.load_handlers_from_env()
+    assert e3_manager.handlers["file"].log_dir == "a%7Cb"

@@ -1,4 +1,4 @@
-"""Handlers: e3-core's stay e3-core's, and a plugin written for one works with the other."""
+"""Each library uses its own built-in handlers, and plugins work with both libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from helpers.plugins import E3_GROUP, OWN_GROUP, Site
 
 NAMES = ("file", "logging", "smtp", "s3")
 
-# As e3-core's users write it: derived from its class, its modules imported, no word of ours.
+# A plugin that was written for e3-core
 E3_PLUGIN = """
 import e3.error
 import e3.event
@@ -46,7 +46,7 @@ class Handler(e3.event.EventHandler):
     def encode_config(self):
         return f"{self.where},{self.level}"
 """
-OUR_PLUGIN = (
+EVENT_PLUGIN = (
     E3_PLUGIN.replace("e3.event", "event")
     .replace("e3.error.E3Error", "event.EventError")
     .replace("import e3.error\n", "")
@@ -72,7 +72,7 @@ def test_each_library_finds_its_own_built_in_handlers(e3_manager, name):
 
 
 @pytest.mark.parametrize("first", ["event", "e3.event"])
-def test_neither_import_order_disturbs_e3(tmp_path, first):
+def test_e3_works_with_either_import_order(tmp_path, first):
     script = f"""
 import {first}
 import e3.event, event
@@ -97,12 +97,11 @@ def test_no_entry_point_is_declared_in_the_group_of_e3():
     assert {p.dist.name for p in entry_points(group=OWN_GROUP)} == {"e3-event"}
 
 
-def each_manager():
-    return [pytest.param(event, id="ours"), pytest.param(e3.event, id="e3")]
+LIBRARIES = [pytest.param(event, id="event"), pytest.param(e3.event, id="e3")]
 
 
-# In a process of its own, as stevedore keeps in memory which plugins there are.
-USE = """
+# Runs in its own process, because stevedore caches the list of plugins.
+SCRIPT = """
 import os, sys
 import {module} as event
 where, log, dumps = sys.argv[1:]
@@ -122,13 +121,13 @@ print(os.environ["E3_EVENT_HANDLERS"])
 
 @pytest.mark.parametrize("module", ["event", "e3.event"])
 @pytest.mark.parametrize(
-    "source", [pytest.param(E3_PLUGIN, id="written for e3"), pytest.param(OUR_PLUGIN, id="written for us")]
+    "source", [pytest.param(E3_PLUGIN, id="written for e3"), pytest.param(EVENT_PLUGIN, id="written for event")]
 )
 def test_plugin_works_with_both_libraries(site, tmp_path, log, module, source):
     site.plugin("acme", source)
     where = tmp_path / "events"
     environment = {**os.environ, "PYTHONPATH": site.directory, "E3_EVENT_HANDLERS": f"acme={where},7"}
-    script = USE.format(module=module)
+    script = SCRIPT.format(module=module)
     done = subprocess.run(
         [sys.executable, "-c", script, where, log, tmp_path / "dumps"],
         env=environment,
@@ -140,14 +139,14 @@ def test_plugin_works_with_both_libraries(site, tmp_path, log, module, source):
     assert done.stdout.strip() == f"acme={where},8"
 
 
-def test_plugin_need_not_derive_from_the_class_of_event(site):
+def test_plugin_need_not_derive_from_event_handler(site):
     site.plugin("acme", E3_PLUGIN)
     found = event.EventManager().get_handler("acme")
     assert issubclass(found, e3.event.EventHandler)
     assert not issubclass(found, event.EventHandler)
 
 
-def test_plugin_that_raises_an_e3_error_has_failed_with_its_reason(site, caplog):
+def test_e3_error_of_a_plugin_is_a_failure_with_its_reason(site, caplog):
     site.plugin("acme", E3_PLUGIN)
     event.add_handler("acme", "nowhere")
     assert event.send_event(event.Event("compile", target="arm")) is False
@@ -157,13 +156,13 @@ def test_plugin_that_raises_an_e3_error_has_failed_with_its_reason(site, caplog)
     assert str(delivery) == "acme: not delivered: no such place"
 
 
-def test_a_plugin_that_is_named_like_a_built_in_does_not_take_its_place(site):
+def test_plugin_cannot_replace_a_built_in_handler(site):
     site.plugin("file", E3_PLUGIN)
     assert event.EventManager().get_handler("file") is FileHandler
 
 
-def stored(directory):
-    """Return what a file handler has written: path -> content, without the random part of the JSON file's name."""
+def written_files(directory):
+    """Return path -> content of the files of a file handler. The paths lack the random part of the JSON file's name."""
     found = {}
     for folder, _, names in os.walk(directory):
         for name in names:
@@ -174,26 +173,26 @@ def stored(directory):
     return found
 
 
-@pytest.mark.parametrize("sender", each_manager())
-@pytest.mark.parametrize("maker", each_manager())
-def test_file_handlers_of_both_libraries_write_the_same(tmp_path, log, sender, maker):
-    with maker.Event("compile", uid="1", begin_time=1.5, target="arm", flags=["-O2", None], count=1) as e:
+@pytest.mark.parametrize("sender", LIBRARIES)
+@pytest.mark.parametrize("creator", LIBRARIES)
+def test_file_handlers_of_both_libraries_write_the_same(tmp_path, log, sender, creator):
+    with creator.Event("compile", uid="1", begin_time=1.5, target="arm", flags=["-O2", None], count=1) as e:
         e.attach_file(log, "log")
         e.attach_file(log, "again.txt")
     manager = sender.EventManager()
-    manager.handlers["ours"] = FileHandler(str(tmp_path / "ours"))
-    manager.handlers["theirs"] = E3FileHandler(str(tmp_path / "theirs"))
+    manager.handlers["event"] = FileHandler(str(tmp_path / "event"))
+    manager.handlers["e3"] = E3FileHandler(str(tmp_path / "e3"))
     assert manager.send_event(e)
-    ours = stored(tmp_path / "ours")
+    ours = written_files(tmp_path / "event")
     assert set(ours) == {"compile-1", os.path.join("compile-1", "log"), os.path.join("compile-1", "again.txt")}
     assert json.loads(ours["compile-1"])["begin_time"] == "1970-01-01T00:00:01"
-    assert ours == stored(tmp_path / "theirs")
+    assert ours == written_files(tmp_path / "e3")
 
 
-@pytest.mark.parametrize("maker", each_manager())
-def test_logging_handlers_log_the_same_below_another_name(caplog, maker):
+@pytest.mark.parametrize("creator", LIBRARIES)
+def test_logging_handlers_log_the_same_to_different_loggers(caplog, creator):
     caplog.set_level(logging.DEBUG)
-    e = maker.Event("compile", uid="1", target="arm")
+    e = creator.Event("compile", uid="1", target="arm")
     LoggingHandler("builds", 20).send_event(e)
     E3LoggingHandler("builds", 20).send_event(e)
     ours, theirs = caplog.records

@@ -9,22 +9,21 @@ from pathlib import Path
 import pytest
 
 from event import Event
-from event._outbox import Outbox, files
+from event._outbox import Outbox, current_owner, files
 from helpers.entries import (
-    ELSEWHERE,
     LEASE,
+    OTHER_MACHINE,
     abandon,
     candidate_of,
     claim_each,
     claimed_ids,
-    current,
     dead_owner,
     make_delivery,
     names,
     names_by_state,
     not_due_yet,
+    path_in,
     path_of,
-    place,
     put,
     put_waiting,
     touch,
@@ -35,8 +34,8 @@ def test_only_due_entries_are_claimed(box):
     past, _ = put_waiting(box, time.time() - 5)
     put_waiting(box, not_due_yet())
     put(box)
-    Path(place(box, "waiting", "0")).mkdir()
-    Path(place(box, "waiting", "0", ".nfs0001")).touch()
+    Path(path_in(box, "waiting", "0")).mkdir()
+    Path(path_in(box, "waiting", "0", ".nfs0001")).touch()
     assert claimed_ids(box) == [past]
     assert len(names_by_state(box)["waiting"]) == 3
 
@@ -69,7 +68,7 @@ def test_buckets_that_are_not_due_are_not_read(box, monkeypatch):
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (read.append(path), scandir(path))[1])
     assert list(box.candidates()) == []
-    assert sorted(read) == [place(box, state) for state in ("claimed", "tmp", "waiting")]
+    assert sorted(read) == [path_in(box, state) for state in ("claimed", "tmp", "waiting")]
 
 
 def test_an_empty_bucket_is_removed(box):
@@ -77,7 +76,7 @@ def test_an_empty_bucket_is_removed(box):
     for claim in claim_each(box):
         claim.record(make_delivery("file"))
         assert claim.release() == "delivered"
-    assert os.listdir(place(box, "waiting")) == []
+    assert os.listdir(path_in(box, "waiting")) == []
 
 
 def test_entry_can_move_into_a_bucket_during_its_removal(box, monkeypatch):
@@ -128,7 +127,7 @@ def test_outbox_without_its_empty_directories_is_complete(box):
     """An archive, such as a CI system's artifact, holds files alone."""
     entry_id, _ = put_waiting(box, time.time() - 5)
     for state in ("tmp", "claimed", "failed", "corrupt"):
-        Path(place(box, state)).rmdir()
+        Path(path_in(box, state)).rmdir()
     assert box.exists()
     assert [candidate.id for candidate, _ in box.entries()] == [entry_id]
     assert claimed_ids(box) == [entry_id]
@@ -146,9 +145,9 @@ def test_missing_outbox_has_no_candidates(box, tmp_path):
 
 def test_removed_state_directory_is_created_again(box):
     entry_id, _ = put_waiting(box)
-    os.rmdir(place(box, "corrupt"))
+    os.rmdir(path_in(box, "corrupt"))
     assert claimed_ids(box) == [entry_id]
-    assert os.path.isdir(place(box, "corrupt"))
+    assert os.path.isdir(path_in(box, "corrupt"))
 
 
 @pytest.mark.parametrize("ahead", [13 * 3600, 400 * 86400])
@@ -160,7 +159,7 @@ def test_entry_dated_by_a_clock_that_was_set_back_is_due(box, ahead):
 def test_names_that_are_not_buckets_are_skipped(box):
     entry_id, _ = put_waiting(box)
     for name in ("x", "٣", "-30"):
-        Path(place(box, "waiting", name)).mkdir()
+        Path(path_in(box, "waiting", name)).mkdir()
     assert claimed_ids(box) == [entry_id]
 
 
@@ -217,7 +216,7 @@ def test_entry_is_due_after_the_file_server_clock_was_set_back(box):
 def test_entries_are_due_if_the_file_server_time_is_unknown(box, monkeypatch):
     entry_id, path = put_waiting(box)
     touch(path, 1000)
-    tmp = place(box, "tmp")
+    tmp = path_in(box, "tmp")
     utime = os.utime
 
     def broken(where, *args, **kwargs):
@@ -259,7 +258,7 @@ def test_write_to_a_claim_renews_its_lease(box, attached, with_attachments):
     claim = put(box, attached if with_attachments else Event("build"), file="d", smtp="s")
     os.utime(claim.path, (1e9, 1e9))
     claim.record(make_delivery("file"))
-    abandoned = place(box, "claimed", f"{claim.entry.id}.{ELSEWHERE}")
+    abandoned = path_in(box, "claimed", f"{claim.entry.id}.{OTHER_MACHINE}")
     os.rename(claim.path, abandoned)
     assert claimed_ids(box) == []
     os.utime(abandoned, (1e9, 1e9))
@@ -335,7 +334,7 @@ def test_postponed_entry_claimed_by_another_process_is_skipped(box):
     for claim in claim_each(box, everything=True):
         assert claim.entry.id == other
         claim.postpone(not_due_yet())
-        os.rename(path_of(box, entry.id), place(box, "claimed", f"{entry.id}.{ELSEWHERE}"))
+        os.rename(path_of(box, entry.id), path_in(box, "claimed", f"{entry.id}.{OTHER_MACHINE}"))
 
 
 def test_entry_of_an_owner_that_died_long_ago_is_claimed_at_once(box, monkeypatch):
@@ -362,9 +361,15 @@ def test_abandoned_entry_is_claimed_after_the_clock_was_set_back(box, monkeypatc
 def test_files_of_dead_processes_in_tmp_are_removed(box):
     put(box).discard()
     for number, (owner, age) in enumerate(
-        ((ELSEWHERE, 2 * LEASE), ("", 2 * LEASE), (ELSEWHERE, 0), (current(), 0), (ELSEWHERE, 2 * LEASE))
+        (
+            (OTHER_MACHINE, 2 * LEASE),
+            ("", 2 * LEASE),
+            (OTHER_MACHINE, 0),
+            (current_owner(), 0),
+            (OTHER_MACHINE, 2 * LEASE),
+        )
     ):
-        path = place(box, "tmp", f"{number}.{owner}")
+        path = path_in(box, "tmp", f"{number}.{owner}")
         if number == 4:
             Path(path).touch()
         else:
@@ -372,7 +377,7 @@ def test_files_of_dead_processes_in_tmp_are_removed(box):
             Path(path, "entry").touch()
         touch(path, age)
     claimed_ids(box)
-    assert names_by_state(box)["tmp"] == [f"2.{ELSEWHERE}", f"3.{current()}"]
+    assert names_by_state(box)["tmp"] == [f"2.{OTHER_MACHINE}", f"3.{current_owner()}"]
 
 
 # Two want one.
@@ -395,12 +400,12 @@ def test_entry_claimed_by_another_process_meanwhile_is_skipped(box, monkeypatch,
 
     def first(source, *args):
         monkeypatch.undo()
-        os.rename(path, place(box, "claimed", f"{entry_id}.{ELSEWHERE}"))
+        os.rename(path, path_in(box, "claimed", f"{entry_id}.{OTHER_MACHINE}"))
         return call(source, *args)
 
     monkeypatch.setattr(os, moment, first)
     assert box.claim(candidate) is None
-    assert names_by_state(box) == {"claimed": [f"{entry_id}.{ELSEWHERE}"]}
+    assert names_by_state(box) == {"claimed": [f"{entry_id}.{OTHER_MACHINE}"]}
     assert caplog.records == []
 
 

@@ -17,15 +17,15 @@ from helpers.entries import (
     abandon,
     claim_each,
     claimed_ids,
+    journal_of,
     lines_of,
     make_delivery,
     names_by_state,
     not_due_yet,
+    path_in,
     path_of,
-    place,
     put,
     put_waiting,
-    text_of,
 )
 
 DAY = 86400
@@ -137,7 +137,7 @@ def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
     for state in ("failed", "corrupt"):
         claim = put(box)
         entry_id = claim.entry.id
-        Path(place(box, state, entry_id)).write_text("precious")
+        Path(path_in(box, state, entry_id)).write_text("precious")
         if state == "failed":
             claim.record(make_delivery("file", ok=False, error=PermanentError("no")))
             assert claim.release() == "failed"
@@ -146,7 +146,7 @@ def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
             assert box.adopt(claim.name) is None
         first, second = names_by_state(box)[state]
         assert (first, second.partition(".")[0]) == (entry_id, entry_id)
-        assert Path(place(box, state, first)).read_text() == "precious"
+        assert Path(path_in(box, state, first)).read_text() == "precious"
         assert [candidate.id for candidate in box.find(second)] == [second]
 
 
@@ -163,7 +163,7 @@ def test_sending_put_twice_is_two_entries(box):
 @pytest.mark.parametrize("state", ["waiting", "failed"])
 def test_state_directory_removed_meanwhile_is_created_again(box, state):
     claim = put(box)
-    os.rmdir(place(box, state))
+    os.rmdir(path_in(box, state))
     claim.record(make_delivery("file", ok=False, error=PermanentError("no") if state == "failed" else None))
     assert claim.release() == state
     assert names_by_state(box) == {state: [claim.entry.id]}
@@ -179,11 +179,11 @@ def test_removed_outbox_breaks_neither_record_nor_release(box, caplog):
 
 def test_entry_that_cannot_be_moved_stays_claimed(box, caplog):
     claim = put(box)
-    os.rmdir(place(box, "waiting"))
-    Path(place(box, "waiting")).touch()
+    os.rmdir(path_in(box, "waiting"))
+    Path(path_in(box, "waiting")).touch()
     assert claim.release() == "claimed"
     assert "cannot be moved, and stays claimed until this process ends" in caplog.text
-    assert len(os.listdir(place(box, "claimed"))) == 1
+    assert len(os.listdir(path_in(box, "claimed"))) == 1
 
 
 def test_delivered_entry_is_not_delivered_again_if_removal_fails(box, monkeypatch):
@@ -338,4 +338,4 @@ def test_claim_of_another_user_is_not_adopted(box, caplog):
     os.chown(claim.path, 12345, -1)
     assert box.adopt(claim.name) is None
     assert "belongs to another user" in caplog.text
-    assert text_of(claim.path).exists()
+    assert journal_of(claim.path).exists()

@@ -17,14 +17,14 @@ from helpers.entries import (
     candidate_of,
     claimed_ids,
     dead_owner,
+    journal_of,
     make_delivery,
     names_by_state,
+    path_in,
     path_of,
-    place,
     put,
     put_waiting,
     snapshot,
-    text_of,
 )
 
 # Who may.
@@ -35,7 +35,7 @@ from helpers.entries import (
 def test_an_outbox_of_another_user_is_refused(box, state):
     put_waiting(box)
     before = snapshot(box.path)
-    os.chown(place(box, state), 12345, -1)
+    os.chown(path_in(box, state), 12345, -1)
     with pytest.raises(PermissionError, match="belongs to another user"):
         claimed_ids(box, everything=True)
     assert snapshot(box.path) == before
@@ -49,7 +49,7 @@ def test_an_outbox_of_another_user_is_refused(box, state):
 @pytest.mark.parametrize("state", ["waiting", "failed", "corrupt"])
 def test_entry_is_not_moved_into_a_directory_of_another_user(box, state, caplog):
     claim = put(box)
-    os.chown(place(box, state), 12345, -1)
+    os.chown(path_in(box, state), 12345, -1)
     if state == "corrupt":
         Path(claim.path).write_text("{")
         assert box.adopt(claim.name) is None
@@ -97,8 +97,8 @@ def test_symbolic_link_instead_of_a_state_directory_is_not_followed(box, tmp_pat
     put_waiting(box)
     other = Outbox(tmp_path / "other")
     kept, _ = put_waiting(other)
-    os.rename(place(box, state), tmp_path / "away")
-    os.symlink(place(other, "waiting"), place(box, state))
+    os.rename(path_in(box, state), tmp_path / "away")
+    os.symlink(path_in(other, "waiting"), path_in(box, state))
     before = snapshot(other.path)
     with pytest.raises(NotADirectoryError, match="is not a directory"):
         claimed_ids(box, everything=True)
@@ -120,7 +120,11 @@ def test_symbolic_link_instead_of_an_entry_is_not_followed(box, tmp_path, state,
     other = Outbox(tmp_path / "other")
     _, path = put_waiting(other, e=attached)
     os.utime(path, (0, 0))
-    name = place(box, "waiting", "0", "planted") if state == "waiting" else place(box, state, f"planted.{dead_owner()}")
+    name = (
+        path_in(box, "waiting", "0", "planted")
+        if state == "waiting"
+        else path_in(box, state, f"planted.{dead_owner()}")
+    )
     os.symlink(path, name)
     before = snapshot(other.path)
     assert len(claimed_ids(box, everything=True)) == 1
@@ -172,10 +176,10 @@ def test_symbolic_link_planted_instead_of_a_journal_is_not_followed(box, tmp_pat
 
 
 def edit(path, change):
-    first, *journal = text_of(path).read_bytes().split(b"\n")
+    first, *journal = journal_of(path).read_bytes().split(b"\n")
     content = json.loads(first)
     change(content)
-    text_of(path).write_bytes(b"\n".join([json.dumps(content).encode(), *journal]))
+    journal_of(path).write_bytes(b"\n".join([json.dumps(content).encode(), *journal]))
 
 
 def test_forged_entry_cannot_attach_a_file_outside_the_entry(box, attached, tmp_path):
@@ -196,15 +200,15 @@ def test_entry_id_with_a_path_to_another_directory_is_refused(box):
 
 
 def _missing(path):
-    os.unlink(text_of(path))
+    os.unlink(journal_of(path))
 
 
 def _torn(path):
-    os.truncate(text_of(path), 20)
+    os.truncate(journal_of(path), 20)
 
 
 def _empty(path):
-    os.truncate(text_of(path), 0)
+    os.truncate(journal_of(path), 0)
 
 
 def _directory(path):
@@ -219,7 +223,7 @@ def _fifo(path):
 
 def _huge(path):
     """Make it 8 GB, of which nothing is on the disk."""
-    os.truncate(text_of(path), 8 << 30)
+    os.truncate(journal_of(path), 8 << 30)
 
 
 SINGLE = [_torn, _empty, _huge]
@@ -259,13 +263,13 @@ def test_entry_of_a_newer_version_is_unchanged(box, state):
     entry_id, path = put_waiting(box)
     Path(path).write_text('{"version": 2, "secret": "of a newer release"}\n')
     name = {"waiting": f"0/{entry_id}", "claimed": f"{entry_id}.{dead_owner()}", "failed": entry_id}[state]
-    os.rename(path, place(box, state, name))
-    os.utime(place(box, state, name), (1e9, 1e9))
-    before, dated = snapshot(box.path), os.stat(place(box, state, name)).st_mtime
+    os.rename(path, path_in(box, state, name))
+    os.utime(path_in(box, state, name), (1e9, 1e9))
+    before, dated = snapshot(box.path), os.stat(path_in(box, state, name)).st_mtime
     assert claimed_ids(box) == claimed_ids(box, everything=True) == []
     assert not box.retry(candidate_of(box, entry_id, state))
     assert snapshot(box.path) == before
-    assert os.stat(place(box, state, name)).st_mtime == dated
+    assert os.stat(path_in(box, state, name)).st_mtime == dated
     ((_, reason),) = box.entries(state)
     assert reason == "its version is 2; this release reads 1"
 
@@ -279,7 +283,7 @@ def test_entry_text_with_another_beginning_is_read(box):
 
 def test_file_in_a_state_directory_that_is_no_entry_is_ignored(box, caplog):
     put_waiting(box)
-    path = place(box, "waiting", "0", "planted")
+    path = path_in(box, "waiting", "0", "planted")
     if os.name == "posix":
         os.mkfifo(path)
         assert len(claimed_ids(box)) == 1

@@ -19,7 +19,7 @@ from event import Event, EventManager, PermanentError, _lazy_handler, _registry,
 from event._outbox import Outbox, lanes
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import SECONDS, deliver
-from helpers.entries import POSIX, ROOT, STATES, names, path_of, put_in_span, text_of
+from helpers.entries import POSIX, ROOT, STATES, journal_of, names, path_of, put_in_span
 from helpers.plugins import Site
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
@@ -398,11 +398,10 @@ def test_delivery_succeeds_if_the_disk_is_full_for_the_journal(box, how, left):
 # Interrupts, forks, threads.
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_interrupt_propagates_and_the_event_stays_pending(box, error):
+def test_interrupt_propagates_and_the_event_stays_pending(box):
     m = EventManager(outbox=box.path)
-    m.handlers.update(a=Handler(config="1"), b=Handler(raises(error), "2"), c=Handler(config="3"))
-    with pytest.raises(type(error)):
+    m.handlers.update(a=Handler(config="1"), b=Handler(raises(KeyboardInterrupt()), "2"), c=Handler(config="3"))
+    with pytest.raises(KeyboardInterrupt):
         m.send_event(Event("build"))
     ((state, _, entry),) = entries(box, *STATES[1:])
     assert (state, entry.pending) == ("waiting", {"b": "2", "c": "3"})
@@ -837,7 +836,7 @@ def test_entry_with_a_malformed_span_is_delivered_without_one(box, seen, monkeyp
     monkeypatch.setenv("TRACEPARENT", ELSEWHERE)
     claim = put_in_span(box, Event("build"), {"witness": ""}, _trace_context.new_span(None))
     claim.postpone(time.time() + 1000)
-    path = text_of(path_of(box, claim.entry.id))
+    path = journal_of(path_of(box, claim.entry.id))
     content, *journal = path.read_text().split("\n")
     content = json.dumps({**json.loads(content), "trace": {"traceparent": "damaged"}})
     path.write_text("\n".join([content, *journal]))

@@ -18,8 +18,8 @@ from helpers.entries import (
     make_delivery,
     names,
     names_by_state,
+    path_in,
     path_of,
-    place,
     put,
     put_waiting,
 )
@@ -138,7 +138,7 @@ def test_failure_of_any_system_call_loses_and_damages_no_entry(  # noqa: PLR0913
 def test_unreadable_entry_is_released_unchanged(box, monkeypatch, state, caplog):
     entry_id, path = put_waiting(box, time.time() + 600)
     if state != "waiting":
-        os.rename(path, place(box, state, entry_id))
+        os.rename(path, path_in(box, state, entry_id))
     before = names_by_state(box)
     (candidate,) = box.find(entry_id)
     opened = []
@@ -222,7 +222,7 @@ def test_pending_entries_are_delivered_on_a_full_disk(box, monkeypatch):
 
 def test_leftover_that_cannot_be_removed_is_ignored(box, monkeypatch):
     entry_id, _ = put_waiting(box)
-    leftover = place(box, "tmp", "x")
+    leftover = path_in(box, "tmp", "x")
     os.mkdir(leftover)
     os.utime(leftover, (0, 0))
     rmdir = os.rmdir

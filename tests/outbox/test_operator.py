@@ -19,8 +19,8 @@ from helpers.entries import (
     make_delivery,
     names_by_state,
     not_due_yet,
+    path_in,
     path_of,
-    place,
     put,
     put_waiting,
 )
@@ -45,7 +45,7 @@ def test_a_waiting_entry_is_retried_at_once(box):
     candidate = candidate_of(box, entry_id)
     assert box.retry(candidate)
     assert not box.retry(candidate)  # it has moved on
-    assert len(os.listdir(place(box, "waiting"))) == 2  # the bucket that it was in is gone
+    assert len(os.listdir(path_in(box, "waiting"))) == 2  # the bucket that it was in is gone
     assert claimed_ids(box) == [entry_id]
 
 
@@ -55,12 +55,12 @@ def test_entry_that_is_not_being_delivered_is_dropped(box, attached, state, with
     entry_id, path = put_waiting(box, e=attached if with_attachments else Event("build"))
     other, _ = put_waiting(box, not_due_yet())
     if state != "waiting":
-        os.rename(path, place(box, state, entry_id))
+        os.rename(path, path_in(box, state, entry_id))
     candidate = candidate_of(box, entry_id, state)
     assert box.drop(candidate)
     assert not box.drop(candidate)
     assert names_by_state(box) == {"waiting": [other]}
-    assert state != "waiting" or len(os.listdir(place(box, "waiting"))) == 1
+    assert state != "waiting" or len(os.listdir(path_in(box, "waiting"))) == 1
 
 
 def test_entry_being_delivered_is_neither_dropped_nor_retried(box):
@@ -104,11 +104,11 @@ def test_entry_is_found_by_full_id_in_any_state(box):
     claimed = put(box)
     waits, path = put_waiting(box, not_due_yet())
     failed, other = put_waiting(box)
-    os.rename(other, place(box, "failed", failed))
+    os.rename(other, path_in(box, "failed", failed))
     for entry_id, state in ((claimed.entry.id, "claimed"), (waits, "waiting"), (failed, "failed")):
         (found,) = box.find(entry_id)
         assert (found.state, found.id) == (state, entry_id)
-    assert path == place(box, box.find(waits)[0].name)
+    assert path == path_in(box, box.find(waits)[0].name)
 
 
 def test_search_for_a_full_id_reads_no_bucket(box, monkeypatch):
@@ -117,7 +117,7 @@ def test_search_for_a_full_id_reads_no_bucket(box, monkeypatch):
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (read.append(path), scandir(path))[1])
     assert [found.id for found in box.find(ids[1])] == [ids[1]]
-    assert sorted(read) == [place(box, "claimed"), place(box, "waiting")]
+    assert sorted(read) == [path_in(box, "claimed"), path_in(box, "waiting")]
 
 
 def test_entry_is_found_by_id_prefix(box):
@@ -155,7 +155,7 @@ def test_summary_has_counts_by_state_due_entries_and_next_due_time(box):
     put_waiting(box, time.time() + 40 * 86400)  # a clock's mistake: it is due
     soon = candidate_of(box, put_waiting(box, not_due_yet())[0]).due
     failed, path = put_waiting(box)
-    os.rename(path, place(box, "failed", failed))
+    os.rename(path, path_in(box, "failed", failed))
     found = box.summary()
     assert found.counts == {"claimed": 1, "waiting": 4, "failed": 1, "corrupt": 0}
     assert (found.due, found.next_due) == (3, soon)
@@ -166,7 +166,7 @@ def test_summary_stops_counting_at_its_limit(box):
     for number in range(BOUND + 200):
         os.link(path, f"{path}-{number}")
         if number < 3:
-            os.link(path, place(box, "failed", str(number)))
+            os.link(path, path_in(box, "failed", str(number)))
     found = box.summary()
     assert found.counts == {"claimed": 0, "waiting": BOUND, "failed": 3, "corrupt": 0}
     assert found.due == BOUND
@@ -176,10 +176,10 @@ def test_summary_stops_counting_at_its_limit(box):
 def test_missing_state_directory_is_created_and_writable(box, monkeypatch):
     box.require_writable()
     put_waiting(box)
-    os.rmdir(place(box, "corrupt"))
+    os.rmdir(path_in(box, "corrupt"))
     box.require_writable()
     # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
-    monkeypatch.setattr(os, "access", lambda path, _mode: path != place(box, "tmp"))
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != path_in(box, "tmp"))
     with pytest.raises(PermissionError, match="tmp is not writable"):
         box.require_writable()
 

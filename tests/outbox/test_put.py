@@ -22,8 +22,8 @@ from helpers.entries import (
     make_delivery,
     names,
     names_by_state,
+    path_in,
     path_of,
-    place,
     put,
     put_in_span,
     put_waiting,
@@ -73,7 +73,7 @@ def test_outbox_is_private_to_the_user_with_any_umask(tmp_path, umask):
         claim.begin()
     finally:
         os.umask(before)
-    for path in (box.path, *(place(box, state) for state in STATES)):
+    for path in (box.path, *(path_in(box, state) for state in STATES)):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(claim.path).st_mode) & 0o077 == 0
 
@@ -93,16 +93,16 @@ def test_an_entry_without_attachments_takes_two_syncs(box, synced):
     put(box).discard()
     synced.clear()
     claim = put(box)
-    assert synced == [os.stat(claim.path).st_ino, os.stat(place(box, "claimed")).st_ino]
+    assert synced == [os.stat(claim.path).st_ino, os.stat(path_in(box, "claimed")).st_ino]
 
 
 def test_put_entries_are_synced(box, attached, synced):
     claim = put(box, attached)
     assert {os.stat(os.path.join(claim.path, name)).st_ino for name in ("0", "1", "entry")} <= {*synced}
     if os.name == "posix":
-        parents = {os.stat(path).st_ino for path in (claim.path, place(box, "claimed"), box.path, box.path + "/..")}
+        parents = {os.stat(path).st_ino for path in (claim.path, path_in(box, "claimed"), box.path, box.path + "/..")}
         assert parents <= {*synced}
-        assert synced.index(os.stat(claim.path).st_ino) < synced.index(os.stat(place(box, "claimed")).st_ino)
+        assert synced.index(os.stat(claim.path).st_ino) < synced.index(os.stat(path_in(box, "claimed")).st_ino)
 
 
 def test_put_stores_the_current_content_of_a_file(box, attached, tmp_path):
@@ -258,7 +258,7 @@ def test_sending_id_that_is_no_file_name_is_refused(box, sending):
 
 def test_put_accepts_a_sending_id(box):
     assert box.put(Event("build"), {"file": "d"}, sending="abc-1_X").entry.id == "abc-1_X"
-    assert path_of(box, "abc-1_X").startswith(place(box, "claimed", "abc-1_X."))
+    assert path_of(box, "abc-1_X").startswith(path_in(box, "claimed", "abc-1_X."))
 
 
 TRACE, SPAN, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
@@ -370,8 +370,8 @@ def test_several_events_are_put_with_one_sync_of_the_directory(box, attached, sy
     assert [claim.entry.event.number for claim in put_claims[:-1]] == [*range(20)]
     assert sorted(claim.name for claim in put_claims) == names(box, "claimed")
     if os.name == "posix":
-        assert synced.count(os.stat(place(box, "claimed")).st_ino) == 1
-        assert synced[-1] == os.stat(place(box, "claimed")).st_ino
+        assert synced.count(os.stat(path_in(box, "claimed")).st_ino) == 1
+        assert synced[-1] == os.stat(path_in(box, "claimed")).st_ino
         assert {os.stat(claim.path).st_ino for claim in put_claims} <= {*synced}
 
 

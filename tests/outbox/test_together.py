@@ -16,7 +16,7 @@ from helpers.entries import (
     make_delivery,
     names,
     names_by_state,
-    place,
+    path_in,
     put,
     touch,
 )
@@ -66,7 +66,7 @@ def test_entries_put_together_take_two_syncs(box, synced):
     put(box).discard()
     synced.clear()
     found = put_together(box, 20)
-    assert synced == [os.stat(found[0].path).st_ino, os.stat(place(box, "claimed")).st_ino]
+    assert synced == [os.stat(found[0].path).st_ino, os.stat(path_in(box, "claimed")).st_ino]
 
 
 def test_delivered_entry_does_not_affect_entries_in_the_same_file(box):

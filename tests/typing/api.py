@@ -1,6 +1,6 @@
-"""A user's script, typed: the type checkers read it, strictly; nobody runs it.
+"""A typed script of a user. The type checkers check it in strict mode; it is never run.
 
-Each wrong call bears an ignore, which mypy reports where the call is not wrong any more.
+Each wrong call has a comment `type: ignore`. If the type checker accepts the call, mypy reports the unused comment.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class Build(Event):
-    """An event of one's own: declared data has its type, all other is Any."""
+    """A subclass of Event. Declared data has its declared type, and all other data is Any."""
 
     status: str
 
@@ -56,7 +56,7 @@ class Build(Event):
 
 
 class Board(EventHandler):
-    """A handler as a plugin's author writes it."""
+    """A handler of a plugin."""
 
     def __init__(self, url: str, retries: int = 3) -> None:
         self.url = url
@@ -76,24 +76,24 @@ class Board(EventHandler):
 
 
 class Untyped:
-    """A handler by duck typing."""
+    """A handler that does not derive from EventHandler."""
 
     def send_event(self, event):  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType]
         return True
 
 
-def shout(key: str, value: Any) -> dict[str, Any]:
+def to_upper_case(key: str, value: Any) -> dict[str, Any]:
     return {key: str(value).upper()}
 
 
-def events(path: Path) -> None:
+def use_events(path: Path) -> None:
     with Event("compile", target="arm", count=1) as e:
         assert_type(e, Event)
         e.status = "ok"
         e.sources = {Path("a.c"), Path("b.c")}
         assert_type(e.target, Any)
         del e.status
-        e.set_formatter("target", shout)
+        e.set_formatter("target", to_upper_case)
         e.set_formatter("count", lambda key, value: {key: value + 1})
         e.attach_file("build.log")
         e.attach_file(path, name="errors")
@@ -116,7 +116,7 @@ def events(path: Path) -> None:
     e.set_formatter("target", 1)  # type: ignore[arg-type]
 
 
-def own_events(path: Path) -> None:
+def subclass_of_event(path: Path) -> None:
     with Build("compile", status="running") as build:
         assert_type(build, Build)
         build.fail()
@@ -126,7 +126,7 @@ def own_events(path: Path) -> None:
     build.status = 1  # type: ignore[assignment]
 
 
-def the_default_manager(e: Event, path: Path) -> None:
+def use_the_default_manager(e: Event, path: Path) -> None:
     assert_type(default_manager, EventManager)
     assert_type(logger, logging.Logger)
     assert_type(event.logger, logging.Logger)
@@ -157,7 +157,7 @@ def the_default_manager(e: Event, path: Path) -> None:
     event.send_evnt(e)  # type: ignore[attr-defined]
 
 
-def a_manager(e: Event, path: os.PathLike[str]) -> Iterator[str]:
+def use_a_manager(e: Event, path: os.PathLike[str]) -> Iterator[str]:
     manager = EventManager()
     assert_type(manager.handlers, dict[str, EventHandler])
     manager.handlers["board"] = Board("https://board.example.com", retries=1)
@@ -183,7 +183,7 @@ def a_manager(e: Event, path: os.PathLike[str]) -> Iterator[str]:
         yield str(outcome)
 
 
-def errors() -> str:
+def handle_errors() -> str:
     try:
         add_handler("nosuch")
     except EventError as error:
@@ -197,7 +197,7 @@ def errors() -> str:
     raise EventError("a")
 
 
-def the_built_in_handlers(e: Event) -> list[bool]:
+def use_built_in_handlers(e: Event) -> list[bool]:
     file = FileHandler("events")
     log = LoggingHandler("builds", logging.INFO)
     mail = SMTPHandler("subject", "ci@example.com", "dev@example.com", "mail.example.com")
@@ -224,7 +224,7 @@ async def fetch(url: str) -> bytes:
     return url.encode()
 
 
-async def tracked(path: Path) -> None:
+async def use_tracking(path: Path) -> None:
     with track("compile", target="arm") as e:
         assert_type(e, Event)
         e.warnings = 1
@@ -235,7 +235,7 @@ async def tracked(path: Path) -> None:
     track()  # type: ignore[call-arg]
 
 
-def with_an_outbox(e: Event, path: Path) -> str:
+def use_an_outbox(e: Event, path: Path) -> str:
     assert_type(EventManager(outbox=path, timeout=2.5).send_event(e), bool)
     manager = EventManager(outbox="outbox", timeout=3)
     assert_type(manager.outbox, str | None)
@@ -248,7 +248,7 @@ def with_an_outbox(e: Event, path: Path) -> str:
     raise PermanentError("no such mailbox")
 
 
-def in_tests(e: Event) -> RecordedEvent:
+def use_recording(e: Event) -> RecordedEvent:
     with recording() as recorder:
         send_event(e)
     assert_type(recorder, RecordingHandler)

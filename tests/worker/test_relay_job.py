@@ -16,7 +16,7 @@ from event._outbox import Outbox
 from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from event._worker import relay_job
-from helpers.entries import names, names_by_state, place, put_waiting
+from helpers.entries import names, names_by_state, path_in, put_waiting
 from worker.job_thread import JobThread, register_handlers
 
 if os.name == "nt":
@@ -102,7 +102,7 @@ def test_held_lane_is_served_after_a_release_frame(box, connection, delivered):
 
 def link_counts(box):
     """Return the number of hard links of each claimed entry."""
-    return [os.stat(place(box, "claimed", name)).st_nlink for name in names(box, "claimed")]
+    return [os.stat(path_in(box, "claimed", name)).st_nlink for name in names(box, "claimed")]
 
 
 @pytest.mark.parametrize(("has_room", "links"), [(True, 2), (False, 1)])
