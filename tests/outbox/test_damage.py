@@ -120,11 +120,8 @@ def test_symbolic_link_instead_of_an_entry_is_not_followed(box, tmp_path, state,
     other = Outbox(tmp_path / "other")
     _, path = put_waiting(other, e=attached)
     os.utime(path, (0, 0))
-    name = (
-        path_in(box, "waiting", "0", "planted")
-        if state == "waiting"
-        else path_in(box, state, f"planted.{dead_owner()}")
-    )
+    parts = ("waiting", "0", "planted") if state == "waiting" else (state, f"planted.{dead_owner()}")
+    name = path_in(box, *parts)
     os.symlink(path, name)
     before = snapshot(other.path)
     assert len(claimed_ids(box, everything=True)) == 1
