@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import commands
 import gallery
-import letter
-import surroundings
+import mail as mail_picture
 import svg
 import terminal
 import waterfall
@@ -169,7 +169,7 @@ def test_description_lists_the_trace_in_words(build):
     ],
 )
 def test_labels_are_placed_with_enough_space(begin, end, anchor, x):
-    drawn = ET.fromstring(waterfall.beside("1.00 s, failed", begin, end, 10, ""))
+    drawn = ET.fromstring(waterfall.text_of_bar("1.00 s, failed", begin, end, 10, ""))
     assert (drawn.get("text-anchor"), float(drawn.get("x"))) == (anchor, x)
 
 
@@ -196,7 +196,7 @@ def mail():
     message.set_content("uid: 42\nerror: a<b & c\n")
     message.add_attachment(b"x" * 999, maintype="text", subtype="plain", filename="a<b>.log")
     message.add_attachment(b"x" * 1550, maintype="application", subtype="gzip", filename="all.tar.gz")
-    return Picture(letter.draw(message))
+    return Picture(mail_picture.draw(message))
 
 
 def test_a_mail_shows_its_headers_its_text_and_its_files(mail):
@@ -357,8 +357,8 @@ def test_the_mail_shows_the_event_and_its_attachments(made):
     assert lines[0] == "Nightly build: nightly failed on main"
     assert {"Builds <ci@corp.test>", "dev@corp.test", "branch: main", "failed: test_connect"} <= set(lines)
     files = {lines[at - 1]: line for at, line in enumerate(lines) if re.fullmatch(r"\d+ bytes", line)}
-    assert set(files) == {"event", *letter.FILES}
-    assert files["build.log"] == f"{len(letter.FILES['build.log'])} bytes"
+    assert set(files) == {"event", *mail_picture.FILES}
+    assert files["build.log"] == f"{len(mail_picture.FILES['build.log'])} bytes"
 
 
 @pytest.mark.server  # draws all pictures, which takes seconds
@@ -373,12 +373,12 @@ def test_the_terminal_shows_what_check_prints(made):
 
 def test_run_with_unexpected_output_creates_no_picture(tmp_path):
     with pytest.raises(RuntimeError, match=r"ends with status 3, not 0:\nwhy"):
-        surroundings.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path, 0)
+        commands.run([sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path, 0)
 
 
 def test_run_in_another_directory_keeps_the_python_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("src", "/opt/modules")))
-    printed = surroundings.run([sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])"], tmp_path, 0)
+    printed = commands.run([sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])"], tmp_path, 0)
     assert printed.strip().split(os.pathsep) == [os.path.abspath("src"), os.path.abspath("/opt/modules")]
 
 

@@ -42,14 +42,14 @@ def fixed(x: float, y: float, words: str, size: float, class_: str) -> str:
     """Return a line of monospaced text that keeps its spaces and has the same width in every font."""
     if not words:
         return ""
-    as_it_is = {"xml:space": "preserve", "textLength": len(words) * size * MONO_ADVANCE}
-    return text(x, y, words, class_, lengthAdjust="spacingAndGlyphs", **as_it_is)
+    unchanged = {"xml:space": "preserve", "textLength": len(words) * size * MONO_ADVANCE}
+    return text(x, y, words, class_, lengthAdjust="spacingAndGlyphs", **unchanged)
 
 
 def cut(words: str, room: float, size: float) -> str:
     """Return a line, cut to the available width and then ended with an ellipsis."""
-    most = max(int(room / (size * SANS_ADVANCE)), 1)
-    return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
+    limit = max(int(room / (size * SANS_ADVANCE)), 1)
+    return words if len(words) <= limit else f"{words[: limit - 1].rstrip()}…"
 
 
 def width_of(words: str, size: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 
-import surroundings
+import commands
 import svg
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ COMMANDS = [
     "e3-event check",
 ]
 PROMPTS = ("$ ", "> ")
-SHOWN_AS = "/srv/build"  # replaces the name of the temporary directory
+SHOWN_DIRECTORY = "/srv/build"  # replaces the name of the temporary directory
 
 COLUMNS = 86
 SIZE, LINE = 13.0, 20
@@ -45,8 +45,8 @@ def session(directory: Path) -> list[str]:
     """Run the commands in a directory whose outbox has waiting events; return the lines of the terminal."""
     fill_outbox(directory)
     script = "".join(f"printf '%s\\n' {shlex.quote(typed(command))}\n{command}\n" for command in COMMANDS)
-    output = surroundings.run(["sh", "-c", script], directory, 1)
-    return output.replace(os.path.realpath(directory), SHOWN_AS).splitlines()
+    output = commands.run(["sh", "-c", script], directory, 1)
+    return output.replace(os.path.realpath(directory), SHOWN_DIRECTORY).splitlines()
 
 
 def fill_outbox(directory: Path) -> None:
@@ -54,7 +54,7 @@ def fill_outbox(directory: Path) -> None:
     (directory / "later").touch()
     for name in ("compile", "tests"):
         command = ["e3-event", "send", name, "--handler=file=later/events", "--outbox=outbox"]
-        surroundings.run(command, directory, 0)
+        commands.run(command, directory, 0)
 
 
 def typed(command: str) -> str:

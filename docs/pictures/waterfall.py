@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import surroundings
+import commands
 import svg
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ BUILD = Path(__file__).parent / "build"
 
 ROW, BAR = 29, 19
 TOP, BOTTOM = 92, 22  # the space above and below the rows
-NAMES, LEFT, RIGHT = 22, 216, svg.WIDTH - 22  # the x of the names, and the range of the bars
+NAMES, LEFT, RIGHT = 22, 216, svg.WIDTH - 22  # the x of the names, and the first and last x of the bars
 INDENT = 17
 SIZE = 12  # the font size of the text next to a bar
 STYLE = f"""
@@ -61,13 +61,13 @@ def make(directory: Path) -> str:
 
 def received(directory: Path) -> list[Any]:
     """Run the build in a directory; return the spans that an OTLP receiver has got."""
-    surroundings.servers_of_the_tests()
+    commands.make_servers_importable()
     from servers.otlp import otlp_receiver
 
-    place = shutil.copytree(BUILD, directory / "build")
+    working_directory = shutil.copytree(BUILD, directory / "build")
     command = ["e3-event", "run", "nightly", "--", "sh", "build.sh"]
     with otlp_receiver() as receiver:
-        surroundings.run(command, place, 1, E3_EVENT_HANDLERS=f"otel={receiver.endpoint},nightly")
+        commands.run(command, working_directory, 1, E3_EVENT_HANDLERS=f"otel={receiver.endpoint},nightly")
     return receiver.spans
 
 
@@ -95,11 +95,11 @@ def nested(steps: list[Step], parent: str = "", depth: int = 0) -> list[tuple[St
     return rows
 
 
-def ticks(seconds: float, most: int = 9) -> list[float]:
-    """Return the times to mark on an axis, at most `most`. Their distance is 1, 2 or 5 times a power of ten."""
-    power = 10 ** math.floor(math.log10(seconds / most))
-    between = next(power * factor for factor in (1, 2, 5, 10, 20) if seconds / (power * factor) < most)
-    return [round(count * between, 9) for count in range(int(seconds / between + 1e-9) + 1)]
+def ticks(seconds: float, limit: int = 9) -> list[float]:
+    """Return the times to mark on an axis, at most `limit`. Their distance is 1, 2 or 5 times a power of ten."""
+    power = 10 ** math.floor(math.log10(seconds / limit))
+    distance = next(power * factor for factor in (1, 2, 5, 10, 20) if seconds / (power * factor) < limit)
+    return [round(count * distance, 9) for count in range(int(seconds / distance + 1e-9) + 1)]
 
 
 class Scale:
@@ -123,10 +123,10 @@ def draw(steps: list[Step]) -> str:
     for one, depth in rows:
         y = middles[one.id]
         content += [branch(depth, y, middles.get(one.parent)), *label(one, depth, y), *bar(one, scale, y)]
-    return svg.picture(height, f"The trace of {rows[0][0].name}", told(rows), STYLE, content)
+    return svg.picture(height, f"The trace of {rows[0][0].name}", description(rows), STYLE, content)
 
 
-def told(rows: list[tuple[Step, int]]) -> str:
+def description(rows: list[tuple[Step, int]]) -> str:
     """Return a description of the rows, for screen readers."""
     names = {one.id: one.name for one, _ in rows}
     lines = []
@@ -184,16 +184,16 @@ def bar(one: Step, scale: Scale, y: float) -> list[str]:
     """Return a step's bar and its text, which is after, before or in the bar, depending on the available space."""
     begin, end = scale.x(one.begin), scale.x(one.end)
     failed = one.problem is not None
-    place = {"x": begin, "y": y - BAR / 2, "width": max(end - begin, 2.0), "height": BAR, "rx": 4}
-    rect = svg.element("rect", class_="bar failed" if failed else "bar", **place)
-    return [rect, beside(outcome(one), begin, end, y + 4, "problem" if failed else "")]
+    box = {"x": begin, "y": y - BAR / 2, "width": max(end - begin, 2.0), "height": BAR, "rx": 4}
+    rect = svg.element("rect", class_="bar failed" if failed else "bar", **box)
+    return [rect, text_of_bar(outcome(one), begin, end, y + 4, "problem" if failed else "")]
 
 
-def beside(words: str, begin: float, end: float, y: float, class_: str) -> str:
+def text_of_bar(words: str, begin: float, end: float, y: float, class_: str) -> str:
     """Return the text of a bar, at the position where it fits."""
-    wanted = svg.width_of(words, SIZE) + 8
-    if end + wanted <= RIGHT:
+    width = svg.width_of(words, SIZE) + 8
+    if end + width <= RIGHT:
         return svg.text(end + 8, y, words, class_)
-    if begin - wanted >= LEFT:
+    if begin - width >= LEFT:
         return svg.text(begin - 8, y, words, class_, text_anchor="end")
     return svg.text(begin + 9, y, svg.cut(words, end - begin - 18, SIZE), "inside")

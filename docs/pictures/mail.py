@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 from email import policy
 
-import surroundings
+import commands
 import svg
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def make(directory: Path) -> str:
 
 def received(directory: Path) -> EmailMessage:
     """Mail the event to a server with TLS; return the mail that the server has received."""
-    surroundings.servers_of_the_tests()
+    commands.make_servers_importable()
     from servers.smtp import smtp_server
     from servers.tls import Authority
 
@@ -52,37 +52,37 @@ def received(directory: Path) -> EmailMessage:
     command = [*SEND, *(f"--attach={name}" for name in FILES)]
     with smtp_server(authority.context("localhost")) as mailbox:
         handler = f"smtp=Nightly build,Builds <ci@corp.test>,dev@corp.test,localhost:{mailbox.port}"
-        surroundings.run(command, directory, 0, E3_EVENT_HANDLERS=handler, SSL_CERT_FILE=authority.path)
+        commands.run(command, directory, 0, E3_EVENT_HANDLERS=handler, SSL_CERT_FILE=authority.path)
     (envelope,) = mailbox.envelopes
     return email.message_from_bytes(envelope.content, policy=policy.default)
 
 
-def draw(mail: EmailMessage) -> str:
+def draw(message: EmailMessage) -> str:
     """Return the picture of a mail."""
-    lines, files = text_of(mail), files_of(mail)
+    lines, files = text_of(message), files_of(message)
     body = TOP + 3 * LINE + 14
     below = body + 12 + 20 * len(lines) + 14
     height = below + 92
     content = [
         svg.card(height),
-        svg.text(EDGE, 44, svg.cut(mail["Subject"], svg.WIDTH - 2 * EDGE, 20), "subject"),
-        *headers(mail),
+        svg.text(EDGE, 44, svg.cut(message["Subject"], svg.WIDTH - 2 * EDGE, 20), "subject"),
+        *headers(message),
         rule(body - 8),
         *(svg.text(EDGE, body + 22 + 20 * number, line, "body") for number, line in enumerate(lines)),
         rule(below),
         *attachments(files, below + 22),
     ]
     names = ", ".join(f"{name} ({size})" for name, size in files)
-    description = f"From {mail['From']} to {mail['To']}. The text: {'; '.join(lines)}. Attached: {names}."
-    return svg.picture(height, f"A mail: {mail['Subject']}", description, STYLE, content)
+    description = f"From {message['From']} to {message['To']}. The text: {'; '.join(lines)}. Attached: {names}."
+    return svg.picture(height, f"A mail: {message['Subject']}", description, STYLE, content)
 
 
-def headers(mail: EmailMessage) -> list[str]:
+def headers(message: EmailMessage) -> list[str]:
     """Return the lines with the sender, the recipients and the date."""
     lines = []
     for number, field in enumerate(("From", "To", "Date")):
         y = TOP + LINE * number
-        value = svg.cut(mail[field], svg.WIDTH - 2 * EDGE - 56, 14)
+        value = svg.cut(message[field], svg.WIDTH - 2 * EDGE - 56, 14)
         lines += [svg.text(EDGE, y, field, "field"), svg.text(EDGE + 56, y, value)]
     return lines
 
@@ -92,16 +92,16 @@ def rule(y: float) -> str:
     return svg.element("line", class_="rule", x1=EDGE, x2=svg.WIDTH - EDGE, y1=y, y2=y)
 
 
-def text_of(mail: EmailMessage) -> list[str]:
+def text_of(message: EmailMessage) -> list[str]:
     """Return the lines of the readable text that fit into the picture."""
-    part = mail.get_body(("plain",))
+    part = message.get_body(("plain",))
     text = part.get_content() if part else ""
     return [svg.cut(line, svg.WIDTH - 2 * EDGE, 14) for line in text.splitlines()]
 
 
-def files_of(mail: EmailMessage) -> list[tuple[str, str]]:
+def files_of(message: EmailMessage) -> list[tuple[str, str]]:
     """Return the name and the size of each attachment."""
-    return [(part.get_filename() or "?", size(part.get_payload(decode=True))) for part in mail.iter_attachments()]
+    return [(part.get_filename() or "?", size(part.get_payload(decode=True))) for part in message.iter_attachments()]
 
 
 def size(content: bytes) -> str:

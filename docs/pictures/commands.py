@@ -1,4 +1,4 @@
-"""The environment of a run: this virtual environment and the servers of the tests, but no settings of the user."""
+"""Run the commands of a picture: with this virtual environment and the servers of the tests, without your settings."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TESTS = Path(__file__).parents[2] / "tests"
 FOREIGN = ("E3_EVENT_", "E3_ENABLE_", "OTEL_", "TRACEPARENT", "TRACESTATE", "SSL_CERT_", "NETRC")
 
 
-def servers_of_the_tests() -> None:
+def make_servers_importable() -> None:
     """Make ``servers.smtp`` and ``servers.otlp`` importable."""
     if str(TESTS) not in sys.path:
         sys.path.append(str(TESTS))
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment variables for a run."""
+    """Return the environment variables for a command."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -28,7 +28,7 @@ def environment(**variables: str) -> dict[str, str]:
     }
     path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
     if modules := os.environ.get("PYTHONPATH"):
-        # A run has its own working directory, so a relative path would lead to another checkout or to none.
+        # The command has its own working directory, so make relative paths absolute.
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, modules.split(os.pathsep)))
     return {**kept, "PATH": path, "PYTHONUTF8": "1", **variables}
 
