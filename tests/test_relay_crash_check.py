@@ -49,6 +49,10 @@ def test_single_delivery_is_not_a_repeat():
             id="worker was killed before its report",
         ),
         pytest.param(
+            "received 2; worker-received 3; worker-reported 3; acknowledged 2; delivered 3; killed 3; delivered 4",
+            id="worker was killed before it recorded the delivery",
+        ),
+        pytest.param(
             "worker-started 3 of 1; worker-received 3; delivered 3; killed 1; delivered 2; delivery-recorded 2; "
             "worker-started 3 of 1; killed 1",
             id="worker ended with its killed relay",
@@ -73,6 +77,11 @@ def test_single_delivery_is_not_a_repeat():
         pytest.param(
             f"broker-killed -; received 1; delivered 1; connection-lost 1; {AGAIN_BY_2}",
             id="relay lost the connection",
+        ),
+        pytest.param(
+            "broker-killed -; received 1; worker-received 3; delivered 3; worker-reported 3; connection-lost 1; "
+            "received 1; worker-received 3; delivered 3; worker-reported 3; acknowledged 1",
+            id="relay lost the connection, and received the message again",
         ),
         pytest.param(
             "broker-killed -; publishing 1; publish-failed 1; publishing 1; delivered 2; delivery-recorded 2; "
@@ -111,6 +120,7 @@ def test_repeat_after_a_lost_acknowledgement_is_accepted_if_the_broker_confirms_
         pytest.param(f"{ONCE}; delivered 2", id="no process was killed"),
         pytest.param(f"{ONCE}; killed 3; delivered 2", id="another process was killed"),
         pytest.param(f"{ONCE}; killed 2; delivered 2", id="relay was killed after it had finished"),
+        pytest.param(f"{ONCE}; killed 1; delivered 2", id="producer was killed after it had recorded the publication"),
         pytest.param(f"{ONCE}; killed 4; delivered 2", id="worker was killed after its report"),
         pytest.param(f"{ONCE}; received 2; delivered 2; delivered 2; killed 2", id="relay was killed after the repeat"),
         pytest.param(
@@ -118,6 +128,18 @@ def test_repeat_after_a_lost_acknowledgement_is_accepted_if_the_broker_confirms_
             id="relay was paused before the event was published",
         ),
         pytest.param(f"{ONCE}; paused 3; {AGAIN_BY_3}", id="relay was paused after the acknowledgement"),
+        pytest.param(
+            f"publishing 1; paused 2; resumed 2; {AGAIN_BY_2}; {AGAIN_BY_2}",
+            id="relay was paused before it received the message",
+        ),
+        pytest.param(
+            f"received 2; publishing 2; acknowledged 2; killed 2; {AGAIN_BY_3}; delivered 3",
+            id="relay was killed after it had requeued the message",
+        ),
+        pytest.param(
+            "broker-killed -; publishing 1; publish-failed 1; publishing 1; delivered 2; delivered 2; delivered 2",
+            id="publishing failed once, and the event was delivered three times",
+        ),
     ],
 )
 def test_repeat_without_a_cause_is_an_error(text):

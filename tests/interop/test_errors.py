@@ -45,17 +45,17 @@ CASES = [("a", None), ("a", "o"), (["a", "b"], None), (["a", "b"], "o"), ([], No
 @pytest.mark.parametrize(("message", "origin"), CASES)
 @pytest.mark.parametrize("added", [None, "c", ["c", "d"], e3.error.E3Error("e"), event.EventError(["f", "g"])])
 def test_error_of_event_has_the_same_text_and_can_be_copied(message, origin, added):
-    ours, theirs = event.EventError(message, origin), e3.error.E3Error(message, origin)
+    error, e3_error = event.EventError(message, origin), e3.error.E3Error(message, origin)
     if added is not None:
-        ours += added
-        theirs += added
-    assert type(ours) is event.EventError
-    assert ours.messages == theirs.messages
-    assert ours.origin == theirs.origin
-    assert str(ours).replace("EventError", "E3Error") == str(theirs)
-    for other in (pickle.loads(pickle.dumps(ours)), copy.copy(ours), copy.deepcopy(ours)):
-        assert type(other) is event.EventError
-        assert (other.messages, other.origin, str(other)) == (ours.messages, ours.origin, str(ours))
+        error += added
+        e3_error += added
+    assert type(error) is event.EventError
+    assert error.messages == e3_error.messages
+    assert error.origin == e3_error.origin
+    assert str(error).replace("EventError", "E3Error") == str(e3_error)
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(copied) is event.EventError
+        assert (copied.messages, copied.origin, str(copied)) == (error.messages, error.origin, str(error))
 
 
 def test_error_of_event_can_be_added_to_an_e3_error():

@@ -183,10 +183,10 @@ def test_file_handlers_of_both_libraries_write_the_same(tmp_path, log, sender, c
     manager.handlers["event"] = FileHandler(str(tmp_path / "event"))
     manager.handlers["e3"] = E3FileHandler(str(tmp_path / "e3"))
     assert manager.send_event(e)
-    ours = written_files(tmp_path / "event")
-    assert set(ours) == {"compile-1", os.path.join("compile-1", "log"), os.path.join("compile-1", "again.txt")}
-    assert json.loads(ours["compile-1"])["begin_time"] == "1970-01-01T00:00:01"
-    assert ours == written_files(tmp_path / "e3")
+    files = written_files(tmp_path / "event")
+    assert set(files) == {"compile-1", os.path.join("compile-1", "log"), os.path.join("compile-1", "again.txt")}
+    assert json.loads(files["compile-1"])["begin_time"] == "1970-01-01T00:00:01"
+    assert files == written_files(tmp_path / "e3")
 
 
 @pytest.mark.parametrize("creator", LIBRARIES)
@@ -195,8 +195,8 @@ def test_logging_handlers_log_the_same_to_different_loggers(caplog, creator):
     e = creator.Event("compile", uid="1", target="arm")
     LoggingHandler("builds", 20).send_event(e)
     E3LoggingHandler("builds", 20).send_event(e)
-    ours, theirs = caplog.records
-    assert (ours.name, theirs.name) == ("builds", "e3.builds")
-    assert ours.levelno == theirs.levelno == 20
-    assert json.loads(ours.getMessage()) == json.loads(theirs.getMessage()) == e.as_dict()
-    assert ours.event is e
+    record, e3_record = caplog.records
+    assert (record.name, e3_record.name) == ("builds", "e3.builds")
+    assert record.levelno == e3_record.levelno == 20
+    assert json.loads(record.getMessage()) == json.loads(e3_record.getMessage()) == e.as_dict()
+    assert record.event is e

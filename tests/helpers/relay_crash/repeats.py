@@ -99,7 +99,7 @@ def _kills(lines):
             kills[line.pid].append(line.span)
     for line in lines:
         if line.kind == "worker-started":  # a worker ends when its relay is killed
-            kills[line.pid] += [span for span in kills[line.uid] if span[1] > line.begin]
+            kills[line.pid] += kills[line.uid]
     return kills
 
 
