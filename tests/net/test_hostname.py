@@ -1,4 +1,4 @@
-"""Host names in ASCII: as IDNA 2008 has them, or an error; never another host's name."""
+"""Encode host names in ASCII with IDNA 2008; refuse names that could become those of other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every handler that uses a proxy, through one that is not ours."""
+"""The handlers http and apprise with an independent proxy, proxy.py."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:'imghdr' is
 
 
 @pytest.fixture(scope="module")
-def port():
-    with proxy_server() as running:
-        yield running
+def proxy_port():
+    with proxy_server() as port:
+        yield port
 
 
 @pytest.fixture
 def receiver():
-    with http_server() as running:
-        yield running
+    with http_server() as server:
+        yield server
 
 
-HANDLERS = [
+MAKE_HANDLER = [
     pytest.param(lambda port: HTTPHandler(f"http://127.0.0.1:{port}/x"), id="http"),
     pytest.param(lambda port: AppriseHandler(f"json://127.0.0.1:{port}/x"), id="apprise"),
 ]
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
-def test_an_event_goes_through_the_proxy(port, receiver, monkeypatch, handler):
-    monkeypatch.setenv("http_proxy", f"http://{USER}@127.0.0.1:{port}")
-    assert handler(receiver.port).send_event(Event("compile"))
+@pytest.mark.parametrize("make_handler", MAKE_HANDLER)
+def test_event_is_sent_through_the_proxy(proxy_port, receiver, monkeypatch, make_handler):
+    monkeypatch.setenv("http_proxy", f"http://{USER}@127.0.0.1:{proxy_port}")
+    assert make_handler(receiver.port).send_event(Event("compile"))
     (request,) = receiver.requests
     assert "proxy.py" in request.headers["via"]
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
-def test_proxy_that_requires_a_password_is_a_temporary_failure(port, receiver, monkeypatch, caplog, handler):
-    """407 is not the receiver's refusal: a later attempt may have the password."""
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
-    assert handler(receiver.port).send_event(Event("compile")) is False
+@pytest.mark.parametrize("make_handler", MAKE_HANDLER)
+def test_proxy_that_requires_a_password_is_a_temporary_failure(proxy_port, receiver, monkeypatch, caplog, make_handler):
+    """A later attempt may have the password."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy_port}")
+    assert make_handler(receiver.port).send_event(Event("compile")) is False
     assert "407" in caplog.text
     assert receiver.requests == []
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize("make_handler", MAKE_HANDLER)
 @pytest.mark.parametrize("entry", ["127.0.0.0/8", "127.0.0.1:{port}", "*"])
-def test_receiver_in_no_proxy_is_reached_directly(receiver, monkeypatch, handler, entry):
+def test_receiver_in_no_proxy_is_reached_directly(receiver, monkeypatch, make_handler, entry):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", entry.format(port=receiver.port))
-    assert handler(receiver.port).send_event(Event("compile"))
+    assert make_handler(receiver.port).send_event(Event("compile"))
     assert "via" not in receiver.requests[0].headers
