@@ -41,6 +41,11 @@ def names_by_state(box):
     return {state: found for state in STATES if (found := names(box, state))}
 
 
+def count_by_state(box):
+    """Return state -> number of entries, without the empty states."""
+    return {state: len(found) for state, found in names_by_state(box).items()}
+
+
 def candidates(box, state):
     return [candidate for candidate, _ in box.entries(state)]
 

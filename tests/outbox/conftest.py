@@ -1,4 +1,4 @@
-"""Fixtures of the outbox's tests."""
+"""Fixtures of the outbox's tests: an outbox, an event with attachments, the synced files, and a handler."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 
 import pytest
 
-from event import Event
+from event import Event, EventManager
 from event._outbox import Outbox
+from helpers.plugins import Site
+from outbox.boards import BOARD, Board
 
 
 @pytest.fixture
@@ -28,8 +30,23 @@ def attached(tmp_path):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """Return the inodes of what is synced, in order."""
-    found = []
+    """Return a list that gets the inode of each file and directory that is synced."""
+    inodes = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (found.append(os.fstat(fd).st_ino), fsync(fd)))
-    return found
+    monkeypatch.setattr(os, "fsync", lambda fd: (inodes.append(os.fstat(fd).st_ino), fsync(fd)))
+    return inodes
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    """Install the handler `board`; return its file."""
+    Site(tmp_path / "site", monkeypatch).plugin("board", BOARD)
+    return Board(tmp_path / "board")
+
+
+@pytest.fixture
+def manager(box, board):
+    """Return a manager with the handler `board` and an outbox."""
+    made = EventManager(outbox=box.path)
+    made.add_handler("board", str(board.path))
+    return made

@@ -1,4 +1,4 @@
-"""Which entries come up for delivery, in which order, and that one process takes each."""
+"""Candidates: which entries are due, in which order, and that only one process claims each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_only_due_entries_are_claimed(box):
 
 
 def test_due_entry_is_claimed_at_once(box):
-    """A bucket holds what is due at its time, rounded up; what is due already must not wait for the next one."""
+    """A bucket's time is rounded up. An entry that is already due must not wait for it."""
     entry_id, _ = put_waiting(box, time.time())
     assert claimed_ids(box) == [entry_id]
 
@@ -83,14 +83,14 @@ def test_entry_can_move_into_a_bucket_during_its_removal(box, monkeypatch):
     claim = put(box)
     rename, removed = os.rename, []
 
-    def racing(source, target):
+    def rename_after_removing_the_bucket(source, target):
         bucket = os.path.dirname(target)
         if len(removed) < 3 and os.path.isdir(bucket):
             os.rmdir(bucket)
             removed.append(bucket)
         rename(source, target)
 
-    monkeypatch.setattr(os, "rename", racing)
+    monkeypatch.setattr(os, "rename", rename_after_removing_the_bucket)
     claim.postpone(1)
     assert len(removed) == 3
     assert names_by_state(box) == {"waiting": [claim.entry.id]}
@@ -100,11 +100,11 @@ def test_bucket_created_by_another_process_is_used(box, monkeypatch):
     claim = put(box)
     mkdir = os.mkdir
 
-    def first(path, mode):
+    def mkdir_twice(path, mode):
         mkdir(path, mode)
         mkdir(path, mode)
 
-    monkeypatch.setattr(os, "mkdir", first)
+    monkeypatch.setattr(os, "mkdir", mkdir_twice)
     claim.postpone(1)
     assert names_by_state(box) == {"waiting": [claim.entry.id]}
 
@@ -113,18 +113,18 @@ def test_entry_stays_claimed_if_its_bucket_is_always_removed(box, monkeypatch):
     claim = put(box)
     rename = os.rename
 
-    def racing(source, target):
+    def rename_after_removing_the_bucket(source, target):
         if os.path.isdir(os.path.dirname(target)):
             os.rmdir(os.path.dirname(target))
         rename(source, target)
 
-    monkeypatch.setattr(os, "rename", racing)
+    monkeypatch.setattr(os, "rename", rename_after_removing_the_bucket)
     assert claim.release() == "claimed"
     assert names(box, "claimed") == [claim.name]
 
 
 def test_outbox_without_its_empty_directories_is_complete(box):
-    """An archive, such as a CI system's artifact, holds files alone."""
+    """An archive, such as an artifact of a CI system, contains only files."""
     entry_id, _ = put_waiting(box, time.time() - 5)
     for state in ("tmp", "claimed", "failed", "corrupt"):
         Path(path_in(box, state)).rmdir()
@@ -163,7 +163,7 @@ def test_names_that_are_not_buckets_are_skipped(box):
     assert claimed_ids(box) == [entry_id]
 
 
-# A whole pass.
+# A pass over all entries.
 
 
 def test_each_entry_is_a_candidate_once_even_if_released(box):
@@ -185,13 +185,13 @@ def test_released_entry_is_not_a_candidate_again_in_the_same_pass(box, monkeypat
     touch(path, 1000)
     list_names = files.list_names
 
-    def endless(directory):
-        """As a file system that shows each name that comes while the directory is read."""
+    def list_names_again(directory):
+        """List the names again, as a file system may do that adds new names while a directory is read."""
         yield from list_names(directory)
         for _ in range(10):
             yield from list_names(directory)
 
-    monkeypatch.setattr(files, "list_names", endless)
+    monkeypatch.setattr(files, "list_names", list_names_again)
     seen = []
     for claim in claim_each(box, everything=everything):
         seen.append(claim.entry.id)
@@ -219,16 +219,16 @@ def test_entries_are_due_if_the_file_server_time_is_unknown(box, monkeypatch):
     tmp = path_in(box, "tmp")
     utime = os.utime
 
-    def broken(where, *args, **kwargs):
-        if where == tmp:
+    def fail_for_tmp(path, *args, **kwargs):
+        if path == tmp:
             raise OSError(30, "Read-only file system")
-        utime(where, *args, **kwargs)
+        utime(path, *args, **kwargs)
 
-    monkeypatch.setattr(os, "utime", broken)
+    monkeypatch.setattr(os, "utime", fail_for_tmp)
     assert claimed_ids(box) == [entry_id]
 
 
-# Owners that have died.
+# Dead owners.
 
 
 def test_claim_of_a_dead_process_is_taken_over_at_once(box):
@@ -239,10 +239,10 @@ def test_claim_of_a_dead_process_is_taken_over_at_once(box):
 
 
 def test_abandoned_entries_are_claimed_first(box):
-    waits, _ = put_waiting(box)
+    waiting, _ = put_waiting(box)
     claim = put(box)
     abandon(box, claim, age=2 * LEASE)
-    assert claimed_ids(box) == [claim.entry.id, waits]
+    assert claimed_ids(box) == [claim.entry.id, waiting]
 
 
 def test_claim_from_another_machine_is_valid_for_the_lease(box):
@@ -258,10 +258,10 @@ def test_write_to_a_claim_renews_its_lease(box, attached, with_attachments):
     claim = put(box, attached if with_attachments else Event("build"), file="d", smtp="s")
     os.utime(claim.path, (1e9, 1e9))
     claim.record(make_delivery("file"))
-    abandoned = path_in(box, "claimed", f"{claim.entry.id}.{OTHER_MACHINE}")
-    os.rename(claim.path, abandoned)
+    path = path_in(box, "claimed", f"{claim.entry.id}.{OTHER_MACHINE}")
+    os.rename(claim.path, path)
     assert claimed_ids(box) == []
-    os.utime(abandoned, (1e9, 1e9))
+    os.utime(path, (1e9, 1e9))
     assert claimed_ids(box) == [claim.entry.id]
 
 
@@ -277,8 +277,8 @@ def test_finished_entry_of_a_dead_owner_is_removed(box):
     assert names_by_state(box) == {}
 
 
-def crashed(box):
-    """Return an entry whose second attempt has ended with its process."""
+def put_crashed(box):
+    """Put an entry whose owner has died during the second attempt."""
     claim = put(box)
     claim.begin()
     abandon(box, claim, age=2 * LEASE)
@@ -286,38 +286,38 @@ def crashed(box):
 
 
 def test_entry_of_a_dead_owner_follows_the_other_due_entries(box):
-    entry = crashed(box)
+    entry = put_crashed(box)
     other, path = put_waiting(box)
     touch(path, 1000)
     assert claimed_ids(box) == [other]
     assert {*names_by_state(box)["waiting"]} == {entry.id, other}
 
 
-def test_entry_of_a_dead_owner_that_cannot_be_postponed_is_put_back(box, monkeypatch, caplog):
-    entry = crashed(box)
+def test_entry_of_a_dead_owner_stays_claimed_if_it_cannot_be_postponed(box, monkeypatch, caplog):
+    entry = put_crashed(box)
     before = names_by_state(box)
     utime = os.utime
 
-    def broken(where, times=None, **kwargs):
+    def fail_for_the_epoch(path, times=None, **kwargs):
         if times == (0, 0):
             raise OSError(116, "Stale file handle")
-        utime(where, times, **kwargs)
+        utime(path, times, **kwargs)
 
-    monkeypatch.setattr(os, "utime", broken)
+    monkeypatch.setattr(os, "utime", fail_for_the_epoch)
     assert claimed_ids(box) == []
     assert names_by_state(box) == before
     assert f"outbox entry {entry.id} cannot be read now" in caplog.text
 
 
-def test_entry_of_a_dead_owner_is_last_of_all_entries(box):
-    entry = crashed(box)
+def test_entry_of_a_dead_owner_is_the_last_candidate(box):
+    entry = put_crashed(box)
     other, path = put_waiting(box, not_due_yet())
     touch(path, 1000)
     assert claimed_ids(box, everything=True) == [other, entry.id]
     assert claimed_ids(box) == []
 
 
-def test_entry_that_keeps_killing_its_owners_fails_permanently(box, monkeypatch):
+def test_entry_whose_owners_keep_dying_fails_after_its_lifetime(box, monkeypatch):
     claim = put(box)
     claim.entry.attempts = 9
     claim.begin()
@@ -328,13 +328,15 @@ def test_entry_that_keeps_killing_its_owners_fails_permanently(box, monkeypatch)
 
 
 def test_postponed_entry_claimed_by_another_process_is_skipped(box):
-    entry = crashed(box)
+    entry = put_crashed(box)
     other, path = put_waiting(box)
     touch(path, 1000)
+    seen = []
     for claim in claim_each(box, everything=True):
-        assert claim.entry.id == other
+        seen.append(claim.entry.id)
         claim.postpone(not_due_yet())
         os.rename(path_of(box, entry.id), path_in(box, "claimed", f"{entry.id}.{OTHER_MACHINE}"))
+    assert seen == [other]
 
 
 def test_entry_of_an_owner_that_died_long_ago_is_claimed_at_once(box, monkeypatch):
@@ -380,7 +382,7 @@ def test_files_of_dead_processes_in_tmp_are_removed(box):
     assert names_by_state(box)["tmp"] == [f"2.{OTHER_MACHINE}", f"3.{current_owner()}"]
 
 
-# Two want one.
+# Several processes.
 
 
 def test_each_entry_is_claimed_by_one_process(box):
@@ -398,12 +400,12 @@ def test_entry_claimed_by_another_process_meanwhile_is_skipped(box, monkeypatch,
     (candidate,) = box.candidates()
     call = getattr(os, moment)
 
-    def first(source, *args):
+    def call_after_the_other_claim(source, *args):
         monkeypatch.undo()
         os.rename(path, path_in(box, "claimed", f"{entry_id}.{OTHER_MACHINE}"))
         return call(source, *args)
 
-    monkeypatch.setattr(os, moment, first)
+    monkeypatch.setattr(os, moment, call_after_the_other_claim)
     assert box.claim(candidate) is None
     assert names_by_state(box) == {"claimed": [f"{entry_id}.{OTHER_MACHINE}"]}
     assert caplog.records == []
@@ -414,11 +416,12 @@ def test_claim_succeeds_if_the_file_server_repeats_the_rename(box, attached, mon
     entry_id, _ = put_waiting(box, e=attached if with_attachments else None)
     rename = os.rename
 
-    def twice(source, target):
+    def repeated_rename(source, target):
+        """Act as an NFS client that has lost the first answer, and repeats the request."""
         rename(source, target)
         raise FileNotFoundError(2, "No such file", source)
 
-    monkeypatch.setattr(os, "rename", twice)  # as an NFS client does whose first answer was lost
+    monkeypatch.setattr(os, "rename", repeated_rename)
     assert claimed_ids(box) == [entry_id]
     (claim,) = claim_each(box, everything=True)
     claim.record(make_delivery("file"))

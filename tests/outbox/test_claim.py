@@ -1,4 +1,4 @@
-"""A claim: what is recorded, and where the entry goes when it is given back."""
+"""A claim: the journal, and the state of the entry after the release."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from helpers.entries import (
 )
 
 DAY = 86400
-WIDTH = 30  # seconds of a bucket
+BUCKET = 30  # seconds
 
 
 def test_entry_is_removed_after_every_handler_succeeded(box, attached):
@@ -49,12 +49,12 @@ def test_entry_stays_for_its_pending_handlers(box):
     ((candidate, entry),) = box.entries()
     assert (candidate.state, candidate.id) == ("waiting", claim.entry.id)
     assert (entry.pending, entry.last_error) == ({"smtp": "s"}, "ValueError: down")
-    assert start + 44 <= candidate.due <= time.time() + 75 + WIDTH
+    assert start + 44 <= candidate.due <= time.time() + 75 + BUCKET
     assert claimed_ids(box) == []
 
 
 def test_success_is_journaled_while_other_handlers_are_pending(box):
-    """If this process dies now, the handler that has the event does not get it again."""
+    """If the process dies now, the handler that has delivered the event does not get it again."""
     claim = put(box, file="d", smtp="s")
     claim.record(make_delivery("file"))
     first, second = lines_of(claim.path)
@@ -105,13 +105,14 @@ def test_permanent_failure_fails_the_entry_after_the_other_handlers(box, caplog)
     ("age", "attempts", "state"),
     [
         pytest.param(5 * DAY + 60, 10, "failed", id="old and tried often"),
-        pytest.param(5 * DAY - 60, 1000, "waiting", id="young"),
-        pytest.param(10 * DAY, 1, "waiting", id="tried once, since the clock is ahead or the machine was off"),
-        pytest.param(10 * DAY, 9, "waiting", id="tried nine times"),
-        pytest.param(-10 * DAY, 1000, "waiting", id="from the future, since the clock was set back"),
+        pytest.param(5 * DAY - 60, 1000, "waiting", id="young, tried often"),
+        pytest.param(10 * DAY, 1, "waiting", id="old, tried once"),
+        pytest.param(10 * DAY, 9, "waiting", id="old, tried nine times"),
+        pytest.param(-10 * DAY, 1000, "waiting", id="created in the future"),
     ],
 )
 def test_entry_fails_after_five_days_and_ten_attempts(box, age, attempts, state):
+    """An entry can be old after one attempt: the clock is ahead, or the machine was off."""
     claim = put(box)
     claim.entry.created -= age
     claim.entry.attempts = attempts
@@ -120,7 +121,7 @@ def test_entry_fails_after_five_days_and_ten_attempts(box, age, attempts, state)
 
 
 def test_clock_that_is_ahead_fails_no_entry(box, monkeypatch):
-    """One `deliver` with the clock ten days ahead once moved all entries to failed/."""
+    """A single `deliver` with a wrong clock must not end the retries of all entries."""
     ids = {put_waiting(box)[0] for _ in range(3)}
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 10 * DAY)
@@ -130,7 +131,7 @@ def test_clock_that_is_ahead_fails_no_entry(box, monkeypatch):
         assert claim.release() == "waiting"
     monkeypatch.undo()
     assert {*names_by_state(box)["waiting"]} == ids
-    assert {*claimed_ids(box)} == ids  # and none is blocked, since it would be due in ten days
+    assert {*claimed_ids(box)} == ids  # their due time in ten days is a mistake
 
 
 def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
@@ -150,14 +151,14 @@ def test_entry_moves_to_failed_or_corrupt_if_its_name_is_taken(box, caplog):
         assert [candidate.id for candidate in box.find(second)] == [second]
 
 
-def test_sending_put_twice_is_two_entries(box):
-    """A broker may deliver a message twice; neither entry replaces the other."""
+def test_sending_put_twice_becomes_two_entries(box):
+    """A broker may deliver a message twice. Neither entry replaces the other."""
     for e in (Event("a"), Event("b")):
         box.put(e, {"file": "d"}, sending="same").postpone(not_due_yet())
     found = box.find("same")
     assert len(found) == 2
     assert {box.read(candidate).event.name for candidate in found} == {"a", "b"}
-    assert {found[1].due - found[0].due} == {WIDTH}
+    assert {found[1].due - found[0].due} == {BUCKET}
 
 
 @pytest.mark.parametrize("state", ["waiting", "failed"])
@@ -203,7 +204,7 @@ def test_forked_child_cannot_write_or_release_a_claim_of_its_parent(box, monkeyp
     claim = put(box)
     before = Path(claim.path).read_bytes()
     parent = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: parent + 1)  # as in a child
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)  # simulates the child
     claim.begin()
     claim.record(make_delivery("file", ok=False))
     assert claim.release() == "claimed"
@@ -229,12 +230,12 @@ def test_partly_written_journal_line_does_not_damage_the_next(box, monkeypatch, 
     claim = put(box, file="d", smtp="s")
     write = os.write
 
-    def full(fd, data):
+    def write_in_part(fd, data):
         monkeypatch.undo()
         write(fd, data[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "write", write_in_part)
     claim.begin()
     assert "its journal cannot be written: [Errno 28]" in caplog.text
     claim.record(make_delivery("file"))
@@ -245,7 +246,7 @@ def test_partly_written_journal_line_does_not_damage_the_next(box, monkeypatch, 
 
 
 def test_long_error_is_shortened(box):
-    """A server may answer with a whole page, at every attempt for days."""
+    """A server may answer every attempt with a page of HTML."""
     claim = put(box)
     claim.record(make_delivery("file", ok=False, error=ValueError("x" * 100_000)))
     assert len(lines_of(claim.path)[1]["error"]) == 4000
@@ -270,10 +271,10 @@ def replace(path):
     [
         pytest.param(change, "has changed", id="changed"),
         pytest.param(os.unlink, "is missing", id="missing"),
-        pytest.param(replace, "is not a regular file", id="a directory"),
+        pytest.param(replace, "is not a regular file", id="replaced by a directory"),
     ],
 )
-def test_an_entry_with_a_damaged_attachment_is_dead_lettered(box, attached, damage, reason, caplog):
+def test_an_entry_with_a_damaged_attachment_moves_to_corrupt(box, attached, damage, reason, caplog):
     entry_id, path = put_waiting(box, e=attached)
     damage(os.path.join(path, "0"))
     assert claimed_ids(box) == []
@@ -283,22 +284,22 @@ def test_an_entry_with_a_damaged_attachment_is_dead_lettered(box, attached, dama
 
 
 def test_attachment_found_at_the_second_check_is_not_missing(box, attached, monkeypatch):
-    """An NFS client can see a name late."""
+    """An NFS client may see a new file late."""
     entry_id, _ = put_waiting(box, e=attached)
     open_ = os.open
 
-    def late(path, *args, **kwargs):
+    def open_at_the_second_call(path, *args, **kwargs):
         if path.endswith("1"):
             monkeypatch.undo()
             raise FileNotFoundError(2, "No such file or directory", path)
         return open_(path, *args, **kwargs)
 
-    monkeypatch.setattr(os, "open", late)
+    monkeypatch.setattr(os, "open", open_at_the_second_call)
     assert claimed_ids(box) == []
     assert names_by_state(box) == {"waiting": [entry_id]}
 
 
-# Adopting.
+# Adopting a claim.
 
 
 def test_claim_is_adopted_by_name(box, attached):
@@ -314,7 +315,7 @@ def test_claim_is_adopted_by_name(box, attached):
 
 
 @pytest.mark.parametrize("name", ["", "..", "../waiting/x", "nosuch.owner", "a/b"])
-def test_name_of_no_claim_is_not_adopted(box, name):
+def test_only_the_name_of_a_claim_is_adopted(box, name):
     put(box)
     assert box.adopt(name) is None
 
@@ -324,7 +325,7 @@ def test_missing_outbox_has_no_claim_to_adopt(box):
     assert not os.path.exists(box.path)
 
 
-def test_results_of_the_first_owner_finish_an_adopted_claim(box):
+def test_adopted_claim_is_finished_by_the_results_of_its_first_owner(box):
     claim = put(box)
     adopted = box.adopt(claim.name)
     adopted.record(make_delivery("file"))

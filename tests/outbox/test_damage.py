@@ -1,4 +1,4 @@
-"""What is not ours, planted or damaged is neither followed nor lost, and stops nothing."""
+"""Entries and directories of other users, planted links, forged and damaged entries: none stops the other entries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.entries import (
     snapshot,
 )
 
-# Who may.
+# Owners and permissions.
 
 
 @ROOT
@@ -64,7 +64,7 @@ def test_entry_is_not_moved_into_a_directory_of_another_user(box, state, caplog)
 @POSIX
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
 def test_an_outbox_that_others_can_write_to_is_refused(box, mode):
-    """Else another user could make it first, and rename what is in it away later."""
+    """Another user could have created the outbox, and could later rename its entries."""
     put_waiting(box)
     os.chmod(box.path, mode)
     before = snapshot(box.path)
@@ -88,7 +88,7 @@ def test_entry_of_another_user_is_ignored(box, caplog):
     assert "belongs to another user" in reason
 
 
-# Planted links.
+# Symbolic links.
 
 
 @POSIX
@@ -97,7 +97,7 @@ def test_symbolic_link_instead_of_a_state_directory_is_not_followed(box, tmp_pat
     put_waiting(box)
     other = Outbox(tmp_path / "other")
     kept, _ = put_waiting(other)
-    os.rename(path_in(box, state), tmp_path / "away")
+    os.rename(path_in(box, state), tmp_path / "moved")
     os.symlink(path_in(other, "waiting"), path_in(box, state))
     before = snapshot(other.path)
     with pytest.raises(NotADirectoryError, match="is not a directory"):
@@ -120,8 +120,11 @@ def test_symbolic_link_instead_of_an_entry_is_not_followed(box, tmp_path, state,
     other = Outbox(tmp_path / "other")
     _, path = put_waiting(other, e=attached)
     os.utime(path, (0, 0))
-    parts = ("waiting", "0", "planted") if state == "waiting" else (state, f"planted.{dead_owner()}")
-    name = path_in(box, *parts)
+    name = (
+        path_in(box, "waiting", "0", "planted")
+        if state == "waiting"
+        else path_in(box, state, f"planted.{dead_owner()}")
+    )
     os.symlink(path, name)
     before = snapshot(other.path)
     assert len(claimed_ids(box, everything=True)) == 1
@@ -150,13 +153,13 @@ def test_symbolic_link_planted_between_two_checks_is_not_followed(box, attached,
     (tmp_path / "planted").write_bytes(Path(path, "entry").read_bytes())
     open_ = os.open
 
-    def plant(where, *args, **kwargs):
-        if where.endswith("/entry") and not os.path.islink(where):
-            os.unlink(where)
-            os.symlink(tmp_path / "planted", where)
-        return open_(where, *args, **kwargs)
+    def plant_and_open(target, *args, **kwargs):
+        if target.endswith("/entry") and not os.path.islink(target):
+            os.unlink(target)
+            os.symlink(tmp_path / "planted", target)
+        return open_(target, *args, **kwargs)
 
-    monkeypatch.setattr(os, "open", plant)
+    monkeypatch.setattr(os, "open", plant_and_open)
     assert claimed_ids(box) == []
     assert names_by_state(box) == {"corrupt": [entry_id]}
 
@@ -173,6 +176,7 @@ def test_symbolic_link_planted_instead_of_a_journal_is_not_followed(box, tmp_pat
 
 
 def edit(path, change):
+    """Change the content of the entry at a path, but not its journal."""
     first, *journal = journal_of(path).read_bytes().split(b"\n")
     content = json.loads(first)
     change(content)
@@ -193,43 +197,42 @@ def test_entry_id_with_a_path_to_another_directory_is_refused(box):
     assert names_by_state(box) == {"corrupt": [entry_id]}
 
 
-# Damage.
+# Damaged entries.
 
 
-def _missing(path):
+def remove_text(path):
     os.unlink(journal_of(path))
 
 
-def _torn(path):
+def tear_text(path):
     os.truncate(journal_of(path), 20)
 
 
-def _empty(path):
+def empty_text(path):
     os.truncate(journal_of(path), 0)
 
 
-def _directory(path):
-    _missing(path)
+def replace_by_directory(path):
+    remove_text(path)
     os.mkdir(Path(path, "entry"))
 
 
-def _fifo(path):
-    _missing(path)
+def replace_by_fifo(path):
+    remove_text(path)
     os.mkfifo(Path(path, "entry"))
 
 
-def _huge(path):
-    """Make it 8 GB, of which nothing is on the disk."""
+def make_huge(path):
+    """Make the file 8 GB long, without using disk space."""
     os.truncate(journal_of(path), 8 << 30)
 
 
-SINGLE = [_torn, _empty, _huge]
-DAMAGES = [*((damage, False) for damage in SINGLE), *((damage, True) for damage in (*SINGLE, _missing, _directory))]
+DAMAGES = [tear_text, empty_text, make_huge]
+DAMAGES_OF_A_DIRECTORY = [*DAMAGES, remove_text, replace_by_directory, pytest.param(replace_by_fifo, marks=POSIX)]
 
 
-@pytest.mark.parametrize(("damage", "with_attachments"), [*DAMAGES, pytest.param(_fifo, True, marks=POSIX)])
-def test_damaged_entry_moves_to_corrupt_and_others_are_delivered(box, attached, damage, with_attachments, caplog):
-    entry_id, path = put_waiting(box, e=attached if with_attachments else Event("build"))
+def check_damage(box, e, damage, caplog):
+    entry_id, path = put_waiting(box, e=e)
     good = {put_waiting(box)[0], put_waiting(box)[0]}
     damage(path)
     assert {*claimed_ids(box)} == good
@@ -243,9 +246,19 @@ def test_damaged_entry_moves_to_corrupt_and_others_are_delivered(box, attached, 
     assert "corrupt" not in names_by_state(box)
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_entry_moves_to_corrupt_and_others_are_delivered(box, damage, caplog):
+    check_damage(box, Event("build"), damage, caplog)
+
+
+@pytest.mark.parametrize("damage", DAMAGES_OF_A_DIRECTORY)
+def test_damaged_entry_with_attachments_moves_to_corrupt_and_others_are_delivered(box, attached, damage, caplog):
+    check_damage(box, attached, damage, caplog)
+
+
 def test_entry_text_above_the_size_limit_is_not_read(box, monkeypatch):
     _, path = put_waiting(box)
-    _huge(path)
+    make_huge(path)
     sizes = []
     read = os.read
     monkeypatch.setattr(os, "read", lambda fd, size: (sizes.append(size), read(fd, size))[1])
@@ -262,11 +275,11 @@ def test_entry_of_a_newer_version_is_unchanged(box, state):
     name = {"waiting": f"0/{entry_id}", "claimed": f"{entry_id}.{dead_owner()}", "failed": entry_id}[state]
     os.rename(path, path_in(box, state, name))
     os.utime(path_in(box, state, name), (1e9, 1e9))
-    before, dated = snapshot(box.path), os.stat(path_in(box, state, name)).st_mtime
+    before, modified = snapshot(box.path), os.stat(path_in(box, state, name)).st_mtime
     assert claimed_ids(box) == claimed_ids(box, everything=True) == []
     assert not box.retry(candidate_of(box, entry_id, state))
     assert snapshot(box.path) == before
-    assert os.stat(path_in(box, state, name)).st_mtime == dated
+    assert os.stat(path_in(box, state, name)).st_mtime == modified
     ((_, reason),) = box.entries(state)
     assert reason == "its version is 2; this release reads 1"
 
@@ -278,11 +291,10 @@ def test_entry_text_with_another_beginning_is_read(box):
     assert claimed_ids(box) == [entry_id]
 
 
+@POSIX
 def test_file_in_a_state_directory_that_is_no_entry_is_ignored(box, caplog):
     put_waiting(box)
-    path = path_in(box, "waiting", "0", "planted")
-    if os.name == "posix":
-        os.mkfifo(path)
-        assert len(claimed_ids(box)) == 1
-        assert "is neither a file nor a directory" in caplog.text
-        assert os.path.exists(path_of(box, "planted"))
+    os.mkfifo(path_in(box, "waiting", "0", "planted"))
+    assert len(claimed_ids(box)) == 1
+    assert "is neither a file nor a directory" in caplog.text
+    assert os.path.exists(path_of(box, "planted"))

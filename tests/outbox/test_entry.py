@@ -1,4 +1,4 @@
-"""The format of an entry: what is written is read, what is odd is refused, and what is torn is left out."""
+"""The format of an entry: it round-trips, an invalid text is refused, and a torn journal line is skipped."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Reader:
-    """Reads texts as entries of an outbox."""
+    """Read texts as entries of an outbox."""
 
     def __init__(self, directory):
         self.box = Outbox(directory)
         put(self.box).discard()
 
     def __call__(self, first=TEXT, *journal):
+        """Read an entry from its first line and the lines of its journal."""
         lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in (first, *journal)]
-        return self.bytes(b"\n".join(lines) + b"\n")
+        return self.read_bytes(b"\n".join(lines) + b"\n")
 
-    def bytes(self, text):
+    def read_bytes(self, text):
         Path(self.box.path, "failed", "i").write_bytes(text)
         return self.box.read(Candidate("failed/i"))
 
@@ -50,7 +51,8 @@ def read(tmp_path_factory):
     return Reader(tmp_path_factory.mktemp("reader") / "outbox")
 
 
-def did(handler, *, ok=True, permanent=False):
+def result(handler, *, ok=True, permanent=False):
+    """Return the journal line of a handler's result."""
     line = {"time": CREATED + 1, "handler": handler, "ok": ok, "seconds": 0.123}
     return line if ok else {**line, "error": "gone" if permanent else "ValueError: no", "permanent": permanent}
 
@@ -71,41 +73,34 @@ def test_entry_text_has_the_documented_format(box):
     assert text["event"]["closed"] is False
 
 
-WRITING = settings(deadline=None, max_examples=25)
-
-
-@WRITING
+@settings(deadline=None, max_examples=25)
 @given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(min_size=1), st.text()))
 def test_entry_round_trips(read, handlers, data):
     claim = read.box.put(Event("build", uid="u", data=data), handlers)
     (candidate,) = read.box.find(claim.entry.id)
-    again = read.box.read(candidate)
+    entry = read.box.read(candidate)
     claim.discard()
-    assert (again.id, again.created, again.handlers, again.event.data) == (
-        claim.entry.id,
-        claim.entry.created,
-        handlers,
-        data,
-    )
-    assert (again.attempts, again.last_start, again.pending, again.last_error) == (1, again.created, handlers, "")
+    assert (entry.id, entry.created) == (claim.entry.id, claim.entry.created)
+    assert (entry.handlers, entry.event.data) == (handlers, data)
+    assert (entry.attempts, entry.last_start, entry.pending, entry.last_error) == (1, entry.created, handlers, "")
 
 
-def ids(span):
+def fields(span):
     return {key: getattr(span, key) for key in span.__slots__}
 
 
 @pytest.mark.parametrize(
     "span",
     [
-        pytest.param(SPAN, id="all that there is"),
-        pytest.param(_trace_context.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="a root that is not recorded"),
+        pytest.param(SPAN, id="all fields"),
+        pytest.param(_trace_context.Span(SPAN.trace_id, SPAN.span_id, flags=0), id="an unrecorded root"),
     ],
 )
 def test_span_of_the_sender_round_trips(box, span):
     claim = put_in_span(box, Event("build"), {"file": "d"}, span)
     assert lines_of(claim.path)[0]["trace"] == _trace_context.to_data(span)
     (candidate,) = box.find(claim.entry.id)
-    assert ids(box.read(candidate).span) == ids(span)
+    assert fields(box.read(candidate).span) == fields(span)
 
 
 def test_entry_put_without_a_span_has_none(read):
@@ -117,9 +112,9 @@ def test_entry_put_without_a_span_has_none(read):
 )
 def test_golden_entries_are_read(read, number, span):
     path = GOLDEN / f"8f14e45f-ceea-467f-a0e6-00000000000{number}"
-    entry = read.bytes((path / "entry" if path.is_dir() else path).read_bytes())
+    entry = read.read_bytes((path / "entry" if path.is_dir() else path).read_bytes())
     assert entry.id == path.name
-    assert ids(entry.span) == ids(span)
+    assert fields(entry.span) == fields(span)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +123,12 @@ def test_golden_entries_are_read(read, number, span):
         pytest.param(None, _trace_context.NO_SPAN, id="null"),
         pytest.param(TRACEPARENT, _trace_context.NO_SPAN, id="a string"),
         pytest.param([TRACEPARENT], _trace_context.NO_SPAN, id="a list"),
-        pytest.param({}, _trace_context.NO_SPAN, id="nothing"),
+        pytest.param({}, _trace_context.NO_SPAN, id="empty"),
         pytest.param({"traceparent": 17}, _trace_context.NO_SPAN, id="a number"),
         pytest.param({"traceparent": TRACEPARENT[:-1]}, _trace_context.NO_SPAN, id="torn"),
         pytest.param({"traceparent": TRACEPARENT.upper()}, _trace_context.NO_SPAN, id="upper case"),
         pytest.param({"traceparent": _trace_context.NO_SPAN.traceparent}, _trace_context.NO_SPAN, id="zeros"),
-        pytest.param({"tracestate": "vendor=1"}, _trace_context.NO_SPAN, id="a state alone"),
+        pytest.param({"tracestate": "vendor=1"}, _trace_context.NO_SPAN, id="only a state"),
         *(
             pytest.param(
                 {"traceparent": TRACEPARENT, "tracestate": state, "parent_span_id": parent},
@@ -147,7 +142,7 @@ def test_golden_entries_are_read(read, number, span):
 def test_malformed_span_is_ignored(read, trace, span):
     entry = read({**TEXT, "trace": trace})
     assert (entry.id, entry.handlers) == ("i", {"smtp": "c", "file": "d"})
-    assert ids(entry.span) == ids(span)
+    assert fields(entry.span) == fields(span)
 
 
 ANYTHING = st.recursive(
@@ -170,7 +165,7 @@ def test_unknown_keys_are_ignored(read):
 
 def test_newer_version_is_recognized_before_other_errors(read):
     with pytest.raises(NewerVersionError, match="its version is 2; this release reads 1"):
-        read({"version": 2, "shape": "unheard of"})
+        read({"version": 2, "unknown": "field"})
 
 
 def without(key):
@@ -186,31 +181,35 @@ def with_attachment(file):
     [
         pytest.param(b"", "Expecting value", id="empty"),
         pytest.param(b"{", "Expecting", id="torn"),
-        pytest.param(b'{"a": "\xff"}', "decode", id="no UTF-8"),
+        pytest.param(b'{"a": "\xff"}', "decode", id="not UTF-8"),
         pytest.param(b"[" * 100_000, "nested too deeply", id="nested"),
         pytest.param([], "not an object with a version", id="a list"),
         pytest.param({}, "not an object with a version", id="no version"),
-        pytest.param({**TEXT, "version": "1"}, "not an object with a version", id="a version that is no number"),
-        pytest.param(without("created"), "'created' must be a time", id="no time"),
+        pytest.param({**TEXT, "version": "1"}, "not an object with a version", id="a version that is not a number"),
+        pytest.param(without("created"), "'created' must be a time", id="no creation time"),
         pytest.param({**TEXT, "created": "now"}, "'created' must be a time", id="a time in words"),
-        pytest.param({**TEXT, "created": -1}, "'created' must be a time", id="a time before all"),
-        pytest.param({**TEXT, "created": 10**400}, "'created' must be a time", id="a time beyond a float"),
-        pytest.param({**TEXT, "created": math.inf}, "'created' must be a time", id="a time without end"),
-        pytest.param({**TEXT, "created": math.nan}, "'created' must be a time", id="no time at all"),
-        pytest.param({**TEXT, "id": 1}, "'id' a string", id="an id that is a number"),
+        pytest.param({**TEXT, "created": -1}, "'created' must be a time", id="a negative time"),
+        pytest.param({**TEXT, "created": 10**400}, "'created' must be a time", id="a time too large for a float"),
+        pytest.param({**TEXT, "created": math.inf}, "'created' must be a time", id="an infinite time"),
+        pytest.param({**TEXT, "created": math.nan}, "'created' must be a time", id="not a number"),
+        pytest.param({**TEXT, "id": 1}, "'id' a string", id="a number as the id"),
         pytest.param(without("event"), "not a JSON object", id="no event"),
         pytest.param({**TEXT, "event": {**TEXT["event"], "data": {}}}, "'uid' and a 'name'", id="no name"),
         pytest.param(with_attachment("/etc/passwd"), "a file of the entry itself", id="an absolute path"),
-        pytest.param(with_attachment("../0"), "a file of the entry itself", id="a path upwards"),
-        pytest.param(with_attachment(".."), "a file of the entry itself", id="the directory above"),
+        pytest.param(with_attachment("../0"), "a file of the entry itself", id="a path to another directory"),
+        pytest.param(with_attachment(".."), "a file of the entry itself", id="the parent directory"),
         pytest.param(with_attachment("."), "a file of the entry itself", id="the directory itself"),
         pytest.param(with_attachment("C:0"), "a file of the entry itself", id="another drive"),
-        pytest.param(with_attachment("a\\b"), "a file of the entry itself", id="a path of Windows"),
+        pytest.param(with_attachment("a\\b"), "a file of the entry itself", id="a path with a backslash"),
         pytest.param(without("handlers"), "a list of objects", id="no handlers"),
-        pytest.param({**TEXT, "handlers": ["file"]}, "a list of objects", id="handlers without configuration"),
-        pytest.param({**TEXT, "handlers": [{"name": "file"}]}, "a list of objects", id="half a handler"),
-        pytest.param({**TEXT, "handlers": [{"name": [], "config": ""}]}, "a list of objects", id="a name in a list"),
-        pytest.param({**TEXT, "handlers": [{"name": "file", "config": 1}]}, "must be strings", id="a number"),
+        pytest.param({**TEXT, "handlers": ["file"]}, "a list of objects", id="handlers that are not objects"),
+        pytest.param(
+            {**TEXT, "handlers": [{"name": "file"}]}, "a list of objects", id="a handler without a configuration"
+        ),
+        pytest.param({**TEXT, "handlers": [{"name": [], "config": ""}]}, "a list of objects", id="a list as the name"),
+        pytest.param(
+            {**TEXT, "handlers": [{"name": "file", "config": 1}]}, "must be strings", id="a number as the configuration"
+        ),
     ],
 )
 def test_invalid_entry_text_is_refused_with_the_reason(read, text, reason):
@@ -224,20 +223,32 @@ def test_invalid_entry_text_is_refused_with_the_reason(read, text, reason):
 @pytest.mark.parametrize(
     ("journal", "pending", "is_delivered"),
     [
-        pytest.param([], {"smtp": "c", "file": "d"}, False, id="nothing yet"),
-        pytest.param([did("smtp", ok=False)], {"smtp": "c", "file": "d"}, False, id="one failed"),
-        pytest.param([did("smtp", ok=False), did("smtp")], {"file": "d"}, False, id="one failed, then took it"),
-        pytest.param([did("smtp"), did("file")], {}, True, id="both took it"),
-        pytest.param([did("smtp", ok=False, permanent=True)], {"file": "d"}, False, id="one refused for good"),
-        pytest.param([did("smtp", ok=False, permanent=True), did("file")], {}, False, id="one refused, one took it"),
-        pytest.param([did("other", ok=False, permanent=True)], {"smtp": "c", "file": "d"}, False, id="not a kept one"),
+        pytest.param([], {"smtp": "c", "file": "d"}, False, id="no result"),
+        pytest.param([result("smtp", ok=False)], {"smtp": "c", "file": "d"}, False, id="one failed"),
+        pytest.param([result("smtp", ok=False), result("smtp")], {"file": "d"}, False, id="one failed, then delivered"),
+        pytest.param([result("smtp"), result("file")], {}, True, id="both delivered"),
+        pytest.param([result("smtp", ok=False, permanent=True)], {"file": "d"}, False, id="one failed permanently"),
         pytest.param(
-            [did("smtp", ok=False, permanent=True), did("file"), RETRY],
+            [result("smtp", ok=False, permanent=True), result("file")],
+            {},
+            False,
+            id="one failed permanently, one delivered",
+        ),
+        pytest.param(
+            [result("other", ok=False, permanent=True)],
+            {"smtp": "c", "file": "d"},
+            False,
+            id="another handler failed permanently",
+        ),
+        pytest.param(
+            [result("smtp", ok=False, permanent=True), result("file"), RETRY],
             {"smtp": "c"},
             False,
             id="an operator retries",
         ),
-        pytest.param([RETRY, did("smtp", ok=False, permanent=True)], {"file": "d"}, False, id="refused again"),
+        pytest.param(
+            [RETRY, result("smtp", ok=False, permanent=True)], {"file": "d"}, False, id="failed permanently again"
+        ),
     ],
 )
 def test_pending_handlers_follow_from_the_journal(read, journal, pending, is_delivered):
@@ -247,9 +258,9 @@ def test_pending_handlers_follow_from_the_journal(read, journal, pending, is_del
     assert entry.finished == {"smtp", "file"} - pending.keys() | ({"other"} & {r.handler for r in entry.journal})
 
 
-@pytest.mark.parametrize("length", range(len(json.dumps(did("smtp")))))
+@pytest.mark.parametrize("length", range(len(json.dumps(result("smtp")))))
 def test_torn_journal_line_is_skipped(read, length):
-    entry = read(TEXT, did("file"), json.dumps(did("smtp")).encode()[:length], did("smtp", ok=False))
+    entry = read(TEXT, result("file"), json.dumps(result("smtp")).encode()[:length], result("smtp", ok=False))
     assert entry.pending == {"smtp": "c"}
     assert [record.handler for record in entry.journal] == ["file", "smtp"]
 
@@ -284,12 +295,12 @@ def test_a_result_without_a_valid_time_counts(read):
 
 
 def test_last_error_is_from_the_last_failure(read):
-    entry = read(TEXT, did("smtp", ok=False), did("file", ok=False, permanent=True), did("smtp"))
+    entry = read(TEXT, result("smtp", ok=False), result("file", ok=False, permanent=True), result("smtp"))
     assert entry.last_error == "gone"
-    assert read(TEXT, did("smtp")).last_error == ""
+    assert read(TEXT, result("smtp")).last_error == ""
 
 
-# Waiting.
+# Back-off.
 
 
 def test_the_delay_doubles_from_a_minute_to_six_hours(read):

@@ -1,4 +1,4 @@
-"""Errors of the operating system lose nothing: an entry that cannot be read now is not damaged."""
+"""Errors of the operating system lose no entry. An entry that cannot be read now does not count as damaged."""
 
 from __future__ import annotations
 
@@ -35,8 +35,12 @@ CALLS = (
 )
 
 
-class Failing:
-    """Lets one call of `os` fail, counted over all that the outbox makes."""
+class FailingCall:
+    """Let one of the outbox's calls of `os` fail.
+
+    :param number: of the call
+    :ivar failed: the name of the failed function
+    """
 
     def __init__(self, monkeypatch, number, error):
         self.count = 0
@@ -50,7 +54,7 @@ class Failing:
             if self.count == number:
                 self.failed = name
                 if name == "close":
-                    call(*args)  # as the kernel does: the descriptor is gone
+                    call(*args)  # the kernel closes the descriptor even if it returns an error
                 raise error()
             return call(*args, **kwargs)
 
@@ -58,7 +62,7 @@ class Failing:
 
 
 def deliver_one(box, *, fail):
-    """Deliver as a deliverer does, whatever the operating system says to the pass itself; return the ids."""
+    """Deliver each entry, as the pool does; return the ids of the entries that were tried."""
     delivered = []
     try:
         for claim in claim_each(box, everything=True):
@@ -67,12 +71,12 @@ def deliver_one(box, *, fail):
             delivered.append(claim.entry.id)
             claim.release()
     except (OSError, MemoryError):
-        pass  # the outbox could not be read: the next pass comes
+        pass  # the outbox could not be read; the next pass tries again
     return delivered
 
 
-def released(box):
-    """Move what stays claimed to where a process that has ended leaves it."""
+def release_all(box):
+    """Release the entries that are still claimed, as if their process had ended."""
     for name in names(box, "claimed"):
         if claim := box.adopt(name):
             claim.postpone(1)
@@ -87,8 +91,8 @@ ENDS = {"delivered": False, "not delivered": True}
 ERRORS = {**{errno.errorcode[number]: error_of(number) for number in ERRNOS}, "MemoryError": MemoryError}
 
 
-def in_short_run(error, form, end):
-    """Choose each error once, and each form and end with one of them."""
+def is_in_the_short_run(error, form, end):
+    """Return whether to run a combination by default: each error once, and with EIO each form and end."""
     return error == "EIO" or (form, end) == ("directory", "not delivered")
 
 
@@ -100,7 +104,7 @@ def in_short_run(error, form, end):
             FORMS[form],
             ENDS[end],
             id=f"{error}-{form}-{end}",
-            marks=() if in_short_run(error, form, end) else pytest.mark.long,
+            marks=() if is_in_the_short_run(error, form, end) else pytest.mark.long,
         )
         for error, form, end in itertools.product(ERRORS, FORMS, ENDS)
     ],
@@ -109,24 +113,24 @@ def test_failure_of_any_system_call_loses_and_damages_no_entry(  # noqa: PLR0913
     tmp_path, attached, monkeypatch, error, with_attachments, fail, caplog
 ):
     caplog.set_level("CRITICAL", "event")
-    monkeypatch.setattr(os, "fsync", lambda _fd: None)  # it is counted, and takes no time
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)  # saves time
     box = Outbox(tmp_path / "outbox")
     number, failed = 0, set()
     while True:
         number += 1
         entry_id, _ = put_waiting(box, e=attached if with_attachments else Event("build"))
         with monkeypatch.context() as patch:
-            failing = Failing(patch, number, error)
+            failing = FailingCall(patch, number, error)
             done = deliver_one(box, fail=fail)
         assert not {"corrupt", "failed"} & {*names_by_state(box)}, failing.failed
-        released(box)
+        release_all(box)
         left = names_by_state(box)
         assert left.get("waiting", []) == [entry_id] or (done and not fail), (failing.failed, left)
-        again = []
+        damages = []
         for claim in claim_each(box, everything=True):
-            again.append(claim.damage())
+            damages.append(claim.damage())
             claim.discard()
-        assert again == [None] or (done and not fail), failing.failed
+        assert damages == [None] or (done and not fail), failing.failed
         if not failing.failed:
             break
         failed.add(failing.failed)
@@ -144,13 +148,13 @@ def test_unreadable_entry_is_released_unchanged(box, monkeypatch, state, caplog)
     opened = []
     open_ = os.open
 
-    def second(where, *args, **kwargs):
-        opened.append(where)
+    def fail_at_the_second_call(target, *args, **kwargs):
+        opened.append(target)
         if len(opened) == 2:
             raise OSError(errno.EIO, "Input/output error")
-        return open_(where, *args, **kwargs)
+        return open_(target, *args, **kwargs)
 
-    monkeypatch.setattr(os, "open", second)
+    monkeypatch.setattr(os, "open", fail_at_the_second_call)
     assert box.claim(candidate) is None
     monkeypatch.undo()
     assert names_by_state(box) == before
@@ -163,22 +167,21 @@ def test_entry_that_vanishes_after_the_claim_is_ignored(box, monkeypatch, caplog
     (candidate,) = box.candidates()
     rename = os.rename
 
-    def gone(source, target):
+    def rename_and_remove(source, target):
         rename(source, target)
         os.unlink(target)
 
-    monkeypatch.setattr(os, "rename", gone)
+    monkeypatch.setattr(os, "rename", rename_and_remove)
     assert box.claim(candidate) is None
     assert names_by_state(box) == {}
     assert not os.path.exists(path)
     assert "cannot be read now" in caplog.text
 
 
-def exhaust(held):
-    """Open files until there is no room for another."""
+def open_until_none_is_free(descriptors):
     try:
         while True:
-            held.append(os.open(os.devnull, os.O_RDONLY))
+            descriptors.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         pass
 
@@ -192,13 +195,13 @@ def test_entries_stay_unchanged_if_no_file_descriptor_is_free(box, caplog):
     before = names_by_state(box)
     found = list(box.candidates())
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held = []
+    descriptors = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
     try:
-        exhaust(held)
+        open_until_none_is_free(descriptors)
         claimed = [box.claim(candidate) for candidate in found]
     finally:
-        for fd in held:
+        for fd in descriptors:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert claimed == [None] * 50
@@ -208,7 +211,7 @@ def test_entries_stay_unchanged_if_no_file_descriptor_is_free(box, caplog):
 
 
 def test_pending_entries_are_delivered_on_a_full_disk(box, monkeypatch):
-    """It must be, to make room."""
+    """Removing delivered entries frees disk space."""
     entry_id, _ = put_waiting(box)
 
     def full(*args, **kwargs):
@@ -252,12 +255,12 @@ def test_directory_discarded_meanwhile_by_another_process_is_no_error(box, attac
     claim.record(make_delivery("file"))
     rename = os.rename
 
-    def first(source, target):
+    def rename_after_another_process(source, target):
         monkeypatch.undo()
         os.rename(source, f"{source}-2")
         return rename(source, target)
 
-    monkeypatch.setattr(os, "rename", first)
+    monkeypatch.setattr(os, "rename", rename_after_another_process)
     assert claim.release() == "delivered"
     assert names(box, "claimed") == [f"{claim.name}-2"]
 
@@ -265,16 +268,12 @@ def test_directory_discarded_meanwhile_by_another_process_is_no_error(box, attac
 def test_parent_directory_created_by_another_process_is_used(tmp_path, monkeypatch):
     mkdir = os.mkdir
 
-    def first(path, mode=0o777):
+    def mkdir_after_another_process(path, mode=0o777):
         mkdir(path, mode)
-        mkdir(path, mode)
+        mkdir(path, mode)  # raises FileExistsError
 
-    box = Outbox(tmp_path / "above" / "outbox")
-    monkeypatch.setattr(os, "mkdir", first)
-    box.exists()
-    with pytest.raises(FileExistsError):
-        first(str(tmp_path / "x"))
-    assert put(box).entry.pending
+    monkeypatch.setattr(os, "mkdir", mkdir_after_another_process)
+    assert put(Outbox(tmp_path / "parent" / "outbox")).entry.pending
 
 
 def test_a_damaged_entry_that_cannot_be_moved_stays_claimed(box, monkeypatch, caplog):

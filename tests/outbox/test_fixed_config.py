@@ -11,8 +11,8 @@ from event._config_file import read_config_file
 from event._outbox.backlog import Backlog
 from helpers.entries import lines_of, path_of
 
-WRONG = '[handlers.mail]\ntype = "fil"\ndirectory = "d"\n'
-RIGHT = '[handlers.mail]\ntype = "file"\ndirectory = "d"\n'
+INVALID = '[handlers.mail]\ntype = "fil"\ndirectory = "d"\n'
+VALID = '[handlers.mail]\ntype = "file"\ndirectory = "d"\n'
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def put(box, handlers, **data):
 
 
 def pending(box, entry_id):
-    """Claim an entry; return its pending handlers. Check that they are the same when it is read again."""
+    """Claim an entry; return its pending handlers. Check that they are the same after the release."""
     (candidate,) = box.find(entry_id)
     claim = box.claim(candidate)
     claim.postpone(0.0)
@@ -44,9 +44,9 @@ def pending(box, entry_id):
 
 
 def test_entry_gets_the_fixed_handler(box, config, tmp_path):
-    entry_id = put(box, {**config(WRONG), "logging": ""})
+    entry_id = put(box, {**config(INVALID), "logging": ""})
     assert [*pending(box, entry_id)] == ["fil:mail", "logging"]
-    config(RIGHT)
+    config(VALID)
     assert pending(box, entry_id) == {"file:mail": str(tmp_path / "d"), "logging": ""}
     assert [line["replace"] for line in lines_of(path_of(box, entry_id)) if "replace" in line] == ["fil:mail"]
 
@@ -61,7 +61,7 @@ def test_entry_gets_each_handler_of_a_fixed_file_once(box, config):
 
 @pytest.mark.parametrize("text", ["", "[handlers.logging]\n"], ids=["empty", "no other handler"])
 def test_entry_stays_pending_if_its_handler_is_no_longer_in_the_file(box, config, text):
-    entry_id = put(box, {**config(WRONG), "logging": ""})
+    entry_id = put(box, {**config(INVALID), "logging": ""})
     config(text)
     assert [*pending(box, entry_id)] == ["fil:mail", "logging"]
 
@@ -79,54 +79,54 @@ def test_entry_stays_pending_if_its_handler_is_no_longer_in_the_file(box, config
     ],
 )
 def test_entry_gets_only_handlers_whose_conditions_it_may_meet(box, config, on, outcome, delivered):
-    entry_id = put(box, {**config(WRONG), "logging": ""}, outcome=outcome)
-    config(f'{RIGHT}on = "{on}"\n')
+    entry_id = put(box, {**config(INVALID), "logging": ""}, outcome=outcome)
+    config(f'{VALID}on = "{on}"\n')
     assert [*pending(box, entry_id)] == [f"file:mail@{on}"] * delivered + ["logging"]
 
 
 def test_entry_that_no_fixed_handler_wants_is_removed(box, config):
-    entry_id = put(box, config(WRONG), outcome="success")
-    config(f'{RIGHT}on = "failure"\n')
+    entry_id = put(box, config(INVALID), outcome="success")
+    config(f'{VALID}on = "failure"\n')
     (candidate,) = box.find(entry_id)
     assert box.claim(candidate) is None
     assert box.find(entry_id) == []
 
 
-def test_new_mistake_in_the_table_replaces_the_old_one(box, config):
-    entry_id = put(box, config(WRONG))
-    config(f'{RIGHT}on = "weekly"\n')
+def test_new_error_in_the_table_replaces_the_old_one(box, config):
+    entry_id = put(box, config(INVALID))
+    config(f'{VALID}on = "weekly"\n')
     assert [*pending(box, entry_id)] == ["mail"]
     assert "'weekly' is not a condition" in pending(box, entry_id)["mail"]
 
 
-def test_unknown_conditions_are_an_error_of_the_delivery(box, config, monkeypatch):
-    entry_id = put(box, config(WRONG))
+def test_handler_with_an_unknown_condition_stays_pending(box, config, monkeypatch):
+    entry_id = put(box, config(INVALID))
     monkeypatch.setattr(_config_file, "fixed_handlers", lambda _config: [("file@weekly", "d")])
     assert [*pending(box, entry_id)] == ["file@weekly"]
 
 
-class Good:
+class Handler:
     def send_event(self, _event):
         return True
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_next_event_of_the_fixed_handler_delivers_the_entry(box, config, attempts):
-    claim = box.put(Event("n"), config(WRONG))
+    claim = box.put(Event("n"), config(INVALID))
     claim.entry.attempts = attempts
     claim.begin()
     claim.postpone(0.0)
-    configs = config(RIGHT)
-    backlog = Backlog(box, {"file:mail": Good()}, configs, 0.0)
+    configs = config(VALID)
+    backlog = Backlog(box, {"file:mail": Handler()}, configs, 0.0)
     backlog.deliver(time.monotonic() + 600.0)
     assert backlog.delivered == {"file:mail": 1}
     assert [*box.entries()] == []
 
 
 def test_next_event_removes_an_entry_that_no_fixed_handler_wants(box, config):
-    put(box, config(WRONG), outcome="success")
-    configs = config(f'{RIGHT}on = "failure"\n')
-    Backlog(box, {"file:mail@failure": Good()}, configs, 0.0).deliver(time.monotonic() + 600.0)
+    put(box, config(INVALID), outcome="success")
+    configs = config(f'{VALID}on = "failure"\n')
+    Backlog(box, {"file:mail@failure": Handler()}, configs, 0.0).deliver(time.monotonic() + 600.0)
     assert [*box.entries()] == []
 
 

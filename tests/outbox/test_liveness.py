@@ -1,4 +1,4 @@
-"""Which process has claimed an entry, and whether it still runs."""
+"""Claim owners: the owner string of a process, and whether the process still runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import pytest
 
 from event._outbox import current_owner, owner_is_dead
 
-POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: Windows asks no process whether it runs")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="platform: a process is not checked on Windows")
 PROC = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="platform: there is no /proc")
-
-
-OWNER = "import sys; from event._outbox import current_owner; print(current_owner())"
+PRINT_OWNER = "import sys; from event._outbox import current_owner; print(current_owner())"
 
 
 def run(code):
@@ -25,7 +23,7 @@ def test_owner_string_has_machine_pid_and_start_time():
     machine, pid, start = current_owner().split("-")
     assert (len(machine), int(pid)) == (16, os.getpid())
     assert start.isdecimal() or not os.path.exists("/proc/self/stat")
-    assert run(OWNER).startswith(f"{machine}-")
+    assert run(PRINT_OWNER).startswith(f"{machine}-")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="platform: Windows has no fork")
@@ -42,14 +40,12 @@ print(os.waitpid(pid, 0)[1], current_owner() == parent)
 
 
 def test_owner_string_is_safe_if_another_thread_clears_its_cache(monkeypatch):
-    class Forgetful(dict):
-        """As if another thread, which asks first too, clears it at once."""
-
+    class ClearedDict(dict):
         def __setitem__(self, pid, name):
             pass
 
     expected = current_owner()
-    monkeypatch.setattr("event._outbox.liveness._known", Forgetful())
+    monkeypatch.setattr("event._outbox.liveness._known", ClearedDict())
     assert current_owner() == expected
 
 
@@ -60,15 +56,15 @@ def test_running_process_is_not_dead():
 
 @POSIX
 def test_ended_process_is_dead_at_once():
-    assert owner_is_dead(run(OWNER)) is True
+    assert owner_is_dead(run(PRINT_OWNER)) is True
 
 
 @PROC
 def test_ended_process_is_dead_before_its_parent_reaps_it():
-    code = f"{OWNER}; sys.stdout.flush()"
+    code = f"{PRINT_OWNER}; sys.stdout.flush()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         owner = process.stdout.readline().strip()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not waited for
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # the process has ended, and is not reaped
         assert owner_is_dead(owner) is True
 
 
@@ -83,11 +79,12 @@ def test_running_process_of_another_user_is_not_dead(monkeypatch):
     def refuse(pid, number):
         raise PermissionError(1, "not permitted")
 
-    monkeypatch.setattr(os, "kill", refuse)  # to run one would need a second user
+    monkeypatch.setattr(os, "kill", refuse)  # a real process would need another user
     assert not owner_is_dead(current_owner())
 
 
-def local(rest):
+def on_this_machine(rest):
+    """Return an owner string with the id of this machine."""
     return f"{current_owner().partition('-')[0]}-{rest}"
 
 
@@ -95,11 +92,11 @@ def local(rest):
     "owner",
     [
         pytest.param("0123456789abcdef-1-1", id="another machine"),
-        pytest.param(local("x-1"), id="no number"),
-        pytest.param(local(f"{10**30}-1"), id="a number beyond all processes"),
-        pytest.param(local(f"{os.getpid()}-"), id="a system that does not say when a process began", marks=POSIX),
-        pytest.param("", id="nobody"),
-        pytest.param("x", id="nonsense"),
+        pytest.param(on_this_machine("x-1"), id="not a process id"),
+        pytest.param(on_this_machine(f"{10**30}-1"), id="too large a process id"),
+        pytest.param(on_this_machine(f"{os.getpid()}-"), id="no start time", marks=POSIX),
+        pytest.param("", id="empty"),
+        pytest.param("x", id="not an owner"),
     ],
 )
 def test_owner_that_cannot_be_checked_is_unknown(owner):
@@ -110,10 +107,10 @@ def test_machine_without_proc_is_identified_by_host_name(monkeypatch):
     def missing(*args, **kwargs):
         raise FileNotFoundError
 
-    there = current_owner()
+    usual = current_owner()
     monkeypatch.setattr("event._outbox.liveness.open", missing, raising=False)
     monkeypatch.setattr("event._outbox.liveness._known", {})
     machine, pid, start = current_owner().split("-")
     assert (len(machine), int(pid), start) == (16, os.getpid(), "")
-    assert machine != there.partition("-")[0]
+    assert machine != usual.partition("-")[0]
     assert owner_is_dead(current_owner()) is None

@@ -1,4 +1,4 @@
-"""What an operator does: find, look, count, retry, drop. None of it grows with the number of entries."""
+"""Commands of an operator: find, list, count, retry and drop entries. Finding and counting are bounded."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_waiting_entry_is_retried_at_once(box):
     put_waiting(box, not_due_yet() + 1000)
     candidate = candidate_of(box, entry_id)
     assert box.retry(candidate)
-    assert not box.retry(candidate)  # it has moved on
-    assert len(os.listdir(path_in(box, "waiting"))) == 2  # the bucket that it was in is gone
+    assert not box.retry(candidate)  # it is no longer there
+    assert len(os.listdir(path_in(box, "waiting"))) == 2  # its old bucket was removed
     assert claimed_ids(box) == [entry_id]
 
 
@@ -80,10 +80,10 @@ def test_claim_of_a_dead_process_is_dropped_or_retried(box, act):
 
 
 def test_the_entries_of_each_state_are_listed(box):
-    waits, _ = put_waiting(box)
+    waiting, _ = put_waiting(box)
     claimed = put(box).entry.id
     found = [(candidate.state, candidate.id, entry.id) for candidate, entry in box.entries()]
-    assert found == [("claimed", claimed, claimed), ("waiting", waits, waits)]
+    assert found == [("claimed", claimed, claimed), ("waiting", waiting, waiting)]
     assert [candidate.state for candidate, _ in box.entries("waiting")] == ["waiting"]
 
 
@@ -97,18 +97,18 @@ def test_entry_that_moves_while_it_is_read_is_not_listed(box):
     assert list(found) == []
 
 
-# Finding.
+# Finding entries.
 
 
 def test_entry_is_found_by_full_id_in_any_state(box):
     claimed = put(box)
-    waits, path = put_waiting(box, not_due_yet())
+    waiting, path = put_waiting(box, not_due_yet())
     failed, other = put_waiting(box)
     os.rename(other, path_in(box, "failed", failed))
-    for entry_id, state in ((claimed.entry.id, "claimed"), (waits, "waiting"), (failed, "failed")):
+    for entry_id, state in ((claimed.entry.id, "claimed"), (waiting, "waiting"), (failed, "failed")):
         (found,) = box.find(entry_id)
         assert (found.state, found.id) == (state, entry_id)
-    assert path == path_in(box, box.find(waits)[0].name)
+    assert path == path_in(box, box.find(waiting)[0].name)
 
 
 def test_search_for_a_full_id_reads_no_bucket(box, monkeypatch):
@@ -139,20 +139,20 @@ def test_a_candidate_knows_its_id_and_due_time(box):
     (claimed,) = candidates(box, "claimed")
     assert (claimed.due, claimed.id, claimed.name) == (None, claim.entry.id, f"claimed/{claim.name}")
     claim.postpone(3600)
-    (waits,) = candidates(box, "waiting")
-    assert waits.due == 3600
-    assert repr(waits) == f"<Candidate waiting/3600/{waits.id}>"
+    (waiting,) = candidates(box, "waiting")
+    assert waiting.due == 3600
+    assert repr(waiting) == f"<Candidate waiting/3600/{waiting.id}>"
     assert Candidate("failed/x").due is None
 
 
-# Counting.
+# Counting entries.
 
 
 def test_summary_has_counts_by_state_due_entries_and_next_due_time(box):
     put(box)
     put_waiting(box, 3600)
     put_waiting(box, 3600)
-    put_waiting(box, time.time() + 40 * 86400)  # a clock's mistake: it is due
+    put_waiting(box, time.time() + 40 * 86400)  # the clock was wrong: it counts as due
     soon = candidate_of(box, put_waiting(box, not_due_yet())[0]).due
     failed, path = put_waiting(box)
     os.rename(path, path_in(box, "failed", failed))
@@ -178,7 +178,7 @@ def test_missing_state_directory_is_created_and_writable(box, monkeypatch):
     put_waiting(box)
     os.rmdir(path_in(box, "corrupt"))
     box.require_writable()
-    # A stand-in for chmod, which does not bind the superuser, as whom tests run in a container.
+    # Not chmod, since root, which runs the tests in a container, may write anyway.
     monkeypatch.setattr(os, "access", lambda path, _mode: path != path_in(box, "tmp"))
     with pytest.raises(PermissionError, match="tmp is not writable"):
         box.require_writable()

@@ -1,4 +1,4 @@
-"""A delivery of several parts: those that are finished are remembered until the next attempt."""
+"""A delivery of several parts: the journal keeps the finished parts for the next attempt."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from event._outbox import Outbox
 from helpers.delivering import deliver
 from helpers.plugins import Site
 
-# A handler with two destinations, each of which is down if a file says so. It
-# writes down who got the event, and what it was told of earlier attempts.
+# A handler with two recipients, NAME. It appends the sending's id to the file NAME, unless a file NAME.down exists.
 PARTS = """
 import os, event
 
 class Handler:
-    def __init__(self, where): self.where = where
+    def __init__(self, directory): self.directory = directory
     @classmethod
-    def decode_config(cls, config_str): return {"where": config_str}
-    def encode_config(self): return self.where
+    def decode_config(cls, config_str): return {"directory": config_str}
+    def encode_config(self): return self.directory
 
     def send_event(self, e):
         done = set(event.already_delivered(e))
         for name in {"ann", "bob"} - done:
-            if os.path.exists(f"{self.where}/{name}.down"):
+            if os.path.exists(f"{self.directory}/{name}.down"):
                 continue
-            with open(f"{self.where}/{name}", "a") as file:
+            with open(f"{self.directory}/{name}", "a") as file:
                 file.write(event.sending_id(e) + "\\n")
             done.add(name)
         if len(done) == 2:
@@ -36,15 +35,18 @@ class Handler:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def directory(tmp_path, monkeypatch):
     Site(tmp_path / "site", monkeypatch).plugin("parts", PARTS)
-    place = tmp_path / "place"
-    place.mkdir()
-    return place
+    path = tmp_path / "parts"
+    path.mkdir()
+    return path
 
 
-def copies(place):
-    return {name: len((place / name).read_text().split()) if (place / name).exists() else 0 for name in ("ann", "bob")}
+def count_deliveries(directory):
+    return {
+        name: len((directory / name).read_text().split()) if (directory / name).exists() else 0
+        for name in ("ann", "bob")
+    }
 
 
 def closed():
@@ -54,21 +56,21 @@ def closed():
 
 
 @pytest.mark.parametrize("failures", [1, 3])
-def test_next_attempt_learns_which_parts_are_finished(place, tmp_path, failures):
-    (place / "bob.down").touch()
+def test_next_attempt_omits_the_finished_parts(directory, tmp_path, failures):
+    (directory / "bob.down").touch()
     outbox = Outbox(tmp_path / "outbox")
     manager = EventManager(outbox=outbox.path)
-    manager.add_handler("parts", str(place))
+    manager.add_handler("parts", str(directory))
     assert manager.send_event(closed()) is False
     for _ in range(failures):
-        assert copies(place) == {"ann": 1, "bob": 0}
+        assert count_deliveries(directory) == {"ann": 1, "bob": 0}
         assert [bool(outcome) for _, outcome in deliver(outbox, everything=True)] == [False]
-    (place / "bob.down").unlink()
+    (directory / "bob.down").unlink()
     assert [bool(outcome) for _, outcome in deliver(outbox, everything=True)] == [True]
-    assert copies(place) == {"ann": 1, "bob": 1}
+    assert count_deliveries(directory) == {"ann": 1, "bob": 1}
 
 
-def test_finished_parts_are_hidden_from_other_handlers(place, tmp_path):
+def test_finished_parts_are_hidden_from_other_handlers(directory, tmp_path):
     seen = []
 
     class Other:
@@ -79,9 +81,9 @@ def test_finished_parts_are_hidden_from_other_handlers(place, tmp_path):
         def encode_config(self):
             return ""
 
-    (place / "bob.down").touch()
+    (directory / "bob.down").touch()
     manager = EventManager(outbox=tmp_path / "outbox")
-    manager.add_handler("parts", str(place))
+    manager.add_handler("parts", str(directory))
     manager.handlers["other"] = Other()
     manager.send_event(closed())
     ((_, entry),) = Outbox(tmp_path / "outbox").entries("waiting")
@@ -91,40 +93,40 @@ def test_finished_parts_are_hidden_from_other_handlers(place, tmp_path):
 
 
 @pytest.mark.parametrize("line", ['"ann"', "{}", "null", "[1, null]"])
-def test_malformed_parts_in_a_journal_count_as_none(place, tmp_path, line):
-    claim = Outbox(tmp_path / "outbox").put(closed(), {"parts": str(place)})
+def test_malformed_parts_in_a_journal_count_as_none(directory, tmp_path, line):
+    claim = Outbox(tmp_path / "outbox").put(closed(), {"parts": str(directory)})
     claim.entry.add(b'{"handler": "parts", "ok": false, "done": %s}' % line.encode())
     assert claim.entry.delivered_parts("parts") == frozenset()
 
 
-def test_finished_parts_survive_a_dead_worker(place, tmp_path, monkeypatch):
+def test_finished_parts_survive_a_dead_worker(directory, tmp_path, monkeypatch):
     from event import _cli
 
     Site(tmp_path / "site", monkeypatch).plugin("crash", CRASH)
-    (place / "bob.down").touch()
+    (directory / "bob.down").touch()
     monkeypatch.chdir(tmp_path)
-    handlers = ["--handler", f"parts={place}", "--handler", f"crash={place}"]
+    handlers = ["--handler", f"parts={directory}", "--handler", f"crash={directory}"]
     assert _cli.main(["send", "n", *handlers, "--outbox", "outbox", "--timeout", "60"]) == 0
     ((_, entry),) = Outbox("outbox").entries("waiting")
     assert entry.delivered_parts("parts") == frozenset({"ann"})
-    (place / "bob.down").unlink()
-    (place / "crash.not").touch()
+    (directory / "bob.down").unlink()
+    (directory / "do_not_crash").touch()
     assert _cli.main(["deliver", "outbox", "--all"]) == 0
-    assert copies(place) == {"ann": 1, "bob": 1}
+    assert count_deliveries(directory) == {"ann": 1, "bob": 1}
 
 
-# A handler that ends its process once the other one's result is in the journal.
+# A handler that crashes its process when the result of the other handler is in the journal.
 CRASH = """
 import glob, os, time
 
 class Handler:
-    def __init__(self, where): self.where = where
+    def __init__(self, directory): self.directory = directory
     @classmethod
-    def decode_config(cls, config_str): return {"where": config_str}
-    def encode_config(self): return self.where
+    def decode_config(cls, config_str): return {"directory": config_str}
+    def encode_config(self): return self.directory
 
     def send_event(self, e):
-        if os.path.exists(f"{self.where}/crash.not"):
+        if os.path.exists(f"{self.directory}/do_not_crash"):
             return True
         while not any(b'"done"' in open(entry, "rb").read() for entry in glob.glob("outbox/claimed/*")):
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Putting: the event is on disk, whole, with its attachments, before `put` returns."""
+"""`put` stores an event with its attachments on disk before it returns."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ from helpers.entries import (
 )
 
 
+def read(box, claim):
+    """Read the entry of a claim from the disk."""
+    (candidate,) = box.find(claim.entry.id)
+    return box.read(candidate)
+
+
 def test_an_entry_without_attachments_is_one_file(box):
     claim = put(box, file="d", smtp="s")
     assert names_by_state(box) == {"claimed": [claim.name]}
@@ -42,9 +48,8 @@ def test_an_entry_without_attachments_is_one_file(box):
 def test_an_entry_with_attachments_is_a_directory(box, attached):
     claim = put(box, attached, file="d", smtp="s")
     assert sorted(os.listdir(claim.path)) == ["0", "1", "entry"]
-    (candidate,) = box.find(claim.entry.id)
-    again = box.read(candidate)
-    assert (again.id, again.handlers, again.event.uid) == (claim.entry.id, {"file": "d", "smtp": "s"}, "u")
+    entry = read(box, claim)
+    assert (entry.id, entry.handlers, entry.event.uid) == (claim.entry.id, {"file": "d", "smtp": "s"}, "u")
     sent = claim.event()
     assert event.sending_id(sent) == claim.entry.id == event.sending_id(sent)
     assert list(sent.get_attachments()) == ["log", "../log"]
@@ -64,11 +69,11 @@ def test_immediate_success_writes_no_journal(box):
 @POSIX
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_outbox_is_private_to_the_user_with_any_umask(tmp_path, umask):
-    box = Outbox(tmp_path / "above" / "outbox")
+    box = Outbox(tmp_path / "parent" / "outbox")
     before = os.umask(umask)
     try:
-        os.mkdir(tmp_path / "above", 0o777)
-        os.chmod(tmp_path / "above", 0o755)
+        os.mkdir(tmp_path / "parent", 0o777)
+        os.chmod(tmp_path / "parent", 0o755)
         claim = put(box)
         claim.begin()
     finally:
@@ -114,7 +119,7 @@ def test_put_stores_the_current_content_of_a_file(box, attached, tmp_path):
 
 
 def test_attachment_is_hashed_while_it_is_copied(box, attached, monkeypatch, tmp_path):
-    """A source that changes between two reads would be kept with the digest of the other content."""
+    """If the file changed between two reads, the digest would not match the copy."""
     opened = []
     open_regular = _files.open_regular
     monkeypatch.setattr(_files, "open_regular", lambda path, **kw: (opened.append(path), open_regular(path, **kw))[1])
@@ -144,15 +149,15 @@ def test_unreadable_attachment_is_omitted(box, attached, tmp_path, caplog):
 
 
 def fail_reads(monkeypatch, path, errors):
-    """Make reads of a file fail with these errors, one after another; then they succeed."""
-    inode, read, errors = os.stat(path).st_ino, os.read, iter(errors)
+    """Make the first reads of a file fail with these errors."""
+    inode, os_read, errors = os.stat(path).st_ino, os.read, iter(errors)
 
-    def failing(fd, size):
+    def read_or_fail(fd, size):
         if os.fstat(fd).st_ino == inode and (error := next(errors, None)):
             raise OSError(error, os.strerror(error))
-        return read(fd, size)
+        return os_read(fd, size)
 
-    monkeypatch.setattr(os, "read", failing)
+    monkeypatch.setattr(os, "read", read_or_fail)
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT, errno.EAGAIN])
@@ -192,10 +197,10 @@ def test_several_events_are_put_without_an_unreadable_attachment(box, attached, 
 
 
 def test_failing_write_of_a_copy_is_an_error_of_the_outbox(box, attached, monkeypatch):
-    def full(*_args):
+    def fail(*_args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_files, "write_all", full)
+    monkeypatch.setattr(_files, "write_all", fail)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         put(box, attached)
     assert names_by_state(box) == {}
@@ -217,21 +222,20 @@ def test_strict_put_refuses_a_changed_attachment(box, attached, tmp_path):
 
 
 def test_event_subclass_is_stored_through_its_public_methods(box):
-    class Foreign:
-        """As an event of another library: no state of ours."""
+    class OtherEvent:
+        """An event of another library. It lacks most of the private attributes of `Event`."""
 
         _closed = True
 
         def as_dict(self):
-            return {"uid": "u", "name": "foreign", "more": {1, 2}}
+            return {"uid": "u", "name": "other", "more": {1, 2}}
 
         def get_attachments(self):
             return {}
 
-    claim = put(box, Foreign())
-    (candidate,) = box.find(claim.entry.id)
-    assert box.read(candidate).event.more == [1, 2]
-    assert claim.entry.event.name == "foreign"
+    claim = put(box, OtherEvent())
+    assert read(box, claim).event.more == [1, 2]
+    assert claim.entry.event.name == "other"
 
 
 def test_event_that_cannot_be_read_back_is_refused(box):
@@ -251,7 +255,7 @@ def test_event_above_the_size_limit_is_refused(box, monkeypatch):
 
 
 @pytest.mark.parametrize("sending", ["../x", "a.b", "x" * 129, "é", "a b"])
-def test_sending_id_that_is_no_file_name_is_refused(box, sending):
+def test_sending_id_that_is_not_a_file_name_is_refused(box, sending):
     with pytest.raises(EventError, match="cannot be the id of a sending"):
         box.put(Event("build"), {"file": "d"}, sending=sending)
 
@@ -262,11 +266,6 @@ def test_put_accepts_a_sending_id(box):
 
 
 TRACE, SPAN, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "b7ad6b7169203331"
-
-
-def read(box, claim):
-    (candidate,) = box.find(claim.entry.id)
-    return box.read(candidate)
 
 
 def test_put_stores_the_current_span(box, monkeypatch):
@@ -288,32 +287,32 @@ def test_put_stores_a_given_span(box, monkeypatch):
 def test_span_with_a_trace_state_that_is_not_utf_8_is_stored(box, monkeypatch):
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{SPAN}-01")
     monkeypatch.setenv("TRACESTATE", "v=\udcff" if os.name == "posix" else "v=\xe9")
-    kept = read(box, put(box)).span
-    assert (kept.traceparent, kept.state) == (f"00-{TRACE}-{SPAN}-01", "")
+    span = read(box, put(box)).span
+    assert (span.traceparent, span.state) == (f"00-{TRACE}-{SPAN}-01", "")
 
 
 def test_failed_put_leaves_no_file(box):
-    loop = Event("loop")
-    loop.self = {}
-    loop.self["self"] = loop.self
+    e = Event("n")
+    e.cycle = {}
+    e.cycle["self"] = e.cycle
     with pytest.raises(EventError):
-        put(box, loop)
+        put(box, e)
     assert names_by_state(box) == {}
 
 
-def breaking(monkeypatch, name):
-    """Let the sync of a directory fail, as on a disk that breaks."""
+def fail_sync(monkeypatch, name):
+    """Let the sync of a directory fail."""
 
-    def fail(path, sync=_files.sync_directory):
+    def sync_or_fail(path, sync=_files.sync_directory):
         if os.path.basename(path) == name:
             raise OSError(5, "Input/output error")
         sync(path)
 
-    monkeypatch.setattr(_files, "sync_directory", fail)
+    monkeypatch.setattr(_files, "sync_directory", sync_or_fail)
 
 
 def test_entry_is_removed_if_its_last_sync_fails(box, monkeypatch):
-    breaking(monkeypatch, "claimed")
+    fail_sync(monkeypatch, "claimed")
     with pytest.raises(OSError, match="Input/output"):
         put(box)
     assert names_by_state(box) == {}
@@ -358,21 +357,21 @@ def test_file_instead_of_the_outbox_directory_is_an_error(tmp_path):
         claimed_ids(Outbox(tmp_path / "file"))
 
 
-# Several at once.
+# Several events.
 
 
 def test_several_events_are_put_with_one_sync_of_the_directory(box, attached, synced):
     put(box).discard()
     synced.clear()
     new = [NewEntry(Event("build", number=n), {"file": "d"}, sending=f"id-{n}") for n in range(20)]
-    put_claims = box.put_many([*new, NewEntry(attached, {"file": "d"})])
-    assert [claim.entry.id for claim in put_claims[:-1]] == [f"id-{n}" for n in range(20)]
-    assert [claim.entry.event.number for claim in put_claims[:-1]] == [*range(20)]
-    assert sorted(claim.name for claim in put_claims) == names(box, "claimed")
+    claims = box.put_many([*new, NewEntry(attached, {"file": "d"})])
+    assert [claim.entry.id for claim in claims[:-1]] == [f"id-{n}" for n in range(20)]
+    assert [claim.entry.event.number for claim in claims[:-1]] == [*range(20)]
+    assert sorted(claim.name for claim in claims) == names(box, "claimed")
     if os.name == "posix":
         assert synced.count(os.stat(path_in(box, "claimed")).st_ino) == 1
         assert synced[-1] == os.stat(path_in(box, "claimed")).st_ino
-        assert {os.stat(claim.path).st_ino for claim in put_claims} <= {*synced}
+        assert {os.stat(claim.path).st_ino for claim in claims} <= {*synced}
 
 
 def test_failed_event_does_not_stop_the_other_puts(box, monkeypatch):
@@ -387,10 +386,10 @@ def test_events_are_put_in_the_caller_s_span(box, monkeypatch):
     given = _trace_context.Span(TRACE, OTHER)
     token = _trace_context.active_span.set(given)
     try:
-        found = box.put_many([NewEntry(Event("build"), {"file": "d"}) for _ in range(5)])
+        claims = box.put_many([NewEntry(Event("build"), {"file": "d"}) for _ in range(5)])
     finally:
         _trace_context.active_span.reset(token)
-    assert [claim.entry.span for claim in found] == [given] * 5
+    assert [claim.entry.span for claim in claims] == [given] * 5
 
 
 def test_put_of_no_events_is_no_error(box):
@@ -399,16 +398,16 @@ def test_put_of_no_events_is_no_error(box):
 
 def test_no_event_of_several_is_stored_if_their_sync_fails(box, monkeypatch):
     put(box).discard()
-    breaking(monkeypatch, "claimed")
-    found = box.put_many([NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("b"), {"file": "d"}, sending="..")])
-    assert [type(error) for error in found] == [OSError, EventError]
+    fail_sync(monkeypatch, "claimed")
+    errors = box.put_many([NewEntry(Event("build"), {"file": "d"}), NewEntry(Event("b"), {"file": "d"}, sending="..")])
+    assert [type(error) for error in errors] == [OSError, EventError]
     assert names_by_state(box) == {}
 
 
 def test_each_of_several_events_has_an_error_if_the_outbox_is_unusable(tmp_path):
     (tmp_path / "file").touch()
-    found = Outbox(tmp_path / "file").put_many([NewEntry(Event("build"), {"file": "d"})] * 2)
-    assert [type(error) for error in found] == [NotADirectoryError] * 2
+    errors = Outbox(tmp_path / "file").put_many([NewEntry(Event("build"), {"file": "d"})] * 2)
+    assert [type(error) for error in errors] == [NotADirectoryError] * 2
 
 
 def test_events_are_put_even_if_no_thread_can_be_started(box, monkeypatch):
@@ -420,12 +419,13 @@ def test_events_are_put_even_if_no_thread_can_be_started(box, monkeypatch):
     assert len(names(box, "claimed")) == 20
 
 
-# A workspace.
+# Attachments in a workspace.
 
 
-def in_workspace(directory, content=b"from a message"):
+def event_in_workspace(directory):
+    """Return an event with an attachment in a workspace, and the attachment's inode."""
     path = os.path.join(directory, "0")
-    Path(path).write_bytes(content)
+    Path(path).write_bytes(b"from a message")
     e = Event("build")
     e.attach_file(path, "log")
     return e, os.stat(path).st_ino
@@ -434,7 +434,7 @@ def in_workspace(directory, content=b"from a message"):
 def test_an_attachment_in_a_workspace_is_moved_into_the_entry(box, synced):
     with box.workspace() as directory:
         assert names_by_state(box) == {"tmp": [os.path.basename(directory)]}
-        e, inode = in_workspace(directory)
+        e, inode = event_in_workspace(directory)
         claim = box.put(e, {"file": "d"}, strict=True)
         assert os.listdir(directory) == []
     assert os.stat(os.path.join(claim.path, "0")).st_ino == inode
@@ -445,13 +445,13 @@ def test_an_attachment_in_a_workspace_is_moved_into_the_entry(box, synced):
 
 def test_leftover_files_of_a_workspace_are_removed(box):
     with box.workspace() as directory:
-        in_workspace(directory)
+        event_in_workspace(directory)
     assert names_by_state(box) == {}
 
 
 def test_attachment_in_a_workspace_of_another_outbox_is_copied(box, tmp_path):
     with Outbox(tmp_path / "other").workspace() as directory:
-        e, inode = in_workspace(directory)
+        e, inode = event_in_workspace(directory)
         claim = put(box, e)
         assert os.listdir(directory) == ["0"]
     assert os.stat(os.path.join(claim.path, "0")).st_ino != inode

@@ -1,4 +1,4 @@
-"""Entries that are put together: hard links to one file, until something is noted about one of them."""
+"""Entries that are put together are hard links to one file. An entry gets its own file when it is journaled."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def put_together(box, count=3):
     return box.put_many([new(number) for number in range(count)], together=True)
 
 
-def links(claim):
+def link_count(claim):
     return os.stat(claim.path).st_nlink
 
 
 def number_of(box, claim):
-    """Return what distinguishes the event of a claim from those put with it."""
+    """Return the number in the event of a claim, as it is on disk."""
     (candidate,) = box.find(claim.entry.id)
     entry = box.read(candidate)
     assert entry.id == claim.entry.id
@@ -44,7 +44,7 @@ def number_of(box, claim):
 
 
 def fill_disk(monkeypatch):
-    """Have room for the name of a new file, and not for its content."""
+    """Let new files be created, but not written."""
 
     def refuse(path, _data):
         Path(path).touch()
@@ -54,19 +54,19 @@ def fill_disk(monkeypatch):
 
 
 def test_small_entries_put_together_are_hard_links_to_one_file(box):
-    found = put_together(box)
-    assert names_by_state(box) == {"claimed": sorted(claim.name for claim in found)}
-    assert [links(claim) for claim in found] == [3, 3, 3]
-    assert [number_of(box, claim) for claim in found] == [0, 1, 2]
-    assert [claim.event().number for claim in found] == [0, 1, 2]
+    claims = put_together(box)
+    assert names_by_state(box) == {"claimed": sorted(claim.name for claim in claims)}
+    assert [link_count(claim) for claim in claims] == [3, 3, 3]
+    assert [number_of(box, claim) for claim in claims] == [0, 1, 2]
+    assert [claim.event().number for claim in claims] == [0, 1, 2]
 
 
 @POSIX
 def test_entries_put_together_take_two_syncs(box, synced):
     put(box).discard()
     synced.clear()
-    found = put_together(box, 20)
-    assert synced == [os.stat(found[0].path).st_ino, os.stat(path_in(box, "claimed")).st_ino]
+    claims = put_together(box, 20)
+    assert synced == [os.stat(claims[0].path).st_ino, os.stat(path_in(box, "claimed")).st_ino]
 
 
 def test_delivered_entry_does_not_affect_entries_in_the_same_file(box):
@@ -82,7 +82,7 @@ def test_a_failed_entry_gets_a_file_of_its_own(box):
     first.record(make_delivery("file", ok=False, error=OSError("down")))
     first.record(make_delivery("file", ok=False, error=OSError("still down")))
     assert [line.get("error") for line in lines_of(first.path)] == [None, "down", "still down"]
-    assert (links(first), [links(claim) for claim in others]) == (1, [2, 2])
+    assert (link_count(first), [link_count(claim) for claim in others]) == (1, [2, 2])
     assert first.release() == "waiting"
     assert [number_of(box, claim) for claim in (first, *others)] == [0, 1, 2]
     assert names(box, "tmp") == []
@@ -106,17 +106,17 @@ def test_entry_missing_in_its_shared_file_is_not_journaled(box, caplog):
 
 
 def test_entry_missing_in_its_shared_file_is_corrupt(box):
-    found = put_together(box)
-    Path(found[0].path).write_bytes(Path(found[0].path).read_bytes().replace(b"id-0", b"id-x"))
-    assert [box.adopt(claim.name) is None for claim in found] == [True, False, False]
+    claims = put_together(box)
+    Path(claims[0].path).write_bytes(Path(claims[0].path).read_bytes().replace(b"id-0", b"id-x"))
+    assert [box.adopt(claim.name) is None for claim in claims] == [True, False, False]
     assert names(box, "corrupt") == ["id-0"]
 
 
 def test_a_claimed_entry_gets_a_file_of_its_own(box):
     for claim in put_together(box):
         claim.postpone(1)
-    found = [(claim.entry.event.number, links(claim)) for claim in claim_each(box)]
-    assert sorted(found) == [(0, 1), (1, 1), (2, 1)]
+    numbers_and_links = [(claim.entry.event.number, link_count(claim)) for claim in claim_each(box)]
+    assert sorted(numbers_and_links) == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_all_entries_of_a_shared_file_are_tried_in_one_pass(box):
@@ -139,7 +139,7 @@ def test_entry_can_be_claimed_on_a_full_disk(box, monkeypatch):
     fill_disk(monkeypatch)
     claim = box.adopt(first.name)
     assert claim.entry.event.number == 0
-    assert links(claim) == 3
+    assert link_count(claim) == 3
     assert os.stat(claim.path).st_mtime > time.time() - 50
 
 
@@ -155,13 +155,13 @@ def test_last_entry_of_a_shared_file_gets_its_own_when_journaled(box):
 def test_entry_that_may_not_share_a_file_has_its_own(box, attached):
     large = NewEntry(Event("build", text="x" * 10_000), {"file": "d"}, sending="large")
     several = new(3, file="d", smtp="s")
-    found = box.put_many([new(0), large, NewEntry(attached, {"file": "d"}), several, new(1)], together=True)
-    assert [os.path.isdir(claim.path) or links(claim) for claim in found] == [2, 1, True, 1, 2]
+    claims = box.put_many([new(0), large, NewEntry(attached, {"file": "d"}), several, new(1)], together=True)
+    assert [os.path.isdir(claim.path) or link_count(claim) for claim in claims] == [2, 1, True, 1, 2]
 
 
 def test_single_small_entry_has_its_own_file(box):
     (claim,) = put_together(box, 1)
-    assert links(claim) == 1
+    assert link_count(claim) == 1
 
 
 def test_failed_event_does_not_stop_others_put_together(box):
@@ -176,7 +176,7 @@ def test_each_entry_has_its_own_file_without_hard_links(box, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert [links(claim) for claim in put_together(box)] == [1, 1, 1]
+    assert [link_count(claim) for claim in put_together(box)] == [1, 1, 1]
     assert names(box, "tmp") == []
 
 

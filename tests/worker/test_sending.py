@@ -263,6 +263,7 @@ def test_stopped_worker_is_replaced_and_other_handlers_deliver(make_sender, plug
     sent = send(no_wait_for_stopped_workers(make_sender(("stop", ""), FILE)))
     assert summary(sent) == [("stop", False, "not done within 60 s"), ("file", True, "")]
     assert sent.results[0].timed_out
+    assert os.path.getsize("stops") == 2  # it was tried again in a separate worker
 
 
 def test_handler_that_crashes_alone_is_tried_once(make_sender, plugin):
