@@ -85,7 +85,7 @@ def _start_thread(done: SimpleQueue[Delivery], name: str, handler: Handler, even
     if len(_hung) >= HUNG_LIMIT:
         raise NotStartedError(f"not tried: {len(_hung)} earlier deliveries of this process hang; restart it")
     # Copy the caller's context, so that the handler runs in the span of an enclosing `event.track`.
-    work = (_call_into_queue, done, name, handler, event)
+    work = (lambda: done.put(call_in_thread(name, handler, event)),)
     thread = Thread(target=copy_context().run, args=work, name=f"event {name}", daemon=True)
     try:
         thread.start()
@@ -112,12 +112,12 @@ def result_in_batch(send: Callable[[], bool]) -> bool | BaseException:
     return EventError(said) if said else False
 
 
-def _call_into_queue(done: SimpleQueue[Delivery], name: str, handler: Handler, event: Event) -> None:
+def call_in_thread(name: str, handler: Handler, event: Event) -> Delivery:
+    """Give an event to a handler. Unlike in the main thread, an interrupt is a failure: nothing would catch it."""
     try:
-        done.put(_call_handler(name, handler, event))
+        return _call_handler(name, handler, event)
     except BaseException as error:
-        # KeyboardInterrupt, which would end only this thread, without a result.
-        done.put(Delivery(name, False, RuntimeError(f"the handler raised {error!r}"), 0.0))
+        return Delivery(name, False, RuntimeError(f"the handler raised {error!r}"), 0.0)
 
 
 def _call_handler(name: str, handler: Handler, event: Event) -> Delivery:

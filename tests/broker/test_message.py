@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event import Event, EventError
-from event._broker import EventMessage, InlineFile, S3Reference, decode_message, encode_message
-from event._broker.message import Limits
+from event._broker import EventMessage, InlineFile, S3Reference, decode_message, encode_message, message
 from event._trace_context import Span
 
 GOLDEN = Path(__file__).parents[1] / "data" / "broker" / "message.json"
@@ -258,25 +257,27 @@ def test_repr_of_a_file_does_not_contain_its_content():
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"),
+    ("limit", "value", "reason"),
     [
-        pytest.param(Limits(body=700), "it has .* bytes; the limit is 700", id="body"),
-        pytest.param(Limits(attachments=2), "it has 3 files; the limit is 2", id="files"),
-        pytest.param(Limits(attached=8 << 30), "its files have 8589934601 bytes; the limit is 8589934592", id="size"),
-        pytest.param(Limits(nesting=3), "nested more than 3 levels", id="nesting"),
+        pytest.param("MAX_BODY", 700, "it has .* bytes; the limit is 700", id="body"),
+        pytest.param("MAX_ATTACHMENTS", 2, "it has 3 files; the limit is 2", id="files"),
+        pytest.param("MAX_ATTACHED", 8 << 30, "its files have 8589934601 bytes; the limit is 8589934592", id="size"),
+        pytest.param("MAX_NESTING", 3, "nested more than 3 levels", id="nesting"),
     ],
 )
-def test_message_above_a_limit_is_refused(limits, reason):
+def test_message_above_a_limit_is_refused(monkeypatch, limit, value, reason):
+    monkeypatch.setattr(message, limit, value)
     with pytest.raises(ValueError, match=reason):
-        decode_message(GOLDEN.read_bytes(), limits)
+        decode_message(GOLDEN.read_bytes())
 
 
-def test_several_attachments_of_one_file_count_separately():
+def test_several_attachments_of_one_file_count_separately(monkeypatch):
+    monkeypatch.setattr(message, "MAX_ATTACHMENTS", 5)
     text = golden_json()
     for number in range(3, 6):
         text["event"]["attachments"][f"a{number}"] = ["0", sha1(LOG)]
     with pytest.raises(ValueError, match="it has 6 attachments; the limit is 5"):
-        decode_message(json.dumps(text).encode(), Limits(attachments=5))
+        decode_message(json.dumps(text).encode())
 
 
 def test_brackets_in_strings_do_not_count_as_nesting():

@@ -206,11 +206,13 @@ def test_messages_are_kept_if_the_outbox_is_not_writable(tmp_path):
 
 def test_message_is_acknowledged_although_its_entry_cannot_be_released(caplog):
     class Claim:
+        entry = SimpleNamespace(id="id-1")
+
         def postpone(self, due):
             raise OSError(errno.ENOSPC, "no room")
 
     class FullOutbox(Outbox):
-        def put_many(self, new):
+        def put_many(self, new, *, together):
             return [Claim() for _ in new]
 
     assert deliver(OutboxSink(FullOutbox("/missing"), CONFIGURATIONS), body())[0].disposition is ACK
@@ -219,7 +221,7 @@ def test_message_is_acknowledged_although_its_entry_cannot_be_released(caplog):
 
 def test_messages_are_dead_lettered_on_an_unexpected_outbox_error():
     class FailingOutbox(Outbox):
-        def put_many(self, new):
+        def put_many(self, new, *, together):
             raise ValueError("a bug")
 
     results = deliver(OutboxSink(FailingOutbox("/missing"), CONFIGURATIONS), body("1"), body("2"))
@@ -455,7 +457,7 @@ def test_redelivered_event_goes_to_its_pending_handlers_whatever_their_condition
 
 def test_previous_outcomes_are_stored_in_the_outbox(tmp_path):
     box = Outbox(tmp_path / "outbox")
-    sink = OutboxSink(box, {"a@fixed": "x"}, outbox=box.path)
+    sink = OutboxSink(box, {"a@fixed": "x"})
     results = deliver(sink, body("1", outcome="failure"), body("2", outcome="success"), body("3", outcome="success"))
     assert summaries(results) == [(ACK, [], "")] * 3
     assert [claim.entry.event.uid for claim in claim_due(box)] == ["2"]

@@ -108,8 +108,7 @@ def test_long_reasons_are_shortened():
         pytest.param(None, None, id="all"),
     ],
 )
-def test_reset_keeps_only_pending_handlers(pending, expected):
+def test_restarted_state_has_only_pending_handlers(pending, expected):
     state = RelayState.from_headers({HEADER: json.dumps(EXAMPLE)})
     state.pending_handlers = pending
-    state.reset()
-    assert asdict(state) == {**NEW, "pending_handlers": expected}
+    assert asdict(state.restarted()) == {**NEW, "pending_handlers": expected}

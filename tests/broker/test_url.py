@@ -192,7 +192,7 @@ def test_nothing_is_masked_for_a_url_without_a_secret(url):
 @pytest.fixture
 def failing_adapter(monkeypatch):
     """Replace the adapter by one whose `connect_publisher` raises `adapter.error`."""
-    adapter = SimpleNamespace()
+    adapter = SimpleNamespace(broker_error=lambda error: error)
 
     def connect(*_arguments):
         raise adapter.error

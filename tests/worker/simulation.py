@@ -35,6 +35,9 @@ class FakeWorker:
     def finish(self, timeout):
         self.kill("it was asked to end")
 
+    def check(self):
+        return []
+
     def read(self):
         if self.ended:
             return []
@@ -62,7 +65,8 @@ class Simulation:
             monkeypatch.setattr(module, "time", self)
             monkeypatch.setattr(module, "Worker", self)
         monkeypatch.setattr(supervisor, "receive", self.receive)
-        monkeypatch.setattr(sending, "receive", self.receive_until)
+        for module in (sending, quarantine):
+            monkeypatch.setattr(module, "receive", self.receive_until)
 
     def monotonic(self):
         return self.now
@@ -78,7 +82,7 @@ class Simulation:
         self.on_spawn(worker)
         return worker
 
-    def receive(self, workers, deadline):
+    def receive(self, workers, deadline, wake_up):
         """Return the queued reports. The clock stands still."""
         found = [(worker, report) for worker in workers for report in worker.read()]
         if not found:

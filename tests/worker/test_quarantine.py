@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
-from event._worker.quarantine import OpenEntry, Quarantine
+from event import Event
+from event._worker.quarantine import OpenEntry, Quarantine, release_entries
+from event._worker.results import Result
+from helpers.entries import abandon, dead_owner, names_by_state
 from worker.simulation import RecordingListener, Simulation
 
 TIMEOUT = 30.0
@@ -220,3 +226,14 @@ def test_abort_kills_the_workers_and_returns_unfinished_entries(observed, simula
     assert [entry.id for entry in observed.quarantine.give_up()] == ["c", "a", "b"]
     assert [worker.ended for worker in simulation.workers] == ["it was ended"] * 2
     assert observed.quarantine.workers == []
+
+
+def test_entries_of_a_dead_worker_are_released_before_the_timeout(box):
+    owner = dead_owner()
+    claims = [os.path.basename(abandon(box, box.put(Event("n"), {"a": ""}), owner)) for _ in range(2)]
+    start = time.monotonic()
+    delivered = Result("a", {"ok": True})
+    state = release_entries(box.path, [(claims[0], [delivered]), (claims[1], [])], 60.0)
+    assert time.monotonic() < start + 60
+    assert state == "waiting"
+    assert len(names_by_state(box)["waiting"]) == 1

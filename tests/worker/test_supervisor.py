@@ -331,7 +331,6 @@ def test_old_worker_is_replaced(watch, simulation):
 def test_watch_logs_a_failing_outbox_and_continues(watch, simulation, listener):
     watch.step(0.0)
     simulation.workers[0].report("trouble", text="it is not a directory")
-    simulation.workers[0].report("trouble", text="")
     watch.step(0.0)
     assert listener.notes == ["it is not a directory"]
     assert not watch.failed

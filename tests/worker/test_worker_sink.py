@@ -345,35 +345,16 @@ def test_aborted_sink_leaves_messages_at_the_broker(sink, monkeypatch):
 # Waking up the supervisor.
 
 
-@pytest.fixture
-def pipe(monkeypatch):
-    """Return the pipe that the next object gets."""
-    ends = os.pipe()
-    monkeypatch.setattr(os, "pipe", lambda: ends)
-    yield
-    for fd in ends:
-        os.close(fd)
+def test_wake_up_ends_the_wait_for_workers(stored):
+    start = time.monotonic()
+    threading.Timer(0.05, stored.supervisor.wake).start()  # it may also come before the wait
+    assert parent.receive([], start + 60, stored.supervisor._wake_up_fd) == []
+    assert time.monotonic() < start + 60
+    with pytest.raises(BlockingIOError):  # it was read
+        os.read(stored.supervisor._wake_up_fd, 1)
 
 
-@pytest.fixture
-def wake_up(pipe):
-    return worker_sink.WakeUp()
-
-
-def test_wake_up_ends_the_wait_for_workers(wake_up):
-    threading.Timer(0.05, wake_up.wake).start()  # it may also come before the wait
-    assert parent.receive([wake_up], time.monotonic() + 60) == [(wake_up, {"report": "wake"})]
-    assert wake_up.read() == []
-
-
-def test_many_wake_ups_do_not_block(wake_up):
+def test_many_wake_ups_do_not_block(stored):
     for _ in range(1 << 17):
-        wake_up.wake()
-    assert wake_up.read()
-
-
-def test_wake_up_works_if_a_pipe_cannot_be_nonblocking(pipe, monkeypatch):
-    monkeypatch.delattr(os, "set_blocking")
-    wake_up = worker_sink.WakeUp()
-    wake_up.wake()
-    assert wake_up.read()
+        stored.supervisor.wake()
+    assert os.read(stored.supervisor._wake_up_fd, 1)

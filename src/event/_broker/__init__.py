@@ -34,29 +34,35 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from event._broker.direct_sink import DirectSink
-    from event._broker.message import EventMessage, InlineFile, S3Reference, decode_message, encode_message
-    from event._broker.outbox_sink import OutboxSink
-    from event._broker.publisher import PublisherPool
-    from event._broker.queue import (
-        DEAD_SUFFIX,
-        DEFAULT_QUEUE,
-        BrokerError,
-        NotAcceptedError,
-        OutgoingMessage,
-        ReceivedMessage,
-        RefusedError,
-        TooLargeError,
-        connect_consumer,
-        connect_publisher,
-        is_queue_name,
-        load_client,
-    )
-    from event._broker.relay import REASON_HEADER, Relay
-    from event._broker.sink import Disposition, Incoming, Sink, SinkResult
-    from event._broker.state import RelayState
-    from event._broker.unpack import AttachmentSource
-    from event._broker.url import BrokerURL
+    from event._broker.direct_sink import DirectSink as DirectSink
+    from event._broker.message import EventMessage as EventMessage
+    from event._broker.message import InlineFile as InlineFile
+    from event._broker.message import S3Reference as S3Reference
+    from event._broker.message import decode_message as decode_message
+    from event._broker.message import encode_message as encode_message
+    from event._broker.outbox_sink import OutboxSink as OutboxSink
+    from event._broker.publisher import PublisherPool as PublisherPool
+    from event._broker.queue import DEAD_SUFFIX as DEAD_SUFFIX
+    from event._broker.queue import DEFAULT_QUEUE as DEFAULT_QUEUE
+    from event._broker.queue import BrokerError as BrokerError
+    from event._broker.queue import NotAcceptedError as NotAcceptedError
+    from event._broker.queue import OutgoingMessage as OutgoingMessage
+    from event._broker.queue import ReceivedMessage as ReceivedMessage
+    from event._broker.queue import RefusedError as RefusedError
+    from event._broker.queue import TooLargeError as TooLargeError
+    from event._broker.queue import connect_consumer as connect_consumer
+    from event._broker.queue import connect_publisher as connect_publisher
+    from event._broker.queue import is_queue_name as is_queue_name
+    from event._broker.queue import load_client as load_client
+    from event._broker.relay import REASON_HEADER as REASON_HEADER
+    from event._broker.relay import Relay as Relay
+    from event._broker.sink import Disposition as Disposition
+    from event._broker.sink import Incoming as Incoming
+    from event._broker.sink import Sink as Sink
+    from event._broker.sink import SinkResult as SinkResult
+    from event._broker.state import RelayState as RelayState
+    from event._broker.unpack import AttachmentSource as AttachmentSource
+    from event._broker.url import BrokerURL as BrokerURL
 
 _MODULES = {
     "message": ("EventMessage", "InlineFile", "S3Reference", "decode_message", "encode_message"),
@@ -73,38 +79,6 @@ _MODULES = {
     "state": ("RelayState",),
     "url": ("BrokerURL",),
 }  # fmt: skip
-
-__all__ = [
-    "DEAD_SUFFIX",
-    "DEFAULT_QUEUE",
-    "REASON_HEADER",
-    "AttachmentSource",
-    "BrokerError",
-    "BrokerURL",
-    "DirectSink",
-    "Disposition",
-    "EventMessage",
-    "Incoming",
-    "InlineFile",
-    "NotAcceptedError",
-    "OutboxSink",
-    "OutgoingMessage",
-    "PublisherPool",
-    "ReceivedMessage",
-    "RefusedError",
-    "Relay",
-    "RelayState",
-    "S3Reference",
-    "Sink",
-    "SinkResult",
-    "TooLargeError",
-    "connect_consumer",
-    "connect_publisher",
-    "decode_message",
-    "encode_message",
-    "is_queue_name",
-    "load_client",
-]
 
 
 def __getattr__(name: str) -> object:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any
 
 import pika
 from pika import spec
 
-from event._broker.amqp_connection import CLOSE_TIMEOUT, AMQPConnection, broker_error_from_pika, declare, seconds_until
+from event._broker.amqp_connection import CLOSE_TIMEOUT, AMQPConnection, broker_error, declare, seconds_until
 from event._broker.queue import (
     DEAD_SUFFIX,
     MESSAGE_TYPE,
@@ -19,7 +19,6 @@ from event._broker.queue import (
     NotAcceptedError,
     OutgoingMessage,
     ReceivedMessage,
-    TooLargeError,
 )
 
 TYPE_CHECKING = False
@@ -52,7 +51,7 @@ class AMQPPublisher:
     """A connection that publishes; see `queue.Publisher`."""
 
     def __init__(self, url: BrokerURL, connection: AMQPConnection) -> None:
-        self._url = url
+        self._errors = MaskedErrors(url, broker_error, named=False)
         self._connection = connection
         self._declared: set[str] = set()
         self._channel: Any = None
@@ -63,7 +62,7 @@ class AMQPPublisher:
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:
         """Publish a message and wait for its confirmation."""
         end = time.monotonic() + timeout
-        with MaskedErrors(self._url, named=False):
+        with self._errors:
             if self._channel is None:
                 self._open(end)
             if queue not in self._declared:
@@ -103,7 +102,7 @@ class AMQPPublisher:
         self._channel.basic_publish("", queue, message.body, properties, mandatory=True)
         self._connection.wait(lambda: self._confirmed is not None or self._closed, seconds_until(end))
         if self._closed:
-            raise broker_error_from_pika(self._closed)
+            raise self._closed
         if self._returned:
             raise BrokerError(f"the queue no longer exists: {self._returned}")  # the next attempt declares it
         if not self._confirmed:
@@ -126,10 +125,11 @@ class AMQPConsumer:
 
     def __init__(self, url: BrokerURL, connection: AMQPConnection, queue: str, prefetch: int) -> None:
         self._url = url
+        self._errors = MaskedErrors(url, broker_error, named=False)
         self._connection = connection
         self._queue = queue
         self._received: deque[ReceivedMessage] = deque()
-        self._held: OrderedDict[int, None] = OrderedDict()
+        self._held: dict[int, None] = {}  # tags, oldest first
         self._closed: BaseException | None = None
         self._publisher: AMQPPublisher | None = None
         end = time.monotonic() + OPERATION_TIMEOUT
@@ -148,7 +148,7 @@ class AMQPConsumer:
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return messages that have arrived; wait for the first one."""
-        with MaskedErrors(self._url, named=False):
+        with self._errors:
             if len(self._received) < limit:
                 ready = (lambda: self._received or self._closed) if wait > 0 else bool
                 self._connection.wait(ready, wait, must=False)
@@ -158,7 +158,7 @@ class AMQPConsumer:
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
         """Acknowledge messages, with a single frame if no older message is unacknowledged."""
-        with MaskedErrors(self._url, named=False):
+        with self._errors:
             self._require_open()
             tags = {message.ack_token for message in messages}
             multiple = self._oldest(tags)
@@ -180,7 +180,7 @@ class AMQPConsumer:
 
     def keep_alive(self) -> None:
         """Exchange heartbeats with the broker."""
-        with MaskedErrors(self._url, named=False):
+        with self._errors:
             self._connection.exchange()
             self._require_open()
 
@@ -194,31 +194,23 @@ class AMQPConsumer:
         # Publish through a separate connection: a broker that is low on memory stops reading from connections that
         # publish, and this consumer must still be able to acknowledge.
         outgoing = OutgoingMessage(message.body, message.id, headers)
-        try:
-            self._publish(queue, outgoing)
-        except (NotAcceptedError, TooLargeError):
-            raise
-        except BrokerError as error:
-            raise NotAcceptedError(str(error)) from error
-        self.acknowledge([message])
-
-    def _publish(self, queue: str, message: OutgoingMessage) -> None:
         for attempt in range(len(self._url.addresses) + 1):
             self.keep_alive()
             try:
                 if self._publisher is None:
-                    with MaskedErrors(self._url, attempt) as address:
+                    with MaskedErrors(self._url, broker_error, attempt) as address:
                         self._publisher = connect_publisher(self._url, address, OPERATION_TIMEOUT)
-                return self._publisher.publish(queue, message, OPERATION_TIMEOUT)
-            except (NotAcceptedError, TooLargeError):
+                self._publisher.publish(queue, outgoing, OPERATION_TIMEOUT)
+                break
+            except NotAcceptedError:
                 raise
-            except BrokerError:
+            except BrokerError as error:
                 publisher, self._publisher = self._publisher, None
                 if publisher is not None:
                     publisher.close(0.0)
                 if attempt == len(self._url.addresses):
-                    raise
-        raise AssertionError  # pragma: no cover  # the loop returns or raises
+                    raise NotAcceptedError(str(error)) from error
+        self.acknowledge([message])
 
     def _oldest(self, tags: set[int]) -> list[int]:
         """Return the tags that are older than every message that stays unacknowledged, oldest first."""
@@ -231,7 +223,7 @@ class AMQPConsumer:
 
     def _require_open(self) -> None:
         if self._closed is not None:
-            raise _as_broker_error(broker_error_from_pika(self._closed))
+            raise self._closed
 
     def _on_message(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:
         headers: dict[Any, Any] = properties.headers or {}
@@ -254,7 +246,3 @@ class AMQPConsumer:
 
     def _on_cancel(self, _frame: object) -> None:
         self._closed = BrokerError("the queue has been removed")
-
-
-def _as_broker_error(error: BrokerError | TooLargeError) -> BrokerError:
-    return error if isinstance(error, BrokerError) else BrokerError(str(error))

@@ -35,10 +35,8 @@ _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406,
 class AMQPConnection:
     """An AMQP connection with a timeout for every wait.
 
-    Pass every callback for pika through `waking`, so that `wait` checks its condition again after the callback.
-
-    :raises BrokerError: the connection can't be opened
-    :raises RefusedError: the broker refuses the login
+    Pass every callback for pika through `waking`, so that `wait` checks its condition again after the callback. The
+    methods raise the errors of pika, which `broker_error` converts, and `BrokerError` after a timeout.
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
@@ -73,10 +71,7 @@ class AMQPConnection:
         return call
 
     def open_channel(self, timeout: float) -> Any:
-        """Open a new channel.
-
-        :raises BrokerError: the connection is lost, or the timeout has passed
-        """
+        """Open a new channel."""
         opened: list[Any] = []
         channel = self._connection.channel(on_open_callback=self.waking(opened.append))
         self.wait(lambda: opened, timeout)
@@ -92,7 +87,6 @@ class AMQPConnection:
         :param is_done: returns whether the condition is true
         :param timeout: seconds to wait at most
         :param must: whether to raise an error after the timeout
-        :raises BrokerError: the connection is lost, or with `must`, the timeout has passed
         """
         over: list[bool] = []
         timer = self._loop.call_later(max(timeout, 0.0), self.waking(partial(over.append, True)))
@@ -107,7 +101,7 @@ class AMQPConnection:
         finally:
             self._loop.remove_timeout(timer)
         if self.error is not None:
-            raise broker_error_from_pika(self.error)
+            raise self.error
 
     def close(self, timeout: float) -> None:
         """Close the connection within `timeout` seconds. If the broker does not respond, shut it down."""
@@ -180,7 +174,6 @@ def declare(connection: AMQPConnection, queue: str, end: float) -> None:
     """Create a queue and its dead-letter queue if they do not exist. Existing queues of any type are not changed.
 
     :param end: the deadline, by `time.monotonic`
-    :raises BrokerError: a queue can't be created
     """
     if _declare(connection, queue, end, passive=True):
         return
@@ -219,7 +212,7 @@ def _declare(connection: AMQPConnection, queue: str, end: float, **options: Any)
         return True
     if getattr(closed[0], "reply_code", 0) == _NOT_FOUND:
         return False
-    raise broker_error_from_pika(closed[0])
+    raise closed[0]
 
 
 def _parameters(address: Address, timeout: float) -> pika.ConnectionParameters:
@@ -239,8 +232,8 @@ def _parameters(address: Address, timeout: float) -> pika.ConnectionParameters:
     )
 
 
-def broker_error_from_pika(error: BaseException) -> BrokerError | TooLargeError:
-    """Translate an error of pika to an error of `event._broker.queue`."""
+def broker_error(error: BaseException) -> BrokerError | TooLargeError:
+    """Convert an error of pika to an error of `event._broker.queue`."""
     if isinstance(error, (BrokerError, TooLargeError)):
         return error
     cause = _innermost(error)

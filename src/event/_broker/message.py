@@ -14,7 +14,6 @@ was sent; it is missing if there was none. Readers ignore unknown keys.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import re
 from base64 import b64decode, b64encode
@@ -35,24 +34,11 @@ _MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # safe as a part of file names
 _FILE = re.compile(r"[0-9]{1,9}")
 _DECODE_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of a message. Larger messages are dead-lettered before they are processed.
-
-    :ivar body: length of the body, in bytes
-    :ivar attachments: number of attachments
-    :ivar attached: total size of all attachments including those in S3, in bytes
-    :ivar nesting: levels of nested objects and arrays in the body
-    """
-
-    body: int = 128 << 20
-    attachments: int = 1000
-    attached: int = 64 << 30
-    nesting: int = 200
-
-
-LIMITS = Limits()
+# Messages beyond these limits are dead-lettered before they are processed.
+MAX_BODY = 128 << 20  # bytes
+MAX_ATTACHMENTS = 1000
+MAX_ATTACHED = 64 << 30  # bytes of all attachments, including those in S3
+MAX_NESTING = 200  # levels of nested objects and arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +67,7 @@ class InlineFile:
         for start in range(0, len(self.base64), _DECODE_CHUNK):
             try:
                 chunk = b64decode(self.base64[start : start + _DECODE_CHUNK], validate=True)
-            except (ValueError, binascii.Error) as error:
+            except ValueError as error:
                 raise ValueError("its content is not base64") from error
             size += len(chunk)
             digest.update(chunk)
@@ -141,12 +127,12 @@ def encode_message(message: EventMessage) -> bytes:
     return _json.dumps(content, i_json=True).encode("ascii")
 
 
-def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
+def decode_message(body: bytes) -> EventMessage:
     """Decode the body of a message. `InlineFile.chunks` checks the content of files later.
 
     :raises ValueError: the body is not a message of this library, has a newer version, or exceeds a limit
     """
-    _require_small(body, limits)
+    _require_small(body)
     content = _json.loads(str(body, "utf-8"))  # from bytes, json would accept UTF-16 too
     if not isinstance(content, dict) or type(version := content.get("version")) is not int or version < 1:
         raise ValueError("it is not an object with a version")
@@ -159,18 +145,18 @@ def decode_message(body: bytes, limits: Limits = LIMITS) -> EventMessage:
     if not _json.is_time(created):
         raise ValueError("'created' must be a time")
     event = decode_event(content.get("event"), Event, id_)
-    files = _decode_files(content.get("files"), limits)
+    files = _decode_files(content.get("files"))
     attachments = event.get_attachments()
-    _check_attachments(attachments, files, limits)
+    _check_attachments(attachments, files)
     return EventMessage(id_, float(created), event, attachments, files, _decode_span(content.get("trace")))
 
 
-def _require_small(body: bytes, limits: Limits) -> None:
-    if len(body) > limits.body:
-        raise ValueError(f"it has {len(body)} bytes; the limit is {limits.body}")
+def _require_small(body: bytes) -> None:
+    if len(body) > MAX_BODY:
+        raise ValueError(f"it has {len(body)} bytes; the limit is {MAX_BODY}")
     # A text can't be nested more deeply than its number of opening brackets, which is faster to count.
-    if body.count(b"[") + body.count(b"{") > limits.nesting and _depth(body) > limits.nesting:
-        raise ValueError(f"it is nested more than {limits.nesting} levels deep")
+    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _depth(body) > MAX_NESTING:
+        raise ValueError(f"it is nested more than {MAX_NESTING} levels deep")
 
 
 def _depth(body: bytes) -> int:
@@ -194,14 +180,14 @@ def _encode_file(file: File) -> dict[str, Any]:
     return {"size": file.size, "base64": file.base64}
 
 
-def _decode_files(content: Any, limits: Limits) -> dict[str, File]:
+def _decode_files(content: Any) -> dict[str, File]:
     if not isinstance(content, dict) or not all(isinstance(file, dict) for file in content.values()):
         raise ValueError("'files' must be an object of objects")
-    if len(content) > limits.attachments:
-        raise ValueError(f"it has {len(content)} files; the limit is {limits.attachments}")
+    if len(content) > MAX_ATTACHMENTS:
+        raise ValueError(f"it has {len(content)} files; the limit is {MAX_ATTACHMENTS}")
     files = {name: _decoded(name, file) for name, file in content.items()}
-    if (total := sum(file.size for file in files.values())) > limits.attached:
-        raise ValueError(f"its files have {total} bytes; the limit is {limits.attached}")
+    if (total := sum(file.size for file in files.values())) > MAX_ATTACHED:
+        raise ValueError(f"its files have {total} bytes; the limit is {MAX_ATTACHED}")
     return files
 
 
@@ -218,9 +204,9 @@ def _decoded(name: str, file: dict[str, Any]) -> File:
     return InlineFile(size, text)
 
 
-def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str, File], limits: Limits) -> None:
-    if len(attachments) > limits.attachments:
-        raise ValueError(f"it has {len(attachments)} attachments; the limit is {limits.attachments}")
+def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str, File]) -> None:
+    if len(attachments) > MAX_ATTACHMENTS:
+        raise ValueError(f"it has {len(attachments)} attachments; the limit is {MAX_ATTACHMENTS}")
     used = [file for file, _ in attachments.values()]
     if missing := [name for name, (file, _) in attachments.items() if file not in files]:
         raise ValueError(f"attachment {missing[0]!r} is not among the files")

@@ -3,115 +3,85 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
 
 from event import _log, _trace_context
 from event._broker.sink import Disposition, SinkResult, failed
-from event._broker.unpack import AttachmentSource, LazyDirectory, Unpacked, unpack
+from event._broker.unpack import AttachmentSource, process_batch
 from event._conditions import skipped
 from event._event import raw_data
+from event._outbox import NewEntry
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Mapping, Sequence
 
-    from event import Event
+    from event._broker.message import EventMessage
     from event._broker.sink import Incoming
+    from event._outbox import Claim, Outbox
 
 
-class Claim(Protocol):
-    """The claim on an entry that this process has just put."""
-
-    def postpone(self, due: float) -> object:
-        """Release the claim; the entry is due at a time in seconds since 1970 UTC.
-
-        :raises OSError: the entry stays claimed until this process ends
-        """
-        ...
-
-
-class EventStore(Protocol):
-    """The methods of an outbox that `OutboxSink` uses."""
-
-    def workspace(self) -> AbstractContextManager[str]:
-        """Return a context manager that creates a directory for attachments; see `Outbox.workspace`.
-
-        :raises OSError: on entering the block, if the directory can't be created
-        """
-        ...
-
-    def put_many(self, new: Sequence[Any]) -> Sequence[Claim | Exception]:
-        """Store several events, each a `NewEntry`; return for each a claim or the error."""
-        ...
+def hand_over(claims: Sequence[Claim]) -> None:
+    """Release the claims on new entries, which are due now, so that another worker delivers them."""
+    for claim in claims:
+        try:
+            claim.postpone(time.time())
+        except OSError as error:
+            _log.warning("outbox entry %s stays claimed until this process ends: %s", claim.entry.id, one_line(error))
 
 
 class OutboxSink:
-    """A `Sink` that stores events in an outbox, from which another thread or process delivers them.
+    """Store the events of messages in an outbox, from which another thread or process delivers them.
 
-    :param store: the outbox
     :param configurations: the configuration of each handler, by name
     :param source: downloads attachments from S3
-    :param outbox: the outbox's directory, which also stores the previous outcomes for `event._conditions`
+    :param keep: called with the claims on the new entries of each batch
+    :param may_share: returns whether some new entries may share a file; see `Outbox.put_many`
     """
 
     def __init__(
         self,
-        store: EventStore,
+        outbox: Outbox,
         configurations: Mapping[str, str],
         source: AttachmentSource = AttachmentSource(),  # noqa: B008  # it is immutable
-        outbox: str | None = None,
+        *,
+        keep: Callable[[Sequence[Claim]], None] = hand_over,
+        may_share: Callable[[int], bool] = lambda _count: False,
     ) -> None:
-        self._store = store
         self._outbox = outbox
         self._configurations = configurations
         self._source = source
+        self._keep = keep
+        self._may_share = may_share
 
     def deliver(self, batch: Sequence[Incoming]) -> list[SinkResult]:
         """Store the events of a batch; return the results in order. Never raise an exception."""
-        try:
-            return self._put_all(batch)
-        except Exception as error:
-            return [failed(error)] * len(batch)
+        return process_batch(batch, self._source, self._outbox.workspace, self._put)
 
-    def _put_all(self, batch: Sequence[Incoming]) -> list[SinkResult]:
-        with LazyDirectory(self._store.workspace) as directory:
-            unpacked = [unpack(incoming.body, directory, number, self._source) for number, incoming in enumerate(batch)]
-            entries: dict[int, Any] = {}
-            for number, item in enumerate(unpacked):
-                if isinstance(item, Unpacked) and (handlers := self._handlers(batch[number], item.event)):
-                    entries[number] = _new_entry(item, handlers)
-            kept = dict(zip(entries, self._store.put_many([*entries.values()]), strict=True)) if entries else {}
-            return [
-                item if isinstance(item, SinkResult) else self._result(batch[number], item, kept.get(number))
-                for number, item in enumerate(unpacked)
-            ]
+    def _put(self, messages: Sequence[tuple[Incoming, EventMessage]]) -> list[SinkResult]:
+        entries = [self._new_entry(*each) for each in messages]
+        new = [entry for entry in entries if entry]
+        kept = self._outbox.put_many(new, together=self._may_share(len(new))) if new else []
+        self._keep([claim for claim in kept if not isinstance(claim, Exception)])
+        following = iter(kept)
+        return [
+            self._result(incoming, next(following) if entry else None)
+            for (incoming, _), entry in zip(messages, entries, strict=True)
+        ]
 
-    def _handlers(self, incoming: Incoming, event: Event) -> dict[str, str]:
-        """Return the configurations of the handlers that must get an event."""
-        pending = incoming.pending
-        if pending is not None:
-            return {name: config for name, config in self._configurations.items() if name in pending}
-        skipped_names = skipped(self._configurations, raw_data(event), self._outbox)
-        return {name: config for name, config in self._configurations.items() if name not in skipped_names}
+    def _new_entry(self, incoming: Incoming, message: EventMessage) -> NewEntry | None:
+        """Return the entry for the handlers that must get an event; None if there are none."""
+        configs = self._configurations
+        if incoming.pending is not None:
+            names = {*incoming.pending}
+        else:
+            names = configs.keys() - skipped(configs, raw_data(message.event), self._outbox.path)
+        handlers = {name: config for name, config in configs.items() if name in names}
+        span = message.span or _trace_context.NO_SPAN
+        return NewEntry(message.event, handlers, sending=message.id, span=span, strict=True) if handlers else None
 
-    def _result(self, incoming: Incoming, item: Unpacked, kept: Claim | Exception | None) -> SinkResult:
+    def _result(self, incoming: Incoming, kept: Claim | Exception | None) -> SinkResult:
         if isinstance(kept, Exception):
             return failed(kept)
-        if kept is not None:
-            try:
-                kept.postpone(time.time())
-            except OSError as error:
-                _log.warning(
-                    "outbox entry %s stays claimed until this process ends: %s", item.message.id, one_line(error)
-                )
         left = [name for name in incoming.pending or () if name not in self._configurations]
         return SinkResult(Disposition.ACK, pending=left)
-
-
-def _new_entry(item: Unpacked, handlers: dict[str, str]) -> Any:
-    from event._outbox import NewEntry
-
-    message = item.message
-    return NewEntry(item.event, handlers, sending=message.id, span=message.span or _trace_context.NO_SPAN, strict=True)

@@ -13,7 +13,7 @@ from event.error import EventError, PermanentError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     from event._broker.url import Address, BrokerURL
@@ -190,7 +190,7 @@ def connect_publisher(url: BrokerURL, attempt: int, timeout: float) -> Publisher
     :raises RefusedError: the broker refuses the login
     """
     adapter = load_client(url)
-    with MaskedErrors(url, attempt) as address:
+    with MaskedErrors(url, adapter.broker_error, attempt) as address:
         publisher: Publisher = adapter.connect_publisher(url, address, timeout)
         return publisher
 
@@ -203,7 +203,7 @@ def connect_consumer(url: BrokerURL, queue: str, attempt: int = 0, *, prefetch: 
     :raises BrokerError: the broker can't be reached
     """
     adapter = load_client(url)
-    with MaskedErrors(url, attempt) as address:
+    with MaskedErrors(url, adapter.broker_error, attempt) as address:
         consumer: Consumer = adapter.connect_consumer(url, address, queue, prefetch)
         return consumer
 
@@ -213,12 +213,16 @@ class MaskedErrors:
 
     An `EventError` or a subclass of `BrokerError` keeps its type.
 
+    :param translate: converts an error of the client library to an error of this module, and returns any other error
     :param attempt: selects the node
     :param named: whether the error names the node, if the URL has several
     """
 
-    def __init__(self, url: BrokerURL, attempt: int = 0, *, named: bool = True) -> None:
+    def __init__(
+        self, url: BrokerURL, translate: Callable[[Exception], Exception], attempt: int = 0, *, named: bool = True
+    ) -> None:
         self._url = url
+        self._translate = translate
         self._address = url.addresses[attempt % len(url.addresses)]
         self._named = named and len(url.addresses) > 1
 
@@ -228,6 +232,7 @@ class MaskedErrors:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if not isinstance(error, Exception):
             return
+        error = self._translate(error)
         reason = " ".join(str(error).split()) if isinstance(error, (BrokerError, EventError)) else one_line(error)
         reason = self._url.mask(reason)
         if "certificate verify failed" in reason:

@@ -64,12 +64,12 @@ class RedisPublisher:
     """A connection that publishes; see `queue.Publisher`."""
 
     def __init__(self, url: BrokerURL, client: redis.Redis) -> None:
-        self._url = url
+        self._errors = MaskedErrors(url, broker_error, named=False)
         self._client = client
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the connection has its own timeout
         """Append a message to a stream and wait for the answer."""
-        with MaskedErrors(self._url, named=False), _RedisErrors():
+        with self._errors:
             self._client.xadd(queue, _fields(message.body, message.id, message.headers))
 
     def close(self, timeout: float) -> None:  # noqa: ARG002  # as in `Publisher`
@@ -89,7 +89,7 @@ class RedisConsumer:
     poll_interval = 0.5
 
     def __init__(self, url: BrokerURL, client: redis.Redis, queue: str) -> None:
-        self._url = url
+        self._errors = MaskedErrors(url, broker_error, named=False)
         self._client: Any = client  # Any, because the return types of its commands depend on the arguments
         self._queue = queue
         self._name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -97,12 +97,11 @@ class RedisConsumer:
         self._claim_after = 0.0  # by time.monotonic
         self._cursor = _STREAM_START
         self._last_extension = time.monotonic()
-        with _RedisErrors():
-            self._make_group()
+        self._make_group()
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return messages of dead relays, or if there are none, new messages; wait for the first one."""
-        with MaskedErrors(self._url, named=False), _RedisErrors():
+        with self._errors:
             if self._held:
                 self._extend()
             return self._claim(limit) or self._read(limit, wait)
@@ -112,7 +111,7 @@ class RedisConsumer:
         ids = [message.ack_token for message in messages]
         # No transaction: Redis rejects transactions if it is out of memory, and then could not be emptied. If only the
         # first command is executed, the next consumer that claims the message finds that it was deleted.
-        with MaskedErrors(self._url, named=False), _RedisErrors(), self._client.pipeline(transaction=False) as pipeline:
+        with self._errors, self._client.pipeline(transaction=False) as pipeline:
             pipeline.xdel(self._queue, *ids)
             pipeline.xack(self._queue, GROUP, *ids)
             pipeline.execute()
@@ -128,7 +127,7 @@ class RedisConsumer:
 
     def keep_alive(self) -> None:
         """Renew the lease of unacknowledged messages when a quarter of it has passed."""
-        with MaskedErrors(self._url, named=False), _RedisErrors():
+        with self._errors:
             self._extend()
 
     def close(self) -> None:
@@ -180,18 +179,10 @@ class RedisConsumer:
                 self._claim_after = time.monotonic() + _CLAIM_PAUSE
                 self._remove_dead_consumers()
             return []
-        counts = self._delivered(entries[0][0], entries[-1][0], len(entries))
+        counts = self._pending()
         messages = [_from_stream(id_, fields, max(counts.get(id_, 1) - 1, 0)) for id_, fields in entries]
         self._held.update(message.ack_token for message in messages)
         return messages
-
-    def _delivered(self, first: bytes, last: bytes, count: int) -> dict[bytes, int]:
-        """Return how often each pending message of this consumer in a range of ids was delivered."""
-        # The range may include messages that this consumer has received before.
-        pending = self._client.xpending_range(
-            self._queue, GROUP, first, last, count + len(self._held), consumername=self._name
-        )
-        return {entry["message_id"]: entry["times_delivered"] for entry in pending}
 
     def _extend(self) -> None:
         now = time.monotonic()
@@ -224,7 +215,7 @@ class RedisConsumer:
 
     def _move(self, message: ReceivedMessage, queue: str, headers: Mapping[str, str]) -> None:
         # No transaction: Redis continues a transaction after a failed command, and would delete the only copy.
-        with MaskedErrors(self._url, named=False), _RedisErrors():
+        with self._errors:
             try:
                 self._client.xadd(queue, _fields(message.body, message.id, headers))
             except exceptions.ResponseError as error:  # the connection still works for other messages
@@ -232,41 +223,32 @@ class RedisConsumer:
         self.acknowledge([message])
 
 
-class _RedisErrors:
-    """Convert errors of redis-py to errors of `event._broker.queue`, inside a ``with`` block."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        refusals = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
-        if isinstance(error, refusals):
-            raise RefusedError(root_cause(error)) from error
-        if isinstance(error, exceptions.OutOfMemoryError):
-            raise NotAcceptedError(f"the broker accepts nothing at the moment: {root_cause(error)}") from error
-        if isinstance(error, (exceptions.RedisError, OSError)) and not isinstance(error, BrokerError):
-            raise BrokerError(root_cause(error)) from error
+def broker_error(error: Exception) -> Exception:
+    """Convert an error of redis-py to an error of `event._broker.queue`."""
+    refusals = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
+    if isinstance(error, refusals):
+        return RefusedError(root_cause(error))
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return NotAcceptedError(f"the broker accepts nothing at the moment: {root_cause(error)}")
+    if isinstance(error, (exceptions.RedisError, OSError)) and not isinstance(error, BrokerError):
+        return BrokerError(root_cause(error))
+    return error
 
 
 def _open_client(address: Address, timeout: float, *, single_connection_client: bool = False) -> redis.Redis:
-    """Return a client with one connection, after checking that the server responds.
-
-    :raises BrokerError: the broker can't be reached
-    :raises RefusedError: the broker refuses the login
-    """
+    """Return a client with one connection, after checking that the server responds."""
     tls: dict[str, Any] = {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True} if address.tls else {}
-    with _RedisErrors():
-        client = redis.Redis(  # with `single_connection_client`, this connects
-            host=address.host, port=address.port, db=int(address.path), username=address.user or None,
-            password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
-            single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
-        )  # fmt: skip
-        try:
-            client.ping()
-        except BaseException:
-            client.close()
-            raise
-        return client
+    client = redis.Redis(  # with `single_connection_client`, this connects
+        host=address.host, port=address.port, db=int(address.path), username=address.user or None,
+        password=address.password or None, socket_timeout=timeout, socket_connect_timeout=timeout,
+        single_connection_client=single_connection_client, max_connections=1, retry=Retry(NoBackoff(), 0), **tls,
+    )  # fmt: skip
+    try:
+        client.ping()
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def _fields(body: bytes, id_: str, headers: Mapping[str, str]) -> dict[Any, Any]:

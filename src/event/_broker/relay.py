@@ -26,30 +26,20 @@ from event._broker import verdict
 from event._broker.queue import BrokerError, NotAcceptedError, TooLargeError, connect_consumer
 from event._broker.sink import Disposition, Incoming, SinkResult
 from event._broker.state import RelayState
+from event._text import on_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
-    from typing import Protocol
 
     from event._broker.queue import Consumer, ReceivedMessage
     from event._broker.sink import Sink
     from event._broker.url import BrokerURL
 
-    class Flag(Protocol):
-        """The flag that stops a relay, such as a `threading.Event`."""
-
-        def is_set(self) -> bool:
-            """Return whether the relay must stop."""
-            ...
-
-        def wait(self, timeout: float | None = None) -> bool:
-            """Wait until the flag is set; return whether it is set."""
-            ...
-
-
 RECEIVE_BATCH = 100  # messages
 REASON_HEADER = "e3-event-reason"
+_MAX_REASON_LENGTH = 1000  # characters in the header
 MESSAGE_LIFETIME = 5 * 86400.0  # seconds from the first attempt to the last one
 _RECEIVE_TIMEOUT = 0.5  # seconds
 _FIRST_DELAY, _MAX_DELAY = 1.0, 60.0  # seconds between two attempts
@@ -129,7 +119,7 @@ class Relay:
         self._pause_until = 0.0
         self._delivered: dict[str, None] = {}  # ids of delivered messages, oldest first
 
-    def run(self, stop: Flag) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Relay until the flag is set. If the broker is unreachable, keep trying."""
         while not stop.is_set():
             problem = "cannot be reached"
@@ -147,7 +137,7 @@ class Relay:
             finally:
                 self._held.clear()  # the broker redelivers these messages
 
-    def _serve(self, consumer: Consumer, stop: Flag) -> None:
+    def _serve(self, consumer: Consumer, stop: threading.Event) -> None:
         while not stop.is_set():
             if self._pause_until > time.monotonic():
                 stop.wait(min(self._pause_until - time.monotonic(), _RECEIVE_TIMEOUT))
@@ -217,11 +207,12 @@ class Relay:
         self._pause_until = time.monotonic() + _REQUEUE_PAUSE  # if no message is due, the same ones come back at once
 
     def _requeue(self, consumer: Consumer, pending: _Pending) -> None:
-        """Move a message that is not due yet to the end of the queue."""
+        """Move a message to the end of the queue. If that fails, hold it, even if many messages are held."""
         try:
             consumer.requeue(pending.message, pending.state.as_headers(), pending.state.due - time.time())
         except (NotAcceptedError, TooLargeError) as error:
-            self._retry_later(pending, self._queue, error)
+            pending.due = time.monotonic() + self._note_failure(pending, self._queue, error)
+            self._held.append(pending)
 
     def _process(self, consumer: Consumer, batch: list[_Pending]) -> None:
         """Deliver a batch; process suspects one by one."""
@@ -338,31 +329,27 @@ class Relay:
         state = pending.state
         if not pending.failures:
             state.due = time.time() + _delay((state.crash_count or state.attempts) - 1)
-        is_dead = result.disposition is Disposition.DEAD_LETTER
-        queue = f"{self._queue}.dead" if is_dead else self._queue
+        if result.disposition is Disposition.REQUEUE:
+            self._requeue(consumer, pending)
+            return
         try:
-            if is_dead:
-                self._dead_letter(consumer, pending, result.reason)
-            else:
-                consumer.requeue(pending.message, state.as_headers(), state.due - time.time())
+            self._dead_letter(consumer, pending, result.reason)
         except (NotAcceptedError, TooLargeError) as error:
-            self._retry_later(pending, queue, error)
-            self._hold(consumer, self._held.pop(), pending.due - time.monotonic())
+            self._hold(consumer, pending, self._note_failure(pending, f"{self._queue}.dead", error))
 
     def _dead_letter(self, consumer: Consumer, pending: _Pending, reason: str) -> None:
-        fresh = RelayState(**{name: getattr(pending.state, name) for name in RelayState.__slots__})
-        fresh.reset()
-        reason = verdict.printable(reason)
-        consumer.dead_letter(pending.message, {**fresh.as_headers(), REASON_HEADER: reason})
+        reason = on_one_line(reason)[:_MAX_REASON_LENGTH]
+        headers = pending.state.restarted().as_headers()
+        consumer.dead_letter(pending.message, {**headers, REASON_HEADER: reason})
         self._report(f"a message is dead-lettered to {self._queue}.dead: {reason}")
         self.counts.finished += 1
         self.counts.dead_lettered += 1
 
-    def _retry_later(self, pending: _Pending, queue: str, error: Exception) -> None:
+    def _note_failure(self, pending: _Pending, queue: str, error: Exception) -> float:
+        """Report that a message can't be moved to a queue; return the seconds until the next attempt."""
         self._report_once(f"a message cannot be put into {queue}, and is kept for now: {error}")
-        pending.due = time.monotonic() + _delay(pending.failures)
         pending.failures += 1
-        self._held.append(pending)
+        return _delay(pending.failures - 1)
 
     def _remember(self, message_id: str) -> None:
         if message_id:

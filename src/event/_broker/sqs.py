@@ -61,13 +61,13 @@ class SQSPublisher:
     """A client that publishes; see `queue.Publisher`."""
 
     def __init__(self, url: BrokerURL, client: Any) -> None:
-        self._url = url
+        self._errors = MaskedErrors(url, broker_error, named=False)
         self._client = client
         self._queues: dict[str, str] = {}
 
     def publish(self, queue: str, message: OutgoingMessage, timeout: float) -> None:  # noqa: ARG002  # the client has its own timeout
         """Send a message and wait for the answer."""
-        with MaskedErrors(self._url, named=False), _SQSErrors():
+        with self._errors:
             if queue not in self._queues:
                 self._queues[queue] = queue_url(self._client, queue)
             try:
@@ -91,19 +91,18 @@ class SQSConsumer:
     poll_interval = float(_LONG_POLL)
 
     def __init__(self, url: BrokerURL, client: Any, queue: str) -> None:
-        self._url = url
+        self._errors = MaskedErrors(url, broker_error, named=False)
         self._client = client
         self._queue = queue
         self._held: dict[str, None] = {}
         self._last_extension = time.monotonic()
-        with _SQSErrors():
-            self._dead_letter_url = ""
-            self._queue_url = queue_url(client, queue)
+        self._dead_letter_url = ""
+        self._queue_url = queue_url(client, queue)
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
         """Return up to `limit` messages, with one request for each ten; wait for the first request's messages."""
         messages: list[ReceivedMessage] = []
-        with MaskedErrors(self._url, named=False), _SQSErrors():
+        with self._errors:
             self._extend()
             seconds = min(-int(-wait // 1), _LONG_POLL)
             while len(messages) < limit and (found := self._receive(min(limit - len(messages), _BATCH), seconds)):
@@ -113,7 +112,7 @@ class SQSConsumer:
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
         """Delete messages, with one request for each ten."""
-        with MaskedErrors(self._url, named=False), _SQSErrors():
+        with self._errors:
             for tokens in _batches([message.ack_token for message in messages]):
                 entries = [{"Id": str(number), "ReceiptHandle": token} for number, token in enumerate(tokens)]
                 answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
@@ -124,20 +123,20 @@ class SQSConsumer:
 
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:
         """Send a message once more, and delete the received one."""
-        with MaskedErrors(self._url, named=False), _SQSErrors():
+        with self._errors:
             _send(self._client, self._queue_url, OutgoingMessage(message.body, message.id, headers), delay)
         self.acknowledge([message])
 
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
         """Send a message to the dead-letter queue, and delete the received one."""
-        with MaskedErrors(self._url, named=False), _SQSErrors():
+        with self._errors:
             self._dead_letter_url = self._dead_letter_url or queue_url(self._client, self._queue + DEAD_SUFFIX)
             _send(self._client, self._dead_letter_url, OutgoingMessage(message.body, message.id, headers))
         self.acknowledge([message])
 
     def keep_alive(self) -> None:
         """Extend the visibility timeout of unacknowledged messages, every half `MESSAGE_LEASE`."""
-        with MaskedErrors(self._url, named=False), _SQSErrors():
+        with self._errors:
             self._extend()
 
     def close(self) -> None:
@@ -160,10 +159,10 @@ class SQSConsumer:
 
     def _extend(self) -> None:
         now = time.monotonic()
-        if self._held and now - self._last_extension >= MESSAGE_LEASE / 2:
-            self._change_visibility(_VISIBILITY)
-        if not self._held or now - self._last_extension >= MESSAGE_LEASE / 2:
-            self._last_extension = now
+        if self._held and now - self._last_extension < MESSAGE_LEASE / 2:
+            return
+        self._change_visibility(_VISIBILITY)
+        self._last_extension = now
 
     def _change_visibility(self, seconds: int) -> None:
         for tokens in _batches([*self._held]):
@@ -174,21 +173,11 @@ class SQSConsumer:
             self._client.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
 
-class _SQSErrors:
-    """Convert errors of boto3 to errors of `event._broker.queue`, inside a ``with`` block."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, ClientError):
-            raise _broker_error(error) from error
+def broker_error(error: Exception) -> Exception:
+    """Convert an error of boto3 to an error of `event._broker.queue`."""
+    if not isinstance(error, ClientError):
         # botocore raises ValueError for a wrong endpoint or region.
-        if isinstance(error, (BotoCoreError, ValueError)):
-            raise BrokerError(botocore_reason(error)) from error
-
-
-def _broker_error(error: ClientError) -> Exception:
+        return BrokerError(botocore_reason(error)) if isinstance(error, (BotoCoreError, ValueError)) else error
     details: Mapping[str, Any] = error.response.get("Error", {})
     code, text = str(details.get("Code", "")), botocore_reason(error)
     if "must be shorter than" in text or "longer than" in text or "TooLong" in code:
@@ -224,11 +213,10 @@ def _queue_name(queue: str) -> str:
 
 def _client(address: Address, timeout: float) -> Any:
     config = Config(connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1})
-    with _SQSErrors():
-        session = Session(region_name=address.host or None)
-        client = session.client("sqs", config=config)
-        mask_errors(client, session)
-        return client
+    session = Session(region_name=address.host or None)
+    client = session.client("sqs", config=config)
+    mask_errors(client, session)
+    return client
 
 
 def _send(client: Any, url: str, message: OutgoingMessage, delay: float = 0.0) -> None:

@@ -66,14 +66,10 @@ class RelayState:
         content["refused"] = {name: reason[:_MAX_STORED_REASON] for name, reason in self.refused.items()}
         return {HEADER: json.dumps(content)}
 
-    def reset(self) -> None:
-        """Reset attempts and crashes, and make handlers that have failed permanently pending again."""
-        if self.pending_handlers is not None:
-            self.pending_handlers = [*dict.fromkeys([*self.pending_handlers, *self.refused])]
-        self.attempts = self.crash_count = 0
-        self.on_trial = False
-        self.first_seen = self.due = 0.0
-        self.refused = {}
+    def restarted(self) -> RelayState:
+        """Return a new state. Pending in it are also the handlers that have failed permanently."""
+        pending = self.pending_handlers
+        return RelayState(pending_handlers=None if pending is None else [*dict.fromkeys([*pending, *self.refused])])
 
 
 def _decode_state(text: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 
 from event._broker import message as _message
 from event._broker.sink import Disposition, SinkResult, failed
@@ -12,13 +14,11 @@ from event.error import EventError, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from typing_extensions import Self
-
     from event._broker.message import EventMessage, S3Reference
-    from event._event import Event
+    from event._broker.sink import Incoming
     from event._net.s3 import Store
 
 
@@ -59,32 +59,48 @@ class AttachmentSource:
             raise UnavailableError(f"an attachment cannot be fetched now: {one_line(error)}") from error
 
 
-@dataclass(slots=True)
-class Unpacked:
-    """A decoded message.
+def process_batch(
+    batch: Sequence[Incoming],
+    source: AttachmentSource,
+    make_directory: Callable[[], AbstractContextManager[str]],
+    deliver: Callable[[Sequence[tuple[Incoming, EventMessage]]], list[SinkResult]],
+) -> list[SinkResult]:
+    """Decode messages, write their attachments to files, and deliver the events. Never raise an exception.
 
-    :ivar message: the content of the message
-    :ivar event: the event, whose attachments are files on disk
+    :param make_directory: creates a directory for attachments; called if a message has one
+    :param deliver: called with the messages that could be decoded; returns their results in order
+    :return: the results of all messages in order
     """
+    try:
+        with ExitStack() as stack:
+            directory = cache(lambda: stack.enter_context(make_directory()))
+            items = [_unpack(incoming.body, directory, number, source) for number, incoming in enumerate(batch)]
+            pairs = [*zip(batch, items, strict=True)]
+            results = iter(deliver([(incoming, item) for incoming, item in pairs if not isinstance(item, SinkResult)]))
+            return [item if isinstance(item, SinkResult) else next(results) for item in items]
+    except Exception as error:
+        return [failed(error)] * len(batch)
 
-    message: EventMessage
-    event: Event
 
+def _unpack(
+    body: bytes, directory: Callable[[], str], number: int, source: AttachmentSource
+) -> EventMessage | SinkResult:
+    """Decode a message and write its attachments to files; if that fails, return the result for the relay.
 
-def unpack(body: bytes, directory: LazyDirectory, number: int, source: AttachmentSource) -> Unpacked | SinkResult:
-    """Decode a message and write its attachments to a directory; if that fails, return the result for the relay.
-
+    :param directory: returns the directory for attachments
     :param number: the index of the message in its batch, for unique file names
+    :return: the message, whose event has the paths of the files
     """
     try:
         message = _message.decode_message(body)
         attachments: dict[str, tuple[str, str]] = {}
         for name, (file, sha1) in message.attachments.items():
-            path = os.path.join(directory.path(), f"{number}-{len(attachments)}")
+            path = os.path.join(directory(), f"{number}-{len(attachments)}")
             _save(message.files[file], path, sha1, source)
             attachments[name] = (path, sha1)
-        event = with_attachments(message.event, attachments) if attachments else message.event
-        return Unpacked(message, event)
+        if attachments:
+            message.event = with_attachments(message.event, attachments)
+        return message
     except ValueError as error:
         return SinkResult(Disposition.DEAD_LETTER, f"it is not an e3-event message: {one_line(error)}")
     except UnavailableError as error:
@@ -104,31 +120,3 @@ def _save(file: _message.InlineFile | S3Reference, path: str, sha1: str, source:
         return
     with open(path, "xb") as target:
         target.writelines(file.chunks(sha1))
-
-
-class LazyDirectory:
-    """A directory that is created on first use, because most events have no attachments.
-
-    :param make: returns the context manager that creates and removes the directory
-    """
-
-    def __init__(self, make: Callable[[], AbstractContextManager[str]]) -> None:
-        from contextlib import ExitStack
-
-        self._make = make
-        self._stack = ExitStack()
-        self._path = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        self._stack.close()
-
-    def path(self) -> str:
-        """Return the directory's path; create the directory at the first call.
-
-        :raises OSError: the directory can't be created
-        """
-        self._path = self._path or self._stack.enter_context(self._make())
-        return self._path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from event._mask import without_credentials
 from event.error import EventError
@@ -18,6 +18,7 @@ _BROKER_SCHEMES = {
     "valkeys": ("redis", True, 6379),
     "sqs": ("sqs", True, 443),
 }
+_DEFAULT_PATHS = {"amqp": "/", "redis": "0", "sqs": ""}
 _NO_SECRETS = frozenset({"", "guest"})  # "guest" is RabbitMQ's documented default
 _URL_SYNTAX = "expected amqps://USER:PASSWORD@HOST/VHOST, rediss://…, valkeys://… or sqs://REGION"
 
@@ -117,19 +118,20 @@ def _parse_node(url: str) -> Address:
     return _address_from_parts(scheme, parts, port)
 
 
-def _address_from_parts(scheme: str, parts: object, port: int | None) -> Address:
+def _address_from_parts(scheme: str, parts: SplitResult, port: int | None) -> Address:
     family, tls, default_port = _BROKER_SCHEMES[scheme]
-    hostname, username, password, netloc, path = (
-        getattr(parts, name) or "" for name in ("hostname", "username", "password", "netloc", "path")
-    )
-    path = unquote(path[1:])
+    path = unquote(parts.path[1:])
     if family == "redis" and not (path or "0").isdecimal():
         raise EventError("broker: the path of a Redis URL must be the number of a database, such as /0")
-    if family == "sqs" and ("@" in netloc or path):
+    if family == "sqs" and ("@" in parts.netloc or path):
         raise EventError("broker: an SQS URL is sqs:// or sqs://REGION; boto3 finds the credentials")
-    host = hostname if family == "sqs" else hostname or "localhost"
-    defaults = {"amqp": "/", "redis": "0", "sqs": ""}
     return Address(
-        family=family, tls=tls, host=host, port=port or default_port, user=unquote(username),
-        password=unquote(password), path=path or defaults[family], shown=f"{scheme}://{netloc.rpartition('@')[2]}",
-    )  # fmt: skip
+        family=family,
+        tls=tls,
+        host=parts.hostname or ("" if family == "sqs" else "localhost"),
+        port=port or default_port,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        path=path or _DEFAULT_PATHS[family],
+        shown=f"{scheme}://{parts.netloc.rpartition('@')[2]}",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from event._broker.sink import Disposition, SinkResult
-from event._text import on_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
 MAX_CRASHES = 8
 SUSPECT_CRASHES = 2  # one redelivery is normal, for example after a relay has lost its connection
 _TRIAL_LIMITS = {SUSPECT_CRASHES: 100, SUSPECT_CRASHES + 1: 10}  # after more crashes, one
-_MAX_REASON_LENGTH = 1000  # characters
 
 
 def is_back_from_crash(message: ReceivedMessage, state: RelayState) -> bool:
@@ -66,8 +64,3 @@ def remaining_failures(state: RelayState) -> str:
     if state.refused:
         parts.append(f"refused for good: {'; '.join(f'{name}: {why}' for name, why in state.refused.items())}")
     return "; ".join(parts)
-
-
-def printable(reason: str) -> str:
-    """Return a reason in a form that a header can contain: one line, limited length, no lone surrogates."""
-    return on_one_line(reason)[:_MAX_REASON_LENGTH]

@@ -20,8 +20,8 @@ JOB_MODULES = {
     "prepare": "event._worker.send_job:prepare",
     "send": "event._worker.send_job:run_send_job",
     "resume": "event._worker.resume_job:resume",
-    "deliver": "event._worker.deliver_job:deliver",
-    "watch": "event._worker.deliver_job:watch",
+    "deliver": "event._worker.deliver_job:run",
+    "watch": "event._worker.deliver_job:run",
     "relay": "event._worker.relay_job:relay",
 }
 """The function of each job, as ``module:function``. It is imported when the job arrives."""

@@ -25,7 +25,7 @@ Reports:
 ``adopted``     an entry of ``adopt`` has a new claim: ``entry``, ``claim``
 ``results``     results in order: ``items``, see `Reports`
 ``log``         a warning that does not belong to a delivery: ``text``
-``trouble``     the outbox can't be used: ``text``; an empty text means that it can be used again
+``trouble``     the outbox can't be used: ``text``
 ``state``       once a second: ``disk`` is how long the disk has not responded, in seconds; ``exhausted`` is whether
                 a new worker should take over
 ``idle``        ``deliver`` has tried all entries
@@ -43,14 +43,13 @@ from threading import Event, Lock, Thread
 
 from event._outbox import Outbox
 from event._outbox.pool import DeliveryPool
-from event._redact import without_secrets
 from event._worker.resume_job import state_of
-from event._worker.send_job import Log
+from event._worker.send_job import Log, result_fields
 from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from event._outbox import Candidate, Claim
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
 
 POLL = 1.0  # seconds between two scans of the outbox
 STATE_INTERVAL = 1.0  # seconds between two reports ``state``
-RESTART_DELAY = 5.0  # seconds until a worker that can't start threads is replaced
 _DRAIN_CHECK_INTERVAL = 0.2  # seconds between two checks for frames from the command
 _FLUSH_DELAY = 0.05  # seconds that a result waits for others, to share a report
 MAX_ITEMS = 50  # results in one report
@@ -68,41 +66,20 @@ _MAX_ERROR_LENGTH = 1500  # characters of an error in a report
 _KNOWN_CONFIGS = 200  # most recent handler configurations whose secrets are removed from log messages
 
 
-def deliver(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job ``deliver``: one pass over the outbox."""
-    run(job, reporter, lambda delivering: delivering.once(everything=job["everything"]))
-
-
-def watch(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
-    """Run the job ``watch``: deliver until the command stops the worker."""
-    run(job, reporter, lambda delivering: delivering.follow(everything=job["everything"]))
-
-
-def run(job: dict[str, Any], reporter: Reporter, feed: Callable[[Delivering], None]) -> None:
-    """Deliver in threads until the command sends ``stop`` or exits.
-
-    :param feed: called in a thread; adds the outbox's entries to the pool
-    """
+def run(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
+    """Run the job ``deliver`` or ``watch``: deliver in threads until the command sends ``stop`` or exits."""
     with ExitStack() as stack:
         try:
             delivering = Delivering(job, reporter)
             stack.enter_context(delivering.log)  # before the feeder can log a warning
-            Thread(target=feed, args=(delivering,), name="event feeder", daemon=True).start()
+            feed = delivering.once if job["job"] == "deliver" else delivering.follow
+            Thread(target=feed, name="event feeder", daemon=True).start()
         except RuntimeError:
-            _report_no_threads(reporter)
+            reporter.report("trouble", text="no thread can be started; check the limits for processes and memory")
             return
         while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
             delivering.set_lane(**frame[0])
         delivering.stop()
-
-
-def _report_no_threads(reporter: Reporter) -> None:
-    """Report that no thread can be started. Wait before the job ends, since the command then starts a new worker."""
-    reporter.report("trouble", text="no thread can be started; check the limits for processes and memory")
-    try:
-        reporter.next_job(RESTART_DELAY)
-    except TimeoutError:
-        pass
 
 
 class Delivering:
@@ -120,6 +97,7 @@ class Delivering:
         for key in job.get("pause", ()):
             self.pool.pause(key)
         self._timeout = job["timeout"]
+        self._everything = job["everything"]
         self._leave = {*job.get("leave", ())}
         self._adopt = list(job.get("adopt", ()))
         self._stop = Event()
@@ -127,38 +105,32 @@ class Delivering:
         self._trouble = ""
         Thread(target=self._report_state, name="event state", daemon=True).start()
 
-    def once(self, *, everything: bool) -> None:
-        """Try the due entries once; report ``idle`` when all of them have a result.
-
-        :param everything: whether to try entries that are not due yet, too
-        """
+    def once(self) -> None:
+        """Try the due entries once; report ``idle`` when all of them have a result."""
         try:
             with self.pool.disk:
                 start = self.outbox.summary() if self.outbox.exists() else None
             if start is None:
                 self._reporter.report("absent")
                 return
-            total = start.counts["waiting"] if everything else start.due
+            total = start.counts["waiting"] if self._everything else start.due
             self._reporter.report("total", total=total + start.counts["claimed"])
-            self._feed(everything=everything)
+            self._feed()
             if self.pool.wait():
                 self._reports.flush()
                 self._reporter.report("idle")
         except OSError as error:
             self._report_trouble(one_line(error))
 
-    def follow(self, *, everything: bool) -> None:
-        """Try the due entries, then entries that become due, until `stop` is called.
-
-        :param everything: whether the first pass also tries entries that are not due yet
-        """
+    def follow(self) -> None:
+        """Try the due entries, then entries that become due, until `stop` is called."""
         while not self._stop.is_set():
             try:
-                self._feed(everything=everything)
-                self._report_trouble("")
+                self._feed()
+                self._trouble = ""
             except OSError as error:  # a network file system may become available again
                 self._report_trouble(one_line(error))
-            everything = False  # failed entries now wait for their back-off
+            self._everything = False  # failed entries now wait for their back-off
             self._stop.wait(POLL)
 
     def set_lane(self, job: str, lane: str = "", entry: str = "", **_more: Any) -> None:
@@ -194,7 +166,7 @@ class Delivering:
 
     def _drain(self) -> None:
         try:
-            self._feed(everything=False)
+            self._feed()
         except OSError as error:
             self._report_trouble(one_line(error))
         while not (self.pool.wait(_DRAIN_CHECK_INTERVAL) or self.pool.is_exhausted):
@@ -214,7 +186,7 @@ class Delivering:
             return
         self._reporter.report("summary", waiting=summary.counts["waiting"], due=summary.due, next_due=summary.next_due)
 
-    def _feed(self, *, everything: bool) -> None:
+    def _feed(self) -> None:
         while self._adopt:
             entry_id, name = self._adopt.pop()
             with self.pool.disk:
@@ -224,10 +196,10 @@ class Delivering:
                 self.pool.add(claim, begun=True)
             else:
                 self._reports.ended(entry_id, state_of(self.outbox, entry_id))
-        self.pool.feed(self._candidates(everything=everything))
+        self.pool.feed(self._candidates())
 
-    def _candidates(self, *, everything: bool) -> Iterator[Candidate]:
-        for candidate in self.outbox.candidates(everything=everything):
+    def _candidates(self) -> Iterator[Candidate]:
+        for candidate in self.outbox.candidates(everything=self._everything):
             if candidate.state == "waiting":
                 self._leave.discard(candidate.id)  # the other worker has put it back
             if candidate.id not in self._leave:
@@ -276,12 +248,8 @@ class Reports:
         """Report a handler's result for an entry."""
         item: list[Any] = ["result", claim.entry.id, delivery.handler]
         if not (self._quiet and delivery.ok and not delivery.said):
-            config = {delivery.handler: claim.entry.handlers.get(delivery.handler, "")}
-            error, said = (
-                without_secrets(text, config)[:_MAX_ERROR_LENGTH] for text in (delivery.reason, delivery.said)
-            )
-            result = {"ok": delivery.ok, "seconds": delivery.seconds, "permanent": delivery.permanent}
-            item.append({**result, "error": error, "said": said})
+            fields = result_fields(delivery, claim.entry.handlers.get(delivery.handler, ""))
+            item.append({**fields, **{name: fields[name][:_MAX_ERROR_LENGTH] for name in ("error", "said")}})
         self._add(item)
 
     def end(self, claim: Claim, where: str) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 
 from event._worker.protocol import LONGEST_REPORT, FrameReader, ProtocolError, encode_frame
-from event._worker.system import make_pipes, memory_limit, memory_of
+from event._worker.system import make_pipes, memory_limit, memory_of, readable, set_nonblocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Worker:
         self._last_check = 0.0
         self._rejects_jobs = False  # whether writing a job to its pipe has failed
         self._job_id = 0
-        _set_nonblocking(jobs)
-        _set_nonblocking(reports)
+        set_nonblocking(jobs)
+        set_nonblocking(reports)
 
     @classmethod
     def spawn(cls) -> Worker:
@@ -110,7 +110,7 @@ class Worker:
                 view = view[os.write(self._jobs, view) :]
             except BlockingIOError:
                 if not _wait_writable(self._jobs, deadline):
-                    self._end("it did not take its job in time")
+                    self.kill("it did not take its job in time")
             except OSError:
                 self._rejects_jobs = True  # `check` handles this after the worker's last reports are read
 
@@ -142,14 +142,14 @@ class Worker:
             for _ in range(_MAX_READS):
                 data = os.read(self._reports, _READ_SIZE)
                 if not data:
-                    self._end(self._exit_reason())
+                    self.kill(self._exit_reason())
                     break
                 self._reader.feed(data)
                 found += (message for message, _ in self._reader.frames())
         except BlockingIOError:
             pass
         except ProtocolError as error:
-            self._end(f"it sent an invalid report ({error})")
+            self.kill(f"it sent an invalid report ({error})")
         if found:
             self.last_report = time.monotonic()
         return [report for report in found if report.get("id") == self._job_id]
@@ -166,19 +166,15 @@ class Worker:
         if self._rejects_jobs or self._has_exited():
             # Do not wait for the end of the pipe: another process may still hold it open.
             last = self.read()
-            self._end(self._exit_reason())
+            self.kill(self._exit_reason())
             return last
         if (used := memory_of(self.pid)) > memory_limit():
-            self._end(f"it used {used >> 20} MiB of memory")
+            self.kill(f"it used {used >> 20} MiB of memory")
         return []
 
     def fileno(self) -> int:
         """Return the file descriptor to read reports from."""
         return self._reports
-
-    def _end(self, reason: str) -> None:
-        self.ended = self.ended or reason
-        self.kill()
 
     def _exit_reason(self) -> str:
         self._wait(_KILL_TIMEOUT)
@@ -241,17 +237,24 @@ class Worker:
                     pass
 
 
-def receive(workers: Sequence[Worker], deadline: float) -> list[tuple[Worker, dict[str, Any]]]:
+def receive(
+    workers: Sequence[Worker], deadline: float, wake_up: int | None = None
+) -> list[tuple[Worker, dict[str, Any]]]:
     """Wait until a report arrives, a worker ends or the deadline passes; return the reports.
 
     :param workers: the workers to wait for; those that have already ended are ignored
     :param deadline: when to return, by `time.monotonic`
+    :param wake_up: a file descriptor; when it can be read, read it and return
     """
-    while serving := [worker for worker in workers if not worker.ended]:
+    while (serving := [worker for worker in workers if not worker.ended]) or wake_up is not None:
+        fds = [worker.fileno() for worker in serving] + ([] if wake_up is None else [wake_up])
         wait = min(_WATCH_INTERVAL, deadline - time.monotonic())
-        ready = _wait_readable(serving, max(0.0, wait))
-        reports = [(worker, report) for worker in ready for report in worker.read()]
+        ready = readable(fds, max(0.0, wait))
+        reports = [(worker, report) for worker in serving if worker.fileno() in ready for report in worker.read()]
         reports += [(worker, report) for worker in serving for report in worker.check()]
+        if wake_up in ready:
+            os.read(wake_up, _READ_SIZE)
+            return reports
         if reports or any(worker.ended for worker in serving) or wait <= 0:
             return reports
     return []
@@ -259,44 +262,14 @@ def receive(workers: Sequence[Worker], deadline: float) -> list[tuple[Worker, di
 
 if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
 
-    def _set_nonblocking(fd: int) -> None:  # same signature as on the other platforms
-        pass
-
-    def _wait_writable(fd: int, deadline: float) -> bool:  # noqa: ARG001  # as above
+    def _wait_writable(fd: int, deadline: float) -> bool:  # noqa: ARG001  # as below
         time.sleep(0.01)
         return time.monotonic() < deadline
 
-    def _wait_readable(workers: Sequence[Worker], seconds: float) -> list[Worker]:
-        import msvcrt
-        from _winapi import PeekNamedPipe
-
-        deadline = time.monotonic() + seconds
-        while True:
-            ready = []
-            for worker in workers:
-                try:
-                    if PeekNamedPipe(msvcrt.get_osfhandle(worker.fileno()), 0)[0]:
-                        ready.append(worker)
-                except OSError:
-                    ready.append(worker)  # the pipe is closed, which `read` then finds
-            if ready or time.monotonic() >= deadline:
-                return ready
-            time.sleep(0.01)
-
 else:
-    from select import POLLIN, POLLOUT, poll
-
-    def _set_nonblocking(fd: int) -> None:
-        os.set_blocking(fd, False)
+    from select import POLLOUT, poll
 
     def _wait_writable(fd: int, deadline: float) -> bool:
         poller = poll()
         poller.register(fd, POLLOUT)
         return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
-
-    def _wait_readable(workers: Sequence[Worker], seconds: float) -> list[Worker]:
-        poller = poll()
-        for worker in workers:
-            poller.register(worker.fileno(), POLLIN)
-        ready = {fd for fd, _ in poller.poll(seconds * 1000)}
-        return [worker for worker in workers if worker.fileno() in ready]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 
-from event._worker.parent import EXIT_TIMEOUT, Worker
+from event._worker.parent import EXIT_TIMEOUT, Worker, receive
 from event._worker.results import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol
 
     class Listener(Protocol):
@@ -51,6 +51,32 @@ class OpenEntry:
         self.name = name
         self.active_lanes: dict[str, str] = {}
         self.results: list[Result] = []
+
+
+def release_entries(outbox: str, entries: Sequence[tuple[str, Sequence[Result]]], timeout: float) -> str:
+    """Journal the results of dead workers and release their entries, in a new worker.
+
+    If there is not enough time, a later `deliver` takes over the dead workers' claims.
+
+    :param entries: the name of the claim, and the results that may not be journaled yet
+    :param timeout: seconds
+    :return: the new state of the last entry; empty if it is not known
+    """
+    state, is_done = "", False
+    deadline = time.monotonic() + timeout
+    try:
+        worker = Worker.spawn()
+    except OSError:
+        return state
+    for claim, results in entries:
+        job = {"job": "resume", "outbox": outbox, "claim": claim, "results": [result.as_dict() for result in results]}
+        worker.send({**job, "limit": timeout + EXIT_TIMEOUT}, deadline=deadline)
+    while not (is_done or worker.ended) and time.monotonic() < deadline:
+        for _, report in receive([worker], deadline):  # only of the last job
+            state = str(report.get("where", state))
+            is_done = is_done or report.get("report") == "done"
+    worker.kill()
+    return state
 
 
 class Quarantine:
@@ -122,8 +148,8 @@ class Quarantine:
                 self._handle_exit(worker, case)
         while self._waiting and len(self._cases) < _MAX_AT_ONCE:
             self._begin(self._waiting.pop(0))
-        if not self._cases:
-            self._end_spare()
+        while self._spare and not self._cases:
+            self._spare.pop().finish(EXIT_TIMEOUT)
 
     def give_up(self) -> list[OpenEntry]:
         """Kill the workers; return the unfinished entries."""
@@ -167,11 +193,6 @@ class Quarantine:
             case.add_result(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
             case.unjournaled.append(case.entry.results[-1])
         self._begin(case)
-
-    def _end_spare(self) -> None:
-        for worker in self._spare:
-            worker.finish(EXIT_TIMEOUT)
-        self._spare.clear()
 
 
 class _Case:

@@ -31,26 +31,23 @@ The reports are those of ``watch`` and:
 
 from __future__ import annotations
 
-import time
 from threading import Thread
 
 from event._broker import AttachmentSource, DirectSink, Incoming, OutboxSink, SinkResult
 from event._broker.message import decode_message
 from event._dispatch import HUNG_LIMIT, NotStartedError
 from event._lazy_handler import LazyHandler
-from event._outbox import Claim, Outbox
-from event._redact import without_secrets
+from event._outbox import Outbox
 from event._worker.deliver_job import Delivering
-from event._worker.send_job import Log
+from event._worker.send_job import Log, result_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from event._broker import EventMessage
-    from event._outbox import NewEntry
+    from event._outbox import Claim
     from event._outcome import Delivery
     from event._worker.reporter import Reporter
 
@@ -61,32 +58,60 @@ _ROOM_WAIT = 0.001  # seconds to wait, for each event of a batch, until the pool
 def relay(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job ``relay``."""
     configs: dict[str, str] = dict(job["handlers"])
-    if not job["outbox"]:
-        with Log(reporter, configs):
-            _serve(reporter, _HandlerTarget(job, configs, reporter))
-    elif job["alone"]:
-        with Log(reporter, configs):
-            _serve(reporter, _OutboxTarget(job, configs, Outbox(job["outbox"])))
-    else:
-        delivering = Delivering(job, reporter)
-        with delivering.log:
-            Thread(target=delivering.follow, kwargs={"everything": False}, name="event feeder", daemon=True).start()
-            _serve(reporter, _OutboxTarget(job, configs, delivering.outbox, delivering), delivering)
+    if job["outbox"] and not job["alone"]:
+        _deliver_from_outbox(job, configs, reporter)
+        return
+    with Log(reporter, configs):
+        if job["outbox"]:
+            _serve(reporter, _outbox_sink(job, configs, Outbox(job["outbox"])))
+        else:
+            target = _HandlerTarget(job, configs, reporter)
+            _serve(reporter, target.sink, target.finish)
 
 
-def _serve(reporter: Reporter, target: _HandlerTarget | _OutboxTarget, delivering: Delivering | None = None) -> None:
-    """Process batches until the command sends ``stop`` or exits."""
-    while (frame := reporter.next_job()) and frame[0].get("job") != "stop":
+def _deliver_from_outbox(job: dict[str, Any], configs: dict[str, str], reporter: Reporter) -> None:
+    """Store batches in an outbox and deliver from it, until the command sends ``stop`` or exits."""
+    delivering = Delivering(job, reporter)
+    claims: list[Claim] = []
+
+    def may_share(count: int) -> bool:  # an entry that is delivered at once rarely needs its own file
+        return len(configs) == 1 and delivering.pool.has_room_for(count, count * _ROOM_WAIT)
+
+    def finish() -> None:
+        delivering.add(claims)
+        claims.clear()
+
+    with delivering.log:
+        Thread(target=delivering.follow, name="event feeder", daemon=True).start()
+        sink = _outbox_sink(job, configs, delivering.outbox, keep=claims.extend, may_share=may_share)
+        stop = _serve(reporter, sink, finish, delivering.set_lane)
+        delivering.stop(drain=bool(stop.get("drain")))
+
+
+def _serve(
+    reporter: Reporter,
+    sink: OutboxSink | DirectSink,
+    finish: Callable[[], None] | None = None,
+    set_lane: Callable[..., None] | None = None,
+) -> dict[str, Any]:
+    """Process batches until the command sends ``stop`` or exits.
+
+    :param finish: called after the results of a batch were reported
+    :param set_lane: called with the fields of other frames
+    :return: the frame ``stop``; an empty dict if the command has exited
+    """
+    while frame := reporter.next_job():
         job, blob = frame
+        if job["job"] == "stop":
+            return job
         if job["job"] == "batch":
-            batch = _split_batch(job, blob)
-            results = target.sink.deliver(batch)
+            results = sink.deliver(_split_batch(job, blob))
             reporter.report("batch", number=job["number"], results=as_lists(results))
-            target.finish()
-        elif delivering:
-            delivering.set_lane(**job)
-    if delivering:
-        delivering.stop(drain=bool(frame and frame[0].get("drain")))
+            if finish:
+                finish()
+        elif set_lane:
+            set_lane(**job)
+    return {}
 
 
 def _split_batch(job: dict[str, Any], blob: bytes) -> list[Incoming]:
@@ -131,60 +156,9 @@ def _attachment_source(job: dict[str, Any]) -> AttachmentSource:
     return AttachmentSource(job["s3"], s3.Store(job["profile"]))
 
 
-class _OutboxTarget:
-    """Store events in an outbox and start their delivery.
-
-    :param delivering: delivers the entries; None if another worker does
-    :ivar sink: the sink for the batches
-    """
-
-    def __init__(
-        self, job: dict[str, Any], configs: dict[str, str], outbox: Outbox, delivering: Delivering | None = None
-    ) -> None:
-        portable = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
-        self.sink = OutboxSink(self, portable, _attachment_source(job), outbox.path)
-        self._outbox = outbox
-        self._delivering = delivering
-        self._has_one_handler = len(configs) == 1
-        self._kept: list[Claim] = []
-
-    def workspace(self) -> AbstractContextManager[str]:
-        """Return a directory for attachments; see `Outbox.workspace`."""
-        return self._outbox.workspace()
-
-    def put_many(self, new: Sequence[NewEntry]) -> list[_NewClaim | Exception]:
-        """Store events; see `Outbox.put_many`."""
-        claims = self._outbox.put_many(new, together=self._may_share(len(new)))
-        return [_NewClaim(claim, self._kept) if isinstance(claim, Claim) else claim for claim in claims]
-
-    def _may_share(self, count: int) -> bool:
-        """Return whether entries may share a file. An entry that is delivered at once rarely needs its own file."""
-        if self._delivering is None or not self._has_one_handler:
-            return False
-        return self._delivering.pool.has_room_for(count, count * _ROOM_WAIT)
-
-    def finish(self) -> None:
-        """Start the delivery of the stored entries, after the batch was reported to the command."""
-        kept, self._kept = self._kept, []
-        if self._delivering:
-            self._delivering.add(kept)
-        else:
-            for claim in kept:
-                claim.postpone(time.time())
-
-
-class _NewClaim:
-    """The claim on a new entry. `_OutboxTarget.finish` delivers the entry after the batch was reported."""
-
-    __slots__ = ("_claim", "_kept")
-
-    def __init__(self, claim: Claim, kept: list[Claim]) -> None:
-        self._claim = claim
-        self._kept = kept
-
-    def postpone(self, due: float) -> None:  # noqa: ARG002  # the signature of `Claim.postpone`; the entry is due now
-        """Queue the entry for `_OutboxTarget.finish`."""
-        self._kept.append(self._claim)
+def _outbox_sink(job: dict[str, Any], configs: dict[str, str], outbox: Outbox, **options: Any) -> OutboxSink:
+    portable = {name: LazyHandler(name, config).encode_config() for name, config in configs.items()}
+    return OutboxSink(outbox, portable, _attachment_source(job), **options)
 
 
 class _HandlerTarget:
@@ -206,16 +180,6 @@ class _HandlerTarget:
             self._reporter.report("state", disk=0.0, exhausted=True)
 
     def _report(self, message: EventMessage, delivery: Delivery) -> None:
-        config = {delivery.handler: self._configs[delivery.handler]}
         self._wants_threads = self._wants_threads or isinstance(delivery.error, NotStartedError)
-        self._reporter.report(
-            "delivery",
-            entry=message.id,
-            name=str(message.event.name)[:200],
-            handler=delivery.handler,
-            ok=delivery.ok,
-            seconds=delivery.seconds,
-            error=without_secrets(delivery.reason, config),
-            said=without_secrets(delivery.said, config),
-            permanent=delivery.permanent,
-        )
+        fields = result_fields(delivery, self._configs[delivery.handler])
+        self._reporter.report("delivery", entry=message.id, name=str(message.event.name)[:200], **fields)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from event._worker.protocol import LONGEST_BLOB, LONGEST_JOB, LONGEST_REPORT, FrameReader, encode_frame
+from event._worker.system import readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,21 +74,19 @@ class Reporter:
             time.sleep(0.01)
         return True
 
-    def next_job(self, seconds: float | None = None) -> tuple[dict[str, Any], bytes] | None:
+    def next_job(self, seconds: float = float("inf")) -> tuple[dict[str, Any], bytes] | None:
         """Return the message and the blob of the next frame; None if the command has closed the pipe or exited.
 
-        :param seconds: how long to wait; None to wait as long as the command runs
+        :param seconds: how long to wait; by default, as long as the command runs
         :raises TimeoutError: no frame arrived in time
         """
         if os.getpid() != self._pid:
             os._exit(0)  # a handler forked, and the child process must not take the worker's jobs
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not self._waiting:
-            left = (
-                _PARENT_CHECK_INTERVAL if deadline is None else min(_PARENT_CHECK_INTERVAL, deadline - time.monotonic())
-            )
-            if not _readable(self._jobs, max(0.0, left)):
-                if deadline is not None and time.monotonic() >= deadline:
+            left = max(0.0, deadline - time.monotonic())
+            if not readable([self._jobs], min(_PARENT_CHECK_INTERVAL, left)):
+                if time.monotonic() >= deadline:
                     raise TimeoutError
                 if os.getppid() != self._command:
                     return None
@@ -105,32 +103,6 @@ class Reporter:
 
 def _shorten(value: Any) -> Any:
     return value[:_MAX_REPORT_TEXT] if isinstance(value, str) else value
-
-
-if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
-
-    def _readable(fd: int, seconds: float) -> bool:
-        import msvcrt
-        from _winapi import PeekNamedPipe
-
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                if PeekNamedPipe(msvcrt.get_osfhandle(fd), 0)[0]:
-                    return True
-            except OSError:
-                return True  # the pipe is closed, which reading then finds
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.01)
-
-else:
-    from select import POLLIN, poll
-
-    def _readable(fd: int, seconds: float) -> bool:
-        poller = poll()
-        poller.register(fd, POLLIN)
-        return bool(poller.poll(seconds * 1000))
 
 
 def _read_jobs(fd: int) -> bytes:

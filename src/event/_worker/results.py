@@ -65,21 +65,12 @@ class Sent:
     :ivar kept: whether the event was stored in the outbox, so that failed deliveries are retried
     :ivar not_attached: the names of the files that could not be attached; the event was sent without them
     :ivar backlog: how many earlier events from the outbox each handler has delivered, by the handler's name
-    :ivar clean: whether the worker can be used for the next event, because no handler still runs in it
     """
 
-    __slots__ = ("backlog", "clean", "kept", "not_attached", "results")
+    __slots__ = ("backlog", "kept", "not_attached", "results")
 
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.backlog: dict[str, int] = {}
         self.kept = False
         self.not_attached: list[str] = []
-        self.clean = True
-
-    def add_not_attached(self, name: str) -> bool:
-        """Add the name of a file; return False if another worker has already reported it."""
-        if name in self.not_attached:
-            return False
-        self.not_attached.append(name)
-        return True

@@ -187,20 +187,27 @@ def report_result(delivery: Delivery, handler: LazyHandler, reporter: Reporter, 
 
     :param retry: whether no thread could be started for the handler, so that a worker of its own should try it
     """
-    config = {delivery.handler: handler.config}
     reporter.report(
         "result",
-        handler=delivery.handler,
-        ok=delivery.ok,
-        seconds=delivery.seconds,
-        error=without_secrets(delivery.reason, config),
-        said=without_secrets(delivery.said, config),
-        permanent=delivery.permanent,
+        **result_fields(delivery, handler.config),
         done=sorted(delivery.done),
         timed_out=delivery.timed_out,
         loaded=not handler.load_error,
         retry=retry,
     )
+
+
+def result_fields(delivery: Delivery, config: str) -> dict[str, Any]:
+    """Return the fields that all reports of a handler's result have, without the secrets of its configuration."""
+    configs = {delivery.handler: config}
+    return {
+        "handler": delivery.handler,
+        "ok": delivery.ok,
+        "seconds": delivery.seconds,
+        "error": without_secrets(delivery.reason, configs),
+        "said": without_secrets(delivery.said, configs),
+        "permanent": delivery.permanent,
+    }
 
 
 class Log:

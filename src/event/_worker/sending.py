@@ -26,7 +26,7 @@ from event.error import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     Content = Mapping[str, Any]
@@ -103,10 +103,7 @@ class EventSender:
         except BaseException:  # such as KeyboardInterrupt
             one.kill()
             raise
-        if sent.clean and one.first and not one.first.ended:
-            self._worker = one.first
-        elif one.first:
-            one.first.kill()
+        self._worker = one.first
         return sent
 
     def hurry(self, seconds: float | None) -> None:
@@ -147,8 +144,8 @@ class _Sending:
         self._sent = Sent()
         self._results: dict[str, Result] = {}
         self._pending: dict[Worker, set[str]] = {}  # the handlers without a result, for each worker
-        self._calling_handlers: set[Worker] = set()  # the workers that have begun to call handlers
-        self._with_heartbeat: set[Worker] = set()  # those that report ``alive``
+        self._begun: dict[Worker, bool] = {}  # the workers that have begun to call handlers; whether they report alive
+        self._first_hangs = False  # whether a handler has exceeded the timeout in the first worker
         self._outbox = sender.outbox  # None once the event is stored, or if it can't be stored
         self._job_started = 0.0  # when the first worker has started its job
         self._claim = ""  # the first worker's claim on the entry, until it releases it
@@ -169,8 +166,10 @@ class _Sending:
                 break
         self._fail_unfinished()
         self._end_helpers()
-        if self._claim and self.first:
-            self._resume(self.first)
+        if self.first and (self._claim or self._first_hangs):
+            self.first.kill()
+        if self._claim:
+            self._resume()
         self._sent.results = [self._results[name] for name in self._sender.handlers]
         return self._sent
 
@@ -222,28 +221,21 @@ class _Sending:
 
         from event._worker.send_job import store
 
+        def report(kind: str, **fields: Any) -> None:
+            self._handle_report(None, {"report": kind, **fields})
+
         job = {**self._job, "handlers": [*self._sender.handlers.items()], "outbox": outbox, "first": True}
-        reporter: Any = SimpleNamespace(report=self._handle_own_report)
+        reporter: Any = SimpleNamespace(report=report)
         try:
             store(job, reporter)
         except Exception as error:
-            self._handle_own_report("not_kept", reason=one_line(error))
+            report("not_kept", reason=one_line(error))
         self._claim = ""
-
-    def _handle_own_report(self, kind: str, **report: Any) -> None:
-        if kind == "result":
-            self._results[report["handler"]] = Result(report["handler"], report)
-        elif kind == "not_attached":
-            self._handle_missing_file(report)
-        elif kind == "not_kept":
-            self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}: {report['reason']}")
-        else:
-            self._handle_entry_report(kind, report)
 
     def _next_check(self) -> float:
         """Return when to check the workers again if none of them reports."""
-        times = [self._end(), time.monotonic() + _RECEIVE_INTERVAL]
-        return min([*times, self._outbox_deadline()] if self._outbox else times)
+        end = self._outbox_deadline() if self._outbox else self._end()
+        return min(end, time.monotonic() + _RECEIVE_INTERVAL)
 
     def _end(self) -> float:
         return min(self._deadline, self._sender.latest)
@@ -251,17 +243,18 @@ class _Sending:
     def _outbox_deadline(self) -> float:
         return min(self._end(), self._job_started + OUTBOX_SHARE * self._timeout) if self._job_started else self._end()
 
-    def _handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        """Handle a report of a worker; ignore reports of an unknown kind."""
+    def _handle_report(self, worker: Worker | None, report: Mapping[str, Any]) -> None:
+        """Handle a report; ignore reports of an unknown kind.
+
+        :param worker: the worker that sent it; None if it is from this process, see `_store`
+        """
         kind = report.get("report")
         if kind == "done" and worker in self._pending:
-            self._retry_unfinished(worker)
+            self._retry_alone(self._pending.pop(worker))
         elif kind == "result":
             self._handle_result(worker, report)
-        elif kind == "begin":
-            self._calling_handlers.add(worker)
-            if report.get("heartbeat"):
-                self._with_heartbeat.add(worker)
+        elif kind == "begin" and worker:
+            self._begun[worker] = bool(report.get("heartbeat"))
         elif kind == "not_attached":
             self._handle_missing_file(report)
         elif kind == "log":
@@ -288,23 +281,21 @@ class _Sending:
             self._sent.kept = self._sent.kept and report.get("where") != "lost"
 
     def _handle_missing_file(self, report: Mapping[str, Any]) -> None:
-        text = text_or_empty(report.get("text"))
-        if self._sent.add_not_attached(text_or_empty(report.get("name"))) and text:
-            self._sender.log(text)
+        name, text = text_or_empty(report.get("name")), text_or_empty(report.get("text"))
+        if name not in self._sent.not_attached:  # else another worker has already reported it
+            self._sent.not_attached.append(name)
+            if text:
+                self._sender.log(text)
 
-    def _handle_result(self, worker: Worker, report: Mapping[str, Any]) -> None:
+    def _handle_result(self, worker: Worker | None, report: Mapping[str, Any]) -> None:
         name = text_or_empty(report.get("handler"))
-        pending = self._pending.get(worker, set())
+        pending = self._pending.get(worker, set()) if worker else {name}
         if name in pending and (worker in self._single_workers or not report.get("retry")):
             pending.discard(name)
-            self._set_result(Result(name, report), worker)
-
-    def _set_result(self, result: Result, worker: Worker) -> None:
-        if result.timed_out:
-            result.error = self._timeout_error()
-            if worker is self.first:
-                self._sent.clean = False
-        self._results[result.handler] = result
+            result = self._results[name] = Result(name, report)
+            if result.timed_out:
+                result.error = self._timeout_error()
+                self._first_hangs = self._first_hangs or worker is self.first
 
     def _timeout_error(self) -> str:
         return f"not done within {self._sender.timeout:g} s"
@@ -312,28 +303,20 @@ class _Sending:
     def _without_outbox(self, reason: str) -> None:
         self._outbox = None
         self._sent.kept = False
-        self._sender.log(
-            f"the event cannot be kept in the outbox {self._sender.outbox} and is sent without it: {reason}"
-        )
+        without = " and is sent without it" if self.first else ""
+        self._sender.log(f"the event cannot be kept in the outbox {self._sender.outbox}{without}: {reason}")
 
-    def _retry_unfinished(self, worker: Worker) -> None:
-        """After a worker has finished its job, retry the handlers that it could not try."""
-        for name in self._pending.pop(worker):
-            self._retry_alone(name)
-
-    def _retry_alone(self, name: str) -> None:
-        self._assign(None, [name], outbox=None, alone=True)
+    def _retry_alone(self, names: Iterable[str]) -> None:
+        """Retry handlers that a worker could not try, each in a worker of its own."""
+        for name in names:
+            self._assign(None, [name], outbox=None, alone=True)
 
     def _watch(self, worker: Worker) -> None:
         """Kill a worker that hangs or whose outbox does not respond; replace a worker that has ended."""
         now = time.monotonic()
         if worker is self.first and self._outbox and not worker.ended and now >= self._outbox_deadline():
             worker.kill(f"it did not answer within {now - (self._job_started or self._started):.1f} s")
-        elif (
-            worker in self._with_heartbeat
-            and not worker.ended
-            and now - worker.last_report > SILENT_SHARE * self._timeout
-        ):
+        elif self._begun.get(worker) and now - worker.last_report > SILENT_SHARE * self._timeout:
             worker.kill("a handler stopped its process")
         if worker.ended and worker in self._pending:
             self._replace(worker)
@@ -341,19 +324,16 @@ class _Sending:
     def _replace(self, worker: Worker) -> None:
         """Retry the pending handlers of a dead worker, or record that they failed."""
         names = self._pending.pop(worker)
-        if worker is self.first:
-            self._sent.clean = False
         if worker is self.first and self._outbox:
             self._without_outbox(worker.ended)
             latest = self._started + self._timeout + OUTBOX_EXTRA
             self._deadline = max(self._deadline, min(latest, time.monotonic() + OUTBOX_SHARE * self._timeout))
             self.first = self._assign(None, [*names], outbox=None)
-        elif worker in self._single_workers or (worker in self._calling_handlers and len(self._sender.handlers) == 1):
+        elif worker in self._single_workers or (worker in self._begun and len(self._sender.handlers) == 1):
             for name in names:
                 self._results[name] = Result(name, {"error": worker.ended})
         else:
-            for name in names:
-                self._retry_alone(name)
+            self._retry_alone(names)
 
     def _fail_unfinished(self) -> None:
         """At the deadline, kill the workers and record that their pending handlers failed."""
@@ -362,7 +342,6 @@ class _Sending:
                 report = {"error": self._timeout_error(), "seconds": self._timeout, "timed_out": True}
                 self._results[name] = Result(name, report)
             worker.kill("it was not done in time")
-            self._sent.clean = self._sent.clean and worker is not self.first
         self._pending.clear()
 
     def _end_helpers(self) -> None:
@@ -370,25 +349,10 @@ class _Sending:
         for worker in self._single_workers:
             worker.finish(max(0.0, deadline - time.monotonic()))
 
-    def _resume(self, owner: Worker) -> None:
-        """Journal the results in another worker, and release the entry for the handlers that are still pending.
+    def _resume(self) -> None:
+        """Journal the results in another worker, and release the entry for the handlers that are still pending."""
+        from event._worker.quarantine import release_entries
 
-        :param owner: the worker that has the claim; it is killed first
-        """
-        owner.kill()
-        self._sent.clean = False
-        deadline = time.monotonic() + RESUME_TIMEOUT
-        try:
-            worker = Worker.spawn()
-        except OSError:
-            return  # the next `deliver` takes over the dead worker's claim
-        results = [result.as_dict() for result in self._results.values()]
-        job = {"job": "resume", "outbox": self._sender.outbox, "claim": self._claim, "results": results}
-        worker.send({**job, "limit": RESUME_TIMEOUT + EXTRA}, deadline=deadline)
-        done = False
-        while not done and not worker.ended and time.monotonic() < deadline:
-            for _, report in receive([worker], deadline):
-                done = done or report.get("report") == "done"
-                if report.get("where") in {"delivered", "lost"}:
-                    self._sent.kept = False
-        worker.kill()
+        claim = (self._claim, [*self._results.values()])
+        state = release_entries(str(self._sender.outbox), [claim], RESUME_TIMEOUT)
+        self._sent.kept = state not in {"delivered", "lost"}

@@ -34,7 +34,8 @@ def spawn() -> tuple[int, int, int, Popen[bytes]]:
     return process.pid, to_worker, from_worker, process
 
 
-def _worker_command(jobs: int, reports: int) -> list[str]:
+def _worker_command(jobs: object, reports: object) -> list[str]:
+    """Return the command; the arguments are formatted as the expressions that yield the file descriptors."""
     flags = [flag for flag, is_set in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if is_set]
     code = _CODE.format(own=_OWN, path=sys.path, jobs=jobs, reports=reports, command=os.getpid())
     return [sys.executable, *flags, "-c", code]
@@ -48,11 +49,8 @@ if sys.platform == "win32":  # pragma: no cover  # platform: Windows
         handles = []
         for fd in (jobs, reports):
             os.set_inheritable(fd, True)
-            handles.append(msvcrt.get_osfhandle(fd))
-        code = f"import msvcrt; jobs, reports = (msvcrt.open_osfhandle(h, 0) for h in {handles}); "
-        *command, last = _worker_command(jobs, reports)
-        last = last.replace("child.main(", f"{code}child.main(").replace(f"({jobs}, {reports}, ", "(jobs, reports, ")
-        return Popen([*command, last], stdin=DEVNULL, close_fds=False)  # noqa: S603  # ourselves
+            handles.append(f"__import__('msvcrt').open_osfhandle({msvcrt.get_osfhandle(fd)}, 0)")
+        return Popen(_worker_command(*handles), stdin=DEVNULL, close_fds=False)  # noqa: S603  # ourselves
 
 else:
 

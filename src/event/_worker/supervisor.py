@@ -20,7 +20,7 @@ import time
 
 from event._backoff import backoff
 from event._worker.parent import EXIT_TIMEOUT, Worker, receive
-from event._worker.quarantine import OpenEntry, Quarantine
+from event._worker.quarantine import OpenEntry, Quarantine, release_entries
 from event._worker.results import Result
 from event._worker.system import memory_limit
 
@@ -41,7 +41,6 @@ _RELEASE_TIMEOUT = 2.0  # seconds to put unfinished entries back after a second 
 _START_TIMEOUT = 10.0  # seconds for a worker to accept a job
 MAX_STARTS = 5  # of workers in a row without any result; then the job ``deliver`` fails
 MAX_RESTART_PAUSE = 60.0  # seconds between two starts
-_STATES = frozenset({"state", "alive", "total", "trouble", "idle", "absent"})
 _CRASHES_BEFORE_PAUSE = 2  # in a row, in quarantine
 
 
@@ -65,7 +64,6 @@ class Supervisor:
         self.summary: dict[str, Any] | None = None
         self._job = {**job, "guard": float(job["timeout"]) + GUARD}
         self._once = job["job"] == "deliver"
-        self._drain = job["job"] == "relay"
         self._listener = listener
         self._timeout = float(job["timeout"])
         self._open_entries: dict[Worker, dict[str, OpenEntry]] = {}  # the entries of each worker, by id
@@ -82,6 +80,7 @@ class Supervisor:
         self._idle = self._stopping = False
         self._spare = worker
         self._main: Worker | None = None
+        self._wake_up_fd: int | None = None  # a relay's; `step` returns when it can be read
 
     def step(self, seconds: float) -> None:
         """Wait for reports and handle them; start and replace workers as needed.
@@ -90,18 +89,15 @@ class Supervisor:
         """
         if self._main is None and not (self._stopping or self._idle or (self._once and self._draining)):
             self._start_main()
-        workers = [*self._workers(), *self._quarantine.workers]
-        deadline = time.monotonic() + seconds
-        if not workers and not self._extra_workers():
+        workers = [*self._workers(), *self._quarantine.workers, *self._extra_workers()]
+        if not workers and self._wake_up_fd is None:
             time.sleep(min(seconds, max(0.0, self._next_start - time.monotonic())))
-        for worker, report in receive([*workers, *self._extra_workers()], deadline):
+        for worker, report in receive(workers, time.monotonic() + seconds, self._wake_up_fd):
             try:
                 if worker in self._quarantine.workers:
                     self._quarantine.handle_report(worker, report)
-                elif worker in self._open_entries:
-                    self._handle_report(worker, report)
                 else:
-                    self._handle_other_report(worker, report)
+                    self._handle_report(worker, report)
             except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
                 worker.kill(f"it sent an invalid report ({type(error).__name__})")
         self._quarantine.watch()
@@ -116,28 +112,24 @@ class Supervisor:
 
     def abort(self) -> None:
         """Kill the workers and put their entries back, within `_RELEASE_TIMEOUT` seconds."""
-        for worker in self._workers():
+        for worker in (*self._workers(), *self._extra_workers()):
             worker.kill()
         self._main, self._draining = None, []
         entries = self._quarantine.give_up()
         for opened in self._open_entries.values():
             entries += opened.values()
         self._open_entries.clear()
-        _release(str(self._job["outbox"]), entries)
-        self.finished = True
+        self._finish_with(entries)
 
-    # Overridden by the supervisor of a relay.
+    # Overridden by the supervisor of a relay, which also overrides `_handle_report`.
 
     def _extra_workers(self) -> list[Worker]:
         """Return further workers whose reports `step` receives."""
         return []
 
-    def _handle_other_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
-        """Handle a report of one of the `_extra_workers`, or of a kind that only a relay has."""
-
-    def _handle_death(self, worker: Worker) -> bool:
+    def _handle_death(self, worker: Worker) -> bool:  # noqa: ARG002  # a relay uses it
         """Handle the death of a worker with the main job; return whether a batch of the relay explains it."""
-        return bool(not worker)
+        return False
 
     # The main worker.
 
@@ -179,11 +171,10 @@ class Supervisor:
         elif kind == "log":
             self._listener.log(str(report.get("text")))
         elif kind == "done":
-            self._end(worker)
-        elif worker is self._main and kind in _STATES:
+            self._forget(worker)
+            worker.finish(EXIT_TIMEOUT)
+        elif worker is self._main:
             self._handle_state(worker, report)
-        else:
-            self._handle_other_report(worker, report)
 
     def _handle_state(self, worker: Worker, report: Mapping[str, Any]) -> None:
         kind = report.get("report")
@@ -193,20 +184,16 @@ class Supervisor:
                 self._fail("the outbox does not answer")
             elif report["exhausted"]:
                 self._drain_main()
-        elif kind == "alive" and _is_too_large(report):
-            self._drain_main()
+        elif kind == "alive":
+            if int(report["memory"]) > memory_limit() // 2 or int(report["threads"]) > MAX_THREADS:
+                self._drain_main()
         elif kind == "total":
             self.total = self.total or int(report["total"])
         elif kind == "trouble":
-            self._trouble(str(report["text"]))
+            self._fail(str(report["text"]))
         elif kind in {"idle", "absent"}:
             self.is_absent = kind == "absent"
             self._idle = True
-
-    def _trouble(self, text: str) -> None:
-        """Handle the report that the outbox can't be used, or, if `text` is empty, that it can be used again."""
-        if text:
-            self._fail(text)
 
     def _note_begin(self, opened: dict[str, OpenEntry], report: Mapping[str, Any]) -> None:
         handler, lane = str(report["handler"]), str(report["lane"])
@@ -273,21 +260,15 @@ class Supervisor:
             self._drain_main()
         done = (self._stopping or self._idle) and not self._workers()
         if done and not self._quarantine.ids and not self.finished:
-            _release(str(self._job["outbox"]), [*self._carried.values()])
-            self.finished = True
+            self._finish_with([*self._carried.values()])
 
     def _drain_main(self) -> None:
         """Let the main worker finish its running deliveries. A new one may take over meanwhile."""
         if self._main:
-            stop = {"job": "stop", "drain": self._drain and self._stopping}
+            stop = {"job": "stop", "drain": self._job["job"] == "relay" and self._stopping}
             self._main.send(stop, deadline=time.monotonic() + _START_TIMEOUT, is_more=True)
             self._draining.append(self._main)
             self._main = None
-
-    def _end(self, worker: Worker) -> None:
-        """Stop a worker that has finished its job."""
-        self._forget(worker)
-        worker.finish(EXIT_TIMEOUT)
 
     def _handle_exit(self, worker: Worker) -> None:
         """Move a dead worker's entries to the quarantine, or to the next worker if no handler had them."""
@@ -307,36 +288,16 @@ class Supervisor:
             self._draining.remove(worker)
         return self._open_entries.pop(worker)
 
+    def _finish_with(self, entries: list[OpenEntry]) -> None:
+        """Put entries of dead workers back; then the work is done."""
+        if entries:
+            claims = [(entry.claim, entry.results) for entry in entries]
+            release_entries(str(self._job["outbox"]), claims, _RELEASE_TIMEOUT)
+        self.finished = True
+
     def _fail(self, text: str, *, fatally: bool = True) -> None:
         if self._once and fatally:
             self.failed = text
             self._idle = True
         else:
             self._listener.note(text)
-
-
-def _is_too_large(report: Mapping[str, Any]) -> bool:
-    """Return whether a worker uses so much memory or so many threads that it should be replaced.
-
-    :param report: its report ``alive``
-    """
-    return int(report["memory"]) > memory_limit() // 2 or int(report["threads"]) > MAX_THREADS
-
-
-def _release(outbox: str, entries: list[OpenEntry]) -> None:
-    """Put entries of killed workers back, in a new worker. If the time runs out, a later `deliver` takes them over."""
-    deadline = time.monotonic() + _RELEASE_TIMEOUT
-    if not entries:
-        return
-    try:
-        worker = Worker.spawn()
-    except OSError:
-        return
-    for entry in entries:
-        results = [result.as_dict() for result in entry.results]
-        job = {"job": "resume", "outbox": outbox, "claim": entry.claim, "results": results}
-        worker.send({**job, "limit": _RELEASE_TIMEOUT}, deadline=deadline)
-    left = len(entries)
-    while left and not worker.ended and time.monotonic() < deadline:
-        left -= sum(report.get("report") == "done" for _, report in receive([worker], deadline))
-    worker.kill()

@@ -1,8 +1,13 @@
-"""Create the pipes between a command and its worker, and limit the memory of the worker."""
+"""Create and await the pipes between a command and its worker, and limit the memory of the worker."""
 
 from __future__ import annotations
 
 import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MEMORY_LIMIT = 2 << 30  # bytes that a worker may use, or half of the machine's memory if that is less
 
@@ -45,3 +50,41 @@ def _above_standard(fd: int) -> int:
     from event._process.signals import above_standard
 
     return above_standard(fd)
+
+
+if sys.platform == "win32":  # pragma: no cover  # platform: Windows has no poll for pipes
+    import time
+
+    def set_nonblocking(fd: int) -> None:  # same signature as on the other platforms
+        pass
+
+    def readable(fds: Collection[int], seconds: float) -> set[int]:
+        import msvcrt
+        from _winapi import PeekNamedPipe
+
+        deadline = time.monotonic() + seconds
+        while True:
+            ready = set()
+            for fd in fds:
+                try:
+                    if PeekNamedPipe(msvcrt.get_osfhandle(fd), 0)[0]:
+                        ready.add(fd)
+                except OSError:
+                    ready.add(fd)  # the pipe is closed, which reading then finds
+            if ready or time.monotonic() >= deadline:
+                return ready
+            time.sleep(0.01)
+
+else:
+    from select import POLLIN, poll
+
+    def set_nonblocking(fd: int) -> None:
+        """Make operations on a pipe fail instead of waiting; on Windows, do nothing."""
+        os.set_blocking(fd, False)
+
+    def readable(fds: Collection[int], seconds: float) -> set[int]:
+        """Return the pipes that can be read or are closed; wait until there is one, for some seconds at most."""
+        poller = poll()
+        for fd in fds:
+            poller.register(fd, POLLIN)
+        return {fd for fd, _ in poller.poll(seconds * 1000)}

@@ -18,7 +18,8 @@ from event._process.shutdown import SignalFlag
 from event._worker.parent import EXIT_TIMEOUT, Worker
 from event._worker.quarantine import OpenEntry
 from event._worker.results import Result
-from event._worker.supervisor import CRASH_PAUSE, Supervisor
+from event._worker.supervisor import Supervisor
+from event._worker.system import set_nonblocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _SINGLE_MARGIN = 10.0  # seconds added to the timeout for a single message
 _IDLE = 1.0  # seconds between two calls of `idle`
 _FIRST_IDLE = 0.005  # seconds before the first call, which prefetches the next messages while the worker is busy
 _WORKER_CHECK_INTERVAL = 1.0  # seconds between two checks of the workers, at most
-_MAX_CRASHES = 2  # in a row, before a handler is paused
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class _Batch:
 
     :ivar worker: the worker that has the batch; None if none has
     :ivar served: the names of the handlers that have already delivered an event, by the event's id
-    :ivar trials: the messages still to be retried alone; None while the batch is processed as a whole
+    :ivar trials: the trials that have not started yet
     :ivar results: for each message, one result for each trial
     :ivar done: set when `results` is complete
     """
@@ -63,7 +63,7 @@ class _Batch:
     worker: Worker | None = None
     deadline: float = 0.0
     served: dict[str, list[str]] = field(default_factory=dict)
-    trials: list[_Trial] | None = None
+    trials: list[_Trial] = field(default_factory=list)
     results: list[list[SinkResult]] = field(default_factory=list)
     done: SignalFlag = field(default_factory=SignalFlag)
 
@@ -117,39 +117,6 @@ class WorkerSink:
             self._ended.set()
 
 
-class WakeUp:
-    """Lets another thread end a wait in `receive`, which treats this object as a further worker."""
-
-    def __init__(self) -> None:
-        self.ended = ""
-        self._read, self._write = os.pipe()
-        for fd in (self._read, self._write):
-            if hasattr(os, "set_blocking"):  # not on Windows before Python 3.12
-                os.set_blocking(fd, False)
-
-    def wake(self) -> None:
-        try:
-            os.write(self._write, b"\n")
-        except BlockingIOError:
-            pass  # the pipe is full: the wait ends anyway
-
-    def fileno(self) -> int:
-        """Return the file descriptor to wait for."""
-        return self._read
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return a report if `wake` was called, which ends the wait."""
-        try:
-            os.read(self._read, 1 << 12)
-        except BlockingIOError:
-            return []
-        return [{"report": "wake"}]
-
-    def check(self) -> list[dict[str, Any]]:
-        """Return no report; see `Worker.check`."""
-        return []
-
-
 class _RelaySupervisor(Supervisor):
     """Keep the worker of a relay running.
 
@@ -159,12 +126,13 @@ class _RelaySupervisor(Supervisor):
     def __init__(self, job: Mapping[str, Any], listener: Listener) -> None:
         super().__init__(job, listener)
         self._names = [name for name, _ in job["handlers"]]
-        self._wake_up = WakeUp()
+        self._wake_up_fd, self._wake = os.pipe()
+        for fd in (self._wake_up_fd, self._wake):
+            set_nonblocking(fd)
         self._batch: _Batch | None = None
         self._number = 0
         self._alone: Worker | None = None  # the worker that retries single messages
         self._trial: _Trial | None = None
-        self._crashes: dict[str, int] = {}  # of each handler, in a row
         self._asked_to_stop = False
 
     def submit(self, incoming: Sequence[Incoming]) -> _Batch:
@@ -176,7 +144,11 @@ class _RelaySupervisor(Supervisor):
         return batch
 
     def wake(self) -> None:
-        self._wake_up.wake()
+        """End the current wait for reports, or the next one."""
+        try:
+            os.write(self._wake, b"\n")
+        except BlockingIOError:
+            pass  # the pipe is full: the wait ends anyway
 
     def ask_to_stop(self) -> None:
         """Let the supervising thread call `stop`."""
@@ -190,8 +162,8 @@ class _RelaySupervisor(Supervisor):
         batch = self._batch
         if batch is None:
             return
-        if batch.trials is not None:
-            self._try_alone(batch)
+        if self._trial and self._alone:
+            self._check_trial(batch, self._trial, self._alone)
         elif batch.worker is None and self._main:
             self._send(batch, self._main, batch.incoming, [self._pending(item) for item in batch.incoming])
         elif batch.worker and time.monotonic() > batch.deadline:
@@ -199,22 +171,25 @@ class _RelaySupervisor(Supervisor):
         elif time.monotonic() > batch.deadline:
             self._finish(batch, [[SinkResult(Disposition.KEEP, "no worker can be started")] for _ in batch.incoming])
 
-    def _extra_workers(self) -> list[Any]:
-        return [self._wake_up, *([self._alone] if self._alone else [])]
+    def _extra_workers(self) -> list[Worker]:
+        return [self._alone] if self._alone else []
 
-    def _handle_other_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
+    def _handle_report(self, worker: Worker, report: Mapping[str, Any]) -> None:
         kind, batch = report.get("report"), self._batch
         if kind == "delivery":
             self._note_delivery(report)
-        elif kind == "batch" and batch and report["number"] == batch.number and worker is batch.worker:
+        elif kind != "batch":
+            super()._handle_report(worker, report)
+        elif batch and report["number"] == batch.number and worker is batch.worker:
             self._end_back_off()
             results = [[SinkResult(Disposition(word), reason, pending, refused)]
                        for word, reason, pending, refused in report["results"]]  # fmt: skip
             if self._trial:
+                self._crash_counts.pop(self._trial.handler, None)
                 self._end_trial(batch, self._trial, results[0][0])
             else:
                 pairs = zip(batch.incoming, results, strict=True)
-                self._finish(batch, [result + self._results_of_paused(item) for item, result in pairs])
+                self._finish(batch, [result + self._results_of_paused(self._names_of(item)) for item, result in pairs])
 
     def _note_delivery(self, report: Mapping[str, Any]) -> None:
         result = Result(str(report["handler"]), report)
@@ -232,29 +207,25 @@ class _RelaySupervisor(Supervisor):
         if self._job["outbox"] and time.monotonic() > batch.deadline:
             self._finish(batch, [[SinkResult(Disposition.KEEP, "the outbox does not answer")] for _ in batch.incoming])
         else:
-            batch.worker = None
-            batch.results = [self._unknown(item) for item in batch.incoming]
-            batch.trials = [trial for index in range(len(batch.incoming)) for trial in self._trials(batch, index)]
+            self._retry_alone(batch)
         return True
 
     # Processing a batch as a whole.
 
+    def _names_of(self, item: Incoming) -> list[str]:
+        return self._names if item.pending is None else item.pending
+
     def _pending(self, item: Incoming) -> list[str] | None:
         """Return the handlers to try: those that are pending and not paused; None for all."""
-        if self._job["outbox"] or not (paused := self._paused_handlers(item)):
-            return item.pending
-        names = self._names if item.pending is None else item.pending
-        return [name for name in names if name not in paused]
+        names = self._names_of(item)
+        active = [name for name in names if not self._is_paused(name)]
+        return item.pending if len(active) == len(names) else active
 
-    def _results_of_paused(self, item: Incoming) -> list[SinkResult]:
-        """Return the result of a message for its paused handlers: requeue it."""
-        paused = [] if self._job["outbox"] else self._paused_handlers(item)
+    def _results_of_paused(self, names: Sequence[str]) -> list[SinkResult]:
+        """Return the result of a message for the paused ones of its handlers: requeue it."""
+        paused = [name for name in names if self._is_paused(name)]
         reason = f"{', '.join(paused)} ended its process twice, and is not tried for a while"
         return [SinkResult(Disposition.REQUEUE, reason, paused)] if paused else []
-
-    def _paused_handlers(self, item: Incoming) -> list[str]:
-        names = self._names if item.pending is None else item.pending
-        return [name for name in names if self._is_paused(name)]
 
     def _send(self, batch: _Batch, worker: Worker, items: Sequence[Incoming], pending: list[list[str] | None]) -> None:
         wait = BATCH_TIMEOUT if self._job["outbox"] else BATCH_TIMEOUT + self._timeout * len(items)
@@ -274,75 +245,63 @@ class _RelaySupervisor(Supervisor):
 
     # Retrying messages alone.
 
-    def _trials(self, batch: _Batch, index: int) -> list[_Trial]:
-        names = [] if self._job["outbox"] else self._known(batch.incoming[index])
-        return [_Trial(index, name) for name in names or [""]]
-
-    def _known(self, item: Incoming) -> list[str]:
-        return [name for name in self._names if item.pending is None or name in item.pending]
-
-    def _unknown(self, item: Incoming) -> list[SinkResult]:
-        """Return the result of a message for pending handlers that this relay does not have: they stay pending."""
-        left = [name for name in item.pending or () if name not in self._names]
-        return [SinkResult(Disposition.ACK, pending=left)] if left else []
-
-    def _try_alone(self, batch: _Batch) -> None:
-        """Check the current trial, or start the next one."""
-        if self._trial is None:
-            self._begin_trial(batch)
-        elif self._alone is None or self._alone.ended:
-            self._crash(batch, self._trial)
-        elif time.monotonic() > batch.deadline:
-            self._alone.kill(f"not done within {self._timeout:g} s")
+    def _retry_alone(self, batch: _Batch) -> None:
+        """Retry each message of a batch alone. Without an outbox, also retry each of its handlers alone."""
+        batch.results = []
+        for index, item in enumerate(batch.incoming):
+            names = [] if self._job["outbox"] else self._names_of(item)
+            known = [name for name in names if name in self._names]
+            left = [name for name in names if name not in self._names]  # they stay pending, for another relay
+            batch.trials += [_Trial(index, name) for name in known or [""]]
+            batch.results.append([SinkResult(Disposition.ACK, pending=left)] if known and left else [])
+        self._begin_trial(batch)
 
     def _begin_trial(self, batch: _Batch) -> None:
-        if not batch.trials:
-            self._finish(batch, batch.results)
+        """Begin the next trial that can be made; if there is none, the batch is done."""
+        while batch.trials:
+            trial = batch.trials.pop(0)
+            item, results = batch.incoming[trial.index], batch.results[trial.index]
+            if paused := self._results_of_paused([trial.handler]):
+                results += paused
+                continue
+            try:
+                self._alone = self._alone or self._start_alone()
+            except OSError as error:
+                results.append(SinkResult(Disposition.KEEP, f"no worker can be started: {error.strerror}"))
+                continue
+            self._trial = trial
+            self._send(batch, self._alone, [item], [[trial.handler] if trial.handler else item.pending])
+            batch.deadline = time.monotonic() + self._timeout + _SINGLE_MARGIN
             return
-        trial = batch.trials.pop(0)
-        item = batch.incoming[trial.index]
-        if trial.handler and self._is_paused(trial.handler):
-            batch.results[trial.index] += self._results_of_paused(Incoming(b"", [trial.handler]))
-            self.wake()
-            return
-        self._trial = trial
-        try:
-            self._alone = self._alone or self._start_alone()
-        except OSError as error:
-            self._end_trial(batch, trial, SinkResult(Disposition.KEEP, f"no worker can be started: {error.strerror}"))
-            return
-        self._send(batch, self._alone, [item], [[trial.handler] if trial.handler else item.pending])
-        batch.deadline = time.monotonic() + self._timeout + _SINGLE_MARGIN
+        self._finish(batch, batch.results)
 
     def _start_alone(self) -> Worker:
         worker = Worker.spawn()
         worker.send({**self._job, "alone": True}, deadline=time.monotonic() + _SINGLE_MARGIN)
         return worker
 
-    def _end_trial(self, batch: _Batch, trial: _Trial, result: SinkResult) -> None:
-        self._trial = None
-        self._crashes.pop(trial.handler, None)
-        batch.results[trial.index].append(result)
-        self.wake()
-
-    def _crash(self, batch: _Batch, trial: _Trial) -> None:
-        """Record that a message has killed a worker that ran nothing else."""
-        reason = self._alone.ended if self._alone else ""
-        self._alone = self._trial = None
-        item = batch.incoming[trial.index]
-        pending = [trial.handler] if trial.handler else item.pending
+    def _check_trial(self, batch: _Batch, trial: _Trial, worker: Worker) -> None:
+        """Kill the worker of a trial at its deadline. If the worker has ended, count a crash for the message."""
+        if not worker.ended:
+            if time.monotonic() > batch.deadline:
+                worker.kill(f"not done within {self._timeout:g} s")
+            return
+        self._alone = None
+        reason, pending = worker.ended, batch.incoming[trial.index].pending
         if trial.handler:
-            self._crashes[trial.handler] = self._crashes.get(trial.handler, 0) + 1
-            if self._crashes[trial.handler] >= _MAX_CRASHES:
-                self._paused_until[trial.handler] = time.monotonic() + CRASH_PAUSE
-            reason = f"{trial.handler}: {reason}"
+            self._count_crash(trial.handler, trial.handler, True)
+            reason, pending = f"{trial.handler}: {reason}", [trial.handler]
         if self._job["outbox"] and time.monotonic() > batch.deadline:
             result = SinkResult(Disposition.KEEP, "the outbox does not answer")
         else:
             result = SinkResult(Disposition.REQUEUE, reason, pending, crashed=True)
             self._listener.note(f"a message was requeued: {reason}")
+        self._end_trial(batch, trial, result)
+
+    def _end_trial(self, batch: _Batch, trial: _Trial, result: SinkResult) -> None:
+        self._trial = None
         batch.results[trial.index].append(result)
-        self.wake()
+        self._begin_trial(batch)
 
 
 def combined(results: Sequence[SinkResult]) -> SinkResult:
