@@ -46,7 +46,7 @@ class AMQPConnection:
         self._loop = _Loop()
         self._connection = pika.SelectConnection(
             _parameters(address, timeout),
-            on_open_callback=self.waking(_nothing),
+            on_open_callback=self.waking(lambda *_: None),
             on_open_error_callback=self.waking(self._on_error),
             on_close_callback=self.waking(self._on_error),
             custom_ioloop=self._loop,
@@ -274,7 +274,3 @@ def _amqp_error_text(error: BaseException) -> str:
 def seconds_until(end: float) -> float:
     """Return the seconds until a deadline."""
     return max(end - time.monotonic(), 0.0)
-
-
-def _nothing(*_arguments: object) -> None:
-    pass

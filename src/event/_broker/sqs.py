@@ -194,7 +194,7 @@ def queue_url(client: Any, queue: str) -> str:
     """
     if queue.endswith(".fifo"):
         raise RefusedError("FIFO queues are not supported; expected the name of a standard queue")
-    name = _queue_name(queue)
+    name = queue.replace(".", "-")  # SQS does not allow dots
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
     except ClientError as error:
@@ -204,11 +204,6 @@ def queue_url(client: Any, queue: str) -> str:
         queue_url(client, queue + DEAD_SUFFIX)
     attributes = {"MessageRetentionPeriod": str(_RETENTION), "VisibilityTimeout": str(_VISIBILITY)}
     return str(client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
-
-
-def _queue_name(queue: str) -> str:
-    """Return a queue name that SQS allows, with hyphens instead of dots."""
-    return queue.replace(".", "-")
 
 
 def _client(address: Address, timeout: float) -> Any:

@@ -262,30 +262,21 @@ def _event_from_job(job: dict[str, Any], reporter: Reporter) -> Event:
         except EventError as error:
             missing.append(name)
             reporter.report("not_attached", name=name, text=redact_text(one_line(error), references or ()))
-    event = decode_event({**content, "attachments": _listed(event)}, Event)
+    attached = {name: [*value] for name, value in event.get_attachments().items()}
+    event = decode_event({**content, "attachments": attached}, Event)
     return without_attachments(event, missing) if missing else event
 
 
 def _wanted_handlers(event: Event, job: Mapping[str, Any], reporter: Reporter) -> dict[str, LazyHandler]:
     """Return the handlers whose conditions the event meets; report the others as skipped."""
     handlers = {name: LazyHandler(name, config) for name, config in job["handlers"]}
-    for name in _skipped(handlers, event, job):
-        del handlers[name]
-        reporter.report("result", handler=name, ok=True, skipped=True)
+    if job.get("first") and any("@" in name for name in handlers):
+        from event._conditions import skipped
+
+        for name in skipped(handlers, raw_data(event), job.get("outbox")):
+            del handlers[name]
+            reporter.report("result", handler=name, ok=True, skipped=True)
     return handlers
-
-
-def _skipped(names: Iterable[str], event: Event, job: Mapping[str, Any]) -> set[str]:
-    """Return the handlers whose conditions the event does not meet; none unless the job has ``first``."""
-    if not job.get("first") or not any("@" in name for name in names):
-        return set()
-    from event._conditions import skipped
-
-    return skipped(names, raw_data(event), job.get("outbox"))
-
-
-def _listed(event: Event) -> dict[str, list[str]]:
-    return {name: [*value] for name, value in event.get_attachments().items()}
 
 
 def _keep(event: Event, handlers: Mapping[str, LazyHandler], job: dict[str, Any], reporter: Reporter) -> Claim | None:
