@@ -113,7 +113,8 @@ def test_warning_of_the_first_scan_is_reported(box, connection, monkeypatch):
         _log.warning("damaged")
 
     monkeypatch.setattr(deliver_job.Thread, "start", start_and_let_it_log)
-    job = JobThread(connection, lambda job, _, reporter: deliver_job.run(job, reporter, log), make_job(box))
+    monkeypatch.setattr(Delivering, "once", log)
+    job = deliver(box, connection)
     assert job.wait_for("log") == {"text": "damaged"}
     job.stop()
 
