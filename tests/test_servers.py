@@ -42,7 +42,7 @@ def one(request, tmp_path_factory):
     with request.param(tmp_path_factory.mktemp("server")) as server:
         queue = queue_at(server)
         if isinstance(queue, RabbitQueue):
-            queue.make()
+            queue.declare()
         queue.close()
         server.stop()
         yield server

@@ -23,7 +23,7 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
-from helpers.brokers import DEAD
+from helpers.brokers import DEAD_SUFFIX
 from helpers.connections import bodies, consumer_of, crash_consumer, publish, publisher_of, receive
 from helpers.waiting import wait_until
 
@@ -45,7 +45,7 @@ def test_publishing_creates_the_queue_and_its_dead_letter_queue(any_queue):
     publish(any_queue, b"1")
     assert any_queue.exists()
     if any_queue.kind != "redis":  # Redis creates a stream with its first message
-        assert any_queue.exists(any_queue.name + DEAD)
+        assert any_queue.exists(any_queue.name + DEAD_SUFFIX)
 
 
 def test_removed_queue_is_created_again(any_queue):
@@ -133,7 +133,7 @@ def test_dead_letter_is_only_in_the_dead_letter_queue(any_queue):
         (message,) = receive(consumer)
         consumer.dead_letter(message, {"reason": "z"})
     assert any_queue.size() == 0
-    body, headers = any_queue.get(any_queue.name + DEAD)
+    body, headers = any_queue.get(any_queue.name + DEAD_SUFFIX)
     assert (body, headers["reason"]) == (b"1", "z")
 
 

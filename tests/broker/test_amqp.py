@@ -12,7 +12,7 @@ from event._broker import (
     OutgoingMessage,
     connect_consumer,
 )
-from helpers.brokers import DEAD
+from helpers.brokers import DEAD_SUFFIX
 from helpers.connections import bodies, consumer_of, crash_consumer, publish, publisher_of, receive
 from helpers.waiting import wait_until
 
@@ -20,31 +20,31 @@ from helpers.waiting import wait_until
 
 
 def test_existing_queue_is_used_unchanged(rabbit):
-    rabbit.make({"x-queue-type": "classic", "x-max-length": 5})
+    rabbit.declare({"x-queue-type": "classic", "x-max-length": 5})
     publish(rabbit, b"1")
     with consumer_of(rabbit) as consumer:
         assert bodies(receive(consumer)) == [b"1"]
-    assert not rabbit.exists(rabbit.name + DEAD)
+    assert not rabbit.exists(rabbit.name + DEAD_SUFFIX)
 
 
 def test_created_queue_is_a_durable_quorum_queue_that_drops_no_message(rabbit):
     publish(rabbit, b"1")
     # RabbitMQ refuses to declare an existing queue as durable, or with these arguments, if it has others.
-    rabbit.make(
+    rabbit.declare(
         {
             "x-queue-type": "quorum",
             "x-delivery-limit": 20,
             "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": rabbit.name + DEAD,
+            "x-dead-letter-routing-key": rabbit.name + DEAD_SUFFIX,
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
     )
-    rabbit.make({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}, rabbit.name + DEAD)
+    rabbit.declare({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}, rabbit.name + DEAD_SUFFIX)
 
 
 def test_connection_can_be_used_after_a_full_queue_rejected_a_message(rabbit):
-    rabbit.make({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"})
+    rabbit.declare({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"})
     with publisher_of(rabbit) as publisher:
         publisher.publish(rabbit.name, OutgoingMessage(b"1"), 10.0)
         with pytest.raises(NotAcceptedError, match="rejected the message; the queue may be full"):
@@ -62,7 +62,7 @@ def test_exclusive_queue_of_another_connection_is_an_error(rabbit):
 
 
 def test_classic_queue_reports_but_does_not_count_redeliveries(rabbit):
-    rabbit.make({"x-queue-type": "classic"})
+    rabbit.declare({"x-queue-type": "classic"})
     rabbit.put(b"1")
     crash_consumer(rabbit, 1)
     with consumer_of(rabbit) as consumer:
@@ -125,9 +125,9 @@ def test_removed_dead_letter_queue_is_created_again(rabbit):
         one, two = receive(consumer, 2)
         consumer.dead_letter(one, {})
         with rabbit.channel() as channel:
-            channel.queue_delete(rabbit.name + DEAD)
+            channel.queue_delete(rabbit.name + DEAD_SUFFIX)
         consumer.dead_letter(two, {})
-    assert rabbit.get(rabbit.name + DEAD)[0] == b"2"
+    assert rabbit.get(rabbit.name + DEAD_SUFFIX)[0] == b"2"
     assert rabbit.size() == 0
 
 
@@ -146,7 +146,7 @@ def test_message_stays_unacknowledged_while_no_connection_can_requeue_it(rabbit,
 
 
 def test_message_stays_unacknowledged_while_its_queue_is_full(rabbit):
-    rabbit.make({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"})
+    rabbit.declare({"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"})
     rabbit.put(b"1")
     with consumer_of(rabbit, prefetch=1) as consumer:
         (message,) = receive(consumer)

@@ -21,7 +21,7 @@ from event._broker import (
 from event._broker import (
     redis as redis_adapter,
 )
-from helpers.brokers import DEAD
+from helpers.brokers import DEAD_SUFFIX
 from helpers.connections import bodies, consumer_of, crash_consumer, publisher_of, receive
 from helpers.waiting import wait_until
 
@@ -176,7 +176,7 @@ def test_queue_that_is_a_key_of_another_type_is_an_error(stream):
 
 def test_message_stays_in_its_queue_if_the_dead_letter_queue_is_a_key_of_another_type(stream):
     stream.put(b"1")
-    stream.client.set(stream.name + DEAD, "a string")
+    stream.client.set(stream.name + DEAD_SUFFIX, "a string")
     with consumer_of(stream) as consumer:
         (message,) = receive(consumer)
         with pytest.raises(NotAcceptedError, match="WRONGTYPE"):
@@ -209,4 +209,4 @@ def test_documented_permissions_of_redis_are_enough(stream, monkeypatch):
         assert bodies(receive(consumer)) == [b"3"]
         monkeypatch.setattr(redis_adapter, "MESSAGE_LEASE", 0.0)
         consumer.keep_alive()
-    assert stream.size(stream.name + DEAD) == 1
+    assert stream.size(stream.name + DEAD_SUFFIX) == 1

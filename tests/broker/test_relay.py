@@ -12,7 +12,7 @@ from event._broker import BrokerURL, DirectSink, SinkResult
 from event._broker import (
     relay as relay_module,
 )
-from helpers.brokers import DEAD as DEAD_SUFFIX
+from helpers.brokers import DEAD_SUFFIX
 from helpers.relays import (
     ACK,
     DEAD,

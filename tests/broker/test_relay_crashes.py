@@ -12,7 +12,7 @@ from event._broker import REASON_HEADER, RelayState, SinkResult, verdict
 from event._broker import (
     relay as relay_module,
 )
-from helpers.brokers import DEAD as DEAD_SUFFIX
+from helpers.brokers import DEAD_SUFFIX
 from helpers.relays import (
     HANDLER_IS_DOWN,
     REQUEUE,
@@ -121,7 +121,7 @@ def test_suspect_message_is_delivered_if_its_eighth_crash_was_counted_in_advance
 def test_relay_counts_crashes_in_the_message_if_the_broker_does_not(rabbit, monkeypatch, content, expected):
     monkeypatch.setattr(relay_module, "_FIRST_DELAY", 3600.0)
     monkeypatch.setattr(relay_module, "_MAX_DELAY", 3600.0)
-    rabbit.make({"x-queue-type": "classic"})
+    rabbit.declare({"x-queue-type": "classic"})
     rabbit.put(body("1"), headers=state_header(**content))
     rabbit.put(body("2"))
     with rabbit.channel() as channel:

@@ -16,7 +16,7 @@ from event._broker import (
 from event._broker import (
     relay as relay_module,
 )
-from helpers.brokers import DEAD as DEAD_SUFFIX
+from helpers.brokers import DEAD_SUFFIX
 from helpers.relays import DEAD, HANDLER_IS_DOWN, FakeSink, body, get_dead_letter, is_empty, running_relay, state_header
 from helpers.waiting import wait_until
 

@@ -18,7 +18,7 @@ from event._broker import (
 from event._broker import (
     sqs as sqs_adapter,
 )
-from helpers.brokers import DEAD
+from helpers.brokers import DEAD_SUFFIX
 from helpers.connections import bodies, consumer_of, publisher_of, receive
 
 # Queues and messages
@@ -26,7 +26,7 @@ from helpers.connections import bodies, consumer_of, publisher_of, receive
 
 def test_created_queues_keep_messages_for_fourteen_days(sqs):
     with consumer_of(sqs):
-        for queue in (sqs.name, sqs.name + DEAD):
+        for queue in (sqs.name, sqs.name + DEAD_SUFFIX):
             assert sqs.attributes(queue)["MessageRetentionPeriod"] == str(14 * 86400)
 
 

@@ -12,7 +12,7 @@ import redis
 
 from event._broker import BrokerURL
 
-DEAD = ".dead"
+DEAD_SUFFIX = ".dead"
 
 
 class Message(NamedTuple):
@@ -72,7 +72,7 @@ class RabbitQueue(Queue):
             if channel.is_open:
                 channel.close()
 
-    def make(self, arguments=None, queue=""):
+    def declare(self, arguments=None, queue=""):
         """Declare a queue as an administrator would; by default, with the arguments that the package uses."""
         with self.channel() as channel:
             usual = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
@@ -80,7 +80,7 @@ class RabbitQueue(Queue):
 
     def put(self, *bodies, headers=None, queue="", **properties):
         if not self.exists(queue):
-            self.make(queue=queue)
+            self.declare(queue=queue)
         with self.channel() as channel:
             for body in bodies:
                 message = pika.BasicProperties(headers=headers or {}, delivery_mode=2, **properties)

@@ -6,8 +6,7 @@ import threading
 
 from event import Outcome
 from event._outbox.pool import DeliveryPool
-
-SECONDS = 60  # limit of a wait; a busy machine may need some of them
+from helpers.waiting import SECONDS
 
 
 class Reports:

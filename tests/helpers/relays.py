@@ -19,7 +19,7 @@ from event._broker import (
     decode_message,
     encode_message,
 )
-from helpers.brokers import DEAD as DEAD_SUFFIX
+from helpers.brokers import DEAD_SUFFIX
 from helpers.waiting import wait_until
 
 ACK, REQUEUE, DEAD, KEEP = Disposition.ACK, Disposition.REQUEUE, Disposition.DEAD_LETTER, Disposition.KEEP

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 import event
 from event._outbox import Outbox
 from event.handler.otel import OTelHandler
-from helpers.delivering import SECONDS, deliver
+from helpers.delivering import deliver
+from helpers.waiting import wait_until
 from servers.otlp import otlp_receiver
 from servers.rotel import rotel_collector
 
@@ -36,11 +35,7 @@ def finished(**data):
 
 def forwarded(receiver):
     """Wait for the span that the collector forwards; it answers earlier."""
-    end = time.monotonic() + SECONDS
-    while not receiver.spans:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    (span,) = receiver.spans
+    (span,) = wait_until(lambda: receiver.spans)
     return span
 
 

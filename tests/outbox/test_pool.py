@@ -14,9 +14,9 @@ from event._outbox import Claim, NewEntry
 from event._outbox import pool as pool_module
 from event._outbox.lanes import Lane, Recipient, Work, send_works
 from event._outbox.pool import DeliveryPool
-from helpers.delivering import SECONDS, Reports, deliver
+from helpers.delivering import Reports, deliver
 from helpers.entries import names_by_state, put_in_span
-from helpers.waiting import wait_until
+from helpers.waiting import SECONDS, wait_until
 
 TIMEOUT = 30.0
 
