@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from event import Event, EventManager
+from event import Event, EventManager, _files, _registry
 from event._outbox import Outbox
 from helpers.plugins import Site
 from outbox.boards import BOARD, Board
@@ -50,3 +50,42 @@ def manager(box, board):
     made = EventManager(outbox=box.path)
     made.add_handler("board", str(board.path))
     return made
+
+
+@pytest.fixture
+def fail_sync(monkeypatch):
+    """Return a function that lets the sync of the directories with a name fail."""
+
+    def set_name(name):
+        def sync_or_fail(path, sync=_files.sync_directory):
+            if os.path.basename(path) == name:
+                raise OSError(5, "Input/output error")
+            sync(path)
+
+        monkeypatch.setattr(_files, "sync_directory", sync_or_fail)
+
+    return set_name
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Return a function that registers a handler. It returns the list of the uids that `send_event` has been uids."""
+    classes = {}
+    monkeypatch.setattr(_registry, "get_handler", lambda name: classes[_registry.kind(name)])
+
+    def add(name, send=lambda e: True, **attributes):
+        uids = []
+
+        def send_event(self, e):
+            uids.append(e.uid)
+            return send(e)
+
+        body = {
+            "__init__": lambda self, **kwargs: None,
+            "decode_config": classmethod(lambda cls, text: {}),
+            "send_event": send_event,
+        }
+        classes[name] = type(name, (), {**body, **attributes})
+        return uids
+
+    return add

@@ -1,56 +1,22 @@
-"""The pool delivers many entries at once: lanes, batches, limits, timeouts and pauses. No entry delays another."""
+"""The pool delivers many entries at once: its threads, limits, timeouts and pauses. No entry delays another."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import errno
 import threading
 import time
 
 import pytest
 
-from event import Event, PermanentError, _registry
-from event._outbox import Claim, NewEntry
+from event import Event
+from event._outbox import Claim
 from event._outbox import pool as pool_module
-from event._outbox.lanes import Lane, Recipient, Work, send_works
+from event._outbox.lanes import Lane
 from event._outbox.pool import DeliveryPool
 from helpers.delivering import Reports, deliver
-from helpers.entries import names_by_state, put_in_span
+from helpers.entries import names_by_state
 from helpers.waiting import SECONDS, wait_until
-
-TIMEOUT = 30.0
-
-
-@pytest.fixture
-def register(monkeypatch):
-    """Return a function that registers a handler. It returns the list of the uids that `send_event` has been uids."""
-    classes = {}
-    monkeypatch.setattr(_registry, "get_handler", lambda name: classes[_registry.kind(name)])
-
-    def add(name, send=lambda e: True, **attributes):
-        uids = []
-
-        def send_event(self, e):
-            uids.append(e.uid)
-            return send(e)
-
-        body = {
-            "__init__": lambda self, **kwargs: None,
-            "decode_config": classmethod(lambda cls, text: {}),
-            "send_event": send_event,
-        }
-        classes[name] = type(name, (), {**body, **attributes})
-        return uids
-
-    return add
-
-
-def fill(box, count, *handlers, prefix="u"):
-    """Put due entries for handlers."""
-    configs = dict.fromkeys(handlers, "")
-    events = [Event("n", uid=f"{prefix}{number}") for number in range(count)]
-    for claim in box.put_many([NewEntry(event, configs) for event in events]):
-        claim.postpone(1)
+from outbox.pools import TIMEOUT, fill, treat_as_overdue
 
 
 class ConcurrentCalls:
@@ -77,45 +43,6 @@ class ConcurrentCalls:
         with self._lock:
             self._now -= 1
         return True
-
-
-def treat_as_overdue(monkeypatch, condition):
-    """Let the calls that meet a condition exceed the pool's timeout at once, and no others."""
-    overdue = Lane.overdue
-
-    def overdue_calls(lane, timeout):
-        if timeout != TIMEOUT:
-            return overdue(lane, timeout)
-        return [call for call in lane.running if call.current and condition(lane, call)]
-
-    monkeypatch.setattr(Lane, "overdue", overdue_calls)
-
-
-def deliver_in_one_batch(box, register, send_events, count):
-    """Deliver entries in one call of `send_events`; return the reports of the pool."""
-    called, fed = threading.Event(), threading.Event()
-
-    def send(e):
-        if e.uid == "second0":
-            called.set()
-            return fed.wait(SECONDS)
-        return True
-
-    register("batches", send, send_events=send_events)
-    reports = Reports()
-    pool = DeliveryPool(box, TIMEOUT, 1, reports)
-    fill(box, 1, "batches", prefix="first")
-    pool.feed(box.candidates())  # loads the handler
-    assert pool.wait(SECONDS)
-    fill(box, 1, "batches", prefix="second")
-    pool.feed(box.candidates())
-    assert called.wait(SECONDS)  # the only thread is busy, so the other entries wait together
-    fill(box, count, "batches")
-    pool.feed(box.candidates())
-    fed.set()
-    assert pool.wait(SECONDS)
-    pool.close()
-    return reports
 
 
 # Concurrent calls.
@@ -145,137 +72,6 @@ def test_handler_can_limit_its_concurrent_deliveries(box, register, limit):
     fill(box, 20, "limited")
     deliver(box)
     assert calls.most == limit
-
-
-def test_a_handler_with_send_events_gets_batches_of_at_most_a_hundred(box, register):
-    sizes = []
-    register("many", send_events=lambda self, events: sizes.append(len(events)) or [True] * len(events))
-    fill(box, 250, "many")
-    assert all(outcome for _, outcome in deliver(box))
-    assert 1 < max(sizes) <= 100
-    assert names_by_state(box) == {}
-
-
-@pytest.mark.parametrize(("attributes", "pauses"), [({"pace": 7.0}, [7.0]), ({}, []), ({"pace": "invalid"}, [])])
-def test_calls_of_a_handler_respect_its_pace(register, monkeypatch, attributes, pauses):
-    register("paced", **attributes)
-    recipient = Recipient("paced", "")
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    recipient.wait_turn()  # the pace is not known before the handler is loaded
-    recipient.load()
-    recipient.wait_turn()
-    recipient.wait_turn()
-    assert slept == pauses
-
-
-@pytest.mark.parametrize(("computed", "blocked"), [(1.0, 3.0), (9.0, 0.0)], ids=["one processor", "several processors"])
-def test_time_in_which_another_thread_computes_does_not_count_as_blocked(box, register, monkeypatch, computed, blocked):
-    register("fine")
-    work = Work(box.put(Event("n"), {"fine": ""}))
-    monkeypatch.setattr(time, "perf_counter", iter([10.0, 14.0]).__next__)
-    monkeypatch.setattr(time, "process_time", iter([5.0, 5.0 + computed]).__next__)
-    assert send_works(Lane("fine", ""), [work])[2] == blocked
-
-
-def test_each_event_of_a_batch_has_its_own_result(box, register):
-    def send_events(self, events):
-        results = {"u1": False, "u2": OSError("down"), "u3": PermanentError("never")}
-        return [results.get(event.uid, True) for event in events]
-
-    reports = deliver_in_one_batch(box, register, send_events, 6)
-    failures = {entry.event.uid: str(reports.outcome(entry)) for entry, _ in reports.ended}
-    assert {
-        uid: text.partition(": not delivered: ")[2] for uid, text in failures.items() if "not delivered" in text
-    } == {
-        "u1": "the handler returned False",
-        "u2": "down",
-        "u3": "never",
-    }
-    assert {state: len(found) for state, found in names_by_state(box).items()} == {"waiting": 2, "failed": 1}
-
-
-class NoTruth:
-    def __bool__(self):
-        raise ValueError("no truth value")
-
-
-def test_unfinished_result_in_a_batch_is_a_failure(register):
-    future = concurrent.futures.Future()
-    values = [future, (x for x in ()), NotImplemented, NoTruth(), OSError("down"), 1, None]
-    register("many", send_events=lambda self, events: values)
-    results = Recipient("many", "").send_events([Event("n")] * len(values))
-    assert [str(result) for result in results] == [
-        "send_events returned a future; it must deliver the event before it returns, so wait for the future's result",
-        "send_events returned a generator; it must deliver the event before it returns, so do not use yield",
-        "send_events returned NotImplemented; it must return True if it delivered the event",
-        "no truth value",
-        "down",
-        "True",
-        "False",
-    ]
-
-
-def test_async_send_events_is_an_error(register):
-    async def send_events(self, events):
-        return [True]
-
-    register("many", send_events=send_events)
-    with pytest.raises(TypeError, match="send_events returned an awaitable"):
-        Recipient("many", "").send_events([Event("n")])
-
-
-def test_send_events_can_be_a_generator(register):
-    sent = []
-
-    def send_events(self, events):
-        for e in events:
-            sent.append(e.uid)
-            yield True
-
-    register("many", send_events=send_events)
-    assert Recipient("many", "").send_events([Event("n", uid="a"), Event("n", uid="b")]) == [True, True]
-    assert sent == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param(lambda events: [True], id="too few results"),
-        pytest.param(lambda events: 1 / 0, id="an error"),
-        pytest.param(lambda events: (_ for _ in ()).throw(SystemExit(3)), id="an exit"),
-    ],
-)
-def test_each_event_of_a_failed_batch_is_tried_alone(box, register, answer):
-    def send(e):
-        if e.uid == "u7":
-            raise OSError("down")
-        return True
-
-    uids = register("many", send, send_events=lambda self, events: answer(events))
-    fill(box, 20, "many")
-    outcomes = {entry.event.uid: bool(outcome) for entry, outcome in deliver(box)}
-    assert [uid for uid, ok in outcomes.items() if not ok] == ["u7"]
-    assert sorted(uids) == sorted(outcomes)
-
-
-def test_a_batch_holds_events_of_one_span(box, register):
-    from event import _trace_context
-
-    seen = []
-
-    def send_events(self, events):
-        seen.append(_trace_context.current_span())
-        return [True] * len(events)
-
-    register("many", send_events=send_events)
-    spans = [_trace_context.new_span(None), _trace_context.new_span(None)]
-    fill(box, 1, "many")
-    for span in spans * 2:
-        put_in_span(box, Event("n"), {"many": ""}, span).postpone(1)
-    assert len(deliver(box)) == 5
-    assert {span and span.traceparent for span in seen} <= {None, *(span.traceparent for span in spans)}
 
 
 # Slow and hung handlers.
@@ -338,28 +134,6 @@ def test_slow_destination_with_a_large_backlog_does_not_delay_others(box, regist
     assert pool.wait(SECONDS)
     pool.close()
     assert names_by_state(box) == {}
-
-
-def test_pool_does_not_wait_for_a_handler_loaded_by_another_thread(monkeypatch):
-    loading, go_on = threading.Event(), threading.Event()
-
-    class Slow:
-        def __init__(self):
-            loading.set()
-            go_on.wait(SECONDS)
-
-        decode_config = classmethod(lambda cls, text: {})
-
-    monkeypatch.setattr(_registry, "get_handler", lambda name: Slow)
-    lane = Lane("slow", "")
-    thread = threading.Thread(target=lane.handler.load)
-    thread.start()
-    assert loading.wait(SECONDS)
-    with pytest.raises(TimeoutError, match="still being loaded"):
-        lane.handler.load()
-    go_on.set()
-    thread.join(SECONDS)
-    assert isinstance(lane.handler.load(), Slow)
 
 
 def test_full_pool_takes_no_more_entries(box, register, monkeypatch):
@@ -508,21 +282,6 @@ def test_entry_dropped_while_parked_is_skipped(box, register, monkeypatch):
     assert 0 < len(uids) < 300
 
 
-def test_events_of_a_hung_batch_are_tried_alone(box, register, monkeypatch):
-    sizes, finish = [], threading.Event()
-
-    def send_events(self, events):
-        sizes.append(len(events))
-        finish.wait(SECONDS)
-        return [True] * len(events)
-
-    treat_as_overdue(monkeypatch, lambda lane, call: call.batch)
-    deliver_in_one_batch(box, register, send_events, 3)
-    finish.set()
-    assert sizes == [3]
-    assert names_by_state(box) == {}
-
-
 def test_urgent_entry_is_delivered_before_queued_entries(box, register):
     finish, called = threading.Event(), threading.Event()
     uids = register("slow", lambda e: called.set() or finish.wait(SECONDS))
@@ -602,29 +361,6 @@ def test_pool_has_room_again_after_deliveries(box, register, monkeypatch):
     gate.set()
     assert pool.has_room_for(2, SECONDS)
     pool.close()
-
-
-def test_single_slow_call_does_not_end_taking_several_events_at_once(box, register):
-    register("fine")
-    lane = Lane("fine", "")
-    sizes = []
-    for seconds in (0.0001, 0.0001, 5.0, 5.0):
-        lane.record_call(seconds, 0.0)
-        lane.put_back(Work(box.put(Event("n"), {"fine": ""})) for _ in range(3))
-        sizes.append(len(lane.next_sending().remaining))
-        lane.empty()
-    assert sizes == [3, 3, 3, 1]
-
-
-def test_single_waiting_call_does_not_add_threads(register):
-    register("fine")
-    lane = Lane("fine", "")
-    lane.handler.load()
-    limits = []
-    for seconds in (0.0001, 5.0, 5.0):
-        lane.record_call(seconds, seconds)
-        limits.append(lane.limit(4))
-    assert limits == [1, 1, 4]
 
 
 def test_pool_has_room_only_after_the_urgent_entries_are_delivered(box, register):

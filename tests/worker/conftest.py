@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
 from cli.conftest import here, plugin  # noqa: F401  # fixtures
 from event import PermanentError
 from event._outbox import Outbox
+from event._worker import child
 from event._worker.protocol import LONGEST_REPORT, FrameReader, encode_frame
 from event._worker.reporter import Reporter
 from worker.job_thread import register_handlers
@@ -84,3 +86,15 @@ def delivered(monkeypatch):
 
     register_handlers(monkeypatch, good=lambda e: uids.append(e.uid) or True, bad=lambda _: False, refusing=refuse)
     return uids
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    """Keep the worker's main loop from changing this process; return the statuses with which it would have exited."""
+    statuses = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(os, "dup2", lambda fd, target: None)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(child, "end_within", lambda seconds: None)
+    return statuses

@@ -10,22 +10,15 @@ import time
 
 import pytest
 
-from event._event import Event, raw_content
 from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode_frame
 from helpers.commands import stored_events
+from worker.jobs import send_job
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
 
 TIMEOUT = 60.0  # seconds for any wait, so that a busy machine does not fail a test
-
-
-def job(**values):
-    event = Event("n", uid="u")
-    event.close()
-    values = {"handlers": [["file", "events"]], "sending": "s", "timeout": 60, "deadline": 1e9, **values}
-    return {"job": "send", "event": raw_content(event), **values}
 
 
 def receive_kinds(worker):
@@ -65,9 +58,9 @@ def spawn():
 
 def test_worker_runs_jobs_until_it_is_asked_to_exit(here):
     worker = Worker.spawn()
-    worker.send(job(), deadline=time.monotonic() + TIMEOUT)
+    worker.send(send_job(), deadline=time.monotonic() + TIMEOUT)
     assert receive_kinds(worker) == ["taken", "begin", "result", "done"]
-    worker.send(job(sending="t"), deadline=time.monotonic() + TIMEOUT)
+    worker.send(send_job(sending="t"), deadline=time.monotonic() + TIMEOUT)
     assert receive_kinds(worker) == ["taken", "begin", "result", "done"]
     worker.finish(TIMEOUT)
     assert worker.ended == "it was asked to end"

@@ -7,12 +7,10 @@ import pathlib
 
 import pytest
 
-from event._event import Event, raw_content
 from event._outbox import Outbox
 from event._worker import EventSender, Worker, sending
-from event._worker.results import Result
 from helpers.commands import handler_source, stored_events
-from worker.simulation import Simulation
+from worker.jobs import send, summary
 
 if os.name == "nt":
     pytest.skip("platform: the handlers end their process as on a POSIX system", allow_module_level=True)
@@ -23,12 +21,6 @@ CRASHES = handler_source("import os; os._exit(3)")
 CRASHED = "its process ended with status 3"
 HANGS = handler_source("open('called', 'w').close(); __import__('threading').Event().wait()")
 RECORDS_ITS_PROCESS = handler_source("import os; print(os.getpid(), file=open('pids', 'a')); return True")
-
-
-def content():
-    event = Event("n", uid="u")
-    event.close()
-    return raw_content(event)
 
 
 @pytest.fixture
@@ -68,14 +60,6 @@ def after_receive(monkeypatch):
         monkeypatch.setattr(sending, "receive", receive_and_call)
 
     return set_callback
-
-
-def send(sender, **values):
-    return sender.send(content(), **{"sending": "s", **values})
-
-
-def summary(sent):
-    return [(result.handler, result.ok, result.error) for result in sent.results]
 
 
 def entries():
@@ -386,7 +370,7 @@ def test_missing_file_is_logged_once_by_several_workers(make_sender, plugin):
     assert sender.logged == ["cannot attach 'gone' to event n (u): no such file"]
 
 
-# Interrupts and invalid reports.
+# Interrupts.
 
 
 def test_interrupt_kills_the_workers(make_sender, monkeypatch):
@@ -400,127 +384,3 @@ def test_interrupt_kills_the_workers(make_sender, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         send(make_sender(FILE))
     assert [worker.ended for worker in workers] == ["it was ended"]
-
-
-def test_report_with_wrong_types_counts_as_a_failure():
-    invalid = {"ok": 1, "error": 2, "said": None, "seconds": "x", "permanent": "yes", "loaded": 0, "done": [1]}
-    assert Result("h", invalid).as_dict() == {
-        "done": [],
-        "handler": "h",
-        "ok": False,
-        "error": "",
-        "said": "",
-        "seconds": 0.0,
-        "permanent": False,
-        "loaded": True,
-        "skipped": False,
-        "timed_out": False,
-    }
-    assert Result("h", {"done": "no list"}).done == []
-    assert Result("h", {"done": ["ann", None]}).done == ["ann"]
-
-
-def test_repr_of_a_result_has_the_handler_and_whether_it_delivered():
-    assert repr(Result("h", {"ok": False})) == "<Result h: not delivered>"
-    assert repr(Result("h", {"ok": True})) == "<Result h: delivered>"
-
-
-# Fake workers and a fake clock.
-
-
-@pytest.fixture
-def simulation(monkeypatch):
-    return Simulation(monkeypatch)
-
-
-def fake_sender(*handlers, outbox=None, timeout=TIMEOUT):
-    logged = []
-    sender = EventSender([(name, "") for name in handlers], outbox=outbox, timeout=timeout, log=logged.append)
-    sender.logged = logged
-    return sender
-
-
-def report_success(worker, *handlers):
-    for name in handlers:
-        worker.report("result", handler=name, ok=True)
-    worker.report("done")
-
-
-def test_worker_is_killed_at_the_deadline(simulation):
-    start = simulation.now
-    sent = send(fake_sender("a"))
-    assert summary(sent) == [("a", False, "not done within 60 s")]
-    assert sent.results[0].timed_out
-    (worker,) = simulation.workers
-    assert worker.ended == "it was not done in time"
-    assert simulation.now == start + 60
-
-
-def test_worker_without_heartbeats_for_two_fifths_of_the_timeout_is_killed(simulation):
-    def answer(worker):
-        if len(simulation.workers) == 1:
-            worker.report("begin", heartbeat=True)
-        else:
-            report_success(worker, "a", "b")
-
-    simulation.on_spawn = answer
-    start = simulation.now
-    sent = send(fake_sender("a", "b"))
-    assert summary(sent) == [("a", True, ""), ("b", True, "")]
-    assert simulation.workers[0].ended == "a handler stopped its process"
-    assert simulation.now == pytest.approx(start + 24, abs=0.2)
-
-
-def test_outbox_that_hangs_for_half_of_the_timeout_is_not_used(simulation):
-    def answer(worker):
-        if len(simulation.workers) == 1:
-            worker.report("taken")
-        else:
-            report_success(worker, "a")
-
-    simulation.on_spawn = answer
-    sender = fake_sender("a", outbox="ob")
-    assert summary(send(sender)) == [("a", True, "")]
-    assert [worker.jobs[0]["outbox"] for worker in simulation.workers] == ["ob", None]
-    assert sender.logged == [
-        "the event cannot be kept in the outbox ob and is sent without it: it did not answer within 30.0 s"
-    ]
-
-
-def test_worker_with_a_hung_handler_gets_no_other_event(simulation):
-    def answer(worker):
-        worker.report("result", handler="a", ok=len(simulation.workers) == 2, timed_out=len(simulation.workers) == 1)
-        report_success(worker, "b")
-
-    simulation.on_spawn = answer
-    sender = fake_sender("a", "b")
-    assert summary(send(sender)) == [("a", False, "not done within 60 s"), ("b", True, "")]
-    assert simulation.workers[0].ended
-    assert summary(send(sender)) == [("a", True, ""), ("b", True, "")]
-    assert len(simulation.workers) == 2
-
-
-def test_untried_handler_is_tried_alone_and_can_time_out(simulation):
-    def answer(worker):
-        if len(simulation.workers) == 2:
-            worker.report("result", handler="other", ok=True)
-            worker.report("result", handler="a", ok=False, timed_out=True, error="TimeoutError")
-        worker.report("done")
-
-    simulation.on_spawn = answer
-    sent = send(fake_sender("a"))
-    assert summary(sent) == [("a", False, "not done within 60 s")]
-    assert [worker.jobs[0]["alone"] for worker in simulation.workers] == [True, True]
-
-
-def test_file_that_several_workers_miss_is_listed_and_logged_once(simulation):
-    def answer(worker):
-        worker.report("not_attached", name="log", text="it is gone")
-        worker.report("not_attached", name="log", text="it is gone")
-        worker.report("not_attached", name="other", text="")  # the worker has logged the reason
-        report_success(worker, "a")
-
-    simulation.on_spawn = answer
-    sender = fake_sender("a")
-    sent = send(sender)
-    assert (sent.not_attached, sender.logged) == (["log", "other"], ["it is gone"])
