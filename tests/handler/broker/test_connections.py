@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import event
 from event._broker import publisher as publisher_module
 from event.handler.broker import BrokerHandler
 from helpers.published import SOON, closed_event, take_messages
