@@ -14,10 +14,6 @@ if os.name == "nt":
     pytest.skip("platform: the signals are those of a POSIX system", allow_module_level=True)
 
 
-class Counts:  # of the loop
-    finished, dead_lettered = 3, 0
-
-
 @pytest.fixture
 def simulate(monkeypatch):
     """Return a function that replaces sink and loop. The loop calls each of the arguments, and ends.
@@ -26,7 +22,7 @@ def simulate(monkeypatch):
     """
     calls, jobs = [], []
 
-    def start(*acts, counts=Counts):
+    def start(*acts, dead=0):
         class Sink:
             def __init__(self, job, listener):
                 jobs.append(job)
@@ -39,7 +35,7 @@ def simulate(monkeypatch):
 
         class Relay:
             def __init__(self, url, queue, sink, log):
-                self.counts = counts
+                self.relayed, self.dead_lettered = 3, dead
 
             def run(self, stop):
                 for act in acts:
@@ -83,12 +79,9 @@ def test_second_signal_aborts_the_sink(command, simulate):
 
 
 def test_dead_lettered_messages_are_counted(command, simulate):
-    class Dead(Counts):
-        dead_lettered = 2
-
-    simulate(counts=Dead)
+    simulate(dead=2)
     status, _, err = command("relay", URL, *FILE)
-    assert (status, err[-1]) == (0, "e3-event relay: 1 relayed, 2 dead-lettered")
+    assert (status, err[-1]) == (0, "e3-event relay: 3 relayed, 2 dead-lettered")
 
 
 def test_broken_handler_is_reported_and_nothing_is_consumed(command, simulate):

@@ -64,11 +64,11 @@ class RelayThread:
 
     @property
     def finished(self):
-        return self._relay.counts.finished
+        return self._relay.relayed + self._relay.dead_lettered
 
     @property
     def dead_lettered(self):
-        return self._relay.counts.dead_lettered
+        return self._relay.dead_lettered
 
     def stop(self):
         self.stop_flag.set()

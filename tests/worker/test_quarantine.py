@@ -86,10 +86,10 @@ def test_entry_is_released_after_each_handler_tried_it_alone(observed, simulatio
     assert observed.quarantine.lanes == set()
     answer(worker)
     observed.step()
-    assert [(job["claim"], job["handlers"], job["hold"]) for job in worker.jobs] == [
-        ("e.claim", ["a"], True),
-        ("new.claim", ["b"], True),
-        ("new.claim", [], False),
+    assert [(job["claim"], job["handler"]) for job in worker.jobs] == [
+        ("e.claim", "a"),
+        ("new.claim", "b"),
+        ("new.claim", ""),
     ]
     assert observed.listener.entries == [("e", "waiting", [("a", ""), ("b", "")])]
     assert observed.tried == [("lane-a", False), ("lane-b", False)]
@@ -120,14 +120,14 @@ def test_crash_of_a_handler_alone_is_journaled_as_its_failure(observed, simulati
     assert [(result["handler"], result["error"]) for result in job["results"]] == [
         ("a", "its process ended with SIGSEGV")
     ]
-    assert job["handlers"] == ["b"]
+    assert job["handler"] == "b"
 
 
 def test_death_of_a_worker_without_a_claim_counts_against_no_handler(observed, simulation):
     observed.add("e", "a")
     observed.step()
     observed.die(simulation.workers[0], begun=False)
-    assert simulation.workers[1].jobs[0]["handlers"] == ["a"]
+    assert simulation.workers[1].jobs[0]["handler"] == "a"
     observed.die(simulation.workers[1], begun=False)
     assert observed.tried == []
     assert observed.listener.entries == [("e", "claimed", [])]
@@ -147,7 +147,7 @@ def test_worker_that_dies_between_handlers_is_replaced(observed, simulation):
     observed.add("e")
     observed.step()
     observed.die(simulation.workers[0])
-    assert simulation.workers[1].jobs[0]["handlers"] == []
+    assert simulation.workers[1].jobs[0]["handler"] == ""
     assert observed.tried == []
 
 
@@ -168,7 +168,7 @@ def test_handler_without_a_result_is_not_tried_again(observed, simulation):
     simulation.workers[0].report("begin", claim="new.claim")
     simulation.workers[0].report("done")
     observed.step()
-    assert simulation.workers[0].jobs[1]["handlers"] == ["b"]
+    assert simulation.workers[0].jobs[1]["handler"] == "b"
     assert observed.tried == []
 
 
@@ -185,7 +185,7 @@ def test_handler_with_a_paused_lane_is_not_tried(observed, simulation):
     observed.paused.add("lane-a")
     observed.add("e", "a", "b")
     observed.step()
-    assert simulation.workers[0].jobs[0]["handlers"] == ["b"]
+    assert simulation.workers[0].jobs[0]["handler"] == "b"
 
 
 def test_two_entries_are_tried_at_the_same_time(observed, simulation):

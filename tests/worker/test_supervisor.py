@@ -206,7 +206,7 @@ def test_entry_of_a_crash_is_quarantined_and_its_lane_held(watch, simulation, li
     crash(watch, simulation.workers[0])
     watch.step(0.0)
     _, main, alone = simulation.workers
-    assert alone.jobs[0]["handlers"] == ["a"]
+    assert alone.jobs[0]["handler"] == "a"
     assert main.jobs[0]["leave"] == ["e"]
     assert main.jobs[0]["hold"] == ["lane-a"]
     for kind, values in [("begin", {"claim": "new"}), ("result", {"ok": True}), ("done", {})]:

@@ -47,6 +47,7 @@ class PublisherPool:
         :raises TooLargeError: the message is too large for the broker
         """
         end = time.monotonic() + timeout
+        nodes = len(self.url.addresses)
         pooled = self._take_from_pool()
         connections = 0  # opened so far
         while True:
@@ -54,11 +55,13 @@ class PublisherPool:
                 return self._attempt(pooled, connections, queue, message, end)
             except BrokerError as error:
                 connections += 0 if pooled else 1
-                pause = backoff(connections // len(self.url.addresses) - 1, _FIRST_PUBLISH_PAUSE, _MAX_PUBLISH_PAUSE)
+                pause = backoff(connections // nodes - 1, _FIRST_PUBLISH_PAUSE, _MAX_PUBLISH_PAUSE)
                 pooled = None  # the other pooled connections are probably lost as well
-                if self._is_final(error, connections) or time.monotonic() + pause >= end:
+                # Try a refused login only once on each node: some servers lock a user after several failures.
+                attempts = nodes if isinstance(error, RefusedError) else max(_ATTEMPTS, nodes)
+                if connections >= attempts or time.monotonic() + pause >= end:
                     raise
-            if connections and connections % len(self.url.addresses) == 0:
+            if connections and connections % nodes == 0:
                 time.sleep(pause)
 
     def close(self) -> None:
@@ -81,11 +84,6 @@ class PublisherPool:
             pooled.publisher.close(0.0)
             raise
         self._return_to_pool(pooled)
-
-    def _is_final(self, error: BrokerError, connections: int) -> bool:
-        nodes = len(self.url.addresses)
-        # Try a refused login only once on each node: some servers lock a user after several failures.
-        return connections >= (nodes if isinstance(error, RefusedError) else max(_ATTEMPTS, nodes))
 
     def _return_to_pool(self, connection: _PooledConnection) -> None:
         connection.last_used = time.monotonic()

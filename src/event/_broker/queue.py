@@ -111,51 +111,35 @@ class Publisher(Protocol):
 class Consumer(Protocol):
     """A connection that receives the messages of one queue. It is not thread-safe.
 
-    Every `BrokerError` except `NotAcceptedError` means that the connection is lost. The broker then redelivers the
-    unacknowledged messages, and the consumer can't be used again.
+    All methods except `close` raise `BrokerError` if the connection is lost. The broker then redelivers the
+    unacknowledged messages, and the consumer can't be used again. `requeue` and `dead_letter` also raise
+    `NotAcceptedError` or `TooLargeError`. Then the message was not published and is not acknowledged.
     """
 
     poll_interval: float
     """The longest `wait`, in seconds, after which a relay still reacts to signals in time."""
 
     def receive(self, limit: int, wait: float) -> list[ReceivedMessage]:
-        """Return up to `limit` messages. Wait up to `wait` seconds for the first one, but not for the others.
-
-        :raises BrokerError: the connection is lost
-        """
+        """Return up to `limit` messages. Wait up to `wait` seconds for the first one, but not for the others."""
         ...
 
     def acknowledge(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Acknowledge messages, so that the broker removes them, with as few requests as possible.
-
-        :raises BrokerError: the connection is lost
-        """
+        """Acknowledge messages, so that the broker removes them, with as few requests as possible."""
         ...
 
     def requeue(self, message: ReceivedMessage, headers: Mapping[str, str], delay: float = 0.0) -> None:
         """Publish a message at the end of its queue with other headers, and acknowledge the received one.
 
         :param delay: seconds until the broker delivers the message again, if it supports a delay
-        :raises NotAcceptedError: the message was not published and is not acknowledged
-        :raises TooLargeError: the message was not published and is not acknowledged
-        :raises BrokerError: the connection is lost
         """
         ...
 
     def dead_letter(self, message: ReceivedMessage, headers: Mapping[str, str]) -> None:
-        """Publish a message to the dead-letter queue with other headers, and acknowledge the received one.
-
-        :raises NotAcceptedError: the message was not published and is not acknowledged
-        :raises TooLargeError: the message was not published and is not acknowledged
-        :raises BrokerError: the connection is lost
-        """
+        """Publish a message to the dead-letter queue with other headers, and acknowledge the received one."""
         ...
 
     def keep_alive(self) -> None:
-        """Renew the lease of unacknowledged messages. Call this once a second while processing messages.
-
-        :raises BrokerError: the connection is lost
-        """
+        """Renew the lease of unacknowledged messages. Call this once a second while processing messages."""
         ...
 
     def close(self) -> None:

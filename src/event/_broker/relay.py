@@ -72,18 +72,6 @@ class _Pending:
 
 
 @dataclass(slots=True)
-class RelayCounts:
-    """The number of messages that a relay has processed.
-
-    :ivar finished: delivered or dead-lettered messages
-    :ivar dead_lettered: dead-lettered messages
-    """
-
-    finished: int = 0
-    dead_lettered: int = 0
-
-
-@dataclass(slots=True)
 class _Reporter:
     """Report each problem at most once an hour."""
 
@@ -103,11 +91,12 @@ class Relay:
 
     :param sink: processes the messages
     :param report: called with one line for each problem; the same problem is reported at most once an hour
-    :ivar counts: the number of processed messages
+    :ivar relayed: how many messages all handlers have delivered, or the outbox has stored
+    :ivar dead_lettered: how many messages were dead-lettered
     """
 
     def __init__(self, url: BrokerURL, queue: str, sink: Sink, report: Callable[[str], None]) -> None:
-        self.counts = RelayCounts()
+        self.relayed = self.dead_lettered = 0
         self._url = url
         self._queue = queue
         self._sink = sink
@@ -307,7 +296,7 @@ class Relay:
             for pending in finished:
                 self._remember(pending.message.id)  # in case the acknowledgement does not reach the broker
             consumer.acknowledge([pending.message for pending in finished])
-            self.counts.finished += len(finished)
+            self.relayed += len(finished)
         for pending in batch:
             result: Any = pending.result
             if result.disposition is Disposition.KEEP:
@@ -342,8 +331,7 @@ class Relay:
         headers = pending.state.restarted().as_headers()
         consumer.dead_letter(pending.message, {**headers, REASON_HEADER: reason})
         self._report(f"a message is dead-lettered to {self._queue}.dead: {reason}")
-        self.counts.finished += 1
-        self.counts.dead_lettered += 1
+        self.dead_lettered += 1
 
     def _note_failure(self, pending: _Pending, queue: str, error: Exception) -> float:
         """Report that a message can't be moved to a queue; return the seconds until the next attempt."""

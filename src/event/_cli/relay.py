@@ -112,8 +112,8 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             sink.abort()
             shutdown.status = 130
-    dead = relay.counts.dead_lettered
-    say(f"{relay.counts.finished - dead} relayed{f', {dead} dead-lettered' if dead else ''}")
+    dead = relay.dead_lettered
+    say(f"{relay.relayed} relayed{f', {dead} dead-lettered' if dead else ''}")
     return shutdown.status
 
 

@@ -70,7 +70,7 @@ def release_entries(outbox: str, entries: Sequence[tuple[str, Sequence[Result]]]
         return state
     for claim, results in entries:
         job = {"job": "resume", "outbox": outbox, "claim": claim, "results": [result.as_dict() for result in results]}
-        worker.send({**job, "limit": timeout + EXIT_TIMEOUT}, deadline=deadline)
+        worker.send({**job, "alone": True, "limit": timeout + EXIT_TIMEOUT}, deadline=deadline)
     while not (is_done or worker.ended) and time.monotonic() < deadline:
         for _, report in receive([worker], deadline):  # only of the last job
             state = str(report.get("where", state))
@@ -236,8 +236,7 @@ class _Case:
         return {
             "claim": self.entry.claim,
             "results": [result.as_dict() for result in self.unjournaled],
-            "handlers": [self.trying] if self.trying else [],
-            "hold": bool(self.trying),
+            "handler": self.trying,
         }
 
     def note_begin(self, claim: str, seconds: float) -> None:

@@ -7,16 +7,13 @@ Fields of the job:
 ``claim``       the name of the dead worker's claim, from its report ``kept`` or ``begin``
 ``results``     results to add to the entry's journal: ``handler``, ``ok``, ``error``, ``seconds``, ``said``,
                 ``permanent`` and ``done`` of each
-``handlers``    the names of the pending handlers to call now
-``timeout``     the timeout that error messages name, in seconds
-``deadline``    when the handlers must be done, by the system's monotonic clock
-``alone``       whether to call the handlers in the main thread
-``hold``        whether to keep the claim for another ``resume`` until every handler has delivered the event; ``end``
-                is not reported then
+``handler``     the name of a pending handler to call now, in the main thread. The claim is then kept for another
+                ``resume``, unless every handler has delivered the event. Without it, the claim is released
 ==============  ==================================================================================================
 
-Reports: ``begin`` with the name of the new ``claim``, a ``result`` for each of ``handlers``, and ``end``. If the dead
-worker's claim no longer exists, there is only ``not_adopted``, with the entry's state as ``where``.
+Reports: ``begin`` with the name of the new ``claim``, the ``result`` of ``handler``, and ``end`` if the claim is
+released. If the dead worker's claim no longer exists, there is only ``not_adopted``, with the entry's state as
+``where``.
 """
 
 from __future__ import annotations
@@ -43,18 +40,16 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         if claim is None:
             reporter.report("not_adopted", where=state_of(outbox, job["claim"].partition(".")[0]))
             return
-    pending = claim.entry.pending
-    handlers = {name: LazyHandler(name, pending[name]) for name in job.get("handlers", ()) if name in pending}
+    name, pending = job.get("handler", ""), claim.entry.pending
+    handlers = {name: LazyHandler(name, pending[name])} if name in pending else {}
     with Log(reporter, claim.entry.handlers):
         for result in job.get("results", ()):
             if result["handler"] in claim.entry.pending:
                 claim.record(_delivery_from_report(result))
-        reporter.report("begin", claim=claim.name, heartbeat=reporter.has_heartbeat)
+        reporter.report("begin", claim=claim.name)
         token = _trace_context.active_span.set(claim.entry.span)
         try:
-            send_to_handlers(
-                handlers, claim.event("".join(handlers) if len(handlers) == 1 else ""), job, reporter, claim
-            )
+            send_to_handlers(handlers, claim.event(name), {"alone": True, "hold": bool(name)}, reporter, claim)
         finally:
             _trace_context.active_span.reset(token)
 
