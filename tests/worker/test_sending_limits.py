@@ -41,6 +41,7 @@ def test_worker_without_heartbeats_for_two_fifths_of_the_timeout_is_killed(simul
     def answer(worker):
         if len(simulation.workers) == 1:
             worker.report("begin", heartbeat=True)
+            worker.report("alive", memory=0, threads=1)
         else:
             report_success(worker, "a", "b")
 

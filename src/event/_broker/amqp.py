@@ -194,7 +194,8 @@ class AMQPConsumer:
         # Publish through a separate connection: a broker that is low on memory stops reading from connections that
         # publish, and this consumer must still be able to acknowledge.
         outgoing = OutgoingMessage(message.body, message.id, headers)
-        for attempt in range(len(self._url.addresses) + 1):
+        attempt = 0
+        while True:
             self.keep_alive()
             try:
                 if self._publisher is None:
@@ -208,7 +209,8 @@ class AMQPConsumer:
                 publisher, self._publisher = self._publisher, None
                 if publisher is not None:
                     publisher.close(0.0)
-                if attempt == len(self._url.addresses):
+                attempt += 1
+                if attempt > len(self._url.addresses):
                     raise NotAcceptedError(str(error)) from error
         self.acknowledge([message])
 
