@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+from contextlib import suppress
 
 import event
 from event._outbox import Outbox
@@ -38,9 +39,12 @@ def put_waiting(*names, handlers=(("file", "events"),), outbox="ob"):
 def make_due(*entry_ids, outbox="ob"):
     """Make entries due now."""
     bucket = pathlib.Path(outbox, "waiting/30")
-    bucket.mkdir(exist_ok=True)
     for entry_id in entry_ids:
-        path_of(entry_id, outbox).rename(bucket / entry_id)
+        is_moved = False
+        while not is_moved:
+            bucket.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # a running `deliver` has removed the empty bucket
+                is_moved = bool(path_of(entry_id, outbox).rename(bucket / entry_id))
 
 
 def ids(outbox="ob", state="waiting"):
