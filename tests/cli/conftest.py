@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -9,7 +10,18 @@ import sys
 
 import pytest
 
+from cli.processes import started
 from event._cli import main
+from event._process import ci
+from helpers.commands import TO_FILES
+
+CI_MARKS = {variables["mark"].partition("=")[0] for variables in ci.SYSTEMS.values()}
+
+
+@pytest.fixture(autouse=True)
+def outside_of_ci(monkeypatch):
+    for name in CI_MARKS:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -30,6 +42,17 @@ def process(here):
         command = [sys.executable, "-m", "event", *args]
         kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
         return subprocess.run(command, env=env, check=False, encoding="utf-8", timeout=120, **kwargs)
+
+    return run
+
+
+@pytest.fixture
+def run(process):
+    """Return a function that runs ``e3-event run n``, with the file handler unless the options name others."""
+
+    def run(*args, default_handlers=TO_FILES, **kwargs):
+        handlers = () if "--handler" in args[: args.index("--")] else default_handlers
+        return process("run", "n", *handlers, *args, **kwargs)
 
     return run
 
@@ -69,3 +92,22 @@ def plugin(tmp_path, monkeypatch):
     yield install
     for module in modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def broker(monkeypatch, request):
+    """Set ``BROKER`` to the URL of a broker; return a queue of it."""
+    queue = request.getfixturevalue(getattr(request, "param", "stream"))
+    monkeypatch.setenv("BROKER", queue.server.url)
+    return queue
+
+
+@pytest.fixture
+def relaying(broker, here):
+    """Return a function that starts a relay of the queue."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*args, **kwargs):
+            return stack.enter_context(started("relay", "env:BROKER", "--queue", broker.name, *args, **kwargs))
+
+        yield start

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import event
 from event._outbox import Outbox
+from helpers.commands import handler_source
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "data" / "outbox"
 GOLDEN_ID = "8f14e45f-ceea-467f-a0e6-000000000001"
@@ -36,6 +37,14 @@ def put_waiting(*names, handlers=(("file", "events"),), outbox="ob"):
     return [entry_id for entry_id in ids(outbox) if entry_id not in before]
 
 
+def put_failed(command, plugin):
+    """Put an event that a handler rejects permanently; return the id of its entry."""
+    plugin("strict", handler_source("import event as e; raise e.PermanentError('no such board')"))
+    assert command("send", "n", "--outbox", "ob", "--handler", "strict")[0] == 0
+    (entry_id,) = ids(state="failed")
+    return entry_id
+
+
 def make_due(*entry_ids, outbox="ob"):
     """Make entries due now."""
     bucket = pathlib.Path(outbox, "waiting/30")
@@ -50,6 +59,11 @@ def make_due(*entry_ids, outbox="ob"):
 def ids(outbox="ob", state="waiting"):
     """Return the ids of the entries in a state."""
     return [candidate.id for candidate, _ in Outbox(outbox).entries(state)]
+
+
+def undelivered(outbox="outbox"):
+    """Return the entries of an outbox that are waiting or claimed."""
+    return [entry for _, entry in Outbox(outbox).entries("waiting", "claimed")]
 
 
 def path_of(entry_id, outbox="ob"):

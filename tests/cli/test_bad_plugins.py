@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from event._outbox import Outbox
+from cli.outboxes import undelivered
 from helpers.commands import HOLDS_THE_LOCK, handler_source, in_parallel, patched, stored_events
 
 if os.name == "nt":
@@ -102,10 +102,6 @@ def with_both_handlers(words, *options):
     return with_options(words, "--handler", "hostile=secret", "--handler", "file=events", *options)
 
 
-def waiting(outbox="outbox"):
-    return [entry for _, entry in Outbox(outbox).entries("waiting", "claimed")]
-
-
 @pytest.fixture
 def bad_plugins(plugin):
     """Return a function that installs bad plugins. It returns the kind of each, by the name of its handler."""
@@ -150,7 +146,7 @@ def test_bad_handler_changes_no_status_and_the_healthy_one_delivers(here, proces
         assert_reported(name, kind, done.stderr)
         assert "secret" not in done.stderr
         assert len(stored_events(here / name / "events")) == 1, kind
-        pending = [{*entry.pending} for entry in waiting(here / name / "outbox")]
+        pending = [{*entry.pending} for entry in undelivered(here / name / "outbox")]
         assert pending == ([{name}] if kind in FAILING else []), kind
 
 
@@ -171,7 +167,7 @@ def test_bad_handlers_of_one_event_do_not_affect_each_other(process, bad_plugins
         assert_reported(bad, kind, done.stderr)
     assert "secret" not in done.stderr
     assert len(stored_events()) == 1
-    (entry,) = waiting()
+    (entry,) = undelivered()
     assert {*entry.pending} == {bad for bad, kind in names.items() if kind in FAILING}
 
 
@@ -196,7 +192,7 @@ def test_handler_above_the_memory_limit_is_killed(here, plugin, words, status):
     assert done.returncode == (status or 0)
     assert "hostile: it used " in done.stderr
     assert len(stored_events()) == 1
-    (entry,) = waiting()
+    (entry,) = undelivered()
     assert [*entry.pending] == ["hostile"]
 
 

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from cli.processes import started
+from cli.relays import publish
 from cli.test_bad_plugins import BAD, EATS_MEMORY, FAILING, KINDS, bad_plugins  # noqa: F401  # a fixture
-from cli.test_relay import publish
 from event import Event
 from event._outbox import NewEntry, Outbox
 from helpers.brokers import RabbitQueue

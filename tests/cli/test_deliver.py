@@ -1,21 +1,18 @@
-"""``e3-event deliver``, and the events that ``send`` stores for it."""
+"""``e3-event deliver``."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import re
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-from contextlib import contextmanager
 
 import pytest
 
-from cli.outboxes import TRACED_ID, block, copy_golden, ids, make_due, path_of, put_waiting, text_of, unblock
+from cli.outboxes import TRACED_ID, copy_golden, ids, make_due, path_of, put_waiting, text_of, unblock
 from cli.processes import started
 from event import Event, EventManager
 from event._cli import deliver
@@ -32,91 +29,6 @@ def start(*args, **kwargs):
     """Start the command; return its `Popen`."""
     env = {**os.environ, "PYTHONUTF8": "1"}
     return subprocess.Popen([sys.executable, "-m", "event", *args], env=env, encoding="utf-8", **kwargs)
-
-
-# send
-
-
-def test_undelivered_event_is_stored_and_reported(command):
-    block()
-    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", *TO_FILES, "--handler", "file:b=other")
-    assert (status, out, len(err)) == (0, ["u"], 2)
-    assert err[0].startswith("file: ")
-    assert err[0].endswith("; kept")
-    assert err[1].startswith("file:b: delivered")
-    assert len(ids()) == 1
-
-
-def test_event_delivered_by_all_handlers_leaves_the_outbox_empty(command, monkeypatch):
-    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
-    status, _, err = command("send", "n", *TO_FILES)
-    assert (status, len(err)) == (0, 1)
-    assert [sorted(os.listdir(f"ob/{state}")) for state in sorted(os.listdir("ob"))] == [[]] * 5
-
-
-def test_handler_that_cannot_be_loaded_gets_its_event_later(command, plugin):
-    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
-    assert (status, out, len(err)) == (0, ["u"], 2)
-    assert err[0].startswith("late: no handler is named 'late'")
-    assert err[0].endswith("; not loaded (in --handler); kept")
-    plugin("late", handler_source("import pathlib; return pathlib.Path('got').write_text(event.uid + self.config)"))
-    status, _, err = command("deliver", "ob", "--all")
-    assert (status, len(err)) == (0, 2)
-    assert pathlib.Path("got").read_text("utf-8") == "u1"
-    assert len(stored_events()) == 1
-
-
-def test_event_is_stored_if_no_handler_loads(command):
-    status, out, err = command("send", "n", "--uid", "u", "--outbox", "ob", "--handler", "late=1")
-    assert (status, out) == (0, ["u"])
-    assert "; kept" in err[0]
-    assert len(ids()) == 1
-
-
-def test_failing_outbox_is_reported_and_the_event_sent(command):
-    pathlib.Path("ob").write_text("in the way", "utf-8")
-    status, _, err = command("send", "n", "--outbox", "ob", "--handler", "late=1", *TO_FILES)
-    assert (status, len(err)) == (1, 3)
-    assert f"cannot be kept in the outbox {os.path.abspath('ob')} and is sent without it" in err[0]
-    assert err[2].startswith("file: delivered")
-    assert len(stored_events()) == 1
-
-
-def test_log_of_a_handler_thread_is_a_separate_line(command, plugin):
-    log = "logging.getLogger('event').warning"
-    plugin(
-        "busy",
-        handler_source(
-            f"import threading; t = threading.Thread(target=lambda: ({log}('%d', 'x'), {log}('late')));"
-            "t.start(); t.join(); return True"
-        ),
-    )
-    status, _, err = command("send", "n", "--handler", "busy")
-    assert (status, err[:2]) == (0, ["%d", "late"])
-    assert err[2].startswith("busy: delivered")
-
-
-def test_long_reason_is_shortened_before_the_final_state(command, plugin):
-    plugin("down", handler_source("raise OSError('x' * 9999)"))
-    _, _, err = command("send", "n", "--outbox", "ob", "--handler", "down")
-    assert err[0].endswith("xx; kept")
-
-
-def test_permanently_refused_event_moves_to_failed(command, plugin):
-    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
-    status, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict")
-    assert status == 0
-    assert "is no longer retried, and is kept in failed/: no such board" in err[0]
-    assert err[1:] == ["strict: no such board; refused for good, kept"]
-    assert len(ids(state="failed")) == 1
-
-
-def test_permanent_and_temporary_failure_are_reported_differently(command, plugin):
-    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
-    block()
-    _, _, err = command("send", "n", "--outbox", "ob", "--handler", "strict", *TO_FILES)
-    assert err[0] == "strict: no such board; refused for good, kept"
-    assert err[1].endswith("; kept")
 
 
 @pytest.mark.parametrize(
@@ -137,9 +49,6 @@ def test_wrong_command_line_prints_one_line_and_exits_with_2(command, here, args
     assert (status, out, len(err)) == (2, [], 1)
     assert message in err[0]
     assert not list(here.iterdir())
-
-
-# deliver
 
 
 def test_entry_is_delivered_when_due_and_not_before(command):
@@ -416,144 +325,6 @@ def test_closed_terminal_does_not_stop_the_delivery(monkeypatch):
     report = deliver.Report("deliver")
     report.show_progress(RunningSupervisor())
     report.clear()
-
-
-# --watch
-
-# With the usual intervals, each of these tests would take seconds.
-SHORT_INTERVALS = """
-from event._cli import deliver
-from event._worker import deliver_job
-deliver._SIGNAL_CHECK_INTERVAL = deliver_job.POLL = 0.02
-"""
-
-
-@contextmanager
-def watching(*options, patch="", status=0):
-    """Run ``deliver --watch``. At the end, stop it with SIGTERM if it still runs, and check its status."""
-    with started("deliver", "ob", "--watch", *options, patch=SHORT_INTERVALS + patch) as watch:
-        yield watch
-        assert watch.end(signal.SIGTERM) == status
-
-
-BUSY = """import pathlib, time
-        pathlib.Path('begun').touch()
-        while not pathlib.Path('go').exists():
-            time.sleep(0.01)
-        return True"""
-
-
-@pytest.fixture
-def busy(command, plugin):
-    """Put an event for a handler that returns when the file ``go`` exists."""
-    command("send", "n", "--outbox", "ob", "--handler", "busy=1")
-    plugin("busy", handler_source(BUSY))
-
-
-def wait_until_busy():
-    wait_until(pathlib.Path("begun").exists, "the handler has the event")
-
-
-@POSIX
-@pytest.mark.parametrize(
-    ("number", "status"), [pytest.param("SIGTERM", 0, id="SIGTERM"), pytest.param("SIGINT", 130, id="SIGINT")]
-)
-def test_signal_ends_watch_after_the_current_delivery(busy, number, status):
-    with watching("--all", status=status) as watch:
-        wait_until_busy()
-        watch.signal(getattr(signal, number))
-        time.sleep(0.2)  # enough for a wrong exit; a right one waits for the handler
-        assert watch.popen.poll() is None
-        pathlib.Path("go").touch()
-        watch.popen.wait(60)
-    (line,) = watch.lines
-    assert "busy: delivered" in line
-    assert ids() == ids(state="claimed") == []
-
-
-@POSIX
-def test_second_signal_aborts_the_delivery_and_keeps_the_event(busy):
-    # The second signal counts even if it arrives at once. A busy machine has enough time to release the entry.
-    patch = "from event._process import shutdown\nfrom event._worker import supervisor\n"
-    patch += "shutdown.SAME_REQUEST = 0.0\nsupervisor._RELEASE_TIMEOUT = 60.0"
-    with watching("--all", patch=patch, status=130) as watch:
-        wait_until_busy()
-        watch.signal(signal.SIGINT)
-    assert (len(ids()), ids(state="claimed")) == (1, [])
-
-
-@POSIX
-def test_watch_delivers_new_and_due_entries(command):
-    """The outbox does not exist at first."""
-    with watching() as watch:
-        (first,) = put_waiting("first")
-        unblock()
-        assert command("outbox", "retry", first, "--outbox", "ob")[0] == 0
-        watch.line("first: file: delivered")
-        (second,) = put_waiting("second", handlers=[("file", "later")])
-        unblock("later")
-        make_due(second)
-        watch.line("second: file: delivered")
-    assert len(watch.lines) == 2
-
-
-# Writes a byte to a file whenever the outbox is scanned.
-COUNT_SCANS = """
-from event._outbox import Outbox
-candidates = Outbox.candidates
-def count_and_scan(*args, **kwargs):
-    with open("scans", "a") as file:
-        file.write("x")
-    return candidates(*args, **kwargs)
-Outbox.candidates = count_and_scan
-"""
-
-
-@POSIX
-def test_watch_survives_a_temporarily_unusable_outbox(command, here):
-    (first,) = put_waiting("first")
-    os.rename("ob/tmp", "away")
-    pathlib.Path("ob/tmp").write_text("in the way", "utf-8")
-    with watching("--all", patch=COUNT_SCANS) as watch:
-        wait_until(lambda: (here / "scans").exists() and (here / "scans").stat().st_size > 2, "the third scan")
-        os.remove("ob/tmp")
-        os.rename("away", "ob/tmp")
-        unblock()
-        assert command("outbox", "retry", first, "--outbox", "ob")[0] == 0
-        watch.line("first: file: delivered")
-    problem, _ = watch.lines  # which is printed only once
-    assert "not a directory" in problem
-
-
-@POSIX
-def test_watch_delivers_entries_of_a_dead_process(here):
-    code = (
-        "import event, time; from event._outbox import Outbox; put = Outbox('ob').put; "
-        "put(event.Event('waits'), {'file': 'events'}).postpone(0); put(event.Event('n'), {'file': 'events'}); "
-        "print('put', flush=True); time.sleep(300)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        try:
-            assert other.stdout.readline() == b"put\n"
-            with watching() as watch:
-                watch.line("waits: file: delivered")
-                other.kill()
-                watch.line("n: file: delivered")
-        finally:
-            other.kill()
-    assert len(watch.lines) == 2
-
-
-@POSIX
-def test_watch_with_all_tries_each_entry_that_is_not_due_once(here):
-    put_waiting("stuck")
-    with watching("--all") as watch:
-        watch.line("stuck: file: not a directory")
-        (other,) = put_waiting("other", handlers=[("file", "later")])
-        unblock("later")
-        make_due(other)
-        watch.line("other: file: delivered")
-    assert len(watch.lines) == 2
 
 
 # Plugins that exit or hang.

@@ -1,8 +1,7 @@
-"""``e3-event outbox``: list, show, retry and drop; and what ``check`` prints about an outbox."""
+"""``e3-event outbox``: list, show, retry and drop."""
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -14,16 +13,13 @@ import pytest
 
 import event
 from cli.outboxes import (
-    GOLDEN,
     GOLDEN_ID,
-    TRACED_ID,
-    block,
     copy_golden,
     golden_path,
     ids,
     path_of,
+    put_failed,
     put_waiting,
-    text_of,
     unblock,
 )
 from event._cli._support import outbox_index
@@ -31,14 +27,6 @@ from event._outbox import Candidate, Outbox
 from helpers.commands import TO_FILES, handler_source, stored_events
 
 AT = ("--outbox", "ob")
-
-
-def put_failed(command, plugin):
-    """Put an event that a handler rejects permanently; return its id."""
-    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no such board')"))
-    assert command("send", "n", *AT, "--handler", "strict")[0] == 0
-    (entry_id,) = ids(state="failed")
-    return entry_id
 
 
 def put_corrupt(command):
@@ -197,60 +185,6 @@ def test_first_line_is_printed_before_the_last_entry_is_read(here):
     assert process.wait() == 0
     assert rest.startswith("e3-event outbox list: 1 waiting")
     assert sum(map(int, re.findall(r"(\d+) (?:waiting|failed)", rest))) < 1000
-
-
-def test_new_entry_has_the_format_of_the_golden_entry(command, here):
-    """Other releases and other programs rely on the format."""
-    (here / "build.log").write_text("all well\n", "utf-8")
-    block("archive")
-    args = ["send", "compile", "target=arm", "--uid", "42", "--attach", "build.log", *AT]
-    assert command(*args, "--handler", "file=events", "--handler", "file:archive=archive")[0] == 0
-    (entry_id,) = ids()
-    path, model = path_of(entry_id), golden_path()
-    assert sorted(os.listdir(path)) == sorted(os.listdir(model))
-    assert (path / "0").read_bytes() == (model / "0").read_bytes()
-    written, expected = (lines_of(place)[:3] for place in (path, model))
-    for lines in (written, expected):
-        lines[1:] = sorted(lines[1:], key=lambda line: line["handler"])  # handlers run in parallel
-    assert [shape(line) for line in written] == [shape(line) for line in expected]
-    assert written[0]["event"]["attachments"] == expected[0]["event"]["attachments"]
-
-
-def lines_of(path):
-    """Return the complete lines of an entry's text."""
-    return [json.loads(line) for line in text_of(path).read_text("ascii").split("\n")[:-1]]
-
-
-def test_new_entry_with_a_span_has_the_format_of_the_golden_entry(command, monkeypatch):
-    model = lines_of(golden_path(TRACED_ID))[0]
-    monkeypatch.setenv("TRACEPARENT", model["trace"]["traceparent"])
-    monkeypatch.setenv("TRACESTATE", model["trace"]["tracestate"])
-    block()
-    manager = event.EventManager(outbox="ob")
-    manager.add_handler("file", "events")
-    with event.track("build") as parent:
-        assert not manager.send_event(event.Event("released"))
-    (entry_id,) = ids()
-    written = lines_of(path_of(entry_id))[0]
-    assert shape(written) == shape(model)
-    assert written["trace"] == {key: getattr(parent, key) for key in model["trace"]}
-
-
-def shape(value):
-    """Return the keys and types of a JSON value, in order."""
-    if isinstance(value, dict):
-        return [(key, shape(item)) for key, item in value.items()]
-    return [shape(item) for item in value] if isinstance(value, list) else type(value)
-
-
-def test_formats_page_shows_the_golden_entry():
-    page = (GOLDEN.parents[2] / "docs/reference/formats.md").read_text("utf-8")
-    shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "handlers" in text]
-    assert shown == [lines_of(golden_path())[0]]
-    (trace,) = re.findall(r'```json\n(\{"trace".*?)```', page, re.DOTALL)
-    assert json.loads(trace)["trace"] == lines_of(golden_path(TRACED_ID))[0]["trace"]
-    (journal,) = re.findall(r"```text\n(.{,3}time.*?)```", page, re.DOTALL)
-    assert [json.loads(text) for text in re.split(r"\n(?=\{)", journal)] == lines_of(golden_path())[1:]
 
 
 # Show
@@ -439,91 +373,6 @@ def test_entry_that_was_moved_meanwhile_prints_one_line(command, monkeypatch):
     for action in ("show", "retry", "drop"):
         status, out, err = command("outbox", action, GOLDEN_ID, *AT)
         assert (status, out, len(err)) == (1, [], 1)
-
-
-# Check
-
-
-def outbox_of(out):
-    return out[out.index("Outbox:") + 1]
-
-
-def test_check_reports_a_missing_outbox(command):
-    assert outbox_of(command("check")[1]) == "  none  if a handler fails, the event is lost"
-
-
-def test_check_counts_entries_and_creates_no_outbox(command, plugin, monkeypatch):
-    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob/deep")
-    status, out, _ = command("check")
-    assert (status, outbox_of(out)) == (
-        0,
-        f"  {os.path.abspath('ob/deep')}  ok; it is created when the first event is sent",
-    )
-    assert not os.path.exists("ob")
-    put_failed(command, plugin)
-    put_waiting("a", "b")
-    status, out, _ = command("check", *AT)
-    assert (status, outbox_of(out)) == (
-        0,
-        f"  {os.path.abspath('ob')}  ok; 0 in delivery, 2 waiting, 1 failed, 0 corrupt",
-    )
-
-
-def test_unusable_outbox_is_a_problem(command):
-    block("ob")
-    status, out, err = command("check", *AT)
-    assert (status, err) == (1, ["e3-event check: 1 problem"])
-    assert outbox_of(out).startswith(f"  {os.path.abspath('ob')}  broken: ")
-    status, out, _ = command("check", "--outbox", "ob/deep")
-    assert (status, "  broken: " in outbox_of(out)) == (1, True)
-
-
-@pytest.mark.parametrize("state", ["waiting", "tmp"])
-def test_unwritable_outbox_is_a_problem(command, monkeypatch, state):
-    put_waiting("n")
-    closed = os.path.abspath(f"ob/{state}")
-    # Not chmod, since it does not restrict root, and in a container the tests run as root.
-    monkeypatch.setattr(os, "access", lambda path, _mode: path != closed)
-    status, out, _ = command("check", *AT)
-    assert (status, outbox_of(out)) == (
-        1,
-        f"  {os.path.abspath('ob')}  broken: {closed} is not writable",
-    )
-
-
-def test_missing_state_directory_is_created_on_use(command):
-    put_waiting("n")
-    os.rmdir("ob/corrupt")
-    assert (
-        outbox_of(command("check", *AT)[1])
-        == f"  {os.path.abspath('ob')}  ok; 0 in delivery, 1 waiting, 0 failed, 0 corrupt"
-    )
-
-
-@pytest.mark.skipif(os.name == "nt", reason="platform: symbolic links need a privilege")
-def test_outbox_that_is_a_dangling_link_is_a_problem(command):
-    os.symlink("gone", "ob")
-    status, out, _ = command("check", *AT)
-    assert status == 1
-    assert outbox_of(out).endswith("ob is not a directory")
-
-
-def test_undelivered_test_event_is_not_stored(command, monkeypatch):
-    monkeypatch.setenv("E3_EVENT_OUTBOX", "ob")
-    block()
-    assert command("check", "--send", *TO_FILES)[0] == 1
-    assert not os.path.exists("ob")
-
-
-def test_check_stops_counting_at_its_limit(command):
-    (entry_id,) = put_waiting("n")
-    path = path_of(entry_id)
-    for number in range(1500):
-        os.link(path, f"{path}-{number}")
-    assert "0 in delivery, 1000 or more waiting, 0 failed" in outbox_of(command("check", *AT)[1])
-    assert command("outbox", "show", entry_id[:8], *AT)[2] == [
-        f"e3-event outbox show: 1000 or more IDs begin with {entry_id[:8]!r}; give a longer prefix"
-    ]
 
 
 def test_time_beyond_the_calendar_is_unknown():

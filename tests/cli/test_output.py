@@ -10,12 +10,12 @@ import sys
 import pytest
 
 import event
-from cli.outboxes import block, ids, make_due, put_waiting, unblock
+from cli.outboxes import block, ids, make_due, put_failed, put_waiting, unblock
 from event._cli._support import handler_options, terminal
 from event._cli._support.outbox_listing import age
 from event._outbox import Candidate, Outbox
 from event._worker import Result
-from helpers.commands import TO_FILES, handler_source, stored_events
+from helpers.commands import TO_FILES, stored_events
 
 AT = ("--outbox", "ob")
 
@@ -286,14 +286,6 @@ def test_version_option_has_a_short_form_and_prints_the_name(command):
 
 
 # Many entries
-
-
-def put_failed(command, plugin):
-    """Put an event that a handler rejects permanently; return its id."""
-    plugin("strict", handler_source("import event as e; raise e.error.PermanentError('no')"))
-    command("send", "n", *AT, "--handler", "strict")
-    (entry_id,) = ids(state="failed")
-    return entry_id
 
 
 def test_retry_all_makes_every_entry_due(command, plugin):

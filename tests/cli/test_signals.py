@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from cli.outboxes import undelivered
 from cli.processes import children_of
-from cli.test_run import waiting
 from helpers.commands import TO_FILES, handler_source, patched, stored_events
 
 if os.name == "nt":
@@ -288,7 +288,7 @@ def test_signals_during_the_send_neither_end_run_nor_lose_the_event(started, slo
     let_handler_return()
     assert process.wait(SECONDS) == 143
     assert received() == ["cancel"]
-    assert waiting() == []
+    assert undelivered() == []
 
 
 def test_kill_during_the_send_does_not_lose_the_event(started, slow_handler):
@@ -296,7 +296,7 @@ def test_kill_during_the_send_does_not_lose_the_event(started, slow_handler):
     wait_until_sending()
     process.kill()
     process.wait(SECONDS)
-    (entry,) = waiting()
+    (entry,) = undelivered()
     assert (entry.event.exit_code, entry.handlers) == (3, {"slow": "x"})
 
 

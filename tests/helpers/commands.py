@@ -32,6 +32,12 @@ def stored_events(path="events"):
     return [json.loads(file.read_text("utf-8")) for file in sorted(pathlib.Path(path).glob("*.json"))]
 
 
+def stored_event(path="events"):
+    """Return the only event that the file handler has written."""
+    (data,) = stored_events(path)
+    return data
+
+
 TO_FILES = ("--handler", "file=events")
 
 
