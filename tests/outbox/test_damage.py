@@ -96,14 +96,14 @@ def test_entry_of_another_user_is_ignored(box, caplog):
 def test_symbolic_link_instead_of_a_state_directory_is_not_followed(box, tmp_path, state):
     put_waiting(box)
     other = Outbox(tmp_path / "other")
-    kept, _ = put_waiting(other)
+    other_id, _ = put_waiting(other)
     os.rename(path_in(box, state), tmp_path / "moved")
     os.symlink(path_in(other, "waiting"), path_in(box, state))
     before = snapshot(other.path)
     with pytest.raises(NotADirectoryError, match="is not a directory"):
         claimed_ids(box, everything=True)
-    assert kept not in [candidate.id for candidate, _ in box.entries(*STATES[1:])]
-    assert box.find(kept[:8]) == []
+    assert other_id not in [candidate.id for candidate, _ in box.entries(*STATES[1:])]
+    assert box.find(other_id[:8]) == []
     if state in ("tmp", "claimed"):
         with pytest.raises(NotADirectoryError, match="is not a directory"):
             put(box)

@@ -191,9 +191,9 @@ def add_cycle(e):
     e.cycle["self"] = e.cycle
 
 
-@pytest.mark.parametrize("spoil", [add_failing_formatter, add_cycle])
-def test_event_that_cannot_be_stored_is_sent_directly(manager, box, board, attached, spoil, caplog):  # noqa: PLR0913  # fixtures
-    spoil(attached)
+@pytest.mark.parametrize("change", [add_failing_formatter, add_cycle])
+def test_event_that_cannot_be_stored_is_sent_directly(manager, box, board, attached, change, caplog):  # noqa: PLR0913  # fixtures
+    change(attached)
     assert manager.send_event(attached) is True
     assert board.uids == ["u"]
     assert "cannot be kept in the outbox" in caplog.text

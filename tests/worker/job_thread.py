@@ -9,8 +9,7 @@ import time
 
 from event import _registry
 from event._worker.protocol import LONGEST_REPORT, FrameReader
-
-TIMEOUT = 60.0  # seconds for any wait, so that a busy machine does not fail a test
+from helpers.waiting import SECONDS
 
 
 class JobThread:
@@ -29,9 +28,9 @@ class JobThread:
 
     def wait_for(self, kind, condition=lambda _: True):
         """Return the values of the first report of a kind that meets a condition."""
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + SECONDS
         while not (found := [values for name, values in self.reports if name == kind and condition(values)]):
-            assert time.monotonic() < end, f"no report {kind} within {TIMEOUT} s: {self.reports}"
+            assert time.monotonic() < end, f"no report {kind} within {SECONDS} s: {self.reports}"
             self._receive(0.1)
         return found[0]
 
@@ -49,7 +48,7 @@ class JobThread:
 
     def join(self):
         """Wait for the end of the job; return all reports."""
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + SECONDS
         while self._thread.is_alive():
             assert time.monotonic() < end, f"the job does not end: {self.reports}"
             self._receive(0.02)

@@ -83,7 +83,7 @@ class Simulation:
         return worker
 
     def receive(self, workers, deadline, wake_up):
-        """Return the queued reports. The clock stands still."""
+        """Return the queued reports. The time does not change."""
         found = [(worker, report) for worker in workers for report in worker.read()]
         if not found:
             sleep(0.001)  # let other threads run while one polls

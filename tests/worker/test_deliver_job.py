@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 
 import pytest
 
@@ -16,8 +15,8 @@ from event._outbox.pool import DeliveryPool
 from event._worker import deliver_job
 from event._worker.deliver_job import Delivering
 from helpers.entries import abandon, dead_owner, names_by_state, not_due_yet, put_waiting
-from helpers.waiting import wait_until
-from worker.job_thread import TIMEOUT, JobThread, register_handlers
+from helpers.waiting import SECONDS, wait_until
+from worker.job_thread import JobThread, register_handlers
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
@@ -131,16 +130,13 @@ def test_worker_without_threads_is_reported(box, connection, monkeypatch):
 
 def test_stopped_pass_finishes_the_running_delivery_and_releases_the_others(box, connection, monkeypatch):
     finish = threading.Event()
-    register_handlers(monkeypatch, good=lambda _: finish.wait(TIMEOUT))
+    register_handlers(monkeypatch, good=lambda _: finish.wait(SECONDS))
     for _ in range(3):
         put_waiting(box, good="")
     job = deliver(box, connection, jobs=1)
     job.wait_for("begin")
     job.send(job="stop")
-    end = time.monotonic() + TIMEOUT
-    while box.summary().counts["waiting"] < 2:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: box.summary().counts["waiting"] == 2)
     finish.set()
     assert dict(job.join())["summary"]["waiting"] == 2
 
@@ -166,7 +162,8 @@ def test_entry_left_to_another_worker_is_skipped(box, connection, delivered):
     assert names_by_state(box) == {"claimed": [left]}
 
 
-def test_entry_is_taken_over_after_another_worker_gave_it_up(box, connection, delivered):
+def test_entry_is_taken_over_after_another_worker_gave_it_up(box, connection, delivered, monkeypatch):
+    monkeypatch.setattr(deliver_job, "POLL", 0.01)
     left = abandon_to_dead_owner(box, put(box, "left"))
     entry_id = left.partition(".")[0]
     job = watch(box, connection, leave=[entry_id])
@@ -302,7 +299,15 @@ def test_frames_are_handled_during_a_drain(box, connection, delivered, monkeypat
     monkeypatch.setattr(deliver_job, "_DRAIN_CHECK_INTERVAL", 0.01)
     delivering = Delivering(make_job(box, hold=[KEY]), connection.reporter)
     put_waiting(box, e=Event("n", uid="u"), good="")
-    connection.send({"job": "release", "lane": KEY})
+    checks, next_job = [], connection.reporter.next_job
+
+    def send_a_frame_before_the_second_check(seconds):
+        checks.append(seconds)
+        if len(checks) == 2:
+            connection.send({"job": "release", "lane": KEY})
+        return next_job(seconds)
+
+    monkeypatch.setattr(connection.reporter, "next_job", send_a_frame_before_the_second_check)
     delivering.stop(drain=True)
     assert delivered == ["u"]
 

@@ -13,17 +13,16 @@ import pytest
 from event._worker import Worker, parent, receive, spawning, system
 from event._worker.protocol import encode_frame
 from helpers.commands import stored_events
+from helpers.waiting import SECONDS
 from worker.jobs import send_job
 
 if os.name == "nt":
     pytest.skip("platform: the pipes are those of a POSIX system", allow_module_level=True)
 
-TIMEOUT = 60.0  # seconds for any wait, so that a busy machine does not fail a test
-
 
 def receive_kinds(worker):
     """Receive reports until `done` or until the worker has ended; return their kinds."""
-    kinds, deadline = [], time.monotonic() + TIMEOUT
+    kinds, deadline = [], time.monotonic() + SECONDS
     while "done" not in kinds and not worker.ended and time.monotonic() < deadline:
         kinds += [report["report"] for _, report in receive([worker], deadline) if report["report"] != "alive"]
     return kinds
@@ -58,14 +57,14 @@ def spawn():
 
 def test_worker_runs_jobs_until_it_is_asked_to_exit(here):
     worker = Worker.spawn()
-    worker.send(send_job(), deadline=time.monotonic() + TIMEOUT)
+    worker.send(send_job(), deadline=time.monotonic() + SECONDS)
     assert receive_kinds(worker) == ["taken", "begin", "result", "done"]
-    worker.send(send_job(sending="t"), deadline=time.monotonic() + TIMEOUT)
+    worker.send(send_job(sending="t"), deadline=time.monotonic() + SECONDS)
     assert receive_kinds(worker) == ["taken", "begin", "result", "done"]
-    worker.finish(TIMEOUT)
+    worker.finish(SECONDS)
     assert worker.ended == "it was asked to end"
     assert len(stored_events()) == 2
-    worker.finish(TIMEOUT)
+    worker.finish(SECONDS)
     worker.kill()
     assert worker.read() == worker.check() == []
 
@@ -167,7 +166,7 @@ def test_pipes_of_a_process_without_standard_streams_avoid_their_descriptors():
     ],
 )
 def test_worker_reports_why_it_stopped(spawn, code, reason, monkeypatch):
-    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.1 if "closed" in reason else TIMEOUT)
+    monkeypatch.setattr(parent, "_KILL_TIMEOUT", 0.1 if "closed" in reason else SECONDS)
     worker, _, reports = spawn(code)
     os.close(reports)
     assert receive_kinds(worker) == []
@@ -193,9 +192,9 @@ def test_last_reports_are_read_if_another_process_holds_the_pipe_open(spawn):
 
 def test_report_of_an_earlier_job_is_ignored(spawn):
     worker, _, reports = spawn()
-    worker.send({"job": "x"}, deadline=time.monotonic() + TIMEOUT)
+    worker.send({"job": "x"}, deadline=time.monotonic() + SECONDS)
     os.write(reports, encode_frame({"report": "done", "id": 0}) + encode_frame({"report": "done", "id": 1}))
-    ((_, report),) = receive([worker], time.monotonic() + TIMEOUT)
+    ((_, report),) = receive([worker], time.monotonic() + SECONDS)
     assert report == {"report": "done", "id": 1}
 
 
@@ -204,7 +203,7 @@ def test_receive_returns_at_its_deadline(spawn):
     assert receive([worker], time.monotonic() + 0.1) == []
     assert receive([worker], 0.0) == []
     worker.kill()
-    assert receive([worker], time.monotonic() + TIMEOUT) == []
+    assert receive([worker], time.monotonic() + SECONDS) == []
 
 
 def test_receive_returns_during_a_flood_of_reports(spawn, monkeypatch):
@@ -212,7 +211,7 @@ def test_receive_returns_during_a_flood_of_reports(spawn, monkeypatch):
     worker, _, reports = spawn()
     frame = encode_frame({"report": "log", "id": 0, "text": "x" * 30_000})
     os.write(reports, frame * 2)
-    assert len(receive([worker], time.monotonic() + TIMEOUT)) == 2
+    assert len(receive([worker], time.monotonic() + SECONDS)) == 2
 
 
 def test_worker_that_does_not_read_its_job_is_killed(spawn):
@@ -225,11 +224,11 @@ def test_last_reports_are_read_after_a_job_could_not_be_sent(spawn):
     worker, jobs, reports = spawn("pass")
     os.write(reports, encode_frame({"report": "log", "id": 1, "text": "the last"}))
     os.close(jobs)
-    worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + TIMEOUT)
+    worker.send({"job": "x" * 1_000_000}, deadline=time.monotonic() + SECONDS)
     assert worker.ended == ""
-    ((_, report),) = receive([worker], time.monotonic() + TIMEOUT)
+    ((_, report),) = receive([worker], time.monotonic() + SECONDS)
     assert report["text"] == "the last"
-    assert receive([worker], time.monotonic() + TIMEOUT) == []
+    assert receive([worker], time.monotonic() + SECONDS) == []
     assert worker.ended.startswith("its process ended")
 
 

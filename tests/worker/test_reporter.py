@@ -41,7 +41,7 @@ def test_forked_process_sends_no_reports_and_gets_no_job(connection, monkeypatch
 
 
 def test_worker_exits_if_its_pipe_for_reports_is_closed(connection, exits, monkeypatch):
-    monkeypatch.setattr(reporter, "_COMMAND_EXIT_TIMEOUT", 0.0)
+    monkeypatch.setattr(reporter, "_COMMAND_EXIT_TIMEOUT", 0.2)
     os.close(connection.from_worker)
     connection.reporter.report("log", text="x")
     assert exits == [1]
