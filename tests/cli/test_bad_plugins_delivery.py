@@ -91,8 +91,8 @@ def test_relay_delivers_all_to_the_healthy_handler_and_continues(here, names, ra
         place, kind = here / name, names[name]
         queue = RabbitQueue(rabbit.server)
         handlers = ("--handler", "file=events", "--handler", f"{name}=secret")
-        chosen = ("--queue", queue.name, *handlers, "--timeout", "1", *options)
-        with started("relay", rabbit.server.url, *chosen, cwd=place) as relay:
+        args = ("--queue", queue.name, *handlers, "--timeout", "1", *options)
+        with started("relay", rabbit.server.url, *args, cwd=place) as relay:
             publish(queue, *(str(number) for number in range(COUNT)))
             wait_until(lambda: delivered(place) == ALL, f"{kind}: the healthy handler has all events")
             publish(queue, "later")

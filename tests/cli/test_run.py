@@ -118,10 +118,10 @@ def test_run_exits_with_the_status_of_the_command(run, words, status, outcome_an
 
 @pytest.mark.parametrize("how", ["option", "variable"])
 def test_command_runs_in_a_removed_working_directory(tmp_path, how):
-    chosen = ["--outbox", "ob"] if how == "option" else []
+    outbox = ["--outbox", "ob"] if how == "option" else []
     environment = {**os.environ, **({"E3_EVENT_OUTBOX": "ob"} if how == "variable" else {})}
     events = tmp_path / "events"
-    options = ["--handler", f"file={events}", *chosen]
+    options = ["--handler", f"file={events}", *outbox]
     words = [sys.executable, "-m", "event", "run", "n", *options, "--", "sh", "-c", "exit 7"]
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -41,11 +41,11 @@ def test_start_event_has_the_same_uid_and_is_sent_before_the_end(run, here, plug
 
 
 def test_failed_start_event_is_reported(run, plugin):
-    plugin("odd", handler_source("return event._closed"))
-    done = run("--start", "--handler", "odd", "--", "true")
+    plugin("choosy", handler_source("return event._closed"))
+    done = run("--start", "--handler", "choosy", "--", "true")
     assert (done.returncode, done.stderr) == (
         0,
-        "e3-event run: start: odd: the handler returned False; lost\n",
+        "e3-event run: start: choosy: the handler returned False; lost\n",
     )
 
 

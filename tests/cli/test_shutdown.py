@@ -74,7 +74,7 @@ def test_signal_sets_a_flag_at_every_step():
     assert step > 3
 
 
-def test_a_signal_ends_the_wait_for_a_flag():
+def test_signal_ends_the_wait_for_a_flag():
     flag = SignalFlag()
     before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))

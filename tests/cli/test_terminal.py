@@ -20,15 +20,17 @@ BUFFERING = pytest.mark.parametrize("unbuffered", [pytest.param("", id="buffered
 
 @pytest.mark.skipif(os.name == "nt", reason="platform: arguments are text on Windows")
 def test_undecodable_arguments_do_not_crash(process, here):
-    odd = os.fsdecode(b"\xff")
+    byte = os.fsdecode(b"\xff")
     (here / "file").write_text("x", "utf-8")
-    done = process("send", f"n{odd}", f"k{odd}=v{odd}", "--attach", f"a{odd}=file", "--handler", f"file:{odd}=events")
+    done = process(
+        "send", f"n{byte}", f"k{byte}=v{byte}", "--attach", f"a{byte}=file", "--handler", f"file:{byte}=events"
+    )
     assert done.returncode == 0
     assert done.stderr.startswith("file:\\udcff: delivered")
     assert stored_events()[0]["k\\udcff"] == "v\\udcff"  # I-JSON allows no lone surrogate (RFC 7493, section 2.1)
-    done = process("send", "n", f"x{odd}", *TO_FILES)
+    done = process("send", "n", f"x{byte}", *TO_FILES)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    done = process("send", "n", "--attach", odd, *TO_FILES)
+    done = process("send", "n", "--attach", byte, *TO_FILES)
     assert (done.returncode, len(done.stderr.splitlines())) == (0, 2)
 
 
