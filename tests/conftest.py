@@ -129,7 +129,7 @@ def pytest_runtest_makereport(item, call):
 # A test is marked `server` if it uses one of these fixtures, directly or through a parameter with the fixture's name. A
 # test that starts a program in another way sets the marker itself.
 RABBITMQ_FIXTURES = {"rabbitmq", "rabbit"}
-SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "listed", "stream", "moto", "running", "sqs", "programs", "postfix"}
+SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "listed", "stream", "moto", "sqs", "programs", "postfix"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest applies `-m`

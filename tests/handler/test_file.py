@@ -1,4 +1,4 @@
-"""The file handler: the layout of its directory, which no name can leave, and the separation of events."""
+"""The file handler: the layout of its directory, safe file names, and separate directories for events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 import event
 from event import Event, EventError, _files
 from event._event_copies import with_sending
-from event.handler import file as file_handler
 from event.handler.file import FileHandler
 
 UNTIMED = settings(deadline=None)
@@ -36,7 +35,7 @@ class Kind(enum.Enum):
 
 @pytest.fixture
 def attach(tmp_path):
-    """Return a function that makes an event with attachments: name=content."""
+    """Return a function that creates an event with attachments: name -> content."""
 
     def make(name, uid, contents):
         e = Event(name, uid)
@@ -54,15 +53,15 @@ def jsons(directory):
     return sorted(path for path in directory.iterdir() if path.suffix == ".json")
 
 
-def copies(directory):
-    """Return the contents of all attachments beneath a directory, sorted."""
+def attachment_contents(directory):
+    """Return the contents of all stored attachments, sorted."""
     return sorted(path.read_bytes() for path in directory.glob("*/*"))
 
 
 # The layout.
 
 
-def test_an_event_becomes_a_json_file_and_a_directory_of_attachments(tmp_path, attach):
+def test_event_is_a_json_file_and_a_directory_of_attachments(tmp_path, attach):
     log_dir = tmp_path / "not" / "there"
     e = attach("compile", "u-1", {"log": b"one", "result.tar.gz": b"two"})
     assert FileHandler(str(log_dir)).send_event(e) is True
@@ -186,7 +185,7 @@ def test_unusual_names_are_stored_inside_the_directory(tmp_path, attach, name, u
     assert os.listdir(tmp_path / "deep") == ["d"]
     (path,) = jsons(log_dir)
     assert json.loads(path.read_bytes())["name"] == name.encode("utf-8", "backslashreplace").decode()
-    assert copies(log_dir) == sorted(a.encode("utf-8", "replace") for a in e.get_attachments())
+    assert attachment_contents(log_dir) == sorted(a.encode("utf-8", "replace") for a in e.get_attachments())
     assert len(os.listdir(log_dir)) == 2
 
 
@@ -215,7 +214,7 @@ def test_files_of_another_event_are_not_overwritten(identities):
             for _ in range(2):
                 assert handler.send_event(e)
         assert sorted(os.listdir(directory)) == ["d", "source"]
-        assert copies(log_dir) == sorted(b"%d" % number for number in range(len(identities)))
+        assert attachment_contents(log_dir) == sorted(b"%d" % number for number in range(len(identities)))
         assert len(jsons(log_dir)) == 2 * len(identities)
 
 
@@ -223,8 +222,8 @@ def test_files_of_another_event_are_not_overwritten(identities):
     ("name", "uid"),
     [
         pytest.param("a", "b-c", id="strings"),
-        pytest.param(Kind.BUILD, "u", id="an Enum for a name"),
-        pytest.param("a", pathlib.PurePosixPath("u"), id="a path for a uid"),
+        pytest.param(Kind.BUILD, "u", id="an Enum as the name"),
+        pytest.param("a", pathlib.PurePosixPath("u"), id="a path as the uid"),
         pytest.param("a", uuid.UUID(int=5), id="a UUID"),
         pytest.param(("a", 1), 7, id="a tuple and a number"),
     ],
@@ -235,7 +234,7 @@ def test_event_sent_twice_has_one_directory(tmp_path, attach, name, uid):
     for _ in range(3):
         assert FileHandler(tmp_path / "d").send_event(e)
     assert len(jsons(tmp_path / "d")) == 3
-    assert copies(tmp_path / "d") == [b"x"]
+    assert attachment_contents(tmp_path / "d") == [b"x"]
 
 
 def test_event_with_a_common_uid_prefix_has_its_own_directory(tmp_path, attach):
@@ -263,7 +262,7 @@ def test_malformed_json_file_does_not_stop_the_send(tmp_path, attach, content):
     FileHandler(log_dir).send_event(e)
     (log_dir / f"a-u-{event.unique_id()}.json").write_bytes(content)
     FileHandler(log_dir).send_event(e)
-    assert copies(log_dir) == [b"x"]
+    assert attachment_contents(log_dir) == [b"x"]
 
 
 @POSIX
@@ -274,25 +273,33 @@ def test_symbolic_link_among_the_json_files_is_not_read(tmp_path, attach):
     (tmp_path / "other").write_text('{"name": "other", "uid": "one"}')
     (log_dir / f"a-u-{event.unique_id()}.json").symlink_to(tmp_path / "other")
     FileHandler(log_dir).send_event(e)
-    assert copies(log_dir) == [b"x"]
+    assert attachment_contents(log_dir) == [b"x"]
 
 
-def test_json_file_removed_meanwhile_does_not_stop_the_send(tmp_path):
-    # The file disappears after the directory is listed, which a test cannot time.
-    assert file_handler._identity(file_handler._read_file(str(tmp_path / "gone"))) is None
+def test_json_file_removed_meanwhile_does_not_stop_the_send(tmp_path, monkeypatch):
+    read = _files.read_regular
+
+    def remove_and_read(path, **options):
+        os.unlink(path)
+        return read(path, **options)
+
+    assert FileHandler(tmp_path).send_event(Event("a", "u"))
+    monkeypatch.setattr(_files, "read_regular", remove_and_read)
+    assert FileHandler(tmp_path).send_event(Event("a", "u"))
+    assert len(jsons(tmp_path)) == 1
 
 
 def test_event_with_a_custom_uid_sent_twice_has_one_directory(tmp_path, attach):
     e = attach("a", event.unique_id(), {"log": b"x"})
     for _ in range(2):
         FileHandler(tmp_path / "d").send_event(e)
-    assert copies(tmp_path / "d") == [b"x"]
+    assert attachment_contents(tmp_path / "d") == [b"x"]
 
 
 def test_attachments_that_differ_only_in_case_have_different_files(tmp_path, attach):
     e = attach("a", "u", {"log": b"1", "LOG": b"2", "caf\u00e9": b"3", "cafe\u0301": b"4"})
     FileHandler(tmp_path / "d").send_event(e)
-    assert copies(tmp_path / "d") == [b"1", b"2", b"3", b"4"]
+    assert attachment_contents(tmp_path / "d") == [b"1", b"2", b"3", b"4"]
     names = [unicodedata.normalize("NFC", path.name).casefold() for path in (tmp_path / "d").glob("*/*")]
     assert len({*names}) == 4
 
@@ -305,11 +312,11 @@ def test_file_instead_of_the_event_directory_is_kept(tmp_path, attach):
     for _ in range(2):
         FileHandler(log_dir).send_event(e)
     assert (log_dir / "a-u").read_bytes() == b"mine"
-    assert copies(log_dir) == [b"x"]
+    assert attachment_contents(log_dir) == [b"x"]
 
 
 @POSIX
-def test_a_planted_link_is_not_followed(tmp_path, attach):
+def test_symbolic_links_of_other_users_are_not_followed(tmp_path, attach):
     log_dir, outside = tmp_path / "d", tmp_path / "outside"
     outside.mkdir()
     log_dir.mkdir()
@@ -342,7 +349,7 @@ def test_symbolic_links_at_both_places_are_an_error(tmp_path, home):
 # Concurrency.
 
 
-def test_two_threads_send_into_one_directory_at_once(tmp_path, attach):
+def test_two_threads_can_send_to_one_directory(tmp_path, attach):
     handler = FileHandler(tmp_path / "d" / "e")
     shared = attach("shared", "one", {"log": b"shared"})
     own = [[attach("own", f"{thread}.{n}", {"log": b"%d" % n}) for n in range(50)] for thread in range(2)]
@@ -418,7 +425,7 @@ def test_handler_name_without_configuration_is_an_error(monkeypatch):
         event.load_handlers_from_env()
 
 
-def test_a_dumped_event_is_sent_with_its_attachments(tmp_path, attach):
+def test_dumped_event_is_sent_with_its_attachments(tmp_path, attach):
     event.add_handler("file", str(tmp_path / "d"))
     dumped = attach("a", "u", {"log": b"x"}).dump(tmp_path / "dumps")
     assert event.send_event_from_file(dumped)
@@ -433,33 +440,30 @@ def test_only_a_retry_of_the_same_sending_replaces_files(tmp_path, attach):
         assert handler.send_event(with_sending(e, "0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10"))
     (path,) = jsons(tmp_path / "events")
     assert path.name == "build-u-0b4d8f1c-6b0e-4d53-9d3a-6c4e2f9f3a10.json"
-    assert copies(tmp_path / "events") == [b"compiled"]
+    assert attachment_contents(tmp_path / "events") == [b"compiled"]
     assert handler.send_event(with_sending(e, event.unique_id()))
     assert handler.send_event(e)
     assert len(jsons(tmp_path / "events")) == 3
-    assert copies(tmp_path / "events") == [b"compiled"]
+    assert attachment_contents(tmp_path / "events") == [b"compiled"]
 
 
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="platform: only root gives files to another user"
 )
-def test_a_directory_of_another_user_is_not_written(tmp_path, attach):
-    event_ = attach("a", "b", {"log": b"x"})
-    stem = f"{event_.name}-{event_.uid}"
-    foreign = tmp_path / "events" / stem
+def test_directory_of_another_user_is_not_used(tmp_path, attach):
+    foreign = tmp_path / "events" / "a-b"
     foreign.mkdir(parents=True)
     os.chown(foreign, 12345, 12345)
-    handler = FileHandler(tmp_path / "events")
-    assert handler.send_event(event_)
+    assert FileHandler(tmp_path / "events").send_event(attach("a", "b", {"log": b"x"}))
     assert list(foreign.iterdir()) == []
 
 
 def test_huge_json_file_of_another_program_is_not_read(tmp_path):
     sent = Event("a", "b")
     FileHandler(tmp_path).send_event(sent)
-    planted = tmp_path / "a-b-00000000-0000-4000-8000-000000000000.json"
-    planted.touch()
-    os.truncate(planted, 1 << 33)
+    huge = tmp_path / "a-b-00000000-0000-4000-8000-000000000000.json"
+    huge.touch()
+    os.truncate(huge, 1 << 33)
     assert FileHandler(tmp_path).send_event(sent)
 
 
@@ -475,6 +479,6 @@ def test_permission_bits_and_time_are_set_by_descriptor(tmp_path, attach, monkey
     """Another user could replace the path by a link."""
     sent = attach("a", "b", {"log": b"x"})
     set_attributes = _files.set_attributes
-    monkeypatch.setattr(_files, "set_attributes", lambda fd, _path, *args: set_attributes(fd, "nowhere", *args))
+    monkeypatch.setattr(_files, "set_attributes", lambda fd, _path, *args: set_attributes(fd, "missing", *args))
     assert FileHandler(tmp_path / "events").send_event(sent)
-    assert copies(tmp_path / "events") == [b"x"]
+    assert attachment_contents(tmp_path / "events") == [b"x"]

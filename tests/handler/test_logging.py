@@ -1,4 +1,4 @@
-"""The logging handler logs one record, and does no work if its level is disabled."""
+"""The logging handler: its records, levels and configuration."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_default_is_the_root_logger_at_debug(caplog):
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
-def test_the_attributes_are_those_of_e3():
+def test_attributes_are_those_of_e3():
     handler = LoggingHandler(logger_name="builds", level=logging.INFO)
     assert (handler.logger_name, handler.level, handler.log) == ("builds", 20, logging.getLogger("builds"))
 
 
-def test_no_work_is_done_when_the_level_is_disabled(caplog):
+def test_event_is_not_encoded_if_its_level_is_disabled(caplog):
     caplog.set_level(logging.WARNING, "builds")
     assert LoggingHandler("builds", logging.INFO).send_event(Unwritable("a")) is True
     assert caplog.records == []
@@ -77,12 +77,12 @@ def test_circular_data_is_an_error_with_the_key(caplog):
     ("level", "number"),
     [
         pytest.param("INFO", 20, id="name"),
-        pytest.param("warning", 30, id="name in small letters"),
+        pytest.param("warning", 30, id="name in lower case"),
         pytest.param("15", 15, id="number in a string"),
         pytest.param(15, 15, id="number"),
     ],
 )
-def test_a_level_is_a_number_or_a_name(level, number):
+def test_level_is_a_number_or_a_name(level, number):
     assert LoggingHandler("", level).level == number
     assert LoggingHandler.decode_config(f",{level}") == {"logger_name": "", "level": number}
 
@@ -110,7 +110,7 @@ def test_invalid_level_is_an_error_with_what_is_expected(level):
         pytest.param("a%2Cb, info ", {"logger_name": "a,b", "level": 20}, id="a comma in the name"),
     ],
 )
-def test_a_configuration_is_read(config, arguments):
+def test_configuration_is_parsed(config, arguments):
     assert LoggingHandler.decode_config(config) == arguments
 
 
@@ -120,7 +120,7 @@ def test_invalid_configuration_is_an_error_with_what_is_expected(config):
         LoggingHandler.decode_config(config)
 
 
-def test_a_configuration_is_written_as_e3_writes_it():
+def test_configuration_is_encoded_as_in_e3():
     assert LoggingHandler().encode_config() == ",10"
     assert LoggingHandler("builds", "INFO").encode_config() == "builds,20"
     assert LoggingHandler("100%", 5).encode_config() == "100%,5"
@@ -129,10 +129,10 @@ def test_a_configuration_is_written_as_e3_writes_it():
 @UNTIMED
 @given(st.text() | st.text(st.sampled_from("%257Cc2|,=")), st.integers(0, 1000))
 def test_configuration_round_trips(name, level):
-    written = LoggingHandler(name, level).encode_config()
-    assert "|" not in written
-    again = LoggingHandler(**LoggingHandler.decode_config(written))
-    assert (again.logger_name, again.level) == (name, level)
+    config = LoggingHandler(name, level).encode_config()
+    assert "|" not in config
+    decoded = LoggingHandler(**LoggingHandler.decode_config(config))
+    assert (decoded.logger_name, decoded.level) == (name, level)
 
 
 def test_handler_name_without_configuration_uses_the_defaults(monkeypatch):

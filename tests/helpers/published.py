@@ -1,4 +1,4 @@
-"""Events for the broker handler, and the messages that it has published."""
+"""The messages that the broker handler has published."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ from helpers.brokers import RabbitQueue, RedisQueue
 SOON = 8.0  # seconds; less than any timeout that a test does not set, and enough for a busy machine
 
 SHORT = 0.5  # seconds; the timeout of an attempt that must fail
-
-
-def closed_event(**data):
-    closed = event.Event("compile", **data)
-    closed.close()
-    return closed
 
 
 def event_with_files(*files, **data):

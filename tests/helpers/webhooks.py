@@ -1,4 +1,4 @@
-"""Secrets, events and received requests for the tests of the http handler."""
+"""Secrets and received requests for the tests of the http handler."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ import json
 
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
-import event
-
 SECRET = "whsec_" + base64.b64encode(b"the key of the tests, 32 bytes..").decode()
 
 OTHER_SECRET = "whsec_" + base64.b64encode(b"another key of the tests").decode()
 
 TOKEN = "t0ken-0f-the-tests"
-
-
-def closed_event(**data):
-    closed = event.Event("compile", **data)
-    closed.close()
-    return closed
 
 
 def only_json_body(server):

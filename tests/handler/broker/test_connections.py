@@ -18,7 +18,8 @@ import pytest
 import event
 from event._broker import publisher as publisher_module
 from event.handler.broker import BrokerHandler
-from helpers.published import SOON, closed_event, take_messages
+from helpers.events import closed_event
+from helpers.published import SOON, take_messages
 from servers.tcp_proxy import Proxy
 from servers.tls import Authority
 

@@ -10,14 +10,8 @@ import pytest
 
 from event._broker import publisher as publisher_module
 from event.handler.broker import BrokerHandler
-from helpers.published import (
-    SHORT,
-    SOON,
-    closed_event,
-    event_records,
-    take_messages,
-    within,
-)
+from helpers.events import closed_event
+from helpers.published import SHORT, SOON, event_records, take_messages, within
 from servers.raw import raw_server, silent_server
 from servers.tcp_proxy import Proxy
 from servers.tls import Authority

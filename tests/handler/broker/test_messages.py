@@ -15,10 +15,10 @@ from event._broker import InlineFile, decode_message
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
 from helpers.delivering import deliver
+from helpers.events import closed_event
 from helpers.published import (
     SHORT,
     admin_channel,
-    closed_event,
     content_of,
     event_records,
     event_with_files,

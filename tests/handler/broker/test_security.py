@@ -14,12 +14,8 @@ import event
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
 from helpers.delivering import deliver
-from helpers.published import (
-    SOON,
-    closed_event,
-    take_messages,
-    within,
-)
+from helpers.events import closed_event
+from helpers.published import SOON, take_messages, within
 from servers.tcp_proxy import Proxy
 from servers.tls import Authority
 

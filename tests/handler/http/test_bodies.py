@@ -14,7 +14,8 @@ from standardwebhooks import Webhook
 import event
 from event._formats import cloudevents
 from event.handler.http import HTTPHandler
-from helpers.webhooks import SECRET, closed_event, only_json_body, parse_cloudevent
+from helpers.events import closed_event
+from helpers.webhooks import SECRET, only_json_body, parse_cloudevent
 
 # CloudEvents
 

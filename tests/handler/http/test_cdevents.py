@@ -11,7 +11,8 @@ import pytest
 import event
 from event._formats import cloudevents
 from event.handler.http import HTTPHandler
-from helpers.webhooks import closed_event, parse_cloudevent
+from helpers.events import closed_event
+from helpers.webhooks import parse_cloudevent
 
 # The version of the taskrun events in each version of CDEvents.
 TASKRUN = {"0.3.0": "0.1.1", "0.4.1": "0.2.0", "0.5.1": "0.3.0"}

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from event.handler.otel import OTelHandler
-from helpers.spans import closed_event
+from helpers.events import closed_event
 from servers.otlp import otlp_receiver
 
 OTEL_VARIABLES = re.compile(

@@ -13,7 +13,8 @@ import pytest
 import event
 from event import _trace_context
 from event.handler.otel import OTelHandler
-from helpers.spans import SPAN, TRACE, closed_event
+from helpers.events import closed_event
+from helpers.spans import SPAN, TRACE
 from servers.otlp import partial_success
 
 # Batches

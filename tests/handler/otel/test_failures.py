@@ -12,7 +12,8 @@ import pytest
 
 import event
 from event.handler.otel import OTelHandler
-from helpers.spans import TOKEN, closed_event
+from helpers.events import closed_event
+from helpers.spans import TOKEN
 from servers.otlp import partial_success
 from servers.raw import raw_server
 

@@ -11,7 +11,8 @@ import pytest
 import event
 from event.handler.otel import OTelHandler
 from helpers.attributes import public_attributes
-from helpers.spans import TOKEN, closed_event
+from helpers.events import closed_event
+from helpers.spans import TOKEN
 from servers.otlp import otlp_receiver
 from servers.tls import Authority
 

@@ -10,7 +10,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 import event
 from event.handler.otel import OTelHandler
-from helpers.spans import PARENT, TRACE, closed_event
+from helpers.events import closed_event
+from helpers.spans import PARENT, TRACE
 from servers.otlp import PROTOBUF
 
 # Names and attributes

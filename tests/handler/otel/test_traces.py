@@ -15,7 +15,8 @@ from event import _trace_context
 from event._outbox import Outbox
 from event.handler.otel import OTelHandler
 from helpers.delivering import deliver
-from helpers.spans import PARENT, SPAN, TRACE, closed_event
+from helpers.events import closed_event
+from helpers.spans import PARENT, SPAN, TRACE
 from servers.otlp import LOST
 
 
