@@ -141,8 +141,8 @@ def record_worker(on_batch):
     next_job, report = Reporter.next_job, Reporter.report
     batch = []
 
-    def recorded_next_job(self, seconds=None):
-        frame = next_job(self, seconds)
+    def recorded_next_job(self, *args):
+        frame = next_job(self, *args)
         if frame and frame[0].get("job") == "batch":
             batch[:] = _sendings_of_batch(*frame)
             for sending in batch:
