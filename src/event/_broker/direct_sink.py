@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 
 from event import _dispatch, _trace_context
@@ -16,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from tempfile import TemporaryDirectory
-    from threading import Thread
 
     from event._broker.message import EventMessage
     from event._broker.sink import Incoming
@@ -44,7 +45,7 @@ class DirectSink:
         self._timeout = timeout
         self._report = report
         self._source = source
-        self._overdue: list[Thread] = []
+        self._overdue: list[threading.Thread] = []
 
     @property
     def hung(self) -> int:
@@ -72,15 +73,13 @@ class DirectSink:
         self, messages: Sequence[EventMessage], pending: Sequence[Sequence[str]]
     ) -> list[list[Delivery]]:
         """Give messages to their pending handlers; return the deliveries of each message."""
-        from queue import Empty, SimpleQueue
-
         deliveries: list[list[Delivery]] = [[] for _ in messages]
         work = {
             name: {number: message for number, message in enumerate(messages) if name in pending[number]}
             for name in self._handlers
         }
         left = {name: len(own) for name, own in work.items()}
-        done: SimpleQueue[None] = SimpleQueue()
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
 
         def record(number: int, delivery: Delivery) -> None:
             deliveries[number].append(delivery)
@@ -103,7 +102,7 @@ class DirectSink:
             try:
                 done.get(timeout=min(max(wait, 0.0), _MAX_WAIT))
                 finished += 1
-            except Empty:
+            except queue.Empty:
                 self._overdue += [thread for lane in lanes if (thread := lane.skip_overdue())]
         return deliveries
 
@@ -133,14 +132,12 @@ class _Lane:
         timeout: float,
         record: Callable[[int, Delivery], None],
     ) -> None:
-        from threading import Lock
-
         self._name = name
         self._handler = handler
         self._unfinished = messages
         self._timeout = timeout
         self._record = record
-        self._lock = Lock()  # protects `_unfinished` and `_started`
+        self._lock = threading.Lock()  # protects `_unfinished` and `_started`
         self._started = 0.0
         self._start()
 
@@ -148,7 +145,7 @@ class _Lane:
         """Return the deadline of the current message, by `time.monotonic`; infinity if there is none."""
         return self._started + self._timeout if self._unfinished else float("inf")
 
-    def skip_overdue(self) -> Thread | None:
+    def skip_overdue(self) -> threading.Thread | None:
         """If the current message has exceeded the timeout, start a new thread for the next ones; return the old one."""
         with self._lock:
             if self.deadline() > time.monotonic():
@@ -161,11 +158,9 @@ class _Lane:
             return overdue
 
     def _start(self) -> None:
-        from threading import Thread
-
         self._started = time.monotonic()
         work = [*self._unfinished.items()]
-        self._thread = Thread(target=self._run, args=[work], name=f"event {self._name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=[work], name=f"event {self._name}", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # too many threads

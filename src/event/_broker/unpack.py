@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 
-from event._broker import message as _message
+from event._broker.message import InlineFile, decode_message
 from event._broker.sink import Disposition, SinkResult, failed
 from event._event_copies import with_attachments
 from event.error import EventError, one_line
@@ -37,15 +37,19 @@ class AttachmentSource:
     url: str = ""
     store: Store | None = None
 
-    def fetch(self, file: S3Reference, path: str, sha1: str) -> None:
-        """Download a file from S3.
+    def save(self, file: InlineFile | S3Reference, path: str, sha1: str) -> None:
+        """Write an attachment to a new file.
 
-        :param path: the path of the file to create
         :param sha1: the expected SHA-1, in hex
+        :raises ValueError: the content does not match its size or SHA-1
         :raises EventError: the file is not beneath `url`, is missing in S3, or has another size or SHA-1
         :raises UnavailableError: S3 does not respond
         :raises OSError: the file can't be written, for example because the disk is full
         """
+        if isinstance(file, InlineFile):
+            with open(path, "xb") as target:
+                target.writelines(file.chunks(sha1))
+            return
         # A message must not make the relay read other objects to which it has access.
         if self.store is None or not file.url.startswith(f"{self.url.rstrip('/')}/"):
             raise EventError(f"an attachment is at {file.url}, which is outside of --s3")
@@ -92,11 +96,11 @@ def _unpack(
     :return: the message, whose event has the paths of the files
     """
     try:
-        message = _message.decode_message(body)
+        message = decode_message(body)
         attachments: dict[str, tuple[str, str]] = {}
         for name, (file, sha1) in message.attachments.items():
             path = os.path.join(directory(), f"{number}-{len(attachments)}")
-            _save(message.files[file], path, sha1, source)
+            source.save(message.files[file], path, sha1)
             attachments[name] = (path, sha1)
         if attachments:
             message.event = with_attachments(message.event, attachments)
@@ -107,16 +111,3 @@ def _unpack(
         return SinkResult(Disposition.REQUEUE, one_line(error))
     except Exception as error:
         return failed(error)
-
-
-def _save(file: _message.InlineFile | S3Reference, path: str, sha1: str, source: AttachmentSource) -> None:
-    """Write an attachment to a new file.
-
-    :raises ValueError: the content does not match its size or SHA-1
-    :raises OSError: the file can't be written, for example because the disk is full
-    """
-    if not isinstance(file, _message.InlineFile):
-        source.fetch(file, path, sha1)
-        return
-    with open(path, "xb") as target:
-        target.writelines(file.chunks(sha1))

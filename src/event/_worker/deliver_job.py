@@ -239,7 +239,9 @@ class Reports:
     def begin(self, lane: Lane, claims: Sequence[Claim]) -> None:
         """Report that a handler is about to get entries, after sending the earlier results."""
         if lane.name not in self.configs:
-            self._remember(lane.name, lane.config)
+            if len(self.configs) >= _KNOWN_CONFIGS:
+                del self.configs[next(iter(self.configs))]
+            self.configs[lane.name] = lane.config
         self.flush()
         entries = [[claim.name, claim.entry.id, str(claim.entry.event.name)[:200]] for claim in claims]
         self._reporter.report("begin", handler=lane.name, lane=lane.key, entries=entries)
@@ -286,8 +288,3 @@ class Reports:
             time.sleep(_FLUSH_DELAY)
             self._has_items.clear()
             self.flush()
-
-    def _remember(self, handler: str, config: str) -> None:
-        if len(self.configs) >= _KNOWN_CONFIGS:
-            del self.configs[next(iter(self.configs))]
-        self.configs[handler] = config

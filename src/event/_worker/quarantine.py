@@ -169,8 +169,16 @@ class Quarantine:
             return
         self._cases[worker] = case
         case.begin(_START_TIMEOUT, self._is_paused)
-        job = {"job": "resume", "outbox": self._outbox, "alone": True, "limit": 2 * self._timeout + _START_TIMEOUT}
-        worker.send({**job, **case.job()}, deadline=case.deadline)
+        job = {
+            "job": "resume",
+            "outbox": self._outbox,
+            "claim": case.entry.claim,
+            "results": [result.as_dict() for result in case.unjournaled],
+            "handler": case.trying,
+            "alone": True,
+            "limit": 2 * self._timeout + _START_TIMEOUT,
+        }
+        worker.send(job, deadline=case.deadline)
 
     def _handle_done(self, worker: Worker, case: _Case) -> None:
         del self._cases[worker]
@@ -188,7 +196,7 @@ class Quarantine:
         if case.where or case.tries >= _MAX_TRIES:
             self._listener.entry(case.entry, case.where or "claimed")
             return
-        if case.trying and case.has_begun:
+        if case.trying and not case.tries:
             self._on_result(case.trying, case.entry.active_lanes[case.trying], True)
             case.add_result(Result(case.trying, {"error": worker.ended, "seconds": time.monotonic() - case.started}))
             case.unjournaled.append(case.entry.results[-1])
@@ -199,10 +207,9 @@ class _Case:
     """The state of one entry in quarantine. Times are by `time.monotonic`.
 
     :ivar trying: the handler that is delivering the entry; empty if none is
-    :ivar has_begun: whether the current worker has claimed the entry
     :ivar started: when the current worker was started
     :ivar deadline: when to kill the current worker
-    :ivar tries: how many workers in a row have been started without claiming the entry
+    :ivar tries: how many workers in a row were started for the entry; 0 when the current one has claimed the entry
     :ivar unjournaled: results that are not in the entry's journal yet
     :ivar where: the entry's new state, as returned by `Claim.release`; empty while it is claimed
     """
@@ -210,7 +217,6 @@ class _Case:
     def __init__(self, entry: OpenEntry) -> None:
         self.entry = entry
         self.trying = ""
-        self.has_begun = False
         self.started = self.deadline = 0.0
         self.tries = 0
         self.unjournaled: list[Result] = []
@@ -226,18 +232,9 @@ class _Case:
         """Select the next handler whose lane is not paused, and set the deadline for its worker."""
         self._left = [name for name in self._left if not is_paused(self.entry.active_lanes[name])]
         self.trying = self._left[0] if self._left else ""
-        self.has_begun = False
         self.started = time.monotonic()
         self.deadline = self.started + seconds
         self.tries += 1
-
-    def job(self) -> dict[str, Any]:
-        """Return the fields of the worker's job."""
-        return {
-            "claim": self.entry.claim,
-            "results": [result.as_dict() for result in self.unjournaled],
-            "handler": self.trying,
-        }
 
     def note_begin(self, claim: str, seconds: float) -> None:
         """Record that the worker has claimed the entry and journaled the earlier results.
@@ -247,7 +244,6 @@ class _Case:
         """
         self.deadline = time.monotonic() + seconds
         self.entry.claim = claim
-        self.has_begun = True
         self.tries = 0
         self.unjournaled.clear()
 
