@@ -67,7 +67,7 @@ class RelayState:
         return {HEADER: json.dumps(content)}
 
     def restarted(self) -> RelayState:
-        """Return a new state. Pending in it are also the handlers that have failed permanently."""
+        """Return a new state, in which handlers that have failed permanently are pending again."""
         pending = self.pending_handlers
         return RelayState(pending_handlers=None if pending is None else [*dict.fromkeys([*pending, *self.refused])])
 
