@@ -47,9 +47,11 @@ def test_worker_exits_if_its_pipe_for_reports_is_closed(connection, exits, monke
     assert exits == [1]
 
 
-def test_job_goes_on_after_the_command_has_exited(connection, exits):
+def test_job_goes_on_after_the_command_has_exited(connection, exits, monkeypatch):
     os.close(connection.from_worker)
-    Reporter(connection.jobs, connection.reports, command=-1).report("log", text="x")
+    parents = iter([2, 1])  # the command's pipes are closed before it has exited
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    Reporter(connection.jobs, connection.reports, command=2).report("log", text="x")
     assert exits == []
 
 
