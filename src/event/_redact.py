@@ -89,6 +89,7 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
             value = _handler_config.unquote(config)
             for whole in (config, value, unquote(value)):  # the last form: clients decode the password of a URL
                 parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
+    parts -= configs.keys()  # a handler's name is no secret, and logs show it
     return redact_text(Secrets(part for part in parts if len(part) >= _MIN_SECRET_LENGTH).without(text))
 
 

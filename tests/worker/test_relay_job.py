@@ -9,7 +9,7 @@ from types import MethodType
 
 import pytest
 
-from event import Event
+from event import Event, PermanentError
 from event._broker import EventMessage, InlineFile, encode_message
 from event._net import s3
 from event._outbox import Outbox
@@ -225,6 +225,24 @@ def test_worker_with_too_many_hung_threads_asks_for_a_new_worker(connection, mon
     send_batch(job, encoded_message("1"))
     assert job.wait_for("state") == {"disk": 0.0, "exhausted": True}
     job.stop()
+
+
+def test_reasons_of_failures_hold_no_secret(connection, monkeypatch):
+    monkeypatch.setenv("UP_TOKEN", "hunter2hunter2")
+
+    def refuse(_event):
+        raise PermanentError("no hunter2hunter2 and no plugin-pin")
+
+    def fail(_event):
+        raise RuntimeError("no hunter2hunter2 and no plugin-pin")
+
+    register_handlers(monkeypatch, refusing=refuse, failing=fail)
+    job = relay(connection, handlers=[["refusing", "plugin-pin"], ["failing", "failing,plugin-pin"]])
+    ((disposition, reason, _, refused),) = send_batch(job, encoded_message("1"))
+    job.stop()
+    assert disposition == REQUEUE
+    assert reason == "failing: RuntimeError: no *** and no ***"
+    assert refused == {"refusing": "no *** and no ***"}
 
 
 def test_long_reason_is_shortened_in_the_report(connection, monkeypatch):

@@ -38,12 +38,13 @@ from event._broker.message import decode_message
 from event._dispatch import HUNG_LIMIT, NotStartedError
 from event._lazy_handler import LazyHandler
 from event._outbox import Outbox
+from event._redact import without_secrets
 from event._worker.deliver_job import Delivering
 from event._worker.send_job import Log, result_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from event._broker import EventMessage
@@ -63,10 +64,10 @@ def relay(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
         return
     with Log(reporter, configs):
         if job["outbox"]:
-            _serve(reporter, _outbox_sink(job, configs, Outbox(job["outbox"])))
+            _serve(reporter, configs, _outbox_sink(job, configs, Outbox(job["outbox"])))
         else:
             target = _HandlerTarget(job, configs, reporter)
-            _serve(reporter, target.sink, target.finish)
+            _serve(reporter, configs, target.sink, target.finish)
 
 
 def _deliver_from_outbox(job: dict[str, Any], configs: dict[str, str], reporter: Reporter) -> None:
@@ -84,12 +85,13 @@ def _deliver_from_outbox(job: dict[str, Any], configs: dict[str, str], reporter:
     with delivering.log:
         Thread(target=delivering.follow, name="event feeder", daemon=True).start()
         sink = _outbox_sink(job, configs, delivering.outbox, keep=claims.extend, may_share=may_share)
-        stop = _serve(reporter, sink, finish, delivering.set_lane)
+        stop = _serve(reporter, configs, sink, finish, delivering.set_lane)
         delivering.stop(drain=bool(stop.get("drain")))
 
 
 def _serve(
     reporter: Reporter,
+    configs: Mapping[str, str],
     sink: OutboxSink | DirectSink,
     finish: Callable[[], None] | None = None,
     set_lane: Callable[..., None] | None = None,
@@ -106,7 +108,7 @@ def _serve(
             return job
         if job["job"] == "batch":
             results = sink.deliver(_split_batch(job, blob))
-            reporter.report("batch", number=job["number"], results=as_lists(results))
+            reporter.report("batch", number=job["number"], results=as_lists(results, configs))
             if finish:
                 finish()
         elif set_lane:
@@ -135,14 +137,21 @@ def _id_of_body(body: bytes) -> str:
         return ""
 
 
-def as_lists(results: Sequence[SinkResult]) -> list[list[Any]]:
-    """Return the disposition, reason, pending and refused handlers of each result, as the report ``batch`` has them."""
+def as_lists(results: Sequence[SinkResult], configs: Mapping[str, str]) -> list[list[Any]]:
+    """Return the disposition, reason, pending and refused handlers of each result, as the report ``batch`` has them.
+
+    The reasons contain no secrets: the relay logs them and stores them in the headers of messages.
+    """
+
+    def shown(reason: str) -> str:
+        return without_secrets(reason, configs)[:MAX_REPORTED_REASON]
+
     return [
         [
             result.disposition.value,
-            result.reason[:MAX_REPORTED_REASON],
+            shown(result.reason),
             result.pending,
-            {name: reason[:MAX_REPORTED_REASON] for name, reason in result.refused.items()},
+            {name: shown(reason) for name, reason in result.refused.items()},
         ]
         for result in results
     ]
