@@ -14,6 +14,7 @@ import _e3_event
 import event
 from event import _cli
 from event._cli._support import terminal
+from event._worker import Worker
 from helpers.commands import TO_FILES, handler_source, stored_events
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
@@ -118,6 +119,38 @@ def test_exit_functions_of_the_environment_run(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import atexit; atexit.register(print, 'bye')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout.endswith("bye\n")
+
+
+# The environment's interpreter may have threads before the program begins.
+
+WATCHDOG = "import faulthandler; faulthandler.dump_traceback_later(1000)"
+
+
+@pytest.fixture
+def sitecustomize(here, monkeypatch):
+    """Return a function that lets each interpreter run some code at its start."""
+    monkeypatch.setenv("PYTHONPATH", str(here))
+    return (here / "sitecustomize.py").write_text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: the command forks on Linux only")
+@pytest.mark.parametrize(
+    "words", [("send", "n"), ("run", "n", "--", sys.executable, "-c", "")], ids=lambda words: words[0]
+)
+def test_thread_of_the_environment_does_not_block_the_worker(process, sitecustomize, words):
+    sitecustomize(WATCHDOG)
+    done = process(*words[:2], "--outbox", "outbox", *TO_FILES, "--quiet", *words[2:])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(stored_events()) == 1
+
+
+def test_worker_is_forked_if_the_threads_are_unknown(monkeypatch):
+    def fail(_path):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "stat", fail)
+    monkeypatch.setattr(Worker, "fork", lambda: None)
+    assert _cli._fork_worker() == (None, True)
 
 
 def test_profiler_gets_control_back():

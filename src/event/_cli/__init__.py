@@ -75,8 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fork_worker() -> tuple[Worker | None, bool]:
     """Fork the worker before any thread starts. In the worker, return when its work is done.
 
+    If ``sitecustomize`` has started a thread, do not fork: in the child, a lock of that thread is never released.
+    `faulthandler` waits for such a lock. The command then starts a worker in a new interpreter when it needs one.
+
     :return: the worker (None if there is none), and whether this process is the worker
     """
+    if _has_other_threads():
+        return None, False
     # Both processes need these: import them once.
     from event import _fast_signal, _files, _handler_config, _trace_context  # noqa: F401
     from event._worker.parent import Worker
@@ -86,6 +91,17 @@ def _fork_worker() -> tuple[Worker | None, bool]:
     except OSError:  # the process limit is reached; the command tries again when it needs a worker
         return None, False
     return worker, worker is None
+
+
+def _has_other_threads() -> bool:
+    """Return whether this process has several threads, also such as are not known to `threading`; on Linux only.
+
+    The directory of the threads has a link for each of them, and two of its own.
+    """
+    try:
+        return os.stat("/proc/self/task").st_nlink > 3  # see above
+    except OSError:
+        return False  # /proc is not mounted
 
 
 def _collect_new_garbage() -> None:
