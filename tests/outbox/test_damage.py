@@ -27,6 +27,53 @@ from helpers.entries import (
     snapshot,
 )
 
+# Files that do not belong to an outbox.
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a directory with a file, and an old file in a directory that has the name of one of an outbox."""
+    path = tmp_path / "project"
+    for name in ("README", "tmp/build", "tmp/claimed"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("precious")
+        os.utime(path / name, (0, 0))
+    return path
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(put, id="put"),
+        pytest.param(claimed_ids, id="deliver"),
+        pytest.param(Outbox.exists, id="look"),
+        pytest.param(Outbox.require_writable, id="check"),
+    ],
+)
+def test_directory_with_other_files_is_not_used_as_an_outbox(project, use):
+    before = snapshot(project)
+    with pytest.raises(OSError, match=r"it is not an outbox, and not empty: it has 'README'; choose another directory"):
+        use(Outbox(project))
+    assert snapshot(project) == before
+
+
+def test_old_files_with_other_names_in_tmp_are_not_removed(box, project):
+    put(box).discard()
+    (project / "tmp").rename(path_in(box, "tmp", "x.12345"))
+    os.utime(path_in(box, "tmp", "x.12345"), (0, 0))
+    claimed_ids(box)
+    assert names_by_state(box)["tmp"] == ["x.12345"]
+
+
+def test_files_with_other_names_are_not_entries(box):
+    for name in ("claimed/notes.txt", "failed/notes and plans", "corrupt/.notes"):
+        put(box).discard()
+        Path(path_in(box, name)).write_text("precious")
+    assert claimed_ids(box, everything=True) == []
+    assert list(box.entries()) == []
+    assert not any(box.summary().counts.values())
+
+
 # Owners and permissions.
 
 

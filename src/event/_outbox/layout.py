@@ -13,7 +13,7 @@ from event import _files
 from event._event import unique_id
 from event._outbox import entry as text
 from event._outbox import files
-from event._outbox.liveness import current_owner, owner_is_dead
+from event._outbox.liveness import current_owner, has_owner, owner_is_dead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ CLAIM_LEASE = 3600.0  # seconds; longer than any single delivery takes
 FURTHEST = 2 * text.MAX_DELAY  # seconds; a later due time comes from a wrong clock
 _SLACK = 2.0  # seconds that the clocks of this machine and of the file server may drift apart in a pass
 _CLOCK_GRANULARITY = 0.1  # seconds; the coarsest resolution of a file's date that is supported
+# The directories of an outbox, that of `event._conditions`, and what a new file system has.
+_OWN_NAMES = {*STATES, "outcomes", "lost+found"}
 _MAX_RACES = 100  # attempts to move an entry into a bucket that other processes remove
 
 
@@ -78,6 +80,7 @@ class Layout:
             self.require_owned(*states)
             return
         except FileNotFoundError:
+            self.require_no_other_files()
             _make_above(self.root)
             _make_private(self.root)
         _require_private_root(self.root)
@@ -86,6 +89,13 @@ class Layout:
         self.require_owned()
         _files.sync_directory(self.root)
         _files.sync_directory(os.path.dirname(self.root))
+
+    def require_no_other_files(self) -> None:
+        """Raise OSError if the directory has files that do not belong to an outbox, such as a project's files."""
+        others = [name for name in files.list_names(self.root) if name not in _OWN_NAMES]
+        if others:
+            reason = f"it is not an outbox, and not empty: it has {min(others)!r}; choose another directory"
+            raise OSError(errno.ENOTEMPTY, reason, self.root)
 
     def require_writable(self) -> None:
         """Raise OSError if the outbox is not writable or can't be created."""
@@ -102,6 +112,8 @@ class Layout:
             if os.path.lexists(path):
                 files.require_owned_directory(os.lstat(path), path)
                 _require_access(path)
+            else:
+                self.require_no_other_files()
 
     def server_time(self) -> float:
         """Return the file server's time, in seconds since 1970 UTC."""
@@ -113,8 +125,14 @@ class Layout:
             return time.time()
 
     def is_abandoned(self, name: str) -> bool:
-        """Return whether the owner of a path in tmp/ or claimed/ is dead, or if that is unknown, the lease is over."""
-        dead = owner_is_dead(name.partition(".")[2])
+        """Return whether the owner of a path in tmp/ or claimed/ is dead, or if that is unknown, the lease is over.
+
+        A file with another name was not put there by this package, and is never abandoned.
+        """
+        owner = name.partition(".")[2]
+        if not has_owner(owner):
+            return False
+        dead = owner_is_dead(owner)
         if dead is not None:
             return dead
         touched = files.last_touched(self.path(name))
@@ -142,10 +160,6 @@ class Layout:
         for name in filter(text.is_id, files.list_names(self.path("waiting", str(due)))):
             yield Candidate(f"waiting/{due}/{name}")
 
-    def count(self, bound: int, *names: str) -> int:
-        """Return the number of entries in a directory, up to a bound."""
-        return sum(1 for _ in zip(range(bound), files.list_names(self.path(*names)), strict=False))
-
     def find(self, entry_id: str, *states: str) -> Iterator[Candidate]:
         """Yield the entries with an id in some states, or in all states by default."""
         if not text.is_id(entry_id.replace(".", "-")):
@@ -160,13 +174,19 @@ class Layout:
                     yield Candidate(f"{place}/{entry_id}")
 
     def candidates(self, state: str) -> Iterator[Candidate]:
-        """Yield the entries of a state; waiting entries in the order of their buckets."""
+        """Yield the entries of a state; waiting entries in the order of their buckets.
+
+        Files with other names are ignored.
+        """
         if state == "waiting":
             for due in self.buckets():
                 yield from self.bucket(due)
         else:
             for name in files.list_names(self.path(state)):
-                yield Candidate(f"{state}/{name}")
+                entry_id, dot, suffix = name.partition(".")
+                is_valid = has_owner(suffix) if state == "claimed" else not dot or text.is_id(suffix)
+                if text.is_id(entry_id) and is_valid:
+                    yield Candidate(f"{state}/{name}")
 
     def remove_empty_bucket(self, due: int) -> None:
         """Remove a bucket if it is empty."""

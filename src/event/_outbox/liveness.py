@@ -19,6 +19,12 @@ def current_owner() -> str:
     return name
 
 
+def has_owner(text: str) -> bool:
+    """Return whether a text begins with an owner string, as the names in tmp/ and claimed/ do after the entry's id."""
+    machine, pid, *rest = (*text.split("-"), "")
+    return len(machine) == 16 and machine.isalnum() and pid.isdecimal() and len(rest) >= 2
+
+
 def owner_is_dead(owner: str) -> bool | None:
     """Return whether a claim owner's process has ended; None if that is unknown, as for another machine.
 

@@ -99,6 +99,7 @@ class Outbox:
             # An archive, such as an artifact of a CI system, may omit empty directories.
             existing = [state for state in layout.STATES if files.exists(self._layout.path(state))]
             if existing:
+                self._layout.require_no_other_files()
                 self._layout.require_owned(*existing)
             return bool(existing)
         return True
@@ -235,11 +236,11 @@ class Outbox:
     def summary(self) -> Summary:
         """Count the entries, up to `BOUND` in each state, without reading them."""
         now = time.time()
-        counts = {state: self._layout.count(BOUND, state) for state in _LISTED if state != "waiting"}
+        counts = {state: _count(self._layout.candidates(state)) for state in _LISTED if state != "waiting"}
         buckets = self._layout.buckets()
         waiting = due = 0
         for bucket in buckets:
-            found = self._layout.count(BOUND - waiting, "waiting", str(bucket))
+            found = _count(self._layout.bucket(bucket), BOUND - waiting)
             waiting += found
             due += found if layout.is_due(bucket, now) else 0
         counts["waiting"] = waiting
@@ -377,3 +378,7 @@ class Outbox:
     def _remove_empty_bucket_of(self, candidate: Candidate) -> None:
         if candidate.due is not None:
             self._layout.remove_empty_bucket(candidate.due)
+
+
+def _count(candidates: Iterator[Candidate], bound: int = BOUND) -> int:
+    return sum(1 for _ in zip(range(bound), candidates, strict=False))
