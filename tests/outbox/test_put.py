@@ -180,18 +180,51 @@ def test_attachment_that_fails_once_while_it_is_copied_is_kept(box, attached, tm
     assert caplog.text == ""
 
 
+@pytest.fixture
+def small_files():
+    """Limit the size of files that this process may write; the limit is an error like that of a full disk."""
+    resource = pytest.importorskip("resource", reason="platform: Windows has no such limit")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_attachment_that_does_not_fit_is_omitted_from_the_entry(box, attached, tmp_path, caplog, request):
+    (tmp_path / "core").write_bytes(bytes(200_000))
+    attached.attach_file(tmp_path / "core", "core")
+    request.getfixturevalue("small_files")
+    claim = put(box, attached)
+    kept = claim.event()
+    assert (list(kept.get_attachments()), kept.not_attached) == (["log", "../log"], ["core"])
+    assert claim.damage() is None
+    assert "attachment 'core' of <Event" in caplog.text
+    assert "cannot be kept in the outbox: " in caplog.text
+
+
+def test_first_attempt_includes_an_attachment_that_does_not_fit_into_the_outbox(box, attached, tmp_path, request):
+    (tmp_path / "core").write_bytes(bytes(200_000))
+    attached.attach_file(tmp_path / "core", "core")
+    (tmp_path / "build.log").unlink()
+    request.getfixturevalue("small_files")
+    first = put(box, attached).first_attempt(attached)
+    assert list(first.get_attachments()) == ["core"]
+    assert first.not_attached == ["log", "../log"]
+
+
 def test_names_of_omitted_attachments_are_added_to_the_list(box, attached, tmp_path):
     attached.not_attached = ["junit"]
     (tmp_path / "build.log").unlink()
     assert put(box, attached).event().not_attached == ["junit", "log", "../log"]
 
 
-def test_failing_write_of_a_copy_is_an_error_of_the_outbox(box, attached, monkeypatch):
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_failing_write_is_an_error_of_the_outbox(box, attached, monkeypatch, error):
     def fail(*_args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(_files, "write_all", fail)
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+    with pytest.raises(OSError, match=os.strerror(error)):
         put(box, attached)
     assert names_by_state(box) == {}
 

@@ -12,6 +12,7 @@ from event._outbox import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from event._event import Event
@@ -29,7 +30,10 @@ class Claim:
     :ivar entry: the content of the entry
     :ivar name: the entry's file name in ``claimed/``, for `Outbox.adopt`
     :ivar path: the entry's path
+    :ivar unreadable: the names of a new entry's attachments that can't be read, and are omitted from every attempt
     """
+
+    unreadable: Sequence[str] = ()
 
     def __init__(  # noqa: PLR0913  # the state of an entry on disk
         self, layout: Layout, path: str, entry: Entry, *, is_directory: bool, torn: bool = False, shared: bool = False
@@ -61,14 +65,14 @@ class Claim:
         return with_delivered(event, done) if done else event
 
     def omitted(self, event: Event) -> list[str]:
-        """Return the names of the attachments of an event that its new entry does not have: they can't be read."""
+        """Return the names of the attachments that the new entry of an event does not have."""
         kept = self.entry.event.get_attachments()
         return [name for name in event.get_attachments() if name not in kept]
 
     def first_attempt(self, event: Event) -> Event:
         """Return the event of a new entry for the first attempt: with the sending's id and the original files."""
-        omitted = self.omitted(event)
-        return with_sending(without_attachments(event, omitted) if omitted else event, self.entry.id)
+        unreadable = self.unreadable
+        return with_sending(without_attachments(event, unreadable) if unreadable else event, self.entry.id)
 
     def damage(self) -> str | None:
         """Return how an attachment is damaged; None if all attachments are intact.

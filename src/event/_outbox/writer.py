@@ -6,6 +6,7 @@ put together are written to one file, and each entry is a hard link to it.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_SYNC_THREADS = 8  # that write and sync at the same time
 _MAX_SHARED = 8192  # bytes of an entry in a shared file
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 class NewEntry:
@@ -37,9 +39,8 @@ class NewEntry:
     :param handlers: the configuration of each handler, by name
     :param sending: the id of the sending; empty to create one
     :param span: the span in which the event is sent; None for the span that is active now
-    :param strict: whether an attachment that can't be read or has changed is an error. Otherwise, an attachment that
-        can't be read is omitted and listed in the data as ``not_attached``, and one that has changed is stored with its
-        current content.
+    :param strict: whether an attachment that can't be read, does not fit on the disk, or has changed is an error.
+        Otherwise, it is omitted and listed in the data as ``not_attached``, or stored with its current content.
     """
 
     __slots__ = ("event", "handlers", "sending", "span", "strict")
@@ -67,17 +68,17 @@ class NewEntry:
 def put(layout: Layout, new: NewEntry) -> Claim:
     """Put an event; see `Outbox.put`. Try twice, since an error such as ESTALE or EMFILE may be temporary.
 
-    So an attachment is omitted only if it can't be read twice.
+    So an attachment is omitted only if it can't be stored twice.
     """
     try:
-        return _put(layout, new, skip_unreadable=False)
+        return _put(layout, new, may_omit=False)
     except OSError:
-        return _put(layout, new, skip_unreadable=not new.strict)
+        return _put(layout, new, may_omit=not new.strict)
 
 
-def _put(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Claim:
+def _put(layout: Layout, new: NewEntry, *, may_omit: bool) -> Claim:
     layout.prepare("tmp", "claimed")
-    claim = _write_entry(layout, new, skip_unreadable=skip_unreadable)
+    claim = _write_entry(layout, new, may_omit=may_omit)
     _sync(layout, [claim])
     return claim
 
@@ -140,17 +141,18 @@ def _id_of(new: NewEntry) -> str:
     return entry_id
 
 
-def _write_entry(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Claim:
+def _write_entry(layout: Layout, new: NewEntry, *, may_omit: bool) -> Claim:
     """Write an entry to tmp/, sync it, and move it to claimed/, without syncing the directory."""
     entry_id = _id_of(new)
     path = layout.new_path("tmp", entry_id)
     target = layout.path("claimed", os.path.basename(path))
     has_attachments = bool(new.event.get_attachments())
+    copies: dict[str, list[str]] = {}
+    unreadable: list[str] = []
     try:
-        copies: dict[str, list[str]] = {}
         if has_attachments:
             os.mkdir(path, 0o700)
-            copies = _keep_attachments(new, path, layout.path("tmp", ""), skip_unreadable=skip_unreadable)
+            copies, unreadable = _keep_attachments(new, path, layout.path("tmp", ""), may_omit=may_omit)
         entry, line = _encode(new, entry_id, copies)
         _files.write_new(files.text_path(path, is_directory=has_attachments), line)
         if has_attachments:
@@ -159,15 +161,21 @@ def _write_entry(layout: Layout, new: NewEntry, *, skip_unreadable: bool) -> Cla
     except BaseException:
         files.remove(path)
         raise
-    return Claim(layout, target, entry, is_directory=has_attachments)
+    claim = Claim(layout, target, entry, is_directory=has_attachments)
+    claim.unreadable = unreadable
+    return claim
 
 
-def _keep_attachments(new: NewEntry, directory: str, workspaces: str, *, skip_unreadable: bool) -> dict[str, list[str]]:
-    """Copy an event's attachments into a directory, but move files in a workspace; return name -> [file, SHA-1].
+def _keep_attachments(
+    new: NewEntry, directory: str, workspaces: str, *, may_omit: bool
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Copy an event's attachments into a directory, but move files in a workspace.
 
-    :param skip_unreadable: whether to omit a file that can't be read, with a warning. Otherwise, it is an error
+    :param may_omit: whether to omit a file that can't be read or does not fit, with a warning; otherwise raise OSError
+    :return: name -> [file, SHA-1]; the names of the files that can't be read
     """
     copies: dict[str, list[str]] = {}
+    unreadable: list[str] = []
     for name, (path, expected) in new.event.get_attachments().copy().items():
         file = str(len(copies))
         target = os.path.join(directory, file)
@@ -177,17 +185,19 @@ def _keep_attachments(new: NewEntry, directory: str, workspaces: str, *, skip_un
             continue
         try:
             found = _files.copy_and_hash(path, target, mode=0o400, sync=True)  # regardless of the original's mode
-        except _files.UnreadableError as error:
-            if not skip_unreadable:
+        except OSError as error:
+            if not may_omit or not (isinstance(error, _files.UnreadableError) or error.errno in _NO_ROOM):
                 raise
             _files.unlink_quietly(target)
-            reason = redact_text(one_line(error))
-            _log.warning("attachment %r of %r cannot be read, and is left out: %s", name, new.event, reason)
+            if isinstance(error, _files.UnreadableError):
+                unreadable.append(name)
+            verb = "read, and is left out" if name in unreadable else "kept in the outbox"
+            _log.warning("attachment %r of %r cannot be %s: %s", name, new.event, verb, redact_text(one_line(error)))
             continue
         if new.strict and found != expected:
             raise EventError(f"attachment {name!r} of {new.event!r} has changed since it was attached: {path}")
         copies[name] = [file, found]
-    return copies
+    return copies, unreadable
 
 
 def _move_synced(source: str, target: str) -> None:
@@ -235,7 +245,7 @@ def _write_in_threads(layout: Layout, new: dict[int, NewEntry]) -> dict[int, Cla
     def work(first: int) -> None:
         for number in numbers[first::_MAX_SYNC_THREADS]:
             try:
-                results[number] = _write_entry(layout, new[number], skip_unreadable=not new[number].strict)
+                results[number] = _write_entry(layout, new[number], may_omit=not new[number].strict)
             except Exception as error:
                 results[number] = error
 
