@@ -133,13 +133,13 @@ def stops_script(error: BaseException) -> bool:
     If a signal arrives while a handler runs, the script's own signal handler may call `sys.exit`. A handler that calls
     `sys.exit` itself has only failed.
     """
-    if isinstance(error, SystemExit):
+    if issubclass(type(error), SystemExit):  # isinstance would run code of the error
         trace = error.__traceback__
         while trace:
             if _is_signal_handler(trace.tb_frame):
                 return True
             trace = trace.tb_next
-    return isinstance(error, KeyboardInterrupt)
+    return issubclass(type(error), KeyboardInterrupt)
 
 
 def _is_signal_handler(frame: FrameType) -> bool:
