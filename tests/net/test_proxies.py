@@ -66,8 +66,8 @@ def test_proxy_comes_from_the_environment(monkeypatch, environ, scheme, expected
 
 
 def test_changed_environment_variables_are_noticed(monkeypatch):
-    seen = {proxies.surroundings()}
+    seen = {proxies.proxy_variables()}
     for name in ("http_proxy", "HTTPS_PROXY", "all_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "x")
-        seen.add(proxies.surroundings())
+        seen.add(proxies.proxy_variables())
     assert len(seen) == 5

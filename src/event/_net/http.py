@@ -72,7 +72,7 @@ class Client:
         :raises HTTPException: the response is not valid HTTP
         :raises ValueError: a header cannot be sent
         """
-        route = _route(target.scheme, target.host, target.port, proxies.surroundings())
+        route = _route(target.scheme, target.host, target.port, proxies.proxy_variables())
         connection = self._kept(route)
         if connection is not None:
             try:
@@ -172,10 +172,10 @@ def _is_http_2(line: str) -> bool:
 
 
 @lru_cache(32)
-def _route(scheme: str, host: str, port: int, _surroundings: tuple[str | None, ...]) -> Route:
+def _route(scheme: str, host: str, port: int, _proxy_variables: tuple[str | None, ...]) -> Route:
     """Return the route to a server. It is cached, because finding the proxy is too slow to repeat for each event.
 
-    :param _surroundings: the variables on which the proxy depends, as a cache key
+    :param _proxy_variables: the variables on which the proxy depends, as a cache key
     :raises OSError: the proxy's URL is malformed
     """
     proxy = proxies.proxy_for(scheme, host, port)

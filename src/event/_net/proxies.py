@@ -17,7 +17,7 @@ _VARIABLES = tuple(
 )
 
 
-def surroundings() -> tuple[str | None, ...]:
+def proxy_variables() -> tuple[str | None, ...]:
     """Return the values of the variables that `proxy_for` depends on, as a cache key."""
     return tuple(map(os.environ.get, _VARIABLES))
 
@@ -35,7 +35,7 @@ def proxy_for(scheme: str, host: str, port: int) -> str | None:
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy:
         return None
-    if any(surroundings()):
+    if any(proxy_variables()):
         return None if bypasses(proxies.get("no", ""), host, port) else proxy
     return None if proxy_bypass(host) else proxy  # pragma: no cover  # platform: only macOS and Windows have settings
 
