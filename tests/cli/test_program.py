@@ -16,6 +16,7 @@ from event import _cli
 from event._cli._support import terminal
 from event._worker import Worker
 from helpers.commands import TO_FILES, handler_source, stored_events
+from helpers.waiting import SECONDS
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "e3-event")
 
@@ -142,6 +143,32 @@ def test_thread_of_the_environment_does_not_block_the_worker(process, sitecustom
     done = process(*words[:2], "--outbox", "outbox", *TO_FILES, "--quiet", *words[2:])
     assert (done.returncode, done.stderr) == (0, "")
     assert len(stored_events()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="platform: the commands are those of a POSIX system")
+def test_thread_of_the_environment_does_not_keep_the_command_running(here, sitecustomize):
+    sitecustomize("import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start()")
+    args = [PROGRAM, "run", "n", *TO_FILES, "--", "sh", "-c", "exit 3"]
+    with subprocess.Popen(args, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(SECONDS) == 3
+        finally:
+            process.kill()
+        assert process.stderr.read() == b""
+    assert len(stored_events()) == 1
+
+
+def test_program_exits_at_once_if_its_exit_cannot_be_limited(monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("can't start new thread")
+
+    statuses = []
+    monkeypatch.setattr(_cli, "main", lambda: 7)
+    monkeypatch.setattr(_cli, "_is_run_by_another_program", lambda: False)
+    monkeypatch.setattr(_cli, "start_new_thread", fail)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    assert _cli.program() == 7
+    assert statuses == [7]
 
 
 def test_worker_is_forked_if_the_threads_are_unknown(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from _thread import interrupt_main, start_new_thread
+from time import sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from event._worker import Worker
 
+_EXIT_TIMEOUT = 2.0  # seconds for the interpreter to exit, so that the functions registered with `atexit` run
 _WITH_WORKER = frozenset({"send", "run", "deliver"})  # these fork their first worker
 _WITH_FAST_PARSER = frozenset({"send", "run", "check"})  # these use argparse only for unusual arguments
 
@@ -26,11 +28,14 @@ def program() -> int:
     """
     command = os.getpid()
     status = main()
-    if os.getpid() == command and not _someone_waits_for_exit():  # in the worker, a plugin may wait
-        from event._cli._support import terminal
+    if os.getpid() == command:  # in the worker, a plugin may wait
+        if not _someone_waits_for_exit():
+            from event._cli._support import terminal
 
-        terminal.flush_out()
-        os._exit(status)
+            terminal.flush_out()
+            os._exit(status)
+        if not _is_run_by_another_program():
+            _limit_exit(status)
     return status
 
 
@@ -38,14 +43,32 @@ def _someone_waits_for_exit() -> bool:
     """Return whether the interpreter's exit does more than free memory.
 
     It calls the functions registered with `atexit`, for example those of a coverage tool, and joins the threads of
-    `threading`. A profiler or a debugger, which runs this program's module inside its own, continues after it.
+    `threading`.
     """
+    return _is_run_by_another_program() or not {"atexit", "threading"}.isdisjoint(sys.modules)
+
+
+def _is_run_by_another_program() -> bool:
+    """Return whether a profiler or a debugger runs this program's module inside its own, and continues after it."""
     modules = 0
     frame: FrameType | None = sys._getframe()  # noqa: SLF001  # documented  # pyright: ignore[reportPrivateUsage]
     while frame:
         modules += frame.f_code.co_name == "<module>"
         frame = frame.f_back
-    return modules > 1 or not {"atexit", "threading"}.isdisjoint(sys.modules)
+    return modules > 1
+
+
+def _limit_exit(status: int) -> None:
+    """End the process after `_EXIT_TIMEOUT`: ``sitecustomize`` may have started a thread that never ends."""
+
+    def end() -> None:  # pragma: no cover  # the process ends without a report to coverage
+        sleep(_EXIT_TIMEOUT)
+        os._exit(status)
+
+    try:
+        start_new_thread(end, ())
+    except RuntimeError:  # no more threads can be started
+        os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
