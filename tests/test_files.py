@@ -366,6 +366,13 @@ def test_make_directory_returns_whether_it_was_created(tmp_path):
     assert _files.is_directory(str(path))
 
 
+def test_directory_that_cannot_exist_is_an_error(tmp_path, monkeypatch):
+    """For example, below /proc/self."""
+    monkeypatch.setattr(_files.os, "mkdir", lambda path, _mode: (_ for _ in ()).throw(FileNotFoundError(path)))
+    with pytest.raises(FileNotFoundError):
+        _files.make_directory(str(tmp_path / "a"))
+
+
 @POSIX
 def test_a_link_to_a_directory_is_no_directory(tmp_path):
     (tmp_path / "d").mkdir()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from event import _handler_config, _places, _registry
+from event import _files, _handler_config, _places, _registry
 from event._config_values import conditions, dotted, holds, seconds, text, texts, unknown_keys
 from event.error import EventError, one_line
 
@@ -29,7 +29,7 @@ class ConfigFile:
     `event._handler_config.invalid_config`. If an error hides any number of handlers, such as a syntax error, a handler
     with the file's name replaces them. So an outbox keeps the events until the file is fixed; see `fixed_handlers`.
 
-    :ivar path: the file's absolute path
+    :ivar path: the file's path, absolute if the working directory exists
     :ivar applies: whether the conditions of the file's own ``when`` are met. If not, no event is kept
     :ivar handlers: the name and the configuration of each handler, as in E3_EVENT_HANDLERS
     :ivar unused: the names of the handlers whose ``when`` conditions are not met
@@ -75,7 +75,7 @@ class ConfigFile:
 
 def read_config_file(path: str) -> ConfigFile:
     """Read a configuration file. If it has mistakes, the rest of the file is still used."""
-    made = ConfigFile(os.path.abspath(path))
+    made = ConfigFile(_files.absolute(path))
     source = b""
     try:
         source = _source(made.path)
@@ -124,6 +124,8 @@ def fixed_handlers(config: str) -> list[tuple[str, str]] | None:
     of ``when`` are not checked, because they belong to the environment in which the event was sent.
     """
     path, table = _handler_config.source_of_invalid(config)
+    if not os.path.isabs(path):  # the sender's working directory did not exist; this one may have another file
+        return None
     file = read_config_file(path)
     if table in file.tables:
         return [file.tables[table]] if file.tables[table][1] != config else None
@@ -195,8 +197,6 @@ def _name_of_invalid(name: str, table: Any) -> str:
 
 
 def _source(path: str) -> bytes:
-    from event import _files
-
     try:
         with open(_files.open_regular(path), "rb") as file:
             _refuse_foreign(os.fstat(file.fileno()))

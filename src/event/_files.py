@@ -354,7 +354,7 @@ def make_directory(path: str, mode: int = 0o777) -> bool:
         return False
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return make_directory(path, mode)
+        os.mkdir(path, mode)
     return True
 
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import pathlib
-import shlex
 import shutil
 import subprocess
 import sys
@@ -114,22 +113,6 @@ def test_run_exits_with_the_status_of_the_command(run, words, status, outcome_an
         expected = {no_interpreter} if words == ["./orphan"] else {os.strerror(n) for n in (errno.ENOENT, errno.EACCES)}
         assert reason in expected
     assert ("error" in data) is not started
-
-
-@pytest.mark.parametrize("how", ["option", "variable"])
-def test_command_runs_in_a_removed_working_directory(tmp_path, how):
-    outbox = ["--outbox", "ob"] if how == "option" else []
-    environment = {**os.environ, **({"E3_EVENT_OUTBOX": "ob"} if how == "variable" else {})}
-    events = tmp_path / "events"
-    options = ["--handler", f"file={events}", *outbox]
-    words = [sys.executable, "-m", "event", "run", "n", *options, "--", "sh", "-c", "exit 7"]
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    line = f"cd {shlex.quote(str(gone))} && rmdir {shlex.quote(str(gone))} && exec {shlex.join(words)}"
-    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 7
-    assert "cannot be kept in the outbox" in done.stderr
-    assert len(list(events.glob("*.json"))) == 1
 
 
 def test_command_that_removes_this_package_does_not_lose_the_event(process, here):

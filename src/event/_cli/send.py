@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from event import Event, unique_id
+from event import Event, _files, unique_id
 from event._cli._support import arguments, handler_options, terminal
 from event._cli._support.settings import Settings
 from event._event import raw_content
@@ -254,7 +254,7 @@ def _attachments_from_args(texts: list[str], fail: Callable[[str], NoReturn]) ->
         if text == "-":
             name, equals, path = "stdin", "=", "-"
         if not equals or os.path.exists(text):
-            name, path = os.path.basename(os.path.abspath(text)) or text, text
+            name, path = os.path.basename(_files.absolute(text)) or text, text
         if not name or not path:
             fail(f"--attach: {text!r}: expected PATH or NAME=PATH")
         if name in files:

@@ -80,6 +80,7 @@ class Layout:
             self.require_owned(*states)
             return
         except FileNotFoundError:
+            _require_absolute(self.root)
             self.require_no_other_files()
             _make_above(self.root)
             _make_private(self.root)
@@ -99,6 +100,7 @@ class Layout:
 
     def require_writable(self) -> None:
         """Raise OSError if the outbox is not writable or can't be created."""
+        _require_absolute(self.root)
         if not os.path.lexists(self.root):
             above = os.path.dirname(self.root)
             while not os.path.lexists(above):
@@ -273,6 +275,11 @@ def bucket_of(due: float, now: float) -> int:
 def is_due(bucket: int, now: float) -> bool:
     """Return whether a bucket is due. If it is more than `FURTHEST` seconds away, a clock was wrong, and it is due."""
     return not 0 < bucket - now <= FURTHEST
+
+
+def _require_absolute(path: str) -> None:
+    if not os.path.isabs(path):  # see `event._files.absolute`
+        raise FileNotFoundError("its path is relative, and the working directory no longer exists")
 
 
 def _require_access(path: str) -> None:
