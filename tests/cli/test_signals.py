@@ -164,6 +164,26 @@ def test_event_of_a_stopped_command_has_its_signal(started, command, status, out
     assert (data["outcome"], data["signal"], data["exit_code"]) == (outcome, name, status)
 
 
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGALRM", "SIGIO", "SIGPROF", "SIGPWR", "SIGVTALRM", "SIGXCPU"])
+def test_signal_of_a_timer_or_a_limit_ends_the_command_not_run(started, name):
+    if (number := getattr(signal, name, None)) is None or (name, sys.platform) == ("SIGIO", "darwin"):
+        pytest.skip("platform: the signal does not exist, or does not end a process")
+    process = started(command=["sh", "-c", SLEEPS])
+    os.kill(process.pid, number)
+    assert process.wait(SECONDS) == 128 + number
+    (data,) = stored_events()
+    assert (data["outcome"], data["signal"], data["exit_code"]) == ("failure", name, 128 + number)
+
+
+def test_signal_of_a_profiler_is_not_passed_to_the_command(started):
+    patch = "import signal\nsignal.signal(signal.SIGPROF, lambda *_: print('sample', flush=True))"
+    process = started(patch=patch)
+    os.kill(process.pid, signal.SIGPROF)
+    assert process.stdout.readline() == b"sample\n"
+    os.kill(process.pid, signal.SIGUSR1)
+    assert rest(process) == (["SIGUSR1"], 5)
+
+
 def test_signal_that_does_not_end_the_command_does_not_cancel_it(started):
     process = started()
     os.kill(process.pid, signal.SIGUSR1)

@@ -57,8 +57,8 @@ time, in a separate process that is stopped after --timeout.
 
 EPILOG = """\
 signals:
-  SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed to the command. While the
-  event is sent, they are ignored.
+  SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU,
+  SIGABRT, SIGIO and SIGPWR are passed to the command. While the event is sent, they are ignored.
 
 exit status:
   the command's; 128+N if signal N ended it; 127 if the command was not found; 126 if it could

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 REPORT_TIMEOUT = 0.2  # seconds
 SAME_SIGNAL = 0.5  # longest time in seconds between our signal and that of the witness
 _PASSED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+# Sent by a timer that was set before this program was executed, by a batch system at a limit, or by an operator. They
+# are not passed on if this interpreter already has a handler for them: they are then meant for it, such as a profiler.
+_PASSED_UNLESS_HANDLED = ("SIGABRT", "SIGALRM", "SIGIO", "SIGPROF", "SIGPWR", "SIGVTALRM", "SIGXCPU")
 _REPORT = 32  # bytes; a pipe writes so few atomically
 _AT_ONCE = 0.01  # seconds; if a wait was shorter, the signal was already pending
 _CHECK_INTERVAL = 1.0  # seconds between two checks whether the command has ended, if its SIGCHLD does not arrive
@@ -58,8 +61,9 @@ class Signals:
     def __init__(self) -> None:
         self.mask: Iterable[int] = ()
         self.received: list[int] = []
-        numbers = [getattr(signal, name) for name in _PASSED]
-        self._numbers = {number for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+        self._numbers = {number for number in _numbers_of(_PASSED) if signal.getsignal(number) != signal.SIG_IGN}
+        others = _numbers_of(_PASSED_UNLESS_HANDLED)
+        self._numbers |= {number for number in others if signal.getsignal(number) == signal.SIG_DFL}
         self._witness = 0
         self._reports = -1
         self._lifeline = -1
@@ -157,6 +161,11 @@ class Signals:
                 self._seen[int(number)] = float(when)
         except BlockingIOError:
             return
+
+
+def _numbers_of(names: Iterable[str]) -> list[int]:
+    """Return the numbers of the signals that this platform has."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def _first_signal(numbers: set[int]) -> set[int]:
