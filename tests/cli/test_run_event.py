@@ -10,7 +10,9 @@ import pytest
 
 from cli.outboxes import undelivered
 from cli.processes import started
+from event._process.junit import JUNIT_TIMEOUT
 from helpers.commands import TO_FILES, handler_source, patched, stored_event, stored_events
+from helpers.environments import CHECKOUT
 from helpers.waiting import wait_until
 
 if os.name == "nt":
@@ -95,6 +97,12 @@ def test_missing_report_prints_one_line_and_changes_no_status(run, strict):
     done = run(*strict, "--junit", "report.xml", "--", "true")
     assert (done.returncode, done.stderr) == (0, "e3-event run: --junit: 'report.xml': no such report\n")
     assert "tests" not in stored_event()
+
+
+def test_time_limit_of_reading_reports_is_documented():
+    page = (CHECKOUT / "docs/howto/run.md").read_text("utf-8")
+    assert f"the reports are read first, for at most {JUNIT_TIMEOUT:g} seconds" in " ".join(page.split())
+    assert f"After {JUNIT_TIMEOUT:g} seconds, the event is sent without them" in page
 
 
 def test_unexpected_error_in_a_report_prints_one_line(here):

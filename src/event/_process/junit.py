@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
     from xml.parsers.expat import XMLParserType
 
-JUNIT_TIMEOUT = 10.0  # seconds, to find and read the reports
+JUNIT_TIMEOUT = 2.0  # seconds, to find and read the reports; meanwhile, the event is not in the outbox yet
 LARGEST = 32 << 20  # bytes of all reports together
 MOST_ELEMENTS = 500_000  # of one report; parsing them takes about a second
 MOST_FILES = 1000
