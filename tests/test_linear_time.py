@@ -20,6 +20,7 @@ from event._formats.mentions import without_mentions
 from event._formats.notice import chat_text, notice_of, text_of
 from event._formats.notice_html import chat_html, html_of
 from event._formats.template import fill
+from event._mask import Secrets
 from event._net import apprise_service, hostname, proxies, s3, smtp, webhook
 from event._net.connection import Response
 from event._net.mail_server import MailServer
@@ -62,12 +63,15 @@ def masked_by_apprise(text):
         return listener.reason()
 
 
+ENCODABLE = ["/a/ b", r"\\\"\"\x", "%2%25&amp;", r"\\\\", "a\u00e4:@a", "////++++"]
+
 READERS = {
     "a line": on_one_line,
     "a visible text": error.visible,
     "an error on one line": lambda text: error.one_line(ValueError(text)),
     "secrets of a text": redact_text,
     "secrets of an error": lambda text: without_secrets(text, {"acme": "hunter2"}),
+    "encoded secrets": lambda text: Secrets(ENCODABLE).without(f"{text} {' '.join(ENCODABLE)} {text}"),
     "secrets in a URL of S3": lambda text: s3.s3_reason(ValueError(text)),
     "secrets in the log of Apprise": masked_by_apprise,
     "mentions": without_mentions,

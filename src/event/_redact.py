@@ -158,8 +158,7 @@ def _known_secrets(references: Iterable[str]) -> Secrets:
     if not references:
         return secrets
     more = Secrets(map(_secret_of, references))
-    more.plain |= secrets.plain
-    more.base64 |= secrets.base64
+    more.update(secrets)
     return more
 
 
@@ -168,7 +167,7 @@ def _is_harmless(data: dict[str, Any], secrets: Secrets) -> bool:
     if not _PLAIN_TYPES.issuperset(map(type, data.values())):
         return False
     text = "\n".join([*data, *[value for value in data.values() if type(value) is str]])
-    return not any(mark in text for mark in _MARKS) and not secrets.are_in(text)
+    return not any(mark in text for mark in _MARKS) and not secrets.may_be_in(text)
 
 
 def _secret_of(reference: str) -> str:
