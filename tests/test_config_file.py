@@ -332,6 +332,25 @@ def test_outbox_is_read_from_a_file_that_is_not_toml(write, name, text, outbox):
     assert content.hiding
 
 
+@pytest.mark.parametrize(
+    ("text", "redact"),
+    [
+        pytest.param('redact = ["env:X"]\nx\n', ["env:X"], id="syntax"),
+        pytest.param('redact = ["env:X", ""]\nx\n', ["env:X"], id="another item is wrong"),
+        pytest.param('x\nredact = [\n"env:X"]\n', None, id="several lines"),
+    ],
+)
+def test_redaction_is_read_from_a_file_that_is_not_toml(write, text, redact):
+    assert read_config_file(write(text)).redact == redact
+
+
+def test_invalid_item_of_redact_does_not_remove_the_others(write):
+    path = write('redact = ["env:X", "", 1, "file:pin", "file:/pin"]\n')
+    content = read_config_file(path)
+    assert content.redact == ["env:X", f"file:{os.path.join(os.path.dirname(path), 'pin')}", "file:/pin"]
+    assert content.problems == [f"{path}: redact: expected a text or a list of texts, none of them empty"]
+
+
 def test_file_whose_when_is_invalid_uses_no_handler(write):
     content = read_config_file(write('when = "!!CI"\n[handlers.acme]\n'))
     assert [name for name, _ in content.handlers] == ["e3-event.toml"]
@@ -341,16 +360,17 @@ def test_fixed_handlers_are_those_of_the_table_or_of_the_file(write, plugins):
     wrong = '[handlers.mail]\ntype = "fil"\n[handlers.bare]\nwhen = "GONE"\n'
     (kept,) = [config for name, config in read_config_file(write(wrong)).handlers if name == "fil:mail"]
     assert fixed_handlers(kept) is None
-    write("= 1")
+    write('redact = ["env:X"]\n= 1')
     assert fixed_handlers(kept) is None
     write('[handlers.mail]\ntype = "fil"\nx = 1\n')
     plugins.add("fil")
-    ((name, config),) = fixed_handlers(kept)
+    ((name, config),), redact = fixed_handlers(kept)
+    assert redact == []
     assert (name, is_invalid_config(config)) == ("fil:mail", True)
-    write(wrong.replace("fil", "acme"))
-    assert fixed_handlers(kept) == [("acme:mail", "")]
-    write(wrong.replace("fil", "acme").replace("mail", "post"))
-    assert fixed_handlers(kept) == [("acme:post", ""), ("bare", "")]
+    write("redact = false\n" + wrong.replace("fil", "acme"))
+    assert fixed_handlers(kept) == ([("acme:mail", "")], [])
+    write('redact = ["env:X"]\n' + wrong.replace("fil", "acme").replace("mail", "post"))
+    assert fixed_handlers(kept) == ([("acme:post", ""), ("bare", "")], ["env:X"])
 
 
 def test_value_instead_of_the_table_in_pyproject_is_an_error(write):

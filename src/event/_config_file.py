@@ -82,7 +82,7 @@ def read_config_file(path: str) -> ConfigFile:
         content = _parsed(source, made.path)
     except Exception as error:  # a parser may raise anything for unusual input
         made.add_hiding(one_line(error))
-        _find_outbox(source, made)
+        _find_settings(source, made)
     else:
         _read(content, made)
     made.add_hidden_handlers()
@@ -104,32 +104,38 @@ def _read(content: Mapping[str, Any], made: ConfigFile) -> None:
     _read_handlers(content, made)
 
 
-def _find_outbox(source: bytes, made: ConfigFile) -> None:
-    """Read the line ``outbox = …`` of a file that is not TOML, so that later events find the entries."""
+def _find_settings(source: bytes, made: ConfigFile) -> None:
+    """Read the lines ``outbox = …`` and ``redact = …`` of a file that is not TOML.
+
+    So later events find the entries, and the entries do not contain these secrets.
+    """
+    readers = {"outbox": _read_outbox, "redact": _read_redact}
     is_own_table = os.path.basename(made.path) != "pyproject.toml"
     for line in source.decode("utf-8-sig", "replace").splitlines():
         if line.lstrip().startswith("["):
             is_own_table = line.strip() == "[tool.e3-event]"
-        elif is_own_table and line.partition("=")[0].strip() == "outbox" and "\ufffd" not in line:
+        elif is_own_table and (read := readers.get(line.partition("=")[0].strip())) and "\ufffd" not in line:
             try:
-                _read_outbox(_toml().loads(line), made)
+                read(_toml().loads(line), made)
             except (ValueError, EventError):  # this line is wrong, or there is no parser
                 pass
 
 
-def fixed_handlers(config: str) -> list[tuple[str, str]] | None:
-    """Return the handlers that replace an invalid configuration, if the file has been changed; None otherwise.
+def fixed_handlers(config: str) -> tuple[list[tuple[str, str]], list[str]] | None:
+    """Return the handlers that replace an invalid configuration, and the file's further secrets.
 
-    If the table is not there any more, it may have another name: all handlers of the file are returned. The conditions
-    of ``when`` are not checked, because they belong to the environment in which the event was sent.
+    If the file has not been changed, return None. If the table is not there any more, it may have another name: all
+    handlers of the file are returned. The conditions of ``when`` are not checked, because they belong to the
+    environment in which the event was sent.
     """
     path, table = _handler_config.source_of_invalid(config)
     if not os.path.isabs(path):  # the sender's working directory did not exist; this one may have another file
         return None
     file = read_config_file(path)
+    redact = file.redact if isinstance(file.redact, list) else []
     if table in file.tables:
-        return [file.tables[table]] if file.tables[table][1] != config else None
-    return [*file.tables.values()] if not file.hiding else None
+        return ([file.tables[table]], redact) if file.tables[table][1] != config else None
+    return ([*file.tables.values()], redact) if not file.hiding else None
 
 
 def _read_top_keys(content: Mapping[str, Any], made: ConfigFile) -> None:
@@ -153,9 +159,14 @@ def _read_timeout(content: Mapping[str, Any], made: ConfigFile) -> None:
 
 
 def _read_redact(content: Mapping[str, Any], made: ConfigFile) -> None:
-    if "redact" in content:
-        redact = content["redact"]
-        made.redact = redact if isinstance(redact, bool) else texts(content, "redact", "")
+    redact = content.get("redact")
+    if redact is None or isinstance(redact, bool):
+        made.redact = redact
+        return
+    items = redact if isinstance(redact, list) else [redact]
+    usable = [item for item in items if isinstance(item, str) and item]
+    made.redact = [_absolute(item, os.path.dirname(made.path)) for item in usable]
+    texts(content, "redact", "")  # raises the error of the other items
 
 
 def _read_handlers(content: Mapping[str, Any], made: ConfigFile) -> None:

@@ -70,6 +70,20 @@ def command(here, capsys):
 
 
 @pytest.fixture
+def config(here, monkeypatch):
+    """Return a function that writes a configuration file. No variable overrides its outbox."""
+    monkeypatch.delenv("E3_EVENT_OUTBOX")
+
+    def write(text, name="e3-event.toml"):
+        path = here / name
+        path.write_text(text, "utf-8")
+        path.chmod(0o644)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """Return a function that installs a distribution with one module, which registers a handler."""
     site = tmp_path / "site"

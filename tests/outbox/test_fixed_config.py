@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -101,7 +102,7 @@ def test_new_error_in_the_table_replaces_the_old_one(box, config):
 
 def test_handler_with_an_unknown_condition_stays_pending(box, config, monkeypatch):
     entry_id = put(box, config(INVALID))
-    monkeypatch.setattr(_config_file, "fixed_handlers", lambda _config: [("file@weekly", "d")])
+    monkeypatch.setattr(_config_file, "fixed_handlers", lambda _config: ([("file@weekly", "d")], []))
     assert [*pending(box, entry_id)] == ["file@weekly"]
 
 
@@ -128,6 +129,28 @@ def test_next_event_removes_an_entry_that_no_fixed_handler_wants(box, config):
     configs = config(f'{VALID}on = "failure"\n')
     Backlog(box, {"file:mail@failure": Handler()}, configs, 0.0).deliver(time.monotonic() + 600.0)
     assert [*box.entries()] == []
+
+
+def test_fixed_handler_gets_the_event_without_the_secrets_of_the_file(box, config, monkeypatch):
+    monkeypatch.setenv("DEPLOY_PINCODE", "4711-0815")
+    entry_id = put(box, {**config(INVALID), "logging": ""}, note="pin 4711-0815")
+    config(f'redact = ["env:DEPLOY_PINCODE"]\n{VALID}')
+    for _ in range(2):  # the second time, the file has been fixed already
+        (candidate,) = box.find(entry_id)
+        claim = box.claim(candidate)
+        assert claim.event("file:mail").as_dict()["note"] == "pin ***"
+        claim.postpone(0.0)
+    (candidate,) = box.find(entry_id)
+    assert box.read(candidate).event.as_dict()["note"] == "pin ***"
+
+
+@pytest.mark.parametrize("redact", ["env:X", [1]])
+def test_malformed_redaction_in_the_journal_is_ignored(box, redact):
+    entry_id = put(box, {"smtp": ""}, note="x")
+    with open(path_of(box, entry_id), "ab") as file:
+        line = {"replace": "smtp", "handlers": [{"name": "logging", "config": ""}], "redact": redact}
+        file.write(json.dumps(line).encode() + b"\n")
+    assert pending(box, entry_id) == {"logging": ""}
 
 
 def test_malformed_replacement_in_the_journal_is_ignored(box):

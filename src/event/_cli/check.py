@@ -65,6 +65,7 @@ def add_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = Settings(args)
+    settings.report_missing_secrets()
     loaded, broken = settings.load(plugins=True)
     tables: dict[str, list[tuple[str, ...]]] = {
         "Installed handlers": _installed(),

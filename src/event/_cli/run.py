@@ -139,6 +139,7 @@ class _Step:
     def __init__(self, args: argparse.Namespace, name: str, data: dict[str, Any]) -> None:
         self._args = args
         self._settings = Settings(args)
+        self._settings.report_missing_secrets()
         self.has_problem = bool(self._settings.problems)  # with the event or its log
         self._sender: EventSender | None = None
         self._start_thread: Thread | None = None

@@ -109,6 +109,7 @@ def _add_event_options(parser: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = Settings(args)
+    settings.report_missing_secrets()
     event, files, problems = (None, {}, []) if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")

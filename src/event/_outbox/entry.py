@@ -20,6 +20,7 @@ The following lines are the journal, which is only appended to. It determines wh
     {"time": …, "retry": true}                             an operator retries: earlier failures are not permanent
     {"time": …, "replace": "smtp", "handlers": […]}        the configuration file was fixed: these handlers replace smtp
 
+The last one has ``"redact": ["env:PIN"]`` if the file names further secrets to replace in the event's data.
 Readers ignore unknown keys, and a line that is incomplete because of a crash.
 
 Small entries that are put together may share a file, as hard links to it. The file contains the first line of each
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 from event import _handler_config, _json, _trace_context
 from event._backoff import backoff
-from event._event import Event, decode_event
+from event._event import Event, decode_event, redact_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,12 +178,18 @@ class Entry:
             for record in self.journal:
                 record.permanent = False
         elif isinstance(name := line.get("replace"), str):
-            try:
-                others = _handlers(line.get("handlers"))
-            except ValueError:
-                return
-            self.handlers.pop(name, None)
-            self.handlers = {**others, **self.handlers}
+            self._replace(name, line)
+
+    def _replace(self, name: str, line: Mapping[str, Any]) -> None:
+        try:
+            others = _handlers(line.get("handlers"))
+        except ValueError:
+            return
+        self.handlers.pop(name, None)
+        self.handlers = {**others, **self.handlers}
+        redact = line.get("redact")
+        if isinstance(redact, list) and all(isinstance(reference, str) for reference in redact):
+            redact_in(self.event, tuple(redact))
 
     def delay(self, chance: float | None = None) -> float:
         """Return the back-off in seconds, counted from the start of the last attempt.

@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 def replacements(entry: Entry) -> list[dict[str, Any]]:
     """Return a journal line for each pending handler of an entry whose configuration can be read now.
 
-    The handlers of the file replace it. If the file has no handler that the entry lacks, there is no line: the file may
-    be incomplete.
+    The handlers of the file replace it, and get the event without the secrets that the file names. If the file has no
+    handler that the entry lacks, there is no line: the file may be incomplete.
     """
     lines: list[dict[str, Any]] = []
     for name, config in entry.pending.items():
         fixed = _config_file.fixed_handlers(config) if _handler_config.is_invalid_config(config) else None
-        if fixed and any(other == name or other not in entry.handlers for other, _ in fixed):
+        pairs, redact = fixed or ([], [])
+        if any(other == name or other not in entry.handlers for other, _ in pairs):
             others = {
-                other: LazyHandler(other, text).encode_config() for other, text in fixed if _may_get(other, entry.event)
+                other: LazyHandler(other, text).encode_config() for other, text in pairs if _may_get(other, entry.event)
             }
-            lines.append({"time": time.time(), "replace": name, "handlers": handler_list(others)})
+            line = {"time": time.time(), "replace": name, "handlers": handler_list(others)}
+            lines.append({**line, "redact": redact} if redact else line)
     return lines
 
 

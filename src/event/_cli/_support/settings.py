@@ -59,10 +59,24 @@ class Settings:
             self._report(self.file.hiding)
         self.timeout, self.timeout_from = self._find_timeout()
         self.redact: tuple[str, ...] | None = ()
+        self._missing: list[str] = []  # of the references in `redact`
         if self.file and self.file.redact is not None:
             from event._manager import further_secrets
 
             self.redact = further_secrets(self.file.redact)
+
+    def report_missing_secrets(self) -> None:
+        """Report each reference in `redact` that cannot be read. The secret may then be in an event's data."""
+        if not (self.redact and self.file):
+            return
+        from event import _secrets
+
+        for reference in self.redact:
+            try:
+                _secrets.resolve_secret(reference, "redact")
+            except EventError as error:
+                self._missing.append(reference)
+                self._report(f"{self.file.path}: {one_line(error)}")
 
     @property
     def is_unused_here(self) -> bool:
@@ -111,6 +125,7 @@ class Settings:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return the name, value and source of each setting. The handlers' configurations are not included."""
         redact = "off" if self.redact is None else f"on, {len(self.redact)} more" if self.redact else "on"
+        redact += f"; missing: {', '.join(self._missing)}" if self._missing else ""
         file = self.file
         unused = f"; {', '.join(file.unused)}: 'when' is not met" if file and file.unused else ""
         return [
