@@ -7,7 +7,9 @@ import os
 import pytest
 
 import event
+from event import PermanentError
 from event._outbox import Outbox
+from event._outcome import Delivery
 from helpers.commands import stored_events
 from worker.jobs import kinds, results, run
 
@@ -50,6 +52,17 @@ def test_only_a_pending_handler_gets_the_event(connection, claimed):
     assert [*results(reports)] == ["file"]
     assert results(reports)["file"]["ok"]
     assert len(stored_events()) == 1
+
+
+def test_result_that_a_dead_worker_has_only_journaled_is_reported(connection, claimed):
+    claimed.record(Delivery("file", True, None, 0.1))
+    claimed.record(Delivery("down", False, PermanentError("no such project"), 0.1))
+    reports = resume(connection, claimed.name, handler="down")
+    assert (results(reports)["down"]["error"], results(reports)["down"]["permanent"]) == ("no such project", True)
+    assert kinds(reports)[-1] == "done"
+    reports = resume(connection, dict(reports)["begin"]["claim"], handler="file")
+    assert results(reports)["file"]["ok"]
+    assert not os.path.exists("events")
 
 
 def test_held_claim_journals_one_delivery_for_the_next_job(connection, claimed):

@@ -186,7 +186,7 @@ class Quarantine:
         if case.where:
             self._listener.entry(case.entry, case.where)
             return
-        if case.trying:  # already delivered: the first worker journaled the result but died before it reported it
+        if case.trying:  # there is no result, because the entry no longer has this handler
             case.drop_handler()
         self._begin(case)
 

@@ -12,8 +12,8 @@ Fields of the job:
 ==============  ==================================================================================================
 
 Reports: ``begin`` with the name of the new ``claim``, the ``result`` of ``handler``, and ``end`` if the claim is
-released. If the dead worker's claim no longer exists, there is only ``not_adopted``, with the entry's state as
-``where``.
+released. If the handler is no longer pending, its result is the one in the journal. If the dead worker's claim no
+longer exists, there is only ``not_adopted``, with the entry's state as ``where``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from event import _trace_context
 from event._lazy_handler import LazyHandler
 from event._outbox import Outbox
 from event._outcome import Delivery
+from event._redact import without_secrets
 from event._worker.send_job import Log, send_to_handlers
 from event.error import PartialDeliveryError, PermanentError
 
@@ -29,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from event._outbox import Entry
     from event._worker.reporter import Reporter
 
 
@@ -47,11 +49,21 @@ def resume(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
             if result["handler"] in claim.entry.pending:
                 claim.record(_delivery_from_report(result))
         reporter.report("begin", claim=claim.name)
+        if name not in pending:
+            _report_from_journal(name, claim.entry, reporter)
         token = _trace_context.active_span.set(claim.entry.span)
         try:
             send_to_handlers(handlers, claim.event(name), {"alone": True, "hold": bool(name)}, reporter, claim)
         finally:
             _trace_context.active_span.reset(token)
+
+
+def _report_from_journal(name: str, entry: Entry, reporter: Reporter) -> None:
+    """Report the result of a handler whose worker died after it had journaled the result and before its report."""
+    for record in entry.journal:
+        if record.handler == name and (record.ok or record.permanent):
+            error = without_secrets(record.error, entry.handlers)
+            reporter.report("result", handler=name, ok=record.ok, error=error, permanent=record.permanent)
 
 
 def state_of(outbox: Outbox, entry_id: str) -> str:
