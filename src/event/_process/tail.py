@@ -107,10 +107,27 @@ def last_lines(ends: Iterable[bytes], count: int, redact: Callable[[str], str]) 
     """
     lines: list[str] = []
     for content in ends:
-        text = "\n".join(map(as_shown, content.decode(errors="replace").split("\n")))
+        text = _without_overwritten(content.decode(errors="replace"), redact)
+        text = "\n".join(map(as_shown, text.split("\n")))
         lines += redact(text).rstrip().split("\n")
     kept = [line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..." for line in lines[-count:]]
     return "\n".join(kept).strip("\n")
+
+
+def _without_overwritten(text: str, redact: Callable[[str], str]) -> str:
+    """Replace the secrets that later output overwrites, because a part of a secret may remain on its line."""
+    if "\r" not in text and "\b" not in text:
+        return text
+    import re
+
+    pieces = re.split("([\r\b\n]+)", text)
+    shown = [as_shown(piece) for piece in pieces[::2]]
+    if redact(joined := "\n".join(shown)) != joined:
+        found = map(redact, shown)
+        pieces[::2] = [
+            piece if after == before else after for piece, before, after in zip(pieces[::2], shown, found, strict=True)
+        ]
+    return "".join(pieces)
 
 
 def as_shown(line: str) -> str:
