@@ -404,6 +404,21 @@ def test_each_line_of_a_secret_is_a_secret(monkeypatch):
     assert redact_text("the end: line2bbbbbbb") == "the end: ***"
 
 
+@pytest.mark.parametrize(
+    ("redact", "message"),
+    [
+        pytest.param(
+            [None], "redact: item 1 has the type NoneType; expected env:NAME, file:PATH or a text", id="unset"
+        ),
+        pytest.param(["env:X", b"hush"], "redact: item 2 has the type bytes; expected ", id="bytes"),
+        pytest.param(None, "redact has the type NoneType; expected True, False or a list of texts", id="no list"),
+    ],
+)
+def test_secret_that_is_no_text_is_an_error_of_the_manager(redact, message):
+    with pytest.raises(event.EventError, match=message):
+        event.EventManager(redact=redact)
+
+
 @pytest.mark.parametrize("kind", [str, int, float, bool])
 def test_mock_of_a_simple_type_is_sent_as_its_text(kind, tmp_path):
     manager = event.EventManager()

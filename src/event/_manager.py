@@ -31,7 +31,7 @@ class EventManager:
         additional secrets to replace, each as ``env:NAME``, ``file:PATH`` or the text itself
     :ivar handlers: the handlers by name, in the order in which they get an event
     :ivar redact: the additional secrets; None if no secret is replaced
-    :raises EventError: the timeout is not a positive number
+    :raises EventError: the timeout is not a positive number, or a secret in `redact` is no text
     """
 
     def __init__(
@@ -293,10 +293,24 @@ class EventManager:
 
 
 def further_secrets(redact: bool | Iterable[str]) -> tuple[str, ...] | None:
-    """Return the value of `EventManager.redact`."""
+    """Return the value of `EventManager.redact`.
+
+    :raises EventError: a secret is no text, such as the None of a variable that is not set
+    """
     if isinstance(redact, bool):
         return () if redact else None
-    return (redact,) if isinstance(redact, str) else tuple(redact)
+    try:
+        secrets = (redact,) if isinstance(redact, str) else tuple(redact)
+    except TypeError as error:
+        raise EventError(
+            f"redact has the type {type(redact).__name__}; expected True, False or a list of texts"
+        ) from error
+    for number, secret in enumerate(secrets, 1):  # the error must not quote it
+        if not isinstance(secret, str):
+            raise EventError(
+                f"redact: item {number} has the type {type(secret).__name__}; expected env:NAME, file:PATH or a text"
+            )
+    return secrets
 
 
 def _timeout(value: float | None) -> float | None:
