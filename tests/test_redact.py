@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import sys
 from unittest.mock import Mock
 
@@ -204,9 +205,31 @@ def test_event_keys_hold_no_secret_and_stay_distinct(monkeypatch):
     assert list(redact_data({"correct horse": 1, "hunter2hunter2": 2, "***-2": 3})) == ["***", "***-3", "***-2"]
 
 
-def test_keys_of_every_event_are_unchanged():
-    data = {"uid": "u", "name": "n", "begin_time": 1, "end_time": 2}
-    assert list(redact_data(data, ["name", "time", "uid"])) == list(data)
+def documented_keys():
+    """Return the keys in the tables of the pages that describe an event's data."""
+    docs = pathlib.Path(__file__).parent.parent / "docs"
+    tables = (docs / "howto" / "run.md").read_text("utf-8").partition("| key | value |")[2].partition("\n\n")[0]
+    tables += (
+        (docs / "reference" / "formats.md").read_text("utf-8").partition("| key | value |")[2].partition("\n\n")[0]
+    )
+    rows = [row.split("|")[1] for row in tables.splitlines() if row.startswith("| `")]
+    return {"uid", "name", "begin_time", "end_time", *re.findall("`([a-z_]+)`", " ".join(rows))}
+
+
+def test_keys_that_this_package_writes_are_unchanged():
+    keys = documented_keys()
+    assert keys > {"duration", "exit_code", "traceparent", "actor"}
+    data = {"uid": "u", **dict.fromkeys(sorted(keys - {"uid"}), 1)}
+    data["ci"] = {"build_url": 1, "pull_request": 2}
+    data["error"] = {"type": 1, "message": 2}
+    assert redact_data(data, [*keys, "time", "type", "message", "build_url", "pull_request"]) == data
+
+
+def test_variable_with_the_name_of_a_key_is_no_secret(monkeypatch):
+    for number, key in enumerate(documented_keys()):
+        monkeypatch.setenv(f"SORT{number}_KEY", key)
+    monkeypatch.setenv("ACME_KEY", "duration2")
+    assert redact_text("sorted by duration, exit_code and duration2") == "sorted by duration, exit_code and ***"
 
 
 def test_attachment_names_and_logged_names_hold_no_secret(secret, tmp_path, caplog):

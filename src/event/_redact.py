@@ -63,7 +63,27 @@ _TOKEN_MARKS = (
     *("glpat-", "gldt-", "glrt", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-", "glffct-"),
     *("xox", "xapp-", "AKIA", "ASIA", "hooks.slack.com/services/"),
 )
-_OWN_KEYS = frozenset({"uid", "name", "begin_time", "end_time"})  # of every event; never secret
+# The keys that this package writes into an event's data. Recipients know them, so they are never replaced, and a
+# variable such as SORT_KEY=exit_code is no secret.
+_OWN_KEYS = frozenset(
+    {
+        *(
+            "uid",
+            "name",
+            "begin_time",
+            "end_time",
+            "outcome",
+            "exit_code",
+            "signal",
+            "duration",
+            "command",
+            "arguments",
+        ),
+        *("host", "output_tail", "tests", "failures", "errors", "skipped", "failing_tests", "error", "type", "message"),
+        *("ci", "system", "build_url", "branch", "commit", "job", "attempt", "pull_request", "actor", "parent"),
+        *("traceparent", "parent_span_id", "tracestate"),
+    }
+)
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 _MIN_TOKEN_LENGTH = 20  # characters
 _PEM_BEGIN, _PEM_END, _DASHES = "-----BEGIN ", "-----END ", "-----"
@@ -144,7 +164,9 @@ class _Environment:
             secret_names = [name for name in names if is_secret_name(name)]
         values = [os.environ.get(name, "") for name in secret_names]
         if values != known_values:
-            secrets = Secrets(value for value in values if len(value.strip()) >= _MIN_VALUE_LENGTH)
+            secrets = Secrets(
+                value for value in values if len(value.strip()) >= _MIN_VALUE_LENGTH and value not in _OWN_KEYS
+            )
         self._cache = names, secret_names, values, secrets
         return secrets
 
