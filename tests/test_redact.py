@@ -208,10 +208,8 @@ def test_event_keys_hold_no_secret_and_stay_distinct(monkeypatch):
 def documented_keys():
     """Return the keys in the tables of the pages that describe an event's data."""
     docs = pathlib.Path(__file__).parent.parent / "docs"
-    tables = (docs / "howto" / "run.md").read_text("utf-8").partition("| key | value |")[2].partition("\n\n")[0]
-    tables += (
-        (docs / "reference" / "formats.md").read_text("utf-8").partition("| key | value |")[2].partition("\n\n")[0]
-    )
+    pages = [(docs / page).read_text("utf-8") for page in ("howto/run.md", "reference/formats.md")]
+    tables = "".join(page.partition("| key | value |")[2].partition("\n\n")[0] for page in pages)
     rows = [row.split("|")[1] for row in tables.splitlines() if row.startswith("| `")]
     return {"uid", "name", "begin_time", "end_time", *re.findall("`([a-z_]+)`", " ".join(rows))}
 

@@ -67,21 +67,10 @@ _TOKEN_MARKS = (
 # variable such as SORT_KEY=exit_code is no secret.
 _OWN_KEYS = frozenset(
     {
-        *(
-            "uid",
-            "name",
-            "begin_time",
-            "end_time",
-            "outcome",
-            "exit_code",
-            "signal",
-            "duration",
-            "command",
-            "arguments",
-        ),
-        *("host", "output_tail", "tests", "failures", "errors", "skipped", "failing_tests", "error", "type", "message"),
-        *("ci", "system", "build_url", "branch", "commit", "job", "attempt", "pull_request", "actor", "parent"),
-        *("traceparent", "parent_span_id", "tracestate"),
+        *("uid", "name", "begin_time", "end_time", "outcome", "exit_code", "signal", "duration", "error", "type"),
+        *("message", "command", "arguments", "host", "output_tail", "not_attached", "tests", "failures", "errors"),
+        *("skipped", "failing_tests", "ci", "system", "build_url", "branch", "commit", "job", "attempt"),
+        *("pull_request", "actor", "parent", "traceparent", "parent_span_id", "tracestate"),
     }
 )
 _PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})

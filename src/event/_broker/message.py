@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from event import _json, _trace_context
 from event._event import Event, decode_event, encode_event
+from event.error import PermanentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _MESSAGE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # safe as a part of file names
 _FILE = re.compile(r"[0-9]{1,9}")
 _DECODE_CHUNK = 1 << 20  # characters of base64 decoded at once; a multiple of 4
 
-# Messages beyond these limits are dead-lettered before they are processed.
+# Senders refuse events beyond these limits. Relays dead-letter such messages before they process them.
 MAX_BODY = 128 << 20  # bytes
 MAX_ATTACHMENTS = 1000
 MAX_ATTACHED = 64 << 30  # bytes of all attachments, including those in S3
@@ -118,11 +119,25 @@ def encode_message(message: EventMessage) -> bytes:
     """Encode the body of a message.
 
     :raises EventError: the event's data contains itself
+    :raises PermanentError: a relay would dead-letter the message, for example because it exceeds a limit
     """
+    try:
+        _require_few(message.attachments, message.files)
+        body = _encode(message)
+        _require_small(body)
+    except ValueError as error:
+        raise PermanentError(f"no relay accepts the event: {error}") from error
+    return body
+
+
+def _encode(message: EventMessage) -> bytes:
+    """Encode the body; raise ValueError if the event has no uid or no name."""
     content: dict[str, Any] = {"version": MESSAGE_VERSION, "id": message.id, "created": message.created}
     if message.span:
         content["trace"] = _trace_context.to_data(message.span)
     content["event"] = encode_event(message.event, message.attachments)
+    if not content["event"]["data"].keys() >= {"uid", "name"}:  # a formatter may have removed them
+        raise ValueError("its data must have a 'uid' and a 'name'")
     content["files"] = {name: _encode_file(file) for name, file in message.files.items()}
     return _json.dumps(content, i_json=True).encode("ascii")
 
@@ -174,6 +189,17 @@ def _depth(body: bytes) -> int:
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|([\[\]{}])', re.DOTALL)
 
 
+def _require_few(attachments: Mapping[str, Any], files: Mapping[str, File]) -> None:
+    _require_count("attachments", attachments)
+    if (total := sum(file.size for file in files.values())) > MAX_ATTACHED:
+        raise ValueError(f"its files have {total} bytes; the limit is {MAX_ATTACHED}")
+
+
+def _require_count(what: str, items: Mapping[str, Any]) -> None:
+    if len(items) > MAX_ATTACHMENTS:
+        raise ValueError(f"it has {len(items)} {what}; the limit is {MAX_ATTACHMENTS}")
+
+
 def _encode_file(file: File) -> dict[str, Any]:
     if isinstance(file, S3Reference):
         return {"size": file.size, "s3": file.url}
@@ -183,12 +209,8 @@ def _encode_file(file: File) -> dict[str, Any]:
 def _decode_files(content: Any) -> dict[str, File]:
     if not isinstance(content, dict) or not all(isinstance(file, dict) for file in content.values()):
         raise ValueError("'files' must be an object of objects")
-    if len(content) > MAX_ATTACHMENTS:
-        raise ValueError(f"it has {len(content)} files; the limit is {MAX_ATTACHMENTS}")
-    files = {name: _decoded(name, file) for name, file in content.items()}
-    if (total := sum(file.size for file in files.values())) > MAX_ATTACHED:
-        raise ValueError(f"its files have {total} bytes; the limit is {MAX_ATTACHED}")
-    return files
+    _require_count("files", content)
+    return {name: _decoded(name, file) for name, file in content.items()}
 
 
 def _decoded(name: str, file: dict[str, Any]) -> File:
@@ -205,8 +227,7 @@ def _decoded(name: str, file: dict[str, Any]) -> File:
 
 
 def _check_attachments(attachments: dict[str, tuple[str, str]], files: dict[str, File]) -> None:
-    if len(attachments) > MAX_ATTACHMENTS:
-        raise ValueError(f"it has {len(attachments)} attachments; the limit is {MAX_ATTACHMENTS}")
+    _require_few(attachments, files)
     used = [file for file, _ in attachments.values()]
     if missing := [name for name, (file, _) in attachments.items() if file not in files]:
         raise ValueError(f"attachment {missing[0]!r} is not among the files")

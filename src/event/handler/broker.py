@@ -120,7 +120,7 @@ class BrokerHandler(EventHandler):
         """Publish the event and wait until the broker confirms it.
 
         :return: whether the broker has confirmed it; if not, the reason is logged as a warning
-        :raises PermanentError: the broker does not accept a message of this size
+        :raises PermanentError: the broker does not accept a message of this size, or relays do not accept the event
         :raises EventError: the data contains itself; nothing was published
         """
         sending = sending_id(event)
@@ -181,6 +181,8 @@ class BrokerHandler(EventHandler):
         """Return the message. An attachment that is missing or too large is left out, and a warning is logged."""
         room = _LIMITS.get(family, _LIMIT) if self.limit is None else self.limit
         attachments = event.get_attachments().copy()  # another thread may attach meanwhile
+        if attachments:
+            self._require_accepted(event, sending, attachments)
         safe = _files.safe_names(attachments)
         sent: dict[str, tuple[str, str]] = {}
         files: dict[str, InlineFile | S3Reference] = {}
@@ -194,6 +196,16 @@ class BrokerHandler(EventHandler):
             files[str(number)] = file
             sent[name] = (str(number), digest)
         return _broker.EventMessage(sending, time.time(), event, sent, files, _trace_context.span_for(event))
+
+    def _require_accepted(self, event: Event, sending: str, attachments: dict[str, tuple[str, str]]) -> None:
+        """Check the limits of relays before an attachment is read or uploaded.
+
+        :raises PermanentError: the event exceeds one
+        """
+        paths = [path for path, _ in attachments.values()]
+        sizes = map(_size, paths if self._store else ())  # without S3, `limit` is far below the limit for all files
+        files = {str(number): _broker.S3Reference(size, "") for number, size in enumerate(sizes)}
+        _broker.encode_message(_broker.EventMessage(sending, time.time(), event, attachments, files))
 
     def _file(self, path: str, room: int, key: str) -> tuple[InlineFile | S3Reference, str]:
         """Return a file's content, or its location in S3, and its SHA-1.
@@ -239,6 +251,13 @@ class BrokerHandler(EventHandler):
 
 class _LeftOutError(Exception):
     """An attachment is left out; the event is published without it."""
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except (OSError, ValueError):
+        return 0  # it is left out, with a warning
 
 
 def _read_attachment(file: BinaryIO, size: int) -> bytes:

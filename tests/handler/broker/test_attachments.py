@@ -11,6 +11,7 @@ import pytest
 import event
 from event import _files
 from event._broker import InlineFile, decode_message
+from event._broker import message as message_module
 from event._outbox import Outbox
 from event.handler.broker import BrokerHandler
 from helpers.delivering import deliver
@@ -202,3 +203,23 @@ def test_retry_after_an_s3_failure_uses_the_same_key(  # noqa: PLR0913
     assert outcome
     assert s3.keys("builds") == [f"{sending}/log"]
     assert take_only_message(redis, queue).id == sending
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("MAX_ATTACHMENTS", "it has 2 attachments; the limit is 1"),
+        ("MAX_ATTACHED", "its files have 9 bytes; the limit is 1"),
+        ("MAX_NESTING", "it is nested more than 1 levels deep"),
+    ],
+)
+def test_nothing_is_uploaded_for_an_event_that_no_relay_accepts(  # noqa: PLR0913
+    redis, queue, make_handler, files, s3, tmp_path, monkeypatch, limit, reason
+):
+    made = event_with_files(files("log", b"x" * 9), files("gone", b"y"))
+    (tmp_path / "gone").unlink()
+    monkeypatch.setattr(message_module, limit, 1)
+    with pytest.raises(event.PermanentError, match=f"broker: env:BROKER: no relay accepts the event: {reason}"):
+        make_handler(limit=0, s3="s3://builds").send_event(made)
+    assert s3.keys("builds") == []
+    assert take_all(redis, queue) == []
