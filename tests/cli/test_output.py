@@ -1,11 +1,10 @@
-"""Output as JSON, in colours, quiet or verbose; values from files and stdin; actions on many outbox entries."""
+"""Output as JSON, in colours, quiet or verbose; values from files; actions on many outbox entries."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import sys
 
 import pytest
 
@@ -249,32 +248,6 @@ def send_or_run(command, args):
     status, _, err = command(*args, *TO_FILES, *touch)
     assert os.path.exists("done") == bool(touch)
     return status, err
-
-
-@pytest.mark.parametrize(("option", "name"), [("-", "stdin"), ("log=-", "log")])
-def test_stdin_is_attached(process, here, option, name):
-    done = process("send", "n", "--uid", "u", "--attach", option, *TO_FILES, input="all well\n")
-    assert done.returncode == 0
-    assert (here / "events/n-u" / name).read_text("utf-8") == "all well\n"
-
-
-def test_closed_stdin_is_attached_as_an_empty_file(command, here, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", None)
-    assert command("send", "n", "--uid", "u", "--attach", "-", *TO_FILES)[0] == 0
-    assert (here / "events/n-u/stdin").read_bytes() == b""
-
-
-def test_unreadable_stdin_does_not_lose_the_event(process, here):
-    with (here / "log").open("wb") as stdin:  # which is open only for writing
-        done = process("send", "n", "--uid", "u", "--attach", "-", *TO_FILES, stdin=stdin)
-    assert (done.returncode, done.stdout) == (0, "u\n")
-    assert "only a part of stdin could be read and is attached: bad file descriptor" in done.stderr
-    assert (here / "events/n-u/stdin").read_bytes() == b""
-
-
-def test_stdin_can_be_attached_only_once(command):
-    status, _, err = command("send", "n", "--attach", "-", "--attach", "log=-", *TO_FILES)
-    assert (status, "--attach: stdin can be attached once only" in err[0]) == (2, True)
 
 
 # The version

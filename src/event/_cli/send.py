@@ -91,9 +91,9 @@ def _add_event_options(parser: Any) -> None:
         action="append",
         default=[],
         help="attach a file; may be repeated. NAME is the attachment's name (default: the file's name). If PATH is -, "
-        "stdin is attached. If PATH itself contains = and such a file exists, the whole argument is the path. If a "
-        "file cannot be read, a line on stderr gives the reason, and the event is sent without it: its data has the "
-        "file's name in not_attached",
+        "stdin is attached, as far as it can be read within --timeout. If PATH itself contains = and such a file "
+        "exists, the whole argument is the path. If a file cannot be read, a line on stderr gives the reason, and the "
+        "event is sent without it: its data has the file's name in not_attached",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
     group.add_argument(
@@ -147,6 +147,7 @@ class _Command:
         self._args = args
         self._prog = args.parser.prog
         self._source = settings.handlers_from
+        self._timeout = settings.timeout
         self.events: list[dict[str, Any]] = []  # for --json
         self._sender = settings.sender(terminal.print_err)
         self.close = self._sender.close
@@ -180,11 +181,13 @@ class _Command:
         """Send an event, with the content of stdin as the file ``-``; return the same as `send`."""
         if "-" not in files.values():
             return self.send(event, files)
-        stdin = _save_stdin()
-        try:
-            return self.send(event, {name: stdin if path == "-" else path for name, path in files.items()})
-        finally:
-            os.unlink(stdin)  # if the event is kept, the outbox has its own copy
+        from event._cli._support.stdin_file import StdinFile
+
+        with StdinFile(self._timeout) as stdin:
+            if stdin.problem:
+                terminal.print_err(f"{self._prog}: {stdin.problem}")
+            sent = self.send(event, {name: stdin.path if path == "-" else path for name, path in files.items()})
+            return sent and not (self._args.strict and stdin.problem)
 
     def send_file(self, path: str) -> bool:
         """Send a dumped event; return the same as `send`."""
@@ -217,22 +220,6 @@ def _as_dict(event: Event, sent: Sent) -> dict[str, Any]:
 
 def _named(event: Event) -> dict[str, Any]:
     return {"name": event.name, "uid": event.uid}
-
-
-def _save_stdin() -> str:
-    """Return the path of a file with the content of stdin."""
-    import sys
-    from shutil import copyfileobj
-    from tempfile import mkstemp
-
-    fd, path = mkstemp(prefix="e3-event-")
-    with open(fd, "wb") as file:
-        try:
-            if sys.stdin is not None:
-                copyfileobj(sys.stdin.buffer, file)
-        except OSError as error:
-            terminal.print_err(f"only a part of stdin could be read and is attached: {one_line(error)}")
-    return path
 
 
 def _event_from_args(args: argparse.Namespace) -> tuple[Event, dict[str, str], list[str]]:

@@ -11,6 +11,7 @@ module            contents
 `handler_options` the options of several commands, and how they show results
 `outbox_index`    the outbox of a command; the words and numbers for its entries
 `outbox_listing`  the entries of an outbox, as text and as JSON
+`stdin_file`      the content of stdin as a temporary file
 `terminal`        print to stdout and stderr, safely; the documents of ``--json``
 ================= =======================================================================
 """
