@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import event
-from event.error import E3Error, EventError, PermanentError, one_line, root_cause, shown
+from event.error import LONGEST_TEXT, E3Error, EventError, PermanentError, one_line, root_cause, shown
 
 BOTH = pytest.mark.parametrize("kind", [E3Error, EventError, PermanentError])
 
@@ -217,3 +217,8 @@ def test_partial_delivery_lists_the_rest_and_is_not_permanent():
     assert (error.done, error.remaining) == (frozenset(), ("bob",))
     assert isinstance(error, EventError)
     assert not isinstance(error, PermanentError)
+
+
+def test_error_that_quotes_all_that_it_has_read_is_cut():
+    for kind in (EventError, OSError, ValueError):
+        assert len(one_line(kind("x" * 1_000_000))) == LONGEST_TEXT

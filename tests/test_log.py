@@ -9,6 +9,7 @@ import threading
 
 import event
 from event import _log
+from event.error import LONGEST_TEXT
 
 
 def test_warnings_and_errors_are_captured_on_one_line():
@@ -121,6 +122,11 @@ def test_external_text_cannot_begin_a_log_line_or_control_the_terminal(capfd):
     assert "\x1b" not in out + err
     assert not [line for line in (out + err).splitlines() if line.startswith("::")]
     assert r"OSError: one\n::add-path::/x\x1b[2J" in err
+
+
+def test_traceback_of_an_error_that_quotes_all_that_it_has_read_is_cut(caplog):
+    _log.error("no", cause=ValueError("v" * 1_000_000))
+    assert LONGEST_TEXT <= len(caplog.text) < 2 * LONGEST_TEXT
 
 
 def test_a_traceback_that_cannot_be_shown_is_left_to_logging(monkeypatch, caplog):

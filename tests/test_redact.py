@@ -36,7 +36,15 @@ def no_secrets_of_the_machine(monkeypatch):
         pytest.param("amqp://u:s3cret@h", {}, "amqp://u:***@h", id="a URL's password"),
         pytest.param("amqp://u:p@s3cret@h", {}, "amqp://u:***@h", id="a URL's password with an at sign"),
         pytest.param("no p@s3cret", {"acme": "https://u:p%40s3cret@h"}, "no p@***", id="a URL's password, decoded"),
-        pytest.param("x" * 30_000, {}, "x" * 20_000, id="very long"),
+        pytest.param("no such file", {"acme": "file"}, "no such file", id="a word"),
+        pytest.param("no such file", {"acme": "file,no,such"}, "no such file", id="words"),
+        pytest.param("no abcdefgh", {"acme": "abcdefgh"}, "no ***", id="a long word"),
+        pytest.param("no Words, no w0rds", {"acme": "Words,w0rds"}, "no ***, no ***", id="no words"),
+        pytest.param("no horse", {"acme": "https://u:horse@h"}, "no ***", id="a word as a URL's password"),
+        pytest.param("no horse", {"acme": "board,token=horse"}, "no ***", id="a word as a token"),
+        pytest.param("acme: no board1", {"acme": "acme,board1"}, "acme: no ***", id="the handler's name"),
+        pytest.param("x" * 30_000, {}, "x" * 16_000, id="very long"),
+        pytest.param("x" * 19_998 + "s3kret", {"acme": "s3kret"}, "x" * 16_000, id="a secret that is cut"),
     ],
 )
 def test_secrets_are_replaced_in_a_text(text, configs, shown):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from _thread import get_ident  # importing `threading` is slow
 
-from event.error import one_line, visible
+from event.error import LONGEST_TEXT, one_line, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def is_capturing() -> bool:
 
 
 def _visible_traceback(error: BaseException) -> str | None:
-    """Return a traceback in the format of `logging`, with the message of each exception on one line."""
+    """Return a traceback in the format of `logging`. The message of each exception is on one line, and cut if long."""
     from traceback import format_exception
 
     try:
@@ -147,4 +147,4 @@ def _visible_traceback(error: BaseException) -> str | None:
 def _visible_item(item: str) -> str:
     item = item.removesuffix("\n")
     is_frame = item.startswith(("  File ", "\n"))  # a frame, or the text between two tracebacks
-    return "\n".join(map(visible, item.split("\n"))) if is_frame else visible(item)
+    return "\n".join(map(visible, item.split("\n"))) if is_frame else visible(item[:LONGEST_TEXT])

@@ -16,7 +16,7 @@ import os
 
 from event import _handler_config, _registry
 from event._mask import MASK, Secrets
-from event.error import EventError, shown
+from event.error import LONGEST_TEXT, EventError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MIN_SECRET_LENGTH = 4  # characters; masking shorter ones would damage ordinary words
 _MIN_VALUE_LENGTH = 8  # characters of a variable's value; shorter ones are often words such as "true" or "staging"
-_MAX_TEXT_LENGTH = 20_000  # characters of an error's text, so that masking is fast
+_MAX_SECRET_LENGTH = 4000  # characters at the end of a text that was cut, which may be the beginning of a secret
 
 # The value of a variable is secret if a word of its name ends with one of `_SECRET_ENDS` or is one of `_SECRET_WORDS`.
 # "_" separates the words. A number at the end of a word is ignored.
@@ -87,19 +87,35 @@ def without_secrets(text: str, configs: Mapping[str, str]) -> str:
     """
     if not text:
         return text
-    text = text[:_MAX_TEXT_LENGTH]
+    secrets = Secrets(_parts_of_configs(configs))
+    found = redact_text(secrets.without(text[:LONGEST_TEXT]))
+    return found if len(text) < LONGEST_TEXT else found[:-_MAX_SECRET_LENGTH]
+
+
+def _parts_of_configs(configs: Mapping[str, str]) -> set[str]:
+    """Return the parts of handlers' configurations that may be secrets."""
     parts: set[str] = set()
     for name, config in configs.items():
         # The errors of built-in handlers never contain secrets, and may name a directory or a server.
         if _registry.kind(name) not in _registry.BUILTINS and not _handler_config.is_invalid_config(config):
-            import re
             from urllib.parse import unquote
 
             value = _handler_config.unquote(config)
             for whole in (config, value, unquote(value)):  # the last form: clients decode the password of a URL
-                parts |= {whole, *whole.split(","), *re.split(r"[\s,;|/?&=@:]+", whole)}
-    parts -= configs.keys()  # a handler's name is no secret, and logs show it
-    return redact_text(Secrets(part for part in parts if len(part) >= _MIN_SECRET_LENGTH).without(text))
+                parts |= _parts(whole)
+    return parts - configs.keys()  # a handler's name is no secret, and logs show it
+
+
+def _parts(config: str) -> set[str]:
+    """Return a configuration, and its parts that may be secrets: no short parts, and no ordinary words."""
+    import re
+
+    parts = {config, *config.split(","), *re.split(r"[\s,;|/?&=@:]+", config)}
+    parts = {part for part in parts if len(part) >= _MIN_VALUE_LENGTH or not (part.isalpha() and part.islower())}
+    # A word may be a password nevertheless, in a URL or after a name such as "token=".
+    parts |= {*re.findall(r":([^\s,;|/?&=@:]+)@", config)}
+    parts |= {text for name, text in re.findall(r"([\w.-]+)[=:]([^\s,;|/?&=@:]+)", config) if is_secret_name(name)}
+    return {part for part in parts if len(part) >= _MIN_SECRET_LENGTH}
 
 
 def redact_data(data: dict[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+LONGEST_TEXT: int = 20_000
+"""The largest number of characters of an error that is shown, for an exception that quotes all that it has read."""
+
+
 class E3Error(Exception):
     """An error with one or more messages.
 
@@ -133,7 +137,8 @@ def _reduced(error: E3Error) -> tuple[Any, ...]:
 def one_line(error: BaseException) -> str:
     """Return an error on one line: all messages of an `E3Error`, or ``Type: message`` of another exception.
 
-    An `OSError` is shown in plain words without its type, such as ``connection refused``.
+    An `OSError` is shown in plain words without its type, such as ``connection refused``. A long text is cut after
+    `LONGEST_TEXT` characters.
     """
     kind = type(error).__name__
     try:
@@ -145,7 +150,7 @@ def one_line(error: BaseException) -> str:
             text = f"{kind}: {error}".removesuffix(": ")
     except BaseException:
         text = ""
-    return visible(" ".join(text.split()) or kind)
+    return visible(" ".join(text.split())[:LONGEST_TEXT] or kind)
 
 
 def root_cause(error: BaseException) -> str:

@@ -87,6 +87,8 @@ def test_journal_has_no_secret_of_the_environment(box, monkeypatch):
     claim = put(box)
     claim.record(make_delivery("file", ok=False, error=ValueError("401 for hush-hush-hush")))
     assert lines_of(claim.path)[1]["error"] == claim.entry.last_error == "ValueError: 401 for ***"
+    claim.record(make_delivery("file", ok=False, error=ValueError("x" * 3980 + "hush-hush-hush")))
+    assert lines_of(claim.path)[2]["error"] == f"ValueError: {'x' * 3980}***"
 
 
 def test_permanent_failure_fails_the_entry_after_the_other_handlers(box, caplog):

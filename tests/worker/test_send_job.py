@@ -40,6 +40,12 @@ def test_reported_texts_hold_no_secret(connection, here, plugin):
     assert (found["loud"]["error"], found["loud"]["said"]) == ("***", "***")
 
 
+def test_long_texts_are_reported_in_part(connection, here, plugin):
+    plugin("loud", handler_source("logging.getLogger('event').warning('x' * 9000); raise OSError('x' * 9000)"))
+    found = results(run(connection, send_job(handlers=[["loud", ""]])))
+    assert (found["loud"]["error"], found["loud"]["said"]) == ("x" * 1500, "x" * 1500)
+
+
 def test_event_is_stored_in_the_outbox_before_the_handlers_run(connection, here, plugin):
     plugin("down", handler_source("return False"))
     reports = run(connection, send_job(handlers=[["file", "events"], ["down", "c"]], outbox="outbox"))

@@ -272,7 +272,7 @@ def delivery_line(time: float, delivery: Delivery) -> dict[str, Any]:
     if not delivery.ok:
         from event._redact import redact_text
 
-        line["error"] = redact_text(delivery.reason[:_MAX_ERROR_LENGTH])
+        line["error"] = redact_text(delivery.reason)[:_MAX_ERROR_LENGTH]
         line["permanent"] = delivery.permanent
     if delivery.done:
         line["done"] = sorted(delivery.done)

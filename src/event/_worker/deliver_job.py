@@ -62,7 +62,6 @@ STATE_INTERVAL = 1.0  # seconds between two reports ``state``
 _DRAIN_CHECK_INTERVAL = 0.2  # seconds between two checks for frames from the command
 _FLUSH_DELAY = 0.05  # seconds that a result waits for others, to share a report
 MAX_ITEMS = 50  # results in one report
-_MAX_ERROR_LENGTH = 1500  # characters of an error in a report
 _KNOWN_CONFIGS = 200  # most recent handler configurations whose secrets are removed from log messages
 
 
@@ -250,8 +249,7 @@ class Reports:
         """Report a handler's result for an entry."""
         item: list[Any] = ["result", claim.entry.id, delivery.handler]
         if not (self._quiet and delivery.ok and not delivery.said):
-            fields = result_fields(delivery, claim.entry.handlers.get(delivery.handler, ""))
-            item.append({**fields, **{name: fields[name][:_MAX_ERROR_LENGTH] for name in ("error", "said")}})
+            item.append(result_fields(delivery, claim.entry.handlers.get(delivery.handler, "")))
         self._add(item)
 
     def end(self, claim: Claim, where: str) -> None:

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from event._outcome import Delivery
     from event._worker.reporter import Reporter
 
+_MAX_ERROR_LENGTH = 1500  # characters of an error in a report
+
 
 def run_send_job(job: dict[str, Any], _blob: bytes, reporter: Reporter) -> None:
     """Run the job ``send``."""
@@ -204,8 +206,8 @@ def result_fields(delivery: Delivery, config: str) -> dict[str, Any]:
         "handler": delivery.handler,
         "ok": delivery.ok,
         "seconds": delivery.seconds,
-        "error": without_secrets(delivery.reason, configs),
-        "said": without_secrets(delivery.said, configs),
+        "error": without_secrets(delivery.reason, configs)[:_MAX_ERROR_LENGTH],
+        "said": without_secrets(delivery.said, configs)[:_MAX_ERROR_LENGTH],
         "permanent": delivery.permanent,
     }
 
