@@ -140,6 +140,19 @@ def test_the_number_of_reports_is_limited(read, monkeypatch):
     assert read("*.xml", a=REPORT, b=REPORT) == (COUNTS, ["2 reports; only the first 1 are read"])
 
 
+def test_few_of_many_unreadable_reports_are_named(tmp_path):
+    for number in range(9):
+        (tmp_path / f"{number}.xml").write_text("x")
+    remarks = []
+    assert junit.summary_in_time(str(tmp_path / "*"), 0.0, remarks.append) == {}
+    assert (len(remarks), remarks[-1]) == (6, "… and 4 more")
+    for number in range(5, 9):
+        (tmp_path / f"{number}.xml").unlink()
+    remarks = []
+    junit.summary_in_time(str(tmp_path / "*"), 0.0, remarks.append)
+    assert [remark.partition(":")[0] for remark in remarks] == [repr(str(tmp_path / f"{n}.xml")) for n in range(5)]
+
+
 def test_growing_report_is_read_with_its_size_at_the_start(read, tmp_path, monkeypatch):
     monkeypatch.setattr(junit, "_PIECE", 10)
     assert read("a.xml", a=REPORT) == (COUNTS, [])

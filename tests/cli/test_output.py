@@ -302,7 +302,13 @@ def test_entry_that_was_moved_meanwhile_has_no_age(tmp_path):
         pytest.param(["prune", "--older-than", "soon"], "age such as 30d, 12h or 90m, not 'soon'", id="age"),
         pytest.param(["prune", "--older-than", "d"], "expected an age such as 30d", id="no number"),
         pytest.param(
-            ["retry", "--all", "x"], "unrecognized argument 'x'; an ID cannot be combined", id="both variables"
+            ["retry", "--all", "x"], "unrecognized argument 'x'; an ID cannot be combined with --all;", id="all"
+        ),
+        pytest.param(["drop", "--failed", "x"], "an ID cannot be combined with --failed;", id="failed"),
+        pytest.param(
+            ["retry", "x", "--handler", "logging=a|hp=b"],
+            "--handler: logging: its configuration must be a string without '|' and NUL; use one option per handler",
+            id="vertical bar",
         ),
     ],
 )

@@ -149,9 +149,8 @@ def _check_ids(args: argparse.Namespace) -> None:
         if args.handlers:
             args.parser.error("--handler needs an ID; it cannot be combined with --all")
         if args.words:
-            args.parser.error(
-                f"unrecognized argument {args.words[0]!r}; an ID cannot be combined with --all or --failed"
-            )
+            option = "--all" if args.all else "--failed"
+            args.parser.error(f"unrecognized argument {args.words[0]!r}; an ID cannot be combined with {option}")
     elif not args.words:
         args.parser.error("the ID is missing")
     elif args.action == "show" and len(args.words) > 1:
@@ -210,9 +209,13 @@ def _retry(outbox: Outbox, candidate: Candidate, args: argparse.Namespace) -> st
 
 def _replacements(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
     """Return the handlers of ``--handler``, with their configurations for the outbox. Reject one that cannot work."""
-    from event import _registry
+    from event import _handler_config, _registry
     from event._lazy_handler import LazyHandler
 
+    try:
+        _handler_config.format_handlers(settings.handlers)
+    except ValueError as error:
+        args.parser.error(f"--handler: {error}; use one option per handler")
     _, broken = settings.load(plugins=True)
     for name, reason in broken.items():
         args.parser.error(f"--handler: {name}: {reason.removeprefix(f'{_registry.kind(name)}: ')}")

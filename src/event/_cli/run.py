@@ -165,14 +165,14 @@ class _Step:
 
     def _prepare(self) -> None:
         """Prepare the sending, and send the start event, while the command runs."""
+        # Import all that is needed later, because the command may remove or upgrade this package.
+        from event import _redact  # noqa: F401
+
         settings = self._settings
         if not settings.handlers:
             return
         if self._args.verbose:
             settings.print_origins()
-        # Import all that is needed later, because the command may remove or upgrade this package.
-        from event import _redact  # noqa: F401
-
         if self._args.junit is not None:
             from event._process import junit  # noqa: F401
 
@@ -233,9 +233,8 @@ class _Step:
             return {}
         from event._process import junit
 
-        prefix = f"{self._args.parser.prog}: --junit: "
         return junit.summary_in_time(
-            self._args.junit, self._start_event.begin_time, lambda text: terminal.print_err(prefix + text)
+            self._args.junit, self._start_event.begin_time, lambda text: self._print(f"--junit: {text}")
         )
 
     def _send(
@@ -279,7 +278,7 @@ class _Step:
     def _report_exit(self, exit_result: ExitResult, log_error: OSError | None) -> None:
         if exit_result.error:
             # A shell prints the same. It is not a problem with the event, so `has_problem` stays False.
-            terminal.print_err(f"{self._args.parser.prog}: {self._args.command_line[0]}: {exit_result.error.strerror}")
+            self._print(f"{self._args.command_line[0]}: {exit_result.error.strerror}")
         if log_error:
             self.print_problem(f"--log: {self._args.log!r} is not complete: {log_error.strerror}")
 
@@ -303,7 +302,10 @@ class _Step:
 
     def print_problem(self, text: str) -> None:
         self.has_problem = True
-        terminal.print_err(f"{self._args.parser.prog}: {text}")
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        terminal.print_err(f"{self._args.parser.prog}: {self._settings.masked(text)}")
 
 
 def _start_data(args: argparse.Namespace) -> dict[str, Any]:

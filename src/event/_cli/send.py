@@ -32,7 +32,8 @@ in the outbox. It is retried when this handler delivers a later event, or by "e3
 
 EPILOG = """\
 exit status:
-  0  every handler delivered the event, or it is in the outbox, or no handler is configured
+  0  every handler delivered the event, or it is in the outbox, or no handler is configured; also
+     if stdout cannot be written
   1  the event is lost: a handler failed and the event is not in an outbox, or a file of
      --from-file could not be read; with --strict: a handler did not deliver the event now, a
      file or a value could not be read, or no handler is configured
@@ -108,13 +109,19 @@ def _add_event_options(parser: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    status = _send(args)
+    terminal.flush_out()  # if stdout is full, a line reports it; the status is that of the event
+    return status
+
+
+def _send(args: argparse.Namespace) -> int:
     settings = Settings(args)
     settings.report_missing_secrets()
     event, files, problems = (None, {}, []) if args.files else _event_from_args(args)
     if event is None and (args.words or args.attachments or args.uid is not None):
         args.parser.error("--from-file takes no NAME, data, --attach or --uid: they are in the file")
     for problem in problems:
-        terminal.print_err(f"{args.parser.prog}: {problem}")
+        terminal.print_err(f"{args.parser.prog}: {settings.masked(problem)}")
     if not settings.handlers:
         return _without_handlers(args, settings, event, problems)
     if args.verbose:
@@ -148,6 +155,7 @@ class _Command:
         self._prog = args.parser.prog
         self._source = settings.handlers_from
         self._timeout = settings.timeout
+        self._masked = settings.masked
         self.events: list[dict[str, Any]] = []  # for --json
         self._sender = settings.sender(terminal.print_err)
         self.close = self._sender.close
@@ -197,7 +205,7 @@ class _Command:
             with verified_copy(Event.load(path)) as event:
                 return self.send(event, {}, f"{path}: ")
         except (EventError, OSError) as error:
-            terminal.print_err(f"{path}: not sent: {one_line(error)}")
+            terminal.print_err(self._masked(f"{path}: not sent: {one_line(error)}"))
             self.events.append({"file": path, "state": "lost", "error": one_line(error), "results": []})
             return False
 

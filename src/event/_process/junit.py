@@ -22,6 +22,7 @@ JUNIT_TIMEOUT = 2.0  # seconds, to find and read the reports; meanwhile, the eve
 LARGEST = 32 << 20  # bytes of all reports together
 MOST_ELEMENTS = 500_000  # of one report; parsing them takes about a second
 MOST_FILES = 1000
+MOST_REMARKS = 5
 NAMES = 10
 LONGEST_NAME = 200  # characters
 _PIECE = 1 << 16  # bytes
@@ -95,8 +96,10 @@ def summary_in_time(pattern: str, since: float, remark: Callable[[str], None]) -
     reading.join(JUNIT_TIMEOUT)
     if reading.is_alive():
         found, remarks = {}, [f"not read within {JUNIT_TIMEOUT:g} s"]
-    for text in remarks:
+    for text in remarks[:MOST_REMARKS]:
         remark(text)
+    if len(remarks) > MOST_REMARKS:
+        remark(f"… and {len(remarks) - MOST_REMARKS} more")
     return found
 
 
@@ -110,6 +113,8 @@ def summary(pattern: str, since: float, remark: Callable[[str], None]) -> dict[s
     found = Summary()
     paths = _paths(pattern)
     room, read = LARGEST, 0
+    if len(paths) > MOST_FILES:  # the first remark, since only some are printed
+        remark(f"{len(paths)} reports; only the first {MOST_FILES} are read")
     for path in paths[:MOST_FILES]:
         try:
             report, size = _read(path, since - _CLOCKS_DIFFER, room)
@@ -119,8 +124,6 @@ def summary(pattern: str, since: float, remark: Callable[[str], None]) -> dict[s
             found.add(report)
             room -= size
             read += 1
-    if len(paths) > MOST_FILES:
-        remark(f"{len(paths)} reports; only the first {MOST_FILES} are read")
     if not paths:
         remark(f"{pattern!r}: no such report")
     return found.as_data() if read else {}

@@ -52,18 +52,27 @@ class Settings:
         self.problems: list[str] = []
         self.dropped: list[str] = []
         self._args = args
+        self.redact: tuple[str, ...] | None = ()
         self.file = self._read_file(finds_file=finds_file)
         self.outbox, self.outbox_from = self._find_outbox(default=default_outbox)
         self.handlers, self.handlers_from = self._find_handlers()
         if self.file and self.file.hiding and not (uses_handlers and self._uses_file()):
             self._report(self.file.hiding)
         self.timeout, self.timeout_from = self._find_timeout()
-        self.redact: tuple[str, ...] | None = ()
         self._missing: list[str] = []  # of the references in `redact`
         if self.file and self.file.redact is not None:
             from event._manager import further_secrets
 
             self.redact = further_secrets(self.file.redact)
+
+    def masked(self, text: str) -> str:
+        """Return a line for stderr without secrets, which the name of a file may contain. Never raise an error."""
+        try:
+            from event._redact import redact_text
+
+            return redact_text(text, self.redact or ())
+        except (ImportError, OSError) as error:  # the command has removed this package, or used up all descriptors
+            return f"a line is not shown, because secrets in it cannot be masked: {one_line(error)}"
 
     def report_missing_secrets(self) -> None:
         """Report each reference in `redact` that cannot be read. The secret may then be in an event's data."""
@@ -232,8 +241,6 @@ class Settings:
         self.problems.append(self._print(text))
 
     def _print(self, text: str) -> str:
-        from event._redact import redact_text
-
-        text = redact_text(text)  # by mistake, a key may be a configuration with a password
+        text = self.masked(text)  # by mistake, a key may be a configuration with a password
         terminal.print_err(f"{self._args.parser.prog}: {text}")
         return text
