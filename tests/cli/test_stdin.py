@@ -109,6 +109,17 @@ def test_signal_removes_the_temporary_file(here, name):
 
 
 @POSIX
+def test_signal_that_removes_the_temporary_file_then_ends_the_process(stdin, monkeypatch):
+    stdin.close()
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *args: sent.append((*args, signal.getsignal(signal.SIGTERM))))
+    with stdin_file.StdinFile(60.0) as saved:
+        signal.raise_signal(signal.SIGTERM)
+        assert not os.path.exists(saved.path)
+    assert sent == [(os.getpid(), signal.SIGTERM, signal.SIG_DFL)]
+
+
+@POSIX
 def test_ignored_signal_stays_ignored_while_stdin_is_read(stdin):
     stdin.close()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
