@@ -15,15 +15,6 @@ from helpers.commands import patched
 from helpers.waiting import SECONDS
 
 
-def has_ended(pid):
-    """Return whether a process has ended, even if nobody has waited for it."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
-    except FileNotFoundError:
-        return True
-
-
 def children_of(pid):
     """Return the ids of a process's children, on Linux."""
     threads = pathlib.Path(f"/proc/{pid}/task").iterdir()

@@ -12,10 +12,10 @@ import sys
 import pytest
 
 from cli.outboxes import ids
-from cli.processes import children_of, has_ended
+from cli.processes import children_of
 from cli.relays import RELAYED, both, publish, uids
 from helpers.commands import TO_FILES, handler_source
-from helpers.waiting import wait_until
+from helpers.waiting import has_ended, wait_until
 
 pytestmark = pytest.mark.server
 

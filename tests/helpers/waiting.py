@@ -17,3 +17,12 @@ def wait_until(condition, what="the condition is met"):
         assert time.monotonic() < end, f"not within {SECONDS} s: {what}"
         time.sleep(0.01)
     return value
+
+
+def has_ended(pid):
+    """Return whether a process has ended, even if nobody has waited for it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in {b"Z", b"X"}
+    except FileNotFoundError:
+        return True

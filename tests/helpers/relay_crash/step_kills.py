@@ -8,6 +8,7 @@ import signal
 from helpers.relay_crash import journal, kill_point
 from helpers.relay_crash.processes import ForkedProcess, run
 from helpers.relay_crash.recording import RecordingConsumer
+from helpers.waiting import has_ended, wait_until
 
 # The process that is killed -> the name of its outbox; a direct relay has none
 TARGETS = {
@@ -66,10 +67,12 @@ class StepKills:
 
     def _kill_worker_at(self, step):
         """Run a relay whose first worker is killed before a step; return whether it was."""
-        killed = journal.count("killed")
+        start = journal.size()
         self.workspace.worker_step = step
         run(self._relay_one_message, self.name, step)
-        return journal.count("killed") > killed
+        for line in map(journal.Line.parse, journal.read("worker-started", start)):  # one may outlive its relay
+            wait_until(lambda pid=line.pid: has_ended(pid), "the worker has ended")
+        return bool(journal.read("killed", start))
 
     def _publish(self, steps):
         manager = self.workspace.manager("producer-2")
