@@ -92,8 +92,8 @@ def _add_event_options(parser: Any) -> None:
         action="append",
         default=[],
         help="attach a file; may be repeated. NAME is the attachment's name (default: the file's name). If PATH is -, "
-        "stdin is attached, as far as it can be read within --timeout. If PATH itself contains = and such a file "
-        "exists, the whole argument is the path. If a file cannot be read, a line on stderr gives the reason, and the "
+        "stdin is read to its end and attached. If PATH itself contains = and such a file exists, the whole argument "
+        "is the path. If a file cannot be read, a line on stderr gives the reason, and the "
         "event is sent without it: its data has the file's name in not_attached",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
@@ -191,7 +191,7 @@ class _Command:
             return self.send(event, files)
         from event._cli._support.stdin_file import StdinFile
 
-        with StdinFile(self._timeout) as stdin:
+        with StdinFile() as stdin:
             if stdin.problem:
                 terminal.print_err(f"{self._prog}: {stdin.problem}")
             sent = self.send(event, {name: stdin.path if path == "-" else path for name, path in files.items()})

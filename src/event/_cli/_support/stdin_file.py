@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-import time
 
 from event import _files
 from event._fast_signal import signal
-from event._worker.system import readable
 from event.error import one_line
 
 TYPE_CHECKING = False
@@ -25,17 +24,16 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 class StdinFile:
     """A temporary file with the content of stdin, inside a ``with`` block.
 
-    SIGINT, SIGTERM and SIGHUP remove the file and end the process, unless they are ignored.
+    Stdin is read to its end, however long that takes: if this process ended first, the command that writes to the pipe
+    would fail. SIGINT, SIGTERM and SIGHUP remove the file and end the process, unless they are ignored.
 
-    :param seconds: the longest time for reading stdin, which may stay open for ever
     :ivar path: the file's path; empty if the file cannot be created
     :ivar problem: why the file does not have the whole content; empty if it has
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         self.path = ""
         self.problem = ""
-        self._seconds = seconds
         self._handled: list[int] = []
 
     def __enter__(self) -> Self:
@@ -72,17 +70,17 @@ class StdinFile:
             self.problem = f"{what}: {reason}"
 
     def _copy_to(self, write: Callable[[bytes], object]) -> str:
-        """Copy stdin; return why it could not be read to its end, or an empty text."""
+        """Copy stdin up to `LARGEST`; return why the copy does not have the whole content, or an empty text."""
         if sys.stdin is None:
             return ""
-        stdin, size, deadline = sys.stdin.fileno(), 0, time.monotonic() + self._seconds
+        stdin, size = sys.stdin.fileno(), 0
         while size <= LARGEST:
-            left = deadline - time.monotonic()
-            if left <= 0 or not readable([stdin], left):
-                return f"it did not end within {self._seconds:g} s; see --timeout"
             piece = os.read(stdin, _PIECE)
             if not piece:
                 return ""
             write(piece)
             size += len(piece)
+        if not stat.S_ISCHR(os.fstat(stdin).st_mode):  # /dev/zero does not end
+            while os.read(stdin, _PIECE):
+                pass
         return f"it is larger than {LARGEST >> 20} MiB"
