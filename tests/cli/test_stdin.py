@@ -70,7 +70,18 @@ def test_only_a_part_of_a_large_stdin_is_attached(command, megabyte, monkeypatch
     assert 1 << 20 <= pathlib.Path("events/n-u/stdin").stat().st_size < 2 << 20
 
 
-def test_command_that_writes_more_than_is_attached_does_not_fail(command, megabyte, monkeypatch):
+def fill_disk(monkeypatch):
+    monkeypatch.setattr(tempfile, "mkstemp", lambda **_kwargs: (os.open("/dev/full", os.O_WRONLY), ""))
+
+
+def limit_size(monkeypatch):
+    monkeypatch.setattr(stdin_file, "LARGEST", 1 << 20)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="platform: there is no /dev/full")
+@pytest.mark.parametrize("change", [limit_size, fill_disk])
+def test_command_that_writes_more_than_is_attached_does_not_fail(command, monkeypatch, change):
+    change(monkeypatch)
     with subprocess.Popen([sys.executable, "-c", f"print('x' * {4 << 20})"], stdout=subprocess.PIPE) as writer:
         monkeypatch.setattr(sys, "stdin", writer.stdout)
         assert command("send", "n", "--attach", "-", *TO_FILES)[0] == 0
@@ -78,6 +89,7 @@ def test_command_that_writes_more_than_is_attached_does_not_fail(command, megaby
 
 
 def test_event_is_sent_without_stdin_if_there_is_no_temporary_directory(command, stdin, monkeypatch):
+    stdin.close()
     monkeypatch.setattr(tempfile, "mkstemp", lambda **_kwargs: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
     status, _, err = command("send", "n", "--attach", "-", *TO_FILES)
     assert (status, err[0]) == (0, "e3-event send: stdin is not attached: gone")

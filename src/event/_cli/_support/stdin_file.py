@@ -68,6 +68,7 @@ class StdinFile:
         if reason:
             what = "only a part of stdin could be read and is attached" if self.path else "stdin is not attached"
             self.problem = f"{what}: {reason}"
+            _skip_rest()
 
     def _copy_to(self, write: Callable[[bytes], object]) -> str:
         """Copy stdin up to `LARGEST`; return why the copy does not have the whole content, or an empty text."""
@@ -80,7 +81,14 @@ class StdinFile:
                 return ""
             write(piece)
             size += len(piece)
+        return f"it is larger than {LARGEST >> 20} MiB"
+
+
+def _skip_rest() -> None:
+    try:
+        stdin = sys.stdin.fileno()
         if not stat.S_ISCHR(os.fstat(stdin).st_mode):  # /dev/zero does not end
             while os.read(stdin, _PIECE):
                 pass
-        return f"it is larger than {LARGEST >> 20} MiB"
+    except OSError:
+        pass
