@@ -61,6 +61,10 @@ def reset_signals():
     for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+    ignored_by_python = {getattr(signal, name, 0) for name in ("SIGPIPE", "SIGXFSZ")}
+    for number in signal.valid_signals() - ignored_by_python:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_configure():

@@ -49,7 +49,7 @@ def test_invalid_item_of_redact_is_reported_and_the_others_are_applied(command, 
 
 
 def test_missing_secret_of_redact_is_reported(command, config, here):
-    path = config(f'redact = ["env:TYPO", "file:gone", "x"]\n{TO_EVENTS}')
+    path = config(f'redact = ["env:TYPO", "file:gone", "a secret text"]\n{TO_EVENTS}')
     lines = [
         f"{path}: redact: env:TYPO is not set or empty; expected it to hold the secret",
         f"{path}: redact: file:{here}/gone cannot be read: No such file or directory",
