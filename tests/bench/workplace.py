@@ -119,7 +119,7 @@ class Workplace:
 
     @contextmanager
     def _new_server(self, kind):
-        with self.fresh_directory() as directory:
+        with self.fresh_directory(on_disk=True) as directory:  # a broker syncs its files, as the outbox does
             command = self.python("handlers", self.jobs / "serve.py", CHECKOUT / "tests", kind, directory)
             with subprocess.Popen(
                 command, env=self._environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
