@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import interrupt_main, start_new_thread
+from _thread import allocate_lock, interrupt_main, start_new_thread
 from time import sleep
 
 TYPE_CHECKING = False
@@ -62,13 +62,17 @@ def _limit_exit(status: int) -> None:
     """End the process after `_EXIT_TIMEOUT`: ``sitecustomize`` may have started a thread that never ends."""
 
     def end() -> None:  # pragma: no cover  # the process ends without a report to coverage
+        started.release()
         sleep(_EXIT_TIMEOUT)
         os._exit(status)
 
+    started = allocate_lock()
+    started.acquire()
     try:
         start_new_thread(end, ())
     except RuntimeError:  # no more threads can be started
         os._exit(status)
+    started.acquire()  # a thread that starts while the interpreter exits may crash it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
