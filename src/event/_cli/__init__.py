@@ -72,7 +72,8 @@ def _limit_exit(status: int) -> None:
         start_new_thread(end, ())
     except RuntimeError:  # no more threads can be started
         os._exit(status)
-    started.acquire()  # a thread that starts while the interpreter exits may crash it
+    else:
+        started.acquire()  # a thread that starts while the interpreter exits may crash it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
