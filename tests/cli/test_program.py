@@ -98,6 +98,7 @@ def test_other_commands_fail_without_the_package(without_event, monkeypatch, cap
 def test_program_calls_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["e3-event", "--version"])
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(_cli, "_is_run_by_another_program", lambda: True)  # otherwise it would end this process
     assert _e3_event.main() == 0
     assert capsys.readouterr().out.startswith("e3-event ")
 
@@ -187,7 +188,8 @@ def test_profiler_gets_control_back():
 
 def test_worker_exits_normally_since_plugins_may_depend_on_it(monkeypatch):
     monkeypatch.setattr(_cli, "main", lambda: 0)
-    monkeypatch.setattr(_cli, "_someone_waits_for_exit", lambda: False)
+    monkeypatch.setattr(_cli, "_is_run_by_another_program", lambda: False)
+    monkeypatch.setattr(_cli, "_exit_only_frees_memory", lambda: True)
     monkeypatch.setattr(os, "getpid", iter([1, 2]).__next__)
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"exits at once, with {status}"))
     assert _cli.program() == 0
@@ -196,7 +198,8 @@ def test_worker_exits_normally_since_plugins_may_depend_on_it(monkeypatch):
 def test_program_flushes_stdout_before_it_exits(monkeypatch):
     calls = []
     monkeypatch.setattr(_cli, "main", lambda: 7)
-    monkeypatch.setattr(_cli, "_someone_waits_for_exit", lambda: False)
+    monkeypatch.setattr(_cli, "_is_run_by_another_program", lambda: False)
+    monkeypatch.setattr(_cli, "_exit_only_frees_memory", lambda: True)
     monkeypatch.setattr(terminal, "flush_out", lambda: calls.append("flush"))
     monkeypatch.setattr(os, "_exit", calls.append)
     assert _cli.program() == 7

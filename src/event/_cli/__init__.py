@@ -28,24 +28,24 @@ def program() -> int:
     """
     command = os.getpid()
     status = main()
-    if os.getpid() == command:  # in the worker, a plugin may wait
-        if not _someone_waits_for_exit():
+    if os.getpid() == command and not _is_run_by_another_program():  # in the worker, a plugin may wait
+        if _exit_only_frees_memory():
             from event._cli._support import terminal
 
             terminal.flush_out()
             os._exit(status)
-        if not _is_run_by_another_program():
+        else:
             _limit_exit(status)
     return status
 
 
-def _someone_waits_for_exit() -> bool:
-    """Return whether the interpreter's exit does more than free memory.
+def _exit_only_frees_memory() -> bool:
+    """Return whether the interpreter's exit does nothing else.
 
-    It calls the functions registered with `atexit`, for example those of a coverage tool, and joins the threads of
-    `threading`.
+    Otherwise, it calls the functions registered with `atexit`, for example those of a coverage tool, and joins the
+    threads of `threading`.
     """
-    return _is_run_by_another_program() or not {"atexit", "threading"}.isdisjoint(sys.modules)
+    return {"atexit", "threading"}.isdisjoint(sys.modules)
 
 
 def _is_run_by_another_program() -> bool:
@@ -122,12 +122,12 @@ def _fork_worker() -> tuple[Worker | None, bool]:
 
 
 def _has_other_threads() -> bool:
-    """Return whether this process has several threads, also such as are not known to `threading`; on Linux only.
+    """Return whether this process has several threads, including those that `threading` does not know.
 
-    The directory of the threads has a link for each of them, and two of its own.
+    Only Linux can tell: there, the directory of the threads has a link for each of them, and two of its own.
     """
     try:
-        return os.stat("/proc/self/task").st_nlink > 3  # see above
+        return os.stat("/proc/self/task").st_nlink > 3
     except OSError:
         return False  # /proc is not mounted
 
