@@ -96,6 +96,13 @@ def test_event_is_sent_without_stdin_if_there_is_no_temporary_directory(command,
     assert stored_event()["not_attached"] == ["stdin"]
 
 
+def test_event_is_sent_if_stdin_is_closed_and_there_is_no_temporary_directory(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(tempfile, "mkstemp", lambda **_kwargs: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+    assert command("send", "n", "--attach", "-", *TO_FILES)[0] == 0
+    assert stored_event()["not_attached"] == ["stdin"]
+
+
 @POSIX
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_signal_removes_the_temporary_file(here, name):

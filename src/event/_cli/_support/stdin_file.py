@@ -85,8 +85,11 @@ class StdinFile:
 
 
 def _skip_rest() -> None:
+    """Read stdin to its end; see `StdinFile`."""
+    if sys.stdin is None:
+        return
+    stdin = sys.stdin.fileno()
     try:
-        stdin = sys.stdin.fileno()
         if not stat.S_ISCHR(os.fstat(stdin).st_mode):  # /dev/zero does not end
             while os.read(stdin, _PIECE):
                 pass
