@@ -25,10 +25,12 @@ _COVERAGE = "COVERAGE_PROCESS_CONFIG"  # coverage's `patch = subprocess` sets it
 _measuring = pytest.StashKey()
 
 
+_PROCESSES_PER_CORE = 3  # the tests wait more than they compute
+
+
 def pytest_xdist_auto_num_workers(config):
     """Run directories of tests in several processes. Run named files in one process, which starts faster."""
-    tests_wait = 3  # times as long as they compute
-    return tests_wait * (os.cpu_count() or 1) if all(map(os.path.isdir, config.args)) else 0
+    return _PROCESSES_PER_CORE * (os.cpu_count() or 1) if all(map(os.path.isdir, config.args)) else 0
 
 
 @pytest.hookimpl(wrapper=True)
@@ -133,7 +135,7 @@ def pytest_runtest_makereport(item, call):
 # A test is marked `server` if it uses one of these fixtures, directly or through a parameter with the fixture's name. A
 # test that starts a program in another way sets the marker itself.
 RABBITMQ_FIXTURES = {"rabbitmq", "rabbit"}
-SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "listed", "stream", "moto", "sqs", "programs", "postfix"}
+SERVER_FIXTURES = {*RABBITMQ_FIXTURES, "redis", "stream", "moto", "sqs", "programs", "postfix"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest applies `-m`

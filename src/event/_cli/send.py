@@ -93,8 +93,8 @@ def _add_event_options(parser: Any) -> None:
         default=[],
         help="attach a file; may be repeated. NAME is the attachment's name (default: the file's name). If PATH is -, "
         "stdin is read to its end and attached. If PATH itself contains = and such a file exists, the whole argument "
-        "is the path. If a file cannot be read, a line on stderr gives the reason, and the "
-        "event is sent without it: its data has the file's name in not_attached",
+        "is the path. If a file cannot be read, a line on stderr gives the reason, and the event is sent without it: "
+        "its data has the file's name in not_attached",
     )
     group.add_argument("--uid", help="the event's unique id (default: a random UUID)")
     group.add_argument(
@@ -154,7 +154,6 @@ class _Command:
         self._args = args
         self._prog = args.parser.prog
         self._source = settings.handlers_from
-        self._timeout = settings.timeout
         self._masked = settings.masked
         self.events: list[dict[str, Any]] = []  # for --json
         self._sender = settings.sender(terminal.print_err)

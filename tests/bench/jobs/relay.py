@@ -40,7 +40,6 @@ def make_event():
 
 def sender(queue=QUEUE):
     """Return a function that publishes an event."""
-    os.environ["BENCH_URL"] = url
     return event.default_manager.get_handler("broker")("env:BENCH_URL", queue).send_event
 
 
