@@ -307,6 +307,20 @@ def test_endless_redirection_is_an_error(error_of_call, monkeypatch):
     assert 2 < len(server.requests) < 1000
 
 
+def test_endless_redirection_that_ends_in_the_http_client_is_the_same_error(error_of_call, monkeypatch):
+    from botocore.exceptions import HTTPClientError
+    from botocore.httpsession import URLLib3Session
+
+    def recurse(self, request):
+        try:
+            raise RecursionError
+        except RecursionError as error:
+            raise HTTPClientError(error=error)  # noqa: B904  # as botocore does it
+
+    monkeypatch.setattr(URLLib3Session, "send", recurse)
+    assert error_of_call() == "the server redirects every request again"
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_status_503_is_retried_a_few_times(store, directory, monkeypatch, attempts):
     with http_server(503) as server:

@@ -347,13 +347,25 @@ def _translate_errors(act: Callable[[], _Result]) -> _Result:
 
     try:
         return act()
-    except RecursionError:  # botocore looks up the bucket's region again after each redirection, without a limit
-        raise StoreError("the server redirects every request again") from None
     # botocore raises ValueError for an invalid endpoint or number in the environment, and OSError if the program that
     # prints the credentials fails. The cause is omitted, because its traceback could show a password.
-    except (OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
+    except (RecursionError, OSError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
+        if _is_endless_redirection(error):
+            raise StoreError("the server redirects every request again") from None
         missing = isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _NO_SUCH_OBJECT
         raise (NotThereError if missing else StoreError)(s3_reason(error)) from None
+
+
+def _is_endless_redirection(error: BaseException) -> bool:
+    """Return whether a RecursionError is among the causes of an error.
+
+    After each redirection, botocore looks up the bucket's region again, without a limit. It wraps the RecursionError if
+    its HTTP client raises it.
+    """
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, RecursionError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _receive(  # noqa: PLR0913  # the object, where it goes and what is expected
